@@ -1,0 +1,10 @@
+module github.com/docevents/docevents-go
+
+go 1.25.0
+
+require (
+	github.com/google/uuid v1.6.0
+	github.com/jarcoal/httpmock v1.4.2
+	github.com/sirupsen/logrus v1.10.2
+	github.com/supabase-community/postgrest-go v0.0.12
+)

@@ -1,0 +1,45 @@
+-- +goose Up
+-- One row per step of a document's processing. Safe to run again.
+
+CREATE TABLE IF NOT EXISTS public.document_processing_events (
+    id            uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+    document_id   uuid        NOT NULL,
+    user_id       uuid        NOT NULL,
+    event_type    text        NOT NULL,
+    duration_ms   integer,
+    error_message text,
+    stage         text,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT document_processing_events_event_type_check
+        CHECK (event_type IN ('upload_started', 'processing_started', 'completed', 'failed'))
+);
+
+-- The purge reads by created_at, a document's timeline by document_id.
+CREATE INDEX IF NOT EXISTS idx_document_processing_events_created_at
+    ON public.document_processing_events (created_at);
+CREATE INDEX IF NOT EXISTS idx_document_processing_events_document_id
+    ON public.document_processing_events (document_id);
+
+-- On, with no policies: nobody but roles with BYPASSRLS, as service_role is, sees a row.
+ALTER TABLE public.document_processing_events ENABLE ROW LEVEL SECURITY;
+
+-- Supabase's API roles get no rights on new tables by themselves any more
+-- (all hosted projects since 2026-10-30); a plain PostgreSQL has no such roles.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'service_role') THEN
+        GRANT SELECT, INSERT, DELETE ON public.document_processing_events TO service_role;
+    END IF;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'anon') THEN
+        REVOKE ALL ON public.document_processing_events FROM anon;
+    END IF;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'authenticated') THEN
+        REVOKE ALL ON public.document_processing_events FROM authenticated;
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+
+-- PostgREST keeps the schema in a cache: without this it answers PGRST205 until it is restarted.
+NOTIFY pgrst, 'reload schema';
