@@ -2,6 +2,24 @@ module github.com/docevents/docevents-go/examples
 
 go 1.25.0
 
-require github.com/docevents/docevents-go v0.0.0
+require (
+	github.com/docevents/docevents-go v0.0.0
+	github.com/fergusstrange/embedded-postgres v1.34.0
+	github.com/golang-jwt/jwt/v5 v5.3.1
+	github.com/jackc/pgx/v5 v5.12.0
+)
+
+require (
+	github.com/google/uuid v1.6.0 // indirect
+	github.com/jackc/pgpassfile v1.0.0 // indirect
+	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
+	github.com/jackc/puddle/v2 v2.2.3 // indirect
+	github.com/lib/pq v1.10.9 // indirect
+	github.com/sirupsen/logrus v1.10.2 // indirect
+	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8 // indirect
+	golang.org/x/sync v0.22.0 // indirect
+	golang.org/x/sys v0.13.0 // indirect
+	golang.org/x/text v0.41.0 // indirect
+)
 
 replace github.com/docevents/docevents-go => ../

@@ -1,0 +1,264 @@
+package localstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrNoPostgres says that this machine has no PostgreSQL and can't download one.
+var ErrNoPostgres = errors.New("no PostgreSQL of version 14 or later was found, and none could be downloaded")
+
+const oldestPostgres = 14
+
+// postgresFolders is where distributions keep PostgreSQL's programs, which are
+// often not on PATH.
+var postgresFolders = []string{
+	"/usr/lib/postgresql/*/bin",          // Debian, Ubuntu
+	"/usr/pgsql-*/bin",                   // Red Hat
+	"/opt/homebrew/opt/postgresql@*/bin", // macOS, ARM
+	"/usr/local/opt/postgresql@*/bin",    // macOS, Intel
+	"/Applications/Postgres.app/Contents/Versions/*/bin",
+}
+
+// download is a variable for the test of a machine without a network.
+var download = downloadPostgres
+
+// findPostgres returns the folder of PostgreSQL's programs: the one on PATH, or
+// the newest of those that the distribution has, or one downloaded into dir.
+func findPostgres(ctx context.Context, dir string) (string, error) {
+	if path, err := exec.LookPath("postgres"); err == nil {
+		// Only next to the real file is initdb.
+		if path, err = filepath.EvalSymlinks(path); err == nil && postgresVersion(filepath.Dir(path)) >= oldestPostgres {
+			return filepath.Dir(path), nil
+		}
+	}
+	newest, found := 0, ""
+	for _, pattern := range postgresFolders {
+		folders, _ := filepath.Glob(pattern)
+		for _, folder := range folders {
+			if version := postgresVersion(folder); version > newest {
+				newest, found = version, folder
+			}
+		}
+	}
+	if newest >= oldestPostgres {
+		return found, nil
+	}
+	folder, err := download(ctx, dir)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNoPostgres, err)
+	}
+	return folder, nil
+}
+
+// postgresVersion returns the major version, 0 where a program is missing.
+func postgresVersion(folder string) int {
+	if _, err := os.Stat(filepath.Join(folder, "initdb")); err != nil {
+		return 0
+	}
+	out, err := exec.Command(filepath.Join(folder, "postgres"), "--version").Output()
+	if err != nil {
+		return 0
+	}
+	// Like "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)".
+	major := regexp.MustCompile(`\(PostgreSQL\) (\d+)`).FindStringSubmatch(string(out))
+	if major == nil {
+		return 0
+	}
+	version, _ := strconv.Atoi(major[1])
+	return version
+}
+
+// downloadPostgres lets embedded-postgres download and unpack the programs,
+// which it does only as a part of starting a server. Whether that server starts
+// doesn't matter here: as root it can't.
+func downloadPostgres(ctx context.Context, dir string) (string, error) {
+	programs := filepath.Join(dir, "postgres")
+	server := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
+		Version(embeddedpostgres.V17).
+		BinariesPath(programs).
+		RuntimePath(filepath.Join(dir, "download")).
+		Logger(io.Discard))
+	started := make(chan error, 1)
+	go func() {
+		err := server.Start()
+		if err == nil {
+			err = server.Stop()
+		}
+		started <- err
+	}()
+	select {
+	case err := <-started:
+		folder := filepath.Join(programs, "bin")
+		if postgresVersion(folder) == 0 {
+			return "", err
+		}
+		return folder, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// cluster is a PostgreSQL server of our own. It listens on a Unix socket in its
+// folder and nowhere else: no port to collide with, and nobody but the folder's
+// owner (and root) can connect.
+type cluster struct {
+	programs string
+	dir      string
+	as       *account
+	log      io.Writer
+	server   *process
+}
+
+// settings of the server. With fsync off nothing survives a power cut, but all
+// that is committed survives SIGKILL: synchronous_commit makes a commit wait
+// until the WAL is handed to the kernel, whose cache outlives the processes.
+// full_page_writes stays on: SIGKILL can cut a write of 8 KiB in two.
+var settings = []string{
+	"listen_addresses=",
+	"unix_socket_permissions=0700",
+	"fsync=off",
+	"synchronous_commit=on",
+	"full_page_writes=on",
+	"wal_level=minimal",
+	"max_wal_senders=0",
+	"max_connections=100",
+	"timezone=UTC",
+	"log_timezone=UTC",
+	"jit=off",
+}
+
+// databaseURL is of the form that pgx and libpq read; the folder has to be a
+// parameter since a URL's host can't hold slashes.
+func (c *cluster) databaseURL(role string) string {
+	return "postgres://" + role + "@/postgres?host=" + url.QueryEscape(c.dir)
+}
+
+// create makes the data folder.
+func (c *cluster) create(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.programs, "initdb"),
+		"--pgdata", filepath.Join(c.dir, "data"), "--username=postgres", "--auth=trust",
+		"--encoding=UTF8", "--locale=C", "--no-sync")
+	cmd.Dir = c.dir
+	detach(cmd, c.as)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// start starts the server and waits until it takes connections, after a crash
+// until it has recovered.
+func (c *cluster) start(ctx context.Context) error {
+	if c.server.running() {
+		return nil
+	}
+	for {
+		err := c.startOnce(ctx)
+		// The children of a killed server take a moment to die, and hold its
+		// shared memory until then.
+		if err == nil || !strings.Contains(err.Error(), "shared memory block") {
+			return err
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *cluster) startOnce(ctx context.Context) error {
+	args := []string{"-D", filepath.Join(c.dir, "data"), "-k", c.dir}
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	cmd := exec.Command(filepath.Join(c.programs, "postgres"), args...)
+	cmd.Dir = c.dir
+	detach(cmd, c.as)
+	server, err := startProcess(cmd, c.dir, "postgres", c.log)
+	if err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	for {
+		conn, err := pgx.Connect(ctx, c.databaseURL("postgres"))
+		if err == nil {
+			c.server = server
+			return conn.Close(ctx)
+		}
+		if !server.running() {
+			return fmt.Errorf("postgres did not start: %s", server.output)
+		}
+		if pause(ctx) != nil {
+			_ = server.stop(signalImmediate)
+			return fmt.Errorf("postgres took no connections: %w", err)
+		}
+	}
+}
+
+// stop breaks off the sessions and shuts down in order.
+func (c *cluster) stop() error { return c.server.stop(signalFast) }
+
+// kill ends all of the server's processes with SIGKILL. What was committed
+// survives.
+func (c *cluster) kill() error { return c.server.kill() }
+
+// discard ends the server when its data is of no more use.
+func (c *cluster) discard() error { return c.server.stop(signalImmediate) }
+
+// pause is the wait between two looks at something that doesn't report its end.
+func pause(ctx context.Context) error {
+	select {
+	case <-time.After(20 * time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// stackFolder makes the folder that holds all there is of a stack.
+func stackFolder(as *account) (string, error) {
+	for _, parent := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
+		// A socket's path must not be longer than about 100 bytes.
+		if !as.traversable(parent) || len(parent) > 60 {
+			continue
+		}
+		dir, err := os.MkdirTemp(parent, "docevents-localstack-")
+		if err != nil {
+			return "", err
+		}
+		return dir, as.own(dir)
+	}
+	return "", errors.New("no temporary folder that PostgreSQL can use")
+}
+
+// roles are Supabase's, with the rights that a hosted project gives them. There
+// are no default privileges: since 2026-10-30 a new table is granted to nobody.
+//
+// The statement timeouts are the hosted ones as well. service_role has none of
+// its own, so that of authenticator, who logs in, applies to it.
+func roles(timeout time.Duration) []string {
+	return []string{
+		"create role anon nologin",
+		"create role authenticated nologin",
+		"create role service_role nologin bypassrls",
+		"create role authenticator login noinherit",
+		"grant anon, authenticated, service_role to authenticator",
+		"revoke create on schema public from public",
+		"grant usage on schema public to anon, authenticated, service_role",
+		"alter role anon set statement_timeout = '3s'",
+		"alter role authenticated set statement_timeout = '8s'",
+		fmt.Sprintf("alter role authenticator set statement_timeout = '%dms'", timeout.Milliseconds()),
+	}
+}

@@ -1,0 +1,79 @@
+package localstack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// newBackend returns a real PostgREST where there is one, else the gateway.
+func (s *Stack) newBackend() (backend, error) {
+	database := s.cluster.databaseURL("authenticator")
+	program := s.opts.PostgREST
+	if program == "" {
+		program = os.Getenv("POSTGREST_BIN")
+	}
+	if program == "" {
+		program, _ = exec.LookPath("postgrest")
+	}
+	if program == "" {
+		return newGateway(database, s.JWTSecret, s.opts, s.logf)
+	}
+	return newPostgREST(program, s.dir, database, s.JWTSecret, s.opts)
+}
+
+// postgREST is a real one. It listens on a socket in the stack's folder; the
+// stack's own server passes requests on to it.
+type postgREST struct {
+	http.Handler
+	process *process
+}
+
+func newPostgREST(program, dir, database, secret string, opts Options) (*postgREST, error) {
+	socket := filepath.Join(dir, "postgrest.sock")
+	if err := os.RemoveAll(socket); err != nil { // a killed one leaves it behind
+		return nil, err
+	}
+	cmd := exec.Command(program)
+	cmd.Dir = dir
+	// It is configured by its environment, by
+	// https://docs.postgrest.org/en/v14/references/configuration.html.
+	cmd.Env = append(os.Environ(),
+		"PGRST_DB_URI="+database,
+		"PGRST_DB_SCHEMAS="+strings.Join(opts.Schemas, ","),
+		"PGRST_DB_ANON_ROLE="+anonRole,
+		"PGRST_DB_MAX_ROWS="+strconv.Itoa(opts.MaxRows),
+		"PGRST_DB_POOL="+strconv.Itoa(opts.PoolSize),
+		"PGRST_JWT_SECRET="+secret,
+		"PGRST_SERVER_UNIX_SOCKET="+socket,
+	)
+	detach(cmd, nil)
+	process, err := startProcess(cmd, dir, "postgrest", opts.Log)
+	if err != nil {
+		return nil, fmt.Errorf("PostgREST: %w", err)
+	}
+	return &postgREST{
+		Handler: &httputil.ReverseProxy{
+			Rewrite: func(r *httputil.ProxyRequest) {
+				r.SetURL(&url.URL{Scheme: "http", Host: "postgrest"})
+			},
+			Transport: &http.Transport{
+				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+				},
+				MaxIdleConnsPerHost: 100,
+			},
+		},
+		process: process,
+	}, nil
+}
+
+func (p *postgREST) Close() error { return p.process.kill() }

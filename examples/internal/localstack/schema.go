@@ -1,0 +1,118 @@
+package localstack
+
+import (
+	"context"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// schemaCache is the tables of the exposed schemas, by "schema.table". As in
+// PostgREST, a table that was created after it was read doesn't exist.
+type schemaCache map[string]*table
+
+// table is a table or view, and the SQL pieces that name it.
+type table struct {
+	schema, relation string
+	columns          []*column
+	byName           map[string]*column
+	key              []string // the primary key's columns
+}
+
+// column has the type and the default expression as SQL, from the catalog.
+type column struct{ name, typ, def string }
+
+func (t *table) name() string { return quote(t.schema) + "." + quote(t.relation) }
+
+// column names a column in full: PostgreSQL's message about an unknown one then
+// reads as PostgREST's users know it.
+func (t *table) column(name string) string { return t.name() + "." + quote(name) }
+
+// all selects every column.
+func (t *table) all() []selected {
+	list := make([]selected, len(t.columns))
+	for i, c := range t.columns {
+		list[i] = selected{c.name, c.name}
+	}
+	return list
+}
+
+// find looks columns up by name.
+func (t *table) find(names []string) ([]*column, *apiError) {
+	columns := make([]*column, len(names))
+	for i, name := range names {
+		c, ok := t.byName[name]
+		if !ok {
+			return nil, newError(400, "PGRST204",
+				"Could not find the '"+name+"' column of '"+t.relation+"' in the schema cache")
+		}
+		columns[i] = c
+	}
+	return columns, nil
+}
+
+const schemaQuery = `
+SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+       coalesce(pg_get_expr(d.adbin, d.adrelid), ''), coalesce(a.attnum = ANY(i.indkey), false)
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum AND a.attgenerated = ''
+LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+ORDER BY c.oid, a.attnum`
+
+func loadSchema(ctx context.Context, conn *pgx.Conn, schemas []string) (schemaCache, error) {
+	found, err := conn.Query(ctx, schemaQuery, schemas)
+	if err != nil {
+		return nil, err
+	}
+	cache := schemaCache{}
+	var schema, relation string
+	var c column
+	var key bool
+	_, err = pgx.ForEachRow(found, []any{&schema, &relation, &c.name, &c.typ, &c.def, &key}, func() error {
+		t := cache[schema+"."+relation]
+		if t == nil {
+			t = &table{schema: schema, relation: relation, byName: map[string]*column{}}
+			cache[schema+"."+relation] = t
+		}
+		added := c
+		t.columns = append(t.columns, &added)
+		t.byName[c.name] = &added
+		if key {
+			t.key = append(t.key, c.name)
+		}
+		return nil
+	})
+	return cache, err
+}
+
+// roleSettings are what ALTER ROLE ... SET gave to the roles that authenticator
+// may become: name and value, by role. PostgREST applies them in every
+// transaction, since SET ROLE by itself doesn't, and keeps them until it is told
+// to reload its config.
+type roleSettings map[string][][2]string
+
+// Only what a user may set: PostgREST leaves out the rest as well.
+const settingsQuery = `
+SELECT r.rolname, split_part(s.setting, '=', 1), substr(s.setting, strpos(s.setting, '=') + 1)
+FROM pg_auth_members m
+JOIN pg_roles r ON r.oid = m.roleid
+CROSS JOIN unnest(r.rolconfig) AS s(setting)
+JOIN pg_settings p ON p.name = split_part(s.setting, '=', 1) AND p.context = 'user'
+WHERE m.member = current_user::regrole`
+
+func loadSettings(ctx context.Context, conn *pgx.Conn) (roleSettings, error) {
+	found, err := conn.Query(ctx, settingsQuery)
+	if err != nil {
+		return nil, err
+	}
+	settings := roleSettings{}
+	var role, name, value string
+	_, err = pgx.ForEachRow(found, []any{&role, &name, &value}, func() error {
+		settings[role] = append(settings[role], [2]string{name, strings.ToLower(value)})
+		return nil
+	})
+	return settings, err
+}

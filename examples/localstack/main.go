@@ -1,0 +1,65 @@
+// Localstack runs a local stand-in for a Supabase project's REST API, with the
+// table of docevents in it, until it is interrupted.
+//
+// Usage:
+//
+//	go run ./examples/localstack [-addr 127.0.0.1:54321] [-v]
+//
+// It prints its settings, one a line as a shell reads them, and then a line
+// "# ready", a comment to the shell. To use them:
+//
+//	go run ./examples/localstack >stack.env &
+//	until grep -qs ready stack.env; do sleep 0.1; done
+//	set -a; . ./stack.env; set +a
+//	...
+//	kill %1
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/docevents/docevents-go/examples/internal/localstack"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:0", "address of the REST API; port 0 is a free one")
+	verbose := flag.Bool("v", false, "log what PostgreSQL and the REST server do, to standard error")
+	flag.Parse()
+	opts := localstack.Options{Addr: *addr}
+	if *verbose {
+		opts.Log = os.Stderr
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, opts, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// run runs a stack until ctx ends.
+func run(ctx context.Context, opts localstack.Options, out io.Writer) (err error) {
+	stack, err := localstack.Start(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := stack.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	if err := stack.Migrate(ctx); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(out, "%s# ready\n", stack.Settings); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
