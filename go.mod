@@ -8,3 +8,5 @@ require (
 	github.com/sirupsen/logrus v1.10.2
 	github.com/supabase-community/postgrest-go v0.0.12
 )
+
+require golang.org/x/sys v0.13.0 // indirect

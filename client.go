@@ -1,0 +1,350 @@
+// Package docevents records what happens to the documents that an app on
+// Supabase processes, in the table document_processing_events, and purges old
+// records. It never makes the app wait, and its failures are logged, not
+// returned.
+//
+//	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	defer client.Close(context.Background())
+//	client.Record(docevents.Event{DocumentID: doc, UserID: user, Type: docevents.Completed, Duration: took})
+//	purged, err := client.PurgeOlderThan(ctx, 30)
+//
+// Events wait in a bounded queue in memory and share requests: alone, an event
+// is sent at once; under load up to 1,000 of them go together. While the
+// network or the server is down they wait, and one row now and then tries
+// whether it is back. An event is stored once, however often it is sent. When
+// one is lost, Stats says why, the log says so, and the drop handler gets it.
+//
+// What is not promised: events that are queued when the process is killed are
+// gone, and so is what Close could not deliver before its context ended. The
+// order of the rows in the table is by created_at, not by arrival.
+package docevents
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/supabase-community/postgrest-go"
+)
+
+var (
+	// ErrNotServiceRole is returned by New for a key that is not the project's
+	// service-role (secret) key. With an anonymous key a purge would delete
+	// nothing, and report success.
+	ErrNotServiceRole = errors.New("not a service-role key")
+
+	// ErrNoSettings is returned by NewFromEnv where neither SUPABASE_URL nor a
+	// key is set, as on a laptop: a nil Client will do there.
+	ErrNoSettings = errors.New("no Supabase settings in the environment")
+)
+
+// A Client records events and purges them. Its methods are safe for concurrent
+// use. On a nil Client they do nothing and succeed, so that an app without
+// Supabase settings needs no if.
+type Client struct {
+	config    config
+	restURL   string
+	headers   map[string]string // the key
+	transport *transport
+	ownIdle   func() // closes the idle connections of a transport of our own
+	report    *reporter
+	delivery  *delivery
+}
+
+// New returns a Client for the project at supabaseURL, such as
+// https://abcdefgh.supabase.co, or a self-hosted one. A trailing slash and the
+// API's path /rest/v1 are accepted. The key is the project's service-role key:
+// a secret key (sb_secret_...), or a JWT whose role is service_role; keys of
+// unknown form pass, as self-hosted projects have them.
+//
+// New does no I/O; see [Client.Check]. It reports everything that is wrong with
+// its arguments at once, and never repeats the key.
+func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
+	cfg, optErr := newConfig(opts)
+	restURL, urlErr := parseURL(supabaseURL)
+	key, headers, keyErr := parseKey(serviceRoleKey)
+	if err := errors.Join(urlErr, keyErr, optErr); err != nil {
+		return nil, fmt.Errorf("docevents: %w", err)
+	}
+	c := &Client{config: cfg, restURL: restURL, headers: headers}
+	c.transport = &transport{base: cfg.transport, key: key}
+	if cfg.transport == nil {
+		c.transport.base, c.ownIdle = defaultTransport(cfg.maxInFlight)
+	}
+	c.report = newReporter(cfg.log, cfg.dropHandler)
+	c.delivery = newDelivery(c.insert, c.report, &cfg)
+	return c, nil
+}
+
+// NewFromEnv is New with SUPABASE_URL and the first of
+// SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEY and SUPABASE_SERVICE_KEY that
+// is set. Where neither the URL nor a key is, the error matches ErrNoSettings.
+func NewFromEnv(opts ...Option) (*Client, error) {
+	const urlName = "SUPABASE_URL"
+	keyNames := []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_KEY"}
+	supabaseURL, key := os.Getenv(urlName), ""
+	for _, name := range keyNames {
+		if key = os.Getenv(name); key != "" {
+			break
+		}
+	}
+	switch {
+	case supabaseURL == "" && key == "":
+		return nil, fmt.Errorf("docevents: %w: set %s and %s", ErrNoSettings, urlName, keyNames[0])
+	case supabaseURL == "":
+		return nil, fmt.Errorf("docevents: %s is not set", urlName)
+	case key == "":
+		return nil, fmt.Errorf("docevents: none of %s is set", strings.Join(keyNames, ", "))
+	}
+	return New(supabaseURL, key, opts...)
+}
+
+// parseURL returns the address of the project's REST API. Its errors don't
+// repeat the URL, which may hold a password.
+func parseURL(raw string) (string, error) {
+	const want = "pass the project's, such as https://abcdefgh.supabase.co"
+	u, err := url.Parse(strings.TrimSpace(raw))
+	switch {
+	case err != nil:
+		return "", errors.New("the Supabase URL can't be parsed: " + want)
+	case u.Scheme != "https" && u.Scheme != "http":
+		return "", errors.New("the Supabase URL must begin with https:// (or http://): " + want)
+	case u.Hostname() == "":
+		return "", errors.New("the Supabase URL has no host: " + want)
+	case u.User != nil:
+		return "", errors.New("the Supabase URL has a user or password in it: " + want)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return "", errors.New("the Supabase URL has a query or fragment: " + want)
+	case u.EscapedPath() != u.Path || strings.Contains(u.Path, "//") && strings.Trim(u.Path, "/") != "":
+		return "", errors.New("the Supabase URL's path has characters that need escaping, or an empty part: " + want)
+	}
+	path := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/rest/v1")
+	return u.Scheme + "://" + u.Host + path + "/rest/v1", nil
+}
+
+// parseKey returns the key without the white space around it, and the headers
+// that carry it.
+func parseKey(raw string) (string, map[string]string, error) {
+	key := strings.TrimSpace(raw)
+	if key == "" {
+		return "", nil, errors.New("the service-role key is empty: copy it from the project's API settings")
+	}
+	for _, r := range key {
+		if r <= ' ' || r > '~' {
+			return "", nil, errors.New("the service-role key has a space, a control character or a character beyond ASCII in it: copy it again")
+		}
+	}
+	headers := map[string]string{"apikey": key}
+	switch role, isJWT := jwtRole(key); {
+	case strings.HasPrefix(key, "sb_publishable_"):
+		return "", nil, fmt.Errorf("%w: this is the publishable key; copy the secret one (sb_secret_...)", ErrNotServiceRole)
+	case strings.HasPrefix(key, "sb_secret_"):
+		// No JWT: in Authorization the API would try to decode it.
+	case isJWT && role != "service_role":
+		return "", nil, fmt.Errorf("%w: the token's role is %.20q; copy the one of service_role", ErrNotServiceRole, role)
+	default:
+		headers["Authorization"] = "Bearer " + key
+	}
+	return key, headers, nil
+}
+
+// jwtRole returns the role claim of a JWT.
+func jwtRole(key string) (role string, isJWT bool) {
+	parts := strings.Split(key, ".")
+	if len(parts) != 3 {
+		return "", false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return "", false
+	}
+	var claims map[string]any
+	if json.Unmarshal(payload, &claims) != nil || claims == nil {
+		return "", false
+	}
+	role, _ = claims["role"].(string)
+	return role, true
+}
+
+// defaultTransport returns a transport of our own and what closes its idle
+// connections, or the app's replacement of http.DefaultTransport.
+func defaultTransport(maxInFlight int) (http.RoundTripper, func()) {
+	standard, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport, nil
+	}
+	own := standard.Clone()
+	own.MaxIdleConns = maxInFlight + 1 // and one for a purge
+	own.MaxIdleConnsPerHost = maxInFlight + 1
+	return own, own.CloseIdleConnections
+}
+
+// rest returns a PostgREST client for one request: postgrest-go keeps errors in
+// the client, where they would reach the next request.
+func (c *Client) rest(extra map[string]string) (*postgrest.Client, error) {
+	pg, err := postgrest.NewClientWithError(c.restURL, c.config.schema, c.headers)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range extra {
+		pg.Transport.SetHeader(name, value)
+	}
+	pg.Transport.Parent = c.transport
+	return pg, nil
+}
+
+// insertRows sends one insert. A row that is stored already is passed over, so
+// that sending it again is safe.
+func (c *Client) insertRows(ctx context.Context, rows []row) error {
+	pg, err := c.rest(map[string]string{"Prefer": "resolution=ignore-duplicates"})
+	if err != nil {
+		return err
+	}
+	_, _, err = pg.From(c.config.table).Insert(rows, false, "", "minimal", "").ExecuteWithContext(ctx)
+	return c.explain(err)
+}
+
+// insert is the delivery's way to the server. A foreign transport that panics
+// must not take the app with it.
+func (c *Client) insert(ctx context.Context, records []record) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the transport panicked with a %T", p)
+		}
+	}()
+	for i := range records {
+		if records[i].id == uuid.Nil {
+			records[i].id = uuid.Must(uuid.NewV7()) // crypto/rand doesn't fail
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
+	defer cancel()
+	return c.insertRows(ctx, newRows(records))
+}
+
+// explain makes an error of a request fit for the log: without the URL, and
+// with the remedy where there is one.
+func (c *Client) explain(err error) error {
+	err = withoutURL(err)
+	if classify(err) == configuration {
+		return fmt.Errorf("%s: %w", remedy(err, c.config.schema, c.config.table), err)
+	}
+	return err
+}
+
+// Check tells whether Record and the purges will work: it sends what they send,
+// with no rows. Meant for the start of a program. Its error says what to do
+// about an unreachable host, a refused key, a missing table or column, a
+// missing grant.
+func (c *Client) Check(ctx context.Context) error {
+	if c == nil {
+		return nil
+	}
+	if err := c.insertRows(ctx, []row{}); err != nil {
+		return fmt.Errorf("docevents: Check: insert: %w", err)
+	}
+	if _, err := c.purgeStep(ctx, "", "lt", "-infinity"); err != nil {
+		return fmt.Errorf("docevents: Check: delete: %w", err)
+	}
+	return nil
+}
+
+// Stats is a snapshot, in which always
+//
+//	Recorded = Delivered + Dropped.Total() + Pending
+type Stats struct {
+	Recorded  int64 // calls of Record
+	Delivered int64 // stored, each once, as the server has acknowledged
+	Pending   int64 // queued or under way
+
+	Dropped      Drops
+	PendingBytes int64 // what Pending counts against WithQueueLimits
+
+	Requests int64 // inserts sent
+	Retries  int64 // of those, how many carried rows that had been sent before
+
+	// Unreported counts the dropped events whose handler call was skipped,
+	// because the handler was too slow.
+	Unreported int64
+}
+
+// Drops counts lost events by reason.
+type Drops struct {
+	Invalid, QueueFull, Rejected, Closed, Abandoned int64
+}
+
+// Total is the number of lost events.
+func (d Drops) Total() int64 {
+	return d.Invalid + d.QueueFull + d.Rejected + d.Closed + d.Abandoned
+}
+
+// Stats returns the current counts. It doesn't block.
+func (c *Client) Stats() Stats {
+	if c == nil {
+		return Stats{}
+	}
+	s := c.delivery.snapshot()
+	s.Unreported = c.report.skipped()
+	return s
+}
+
+// Flush waits until the events recorded before the call are settled, delivered
+// or dropped, and the log lines and drop handler calls about them are done. It
+// returns nil then, ctx's error when that ends first, or at once the
+// configuration error that keeps the events from being delivered: they stay
+// queued. Under context.Background it waits as long as an outage lasts.
+func (c *Client) Flush(ctx context.Context) error {
+	if c == nil {
+		return nil
+	}
+	if err := c.delivery.flush(ctx); err != nil {
+		return err
+	}
+	return c.report.flush(ctx, quietFor)
+}
+
+// closeGrace is how much longer than its context Close may take.
+const closeGrace = time.Second
+
+// Close refuses further events and delivers what is queued: it ends any wait,
+// makes an attempt at once, and goes on until ctx ends. An error of
+// configuration ends it there and then. What is left is abandoned, handed to
+// the drop handler, and counted in the error that Close returns. Calls of the
+// drop handler get a second beyond ctx; what is left of them is Unreported.
+//
+// To call it again, from whatever goroutine, is harmless and returns the same.
+// Of calls at the same time the first whose ctx ends decides. After Close no
+// goroutine of the client is left, save one inside a foreign transport, logger
+// or handler that doesn't return. Under context.Background it waits as long as
+// an outage lasts.
+func (c *Client) Close(ctx context.Context) error {
+	if c == nil {
+		return nil
+	}
+	grace, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(closeGrace, cancel)
+		<-grace.Done()
+		timer.Stop()
+	})()
+	err := c.delivery.close(ctx)
+	if c.report.flush(grace, 0) != nil {
+		c.report.giveUp()
+	}
+	if c.ownIdle != nil {
+		c.ownIdle()
+	}
+	return err
+}
