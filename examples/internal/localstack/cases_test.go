@@ -212,8 +212,11 @@ func compareBody(t *testing.T, text []byte, want any) {
 	}
 	if short, ok := want.(map[string]any); ok && short["array_of"] != nil {
 		rows, _ := got.([]any)
-		if float64(len(rows)) != short["array_of"] || !reflect.DeepEqual(rows[0], short["first"]) {
-			t.Errorf("%d rows, the first %v; want %v", len(rows), rows[0], short)
+		if float64(len(rows)) != short["array_of"] {
+			t.Fatalf("%d rows, want %v", len(rows), short["array_of"])
+		}
+		if !reflect.DeepEqual(rows[0], short["first"]) {
+			t.Errorf("the first row is %v, want %v", rows[0], short["first"])
 		}
 		return
 	}

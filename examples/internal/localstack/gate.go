@@ -36,14 +36,16 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"{\"message\":\"Invalid API key\",\"hint\":\"Double check your Supabase `anon` or `service_role` API key.\"}")
 		return
 	}
-	if key != "" && r.Header.Get("Authorization") == "" {
-		if key == g.settings.SecretKey {
-			key = g.settings.ServiceRoleKey
-		}
-		r.Header.Set("Authorization", "Bearer "+key)
+	if key == g.settings.SecretKey {
+		key = g.settings.ServiceRoleKey
 	}
-	r.Header.Del("Apikey")
-	http.StripPrefix(restPrefix, g.rest).ServeHTTP(w, r)
+	inner := *r // a handler may not change the request
+	inner.Header = r.Header.Clone()
+	inner.Header.Del("Apikey")
+	if key != "" && r.Header.Get("Authorization") == "" {
+		inner.Header.Set("Authorization", "Bearer "+key)
+	}
+	http.StripPrefix(restPrefix, g.rest).ServeHTTP(w, &inner)
 }
 
 // known reports whether the key is one of the stack's. Whether it has expired

@@ -142,9 +142,10 @@ var settings = []string{
 }
 
 // databaseURL is of the form that pgx and libpq read; the folder has to be a
-// parameter since a URL's host can't hold slashes.
+// parameter since a URL's host can't hold slashes. The port, a part of the
+// socket's name, is spelled out lest PGPORT change it.
 func (c *cluster) databaseURL(role string) string {
-	return "postgres://" + role + "@/postgres?host=" + url.QueryEscape(c.dir)
+	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }
 
 // create makes the data folder.
@@ -180,7 +181,7 @@ func (c *cluster) start(ctx context.Context) error {
 }
 
 func (c *cluster) startOnce(ctx context.Context) error {
-	args := []string{"-D", filepath.Join(c.dir, "data"), "-k", c.dir}
+	args := []string{"-D", filepath.Join(c.dir, "data"), "-k", c.dir, "-p", "5432"}
 	for _, setting := range settings {
 		args = append(args, "-c", setting)
 	}

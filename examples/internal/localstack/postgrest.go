@@ -27,7 +27,7 @@ func (s *Stack) newBackend() (backend, error) {
 	if program == "" {
 		return newGateway(database, s.JWTSecret, s.opts, s.logf)
 	}
-	return newPostgREST(program, s.dir, database, s.JWTSecret, s.opts)
+	return newPostgREST(program, s.dir, database, s.JWTSecret, s.opts, s.logf)
 }
 
 // postgREST is a real one. It listens on a socket in the stack's folder; the
@@ -37,7 +37,7 @@ type postgREST struct {
 	process *process
 }
 
-func newPostgREST(program, dir, database, secret string, opts Options) (*postgREST, error) {
+func newPostgREST(program, dir, database, secret string, opts Options, log func(string, ...any)) (*postgREST, error) {
 	socket := filepath.Join(dir, "postgrest.sock")
 	if err := os.RemoveAll(socket); err != nil { // a killed one leaves it behind
 		return nil, err
@@ -70,6 +70,10 @@ func newPostgREST(program, dir, database, secret string, opts Options) (*postgRE
 					return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 				},
 				MaxIdleConnsPerHost: 100,
+			},
+			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+				log("PostgREST: %v", err)
+				w.WriteHeader(http.StatusBadGateway)
 			},
 		},
 		process: process,

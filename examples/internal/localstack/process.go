@@ -145,6 +145,7 @@ rm -rf "$1"
 func startWatchdog(dir string) (*watchdog, error) {
 	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "localstack-watchdog", dir)
 	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/bin:/bin"} // where cat, rm and sleep are, whatever ours is
 	detach(cmd, nil)
 	input, err := cmd.StdinPipe()
 	if err != nil {

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -138,36 +136,23 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 	return err == nil && found
 }
 
-// Main runs a package's tests and closes the stack that they shared, also on
-// SIGINT and SIGTERM:
+// Main runs a package's tests and closes the stack that they shared:
 //
 //	func TestMain(m *testing.M) { localstack.Main(m) }
 //
-// A package without it leaves that to the watchdog, which does it as well, a
-// moment after the tests' end.
+// Where it doesn't get to that, as after a Ctrl-C or a test's time-out, the
+// watchdog does it.
 func Main(m *testing.M) {
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-interrupted
-		closeShared()
-		os.Exit(1)
-	}()
 	code := m.Run()
-	if err := closeShared(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func closeShared() error {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	if shared.stack == nil {
-		return nil
+	if shared.stack != nil {
+		if err := shared.stack.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
 	}
-	return shared.stack.Close()
+	os.Exit(code)
 }
 
 // Table makes a table for this test alone, like document_processing_events in
@@ -177,7 +162,9 @@ func closeShared() error {
 // tests apart.
 func (s *Stack) Table(t testing.TB) string {
 	t.Helper()
-	ctx := context.Background() // the clean-up runs after the test's own has ended
+	// Not t.Context: the clean-up runs after its end.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
 	// Names are unique across the processes that share a stack.
 	name := "events_" + strings.ToLower(rand.Text()[:12])
 	table := "public." + quote(name)
@@ -188,6 +175,8 @@ func (s *Stack) Table(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
 		// A test may have ended with PostgreSQL stopped.
 		if _, err := s.pool.Exec(ctx, "DROP TABLE "+table); err != nil {
 			t.Log(err)

@@ -95,14 +95,14 @@ var ErrNotOurs = errors.New("the stack was not started by this process")
 
 // Start starts a stack and waits until it answers. ctx bounds the start only.
 func Start(ctx context.Context, opts Options) (*Stack, error) {
-	s, err := start(ctx, opts)
-	if err != nil {
-		return nil, fmt.Errorf("localstack: %w", err)
+	s := &Stack{opts: opts.withDefaults()}
+	if err := s.start(ctx); err != nil {
+		return nil, fmt.Errorf("localstack: %w", errors.Join(err, s.Close()))
 	}
 	return s, nil
 }
 
-func start(ctx context.Context, opts Options) (s *Stack, err error) {
+func (opts Options) withDefaults() Options {
 	opts.Addr = cmp.Or(opts.Addr, "127.0.0.1:0")
 	opts.MaxRows = cmp.Or(opts.MaxRows, 1000)
 	opts.PoolSize = cmp.Or(opts.PoolSize, 10)
@@ -110,59 +110,54 @@ func start(ctx context.Context, opts Options) (s *Stack, err error) {
 	if len(opts.Schemas) == 0 {
 		opts.Schemas = []string{"public"}
 	}
+	return opts
+}
+
+// start fills the stack; what it has started when it fails is Close's to stop.
+func (s *Stack) start(ctx context.Context) error {
 	as, err := serverAccount()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s = &Stack{opts: opts}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
-		}
-	}()
 	if s.dir, err = stackFolder(as); err != nil {
-		return nil, err
+		return err
 	}
 	if s.watchdog, err = startWatchdog(s.dir); err != nil {
-		return nil, err
+		return err
 	}
 	programs, err := findPostgres(ctx, s.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s.cluster = &cluster{programs: programs, dir: s.dir, as: as, log: opts.Log}
-	if err = s.cluster.create(ctx); err != nil {
-		return nil, err
+	s.cluster = &cluster{programs: programs, dir: s.dir, as: as, log: s.opts.Log}
+	if err := s.cluster.create(ctx); err != nil {
+		return err
 	}
-	if err = s.cluster.start(ctx); err != nil {
-		return nil, err
+	if err := s.cluster.start(ctx); err != nil {
+		return err
 	}
 	s.DatabaseURL = s.cluster.databaseURL("postgres")
 	if s.pool, err = pgxpool.New(ctx, s.DatabaseURL); err != nil {
-		return nil, err
+		return err
 	}
-	for _, sql := range roles(opts.StatementTimeout) {
-		if _, err = s.pool.Exec(ctx, sql); err != nil {
-			return nil, fmt.Errorf("%s: %w", sql, err)
+	for _, sql := range roles(s.opts.StatementTimeout) {
+		if _, err := s.pool.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
 		}
 	}
 	s.JWTSecret = rand.Text() + rand.Text() // PostgREST wants 32 bytes or more
 	s.SecretKey = "sb_secret_" + rand.Text()
 	if s.AnonKey, err = token(s.JWTSecret, anonRole); err != nil {
-		return nil, err
+		return err
 	}
 	if s.ServiceRoleKey, err = token(s.JWTSecret, "service_role"); err != nil {
-		return nil, err
+		return err
 	}
-	if err = s.StartREST(ctx); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s.StartREST(ctx)
 }
 
 // Pool is a pool of connections as the database's owner, for a test's own
-// statements. After a kill of PostgreSQL its connections are broken; it makes
-// new ones.
+// statements.
 func (s *Stack) Pool() *pgxpool.Pool { return s.pool }
 
 // Migrate applies docevents' migrations, each whole and in order, and waits until
@@ -196,16 +191,21 @@ func (s *Stack) migrate(ctx context.Context) error {
 // and waits until it has. It works with any PostgREST, which doesn't say when
 // it is done: a table made for the purpose shows up in the API.
 func (s *Stack) Reload(ctx context.Context) error {
+	schema := "public"
+	if len(s.opts.Schemas) > 0 {
+		schema = s.opts.Schemas[0]
+	}
 	probe := "localstack_reload_" + rand.Text()
-	if _, err := s.pool.Exec(ctx, "CREATE TABLE public."+quote(probe)+" (id int);"+
-		"GRANT SELECT ON public."+quote(probe)+" TO service_role;"+
+	table := quote(schema) + "." + quote(probe)
+	if _, err := s.pool.Exec(ctx, "CREATE TABLE "+table+" (id int);"+
+		"GRANT SELECT ON "+table+" TO service_role;"+
 		"NOTIFY pgrst, 'reload config'; NOTIFY pgrst, 'reload schema'"); err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
 	known := s.awaitREST(ctx, "/"+probe+"?limit=0", func(status int) bool {
 		return status != http.StatusNotFound && status < http.StatusInternalServerError
 	})
-	_, err := s.pool.Exec(ctx, "DROP TABLE public."+quote(probe))
+	_, err := s.pool.Exec(ctx, "DROP TABLE "+table)
 	return errors.Join(known, err)
 }
 
@@ -352,7 +352,9 @@ func (s *Stack) withCluster(what string, do func(*cluster) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logf("PostgreSQL %s", what)
-	return do(s.cluster)
+	err := do(s.cluster)
+	s.pool.Reset() // its connections are broken
+	return err
 }
 
 // Ours reports whether this process started the stack, and so may stop it.
