@@ -264,31 +264,39 @@ func (d *delivery) wake(c *sync.Cond) {
 	c.Broadcast()
 }
 
-// pickProbeLocked takes a batch whose first row is to try the server with. It
-// starts at a row drawn by lot, of a batch that hasn't failed if there is one:
-// wherever the rows stand that a firewall refuses, the next probe is likely to
-// be another.
+// pickProbeLocked takes a batch whose first row is to try the server with: one
+// that hasn't failed, if there is one, else it begins at a row drawn by lot from
+// all that wait. So the rows that a firewall refuses can't hold up the others,
+// wherever they stand.
 func (d *delivery) pickProbeLocked() *batch {
-	from := &d.queue
-	if len(*from) == 0 {
-		from = &d.alone
+	if i := slices.IndexFunc(d.queue, func(b *batch) bool { return b.tries == 0 }); i >= 0 {
+		b := d.queue[i]
+		d.queue = slices.Delete(d.queue, i, i+1)
+		return b
 	}
-	i := max(0, slices.IndexFunc(*from, func(b *batch) bool { return b.tries == 0 }))
-	b := (*from)[i]
-	*from = slices.Delete(*from, i, i+1)
-	if at := rand.IntN(len(b.records)); at > 0 {
-		if b == d.open {
-			d.open = nil
-		}
-		d.queue = append(d.queue, b)
-		return b.split(at)
+	waiting := slices.Concat(d.queue, d.alone)
+	records := 0
+	for _, b := range waiting {
+		records += len(b.records)
 	}
-	return b
+	at := rand.IntN(records)
+	i := 0
+	for ; at >= len(waiting[i].records); i++ {
+		at -= len(waiting[i].records)
+	}
+	b := waiting[i]
+	drop := func(other *batch) bool { return other == b }
+	d.queue, d.alone = slices.DeleteFunc(d.queue, drop), slices.DeleteFunc(d.alone, drop)
+	if at == 0 {
+		return b
+	}
+	d.queue = append(d.queue, b)
+	return b.split(at)
 }
 
-// split cuts b at a record and returns what follows.
+// split cuts b at a record and returns what follows, which has failed as often.
 func (b *batch) split(at int) *batch {
-	rest := &batch{first: b.first + int64(at), records: b.records[at:], size: b.size, doubt: b.doubt}
+	rest := &batch{first: b.first + int64(at), records: b.records[at:], size: b.size, tries: b.tries, seen: b.seen, doubt: b.doubt}
 	b.records = b.records[:at:at]
 	return rest
 }

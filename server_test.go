@@ -1,0 +1,276 @@
+package docevents_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/google/uuid"
+)
+
+// A server stands in for PostgREST, in memory and without sockets, so that
+// tests of time can run it in a synctest bubble. It stores rows by id, all of a
+// request or none, and passes over ids that it has, as the recorded cases show.
+type server struct {
+	// answer decides about a request. nil, or a nil *answer: store and 201.
+	answer func(*request) *answer
+
+	mu       sync.Mutex
+	rows     map[string]wireRow
+	requests []*request
+	flying   int
+	most     int // requests under way at once
+}
+
+type wireRow struct {
+	ID           string  `json:"id"`
+	DocumentID   string  `json:"document_id"`
+	UserID       string  `json:"user_id"`
+	EventType    string  `json:"event_type"`
+	DurationMS   *int64  `json:"duration_ms"`
+	ErrorMessage *string `json:"error_message"`
+	Stage        *string `json:"stage"`
+	CreatedAt    string  `json:"created_at"`
+}
+
+type request struct {
+	number int // from 0
+	at     time.Time
+	method string
+	url    string
+	header http.Header
+	rows   []wireRow
+}
+
+// has says whether the request carries a row of that stage.
+func (r *request) has(stage string) bool {
+	for _, row := range r.rows {
+		if row.Stage != nil && *row.Stage == stage {
+			return true
+		}
+	}
+	return false
+}
+
+type answer struct {
+	delay  time.Duration // before anything else happens; ends with the request's context
+	stored bool          // the rows are stored before the answer
+	err    error         // instead of an answer
+	status int           // 0: 201
+	code   string        // of a PostgREST error
+	text   string        // its message
+	body   string        // instead of that
+	header map[string]string
+	cut    bool // the body ends in an error
+}
+
+func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	req.Body.Close()
+	var rows []wireRow
+	if err := json.Unmarshal(body, &rows); err != nil {
+		return nil, fmt.Errorf("not a list of rows: %w", err)
+	}
+	s.mu.Lock()
+	r := &request{number: len(s.requests), at: time.Now(), method: req.Method, url: req.URL.String(), header: req.Header, rows: rows}
+	s.requests = append(s.requests, r)
+	s.flying++
+	s.most = max(s.most, s.flying)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.flying--
+		s.mu.Unlock()
+	}()
+	a := &answer{stored: true}
+	if s.answer != nil {
+		if chosen := s.answer(r); chosen != nil {
+			a = chosen
+		}
+	}
+	if a.delay > 0 {
+		select {
+		case <-time.After(a.delay):
+		case <-req.Context().Done():
+			return nil, req.Context().Err()
+		}
+	}
+	if a.stored {
+		s.mu.Lock()
+		if s.rows == nil {
+			s.rows = map[string]wireRow{}
+		}
+		for _, row := range rows {
+			if _, known := s.rows[row.ID]; !known {
+				s.rows[row.ID] = row
+			}
+		}
+		s.mu.Unlock()
+	}
+	if a.err != nil {
+		return nil, a.err
+	}
+	return a.response(req), nil
+}
+
+func (a *answer) response(req *http.Request) *http.Response {
+	resp := &http.Response{StatusCode: a.status, Header: http.Header{}, Request: req}
+	if resp.StatusCode == 0 {
+		resp.StatusCode = http.StatusCreated
+	}
+	body := a.body
+	if a.code != "" {
+		b, _ := json.Marshal(map[string]any{"code": a.code, "message": a.text, "hint": nil, "details": "Failing row contains (secret row)"})
+		body = string(b)
+		resp.Header.Set("Content-Type", "application/json; charset=utf-8")
+	}
+	for name, value := range a.header {
+		resp.Header.Set(name, value)
+	}
+	var r io.Reader = strings.NewReader(body)
+	if a.cut {
+		r = io.MultiReader(r, &errorReader{io.ErrUnexpectedEOF})
+	}
+	resp.Body = io.NopCloser(r)
+	return resp
+}
+
+type errorReader struct{ err error }
+
+func (r *errorReader) Read([]byte) (int, error) { return 0, r.err }
+
+var errReset = errors.New("connection reset by peer")
+
+func refused(code, text string) *answer { return &answer{status: 400, code: code, text: text} }
+
+// sent is how many requests came.
+func (s *server) sent() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.requests)
+}
+
+// stages counts the stored rows by stage, which the tests use as a name.
+func (s *server) stages() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := map[string]int{}
+	for _, row := range s.rows {
+		stage := ""
+		if row.Stage != nil {
+			stage = *row.Stage
+		}
+		m[stage]++
+	}
+	return m
+}
+
+// An observer keeps what a client says: its log lines and its handler's calls.
+type observer struct {
+	mu    sync.Mutex
+	lines []line
+	drops []drop
+}
+
+type line struct {
+	at    time.Time
+	level slog.Level
+	text  string // message and attributes
+}
+
+type drop struct {
+	event  docevents.Event
+	reason docevents.DropReason
+	err    error
+}
+
+func (o *observer) Enabled(context.Context, slog.Level) bool { return true }
+func (o *observer) WithAttrs([]slog.Attr) slog.Handler       { return o }
+func (o *observer) WithGroup(string) slog.Handler            { return o }
+
+func (o *observer) Handle(_ context.Context, r slog.Record) error {
+	var b bytes.Buffer
+	b.WriteString(r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
+		return true
+	})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lines = append(o.lines, line{time.Now(), r.Level, b.String()})
+	return nil
+}
+
+func (o *observer) dropped(e docevents.Event, reason docevents.DropReason, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drops = append(o.drops, drop{e, reason, err})
+}
+
+func (o *observer) logged() []line {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]line(nil), o.lines...)
+}
+
+func (o *observer) lost() []drop {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]drop(nil), o.drops...)
+}
+
+const (
+	testURL = "http://supabase.test"
+	testKey = "sb_secret_0123456789"
+)
+
+// newClient is a client of s, watched by an observer.
+func newClient(t *testing.T, s http.RoundTripper, opts ...docevents.Option) (*docevents.Client, *observer) {
+	t.Helper()
+	o := &observer{}
+	opts = append([]docevents.Option{
+		docevents.WithTransport(s),
+		docevents.WithSlog(slog.New(o)),
+		docevents.WithDropHandler(o.dropped),
+	}, opts...)
+	c, err := docevents.New(testURL, testKey, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, o
+}
+
+// event is a valid event whose stage is its name.
+func event(stage string) docevents.Event {
+	return docevents.Event{DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Completed, Stage: stage}
+}
+
+var testDocument = uuid.MustParse("11111111-1111-4111-8111-111111111111").String()
+
+// checkStats holds the promise of every snapshot, and want where it is given.
+func checkStats(t *testing.T, c *docevents.Client, want *docevents.Stats) {
+	t.Helper()
+	got := c.Stats()
+	if got.Recorded != got.Delivered+got.Dropped.Total()+got.Pending {
+		t.Errorf("counts don't add up: %+v", got)
+	}
+	if got.Pending == 0 && got.PendingBytes != 0 || got.PendingBytes < 0 {
+		t.Errorf("bytes don't add up: %+v", got)
+	}
+	if want != nil && (got.Recorded != want.Recorded || got.Delivered != want.Delivered || got.Pending != want.Pending || got.Dropped != want.Dropped) {
+		t.Errorf("got %+v, want %+v", got, *want)
+	}
+}
