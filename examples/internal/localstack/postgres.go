@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -87,10 +88,15 @@ func postgresVersion(folder string) int {
 // doesn't matter here: as root it can't.
 func downloadPostgres(ctx context.Context, dir string) (string, error) {
 	programs := filepath.Join(dir, "postgres")
+	port, err := freePort()
+	if err != nil {
+		return "", err
+	}
 	server := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 		Version(embeddedpostgres.V17).
 		BinariesPath(programs).
 		RuntimePath(filepath.Join(dir, "download")).
+		Port(port). // taken ones stop it before the download
 		Logger(io.Discard))
 	started := make(chan error, 1)
 	go func() {
@@ -110,6 +116,14 @@ func downloadPostgres(ctx context.Context, dir string) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+}
+
+func freePort() (uint32, error) {
+	listener, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		return 0, err
+	}
+	return uint32(listener.Addr().(*net.TCPAddr).Port), listener.Close()
 }
 
 // cluster is a PostgreSQL server of our own. It listens on a Unix socket in its

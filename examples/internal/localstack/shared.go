@@ -92,13 +92,19 @@ func Shared(t testing.TB) *Stack {
 		shared.tried = true
 		shared.stack, shared.err = openShared()
 	}
-	if errors.Is(shared.err, ErrNoPostgres) && os.Getenv("CI") == "" {
-		t.Skip(shared.err)
-	}
 	if shared.err != nil {
-		t.Fatal(shared.err)
+		giveUp(t, shared.err)
 	}
 	return shared.stack
+}
+
+// giveUp ends a test that can't have a stack.
+func giveUp(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, ErrNoPostgres) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	t.Fatal(err)
 }
 
 func openShared() (*Stack, error) {

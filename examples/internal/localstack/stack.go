@@ -262,8 +262,10 @@ func (s *Stack) StartREST(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.opts.Addr = listener.Addr().String()
-	s.URL = "http://" + s.opts.Addr
+	if s.URL == "" { // once: later starts may have readers beside them
+		s.opts.Addr = listener.Addr().String()
+		s.URL = "http://" + s.opts.Addr
+	}
 	behind, err := s.newBackend()
 	if err != nil {
 		return errors.Join(err, listener.Close())

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -190,5 +193,37 @@ func TestStackEnv(t *testing.T) {
 	defer stack.Close()
 	if stack.Settings != ours.Settings || stack.Ours() {
 		t.Errorf("%+v, ours %t; want %+v, not ours", stack.Settings, stack.Ours(), ours.Settings)
+	}
+}
+
+// ended is a test that notes how it ended.
+type ended struct {
+	testing.TB
+	how string
+}
+
+func (*ended) Helper()        {}
+func (e *ended) Skip(...any)  { e.how = "skipped"; runtime.Goexit() }
+func (e *ended) Fatal(...any) { e.how = "failed"; runtime.Goexit() }
+
+func TestGiveUp(t *testing.T) {
+	tests := []struct {
+		ci   string
+		err  error
+		want string
+	}{
+		{"", fmt.Errorf("start: %w", ErrNoPostgres), "skipped"},
+		{"true", fmt.Errorf("start: %w", ErrNoPostgres), "failed"},
+		{"", errors.New("anything else"), "failed"},
+	}
+	for _, tt := range tests {
+		t.Setenv("CI", tt.ci)
+		var e ended
+		var wg sync.WaitGroup
+		wg.Go(func() { giveUp(&e, tt.err) })
+		wg.Wait()
+		if e.how != tt.want {
+			t.Errorf("CI=%s, %v: %s, want %s", tt.ci, tt.err, e.how, tt.want)
+		}
 	}
 }
