@@ -111,10 +111,11 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// twoSchemas is a stack with rows 1 to 5 in things, and a second schema.
+// twoSchemas is a stack with rows 1 to 5 in things, and a second schema. It has
+// the gateway: a real PostgREST can do more than the tests say.
 func twoSchemas(t *testing.T) *localstack.Stack {
 	t.Helper()
-	stack := own(t, localstack.Options{Schemas: []string{"public", "other"}})
+	stack := own(t, localstack.Options{Schemas: []string{"public", "other"}, PostgREST: localstack.Gateway})
 	execute(t, stack,
 		"CREATE SCHEMA other",
 		"GRANT USAGE ON SCHEMA other TO service_role",

@@ -24,7 +24,7 @@ func (s *Stack) newBackend() (backend, error) {
 	if program == "" {
 		program, _ = exec.LookPath("postgrest")
 	}
-	if program == "" {
+	if program == "" || program == Gateway {
 		return newGateway(database, s.JWTSecret, s.opts, s.logf)
 	}
 	return newPostgREST(program, s.dir, database, s.JWTSecret, s.opts, s.logf)

@@ -58,10 +58,13 @@ type Options struct {
 	// StatementTimeout is that of the role authenticator, and so of
 	// service_role, in whole milliseconds. 0: 8 s, as hosted.
 	StatementTimeout time.Duration
-	// PostgREST is the path of a PostgREST. Empty: POSTGREST_BIN, else postgrest
-	// on PATH, else the gateway.
+	// PostgREST is the path of a PostgREST, or [Gateway]. Empty: POSTGREST_BIN,
+	// else postgrest on PATH, else the gateway.
 	PostgREST string
 }
+
+// Gateway stands for our own gateway in Options, also where there is a PostgREST.
+const Gateway = "gateway"
 
 // Settings are what a client needs of a stack.
 type Settings struct {

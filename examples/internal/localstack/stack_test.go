@@ -110,7 +110,7 @@ func TestKillPostgres(t *testing.T) {
 func eventID(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
 
 func TestRestartPostgres(t *testing.T) {
-	stack := own(t, localstack.Options{})
+	stack := own(t, localstack.Options{PostgREST: localstack.Gateway})
 	if r := call(t, stack, "POST", tablePath, event(1)); r.status != 201 {
 		t.Fatalf("%d %s", r.status, r.body)
 	}
