@@ -1102,12 +1102,26 @@ func randomSchedule(t *testing.T, seed uint64) {
 	faulty := roll(60) // per cent
 	var calm atomic.Bool
 	faults := []answer{
-		{err: errReset}, {err: errReset, stored: true}, {stored: true, cut: true, body: "x"},
-		{status: 503}, {status: 429, header: map[string]string{"Retry-After": "2"}}, {status: 502, body: "<html>"},
-		{status: 504, stored: true}, {status: 500, code: "57014"}, {status: 413}, {status: 400, code: "PGRST102"},
-		{status: 401, code: "PGRST301"}, {status: 404, code: "PGRST205"}, {status: 302}, {status: 403, body: "<html>"},
-		{status: 500, body: "null"}, {status: 500, code: "XX000"}, {status: 409, code: "40001"}, {status: 409, code: "23503"},
-		{status: 400, code: "22P02"}, {status: 409, code: "23505", text: `"x_pkey"`},
+		{err: errReset},
+		{err: errReset, stored: true},
+		{stored: true, cut: true, body: "x"},
+		{status: 503},
+		{status: 429, header: map[string]string{"Retry-After": "2"}},
+		{status: 502, body: "<html>"},
+		{status: 504, stored: true},
+		{status: 500, code: "57014"},
+		{status: 413},
+		{status: 400, code: "PGRST102"},
+		{status: 401, code: "PGRST301"},
+		{status: 404, code: "PGRST205"},
+		{status: 302},
+		{status: 403, body: "<html>"},
+		{status: 500, body: "null"},
+		{status: 500, code: "XX000"},
+		{status: 409, code: "40001"},
+		{status: 409, code: "23503"},
+		{status: 400, code: "22P02"},
+		{status: 409, code: "23505", text: `"x_pkey"`},
 	}
 	s := &server{}
 	s.answer = func(r *request) *answer {

@@ -144,7 +144,7 @@ func newRecord(e *Event, types []EventType) (record, error) {
 func checkType(t EventType, types []EventType) (EventType, error) {
 	if len(types) == 0 {
 		if problem := typeProblem(t); problem != "" {
-			return "", fmt.Errorf("Type %s: pass a type that the table's CHECK allows", problem)
+			return "", fmt.Errorf("the event type %s: pass one that the table's CHECK allows", problem)
 		}
 		return EventType(strings.Clone(string(t))), nil
 	}
@@ -153,7 +153,7 @@ func checkType(t EventType, types []EventType) (EventType, error) {
 			return known, nil
 		}
 	}
-	return "", errors.New("Type is not one of the accepted types: use the constants, or name the table's own with WithEventTypes")
+	return "", errors.New("the event type is not one of the accepted: use the constants, or name the table's own with WithEventTypes")
 }
 
 // text is how many bytes of text r holds.
