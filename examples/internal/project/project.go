@@ -89,7 +89,11 @@ func (p *Project) Connect(ctx context.Context, opts ...docevents.Option) (*docev
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if err := client.Check(ctx); err != nil {
-		return nil, errors.Join(err, client.Close(ctx))
+		where := "the local stack doesn't work"
+		if !p.Local() {
+			where = "the project of SUPABASE_URL can't be used"
+		}
+		return nil, fmt.Errorf("%s: %w", where, errors.Join(err, client.Close(ctx)))
 	}
 	return client, nil
 }

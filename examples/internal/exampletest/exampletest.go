@@ -1,0 +1,55 @@
+// Package exampletest runs the example programs as a user would: built, with
+// arguments, an environment, output and an exit code.
+package exampletest
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Build builds the program in the test's folder and returns its path.
+func Build(t testing.TB) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "program")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return program
+}
+
+// Environ returns the environment without what names a Supabase project, and
+// with these settings, each NAME=value.
+func Environ(settings ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SUPABASE_") })
+	return append(env, settings...)
+}
+
+// An Outcome is what a user sees of a program that has ended.
+type Outcome struct {
+	Stdout, Stderr string
+	Code           int // -1: ended by a signal
+}
+
+// Run runs the command to its end.
+func Run(t testing.TB, cmd *exec.Cmd) Outcome {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return Outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// LastLine returns the last line of the standard output.
+func (o Outcome) LastLine() string {
+	lines := strings.Split(strings.TrimRight(o.Stdout, "\n"), "\n")
+	return lines[len(lines)-1]
+}
