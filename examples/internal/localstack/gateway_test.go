@@ -115,7 +115,9 @@ func TestKeys(t *testing.T) {
 // the gateway: a real PostgREST can do more than the tests say.
 func twoSchemas(t *testing.T) *localstack.Stack {
 	t.Helper()
-	stack := own(t, localstack.Options{Schemas: []string{"public", "other"}, PostgREST: localstack.Gateway})
+	stack := own(t, localstack.Options{
+		Schemas: []string{"public", "other"}, MaxRows: 5, PostgREST: localstack.Gateway,
+	})
 	execute(t, stack,
 		"CREATE SCHEMA other",
 		"GRANT USAGE ON SCHEMA other TO service_role",
@@ -124,6 +126,7 @@ func twoSchemas(t *testing.T) *localstack.Stack {
 		`CREATE TABLE things (id int PRIMARY KEY, name text DEFAULT 'unnamed', seen bool, parent int REFERENCES parents, `+
 			`"odd "",'\ name" text)`,
 		"INSERT INTO things (id, name, seen) VALUES (1, 'a', true), (2, 'b', false), (3, 'c,(d)', NULL), (4, 'e\"f', true), (5, NULL, NULL)",
+		"INSERT INTO parents SELECT generate_series(1, 9)",
 		"GRANT ALL ON things, parents, other.things TO service_role")
 	if err := stack.Reload(t.Context()); err != nil {
 		t.Fatal(err)
@@ -204,6 +207,11 @@ func TestReads(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d %s", tt.query, r.status, got, tt.status, tt.want)
 		}
 	}
+	for _, limit := range []string{"", "limit=5", "limit=9"} { // MaxRows is 5
+		if r := call(t, stack, "GET", "parents?"+limit, ""); r.header.Get("Content-Range") != "0-4/*" {
+			t.Errorf("%q of 9 rows: %s, want 0-4/*", limit, r.header.Get("Content-Range"))
+		}
+	}
 	if r := call(t, stack, "GET", "things?select=number:id,name&id=eq.1", ""); r.body != `[{"number":1,"name":"a"}]` {
 		t.Errorf("an alias: %s", r.body)
 	}
@@ -233,7 +241,7 @@ func TestInserts(t *testing.T) {
 		{"columns and no rows", "things?columns=id", "", `[]`, 201, "", ""},
 		{"columns and broken JSON", "things?columns=id", "", `[{`, 400, "22P02", ""},
 		{"objects without keys", "things", "", `[{},{}]`, 400, "23502", ""},
-		{"a foreign key", "things", "", `{"id":6,"parent":1}`, 409, "23503", ""},
+		{"a foreign key", "things", "", `{"id":6,"parent":99}`, 409, "23503", ""},
 		{"duplicates inside one insert are ignored", "things", "resolution=ignore-duplicates", `[{"id":6,"name":"x"},{"id":6,"name":"y"}]`, 201, "", "6:x"},
 		{"merging new and known rows", "things", "resolution=merge-duplicates", `[{"id":1,"name":"a"},{"id":6,"name":"x"}]`, 201, "", "6:x"},
 		{"a conflict target without an index", "things?on_conflict=name", "resolution=merge-duplicates", `{"id":6,"name":"x"}`, 400, "42P10", ""},

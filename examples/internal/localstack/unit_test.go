@@ -13,8 +13,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 	"unicode/utf8"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -134,13 +136,14 @@ func TestNoPostgres(t *testing.T) {
 	postgresFolders = nil
 	download = func(context.Context, string) (string, error) { return "", errors.New("no network") }
 
-	before, _ := filepath.Glob(filepath.Join(os.TempDir(), "docevents-localstack-*"))
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
 	_, err := Start(t.Context(), Options{})
 	if !errors.Is(err, ErrNoPostgres) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("%v, want ErrNoPostgres in one sentence", err)
 	}
-	if after, _ := filepath.Glob(filepath.Join(os.TempDir(), "docevents-localstack-*")); len(after) > len(before) {
-		t.Errorf("it left a folder behind: %v, before %v", after, before)
+	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+		t.Errorf("it left %v behind, %v", left, err)
 	}
 }
 
@@ -193,6 +196,68 @@ func TestStackEnv(t *testing.T) {
 	defer stack.Close()
 	if stack.Settings != ours.Settings || stack.Ours() {
 		t.Errorf("%+v, ours %t; want %+v, not ours", stack.Settings, stack.Ours(), ours.Settings)
+	}
+}
+
+func TestPreferences(t *testing.T) {
+	tests := []struct {
+		method  string
+		headers []string
+		want    string // Preference-Applied
+	}{
+		{"POST", nil, ""},
+		{"POST", []string{"return=minimal", "return=representation, missing=default", "resolution=merge-duplicates,resolution=ignore-duplicates"}, "resolution=merge-duplicates, missing=default, return=minimal"},
+		{"GET", []string{"return=minimal, count=exact, missing=null"}, "count=exact"},
+		{"DELETE", []string{"max-affected=3,handling=strict,max-affected=4,max-affected=x"}, "handling=strict, max-affected=3"},
+		{"DELETE", []string{"max-affected=3, odd, ,"}, ""},
+	}
+	for _, tt := range tests {
+		if got := parsePreferences(tt.headers).applied(tt.method); got != tt.want {
+			t.Errorf("%s %q: %q, want %q", tt.method, tt.headers, got, tt.want)
+		}
+	}
+}
+
+func TestVerify(t *testing.T) {
+	secret := []byte(strings.Repeat("s", 32))
+	bearer := func(method jwt.SigningMethod, claims jwt.MapClaims) string {
+		t.Helper()
+		var key any = secret
+		if method == jwt.SigningMethodNone {
+			key = jwt.UnsafeAllowNoneSignatureType
+		}
+		text, err := jwt.NewWithClaims(method, claims).SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + text
+	}
+	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
+	hs256 := jwt.SigningMethodHS256
+	tests := []struct {
+		name, authorization string
+		want                string // the role, or the error
+	}{
+		{"valid", bearer(hs256, jwt.MapClaims{"role": "r", "exp": in(time.Hour), "iat": in(-time.Hour)}), "r"},
+		{"just expired", bearer(hs256, jwt.MapClaims{"role": "r", "exp": in(-10 * time.Second)}), "r"},
+		{"expired", bearer(hs256, jwt.MapClaims{"role": "r", "exp": in(-time.Minute)}), "PGRST303: JWT expired"},
+		{"not yet valid", bearer(hs256, jwt.MapClaims{"role": "r", "nbf": in(time.Hour)}), "PGRST303: JWT not yet valid"},
+		{"from the future", bearer(hs256, jwt.MapClaims{"role": "r", "iat": in(time.Hour)}), "PGRST303: JWT issued at future"},
+		{"unsigned", bearer(jwt.SigningMethodNone, jwt.MapClaims{"role": "r"}), "PGRST301: No suitable key or wrong key type"},
+		{"another algorithm", bearer(jwt.SigningMethodHS512, jwt.MapClaims{"role": "r"}), "PGRST301: No suitable key or wrong key type"},
+		{"no claims", "Bearer a.b.c", "PGRST301: JWT couldn't be decoded"},
+		{"empty", "Bearer ", "PGRST301: Empty JWT is sent in Authorization header"},
+		{"none", "", "anon"},
+	}
+	for _, tt := range tests {
+		who, err := verify(secret, tt.authorization)
+		got := who.role
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
 	}
 }
 
