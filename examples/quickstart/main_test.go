@@ -150,19 +150,24 @@ func testInterrupt(t *testing.T, program string) {
 	tmp := tempDir(t)
 	cmd := exec.Command(program)
 	cmd.Env = exampletest.Environ("TMPDIR=" + tmp)
-	// The first line of the output, about the start of the stack, interrupts it.
-	output, input := io.Pipe()
-	interrupted := make(chan error, 1)
-	go func() {
-		_, err := output.Read(make([]byte, 1))
-		interrupted <- errors.Join(err, cmd.Process.Signal(os.Interrupt))
-		_, _ = io.Copy(io.Discard, output)
-	}()
-	cmd.Stdout = input
-	err := cmd.Run()
-	if err := <-interrupted; err != nil {
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
 		t.Fatal(err)
 	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// The first line of the output is about the start of the stack.
+	if _, err := stdout.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.Copy(io.Discard, stdout); err != nil {
+		t.Error(err)
+	}
+	err = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 130 {
 		t.Errorf("exit code %d (%v), want 130", code, err)
 	}

@@ -39,13 +39,25 @@ type Outcome struct {
 // Run runs the command to its end.
 func Run(t testing.TB, cmd *exec.Cmd) Outcome {
 	t.Helper()
+	return Start(t, cmd)()
+}
+
+// Start starts the command and returns what waits for its end.
+func Start(t testing.TB, cmd *exec.Cmd) (wait func() Outcome) {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return Outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	return func() Outcome {
+		t.Helper()
+		err := cmd.Wait()
+		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		return Outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	}
 }
 
 // LastLine returns the last line of the standard output.
