@@ -6,13 +6,17 @@
 //	go run ./examples/localstack [-addr 127.0.0.1:54321] [-v]
 //
 // It prints its settings, one a line as a shell reads them, and then a line
-// "# ready", a comment to the shell. To use them:
+// "# ready", a comment to the shell. To use them in a script:
 //
-//	go run ./examples/localstack >stack.env &
+//	go build -o localstack ./examples/localstack
+//	./localstack >stack.env &
 //	until grep -qs ready stack.env; do sleep 0.1; done
 //	set -a; . ./stack.env; set +a
 //	...
-//	kill %1
+//	kill $!
+//
+// It is built there, not run by go run, which doesn't pass a kill on. Ctrl-C at
+// the terminal ends both.
 package main
 
 import (
