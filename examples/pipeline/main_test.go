@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
@@ -232,6 +235,53 @@ func testBrokenProject(t *testing.T, program string) {
 				t.Errorf("exit code %d, want 1 and %q:\n%s", got.Code, test.want, got.Stderr)
 			}
 		})
+	}
+}
+
+// A slow server is waited for, after an interrupt not for long.
+func TestDeliver(t *testing.T) {
+	const slow = 4 * interruptTimeout
+	for _, test := range []struct {
+		name      string
+		interrupt bool
+		took      time.Duration
+		ok        bool
+	}{
+		{"at the end", false, slow, true},
+		{"after an interrupt", true, interruptTimeout, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				client, err := docevents.New("https://example.supabase.co", "sb_secret_x",
+					docevents.WithTransport(slowServer(slow)), docevents.WithSlog(slog.New(slog.DiscardHandler)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				client.Record(docevents.Event{DocumentID: docevents.SystemUser, UserID: docevents.SystemUser, Type: docevents.Completed})
+				if test.interrupt {
+					cancel()
+				}
+				start := time.Now()
+				err = deliver(ctx, client)
+				if took := time.Since(start); took != test.took || (err == nil) != test.ok {
+					t.Errorf("took %s, %v, want %s", took, err, test.took)
+				}
+			})
+		})
+	}
+}
+
+// slowServer takes so long to accept a row.
+type slowServer time.Duration
+
+func (s slowServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case <-time.After(time.Duration(s)):
+		return &http.Response{StatusCode: http.StatusCreated, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
 	}
 }
 

@@ -87,7 +87,10 @@ func TestPipelineInterrupted(t *testing.T) {
 	if p.recorded[docevents.UploadStarted] != p.recorded[docevents.Completed] {
 		t.Errorf("documents were begun and not ended: %v", p.recorded)
 	}
-	if again := newPipeline(docevents.SystemUser, r.record, func(result) {}).run(ctx, documents, workers); len(again) != 0 {
-		t.Errorf("%d documents were processed after the interrupt", len(again))
+	for range 100 { // a matter of chance, where it isn't looked after
+		again := newPipeline(docevents.SystemUser, r.record, func(result) {}).run(ctx, documents, workers)
+		if len(again) != 0 {
+			t.Fatalf("%d documents were processed after the interrupt", len(again))
+		}
 	}
 }
