@@ -119,7 +119,7 @@ func run(ctx context.Context, dir string, workers int, out io.Writer, terminal *
 	shown.finish()
 	log.SetOutput(terminal)
 
-	lost := deliver(ctx, client)
+	lost := deliver(ctx, client, terminal)
 	stored, countErr := countStored(context.WithoutCancel(ctx), p, user)
 	s := summary{
 		folder: folder, results: results, took: took,
@@ -136,10 +136,15 @@ func run(ctx context.Context, dir string, workers int, out io.Writer, terminal *
 
 // deliver waits until everything recorded is delivered, after an interrupt not
 // for long.
-func deliver(ctx context.Context, client *docevents.Client) error {
+func deliver(ctx context.Context, client *docevents.Client, notes io.Writer) error {
+	note := time.AfterFunc(time.Second, func() {
+		fmt.Fprintf(notes, "Waiting for %s events to be delivered, for up to %s. Ctrl-C gives up.\n",
+			grouped(client.Stats().Pending), deliveryTimeout)
+	})
 	flushCtx, cancel := context.WithTimeout(ctx, deliveryTimeout)
 	defer cancel()
 	_ = client.Flush(flushCtx) // what it couldn't do is Close's to try, and to say
+	note.Stop()
 	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), interruptTimeout)
 	defer cancel()
 	return client.Close(closeCtx)

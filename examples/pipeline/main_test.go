@@ -246,9 +246,10 @@ func TestDeliver(t *testing.T) {
 		interrupt bool
 		took      time.Duration
 		ok        bool
+		notes     string
 	}{
-		{"at the end", false, slow, true},
-		{"after an interrupt", true, interruptTimeout, false},
+		{"at the end", false, slow, true, "Waiting for 1 events to be delivered, for up to 1m0s. Ctrl-C gives up.\n"},
+		{"after an interrupt", true, interruptTimeout, false, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -263,10 +264,14 @@ func TestDeliver(t *testing.T) {
 				if test.interrupt {
 					cancel()
 				}
+				var notes strings.Builder
 				start := time.Now()
-				err = deliver(ctx, client)
+				err = deliver(ctx, client, &notes)
 				if took := time.Since(start); took != test.took || (err == nil) != test.ok {
 					t.Errorf("took %s, %v, want %s", took, err, test.took)
+				}
+				if notes.String() != test.notes {
+					t.Errorf("said %q, want %q", notes.String(), test.notes)
 				}
 			})
 		})

@@ -92,7 +92,7 @@ type bar struct {
 func newBar(out io.Writer, total int, stats func() docevents.Stats) *bar {
 	return &bar{out: out, stats: stats, bar: progressbar.NewOptions(total,
 		progressbar.OptionSetWriter(out),
-		progressbar.OptionSetWidth(24),
+		progressbar.OptionSetWidth(16),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionShowCount(),
 		progressbar.OptionShowIts(),

@@ -131,12 +131,15 @@ func (s *summary) printFailures(out io.Writer) {
 	}
 	fmt.Fprintf(out, "\nMost common failures\n")
 	table := newTable(out)
-	for i, f := range list {
-		if i == top {
-			fmt.Fprintf(table, "%*s\tand %d other kinds\n", columnWidth, "", len(list)-top)
-			break
-		}
+	for _, f := range list[:min(top, len(list))] {
 		fmt.Fprintf(table, "%s\t%s: %s\t%s\n", column(f.count), f.stage, shorten(oneLine(f.message), 46), shortPath(f.example))
+	}
+	others := 0
+	for _, f := range list[min(top, len(list)):] {
+		others += f.count
+	}
+	if others > 0 {
+		fmt.Fprintf(table, "%s\tothers\n", column(others))
 	}
 	table.Flush()
 }
@@ -228,7 +231,7 @@ func round(d time.Duration) time.Duration {
 
 // shortPath keeps the end of a path, which says more than its beginning.
 func shortPath(path string) string {
-	const limit = 32
+	const limit = 30
 	r := []rune(path)
 	if len(r) <= limit {
 		return path

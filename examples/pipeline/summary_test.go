@@ -77,6 +77,14 @@ recorded 9, delivered 9, dropped 0, in 2 requests
 	if err := s.print(&b); err != nil || !strings.Contains(b.String(), " ?  completed") {
 		t.Errorf("a table that couldn't be read: %v\n%s", err, b.String())
 	}
+	s = good()
+	for i := range 7 {
+		s.results = append(s.results, result{stage: stageExtract, err: fmt.Errorf("of kind %d", i)})
+	}
+	b.Reset()
+	if err := s.print(&b); err != nil || !strings.Contains(b.String(), "          3  others\n") {
+		t.Errorf("many kinds of failures: %v\n%s", err, b.String())
+	}
 	empty := summary{}
 	if err := empty.print(&b); err != nil {
 		t.Error(err)
@@ -140,7 +148,7 @@ func TestShortPath(t *testing.T) {
 	for _, test := range []struct{ path, want string }{
 		{"short/path.txt", "short/path.txt"},
 		{"a-rather-long-folder/and-another/file.txt", "…/and-another/file.txt"},
-		{strings.Repeat("x", 40), "…" + strings.Repeat("x", 31)},
+		{strings.Repeat("x", 40), "…" + strings.Repeat("x", 29)},
 	} {
 		if got := shortPath(test.path); got != test.want {
 			t.Errorf("%s: got %s, want %s", test.path, got, test.want)
