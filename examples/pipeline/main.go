@@ -46,6 +46,9 @@ const (
 	// deliveryTimeout is how long the last events may take when all is done.
 	deliveryTimeout = time.Minute
 
+	// quietly is how much of that passes without a word.
+	quietly = time.Second
+
 	// interruptTimeout is how long they may take after a Ctrl-C.
 	interruptTimeout = 5 * time.Second
 
@@ -137,17 +140,21 @@ func run(ctx context.Context, dir string, workers int, out io.Writer, terminal *
 // deliver waits until everything recorded is delivered, after an interrupt not
 // for long.
 func deliver(ctx context.Context, client *docevents.Client, notes io.Writer) error {
-	note := time.AfterFunc(time.Second, func() {
+	err := flush(ctx, client, quietly)
+	if errors.Is(err, context.DeadlineExceeded) {
 		fmt.Fprintf(notes, "Waiting for %s events to be delivered, for up to %s. Ctrl-C gives up.\n",
 			grouped(client.Stats().Pending), deliveryTimeout)
-	})
-	flushCtx, cancel := context.WithTimeout(ctx, deliveryTimeout)
-	defer cancel()
-	_ = client.Flush(flushCtx) // what it couldn't do is Close's to try, and to say
-	note.Stop()
+		_ = flush(ctx, client, deliveryTimeout) // what it couldn't do is Close's to try, and to say
+	}
 	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), interruptTimeout)
 	defer cancel()
 	return client.Close(closeCtx)
+}
+
+func flush(ctx context.Context, client *docevents.Client, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return client.Flush(ctx)
 }
 
 // unlessInterrupted returns the error of a beginning that an interrupt has cut
