@@ -31,6 +31,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -82,8 +83,8 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	if cfg.transport == nil {
 		c.transport.base, c.ownIdle = defaultTransport(cfg.maxInFlight)
 	}
-	c.report = newReporter(cfg.log, cfg.dropHandler)
-	c.delivery = newDelivery(c.insert, c.report, &cfg)
+	c.report = newReporter(&c.config)
+	c.delivery = newDelivery(c.insert, c.report, &c.config)
 	return c, nil
 }
 
@@ -113,25 +114,20 @@ func NewFromEnv(opts ...Option) (*Client, error) {
 // parseURL returns the address of the project's REST API. Its errors don't
 // repeat the URL, which may hold a password.
 func parseURL(raw string) (string, error) {
-	const want = "pass the project's, such as https://abcdefgh.supabase.co"
 	u, err := url.Parse(strings.TrimSpace(raw))
-	switch {
-	case err != nil:
-		return "", errors.New("the Supabase URL can't be parsed: " + want)
-	case u.Scheme != "https" && u.Scheme != "http":
-		return "", errors.New("the Supabase URL must begin with https:// (or http://): " + want)
-	case u.Hostname() == "":
-		return "", errors.New("the Supabase URL has no host: " + want)
-	case u.User != nil:
-		return "", errors.New("the Supabase URL has a user or password in it: " + want)
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return "", errors.New("the Supabase URL has a query or fragment: " + want)
-	case u.EscapedPath() != u.Path || strings.Contains(u.Path, "//") && strings.Trim(u.Path, "/") != "":
-		return "", errors.New("the Supabase URL's path has characters that need escaping, or an empty part: " + want)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return "", errors.New("the Supabase URL is not one: pass the project's, such as https://abcdefgh.supabase.co")
 	}
 	path := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/rest/v1")
-	return u.Scheme + "://" + u.Host + path + "/rest/v1", nil
+	rest := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path + "/rest/v1"}
+	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || !pathFormat.MatchString(path) {
+		return "", errors.New("the Supabase URL must be host and path alone, without a user, password, query or fragment")
+	}
+	return rest.String(), nil
 }
+
+// pathFormat is of a prefix before /rest/v1, as a self-hosted project may have.
+var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
 // parseKey returns the key without the white space around it, and the headers
 // that carry it.
@@ -140,20 +136,16 @@ func parseKey(raw string) (string, map[string]string, error) {
 	if key == "" {
 		return "", nil, errors.New("the service-role key is empty: copy it from the project's API settings")
 	}
-	for _, r := range key {
-		if r <= ' ' || r > '~' {
-			return "", nil, errors.New("the service-role key has a space, a control character or a character beyond ASCII in it: copy it again")
-		}
+	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", nil, errors.New("the service-role key has a space, a control character or one beyond ASCII in it: copy it again")
 	}
 	headers := map[string]string{"apikey": key}
 	switch role, isJWT := jwtRole(key); {
 	case strings.HasPrefix(key, "sb_publishable_"):
 		return "", nil, fmt.Errorf("%w: this is the publishable key; copy the secret one (sb_secret_...)", ErrNotServiceRole)
-	case strings.HasPrefix(key, "sb_secret_"):
-		// No JWT: in Authorization the API would try to decode it.
 	case isJWT && role != "service_role":
 		return "", nil, fmt.Errorf("%w: the token's role is %.20q; copy the one of service_role", ErrNotServiceRole, role)
-	default:
+	case !strings.HasPrefix(key, "sb_secret_"): // which is no JWT: the API would try to decode it here
 		headers["Authorization"] = "Bearer " + key
 	}
 	return key, headers, nil
@@ -166,11 +158,8 @@ func jwtRole(key string) (role string, isJWT bool) {
 		return "", false
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	if err != nil {
-		return "", false
-	}
 	var claims map[string]any
-	if json.Unmarshal(payload, &claims) != nil || claims == nil {
+	if err != nil || json.Unmarshal(payload, &claims) != nil {
 		return "", false
 	}
 	role, _ = claims["role"].(string)
@@ -190,35 +179,20 @@ func defaultTransport(maxInFlight int) (http.RoundTripper, func()) {
 	return own, own.CloseIdleConnections
 }
 
-// rest returns a PostgREST client for one request: postgrest-go keeps errors in
-// the client, where they would reach the next request.
-func (c *Client) rest(extra map[string]string) (*postgrest.Client, error) {
+// from returns a query on the table by a PostgREST client for one request:
+// postgrest-go keeps errors in the client, where they would reach the next.
+func (c *Client) from() (*postgrest.QueryBuilder, error) {
 	pg, err := postgrest.NewClientWithError(c.restURL, c.config.schema, c.headers)
 	if err != nil {
 		return nil, err
 	}
-	for name, value := range extra {
-		pg.Transport.SetHeader(name, value)
-	}
 	pg.Transport.Parent = c.transport
-	return pg, nil
+	return pg.From(c.config.table), nil
 }
 
-// insertRows sends one insert. A row that is stored already is passed over, so
-// that sending it again is safe.
-func (c *Client) insertRows(ctx context.Context, rows []row) error {
-	pg, err := c.rest(map[string]string{"Prefer": "resolution=ignore-duplicates"})
-	if err != nil {
-		return err
-	}
-	_, _, err = pg.From(c.config.table).Insert(rows, false, "", "minimal", "").ExecuteWithContext(ctx)
-	return c.explain(err)
-}
-
-// insert is the delivery's way to the server. A foreign transport that panics
-// must not take the app with it.
+// insert is the delivery's way to the server.
 func (c *Client) insert(ctx context.Context, records []record) (err error) {
-	defer func() {
+	defer func() { // a foreign transport that panics must not take the app with it
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the transport panicked with a %T", p)
 		}
@@ -231,6 +205,15 @@ func (c *Client) insert(ctx context.Context, records []record) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	return c.insertRows(ctx, newRows(records))
+}
+
+// insertRows sends one insert. The transport adds what makes it safe to repeat.
+func (c *Client) insertRows(ctx context.Context, rows []row) error {
+	query, err := c.from()
+	if err == nil {
+		_, _, err = query.Insert(rows, false, "", "minimal", "").ExecuteWithContext(ctx)
+	}
+	return c.explain(err)
 }
 
 // explain makes an error of a request fit for the log: without the URL, and
@@ -251,11 +234,12 @@ func (c *Client) Check(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
-	if err := c.insertRows(ctx, []row{}); err != nil {
-		return fmt.Errorf("docevents: Check: insert: %w", err)
+	err := c.insertRows(ctx, []row{})
+	if err == nil {
+		_, err = c.deleteCount(ctx, "lt", beforeAll, "")
 	}
-	if _, err := c.purgeStep(ctx, "", "lt", "-infinity"); err != nil {
-		return fmt.Errorf("docevents: Check: delete: %w", err)
+	if err != nil {
+		return fmt.Errorf("docevents: Check: %w", c.explain(err))
 	}
 	return nil
 }
@@ -294,8 +278,10 @@ func (c *Client) Stats() Stats {
 	if c == nil {
 		return Stats{}
 	}
-	s := c.delivery.snapshot()
-	s.Unreported = c.report.skipped()
+	c.delivery.mu.Lock()
+	s := c.delivery.stats
+	c.delivery.mu.Unlock()
+	s.Unreported = c.report.unreported.Load()
 	return s
 }
 
@@ -340,9 +326,7 @@ func (c *Client) Close(ctx context.Context) error {
 		timer.Stop()
 	})()
 	err := c.delivery.close(ctx)
-	if c.report.flush(grace, 0) != nil {
-		c.report.giveUp()
-	}
+	c.report.close(grace)
 	if c.ownIdle != nil {
 		c.ownIdle()
 	}

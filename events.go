@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -92,17 +93,16 @@ func (c *Client) Record(e Event) {
 		e.CreatedAt = now
 	}
 	r, err := newRecord(&e, c.config.eventTypes)
-	if err != nil {
+	reason, err := c.delivery.add(&r, err, now)
+	switch reason {
+	case "":
+		return
+	case Invalid: // these may be anything, of any length
 		e.DocumentID = cleanText(e.DocumentID, maxTypeBytes)
 		e.UserID = cleanText(e.UserID, maxTypeBytes)
 		e.Type = EventType(cleanText(string(e.Type), maxTypeBytes))
-		c.delivery.refuse()
-		c.report.drop(e, Invalid, err, now)
-		return
 	}
-	if reason, err := c.delivery.add(&r, now); err != nil {
-		c.report.drop(e, reason, err, now)
-	}
+	c.report.drop(e, reason, err, now)
 }
 
 // A record is an accepted event on its way: nothing in it can make a request
@@ -121,39 +121,37 @@ type record struct {
 // newRecord checks e, whose text is clean already. Its errors name the field
 // and the remedy, never the value.
 func newRecord(e *Event, types []EventType) (record, error) {
-	r := record{message: e.ErrorMessage, stage: e.Stage, duration: max(e.Duration, 0)}
-	var err error
-	if r.documentID, err = uuid.Parse(e.DocumentID); err != nil {
+	r := record{
+		eventType: e.Type, message: e.ErrorMessage, stage: e.Stage,
+		duration: max(e.Duration, 0), createdAt: e.CreatedAt.UnixMicro(),
+	}
+	var badDocument, badUser error
+	r.documentID, badDocument = uuid.Parse(e.DocumentID)
+	r.userID, badUser = uuid.Parse(e.UserID)
+	known := slices.Index(types, e.Type)
+	if known >= 0 {
+		r.eventType = types[known] // holds on to no memory of the caller's
+	}
+	switch year := e.CreatedAt.UTC().Year(); {
+	case badDocument != nil:
 		return r, errors.New("DocumentID is not a UUID: pass the document's id as the database has it")
-	}
-	if r.userID, err = uuid.Parse(e.UserID); err != nil {
+	case badUser != nil:
 		return r, errors.New("UserID is not a UUID: pass the owner's id, or docevents.SystemUser where no user is behind the event")
-	}
-	if r.eventType, err = checkType(e.Type, types); err != nil {
-		return r, err
-	}
-	if year := e.CreatedAt.UTC().Year(); year < 1 || year > 9999 {
+	case known < 0 && len(types) > 0:
+		return r, errors.New("the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes")
+	case known < 0 && !storable(e.Type):
+		return r, errors.New("the event's Type is empty, too long or not valid text: use one that the table's CHECK allows")
+	case year < 1 || year > 9999:
 		return r, errors.New("CreatedAt is outside the years 1 to 9999: leave it zero for the time of Record")
+	case known < 0:
+		r.eventType = EventType(strings.Clone(string(e.Type)))
 	}
-	r.createdAt = e.CreatedAt.UnixMicro()
 	return r, nil
 }
 
-// checkType returns the list's own string, so that the record doesn't hold on
-// to the caller's memory.
-func checkType(t EventType, types []EventType) (EventType, error) {
-	if len(types) == 0 {
-		if problem := typeProblem(t); problem != "" {
-			return "", fmt.Errorf("the event type %s: pass one that the table's CHECK allows", problem)
-		}
-		return EventType(strings.Clone(string(t))), nil
-	}
-	for _, known := range types {
-		if t == known {
-			return known, nil
-		}
-	}
-	return "", errors.New("the event type is not one of the accepted: use the constants, or name the table's own with WithEventTypes")
+// storable says whether any table could store t.
+func storable(t EventType) bool {
+	return t != "" && len(t) <= maxTypeBytes && utf8.ValidString(string(t)) && !strings.Contains(string(t), "\x00")
 }
 
 // text is how many bytes of text r holds.

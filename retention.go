@@ -56,62 +56,61 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	case cutoff.UTC().Year() < 1:
 		return 0, errors.New("docevents: PurgeBefore: the cutoff is before the year 1")
 	}
-	p := purge{client: c, before: purgeTime(cutoff), rows: c.config.purgeBatch}
+	// Rows have whole microseconds, so the next one up says the same as cutoff.
+	before := cutoff.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
+	p := purge{Client: c, before: before, rows: c.config.purgeBatch}
 	err := p.run(ctx)
 	if p.lost && (err == nil || ctx.Err() != nil) {
 		err = errors.Join(err, ErrCountIncomplete)
 	}
 	if err != nil {
-		return p.count, fmt.Errorf("docevents: PurgeBefore: %w", err)
+		err = fmt.Errorf("docevents: PurgeBefore: %w", err)
 	}
-	return p.count, nil
-}
-
-// purgeTime writes t for a filter. Rows have whole microseconds, so the next
-// one up says the same as t.
-func purgeTime(t time.Time) string {
-	return t.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
+	return p.count, err
 }
 
 // A purge is one call of PurgeBefore.
 type purge struct {
-	client *Client
+	*Client
 	before string
-	rows   int // of a step; 0: all at once
+	rows   int // of a step
 	count  int64
 	lost   bool // an answer was: rows may have gone uncounted
 }
 
+// beforeAll is PostgreSQL's word for a time before every other.
+const beforeAll = "-infinity"
+
 func (p *purge) run(ctx context.Context) error {
-	if p.rows == 0 {
-		err := p.retry(ctx, func() (int64, error) { return p.client.purgeAll(ctx, p.before) })
+	if !p.config.purgeInSteps {
+		err := p.retry(ctx, true, func() (int64, error) { return p.deleteIDs(ctx, p.before) })
 		if !timedOut(err) {
 			return err
 		}
-		p.rows = DefaultPurgeBatch
 	}
 	// Each step reads the time of its last row and deletes up to and with it.
 	// It begins behind the last step, so that the dead index entries there are
 	// not walked again: on a million rows that is half the time.
-	after := ""
+	after := beforeAll
 	for {
 		boundary := ""
-		err := p.retry(ctx, func() (_ int64, err error) {
-			boundary, err = p.client.purgeBoundary(ctx, after, p.before, p.rows)
+		err := p.retry(ctx, false, func() (_ int64, err error) {
+			boundary, err = p.readBoundary(ctx, after, p.before, p.rows)
 			return 0, err
 		})
 		if err == nil {
-			if boundary == "" { // fewer than a step are left, and what was written late with an old time
-				err = p.retry(ctx, func() (int64, error) { return p.client.purgeStep(ctx, "", "lt", p.before) })
-			} else {
-				err = p.retry(ctx, func() (int64, error) { return p.client.purgeStep(ctx, after, "lte", boundary) })
-			}
+			err = p.retry(ctx, true, func() (int64, error) {
+				if boundary == "" { // fewer than a step are left, and what was written late with an old time
+					return p.deleteCount(ctx, "lt", p.before, "")
+				}
+				return p.deleteCount(ctx, "lte", boundary, after)
+			})
 		}
 		switch {
 		case timedOut(err) && p.rows > 1:
 			p.rows /= 2
 			if boundary == "" {
-				after = ""
+				after = beforeAll
 			}
 		case err != nil || boundary == "":
 			return err
@@ -123,22 +122,21 @@ func (p *purge) run(ctx context.Context) error {
 
 // retry sends a request until it succeeds or fails for good, and counts what
 // it deleted. A timeout is for good: the same again would time out again.
-func (p *purge) retry(ctx context.Context, request func() (int64, error)) error {
+func (p *purge) retry(ctx context.Context, deletes bool, request func() (int64, error)) error {
 	for step := 0; ; step++ {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		n, err := request()
-		err = p.client.explain(err)
+		err = p.explain(err)
 		p.count += n
-		p.lost = p.lost || outcomeUnknown(err)
+		p.lost = p.lost || deletes && outcomeUnknown(err)
 		switch {
-		case errors.Is(err, ErrCountIncomplete):
-			p.lost = true
+		case err == nil, errors.Is(err, ErrCountIncomplete):
 			return nil
-		case ctx.Err() != nil && err != nil:
+		case ctx.Err() != nil:
 			return ctx.Err()
-		case err == nil || timedOut(err) || classify(err) != passing:
+		case timedOut(err), classify(err) != passing:
 			return err
 		}
 		select {
@@ -155,68 +153,58 @@ func timedOut(err error) bool {
 	return errors.As(err, &e) && (e.Code == "57014" || e.Status == http.StatusGatewayTimeout)
 }
 
-// purgeAll deletes every row before a time and counts the ids returned: whole
+// deleteIDs deletes every row before a time and counts the ids returned: whole
 // rows would be six times as much to send.
-func (c *Client) purgeAll(ctx context.Context, before string) (int64, error) {
-	pg, err := c.rest(nil)
+func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
+	query, err := c.from()
 	if err != nil {
 		return 0, err
 	}
-	query := pg.From(c.config.table)
 	query.Select("id", "", false) // Delete on the same builder keeps it
 	body, _, err := query.Delete("representation", "").Lt("created_at", before).ExecuteWithContext(ctx)
 	if err != nil {
 		return 0, err
 	}
 	var ids []struct{}
-	if err := json.Unmarshal(body, &ids); err != nil {
+	if json.Unmarshal(body, &ids) != nil {
 		return 0, ErrCountIncomplete // a gateway dropped Prefer, say
 	}
 	return int64(len(ids)), nil
 }
 
-// purgeBoundary returns the created_at of the n-th row after one time and
-// before another, "" where there are fewer.
-func (c *Client) purgeBoundary(ctx context.Context, after, before string, n int) (string, error) {
-	pg, err := c.rest(nil)
+// readBoundary returns the created_at of the n-th row after one time and before
+// another, "" where there are fewer.
+func (c *Client) readBoundary(ctx context.Context, after, before string, n int) (string, error) {
+	query, err := c.from()
 	if err != nil {
 		return "", err
 	}
-	query := pg.From(c.config.table).Select("created_at", "", false)
-	body, _, err := behind(query, after).Lt("created_at", before).
-		Order("created_at", &postgrest.OrderOpts{Ascending: true}).
-		Range(n-1, n-1, "").ExecuteWithContext(ctx)
+	body, _, err := query.Select("created_at", "", false).Gt("created_at", after).Lt("created_at", before).
+		Order("created_at", &postgrest.OrderOpts{Ascending: true}).Range(n-1, n-1, "").ExecuteWithContext(ctx)
 	if err != nil {
 		return "", err
 	}
 	var rows []struct {
 		CreatedAt string `json:"created_at"`
 	}
-	if err := json.Unmarshal(body, &rows); err != nil || len(rows) == 1 && rows[0].CreatedAt == "" {
-		return "", errors.New("the answer to a read is not a list of times: is this PostgREST?")
-	}
-	if len(rows) == 0 {
-		return "", nil
+	if err := json.Unmarshal(body, &rows); err != nil || len(rows) == 0 {
+		return "", err
 	}
 	return rows[0].CreatedAt, nil
 }
 
-// purgeStep deletes the rows after one time and up to another, as the operator
-// says, and returns the server's count. A DELETE must not have a limit:
-// PostgREST ignores it since version 13 and deletes everything that matches.
-func (c *Client) purgeStep(ctx context.Context, after, operator, to string) (int64, error) {
-	pg, err := c.rest(nil)
+// deleteCount deletes the rows up to one time, as the operator says, and after
+// another if there is one, and returns the server's count. Never give a DELETE
+// a limit: PostgREST ignores it since version 13 and deletes all that matches.
+func (c *Client) deleteCount(ctx context.Context, operator, to, after string) (int64, error) {
+	query, err := c.from()
 	if err != nil {
 		return 0, err
 	}
-	query := pg.From(c.config.table).Delete("minimal", "exact")
-	_, n, err := behind(query, after).Filter("created_at", operator, to).ExecuteWithContext(ctx)
-	return n, err
-}
-
-func behind(query *postgrest.FilterBuilder, after string) *postgrest.FilterBuilder {
-	if after == "" {
-		return query
+	filter := query.Delete("minimal", "exact").Filter("created_at", operator, to)
+	if after != "" {
+		filter.Gt("created_at", after)
 	}
-	return query.Gt("created_at", after)
+	_, count, err := filter.ExecuteWithContext(ctx)
+	return count, err
 }

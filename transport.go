@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,26 +38,20 @@ type Error struct {
 
 // Error names the status, the code and the server's message.
 func (e *Error) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "HTTP %d", e.Status)
-	if e.Code != "" {
-		b.WriteString(" " + e.Code)
-	}
+	text := strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Status, e.Code))
 	if e.Message != "" {
-		b.WriteString(": " + e.Message)
+		text += ": " + e.Message
 	}
 	if e.Hint != "" {
-		b.WriteString(" (hint: " + e.Hint + ")")
+		text += " (hint: " + e.Hint + ")"
 	}
-	return b.String()
+	return text
 }
 
 const (
-	maxErrorBytes   = 64 << 10 // of an error's body, or an insert's answer; PostgREST's are under 2 KiB
-	maxMessageField = 1 << 10
-	maxCodeField    = 32
-	sniffBytes      = 512 // as much as http.DetectContentType looks at
-	maxRetryAfter   = 60 * time.Second
+	maxErrorBytes = 64 << 10 // of an error's body, or an insert's answer; PostgREST's are under 2 KiB
+	maxErrorText  = 1 << 10  // of each field of an Error
+	maxRetryAfter = time.Minute
 )
 
 // A transport stands between postgrest-go and the network. postgrest-go
@@ -73,9 +69,8 @@ type transport struct {
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context()) // a RoundTripper must not change its request
 	if req.Method == http.MethodPost {
-		query := req.URL.Query()
-		query.Set("columns", rowColumns)
-		req.URL.RawQuery = query.Encode()
+		req.URL.RawQuery = "columns=" + rowColumns
+		req.Header.Add("Prefer", "resolution=ignore-duplicates") // sending a row again is safe
 	}
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
@@ -93,8 +88,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	head := bufio.NewReaderSize(resp.Body, sniffBytes)
-	start, _ := head.Peek(sniffBytes) // an error comes again when the body is read
+	head := bufio.NewReader(resp.Body)
+	start, _ := head.Peek(512) // what DetectContentType looks at; an error comes again when the body is read
 	if isHTML(resp.Header, start) {
 		resp.Body.Close()
 		return nil, &Error{Status: resp.StatusCode, Message: "the answer is an HTML page"}
@@ -108,29 +103,29 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // refusal reads an answer of status 300 and above.
 func (t *transport) refusal(resp *http.Response) error {
-	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
 	if err != nil {
-		return fmt.Errorf("answer with status %d cut short: %w", e.Status, err)
+		return fmt.Errorf("answer with status %d cut short: %w", resp.StatusCode, err)
 	}
 	// Any of these may be missing or of another type: a gateway's own answers are.
 	var answer struct{ Code, Message, Hint any }
-	if json.Unmarshal(body, &answer) == nil {
-		text := func(v any, limit int) string {
-			s, _ := v.(string)
-			return cutText(strings.ToValidUTF8(strings.ReplaceAll(s, t.key, "[key]"), "\uFFFD"), limit)
-		}
-		e.Code = text(answer.Code, maxCodeField)
-		e.Message = text(answer.Message, maxMessageField)
-		e.Hint = text(answer.Hint, maxMessageField)
+	_ = json.Unmarshal(body, &answer) // nor need it be JSON
+	text := func(v any) string {
+		s, _ := v.(string)
+		return cutText(strings.ReplaceAll(s, t.key, "[key]"), maxErrorText)
 	}
-	if e.Message == "" {
-		e.Message = http.StatusText(e.Status)
-		if isHTML(resp.Header, body) {
-			e.Message += ", an HTML page"
-		}
+	message := text(answer.Message)
+	switch {
+	case message != "":
+	case isHTML(resp.Header, body):
+		message = "the answer is an HTML page"
+	default:
+		message = http.StatusText(resp.StatusCode)
 	}
-	return e
+	return &Error{
+		Status: resp.StatusCode, Code: text(answer.Code), Message: message, Hint: text(answer.Hint),
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+	}
 }
 
 func isHTML(h http.Header, body []byte) bool {
@@ -141,10 +136,9 @@ func isHTML(h http.Header, body []byte) bool {
 // retryAfter reads the header of that name: seconds, or a date (RFC 9110,
 // 10.2.3). It is never negative and at most maxRetryAfter.
 func retryAfter(header string, now time.Time) time.Duration {
-	if seconds, err := strconv.ParseUint(header, 10, 64); err == nil {
-		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
-	} else if errors.Is(err, strconv.ErrRange) {
-		return maxRetryAfter
+	seconds, err := strconv.ParseUint(header, 10, 32)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // then it is the largest
+		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 	}
 	at, err := http.ParseTime(header)
 	if err != nil {
@@ -174,94 +168,70 @@ const (
 	badData                      // of these rows, one at least can't be stored, ever
 )
 
-// classify reads the error of a request. Rows are given up on a closed list
-// only; what is not known is passing. The first match wins: a role that doesn't
-// exist is 22023, class "data", but with status 401.
+// What PostgreSQL's and PostgREST's codes mean; the first match wins. Rows are
+// given up on the one closed list of badData: what is not here is passing.
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+// https://docs.postgrest.org/en/v14/references/errors.html
+var verdicts = []struct {
+	codes *regexp.Regexp
+	verdict
+}{
+	{regexp.MustCompile(`^(57014|PGRST102)$`), tooMuch}, // statement timeout; the body is no JSON: damaged on its way
+	{regexp.MustCompile(`^23503$`), passing},            // a foreign key: the row it points to may come yet
+	{regexp.MustCompile(`^(21|22|23|27|44|54|P0)...$`), badData},
+	{regexp.MustCompile(`^((0A|28|3D|3F|42)...|55000|PGRST[123]..)$`), configuration},
+}
+
+// classify reads the error of a request. The status goes first where it says
+// all: a role that doesn't exist is 22023, of a class of bad data, but with 401.
 func classify(err error) verdict {
-	if err == nil {
-		return accepted
-	}
 	var e *Error
-	if !errors.As(err, &e) {
-		return passing // no answer, or one cut short
-	}
-	class := ""
-	if isSQLState(e.Code) {
-		class = e.Code[:2]
-	}
-	switch e.Status {
-	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusMethodNotAllowed, http.StatusNotAcceptable,
-		540: // Supabase: the project is paused
-		return configuration
-	}
 	switch {
-	case e.Status < 400: // a redirect, or HTML with a success
-		return configuration
-	case e.Code == "57014", // statement timeout
-		e.Status == http.StatusRequestEntityTooLarge,
-		e.Code == "PGRST102": // the body is no JSON: damaged on its way
-		return tooMuch
-	case e.Code == "23505" && strings.Contains(e.Message, `_pkey"`):
-		return storedBefore // a gateway dropped Prefer: resolution=ignore-duplicates
-	case e.Code == "23503": // a foreign key: the row it points to may come yet
+	case err == nil:
+		return accepted
+	case !errors.As(err, &e): // no answer, or one cut short
 		return passing
-	case e.Code == "55000": // e.g. a view that can't be inserted into
+	case e.Status < 400, // a redirect, or HTML with a success
+		slices.Contains([]int{401, 402, 405, 406, 540}, e.Status): // 540: Supabase has paused the project
 		return configuration
+	case e.Status == http.StatusRequestEntityTooLarge:
+		return tooMuch
+	case e.Code == "23505" && strings.Contains(e.Message, `_pkey"`): // a gateway dropped Prefer
+		return storedBefore
 	}
-	switch class {
-	case "21", "22", "23", "27", "44", "54", "P0":
-		return badData
-	case "0A", "28", "3D", "3F", "42":
-		return configuration
-	}
-	if group, ok := strings.CutPrefix(e.Code, "PGRST"); ok && len(group) == 3 && strings.ContainsRune("123", rune(group[0])) {
-		return configuration // request, schema cache, JWT; group 0 is the connection
+	for _, v := range verdicts {
+		if v.codes.MatchString(e.Code) {
+			return v.verdict
+		}
 	}
 	return passing
 }
 
-// isSQLState tells PostgreSQL's five digits and capitals from PostgREST's own
-// codes, and from whatever a gateway calls its errors.
-func isSQLState(code string) bool {
-	if len(code) != 5 {
-		return false
-	}
-	for _, r := range code {
-		if (r < '0' || r > '9') && (r < 'A' || r > 'Z') {
-			return false
-		}
-	}
-	return !strings.HasPrefix(code, "PT") // raised by a function of the user's to set the HTTP status
-}
+var (
+	lostConnection = regexp.MustCompile(`^(08...|57P..|PGRST0..)$`)
+	fromDatabase   = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST...)$`)
+)
 
 // outcomeUnknown says whether the server may have carried out a request that
 // err came back for. An answer with PostgreSQL's or PostgREST's own code was
 // rolled back, unless it tells of the connection between the two.
 func outcomeUnknown(err error) bool {
 	var e *Error
-	if !errors.As(err, &e) {
-		return err != nil
+	if errors.As(err, &e) {
+		return lostConnection.MatchString(e.Code) || !fromDatabase.MatchString(e.Code)
 	}
-	switch {
-	case strings.HasPrefix(e.Code, "PGRST0"), strings.HasPrefix(e.Code, "08"), strings.HasPrefix(e.Code, "57P"):
-		return true
-	case strings.HasPrefix(e.Code, "PGRST"), isSQLState(e.Code):
-		return false
-	}
-	return true
+	return err != nil
 }
 
 // remedy says what to do about an answer that is classified as configuration.
 func remedy(err error, schema, table string) string {
 	var e *Error
-	if !errors.As(err, &e) {
-		return "check SUPABASE_URL and the network: no answer came"
-	}
-	name := schema + "." + table
+	errors.As(err, &e)
 	const reload = "; if that is done, run: NOTIFY pgrst, 'reload schema'"
+	name := schema + "." + table
 	switch {
 	case e.Status < 400:
-		return "check SUPABASE_URL: it is not a Supabase API's (no redirect is followed, it would carry the key to another host)"
+		return "check SUPABASE_URL: what answers there is not Supabase's API (no redirect is followed: it would carry the key to another host)"
 	case e.Status == http.StatusPaymentRequired || e.Status == 540:
 		return "look at the project in the Supabase dashboard: it is paused or over its quota"
 	case e.Code == "42501" && strings.Contains(e.Message, "row-level security"):
@@ -277,23 +247,21 @@ func remedy(err error, schema, table string) string {
 	case e.Status == http.StatusUnauthorized:
 		return "check the key: it must be the service-role (secret) key of this very project"
 	}
-	return "check the table and the key against sql/013_create_processing_events_table.sql"
+	return "compare the table and the key's role with sql/013_create_processing_events_table.sql"
 }
 
-// How long to wait after failures: 200 ms, twice as long each time, at most
-// 30 s, and of that between half and all, so that clients don't come back in
-// step.
+// The waits after failures: 200 ms, twice as long each time, at most 30 s, and
+// of that between half and all, so that clients don't come back in step.
 const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
 	longStep  = 8 // the first step at longWait
 )
 
+// backoff returns the wait after so many steps, or what err asks for if that is
+// longer.
 func backoff(step int, err error) time.Duration {
-	wait := longWait
-	if step < longStep {
-		wait = firstWait << step
-	}
+	wait := min(firstWait<<min(step, longStep), longWait)
 	wait = wait/2 + rand.N(wait/2+1)
 	if e := (*Error)(nil); errors.As(err, &e) {
 		wait = max(wait, e.RetryAfter)
