@@ -1,0 +1,303 @@
+package doceventstest_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/doceventstest"
+)
+
+var (
+	document = uuid.NewString()
+	longAgo  = time.Date(2025, 1, 2, 3, 4, 5, 678901000, time.UTC)
+)
+
+func event(stage string) docevents.Event {
+	return docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed, Stage: stage}
+}
+
+func stages(events []docevents.Event) string {
+	var names []string
+	for _, e := range events {
+		names = append(names, e.Stage)
+	}
+	return strings.Join(names, " ")
+}
+
+func flush(t *testing.T, c *docevents.Client) {
+	t.Helper()
+	if err := c.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEventsComeBackAsStored(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	client := server.Client()
+	if err := client.Check(t.Context()); err != nil {
+		t.Errorf("Check: %v", err)
+	}
+	if events := server.Events(); len(events) != 0 {
+		t.Errorf("a new server holds %v", events)
+	}
+	full := docevents.Event{
+		DocumentID: document, UserID: uuid.NewString(), Type: docevents.Failed,
+		Duration: 1500 * time.Millisecond, ErrorMessage: "no \"text\" in it: <&>\n", Stage: "ocr", CreatedAt: longAgo,
+	}
+	client.Record(full)
+	client.Record(event(""))
+	events := server.WaitFor(2)
+	if len(events) != 2 || events[0] != full {
+		t.Fatalf("got %+v, want %+v and another", events, full)
+	}
+	if e := events[1]; e.Duration != 0 || e.ErrorMessage != "" || e.Stage != "" || time.Since(e.CreatedAt).Abs() > time.Hour {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestTheTableCanDiffer(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	server.Schema, server.Table, server.EventTypes = "audit", "events", []docevents.EventType{"signed"}
+	client := server.Client()
+	e := event("")
+	e.Type = "signed"
+	client.Record(e)
+	if got := server.WaitFor(1)[0].Type; got != "signed" {
+		t.Errorf("got %s", got)
+	}
+	e.Type = docevents.Completed
+	lenient := server.Client(docevents.WithEventTypes()) // leaves it to the table
+	lenient.Record(e)
+	flush(t, lenient)
+	if stats := lenient.Stats(); stats.Dropped.Rejected != 1 {
+		t.Errorf("got %+v, want the event rejected", stats)
+	}
+
+	server = doceventstest.NewServer(t)
+	server.EventTypes = nil // no CHECK
+	server.Client().Record(e)
+	e.Type = "anything"
+	server.Client().Record(e)
+	server.WaitFor(2)
+}
+
+func TestFailNext(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	client := server.Client()
+	for _, failure := range []struct {
+		status int
+		code   string
+	}{{503, ""}, {503, "PGRST000"}, {500, "57014"}, {409, "23503"}} {
+		before := len(server.Events())
+		server.FailNext(failure.status, failure.code)
+		client.Record(event("first"))
+		client.Record(event("second"))
+		if err := client.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := len(server.Events()) - before; n != 2 {
+			t.Errorf("after %v: %d events came, want both", failure, n)
+		}
+	}
+	if stats := client.Stats(); stats.Retries < 4 || stats.Delivered != 8 {
+		t.Errorf("got %+v, want four failures", stats)
+	}
+	server.FailNext(400, "22P02")
+	client.Record(event("rejected"))
+	flush(t, client)
+	if stats := client.Stats(); stats.Dropped.Rejected != 1 {
+		t.Errorf("got %+v, want one event rejected", stats)
+	}
+
+	server.FailNext(503, "one")
+	server.FailNext(401, "two")
+	client.Record(event(""))
+	var e *docevents.Error
+	for e == nil || e.Code != "two" { // Flush returns at the second, not at the first
+		if err := client.Flush(t.Context()); !errors.As(err, &e) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if err := client.Close(t.Context()); err != nil { // which tries again at once
+		t.Error(err)
+	}
+	if stats := client.Stats(); stats.Delivered != 9 {
+		t.Errorf("got %+v", stats)
+	}
+}
+
+func TestSettingsAreChecked(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	for _, test := range []struct {
+		name string
+		key  string
+		opt  docevents.Option
+		want string
+	}{
+		{"wrong key", "sb_secret_wrong", docevents.WithTable(server.Table), "HTTP 401: Invalid API key"},
+		{"a key of the old kind", "a.b.c", docevents.WithTable(server.Table), "HTTP 401: Invalid API key"},
+		{"wrong table", server.Key, docevents.WithTable("nope"), "HTTP 404 PGRST205: Could not find the table 'public.nope' in the schema cache"},
+		{"wrong schema", server.Key, docevents.WithSchema("nope"), "HTTP 406 PGRST106: Invalid schema: nope"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			client, err := docevents.New(server.URL, test.key, test.opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close(t.Context())
+			if err := client.Check(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestPurge(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		opts  []docevents.Option
+		fails string
+	}{
+		{name: "at once"},
+		{name: "in steps", opts: []docevents.Option{docevents.WithPurgeBatch(2)}},
+		{name: "in steps of one", opts: []docevents.Option{docevents.WithPurgeBatch(1)}},
+		{name: "in steps after a timeout", fails: "57014"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := doceventstest.NewServer(t)
+			client := server.Client(test.opts...)
+			cutoff := longAgo.Add(5 * time.Hour)
+			// Not in order of time, and the cutoff itself stays.
+			for _, hours := range []int{5, 4, 0, 9, 2, 1, 3, 3, 3} {
+				e := event(string(rune('0' + hours)))
+				e.CreatedAt = longAgo.Add(time.Duration(hours) * time.Hour)
+				client.Record(e)
+			}
+			flush(t, client)
+			if test.fails != "" {
+				server.FailNext(500, test.fails)
+			}
+			n, err := client.PurgeBefore(t.Context(), cutoff)
+			if n != 7 || err != nil {
+				t.Errorf("purged %d, %v, want 7", n, err)
+			}
+			if got := stages(server.Events()); got != "5 9" {
+				t.Errorf("left are %s, want 5 9", got)
+			}
+			if n, err = client.PurgeBefore(t.Context(), cutoff); n != 0 || err != nil {
+				t.Errorf("then purged %d, %v", n, err)
+			}
+		})
+	}
+}
+
+// What docevents doesn't send itself, a real server refuses as well.
+func TestRefusals(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	const all = "?columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
+	good := map[string]any{
+		"id": uuid.NewString(), "document_id": document, "user_id": docevents.SystemUser, "event_type": "completed",
+		"duration_ms": 12, "error_message": nil, "stage": "ocr", "created_at": "2026-01-02T03:04:05.678901Z",
+	}
+	with := func(column string, value any) string {
+		bad := map[string]any{"id": uuid.NewString()}
+		for name, v := range good {
+			if name != "id" {
+				bad[name] = v
+			}
+		}
+		bad[column] = value
+		body, err := json.Marshal([]any{good, bad})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(body)
+	}
+	const table = "/rest/v1/document_processing_events"
+	for _, test := range []struct {
+		name, method, path, body string
+		status                   int
+		code                     string
+	}{
+		{"broken JSON", "POST", table + all, "{", 400, "22P02"},
+		{"wrong UUID", "POST", table + all, with("document_id", "not-a-uuid"), 400, "22P02"},
+		{"no UUID", "POST", table + all, with("user_id", nil), 400, "23502"},
+		{"number for a UUID", "POST", table + all, with("id", 7), 400, "22P02"},
+		{"wrong type", "POST", table + all, with("event_type", "nope"), 400, "23514"},
+		{"NUL", "POST", table + all, with("error_message", "a\x00b"), 400, "22P05"},
+		{"overflow", "POST", table + all, with("duration_ms", 3000000000), 400, "22003"},
+		{"fraction", "POST", table + all, with("duration_ms", 1.5), 400, "22P02"},
+		{"bad time", "POST", table + all, with("created_at", "yesterday-ish"), 400, "22007"},
+		{"same id twice", "POST", table + all, with("id", good["id"]), 409, "23505"},
+		{"unknown column", "POST", table + all + ",nope", with("nope", 1), 400, "PGRST204"},
+		{"unknown table", "POST", "/rest/v1/nope" + all, "[]", 404, "PGRST205"},
+		{"unknown path", "POST", "/auth/v1/token", "[]", 404, ""},
+		{"unknown method", "PATCH", table, "{}", 405, "PGRST117"},
+		{"bad time in a filter", "DELETE", table + "?created_at=lt.nonsense", "", 400, "22007"},
+		{"bad time in a group", "GET", table + "?and=(created_at.gt.2025-01-01T00:00:00Z,created_at.lt.nonsense)", "", 400, "22007"},
+		{"another column's filter", "DELETE", table + "?id=eq.7", "", 501, ""},
+		{"another operator", "DELETE", table + "?created_at=eq.2025-01-01T00:00:00Z", "", 501, ""},
+		{"a negative limit", "GET", table + "?limit=-1", "", 501, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, strings.NewReader(test.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Apikey", server.Key)
+			req.Header.Set("Content-Profile", "public")
+			req.Header.Set("Accept-Profile", "public")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var body struct{ Code, Message string }
+			if err := json.NewDecoder(bytes.NewReader(text)).Decode(&body); err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			if resp.StatusCode != test.status || body.Code != test.code || body.Message == "" {
+				t.Errorf("got %d %s, want %d %s", resp.StatusCode, text, test.status, test.code)
+			}
+			if events := server.Events(); len(events) != 0 {
+				t.Errorf("stored %v", events)
+			}
+		})
+	}
+}
+
+// An event whose answer was lost is sent again, and stored once.
+func TestEventsAreStoredOnce(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	client := server.Client(docevents.WithTransport(&forgetful{}))
+	client.Record(event("once"))
+	flush(t, client)
+	if got := stages(server.Events()); got != "once" || client.Stats().Requests != 2 {
+		t.Errorf("got %q after %d requests, want it once after 2", got, client.Stats().Requests)
+	}
+}
+
+// A forgetful transport loses the first answer.
+type forgetful struct{ requests int }
+
+func (f *forgetful) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if f.requests++; f.requests == 1 && err == nil {
+		resp.Body.Close()
+		return nil, io.ErrUnexpectedEOF
+	}
+	return resp, err
+}
