@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+
+	"github.com/docevents/docevents-go"
+)
+
+// The rows of the table.
+const (
+	rowDocevents = "docevents"
+	rowNaive     = "naive Go"
+	rowJS        = "supabase-js"
+	rowBulk      = "bulk limit"
+	rowCopy      = "COPY"
+)
+
+var rowNames = []string{rowDocevents, rowNaive, rowJS, rowBulk, rowCopy}
+
+// A load is what a row is put under.
+type load struct {
+	Name       string `json:"name"`
+	Kind       string `json:"kind"`
+	Events     int    `json:"events"`
+	Goroutines int    `json:"goroutines"` // that record
+	Rate       int    `json:"rate"`       // events per second of a steady load
+}
+
+const (
+	burst  = "burst"  // all events at once
+	steady = "steady" // Rate events a second
+	idle   = "idle"   // one event at a time, each waited for, with pauses
+)
+
+var english = message.NewPrinter(language.English)
+
+func burstOf(events int) load {
+	return load{Name: english.Sprintf("burst of %d", events), Kind: burst, Events: events, Goroutines: 1}
+}
+
+func crowdOf(goroutines, events int) load {
+	return load{Name: english.Sprintf("burst of %d by %d goroutines", events, goroutines), Kind: burst, Events: events, Goroutines: goroutines}
+}
+
+func steadyFor(seconds, rate int) load {
+	return load{Name: english.Sprintf("%d/s for %d s", rate, seconds), Kind: steady, Events: rate * seconds, Goroutines: 1, Rate: rate}
+}
+
+func idleWith(events int) load {
+	return load{Name: "idle", Kind: idle, Events: events, Goroutines: 1}
+}
+
+// A cell is a row under a load. MaxBatch and MaxInFlight are what docevents is
+// set to, and what bulk does.
+type cell struct {
+	Row         string   `json:"row"`
+	Load        load     `json:"load"`
+	MaxBatch    int      `json:"max_batch"`
+	MaxInFlight int      `json:"max_in_flight"`
+	Samples     []sample `json:"samples"` // one a round
+}
+
+// A plan is the cells to measure, how often, and the bars that they are held to.
+type plan struct {
+	mode   string
+	rounds int
+	cells  []*cell
+	bars   func(*report) []bar // nil: none
+}
+
+func (p *plan) add(l load, rows ...string) {
+	for _, row := range rows {
+		p.cells = append(p.cells, &cell{
+			Row: row, Load: l,
+			MaxBatch: docevents.DefaultMaxBatch, MaxInFlight: docevents.DefaultMaxInFlight,
+		})
+	}
+}
+
+func (p *plan) keepRows(rows []string) {
+	p.cells = slices.DeleteFunc(p.cells, func(c *cell) bool { return !slices.Contains(rows, c.Row) })
+}
+
+const (
+	fullRounds  = 5
+	guardRounds = 3
+
+	smallBurst  = 1_000
+	middleBurst = 20_000
+	bigBurst    = docevents.DefaultQueueEvents
+	crowd       = 64
+)
+
+func fullPlan() *plan {
+	p := &plan{mode: "full", rounds: fullRounds, bars: fullBars}
+	for _, n := range []int{smallBurst, middleBurst, bigBurst} {
+		p.add(burstOf(n), rowNames...)
+	}
+	p.add(crowdOf(crowd, bigBurst), rowDocevents)
+	p.add(steadyFor(20, 1000), rowDocevents, rowNaive, rowJS)
+	p.add(idleWith(200), rowNames...)
+	return p
+}
+
+// quickPlan leaves out what takes long, which is what is slow.
+func quickPlan() *plan {
+	p := &plan{mode: "quick", rounds: 1, bars: fullBars}
+	p.add(burstOf(smallBurst), rowNames...)
+	p.add(burstOf(bigBurst), rowDocevents, rowBulk, rowCopy)
+	p.add(crowdOf(crowd, bigBurst), rowDocevents)
+	p.add(steadyFor(3, 1000), rowDocevents, rowNaive, rowJS)
+	p.add(idleWith(100), rowNames...)
+	return p
+}
+
+func guardPlan() *plan {
+	p := &plan{mode: "guard", rounds: guardRounds, bars: guardBars}
+	p.add(burstOf(smallBurst), rowNaive)
+	p.add(burstOf(bigBurst), rowDocevents, rowBulk)
+	return p
+}
+
+func sweepPlan() *plan {
+	p := &plan{mode: "sweep", rounds: fullRounds}
+	for _, inFlight := range []int{1, 2, 4, 8} {
+		for _, batch := range []int{250, 500, 1000, 2000, 4000} {
+			l := burstOf(bigBurst)
+			l.Name = fmt.Sprintf("%d x %d", inFlight, batch)
+			p.cells = append(p.cells, &cell{Row: rowDocevents, Load: l, MaxBatch: batch, MaxInFlight: inFlight})
+		}
+	}
+	return p
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	_ "embed"
+	"encoding/xml"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// A chart is a column of bars for each burst, side by side: rows below each
+// other, so that their names need no turning and no legend.
+type chart struct {
+	Title, Subtitle, Caption string
+	Width, Height            int
+	Rows                     []chartText
+	Panels                   []chartPanel
+}
+
+// Foot is where the caption stands.
+func (c *chart) Foot() int { return c.Height - 14 }
+
+// Inner sizes leave room for the card's edge.
+func (c *chart) InnerWidth() int  { return c.Width - 1 }
+func (c *chart) InnerHeight() int { return c.Height - 1 }
+
+type chartText struct {
+	Text string
+	Y    int
+	Own  bool // docevents
+}
+
+type chartPanel struct {
+	Title string
+	X     int
+	Bars  []chartBar
+}
+
+type chartBar struct {
+	Y, Width, LabelX, LabelY int
+	Label                    string
+	Own                      bool
+}
+
+const (
+	chartLeft     = 116 // where the first panel begins: after the names
+	chartPanelGap = 12
+	chartPanel3   = 204 // a panel's width
+	chartLabel    = 78  // of which the label beside the longest bar takes
+	chartTop      = 96
+	chartLine     = 30
+	chartBarTall  = 18
+	chartFoot     = 36
+	chartMargin   = 20
+)
+
+//go:embed chart.svg.tmpl
+var chartSource string
+
+var chartTemplate = template.Must(template.New("chart").Funcs(template.FuncMap{"xml": escapeXML}).Parse(chartSource))
+
+func escapeXML(s string) (string, error) {
+	var b strings.Builder
+	err := xml.EscapeText(&b, []byte(s))
+	return b.String(), err
+}
+
+// A measure is what a chart shows of a cell: a length, and what is written
+// beside it.
+type measure func(c *cell) (value float64, label string)
+
+// newChart draws the bursts that were measured. Each panel has a scale of its
+// own unless most is the end of all of them.
+func newChart(r *report, title, subtitle string, most float64, of measure) *chart {
+	rows := []string{}
+	for _, row := range rowNames {
+		if r.cell(row, burstOf(bigBurst)) != nil || r.cell(row, burstOf(smallBurst)) != nil {
+			rows = append(rows, row)
+		}
+	}
+	ch := &chart{Title: title, Subtitle: subtitle, Caption: r.caption()}
+	x := chartLeft
+	for _, n := range []int{smallBurst, middleBurst, bigBurst} {
+		panel := chartPanel{Title: burstOf(n).Name, X: x}
+		scale := most
+		for _, row := range rows {
+			if c := r.cell(row, burstOf(n)); c != nil && most == 0 {
+				value, _ := of(c)
+				scale = max(scale, value)
+			}
+		}
+		for i, row := range rows {
+			c := r.cell(row, burstOf(n))
+			if c == nil {
+				continue
+			}
+			value, label := of(c)
+			width := 1 // a zero shows where it is
+			if scale > 0 {
+				width = max(width, int(value/scale*(chartPanel3-chartLabel)))
+			}
+			y := chartTop + i*chartLine
+			panel.Bars = append(panel.Bars, chartBar{
+				Y: y, Width: width, LabelX: width + 6, LabelY: y + chartBarTall - 5, Label: label, Own: row == rowDocevents,
+			})
+		}
+		if len(panel.Bars) > 0 {
+			ch.Panels = append(ch.Panels, panel)
+			x += chartPanel3 + chartPanelGap
+		}
+	}
+	for i, row := range rows {
+		ch.Rows = append(ch.Rows, chartText{Text: row, Y: chartTop + i*chartLine + chartBarTall - 5, Own: row == rowDocevents})
+	}
+	ch.Width = x - chartPanelGap + chartMargin
+	ch.Height = chartTop + len(rows)*chartLine + chartFoot
+	return ch
+}
+
+func (r *report) caption() string {
+	server := r.Machine.Server
+	if r.Machine.PostgreSQL != "" {
+		server += ", PostgreSQL " + r.Machine.PostgreSQL
+	}
+	return fmt.Sprintf("%s, %d CPUs; medians of %d; %s", server, r.Machine.CPUs, r.Rounds, r.Machine.Taken.Format(time.DateOnly))
+}
+
+// plot writes the charts into a folder.
+func (r *report) plot(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	charts := map[string]*chart{
+		"throughput.svg": newChart(r, "Events stored per second", "from the first Record to the last row readable; longer is better", 0,
+			func(c *cell) (float64, string) { return c.rate(), english.Sprintf("%.0f", c.rate()) }),
+		"lost.svg": newChart(r, "Events lost", "of those recorded at once; a full bar is all of them", 1,
+			func(c *cell) (float64, string) {
+				share := float64(c.lost()) / float64(c.Load.Events)
+				if share == 0 {
+					return 0, "none"
+				}
+				return share, english.Sprintf("%d", c.lost())
+			}),
+		"memory.svg": newChart(r, "Memory at its peak, MiB", "of the process that records, resident; shorter is better", 0,
+			func(c *cell) (float64, string) {
+				return float64(c.peak()), english.Sprintf("%.0f", float64(c.peak())/(1<<20))
+			}),
+	}
+	for name, ch := range charts {
+		if len(ch.Panels) == 0 {
+			continue
+		}
+		var b strings.Builder
+		if err := chartTemplate.Execute(&b, ch); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(b.String()), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,400 @@
+package main
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+func TestQuantile(t *testing.T) {
+	ten := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+	for _, test := range []struct {
+		values []int
+		q      float64
+		want   int
+	}{
+		{ten, 0.5, 5},
+		{ten, 0.51, 6},
+		{ten, 0.99, 10},
+		{ten, 1, 10},
+		{ten, 0, 1},
+		{[]int{7}, 0.5, 7},
+		{nil, 0.5, 0},
+	} {
+		if got := quantile(test.values, test.q); got != test.want {
+			t.Errorf("quantile(%v, %v) = %d, want %d", test.values, test.q, got, test.want)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	mean := func(a, b float64) float64 { return (a + b) / 2 }
+	for _, test := range []struct {
+		values []float64
+		want   float64
+	}{
+		{[]float64{3, 1, 2}, 2},
+		{[]float64{4, 1, 3, 2}, 2.5},
+		{[]float64{5}, 5},
+		{nil, 0},
+	} {
+		before := slices.Clone(test.values)
+		if got := median(test.values, mean); got != test.want {
+			t.Errorf("median(%v) = %v, want %v", test.values, got, test.want)
+		}
+		if !slices.Equal(test.values, before) {
+			t.Errorf("%v came out as %v", before, test.values)
+		}
+	}
+}
+
+func TestSampleRates(t *testing.T) {
+	s := &sample{Stored: 5000, Elapsed: 2 * time.Second, CPUSeconds: 0.5}
+	if s.rate() != 2500 || s.cpuPer100k() != 10 {
+		t.Errorf("got %v events/s and %v CPU s, want 2500 and 10", s.rate(), s.cpuPer100k())
+	}
+	if zero := (&sample{}); zero.rate() != 0 || zero.cpuPer100k() != 0 {
+		t.Errorf("of nothing: %v, %v", zero.rate(), zero.cpuPer100k())
+	}
+}
+
+func TestBrief(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                         "",
+		7:                         "7ns",
+		156:                       "156ns",
+		1457:                      "1.46µs",
+		52_449:                    "52.4µs",
+		18_512_345:                "18.5ms",
+		1_234_567_890:             "1.23s",
+		70_200_000_000:            "1m10.2s",
+		999_999 * time.Nanosecond: "1ms",
+	} {
+		if got := brief(d); got != want {
+			t.Errorf("brief(%d ns) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestMarkdown(t *testing.T) {
+	got := markdown([][]string{{"row", "µs", "n"}, {"docevents", "1", "100"}, {"x", "20", ""}}, 1)
+	want := `
+| row       | µs |   n |
+|-----------|---:|----:|
+| docevents |  1 | 100 |
+| x         | 20 |     |
+`
+	if "\n"+got != want {
+		t.Errorf("got\n%swant%s", got, want)
+	}
+}
+
+// Every round takes every cell once, and begins with another row.
+func TestTurn(t *testing.T) {
+	p := &plan{}
+	p.add(burstOf(1), "a", "b", "c")
+	p.add(burstOf(2), "a")
+	p.add(idleWith(3), "b", "c")
+	for round, want := range []string{"a1 b1 c1 a2 b3 c3", "b1 c1 a1 a2 c3 b3", "c1 a1 b1 a2 b3 c3", "a1 b1 c1 a2 c3 b3"} {
+		var got []string
+		for _, c := range turn(p.cells, round) {
+			got = append(got, fmt.Sprint(c.Row, c.Load.Events))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("round %d: %v, want %s", round, got, want)
+		}
+	}
+}
+
+func TestPlans(t *testing.T) {
+	for _, o := range []options{{}, {quick: true}, {guard: true}, {sweep: true}} {
+		o.rows = strings.Join(rowNames, ",")
+		p, err := o.plan()
+		if err != nil || len(p.cells) == 0 || p.rounds < 1 {
+			t.Fatalf("%+v: %+v, %v", o, p, err)
+		}
+		if p.bars == nil {
+			continue
+		}
+		r := &report{Cells: p.cells}
+		for _, c := range p.cells {
+			c.Samples = []sample{{Stored: c.Load.Events, Elapsed: time.Second, ToRow: spread{P50: 1}, Bare: spread{P50: 1}}}
+		}
+		for _, b := range p.bars(r) {
+			if !b.Measured {
+				t.Errorf("%s: the plan has no cell for %q", p.mode, b.Name)
+			}
+		}
+	}
+	o := options{rows: rowDocevents + "," + rowBulk, rounds: 2}
+	p, err := o.plan()
+	if err != nil || p.rounds != 2 {
+		t.Fatalf("got %+v, %v", p, err)
+	}
+	for _, c := range p.cells {
+		if c.Row != rowDocevents && c.Row != rowBulk {
+			t.Errorf("-rows %s leaves %s", o.rows, c.Row)
+		}
+	}
+	if _, err := (options{rows: "docevents,typo"}).plan(); err == nil || !strings.Contains(err.Error(), "typo") {
+		t.Errorf("an unknown row: %v", err)
+	}
+}
+
+// figures makes a report in which every bar but those changed by edit holds.
+func figures(edit func(row, kind string, s *sample)) *report {
+	p := fullPlan()
+	r := &report{Mode: p.mode, Rounds: 3, Machine: machine{Server: "a <server> & more", CPUs: 2}, Cells: p.cells}
+	for _, c := range r.Cells {
+		for round := range r.Rounds {
+			s := sample{
+				Stored: c.Load.Events, Elapsed: time.Second, Connections: 4, Requests: 100, PeakBytes: 50 << 20, CPUSeconds: 1,
+				ToRow: spread{P50: 1100}, Bare: spread{P50: 1000},
+			}
+			if c.Row == rowNaive && c.Load.Events > 0 {
+				s.Elapsed = time.Duration(c.Load.Events) * time.Millisecond
+			}
+			if edit != nil && round == 1 {
+				edit(c.Row, c.Load.Kind, &s)
+			}
+			c.Samples = append(c.Samples, s)
+		}
+	}
+	r.Bars = p.bars(r)
+	return r
+}
+
+func TestBars(t *testing.T) {
+	if r := figures(nil); !r.holds() || len(r.Bars) != 6 {
+		t.Fatalf("%+v", r.Bars)
+	}
+	broken := func(r *report) (names []string) {
+		for _, b := range r.Bars {
+			if !b.Holds {
+				names = append(names, b.Name)
+			}
+		}
+		return names
+	}
+	for _, test := range []struct {
+		bar  string // a word of the one that breaks; "": none
+		edit func(row, kind string, s *sample)
+	}{
+		{"lost", func(row, _ string, s *sample) {
+			if row == rowDocevents {
+				s.Stored--
+			}
+		}},
+		{"", func(row, _ string, s *sample) {
+			if row != rowDocevents {
+				s.Stored--
+			}
+		}},
+		{"connections", func(row, kind string, s *sample) {
+			if row == rowDocevents && kind == steady {
+				s.Connections = 5
+			}
+		}},
+		{"MiB", func(row, kind string, s *sample) {
+			if row == rowDocevents && kind == burst {
+				s.PeakBytes = 97 << 20
+			}
+		}},
+		{"", func(_, kind string, s *sample) { // one round of three
+			if kind == idle {
+				s.ToRow.P50 = 9000
+			}
+			s.Elapsed *= 10
+		}},
+	} {
+		names := broken(figures(test.edit))
+		switch {
+		case test.bar == "" && len(names) > 0:
+			t.Errorf("broken without a reason: %q", names)
+		case test.bar != "" && (len(names) != 1 || !strings.Contains(names[0], test.bar)):
+			t.Errorf("got %q broken, want the one of %s", names, test.bar)
+		}
+	}
+	// The ratios, in every round.
+	slow := figures(nil)
+	for i := range slow.cell(rowDocevents, burstOf(bigBurst)).Samples {
+		slow.cell(rowDocevents, burstOf(bigBurst)).Samples[i].Elapsed = 1500 * time.Millisecond
+		slow.cell(rowDocevents, load{Name: idle}).Samples[i].ToRow.P50 = 1300
+	}
+	slow.Bars = fullBars(slow)
+	if names := broken(slow); len(names) != 2 || !strings.Contains(names[0], "bulk") || !strings.Contains(names[1], "idle") {
+		t.Errorf("0.67 of bulk and 1.3 of bare: %q", names)
+	}
+	if slow.Bars = guardBars(slow); !slow.holds() || len(slow.Bars) != 5 {
+		t.Errorf("the guard is to be loose: %+v", slow.Bars)
+	}
+	for i := range slow.cell(rowDocevents, burstOf(bigBurst)).Samples {
+		slow.cell(rowDocevents, burstOf(bigBurst)).Samples[i].Elapsed = 12 * time.Second
+	}
+	slow.Bars = guardBars(slow)
+	if names := broken(slow); len(names) != 2 {
+		t.Errorf("0.08 of bulk, 8 times naive: %q", names)
+	}
+	none := &report{}
+	none.Bars = guardBars(none)
+	if none.holds() {
+		t.Error("a guard that has measured nothing holds")
+	}
+}
+
+func TestReportFromFile(t *testing.T) {
+	write := func(r *report) string {
+		text, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(t.TempDir(), "report.json")
+		if err := os.WriteFile(name, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	good := figures(nil)
+	var first, second strings.Builder
+	if err := good.print(&first); err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), "copy.json")
+	if err := run(t.Context(), options{from: write(good), guard: true, jsonFile: copied}, &second, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if first.String() != second.String() {
+		t.Errorf("read back it prints\n%sinstead of\n%s", second.String(), first.String())
+	}
+	if err := run(t.Context(), options{from: copied}, io.Discard, io.Discard); err != nil {
+		t.Errorf("its own file: %v", err)
+	}
+	good.Bars[0].Holds = false
+	if err := run(t.Context(), options{from: write(good), guard: true}, io.Discard, io.Discard); !errors.Is(err, errBroken) {
+		t.Errorf("a broken bar under -guard: %v", err)
+	}
+	if err := run(t.Context(), options{from: write(good)}, io.Discard, io.Discard); err != nil {
+		t.Errorf("a broken bar without -guard: %v", err)
+	}
+}
+
+func TestTable(t *testing.T) {
+	r := figures(func(row, kind string, s *sample) {
+		if row == rowJS && kind == steady {
+			*s = sample{Ended: timeLimit, Elapsed: time.Minute}
+		}
+	})
+	r.Missing = map[string]string{rowCopy: "DATABASE_URL is not set"}
+	var b strings.Builder
+	if err := r.print(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| burst of 100,000                  | docevents   |  100,000 |    0 |",
+		"| idle                              | bulk limit  |          |      |            |     |     |      1.1µs |",
+		"- 1,000/s for 20 s, supabase-js: ended by the time limit (1 of 3)\n",
+		"- COPY is left out: DATABASE_URL is not set\n",
+		"| at least 0.9 |   1 |   holds |",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+	sweep := &report{Mode: "sweep", Rounds: 1, Cells: sweepPlan().cells}
+	sweep.Cells[0].Samples = []sample{{Stored: 100_000, Elapsed: 2 * time.Second, Requests: 400, PeakBytes: 1 << 20, CPUSeconds: 1}}
+	if got, want := sweep.sweepTable(), "|           1 |      250 |   50,000 |  50,000 |  50,000 |               5ms |        1 |          1.00 |"; !strings.Contains(got, want) {
+		t.Errorf("no %q in\n%s", want, got)
+	}
+}
+
+// The charts are well-formed, within their frame, and true to scale.
+func TestPlot(t *testing.T) {
+	r := figures(func(row, kind string, s *sample) {
+		if row == rowJS && kind == burst {
+			s.Stored = 0
+		}
+	})
+	for _, c := range r.Cells {
+		if c.Row == rowNaive {
+			for i := range c.Samples {
+				c.Samples[i].PeakBytes = 25 << 20 // half of the others'
+				c.Samples[i].Stored = 0
+			}
+		}
+	}
+	dir := t.TempDir()
+	if err := r.plot(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"throughput.svg", "lost.svg", "memory.svg"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoder := xml.NewDecoder(strings.NewReader(string(text)))
+		for {
+			if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		for _, want := range []string{"prefers-color-scheme: dark", "a &lt;server&gt; &amp; more", "burst of 20,000", rowBulk} {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("%s: no %q", name, want)
+			}
+		}
+	}
+	ch := newChart(r, "", "", 0, func(c *cell) (float64, string) { return float64(c.peak()), "12,345,678" })
+	const digit = 8 // at most so wide, in pixels
+	if len(ch.Panels) != 3 || len(ch.Rows) != len(rowNames) {
+		t.Fatalf("%d panels of %d rows", len(ch.Panels), len(ch.Rows))
+	}
+	for _, panel := range ch.Panels {
+		own, naive := panel.Bars[0], panel.Bars[1]
+		if !own.Own || naive.Own || naive.Width != own.Width/2 {
+			t.Errorf("%s: bars of %d and %d, want one half of the other", panel.Title, own.Width, naive.Width)
+		}
+		for _, b := range panel.Bars {
+			if end := panel.X + b.LabelX + digit*utf8.RuneCountInString("123,456"); end > ch.Width || b.LabelX+digit*len("123,456") > chartPanel3+chartPanelGap {
+				t.Errorf("%s: a label ends at %d of %d", panel.Title, end, ch.Width)
+			}
+			if b.Y+chartBarTall > ch.Height-chartFoot {
+				t.Errorf("%s: a bar at %d of %d", panel.Title, b.Y, ch.Height)
+			}
+		}
+	}
+	if lost := newChart(r, "", "", 1, func(c *cell) (float64, string) { return float64(c.lost()) / float64(c.Load.Events), "" }); lost.Panels[0].Bars[1].Width != chartPanel3-chartLabel || lost.Panels[0].Bars[0].Width != 1 {
+		t.Errorf("all lost and none: %+v", lost.Panels[0].Bars)
+	}
+	if empty := newChart(&report{}, "", "", 0, nil); len(empty.Panels) != 0 {
+		t.Errorf("of nothing: %+v", empty)
+	}
+}
+
+func TestCrashAndTail(t *testing.T) {
+	if got := crash("FATAL ERROR: JavaScript heap out of memory\n stack"); got != "out of memory" {
+		t.Error(got)
+	}
+	if got := crash("signal: killed"); got != "a crash" {
+		t.Error(got)
+	}
+	kept := &tail{limit: 5}
+	for _, piece := range []string{"abc", "defg", "", "h"} {
+		if n, err := kept.Write([]byte(piece)); n != len(piece) || err != nil {
+			t.Error(n, err)
+		}
+	}
+	if kept.String() != "defgh" {
+		t.Errorf("kept %q", kept)
+	}
+}

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// run measures the plan's cells, round by round.
+func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, err error) {
+	t, err := openTarget(ctx, o, notes)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	return p.measure(ctx, t, o, notes)
+}
+
+func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Writer) (*report, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	run := &runner{options: o, target: t, notes: notes, program: program}
+	r := &report{Mode: p.mode, Rounds: p.rounds, Machine: t.describe(ctx), Missing: run.prepare(ctx, p)}
+	for round := range p.rounds {
+		for _, c := range turn(p.cells, round) {
+			s, err := run.measure(ctx, c)
+			if err != nil {
+				return nil, fmt.Errorf("%s, %s: %w", c.Row, c.Load.Name, err)
+			}
+			c.Samples = append(c.Samples, *s)
+			fmt.Fprintf(notes, "%d/%d  %s, %s: %s\n", round+1, p.rounds, c.Load.Name, c.Row, s)
+		}
+	}
+	r.Cells = p.cells
+	if p.bars != nil {
+		r.Bars = p.bars(r)
+	}
+	return r, nil
+}
+
+// turn is the round's order: load by load, beginning with another row each time.
+func turn(cells []*cell, round int) []*cell {
+	var order []*cell
+	for len(cells) > 0 {
+		end := 1
+		for end < len(cells) && cells[end].Load == cells[0].Load {
+			end++
+		}
+		group := cells[:end]
+		first := round % end
+		order = slices.Concat(order, group[first:], group[:first])
+		cells = cells[end:]
+	}
+	return order
+}
+
+// A runner measures cells, each in a process of its own.
+type runner struct {
+	options options
+	target  *target
+	notes   io.Writer
+	program string // this one
+	jsDir   string // where the script of supabase-js is installed
+}
+
+// prepare gets what the rows need, and takes those out of the plan that can't
+// be measured here. It returns why.
+func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
+	missing := map[string]string{}
+	has := func(row string) bool {
+		return slices.ContainsFunc(p.cells, func(c *cell) bool { return c.Row == row })
+	}
+	if has(rowCopy) && r.target.DatabaseURL == "" {
+		missing[rowCopy] = "DATABASE_URL is not set"
+	}
+	if has(rowJS) {
+		var err error
+		if r.jsDir, err = installJS(ctx); err != nil {
+			missing[rowJS] = err.Error()
+		}
+	}
+	for row, why := range missing {
+		fmt.Fprintf(r.notes, "%s is left out: %s\n", row, why)
+		p.cells = slices.DeleteFunc(p.cells, func(c *cell) bool { return c.Row == row })
+	}
+	return missing
+}
+
+const (
+	startGrace = 10 * time.Second // beyond a cell's limit: for the process to start and to end
+	keepOutput = 16 << 10         // node writes a stack trace after its reason
+)
+
+func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
+	user, err := uuid.NewRandom()
+	if err != nil {
+		return nil, err
+	}
+	input, err := json.Marshal(spec{
+		Row: c.Row, Load: c.Load, MaxBatch: c.MaxBatch, MaxInFlight: c.MaxInFlight,
+		URL: r.target.URL, Key: r.target.Key, Table: r.target.Table, DatabaseURL: r.target.DatabaseURL,
+		User: user, Limit: r.options.limit, ProfileDir: r.options.profileDir,
+	})
+	if err != nil {
+		return nil, err
+	}
+	limited, cancel := context.WithTimeout(ctx, r.options.limit+startGrace)
+	defer cancel()
+	cmd := exec.CommandContext(limited, r.program, workerArg)
+	if c.Row == rowJS {
+		cmd = exec.CommandContext(limited, "node", "bench.mjs")
+		cmd.Dir = r.jsDir
+	}
+	var out bytes.Buffer
+	said := &tail{limit: keepOutput}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, said
+	start := time.Now()
+	runErr := cmd.Run()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	s := &sample{}
+	if runErr == nil {
+		runErr = json.Unmarshal(out.Bytes(), s)
+	}
+	if runErr != nil {
+		if c.Row != rowNaive && c.Row != rowJS {
+			return nil, fmt.Errorf("%w: %s", runErr, said)
+		}
+		s.Ended = crash(said.String()) // that is a result, too
+		if limited.Err() != nil {
+			s.Ended = timeLimit
+		}
+		s.Elapsed = time.Since(start)
+		s.PeakBytes = childPeak(cmd.ProcessState)
+		s.CPUSeconds = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	}
+	if s.Stored, err = r.target.countSettled(ctx, user, c.Load.Events); err != nil {
+		return nil, err
+	}
+	return s, r.target.clean(ctx, user)
+}
+
+// timeLimit is why a measurement has ended that went on beyond -limit.
+const timeLimit = "the time limit"
+
+// crash says why a process has crashed, by what it left to read.
+func crash(output string) string {
+	for _, sign := range []string{"out of memory", "too many open files"} {
+		if strings.Contains(output, sign) {
+			return sign
+		}
+	}
+	return "a crash"
+}
+
+// A tail keeps the end of what is written to it.
+type tail struct {
+	limit int
+	kept  []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p...)
+	if extra := len(t.kept) - t.limit; extra > 0 {
+		t.kept = slices.Delete(t.kept, 0, extra)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return string(t.kept) }
+
+//go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
+var jsFiles embed.FS
+
+// installJS puts the script and, by npm ci, what it needs into a temporary
+// folder that stays for the next time.
+func installJS(ctx context.Context) (string, error) {
+	for _, program := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return "", fmt.Errorf("there is no %s", program)
+		}
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "docevents-benchmark", "supabase-js")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	lock, _ := os.ReadFile(filepath.Join(dir, "installed.json"))
+	want, err := jsFiles.ReadFile("supabase-js/package-lock.json")
+	if err != nil {
+		return "", err
+	}
+	entries, err := jsFiles.ReadDir("supabase-js")
+	if err != nil {
+		return "", err
+	}
+	for _, entry := range entries {
+		text, err := jsFiles.ReadFile("supabase-js/" + entry.Name())
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(dir, entry.Name()), text, 0o644); err != nil {
+			return "", err
+		}
+	}
+	if bytes.Equal(lock, want) {
+		return dir, nil
+	}
+	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		said := &tail{limit: 300}
+		_, _ = said.Write(bytes.TrimSpace(out))
+		return "", fmt.Errorf("npm ci: %w: %s", err, said)
+	}
+	return dir, os.WriteFile(filepath.Join(dir, "installed.json"), want, 0o644)
+}
+
+// String is a line for those who wait.
+func (s *sample) String() string {
+	parts := []string{english.Sprintf("%d rows in %s", s.Stored, brief(s.Elapsed))}
+	if s.ToRow.P50 > 0 {
+		parts = append(parts, "to the row "+brief(s.ToRow.P50))
+	}
+	if s.PeakBytes > 0 {
+		parts = append(parts, fmt.Sprintf("%.0f MiB", math.Ceil(float64(s.PeakBytes)/(1<<20))))
+	}
+	if s.Ended != "" {
+		parts = append(parts, "ended by "+s.Ended)
+	}
+	if s.Error != "" {
+		parts = append(parts, s.Error)
+	}
+	return strings.Join(parts, ", ")
+}

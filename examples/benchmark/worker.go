@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/docevents/docevents-go"
+)
+
+// workerArg makes this program a worker, which measures one cell: the spec
+// comes on standard input, where no list of processes shows the key, and the
+// sample goes to standard output.
+const workerArg = "worker"
+
+func isWorker() bool { return len(os.Args) == 2 && os.Args[1] == workerArg }
+
+func workerMain() {
+	if err := work(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// A spec is one measurement. The script of supabase-js reads it, too.
+type spec struct {
+	Row         string        `json:"row"`
+	Load        load          `json:"load"`
+	MaxBatch    int           `json:"max_batch"`
+	MaxInFlight int           `json:"max_in_flight"`
+	URL         string        `json:"url"`
+	Key         string        `json:"key"`
+	Table       string        `json:"table"`
+	DatabaseURL string        `json:"database_url"`
+	User        uuid.UUID     `json:"user"`
+	Limit       time.Duration `json:"limit_ns"`
+	ProfileDir  string        `json:"profile_dir"`
+}
+
+// A subject is what a row measures.
+type subject interface {
+	// store stores the load's events and returns when all are stored or lost,
+	// with the time that each call of Record took where there are such calls.
+	store(ctx context.Context, l load) ([]time.Duration, error)
+
+	// one stores one event.
+	one(ctx context.Context, e docevents.Event) error
+
+	// tally is how many requests there were, how many of the inserts failed,
+	// and one of the failures.
+	tally() (requests, failed int, err error)
+}
+
+func work(in io.Reader, out io.Writer) error {
+	var s spec
+	if err := json.NewDecoder(in).Decode(&s); err != nil {
+		return fmt.Errorf("worker: reading the spec: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.Limit)
+	defer cancel()
+	got, err := s.measure(ctx)
+	if err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	return json.NewEncoder(out).Encode(got)
+}
+
+func (s *spec) measure(ctx context.Context) (*sample, error) {
+	opened := &dials{}
+	plain := http.DefaultTransport.(*http.Transport).Clone() // for what is not to be counted
+	standard := http.DefaultTransport.(*http.Transport)
+	standard.DialContext = opened.count(standard.DialContext) // docevents clones it, postgrest-go uses it
+	subject, err := s.newSubject(ctx, opened)
+	if err != nil {
+		return nil, err
+	}
+	stop, err := s.profile()
+	if err != nil {
+		return nil, err
+	}
+	got := &sample{}
+	cpu := cpuTime()
+	if s.Load.Kind == idle {
+		bare := newBulk(s, plain)
+		err = s.measureIdle(ctx, subject, bare, got)
+	} else {
+		err = s.measureLoad(ctx, subject, &http.Client{Transport: plain}, got)
+	}
+	got.CPUSeconds = (cpuTime() - cpu).Seconds()
+	if ctx.Err() != nil {
+		got.Ended = timeLimit
+	}
+	got.Connections = int(opened.n.Load())
+	var failure error
+	got.Requests, got.Errors, failure = subject.tally()
+	if failure = errors.Join(failure, err); failure != nil {
+		got.Error = failure.Error()
+	}
+	got.PeakBytes = peakMemory()
+	return got, stop()
+}
+
+// measureLoad stops the clock when the last event's row can be read.
+func (s *spec) measureLoad(ctx context.Context, subject subject, reader *http.Client, got *sample) error {
+	start := time.Now()
+	calls, err := subject.store(ctx, s.Load)
+	_, failed, _ := subject.tally()
+	for found := false; err == nil && failed == 0 && !found; {
+		found, err = s.find(ctx, reader, documentAt(s.User, s.Load.Events-1))
+	}
+	got.Elapsed = time.Since(start)
+	got.Call = spreadOf(calls)
+	return err
+}
+
+const (
+	warmups   = 5
+	idlePause = 10 * time.Millisecond
+)
+
+// measureIdle takes turns between the subject and a bare insert, so that both
+// meet the same system.
+func (s *spec) measureIdle(ctx context.Context, subject subject, bare subject, got *sample) error {
+	var toRow, toRowBare []time.Duration
+	start := time.Now()
+	for i := range s.Load.Events {
+		subject, times := subject, &toRow
+		if i%2 == 1 {
+			subject, times = bare, &toRowBare
+		}
+		e := eventAt(s.User, i)
+		time.Sleep(idlePause)
+		begun := time.Now()
+		if err := subject.one(ctx, e); err != nil {
+			return err
+		}
+		if took := time.Since(begun); i >= 2*warmups {
+			*times = append(*times, took)
+		}
+	}
+	got.Elapsed = time.Since(start)
+	got.ToRow, got.Bare = spreadOf(toRow), spreadOf(toRowBare)
+	return nil
+}
+
+// find reports whether a document has a row.
+func (s *spec) find(ctx context.Context, reader *http.Client, document uuid.UUID) (bool, error) {
+	body, _, err := s.api().get(ctx, reader, "select=id&limit=1&document_id=eq."+document.String(), "")
+	return string(body) != "[]", err
+}
+
+func (s *spec) api() *api { return newAPI(s.URL, s.Key, s.Table) }
+
+// profile profiles docevents under the heaviest load, if that is asked for.
+func (s *spec) profile() (stop func() error, err error) {
+	if s.ProfileDir == "" || s.Row != rowDocevents || s.Load.Kind == idle {
+		return func() error { return nil }, nil
+	}
+	name := filepath.Join(s.ProfileDir, strings.NewReplacer(" ", "-", "/", "-", ",", "").Replace(s.Load.Name))
+	cpu, err := os.Create(name + ".cpu.prof")
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(cpu); err != nil {
+		return nil, err
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		allocs, err := os.Create(name + ".allocs.prof")
+		if err != nil {
+			return err
+		}
+		return errors.Join(pprof.Lookup("allocs").WriteTo(allocs, 0), allocs.Close(), cpu.Close())
+	}, nil
+}
+
+// recordAll hands the load's events to record, and returns how long each call
+// took. It stops when ctx ends.
+func recordAll(ctx context.Context, user uuid.UUID, l load, record func(docevents.Event)) []time.Duration {
+	calls := make([]time.Duration, l.Events)
+	var begin, done sync.WaitGroup
+	begin.Add(1)
+	start := time.Now()
+	for g := range l.Goroutines {
+		done.Go(func() {
+			begin.Wait()
+			for i := g; i < l.Events && ctx.Err() == nil; i += l.Goroutines {
+				if l.Kind == steady {
+					time.Sleep(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(l.Rate))))
+				}
+				e := eventAt(user, i)
+				before := time.Now()
+				record(e)
+				calls[i] = time.Since(before)
+			}
+		})
+	}
+	begin.Done()
+	done.Wait()
+	return calls
+}
+
+// dials counts the connections that are opened.
+type dials struct{ n atomic.Int64 }
+
+type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+func (d *dials) count(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err == nil {
+			d.n.Add(1)
+		}
+		return conn, err
+	}
+}

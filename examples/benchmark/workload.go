@@ -1,0 +1,49 @@
+package main
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/docevents/docevents-go"
+)
+
+// eventAt is the i-th event of a cell, the same for every row written in Go:
+// four steps for each document, of which every twentieth fails. The user's id
+// tells a cell's events from all others in the table.
+func eventAt(user uuid.UUID, i int) docevents.Event {
+	e := docevents.Event{DocumentID: documentAt(user, i).String(), UserID: user.String()}
+	switch i % 4 {
+	case 0:
+		e.Type, e.Stage = docevents.UploadStarted, "upload"
+	case 1:
+		e.Type, e.Stage = docevents.ProcessingStarted, "extract"
+	case 2:
+		e.Type, e.Stage, e.Duration = docevents.Completed, "extract", 1234*time.Millisecond
+	case 3:
+		e.Type, e.Stage, e.Duration = docevents.Completed, "embed", 567*time.Millisecond
+		if i/4%20 == 0 {
+			e.Type, e.ErrorMessage = docevents.Failed, "embed: the model answered with status 429: too many requests"
+		}
+	}
+	return e
+}
+
+// documentAt is the id of the i-th event's document: as scattered as a random
+// one, and as costly to the index.
+func documentAt(user uuid.UUID, i int) uuid.UUID {
+	id := user
+	mixed := binary.BigEndian.Uint64(user[:8]) ^ mix(uint64(i/4)+1)
+	binary.BigEndian.PutUint64(id[:8], mixed)
+	id[6] = id[6]&0x0f | 0x40 // version 4
+	return id
+}
+
+// mix is the finaliser of SplitMix64, https://prng.di.unimi.it/splitmix64.c.
+func mix(x uint64) uint64 {
+	x *= 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
