@@ -23,6 +23,7 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -92,21 +93,16 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 // SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEY and SUPABASE_SERVICE_KEY that
 // is set. Where neither the URL nor a key is, the error matches ErrNoSettings.
 func NewFromEnv(opts ...Option) (*Client, error) {
-	const urlName = "SUPABASE_URL"
-	keyNames := []string{"SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_KEY"}
-	supabaseURL, key := os.Getenv(urlName), ""
-	for _, name := range keyNames {
-		if key = os.Getenv(name); key != "" {
-			break
-		}
-	}
+	const keyNames = "SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEY or SUPABASE_SERVICE_KEY"
+	supabaseURL := os.Getenv("SUPABASE_URL")
+	key := cmp.Or(os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_KEY"))
 	switch {
 	case supabaseURL == "" && key == "":
-		return nil, fmt.Errorf("docevents: %w: set %s and %s", ErrNoSettings, urlName, keyNames[0])
+		return nil, fmt.Errorf("docevents: %w: set SUPABASE_URL and %s", ErrNoSettings, keyNames)
 	case supabaseURL == "":
-		return nil, fmt.Errorf("docevents: %s is not set", urlName)
+		return nil, errors.New("docevents: SUPABASE_URL is not set")
 	case key == "":
-		return nil, fmt.Errorf("docevents: none of %s is set", strings.Join(keyNames, ", "))
+		return nil, errors.New("docevents: no key is set: set " + keyNames)
 	}
 	return New(supabaseURL, key, opts...)
 }
@@ -181,13 +177,13 @@ func defaultTransport(maxInFlight int) (http.RoundTripper, func()) {
 
 // from returns a query on the table by a PostgREST client for one request:
 // postgrest-go keeps errors in the client, where they would reach the next.
-func (c *Client) from() (*postgrest.QueryBuilder, error) {
+func (c *Client) from() *postgrest.QueryBuilder {
 	pg, err := postgrest.NewClientWithError(c.restURL, c.config.schema, c.headers)
 	if err != nil {
-		return nil, err
+		panic(err) // unreachable: the URL is parseURL's
 	}
 	pg.Transport.Parent = c.transport
-	return pg.From(c.config.table), nil
+	return pg.From(c.config.table)
 }
 
 // insert is the delivery's way to the server.
@@ -202,24 +198,23 @@ func (c *Client) insert(ctx context.Context, records []record) (err error) {
 			records[i].id = uuid.Must(uuid.NewV7()) // crypto/rand doesn't fail
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
-	defer cancel()
 	return c.insertRows(ctx, newRows(records))
 }
 
 // insertRows sends one insert. The transport adds what makes it safe to repeat.
 func (c *Client) insertRows(ctx context.Context, rows []row) error {
-	query, err := c.from()
-	if err == nil {
-		_, _, err = query.Insert(rows, false, "", "minimal", "").ExecuteWithContext(ctx)
-	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
+	defer cancel()
+	_, _, err := c.from().Insert(rows, false, "", "minimal", "").ExecuteWithContext(ctx)
 	return c.explain(err)
 }
 
-// explain makes an error of a request fit for the log: without the URL, and
-// with the remedy where there is one.
+// explain makes an error of a request fit for the log: without the URL and its
+// query, which http.Client prints, and with the remedy where there is one.
 func (c *Client) explain(err error) error {
-	err = withoutURL(err)
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
 	if classify(err) == configuration {
 		return fmt.Errorf("%s: %w", remedy(err, c.config.schema, c.config.table), err)
 	}
@@ -227,21 +222,26 @@ func (c *Client) explain(err error) error {
 }
 
 // Check tells whether Record and the purges will work: it sends what they send,
-// with no rows. Meant for the start of a program. Its error says what to do
-// about an unreachable host, a refused key, a missing table or column, a
-// missing grant.
+// with no rows, and waits for each answer as long as an insert may take. Meant
+// for the start of a program. Its error says what to do about an unreachable
+// host, a refused key, a missing table or column, a missing grant.
 func (c *Client) Check(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
 	err := c.insertRows(ctx, []row{})
 	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
+		defer cancel()
 		_, err = c.deleteCount(ctx, "lt", beforeAll, "")
 	}
-	if err != nil {
-		return fmt.Errorf("docevents: Check: %w", c.explain(err))
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, new(*Error)):
+		return fmt.Errorf("docevents: Check: check SUPABASE_URL and the network: no answer came: %w", err)
 	}
-	return nil
+	return fmt.Errorf("docevents: Check: %w", err)
 }
 
 // Stats is a snapshot, in which always

@@ -197,7 +197,7 @@ func (d *delivery) flyLocked(b *batch, n int, now time.Time) (*batch, []record) 
 
 // probe tries, at the end of a wait, whether the server is back: with the first
 // row of a batch that hasn't failed, if there is one, else with a row drawn by
-// lot from all that wait. So the rows that a firewall refuses can't hold up the
+// lot from the largest. So the rows that a firewall refuses can't hold up the
 // others, wherever they stand.
 func (d *delivery) probe() {
 	d.mu.Lock()
@@ -206,21 +206,14 @@ func (d *delivery) probe() {
 	if d.cause != nil || len(waiting) == 0 {
 		return
 	}
-	at := 0
-	i := slices.IndexFunc(waiting, func(b *batch) bool { return b.tries == 0 })
-	if i < 0 {
-		records := 0
-		for _, b := range waiting {
-			records += len(b.records)
-		}
-		at = rand.IntN(records)
-		for i = 0; at >= len(waiting[i].records); i++ {
-			at -= len(waiting[i].records)
-		}
+	var b *batch
+	if i := slices.IndexFunc(waiting, func(b *batch) bool { return b.tries == 0 }); i >= 0 {
+		b = waiting[i]
+	} else {
+		b = slices.MaxFunc(waiting, func(a, b *batch) int { return len(a.records) - len(b.records) })
 	}
-	b := waiting[i]
 	d.queue, d.alone = without(d.queue, b), without(d.alone, b)
-	if at > 0 {
+	if at := rand.IntN(len(b.records)); b.tries > 0 && at > 0 {
 		d.queue = append(d.queue, b)
 		b = b.split(at)
 	}

@@ -233,15 +233,13 @@ func cleanText(s string, limit int) string {
 	return fmt.Sprintf("%s… [%d bytes cut]", kept, went+len(s)-len(kept))
 }
 
-// cutText cuts s to at most limit bytes, on a rune boundary where there is one.
+// cutText cuts s to at most limit bytes, on a rune boundary.
 func cutText(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}
-	for i := limit; i > limit-utf8.UTFMax; i-- {
-		if utf8.RuneStart(s[i]) {
-			return s[:i]
-		}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
 	}
 	return s[:limit]
 }

@@ -115,7 +115,11 @@ func newReporter(c *config) *reporter {
 func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.tallyLocked(logDropped[reason], 1, err, now)
+	if reason == Abandoned { // one line for all of them, by Close
+		r.tallies[logDropped[reason]] = tally{suppressed: r.tallies[logDropped[reason]].suppressed + 1, err: err}
+	} else {
+		r.tallyLocked(logDropped[reason], err, now)
+	}
 	text := len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage)
 	switch {
 	case r.handler == nil:
@@ -137,7 +141,7 @@ func (r *reporter) failed(v verdict, err error, pending int64, now time.Time) {
 	if v == configuration {
 		msg = logConfiguration
 	}
-	r.loud = r.tallyLocked(msg, 1, err, now, slog.Int64("pending", pending)) || r.loud
+	r.loud = r.tallyLocked(msg, err, now, slog.Int64("pending", pending)) || r.loud
 }
 
 // recovered reports the end of an outage, if the log tells of its beginning.
@@ -157,19 +161,26 @@ func (r *reporter) recovered(outage time.Duration, now time.Time) {
 
 // tallyLocked writes a line, or only counts while the last one is fresh. A
 // line's count includes what was only counted before.
-func (r *reporter) tallyLocked(msg string, n int64, err error, now time.Time, attrs ...slog.Attr) bool {
+func (r *reporter) tallyLocked(msg string, err error, now time.Time, attrs ...slog.Attr) bool {
 	t := r.tallies[msg]
+	t.suppressed++
+	t.err = err
+	r.tallies[msg] = t
 	if !t.written.IsZero() && now.Sub(t.written) < quietFor {
-		r.tallies[msg] = tally{t.written, t.suppressed + n, err}
 		return false
 	}
-	r.tallies[msg] = tally{written: now}
-	attrs = append(attrs, slog.Int64("count", t.suppressed+n), slog.Any("error", err))
-	if e := (*Error)(nil); errors.As(err, &e) {
+	r.writeLocked(msg, now, attrs...)
+	return true
+}
+
+func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
+	t := r.tallies[msg]
+	attrs = append(attrs, slog.Int64("count", t.suppressed), slog.Any("error", t.err))
+	if e := (*Error)(nil); errors.As(t.err, &e) {
 		attrs = append(attrs, slog.Int("status", e.Status), slog.String("code", e.Code))
 	}
+	r.tallies[msg] = tally{written: now}
 	r.lineLocked(slog.LevelError, msg, attrs...)
-	return true
 }
 
 // sumUpLocked writes what was only counted, of the kinds whose last line is at
@@ -177,8 +188,7 @@ func (r *reporter) tallyLocked(msg string, n int64, err error, now time.Time, at
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
 		if t.suppressed > 0 && now.Sub(t.written) >= age {
-			r.tallies[msg] = tally{suppressed: t.suppressed}
-			r.tallyLocked(msg, 0, t.err, now)
+			r.writeLocked(msg, now)
 		}
 	}
 }
@@ -210,7 +220,7 @@ func (r *reporter) run() {
 		panicked := n.run()
 		r.mu.Lock()
 		if panicked != nil {
-			r.tallyLocked(logPanic, 1, panicked, time.Now())
+			r.tallyLocked(logPanic, panicked, time.Now())
 		}
 	}
 	r.queue = nil

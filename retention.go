@@ -128,7 +128,6 @@ func (p *purge) retry(ctx context.Context, deletes bool, request func() (int64, 
 			return ctx.Err()
 		}
 		n, err := request()
-		err = p.explain(err)
 		p.count += n
 		p.lost = p.lost || deletes && outcomeUnknown(err)
 		switch {
@@ -156,14 +155,11 @@ func timedOut(err error) bool {
 // deleteIDs deletes every row before a time and counts the ids returned: whole
 // rows would be six times as much to send.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
-	query, err := c.from()
-	if err != nil {
-		return 0, err
-	}
+	query := c.from()
 	query.Select("id", "", false) // Delete on the same builder keeps it
 	body, _, err := query.Delete("representation", "").Lt("created_at", before).ExecuteWithContext(ctx)
 	if err != nil {
-		return 0, err
+		return 0, c.explain(err)
 	}
 	var ids []struct{}
 	if json.Unmarshal(body, &ids) != nil {
@@ -175,14 +171,10 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 // readBoundary returns the created_at of the n-th row after one time and before
 // another, "" where there are fewer.
 func (c *Client) readBoundary(ctx context.Context, after, before string, n int) (string, error) {
-	query, err := c.from()
-	if err != nil {
-		return "", err
-	}
-	body, _, err := query.Select("created_at", "", false).Gt("created_at", after).Lt("created_at", before).
+	body, _, err := c.from().Select("created_at", "", false).Gt("created_at", after).Lt("created_at", before).
 		Order("created_at", &postgrest.OrderOpts{Ascending: true}).Range(n-1, n-1, "").ExecuteWithContext(ctx)
 	if err != nil {
-		return "", err
+		return "", c.explain(err)
 	}
 	var rows []struct {
 		CreatedAt string `json:"created_at"`
@@ -197,14 +189,10 @@ func (c *Client) readBoundary(ctx context.Context, after, before string, n int) 
 // another if there is one, and returns the server's count. Never give a DELETE
 // a limit: PostgREST ignores it since version 13 and deletes all that matches.
 func (c *Client) deleteCount(ctx context.Context, operator, to, after string) (int64, error) {
-	query, err := c.from()
-	if err != nil {
-		return 0, err
-	}
-	filter := query.Delete("minimal", "exact").Filter("created_at", operator, to)
+	query := c.from().Delete("minimal", "exact").Filter("created_at", operator, to)
 	if after != "" {
-		filter.Gt("created_at", after)
+		query.Gt("created_at", after)
 	}
-	_, count, err := filter.ExecuteWithContext(ctx)
-	return count, err
+	_, count, err := query.ExecuteWithContext(ctx)
+	return count, c.explain(err)
 }

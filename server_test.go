@@ -154,6 +154,8 @@ func (r *errorReader) Read([]byte) (int, error) { return 0, r.err }
 
 var errReset = errors.New("connection reset by peer")
 
+func refused(code, text string) *answer { return &answer{status: 400, code: code, text: text} }
+
 // sent is how many requests came.
 func (s *server) sent() int {
 	s.mu.Lock()
