@@ -1,0 +1,409 @@
+package docevents_test
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"github.com/docevents/docevents-go"
+)
+
+const (
+	maxMessage = 64 << 10
+	maxStage   = 1 << 10
+)
+
+// What Record makes of input that is odd and yet storable.
+func TestOddInput(t *testing.T) {
+	const uuid = "aabbccdd-eeff-4011-8233-445566778899"
+	big := strings.Repeat("0123456789abcdef", 10<<20/16)
+	some := "boom"
+	null := (*string)(nil)
+	ms := func(n int64) *int64 { return &n }
+	plain := docevents.Event{DocumentID: uuid, UserID: docevents.SystemUser, Type: docevents.Failed, ErrorMessage: some}
+	row := wireRow{
+		DocumentID: uuid, UserID: docevents.SystemUser, EventType: "failed", ErrorMessage: &some,
+		CreatedAt: "2000-01-01T00:00:00.000000Z", // a bubble's clock
+	}
+	zone := func(hours int) *time.Location { return time.FixedZone("", hours*3600) }
+
+	type change struct {
+		event func(*docevents.Event)
+		row   func(*wireRow)
+		opts  []docevents.Option
+	}
+	id := func(form string) change {
+		return change{event: func(e *docevents.Event) { e.DocumentID = form }}
+	}
+	message := func(sent string, stored *string) change {
+		return change{
+			event: func(e *docevents.Event) { e.ErrorMessage = sent },
+			row:   func(r *wireRow) { r.ErrorMessage = stored },
+		}
+	}
+	stage := func(sent string, stored *string) change {
+		return change{
+			event: func(e *docevents.Event) { e.Stage = sent },
+			row:   func(r *wireRow) { r.Stage = stored },
+		}
+	}
+	duration := func(d time.Duration, stored *int64) change {
+		return change{
+			event: func(e *docevents.Event) { e.Duration = d },
+			row:   func(r *wireRow) { r.DurationMS = stored },
+		}
+	}
+	at := func(t time.Time, stored string) change {
+		return change{
+			event: func(e *docevents.Event) { e.CreatedAt = t },
+			row:   func(r *wireRow) { r.CreatedAt = stored },
+		}
+	}
+	eventType := func(t docevents.EventType, opts ...docevents.Option) change {
+		return change{
+			event: func(e *docevents.Event) { e.Type = t },
+			row:   func(r *wireRow) { r.EventType = string(t) },
+			opts:  opts,
+		}
+	}
+	text := func(s string) *string { return &s }
+
+	for name, change := range map[string]change{
+		"a UUID in capitals":       id(strings.ToUpper(uuid)),
+		"a UUID as a URN":          id("urn:uuid:" + uuid),
+		"a UUID as a URN, capital": id("URN:UUID:" + uuid),
+		"a UUID in braces":         id("{" + uuid + "}"),
+		"a UUID without dashes":    id(strings.ReplaceAll(uuid, "-", "")),
+		"a user's UUID in braces": {
+			event: func(e *docevents.Event) { e.UserID = "{" + strings.ToUpper(uuid) + "}" },
+			row:   func(r *wireRow) { r.UserID = uuid },
+		},
+
+		"no text is NULL":                {func(e *docevents.Event) { e.ErrorMessage = "" }, func(r *wireRow) { r.ErrorMessage = null }, nil},
+		"NUL bytes go":                   message("\x00page\x00 3\x00", text("page 3")),
+		"nothing but NUL bytes is NULL":  message("\x00\x00", null),
+		"invalid UTF-8":                  message("caf\xe9 \xc3", text("caf\uFFFD \uFFFD")),
+		"a lone surrogate":               message("a\xed\xa0\x80b", text("a\uFFFDb")),
+		"quotes, HTML and line ends":     message("<a href=\"x\">\\u0000\n\t\r&\u2028</a>", text("<a href=\"x\">\\u0000\n\t\r&\u2028</a>")),
+		"beyond the basic plane":         message("📄 \U0010FFFF", text("📄 \U0010FFFF")),
+		"as long as fits":                message(big[:maxMessage], text(big[:maxMessage])),
+		"one byte longer":                message(big[:maxMessage+1], text(big[:maxMessage-40]+"… [41 bytes cut]")),
+		"10 MB":                          message(big, text(big[:maxMessage-40]+"… [10420264 bytes cut]")),
+		"cut on a rune boundary":         message(strings.Repeat("é", maxMessage), text(strings.Repeat("é", maxMessage/2-20)+"… [65576 bytes cut]")),
+		"cut before a rune that is cut":  message("a"+strings.Repeat("é", maxMessage), text("a"+strings.Repeat("é", maxMessage/2-21)+"… [65578 bytes cut]")),
+		"too long with NUL bytes":        message(strings.Repeat("\x00", maxMessage)+"tail", text("… [4 bytes cut]")),
+		"too long once made valid":       message(strings.Repeat("\xff.", maxMessage/2), text(strings.Repeat("\uFFFD.", (maxMessage-40)/4)+"… [65576 bytes cut]")),
+		"stage: cleaned too":             stage("o\x00c\xffr", text("oc\uFFFDr")),
+		"stage: as long as fits":         stage(big[:maxStage], text(big[:maxStage])),
+		"stage: 10 MB":                   stage(big, text(big[:maxStage-40]+"… [10484776 bytes cut]")),
+		"stage: nothing but a NUL":       stage("\x00", null),
+		"duration: none is NULL":         duration(0, nil),
+		"duration: negative is NULL":     duration(-time.Second, nil),
+		"duration: the most negative":    duration(math.MinInt64, nil),
+		"duration: a nanosecond is 0":    duration(1, ms(0)),
+		"duration: below 1 ms is 0":      duration(time.Millisecond-1, ms(0)),
+		"duration: 1 ms":                 duration(time.Millisecond, ms(1)),
+		"duration: whole milliseconds":   duration(1999999*time.Nanosecond, ms(1)),
+		"duration: the largest that fit": duration(math.MaxInt32*time.Millisecond, ms(math.MaxInt32)),
+		"duration: more is capped":       duration((math.MaxInt32+1)*time.Millisecond, ms(math.MaxInt32)),
+		"duration: the largest":          duration(math.MaxInt64, ms(math.MaxInt32)),
+
+		"time: zero is now":                at(time.Time{}, "2000-01-01T00:00:00.000000Z"),
+		"time: zero in another zone":       at(time.Time{}.In(zone(5)), "2000-01-01T00:00:00.000000Z"),
+		"time: in another zone":            at(time.Date(2026, 1, 2, 3, 4, 5, 678901000, zone(-8)), "2026-01-02T11:04:05.678901Z"),
+		"time: nanoseconds are cut":        at(time.Date(2026, 1, 2, 3, 4, 5, 678901999, time.UTC), "2026-01-02T03:04:05.678901Z"),
+		"time: also before 1970":           at(time.Date(1969, 12, 31, 23, 59, 59, 999999999, time.UTC), "1969-12-31T23:59:59.999999Z"),
+		"time: the first":                  at(time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC), "0001-01-01T00:00:00.000001Z"),
+		"time: the last":                   at(time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), "9999-12-31T23:59:59.999999Z"),
+		"time: year 10000 there, not here": at(time.Date(10000, 1, 1, 0, 30, 0, 0, zone(1)), "9999-12-31T23:30:00.000000Z"),
+
+		"type: one of its own":       eventType("archived", docevents.WithEventTypes("archived", "restored")),
+		"type: whatever":             eventType("anything at all", docevents.WithEventTypes()),
+		"type: as long as any":       eventType(docevents.EventType(big[:256]), docevents.WithEventTypes()),
+		"type: beyond ASCII":         eventType("archivé", docevents.WithEventTypes()),
+		"type: a constant, whatever": eventType(docevents.UploadStarted, docevents.WithEventTypes()),
+		"type: processing_started":   eventType(docevents.ProcessingStarted),
+		"type: upload_started":       eventType(docevents.UploadStarted),
+		"type: completed":            eventType(docevents.Completed),
+		"the system user":            {},
+		"a text that ends in a rune": message("a…", text("a…")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{}
+				c, o := newClient(t, s, change.opts...)
+				e, want := plain, row
+				if change.event != nil {
+					change.event(&e)
+				}
+				if change.row != nil {
+					change.row(&want)
+				}
+				c.Record(e)
+				if err := c.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
+				if len(s.rows) != 1 {
+					t.Fatalf("%d rows; lost: %+v", len(s.rows), o.lost())
+				}
+				for id, got := range s.rows {
+					want.ID = id
+					if !reflect.DeepEqual(got, want) {
+						t.Errorf("stored %s\nwant %s", describe(got), describe(want))
+					}
+				}
+				if lines := o.logged(); len(lines) != 0 {
+					t.Errorf("logged %v", lines)
+				}
+			})
+		})
+	}
+}
+
+// describe is short, whatever the text.
+func describe(r wireRow) map[string]any {
+	text := func(s *string) any {
+		if s == nil {
+			return nil
+		}
+		if len(*s) > 100 {
+			return []any{len(*s), (*s)[:20], (*s)[len(*s)-80:]}
+		}
+		return *s
+	}
+	m := map[string]any{
+		"id": r.ID, "document": r.DocumentID, "user": r.UserID, "type": text(&r.EventType),
+		"message": text(r.ErrorMessage), "stage": text(r.Stage), "created": r.CreatedAt, "ms": nil,
+	}
+	if r.DurationMS != nil {
+		m["ms"] = *r.DurationMS
+	}
+	return m
+}
+
+// What can't be stored: a drop, a log line that names the field and the remedy
+// and repeats no value, and the next event unharmed.
+func TestInvalidEvents(t *testing.T) {
+	const secret = "hunter2"
+	for name, test := range map[string]struct {
+		spoil       func(*docevents.Event)
+		field, want string
+		opts        []docevents.Option
+	}{
+		"no document":              {func(e *docevents.Event) { e.DocumentID = "" }, "DocumentID", "is not a UUID", nil},
+		"a document's name":        {func(e *docevents.Event) { e.DocumentID = secret }, "DocumentID", "is not a UUID", nil},
+		"a UUID cut short":         {func(e *docevents.Event) { e.DocumentID = testDocument[:35] }, "DocumentID", "is not a UUID", nil},
+		"a UUID with a wrong dash": {func(e *docevents.Event) { e.DocumentID = strings.ReplaceAll(testDocument, "-", "_") }, "DocumentID", "is not a UUID", nil},
+		"a UUID with a wrong URN":  {func(e *docevents.Event) { e.DocumentID = "urn:xxid:" + testDocument }, "DocumentID", "is not a UUID", nil},
+		"a UUID of no hex":         {func(e *docevents.Event) { e.DocumentID = strings.Repeat("g", 32) }, "DocumentID", "is not a UUID", nil},
+		"10 MB of UUID":            {func(e *docevents.Event) { e.DocumentID = strings.Repeat(secret, 10<<20/7) }, "DocumentID", "is not a UUID", nil},
+		"a UUID of NUL bytes":      {func(e *docevents.Event) { e.DocumentID = strings.Repeat("\x00", 36) }, "DocumentID", "is not a UUID", nil},
+		"no user":                  {func(e *docevents.Event) { e.UserID = "" }, "UserID", "docevents.SystemUser", nil},
+		"a user's name":            {func(e *docevents.Event) { e.UserID = secret + "\xff" }, "UserID", "docevents.SystemUser", nil},
+		"no type":                  {func(e *docevents.Event) { e.Type = "" }, "Type", "WithEventTypes", nil},
+		"an unknown type":          {func(e *docevents.Event) { e.Type = secret }, "Type", "WithEventTypes", nil},
+		"a type in capitals":       {func(e *docevents.Event) { e.Type = "COMPLETED" }, "Type", "WithEventTypes", nil},
+		"a constant no longer listed": {
+			func(e *docevents.Event) { e.Type = docevents.Completed },
+			"Type", "WithEventTypes",
+			[]docevents.Option{docevents.WithEventTypes("archived")},
+		},
+		"no type, whatever the types": {
+			func(e *docevents.Event) { e.Type = "" },
+			"Type", "the table's CHECK",
+			[]docevents.Option{docevents.WithEventTypes()},
+		},
+		"a type with a NUL": {
+			func(e *docevents.Event) { e.Type = secret + "\x00" },
+			"Type", "the table's CHECK",
+			[]docevents.Option{docevents.WithEventTypes()},
+		},
+		"a type that is no text": {
+			func(e *docevents.Event) { e.Type = secret + "\xff" },
+			"Type", "the table's CHECK",
+			[]docevents.Option{docevents.WithEventTypes()},
+		},
+		"a type of 257 bytes": {
+			func(e *docevents.Event) { e.Type = docevents.EventType(strings.Repeat("t", 257)) },
+			"Type", "the table's CHECK",
+			[]docevents.Option{docevents.WithEventTypes()},
+		},
+		"the year 0":     {func(e *docevents.Event) { e.CreatedAt = time.Date(0, 12, 31, 23, 59, 59, 0, time.UTC) }, "CreatedAt", "leave it zero", nil},
+		"the year 10000": {func(e *docevents.Event) { e.CreatedAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "CreatedAt", "leave it zero", nil},
+		"the year 10000 here, not there": {
+			func(e *docevents.Event) {
+				e.CreatedAt = time.Date(9999, 12, 31, 23, 30, 0, 0, time.FixedZone("", -3600))
+			},
+			"CreatedAt", "leave it zero", nil,
+		},
+		"the end of time":       {func(e *docevents.Event) { e.CreatedAt = time.Unix(math.MaxInt64, 0) }, "CreatedAt", "leave it zero", nil},
+		"the beginning of time": {func(e *docevents.Event) { e.CreatedAt = time.Unix(math.MinInt64, 0) }, "CreatedAt", "leave it zero", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{}
+				c, o := newClient(t, s, append([]docevents.Option{docevents.WithEventTypes(docevents.Failed, docevents.Completed)}, test.opts...)...)
+				bad := event("bad")
+				bad.Type, bad.ErrorMessage = docevents.Failed, secret
+				if len(test.opts) > 0 {
+					bad.Type = "archived"
+				}
+				good := bad
+				good.Stage = "good"
+				test.spoil(&bad)
+				c.Record(bad)
+				c.Record(good)
+				if err := c.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Invalid: 1}})
+				if got := s.stages(); len(got) != 1 || got["good"] != 1 {
+					t.Errorf("stored %v, want the good one", got)
+				}
+				lost := o.lost()
+				if len(lost) != 1 || lost[0].reason != docevents.Invalid || lost[0].event.Stage != "bad" {
+					t.Fatalf("lost %d: %.200v", len(lost), lost)
+				}
+				lines := o.logged()
+				if len(lines) != 1 || lines[0].level != slog.LevelError {
+					t.Fatalf("logged %v, want a line at Error", lines)
+				}
+				for _, said := range []string{lines[0].text, lost[0].err.Error()} {
+					if !strings.Contains(said, test.field) || !strings.Contains(said, test.want) {
+						t.Errorf("%q: want %s and %q", said, test.field, test.want)
+					}
+					if strings.Contains(said, secret) || strings.Contains(said, testDocument[:8]) || len(said) > 300 {
+						t.Errorf("%.300q: repeats the value", said)
+					}
+				}
+				e := lost[0].event
+				for _, text := range []string{e.DocumentID, e.UserID, string(e.Type)} {
+					if len(text) > 256 || !utf8.ValidString(text) || strings.Contains(text, "\x00") {
+						t.Errorf("the handler gets %.300q", text)
+					}
+				}
+			})
+		})
+	}
+}
+
+// What the handler gets of an accepted event is what would have been stored.
+func TestDroppedEventIsAsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(*request) *answer { return &answer{status: 400, code: "23514", text: "violates check constraint"} }}
+		c, o := newClient(t, s)
+		c.Record(docevents.Event{
+			DocumentID:   "{" + strings.ToUpper(testDocument) + "}",
+			UserID:       docevents.SystemUser,
+			Type:         docevents.Failed,
+			Duration:     -time.Second,
+			ErrorMessage: "a\x00b\xff",
+			Stage:        strings.Repeat("s", 2000),
+		})
+		if err := c.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		lost := o.lost()
+		if len(lost) != 1 {
+			t.Fatalf("%d lost, want 1", len(lost))
+		}
+		want := docevents.Event{
+			DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed, ErrorMessage: "ab\uFFFD",
+			Stage: strings.Repeat("s", maxStage-40) + "… [1016 bytes cut]", CreatedAt: time.Now().UTC(),
+		}
+		if got := lost[0].event; !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+}
+
+// Neither a queued event nor a dropped one keeps 10 MB of the caller's alive.
+func TestMemoryOfLongStrings(t *testing.T) {
+	const long, events = 10 << 20, 6
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	whatever := docevents.WithEventTypes()
+	for name, test := range map[string]struct {
+		make func() docevents.Event
+		want docevents.Stats
+		opts []docevents.Option
+	}{
+		"queued": {
+			func() docevents.Event {
+				e := event(strings.Repeat("s", long))
+				e.ErrorMessage = strings.Repeat("m", long)
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: events},
+			nil,
+		},
+		"queued, a part of something long": { // 36 and 9 bytes of it
+			func() docevents.Event {
+				s := strings.Repeat(testDocument+"completed", long/45)
+				return docevents.Event{DocumentID: s[:36], UserID: s[:36], Type: docevents.EventType(s[36:45])}
+			},
+			docevents.Stats{Recorded: events, Pending: events},
+			nil,
+		},
+		"queued, whatever the type": {
+			func() docevents.Event {
+				e := event("a")
+				e.Type = docevents.EventType(strings.Repeat("archived", long/8)[:8])
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: events},
+			[]docevents.Option{whatever},
+		},
+		"dropped as invalid": {
+			func() docevents.Event {
+				s := strings.Repeat("s", long)
+				return docevents.Event{DocumentID: s, UserID: s, Type: docevents.EventType(s), Stage: s, ErrorMessage: s}
+			},
+			docevents.Stats{Recorded: events, Dropped: docevents.Drops{Invalid: events}},
+			[]docevents.Option{whatever},
+		},
+		"dropped as too many": {
+			func() docevents.Event {
+				e := event(strings.Repeat("s", long))
+				e.ErrorMessage = strings.Repeat("m", long)
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: 1, Dropped: docevents.Drops{QueueFull: events - 1}},
+			[]docevents.Option{docevents.WithQueueLimits(1, 1<<20)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
+				c, o := newClient(t, s, test.opts...)
+				before := heap()
+				for range events {
+					c.Record(test.make())
+				}
+				synctest.Wait()
+				if grown := heap() - before; grown > long {
+					t.Errorf("the heap grew by %d MiB", grown>>20)
+				}
+				checkStats(t, c, &test.want)
+				if got := int64(len(o.lost())); got != test.want.Dropped.Total() {
+					t.Errorf("%d handler calls", got)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = c.Close(ctx) // or the requests go on for ever
+			})
+		})
+	}
+}
