@@ -72,10 +72,13 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Header.Add("Prefer", "resolution=ignore-duplicates") // sending a row again is safe
 	}
 	resp, err := t.base.RoundTrip(req)
-	if err != nil {
+	if err != nil || resp == nil { // nothing at all is an error of http.Client's
 		return nil, err
 	}
-	if resp.StatusCode >= 300 {
+	if resp.Body == nil { // as a fake's may be: http.Client allows for it, but later
+		resp.Body = http.NoBody
+	}
+	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		return nil, t.refusal(resp)
 	}
@@ -100,7 +103,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// refusal reads an answer of status 300 and above.
+// refusal reads an answer that is no success.
 func (t *transport) refusal(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
 	if err != nil {
@@ -168,8 +171,8 @@ var verdicts = []struct {
 }{
 	{regexp.MustCompile(`^(57014|PGRST102)$`), tooMuch}, // statement timeout; the body is no JSON: damaged on its way
 	{regexp.MustCompile(`^23503$`), passing},            // a foreign key: the row it points to may come yet
-	{regexp.MustCompile(`^(21|22|23|27|44|54|P0)...$`), badData},
-	{regexp.MustCompile(`^((0A|28|3D|3F|42)...|55000|PGRST[123]..)$`), configuration},
+	{regexp.MustCompile(`^(21|22|23|27|44|54|P0)[0-9A-Z]{3}$`), badData},
+	{regexp.MustCompile(`^((0A|28|3D|3F|42)[0-9A-Z]{3}|55000|PGRST[123][0-9A-Z]{2})$`), configuration},
 }
 
 // classify reads the error of a request. The status goes first where it says
