@@ -298,7 +298,7 @@ func TestInvalidEvents(t *testing.T) {
 // What the handler gets of an accepted event is what would have been stored.
 func TestDroppedEventIsAsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &server{answer: func(*request) *answer { return &answer{status: 400, code: "23514", text: "violates check constraint"} }}
+		s := &server{answer: func(*request) *answer { return refused("23514", "violates check constraint") }}
 		c, o := newClient(t, s)
 		c.Record(docevents.Event{
 			DocumentID:   "{" + strings.ToUpper(testDocument) + "}",

@@ -1,0 +1,290 @@
+package docevents
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The rows of DESIGN's table, the first match first.
+func TestClassify(t *testing.T) {
+	answer := func(status int, code string) error { return &Error{Status: status, Code: code} }
+	for _, test := range []struct {
+		name string
+		want verdict
+		errs []error
+	}{
+		{"no error", accepted, []error{nil}},
+		{
+			"1: no answer, or a body cut short", passing,
+			[]error{
+				io.ErrUnexpectedEOF, context.DeadlineExceeded, context.Canceled, errors.New("connection reset"),
+				fmt.Errorf("answer with status 400 cut short: %w", io.ErrUnexpectedEOF),
+			},
+		},
+		{
+			"2: by the status, whatever the code", configuration,
+			[]error{
+				answer(401, ""), answer(401, "22023"), answer(401, "23514"), answer(401, "57014"), answer(401, "08006"), answer(401, "PGRST301"),
+				answer(402, ""), answer(402, "PT402"), answer(405, ""), answer(405, "PGRST117"), answer(406, ""), answer(406, "22P02"),
+				answer(540, ""), answer(540, "23505"), answer(200, ""), answer(201, ""), answer(299, "23514"),
+				answer(300, "PGRST203"), answer(301, ""), answer(302, ""), answer(304, ""), answer(307, "23514"), answer(399, ""),
+			},
+		},
+		{
+			"3: too much at once", tooMuch,
+			[]error{answer(500, "57014"), answer(504, "57014"), answer(413, ""), answer(413, "23514"), answer(413, "PGRST205"), answer(400, "PGRST102")},
+		},
+		{
+			"4: stored before", storedBefore,
+			[]error{
+				&Error{Status: 409, Code: "23505", Message: `duplicate key value violates unique constraint "document_processing_events_pkey"`},
+				&Error{Status: 409, Code: "23505", Message: `duplicate key value violates unique constraint "_pkey"`},
+			},
+		},
+		{
+			"5: this data", badData,
+			[]error{
+				answer(400, "21000"), answer(400, "22001"), answer(400, "22P02"), answer(400, "22P05"), answer(400, "23502"), answer(400, "23514"),
+				answer(409, "23505"), answer(409, "23P01"), answer(400, "23000"), answer(400, "27000"), answer(400, "44000"), answer(500, "54000"),
+				answer(400, "P0001"), answer(500, "P0004"), answer(503, "22001"), answer(403, "23514"), answer(404, "22003"),
+				&Error{Status: 409, Code: "23505", Message: `duplicate key value violates unique constraint "events_once"`},
+				&Error{Status: 409, Code: "23505", Message: `violates unique constraint "a_pkey_b"`},
+				&Error{Status: 409, Code: "23514", Message: `violates check constraint "a_pkey"`},
+			},
+		},
+		{
+			"6: configuration, by the code", configuration,
+			[]error{
+				answer(500, "0A000"), answer(403, "28000"), answer(500, "28P01"), answer(500, "3D000"), answer(400, "3F000"),
+				answer(404, "42P01"), answer(400, "42703"), answer(403, "42501"), answer(404, "42883"), answer(500, "55000"),
+				answer(400, "PGRST100"), answer(404, "PGRST125"), answer(404, "PGRST205"), answer(400, "PGRST204"), answer(403, "PGRST301"), answer(500, "PGRST302"),
+			},
+		},
+		{
+			"7: all else", passing,
+			[]error{
+				answer(400, ""), answer(403, ""), answer(404, ""), answer(408, ""), answer(409, ""), answer(418, ""), answer(422, ""), answer(429, ""),
+				answer(500, ""), answer(502, ""), answer(503, ""), answer(504, ""), answer(520, ""), answer(599, ""),
+				answer(500, "08000"), answer(503, "08006"), answer(409, "23503"), answer(409, "40001"), answer(409, "40P01"), answer(503, "53300"),
+				answer(500, "53100"), answer(500, "55P03"), answer(500, "55006"), answer(500, "57P01"), answer(500, "57P03"), answer(500, "58030"),
+				answer(500, "XX000"), answer(500, "XX001"), answer(503, "PGRST000"), answer(503, "PGRST001"), answer(503, "PGRST002"), answer(504, "PGRST003"),
+				answer(500, "PT500"), answer(400, "PT22P"), answer(500, "25006"), answer(500, "ZZ999"),
+				answer(400, "PGRST400"), answer(400, "PGRST"), answer(400, "PGRST1"), answer(400, "PGRST1000"), answer(400, "PGRSTX00"), answer(400, "pgrst102"),
+				answer(400, "2351"), answer(400, "235140"), answer(400, "2350٣"), answer(400, " 23514"), answer(400, "23514\n"), answer(400, "x23514"),
+				answer(400, "bad_request"), answer(400, "22"), answer(400, "4xx"), answer(0, "") /* below */, answer(500, "\x00\x00\x00\x00\x00"),
+			},
+		},
+	} {
+		for _, err := range test.errs {
+			want := test.want
+			if e := (*Error)(nil); errors.As(err, &e) && e.Status == 0 {
+				want = configuration // no status at all is none of PostgREST's
+			}
+			if got := classify(err); got != want {
+				t.Errorf("%s: %v: got %d, want %d", test.name, err, got, want)
+			}
+			if err != nil {
+				if got := classify(fmt.Errorf("wrapped: %w", err)); got != want {
+					t.Errorf("%s: %v, wrapped: got %d, want %d", test.name, err, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestOutcomeUnknown(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{io.ErrUnexpectedEOF, true},
+		{context.DeadlineExceeded, true},
+		{&Error{Status: 502}, true},
+		{&Error{Status: 504}, true},
+		{&Error{Status: 503, Code: "overloaded"}, true}, // a gateway's own code
+		{&Error{Status: 200}, true},
+		{&Error{Status: 503, Code: "08006"}, true},
+		{&Error{Status: 500, Code: "57P01"}, true},
+		{&Error{Status: 503, Code: "PGRST000"}, true},
+		{&Error{Status: 503, Code: "PGRST001"}, true},
+		{&Error{Status: 500, Code: "57014"}, false}, // rolled back
+		{&Error{Status: 400, Code: "23514"}, false},
+		{&Error{Status: 409, Code: "40001"}, false},
+		{&Error{Status: 500, Code: "XX000"}, false},
+		{&Error{Status: 401, Code: "PGRST301"}, false},
+		{&Error{Status: 404, Code: "PGRST205"}, false},
+		{fmt.Errorf("wrapped: %w", &Error{Status: 400, Code: "23514"}), false},
+	} {
+		if got := outcomeUnknown(test.err); got != test.want {
+			t.Errorf("%v: %v, want %v", test.err, got, test.want)
+		}
+	}
+}
+
+func TestRetryAfterHeader(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for header, want := range map[string]time.Duration{
+		"":                               0,
+		"0":                              0,
+		"7":                              7 * time.Second,
+		"60":                             time.Minute,
+		"61":                             time.Minute,
+		"4294967295":                     time.Minute,
+		"4294967296":                     time.Minute,
+		"9223372036854775807":            time.Minute,
+		"99999999999999999999999":        time.Minute,
+		"-1":                             0,
+		"+1":                             0,
+		"1.5":                            0,
+		"1e3":                            0,
+		"0x10":                           0,
+		"soon":                           0,
+		"７":                              0,
+		"Fri, 02 Jan 2026 03:04:25 GMT":  20 * time.Second,
+		"Fri, 02 Jan 2026 03:04:05 GMT":  0,
+		"Fri, 02 Jan 2026 03:04:04 GMT":  0,
+		"Fri, 02 Jan 1970 03:04:04 GMT":  0,
+		"Fri, 02 Jan 2099 03:04:04 GMT":  time.Minute,
+		"Friday, 02-Jan-26 03:04:15 GMT": 10 * time.Second, // RFC 850
+		"Fri Jan  2 03:04:15 2026":       10 * time.Second, // ANSI C
+		"Fri, 02 Jan 2026 03:04:25 PST":  0,
+	} {
+		if got := retryAfter(header, now); got != want {
+			t.Errorf("%q: %s, want %s", header, got, want)
+		}
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	for step, most := range map[int]time.Duration{
+		0: 200 * time.Millisecond, 1: 400 * time.Millisecond, 2: 800 * time.Millisecond, 3: 1600 * time.Millisecond,
+		4: 3200 * time.Millisecond, 5: 6400 * time.Millisecond, 6: 12800 * time.Millisecond, 7: 25600 * time.Millisecond,
+		8: 30 * time.Second, 9: 30 * time.Second, 1000: 30 * time.Second, 1 << 40: 30 * time.Second,
+	} {
+		seen := map[time.Duration]bool{}
+		for range 200 {
+			wait := backoff(step, errors.New("x"))
+			seen[wait] = true
+			if wait < most/2 || wait > most {
+				t.Errorf("step %d: %s, want %s to %s", step, wait, most/2, most)
+			}
+		}
+		if len(seen) < 100 {
+			t.Errorf("step %d: %d different waits of 200: clients come back in step", step, len(seen))
+		}
+	}
+	for asked, least := range map[time.Duration]time.Duration{
+		0: 100 * time.Millisecond, time.Millisecond: 100 * time.Millisecond, time.Second: time.Second, time.Minute: time.Minute,
+	} {
+		err := fmt.Errorf("wrapped: %w", &Error{Status: 503, RetryAfter: asked})
+		if wait := backoff(0, err); wait < least || wait > max(least, 200*time.Millisecond) {
+			t.Errorf("Retry-After %s: waits %s, want %s", asked, wait, least)
+		}
+	}
+	if wait := backoff(longStep, &Error{RetryAfter: time.Second}); wait < 15*time.Second {
+		t.Errorf("a short Retry-After makes a long wait shorter: %s", wait)
+	}
+}
+
+// Every answer that is one of configuration says what to do about it.
+func TestRemedy(t *testing.T) {
+	for _, test := range []struct {
+		err  Error
+		want string
+	}{
+		{Error{Status: 200}, "check SUPABASE_URL"},
+		{Error{Status: 302}, "check SUPABASE_URL"},
+		{Error{Status: 402}, "dashboard"},
+		{Error{Status: 540}, "paused"},
+		{Error{Status: 403, Code: "42501", Message: "new row violates row-level security policy for table"}, "service-role (secret) key"},
+		{Error{Status: 403, Code: "42501", Message: "permission denied for table events"}, "GRANT SELECT, INSERT, DELETE ON audit.events TO service_role;"},
+		{Error{Status: 404, Code: "PGRST205"}, "run sql/013_create_processing_events_table.sql"},
+		{Error{Status: 404, Code: "42P01"}, "run sql/013_create_processing_events_table.sql"},
+		{Error{Status: 400, Code: "PGRST204"}, "add the column: audit.events"},
+		{Error{Status: 400, Code: "42703"}, "add the column: audit.events"},
+		{Error{Status: 406, Code: "PGRST106"}, "expose the schema audit"},
+		{Error{Status: 404, Code: "3F000"}, "expose the schema audit"},
+		{Error{Status: 401}, "check the key"},
+		{Error{Status: 401, Code: "PGRST301"}, "check the key"},
+		{Error{Status: 500, Code: "0A000"}, "sql/013_create_processing_events_table.sql"},
+	} {
+		if v := classify(&test.err); v != configuration {
+			t.Errorf("%v is classified as %d", &test.err, v)
+		}
+		if got := remedy(&test.err, "audit", "events"); !strings.Contains(got, test.want) {
+			t.Errorf("%v: %q, want %q", &test.err, got, test.want)
+		}
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	for want, e := range map[string]Error{
+		"HTTP 503":                               {Status: 503},
+		"HTTP 503: Service Unavailable":          {Status: 503, Message: "Service Unavailable"},
+		"HTTP 400 23514":                         {Status: 400, Code: "23514"},
+		"HTTP 404 PGRST205: no table (hint: it)": {Status: 404, Code: "PGRST205", Message: "no table", Hint: "it"},
+		"HTTP 500 (hint: try again)":             {Status: http.StatusInternalServerError, Hint: "try again", RetryAfter: time.Second},
+	} {
+		if got := e.Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// FuzzClassify: an answer has one meaning, whatever it says, and rows are given
+// up on the closed list alone.
+func FuzzClassify(f *testing.F) {
+	for _, status := range []int{200, 302, 400, 401, 409, 413, 500, 503, 540} {
+		for _, code := range []string{"", "23514", "23505", "23503", "57014", "55000", "22P02", "PGRST102", "PGRST205", "PGRST000", "PT500", "08006", "23514 ", "\xff"} {
+			f.Add(status, code, `violates unique constraint "document_processing_events_pkey"`, "7")
+		}
+	}
+	f.Fuzz(func(t *testing.T, status int, code, message, retryAfterHeader string) {
+		wait := retryAfter(retryAfterHeader, time.Now())
+		if wait < 0 || wait > maxRetryAfter {
+			t.Errorf("Retry-After %q: %s", retryAfterHeader, wait)
+		}
+		err := &Error{Status: status, Code: code, Message: message, RetryAfter: wait}
+		got := classify(err)
+		if again := classify(fmt.Errorf("wrapped: %w", &Error{Status: status, Code: code, Message: message, Hint: "h"})); again != got {
+			t.Errorf("%v: %d, then %d", err, got, again)
+		}
+		if got <= accepted || got > badData {
+			t.Errorf("%v: %d is no meaning of an error", err, got)
+		}
+		// By hand, not by the library's own list.
+		givenUp := len(code) == 5 && code != "23503" && status >= 400 && status != 401 && status != 402 && status != 405 && status != 406 && status != 540 && status != 413
+		switch {
+		case !givenUp:
+		case strings.HasPrefix(code, "P0"), strings.HasPrefix(code, "21"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "23"),
+			strings.HasPrefix(code, "27"), strings.HasPrefix(code, "44"), strings.HasPrefix(code, "54"):
+		default:
+			givenUp = false
+		}
+		if (got == badData || got == storedBefore) && !givenUp {
+			t.Errorf("%v: rows are given up, and it is not on the list", err)
+		}
+		if got == storedBefore && code != "23505" {
+			t.Errorf("%v: rows are taken for stored", err)
+		}
+		if got == configuration && remedy(err, "s", "t") == "" {
+			t.Errorf("%v: no remedy", err)
+		}
+		if outcomeUnknown(err) != outcomeUnknown(fmt.Errorf("wrapped: %w", err)) {
+			t.Errorf("%v: the outcome depends on the wrapping", err)
+		}
+		if wait := backoff(len(code), err); wait < 0 || wait > maxRetryAfter {
+			t.Errorf("%v: waits %s", err, wait)
+		}
+		if err.Error() == "" {
+			t.Error("no text")
+		}
+	})
+}

@@ -1,0 +1,381 @@
+package docevents_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// No redirect is followed: it would carry the key to another host.
+func TestRedirects(t *testing.T) {
+	for _, status := range []int{300, 301, 302, 303, 304, 307, 308} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			var stolen atomic.Int64
+			thief := newLoopback(t, func(w http.ResponseWriter, r *http.Request) {
+				stolen.Add(1)
+				w.WriteHeader(http.StatusCreated)
+			})
+			s := newLoopback(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", thief.URL+r.URL.RequestURI())
+				w.WriteHeader(status)
+			})
+			for name, opts := range map[string][]docevents.Option{
+				"":               nil,
+				"purge in steps": {docevents.WithPurgeBatch(10)},
+			} {
+				c, err := docevents.New(s.URL, testKey, append(opts, docevents.WithSlog(discard))...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Record(event("a"))
+				_, purge := c.PurgeOlderThan(t.Context(), 1)
+				for call, err := range map[string]error{
+					"Flush": c.Flush(t.Context()), "PurgeOlderThan": purge, "Check": c.Check(t.Context()), "Close": c.Close(t.Context()),
+				} {
+					var e *docevents.Error
+					if !errors.As(err, &e) || e.Status != status || !strings.Contains(err.Error(), "no redirect is followed") {
+						t.Errorf("%s %s: %v", name, call, err)
+					}
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 1, Dropped: docevents.Drops{Abandoned: 1}})
+			}
+			if got := stolen.Load(); got != 0 || thief.opened() != 0 {
+				t.Errorf("the other host got %d requests", got)
+			}
+		})
+	}
+}
+
+// Whatever a body is, the status is not lost, and nothing panics.
+func TestAnswersOfAllKinds(t *testing.T) {
+	const html = "<!DOCTYPE html><html><title>hi</title></html>"
+	garbage := strings.Repeat("\xff\x00{[\"", 10<<20/5)
+	for name, test := range map[string]struct {
+		status      int
+		contentType string
+		body        string
+		message     string
+		code        string
+	}{
+		"PostgREST":             {409, "application/json", `{"code":"23514","details":"secret","hint":null,"message":"check"}`, "check", "23514"},
+		"null":                  {503, "application/json", "null", "Service Unavailable", ""},
+		"nothing":               {502, "", "", "Bad Gateway", ""},
+		"a list":                {500, "application/json", `[{"code":"23514"}]`, "Internal Server Error", ""},
+		"a string":              {500, "application/json", `"23514"`, "Internal Server Error", ""},
+		"a number":              {500, "application/json", `7`, "Internal Server Error", ""},
+		"other types":           {400, "application/json", `{"code":23514,"message":{"a":1},"hint":[]}`, "Bad Request", ""},
+		"a gateway's JSON":      {404, "application/json", `{"message":"no Route matched with those values"}`, "no Route matched with those values", ""},
+		"JSON cut off":          {400, "application/json", `{"code":"23514","mess`, "Bad Request", ""},
+		"JSON and more":         {400, "application/json", `{"code":"23514"}}`, "Bad Request", ""},
+		"plain text":            {429, "text/plain", "slow down", "Too Many Requests", ""},
+		"HTML":                  {403, "text/html; charset=utf-8", html, "the answer is an HTML page", ""},
+		"HTML by its looks":     {503, "", "  \n" + html, "the answer is an HTML page", ""},
+		"HTML, unknown status":  {520, "text/html", html, "the answer is an HTML page", ""},
+		"unknown status":        {599, "", "", "", ""},
+		"10 MB of garbage":      {500, "application/json", garbage, "Internal Server Error", ""},
+		"10 MB of HTML":         {502, "text/html", html + garbage, "the answer is an HTML page", ""},
+		"10 MB of message":      {500, "application/json", `{"code":"XX000","message":"` + strings.Repeat("m", 10<<20) + `"}`, "Internal Server Error", ""},
+		"a long message":        {500, "application/json", `{"code":"XX000","message":"` + strings.Repeat("é", 2000) + `"}`, strings.Repeat("é", 512), "XX000"},
+		"an HTML page with 200": {200, "text/html", html, "the answer is an HTML page", ""},
+		"HTML by looks, 201":    {201, "", html, "the answer is an HTML page", ""},
+		"an empty page, 200":    {200, "text/html", "", "the answer is an HTML page", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newLoopback(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Content-Type"] = nil // no guess
+				if test.contentType != "" {
+					w.Header().Set("Content-Type", test.contentType)
+				}
+				w.WriteHeader(test.status)
+				_, _ = io.WriteString(w, test.body) // the client may have closed it
+			})
+			c, err := docevents.New(s.URL, testKey, docevents.WithSlog(discard))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = c.Check(t.Context())
+			var e *docevents.Error
+			if !errors.As(err, &e) {
+				t.Fatalf("Check: %v", err)
+			}
+			if e.Status != test.status || e.Message != test.message || e.Code != test.code || e.Hint != "" {
+				t.Errorf("got %+.200v", e)
+			}
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("%v: repeats the details", err)
+			}
+		})
+	}
+}
+
+// What is read of a body is bounded, save of a purge's ids, and every body is
+// closed.
+func TestBodiesAreReadWithinBounds(t *testing.T) {
+	const long = 10 << 20
+	for name, test := range map[string]struct {
+		method, body string
+		status       int
+		most         int64           // bytes read
+		stats        docevents.Stats // of an insert
+		purged       int64           // 0: an error
+	}{
+		"an error":           {"POST", strings.Repeat("x", long), 400, 64 << 10, docevents.Stats{Recorded: 1, Pending: 1}, 0},
+		"an insert":          {"POST", strings.Repeat("x", long), 201, 64 << 10, docevents.Stats{Recorded: 1, Delivered: 1}, 0},
+		"a purge's error":    {"DELETE", strings.Repeat("x", long), 400, 64 << 10, docevents.Stats{}, 0},
+		"a page for a purge": {"DELETE", "<html>" + strings.Repeat("x", long), 200, 64 << 10, docevents.Stats{}, 0},
+		"a purge":            {"DELETE", idRows(100_000), 200, long, docevents.Stats{}, 100_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				body := &countingBody{Reader: strings.NewReader(test.body)}
+				c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					if body.read > 0 { // sent again
+						<-req.Context().Done()
+						return nil, req.Context().Err()
+					}
+					return &http.Response{StatusCode: test.status, Header: http.Header{}, Body: body}, nil
+				}))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if test.method == "POST" {
+					c.Record(event("a"))
+					synctest.Wait()
+					checkStats(t, c, &test.stats)
+				} else if n, err := c.PurgeOlderThan(ctx, 1); n != test.purged || (err == nil) != (n > 0) {
+					t.Errorf("%d, %v, want %d", n, err, test.purged)
+				}
+				if body.read > test.most {
+					t.Errorf("%d bytes read, want at most %d", body.read, test.most)
+				}
+				if !body.closed {
+					t.Error("the body was not closed")
+				}
+				_ = c.Close(ctx)
+			})
+		})
+	}
+}
+
+type countingBody struct {
+	io.Reader
+	read   int64
+	closed bool
+}
+
+func (b *countingBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.read += int64(n)
+	return n, err
+}
+
+func (b *countingBody) Close() error {
+	b.closed = true
+	return nil
+}
+
+// An answer that breaks off says nothing, whatever its status: the rows are
+// sent again, and stored once.
+func TestAnswersCutShort(t *testing.T) {
+	for _, first := range []answer{
+		{status: 201, stored: true, cut: true},
+		{status: 201, stored: true, cut: true, body: "["},
+		{status: 400, code: "23514", cut: true},
+		{status: 401, code: "PGRST301", cut: true},
+		{status: 503, cut: true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &server{answer: func(r *request) *answer {
+				if r.number == 0 {
+					return &first
+				}
+				return nil
+			}}
+			c, o := newClient(t, s)
+			c.Record(event("a"))
+			if err := c.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
+			if s.sent() != 2 || len(s.rows) != 1 {
+				t.Errorf("status %d: %d requests, %d rows, want 2 and 1", first.status, s.sent(), len(s.rows))
+			}
+			lines := o.logged()
+			if want := "cut short"; len(lines) == 0 || !strings.Contains(lines[0].text, want) {
+				t.Errorf("status %d: logged %v, want %q", first.status, lines, want)
+			}
+		})
+	}
+	t.Run("on a socket", func(t *testing.T) {
+		s := newLoopback(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"code":"42501"`)
+		})
+		c, err := docevents.New(s.URL, testKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) || !strings.Contains(err.Error(), "403") {
+			t.Errorf("Check: %v", err)
+		}
+	})
+}
+
+// A caller finds the server's answer behind every error of ours.
+func TestErrorsAs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			if r.number == 0 {
+				return refused("23514", "check")
+			}
+			return &answer{status: 401, code: "PGRST301", text: "bad key", header: map[string]string{"Retry-After": "9"}}
+		}}
+		c, o := newClient(t, s)
+		c.Record(event("a"))
+		synctest.Wait()
+		c.Record(event("b"))
+		synctest.Wait()
+		errs := map[string]error{
+			"Flush": c.Flush(t.Context()), "Check": c.Check(t.Context()), "Close": c.Close(t.Context()),
+		}
+		lost := o.lost()
+		if len(lost) != 2 {
+			t.Fatalf("%d lost", len(lost))
+		}
+		errs["Abandoned"] = lost[1].err
+		for name, err := range errs {
+			var e *docevents.Error
+			if !errors.As(err, &e) || *e != (docevents.Error{Status: 401, Code: "PGRST301", Message: "bad key", RetryAfter: 9 * time.Second}) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		var e *docevents.Error
+		if !errors.As(lost[0].err, &e) || e.Status != 400 || e.Code != "23514" {
+			t.Errorf("Rejected: %v", lost[0].err)
+		}
+		if !errors.Is(lost[1].err, docevents.ErrOutcomeUnknown) || errors.Is(lost[0].err, docevents.ErrOutcomeUnknown) {
+			t.Errorf("outcomes: %v, %v", lost[0].err, lost[1].err)
+		}
+	})
+}
+
+// No log line and no error repeats the key, the row, the details or the query,
+// not even where a proxy or a foreign transport does.
+func TestSecretsStaySecret(t *testing.T) {
+	const key = "self-hosted-key-0123456789"
+	secrets := []string{key, "hunter2", "columns=", "created_at", "lt.", "secret row"}
+	for name, respond := range map[string]func(*http.Request) (*http.Response, error){
+		"a proxy that echoes": func(req *http.Request) (*http.Response, error) {
+			body := fmt.Sprintf(`{"code":"%s","message":"Bearer %[1]s of %[1]s","hint":"apikey %[1]s","details":"secret row"}`, key)
+			return &http.Response{StatusCode: 503, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+		},
+		"a proxy that echoes in escapes": func(req *http.Request) (*http.Response, error) {
+			body := `{"message":"` + strings.ReplaceAll(key, "-", `\u002d`) + `"}`
+			return &http.Response{StatusCode: 401, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+		},
+		"a proxy that echoes in HTML": func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 403, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("<html>" + key))}, nil
+		},
+		"a redirect": func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 307, Header: http.Header{"Location": {"https://evil.test/?key=" + key}}, Body: http.NoBody}, nil
+		},
+		"no connection": func(*http.Request) (*http.Response, error) { return nil, errReset },
+		"a transport that is an http.Client": func(req *http.Request) (*http.Response, error) {
+			return nil, &url.Error{Op: "Post", URL: req.URL.String(), Err: errReset}
+		},
+		"the same, wrapped": func(req *http.Request) (*http.Response, error) {
+			return nil, fmt.Errorf("traced: %w", &url.Error{Op: "Post", URL: req.URL.String(), Err: errReset})
+		},
+		"refused data": func(req *http.Request) (*http.Response, error) {
+			return (&answer{status: 400, code: "23514", text: "new row violates"}).response(req), nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := &observer{}
+				c, err := docevents.New(testURL, key, docevents.WithTransport(roundTripFunc(respond)),
+					docevents.WithSlog(slog.New(o)), docevents.WithDropHandler(o.dropped))
+				if err != nil {
+					t.Fatal(err)
+				}
+				e := event("hunter2")
+				e.ErrorMessage = "hunter2"
+				c.Record(e)
+				c.Record(docevents.Event{DocumentID: "hunter2", ErrorMessage: "hunter2"})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, purge := c.PurgeOlderThan(ctx, 1)
+				said := []string{fmt.Sprint(c.Check(ctx)), fmt.Sprint(purge), fmt.Sprint(c.Flush(ctx)), fmt.Sprint(c.Close(ctx))}
+				for _, l := range o.logged() {
+					said = append(said, l.text)
+				}
+				for _, d := range o.lost() {
+					said = append(said, d.err.Error())
+				}
+				if len(said) < 7 {
+					t.Errorf("only %q", said)
+				}
+				for _, text := range said {
+					for _, secret := range secrets {
+						if strings.Contains(text, secret) {
+							t.Errorf("%q repeats %q", text, secret)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// What http.Client would put up with from a RoundTripper, and what it wouldn't.
+func TestOddTransports(t *testing.T) {
+	for name, test := range map[string]struct {
+		respond func(*http.Request) (*http.Response, error)
+		good    bool
+	}{
+		"no body": {func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 201, Header: http.Header{"Content-Range": {"*/0"}}}, nil
+		}, true},
+		"no header": {func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 204, Body: http.NoBody}, nil
+		}, true},
+		"no body, an error": {func(*http.Request) (*http.Response, error) { return &http.Response{StatusCode: 503}, nil }, false},
+		"no answer":         {func(*http.Request) (*http.Response, error) { return nil, nil }, false},
+		"status 0":          {func(*http.Request) (*http.Response, error) { return &http.Response{Body: http.NoBody}, nil }, false},
+		"another protocol": {func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: http.NoBody}, nil
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _ := newClient(t, roundTripFunc(test.respond))
+				c.Record(event("a"))
+				synctest.Wait()
+				want := docevents.Stats{Recorded: 1, Pending: 1}
+				if test.good {
+					want = docevents.Stats{Recorded: 1, Delivered: 1}
+				}
+				checkStats(t, c, &want)
+				if err := c.Check(t.Context()); (err == nil) != test.good {
+					t.Errorf("Check: %v", err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = c.Close(ctx)
+			})
+		})
+	}
+}
+
+var discard = slog.New(slog.DiscardHandler)
