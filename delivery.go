@@ -44,7 +44,6 @@ type batch struct {
 	text    int // bytes of text, kept while the batch is open
 
 	size    int         // records of the next request; 0: all
-	suspect int         // among so many at the head one is known to be bad; 0: none known
 	tries   int         // failed requests in a row
 	strikes int         // of those, how many while others were delivered
 	seen    int64       // Stats.Delivered at the last failure
@@ -249,18 +248,12 @@ func (d *delivery) settleLocked(b *batch, n int, err error, now time.Time) {
 	case v == accepted:
 		d.deliverLocked(b, n)
 		b.tries, b.strikes = 0, 0
-		if b.suspect > 0 { // it is among the rest
-			b.suspect -= n
-			b.size = max(1, b.suspect/2)
-		} else if !probe {
+		if !probe {
 			b.size = 2 * n
 		}
 	case n > 1:
 		b.tries++
 		b.size = n / 2
-		if v != tooMuch {
-			b.suspect = n
-		}
 	default: // found; the next may be as bad, so the requests grow again from one row
 		if v == storedBefore {
 			d.deliverLocked(b, 1)
@@ -270,7 +263,7 @@ func (d *delivery) settleLocked(b *batch, n int, err error, now time.Time) {
 			}
 			d.dropLocked(b, 1, Rejected, err, now)
 		}
-		b.tries, b.suspect, b.size = 0, 0, 1
+		b.tries, b.size = 0, 1
 	}
 	if len(b.records) > 0 {
 		d.queue = slices.Insert(d.queue, 0, b)
@@ -303,7 +296,7 @@ func (d *delivery) failLocked(b *batch, n int, probe bool, v verdict, err error,
 	switch {
 	case guilty && n > 1: // one row of it, rather: find that
 		b.strikes = guiltyStrikes
-		b.suspect, b.size = n, n/2
+		b.size = n / 2
 		d.waitAloneLocked(b, backoff(0, err))
 	case guilty && b.strikes < giveUpStrikes:
 		d.waitAloneLocked(b, backoff(b.tries, err))

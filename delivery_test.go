@@ -719,37 +719,63 @@ func TestPoisonAtTheHeadOfEveryBatch(t *testing.T) {
 		"data":    {status: 400, code: "22001", text: "value too long"},
 		"passing": {err: errReset},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := &server{answer: func(r *request) *answer {
-					if r.has("poison") {
-						a := dislike
-						a.delay = time.Millisecond
-						return &a
-					}
-					return &answer{delay: time.Millisecond, stored: true}
-				}}
-				c, o := newClient(t, s, docevents.WithMaxBatch(100))
-				for i := range 1000 {
-					if i%100 == 1 { // the very first event goes alone
-						c.Record(event("poison"))
-					} else {
-						c.Record(event(fmt.Sprint(i)))
-					}
+		test := func(t *testing.T) {
+			s := &server{answer: func(r *request) *answer {
+				if r.has("poison") {
+					a := dislike
+					a.delay = time.Millisecond
+					return &a
 				}
+				return &answer{delay: time.Millisecond, stored: true}
+			}}
+			c, o := newClient(t, s, docevents.WithMaxBatch(100))
+			for i := range 1000 {
+				if i%100 == 1 { // the very first event goes alone
+					c.Record(event("poison"))
+				} else {
+					c.Record(event(fmt.Sprint(i)))
+				}
+			}
+			time.Sleep(time.Minute)
+			if got := len(s.stages()); got != 990 {
+				t.Errorf("%d others stored within a minute, want 990", got)
+			}
+			for i := range 60 { // so that a guilty row can be told
+				c.Record(event(fmt.Sprintf("later %d", i)))
 				time.Sleep(time.Minute)
-				if got := len(s.stages()); got != 990 {
-					t.Errorf("%d others stored within a minute, want 990", got)
-				}
-				for i := range 60 { // so that a guilty row can be told
-					c.Record(event(fmt.Sprintf("later %d", i)))
-					time.Sleep(time.Minute)
-				}
-				checkStats(t, c, &docevents.Stats{Recorded: 1060, Delivered: 1050, Dropped: docevents.Drops{Rejected: 10}})
-				checkReported(t, c, o)
-			})
+			}
+			checkStats(t, c, &docevents.Stats{Recorded: 1060, Delivered: 1050, Dropped: docevents.Drops{Rejected: 10}})
+			checkReported(t, c, o)
+		}
+		t.Run(name, func(t *testing.T) {
+			for range 30 { // what is probed is drawn by lot
+				synctest.Test(t, test)
+			}
 		})
 	}
+}
+
+// While rows wait that fail every time, a new event goes with the next probe.
+func TestNewEventIsProbedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			if r.has("poison") {
+				return &answer{err: errReset}
+			}
+			return nil
+		}}
+		c, _ := newClient(t, s)
+		for range 5 {
+			c.Record(event("poison"))
+		}
+		time.Sleep(time.Hour)
+		c.Record(event("new"))
+		time.Sleep(30 * time.Second)
+		checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 1, Pending: 5})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = c.Close(ctx) // it abandons the five
+	})
 }
 
 func TestRetryAfter(t *testing.T) {
