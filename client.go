@@ -212,7 +212,7 @@ func (c *Client) insertRows(ctx context.Context, rows []row) error {
 // explain makes an error of a request fit for the log: without the URL and its
 // query, which http.Client prints, and with the remedy where there is one.
 func (c *Client) explain(err error) error {
-	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped); { // a foreign transport may have one of its own
+	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // a foreign transport may add its own
 		err = wrapped.Err
 	}
 	if classify(err) == configuration {
