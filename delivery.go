@@ -205,11 +205,9 @@ func (d *delivery) probe() {
 	if d.cause != nil || len(waiting) == 0 {
 		return
 	}
-	var b *batch
+	b := slices.MaxFunc(waiting, func(a, b *batch) int { return len(a.records) - len(b.records) })
 	if i := slices.IndexFunc(waiting, func(b *batch) bool { return b.tries == 0 }); i >= 0 {
 		b = waiting[i]
-	} else {
-		b = slices.MaxFunc(waiting, func(a, b *batch) int { return len(a.records) - len(b.records) })
 	}
 	d.queue, d.alone = without(d.queue, b), without(d.alone, b)
 	if at := rand.IntN(len(b.records)); b.tries > 0 && at > 0 {

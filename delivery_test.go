@@ -778,6 +778,34 @@ func TestNewEventIsProbedFirst(t *testing.T) {
 	})
 }
 
+// A run of such rows at the head of all that waits is not probed one by one.
+func TestPoisonInARun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			if r.has("poison") {
+				return &answer{delay: time.Millisecond, err: errReset}
+			}
+			return &answer{delay: time.Millisecond, stored: true}
+		}}
+		c, _ := newClient(t, s, docevents.WithMaxInFlight(1))
+		c.Record(event("poison"))
+		for range 500 {
+			c.Record(event("poison"))
+		}
+		for i := range 499 {
+			c.Record(event(fmt.Sprint(i)))
+		}
+		time.Sleep(30 * time.Minute)
+		if got := len(s.stages()); got < 250 {
+			t.Errorf("%d others stored within half an hour, want most of 499", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = c.Close(ctx) // it abandons the rest
+		checkStats(t, c, nil)
+	})
+}
+
 func TestRetryAfter(t *testing.T) {
 	for name, test := range map[string]struct {
 		header   string
