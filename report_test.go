@@ -1,0 +1,566 @@
+package docevents_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/sirupsen/logrus"
+	logrustest "github.com/sirupsen/logrus/hooks/test"
+)
+
+// A slogFunc is a logger.
+type slogFunc func(slog.Record)
+
+func (f slogFunc) Enabled(context.Context, slog.Level) bool { return true }
+func (f slogFunc) WithAttrs([]slog.Attr) slog.Handler       { return f }
+func (f slogFunc) WithGroup(string) slog.Handler            { return f }
+
+func (f slogFunc) Handle(_ context.Context, r slog.Record) error {
+	f(r)
+	return nil
+}
+
+// A logger or a handler that panics, blocks for ever, or calls Record and Stats
+// itself: Record takes no longer, nothing else is lost or stuck, and Close ends.
+func TestMisbehavingLoggerOrHandler(t *testing.T) {
+	const good, bad = 5000, 3000
+	for name, misbehave := range map[string]func(c *docevents.Client, release chan struct{}){
+		"panics":                 func(*docevents.Client, chan struct{}) { panic("row content") },
+		"panics with an error":   func(*docevents.Client, chan struct{}) { panic(errReset) },
+		"blocks for ever":        func(_ *docevents.Client, release chan struct{}) { <-release },
+		"calls Record and Stats": func(c *docevents.Client, _ chan struct{}) { c.Record(event("own")); _ = c.Stats() },
+		"sleeps for a minute":    func(*docevents.Client, chan struct{}) { time.Sleep(time.Minute) },
+	} {
+		for _, which := range []string{"logger", "handler"} {
+			t.Run(which+" "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					release := make(chan struct{})
+					s := &server{answer: func(*request) *answer { return &answer{delay: time.Millisecond, stored: true} }}
+					o := &observer{}
+					var c *docevents.Client
+					var calls, lines atomic.Int64
+					ready := make(chan struct{})
+					log := slog.New(slogFunc(func(r slog.Record) {
+						<-ready
+						lines.Add(1)
+						if which == "logger" {
+							misbehave(c, release)
+						}
+						_ = o.Handle(context.Background(), r)
+					}))
+					handler := func(e docevents.Event, reason docevents.DropReason, err error) {
+						calls.Add(1)
+						if which == "handler" {
+							misbehave(c, release)
+						}
+						o.dropped(e, reason, err)
+					}
+					c, _ = newClient(t, s, docevents.WithSlog(log), docevents.WithDropHandler(handler))
+					close(ready)
+					start := time.Now()
+					for i := range good {
+						c.Record(event("good"))
+						if i < bad {
+							c.Record(docevents.Event{Stage: "bad"})
+						}
+					}
+					if took := time.Since(start); took != 0 {
+						t.Errorf("Record took %s", took)
+					}
+					checkStats(t, c, nil)
+					time.Sleep(time.Second)
+					if got := s.stages()["good"]; got != good {
+						t.Errorf("%d stored, want %d", got, good)
+					}
+
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+					defer cancel()
+					start = time.Now()
+					if err := c.Close(ctx); err != nil {
+						t.Errorf("Close: %v", err)
+					}
+					if took := time.Since(start); took > 11*time.Second {
+						t.Errorf("Close took %s, want ctx's 10 s and a second at most", took)
+					}
+					close(release)
+					time.Sleep(2 * time.Minute) // until the last call has returned
+					synctest.Wait()
+					st := c.Stats()
+					own := int64(s.stages()["own"])
+					checkStats(t, c, &docevents.Stats{
+						Recorded: good + bad + own + st.Dropped.Closed, Delivered: good + own,
+						Dropped: docevents.Drops{Invalid: bad, Closed: st.Dropped.Closed},
+					})
+					if name == "calls Record and Stats" && own == 0 {
+						t.Error("its own events were not stored")
+					}
+					if st.Dropped.Closed > 0 && name != "calls Record and Stats" {
+						t.Errorf("%+v", st)
+					}
+					if got := calls.Load() + st.Unreported; got != st.Dropped.Total() {
+						t.Errorf("%d handler calls and %d skipped, for %d drops", calls.Load(), st.Unreported, st.Dropped.Total())
+					}
+					if lines.Load() == 0 {
+						t.Error("the logger was not called")
+					}
+					for _, l := range o.logged() {
+						if strings.Contains(l.text, "row content") || strings.Contains(l.text, errReset.Error()) {
+							t.Errorf("logged what was panicked with: %q", l.text)
+						}
+					}
+					if strings.HasPrefix(name, "panics") && which == "handler" {
+						panics := 0
+						for _, l := range o.logged() {
+							if strings.Contains(l.text, "handler panicked") {
+								panics++
+							}
+						}
+						if panics != 2 { // the first, and the others at Close
+							t.Errorf("%d lines about the panics, want 2", panics)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// While the handler is slow, 1,000 calls or 1 MiB of text wait for it. The rest
+// are skipped and counted, and once it has caught up calls come again.
+func TestNoticesAreBounded(t *testing.T) {
+	for name, test := range map[string]struct {
+		message int // bytes
+		least   int // calls that wait
+		most    int
+	}{
+		"1,000 calls":   {0, 1000, 1000},
+		"1 MiB of text": {60 << 10, 16, 17},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				release := make(chan struct{})
+				var calls atomic.Int64
+				c, _ := newClient(t, &server{}, docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) {
+					calls.Add(1)
+					<-release
+				}))
+				c.Record(docevents.Event{})
+				synctest.Wait() // it is in the handler
+				const more = 5000
+				for range more {
+					c.Record(docevents.Event{ErrorMessage: strings.Repeat("m", test.message)})
+				}
+				synctest.Wait()
+				skipped := c.Stats().Unreported
+				if waiting := int(more - skipped); waiting < test.least || waiting > test.most {
+					t.Errorf("%d calls wait, want %d to %d", waiting, test.least, test.most)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 1 + more, Dropped: docevents.Drops{Invalid: 1 + more}})
+				close(release)
+				if err := c.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := calls.Load(); got != 1+more-skipped {
+					t.Errorf("%d calls, want the %d that waited", got, 1+more-skipped)
+				}
+				c.Record(docevents.Event{})
+				if err := c.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := calls.Load(); got != 2+more-skipped || c.Stats().Unreported != skipped {
+					t.Errorf("%d calls and %d skipped, after the handler had caught up", got, c.Stats().Unreported)
+				}
+			})
+		})
+	}
+}
+
+func TestFlushEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		c, _ := newClient(t, &server{}, docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) { <-release }))
+		c.Record(docevents.Event{})
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			start := time.Now()
+			if err := c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "still due") {
+				t.Errorf("Flush: %v", err)
+			}
+			if took := time.Since(start); took != time.Second {
+				t.Errorf("Flush took %s, want ctx's second", took)
+			}
+			cancel()
+		}
+		close(release)
+		if err := c.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What Close abandons is handed over whatever its number, and the handler has a
+// second beyond ctx for it. What is left then is Unreported.
+func TestCloseAndTheHandler(t *testing.T) {
+	const events = 5000
+	for name, test := range map[string]struct {
+		each  time.Duration // a handler call takes
+		calls int           // that are made
+		took  time.Duration // by Close beyond ctx
+	}{
+		"a quick handler gets all":               {0, events, 0},
+		"a slow one what it manages in a second": {10 * time.Millisecond, 101, time.Second},
+		"one that never returns gets one":        {1 << 62, 1, time.Second},
+	} {
+		for _, ahead := range []time.Duration{0, 3 * time.Second} { // ctx's
+			t.Run(fmt.Sprint(name, ", ctx ", ahead), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
+					end := make(chan struct{})
+					var calls atomic.Int64
+					c, o := newClient(t, s, docevents.WithDropHandler(func(_ docevents.Event, reason docevents.DropReason, err error) {
+						calls.Add(1)
+						if reason != docevents.Abandoned || !errors.Is(err, docevents.ErrOutcomeUnknown) {
+							t.Errorf("%s: %v", reason, err)
+						}
+						select {
+						case <-time.After(test.each):
+						case <-end:
+						}
+					}))
+					for range events {
+						c.Record(event("a"))
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), ahead)
+					defer cancel()
+					start := time.Now()
+					err := c.Close(ctx)
+					if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), fmt.Sprint(events, " events abandoned")) {
+						t.Errorf("Close: %v", err)
+					}
+					if took := time.Since(start) - ahead; took != test.took {
+						t.Errorf("Close took %s beyond ctx, want %s", took, test.took)
+					}
+					if got := calls.Load(); got < int64(test.calls)-1 || got > int64(test.calls) {
+						t.Errorf("%d handler calls, want %d", got, test.calls)
+					}
+					checkStats(t, c, &docevents.Stats{Recorded: events, Dropped: docevents.Drops{Abandoned: events}})
+					if got := calls.Load() + c.Stats().Unreported; got != events {
+						t.Errorf("%d handler calls and %d skipped, want %d in all", calls.Load(), c.Stats().Unreported, events)
+					}
+					if err := c.Close(ctx); err == nil || !strings.Contains(err.Error(), "abandoned") {
+						t.Errorf("the second Close: %v", err)
+					}
+					close(end)
+					synctest.Wait()
+					if got := calls.Load() + c.Stats().Unreported; got != events {
+						t.Errorf("later: %d handler calls and %d skipped, want %d in all", calls.Load(), c.Stats().Unreported, events)
+					}
+					if lines := linesAt(o, slog.LevelError); test.took == 0 && (len(lines) != 1 || !strings.Contains(lines[0].text, fmt.Sprint("count=", events))) {
+						t.Errorf("logged %v, want one line for all", lines)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The first of a kind at once, repeats summed up: at most a line per 30 s,
+// written at the next one, at Flush or at Close.
+func TestRepeatsAreSummedUp(t *testing.T) {
+	for name, test := range map[string]struct {
+		set func(t *testing.T) (c *docevents.Client, o *observer, again func())
+		msg string
+	}{
+		"invalid": {func(t *testing.T) (*docevents.Client, *observer, func()) {
+			c, o := newClient(t, &server{})
+			return c, o, func() { c.Record(docevents.Event{}) }
+		}, "it can't be stored"},
+		"rejected": {func(t *testing.T) (*docevents.Client, *observer, func()) {
+			c, o := newClient(t, &server{answer: checkViolation(isPoison)})
+			return c, o, func() {
+				c.Record(event("poison"))
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+			}
+		}, "the server doesn't take it"},
+		"queue full": {func(t *testing.T) (*docevents.Client, *observer, func()) {
+			s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour, stored: true} }}
+			c, o := newClient(t, s, docevents.WithQueueLimits(1, 1<<20), docevents.WithRequestTimeout(10*time.Minute))
+			c.Record(event("first"))
+			return c, o, func() { c.Record(event("a")) }
+		}, "the queue is full"},
+		"closed": {func(t *testing.T) (*docevents.Client, *observer, func()) {
+			c, o := newClient(t, &server{})
+			if err := c.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			return c, o, func() { c.Record(event("a")) }
+		}, "recorded after Close"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, o, again := test.set(t)
+				want := func(when string, counts ...int) {
+					t.Helper()
+					synctest.Wait()
+					var got []string
+					for _, l := range o.logged() {
+						if !strings.Contains(l.text, test.msg) || l.level != slog.LevelError {
+							t.Errorf("%s: %s %q", when, l.level, l.text)
+						}
+						_, count, _ := strings.Cut(l.text, "count=")
+						count, _, _ = strings.Cut(count, " ")
+						got = append(got, count)
+					}
+					if fmt.Sprint(got) != fmt.Sprint(counts) {
+						t.Errorf("%s: lines with counts %v, want %v", when, got, counts)
+					}
+				}
+				flush := func() {
+					ctx, cancel := context.WithCancel(t.Context())
+					cancel()         // for the one whose queue is full
+					_ = c.Flush(ctx) // writes what is due, however it ends
+				}
+				start := time.Now()
+				again()
+				want("the first, at once", 1)
+				for range 9 {
+					again()
+				}
+				time.Sleep(29 * time.Second)
+				again()
+				want("within 30 s", 1)
+				if name != "queue full" {
+					flush()
+					want("Flush within 30 s", 1)
+				}
+				time.Sleep(time.Until(start.Add(31 * time.Second)))
+				again()
+				want("the first after 30 s", 1, 11)
+				again()
+				again()
+				want("again within 30 s", 1, 11)
+				counts := []int{1, 11}
+				if name != "queue full" {
+					time.Sleep(31 * time.Second)
+					flush()
+					counts = append(counts, 2)
+					want("Flush after 30 s", counts...)
+					again()
+					want("and within 30 s of that", counts...)
+				}
+				rest := 2
+				if name != "queue full" {
+					rest = 1
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = c.Close(ctx)
+				synctest.Wait()
+				var last line
+				for _, l := range o.logged() {
+					if strings.Contains(l.text, test.msg) {
+						last = l
+					}
+				}
+				if !strings.Contains(last.text, fmt.Sprint("count=", rest, " ")) {
+					t.Errorf("at Close: %q, want count=%d", last.text, rest)
+				}
+			})
+		})
+	}
+}
+
+// An outage is a line when it begins, a line per 30 s, and one Info line when it
+// ends; one that follows within 30 s stays quiet.
+func TestOutageInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		s := &server{answer: func(*request) *answer {
+			if down.Load() {
+				return &answer{err: errReset}
+			}
+			return nil
+		}}
+		c, o := newClient(t, s)
+		outage := func(d time.Duration) {
+			down.Store(true)
+			c.Record(event("a"))
+			time.Sleep(d)
+			down.Store(false)
+			if err := c.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := func(when string, texts ...string) {
+			t.Helper()
+			lines := o.logged()
+			if len(lines) != len(texts) {
+				t.Fatalf("%s: %d lines, want %d: %v", when, len(lines), len(texts), lines)
+			}
+			for i, l := range lines {
+				level := slog.LevelError
+				if strings.Contains(texts[i], "again,") {
+					texts[i] = "delivering again"
+					level = slog.LevelInfo
+				}
+				if l.level != level || !strings.Contains(l.text, texts[i]) {
+					t.Errorf("%s: line %d: %s %q, want %s %q", when, i, l.level, l.text, level, texts[i])
+				}
+			}
+		}
+		outage(time.Second)
+		failed := fmt.Sprintf("failed_requests=%d", s.sent()-1)
+		want("a short outage", "insert failed", "again, at Info")
+		recovery := o.logged()[1]
+		if !strings.Contains(recovery.text, failed) || !strings.Contains(recovery.text, "outage=") {
+			t.Errorf("%q, want %s and the outage's length", recovery.text, failed)
+		}
+		outage(time.Second)
+		want("another within 30 s", "insert failed", "again, at Info")
+		time.Sleep(time.Minute)
+		outage(time.Second)
+		want("another later", "insert failed", "again, at Info", "insert failed", "again, at Info")
+		time.Sleep(time.Minute)
+		outage(10 * time.Minute)
+		checkQuiet(t, o)
+		lines := o.logged()[4:]
+		if n := len(lines); n < 10 || n > 22 || lines[n-1].level != slog.LevelInfo {
+			t.Errorf("%d lines in ten minutes: %v", n, lines)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(o.logged()) - 4 - len(lines); got != 0 {
+			t.Errorf("%d lines at Close, after all was told", got)
+		}
+	})
+}
+
+// WithSlog and WithLogger give the same lines, fields and levels.
+func TestSlogAndLogrusSayTheSame(t *testing.T) {
+	type said struct {
+		level, msg string
+		fields     map[string]string
+	}
+	scenario := func(t *testing.T, opt docevents.Option) {
+		var fail atomic.Bool
+		s := &server{answer: func(r *request) *answer {
+			switch {
+			case fail.Load():
+				return &answer{status: 503, code: "PGRST001", text: "no connection"}
+			case r.has("poison"):
+				return refused("23514", "check")
+			}
+			return nil
+		}}
+		c, err := docevents.New(testURL, testKey, docevents.WithTransport(s), opt, docevents.WithQueueLimits(2, 1<<20),
+			docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) { panic("x") }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Record(docevents.Event{})
+		c.Record(event("poison"))
+		synctest.Wait()
+		fail.Store(true)
+		for range 3 {
+			c.Record(event("a"))
+		}
+		synctest.Wait()
+		fail.Store(false)
+		if err := c.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		fail.Store(true)
+		c.Record(event("b"))
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = c.Close(ctx)
+		c.Record(event("c"))
+		synctest.Wait()
+	}
+	var bySlog, byLogrus []said
+	normal := func(key, value string) string {
+		if key == "outage" || key == "failed_requests" { // of a random wait
+			return ""
+		}
+		return value
+	}
+	synctest.Test(t, func(t *testing.T) {
+		scenario(t, docevents.WithSlog(slog.New(slogFunc(func(r slog.Record) {
+			fields := map[string]string{}
+			r.Attrs(func(a slog.Attr) bool {
+				fields[a.Key] = normal(a.Key, a.Value.String())
+				return true
+			})
+			bySlog = append(bySlog, said{strings.ToLower(r.Level.String()), r.Message, fields})
+		}))))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		log, hook := logrustest.NewNullLogger()
+		scenario(t, docevents.WithLogger(log))
+		for _, e := range hook.AllEntries() {
+			fields := map[string]string{}
+			for key, value := range e.Data {
+				fields[key] = normal(key, fmt.Sprint(value))
+			}
+			byLogrus = append(byLogrus, said{e.Level.String(), e.Message, fields})
+		}
+	})
+	if !reflect.DeepEqual(sorted(bySlog), sorted(byLogrus)) {
+		t.Errorf("slog   %v\nlogrus %v", bySlog, byLogrus)
+	}
+	kinds := map[string]bool{}
+	for _, s := range bySlog {
+		kinds[s.msg] = true
+		if s.level == "error" && (s.fields["error"] == "" || s.fields["count"] == "") {
+			t.Errorf("%+v lacks error or count", s)
+		}
+	}
+	if len(kinds) != 8 { // five reasons, failed, recovered, panicked
+		t.Errorf("%d kinds of lines: %v", len(kinds), kinds)
+	}
+	for _, s := range bySlog {
+		if strings.Contains(s.msg, "trying again") && (s.fields["status"] != "503" || s.fields["code"] != "PGRST001") {
+			t.Errorf("%+v lacks status or code", s)
+		}
+	}
+}
+
+// sorted is lines as texts, in order: Close sums up in any.
+func sorted[T any](lines []T) []string {
+	texts := make([]string, len(lines))
+	for i, l := range lines {
+		texts[i] = fmt.Sprint(l)
+	}
+	slices.Sort(texts)
+	return texts
+}
+
+// A logrus logger at a higher level, or with a formatter of its own, is the
+// app's choice.
+func TestLogrusLevelIsTheApps(t *testing.T) {
+	log, hook := logrustest.NewNullLogger()
+	log.SetLevel(logrus.PanicLevel)
+	log.SetOutput(io.Discard)
+	c, _ := newClient(t, &server{}, docevents.WithLogger(log))
+	c.Record(docevents.Event{})
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(hook.AllEntries()); got != 0 {
+		t.Errorf("%d entries", got)
+	}
+}
