@@ -286,13 +286,25 @@ func TestConfigurationError(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, _, s, mended := setUp(t)
 				before := s.sent()
+				time.Sleep(15*time.Second - 1)
+				if got := s.sent() - before; got > 0 {
+					t.Errorf("%d requests within 15 s, want the long wait", got)
+				}
 				time.Sleep(5 * time.Minute)
 				if got := s.sent() - before; got < 9 || got > 21 {
 					t.Errorf("%d requests in five minutes, want one every 15 to 30 s", got)
 				}
 				mended.Store(true)
+				before = s.sent()
 				time.Sleep(31 * time.Second)
 				checkStats(t, c, &docevents.Stats{Recorded: 2500, Delivered: 2500})
+				most := 0
+				for _, r := range s.requests[before:] {
+					most = max(most, len(r.rows))
+				}
+				if refusedMost := len(s.requests[0].rows); most < refusedMost-1 {
+					t.Errorf("at most %d rows a request after a refusal of %d: halved", most, refusedMost)
+				}
 				if err := c.Close(t.Context()); err != nil {
 					t.Error(err)
 				}
@@ -930,6 +942,43 @@ func TestCloseGoesOnThroughAnOutage(t *testing.T) {
 		}
 		checkStats(t, c, &docevents.Stats{Recorded: 3000, Delivered: 3000})
 	})
+}
+
+// What was under way when Close began is not the attempt that Close makes.
+func TestCloseWhileARequestIsUnderWay(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer answer
+		fails  bool
+	}{
+		"passing":       {answer{err: errReset}, false},
+		"configuration": {answer{status: 401}, false},
+		"still refused": {answer{status: 401}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: func(r *request) *answer {
+					if r.number == 0 || test.fails {
+						a := test.answer
+						a.delay = time.Second
+						return &a
+					}
+					return nil
+				}}
+				c, _ := newClient(t, s)
+				c.Record(event("a"))
+				synctest.Wait()
+				start := time.Now()
+				err := c.Close(context.Background())
+				want := time.Second // that request, and another at once
+				if test.fails {
+					want = 2 * time.Second
+				}
+				if took := time.Since(start); (err != nil) != test.fails || took != want || s.sent() != 2 {
+					t.Errorf("Close: %v after %s and %d requests, want 2 in %s", err, took, s.sent(), want)
+				}
+			})
+		})
+	}
 }
 
 // The answer that comes while Close gives up still counts.
