@@ -36,7 +36,6 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -143,11 +142,7 @@ func (o options) plan() (*plan, error) {
 		}
 	}
 	if o.profileDir != "" {
-		dir, err := filepath.Abs(o.profileDir) // a worker may run elsewhere
-		if err != nil {
-			return nil, err
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := os.MkdirAll(o.profileDir, 0o755); err != nil {
 			return nil, err
 		}
 	}
