@@ -202,7 +202,8 @@ func (d *delivery) probe() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	waiting := slices.Concat(d.queue, d.alone)
-	if d.cause != nil || len(waiting) == 0 {
+	if d.cause != nil || len(waiting) == 0 { // Close, or the last row that waited was given up
+		d.down, d.standing = false, nil
 		return
 	}
 	b := slices.MaxFunc(waiting, func(a, b *batch) int { return len(a.records) - len(b.records) })
