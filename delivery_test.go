@@ -163,9 +163,13 @@ func TestOutageOfTenMinutes(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 		up.Store(true)
+		s.most = 0 // nothing is under way
 		start := time.Now()
 		if err := c.Flush(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+		if s.most != docevents.DefaultMaxInFlight {
+			t.Errorf("after recovery %d requests at once, want %d", s.most, docevents.DefaultMaxInFlight)
 		}
 		if took := time.Since(start); took > 31*time.Second {
 			t.Errorf("delivered %s after recovery, want the probe's wait at most", took)
