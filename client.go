@@ -236,7 +236,7 @@ func (c *Client) Check(ctx context.Context) error {
 		_, err = c.deleteCount(ctx, "lt", beforeAll, "")
 	}
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, ErrCountIncomplete): // the latter only means that purges can't count
 		return nil
 	case !errors.As(err, new(*Error)):
 		return fmt.Errorf("docevents: Check: check SUPABASE_URL and the network: no answer came: %w", err)

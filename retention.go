@@ -53,8 +53,8 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 		return 0, errors.New("docevents: PurgeBefore: the cutoff is zero: pass the time before which rows are old")
 	case cutoff.After(time.Now()):
 		return 0, errors.New("docevents: PurgeBefore: the cutoff is in the future: that would delete every row")
-	case cutoff.UTC().Year() < 1:
-		return 0, errors.New("docevents: PurgeBefore: the cutoff is before the year 1")
+	case cutoff.UTC().Year() < 1 || cutoff.UTC().Year() > 9999: // far enough ahead, After overflows
+		return 0, errors.New("docevents: PurgeBefore: the cutoff is outside the years 1 to 9999")
 	}
 	// Rows have whole microseconds, so the next one up says the same as cutoff.
 	before := cutoff.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
@@ -163,7 +163,7 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	}
 	var ids []struct{}
 	if json.Unmarshal(body, &ids) != nil {
-		return 0, ErrCountIncomplete // a gateway dropped Prefer, say
+		return 0, ErrCountIncomplete // see RoundTrip, too
 	}
 	return int64(len(ids)), nil
 }

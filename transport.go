@@ -89,6 +89,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("answer cut short: %w", err)
 		}
 		resp.Body = io.NopCloser(bytes.NewReader(body))
+	} else if resp.StatusCode == http.StatusNoContent && !strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789") {
+		resp.Body.Close()
+		return nil, ErrCountIncomplete // neither ids nor a count: a gateway dropped Prefer
 	}
 	head := bufio.NewReader(resp.Body)
 	start, _ := head.Peek(512) // what DetectContentType looks at; an error comes again when the body is read
