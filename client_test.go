@@ -653,6 +653,14 @@ func TestCheck(t *testing.T) {
 		}
 	})
 
+	t.Run("passes where a gateway drops Prefer, which costs the count alone", func(t *testing.T) {
+		mock, _ := newMock(http.StatusNoContent, "")
+		c, _ := newClient(t, mock)
+		if err := c.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+
 	t.Run("waits for each answer as long as an insert may take", func(t *testing.T) {
 		for _, stalled := range []string{"POST", "DELETE"} {
 			synctest.Test(t, func(t *testing.T) {

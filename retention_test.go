@@ -1,0 +1,794 @@
+package docevents_test
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// A table carries a purge's requests out as PostgREST does, on rows that are
+// nothing but their created_at. A request that no purge should send fails the
+// test.
+type table struct {
+	t *testing.T
+
+	// answer decides about a request that would touch so many rows. nil, or a
+	// nil *answer: carry it out. An answer that is stored is carried out too.
+	answer func(r *purgeRequest, rows int) *answer
+
+	dropPrefer bool // as some gateways do
+
+	mu       sync.Mutex
+	rows     []time.Time
+	requests []*purgeRequest
+}
+
+type purgeRequest struct {
+	number  int // from 0
+	at      time.Time
+	method  string
+	prefer  string
+	filters []string // of created_at, sorted, "gt.-infinity" left out
+	offset  int
+}
+
+// String is the request without the project.
+func (r *purgeRequest) String() string {
+	s := r.method + " " + strings.Join(r.filters, " ")
+	if r.method == http.MethodGet {
+		return fmt.Sprint(s, " row ", r.offset+1)
+	}
+	return s + " " + r.prefer
+}
+
+func (tb *table) RoundTrip(req *http.Request) (*http.Response, error) {
+	r, matches, err := tb.parse(req)
+	if err != nil {
+		tb.t.Errorf("%s %s: %v", req.Method, req.URL.RawQuery, err)
+		return refused("22007", "invalid input syntax").response(req), nil
+	}
+	tb.mu.Lock()
+	r.number, r.at = len(tb.requests), time.Now()
+	tb.requests = append(tb.requests, r)
+	touched := 0
+	for _, row := range tb.rows {
+		if matches(row) {
+			touched++
+		}
+	}
+	tb.mu.Unlock()
+	a := &answer{stored: true}
+	if tb.answer != nil {
+		if chosen := tb.answer(r, touched); chosen != nil {
+			a = chosen
+		}
+	}
+	if a.delay > 0 {
+		select {
+		case <-time.After(a.delay):
+		case <-req.Context().Done():
+			return nil, req.Context().Err()
+		}
+	}
+	var done *answer
+	if a.stored {
+		done = tb.execute(r, matches)
+	}
+	switch {
+	case a.err != nil:
+		return nil, a.err
+	case done != nil && a.status == 0:
+		done.cut = a.cut
+		return done.response(req), nil
+	}
+	return a.response(req), nil
+}
+
+// parse reads a request as strictly as a purge is meant to write it.
+func (tb *table) parse(req *http.Request) (*purgeRequest, func(time.Time) bool, error) {
+	query, err := url.ParseQuery(req.URL.RawQuery)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &purgeRequest{method: req.Method, prefer: strings.Join(req.Header.Values("Prefer"), ",")}
+	var filters []string
+	for name, values := range query {
+		if len(values) != 1 {
+			return nil, nil, fmt.Errorf("%s: %q", name, values)
+		}
+		switch value := values[0]; {
+		case name == "created_at":
+			filters = append(filters, value)
+		case name == "and":
+			inner, opened := strings.CutPrefix(value, "(")
+			inner, closed := strings.CutSuffix(inner, ")")
+			if !opened || !closed {
+				return nil, nil, fmt.Errorf("and=%s", value)
+			}
+			for part := range strings.SplitSeq(inner, ",") {
+				filter, ok := strings.CutPrefix(part, "created_at.")
+				if !ok {
+					return nil, nil, fmt.Errorf("and=%s", value)
+				}
+				filters = append(filters, filter)
+			}
+		case req.Method == http.MethodDelete && name == "select" && value == "id" && r.prefer == "return=representation":
+		case req.Method == http.MethodGet && name == "select" && value == "created_at":
+		case req.Method == http.MethodGet && name == "order" && (value == "created_at.asc" || value == "created_at.asc.nullslast"):
+		case req.Method == http.MethodGet && name == "limit" && value == "1":
+		case req.Method == http.MethodGet && name == "offset":
+			if r.offset, err = strconv.Atoi(value); err != nil || r.offset < 0 {
+				return nil, nil, fmt.Errorf("offset=%s", value)
+			}
+		default: // above all a DELETE's limit, which PostgREST ignores
+			return nil, nil, fmt.Errorf("unexpected %s=%s", name, value)
+		}
+	}
+	for _, name := range []string{"select", "order", "limit", "offset"} {
+		if req.Method == http.MethodGet && query.Get(name) == "" {
+			return nil, nil, errors.New("a read without " + name)
+		}
+	}
+	if len(filters) == 0 || !strings.HasSuffix(req.URL.Path, "/rest/v1/document_processing_events") {
+		return nil, nil, errors.New("all rows, or another table's")
+	}
+	var tests []func(time.Time) bool
+	for _, f := range filters {
+		operator, value, _ := strings.Cut(f, ".")
+		at := time.Time{} // -infinity, for these tests
+		if value != "-infinity" {
+			if at, err = time.Parse(time.RFC3339Nano, value); err != nil || at.Nanosecond()%1000 != 0 {
+				return nil, nil, fmt.Errorf("%q is no time in microseconds", value)
+			}
+		}
+		switch operator {
+		case "gt":
+			tests = append(tests, func(row time.Time) bool { return row.After(at) })
+		case "lt":
+			tests = append(tests, func(row time.Time) bool { return row.Before(at) })
+		case "lte":
+			tests = append(tests, func(row time.Time) bool { return !row.After(at) })
+		default:
+			return nil, nil, fmt.Errorf("operator %q", operator)
+		}
+		if f != "gt.-infinity" {
+			r.filters = append(r.filters, f)
+		}
+	}
+	slices.Sort(r.filters)
+	matches := func(row time.Time) bool {
+		return !slices.ContainsFunc(tests, func(test func(time.Time) bool) bool { return !test(row) })
+	}
+	return r, matches, nil
+}
+
+func (tb *table) execute(r *purgeRequest, matches func(time.Time) bool) *answer {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	slices.SortFunc(tb.rows, time.Time.Compare)
+	if r.method == http.MethodGet {
+		found := slices.DeleteFunc(slices.Clone(tb.rows), func(row time.Time) bool { return !matches(row) })
+		if r.offset >= len(found) {
+			return &answer{status: 200, body: "[]"}
+		}
+		// As PostgreSQL writes it: an offset, and no zeros behind the fraction.
+		b, _ := json.Marshal(found[r.offset].Format("2006-01-02T15:04:05.999999-07:00"))
+		return &answer{status: 200, body: fmt.Sprintf(`[{"created_at":%s}]`, b)}
+	}
+	before := len(tb.rows)
+	tb.rows = slices.DeleteFunc(tb.rows, matches)
+	n := before - len(tb.rows)
+	prefer := r.prefer
+	if tb.dropPrefer {
+		prefer = ""
+	}
+	switch prefer {
+	case "return=representation":
+		return &answer{status: 200, body: idRows(n), header: map[string]string{"Content-Range": "*/*"}}
+	case "return=minimal,count=exact":
+		return &answer{status: 204, header: map[string]string{"Content-Range": fmt.Sprint("*/", n)}}
+	case "":
+		return &answer{status: 204, header: map[string]string{"Content-Range": "*/*"}}
+	}
+	tb.t.Errorf("Prefer: %s", r.prefer)
+	return nil
+}
+
+// insert adds rows so long before now.
+func (tb *table) insert(ages ...time.Duration) {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	for _, age := range ages {
+		tb.rows = append(tb.rows, time.Now().UTC().Add(-age))
+	}
+}
+
+func (tb *table) left() int {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	return len(tb.rows)
+}
+
+// deletes are the DELETEs so far.
+func (tb *table) deletes() []*purgeRequest {
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(tb.requests), func(r *purgeRequest) bool { return r.method != http.MethodDelete })
+}
+
+const day = 24 * time.Hour
+
+// newTable has so many rows, the oldest of that many days, one a day up to and
+// with today.
+func newTable(t *testing.T, rows int) *table {
+	tb := &table{t: t}
+	for i := range rows {
+		tb.insert(time.Duration(i) * day)
+	}
+	return tb
+}
+
+func TestBadCutoffs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // begins at midnight, 2000-01-01
+		time.Sleep(time.Hour)
+		tb := newTable(t, 100)
+		c, _ := newClient(t, tb)
+		for _, days := range []int{0, -1, -30, math.MinInt, math.MinInt32, math.MaxInt, math.MaxInt32, 731_000, 3_660_001, 1 << 40, 106_752 * 1000} {
+			if n, err := c.PurgeOlderThan(t.Context(), days); n != 0 || err == nil || !strings.Contains(err.Error(), "PurgeOlderThan") || !strings.Contains(err.Error(), "days") {
+				t.Errorf("%d days: %d, %v", days, n, err)
+			}
+		}
+		now := time.Now()
+		for name, cutoff := range map[string]time.Time{
+			"zero":                             {},
+			"zero, elsewhere":                  time.Time{}.In(time.FixedZone("", 3600)),
+			"the future":                       now.Add(time.Hour),
+			"a nanosecond ahead":               now.Add(1),
+			"the end of time":                  time.Unix(math.MaxInt64, 0),
+			"a year of six digits":             time.Date(123456, 1, 1, 0, 0, 0, 0, time.UTC),
+			"the year 0":                       time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC),
+			"the year -1":                      time.Date(-1, 12, 31, 0, 0, 0, 0, time.UTC),
+			"before the year 1, but not there": time.Date(1, 1, 1, 0, 0, 0, 0, time.FixedZone("", 3600)),
+		} {
+			if n, err := c.PurgeBefore(t.Context(), cutoff); n != 0 || err == nil || !strings.Contains(err.Error(), "PurgeBefore: the cutoff is") {
+				t.Errorf("%s: %d, %v", name, n, err)
+			}
+		}
+		if len(tb.requests) != 0 || tb.left() != 100 {
+			t.Errorf("%d requests, %d rows left", len(tb.requests), tb.left())
+		}
+		for name, purge := range map[string]func() (int64, error){
+			"one day":              func() (int64, error) { return c.PurgeOlderThan(t.Context(), 1) },
+			"to the year 1":        func() (int64, error) { return c.PurgeOlderThan(t.Context(), 730_000) },
+			"now":                  func() (int64, error) { return c.PurgeBefore(t.Context(), now) },
+			"the first nanosecond": func() (int64, error) { return c.PurgeBefore(t.Context(), time.Time{}.Add(1)) },
+		} {
+			if _, err := purge(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
+// The common case is one request, and what it does is right to the microsecond.
+func TestPurgeIsOneDelete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cutoff := time.Date(1999, 12, 1, 12, 0, 0, 123456000, time.UTC)
+		for name, test := range map[string]struct {
+			cutoff time.Time
+			wire   string
+			purged int64
+		}{
+			"whole microseconds":        {cutoff, "1999-12-01T12:00:00.123456Z", 2},
+			"a nanosecond more":         {cutoff.Add(1), "1999-12-01T12:00:00.123457Z", 3},
+			"a nanosecond less":         {cutoff.Add(-1), "1999-12-01T12:00:00.123456Z", 2},
+			"a microsecond more":        {cutoff.Add(time.Microsecond), "1999-12-01T12:00:00.123457Z", 3},
+			"a microsecond less":        {cutoff.Add(-time.Microsecond), "1999-12-01T12:00:00.123455Z", 1},
+			"in another zone":           {cutoff.In(time.FixedZone("", -7*3600-1800)), "1999-12-01T12:00:00.123456Z", 2},
+			"older than all":            {cutoff.Add(-100 * day), "1999-08-23T12:00:00.123456Z", 0},
+			"a second whose µs are nil": {cutoff.Truncate(time.Second), "1999-12-01T12:00:00.000000Z", 1},
+		} {
+			tb := &table{t: t, rows: []time.Time{cutoff.Add(-day), cutoff.Add(-time.Microsecond), cutoff, cutoff.Add(time.Microsecond), cutoff.Add(day)}}
+			c, _ := newClient(t, tb)
+			n, err := c.PurgeBefore(t.Context(), test.cutoff)
+			if n != test.purged || err != nil || tb.left() != 5-int(n) {
+				t.Errorf("%s: %d, %v, %d left, want %d purged", name, n, err, tb.left(), test.purged)
+			}
+			if want := "[DELETE lt." + test.wire + " return=representation]"; fmt.Sprint(tb.requests) != want {
+				t.Errorf("%s: sent %v, want %s", name, tb.requests, want)
+			}
+		}
+	})
+}
+
+func TestPurgeInSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// 1999-12-07 to 2000-01-01, a row a day at midnight.
+		tb := newTable(t, 26)
+		c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
+		if n, err := c.PurgeOlderThan(t.Context(), 1); n != 24 || err != nil || tb.left() != 2 {
+			t.Errorf("%d, %v, %d left", n, err, tb.left())
+		}
+		const cutoff = "lt.1999-12-31T00:00:00.000000Z"
+		want := []string{
+			"GET " + cutoff + " row 10",
+			"DELETE lte.1999-12-16T00:00:00+00:00 return=minimal,count=exact",
+			"GET gt.1999-12-16T00:00:00+00:00 " + cutoff + " row 10",
+			"DELETE gt.1999-12-16T00:00:00+00:00 lte.1999-12-26T00:00:00+00:00 return=minimal,count=exact",
+			"GET gt.1999-12-26T00:00:00+00:00 " + cutoff + " row 10",
+			"DELETE " + cutoff + " return=minimal,count=exact",
+		}
+		if fmt.Sprint(tb.requests) != fmt.Sprint(want) {
+			t.Errorf("sent\n%v, want\n%v", tb.requests, want)
+		}
+		if took := time.Since(tb.requests[0].at); took != 0 {
+			t.Errorf("took %s, with nothing to wait for", took)
+		}
+	})
+}
+
+// A table of n rows times out when a DELETE takes more than it can in its time.
+func timeout(most int) func(*purgeRequest, int) *answer {
+	return func(r *purgeRequest, rows int) *answer {
+		if r.method == http.MethodDelete && rows > most {
+			return &answer{delay: 8 * time.Second, status: 500, code: "57014", text: "canceling statement due to statement timeout"}
+		}
+		return nil
+	}
+}
+
+func TestPurgeThatTimesOutGoesInSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable(t, 25_001)
+		tb.answer = timeout(docevents.DefaultPurgeBatch)
+		c, _ := newClient(t, tb)
+		n, err := c.PurgeOlderThan(t.Context(), 1)
+		if n != 24_999 || err != nil || tb.left() != 2 {
+			t.Errorf("%d, %v, %d left", n, err, tb.left())
+		}
+		if deletes := tb.deletes(); len(deletes) != 4 || deletes[0].prefer != "return=representation" {
+			t.Errorf("sent %v, want the one DELETE, two steps and the rest", deletes)
+		}
+		if first := tb.requests[1]; first.offset != docevents.DefaultPurgeBatch-1 {
+			t.Errorf("%v, want steps of DefaultPurgeBatch", first)
+		}
+	})
+}
+
+// A gateway's 504 is a timeout too, but the server may have gone on: what it
+// deleted then is not in the count.
+func TestPurgeBehindAGatewayThatGivesUp(t *testing.T) {
+	for carriedOut, purged := range map[bool]int64{true: 0, false: 98} {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(t, 100)
+			tb.answer = func(r *purgeRequest, _ int) *answer {
+				if r.number == 0 {
+					return &answer{delay: time.Minute, status: 504, body: "<html>", stored: carriedOut}
+				}
+				return nil
+			}
+			c, _ := newClient(t, tb)
+			n, err := c.PurgeOlderThan(t.Context(), 1)
+			if n != purged || !errors.Is(err, docevents.ErrCountIncomplete) || tb.left() != 2 {
+				t.Errorf("%d, %v, %d left, want %d and ErrCountIncomplete", n, err, tb.left(), purged)
+			}
+		})
+	}
+}
+
+func TestPurgeHalvesItsSteps(t *testing.T) {
+	for most := range 6 {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(t, 65)
+			tb.answer = timeout(most)
+			c, _ := newClient(t, tb, docevents.WithPurgeBatch(32))
+			n, err := c.PurgeOlderThan(t.Context(), 1)
+			if most > 0 {
+				if n != 63 || err != nil || tb.left() != 2 {
+					t.Errorf("at most %d rows a time: %d, %v, %d left", most, n, err, tb.left())
+				}
+				return
+			}
+			// Not even one row goes.
+			var e *docevents.Error
+			if n != 0 || !errors.As(err, &e) || e.Code != "57014" || errors.Is(err, docevents.ErrCountIncomplete) || tb.left() != 65 {
+				t.Errorf("%d, %v, %d left, want 57014 and nothing gone", n, err, tb.left())
+			}
+			var offsets []int
+			for _, r := range tb.requests {
+				if r.method == http.MethodGet {
+					offsets = append(offsets, r.offset+1)
+				}
+			}
+			if fmt.Sprint(offsets) != "[32 16 8 4 2 1]" {
+				t.Errorf("steps of %v rows", offsets)
+			}
+		})
+	}
+	t.Run("and ends with the count", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(t, 65)
+			tb.answer = func(r *purgeRequest, rows int) *answer {
+				if tb.left() <= 40 {
+					return timeout(0)(r, rows)
+				}
+				return nil
+			}
+			c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
+			n, err := c.PurgeOlderThan(t.Context(), 1)
+			if e := (*docevents.Error)(nil); n != 30 || !errors.As(err, &e) || tb.left() != 35 {
+				t.Errorf("%d, %v, %d left", n, err, tb.left())
+			}
+		})
+	})
+	t.Run("also where the last sweep times out", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(t, 65)
+			sweeps := 0
+			tb.answer = func(r *purgeRequest, rows int) *answer {
+				if r.method == http.MethodDelete && len(r.filters) == 1 && strings.HasPrefix(r.filters[0], "lt.") {
+					if sweeps++; sweeps <= 3 {
+						return &answer{status: 500, code: "57014"}
+					}
+				}
+				return nil
+			}
+			c, _ := newClient(t, tb, docevents.WithPurgeBatch(32))
+			if n, err := c.PurgeOlderThan(t.Context(), 1); n != 63 || err != nil || tb.left() != 2 {
+				t.Errorf("%d, %v, %d left", n, err, tb.left())
+			}
+		})
+	})
+	t.Run("also where the read times out", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(t, 65)
+			tb.answer = func(r *purgeRequest, _ int) *answer {
+				if r.method == http.MethodGet && r.offset >= 8 {
+					return &answer{status: 500, code: "57014"}
+				}
+				return nil
+			}
+			c, _ := newClient(t, tb, docevents.WithPurgeBatch(32))
+			if n, err := c.PurgeOlderThan(t.Context(), 1); n != 63 || err != nil || tb.left() != 2 {
+				t.Errorf("%d, %v, %d left", n, err, tb.left())
+			}
+		})
+	})
+}
+
+// A lost answer is a lost count: the purge goes on to its end, and says so.
+func TestPurgeWithLostAnswers(t *testing.T) {
+	for name, lost := range map[string]answer{
+		"no answer":  {stored: true, err: errReset},
+		"cut short":  {stored: true, cut: true},
+		"a gateway":  {stored: true, status: 502, body: "<html>"},
+		"connection": {stored: true, status: 503, code: "PGRST001"},
+	} {
+		for which, test := range map[string]struct {
+			opts   []docevents.Option
+			is     func(*purgeRequest) bool
+			purged int64
+			known  bool
+		}{
+			"of the one DELETE":    {nil, func(r *purgeRequest) bool { return r.number == 0 }, 0, false},
+			"of the second step":   {[]docevents.Option{docevents.WithPurgeBatch(10)}, func(r *purgeRequest) bool { return r.number == 3 }, 53, false},
+			"of the last sweep":    {[]docevents.Option{docevents.WithPurgeBatch(10)}, func(r *purgeRequest) bool { return r.number == 13 }, 60, false},
+			"of a read, no matter": {[]docevents.Option{docevents.WithPurgeBatch(10)}, func(r *purgeRequest) bool { return r.number == 2 }, 63, true},
+		} {
+			t.Run(name+" "+which, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					tb := newTable(t, 65)
+					tb.answer = func(r *purgeRequest, _ int) *answer {
+						if test.is(r) {
+							return &lost
+						}
+						return nil
+					}
+					c, _ := newClient(t, tb, test.opts...)
+					n, err := c.PurgeOlderThan(t.Context(), 1)
+					if test.known && err != nil || !test.known && !errors.Is(err, docevents.ErrCountIncomplete) {
+						t.Errorf("%v, want it to match ErrCountIncomplete: %v", err, !test.known)
+					}
+					if n != test.purged || tb.left() != 2 {
+						t.Errorf("%d purged, %d left, want %d and 2", n, tb.left(), test.purged)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Where a gateway drops Prefer, all is purged and nothing counted.
+func TestPurgeWithoutPrefer(t *testing.T) {
+	for name, opts := range map[string][]docevents.Option{
+		"at once":  nil,
+		"in steps": {docevents.WithPurgeBatch(10)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tb := newTable(t, 65)
+				tb.dropPrefer = true
+				c, _ := newClient(t, tb, opts...)
+				n, err := c.PurgeOlderThan(t.Context(), 1)
+				if n != 0 || !errors.Is(err, docevents.ErrCountIncomplete) || tb.left() != 2 {
+					t.Errorf("%d, %v, %d left, want 0 and ErrCountIncomplete", n, err, tb.left())
+				}
+			})
+		})
+	}
+}
+
+func TestPurgeCancelled(t *testing.T) {
+	for name, test := range map[string]struct {
+		opts     []docevents.Option
+		cancelAt int // the number of the request
+		before   bool
+		answer   *answer
+		purged   int64
+		lost     bool
+	}{
+		"before it begins":      {nil, -1, false, nil, 0, false},
+		"while one DELETE runs": {nil, 0, false, &answer{delay: time.Hour}, 0, true},
+		"between steps":         {[]docevents.Option{docevents.WithPurgeBatch(10)}, 3, false, nil, 20, false},
+		"while a step runs":     {[]docevents.Option{docevents.WithPurgeBatch(10)}, 3, false, &answer{delay: time.Hour}, 10, true},
+		"while a read runs":     {[]docevents.Option{docevents.WithPurgeBatch(10)}, 2, false, &answer{delay: time.Hour}, 10, false},
+		"during a wait":         {[]docevents.Option{docevents.WithPurgeBatch(10)}, 2, false, &answer{status: 503, code: "PGRST002"}, 10, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				tb := newTable(t, 65)
+				tb.answer = func(r *purgeRequest, _ int) *answer {
+					if r.number == test.cancelAt {
+						if test.answer == nil {
+							cancel() // and it is carried out all the same
+							return nil
+						}
+						time.AfterFunc(time.Millisecond, cancel)
+						return test.answer
+					}
+					return nil
+				}
+				if test.cancelAt < 0 {
+					cancel()
+				}
+				c, _ := newClient(t, tb, test.opts...)
+				start := time.Now()
+				n, err := c.PurgeOlderThan(ctx, 1)
+				if !errors.Is(err, context.Canceled) || n != test.purged {
+					t.Errorf("%d, %v, want %d and ctx's error", n, err, test.purged)
+				}
+				if errors.Is(err, docevents.ErrCountIncomplete) != test.lost {
+					t.Errorf("%v matches ErrCountIncomplete: %v, want %v", err, !test.lost, test.lost)
+				}
+				if took := time.Since(start); took > time.Second {
+					t.Errorf("took %s after ctx's end", took)
+				}
+				if want := test.cancelAt + 1; len(tb.requests) != want {
+					t.Errorf("%d requests, want %d", len(tb.requests), want)
+				}
+			})
+		})
+	}
+}
+
+// What may pass is tried again, after the waits of an insert, as long as ctx
+// allows; what will not ends the purge with what to do.
+func TestPurgeRetries(t *testing.T) {
+	t.Run("what may pass", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			faults := []answer{
+				{status: 503, code: "PGRST002"},
+				{status: 409, code: "40P01", text: "deadlock detected"},
+				{status: 503, code: "PGRST003", header: map[string]string{"Retry-After": "7"}},
+				{status: 500, code: "55P03", text: "lock not available"},
+			}
+			low := []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 7 * time.Second, 800 * time.Millisecond}
+			tb := newTable(t, 65)
+			tb.answer = func(r *purgeRequest, _ int) *answer {
+				if r.number < len(faults) {
+					return &faults[r.number]
+				}
+				return nil
+			}
+			c, o := newClient(t, tb)
+			n, err := c.PurgeOlderThan(t.Context(), 1)
+			if n != 63 || tb.left() != 2 || !errors.Is(err, docevents.ErrCountIncomplete) { // PGRST002 may be about a lost connection
+				t.Errorf("%d, %v, %d left", n, err, tb.left())
+			}
+			for i, least := range low {
+				if wait := tb.requests[i+1].at.Sub(tb.requests[i].at); wait < least || wait > 2*least {
+					t.Errorf("wait %d was %s, want %s to %s", i, wait, least, 2*least)
+				}
+			}
+			if lines := o.logged(); len(lines) != 0 {
+				t.Errorf("logged %v: a purge returns its errors", lines)
+			}
+		})
+	})
+	t.Run("known outcomes keep the count", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(t, 65)
+			tb.answer = func(r *purgeRequest, _ int) *answer {
+				if r.number == 0 {
+					return &answer{status: 409, code: "40001"}
+				}
+				return nil
+			}
+			c, _ := newClient(t, tb)
+			if n, err := c.PurgeOlderThan(t.Context(), 1); n != 63 || err != nil {
+				t.Errorf("%d, %v", n, err)
+			}
+		})
+	})
+	for name, test := range map[string]struct {
+		answer answer
+		want   string
+	}{
+		"a refused key":   {answer{status: 401, code: "PGRST301"}, "check the key"},
+		"a missing table": {answer{status: 404, code: "PGRST205"}, "013_create_processing_events_table.sql"},
+		"a missing grant": {answer{status: 403, code: "42501", text: "permission denied for table t"}, "GRANT SELECT, INSERT, DELETE"},
+		"a web page":      {answer{status: 200, body: "<html>"}, "check SUPABASE_URL"},
+		"a bad filter":    {answer{status: 400, code: "22007", text: "invalid input syntax"}, "22007"},
+		"too large":       {answer{status: 413}, "413"},
+	} {
+		for in, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(10)}} {
+			t.Run(name+" "+in, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					tb := newTable(t, 65)
+					tb.answer = func(*purgeRequest, int) *answer { return &test.answer }
+					c, _ := newClient(t, tb, opts...)
+					n, err := c.PurgeOlderThan(t.Context(), 1)
+					if e := (*docevents.Error)(nil); n != 0 || !errors.As(err, &e) || strings.Count(err.Error(), test.want) != 1 {
+						t.Errorf("%d, %v, want %q", n, err, test.want)
+					}
+					if len(tb.requests) != 1 {
+						t.Errorf("%d requests, want 1", len(tb.requests))
+					}
+				})
+			})
+		}
+	}
+}
+
+// A purge takes as long as ctx gives it, whatever an insert's timeout.
+func TestPurgeHasNoTimeoutOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable(t, 65)
+		tb.answer = func(*purgeRequest, int) *answer { return &answer{delay: time.Hour, stored: true} }
+		c, _ := newClient(t, tb, docevents.WithRequestTimeout(time.Millisecond))
+		if n, err := c.PurgeOlderThan(t.Context(), 1); n != 63 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	})
+}
+
+// Rows that are written during a purge: those with an old time go with the last
+// sweep, wherever the steps are by then, and those with a new one stay.
+func TestRowsWrittenDuringAPurge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable(t, 65)
+		tb.answer = func(r *purgeRequest, _ int) *answer {
+			if r.number%2 == 0 && r.number <= 6 {
+				tb.insert(64*day, 64*day+time.Hour, 0, time.Microsecond)
+			}
+			return nil
+		}
+		c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
+		n, err := c.PurgeOlderThan(t.Context(), 1)
+		if n != 63+8 || err != nil || tb.left() != 2+8 {
+			t.Errorf("%d, %v, %d left, want 71 and 10", n, err, tb.left())
+		}
+	})
+}
+
+// Random tables, cutoffs, steps and timeouts: exactly what is before the cutoff
+// goes, and the count is right.
+func TestRandomPurges(t *testing.T) {
+	for seed := range 300 {
+		synctest.Test(t, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(uint64(seed), 3))
+			now := time.Now().UTC()
+			tb := &table{t: t}
+			spread := 1 + rnd.IntN(200) // few: many ties
+			for range rnd.IntN(300) {
+				tb.rows = append(tb.rows, now.Add(-time.Duration(rnd.IntN(spread))*time.Microsecond-day))
+			}
+			cutoff := now.Add(-time.Duration(rnd.IntN(spread+2))*time.Microsecond - day + time.Duration(rnd.IntN(3)-1))
+			want := 0
+			for _, row := range tb.rows {
+				if row.Before(cutoff) {
+					want++
+				}
+			}
+			var opts []docevents.Option
+			batch := 0
+			if rnd.IntN(4) > 0 {
+				batch = 1 + rnd.IntN(50)
+				opts = append(opts, docevents.WithPurgeBatch(batch))
+			}
+			if rnd.IntN(2) == 0 { // ties can't be told apart, so allow for as many
+				ties := map[time.Time]int{}
+				most := 1
+				for _, row := range tb.rows {
+					ties[row]++
+					most = max(most, ties[row])
+				}
+				tb.answer = timeout(most + rnd.IntN(20))
+			}
+			rows := len(tb.rows)
+			c, _ := newClient(t, tb, opts...)
+			n, err := c.PurgeBefore(t.Context(), cutoff)
+			if n != int64(want) || err != nil || tb.left() != rows-want {
+				t.Fatalf("seed %d: %d, %v, %d of %d left, want %d purged", seed, n, err, tb.left(), rows, want)
+			}
+			for _, row := range tb.rows {
+				if row.Before(cutoff) {
+					t.Fatalf("seed %d: %s is left, before %s", seed, row, cutoff)
+				}
+			}
+			if bound := 2*(want/cmp.Or(batch, rows+1)) + 2; tb.answer == nil && len(tb.requests) > bound {
+				t.Errorf("seed %d: %d requests for %d rows in steps of %d", seed, len(tb.requests), want, batch)
+			}
+		})
+	}
+}
+
+// Purges at the same time, over events that arrive: each row is counted once.
+func TestConcurrentPurges(t *testing.T) {
+	for seed := range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
+			rnd := rand.New(rand.NewPCG(uint64(seed), 4))
+			roll := func(n int) int {
+				mu.Lock()
+				defer mu.Unlock()
+				return rnd.IntN(n)
+			}
+			tb := newTable(t, 500)
+			tb.answer = func(*purgeRequest, int) *answer {
+				return &answer{delay: time.Duration(roll(20)) * time.Millisecond, stored: true}
+			}
+			cutoff := time.Now().Add(-100 * day)
+			var wg sync.WaitGroup
+			var counted int64
+			for i := range 4 {
+				var opts []docevents.Option
+				if i > 0 {
+					opts = append(opts, docevents.WithPurgeBatch(1+roll(40)))
+				}
+				c, _ := newClient(t, tb, opts...)
+				wg.Go(func() {
+					time.Sleep(time.Duration(roll(300)) * time.Millisecond)
+					n, err := c.PurgeBefore(t.Context(), cutoff)
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					counted += n
+				})
+			}
+			wg.Wait()
+			if deleted := int64(500 - tb.left()); counted != deleted || tb.left() != 101 {
+				t.Errorf("seed %d: %d counted, %d deleted, %d left", seed, counted, deleted, tb.left())
+			}
+		})
+	}
+}
