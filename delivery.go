@@ -268,7 +268,7 @@ func (d *delivery) settleLocked(b *batch, n int, err error, now time.Time) {
 		d.queue = slices.Insert(d.queue, 0, b)
 	}
 	if probe { // the server is up
-		d.down, d.step, d.standing = false, 0, nil
+		d.down, d.standing = false, nil
 		d.report.recovered(now.Sub(d.since), now)
 	}
 }
@@ -413,8 +413,7 @@ func (d *delivery) close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.closed { // end every wait, for one more attempt at once
-		d.closed = true
-		d.step = 0
+		d.closed, d.step = true, 0
 		for _, b := range slices.Clone(d.alone) {
 			d.joinLocked(b)
 		}

@@ -31,3 +31,13 @@ func TestProbeFindsNothingToSend(t *testing.T) {
 		}
 	})
 }
+
+// What is delivered of a batch whose rest waits doesn't hold on to its text.
+func TestDeliveredTextIsLetGo(t *testing.T) {
+	records := []record{{message: "long"}, {message: "rest"}}
+	var d delivery
+	d.deliverLocked(&batch{records: records}, 1)
+	if records[0] != (record{}) || records[1].message != "rest" {
+		t.Errorf("%+v", records)
+	}
+}
