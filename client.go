@@ -116,7 +116,8 @@ func parseURL(raw string) (string, error) {
 	}
 	path := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/rest/v1")
 	rest := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path + "/rest/v1"}
-	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || !pathFormat.MatchString(path) {
+	_, err = url.Parse(rest.String()) // a host's zone need not come back
+	if err != nil || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || !pathFormat.MatchString(path) {
 		return "", errors.New("the Supabase URL must be host and path alone, without a user, password, query or fragment")
 	}
 	return rest.String(), nil
