@@ -1,0 +1,314 @@
+package docevents_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/docevents/docevents-go"
+	"github.com/google/uuid"
+)
+
+const nextEvent = "the event after the one that is fuzzed"
+
+// FuzzRecord: what Record accepts PostgreSQL stores, and what it doesn't accept
+// is handed back; never both, never neither.
+func FuzzRecord(f *testing.F) {
+	const id = "11111111-1111-4111-8111-111111111111"
+	add := func(document, user, eventType, message, stage string, duration, sec, nsec int64, zone int, anyType bool) {
+		f.Add(document, user, eventType, message, stage, duration, sec, nsec, zone, anyType)
+	}
+	add(id, docevents.SystemUser, "completed", "", "", 0, 0, 0, 0, false)
+	add(strings.ToUpper(id), "{"+id+"}", "failed", "boom", "ocr", int64(time.Second), 1_767_323_045, 678_901_999, 3600, false)
+	add("urn:uuid:"+id, strings.ReplaceAll(id, "-", ""), "archived", "\x00", "\x00", -1, -1, 999_999_999, -3600, true)
+	add("", id, "completed", "a", "b", 1, 1, 1, 0, false)
+	add(id, "x", "completed", "a", "b", 1, 1, 1, 0, false)
+	add(id, id, "", "a", "b", 1, 1, 1, 0, true)
+	add(id, id, "unknown", "a", "b", 1, 1, 1, 0, false)
+	add(id, id, "a\x00b", "a", "b", 1, 1, 1, 0, true)
+	add(id, id, "\xff", "\xff\xfe", "\xed\xa0\x80", math.MaxInt64, math.MaxInt64, math.MaxInt64, 0, true)
+	add(id, id, "completed", strings.Repeat("é", 40_000), strings.Repeat("\xff", 2000), math.MinInt64, math.MinInt64, 0, 0, false)
+	add(id, id, "completed", strings.Repeat("\x80", 70_000), strings.Repeat("\x00", 1024)+"x", math.MaxInt32*int64(time.Millisecond), -62_135_596_800, 0, 0, false)
+	add(id, id, "completed", "\\u0000 \" </script> \u2028 \ufffe", "\U0010FFFF", 999_999, 253_402_300_799, 999_999_999, 0, false)
+	add(id, id, "completed", "", "", 0, 253_402_300_800, 0, -7200, false)
+	add(id, id, "completed", "", "", 0, -62_135_596_801, 0, 7200, false)
+	f.Fuzz(func(t *testing.T, document, user, eventType, message, stage string, duration, sec, nsec int64, zone int, anyType bool) {
+		db := &postgres{t: t}
+		var opts []docevents.Option
+		if anyType {
+			opts = append(opts, docevents.WithEventTypes())
+		}
+		c, o := newClient(t, db, opts...)
+		e := docevents.Event{
+			DocumentID: document, UserID: user, Type: docevents.EventType(eventType), ErrorMessage: message, Stage: stage,
+			Duration: time.Duration(duration), CreatedAt: time.Unix(sec, nsec%int64(time.Second)).In(time.FixedZone("", zone%86_400)),
+		}
+		before := time.Now()
+		c.Record(e)
+		c.Record(event(nextEvent))
+		if err := c.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		lost, rows := o.lost(), db.rows
+		if _, stored := rows[nextEvent]; !stored {
+			t.Error("the next event is harmed")
+		}
+		delete(rows, nextEvent)
+		if len(lost)+len(rows) != 1 {
+			t.Fatalf("%d drops and %d rows of one event", len(lost), len(rows))
+		}
+		invalid := int64(len(lost))
+		checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 2 - invalid, Dropped: docevents.Drops{Invalid: invalid}})
+		for _, d := range lost {
+			if _, err := uuid.Parse(document); err != nil {
+				continue
+			}
+			if _, err := uuid.Parse(user); err != nil {
+				continue
+			}
+			known := slices.Contains([]string{"upload_started", "processing_started", "completed", "failed"}, eventType)
+			if anyType {
+				known = eventType != "" && len(eventType) <= 256 && utf8.ValidString(eventType) && !strings.Contains(eventType, "\x00")
+			}
+			if year := e.CreatedAt.UTC().Year(); known && (e.CreatedAt.IsZero() || year >= 1 && year <= 9999) {
+				t.Errorf("dropped for nothing: %v", d.err)
+			}
+		}
+		for _, row := range rows {
+			if want := uuid.MustParse(document).String(); row.DocumentID != want {
+				t.Errorf("document %s, want %s", row.DocumentID, want)
+			}
+			if want := uuid.MustParse(user).String(); row.UserID != want {
+				t.Errorf("user %s, want %s", row.UserID, want)
+			}
+			if row.EventType != eventType {
+				t.Errorf("type %q, want %q", row.EventType, eventType)
+			}
+			checkText(t, "message", row.ErrorMessage, message, 64<<10)
+			checkText(t, "stage", row.Stage, stage, 1<<10)
+			switch ms := duration / int64(time.Millisecond); {
+			case (duration > 0) != (row.DurationMS != nil):
+				t.Errorf("a duration of %d is stored as %v", duration, row.DurationMS)
+			case duration > 0 && *row.DurationMS != min(ms, math.MaxInt32):
+				t.Errorf("a duration of %d is stored as %d ms", duration, *row.DurationMS)
+			}
+			at, err := time.Parse("2006-01-02T15:04:05.000000Z", row.CreatedAt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			earliest, latest := e.CreatedAt.Add(-time.Microsecond), e.CreatedAt
+			if e.CreatedAt.IsZero() {
+				earliest, latest = before.Add(-time.Microsecond), time.Now()
+			}
+			if !at.After(earliest) || at.After(latest) {
+				t.Errorf("created at %s, want %s", row.CreatedAt, e.CreatedAt.UTC())
+			}
+		}
+	})
+}
+
+// checkText holds a stored text to what was recorded.
+func checkText(t *testing.T, name string, stored *string, recorded string, limit int) {
+	t.Helper()
+	clean := strings.ReplaceAll(recorded, "\x00", "")
+	switch {
+	case stored == nil:
+		if clean != "" {
+			t.Errorf("%s: NULL, want %d bytes", name, len(clean))
+		}
+	case len(*stored) > limit:
+		t.Errorf("%s: %d bytes", name, len(*stored))
+	case len(recorded) <= limit && utf8.ValidString(recorded):
+		if *stored != clean {
+			t.Errorf("%s: %q, want %q", name, *stored, clean)
+		}
+	case len(recorded) > limit:
+		if !strings.HasSuffix(*stored, " bytes cut]") {
+			t.Errorf("%s: cut without a note", name)
+		}
+	}
+}
+
+// A postgres refuses what a real one would, and fails the test then.
+type postgres struct {
+	t    *testing.T
+	mu   sync.Mutex
+	rows map[string]wireRow // by stage
+}
+
+var (
+	canonicalUUID = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+	isoTime       = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$`)
+)
+
+func (p *postgres) RoundTrip(req *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.insert(body, strings.Split(req.URL.Query().Get("columns"), ",")); err != nil {
+		p.t.Errorf("%v: %.2000q", err, body)
+	}
+	return (&answer{}).response(req), nil
+}
+
+func (p *postgres) insert(body []byte, columns []string) error {
+	if !utf8.Valid(body) {
+		return fmt.Errorf("the body is not UTF-8")
+	}
+	var keys []map[string]json.RawMessage
+	var rows []wireRow
+	if err := json.Unmarshal(body, &keys); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, &rows); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, row := range rows {
+		for _, column := range columns {
+			if _, ok := keys[i][column]; !ok || len(keys[i]) != len(columns) {
+				return fmt.Errorf("columns %v, keys %v", columns, keys[i])
+			}
+		}
+		for _, id := range []string{row.ID, row.DocumentID, row.UserID} {
+			if !canonicalUUID.MatchString(id) {
+				return fmt.Errorf("%q is no UUID", id)
+			}
+		}
+		for _, text := range []*string{&row.EventType, row.ErrorMessage, row.Stage} {
+			if text != nil && (*text == "" || strings.Contains(*text, "\x00")) {
+				return fmt.Errorf("text %q", *text)
+			}
+		}
+		if row.DurationMS != nil && (*row.DurationMS < 0 || *row.DurationMS > math.MaxInt32) {
+			return fmt.Errorf("duration_ms %d", *row.DurationMS)
+		}
+		if at, err := time.Parse(time.RFC3339Nano, row.CreatedAt); err != nil || !isoTime.MatchString(row.CreatedAt) || at.Year() < 1 {
+			return fmt.Errorf("created_at %q", row.CreatedAt)
+		}
+		if p.rows == nil {
+			p.rows = map[string]wireRow{}
+		}
+		name := row.ID
+		if row.Stage != nil && *row.Stage == nextEvent {
+			name = nextEvent
+		}
+		if _, twice := p.rows[name]; twice {
+			return fmt.Errorf("%s is stored twice", name)
+		}
+		p.rows[name] = row
+	}
+	return nil
+}
+
+// FuzzURL: New refuses a URL without repeating it, or sends to that very host.
+func FuzzURL(f *testing.F) {
+	for _, raw := range []string{
+		"", "https://abcdefgh.supabase.co", "https://abcdefgh.supabase.co/rest/v1/", "http://127.0.0.1:54321", "http://[::1]:54321/x",
+		"http://[fe80::1%25eth0]/", "http://[::%25\xdc]", "https://u:hunter2@a.co", "https://a.co?apikey=hunter2", "https://a.co#x", "https://a.co/a//b", "https://a.co/%2e%2e/",
+		"https://a.co/../..", "https://a.co/a%2fb", "https://a.co:99999", "https://é.co", "https://%C3%A9.co", "HTTPS://A.CO", "https:a.co", "https://a.co:", "https://a.co\r\nX: y",
+		"https://a.co\\@b.co", "https://a.co/;p", "//a.co", "javascript:alert(1)", "https://[", "https://a b", "https://a%20b", "https://a.co/%", "https://a.co?", "https://*",
+	} {
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		wire := &wire{}
+		c, err := docevents.New(raw, testKey, docevents.WithTransport(roundTripFunc(wire.answer(http.StatusNoContent, ""))))
+		if err != nil {
+			_, known := docevents.New("", testKey)
+			if strings.Contains(err.Error(), testKey) || len(raw) > 3 && strings.Contains(err.Error(), raw) && !strings.Contains(known.Error(), raw) {
+				t.Errorf("%q: %v", raw, err)
+			}
+			return
+		}
+		want, err := url.Parse(strings.TrimSpace(raw))
+		if err != nil {
+			t.Fatalf("%q is accepted: %v", raw, err)
+		}
+		if err := c.Check(t.Context()); err != nil {
+			t.Fatalf("%q is accepted, and of no use: %v", raw, err)
+		}
+		for _, sent := range wire.all() {
+			u := sent.url
+			if u.Scheme != want.Scheme || u.Scheme != "http" && u.Scheme != "https" || u.Host != want.Host || u.User != nil || u.Fragment != "" ||
+				!strings.HasSuffix(u.Path, "/rest/v1/document_processing_events") || slices.Contains(strings.Split(u.Path, "/"), "..") {
+				t.Errorf("%q: sent to %s", raw, u)
+			}
+			if _, err := url.Parse(u.String()); err != nil {
+				t.Errorf("%q: sent to %q: %v", raw, u, err)
+			}
+		}
+	})
+}
+
+// FuzzKey: New never repeats a key, and sends it as it is, or not at all.
+func FuzzKey(f *testing.F) {
+	for _, key := range []string{
+		"", " ", testKey, "sb_publishable_0123456789", "SB_PUBLISHABLE_0", "opaque", " key\n", "k e y", "k\x00y", "k\x7fy", "ké", "\xff", "a.b.c", "..", "a..c",
+		jwt(`{"role":"service_role"}`), jwt(`{"role":"anon"}`), jwt(`{}`), jwt(`null`), jwt(`[]`), jwt(`{"role":["service_role"]}`),
+		jwt(`{"role":"anon","role":"service_role"}`), jwt(`{"role":"service_role"`), jwt(`{"role":"service_role"}`) + ".x", "e30." + strings.Repeat("A", 1000) + ".x",
+		"sb_secret_." + base64.RawURLEncoding.EncodeToString([]byte(`{"role":"anon"}`)) + ".x",
+	} {
+		f.Add(key)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		wire := &wire{}
+		c, err := docevents.New(testURL, raw, docevents.WithTransport(roundTripFunc(wire.answer(http.StatusCreated, ""))))
+		key := strings.TrimSpace(raw)
+		role, isJWT := "", false
+		if parts := strings.Split(key, "."); len(parts) == 3 {
+			var claims map[string]any
+			payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+			isJWT = err == nil && json.Unmarshal(payload, &claims) == nil
+			role, _ = claims["role"].(string)
+		}
+		if err != nil {
+			var known strings.Builder // what is said of other keys
+			for _, other := range []string{"", "a b", "sb_publishable_x", jwt(`{}`)} {
+				_, err := docevents.New(testURL, other)
+				fmt.Fprintln(&known, err)
+			}
+			if key != "" && strings.Contains(err.Error(), key) && !strings.Contains(known.String(), key) {
+				t.Errorf("%q: %v", raw, err)
+			}
+			if len(err.Error()) > 500 {
+				t.Errorf("%q: an error of %d bytes", raw, len(err.Error()))
+			}
+			return
+		}
+		if key == "" || strings.HasPrefix(key, "sb_publishable_") || isJWT && role != "service_role" {
+			t.Fatalf("%q is accepted, role %q", raw, role)
+		}
+		if err := c.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, sent := range wire.all() {
+			want := []string{"Bearer " + key}
+			if strings.HasPrefix(key, "sb_secret_") {
+				want = nil
+			}
+			if got := sent.header.Values("Authorization"); !slices.Equal(got, want) || !slices.Equal(sent.header.Values("Apikey"), []string{key}) {
+				t.Errorf("%q: sent %q", raw, sent.header)
+			}
+			for _, r := range key {
+				if r <= ' ' || r > '~' {
+					t.Errorf("%q: %q in a header", raw, r)
+				}
+			}
+		}
+	})
+}
