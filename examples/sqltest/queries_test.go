@@ -1,0 +1,169 @@
+package sqltest
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/docevents/docevents-go"
+)
+
+// longAgo is before every row of these tests.
+var longAgo = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// queries returns the file's six, each with its question.
+func (d *db) queries() (questions, queries []string) {
+	d.t.Helper()
+	parts := regexp.MustCompile(`(?m)^-- (\d\. .*\?)$`).Split(d.read("optional/queries.sql"), -1)
+	for _, match := range regexp.MustCompile(`(?m)^-- (\d\. .*\?)$`).FindAllStringSubmatch(d.read("optional/queries.sql"), -1) {
+		questions = append(questions, match[1])
+	}
+	if len(questions) != 6 {
+		d.t.Fatalf("%d questions: %q", len(questions), questions)
+	}
+	for i, query := range parts[1:] {
+		if query = strings.TrimSpace(query); strings.Count(query, ";") != 1 || !strings.HasSuffix(query, ";") {
+			d.t.Fatalf("query %d is not one statement", i+1)
+		}
+		queries = append(queries, query)
+	}
+	return questions, queries
+}
+
+// ask runs a query and returns its rows, a column's values separated by bars.
+func (d *db) ask(query string) []string {
+	d.t.Helper()
+	query = "SELECT replace(trim(both '()' from q::text), ',', '|') FROM (" + strings.TrimSuffix(query, ";") + ") AS q"
+	return d.texts(query)
+}
+
+func TestQueries(t *testing.T) {
+	both(t, newTable, func(t *testing.T, d *db) {
+		now := time.Now().UTC()
+		noon := now.Truncate(24 * time.Hour).Add(12 * time.Hour)
+		var documents [10]string
+		for i := range documents {
+			documents[i] = strings.ReplaceAll(uuid.Nil.String(), "0", string(rune('0'+i)))
+		}
+		client := d.client()
+		record := func(document int, typ docevents.EventType, at time.Time, stage string, took time.Duration, message string) {
+			client.Record(docevents.Event{
+				DocumentID: documents[document], UserID: user, Type: typ, CreatedAt: at,
+				Stage: stage, Duration: took, ErrorMessage: message,
+			})
+		}
+		ago := func(d time.Duration) time.Time { return now.Add(-d) }
+		const day = 24 * time.Hour
+
+		// Documents 0 and 1: the whole way. 2: fails, is tried again, completes.
+		for i := range 2 {
+			at := noon.Add(-3 * day)
+			record(i, docevents.UploadStarted, at, "", 0, "")
+			record(i, docevents.ProcessingStarted, at.Add(time.Second), "extract", 0, "")
+			record(i, docevents.Completed, at.Add(3*time.Second), "extract", time.Duration(1+i)*time.Second, "")
+		}
+		record(2, docevents.ProcessingStarted, noon.Add(-2*day), "extract", 0, "")
+		record(2, docevents.Failed, noon.Add(-2*day+time.Second), "extract", 9*time.Second, "page 3: too small")
+		record(2, docevents.ProcessingStarted, noon.Add(-2*day+time.Minute), "extract", 0, "")
+		record(2, docevents.Completed, noon.Add(-2*day+2*time.Minute), "summarize", 5*time.Second, "")
+		// 3 and 4: what fails right now; 5: something else; 6: failed too long ago to count.
+		record(3, docevents.Failed, ago(10*time.Minute), "extract", 0, "page 7 of "+documents[3]+": too small")
+		record(4, docevents.Failed, ago(5*time.Minute), "extract", 0, "page 12 of "+documents[4]+": too small")
+		record(5, docevents.Failed, ago(time.Minute), "summarize", 0, "out of memory")
+		record(6, docevents.Failed, ago(90*time.Minute), "extract", 0, "page 9: too small")
+		// 7: hangs. 8: begins again and again. 9: began 10 minutes ago. 1 begins anew, and ends at once.
+		record(7, docevents.UploadStarted, ago(3*time.Hour), "", 0, "")
+		record(7, docevents.ProcessingStarted, ago(2*time.Hour), "ocr", 0, "")
+		record(8, docevents.ProcessingStarted, ago(70*time.Minute), "extract", 0, "")
+		record(8, docevents.ProcessingStarted, ago(40*time.Minute), "extract", 0, "")
+		record(8, docevents.ProcessingStarted, ago(5*time.Minute), "extract", 0, "")
+		record(9, docevents.ProcessingStarted, ago(10*time.Minute), "extract", 0, "")
+		record(1, docevents.ProcessingStarted, ago(45*time.Minute), "extract", 0, "")
+		record(1, docevents.Completed, ago(45*time.Minute), "extract", 3*time.Second, "")
+		// The first moment of the daily counts, and the last before it.
+		first := now.Truncate(day).Add(-13 * day)
+		record(6, docevents.Completed, first, "", 0, "")
+		record(6, docevents.Completed, first.Add(-time.Microsecond), "", 0, "")
+		d.flush(client)
+
+		questions, queries := d.queries()
+		check := func(i int, query, columns string, want ...string) {
+			t.Helper()
+			query = "SELECT " + columns + " FROM (" + strings.TrimSuffix(query, ";") + ") AS asked"
+			wantLines(t, questions[i-1], d.ask(query), want...)
+		}
+		replace := func(i int, old, change string) string {
+			t.Helper()
+			if !strings.Contains(queries[i-1], old) {
+				t.Fatalf("query %d has no %s to change", i, old)
+			}
+			return strings.ReplaceAll(queries[i-1], old, change)
+		}
+		check(1, replace(1, documents[0], documents[2]), "event_type, stage, duration_ms, error_message IS NULL",
+			"processing_started|extract||t", "failed|extract|9000|f", "processing_started|extract||t", "completed|summarize|5000|t")
+		check(2, replace(2, documents[1], documents[7]), "left(document_id::text, 1), event_type, stage",
+			"0|completed|extract", "7|processing_started|ocr")
+		check(2, queries[1], "left(document_id::text, 1), event_type, created_at > now() - interval '1 day'", "0|completed|f", "1|completed|t")
+
+		// The newest first. What was minutes ago may be of yesterday.
+		daily := map[string][2]int{}
+		count := func(at time.Time, failed int) {
+			n := daily[at.Format(time.DateOnly)]
+			n[failed]++
+			daily[at.Format(time.DateOnly)] = n
+		}
+		for at, failed := range map[time.Time]int{
+			ago(10 * time.Minute): 1, ago(5 * time.Minute): 1, ago(time.Minute): 1, ago(90 * time.Minute): 1, ago(45 * time.Minute): 0,
+			noon.Add(-2 * day): 1, noon.Add(-2*day + time.Minute): 0, noon.Add(-3 * day): 0, noon.Add(-3*day + 1): 0,
+			first: 0,
+		} {
+			count(at, failed)
+		}
+		var want []string
+		for at := now; at.After(now.Add(-20 * day)); at = at.Add(-day) {
+			if n, ok := daily[at.Format(time.DateOnly)]; ok {
+				want = append(want, at.Format(time.DateOnly)+"|"+d.text("SELECT concat_ws('|', $1::int, $2::int, round(100.0 * $2 / ($1 + $2), 1))", n[0], n[1]))
+			}
+		}
+		check(3, queries[2], "*", want...)
+
+		check(4, queries[3], "*", "extract|4|2000|9000|9000", "summarize|1|5000|5000|5000")
+		check(5, queries[4], "times, documents, stage, error, left(example_document::text, 1)",
+			`2|2|extract|"page # of #: too small"|4`, `1|1|summarize|"out of memory"|5`)
+		check(6, queries[5], "left(document_id::text, 1), starts, last_start, last_stage",
+			"7|2|processing_started|ocr", "8|2|processing_started|extract")
+	})
+}
+
+// TestQueriesUseIndexes looks at the plans on a table of over a year.
+func TestQueriesUseIndexes(t *testing.T) {
+	d := newDatabase(t).migrated()
+	d.exec(`INSERT INTO document_processing_events (document_id, user_id, event_type, duration_ms, stage, created_at)
+		SELECT md5((i / 3)::text)::uuid, gen_random_uuid(), (ARRAY['processing_started', 'completed', 'failed', 'upload_started'])[1 + i % 4],
+			i % 1000, 'extract', now() - i * interval '7 minutes' FROM generate_series(1, 100000) AS i;
+		ANALYZE document_processing_events`)
+	questions, queries := d.queries()
+	for i, query := range queries {
+		rows, err := d.pool.Query(ctx(t), "EXPLAIN "+query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := strings.Join(lines, "\n")
+		index := "idx_document_processing_events_created_at"
+		if i < 2 {
+			index = "idx_document_processing_events_document_id"
+		}
+		if !strings.Contains(plan, index) || strings.Contains(plan, "Seq Scan") {
+			t.Errorf("%s\n%s", questions[i], plan)
+		}
+		d.exec(query)
+	}
+}

@@ -1,0 +1,210 @@
+package sqltest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const retentionFile = "optional/retention_pg_cron.sql"
+
+// call calls the procedure as pg_cron does: one statement by itself.
+func (d *db) call(args string) (deleted int64, err error) {
+	d.t.Helper()
+	conn := d.conn()
+	err = conn.QueryRow(ctx(d.t), "CALL public.purge_"+d.table+"("+args+")").Scan(&deleted)
+	return deleted, err
+}
+
+func (d *db) mustCall(args string, want int64) {
+	d.t.Helper()
+	if n, err := d.call(args); n != want || err != nil {
+		d.t.Errorf("CALL (%s): %d rows deleted, %v; want %d", args, n, err, want)
+	}
+}
+
+const monthAgo = "now() - interval '30 days'"
+
+func TestRetention(t *testing.T) {
+	d := newDatabase(t).migrated()
+	d.run(retentionFile)
+	d.mustCall("'30 days'", 0) // an empty table
+
+	d.plant(12_345, monthAgo+" - interval '1 second'") // due
+	d.plant(100, monthAgo+" + interval '1 hour'")      // which is 100 s long: not due
+	d.plant(7_000, "now()")
+	// The time limit ends it after a batch; the next call goes on.
+	d.mustCall("'30 days', 5000, '0'", 5000)
+	d.wantCount(12_345 - 5000 + 7100)
+	d.mustCall("'30 days', time_limit => '0'", 5000)
+	d.mustCall("'30 days'", 2345)
+	d.mustCall("'30 days'", 0)
+	d.wantCount(7100)
+
+	// One time, more rows than a batch.
+	d.exec(`INSERT INTO document_processing_events (document_id, user_id, event_type, created_at)
+		SELECT gen_random_uuid(), gen_random_uuid(), 'failed', now() - interval '40 days' FROM generate_series(1, 23)`)
+	d.plant(5, monthAgo+" - interval '1 hour'")
+	d.mustCall("'30 days', 10", 28)
+
+	d.plant(100, monthAgo+" - interval '1 second'")
+	for _, args := range []string{"NULL", "'0'", "'-1 day'", "'30 days', 0", "'30 days', NULL"} {
+		if _, err := d.call(args); sqlState(t, err) != "P0001" {
+			t.Errorf("CALL (%s): %v, want it refused", args, err)
+		}
+	}
+	d.wantCount(7200)
+}
+
+// TestRetentionCommits breaks a purge off in its third batch.
+func TestRetentionCommits(t *testing.T) {
+	d := newDatabase(t).migrated()
+	d.run(retentionFile)
+	d.plant(50, monthAgo+" - interval '1 second'")
+	d.exec(`CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stumbled'; END $$;
+		CREATE TRIGGER stumble BEFORE DELETE ON document_processing_events FOR EACH ROW
+		WHEN (OLD.stage = 'stone') EXECUTE FUNCTION stumble();
+		UPDATE document_processing_events SET stage = 'stone'
+		WHERE id = (SELECT id FROM document_processing_events ORDER BY created_at OFFSET 25 LIMIT 1)`)
+	if _, err := d.call("'30 days', 10"); sqlState(t, err) != "P0001" {
+		t.Errorf("%v, want the trigger's error", err)
+	}
+	d.wantCount(30)
+}
+
+// TestRetentionWithinStatementTimeout: half of the timeout is the limit, where
+// that is less than the one given.
+func TestRetentionWithinStatementTimeout(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t).migrated()
+	d.run(retentionFile)
+	d.plant(50, monthAgo+" - interval '1 second'")
+	d.exec(`CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$;
+		CREATE TRIGGER dawdle AFTER DELETE ON document_processing_events FOR EACH STATEMENT EXECUTE FUNCTION dawdle()`)
+	conn := d.conn()
+	if _, err := conn.Exec(ctx(t), "SET statement_timeout = '6s'"); err != nil {
+		t.Fatal(err)
+	}
+	var deleted int64
+	err := conn.QueryRow(ctx(t), "CALL purge_document_processing_events('30 days', 10, '1 hour')").Scan(&deleted)
+	if deleted != 10 || err != nil {
+		t.Errorf("%d rows deleted, %v; want 10, and an end in good time", deleted, err)
+	}
+	d.wantCount(40)
+}
+
+// TestRetentionLateRow: a row that comes behind the purge's back goes with the
+// last batch.
+func TestRetentionLateRow(t *testing.T) {
+	d := newDatabase(t).migrated()
+	d.run(retentionFile)
+	d.plant(50, monthAgo+" - interval '1 second'")
+	d.exec(`CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			INSERT INTO document_processing_events (document_id, user_id, event_type, created_at)
+			VALUES (gen_random_uuid(), gen_random_uuid(), 'failed', now() - interval '1 year');
+			RETURN NULL; END $$;
+		CREATE TRIGGER late AFTER DELETE ON document_processing_events FOR EACH ROW
+		WHEN (OLD.stage = 'middle') EXECUTE FUNCTION late();
+		UPDATE document_processing_events SET stage = 'middle'
+		WHERE id = (SELECT id FROM document_processing_events ORDER BY created_at OFFSET 25 LIMIT 1)`)
+	d.mustCall("'30 days', 10", 51)
+	d.wantCount(0)
+}
+
+// fakeCron makes what pg_cron has of a schema, as far as the files use it.
+func (d *db) fakeCron() {
+	d.t.Helper()
+	d.exec(`CREATE SCHEMA IF NOT EXISTS cron;
+		CREATE TABLE cron.job (jobname text PRIMARY KEY, schedule text, command text);
+		CREATE FUNCTION cron.schedule(text, text, text) RETURNS bigint LANGUAGE sql AS $$
+			INSERT INTO cron.job VALUES ($1, $2, $3)
+			ON CONFLICT (jobname) DO UPDATE SET schedule = $2, command = $3 RETURNING 1 $$`)
+}
+
+// jobs returns what is scheduled.
+func (d *db) jobs() []string {
+	d.t.Helper()
+	return d.texts("SELECT jobname || ' | ' || schedule || ' | ' || command FROM cron.job ORDER BY 1")
+}
+
+func TestRetentionSchedule(t *testing.T) {
+	d := newDatabase(t).migrated()
+	d.fakeCron()
+	d.run(retentionFile)
+	d.run(retentionFile)
+	const job = "CALL public.purge_document_processing_events('30 days')"
+	wantLines(t, "jobs", d.jobs(), "purge_document_processing_events | 17 * * * * | "+job)
+
+	d.plant(10, monthAgo+" - interval '1 second'")
+	d.plant(10, "now()")
+	if _, err := d.conn().Exec(ctx(t), job); err != nil {
+		t.Error(err)
+	}
+	d.wantCount(10)
+	// What the file warns of: pg_cron sends a job's statements as one query.
+	_, err := d.conn().Exec(ctx(t), "SET statement_timeout = '10min'; "+job)
+	if got := sqlState(t, err); got != "2D000" {
+		t.Errorf("a CALL behind a SET: error %q, want 2D000", got)
+	}
+}
+
+// TestNotScheduled: where there is no pg_cron, the files say so and go on.
+func TestNotScheduled(t *testing.T) {
+	for _, file := range []string{retentionFile, partitionedFile} {
+		d := newDatabase(t)
+		if file == retentionFile {
+			d.migrated()
+		}
+		var notices []string
+		config := d.pool.Config().ConnConfig
+		config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
+		conn, err := pgx.ConnectConfig(ctx(t), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(ctx(t))
+		if _, err := conn.Exec(ctx(t), d.read(file)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(notices, func(s string) bool { return strings.HasPrefix(s, "pg_cron is not installed") }) {
+			t.Errorf("%s: notices %q", file, notices)
+		}
+	}
+}
+
+// TestRoutinesAreOurs: nobody who comes through the API may call what the files
+// make, also where Supabase's default privileges say otherwise.
+func TestRoutinesAreOurs(t *testing.T) {
+	calls := map[string][]string{
+		retentionFile: {"CALL purge_document_processing_events('30 days')"},
+		partitionedFile: {
+			"SELECT document_processing_events_partitions()",
+			"SELECT document_processing_events_protect('pg_class')",
+			"SELECT document_processing_events_add_partition(now(), now())",
+			"SELECT document_processing_events_add_partitions('day', '1 day')",
+			"SELECT document_processing_events_drop_partitions('1 day')",
+		},
+	}
+	for file, calls := range calls {
+		d := newDatabase(t)
+		d.exec("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role")
+		if file == retentionFile {
+			d.migrated()
+		}
+		d.run(file)
+		made := d.number("SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
+		if made != int64(len(calls)) {
+			t.Errorf("%s makes %d routines, of which %d are tested here", file, made, len(calls))
+		}
+		for _, role := range apiRoles {
+			for _, call := range calls {
+				if got := d.as(role, call); got != denied {
+					t.Errorf("%s: %s: error %q, want %s", role, call, got, denied)
+				}
+			}
+		}
+	}
+}

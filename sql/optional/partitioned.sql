@@ -1,0 +1,266 @@
+-- +goose Up
+-- document_processing_events in partitions by created_at, for tables of hundreds of millions of rows:
+-- a purge then drops whole partitions, in milliseconds and without dead rows. docevents works on it
+-- unchanged. Safe to run again.
+--
+-- Without the table: run this instead of 013. With the plain table of 013: that becomes the first
+-- partition, its rows stay where they are. Small ones take a second; before you run this on a big
+-- one, run partitioned_prepare.sql, and read sql/README.md, which has the locks and the way back.
+--
+-- The primary key has to contain the partition key, so it is (id, created_at). docevents sends an
+-- event with the same two again, so that it is stored once however often it is sent. The same id
+-- with another created_at would be another row.
+--
+-- What has no partition of its own goes to the default one: an event dated long ago or far ahead,
+-- and everything should nobody have added partitions in time. Nothing is lost there, nothing fails,
+-- and adding a partition moves its rows out. But they are deleted one by one, and a default
+-- partition with millions of rows makes adding one slow: keep it near empty.
+
+-- Partitions are tables of their own, which could be read past the table's row-level security and
+-- grants. PostgREST doesn't show them; pg_graphql and SQL do. So nobody gets any right on one.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION public.document_processing_events_protect(partition regclass)
+RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog
+AS $$
+DECLARE
+    role text;
+BEGIN
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', partition);
+    EXECUTE format('REVOKE ALL ON TABLE %s FROM PUBLIC', partition);
+    FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
+        EXECUTE format('REVOKE ALL ON TABLE %s FROM %I', partition, role);
+    END LOOP;
+END
+$$;
+-- +goose StatementEnd
+
+-- The partitions and what they hold: from lower_bound up to, not with, upper_bound. The default
+-- partition has neither; the plain table that became a partition has no lower_bound.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION public.document_processing_events_partitions()
+RETURNS TABLE (partition regclass, lower_bound timestamptz, upper_bound timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog SET timezone = 'UTC'
+AS $$
+    SELECT c.oid::regclass,
+        substring(bound FROM 'FROM \(''([^'']+)''\)')::timestamptz,
+        substring(bound FROM 'TO \(''([^'']+)''\)')::timestamptz
+    FROM pg_inherits
+    JOIN pg_class c ON c.oid = inhrelid
+    CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS bound
+    WHERE inhparent = to_regclass('public.document_processing_events')
+    ORDER BY 3 NULLS LAST
+$$;
+-- +goose StatementEnd
+
+-- Adds one partition, for any range that no other one covers, and moves the rows of that range out
+-- of the default partition. Inserts wait meanwhile: a row on its way to the default partition
+-- would be refused once it belongs elsewhere. They wait milliseconds where there is nothing to move.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
+RETURNS regclass
+LANGUAGE plpgsql SET search_path = pg_catalog SET timezone = 'UTC' SET lock_timeout = '5s'
+AS $$
+DECLARE
+    name      text := 'document_processing_events_p' || to_char(lower_bound, 'YYYYMMDD');
+    partition regclass;
+BEGIN
+    LOCK TABLE ONLY public.document_processing_events IN SHARE ROW EXCLUSIVE MODE;
+    EXECUTE format('CREATE TABLE public.%I (LIKE public.document_processing_events INCLUDING ALL EXCLUDING INDEXES)', name);
+    partition := format('public.%I', name)::regclass;
+    PERFORM public.document_processing_events_protect(partition);
+    EXECUTE format('WITH moved AS (
+            DELETE FROM public.document_processing_events_default
+            WHERE created_at >= %L AND created_at < %L RETURNING *
+        ) INSERT INTO %s SELECT * FROM moved', lower_bound, upper_bound, partition);
+    -- It gets the primary key and the indexes of the table here.
+    EXECUTE format('ALTER TABLE public.document_processing_events ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+        partition, lower_bound, upper_bound);
+    RETURN partition;
+END
+$$;
+-- +goose StatementEnd
+
+-- Adds the partitions that are missing, each a day, week or month (UTC), behind the newest one and
+-- until they reach so far ahead of now. Returns how many. The step may be changed at any time.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION public.document_processing_events_add_partitions(step text, ahead interval)
+RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog SET timezone = 'UTC'
+AS $$
+DECLARE
+    lower_bound timestamptz;
+    upper_bound timestamptz;
+    added       integer := 0;
+BEGIN
+    IF step IS NULL OR step NOT IN ('day', 'week', 'month') OR ahead IS NULL OR ahead < '0' THEN
+        RAISE EXCEPTION 'step must be day, week or month, and ahead an interval, such as 3 months';
+    END IF;
+    SELECT max(p.upper_bound) INTO upper_bound FROM public.document_processing_events_partitions() p;
+    upper_bound := coalesce(upper_bound, date_trunc(step, now()));
+    WHILE upper_bound <= now() + ahead LOOP
+        lower_bound := upper_bound;
+        upper_bound := date_trunc(step, lower_bound) + ('1 ' || step)::interval;
+        PERFORM public.document_processing_events_add_partition(lower_bound, upper_bound);
+        added := added + 1;
+    END LOOP;
+    RETURN added;
+END
+$$;
+-- +goose StatementEnd
+
+-- Drops the partitions whose rows are all older than keep, deletes such rows from the default
+-- partition, and returns how many rows went. A row so lives up to a partition's length longer
+-- than keep. Counting reads the partitions, while events are recorded; the drop itself waits at
+-- most 5 s for its lock, during which inserts wait behind it, and fails then: the next run does it.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
+RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog SET timezone = 'UTC' SET lock_timeout = '5s'
+AS $$
+DECLARE
+    cutoff  timestamptz := now() - keep;
+    old     regclass;
+    counted regclass[] := '{}';
+    n       bigint;
+    deleted bigint := 0;
+BEGIN
+    IF keep IS NULL OR keep <= '0' THEN
+        RAISE EXCEPTION 'keep must be an age, such as 30 days';
+    END IF;
+    LOCK TABLE ONLY public.document_processing_events IN SHARE UPDATE EXCLUSIVE MODE; -- nobody adds or drops another
+    FOR old IN SELECT partition FROM public.document_processing_events_partitions() WHERE upper_bound <= cutoff LOOP
+        -- No row may come or go between the count and the drop.
+        EXECUTE format('LOCK TABLE %s IN SHARE MODE', old);
+        EXECUTE format('SELECT count(*) FROM %s', old) INTO n;
+        deleted := deleted + n;
+        counted := counted || old;
+    END LOOP;
+    DELETE FROM public.document_processing_events_default WHERE created_at < cutoff;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    deleted := deleted + n;
+    FOREACH old IN ARRAY counted LOOP
+        EXECUTE format('DROP TABLE %s', old);
+    END LOOP;
+    RAISE LOG 'document_processing_events_drop_partitions: % rows in % partitions', deleted, cardinality(counted);
+    RETURN deleted;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+DO $$
+DECLARE
+    kind     "char" := (SELECT relkind FROM pg_class WHERE oid = to_regclass('public.document_processing_events'));
+    name     text;
+    bound    timestamptz;
+    prepared boolean;
+BEGIN
+    IF kind = 'p' THEN
+        RETURN;
+    ELSIF kind <> 'r' THEN
+        RAISE EXCEPTION 'public.document_processing_events is no table';
+    END IF;
+    PERFORM set_config('lock_timeout', '5s', true), set_config('timezone', 'UTC', true);
+
+    -- The plain table steps aside. What it has been prepared with, if so, makes this a matter of
+    -- milliseconds; else an index is built and the table is read, with everybody waiting.
+    IF kind = 'r' THEN
+        LOCK TABLE public.document_processing_events IN ACCESS EXCLUSIVE MODE;
+        ALTER TABLE public.document_processing_events RENAME TO document_processing_events_legacy;
+        ALTER INDEX IF EXISTS public.idx_document_processing_events_created_at RENAME TO document_processing_events_legacy_created_at_idx;
+        ALTER INDEX IF EXISTS public.idx_document_processing_events_document_id RENAME TO document_processing_events_legacy_document_id_idx;
+        ALTER TABLE public.document_processing_events_legacy DROP CONSTRAINT document_processing_events_pkey;
+        IF to_regclass('public.document_processing_events_legacy_pkey') IS NULL THEN
+            ALTER TABLE public.document_processing_events_legacy ADD PRIMARY KEY (id, created_at);
+        ELSE
+            ALTER TABLE public.document_processing_events_legacy
+                ADD PRIMARY KEY USING INDEX document_processing_events_legacy_pkey;
+        END IF;
+        SELECT substring(pg_get_constraintdef(oid) FROM '''([^'']+)''')::timestamptz INTO bound
+        FROM pg_constraint
+        WHERE conrelid = 'public.document_processing_events_legacy'::regclass
+            AND conname = 'document_processing_events_legacy_bound' AND convalidated;
+        prepared := bound IS NOT NULL;
+        bound := coalesce(bound, date_trunc('day', now()) + interval '1 day');
+        CREATE TABLE public.document_processing_events
+            (LIKE public.document_processing_events_legacy INCLUDING ALL EXCLUDING INDEXES, PRIMARY KEY (id, created_at))
+            PARTITION BY RANGE (created_at);
+        ALTER TABLE public.document_processing_events DROP CONSTRAINT IF EXISTS document_processing_events_legacy_bound;
+    ELSE
+        CREATE TABLE public.document_processing_events (
+            id            uuid        NOT NULL DEFAULT gen_random_uuid(),
+            document_id   uuid        NOT NULL,
+            user_id       uuid        NOT NULL,
+            event_type    text        NOT NULL,
+            duration_ms   integer,
+            error_message text,
+            stage         text,
+            created_at    timestamptz NOT NULL DEFAULT now(),
+            PRIMARY KEY (id, created_at),
+            CONSTRAINT document_processing_events_event_type_check
+                CHECK (event_type IN ('upload_started', 'processing_started', 'completed', 'failed'))
+        ) PARTITION BY RANGE (created_at);
+    END IF;
+    CREATE INDEX idx_document_processing_events_created_at ON public.document_processing_events (created_at);
+    CREATE INDEX idx_document_processing_events_document_id ON public.document_processing_events (document_id);
+    ALTER TABLE public.document_processing_events ENABLE ROW LEVEL SECURITY;
+    CREATE TABLE public.document_processing_events_default PARTITION OF public.document_processing_events DEFAULT;
+    PERFORM public.document_processing_events_protect('public.document_processing_events_default');
+
+    IF kind = 'r' THEN
+        IF NOT prepared THEN -- what is dated further ahead has to go elsewhere
+            WITH moved AS (
+                DELETE FROM public.document_processing_events_legacy WHERE created_at >= bound RETURNING *
+            ) INSERT INTO public.document_processing_events_default SELECT * FROM moved;
+        END IF;
+        EXECUTE format('ALTER TABLE public.document_processing_events
+            ATTACH PARTITION public.document_processing_events_legacy FOR VALUES FROM (MINVALUE) TO (%L)', bound);
+        ALTER TABLE public.document_processing_events_legacy DROP CONSTRAINT IF EXISTS document_processing_events_legacy_bound;
+        PERFORM public.document_processing_events_protect('public.document_processing_events_legacy');
+    END IF;
+
+    -- As in 013.
+    FOR name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
+        EXECUTE format('REVOKE ALL ON public.document_processing_events FROM %I', name);
+    END LOOP;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'service_role') THEN
+        GRANT SELECT, INSERT, DELETE ON public.document_processing_events TO service_role;
+    END IF;
+    -- At the same commit: until PostgREST knows the new primary key, inserts are refused (42P10),
+    -- and docevents sends them again.
+    NOTIFY pgrst, 'reload schema';
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+DO $$
+DECLARE
+    -- Partitions by month, made three months ahead. By day: ('day', '14 days').
+    add  text := $add$SELECT public.document_processing_events_add_partitions('month', '3 months')$add$;
+    fn   regprocedure;
+    role text;
+BEGIN
+    EXECUTE add;
+
+    -- PostgREST would offer the functions to the API's roles.
+    FOR fn IN SELECT oid::regprocedure FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'document\_processing\_events\_%' LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fn);
+        FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
+            EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', fn, role);
+        END LOOP;
+    END LOOP;
+
+    IF to_regprocedure('cron.schedule(text, text, text)') IS NULL THEN
+        RAISE NOTICE 'pg_cron is not installed: have something run this every day: %', add;
+    ELSE
+        PERFORM cron.schedule('document_processing_events_add_partitions', '7 1 * * *', add);
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+
+-- Retention is left to you. In the database, this line:
+-- SELECT cron.schedule('document_processing_events_drop_partitions', '37 1 * * *', $$SELECT public.document_processing_events_drop_partitions('30 days')$$);
