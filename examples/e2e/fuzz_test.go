@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/docevents/docevents-go"
+	"github.com/google/uuid"
+)
+
+// FuzzRecordStored records whatever comes: it must be stored as the model below
+// says, or be handed back where the model says that it can't be. Never both,
+// never neither. The processes that fuzzing starts share one stack, each with a
+// table of its own in it.
+//
+//	go test ./e2e -run '^$' -fuzz FuzzRecordStored -fuzztime 2m
+func FuzzRecordStored(f *testing.F) {
+	b := newBench(f, docevents.WithEventTypes())
+	var check string
+	if err := b.stack.Pool().QueryRow(f.Context(), "SELECT conname FROM pg_constraint WHERE conrelid = $1::regclass AND contype = 'c'",
+		"public."+b.table).Scan(&check); err != nil {
+		f.Fatal(err)
+	}
+	b.execute("ALTER TABLE TABLE_NAME DROP CONSTRAINT " + check) // any type will do
+
+	const year = 365 * 24 * 3600
+	for _, message := range []string{"", "page 3: no text", "日本語 😀", "a\x00b", "a\xff\xfeb\xed\xa0\x80", "\x80\x80", "\"\\\n\x1f\x7f\u2028</script>", "… [1 bytes cut]"} {
+		f.Add(false, document, docevents.SystemUser, "completed", message, "ocr", uint16(0), int64(1_500_000_000), int64(56*year), int64(123_456_789))
+		f.Add(true, "urn:uuid:"+document, "{"+document+"}", message, message, message, uint16(3), int64(-1), int64(-1900*year), int64(-1))
+		f.Add(true, strings.ToUpper(document), document, "failed", message, message, uint16(math.MaxUint16), int64(math.MaxInt64), int64(253402300799), int64(999_999_999))
+	}
+	f.Add(true, "", "", "", "", "", uint16(0), int64(0), int64(0), int64(0))
+	f.Add(true, document[1:], document, "failed", "", "", uint16(0), int64(math.MinInt64), int64(math.MaxInt64), int64(math.MaxInt64))
+	f.Add(true, document, document, "failed", "", "", uint16(0), int64(1), int64(-62135596800), int64(0))   // the zero time
+	f.Add(true, document, document, "failed", "", "", uint16(0), int64(1), int64(-62135596800), int64(1))   // just after it
+	f.Add(true, document, document, "failed", "", "", uint16(0), int64(1), int64(-62135596801), int64(999)) // year 0
+	f.Add(true, document, document, "failed", "", "", uint16(0), int64(1), int64(253402300800), int64(0))   // year 10000
+
+	f.Fuzz(func(t *testing.T, wild bool, documentID, userID, kind, message, stage string, repeat uint16, duration, seconds, nanoseconds int64) {
+		b.t = t
+		if !wild { // most that is made up is no UUID, and of no time that a calendar has
+			documentID, userID = document, docevents.SystemUser
+			seconds, nanoseconds = seconds%(11_000*year), nanoseconds%1e9
+		}
+		e := docevents.Event{
+			DocumentID: documentID, UserID: userID, Type: docevents.EventType(kind), Duration: time.Duration(duration),
+			ErrorMessage: repeatText(message, int(repeat)), Stage: stage, CreatedAt: time.Unix(seconds, nanoseconds),
+		}
+		before := time.Now()
+		b.client.Record(e)
+		b.settle()
+		after := time.Now()
+		rows := b.query("DELETE FROM TABLE_NAME RETURNING id, document_id, user_id, event_type, duration_ms, error_message, stage, created_at")
+		drops := b.drops()
+
+		if len(rows)+len(drops) != 1 {
+			t.Fatalf("%d rows and %d drops, want one of either: %+v, %+v", len(rows), len(drops), rows, drops)
+		}
+		if !storable(&e) {
+			if len(drops) != 1 || drops[0].reason != docevents.Invalid {
+				t.Fatalf("rows %+v, drops %+v, want it handed back as invalid", rows, drops)
+			}
+			back := drops[0].event
+			wantText(t, "ErrorMessage", e.ErrorMessage, back.ErrorMessage, 64<<10)
+			wantText(t, "Stage", e.Stage, back.Stage, 1<<10)
+			return
+		}
+		if len(rows) != 1 {
+			t.Fatalf("dropped as %s: %v", drops[0].reason, drops[0].err)
+		}
+		got := rows[0]
+		if got.DocumentID != uuid.MustParse(documentID) || got.UserID != uuid.MustParse(userID) || got.EventType != kind {
+			t.Errorf("stored %s %s %q", got.DocumentID, got.UserID, got.EventType)
+		}
+		if want := milliseconds(duration); !equal(got.DurationMS, want) {
+			t.Errorf("duration_ms %s, want %s", show(got.DurationMS), show(want))
+		}
+		wantText(t, "error_message", e.ErrorMessage, orNull(t, got.ErrorMessage), 64<<10)
+		wantText(t, "stage", e.Stage, orNull(t, got.Stage), 1<<10)
+		if e.CreatedAt.IsZero() {
+			if got.CreatedAt.Before(before.Truncate(time.Microsecond)) || got.CreatedAt.After(after) {
+				t.Errorf("created_at %s, want from %s to %s", got.CreatedAt, before, after)
+			}
+		} else if want := e.CreatedAt.Truncate(time.Microsecond); !got.CreatedAt.Equal(want) {
+			t.Errorf("created_at %s, want %s", got.CreatedAt, want)
+		}
+	})
+}
+
+// repeatText makes long texts of short ones, up to 200 kB.
+func repeatText(s string, times int) string {
+	return strings.Repeat(s, min(1+times, 1+200_000/(1+len(s))))
+}
+
+// storable says whether e is to be stored at all.
+func storable(e *docevents.Event) bool {
+	_, badDocument := uuid.Parse(e.DocumentID)
+	_, badUser := uuid.Parse(e.UserID)
+	kind := string(e.Type)
+	year := e.CreatedAt.UTC().Year()
+	return badDocument == nil && badUser == nil &&
+		kind != "" && len(kind) <= 256 && utf8.ValidString(kind) && !strings.Contains(kind, "\x00") &&
+		year >= 1 && year <= 9999
+}
+
+func milliseconds(nanoseconds int64) *int32 {
+	if nanoseconds <= 0 {
+		return nil
+	}
+	return ptr(int32(min(nanoseconds/1e6, math.MaxInt32)))
+}
+
+// orNull reads a column in which NULL stands for the empty text.
+func orNull(t *testing.T, s *string) string {
+	t.Helper()
+	switch {
+	case s == nil:
+		return ""
+	case *s == "":
+		t.Error("an empty text, want NULL")
+	}
+	return *s
+}
+
+var cutNote = regexp.MustCompile(`^(?s)(.*)… \[(\d+) bytes cut\]$`)
+
+// wantText checks what has become of a text.
+func wantText(t *testing.T, what, given, got string, limit int) {
+	t.Helper()
+	clean := strings.ToValidUTF8(strings.ReplaceAll(given, "\x00", ""), "\uFFFD")
+	if len(given) <= limit && len(clean) <= limit {
+		if got != clean {
+			t.Errorf("%s %.200q, want %.200q", what, got, clean)
+		}
+		return
+	}
+	// Too long: a prefix, and how much went.
+	if len(got) > limit || !utf8.ValidString(got) || strings.Contains(got, "\x00") {
+		t.Errorf("%s has %d bytes, want at most %d of valid text", what, len(got), limit)
+	}
+	parts := cutNote.FindStringSubmatch(got)
+	if parts == nil {
+		t.Errorf("%s ends in %.60q, want a note of what was cut", what, got[max(0, len(got)-60):])
+		return
+	}
+	if !strings.HasPrefix(clean, parts[1]) {
+		t.Errorf("%s is not the beginning of what was given", what)
+	}
+	cut, err := strconv.Atoi(parts[2])
+	if err != nil || cut <= 0 {
+		t.Errorf("%s: %s bytes cut", what, parts[2])
+	}
+	if clean == given && (cut != len(given)-len(parts[1]) || len(parts[1]) < limit-64) {
+		t.Errorf("%s: %d bytes kept and %d cut of %d", what, len(parts[1]), cut, len(given))
+	}
+}

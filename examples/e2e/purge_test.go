@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// plant inserts rows at these times, named by their place among them.
+func (b *bench) plant(times ...time.Time) {
+	b.t.Helper()
+	for i, at := range times {
+		if _, err := b.stack.Pool().Exec(b.t.Context(), "INSERT INTO "+b.table+
+			" (document_id, user_id, event_type, stage, created_at) VALUES ($1, $1, 'completed', $2, $3)",
+			document, fmt.Sprint(i), at); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// purges are the ways that a purge can go.
+var purges = map[string][]docevents.Option{
+	"at once":      nil,
+	"in steps":     {docevents.WithPurgeBatch(3)},
+	"row by row":   {docevents.WithPurgeBatch(1)},
+	"in one step":  {docevents.WithPurgeBatch(1_000_000)},
+	"in odd steps": {docevents.WithPurgeBatch(7)},
+}
+
+// TestPurgeBefore is about the boundary: rows before it go, the others stay.
+func TestPurgeBefore(t *testing.T) {
+	cutoff := time.Date(2026, 3, 29, 2, 30, 0, 123456000, time.UTC) // an hour that Berlin doesn't have
+	const µs = time.Microsecond
+	times := []time.Time{
+		0: cutoff.Add(-365 * 24 * time.Hour),
+		1: cutoff.Add(-µs), 2: cutoff.Add(-µs), 3: cutoff.Add(-µs), 4: cutoff.Add(-µs), 5: cutoff.Add(-µs), // ties
+		6: cutoff, 7: cutoff, 8: cutoff,
+		9: cutoff.Add(µs), 10: cutoff.Add(time.Hour),
+		11: time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	stay := []string{"6", "7", "8", "9", "10"}
+	for _, tt := range []struct {
+		name   string
+		cutoff time.Time
+		count  int64
+		stay   []string
+	}{
+		{"to the microsecond", cutoff, 7, stay},
+		{"in another zone", cutoff.In(time.FixedZone("", -7*3600)), 7, stay},
+		{"in a half-hour zone", cutoff.In(time.FixedZone("", 5*3600+1800)), 7, stay},
+		{"in local time", cutoff.Local(), 7, stay},
+		{"a nanosecond after the rows", cutoff.Add(1), 10, []string{"9", "10"}},
+		{"a nanosecond before the rows", cutoff.Add(-1), 7, stay},
+		{"a microsecond before the rows", cutoff.Add(-µs), 2, append([]string{"1", "2", "3", "4", "5"}, stay...)},
+		{"the first moment there is", time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), 1, append([]string{"0", "1", "2", "3", "4", "5"}, stay...)},
+		{"after all", cutoff.Add(2 * time.Hour), 12, nil},
+	} {
+		for way, opts := range purges {
+			t.Run(tt.name+"/"+way, func(t *testing.T) {
+				b := newBench(t, opts...)
+				b.plant(times...)
+				n, err := b.client.PurgeBefore(t.Context(), tt.cutoff)
+				if n != tt.count || err != nil {
+					t.Errorf("purged %d, %v, want %d", n, err, tt.count)
+				}
+				b.wantStages(tt.stay...)
+				if n, err := b.client.PurgeBefore(t.Context(), tt.cutoff); n != 0 || err != nil {
+					t.Errorf("once more: purged %d, %v", n, err)
+				}
+			})
+		}
+	}
+}
+
+func TestPurgeOlderThan(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Now()
+	for way, opts := range purges {
+		t.Run(way, func(t *testing.T) {
+			b := newBench(t, opts...)
+			b.plant(now, now.Add(-day+time.Hour), now.Add(-day-time.Hour), now.Add(-30*day+time.Hour), now.Add(-30*day-time.Hour),
+				now.AddDate(-100, 0, 0))
+			for _, step := range []struct {
+				days  int
+				count int64
+				stay  []string
+			}{
+				{365 * 200, 0, []string{"0", "1", "2", "3", "4", "5"}},
+				{365 * 50, 1, []string{"0", "1", "2", "3", "4"}},
+				{30, 1, []string{"0", "1", "2", "3"}},
+				{1, 2, []string{"0", "1"}},
+				{1, 0, []string{"0", "1"}},
+			} {
+				if n, err := b.client.PurgeOlderThan(t.Context(), step.days); n != step.count || err != nil {
+					t.Errorf("%d days: purged %d, %v, want %d", step.days, n, err, step.count)
+				}
+				b.wantStages(step.stay...)
+			}
+		})
+	}
+}
+
+// TestPurgeRefused has cutoffs that are mistakes: nothing may go.
+func TestPurgeRefused(t *testing.T) {
+	b := newBench(t)
+	b.plant(time.Now().AddDate(-1, 0, 0), time.Now())
+	for _, cutoff := range []time.Time{{}, time.Now().Add(time.Hour), time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		if n, err := b.client.PurgeBefore(t.Context(), cutoff); n != 0 || err == nil {
+			t.Errorf("%s: purged %d, %v, want an error", cutoff, n, err)
+		}
+	}
+	for _, days := range []int{0, -1, math.MinInt, 10_000 * 366, math.MaxInt} {
+		if n, err := b.client.PurgeOlderThan(t.Context(), days); n != 0 || err == nil {
+			t.Errorf("%d days: purged %d, %v, want an error", days, n, err)
+		}
+	}
+	b.wantStages("0", "1")
+}
+
+// TestPurgeMany has more rows than a read returns, many of them at one time.
+func TestPurgeMany(t *testing.T) {
+	for way, opts := range map[string][]docevents.Option{
+		"at once": nil, "in steps": {docevents.WithPurgeBatch(400)}, "in steps smaller than the ties": {docevents.WithPurgeBatch(90)},
+	} {
+		t.Run(way, func(t *testing.T) {
+			b := newBench(t, opts...)
+			// 100 rows a day for 25 days, the oldest first, and one of now.
+			b.execute("INSERT INTO TABLE_NAME (document_id, user_id, event_type, stage, created_at) " +
+				"SELECT gen_random_uuid(), gen_random_uuid(), 'completed', 'old', " +
+				"date_trunc('day', now()) - interval '30 days' + (n / 100) * interval '1 day' FROM generate_series(0, 2499) n")
+			b.plant(time.Now())
+			if n, err := b.client.PurgeOlderThan(t.Context(), 1); n != 2500 || err != nil {
+				t.Errorf("purged %d, %v, want 2500", n, err)
+			}
+			b.wantStages("0")
+		})
+	}
+}
+
+// TestPurgesAtOnce has several purge the same rows while others are recorded:
+// each row is counted by one.
+func TestPurgesAtOnce(t *testing.T) {
+	for way, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(50)}} {
+		t.Run(way, func(t *testing.T) {
+			b := newBench(t, opts...)
+			b.execute("INSERT INTO TABLE_NAME (document_id, user_id, event_type, created_at) " +
+				"SELECT gen_random_uuid(), gen_random_uuid(), 'completed', now() - n * interval '1 day' FROM generate_series(2, 1001) n")
+			var (
+				wg     sync.WaitGroup
+				counts = make([]int64, 4)
+				stages []string
+			)
+			for i := range counts {
+				wg.Go(func() {
+					var err error
+					if counts[i], err = b.client.PurgeOlderThan(t.Context(), 1); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			for i := range 300 {
+				stages = append(stages, fmt.Sprint("new ", i))
+				b.client.Record(event(stages[i]))
+			}
+			wg.Wait()
+			b.settle()
+			total := int64(0)
+			for _, n := range counts {
+				total += n
+			}
+			if total != 1000 {
+				t.Errorf("purged %v, %d in all, want 1000", counts, total)
+			}
+			b.wantStages(stages...)
+		})
+	}
+}
