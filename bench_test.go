@@ -1,0 +1,157 @@
+package docevents
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// A stalled server takes a request and never answers.
+type stalled struct{}
+
+func (stalled) RoundTrip(req *http.Request) (*http.Response, error) {
+	_, _ = io.Copy(io.Discard, req.Body)
+	<-req.Context().Done()
+	return nil, req.Context().Err()
+}
+
+// newStalled is a client of a stalled server, with so much room.
+func newStalled(tb testing.TB, events int, opts ...Option) *Client {
+	tb.Helper()
+	opts = append([]Option{
+		WithTransport(stalled{}), WithSlog(slog.New(slog.DiscardHandler)), WithRequestTimeout(10 * time.Minute),
+		WithQueueLimits(events, 1<<30),
+	}, opts...)
+	c, err := New("http://supabase.test", "sb_secret_0123456789", opts...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// abandon ends c without waiting.
+func abandon(c *Client) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = c.Close(ctx) // says how many are abandoned
+}
+
+var benchEvent = Event{
+	DocumentID: "11111111-1111-4111-8111-111111111111",
+	UserID:     SystemUser,
+	Type:       Completed,
+	Duration:   1234 * time.Millisecond,
+	Stage:      "ocr",
+}
+
+// benchEvents is how many events a queue takes before a new one is begun.
+const benchEvents = DefaultQueueEvents
+
+// BenchmarkRecord is what an event costs its caller while nothing gets through.
+// BenchmarkFloor is what it is held to: at most four times that, 0 allocs/op.
+func BenchmarkRecord(b *testing.B) {
+	b.Run("filling", func(b *testing.B) {
+		b.ReportAllocs()
+		c := newStalled(b, benchEvents)
+		recorded := 0
+		for b.Loop() {
+			if recorded == benchEvents {
+				b.StopTimer()
+				abandon(c)
+				c, recorded = newStalled(b, benchEvents), 0
+				runtime.GC() // not on the next queue's bill
+				b.StartTimer()
+			}
+			c.Record(benchEvent)
+			recorded++
+		}
+		b.StopTimer()
+		if got := c.Stats().Pending; got != int64(recorded) {
+			b.Fatalf("%d events pending, want %d", got, recorded)
+		}
+		abandon(c)
+	})
+	b.Run("full", func(b *testing.B) {
+		b.ReportAllocs()
+		c := newStalled(b, 1)
+		c.Record(benchEvent)
+		recorded := int64(0)
+		for b.Loop() {
+			c.Record(benchEvent)
+			recorded++
+		}
+		b.StopTimer()
+		if got := c.Stats().Dropped.QueueFull; got != recorded {
+			b.Fatalf("%d events dropped, want %d", got, recorded)
+		}
+		abandon(c)
+	})
+}
+
+// BenchmarkFloor only parses the two UUIDs, takes the time, locks and appends,
+// and that to memory which it has already: a real queue must get its own.
+func BenchmarkFloor(b *testing.B) {
+	b.ReportAllocs()
+	var mu sync.Mutex
+	queue := make([]record, 0, benchEvents)
+	for b.Loop() {
+		if len(queue) == cap(queue) {
+			queue = queue[:0]
+		}
+		document, err := uuid.Parse(benchEvent.DocumentID)
+		if err != nil {
+			b.Fatal(err)
+		}
+		user, err := uuid.Parse(benchEvent.UserID)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r := record{
+			documentID: document, userID: user, eventType: benchEvent.Type, stage: benchEvent.Stage,
+			duration: benchEvent.Duration, createdAt: time.Now().UnixMicro(),
+		}
+		mu.Lock()
+		queue = append(queue, r)
+		mu.Unlock()
+	}
+}
+
+// What BenchmarkRecord's figures say, as a test: no allocation per event, but
+// those by which a queue grows.
+func TestRecordDoesNotAllocate(t *testing.T) {
+	for name, test := range map[string]struct {
+		events int
+		stuck  bool // the handler is
+	}{
+		"the queue fills":                          {benchEvents, false},
+		"the queue is full":                        {1, false},
+		"the queue is full, and the handler stuck": {1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stuck := make(chan struct{})
+			handler := func(Event, DropReason, error) { <-stuck }
+			if !test.stuck {
+				handler = nil
+			}
+			c := newStalled(t, test.events, WithDropHandler(handler))
+			defer abandon(c)
+			defer close(stuck)
+			for range 2 * maxNotices { // what waits for a handler is bounded
+				c.Record(benchEvent)
+			}
+			if allocs := testing.AllocsPerRun(20_000, func() { c.Record(benchEvent) }); allocs != 0 {
+				t.Errorf("%v allocations per event", allocs)
+			}
+			if st := c.Stats(); st.Recorded != st.Pending+st.Dropped.QueueFull || (st.Dropped.QueueFull == 0) != (test.events > 1) {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
+}
