@@ -1,0 +1,95 @@
+package docevents_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// A pipeline records what it does with each document.
+type pipeline struct {
+	events *docevents.Client // nil: nothing is recorded
+}
+
+func (p *pipeline) process(document, owner, text string) {
+	event := docevents.Event{DocumentID: document, UserID: owner, Stage: "summarize"}
+
+	event.Type = docevents.ProcessingStarted
+	p.events.Record(event)
+
+	start := time.Now()
+	err := summarize(text)
+	event.Duration = time.Since(start)
+
+	event.Type = docevents.Completed
+	if err != nil {
+		event.Type = docevents.Failed
+		event.ErrorMessage = err.Error()
+	}
+	p.events.Record(event)
+}
+
+func summarize(text string) error {
+	if text == "" {
+		return errors.New("no text in the document")
+	}
+	return nil
+}
+
+// A pipeline from its start to its end. The stand-in makes it run offline: an
+// app takes docevents.NewFromEnv() instead.
+func Example() {
+	client, err := docevents.New("https://abcdefgh.supabase.co", "sb_secret_of_this_project", docevents.WithTransport(standIn{}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := client.Check(context.Background()); err != nil { // says what to mend, where something is
+		fmt.Println(err)
+		return
+	}
+
+	p := pipeline{events: client}
+	p.process("0198a5e2-0000-7000-8000-000000000001", "0198a5e2-0000-7000-8000-0000000000aa", "an invoice")
+	p.process("0198a5e2-0000-7000-8000-000000000002", docevents.SystemUser, "")
+
+	purged, err := client.PurgeOlderThan(context.Background(), 30)
+	if err != nil {
+		fmt.Println(err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := client.Close(ctx); err != nil { // delivers what is queued
+		fmt.Println(err)
+	}
+	stats := client.Stats()
+	fmt.Printf("recorded %d, delivered %d, dropped %d, purged %d\n", stats.Recorded, stats.Delivered, stats.Dropped.Total(), purged)
+	// Output: recorded 4, delivered 4, dropped 0, purged 3
+}
+
+// A standIn answers as a project whose table has three old rows.
+type standIn struct{}
+
+func (standIn) RoundTrip(req *http.Request) (*http.Response, error) {
+	answer := func(status int, body string) (*http.Response, error) {
+		return &http.Response{
+			StatusCode: status,
+			Header:     http.Header{"Content-Range": {"*/0"}},
+			Body:       io.NopCloser(strings.NewReader(body)),
+		}, nil
+	}
+	switch {
+	case req.Method == http.MethodPost:
+		return answer(http.StatusCreated, "")
+	case strings.Contains(req.Header.Get("Prefer"), "return=representation"):
+		return answer(http.StatusOK, `[{"id":"1"},{"id":"2"},{"id":"3"}]`)
+	}
+	return answer(http.StatusNoContent, "")
+}
