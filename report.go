@@ -206,8 +206,13 @@ func (r *reporter) queueLocked(n notice) {
 }
 
 func (r *reporter) run() {
+	ended := false
+	defer func() {
+		if !ended { // the app's code has ended the goroutine, as testing's FailNow does
+			go r.run()
+		}
+	}()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for len(r.queue) > 0 {
 		n := r.queue[0]
 		r.queue[0] = notice{} // lets go of it: the slice moves on
@@ -225,6 +230,8 @@ func (r *reporter) run() {
 	}
 	r.queue = nil
 	r.running = false
+	r.mu.Unlock()
+	ended = true
 }
 
 // run calls the app's code. What a handler panics with is not repeated: it may

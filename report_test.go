@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -31,13 +32,14 @@ func (f slogFunc) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A logger or a handler that panics, blocks for ever, or calls Record and Stats
-// itself: Record takes no longer, nothing else is lost or stuck, and Close ends.
+// A logger or a handler that panics, ends its goroutine, blocks for ever, or
+// calls Record and Stats itself: Record takes no longer, nothing else is lost or stuck, and Close ends.
 func TestMisbehavingLoggerOrHandler(t *testing.T) {
 	const good, bad = 5000, 3000
 	for name, misbehave := range map[string]func(c *docevents.Client, release chan struct{}){
 		"panics":                 func(*docevents.Client, chan struct{}) { panic("row content") },
 		"panics with an error":   func(*docevents.Client, chan struct{}) { panic(errReset) },
+		"ends its goroutine":     func(*docevents.Client, chan struct{}) { runtime.Goexit() }, // t.FailNow does
 		"blocks for ever":        func(_ *docevents.Client, release chan struct{}) { <-release },
 		"calls Record and Stats": func(c *docevents.Client, _ chan struct{}) { c.Record(event("own")); _ = c.Stats() },
 		"sleeps for a minute":    func(*docevents.Client, chan struct{}) { time.Sleep(time.Minute) },

@@ -533,6 +533,21 @@ func TestPurgeWithoutPrefer(t *testing.T) {
 	}
 }
 
+// An answer with success that is no list of ids, say a gateway's own word.
+func TestPurgeWithoutIDs(t *testing.T) {
+	for _, body := range []string{"OK", "", "{}", `[{"id":"1"}`} {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(t, 65)
+			tb.answer = func(*purgeRequest, int) *answer { return &answer{stored: true, status: 200, body: body} }
+			c, _ := newClient(t, tb)
+			n, err := c.PurgeOlderThan(t.Context(), 1)
+			if n != 0 || !errors.Is(err, docevents.ErrCountIncomplete) || tb.left() != 2 || len(tb.requests) != 1 {
+				t.Errorf("%q: %d, %v, %d left after %d requests", body, n, err, tb.left(), len(tb.requests))
+			}
+		})
+	}
+}
+
 func TestPurgeCancelled(t *testing.T) {
 	for name, test := range map[string]struct {
 		opts     []docevents.Option
