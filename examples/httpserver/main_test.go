@@ -1,3 +1,5 @@
+//go:build darwin || linux
+
 package main
 
 import (
@@ -55,11 +57,11 @@ func TestProgram(t *testing.T) {
 }
 
 // start starts the program on the shared stack.
-func start(t *testing.T, stack *localstack.Stack, program string, args ...string) *servetest.Server {
+func start(t *testing.T, stack *localstack.Stack, program string, args ...string) *servetest.Program {
 	t.Helper()
 	cmd := exec.Command(program, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
 	cmd.Env = exampletest.Environ("SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
-	return servetest.Start(t, cmd)
+	return servetest.Listen(t, cmd)
 }
 
 // form makes a multipart form with the file in it, as curl -F does.
@@ -367,7 +369,7 @@ func testEventsLost(t *testing.T, stack *localstack.Stack, program string) {
 func testOwnStack(t *testing.T, _ *localstack.Stack, program string) {
 	cmd := exec.Command(program, "-addr", "127.0.0.1:0")
 	cmd.Env = exampletest.Environ()
-	server := servetest.Start(t, cmd)
+	server := servetest.Listen(t, cmd)
 	if id, status, err := upload(t.Context(), server.URL, strings.NewReader("text"), nil); id == "" || err != nil {
 		t.Errorf("got %d, %v", status, err)
 	}

@@ -1,5 +1,5 @@
-// Package servetest runs the example programs that listen as a user would: it
-// starts them, talks to them, and sends them signals.
+// Package servetest runs the example programs that go on until a signal, as a
+// user would.
 package servetest
 
 import (
@@ -13,12 +13,9 @@ import (
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
 )
 
-// Listening begins the line that a program prints when it listens, with its URL.
-const Listening = "listening on "
-
-// A Server is a program that listens.
-type Server struct {
-	URL string
+// A Program is one that runs.
+type Program struct {
+	URL string // where it listens, if it was started by Listen
 
 	t      testing.TB
 	cmd    *exec.Cmd
@@ -27,17 +24,25 @@ type Server struct {
 	stderr bytes.Buffer
 }
 
-// Start starts a program and waits until it listens. Where the test ends before
-// it, it is killed.
-func Start(t testing.TB, cmd *exec.Cmd) *Server {
+// Listen starts a program and waits until it says where it listens.
+func Listen(t testing.TB, cmd *exec.Cmd) *Program {
 	t.Helper()
-	s := &Server{t: t, cmd: cmd}
-	cmd.Stderr = &s.stderr
+	const line = "listening on "
+	p := Start(t, cmd)
+	p.URL = strings.TrimPrefix(p.WaitForLine(line), line)
+	return p
+}
+
+// Start starts a program. Where the test ends before it, it is killed.
+func Start(t testing.TB, cmd *exec.Cmd) *Program {
+	t.Helper()
+	p := &Program{t: t, cmd: cmd}
+	cmd.Stderr = &p.stderr
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.out = bufio.NewScanner(pipe)
+	p.out = bufio.NewScanner(pipe)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -47,38 +52,37 @@ func Start(t testing.TB, cmd *exec.Cmd) *Server {
 			_ = cmd.Wait()
 		}
 	})
-	s.URL = strings.TrimPrefix(s.WaitForLine(Listening), Listening)
-	return s
+	return p
 }
 
 // WaitForLine reads the standard output up to a line that begins so, and
 // returns it.
-func (s *Server) WaitForLine(prefix string) string {
-	s.t.Helper()
-	for s.out.Scan() {
-		s.stdout.WriteString(s.out.Text() + "\n")
-		if strings.HasPrefix(s.out.Text(), prefix) {
-			return s.out.Text()
+func (p *Program) WaitForLine(prefix string) string {
+	p.t.Helper()
+	for p.out.Scan() {
+		p.stdout.WriteString(p.out.Text() + "\n")
+		if strings.HasPrefix(p.out.Text(), prefix) {
+			return p.out.Text()
 		}
 	}
-	s.t.Fatalf("the program ended without a line %q: %+v", prefix, s.Wait())
+	p.t.Fatalf("the program ended without a line %q: %+v", prefix, p.Wait())
 	return ""
 }
 
 // Signal sends a signal.
-func (s *Server) Signal(sig os.Signal) {
-	s.t.Helper()
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		s.t.Fatal(err)
+func (p *Program) Signal(sig os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
 // Wait waits for the program's end.
-func (s *Server) Wait() exampletest.Outcome {
-	s.t.Helper()
-	for s.out.Scan() {
-		s.stdout.WriteString(s.out.Text() + "\n")
+func (p *Program) Wait() exampletest.Outcome {
+	p.t.Helper()
+	for p.out.Scan() {
+		p.stdout.WriteString(p.out.Text() + "\n")
 	}
-	_ = s.cmd.Wait() // the exit code says it
-	return exampletest.Outcome{Stdout: s.stdout.String(), Stderr: s.stderr.String(), Code: s.cmd.ProcessState.ExitCode()}
+	_ = p.cmd.Wait() // the exit code says it
+	return exampletest.Outcome{Stdout: p.stdout.String(), Stderr: p.stderr.String(), Code: p.cmd.ProcessState.ExitCode()}
 }

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/doceventstest"
+	"github.com/docevents/docevents-go/examples/internal/exampletest"
+	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/examples/internal/servetest"
+)
+
+func TestMain(m *testing.M) { localstack.Main(m) }
+
+func post(ctx context.Context, t *testing.T, url, id, text string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/documents/"+id, strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// TestProgram kills the program after a reply, as a platform may. The events are
+// in the table by then.
+func TestProgram(t *testing.T) {
+	stack := localstack.Shared(t)
+	cmd := exec.Command(exampletest.Build(t), "-addr", "127.0.0.1:0")
+	cmd.Env = exampletest.Environ("SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
+	program := servetest.Listen(t, cmd)
+	for i := range 5 {
+		id := uuid.NewString()
+		if status, body := post(t.Context(), t, program.URL, id, "three short words"); status != 200 || !strings.Contains(body, `"Words":3`) {
+			t.Errorf("got %d %s", status, body)
+		}
+		if i == 4 {
+			program.Signal(syscall.SIGKILL)
+		}
+		var n int
+		err := stack.Pool().QueryRow(t.Context(), "SELECT count(*) FROM document_processing_events WHERE document_id = $1", id).Scan(&n)
+		if n != 2 || err != nil {
+			t.Errorf("after the reply the table has %d events, %v, want 2", n, err)
+		}
+	}
+	program.Wait()
+}
+
+func TestProgramWithItsOwnStack(t *testing.T) {
+	localstack.Shared(t) // skips where there is no PostgreSQL
+	cmd := exec.Command(exampletest.Build(t), "-addr", "127.0.0.1:0")
+	cmd.Env = exampletest.Environ()
+	program := servetest.Listen(t, cmd)
+	if status, body := post(t.Context(), t, program.URL, uuid.NewString(), "text"); status != 200 {
+		t.Errorf("got %d %s", status, body)
+	}
+	program.Signal(syscall.SIGTERM)
+	if outcome := program.Wait(); outcome.Code != 0 || outcome.Stderr != "" {
+		t.Errorf("got %+v", outcome)
+	}
+}
+
+func TestHandler(t *testing.T) {
+	for _, test := range []struct {
+		name, id, text string
+		status         int
+		want           []docevents.EventType
+	}{
+		{"text", uuid.NewString(), "text", 200, []docevents.EventType{docevents.ProcessingStarted, docevents.Completed}},
+		{"binary", uuid.NewString(), "\x00", 422, []docevents.EventType{docevents.ProcessingStarted, docevents.Failed}},
+		{"too large", uuid.NewString(), strings.Repeat("text ", maxDocument/5+1), 422, []docevents.EventType{docevents.ProcessingStarted, docevents.Failed}},
+		{"no UUID", "invoice.pdf", "text", 400, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := doceventstest.NewServer(t)
+			w := httptest.NewRecorder()
+			handler(server.Client()).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/documents/"+test.id, strings.NewReader(test.text)))
+			if w.Code != test.status {
+				t.Errorf("got %d %s, want %d", w.Code, w.Body, test.status)
+			}
+			var types []docevents.EventType
+			for _, e := range server.Events() { // no waiting: they are there
+				types = append(types, e.Type)
+			}
+			if !slices.Equal(types, test.want) {
+				t.Errorf("got %v, want %v", types, test.want)
+			}
+		})
+	}
+}
+
+// A caller that has gone costs no event.
+func TestCallerGone(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	req := httptest.NewRequest(http.MethodPost, "/documents/"+uuid.NewString(), strings.NewReader("text")).WithContext(ctx)
+	cancel()
+	handler(server.Client()).ServeHTTP(httptest.NewRecorder(), req)
+	if n := len(server.Events()); n != 2 {
+		t.Errorf("%d events, want 2", n)
+	}
+}
+
+// A project that refuses the events doesn't hold up the reply. They stay queued.
+func TestReplyDespiteARefusal(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	client := server.Client()
+	server.FailNext(http.StatusUnauthorized, "")
+	w := httptest.NewRecorder()
+	handler(client).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/documents/"+uuid.NewString(), strings.NewReader("text")))
+	if w.Code != http.StatusOK {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if stats := client.Stats(); stats.Pending == 0 || fmt.Sprint(stats.Dropped) != fmt.Sprint(docevents.Drops{}) {
+		t.Errorf("got %+v", stats)
+	}
+}
