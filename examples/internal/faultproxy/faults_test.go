@@ -225,10 +225,18 @@ func TestRetryAfter(t *testing.T) {
 			t.Run(f.Name, func(t *testing.T) {
 				t.Parallel()
 				b := stage.open(t)
-				b.proxy.Deal(faultproxy.Script(f))
+				var arrivals []time.Time // one at a time
+				b.proxy.Deal(func(r *faultproxy.Request) faultproxy.Fault {
+					arrivals = append(arrivals, time.Now())
+					return faultproxy.Script(f)(r)
+				})
 				b.record("a")
 				if want < time.Minute {
 					b.settle()
+					// A machine that is slow can only make it longer.
+					if pause := arrivals[1].Sub(arrivals[0]); pause < want {
+						t.Errorf("the next request came after %s, want at least %s", pause, want)
+					}
 				} else {
 					await(t, "the refusal", func() bool { return len(b.lines()) > 0 })
 					b.wantCounts(docevents.Stats{Recorded: 1, Pending: 1})

@@ -33,6 +33,7 @@ const (
 	invalid   = "invalid"   // no database could store it
 	forbidden = "forbidden" // a firewall refuses every request with it
 	dubious   = "dubious"   // as forbidden, but after the commit
+	recanted  = "recanted"  // stored by a request whose answer is lost, and refused ever after
 )
 
 // TestSoak records from many goroutines while the proxy deals faults at random
@@ -58,13 +59,14 @@ func TestSoak(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	s := &soak{stack: stack, proxy: proxy, ahead: 25 * int64(batch), rng: rand.New(rand.NewPCG(seed, 1))}
+	s.name(events)
 	chosen := func(others faultproxy.Plan) faultproxy.Plan {
 		return faultproxy.ForRow(forbidden, faultproxy.Page(403),
-			faultproxy.ForRow(dubious, faultproxy.Page(502).Committed(), others))
+			faultproxy.ForRow(dubious, faultproxy.Page(502).Committed(), s.recant(others)))
 	}
 	proxy.Deal(chosen(faultproxy.Random(seed, share, faults...)))
 
-	s := &soak{stack: stack, proxy: proxy, ahead: 25 * int64(batch), rng: rand.New(rand.NewPCG(seed, 1))}
 	s.client, err = docevents.New(proxy.URL, stack.ServiceRoleKey,
 		docevents.WithEventTypes(), // so that the table's CHECK has something to refuse
 		docevents.WithQueueLimits(events, 1<<30),
@@ -178,6 +180,43 @@ type soak struct {
 	rng     *rand.Rand // of the crashes
 	crashed map[string]int
 	names   []string // of all events, their stages
+	lost    sync.Map // names of the recanted whose first answer was lost
+}
+
+// name gives some of the events a fate.
+func (s *soak) name(events int) {
+	fates := map[int]string{events / 10: forbidden, events / 5: dubious, events / 2: dubious}
+	for i := range events {
+		fate := fates[i]
+		switch {
+		case fate != "":
+		case i%500 == 7:
+			fate = poisoned
+		case i%1000 == 9:
+			fate = invalid
+		case i%1000 == 500:
+			fate = recanted
+		}
+		s.names = append(s.names, fmt.Sprintf("%06d %s", i, fate))
+	}
+}
+
+// recant deals their faults to the recanted.
+func (s *soak) recant(others faultproxy.Plan) faultproxy.Plan {
+	names := s.fated(recanted)
+	return func(r *faultproxy.Request) faultproxy.Fault {
+		fault := others(r)
+		for _, name := range names {
+			if !r.Has(name) {
+				continue
+			}
+			if _, lost := s.lost.LoadOrStore(name, true); !lost {
+				return faultproxy.AnswerLost() // the others' turn comes
+			}
+			fault = faultproxy.Refusal(400, "23514", "violates check constraint")
+		}
+		return fault
+	}
 }
 
 // fated are the events with a fate.
@@ -194,18 +233,6 @@ func (s *soak) fated(fate string) []string {
 // record records from many goroutines, in bursts with a Flush between them. It
 // goes no faster than delivery, lest it be over before the faults.
 func (s *soak) record(events int, seed uint64) {
-	fates := map[int]string{events / 10: forbidden, events / 5: dubious, events / 2: dubious}
-	for i := range events {
-		fate := fates[i]
-		switch {
-		case fate != "":
-		case i%500 == 7:
-			fate = poisoned
-		case i%1000 == 9:
-			fate = invalid
-		}
-		s.names = append(s.names, fmt.Sprintf("%06d %s", i, fate))
-	}
 	const goroutines = 32
 	var wg sync.WaitGroup
 	for g := range goroutines {
@@ -350,6 +377,9 @@ func (s *soak) checkFate(t *testing.T, name string, d drop, dropped bool) {
 		ok = !dropped || d.reason == docevents.Rejected && errors.As(d.err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
 	case poisoned:
 		ok = dropped && d.reason == docevents.Rejected && errors.As(d.err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
+	case recanted:
+		ok = dropped && d.reason == docevents.Rejected && errors.As(d.err, &e) && e.Code == "23514" &&
+			errors.Is(d.err, docevents.ErrOutcomeUnknown)
 	case invalid:
 		ok = dropped && d.reason == docevents.Invalid
 	case forbidden, dubious: // given up, or left at the end
