@@ -1,0 +1,92 @@
+// Prometheus serves what docevents counts as Prometheus metrics.
+//
+// Usage:
+//
+//	go run ./examples/metrics/prometheus [-addr 127.0.0.1:9464]
+//
+// To see them move:
+//
+//	curl -X POST http://127.0.0.1:9464/documents
+//	curl http://127.0.0.1:9464/metrics
+//
+// With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
+// go to that project, which must have the table. Without them it starts a local
+// PostgreSQL with a REST API in front, for as long as it runs.
+//
+// SIGTERM or Ctrl-C ends it. The exit code is 0 where every event was delivered,
+// else 1.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/examples/internal/project"
+)
+
+// grace is how long the end may take.
+const grace = 10 * time.Second
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:9464", "address to listen on; port 0 is a free one")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal kills
+	if err := run(ctx, *addr, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "prometheus:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, addr string, out io.Writer) (err error) {
+	p, err := project.Open(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	client, err := p.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: handler(client), ReadHeaderTimeout: 10 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	fmt.Fprintf(out, "listening on http://%s\n", listener.Addr())
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	return errors.Join(err, server.Shutdown(ctx), client.Close(ctx))
+}
+
+func handler(client *docevents.Client) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{client.Stats})
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("POST /documents", func(w http.ResponseWriter, _ *http.Request) {
+		client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.UploadStarted})
+		w.WriteHeader(http.StatusNoContent)
+	})
+	return mux
+}

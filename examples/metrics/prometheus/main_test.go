@@ -1,0 +1,144 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/doceventstest"
+	"github.com/docevents/docevents-go/examples/internal/exampletest"
+	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/examples/internal/servetest"
+)
+
+func TestMain(m *testing.M) { localstack.Main(m) }
+
+func TestProgram(t *testing.T) {
+	stack := localstack.Shared(t)
+	build := exampletest.Build(t)
+	for _, test := range []struct {
+		name string
+		env  []string
+	}{
+		{"on a project", []string{"SUPABASE_URL=" + stack.URL, "SUPABASE_SERVICE_ROLE_KEY=" + stack.ServiceRoleKey}},
+		{"with a stack of its own", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cmd := exec.Command(build, "-addr", "127.0.0.1:0")
+			cmd.Env = exampletest.Environ(test.env...)
+			program := servetest.Listen(t, cmd)
+			for range 3 {
+				request(t, http.MethodPost, program.URL+"/documents")
+			}
+			if text := request(t, http.MethodGet, program.URL+"/metrics"); !strings.Contains(text, "\ndocevents_recorded_total 3\n") {
+				t.Errorf("got %s", text)
+			}
+			program.Signal(syscall.SIGTERM)
+			if outcome := program.Wait(); outcome.Code != 0 || outcome.Stderr != "" {
+				t.Errorf("got %+v", outcome)
+			}
+		})
+	}
+}
+
+func request(t *testing.T, method, url string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode >= 300 {
+		t.Fatalf("%s: %v", resp.Status, err)
+	}
+	return string(text)
+}
+
+// Every count is under its own name: no two are the same here.
+func TestCollector(t *testing.T) {
+	c := collector{func() docevents.Stats {
+		return docevents.Stats{
+			Recorded: 1, Delivered: 2, Pending: 3, PendingBytes: 4, Requests: 5, Retries: 6, Unreported: 7,
+			Dropped: docevents.Drops{Invalid: 8, QueueFull: 9, Rejected: 10, Closed: 11, Abandoned: 12},
+		}
+	}}
+	const want = `
+# HELP docevents_delivered_total Events stored, as the server has acknowledged.
+# TYPE docevents_delivered_total counter
+docevents_delivered_total 2
+# HELP docevents_dropped_total Events lost, by reason.
+# TYPE docevents_dropped_total counter
+docevents_dropped_total{reason="abandoned"} 12
+docevents_dropped_total{reason="closed"} 11
+docevents_dropped_total{reason="invalid"} 8
+docevents_dropped_total{reason="queue_full"} 9
+docevents_dropped_total{reason="rejected"} 10
+# HELP docevents_pending Events queued or under way.
+# TYPE docevents_pending gauge
+docevents_pending 3
+# HELP docevents_pending_bytes What the pending events count against the queue's limit.
+# TYPE docevents_pending_bytes gauge
+docevents_pending_bytes 4
+# HELP docevents_recorded_total Events recorded.
+# TYPE docevents_recorded_total counter
+docevents_recorded_total 1
+# HELP docevents_requests_total Inserts sent.
+# TYPE docevents_requests_total counter
+docevents_requests_total 5
+# HELP docevents_retries_total Inserts sent that carried events sent before.
+# TYPE docevents_retries_total counter
+docevents_retries_total 6
+# HELP docevents_unreported_total Lost events whose handler call was skipped.
+# TYPE docevents_unreported_total counter
+docevents_unreported_total 7
+`
+	if err := testutil.CollectAndCompare(c, strings.NewReader(want)); err != nil {
+		t.Error(err)
+	}
+	problems, err := testutil.CollectAndLint(c)
+	if len(problems) > 0 || err != nil {
+		t.Errorf("%v, %v", problems, err)
+	}
+	if err := prometheus.NewPedanticRegistry().Register(c); err != nil {
+		t.Error(err)
+	}
+}
+
+// The counts are those of the client at the time of the scrape.
+func TestScrape(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	client := server.Client()
+	h := handler(client)
+	scrape := func(want ...string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		for _, line := range want {
+			if !strings.Contains(w.Body.String(), line+"\n") {
+				t.Errorf("there is no %s in %s", line, w.Body)
+			}
+		}
+	}
+	scrape("docevents_recorded_total 0", "docevents_pending 0")
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/documents", nil))
+	client.Record(docevents.Event{DocumentID: "no UUID", UserID: docevents.SystemUser, Type: docevents.Completed})
+	client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.Completed})
+	if err := client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	scrape("docevents_recorded_total 3", "docevents_delivered_total 2", `docevents_dropped_total{reason="invalid"} 1`, "docevents_pending 0")
+}
