@@ -18,7 +18,7 @@ import (
 // never neither. The processes that fuzzing starts share one stack, each with a
 // table of its own in it.
 //
-//	go test ./e2e -run '^$' -fuzz FuzzRecordStored -fuzztime 2m
+//	go test ./e2e -run '^$' -fuzz FuzzRecordStored -fuzztime 2m -fuzzminimizetime 10x
 func FuzzRecordStored(f *testing.F) {
 	b := newBench(f, docevents.WithEventTypes())
 	var check string
