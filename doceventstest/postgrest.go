@@ -106,7 +106,7 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (reply, error) {
 			return reply{}, notUnderstood("a read with a count")
 		}
 		rows, _ := q.split(s.rows)
-		slices.SortStableFunc(rows, func(a, b row) int { return a.createdAt().Compare(b.createdAt()) })
+		rows = inTime(rows)
 		rows = rows[min(q.offset, len(rows)):]
 		return reply{status: http.StatusOK, body: q.selected(rows[:min(q.limit, len(rows))])}, nil
 	}

@@ -1,6 +1,8 @@
 package doceventstest
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -140,6 +142,16 @@ func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) 
 	}
 	s.rows = append(s.rows, stored...)
 	return stored, nil
+}
+
+// inTime returns the rows in the order of their times. Those of the same
+// microsecond are in that of their ids: docevents' are of version 7, which is
+// in the order in which they were made.
+func inTime(rows []row) []row {
+	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
+		idA, idB := a["id"].(uuid.UUID), b["id"].(uuid.UUID)
+		return cmp.Or(a.createdAt().Compare(b.createdAt()), bytes.Compare(idA[:], idB[:]))
+	})
 }
 
 func (r row) createdAt() time.Time { return r["created_at"].(time.Time) }

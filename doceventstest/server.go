@@ -59,7 +59,7 @@ type Server struct {
 
 	mu       sync.Mutex // guards all that follows; held while a request is answered
 	changed  *sync.Cond // a request was answered, a wait is over
-	rows     []row      // in order of arrival
+	rows     []row      // in the order of arrival
 	failures []error    // of FailNext, to be given
 	refused  error      // the last refusal given
 }
@@ -110,11 +110,13 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	return c
 }
 
-// Events returns the events that the server holds, in order of arrival: nearly
-// that of Record, as requests may overtake each other under load. They are as
-// stored: UUIDs in canonical form, CreatedAt in UTC and microseconds, Duration
-// in whole milliseconds and 0 for NULL. What a purge has deleted is not among
-// them.
+// Events returns the events that the server holds, in the order of CreatedAt:
+// that of Record, unless the app sets the times itself. They don't always arrive
+// in it: those of a failed request may come after later ones.
+//
+// They are as stored: UUIDs in canonical form, CreatedAt in UTC and
+// microseconds, Duration in whole milliseconds and 0 for NULL. What a purge has
+// deleted is not among them.
 func (s *Server) Events() []docevents.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,7 +172,7 @@ func (s *Server) FailNext(status int, code string) {
 
 func (s *Server) eventsLocked() []docevents.Event {
 	events := make([]docevents.Event, len(s.rows))
-	for i, r := range s.rows {
+	for i, r := range inTime(s.rows) {
 		events[i] = r.event()
 	}
 	return events
