@@ -97,19 +97,17 @@ func TestDesign(t *testing.T) {
 	})
 
 	t.Run("a failure is logged at Error, and nothing panics or blocks", func(t *testing.T) {
-		for name, fail := range map[string]httpmock.Responder{
-			"no connection":    httpmock.NewErrorResponder(errReset),
-			"a server's error": httpmock.NewStringResponder(http.StatusInternalServerError, `{"code":"XX000","message":"disk full"}`),
-			"the body null":    httpmock.NewStringResponder(http.StatusServiceUnavailable, "null"),
-			"refused data":     httpmock.NewStringResponder(http.StatusBadRequest, `{"code":"23514","message":"violates check constraint"}`),
-			"a panic":          func(*http.Request) (*http.Response, error) { panic("in the transport") },
+		for name, fail := range map[string]http.RoundTripper{
+			"no connection":    always(httpmock.NewErrorResponder(errReset)),
+			"a server's error": always(httpmock.NewStringResponder(http.StatusInternalServerError, `{"code":"XX000","message":"disk full"}`)),
+			"the body null":    always(httpmock.NewStringResponder(http.StatusServiceUnavailable, "null")),
+			"refused data":     always(httpmock.NewStringResponder(http.StatusBadRequest, `{"code":"23514","message":"violates check constraint"}`)),
+			"a panic":          roundTripFunc(func(*http.Request) (*http.Response, error) { panic("in the transport") }),
 		} {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					mock := httpmock.NewMockTransport()
-					mock.RegisterResponder("POST", tableURL, fail)
 					log, hook := logrustest.NewNullLogger()
-					c, _ := newClient(t, mock, docevents.WithLogger(log))
+					c, _ := newClient(t, fail, docevents.WithLogger(log))
 					start := time.Now()
 					c.Record(event("a"))
 					synctest.Wait()
@@ -303,6 +301,7 @@ func TestKeys(t *testing.T) {
 		"a JWT without a role":      {jwt(`{}`), `the token's role is ""`, true},
 		"a JWT with an odd role":    {jwt(`{"role":7}`), `the token's role is ""`, true},
 		"a JWT with a role in caps": {jwt(`{"ROLE":"service_role"}`), `the token's role is ""`, true},
+		"an anon JWT with padding":  {"e30." + base64.URLEncoding.EncodeToString([]byte(`{"role": "anon"}`)) + ".c2ln", `the token's role is "anon"`, true},
 		"a long role":               {jwt(`{"role":"` + strings.Repeat("secret", 1000) + `"}`), `the token's role is "secretsecretsecretse"`, true},
 		"a space inside":            {"sb_secret 0123456789", "has a space", false},
 		"a line end inside":         {"sb_secret_01\r\n23456789", "control character", false},
@@ -618,9 +617,12 @@ func TestCloseLeavesForeignConnectionsAlone(t *testing.T) {
 		}
 		get()
 		use(t, s)
-		get()
 		if got := s.opened(); got != 2 { // the app's and the client's
 			t.Errorf("%d connections, want 2", got)
+		}
+		get()
+		if got := s.opened(); got != 2 {
+			t.Errorf("%d connections: Close has closed the app's", got)
 		}
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	})

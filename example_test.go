@@ -154,7 +154,7 @@ func ExampleClient_Close_abandoned() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	fmt.Println(client.Close(ctx)) // at once: time doesn't mend a refused key
-	// Output: docevents: Close: 1 events abandoned: check the key: it must be the service-role (secret) key of this very project: HTTP 401 PGRST301: no key
+	// Output: docevents: Close: 1 events abandoned: HTTP 401 PGRST301: no key; check the key: it must be the service-role (secret) key of this very project
 }
 
 func ExampleClient_Stats() {
