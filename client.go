@@ -217,7 +217,7 @@ func (c *Client) explain(err error) error {
 		err = wrapped.Err
 	}
 	if classify(err) == configuration {
-		return fmt.Errorf("%s: %w", remedy(err, c.config.schema, c.config.table), err)
+		return fmt.Errorf("%w; %s", err, remedy(err, c.config.schema, c.config.table))
 	}
 	return err
 }

@@ -41,3 +41,26 @@ func TestDeliveredTextIsLetGo(t *testing.T) {
 		t.Errorf("%+v", records)
 	}
 }
+
+// A refused key says nothing about the size of a request, a lost answer may.
+func TestRefusalDoesNotHalve(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want int
+	}{
+		{&Error{Status: 401}, 0}, // all
+		{&Error{Status: 503}, 4},
+	} {
+		c, err := newConfig(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newDelivery(nil, newReporter(&c), &c)
+		b := &batch{records: make([]record, 8)}
+		d.settleLocked(b, 8, test.err, time.Now())
+		if b.size != test.want || len(d.queue) != 1 {
+			t.Errorf("%v: the next request takes %d of 8 rows (0: all), want %d", test.err, b.size, test.want)
+		}
+		d.timer.Stop()
+	}
+}
