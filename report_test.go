@@ -450,6 +450,35 @@ func TestOutageInTheLog(t *testing.T) {
 	})
 }
 
+// Recovery is an occasion for the sums of other kinds, too.
+func TestSumsAreWrittenAtRecovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		s := &server{answer: func(*request) *answer {
+			if time.Since(start) < 40*time.Second {
+				return &answer{err: errReset}
+			}
+			return nil
+		}}
+		c, o := newClient(t, s)
+		for range 5 {
+			c.Record(docevents.Event{})
+		}
+		c.Record(event("a"))
+		time.Sleep(2 * time.Minute)
+		checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 1, Dropped: docevents.Drops{Invalid: 5}})
+		var counts []string
+		for _, l := range linesAt(o, slog.LevelError) {
+			if text, count, _ := strings.Cut(l.text, " count="); strings.HasSuffix(text, "it can't be stored") {
+				counts = append(counts, count[:1])
+			}
+		}
+		if fmt.Sprint(counts) != "[1 4]" {
+			t.Errorf("lines with counts %v, want 1 at once and 4 at the recovery: %v", counts, o.logged())
+		}
+	})
+}
+
 // WithSlog and WithLogger give the same lines, fields and levels.
 func TestSlogAndLogrusSayTheSame(t *testing.T) {
 	type said struct {
