@@ -121,7 +121,9 @@ func (d *db) fakeCron() {
 		CREATE TABLE cron.job (jobname text PRIMARY KEY, schedule text, command text);
 		CREATE FUNCTION cron.schedule(text, text, text) RETURNS bigint LANGUAGE sql AS $$
 			INSERT INTO cron.job VALUES ($1, $2, $3)
-			ON CONFLICT (jobname) DO UPDATE SET schedule = $2, command = $3 RETURNING 1 $$`)
+			ON CONFLICT (jobname) DO UPDATE SET schedule = $2, command = $3 RETURNING 1 $$;
+		CREATE FUNCTION cron.unschedule(text) RETURNS boolean LANGUAGE sql AS $$
+			DELETE FROM cron.job WHERE jobname = $1 RETURNING true $$`)
 }
 
 // jobs returns what is scheduled.

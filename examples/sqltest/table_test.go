@@ -310,3 +310,27 @@ func TestGoose(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkForeignKey inserts a thousand rows a time, as docevents does under
+// load, of documents that are there.
+func BenchmarkForeignKey(b *testing.B) {
+	for _, with := range []bool{false, true} {
+		b.Run(fmt.Sprintf("foreign key %t", with), func(b *testing.B) {
+			d := newDatabase(b)
+			d.run(migration)
+			d.exec("CREATE TABLE documents (id uuid PRIMARY KEY); INSERT INTO documents SELECT md5(i::text)::uuid FROM generate_series(1, 100000) AS i")
+			d.exec("VACUUM ANALYZE documents")
+			if with {
+				d.exec(steps(b, d.read(foreignKeyFile))[0])
+			}
+			n := 0
+			for b.Loop() {
+				d.exec(fmt.Sprintf(`INSERT INTO document_processing_events (document_id, user_id, event_type)
+					SELECT md5((1 + (%d + i * 7919) %% 100000)::text)::uuid, '%s', 'completed' FROM generate_series(1, 1000) AS i`, n, user))
+				n++
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(n*1000), "µs/row")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
