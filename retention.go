@@ -162,7 +162,7 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 		return 0, c.explain(err)
 	}
 	var ids []struct{}
-	if json.Unmarshal(body, &ids) != nil {
+	if json.Unmarshal(body, &ids) != nil || ids == nil {
 		return 0, ErrCountIncomplete // see RoundTrip, too
 	}
 	return int64(len(ids)), nil

@@ -89,15 +89,23 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("answer cut short: %w", err)
 		}
 		resp.Body = io.NopCloser(bytes.NewReader(body))
-	} else if resp.StatusCode == http.StatusNoContent && !strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789") {
+	} else if counts := resp.StatusCode == http.StatusNoContent || strings.Contains(req.Header.Get("Prefer"), "count="); counts &&
+		!strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789") {
 		resp.Body.Close()
 		return nil, ErrCountIncomplete // neither ids nor a count: a gateway dropped Prefer
 	}
 	head := bufio.NewReader(resp.Body)
 	start, _ := head.Peek(512) // what DetectContentType looks at; an error comes again when the body is read
-	if isHTML(resp.Header, start) {
+	odd := ""
+	switch {
+	case isHTML(resp.Header, start):
+		odd = "the answer is an HTML page"
+	case req.Method == http.MethodPost && resp.StatusCode != http.StatusCreated && len(start) > 0:
+		odd = "the answer is not PostgREST's to an insert" // some other service, that is fine with everything
+	}
+	if odd != "" {
 		resp.Body.Close()
-		return nil, &Error{Status: resp.StatusCode, Message: "the answer is an HTML page"}
+		return nil, &Error{Status: resp.StatusCode, Message: odd}
 	}
 	resp.Body = struct {
 		io.Reader

@@ -90,6 +90,7 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		"an HTML page with 200": {200, "text/html", html, "the answer is an HTML page", ""},
 		"HTML by looks, 201":    {201, "", html, "the answer is an HTML page", ""},
 		"an empty page, 200":    {200, "text/html", "", "the answer is an HTML page", ""},
+		"another service":       {200, "application/json", `{"status":"up"}`, "the answer is not PostgREST's to an insert", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newLoopback(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -103,6 +103,7 @@ var (
 		faultproxy.Page(540).Committed(),
 		faultproxy.Page(200),
 		faultproxy.Page(201).Committed(),
+		faultproxy.Text(200, "ok"), // some service that is fine with everything
 		faultproxy.Refusal(300, "PGRST203", "Could not choose the best candidate function"),
 		faultproxy.Text(304, ""),
 		faultproxy.Refusal(400, "0A000", "feature not supported"),
@@ -557,6 +558,8 @@ func TestPurge(t *testing.T) {
 		{faultproxy.Refusal(503, "53300", "too many connections"), old, false},
 		{faultproxy.Refusal(500, "57014", "statement timeout"), old, false},
 		{faultproxy.Text(504, "").Committed(), 0, true},
+		{faultproxy.Text(200, "null").Committed(), 0, true}, // no list of ids, and no count
+		{faultproxy.Text(200, "").Committed(), 0, true},
 	} {
 		for way, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(100)}} {
 			t.Run(way+"/"+tt.fault.Name, func(t *testing.T) {
