@@ -1,8 +1,8 @@
 // Package retention measures purges on a real PostgreSQL, under the 8 s statement
 // timeout of hosted Supabase. What follows is about a table of some size:
 //
-//	go test ./examples/retention -run '^$' -bench 'Purge$' -benchtime 3x -rows 1000000
-//	go test ./examples/retention -run '^$' -bench 'RecordDuringPurge' -benchtime 3x -rows 1000000
+//	go test ./examples/retention -run '^$' -bench '^BenchmarkPurge$' -benchtime 5x -rows 1000000
+//	go test ./examples/retention -run '^$' -bench RecordDuringPurge -benchtime 3x -rows 1000000
 //	go test ./examples/retention -run '^$' -bench 'PurgeHalf|Partition' -benchtime 1x -rows 10000000 -timeout 1h
 package retention
 
@@ -170,7 +170,9 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-const maxGrowth = 16 // MiB
+// maxGrowth is in MiB, whatever -rows is. Measured: 0.4 for 50,000 rows, 1.9 for a
+// million; where the ids are returned, 6.4 for 50,000 and 50.7 for 400,000.
+const maxGrowth = 5
 
 // TestPurgeInSteps: the count is exact, and memory doesn't grow with the rows.
 func TestPurgeInSteps(t *testing.T) {
