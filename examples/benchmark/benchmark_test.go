@@ -356,6 +356,22 @@ func TestDelay(t *testing.T) {
 	})
 }
 
+// What can't be measured is left out, with the reason.
+func TestPrepare(t *testing.T) {
+	for want, target := range map[string]*target{
+		"DATABASE_URL": {},
+		"-rtt":         {DatabaseURL: "postgres://", delay: &delayProxy{}},
+		"":             {DatabaseURL: "postgres://"},
+	} {
+		p := &plan{}
+		p.add(burstOf(1), rowDocevents, rowCopy)
+		missing := (&runner{target: target, notes: io.Discard}).prepare(t.Context(), p)
+		if left := len(p.cells) == 1; left != (want != "") || !strings.Contains(missing[rowCopy], want) || (missing[rowCopy] == "") != (want == "") {
+			t.Errorf("%q: %d cells are left, missing %q", want, len(p.cells), missing)
+		}
+	}
+}
+
 func TestDelayProxy(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(w, r.Body)

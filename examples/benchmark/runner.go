@@ -85,8 +85,12 @@ func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 	has := func(row string) bool {
 		return slices.ContainsFunc(p.cells, func(c *cell) bool { return c.Row == row })
 	}
-	if has(rowCopy) && r.target.DatabaseURL == "" {
+	switch {
+	case !has(rowCopy):
+	case r.target.DatabaseURL == "":
 		missing[rowCopy] = "DATABASE_URL is not set"
+	case r.target.delay != nil:
+		missing[rowCopy] = "the way to the database is not the one that -rtt makes longer"
 	}
 	if has(rowJS) {
 		var err error
