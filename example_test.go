@@ -34,7 +34,8 @@ const (
 // newExampleClient is a client of a stand-in for a project, which lets the
 // examples run offline.
 func newExampleClient(opts ...docevents.Option) *docevents.Client {
-	client, err := docevents.New(projectURL, secretKey, append(opts, docevents.WithTransport(standIn{}))...)
+	opts = append([]docevents.Option{docevents.WithTransport(standIn{}), docevents.WithSlog(discard)}, opts...)
+	client, err := docevents.New(projectURL, secretKey, opts...)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -387,6 +387,9 @@ func TestPurgeBehindAGatewayThatGivesUp(t *testing.T) {
 			if n != purged || !errors.Is(err, docevents.ErrCountIncomplete) || tb.left() != 2 {
 				t.Errorf("%d, %v, %d left, want %d and ErrCountIncomplete", n, err, tb.left(), purged)
 			}
+			if len(tb.requests) < 3 || tb.requests[1].method != http.MethodGet {
+				t.Errorf("sent %v, want steps after the 504", tb.requests)
+			}
 		})
 	}
 }
@@ -450,6 +453,23 @@ func TestPurgeHalvesItsSteps(t *testing.T) {
 			}
 			c, _ := newClient(t, tb, docevents.WithPurgeBatch(32))
 			if n, err := c.PurgeOlderThan(t.Context(), 1); n != 63 || err != nil || tb.left() != 2 {
+				t.Errorf("%d, %v, %d left", n, err, tb.left())
+			}
+		})
+	})
+	t.Run("also where that has late rows to take", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(t, 65)
+			tb.answer = func(r *purgeRequest, rows int) *answer {
+				if r.number == 12 { // before the last read
+					for i := range 20 {
+						tb.insert(64*day + time.Duration(i)*time.Microsecond)
+					}
+				}
+				return timeout(12)(r, rows)
+			}
+			c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
+			if n, err := c.PurgeOlderThan(t.Context(), 1); n != 83 || err != nil || tb.left() != 2 {
 				t.Errorf("%d, %v, %d left", n, err, tb.left())
 			}
 		})
@@ -562,7 +582,7 @@ func TestPurgeCancelled(t *testing.T) {
 		"between steps":         {[]docevents.Option{docevents.WithPurgeBatch(10)}, 3, false, nil, 20, false},
 		"while a step runs":     {[]docevents.Option{docevents.WithPurgeBatch(10)}, 3, false, &answer{delay: time.Hour}, 10, true},
 		"while a read runs":     {[]docevents.Option{docevents.WithPurgeBatch(10)}, 2, false, &answer{delay: time.Hour}, 10, false},
-		"during a wait":         {[]docevents.Option{docevents.WithPurgeBatch(10)}, 2, false, &answer{status: 503, code: "PGRST002"}, 10, false},
+		"during a wait":         {[]docevents.Option{docevents.WithPurgeBatch(10)}, 2, false, &answer{status: 503, code: "PGRST002", header: map[string]string{"Retry-After": "50"}}, 10, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
