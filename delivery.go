@@ -194,10 +194,10 @@ func (d *delivery) flyLocked(b *batch, n int, now time.Time) (*batch, []record) 
 	return b, b.records[:n]
 }
 
-// probe tries, at the end of a wait, whether the server is back: with the first
-// row of a batch that hasn't failed, if there is one, else with a row drawn by
-// lot from the largest. So the rows that a firewall refuses can't hold up the
-// others, wherever they stand.
+// probe tries, at the end of a wait, whether the server is back: with a row drawn
+// by lot from a batch that hasn't failed, if there is one, else from the
+// largest. So the rows that a firewall refuses can't hold up the others,
+// wherever they stand.
 func (d *delivery) probe() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -211,7 +211,10 @@ func (d *delivery) probe() {
 		b = waiting[i]
 	}
 	d.queue, d.alone = without(d.queue, b), without(d.alone, b)
-	if at := rand.IntN(len(b.records)); b.tries > 0 && at > 0 {
+	if at := rand.IntN(len(b.records)); at > 0 {
+		if b == d.open {
+			d.open = nil
+		}
 		d.queue = append(d.queue, b)
 		b = b.split(at)
 	}

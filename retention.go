@@ -121,7 +121,8 @@ func (p *purge) run(ctx context.Context) error {
 }
 
 // retry sends a request until it succeeds or fails for good, and counts what
-// it deleted. A timeout is for good: the same again would time out again.
+// it deleted. A timeout is for good: the same again would time out again. So is
+// a foreign key's refusal: a row that points to one of these stays.
 func (p *purge) retry(ctx context.Context, deletes bool, request func() (int64, error)) error {
 	for step := 0; ; step++ {
 		if ctx.Err() != nil {
@@ -130,17 +131,19 @@ func (p *purge) retry(ctx context.Context, deletes bool, request func() (int64, 
 		n, err := request()
 		p.count += n
 		p.lost = p.lost || deletes && outcomeUnknown(err)
+		var e *Error
 		switch {
 		case err == nil, errors.Is(err, ErrCountIncomplete):
 			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case timedOut(err), classify(err) != passing:
+		case timedOut(err), classify(err) != passing, errors.As(err, &e) && e.Code == "23503":
 			return err
 		}
 		select {
 		case <-time.After(backoff(step, err)):
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+			return fmt.Errorf("%w, after: %w", ctx.Err(), err)
 		}
 	}
 }

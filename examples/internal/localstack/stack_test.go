@@ -145,7 +145,7 @@ func TestRestartPostgres(t *testing.T) {
 }
 
 func TestRestartREST(t *testing.T) {
-	stack := own(t, localstack.Options{})
+	stack := own(t, localstack.Options{StatementTimeout: time.Minute}) // its answer must not come first
 	address := stack.URL
 
 	// A statement that waits for a lock is under way when the server ends.
