@@ -676,12 +676,13 @@ func TestPurgeRetries(t *testing.T) {
 		answer answer
 		want   string
 	}{
-		"a refused key":   {answer{status: 401, code: "PGRST301"}, "check the key"},
-		"a missing table": {answer{status: 404, code: "PGRST205"}, "013_create_processing_events_table.sql"},
-		"a missing grant": {answer{status: 403, code: "42501", text: "permission denied for table t"}, "GRANT SELECT, INSERT, DELETE"},
-		"a web page":      {answer{status: 200, body: "<html>"}, "check SUPABASE_URL"},
-		"a bad filter":    {answer{status: 400, code: "22007", text: "invalid input syntax"}, "22007"},
-		"too large":       {answer{status: 413}, "413"},
+		"a refused key":             {answer{status: 401, code: "PGRST301"}, "check the key"},
+		"a missing table":           {answer{status: 404, code: "PGRST205"}, "013_create_processing_events_table.sql"},
+		"a missing grant":           {answer{status: 403, code: "42501", text: "permission denied for table t"}, "GRANT SELECT, INSERT, DELETE"},
+		"a web page":                {answer{status: 200, body: "<html>"}, "check SUPABASE_URL"},
+		"a bad filter":              {answer{status: 400, code: "22007", text: "invalid input syntax"}, "22007"},
+		"too large":                 {answer{status: 413}, "413"},
+		"rows that others point to": {answer{status: 409, code: "23503", text: "update or delete violates foreign key constraint"}, "23503"},
 	} {
 		for in, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(10)}} {
 			t.Run(name+" "+in, func(t *testing.T) {
@@ -700,6 +701,25 @@ func TestPurgeRetries(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A purge that spends its time on an outage says so.
+func TestPurgeInAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable(t, 65)
+		tb.answer = func(*purgeRequest, int) *answer { return &answer{status: 503, code: "PGRST001", text: "no connection"} }
+		c, _ := newClient(t, tb)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		n, err := c.PurgeOlderThan(ctx, 1)
+		if e := (*docevents.Error)(nil); n != 0 || !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Code != "PGRST001" {
+			t.Errorf("%d, %v, want ctx's error and the server's", n, err)
+		}
+		if took := time.Since(start); took != time.Minute || len(tb.requests) > 12 {
+			t.Errorf("took %s and %d requests", took, len(tb.requests))
+		}
+	})
 }
 
 // A purge takes as long as ctx gives it, whatever an insert's timeout.
