@@ -110,7 +110,9 @@ func TestMended(t *testing.T) {
 	}
 }
 
-// TestNotMended closes all the same, at once: what it abandons was not stored.
+// TestNotMended closes all the same, at once. What it abandons may be stored
+// all the same, as its error says: a request that Close cancels may reach the
+// server after the table has been mended.
 func TestNotMended(t *testing.T) {
 	b := newBench(t)
 	f := missingTable()
@@ -130,7 +132,6 @@ func TestNotMended(t *testing.T) {
 		}
 	}
 	f.mend(b)
-	b.wantStages()
 }
 
 // TestTableThatComesLate has the table made after the first event, as a
