@@ -230,8 +230,9 @@ func (c *Client) Check(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
-	err := c.insertRows(ctx, []row{})
+	op, err := "insert", c.insertRows(ctx, []row{})
 	if err == nil {
+		op = "delete"
 		ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 		defer cancel()
 		_, err = c.deleteCount(ctx, "lt", beforeAll, "")
@@ -240,9 +241,9 @@ func (c *Client) Check(ctx context.Context) error {
 	case err == nil, errors.Is(err, ErrCountIncomplete): // the latter only means that purges can't count
 		return nil
 	case !errors.As(err, new(*Error)):
-		return fmt.Errorf("docevents: Check: check SUPABASE_URL and the network: no answer came: %w", err)
+		return fmt.Errorf("docevents: Check: %s: check SUPABASE_URL and the network: no answer came: %w", op, err)
 	}
-	return fmt.Errorf("docevents: Check: %w", err)
+	return fmt.Errorf("docevents: Check: %s: %w", op, err)
 }
 
 // Stats is a snapshot, in which always

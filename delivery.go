@@ -141,7 +141,7 @@ func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, err
 // further one only when a full batch waits or when the newest request has been
 // under way for long.
 func (d *delivery) startLocked(now time.Time) {
-	joins := len(d.queue) == 1 && d.queue[0] == d.open && now.Sub(d.started) < joinWindow
+	joins := len(d.queue) == 1 && d.queue[0] == d.open && len(d.open.records) < d.config.maxBatch && now.Sub(d.started) < joinWindow
 	if len(d.flying) == 0 || len(d.flying) < d.config.maxInFlight && !joins {
 		if b, records := d.nextLocked(now); b != nil {
 			go d.send(b, records)
@@ -327,7 +327,7 @@ func (d *delivery) failLocked(b *batch, n int, probe bool, v verdict, err error,
 		d.refused = probe && b.closing
 		wait = backoff(longStep, err)
 	}
-	if d.closed && (v == configuration || !b.closing) { // the attempt that Close makes at once is still to come
+	if d.closed && !d.refused && (v == configuration || !b.closing) { // the attempt that Close makes at once is still to come
 		wait = 0
 	}
 	d.timer = time.AfterFunc(wait, d.probe)
