@@ -262,7 +262,7 @@ func TestCheck(t *testing.T) {
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("error %v, want the refused connection", err)
 		}
-		for _, want := range []string{"docevents: Check: check SUPABASE_URL and the network", listener.Addr().String()} {
+		for _, want := range []string{"docevents: Check: insert: check SUPABASE_URL and the network", listener.Addr().String()} {
 			if !strings.Contains(fmt.Sprint(err), want) {
 				t.Errorf("error %v, want it to say %q", err, want)
 			}
