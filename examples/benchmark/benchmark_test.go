@@ -183,6 +183,45 @@ func TestIdleOnAServer(t *testing.T) {
 	}
 }
 
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// What was measured until somebody loses patience is not lost.
+func TestInterrupted(t *testing.T) {
+	stack := localstack.Shared(t)
+	target := &target{URL: stack.URL, Key: stack.ServiceRoleKey, Table: stack.Table(t)}
+	for _, last := range []string{"1/3", "2/3"} {
+		ctx, interrupt := context.WithCancel(t.Context())
+		notes := writerFunc(func(p []byte) (int, error) {
+			if strings.HasPrefix(string(p), last) {
+				interrupt()
+			}
+			return len(p), nil
+		})
+		p := &plan{rounds: 3, bars: fullBars}
+		p.add(burstOf(10), rowDocevents, rowBulk)
+		r, err := p.measure(ctx, target, options{limit: time.Minute}, notes)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("in round %s: %v", last, err)
+		}
+		if last == "1/3" {
+			if r != nil {
+				t.Errorf("no round is complete, and yet: %+v", r)
+			}
+			continue
+		}
+		if r == nil || r.Rounds != 1 || len(r.Bars) == 0 || len(r.Cells) != 2 {
+			t.Fatalf("in round %s: %+v", last, r)
+		}
+		for _, c := range r.Cells {
+			if len(c.Samples) != 1 || c.Samples[0].Stored != 10 {
+				t.Errorf("%s: %+v, want the one complete round", c.Row, c.Samples)
+			}
+		}
+	}
+}
+
 // A worker that crashes is a result where the row is known for it, and an
 // error where it is not.
 func TestCrash(t *testing.T) {

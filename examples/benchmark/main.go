@@ -86,9 +86,9 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out, notes io.Writer) error {
-	r, err := o.report(ctx, notes)
-	if err != nil {
-		return err
+	r, ended := o.report(ctx, notes)
+	if r == nil {
+		return ended
 	}
 	if err := r.print(out); err != nil {
 		return err
@@ -108,9 +108,9 @@ func run(ctx context.Context, o options, out, notes io.Writer) error {
 		}
 	}
 	if o.guard && !r.holds() {
-		return errBroken
+		ended = errors.Join(ended, errBroken)
 	}
-	return nil
+	return ended
 }
 
 // report measures, or reads what was measured.

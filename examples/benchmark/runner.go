@@ -29,6 +29,8 @@ func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, 
 	return p.measure(ctx, t, o, notes)
 }
 
+// measure returns the rounds that were completed, also where an error, which may
+// be the user's patience, ends it before the last.
 func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Writer) (*report, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -37,20 +39,27 @@ func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Write
 	run := &runner{options: o, target: t, notes: notes, program: program}
 	r := &report{Mode: p.mode, Rounds: p.rounds, Machine: t.describe(ctx), Missing: run.prepare(ctx, p)}
 	for round := range p.rounds {
-		for _, c := range turn(p.cells, round) {
-			s, err := run.measure(ctx, c)
-			if err != nil {
-				return nil, fmt.Errorf("%s, %s: %w", c.Row, c.Load.Name, err)
+		if err := run.round(ctx, p, round); err != nil {
+			if round == 0 {
+				return nil, err
 			}
-			c.Samples = append(c.Samples, *s)
-			fmt.Fprintf(notes, "%d/%d  %s, %s: %s\n", round+1, p.rounds, c.Load.Name, c.Row, s)
+			for _, c := range p.cells {
+				c.Samples = c.Samples[:round]
+			}
+			r.Rounds = round
+			r.finish(p)
+			return r, fmt.Errorf("ended in round %d of %d: %w", round+1, p.rounds, err)
 		}
 	}
+	r.finish(p)
+	return r, nil
+}
+
+func (r *report) finish(p *plan) {
 	r.Cells = p.cells
 	if p.bars != nil {
 		r.Bars = p.bars(r)
 	}
-	return r, nil
 }
 
 // turn is the round's order: load by load, beginning with another row each time.
@@ -109,6 +118,19 @@ const (
 	startGrace = 10 * time.Second // beyond a cell's limit: for the process to start and to end
 	keepOutput = 16 << 10         // node writes a stack trace after its reason
 )
+
+// round takes every cell once.
+func (r *runner) round(ctx context.Context, p *plan, round int) error {
+	for _, c := range turn(p.cells, round) {
+		s, err := r.measure(ctx, c)
+		if err != nil {
+			return fmt.Errorf("%s, %s: %w", c.Row, c.Load.Name, err)
+		}
+		c.Samples = append(c.Samples, *s)
+		fmt.Fprintf(r.notes, "%d/%d  %s, %s: %s\n", round+1, p.rounds, c.Load.Name, c.Row, s)
+	}
+	return nil
+}
 
 func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 	user, err := uuid.NewRandom()
