@@ -80,9 +80,9 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
 	c := &Client{config: cfg, restURL: restURL, headers: headers}
-	c.transport = &transport{base: cfg.transport, key: key}
+	c.transport = &transport{inserts: cfg.transport, others: cfg.transport, key: key}
 	if cfg.transport == nil {
-		c.transport.base, c.ownIdle = defaultTransport(cfg.maxInFlight)
+		c.transport.inserts, c.transport.others, c.ownIdle = defaultTransports(cfg.maxInFlight)
 	}
 	c.report = newReporter(&c.config)
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
@@ -163,17 +163,26 @@ func jwtRole(key string) (role string, isJWT bool) {
 	return role, true
 }
 
-// defaultTransport returns a transport of our own and what closes its idle
-// connections, or the app's replacement of http.DefaultTransport.
-func defaultTransport(maxInFlight int) (http.RoundTripper, func()) {
+// defaultTransports returns transports of our own, for inserts and for all else,
+// and what closes their idle connections, or the app's replacement of
+// http.DefaultTransport.
+//
+// Unbounded, an http.Transport opens more connections than it has requests: one
+// that becomes free while another is dialed for a request is used for it at
+// once, and the next request dials again. A purge, which may take long, must
+// not hold one of the bounded ones.
+func defaultTransports(maxInFlight int) (inserts, others http.RoundTripper, closeIdle func()) {
 	standard, ok := http.DefaultTransport.(*http.Transport)
 	if !ok {
-		return http.DefaultTransport, nil
+		return http.DefaultTransport, http.DefaultTransport, nil
 	}
-	own := standard.Clone()
-	own.MaxIdleConns = maxInFlight + 1 // and one for a purge
-	own.MaxIdleConnsPerHost = maxInFlight + 1
-	return own, own.CloseIdleConnections
+	bounded, unbounded := standard.Clone(), standard.Clone()
+	bounded.MaxConnsPerHost = maxInFlight
+	bounded.MaxIdleConns, bounded.MaxIdleConnsPerHost = maxInFlight, maxInFlight
+	return bounded, unbounded, func() {
+		bounded.CloseIdleConnections()
+		unbounded.CloseIdleConnections()
+	}
 }
 
 // from returns a query on the table by a PostgREST client for one request:

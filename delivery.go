@@ -125,8 +125,11 @@ func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, err
 	d.stats.Pending++
 	d.stats.PendingBytes += cost
 	b := d.open
-	if b == nil || len(b.records) == d.config.maxBatch || b.text+text > maxBatchText {
+	if full := b != nil && len(b.records) == d.config.maxBatch; b == nil || full || b.text+text > maxBatchText {
 		b = &batch{first: d.next}
+		if full { // then so will this one be, most likely: nothing to copy as it grows
+			b.records = make([]record, 0, d.config.maxBatch)
+		}
 		d.open = b
 		d.queue = append(d.queue, b)
 	}

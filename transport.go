@@ -61,17 +61,20 @@ const (
 //
 // The request's timeout is not applied here: its cancel would cut the body off.
 type transport struct {
-	base http.RoundTripper
-	key  string // kept out of what a proxy may echo
+	inserts http.RoundTripper
+	others  http.RoundTripper
+	key     string // kept out of what a proxy may echo
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context()) // a RoundTripper must not change its request
+	base := t.others
 	if req.Method == http.MethodPost {
+		base = t.inserts
 		req.URL.RawQuery = "columns=" + rowColumns
 		req.Header.Add("Prefer", "resolution=ignore-duplicates") // sending a row again is safe
 	}
-	resp, err := t.base.RoundTrip(req)
+	resp, err := base.RoundTrip(req)
 	if err != nil || resp == nil { // nothing at all is an error of http.Client's
 		return nil, err
 	}
