@@ -21,8 +21,8 @@ const (
 	maxBatchText = 1 << 20
 
 	// While the newest request has been under way for less, what is recorded
-	// waits to share the next one. Measured at a steady 1,000 events/s, that
-	// halves the requests beside a sender for every Record.
+	// waits to share the next one, instead of each event taking a request of
+	// its own while senders are left.
 	joinWindow = 50 * time.Millisecond
 
 	// A batch that fails so often while others are delivered is to blame

@@ -79,7 +79,7 @@ type notice struct {
 
 // A tally keeps one kind of line from flooding the log.
 type tally struct {
-	written    time.Time // the last line
+	written    time.Time // the last line; zero, before all: none yet
 	suppressed int64     // repeats since
 	err        error     // the last of them
 }
@@ -166,7 +166,7 @@ func (r *reporter) tallyLocked(msg string, err error, now time.Time, attrs ...sl
 	t.suppressed++
 	t.err = err
 	r.tallies[msg] = t
-	if !t.written.IsZero() && now.Sub(t.written) < quietFor {
+	if now.Sub(t.written) < quietFor {
 		return false
 	}
 	r.writeLocked(msg, now, attrs...)
