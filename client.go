@@ -23,32 +23,14 @@
 package docevents
 
 import (
-	"cmp"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
-	"os"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/supabase-community/postgrest-go"
-)
-
-var (
-	// ErrNotServiceRole is returned by New for a key that is not the project's
-	// service-role (secret) key. With an anonymous key a purge would delete
-	// nothing, and report success.
-	ErrNotServiceRole = errors.New("not a service-role key")
-
-	// ErrNoSettings is returned by NewFromEnv where neither SUPABASE_URL nor a
-	// key is set, as on a laptop: a nil Client will do there.
-	ErrNoSettings = errors.New("no Supabase settings in the environment")
 )
 
 // A Client records events and purges them. Its methods are safe for concurrent
@@ -87,102 +69,6 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	c.report = newReporter(&c.config)
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
 	return c, nil
-}
-
-// NewFromEnv is New with SUPABASE_URL and the first of
-// SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEY and SUPABASE_SERVICE_KEY that
-// is set. Where neither the URL nor a key is, the error matches ErrNoSettings.
-func NewFromEnv(opts ...Option) (*Client, error) {
-	const keyNames = "SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEY or SUPABASE_SERVICE_KEY"
-	supabaseURL := os.Getenv("SUPABASE_URL")
-	key := cmp.Or(os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_KEY"))
-	switch {
-	case supabaseURL == "" && key == "":
-		return nil, fmt.Errorf("docevents: %w: set SUPABASE_URL and %s", ErrNoSettings, keyNames)
-	case supabaseURL == "":
-		return nil, errors.New("docevents: SUPABASE_URL is not set")
-	case key == "":
-		return nil, errors.New("docevents: no key is set: set " + keyNames)
-	}
-	return New(supabaseURL, key, opts...)
-}
-
-// parseURL returns the address of the project's REST API. Its errors don't
-// repeat the URL, which may hold a password.
-func parseURL(raw string) (string, error) {
-	u, err := url.Parse(strings.TrimSpace(raw))
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return "", errors.New("the Supabase URL is not one: pass the project's, such as https://abcdefgh.supabase.co")
-	}
-	path := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/rest/v1")
-	rest := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path + "/rest/v1"}
-	_, err = url.Parse(rest.String()) // a host's zone need not come back
-	if err != nil || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || !pathFormat.MatchString(path) {
-		return "", errors.New("the Supabase URL must be host and path alone, without a user, password, query or fragment")
-	}
-	return rest.String(), nil
-}
-
-// pathFormat is of a prefix before /rest/v1, as a self-hosted project may have.
-var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
-
-// parseKey returns the key without the white space around it, and the headers
-// that carry it.
-func parseKey(raw string) (string, map[string]string, error) {
-	key := strings.TrimSpace(raw)
-	if key == "" {
-		return "", nil, errors.New("the service-role key is empty: copy it from the project's API settings")
-	}
-	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", nil, errors.New("the service-role key has a space, a control character or one beyond ASCII in it: copy it again")
-	}
-	headers := map[string]string{"apikey": key}
-	switch role, isJWT := jwtRole(key); {
-	case strings.HasPrefix(key, "sb_publishable_"):
-		return "", nil, fmt.Errorf("%w: this is the publishable key; copy the secret one (sb_secret_...)", ErrNotServiceRole)
-	case isJWT && role != "service_role":
-		return "", nil, fmt.Errorf("%w: the token's role is %.20q; copy the one of service_role", ErrNotServiceRole, role)
-	case !strings.HasPrefix(key, "sb_secret_"): // which is no JWT: the API would try to decode it here
-		headers["Authorization"] = "Bearer " + key
-	}
-	return key, headers, nil
-}
-
-// jwtRole returns the role claim of a JWT.
-func jwtRole(key string) (role string, isJWT bool) {
-	parts := strings.Split(key, ".")
-	if len(parts) != 3 {
-		return "", false
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	var claims map[string]any
-	if err != nil || json.Unmarshal(payload, &claims) != nil {
-		return "", false
-	}
-	role, _ = claims["role"].(string)
-	return role, true
-}
-
-// defaultTransports returns transports of our own, for inserts and for all else,
-// and what closes their idle connections, or the app's replacement of
-// http.DefaultTransport.
-//
-// Unbounded, an http.Transport opens more connections than it has requests: one
-// that becomes free while another is dialed for a request is used for it at
-// once, and the next request dials again. A purge, which may take long, must
-// not hold one of the bounded ones.
-func defaultTransports(maxInFlight int) (inserts, others http.RoundTripper, closeIdle func()) {
-	standard, ok := http.DefaultTransport.(*http.Transport)
-	if !ok {
-		return http.DefaultTransport, http.DefaultTransport, nil
-	}
-	bounded, unbounded := standard.Clone(), standard.Clone()
-	bounded.MaxConnsPerHost = maxInFlight
-	bounded.MaxIdleConns, bounded.MaxIdleConnsPerHost = maxInFlight, maxInFlight
-	return bounded, unbounded, func() {
-		bounded.CloseIdleConnections()
-		unbounded.CloseIdleConnections()
-	}
 }
 
 // from returns a query on the table by a PostgREST client for one request:

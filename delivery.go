@@ -247,7 +247,7 @@ func (d *delivery) settleLocked(b *batch, n int, err error, now time.Time) {
 	}
 	v := classify(err)
 	switch {
-	case v == passing, v == configuration, v == tooMuch && n == 1:
+	case v == transient, v == configuration, v == tooMuch && n == 1:
 		d.failLocked(b, n, probe, v, err, now)
 		return
 	case v == accepted:
@@ -314,7 +314,7 @@ func (d *delivery) failLocked(b *batch, n int, probe bool, v verdict, err error,
 		}
 		d.queue = append(d.queue, b)
 	}
-	d.report.failed(v, err, d.stats.Pending, now)
+	d.report.failed(v == configuration, err, d.stats.Pending, now)
 	switch {
 	case probe:
 		d.step++

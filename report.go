@@ -27,7 +27,7 @@ const (
 // The log's messages. Each is a kind of its own: its first line is written at
 // once, its repeats are summed up.
 const (
-	logPassing       = "docevents: insert failed, trying again"
+	logTransient     = "docevents: insert failed, trying again"
 	logConfiguration = "docevents: insert refused until this is mended"
 	logPanic         = "docevents: the drop handler panicked"
 	logRecovered     = "docevents: delivering again"
@@ -132,13 +132,14 @@ func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
 	}
 }
 
-// failed reports a request that will be sent again.
-func (r *reporter) failed(v verdict, err error, pending int64, now time.Time) {
+// failed reports a request that will be sent again; lasting says that somebody
+// has to mend something first.
+func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failures++
-	msg := logPassing
-	if v == configuration {
+	msg := logTransient
+	if lasting {
 		msg = logConfiguration
 	}
 	r.loud = r.tallyLocked(msg, err, now, slog.Int64("pending", pending)) || r.loud
@@ -152,7 +153,7 @@ func (r *reporter) recovered(outage time.Duration, now time.Time) {
 		return
 	}
 	r.lineLocked(slog.LevelInfo, logRecovered, slog.String("outage", outage.String()), slog.Int64("failed_requests", r.failures))
-	for _, msg := range []string{logPassing, logConfiguration} {
+	for _, msg := range []string{logTransient, logConfiguration} {
 		r.tallies[msg] = tally{written: r.tallies[msg].written}
 	}
 	r.failures, r.loud = 0, false

@@ -135,7 +135,7 @@ func (p *purge) retry(ctx context.Context, deletes bool, request func() (int64, 
 		switch {
 		case err == nil, errors.Is(err, ErrCountIncomplete):
 			return nil
-		case timedOut(err), classify(err) != passing, errors.As(err, &e) && e.Code == "23503":
+		case timedOut(err), classify(err) != transient, errors.As(err, &e) && e.Code == "23503":
 			return err
 		}
 		select {

@@ -21,7 +21,7 @@ func TestClassify(t *testing.T) {
 	}{
 		{"no error", accepted, []error{nil}},
 		{
-			"1: no answer, or a body cut short", passing,
+			"1: no answer, or a body cut short", transient,
 			[]error{
 				io.ErrUnexpectedEOF, context.DeadlineExceeded, context.Canceled, errors.New("connection reset"),
 				fmt.Errorf("answer with status 400 cut short: %w", io.ErrUnexpectedEOF),
@@ -67,7 +67,7 @@ func TestClassify(t *testing.T) {
 			},
 		},
 		{
-			"7: all else", passing,
+			"7: all else", transient,
 			[]error{
 				answer(400, ""), answer(403, ""), answer(404, ""), answer(408, ""), answer(409, ""), answer(418, ""), answer(422, ""), answer(429, ""),
 				answer(500, ""), answer(502, ""), answer(503, ""), answer(504, ""), answer(520, ""), answer(599, ""),

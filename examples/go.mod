@@ -1,6 +1,6 @@
 module github.com/docevents/docevents-go/examples
 
-go 1.25.0
+go 1.26.0
 
 require (
 	github.com/docevents/docevents-go v0.0.0
