@@ -16,7 +16,7 @@ import (
 	"github.com/supabase-community/postgrest-go"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // A Project is where a program's events go. It is safe for concurrent use.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // The test program also plays the parts of other programs: it is started again

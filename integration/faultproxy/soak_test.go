@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/faultproxy"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/faultproxy"
+	"github.com/docevents/docevents-go/integration/localstack"
 	"github.com/google/uuid"
 )
 

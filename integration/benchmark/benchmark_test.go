@@ -24,7 +24,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // The test program is its own worker, as the benchmark is.

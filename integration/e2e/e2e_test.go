@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )

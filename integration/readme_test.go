@@ -1,5 +1,5 @@
-// Package examples_test holds the project's pages to what they say.
-package examples_test
+// Package integration_test holds the project's pages to what they say.
+package integration_test
 
 import (
 	"context"
@@ -13,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 func TestMain(m *testing.M) { localstack.Main(m) }
@@ -96,10 +95,10 @@ func TestProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 		cmd := exec.Command("go", "run", file)
-		cmd.Env = exampletest.Environ("SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
-		out := exampletest.Run(t, cmd)
-		if out.Code != 0 || !strings.Contains(out.Stderr, "purged 0 <nil>") {
-			t.Errorf("%s: exit code %d\n%s%s", b, out.Code, out.Stdout, out.Stderr)
+		cmd.Env = append(os.Environ(), "SUPABASE_SECRET_KEYS=", "SUPABASE_SECRET_KEY=",
+			"SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "purged 0 <nil>") {
+			t.Errorf("%s: %v\n%s", b, err, out)
 		}
 		var stage string
 		var ms int

@@ -3,12 +3,12 @@
 //
 // Usage, from the repository's root:
 //
-//	go run ./examples/benchmark                 # 5 rounds of everything; about half an hour
-//	go run ./examples/benchmark -quick          # one round of the small loads, under a minute
-//	go run ./examples/benchmark -guard          # ratios only; exits with 1 where one is broken
-//	go run ./examples/benchmark -sweep          # sizes of MaxBatch and MaxInFlight
-//	go run ./examples/benchmark -json FILE -plot DIR
-//	go run ./examples/benchmark -from FILE -plot DIR   # table and charts again, without measuring
+//	go run ./integration/benchmark                 # 5 rounds of everything; about half an hour
+//	go run ./integration/benchmark -quick          # one round of the small loads, under a minute
+//	go run ./integration/benchmark -guard          # ratios only; exits with 1 where one is broken
+//	go run ./integration/benchmark -sweep          # sizes of MaxBatch and MaxInFlight
+//	go run ./integration/benchmark -json FILE -plot DIR
+//	go run ./integration/benchmark -from FILE -plot DIR   # table and charts again, without measuring
 //
 // The rows are docevents with its defaults; naive Go, a goroutine and a
 // postgrest-go client per event; supabase-js, where node and npm are there;

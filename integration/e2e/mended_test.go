@@ -13,7 +13,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // A fault is something that keeps events out, and that can be mended.

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // own starts a stack for a test that breaks it.

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/faultproxy"
+	"github.com/docevents/docevents-go/integration/faultproxy"
 )
 
 // Faults, each met by the first request of a client that records one event, and

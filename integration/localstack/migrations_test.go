@@ -13,7 +13,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // description is what the migration makes, as PostgreSQL's catalog tells it.

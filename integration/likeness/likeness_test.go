@@ -1,7 +1,7 @@
-// Package doceventstest_test holds doceventstest's server to what it stands in
+// Package likeness_test holds doceventstest's server to what it stands in
 // for: the same requests go to it and to the local stack, which has a real
 // PostgreSQL, and the answers and the tables must be the same.
-package doceventstest_test
+package likeness_test
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 func TestMain(m *testing.M) { localstack.Main(m) }

@@ -1,9 +1,9 @@
 // Package retention measures purges on a real PostgreSQL, under the 8 s statement
 // timeout of hosted Supabase. What follows is about a table of some size:
 //
-//	go test ./examples/retention -run '^$' -bench '^BenchmarkPurge$' -benchtime 5x -rows 1000000
-//	go test ./examples/retention -run '^$' -bench RecordDuringPurge -benchtime 3x -rows 1000000
-//	go test ./examples/retention -run '^$' -bench 'PurgeHalf|Partition' -benchtime 1x -rows 10000000 -timeout 1h
+//	go test ./integration/retention -run '^$' -bench '^BenchmarkPurge$' -benchtime 5x -rows 1000000
+//	go test ./integration/retention -run '^$' -bench RecordDuringPurge -benchtime 3x -rows 1000000
+//	go test ./integration/retention -run '^$' -bench 'PurgeHalf|Partition' -benchtime 1x -rows 10000000 -timeout 1h
 package retention
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 var rows = flag.Int("rows", 50_000, "rows of the tables")
