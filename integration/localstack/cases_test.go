@@ -19,11 +19,12 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// exchange is an entry of testdata/cases.json: a request, and how PostgREST
-// 14.17 answered it.
+// exchange is an entry of testdata/cases.json or cases-more.json: a request, and
+// how PostgREST 14.17 answered it.
 type exchange struct {
 	Case struct {
 		Name   string
+		Schema []string // DDL on the migration's table
 		Before []string
 		Method string
 		Path   string
@@ -44,33 +45,34 @@ type exchange struct {
 // TestCases replays the recorded exchanges, against the gateway or, where
 // POSTGREST_BIN names one, a real PostgREST.
 func TestCases(t *testing.T) {
-	text, err := os.ReadFile("testdata/cases.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var exchanges []exchange
-	if err := json.Unmarshal(text, &exchanges); err != nil {
-		t.Fatal(err)
-	}
-	if len(exchanges) != 55 {
-		t.Errorf("got %d exchanges, want the 55 that were recorded", len(exchanges))
-	}
 	stack := localstack.Shared(t)
 	if !stack.Ours() {
-		t.Skip("the cases empty the table: not on a project of somebody else's")
+		t.Skip("the cases make the schema anew: not on a project of somebody else's")
 	}
-	t.Cleanup(func() { resetTable(t, stack) })
-	for _, x := range exchanges {
-		t.Run(x.Case.Name, func(t *testing.T) { replay(t, stack, x) })
+	t.Cleanup(func() { freshSchema(t, stack) })
+	for file, want := range map[string]int{"cases.json": 55, "cases-more.json": 29} {
+		text, err := os.ReadFile("testdata/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var exchanges []exchange
+		if err := json.Unmarshal(text, &exchanges); err != nil {
+			t.Fatal(err)
+		}
+		if len(exchanges) != want {
+			t.Errorf("%s: got %d exchanges, want the %d that were recorded", file, len(exchanges), want)
+		}
+		for _, x := range exchanges {
+			t.Run(x.Case.Name, func(t *testing.T) { replay(t, stack, x) })
+		}
 	}
 }
 
 func replay(t *testing.T, stack *localstack.Stack, x exchange) {
 	ctx := t.Context()
-	resetTable(t, stack)
-	execute(t, stack,
-		"GRANT ALL ON document_processing_events TO anon, authenticated, service_role",
-		"ALTER ROLE service_role RESET statement_timeout")
+	freshSchema(t, stack)
+	execute(t, stack, "GRANT ALL ON document_processing_events TO anon, authenticated, service_role")
+	execute(t, stack, x.Case.Schema...)
 	execute(t, stack, x.Case.Before...)
 	if err := stack.Reload(ctx); err != nil {
 		t.Fatal(err)
@@ -228,14 +230,17 @@ func compareBody(t *testing.T, text []byte, want any) {
 	}
 }
 
-// resetTable makes the table as the migration does, and empty.
-func resetTable(t *testing.T, stack *localstack.Stack) {
+// freshSchema leaves nothing but the migration's table, which is empty.
+func freshSchema(t *testing.T, stack *localstack.Stack) {
 	t.Helper()
 	execute(t, stack,
-		"TRUNCATE document_processing_events",
-		"REVOKE ALL ON document_processing_events FROM anon, authenticated, service_role",
-		"GRANT SELECT, INSERT, DELETE ON document_processing_events TO service_role",
-		"ALTER ROLE service_role RESET statement_timeout")
+		"DROP SCHEMA public CASCADE",
+		"CREATE SCHEMA public",
+		"GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role",
+		"ALTER ROLE service_role RESET ALL")
+	if err := stack.Migrate(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func execute(t *testing.T, stack *localstack.Stack, statements ...string) {

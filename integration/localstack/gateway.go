@@ -1,6 +1,7 @@
 package localstack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,8 @@ import (
 
 // gateway answers the part of PostgREST's API that docevents and its tests use,
 // as PostgREST 14 does: reads with filters, order, limit and count, bulk
-// inserts, deletes. testdata/cases.json is the measure.
+// inserts, deletes, calls of functions. testdata/cases.json and
+// testdata/cases-more.json are the measure.
 //
 // Like PostgREST it does not cancel a statement whose client has gone away.
 type gateway struct {
@@ -132,7 +134,7 @@ func (g *gateway) reloadSchema(conn *pgx.Conn) error {
 	if err != nil {
 		return fmt.Errorf("reading the schema: %w", err)
 	}
-	g.schema.Store(&cache)
+	g.schema.Store(cache)
 	return nil
 }
 
@@ -179,15 +181,22 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve answers a request.
 func (g *gateway) serve(r *http.Request) (*answer, *apiError) {
-	cache := g.schema.Load()
-	if cache == nil {
+	if g.schema.Load() == nil {
 		return nil, errNoSchemaCache
 	}
 	who, apiErr := verify(g.secret, r.Header.Get("Authorization"))
 	if apiErr != nil {
 		return nil, apiErr
 	}
-	t, apiErr := g.table(r, *cache)
+	schema, apiErr := g.profile(r)
+	if apiErr != nil {
+		return nil, apiErr
+	}
+	path := strings.Trim(r.URL.Path, "/")
+	if name, found := strings.CutPrefix(path, "rpc/"); found && !strings.Contains(name, "/") {
+		return g.call(r, who, schema, name)
+	}
+	t, apiErr := g.table(schema, path)
 	if apiErr != nil {
 		return nil, apiErr
 	}
@@ -205,7 +214,7 @@ func (g *gateway) serve(r *http.Request) (*answer, *apiError) {
 	}
 	a := &answer{applied: prefer.applied(r.Method)}
 	switch r.Method {
-	case http.MethodGet, http.MethodHead:
+	case http.MethodGet:
 		apiErr = g.read(a, who, q, prefer)
 	case http.MethodPost:
 		apiErr = g.insert(a, who, q, prefer, r)
@@ -217,30 +226,31 @@ func (g *gateway) serve(r *http.Request) (*answer, *apiError) {
 	return a, apiErr
 }
 
-// table finds the table that the path and the profile header name.
-func (g *gateway) table(r *http.Request, cache schemaCache) (*table, *apiError) {
-	profile := "Content-Profile"
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		profile = "Accept-Profile"
+// profile is the schema that the request means.
+func (g *gateway) profile(r *http.Request) (string, *apiError) {
+	header := "Content-Profile"
+	if r.Method == http.MethodGet {
+		header = "Accept-Profile"
 	}
-	schema := r.Header.Get(profile)
-	if schema == "" {
-		schema = g.schemas[0]
-	}
+	schema := cmp.Or(r.Header.Get(header), g.schemas[0])
 	if !slices.Contains(g.schemas, schema) {
-		return nil, newError(406, "PGRST106", "Invalid schema: "+schema).
+		return "", newError(406, "PGRST106", "Invalid schema: "+schema).
 			withHint("Only the following schemas are exposed: " + strings.Join(g.schemas, ", "))
 	}
-	relation := strings.Trim(r.URL.Path, "/")
+	return schema, nil
+}
+
+// table finds the table that the path names.
+func (g *gateway) table(schema, path string) (*table, *apiError) {
 	switch {
-	case relation == "":
+	case path == "":
 		return nil, errNoRoot
-	case strings.Contains(relation, "/"):
+	case strings.Contains(path, "/"):
 		return nil, errInvalidPath
 	}
-	t := cache[schema+"."+relation]
+	t := g.schema.Load().tables[schema+"."+path]
 	if t == nil {
-		return nil, newError(404, "PGRST205", "Could not find the table '"+schema+"."+relation+"' in the schema cache")
+		return nil, newError(404, "PGRST205", "Could not find the table '"+schema+"."+path+"' in the schema cache")
 	}
 	return t, nil
 }

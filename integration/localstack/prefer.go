@@ -25,8 +25,8 @@ func parsePreferences(headers []string) preferences {
 	kinds := map[string]*string{
 		ignoreDuplicates: &p.resolution, mergeDuplicates: &p.resolution,
 		"missing=default": &p.missing, "missing=null": &p.missing,
-		"return=representation": &p.returns, "return=minimal": &p.returns, "return=headers-only": &p.returns,
-		"count=exact": &p.count, "count=planned": &p.count, "count=estimated": &p.count,
+		"return=representation": &p.returns, "return=minimal": &p.returns,
+		"count=exact":     &p.count,
 		"handling=strict": &p.handling, "handling=lenient": &p.handling,
 	}
 	for item := range strings.SplitSeq(strings.Join(headers, ","), ",") {

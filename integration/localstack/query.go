@@ -33,7 +33,7 @@ func parseParams(rawQuery string) ([]param, *apiError) {
 // query is what a request's URL asks for, as far as the gateway understands it.
 type query struct {
 	table      *table
-	selects    []selected
+	selects    []string
 	filters    []filter
 	order      []orderTerm
 	limit      *int64
@@ -41,8 +41,6 @@ type query struct {
 	columns    []string // of the columns parameter; nil where there is none
 	onConflict []string
 }
-
-type selected struct{ column, alias string }
 
 type orderTerm struct{ column, direction string }
 
@@ -75,14 +73,10 @@ func parseQuery(t *table, rawQuery string) (*query, *apiError) {
 			q.columns = splitList(p.value)
 		case "on_conflict":
 			q.onConflict = splitList(p.value)
-		case "and", "or", "not.and", "not.or":
-			var f filter
-			f, err = parseLogic(p.key, p.value)
-			q.filters = append(q.filters, f)
+		case "and":
+			err = q.parseGroup(p.value)
 		default:
-			var f filter
-			f, err = parseFilter(p.key, p.value)
-			q.filters = append(q.filters, f)
+			err = q.parseFilter(p.key, p.value)
 		}
 		if err != nil {
 			return nil, err
@@ -103,25 +97,12 @@ func splitList(list string) []string {
 	return names
 }
 
-func parseSelect(t *table, list string) ([]selected, *apiError) {
-	var columns []selected
-	for _, item := range splitTop(list) {
-		item = strings.TrimSpace(item)
-		switch {
-		case item == "":
-		case item == "*":
-			columns = append(columns, t.all()...)
-		case strings.ContainsAny(item, "(>") || strings.Contains(item, "::"):
-			return nil, parseError("select parameter", list, "column names: this gateway has no embedding, JSON paths or casts")
-		default:
-			alias, column, found := strings.Cut(item, ":")
-			if !found {
-				alias, column = item, item
-			}
-			columns = append(columns, selected{unquote(column), unquote(alias)})
-		}
+func parseSelect(t *table, list string) ([]string, *apiError) {
+	if !strings.Contains(list, `"`) && strings.ContainsAny(list, "(:>") {
+		return nil, parseError("select parameter", list, "column names: this gateway has no embedding, JSON paths, casts or aliases")
 	}
-	if columns == nil {
+	columns := splitList(list)
+	if len(columns) == 0 || slices.Equal(columns, []string{"*"}) {
 		return t.all(), nil
 	}
 	return columns, nil
@@ -147,91 +128,52 @@ func parseOrder(list string) ([]orderTerm, *apiError) {
 	return terms, nil
 }
 
-// filter is a comparison, or a group of them.
+// filter is a comparison; all of them must hold.
 type filter struct {
-	negated bool
-
-	// A comparison.
 	column, operator string
 	value            string   // of every operator but in
 	values           []string // of in
-
-	// A group: " AND " or " OR ", and its members.
-	joiner string
-	group  []filter
 }
 
 // operators with one value, in SQL.
-var operators = map[string]string{
-	"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "LIKE", "ilike": "ILIKE",
-}
+var operators = map[string]string{"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
-// constants of the operator is, in SQL. They can't be parameters.
-var constants = map[string]string{
-	"null": "NULL", "not_null": "NOT NULL", "true": "TRUE", "false": "FALSE", "unknown": "UNKNOWN",
-}
-
-const operatorList = "operator (eq, neq, gt, gte, lt, lte, like, ilike, is, in) or not"
+const operatorList = "operator (eq, gt, gte, lt, lte, in)"
 
 // parseFilter reads a comparison like created_at=lt.2026-01-01.
-func parseFilter(column, text string) (filter, *apiError) {
-	f := filter{column: unquote(column)}
-	rest, negated := strings.CutPrefix(text, "not.")
-	f.negated = negated
-	operator, value, found := strings.Cut(rest, ".")
-	if !found {
-		return f, parseError("filter", text, operatorList)
-	}
-	f.operator, f.value = operator, value
+func (q *query) parseFilter(column, text string) *apiError {
+	operator, value, found := strings.Cut(text, ".")
+	f := filter{column: unquote(column), operator: operator, value: value}
 	switch {
 	case operator == "in":
-		if !strings.HasPrefix(value, "(") || !strings.HasSuffix(value, ")") {
-			return f, parseError("filter", text, "a list in parentheses")
+		if !isList(value) {
+			return parseError("filter", text, "a list in parentheses")
 		}
-		f.values = []string{}
-		if list := value[1 : len(value)-1]; list != "" {
-			for _, v := range splitTop(list) {
-				f.values = append(f.values, unquote(v))
-			}
-		}
-	case operator == "is":
-		if constants[strings.ToLower(value)] == "" {
-			return f, parseError("filter", text, "null, not_null, true, false or unknown")
-		}
-	case operators[operator] == "":
-		return f, parseError("filter", text, operatorList)
+		f.values = splitList(value[1 : len(value)-1])
+	case operators[operator] == "" || !found:
+		return parseError("filter", text, operatorList)
 	}
-	return f, nil
+	q.filters = append(q.filters, f)
+	return nil
 }
 
-// parseLogic reads a group like and=(created_at.gte.X,or(a.eq.1,b.is.null)),
-// whose members may be groups.
-func parseLogic(key, text string) (filter, *apiError) {
-	name, negated := strings.CutPrefix(key, "not.")
-	f := filter{negated: negated, joiner: " " + strings.ToUpper(name) + " "}
-	if len(text) < 2 || text[0] != '(' || text[len(text)-1] != ')' {
-		return f, parseError("logic tree", text, "a list in parentheses")
+// parseGroup reads and=(created_at.gte.X,created_at.lt.Y), which postgrest-go
+// makes of two filters on one column.
+func (q *query) parseGroup(text string) *apiError {
+	if !isList(text) {
+		return parseError("logic tree", text, "a list in parentheses")
 	}
 	for _, item := range splitTop(text[1 : len(text)-1]) {
-		item = strings.TrimSpace(item)
-		var member filter
-		var err *apiError
-		if head, _, found := strings.Cut(item, "("); found && slices.Contains([]string{"and", "or", "not.and", "not.or"}, head) {
-			member, err = parseLogic(head, item[len(head):])
-		} else {
-			column, rest, _ := strings.Cut(item, ".")
-			// Inside a group a value may be quoted, so that it can hold commas.
-			if dot := strings.LastIndex(rest, `."`); dot >= 0 && strings.HasSuffix(rest, `"`) {
-				rest = rest[:dot+1] + unquote(rest[dot+1:])
-			}
-			member, err = parseFilter(column, rest)
+		column, comparison, _ := strings.Cut(strings.TrimSpace(item), ".")
+		if err := q.parseFilter(column, comparison); err != nil {
+			return err
 		}
-		if err != nil {
-			return f, err
-		}
-		f.group = append(f.group, member)
 	}
-	return f, nil
+	return nil
+}
+
+func isList(text string) bool {
+	return len(text) >= 2 && text[0] == '(' && text[len(text)-1] == ')'
 }
 
 // splitTop splits at the commas that are outside of parentheses and quotes.

@@ -7,9 +7,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// schemaCache is the tables of the exposed schemas, by "schema.table". As in
-// PostgREST, a table that was created after it was read doesn't exist.
-type schemaCache map[string]*table
+// schemaCache is what the exposed schemas hold, by "schema.name". As in
+// PostgREST, what was created after it was read doesn't exist.
+type schemaCache struct {
+	tables    map[string]*table
+	functions map[string][]*function
+}
 
 // table is a table or view, and the SQL pieces that name it.
 type table struct {
@@ -29,10 +32,10 @@ func (t *table) name() string { return quote(t.schema) + "." + quote(t.relation)
 func (t *table) column(name string) string { return t.name() + "." + quote(name) }
 
 // all selects every column.
-func (t *table) all() []selected {
-	list := make([]selected, len(t.columns))
+func (t *table) all() []string {
+	list := make([]string, len(t.columns))
 	for i, c := range t.columns {
-		list[i] = selected{c.name, c.name}
+		list[i] = c.name
 	}
 	return list
 }
@@ -51,31 +54,48 @@ func (t *table) find(names []string) ([]*column, *apiError) {
 	return columns, nil
 }
 
-const schemaQuery = `
+// A view's key is that of the table beneath, where it shows all of it: each
+// column's origin is in the view's rule, and PostgREST looks there too.
+const tablesQuery = `
+WITH keys AS (
+    SELECT indrelid, unnest(indkey) AS attnum FROM pg_index WHERE indisprimary
+), origins AS (
+    SELECT r.ev_class, m[1]::smallint AS attnum, m[2]::oid AS base, m[3]::smallint AS base_attnum
+    FROM pg_rewrite r
+    JOIN pg_class c ON c.oid = r.ev_class AND c.relkind = 'v'
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = ANY($1),
+        regexp_matches(r.ev_action::text, ':resno (\d+) :resname \S+ :ressortgroupref \d+ :resorigtbl (\d+) :resorigcol (\d+)', 'g') AS m
+    WHERE r.rulename = '_RETURN'
+)
 SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
-       coalesce(pg_get_expr(d.adbin, d.adrelid), ''), coalesce(a.attnum = ANY(i.indkey), false)
+       coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
+       EXISTS (SELECT FROM keys k WHERE k.indrelid = c.oid AND k.attnum = a.attnum)
+       OR EXISTS (
+           SELECT FROM origins o JOIN keys k ON k.indrelid = o.base AND k.attnum = o.base_attnum
+           WHERE o.ev_class = c.oid AND o.attnum = a.attnum
+               AND NOT EXISTS (SELECT FROM keys k WHERE k.indrelid = o.base AND k.attnum NOT IN (
+                   SELECT base_attnum FROM origins WHERE ev_class = c.oid AND base = o.base)))
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum AND a.attgenerated = ''
-LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
 ORDER BY c.oid, a.attnum`
 
-func loadSchema(ctx context.Context, conn *pgx.Conn, schemas []string) (schemaCache, error) {
-	found, err := conn.Query(ctx, schemaQuery, schemas)
+func loadSchema(ctx context.Context, conn *pgx.Conn, schemas []string) (*schemaCache, error) {
+	found, err := conn.Query(ctx, tablesQuery, schemas)
 	if err != nil {
 		return nil, err
 	}
-	cache := schemaCache{}
+	tables := map[string]*table{}
 	var schema, relation string
 	var c column
 	var key bool
 	_, err = pgx.ForEachRow(found, []any{&schema, &relation, &c.name, &c.typ, &c.def, &key}, func() error {
-		t := cache[schema+"."+relation]
+		t := tables[schema+"."+relation]
 		if t == nil {
 			t = &table{schema: schema, relation: relation, byName: map[string]*column{}}
-			cache[schema+"."+relation] = t
+			tables[schema+"."+relation] = t
 		}
 		added := c
 		t.columns = append(t.columns, &added)
@@ -85,7 +105,11 @@ func loadSchema(ctx context.Context, conn *pgx.Conn, schemas []string) (schemaCa
 		}
 		return nil
 	})
-	return cache, err
+	if err != nil {
+		return nil, err
+	}
+	functions, err := loadFunctions(ctx, conn, schemas)
+	return &schemaCache{tables, functions}, err
 }
 
 // roleSettings are what ALTER ROLE ... SET gave to the roles that authenticator

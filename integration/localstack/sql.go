@@ -44,35 +44,13 @@ func (q *query) where(s *statement) {
 		} else {
 			s.add(" AND ")
 		}
-		q.condition(s, f)
-	}
-}
-
-func (q *query) condition(s *statement, f filter) {
-	if f.negated {
-		s.add("NOT ")
-	}
-	if f.joiner != "" {
-		s.add("(")
-		for i, member := range f.group {
-			s.separate(i, f.joiner)
-			q.condition(s, member)
+		s.add(q.table.column(f.column))
+		if f.operator == "in" {
+			s.add(" = ANY(")
+			s.bind(arrayLiteral(f.values))
+			s.add(")")
+			continue
 		}
-		s.add(")")
-		return
-	}
-	s.add(q.table.column(f.column))
-	switch f.operator {
-	case "in":
-		s.add(" = ANY(")
-		s.bind(arrayLiteral(f.values))
-		s.add(")")
-	case "is":
-		s.add(" IS ", constants[strings.ToLower(f.value)])
-	case "like", "ilike":
-		s.add(" ", operators[f.operator], " ")
-		s.bind(strings.ReplaceAll(f.value, "*", "%"))
-	default:
 		s.add(" ", operators[f.operator], " ")
 		s.bind(f.value)
 	}
@@ -93,10 +71,7 @@ func arrayLiteral(values []string) string {
 func (q *query) list(s *statement) {
 	for i, c := range q.selects {
 		s.separate(i, ", ")
-		s.add(q.table.column(c.column))
-		if c.alias != c.column {
-			s.add(" AS ", quote(c.alias))
-		}
+		s.add(q.table.column(c))
 	}
 }
 
@@ -224,18 +199,7 @@ func (q *query) insert(columns []*column, body []byte, prefer preferences) *stat
 		s.add(", (xmax = 0) AS localstack_inserted") // an updated row has an xmax
 		inserted = "count(*) FILTER (WHERE localstack_inserted)"
 	}
-	s.add(") SELECT NULL::bigint, count(*), ", inserted, ", ")
-	if prefer.resolution == mergeDuplicates && prefer.representation() {
-		s.add("(SELECT coalesce(json_agg(row), '[]')::text FROM (SELECT ")
-		for i, c := range q.selects {
-			s.separate(i, ", ")
-			s.add(quote(c.alias))
-		}
-		s.add(" FROM " + rows + ") AS row)")
-	} else {
-		s.add(resultBody(prefer))
-	}
-	s.add(" FROM " + rows)
+	s.add(") SELECT NULL::bigint, count(*), ", inserted, ", ", resultBody(prefer), " FROM "+rows)
 	return s
 }
 

@@ -118,8 +118,8 @@ func sortedKeys(object map[string]any) []string {
 
 // FuzzParseQuery checks that no URL makes the parser panic.
 func FuzzParseQuery(f *testing.F) {
-	f.Add(`select=a,"b,c":d&and=(a.eq."x",or(b.is.null,c.in.(1,2)))&order=a.desc&limit=1`)
-	f.Add("a=eq.%zz&not.or=((,)&b=in.()")
+	f.Add(`select=a,"b,c":d&and=(a.eq."x",c.in.(1,2))&order=a.desc&limit=1`)
+	f.Add("a=eq.%zz&and=((,)&b=in.()")
 	f.Fuzz(func(t *testing.T, rawQuery string) {
 		q, err := parseQuery(&table{schema: "public", relation: "t"}, rawQuery)
 		if err == nil {
