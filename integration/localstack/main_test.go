@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/docevents/docevents-go/integration/localstack"
@@ -22,10 +24,10 @@ const (
 
 func TestMain(m *testing.M) {
 	switch {
+	case os.Getenv(pgrestFake) != "": // also of an orphan's
+		fakePostgREST(os.Getenv(pgrestFake))
 	case os.Getenv(orphanEnv) != "":
 		orphan()
-	case os.Getenv(pgrestFake) != "":
-		fakePostgREST(os.Getenv(pgrestFake))
 	default:
 		localstack.Main(m)
 	}
@@ -42,8 +44,10 @@ func orphan() {
 	select {}
 }
 
-// fakePostgREST answers every request with its own description.
+// fakePostgREST answers every request with its own description, and ends for
+// nobody who asks.
 func fakePostgREST(socket string) {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -127,17 +127,27 @@ type watchdog struct {
 	input io.WriteCloser
 }
 
+// PostgreSQL ends its children before itself when it is asked to; PostgREST has
+// nothing to end, and may not listen.
 const watchdogScript = `
 cat >/dev/null
+postgres=
 for file in "$1"/*.pid; do
 	[ -f "$file" ] || continue
-	pid=$(cat "$file")
-	kill -QUIT "$pid"
-	tries=0
-	while kill -0 "$pid" && [ $tries -lt 100 ]; do
-		tries=$((tries + 1))
-		sleep 0.1
-	done
+	case $file in
+	*/postgres.pid)
+		postgres=$(cat "$file")
+		kill -s QUIT "$postgres"
+		;;
+	*)
+		kill -s KILL "$(cat "$file")"
+		;;
+	esac
+done
+tries=0
+while [ -n "$postgres" ] && kill -0 "$postgres" && [ $tries -lt 100 ]; do
+	tries=$((tries + 1))
+	sleep 0.1
 done
 rm -rf "$1"
 `

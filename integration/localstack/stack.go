@@ -12,10 +12,11 @@
 // Tests of one package share a stack: see [Shared] and [Main].
 //
 // PostgreSQL is the one on PATH or in the distribution's folder, from version
-// 14; where there is none it is downloaded. PostgREST is the program that
-// POSTGREST_BIN names or that is on PATH. All there is of a stack is processes
-// of ours, one TCP port on the loopback interface, and one temporary folder.
-// Close removes it all; should this process die without one, a watchdog does.
+// 14; where there is none it is downloaded. PostgREST, from version 13, is the
+// program that POSTGREST_BIN names or that is on PATH. All there is of a stack
+// is processes of ours, one TCP port on the loopback interface, and one
+// temporary folder. Close removes it all; should this process die without one, a
+// watchdog does.
 //
 // It runs on Unix systems.
 package localstack
@@ -191,8 +192,8 @@ func (s *Stack) migrate(ctx context.Context) error {
 }
 
 // Reload makes the REST server read the schema and the roles' settings anew,
-// and waits until it has. It works with any PostgREST, which doesn't say when
-// it is done: a table made for the purpose shows up in the API.
+// and waits until it has. PostgREST doesn't say when it is done: a table made for
+// the purpose shows up in the API.
 func (s *Stack) Reload(ctx context.Context) error {
 	schema := "public"
 	if len(s.opts.Schemas) > 0 {

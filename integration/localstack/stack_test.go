@@ -280,7 +280,8 @@ func TestClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, pid := postgresOf(t, stack.DatabaseURL)
+	folder := folderOf(t, stack.DatabaseURL)
+	pid := pidOf(t, folder, "postgres")
 	if err := stack.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -299,29 +300,36 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// postgresOf returns the stack's folder and the id of its PostgreSQL.
-func postgresOf(t *testing.T, databaseURL string) (folder string, pid int) {
+// folderOf returns the stack's folder.
+func folderOf(t *testing.T, databaseURL string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder = u.Query().Get("host")
-	text, err := os.ReadFile(filepath.Join(folder, "postgres.pid"))
+	return u.Query().Get("host")
+}
+
+// pidOf returns the id of a process of the stack.
+func pidOf(t *testing.T, folder, name string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(folder, name+".pid"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pid, err = strconv.Atoi(string(text)); err != nil {
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return folder, pid
+	return pid
 }
 
-// TestWatchdog kills a program that has a stack: nothing may be left of it.
+// TestWatchdog kills a program that has a stack, with a PostgREST that ends for
+// nobody who asks: nothing may be left of it.
 func TestWatchdog(t *testing.T) {
 	localstack.Shared(t)
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), orphanEnv+"=1")
+	cmd.Env = append(os.Environ(), orphanEnv+"=1", "POSTGREST_BIN="+os.Args[0])
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -334,7 +342,8 @@ func TestWatchdog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, pid := postgresOf(t, strings.TrimSpace(line))
+	folder := folderOf(t, strings.TrimSpace(line))
+	pids := map[string]int{"PostgreSQL": pidOf(t, folder, "postgres"), "PostgREST": pidOf(t, folder, "postgrest")}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -343,9 +352,16 @@ func TestWatchdog(t *testing.T) {
 		_, err := os.Stat(folder)
 		return errors.Is(err, os.ErrNotExist)
 	})
-	// Only whoever has adopted it can end a zombie.
-	if state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(state), ") Z ") {
-		t.Errorf("PostgreSQL still runs: %s", state)
+	for name, pid := range pids {
+		// Only whoever has adopted it can end a zombie.
+		state, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+		if errors.Is(err, exec.ErrNotFound) {
+			t.Fatal(err)
+		}
+		if err == nil && !strings.HasPrefix(string(state), "Z") {
+			t.Errorf("%s still runs: %s", name, state)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
 }
 
