@@ -69,39 +69,15 @@ func TestCases(t *testing.T) {
 }
 
 func replay(t *testing.T, stack *localstack.Stack, x exchange) {
-	ctx := t.Context()
 	freshSchema(t, stack)
 	execute(t, stack, "GRANT ALL ON document_processing_events TO anon, authenticated, service_role")
 	execute(t, stack, x.Case.Schema...)
 	execute(t, stack, x.Case.Before...)
-	if err := stack.Reload(ctx); err != nil {
+	if err := stack.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 
-	var body []byte
-	switch {
-	case x.Case.Raw != "":
-		body = []byte(x.Case.Raw)
-	case x.Case.Method == http.MethodPost:
-		var err error
-		if body, err = json.Marshal(expand(x.Case.Body)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, x.Case.Method, stack.URL+"/rest/v1/"+x.Case.Path, bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, prefer := range x.Case.Prefer {
-		req.Header.Add("Prefer", prefer)
-	}
-	if x.Case.Auth != "" {
-		req.Header.Set("Authorization", "Bearer "+bearer(t, stack, x.Case.Auth))
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(x.request(t, stack))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,6 +109,35 @@ func replay(t *testing.T, stack *localstack.Stack, x exchange) {
 	if got := query(t, stack, x.Case.After); got != x.After {
 		t.Errorf("%s: %s, want %s", x.Case.After, got, x.After)
 	}
+}
+
+// request is the recorded one.
+func (x exchange) request(t *testing.T, stack *localstack.Stack) *http.Request {
+	t.Helper()
+	var body []byte
+	switch {
+	case x.Case.Raw != "":
+		body = []byte(x.Case.Raw)
+	case x.Case.Method == http.MethodPost:
+		var err error
+		if body, err = json.Marshal(expand(x.Case.Body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req, err := http.NewRequestWithContext(t.Context(), x.Case.Method, stack.URL+"/rest/v1/"+x.Case.Path, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, prefer := range x.Case.Prefer {
+		req.Header.Add("Prefer", prefer)
+	}
+	if x.Case.Auth != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer(t, stack, x.Case.Auth))
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req
 }
 
 // bearer mints the token that a case's auth stands for.

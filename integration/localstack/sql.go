@@ -142,6 +142,36 @@ func (q *query) insert(columns []*column, body []byte, prefer preferences) *stat
 	s.add(" SELECT ")
 	s.columnNames(columns)
 	s.add(" FROM ")
+	s.payload(columns, body, prefer)
+	if target := q.conflictTarget(prefer); target != nil {
+		s.add(" ON CONFLICT (")
+		for i, name := range target {
+			s.separate(i, ", ")
+			s.add(quote(name))
+		}
+		s.add(") DO ")
+		if prefer.resolution == ignoreDuplicates || len(columns) == 0 {
+			s.add("NOTHING")
+		} else {
+			s.add("UPDATE SET ")
+			for i, c := range columns {
+				s.separate(i, ", ")
+				s.add(quote(c.name), " = EXCLUDED.", quote(c.name))
+			}
+		}
+	}
+	q.returning(s, prefer)
+	inserted := "0::bigint"
+	if prefer.resolution == mergeDuplicates {
+		s.add(", (xmax = 0) AS localstack_inserted") // an updated row has an xmax
+		inserted = "count(*) FILTER (WHERE localstack_inserted)"
+	}
+	s.add(") SELECT NULL::bigint, count(*), ", inserted, ", ", resultBody(prefer), " FROM "+rows)
+	return s
+}
+
+// payload appends the body as the rows to insert.
+func (s *statement) payload(columns []*column, body []byte, prefer preferences) {
 	object := firstByte(body) == '{'
 	switch {
 	case len(columns) == 0 && object:
@@ -176,31 +206,6 @@ func (q *query) insert(columns []*column, body []byte, prefer preferences) *stat
 		s.columnTypes(columns)
 		s.add(")")
 	}
-	if target := q.conflictTarget(prefer); target != nil {
-		s.add(" ON CONFLICT (")
-		for i, name := range target {
-			s.separate(i, ", ")
-			s.add(quote(name))
-		}
-		s.add(") DO ")
-		if prefer.resolution == ignoreDuplicates || len(columns) == 0 {
-			s.add("NOTHING")
-		} else {
-			s.add("UPDATE SET ")
-			for i, c := range columns {
-				s.separate(i, ", ")
-				s.add(quote(c.name), " = EXCLUDED.", quote(c.name))
-			}
-		}
-	}
-	q.returning(s, prefer)
-	inserted := "0::bigint"
-	if prefer.resolution == mergeDuplicates {
-		s.add(", (xmax = 0) AS localstack_inserted") // an updated row has an xmax
-		inserted = "count(*) FILTER (WHERE localstack_inserted)"
-	}
-	s.add(") SELECT NULL::bigint, count(*), ", inserted, ", ", resultBody(prefer), " FROM "+rows)
-	return s
 }
 
 // conflictTarget is the columns of ON CONFLICT: those asked for, else the
