@@ -62,7 +62,7 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
 	c := &Client{config: cfg, restURL: restURL, headers: headers}
-	c.transport = &transport{inserts: cfg.transport, others: cfg.transport, key: key}
+	c.transport = &transport{inserts: cfg.transport, others: cfg.transport, key: key, idColumn: "id"}
 	if cfg.transport == nil {
 		c.transport.inserts, c.transport.others, c.ownIdle = defaultTransports(cfg.maxInFlight)
 	}
@@ -106,13 +106,17 @@ func (c *Client) insertRows(ctx context.Context, rows []row) error {
 }
 
 // explain makes an error of a request fit for the log: without the URL and its
-// query, which http.Client prints, and with the remedy where there is one.
+// query, which http.Client prints, without details, and with the remedy where
+// there is one.
 func (c *Client) explain(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // a foreign transport may add its own
 		err = wrapped.Err
 	}
-	if classify(err) == configuration {
-		return fmt.Errorf("%w; %s", err, remedy(err, c.config.schema, c.config.table))
+	_, err = takeDetails(err)
+	if v := classify(err); v == configuration || v == badData {
+		if do := remedy(err, c.config.schema, c.config.table); do != "" {
+			return fmt.Errorf("%w; %s", err, do)
+		}
 	}
 	return err
 }

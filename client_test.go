@@ -656,7 +656,7 @@ func TestCheck(t *testing.T) {
 	})
 
 	t.Run("passes where a gateway drops Prefer, which costs the count alone", func(t *testing.T) {
-		mock, _ := newMock(http.StatusNoContent, "")
+		mock, _ := newMock(http.StatusCreated, "")
 		c, _ := newClient(t, mock)
 		if err := c.Check(t.Context()); err != nil {
 			t.Error(err)
@@ -731,7 +731,7 @@ func TestCheck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				if req.Method != test.method {
-					return (&answer{status: http.StatusNoContent, header: map[string]string{"Content-Range": "*/0"}}).response(req), nil
+					return (&answer{header: map[string]string{"Content-Range": "*/0"}}).response(req), nil
 				}
 				if test.answer.err != nil {
 					return nil, test.answer.err

@@ -90,6 +90,9 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		"an HTML page with 200": {200, "text/html", html, "the answer is an HTML page", ""},
 		"HTML by looks, 201":    {201, "", html, "the answer is an HTML page", ""},
 		"an empty page, 200":    {200, "text/html", "", "the answer is an HTML page", ""},
+		"an empty 200":          {200, "", "", "the answer is not PostgREST's to an insert", ""},
+		"an empty 202":          {202, "", "", "the answer is not PostgREST's to an insert", ""},
+		"an empty 204":          {204, "", "", "the answer is not PostgREST's to an insert", ""},
 		"another service":       {200, "application/json", `{"status":"up"}`, "the answer is not PostgREST's to an insert", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -349,7 +352,7 @@ func TestOddTransports(t *testing.T) {
 			return &http.Response{StatusCode: 201, Header: http.Header{"Content-Range": {"*/0"}}}, nil
 		}, true},
 		"no header": {func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 204, Body: http.NoBody}, nil
+			return &http.Response{StatusCode: 201, Body: http.NoBody}, nil
 		}, true},
 		"no body, an error": {func(*http.Request) (*http.Response, error) { return &http.Response{StatusCode: 503}, nil }, false},
 		"no answer":         {func(*http.Request) (*http.Response, error) { return nil, nil }, false},
