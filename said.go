@@ -23,8 +23,8 @@ const quotes = `"«»„“”‟‹›「」『』`
 
 var (
 	// values is from the first quote to the last, or to the end: a value may
-	// hold quotes of its own. An apostrophe follows a letter.
-	values = regexp.MustCompile(`(^|[^\pL\pN])['‘‚` + "`].*['’‘`" + quotes + `]|[` + quotes + `].*['’‘` + "`" + quotes + `]|(^|[^\pL\pN])['‘‚` + "`].*|[" + quotes + `].*`)
+	// hold quotes of its own. A single one after a letter is an apostrophe.
+	values = regexp.MustCompile(`((^|[^\pL\pN` + quotes + `])['‘‚` + "`]|[" + quotes + `])(.*['’‘` + "`" + quotes + `]|.*)`)
 
 	// Names stay as they are; a quote that can't be a name is a value after all.
 	quoted = regexp.MustCompile(`[` + quotes + `][^` + quotes + `]*[` + quotes + `]`)
@@ -47,7 +47,7 @@ func repeatable(code, text string) string {
 	switch {
 	case text == "":
 	case quotesValues.MatchString(code):
-		text = values.ReplaceAllString(text, `${1}${2}"…"`)
+		text = values.ReplaceAllString(text, `$2"…"`)
 	case namesOnly.MatchString(code):
 		text = quoted.ReplaceAllStringFunc(text, func(q string) string {
 			if name.MatchString(q) {
