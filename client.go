@@ -3,7 +3,7 @@
 // records. It never makes the app wait, and its failures are logged, not
 // returned.
 //
-//	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY
+//	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SECRET_KEY
 //	if err != nil {
 //		log.Fatal(err)
 //	}
@@ -34,8 +34,8 @@ import (
 )
 
 // A Client records events and purges them. Its methods are safe for concurrent
-// use. On a nil Client they do nothing and succeed, so that an app without
-// Supabase settings needs no if.
+// use. On a nil Client, and on a zero one, they do nothing and succeed, so that
+// an app without Supabase settings needs no if.
 type Client struct {
 	config    config
 	restURL   string
@@ -70,6 +70,9 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
 	return c, nil
 }
+
+// isNone says whether c does nothing: New hasn't made it.
+func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
 // from returns a query on the table by a PostgREST client for one request:
 // postgrest-go keeps errors in the client, where they would reach the next.
@@ -126,7 +129,7 @@ func (c *Client) explain(err error) error {
 // for the start of a program. Its error says what to do about an unreachable
 // host, a refused key, a missing table or column, a missing grant.
 func (c *Client) Check(ctx context.Context) error {
-	if c == nil {
+	if c.isNone() {
 		return nil
 	}
 	op, err := "insert", c.insertRows(ctx, []row{})
@@ -176,7 +179,7 @@ func (d Drops) Total() int64 {
 
 // Stats returns the current counts. It doesn't block.
 func (c *Client) Stats() Stats {
-	if c == nil {
+	if c.isNone() {
 		return Stats{}
 	}
 	c.delivery.mu.Lock()
@@ -192,7 +195,7 @@ func (c *Client) Stats() Stats {
 // configuration error that keeps the events from being delivered: they stay
 // queued. Under context.Background it waits as long as an outage lasts.
 func (c *Client) Flush(ctx context.Context) error {
-	if c == nil {
+	if c.isNone() {
 		return nil
 	}
 	if err := c.delivery.flush(ctx); err != nil {
@@ -216,7 +219,7 @@ const closeGrace = time.Second
 // or handler that doesn't return. Under context.Background it waits as long as
 // an outage lasts.
 func (c *Client) Close(ctx context.Context) error {
-	if c == nil {
+	if c.isNone() {
 		return nil
 	}
 	grace, cancel := context.WithCancel(context.WithoutCancel(ctx))

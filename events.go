@@ -83,7 +83,7 @@ const (
 // handler returns, and the insert must outlive it. Call Flush or Close before
 // the program ends, or lose what is queued.
 func (c *Client) Record(e Event) {
-	if c == nil {
+	if c.isNone() {
 		return
 	}
 	now := time.Now()

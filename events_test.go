@@ -276,7 +276,13 @@ func TestInvalidEvents(t *testing.T) {
 				if len(lines) != 1 || lines[0].level != slog.LevelError {
 					t.Fatalf("logged %v, want a line at Error", lines)
 				}
-				for _, said := range []string{lines[0].text, lost[0].err.Error()} {
+				// The line also names the document, if it has an id, and the type.
+				line, named, _ := strings.Cut(lines[0].text, " document_id=")
+				line, kind, _ := strings.Cut(line, " event_type=")
+				if len(named)+len(kind) > 200 || !utf8.ValidString(named+kind) || strings.Contains(named+kind, "\x00") {
+					t.Errorf("names %.300q %.300q", named, kind)
+				}
+				for _, said := range []string{line, lost[0].err.Error()} {
 					if !strings.Contains(said, test.field) || !strings.Contains(said, test.want) {
 						t.Errorf("%q: want %s and %q", said, test.field, test.want)
 					}

@@ -31,19 +31,24 @@ var (
 	name   = regexp.MustCompile(`^.[\pZ]?[\pL\pN_$.-]{1,127}[\pZ]?.$`)
 )
 
-// repeatable returns what may be logged of a message that came with that code:
-// in one line, at most maxErrorText bytes, without a terminal's escapes, and
-// without what may be a row's text.
-func repeatable(code, text string) string {
-	text = strings.Map(func(r rune) rune {
+// oneLine replaces what could break a line, be a terminal's escape or change
+// the direction of what follows. Invalid UTF-8 comes out as U+FFFD.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
 		switch {
-		case unicode.IsGraphic(r): // neither a control, a line's end, nor a change of direction; invalid UTF-8 is U+FFFD
+		case unicode.IsGraphic(r):
 			return r
 		case unicode.IsSpace(r):
 			return ' '
 		}
 		return unicode.ReplacementChar
 	}, text)
+}
+
+// repeatable returns what may be logged of a message that came with that code:
+// one line of at most maxErrorText bytes, without what may be a row's text.
+func repeatable(code, text string) string {
+	text = oneLine(text)
 	switch {
 	case text == "":
 	case quotesValues.MatchString(code):
