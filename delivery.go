@@ -70,6 +70,7 @@ type delivery struct {
 	mu      sync.Mutex // guards all that follows; nothing is sent, logged or called under it
 	changed *sync.Cond // a batch was settled, a sender has ended, a context is done
 	stats   Stats
+	texts   keeper
 
 	next    int64     // sequence number of the next record
 	open    *batch    // in the queue, takes the next record; nil: none
@@ -124,6 +125,7 @@ func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, err
 	}
 	d.stats.Pending++
 	d.stats.PendingBytes += cost
+	r.message, r.stage = d.texts.keep(r.message), d.texts.keep(r.stage)
 	b := d.open
 	if full := b != nil && len(b.records) == d.config.maxBatch; b == nil || full || b.text+text > maxBatchText {
 		b = &batch{first: d.next}

@@ -137,9 +137,10 @@ func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
 	case reason != Abandoned && (r.calls >= maxNotices || r.text+text > maxNoticeText), r.gaveUp && r.running:
 		r.unreported.Add(1)
 	default:
+		own := owned(e)
 		r.calls++
 		r.text += text
-		r.queueLocked(notice{func() { r.handler(e, reason, err) }, true, text})
+		r.queueLocked(notice{func() { r.handler(own, reason, err) }, true, text})
 	}
 }
 
