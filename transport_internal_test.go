@@ -2,12 +2,19 @@ package docevents
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -160,6 +167,109 @@ func TestOutcomeUnknown(t *testing.T) {
 				t.Errorf("%v: %v, want %v", err, got, test.want)
 			}
 		}
+	}
+}
+
+// On real sockets: nothing was sent where no connection was made, whatever the
+// reason; after that, anything may have been.
+func TestOutcomeOnSockets(t *testing.T) {
+	respond := map[string]http.HandlerFunc{
+		"answers": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) },
+		"resets":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"stalls": func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // else the server doesn't see the connection's end
+			<-r.Context().Done()
+		},
+	}
+	dials := func(err error) func(*http.Transport) {
+		return func(t *http.Transport) {
+			t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				if err != nil {
+					return nil, err
+				}
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+		}
+	}
+	trusts := func(s *httptest.Server) func(*http.Transport) {
+		return func(t *http.Transport) {
+			t.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com"}
+			t.TLSClientConfig.RootCAs.AddCert(s.Certificate())
+		}
+	}
+	for name, test := range map[string]struct {
+		server string
+		http2  bool
+		change func(*http.Transport) // nil: trust the server
+		before int                   // requests that stall on the only connection
+		want   bool
+	}{
+		"refused":                 {"answers", false, dials(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), 0, false},
+		"no such name":            {"answers", false, dials(&net.DNSError{Err: "no such host", IsNotFound: true}), 0, false},
+		"a dialer of one's own":   {"answers", false, dials(errors.New("no way")), 0, false},
+		"a timeout while dialing": {"answers", false, dials(nil), 0, false},
+		"a certificate":           {"answers", false, func(*http.Transport) {}, 0, false},
+		"a certificate, HTTP/2":   {"answers", true, func(*http.Transport) {}, 0, false},
+		"no connection was free":  {"stalls", false, nil, 1, false},
+		"the proxy can't be read": {"answers", false, func(t *http.Transport) { t.Proxy = func(*http.Request) (*url.URL, error) { return nil, io.EOF } }, 0, false},
+		"a reset":                 {"resets", false, nil, 0, true},
+		"a reset, HTTP/2":         {"resets", true, nil, 0, true},
+		"a stall":                 {"stalls", false, nil, 0, true},
+		"a stall, HTTP/2":         {"stalls", true, nil, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewUnstartedServer(respond[test.server])
+			s.Config.ErrorLog = log.New(io.Discard, "", 0)
+			s.EnableHTTP2 = test.http2
+			s.StartTLS()
+			defer s.Close()
+			defer s.CloseClientConnections()
+			standard := http.DefaultTransport.(*http.Transport).Clone()
+			if test.change == nil {
+				test.change = trusts(s)
+			}
+			test.change(standard)
+			base := ownTransport(standard)
+			base.MaxConnsPerHost = 1
+			defer base.CloseIdleConnections()
+			rt := &transport{inserts: base, others: base, key: "k", idColumn: "id"}
+			post := func(ctx context.Context) error {
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, strings.NewReader("[]"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = rt.RoundTrip(req)
+				return err
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			for range test.before {
+				got := make(chan bool)
+				first := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { close(got) }})
+				go func() { _ = post(first) }()
+				<-got
+			}
+			err := post(ctx)
+			if err == nil || outcomeUnknown(err) != test.want {
+				t.Errorf("%v: unknown %v, want %v", err, !test.want, test.want)
+			}
+			if v := classify(err); v != transient {
+				t.Errorf("%v: %d", err, v)
+			}
+		})
+	}
+}
+
+// A connection over which nothing comes is pinged, unless the app says otherwise.
+func TestOwnTransport(t *testing.T) {
+	standard := http.DefaultTransport.(*http.Transport).Clone()
+	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != pingAfter || got.PingTimeout != pingTimeout {
+		t.Errorf("%+v", got)
+	}
+	standard.HTTP2 = &http.HTTP2Config{SendPingTimeout: time.Minute, PingTimeout: time.Hour}
+	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != time.Minute || got.PingTimeout != time.Hour {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -131,7 +131,7 @@ func TestSocketFaults(t *testing.T) {
 					t.Error(err)
 				}
 				checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
-				if retries := c.Stats().Retries; (retries == 0) != test.quiet {
+				if retries := c.Stats().Retries; test.quiet && retries > 0 { // net/http hides others as well
 					t.Errorf("%d retries", retries)
 				}
 				s.mu.Lock()
