@@ -144,6 +144,11 @@ const (
 	longStep  = 8 // the first step at longWait
 )
 
+// lastingAfter is how long an answer of configuration must have stood before it
+// is believed: hosted projects refuse good keys for a second or two, and a
+// reload of PostgREST's schema cache hides tables and columns.
+const lastingAfter = 5 * time.Second
+
 // backoff returns the wait after so many steps, or what err asks for if that is
 // longer.
 func backoff(step int, err error) time.Duration {
