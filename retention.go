@@ -16,8 +16,12 @@ import (
 // a part of it, whatever else the error matches: the count is a lower bound.
 var ErrCountIncomplete = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
 
-// maxPurgeDays keeps the arithmetic on dates within range; year 1 is nearer.
-const maxPurgeDays = 10_000 * 366
+const (
+	idColumn, timeColumn = "id", "created_at"
+	beforeAll            = "-infinity"  // PostgreSQL's word for a time before every other
+	maxPurgeDays         = 10_000 * 366 // keeps the arithmetic on dates within range; year 1 is nearer
+	maxPurgeFailures     = 10           // in a row: 40 to 80 s of waits
+)
 
 // PurgeOlderThan is PurgeBefore with a cutoff of so many times 24 hours before
 // now. Less than one day is an error.
@@ -37,12 +41,12 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 // the future: the one would do nothing, the other empty the table.
 //
 // It is one DELETE that returns the ids; WithPurgeBatch makes it go in steps,
-// in flat memory, and so does a timeout of that DELETE. A failure that may pass
-// is a line in the log and a wait; ten in a row, which take a minute or two, end
-// a purge whose ctx has no deadline. What ends any: a refusal that has stood for
-// 5 s, and ten timeouts in a row, the last of a single row. A request may take
-// as long as ctx. On an error, ctx's included, the count is of the rows deleted
-// so far; where an answer was lost, a lower bound, with ErrCountIncomplete.
+// in flat memory, and so does a timeout of that DELETE. What may pass is waited
+// out, with a line in the log. What ends the purge: a refusal that has stood for
+// 5 s; ten timeouts in a row, the last of a single row; ten failures in a row
+// (a minute or two) where ctx has no deadline. On an error, ctx's included, the
+// count is of the rows deleted so far; where an answer was lost, it is a lower
+// bound, and the error matches ErrCountIncomplete.
 //
 // Events may be recorded meanwhile, and several purges may run at once: each
 // row is counted by the one that deleted it.
@@ -61,7 +65,7 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	// Rows have whole microseconds, so the next one up says the same as cutoff.
 	before := cutoff.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
 	p := purge{Client: c, before: before, after: beforeAll, whole: !c.config.purgeInSteps}
-	p.size = stepSize{rows: c.config.purgeBatch, most: c.config.purgeBatch}
+	p.size.rows, p.size.most = c.config.purgeBatch, c.config.purgeBatch
 	err := p.run(ctx)
 	switch {
 	case err == nil && p.lost:
@@ -74,13 +78,6 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	return p.count, fmt.Errorf("docevents: PurgeBefore: %w", err)
 }
 
-const (
-	idColumn         = "id"
-	timeColumn       = "created_at"
-	beforeAll        = "-infinity" // PostgreSQL's word for a time before every other
-	maxPurgeFailures = 10          // in a row: 40 to 80 s of waits
-)
-
 // A purge is one call of PurgeBefore: one DELETE, or steps from the oldest rows
 // on. A step that failed is not repeated: the next looks anew at what is left.
 type purge struct {
@@ -91,12 +88,11 @@ type purge struct {
 	count  int64
 	lost   bool // an answer was: rows may have gone uncounted
 
-	after    string // where the last step ended
-	boundary string // where this one ends: the time of its last row
-	tooMany  string // a boundary whose step timed out
-	oneTime  string // the time whose rows go by their ids: they are more than a step takes
-	lastID   string // up to which they went
-
+	after    string    // where the last step ended
+	boundary string    // where this one ends: the time of its last row
+	tooMany  string    // a boundary whose step timed out
+	oneTime  string    // the time whose rows go by their ids: they are more than a step takes
+	lastID   string    // up to which they went
 	failures int       // in a row
 	refused  time.Time // the first of them where all since were of configuration, else zero
 }
@@ -104,12 +100,12 @@ type purge struct {
 func (p *purge) run(ctx context.Context) (err error) {
 	_, bounded := ctx.Deadline()
 	for done := false; ctx.Err() == nil; {
-		if done, err = p.step(ctx); err == nil {
-			if done {
-				return nil
-			}
+		if done, err = p.step(ctx); err == nil && done {
+			return nil
+		}
+		if err == nil {
 			p.size.succeeded()
-			p.failures, p.refused = 0, time.Time{}
+			p.refused = time.Time{}
 			continue
 		}
 		if ctx.Err() != nil {
@@ -192,12 +188,14 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	return true, err
 }
 
-// counted keeps what a DELETE has returned.
+// counted keeps what a DELETE has returned. It takes rows that went to end a row
+// of failures: where a trigger keeps them, steps succeed for ever.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
-	switch {
-	case errors.Is(err, ErrCountIncomplete):
-		p.lost = true
+	switch incomplete := errors.Is(err, ErrCountIncomplete); {
+	case incomplete || n > 0:
+		p.failures = 0
+		p.lost = p.lost || incomplete
 		return nil
 	case outcomeUnknown(err):
 		p.lost = true
@@ -211,48 +209,50 @@ func (p *purge) counted(n int64, err error) error {
 // a row that points to one of these stays.
 func (p *purge) failed(err error, now time.Time, bounded bool) (again, fewer bool) {
 	p.failures++
-	p.refused = cmp.Or(p.refused, now)
+	since := cmp.Or(p.refused, now)
+	p.refused = time.Time{}
 	verdict := classify(err)
-	if verdict != configuration {
-		p.refused = time.Time{}
-	}
-	enough := p.failures >= maxPurgeFailures
 	e, ok := errors.AsType[*Error](err)
 	switch {
-	case ok && e.Code == "57014":
-		return p.whole || p.size.rows > 1 || !enough, true
+	case ok && e.Code == "57014": // 20 halvings lead to a single row from the most that a step may be
+		return p.failures < maxPurgeFailures || p.size.rows > 1 && p.failures < 2*maxPurgeFailures, true
 	case verdict == configuration:
-		return now.Sub(p.refused) < lastingAfter, false
+		p.refused = since
+		return now.Sub(since) < lastingAfter, false
 	case verdict != transient || ok && e.Code == "23503":
 		return false, false
 	}
 	// A gateway that didn't wait for the one DELETE won't the next time.
-	return bounded || !enough, p.whole && ok && e.Status == http.StatusGatewayTimeout && e.Code == ""
+	return bounded || p.failures < maxPurgeFailures, p.whole && ok && e.Status == http.StatusGatewayTimeout && e.Code == ""
 }
 
 // A stepSize is how many rows a step takes: half after a timeout, twice as many
-// after a success. A size that timed out when it was grown to is tried again
-// after twice as many successes as the last time, for each try may cost the
-// whole statement timeout.
+// after a success. A size that has only timed out is tried again after twice as
+// many successes each time: a try may cost the whole statement timeout.
 type stepSize struct {
 	rows, most int
-	successes  int  // at this size
-	patience   int  // so many of them are not enough to grow
-	grown      bool // by the last success
+	successes  int // at this size
+	limit      int // a size that has timed out before it had a success; 0: none
+	patience   int // so many successes are not enough to try it again
 }
 
 func (s *stepSize) succeeded() {
 	s.successes++
-	if s.grown = s.rows < s.most && s.successes > s.patience; s.grown {
-		s.rows, s.successes = min(2*s.rows, s.most), 0
+	if s.rows >= s.limit {
+		s.limit = 0
+	}
+	if next := min(2*s.rows, s.most); next > s.rows && (s.limit == 0 || next < s.limit || s.successes > s.patience) {
+		s.rows, s.successes = next, 0
 	}
 }
 
 func (s *stepSize) timedOut() {
-	if s.grown {
+	if s.rows == s.limit {
 		s.patience = 2*s.patience + 1
+	} else if s.successes == 0 {
+		s.limit, s.patience = s.rows, 0
 	}
-	s.rows, s.successes, s.grown = max(s.rows/2, 1), 0, false
+	s.rows, s.successes = max(s.rows/2, 1), 0
 }
 
 // deleteIDs deletes every row before a time and counts the ids returned: whole
