@@ -32,6 +32,7 @@ const (
 	logConfiguration = "docevents: insert refused until this is mended"
 	logPanic         = "docevents: the drop handler panicked"
 	logRecovered     = "docevents: delivering again"
+	logPurge         = "docevents: purge failed, trying again"
 )
 
 var logDropped = map[DropReason]string{
@@ -156,6 +157,14 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 	}
 	r.tallyLocked(msg, err)
 	r.loud = r.lineIfDueLocked(msg, now, slog.Int64("pending", pending)) || r.loud
+}
+
+// purgeFailed reports a request of a purge that will be sent again.
+func (r *reporter) purgeFailed(err error, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tallyLocked(logPurge, err)
+	r.lineIfDueLocked(logPurge, now)
 }
 
 // recovered reports the end of an outage, if the log tells of its beginning.
