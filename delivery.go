@@ -368,7 +368,7 @@ func (d *delivery) dropLocked(b *batch, n int, reason DropReason, err error, now
 	}
 	settled := d.shrinkLocked(b, n)
 	for i := range settled {
-		d.report.drop(settled[i].event(), reason, err, now)
+		d.report.drop(settled[i].event(), settled[i].extra, reason, err, now)
 	}
 }
 

@@ -110,9 +110,9 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop reports a lost event. What Close abandons is handed over whatever its
+// drop reports a lost event, whose Extra is decoded only for the handler. What Close abandons is handed over whatever its
 // number.
-func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
+func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if reason == Abandoned { // one line for all of them, by Close
@@ -120,7 +120,7 @@ func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
 	} else {
 		r.tallyLocked(logDropped[reason], err, now)
 	}
-	text := len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage)
+	text := len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage) + len(extra)
 	switch {
 	case r.handler == nil:
 	case reason != Abandoned && (r.calls >= maxNotices || r.text+text > maxNoticeText), r.gaveUp.Err() != nil && r.running:
@@ -128,7 +128,11 @@ func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
 	default:
 		r.calls++
 		r.text += text
-		r.queueLocked(notice{func() { r.handler(e, reason, err) }, true, text})
+		e := e // for the closure, which doesn't copy it: nothing is allocated for the other cases
+		r.queueLocked(notice{func() {
+			e.Extra = decodeExtra(extra)
+			r.handler(e, reason, err)
+		}, true, text})
 	}
 }
 

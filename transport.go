@@ -30,6 +30,7 @@ type transport struct {
 	inserts http.RoundTripper
 	others  http.RoundTripper
 	key     string // kept out of what a proxy may echo
+	query   string // of an insert
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -37,7 +38,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	base := t.others
 	if req.Method == http.MethodPost {
 		base = t.inserts
-		req.URL.RawQuery = "columns=" + rowColumns
+		req.URL.RawQuery = t.query
 		req.Header.Add("Prefer", "resolution=ignore-duplicates") // sending a row again is safe
 	}
 	resp, err := base.RoundTrip(req)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -57,8 +58,15 @@ func TestEventsComeBackAsStored(t *testing.T) {
 	client.Record(full)
 	client.Record(event(""))
 	events := server.WaitFor(2)
-	if len(events) != 2 || events[0] != full {
-		t.Fatalf("got %+v, want %+v and another", events, full)
+	if len(events) != 2 {
+		t.Fatalf("got %+v, want two", events)
+	}
+	if id, err := uuid.Parse(events[0].ID); err != nil || id.Version() != 7 {
+		t.Errorf("got the ID %q, want one of version 7", events[0].ID)
+	}
+	full.ID = events[0].ID
+	if !reflect.DeepEqual(events[0], full) {
+		t.Errorf("got %+v, want %+v", events[0], full)
 	}
 	if e := events[1]; e.Duration != 0 || e.ErrorMessage != "" || e.Stage != "" || time.Since(e.CreatedAt).Abs() > time.Hour {
 		t.Errorf("got %+v", e)
