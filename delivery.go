@@ -249,9 +249,9 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, unknown bo
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	for i := range b.records {
 		if r := &b.records[i]; unknown || r.doubt {
-			d.report.drop(r.event(), reason, inDoubt, now)
+			d.report.drop(r.event(), r.extra, reason, inDoubt, now)
 		} else {
-			d.report.drop(r.event(), reason, err, now)
+			d.report.drop(r.event(), r.extra, reason, err, now)
 		}
 	}
 }

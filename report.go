@@ -120,9 +120,9 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop reports a lost event. What Close abandons is handed over whatever its
+// drop reports a lost event, whose Extra is decoded only for the handler. What Close abandons is handed over whatever its
 // number.
-func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
+func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	document, _ := uuid.Parse(e.DocumentID) // what is no id may be anything, and isn't logged
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,7 +132,7 @@ func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
 	if reason != Abandoned { // one line for all of those, by Close
 		r.lineIfDueLocked(msg, now)
 	}
-	text := len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage)
+	text := len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage) + len(extra)
 	switch {
 	case r.handler == nil:
 	case reason != Abandoned && (r.calls >= maxNotices || r.text+text > maxNoticeText), r.gaveUp && r.running:
@@ -141,7 +141,10 @@ func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
 		own := owned(e)
 		r.calls++
 		r.text += text
-		r.queueLocked(notice{func() { r.handler(own, reason, err) }, true, text})
+		r.queueLocked(notice{func() {
+			own.Extra = decodeExtra(extra)
+			r.handler(own, reason, err)
+		}, true, text})
 	}
 }
 
