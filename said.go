@@ -24,7 +24,7 @@ const quotes = `"«»„“”‟‹›「」『』`
 var (
 	// values is from the first quote to the last, or to the end: a value may
 	// hold quotes of its own. A single one after a letter is an apostrophe.
-	values = regexp.MustCompile(`((^|[^\pL\pN` + quotes + `])['‘‚` + "`]|[" + quotes + `])(.*['’‘` + "`" + quotes + `]|.*)`)
+	values = regexp.MustCompile(`((^|[^\pL\pN` + quotes + `])['‘‚]|[` + quotes + `])(.*['’‘` + quotes + `]|.*)`)
 
 	// Names stay as they are; a quote that can't be a name is a value after all.
 	quoted = regexp.MustCompile(`[` + quotes + `][^` + quotes + `]*[` + quotes + `]`)

@@ -40,7 +40,7 @@ func count(ctx context.Context, rt http.RoundTripper, o *options, cutoff time.Ti
 		return 0, "", err
 	}
 	key := strings.TrimSpace(cmp.Or(
-		os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_KEY")))
+		os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SERVICE_KEY")))
 	req.Header.Set("apikey", key)
 	if !strings.HasPrefix(key, "sb_secret_") { // else it is no JWT, and would be refused as one
 		req.Header.Set("Authorization", "Bearer "+key)
