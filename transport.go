@@ -153,6 +153,9 @@ func (t *transport) refusal(resp *http.Response) error {
 	if codeFormat.MatchString(code) {
 		e.Code = code
 	}
+	if e.Hint == leftOut { // once is enough
+		e.Hint = ""
+	}
 	switch {
 	case e.Message != "":
 	case answer.Code == "" && answer.Message == "": // both there, and empty
