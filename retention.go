@@ -159,8 +159,8 @@ func timedOut(err error) bool {
 // rows would be six times as much to send.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	query := c.from()
-	query.Select("id", "", false) // Delete on the same builder keeps it
-	body, _, err := query.Delete("representation", "").Lt("created_at", before).ExecuteWithContext(ctx)
+	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
+	body, _, err := query.Delete("representation", "").Lt(c.config.columns.CreatedAt, before).ExecuteWithContext(ctx)
 	if err != nil {
 		return 0, c.explain(err)
 	}
@@ -174,27 +174,26 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 // readBoundary returns the created_at of the n-th row after one time and before
 // another, "" where there are fewer.
 func (c *Client) readBoundary(ctx context.Context, after, before string, n int) (string, error) {
-	body, _, err := c.from().Select("created_at", "", false).Gt("created_at", after).Lt("created_at", before).
-		Order("created_at", &postgrest.OrderOpts{Ascending: true}).Range(n-1, n-1, "").ExecuteWithContext(ctx)
+	at := c.config.columns.CreatedAt
+	body, _, err := c.from().Select(at, "", false).Gt(at, after).Lt(at, before).
+		Order(at, &postgrest.OrderOpts{Ascending: true}).Range(n-1, n-1, "").ExecuteWithContext(ctx)
 	if err != nil {
 		return "", c.explain(err)
 	}
-	var rows []struct {
-		CreatedAt string `json:"created_at"`
-	}
+	var rows []map[string]string
 	if err := json.Unmarshal(body, &rows); err != nil || len(rows) == 0 {
 		return "", err
 	}
-	return rows[0].CreatedAt, nil
+	return rows[0][at], nil
 }
 
 // deleteCount deletes the rows up to one time, as the operator says, and after
 // another if there is one, and returns the server's count. Never give a DELETE
 // a limit: PostgREST ignores it since version 13 and deletes all that matches.
 func (c *Client) deleteCount(ctx context.Context, operator, to, after string) (int64, error) {
-	query := c.from().Delete("minimal", "exact").Filter("created_at", operator, to)
+	query := c.from().Delete("minimal", "exact").Filter(c.config.columns.CreatedAt, operator, to)
 	if after != "" {
-		query.Gt("created_at", after)
+		query.Gt(c.config.columns.CreatedAt, after)
 	}
 	_, count, err := query.ExecuteWithContext(ctx)
 	return count, c.explain(err)
