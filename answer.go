@@ -139,6 +139,10 @@ func remedy(err error, schema, table string) string {
 // The waits after failures: 200 ms, twice as long each time, at most 30 s, and
 // of that between half and all, so that clients don't come back in step.
 const (
+	// lastingAfter is how long an answer of configuration must have stood to be
+	// taken for more than a cache that is reloading, or clocks that differ.
+	lastingAfter = 5 * time.Second
+
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
 	longStep  = 8 // the first step at longWait
