@@ -127,7 +127,7 @@ func remedy(err error, schema, table string) string {
 	case e.Code == "PGRST205" || e.Code == "42P01":
 		return "create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema" + reload
 	case e.Code == "PGRST204" || e.Code == "42703":
-		return "add the column: " + name + " needs those of sql/013_create_processing_events_table.sql" + reload
+		return "add the column: " + name + " needs those of sql/013_create_processing_events_table.sql, or say in WithColumns how it differs" + reload
 	case e.Code == "PGRST106" || e.Code == "3F000":
 		return "expose the schema " + schema + " in the project's API settings, or name another with WithSchema"
 	case e.Status == http.StatusUnauthorized:

@@ -229,8 +229,6 @@ func (c *config) finding(e *Error) (finding string, well bool) {
 		return fmt.Sprintf(`the column %s is generated: say "-" for it in WithColumns, or make it an ordinary one`, name), false
 	case e.Code == "42P10":
 		return fmt.Sprintf("nothing makes the column %s unique: run: ALTER TABLE %s ADD UNIQUE (%[1]s)", c.columns.ID, c.tableName()), false
-	case e.Code == "PGRST204" || e.Code == "42703":
-		return fmt.Sprintf(`add the column %s, or say in WithColumns what the table calls it, "-" where it has none; if that is done, run: NOTIFY pgrst, 'reload schema'`, name), false
 	}
 	return "", false
 }

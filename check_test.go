@@ -183,11 +183,11 @@ func TestCheckFindings(t *testing.T) {
 		},
 		"a missing column": {
 			everything(refused("PGRST204", "Could not find the 'metadata' column of 'document_processing_events' in the schema cache")),
-			[]string{"add the column metadata", "WithColumns", `"-"`, "NOTIFY pgrst"}, "013_create", columns(docevents.Columns{Extra: []string{"metadata"}}),
+			[]string{"add the column", "'metadata'", "WithColumns", "NOTIFY pgrst"}, "", columns(docevents.Columns{Extra: []string{"metadata"}}),
 		},
 		"a column gone behind PostgREST's back": {
 			everything(refused("42703", `column "stage" of relation "document_processing_events" does not exist`)),
-			[]string{"add the column stage"}, "", nil,
+			[]string{"add the column", `"stage"`, "WithColumns"}, "", nil,
 		},
 		"a host that can't be reached": {
 			func([]map[string]any) *answer {
