@@ -131,30 +131,6 @@ func (c *Client) explain(err error) error {
 	return err
 }
 
-// Check tells whether Record and the purges will work: it sends what they send,
-// with no rows, and waits for each answer as long as an insert may take. Meant
-// for the start of a program. Its error says what to do about an unreachable
-// host, a refused key, a missing table or column, a missing grant.
-func (c *Client) Check(ctx context.Context) error {
-	if c.isNone() {
-		return nil
-	}
-	op, err := "insert", c.explain(c.insertRows(ctx, nil))
-	if err == nil {
-		op = "delete"
-		ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
-		defer cancel()
-		_, err = c.deleteCount(ctx, "lt", beforeAll, "")
-	}
-	switch {
-	case err == nil, errors.Is(err, ErrCountIncomplete): // the latter only means that purges can't count
-		return nil
-	case !errors.As(err, new(*Error)):
-		return fmt.Errorf("docevents: Check: %s: check SUPABASE_URL and the network: no answer came: %w", op, err)
-	}
-	return fmt.Errorf("docevents: Check: %s: %w", op, err)
-}
-
 // Stats is a snapshot, in which always
 //
 //	Recorded = Delivered + Dropped.Total() + Pending

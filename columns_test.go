@@ -384,7 +384,7 @@ func TestInvalidExtra(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Invalid: 1}})
-			if sent := w.all(); len(sent) != 1 || strings.Contains(sent[0].body, "bad") {
+			if sent := w.all(); len(sent) != 1 || strings.Contains(sent[0].body, `"bad"`) {
 				t.Errorf("sent %+v", sent)
 			}
 			lost := o.lost()

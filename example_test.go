@@ -235,7 +235,9 @@ func ExampleError() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = client.Check(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err = client.Check(ctx)
 	if e := (*docevents.Error)(nil); errors.As(err, &e) {
 		fmt.Println(e.Status, e.Code)
 	}

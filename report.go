@@ -154,9 +154,12 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failures++
-	msg := logTransient
-	if lasting {
-		msg = logConfiguration
+	msg := logConfiguration
+	if !lasting {
+		msg = logTransient
+		if e, answered := errors.AsType[*Error](err); answered {
+			err = e // without the remedy: there may be nothing to mend
+		}
 	}
 	r.tallyLocked(msg, err)
 	r.loud = r.lineIfDueLocked(msg, now, slog.Int64("pending", pending)) || r.loud

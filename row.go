@@ -55,7 +55,11 @@ func (c *columns) appendRow(b []byte, r *record) []byte {
 		b = append(b, key...)
 		switch base[i].field {
 		case "ID":
-			b = appendUUID(b, r.id)
+			if r.id == uuid.Nil { // a rehearsal's last
+				b = append(b, "null"...)
+			} else {
+				b = appendUUID(b, r.id)
+			}
 		case "DocumentID":
 			b = appendUUID(b, r.documentID)
 		case "UserID":
