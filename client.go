@@ -3,7 +3,7 @@
 // records. It never makes the app wait, and its failures are logged, not
 // returned.
 //
-//	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY
+//	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SECRET_KEY
 //	if err != nil {
 //		log.Fatal(err)
 //	}
@@ -29,13 +29,12 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/supabase-community/postgrest-go"
 )
 
 // A Client records events and purges them. Its methods are safe for concurrent
-// use. On a nil Client they do nothing and succeed, so that an app without
-// Supabase settings needs no if.
+// use. On a nil Client, and on a zero one, they do nothing and succeed, so that
+// an app without Supabase settings needs no if.
 type Client struct {
 	config    config
 	restURL   string
@@ -62,7 +61,7 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
 	c := &Client{config: cfg, restURL: restURL, headers: headers}
-	c.transport = &transport{inserts: cfg.transport, others: cfg.transport, key: key}
+	c.transport = &transport{inserts: cfg.transport, others: cfg.transport, key: key, idColumn: "id"}
 	if cfg.transport == nil {
 		c.transport.inserts, c.transport.others, c.ownIdle = defaultTransports(cfg.maxInFlight)
 	}
@@ -70,6 +69,9 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
 	return c, nil
 }
+
+// isNone says whether c does nothing: New hasn't made it.
+func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
 // from returns a query on the table by a PostgREST client for one request:
 // postgrest-go keeps errors in the client, where they would reach the next.
@@ -83,18 +85,15 @@ func (c *Client) from() *postgrest.QueryBuilder {
 }
 
 // insert is the delivery's way to the server.
-func (c *Client) insert(ctx context.Context, records []record) (err error) {
+func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
 	defer func() { // a foreign transport that panics must not take the app with it
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the transport panicked with a %T", p)
 		}
 	}()
-	for i := range records {
-		if records[i].id == uuid.Nil {
-			records[i].id = uuid.Must(uuid.NewV7()) // crypto/rand doesn't fail
-		}
-	}
-	return c.insertRows(ctx, newRows(records))
+	err = c.insertRows(ctx, newRows(records))
+	details, _ := takeDetails(err)
+	return named(records, details), c.explain(err)
 }
 
 // insertRows sends one insert. The transport adds what makes it safe to repeat.
@@ -102,17 +101,21 @@ func (c *Client) insertRows(ctx context.Context, rows []row) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	_, _, err := c.from().Insert(rows, false, "", "minimal", "").ExecuteWithContext(ctx)
-	return c.explain(err)
+	return err
 }
 
 // explain makes an error of a request fit for the log: without the URL and its
-// query, which http.Client prints, and with the remedy where there is one.
+// query, which http.Client prints, without details, and with the remedy where
+// there is one.
 func (c *Client) explain(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // a foreign transport may add its own
 		err = wrapped.Err
 	}
-	if classify(err) == configuration {
-		return fmt.Errorf("%w; %s", err, remedy(err, c.config.schema, c.config.table))
+	_, err = takeDetails(err)
+	if v := classify(err); v == configuration || v == badData {
+		if do := remedy(err, c.config.schema, c.config.table); do != "" {
+			return fmt.Errorf("%w; %s", err, do)
+		}
 	}
 	return err
 }
@@ -122,10 +125,10 @@ func (c *Client) explain(err error) error {
 // for the start of a program. Its error says what to do about an unreachable
 // host, a refused key, a missing table or column, a missing grant.
 func (c *Client) Check(ctx context.Context) error {
-	if c == nil {
+	if c.isNone() {
 		return nil
 	}
-	op, err := "insert", c.insertRows(ctx, []row{})
+	op, err := "insert", c.explain(c.insertRows(ctx, []row{}))
 	if err == nil {
 		op = "delete"
 		ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
@@ -172,7 +175,7 @@ func (d Drops) Total() int64 {
 
 // Stats returns the current counts. It doesn't block.
 func (c *Client) Stats() Stats {
-	if c == nil {
+	if c.isNone() {
 		return Stats{}
 	}
 	c.delivery.mu.Lock()
@@ -188,7 +191,7 @@ func (c *Client) Stats() Stats {
 // configuration error that keeps the events from being delivered: they stay
 // queued. Under context.Background it waits as long as an outage lasts.
 func (c *Client) Flush(ctx context.Context) error {
-	if c == nil {
+	if c.isNone() {
 		return nil
 	}
 	if err := c.delivery.flush(ctx); err != nil {
@@ -212,7 +215,7 @@ const closeGrace = time.Second
 // or handler that doesn't return. Under context.Background it waits as long as
 // an outage lasts.
 func (c *Client) Close(ctx context.Context) error {
-	if c == nil {
+	if c.isNone() {
 		return nil
 	}
 	grace, cancel := context.WithCancel(context.WithoutCancel(ctx))

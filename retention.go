@@ -26,7 +26,7 @@ const (
 // PurgeOlderThan is PurgeBefore with a cutoff of so many times 24 hours before
 // now. Less than one day is an error.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
-	if c == nil {
+	if c.isNone() {
 		return 0, nil
 	}
 	now := time.Now().UTC() // where a day has 24 hours
@@ -51,7 +51,7 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 // Events may be recorded meanwhile, and several purges may run at once: each
 // row is counted by the one that deleted it.
 func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, error) {
-	if c == nil {
+	if c.isNone() {
 		return 0, nil
 	}
 	switch {
