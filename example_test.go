@@ -111,6 +111,20 @@ func ExampleClient_Record() {
 	// Output: 1
 }
 
+// A step of a pipeline is recorded with the time it takes and how it ends.
+func ExampleClient_Step() {
+	client := newExampleClient()
+	err := client.Step(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Stage: "ocr"}, func() error {
+		return errors.New("page 3 can't be read")
+	})
+	client.Close(context.Background())
+	fmt.Println(err)
+	fmt.Println(client.Stats().Delivered, "events") // processing_started and failed
+	// Output:
+	// page 3 can't be read
+	// 2 events
+}
+
 // A job that must not report success before its events are stored.
 func ExampleClient_Flush() {
 	client := newExampleClient()
@@ -242,7 +256,7 @@ func ExampleWithLogger() {
 
 	client.Record(docevents.Event{DocumentID: "invoice.pdf", UserID: docevents.SystemUser, Type: docevents.Completed})
 	client.Close(context.Background())
-	// Output: level=error msg="docevents: event dropped, it can't be stored" count=1 error="DocumentID is not a UUID: pass the document's id as the database has it"
+	// Output: level=error msg="docevents: event dropped, it can't be stored" count=1 error="DocumentID is not a UUID: pass the document's id as the database has it" event_type=completed
 }
 
 func ExampleWithSlog() {
@@ -257,13 +271,13 @@ func ExampleWithSlog() {
 
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: "archived"})
 	client.Close(context.Background())
-	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes"
+	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
 }
 
 // What the server refuses, or what waits too long, can be kept elsewhere.
 func ExampleWithDropHandler() {
 	client, err := docevents.New(projectURL, secretKey,
-		docevents.WithTransport(always(httpmock.NewStringResponder(http.StatusBadRequest, `{"code":"23514","message":"violates check constraint"}`))),
+		docevents.WithTransport(standIn{}),
 		docevents.WithSlog(slog.New(slog.DiscardHandler)),
 		docevents.WithDropHandler(func(e docevents.Event, reason docevents.DropReason, err error) {
 			fmt.Println(e.Stage, reason, err)
@@ -274,9 +288,9 @@ func ExampleWithDropHandler() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed, Stage: "ocr"})
+	client.Record(docevents.Event{DocumentID: "report.pdf", UserID: docevents.SystemUser, Type: docevents.Completed, Stage: "ocr"})
 	client.Close(context.Background())
-	// Output: ocr rejected HTTP 400 23514: violates check constraint
+	// Output: ocr invalid DocumentID is not a UUID: pass the document's id as the database has it
 }
 
 // Every request passes through, such as one for tracing.
@@ -328,6 +342,26 @@ func ExampleWithEventTypes() {
 	const archived docevents.EventType = "archived"
 	client := newExampleClient(docevents.WithEventTypes(docevents.Completed, docevents.Failed, archived))
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: archived})
+	client.Close(context.Background())
+	fmt.Println(client.Stats().Delivered)
+	// Output: 1
+}
+
+// For a table of one's own: a text id of the document, no user, a tenant and
+// some JSON, and a number that counts the rows as its primary key.
+func ExampleWithColumns() {
+	client := newExampleClient(docevents.WithColumns(docevents.Columns{
+		ID:         "event_id", // uuid NOT NULL UNIQUE
+		DocumentID: "-",
+		UserID:     "-",
+		Type:       "status",
+		Extra:      []string{"document_id", "tenant_id", "metadata"},
+	}))
+	client.Record(docevents.Event{Type: docevents.Completed, Extra: map[string]any{
+		"document_id": "invoice-2026-0042",
+		"tenant_id":   "0198a5e2-0000-7000-8000-0000000000bb",
+		"metadata":    map[string]any{"pages": 3},
+	}})
 	client.Close(context.Background())
 	fmt.Println(client.Stats().Delivered)
 	// Output: 1

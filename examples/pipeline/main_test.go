@@ -110,7 +110,7 @@ func testBrokenProject(t *testing.T, program string) {
 		name, want string
 		insert     http.HandlerFunc
 	}{
-		{"refuses rows", "1700 events were lost: {Invalid:0 QueueFull:0 Rejected:1700 Closed:0 Abandoned:0}", func(w http.ResponseWriter, _ *http.Request) {
+		{"refuses rows", "1700 events were lost: {Invalid:0 QueueFull:0 Rejected:0 Closed:0 Abandoned:1700}", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(w, `{"code":"22P02","message":"invalid input syntax"}`)
 		}},

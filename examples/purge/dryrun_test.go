@@ -23,7 +23,7 @@ func TestDryRunEstimates(tt *testing.T) {
 			fmt.Fprint(w, `[{"id":"x"}]`)
 		default: // Check's
 			w.Header().Set("Content-Range", "*/0")
-			w.WriteHeader(http.StatusNoContent)
+			w.WriteHeader(http.StatusCreated)
 		}
 	}))
 	defer server.Close()

@@ -49,7 +49,7 @@ func TestUsage(tt *testing.T) {
 		t.Error(errs)
 	}
 	for _, tt := range []struct{ url, key, want string }{
-		{"", "", "set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"},
+		{"", "", "set SUPABASE_URL and SUPABASE_SECRET_KEYS"},
 		{"", t.stack.ServiceRoleKey, "SUPABASE_URL is not set"},
 		{t.stack.URL, "", "SUPABASE_SERVICE_ROLE_KEY"},
 		{t.stack.URL, t.stack.AnonKey, "not a service-role key"},
@@ -87,7 +87,7 @@ func TestFails(tt *testing.T) {
 	t.onDelete("FOR EACH ROW WHEN (OLD.stage = 'kept')", "RAISE EXCEPTION 'this one is kept';")
 	t.exec("UPDATE " + t.name + " SET stage = 'kept' WHERE id = (SELECT id FROM " + t.name + " ORDER BY created_at OFFSET 3 LIMIT 1)")
 	out, errs := t.purge(exitFailed, "-older-than", "30d", "-batch", "2")
-	if !strings.HasPrefix(out, "purge: failed: deleted 2 rows ") || !strings.Contains(errs, "this one is kept") {
+	if !strings.HasPrefix(out, "purge: failed: deleted 2 rows ") || !strings.Contains(errs, "P0001") || strings.Contains(errs, "this one is kept") {
 		t.Errorf("%s%s", out, errs)
 	}
 	t.wantCount(3)

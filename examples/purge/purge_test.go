@@ -155,7 +155,7 @@ func TestOutage(tt *testing.T) {
 			return
 		}
 		w.Header().Set("Content-Range", "*/0")
-		w.WriteHeader(http.StatusNoContent)
+		w.WriteHeader(http.StatusCreated)
 	}))
 	defer server.Close()
 	t.Setenv("SUPABASE_URL", server.URL)

@@ -23,7 +23,7 @@ type table struct {
 func newTable(t *testing.T) *table {
 	t.Helper()
 	stack := localstack.Shared(t)
-	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_KEY"} {
+	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SECRET_KEYS", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_KEY"} {
 		t.Setenv(name, "")
 	}
 	t.Setenv("SUPABASE_URL", stack.URL)
