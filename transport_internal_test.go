@@ -391,7 +391,7 @@ func TestBackoff(t *testing.T) {
 	for step, most := range map[int]time.Duration{
 		0: 200 * time.Millisecond, 1: 400 * time.Millisecond, 2: 800 * time.Millisecond, 3: 1600 * time.Millisecond,
 		4: 3200 * time.Millisecond, 5: 6400 * time.Millisecond, 6: 12800 * time.Millisecond, 7: 25600 * time.Millisecond,
-		8: 30 * time.Second, 9: 30 * time.Second, 1000: 30 * time.Second, 1 << 40: 30 * time.Second,
+		8: 30 * time.Second, 9: 30 * time.Second, 1000: 30 * time.Second, 1 << 30: 30 * time.Second,
 	} {
 		seen := map[time.Duration]bool{}
 		for range 200 {

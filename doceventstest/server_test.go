@@ -252,7 +252,7 @@ func TestRefusals(t *testing.T) {
 		{"number for a UUID", "POST", table + all, with("id", 7), 400, "22P02"},
 		{"wrong type", "POST", table + all, with("event_type", "nope"), 400, "23514"},
 		{"NUL", "POST", table + all, with("error_message", "a\x00b"), 400, "22P05"},
-		{"overflow", "POST", table + all, with("duration_ms", 3000000000), 400, "22003"},
+		{"overflow", "POST", table + all, with("duration_ms", int64(3000000000)), 400, "22003"},
 		{"fraction", "POST", table + all, with("duration_ms", 1.5), 400, "22P02"},
 		{"bad time", "POST", table + all, with("created_at", "yesterday-ish"), 400, "22007"},
 		{"same id twice", "POST", table + all, with("id", good["id"]), 409, "23505"},

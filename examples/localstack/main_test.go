@@ -56,22 +56,7 @@ func testProgram(t *testing.T, program string, sig os.Signal) {
 	}
 	text.WriteString(lines.Text() + "\n")
 
-	// A shell reads it, as it is.
-	env := filepath.Join(t.TempDir(), "stack.env")
-	if err := os.WriteFile(env, []byte(text.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	names := []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_ANON_KEY", "SUPABASE_SECRET_KEY", "DATABASE_URL", "JWT_SECRET"}
-	args := append([]string{"-euc", `. "$0"; for name; do eval "echo \$$name"; done`, env}, names...)
-	sourced, err := exec.Command("/bin/sh", args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s; the program said: %s%s", err, sourced, text.String(), stderr.String())
-	}
-	values := map[string]string{}
-	for i, value := range strings.Split(strings.TrimSpace(string(sourced)), "\n") {
-		values[names[i]] = value
-	}
-
+	values := sourced(t, text.String())
 	req, err := http.NewRequestWithContext(t.Context(), "GET", values["SUPABASE_URL"]+"/rest/v1/document_processing_events", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -107,6 +92,26 @@ func testProgram(t *testing.T, program string, sig os.Signal) {
 	if left, err := exec.Command("pgrep", "-af", folder).Output(); err == nil {
 		t.Errorf("still running: %s", left)
 	}
+}
+
+// sourced returns the settings that a shell reads out of what was printed.
+func sourced(t *testing.T, text string) map[string]string {
+	t.Helper()
+	env := filepath.Join(t.TempDir(), "stack.env")
+	if err := os.WriteFile(env, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_ANON_KEY", "SUPABASE_SECRET_KEY", "DATABASE_URL", "JWT_SECRET"}
+	args := append([]string{"-euc", `. "$0"; for name; do eval "echo \$$name"; done`, env}, names...)
+	sourced, err := exec.Command("/bin/sh", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s; the program said: %s", err, sourced, text)
+	}
+	values := map[string]string{}
+	for i, value := range strings.Split(strings.TrimSpace(string(sourced)), "\n") {
+		values[names[i]] = value
+	}
+	return values
 }
 
 func TestProgramFails(t *testing.T) {

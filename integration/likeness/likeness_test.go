@@ -312,7 +312,7 @@ func TestRequests(t *testing.T) {
 		{"duplicate before CHECK", "POST", table + columns, "[" + row(1, "stage", "x") + "," + row(12, "event_type", "x") + "]", nil, 409},
 		{"NUL", "POST", table + columns, "[" + row(12, "error_message", "a\x00b") + "]", ignore, 400},
 		{"no NUL", "POST", table + columns, "[" + row(12, "error_message", `a\u0000b`) + "]", ignore, 201},
-		{"overflow", "POST", table + columns, "[" + row(13, "duration_ms", 1<<31) + "]", ignore, 400},
+		{"overflow", "POST", table + columns, "[" + row(13, "duration_ms", int64(1<<31)) + "]", ignore, 400},
 		{"fraction", "POST", table + columns, "[" + row(13, "duration_ms", 1.5) + "]", ignore, 400},
 		{"bad time", "POST", table + columns, "[" + row(13, "created_at", "yesterday-ish") + "]", ignore, 400},
 		{"broken JSON", "POST", table + columns, "{", ignore, 400},

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { localstack.Main(m) }
 // environment sets the settings that Open reads, and no others.
 func environment(t *testing.T, url, name, key string) {
 	t.Helper()
-	for _, v := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_KEY"} {
+	for _, v := range []string{"SUPABASE_URL", "SUPABASE_SECRET_KEYS", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_KEY"} {
 		t.Setenv(v, "")
 	}
 	t.Setenv("SUPABASE_URL", url)

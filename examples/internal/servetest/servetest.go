@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -67,6 +68,38 @@ func (p *Program) WaitForLine(prefix string) string {
 	}
 	p.t.Fatalf("the program ended without a line %q: %+v", prefix, p.Wait())
 	return ""
+}
+
+// Try runs the n lines that a program prints to be tried with, at the root of
+// the repository as a reader would, and returns what they print.
+func (p *Program) Try(n int) (printed []string) {
+	p.t.Helper()
+	if _, err := exec.LookPath("curl"); err != nil && os.Getenv("CI") == "" {
+		p.t.Skip(err)
+	}
+	root, err := filepath.Abs(".")
+	for ; err == nil; root = filepath.Dir(root) {
+		if _, missing := os.Stat(filepath.Join(root, "go.work")); missing == nil {
+			break
+		} else if root == filepath.Dir(root) {
+			err = missing
+		}
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.WaitForLine("to try it:")
+	for range n {
+		line := p.WaitForLine("  ")
+		cmd := exec.Command("/bin/sh", "-c", line)
+		cmd.Dir = root
+		out, err := cmd.Output()
+		if err != nil {
+			p.t.Errorf("%s: %v", line, err)
+		}
+		printed = append(printed, string(out))
+	}
+	return printed
 }
 
 // Signal sends a signal.

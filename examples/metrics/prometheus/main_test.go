@@ -36,7 +36,10 @@ func TestProgram(t *testing.T) {
 			cmd := exec.Command(build, "-addr", "127.0.0.1:0")
 			cmd.Env = exampletest.Environ(test.env...)
 			program := servetest.Listen(t, cmd)
-			for range 3 {
+			if printed := program.Try(2); printed[0] != "" || !strings.Contains(printed[1], "\ndocevents_recorded_total 1\n") {
+				t.Errorf("its own lines print %q", printed)
+			}
+			for range 2 {
 				request(t, http.MethodPost, program.URL+"/documents")
 			}
 			if text := request(t, http.MethodGet, program.URL+"/metrics"); !strings.Contains(text, "\ndocevents_recorded_total 3\n") {
