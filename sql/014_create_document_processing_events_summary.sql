@@ -66,13 +66,13 @@ WITH step AS ( -- between two points
     FROM public.document_processing_events
     WHERE event_type = 'failed' AND created_at >= since AND created_at < until
 ), errors AS (
-    SELECT stage, error, count(*) AS times, count(DISTINCT document_id) AS documents,
+    SELECT stage, error, count(*) AS count, count(DISTINCT document_id) AS documents,
         min(created_at) AS first_at, max(created_at) AS last_at,
         (array_agg(document_id ORDER BY created_at DESC, id DESC))[1] AS example
     FROM failures
     GROUP BY stage, error
 ), stages AS (
-    SELECT stage, count(*) AS ended, count(*) FILTER (WHERE event_type = 'failed') AS failed,
+    SELECT stage, count(*) AS count, count(*) FILTER (WHERE event_type = 'failed') AS failed,
         count(duration_ms) AS measured,
         percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY duration_ms) AS p,
         max(duration_ms) AS longest
@@ -110,14 +110,14 @@ SELECT json_build_object(
     'stages_total', (SELECT count(*) FROM stages),
     'stages', (
         SELECT coalesce(json_agg(top), '[]') FROM (
-            SELECT left(stage, 200) AS stage, ended, failed, measured, p[1] AS p50_ms, p[2] AS p95_ms, longest AS max_ms
-            FROM stages ORDER BY p[2] DESC NULLS LAST, ended DESC, stage LIMIT 20
+            SELECT left(stage, 200) AS stage, count, failed, measured, p[1] AS p50_ms, p[2] AS p95_ms, longest AS max_ms
+            FROM stages ORDER BY p[2] DESC NULLS LAST, count DESC, stage LIMIT 20
         ) AS top),
     'errors_total', (SELECT count(*) FROM errors),
     'errors', (
         SELECT coalesce(json_agg(top), '[]') FROM (
-            SELECT left(stage, 200) AS stage, error, times, documents, first_at, last_at, example
-            FROM errors ORDER BY times DESC, last_at DESC, example LIMIT 20
+            SELECT left(stage, 200) AS stage, error, count, documents, first_at, last_at, example
+            FROM errors ORDER BY count DESC, last_at DESC, example LIMIT 20
         ) AS top),
     'stuck_total', (SELECT count(*) FROM stuck),
     'stuck', (
