@@ -41,7 +41,7 @@ WITH step AS ( -- between two points
         max(created_at) FILTER (WHERE event_type IN ('completed', 'failed')) AS step_end,
         max(created_at) FILTER (WHERE event_type = 'failed' OR event_type = 'completed' AND stage IS NULL) AS whole_end,
         array_agg(created_at) FILTER (WHERE event_type IN ('upload_started', 'processing_started')) AS starts
-    FROM public.document_processing_events
+    FROM public.document_processing_events AS event
     WHERE created_at >= since AND created_at < until
     GROUP BY document_id
 ), documents AS (
@@ -63,7 +63,7 @@ WITH step AS ( -- between two points
     SELECT id, document_id, created_at, stage,
         left(regexp_replace(left(error_message, 1000),
             '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), 200) AS error
-    FROM public.document_processing_events
+    FROM public.document_processing_events AS event
     WHERE event_type = 'failed' AND created_at >= since AND created_at < until
 ), errors AS (
     SELECT stage, error, count(*) AS count, count(DISTINCT document_id) AS documents,
@@ -76,7 +76,7 @@ WITH step AS ( -- between two points
         count(duration_ms) AS measured,
         percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY duration_ms) AS p,
         max(duration_ms) AS longest
-    FROM public.document_processing_events
+    FROM public.document_processing_events AS event
     WHERE event_type IN ('completed', 'failed') AND created_at >= since AND created_at < until
     GROUP BY stage
 ), points AS (
@@ -111,13 +111,13 @@ SELECT json_build_object(
     'stages', (
         SELECT coalesce(json_agg(top), '[]') FROM (
             SELECT left(stage, 200) AS stage, count, failed, measured, p[1] AS p50_ms, p[2] AS p95_ms, longest AS max_ms
-            FROM stages ORDER BY p[2] DESC NULLS LAST, count DESC, stage LIMIT 20
+            FROM stages ORDER BY p[2] DESC NULLS LAST, count DESC, stages.stage COLLATE "C" LIMIT 20
         ) AS top),
     'errors_total', (SELECT count(*) FROM errors),
     'errors', (
         SELECT coalesce(json_agg(top), '[]') FROM (
             SELECT left(stage, 200) AS stage, error, count, documents, first_at, last_at, example
-            FROM errors ORDER BY count DESC, last_at DESC, example LIMIT 20
+            FROM errors ORDER BY count DESC, last_at DESC, errors.stage COLLATE "C", errors.error COLLATE "C" LIMIT 20
         ) AS top),
     'stuck_total', (SELECT count(*) FROM stuck),
     'stuck', (
