@@ -21,7 +21,7 @@ type Summary struct {
 	UnderWay  int64 `json:"under_way"`
 
 	LastCompleted time.Time `json:"last_completed"` // of documents that count as completed; zero: none
-	LastFailure   time.Time `json:"last_failure"`   // of events; zero: none
+	LastFailure   time.Time `json:"last_failure"`   // as Failures count them; zero: none
 
 	Interval time.Duration `json:"-"`      // between points, 1 min to 24 h, or whole days beyond 99 of them
 	Series   []Point       `json:"series"` // at most 100, without gaps, each from a whole Interval (UTC) on
@@ -42,7 +42,9 @@ type Point struct {
 	Failed    int64     `json:"failed"`
 	UnderWay  int64     `json:"under_way"`
 
-	// Failures counts Failed events, also those that a later try made good.
+	// Failures counts Failed events, also those that a later try made good. A
+	// document's own is left out where a step of it failed with the same
+	// message.
 	Failures int64 `json:"failures"`
 }
 
@@ -57,7 +59,7 @@ type Stage struct {
 	P50, P95, Max time.Duration `json:"-"`
 }
 
-// An ErrorGroup is the Failed events of a stage whose messages differ in numbers
+// An ErrorGroup is the Failures of a stage whose messages differ in numbers
 // and ids only, which are # here.
 type ErrorGroup struct {
 	Stage     string    `json:"stage"`

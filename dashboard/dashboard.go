@@ -140,7 +140,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, name string, vie
 	defer cancel()
 	p := newPage(r)
 	var body bytes.Buffer
-	if err := templates[name].Execute(&body, view(ctx, p)); err != nil {
+	if err := templates[name].ExecuteTemplate(&body, name, view(ctx, p)); err != nil {
 		http.Error(w, "The page could not be made.", http.StatusInternalServerError)
 		return
 	}

@@ -18,7 +18,7 @@ type document struct {
 	*page
 	ID       string
 	Rows     []timelineRow // the newest maxRows
-	Hidden   int           // so many older ones
+	Hidden   int64         // so many older ones
 	More     bool          // there are newer ones, which Timeline doesn't return
 	First    time.Time
 	Last     docevents.Event
@@ -55,8 +55,8 @@ func (h *handler) document(ctx context.Context, p *page) any {
 		return v
 	}
 	v.First, v.Last = events[0].CreatedAt, events[len(events)-1]
-	v.Hidden = max(0, len(events)-maxRows)
-	v.Rows = timeline(events[v.Hidden:])
+	hidden := max(0, len(events)-maxRows)
+	v.Hidden, v.Rows = int64(hidden), timeline(events[hidden:])
 	return v
 }
 

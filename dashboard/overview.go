@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -77,27 +78,35 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 	return v
 }
 
-// Tick is a time as the axis of the range has room for.
-func (v *overview) Tick(t time.Time) string {
+// Tick is a time as the axis has room for, Row one of the table.
+func (v *overview) Tick(t time.Time) string { return v.short(t, "2 Jan") }
+func (v *overview) Row(t time.Time) string  { return v.short(t, "2 Jan 15:04") }
+
+func (v *overview) short(t time.Time, format string) string {
 	if v.Summary.Until.Sub(v.Summary.Since) <= 24*time.Hour {
-		return t.UTC().Format("15:04")
+		format = "15:04"
 	}
-	return t.UTC().Format("2 Jan")
+	return t.UTC().Format(format)
 }
 
 // Each is the interval in words.
-func (v *overview) Each() string {
-	return strings.TrimSuffix(strings.TrimSuffix(v.Summary.Interval.String(), "0s"), "0m")
-}
+func (v *overview) Each() string { return v.rough(v.Summary.Interval) }
 
 // Ended is how many documents came to an end.
 func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
 
-// Part is d in thousandths of the longest p95.
+// Bar says whether a stage has a bar, and Part is d in thousandths of the longest
+// one. Beside its steps a whole document has none: it would dwarf them.
+func (v *overview) Bar(s docevents.Stage) bool {
+	return s.Measured > 0 && (s.Name != "" || len(v.Summary.Stages) == 1)
+}
+
 func (v *overview) Part(d time.Duration) int64 {
 	longest := time.Millisecond
 	for _, s := range v.Summary.Stages {
-		longest = max(longest, s.P95)
+		if v.Bar(s) {
+			longest = max(longest, s.P95)
+		}
 	}
 	return int64(1000 * d / longest)
 }
@@ -130,12 +139,12 @@ func newChart(series []docevents.Point, values func(docevents.Point) []int64) ch
 	}
 	paths := make([]strings.Builder, len(values(docevents.Point{})))
 	for x, p := range series {
-		y := 0.0
+		foot := chartHeight
 		for i, v := range values(p) {
 			if v > 0 {
-				height := max(float64(v)/float64(c.Top)*chartHeight, 2) // what is there shows
-				fmt.Fprintf(&paths[i], "M%d.1 %.4gh.8v-%.4gh-.8z", x, max(chartHeight-y, 0), height)
-				y += height
+				height := max(int(math.Round(float64(v)/float64(c.Top)*chartHeight)), 2) // what is there shows
+				fmt.Fprintf(&paths[i], "M%d.1 %dh.8v-%dh-.8z", x, max(foot, height), height)
+				foot -= height
 			}
 		}
 		if p.Completed+p.Failed+p.UnderWay+p.Failures > 0 {

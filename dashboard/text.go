@@ -37,14 +37,14 @@ func clean(s string, limit int) string {
 
 // Stage names a stage, or what an event without one is about.
 func (p *page) Stage(name string) string {
-	if name = clean(name, 80); name == "" {
+	if name = clean(name, 48); name == "" {
 		return "whole document"
 	}
 	return name
 }
 
 // Text is a row's text.
-func (p *page) Text(s string) string { return clean(s, 250) }
+func (p *page) Text(s string) string { return clean(s, 180) }
 
 // Count writes 1234567 as 1,234,567.
 func (p *page) Count(n int64) string {
@@ -105,12 +105,21 @@ func (p *page) rough(d time.Duration) string {
 		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < time.Hour:
 		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 10*time.Hour && d%time.Hour >= time.Minute:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%d h", int(d.Hours()))
 	}
 	return fmt.Sprintf("%d days", int(d.Hours())/24)
 }
 
-// UTC writes a time for people, Machine the same for machines.
-func (p *page) UTC(t time.Time) string     { return t.UTC().Format("2006-01-02 15:04:05") }
+// Short is the end of an id: the beginnings of those made at about the same time
+// are alike.
+func (p *page) Short(id string) string { return "…" + id[max(0, len(id)-8):] }
+
+// UTC writes a time for people, Day and Clock its parts, Machine the same for
+// machines.
+func (p *page) UTC(t time.Time) string     { return p.Day(t) + " " + p.Clock(t) }
+func (p *page) Day(t time.Time) string     { return t.UTC().Format(time.DateOnly) }
+func (p *page) Clock(t time.Time) string   { return t.UTC().Format(time.TimeOnly) }
 func (p *page) Machine(t time.Time) string { return t.UTC().Format(time.RFC3339) }

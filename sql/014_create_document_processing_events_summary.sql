@@ -9,11 +9,13 @@
 --     a step doesn't complete a document whose processing_started without a stage is newer than its
 --     last completed or failed without one: that one is still under way. Where an app records no
 --     such start, each step's end stands for the document's until the next step begins.
+--   failures: failed events, also those that a later try made good. A document's own, without a
+--     stage, is left out where a step of the document failed with the same message: it is the same.
 --   series: each document at the time of its latest event, so that the points add up to the totals;
---     and failures, which are events: those that a later try made good are seen there alone.
+--     and the failures.
 --   stages: the ends of steps (completed and failed), times of those that have one; stage null is
 --     the whole document.
---   errors: failed events by stage and message; messages that differ in numbers and ids only are one.
+--   errors: failures by stage and message; messages that differ in numbers and ids only are one.
 --   stuck: documents under way whose first start since their last end is older than stuck_after,
 --     whether they hang or begin again and again.
 -- sql/optional/queries.sql asks the same, in the same words.
@@ -60,11 +62,19 @@ WITH step AS ( -- between two points
     GROUP BY document_id, last_at
     HAVING min(start) < least(until, now()) - stuck_after
 ), failures AS (
-    SELECT id, document_id, created_at, stage,
-        left(regexp_replace(left(error_message, 1000),
-            '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), 200) AS error
-    FROM public.document_processing_events AS event
-    WHERE event_type = 'failed' AND created_at >= since AND created_at < until
+    SELECT id, document_id, created_at, stage, error
+    FROM (
+        SELECT id, document_id, created_at, stage, error,
+            stage IS NULL AND count(stage) OVER (PARTITION BY document_id, error) > 0 AS repeated
+        FROM (
+            SELECT id, document_id, created_at, stage,
+                left(regexp_replace(left(error_message, 1000),
+                    '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), 200) AS error
+            FROM public.document_processing_events AS event
+            WHERE event_type = 'failed' AND created_at >= since AND created_at < until
+        ) AS failed
+    ) AS marked
+    WHERE NOT repeated
 ), errors AS (
     SELECT stage, error, count(*) AS count, count(DISTINCT document_id) AS documents,
         min(created_at) AS first_at, max(created_at) AS last_at,

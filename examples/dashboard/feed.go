@@ -53,7 +53,7 @@ var steps = []struct {
 }
 
 // The outage, after the start: meanwhile the model behind summarize answers 503.
-const outageStart, outageEnd = 48 * time.Minute, 67 * time.Minute
+const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
 // story is what happens to a document that comes at a time.
 func (f *feed) story(at time.Time) []docevents.Event {

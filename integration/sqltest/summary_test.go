@@ -106,6 +106,12 @@ func plainSummary(rows []stored, since, until time.Time) *docevents.Summary {
 	for at := bin(since); at.Before(until); at = at.Add(s.Interval) {
 		points[at] = &docevents.Point{At: at}
 	}
+	stepFailed := map[[2]string]bool{}
+	for _, r := range rows {
+		if r.Type == "failed" && r.Stage != "" {
+			stepFailed[[2]string{r.Document, fold(r.Message)}] = true
+		}
+	}
 	byDocument := map[string][]stored{}
 	byStage := map[string][]stored{}
 	byError := map[[2]string][]stored{}
@@ -114,7 +120,7 @@ func plainSummary(rows []stored, since, until time.Time) *docevents.Summary {
 		if r.Type == "completed" || r.Type == "failed" {
 			byStage[r.Stage] = append(byStage[r.Stage], r)
 		}
-		if r.Type == "failed" {
+		if r.Type == "failed" && (r.Stage != "" || !stepFailed[[2]string{r.Document, fold(r.Message)}]) {
 			key := [2]string{r.Stage, fold(r.Message)}
 			byError[key] = append(byError[key], r)
 			s.LastFailure = r.At

@@ -60,20 +60,29 @@ GROUP BY stage
 ORDER BY p95_ms DESC NULLS LAST;
 
 -- 5. What fails right now, how often, and for which document, for example?
+WITH failed AS (
+    SELECT id, document_id, created_at, stage,
+        -- Messages that differ in numbers and ids only are one error.
+        left(regexp_replace(left(error_message, 1000),
+            '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), 200) AS error
+    FROM public.document_processing_events
+    WHERE event_type = 'failed'
+        AND created_at >= now()
+        - interval '1 hour' -- the time looked at
+), marked AS (
+    SELECT *, stage IS NULL AND count(stage) OVER (PARTITION BY document_id, error) > 0 AS repeated
+    FROM failed
+)
 SELECT
     count(*) AS times,
     count(DISTINCT document_id) AS documents,
     min(created_at) AS first_time,
     max(created_at) AS last_time,
     stage,
-    -- Messages that differ in numbers and ids only are one error.
-    left(regexp_replace(left(error_message, 1000),
-        '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), 200) AS error,
+    error,
     (array_agg(document_id ORDER BY created_at DESC, id DESC))[1] AS example_document
-FROM public.document_processing_events
-WHERE event_type = 'failed'
-    AND created_at >= now()
-    - interval '1 hour' -- the time looked at
+FROM marked
+WHERE NOT repeated -- by the document's own failure, which is its step's once more
 GROUP BY stage, error
 ORDER BY times DESC, last_time DESC
 LIMIT 20;
