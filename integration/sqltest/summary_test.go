@@ -5,6 +5,7 @@ import (
 	"cmp"
 	crand "crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -514,4 +515,52 @@ func TestGrafana(t *testing.T) {
 	if minutes := ask(3); len(minutes) != 1 || !strings.HasPrefix(minutes[0], "(10.") {
 		t.Errorf("minutes since the last success: %q", minutes)
 	}
+}
+
+// TestSummaryByREST is a program's way to it, and to a document's timeline.
+func TestSummaryByREST(t *testing.T) {
+	both(t, newTable, func(t *testing.T, d *db) {
+		client := d.client()
+		start := time.Now().UTC().Add(-time.Hour).Truncate(time.Microsecond)
+		want := make([]docevents.Event, 1100)
+		for i := range want {
+			want[i] = docevents.Event{
+				DocumentID: uuid.Max.String(), UserID: user, Type: docevents.Failed, Stage: "extract",
+				Duration: time.Second, ErrorMessage: fmt.Sprintf("page %d", i), CreatedAt: start.Add(time.Duration(i) * time.Microsecond),
+			}
+			client.Record(want[i])
+		}
+		client.Record(docevents.Event{DocumentID: uuid.Nil.String(), UserID: user, Type: docevents.UploadStarted, CreatedAt: start})
+		d.flush(client)
+
+		_, err := client.Summary(t.Context(), start, start.Add(time.Hour))
+		if err == nil || !strings.Contains(err.Error(), "create the function: run sql/"+summaryFile) {
+			t.Errorf("without the function: %v", err)
+		}
+		d.run(summaryFile)
+		d.reload()
+		s, err := client.Summary(t.Context(), start, start.Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Documents != 2 || s.Failed != 1 || s.UnderWay != 1 || len(s.Errors) != 1 || s.Errors[0].Count != 1100 || s.Stages[0].P95 != time.Second {
+			t.Errorf("%+v", s)
+		}
+
+		events, err := client.Timeline(t.Context(), uuid.Max.String())
+		if !errors.Is(err, docevents.ErrTruncated) || len(events) != 1000 {
+			t.Fatalf("%d of 1,100 events: %v", len(events), err)
+		}
+		for i, e := range events {
+			if e.ErrorMessage != want[i].ErrorMessage || !e.CreatedAt.Equal(want[i].CreatedAt) {
+				t.Fatalf("event %d: %+v, want %+v", i, e, want[i])
+			}
+		}
+		if events, err = client.Timeline(t.Context(), uuid.Nil.String()); err != nil || len(events) != 1 || events[0].Type != docevents.UploadStarted {
+			t.Errorf("%+v, %v", events, err)
+		}
+		if events, err = client.Timeline(t.Context(), user); err != nil || len(events) != 0 {
+			t.Errorf("of no document: %+v, %v", events, err)
+		}
+	})
 }
