@@ -303,10 +303,13 @@ func TestSummary(t *testing.T) {
 		month := time.Now().UTC().AddDate(0, -1, 0).Truncate(time.Minute)
 		for i, span := range []time.Duration{
 			time.Microsecond, time.Minute, time.Hour, 99 * time.Minute, 99*time.Minute + time.Microsecond, 24 * time.Hour,
-			7 * 24 * time.Hour, 30 * 24 * time.Hour, 99 * 24 * time.Hour, 100 * 24 * time.Hour, 700 * 24 * time.Hour,
+			7 * 24 * time.Hour, 30 * 24 * time.Hour, 99 * 24 * time.Hour, 100 * 24 * time.Hour, 693 * 24 * time.Hour,
 		} {
-			for range 4 {
-				until := month.Add(-time.Duration(r.IntN(1e9)) * time.Microsecond)
+			for n := range 4 {
+				until := month.Truncate(24 * time.Hour)
+				if n > 0 {
+					until = month.Add(-time.Duration(r.IntN(1e9)) * time.Microsecond)
+				}
 				since := until.Add(-span)
 				rows := randomRows(r, since, until, 1+r.IntN(26))
 				d.store(rows)
