@@ -6,6 +6,7 @@ import (
 	crand "crypto/rand"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math"
@@ -566,4 +567,41 @@ func TestSummaryByREST(t *testing.T) {
 			t.Errorf("of no document: %+v, %v", events, err)
 		}
 	})
+}
+
+var summaryRows = flag.Int("summary-rows", 100_000, "rows in the range of BenchmarkSummary")
+
+// BenchmarkSummary compares the function with its sections asked one by one, as
+// queries.sql does: it should take no more than 1.5 times the slowest of them.
+func BenchmarkSummary(b *testing.B) {
+	d := newDatabase(b).migrated()
+	d.run(summaryFile)
+	d.exec(fmt.Sprintf(`INSERT INTO document_processing_events (document_id, user_id, event_type, stage, duration_ms, error_message, created_at)
+		SELECT md5(document::text)::uuid, '%s', type, stage, CASE WHEN type IN ('completed', 'failed') THEN document %% 5000 END,
+			CASE WHEN type = 'failed' THEN 'page ' || document || ' of ' || md5(document::text)::uuid || ': too small' END,
+			now() - interval '23 hours' * document / (%d / 6) - interval '1 second' * (7 - step) AS at
+		FROM generate_series(1, %[2]d / 6) AS document CROSS JOIN LATERAL (VALUES
+			(1, 'upload_started', NULL), (2, 'processing_started', NULL), (3, 'processing_started', 'extract'),
+			(4, 'completed', 'extract'), (5, 'processing_started', 'summarize'),
+			(6, CASE WHEN document %% 20 = 0 THEN 'failed' ELSE 'completed' END, CASE WHEN document %% 20 = 0 THEN 'summarize' END)) AS e (step, type, stage)
+		ORDER BY at`, user, *summaryRows))
+	d.exec("VACUUM ANALYZE document_processing_events")
+	_, queries := d.queries()
+	asked := []string{"SELECT document_processing_events_summary(now() - interval '1 day', now())"}
+	for _, query := range queries[2:] {
+		query = strings.ReplaceAll(query, "date_trunc('day', now(), 'UTC')", "now()")
+		asked = append(asked, regexp.MustCompile(`(- interval '[^']*')( -- (so many|the time looked at))`).ReplaceAllString(query, "- interval '1 day'$2"))
+	}
+	took := make([]time.Duration, len(asked))
+	for range b.N {
+		for i, query := range asked {
+			start := time.Now()
+			d.texts("SELECT count(q)::text FROM (" + strings.TrimSuffix(query, ";") + ") AS q")
+			took[i] += time.Since(start)
+		}
+	}
+	for i, name := range []string{"function", "days", "stages", "errors", "stuck"} {
+		b.ReportMetric(took[i].Seconds()/float64(b.N), name+"-s")
+	}
+	b.ReportMetric(took[0].Seconds()/max(took[1], took[2], took[3], took[4]).Seconds(), "of-slowest")
 }
