@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,7 @@ const (
 // Timeline returns what happened to a document, the oldest event first. Of more
 // than 1,000 events, or 16 MiB of them, it returns the oldest ones and an error
 // that matches ErrTruncated. A document without events has none, and no error.
+// Values of Extra are as JSON has them, numbers as [json.Number].
 //
 // It is one request, and one more to see whether there are more than 1,000. Each
 // is sent once more after a failure that may pass, within ctx and the time of
@@ -43,23 +45,27 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 	if err != nil {
 		return nil, errors.New("docevents: Timeline: the document's id is not a UUID: pass it as the database has it")
 	}
+	columns := &c.config.columns
+	if columns.DocumentID == noColumn {
+		return nil, errors.New("docevents: Timeline: the table has no column for DocumentID: WithColumns says so")
+	}
 	query := url.Values{
-		"select":      {timelineColumns},
-		"document_id": {"eq." + id.String()},
-		"order":       {"created_at.asc,id.asc"},
-		"limit":       {strconv.Itoa(maxTimeline)},
+		"select":           {columns.all()},
+		columns.DocumentID: {"eq." + id.String()},
+		"order":            {columns.CreatedAt + ".asc," + columns.ID + ".asc"},
+		"limit":            {strconv.Itoa(maxTimeline)},
 	}
 	var events []Event
 	more := false
 	err = c.read(ctx, c.config.table, query, func(body io.Reader) (err error) {
-		events, more, err = readEvents(body)
+		events, more, err = columns.readEvents(body)
 		return err
 	})
 	if err == nil && len(events) == maxTimeline && !more { // all there are, or all that the server returns at once
 		query.Set("offset", query.Get("limit"))
 		query.Set("limit", "1")
 		err = c.read(ctx, c.config.table, query, func(body io.Reader) error {
-			next, _, err := readEvents(body)
+			next, _, err := columns.readEvents(body)
 			more = len(next) > 0
 			return err
 		})
@@ -73,31 +79,46 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 	return events, nil
 }
 
-// timelineColumns are what Timeline asks for. PostgREST renames a column that is
-// written name:column.
-const timelineColumns = "document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
-
-// A storedEvent is a row as Timeline asks for it.
-type storedEvent struct {
-	DocumentID   string    `json:"document_id"`
-	UserID       string    `json:"user_id"`
-	Type         EventType `json:"event_type"`
-	DurationMS   int64     `json:"duration_ms"` // this and the texts: NULL is their zero
-	ErrorMessage string    `json:"error_message"`
-	Stage        string    `json:"stage"`
-	CreatedAt    time.Time `json:"created_at"`
+// all lists the table's columns, as far as an Event knows them.
+func (c *columns) all() string {
+	var all []string
+	for _, name := range c.names() {
+		if *name != noColumn {
+			all = append(all, *name)
+		}
+	}
+	return strings.Join(append(all, c.Extra...), ",")
 }
 
-func (s *storedEvent) event() Event {
-	return Event{
-		DocumentID: s.DocumentID, UserID: s.UserID, Type: s.Type, Duration: time.Duration(s.DurationMS) * time.Millisecond,
-		ErrorMessage: s.ErrorMessage, Stage: s.Stage, CreatedAt: s.CreatedAt.UTC(),
+// event is a row, of all columns, as the app recorded it.
+func (c *columns) event(row map[string]json.RawMessage) (e Event, err error) {
+	var ms int64 // this and texts: NULL leaves them alone
+	fields := [len(base)]any{&e.ID, &e.DocumentID, &e.UserID, &e.Type, &ms, &e.ErrorMessage, &e.Stage, &e.CreatedAt}
+	for i, name := range c.names() {
+		if *name != noColumn && err == nil {
+			err = json.Unmarshal(row[*name], fields[i])
+		}
 	}
+	if len(c.Extra) > 0 {
+		e.Extra = make(map[string]any, len(c.Extra))
+	}
+	for _, name := range c.Extra {
+		var value any
+		d := json.NewDecoder(bytes.NewReader(row[name]))
+		d.UseNumber() // exact
+		if err == nil {
+			err = d.Decode(&value)
+		}
+		e.Extra[name] = value
+	}
+	e.Duration = time.Duration(ms) * time.Millisecond
+	e.CreatedAt = e.CreatedAt.UTC()
+	return e, err
 }
 
 // readEvents decodes rows one by one, as far as the bound on their bytes goes;
 // more says that it didn't go far enough.
-func readEvents(body io.Reader) (events []Event, more bool, err error) {
+func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err error) {
 	bounded := &io.LimitedReader{R: body, N: maxTimelineBytes}
 	rows := json.NewDecoder(bounded)
 	start, err := rows.Token()
@@ -105,9 +126,13 @@ func readEvents(body io.Reader) (events []Event, more bool, err error) {
 		err = errOtherAnswer
 	}
 	for err == nil && rows.More() {
-		var s storedEvent
-		if err = rows.Decode(&s); err == nil {
-			events = append(events, s.event())
+		var row map[string]json.RawMessage
+		var e Event
+		if err = rows.Decode(&row); err == nil {
+			if e, err = c.event(row); err != nil { // whole, but not ours
+				return nil, false, errOtherAnswer
+			}
+			events = append(events, e)
 		}
 	}
 	if err == nil {

@@ -2,6 +2,7 @@ package docevents_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -50,7 +51,7 @@ func rowsOf(n int) answer {
 }
 
 func TestTimeline(t *testing.T) {
-	nulls := `{"document_id":"11111111-1111-4111-8111-111111111111","user_id":"00000000-0000-0000-0000-000000000000",` +
+	nulls := `{"id":"bbbbbbbb-0000-4000-8000-000000000000","document_id":"11111111-1111-4111-8111-111111111111","user_id":"00000000-0000-0000-0000-000000000000",` +
 		`"event_type":"upload_started","duration_ms":null,"error_message":null,"stage":null,"created_at":"2026-01-01T00:00:00+00:00"}`
 	s := &script{answers: []answer{{body: "[" + nulls + ",\n" + timelineRow + "]"}}}
 	c, _ := newClient(t, s)
@@ -59,9 +60,12 @@ func TestTimeline(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []docevents.Event{
-		{DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.UploadStarted, CreatedAt: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)},
 		{
-			DocumentID: testDocument, UserID: "22222222-2222-4222-8222-222222222222", Type: docevents.Failed,
+			ID: "bbbbbbbb-0000-4000-8000-000000000000", DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.UploadStarted,
+			CreatedAt: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		},
+		{
+			ID: "bbbbbbbb-0000-4000-8000-000000000001", DocumentID: testDocument, UserID: "22222222-2222-4222-8222-222222222222", Type: docevents.Failed,
 			Duration: 1500 * time.Millisecond, ErrorMessage: "page 3: too small", Stage: "extract",
 			CreatedAt: time.Date(2026, 1, 2, 1, 4, 5, 678_901_000, time.UTC),
 		},
@@ -75,13 +79,41 @@ func TestTimeline(t *testing.T) {
 	}
 	wantQuery := url.Values{
 		"document_id": {"eq." + testDocument}, "order": {"created_at.asc,id.asc"}, "limit": {"1000"},
-		"select": {"document_id,user_id,event_type,duration_ms,error_message,stage,created_at"},
+		"select": {"id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"},
 	}
 	if got := req.URL.Query(); !reflect.DeepEqual(got, wantQuery) {
 		t.Errorf("query %v, want %v", got, wantQuery)
 	}
 	if got := req.Header.Get("Apikey") + " " + req.Header.Get("Accept-Profile"); got != testKey+" public" {
 		t.Errorf("key and schema: %q", got)
+	}
+}
+
+// A table whose columns differ: renamed, left out, and further ones.
+func TestTimelineColumns(t *testing.T) {
+	s := &script{answers: []answer{{body: `[{"event_id":"bbbbbbbb-0000-4000-8000-000000000001","doc":"` + testDocument + `","kind":"failed",
+		"duration_ms":7,"error_message":"x","at":"2026-01-01T00:00:00+00:00","stage":12345678901234567890,"document_id":null}]`}}}
+	c, _ := newClient(t, s, docevents.WithColumns(docevents.Columns{
+		ID: "event_id", DocumentID: "doc", UserID: "-", Type: "kind", Stage: "-", CreatedAt: "at", Extra: []string{"stage", "document_id"},
+	}))
+	got, err := c.Timeline(t.Context(), testDocument)
+	want := []docevents.Event{{
+		ID: "bbbbbbbb-0000-4000-8000-000000000001", DocumentID: testDocument, Type: docevents.Failed, Duration: 7 * time.Millisecond, ErrorMessage: "x",
+		CreatedAt: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Extra: map[string]any{"stage": json.Number("12345678901234567890"), "document_id": nil},
+	}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+	wantQuery := url.Values{
+		"doc": {"eq." + testDocument}, "order": {"at.asc,event_id.asc"}, "limit": {"1000"},
+		"select": {"event_id,doc,kind,duration_ms,error_message,at,stage,document_id"},
+	}
+	if got := s.requests[0].URL.Query(); !reflect.DeepEqual(got, wantQuery) {
+		t.Errorf("query %v, want %v", got, wantQuery)
+	}
+	c, _ = newClient(t, s, docevents.WithColumns(docevents.Columns{DocumentID: "-"}))
+	if _, err := c.Timeline(t.Context(), testDocument); err == nil || !strings.Contains(err.Error(), "no column for DocumentID") {
+		t.Errorf("without such a column: %v", err)
 	}
 }
 

@@ -192,7 +192,7 @@ func timeline(n int, message, stage string) string {
 	for i := range rows {
 		typ := []string{"upload_started", "processing_started", "completed", "failed"}[min(i%4, n-1)]
 		rows[i] = map[string]any{
-			"document_id": document, "user_id": document, "event_type": typ, "stage": stage, "error_message": nil, "duration_ms": nil,
+			"id": document, "document_id": document, "user_id": document, "event_type": typ, "stage": stage, "error_message": nil, "duration_ms": nil,
 			"created_at": start.Add(time.Duration(i) * time.Second),
 		}
 		if typ == "completed" || typ == "failed" {
