@@ -47,14 +47,16 @@ WITH step AS ( -- between two points
     WHERE created_at >= since AND created_at < until
     GROUP BY document_id
 ), documents AS (
-    SELECT document_id, last_at, starts,
-        coalesce(CASE WHEN whole THEN whole_end ELSE step_end END, '-infinity') AS last_end,
-        CASE
+    SELECT document_id, last_at, state,
+        CASE WHEN state = 'under way' THEN starts END AS starts, -- the others' would be kept for nothing
+        coalesce(CASE WHEN whole THEN whole_end ELSE step_end END, '-infinity') AS last_end
+    FROM seen CROSS JOIN LATERAL (
+        SELECT CASE
             WHEN last_event = 'completed' AND NOT whole THEN 'completed'
             WHEN last_event = 'failed' THEN 'failed'
             WHEN last_event IN ('completed', 'upload_started', 'processing_started') THEN 'under way'
         END AS state
-    FROM seen
+    ) AS judged
 ), stuck AS (
     SELECT document_id, last_at, min(start) AS started, count(*) AS starts
     FROM documents CROSS JOIN unnest(starts) AS start
@@ -82,13 +84,13 @@ WITH step AS ( -- between two points
     FROM failures
     GROUP BY stage, error
 ), stages AS (
-    SELECT stage, count(*) AS count, count(*) FILTER (WHERE event_type = 'failed') AS failed,
+    SELECT stage COLLATE "C" AS stage, count(*) AS count, count(*) FILTER (WHERE event_type = 'failed') AS failed,
         count(duration_ms) AS measured,
         percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY duration_ms) AS p,
         max(duration_ms) AS longest
     FROM public.document_processing_events AS event
     WHERE event_type IN ('completed', 'failed') AND created_at >= since AND created_at < until
-    GROUP BY stage
+    GROUP BY stage COLLATE "C" -- which sorts fastest
 ), points AS (
     SELECT at, coalesce(completed, 0) AS completed, coalesce(failed, 0) AS failed,
         coalesce(under_way, 0) AS under_way, coalesce(failures, 0) AS failures
@@ -121,7 +123,7 @@ SELECT json_build_object(
     'stages', (
         SELECT coalesce(json_agg(top), '[]') FROM (
             SELECT left(stage, 200) AS stage, count, failed, measured, p[1] AS p50_ms, p[2] AS p95_ms, longest AS max_ms
-            FROM stages ORDER BY p[2] DESC NULLS LAST, count DESC, stages.stage COLLATE "C" LIMIT 20
+            FROM stages ORDER BY p[2] DESC NULLS LAST, count DESC, stages.stage LIMIT 20
         ) AS top),
     'errors_total', (SELECT count(*) FROM errors),
     'errors', (
