@@ -225,7 +225,7 @@ func ExampleClient_PurgeBefore() {
 func ExampleMigrations() {
 	names, err := fs.Glob(docevents.Migrations(), "*.sql")
 	fmt.Println(names, err)
-	// Output: [013_create_processing_events_table.sql] <nil>
+	// Output: [013_create_processing_events_table.sql 014_create_document_processing_events_summary.sql] <nil>
 }
 
 // The server's answer, behind an error of this package.
