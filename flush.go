@@ -83,6 +83,9 @@ func (d *delivery) close(ctx context.Context) error {
 	defer d.mu.Unlock()
 	if !d.closed {
 		d.closed, d.before, d.step = true, d.stats.Requests, 0
+		for b := range d.queue.waiting {
+			b.records[0].tries = 0 // what failed before doesn't count
+		}
 		d.attemptLocked(time.Now())
 	}
 	defer context.AfterFunc(ctx, d.wake)()
