@@ -41,3 +41,13 @@ func cutText(s string, limit int) string {
 	}
 	return s[:limit]
 }
+
+// isPlain says whether s stands in JSON as it is, by encoding/json's rules.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"testing"
 
@@ -58,7 +59,7 @@ func TestPipelineRecords(t *testing.T) {
 				t.Errorf("%s: duration %s", id, end.Duration)
 			}
 			want.DocumentID, want.UserID, want.Duration = id, docevents.SystemUser, end.Duration
-			if end != want {
+			if !reflect.DeepEqual(end, want) {
 				t.Errorf("%d workers: got %+v, want %+v", workers, end, want)
 			}
 		}
