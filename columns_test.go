@@ -500,6 +500,28 @@ func TestExtraCounts(t *testing.T) {
 	})
 }
 
+// So it does against what waits for a slow handler: 1 MiB.
+func TestExtraOfDropsCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		c, _ := newClient(t, &server{}, docevents.WithColumns(docevents.Columns{Extra: []string{"a"}}),
+			docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) { <-stuck }))
+		for range 100 {
+			e := event("")
+			e.DocumentID, e.Extra = "invalid", map[string]any{"a": strings.Repeat("x", 60<<10)}
+			c.Record(e)
+		}
+		synctest.Wait()
+		if got := c.Stats().Unreported; got < 80 {
+			t.Errorf("%d of 100 events of 60 KiB skipped", got)
+		}
+		close(stuck)
+		if err := c.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // abandon ends c without waiting.
 func abandon(t *testing.T, c *docevents.Client) {
 	t.Helper()
