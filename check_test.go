@@ -343,6 +343,36 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 	}
 }
 
+// Nor must a rehearsal that Check sends to find out what an earlier one was
+// refused for.
+func TestCheckTakesLaterRowsOut(t *testing.T) {
+	for name, refusal := range map[string]*answer{
+		"of one type":   refused("23514", `violates check constraint "x_event_type_check"`),
+		"without an id": refused("22P02", "invalid input syntax for type bigint"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inserts, came, deletes := 0, 0, 0
+			c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if req.Method != http.MethodPost {
+					deletes++
+					return (&answer{status: http.StatusNoContent, header: map[string]string{"Content-Range": "*/1"}}).response(req), nil
+				}
+				if inserts++; inserts == 1 {
+					return refusal.response(req), nil
+				}
+				came++
+				return (&answer{}).response(req), nil
+			}))
+			if err := c.Check(t.Context()); err == nil {
+				t.Error("no finding")
+			}
+			if came == 0 || deletes < came {
+				t.Errorf("%d rehearsals came in, %d deletes", came, deletes)
+			}
+		})
+	}
+}
+
 // Check asks again while an answer may pass by itself: for 5 s, and within ctx.
 func TestCheckWaits(t *testing.T) {
 	clocks := &answer{status: 401, code: "PGRST303", text: "JWT issued at future"}
