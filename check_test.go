@@ -57,6 +57,9 @@ func TestCheckRehearses(t *testing.T) {
 	if want := []any{"upload_started", "processing_started", "completed", "failed"}; len(rows) != 5 || !slices.Equal(types[:4], want) || rows[3]["id"] == nil || rows[4]["id"] != nil {
 		t.Errorf("sent %v", rows)
 	}
+	if rows[4]["duration_ms"] != 1.0 || rows[4]["error_message"] == nil {
+		t.Errorf("%v: the types of these aren't tried", rows[4])
+	}
 	checkStats(t, c, &docevents.Stats{})
 	if lines := o.logged(); len(lines) != 0 {
 		t.Errorf("logged %v", lines)
@@ -340,6 +343,36 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 	}
 }
 
+// Nor must a rehearsal that Check sends to find out what an earlier one was
+// refused for.
+func TestCheckTakesLaterRowsOut(t *testing.T) {
+	for name, refusal := range map[string]*answer{
+		"of one type":   refused("23514", `violates check constraint "x_event_type_check"`),
+		"without an id": refused("22P02", "invalid input syntax for type bigint"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inserts, came, deletes := 0, 0, 0
+			c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if req.Method != http.MethodPost {
+					deletes++
+					return (&answer{status: http.StatusNoContent, header: map[string]string{"Content-Range": "*/1"}}).response(req), nil
+				}
+				if inserts++; inserts == 1 {
+					return refusal.response(req), nil
+				}
+				came++
+				return (&answer{}).response(req), nil
+			}))
+			if err := c.Check(t.Context()); err == nil {
+				t.Error("no finding")
+			}
+			if came == 0 || deletes < came {
+				t.Errorf("%d rehearsals came in, %d deletes", came, deletes)
+			}
+		})
+	}
+}
+
 // Check asks again while an answer may pass by itself: for 5 s, and within ctx.
 func TestCheckWaits(t *testing.T) {
 	clocks := &answer{status: 401, code: "PGRST303", text: "JWT issued at future"}
@@ -382,6 +415,25 @@ func TestCheckWaits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where ctx ends under a later request, what the server has said is told.
+func TestCheckTellsTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requests := 0
+		c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if requests++; requests > 1 {
+				<-req.Context().Done()
+				return nil, req.Context().Err()
+			}
+			return (&answer{status: 401, code: "PGRST303", text: "JWT issued at future"}).response(req), nil
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if err := c.Check(ctx); err == nil || !strings.Contains(err.Error(), "PGRST303") || requests != 2 {
+			t.Errorf("%v after %d requests", err, requests)
+		}
+	})
 }
 
 func TestCheckBoundsEachAnswer(t *testing.T) {

@@ -67,7 +67,10 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
 // WithDropHandler calls f for every event that is lost, with the reason and an
 // error that says more. The event's text is as it would have been stored:
-// cleaned and, where too long, cut.
+// cleaned and, where too long, cut. Its ID is the row's where one was made, so
+// that recorded again, later, the event is stored once all the same. Its Extra
+// is what JSON makes of it, numbers as [json.Number], and nil where it can't be
+// stored.
 //
 // f is called on a goroutine of its own, one call at a time, never on Record's
 // caller. It may call Record and Stats; to record the dropped event again
@@ -125,7 +128,7 @@ func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows 
 
 // WithQueueLimits bounds what waits in memory, requests under way included: so
 // many events, from 1 to 10,000,000, and so many bytes, from 128 KiB to 1 GiB,
-// an event counting 300 bytes and its text. Beyond either, Record drops the new
+// an event counting 300 bytes and its text, that of Extra included. Beyond either, Record drops the new
 // event with reason QueueFull. The defaults are [DefaultQueueEvents] and
 // [DefaultQueueBytes].
 func WithQueueLimits(events, bytes int) Option {
