@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docevents/docevents-go/internal/spool"
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	dir, arg, _ := strings.Cut(rest, " ")
-	s := spool.New(dir, project, segmentLimit)
+	s := spool.New(dir, project)
 	switch what {
 	case "work":
 		work(s, arg)
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(appendLimited(s, n))
 	case "replay":
 		for {
-			row, _, err := s.Next()
+			row, err := s.Next()
 			if err == io.EOF {
 				return
 			}
@@ -53,60 +54,48 @@ func TestMain(m *testing.M) {
 func work(s *spool.Spool, name string) {
 	for i := 0; ; i++ {
 		for {
-			row, number, err := s.Next()
+			row, err := s.Next()
 			if err != nil {
 				break
 			}
-			if _, err := s.Append(1, func(buf []byte, _ int) []byte { return append(buf, row...) }); err == nil {
-				s.Settle(number, 1)
+			s.Keep(nextKey())
+			moved := s.Append(1, func(buf []byte, _ int) ([]byte, int64) { return append(buf, row...), -lastKey })
+			if moved == nil && s.Holds(-lastKey) {
+				s.Settle([]int64{lastKey})
 			}
 		}
-		rows := []string{fmt.Sprintf("%s.%d.a", name, i), fmt.Sprintf("%s.%d.b", name, i)}
-		number, err := s.Append(len(rows), func(buf []byte, i int) []byte { return append(buf, rows[i]...) })
+		rows := []string{fmt.Sprintf("%s.%d.a", name, i), fmt.Sprintf("%s.%d.b", name, i), "settled"}
+		first := lastKey + 1
+		err := s.Append(len(rows), func(buf []byte, i int) ([]byte, int64) { return append(buf, rows[i]...), nextKey() })
 		if err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
 		fmt.Println(rows[1])
-		if i%3 == 0 {
-			s.Settle(number, 1)
-		}
+		s.Settle([]int64{first + 2})
 		time.Sleep(time.Millisecond)
 	}
 }
 
+// appendUntil appends rows until one fails, and returns how many are on disk.
 func appendUntil(s *spool.Spool, n int) (done int, err error) {
 	for ; done < n; done++ {
-		_, err = s.Append(1, func(buf []byte, _ int) []byte {
-			return fmt.Appendf(buf, "%08d%s", done, strings.Repeat("x", 1000))
+		err = s.Append(1, func(buf []byte, _ int) ([]byte, int64) {
+			return fmt.Appendf(buf, "%08d%s", done, strings.Repeat("x", 1000)), nextKey()
 		})
-		if err != nil {
+		if err != nil || !s.Holds(lastKey) {
 			break
 		}
 	}
 	return done, err
 }
 
-// appendLimited returns how many rows were written: until the limit was met, and
-// one more without it.
+// appendLimited appends rows to files of limited size.
 func appendLimited(s *spool.Spool, limit uint64) (int, error) {
-	var old syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
 		return 0, err
 	}
-	limited := old
-	limited.Cur = limit
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limited); err != nil {
-		return 0, err
-	}
-	n, tooLarge := appendUntil(s, 1000)
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
-		return 0, err
-	}
-	if _, err := appendUntil(s, 1); err != nil {
-		return 0, err
-	}
-	return n + 1, tooLarge
+	return appendUntil(s, 1000)
 }
 
 func helper(t *testing.T, what, dir, arg string) *exec.Cmd {
@@ -221,44 +210,52 @@ func TestDiskFull(t *testing.T) {
 			t.Skip("needs root: ", err)
 		}
 		t.Cleanup(func() { syscall.Unmount(dir, 0) })
-		s := open(t, dir)
-		n, err := appendUntil(s, 1000)
-		if !errors.Is(err, syscall.ENOSPC) || n < 10 {
-			t.Fatalf("got %d rows, %v, want %v", n, err, syscall.ENOSPC)
-		}
-		if _, err := appendUntil(s, 1); !errors.Is(err, syscall.ENOSPC) {
-			t.Fatalf("still full: got %v", err)
-		}
-		s.Close()
-		next := open(t, dir)
-		r := replayAll(next)
-		if len(r.rows) != n || len(r.errs) > 0 {
-			t.Errorf("got %d rows, %v, want %d", len(r.rows), r.errs, n)
-		}
-		r.settle(next)
-		checkFiles(t, dir, "*", 0)
-		if n, err := appendUntil(next, 10); err != nil {
-			t.Errorf("with room again: got %d, %v", n, err)
-		}
-		next.Close()
+		synctest.Test(t, func(t *testing.T) {
+			s := open(t, dir)
+			n, err := appendUntil(s, 1000)
+			if !errors.Is(err, syscall.ENOSPC) || n < 10 {
+				t.Fatalf("got %d rows, %v, want %v", n, err, syscall.ENOSPC)
+			}
+			if n, err := appendUntil(s, 1); n > 0 || err != nil {
+				t.Fatalf("soon after: got %d rows, %v, want neither", n, err)
+			}
+			time.Sleep(30 * time.Second)
+			if _, err := appendUntil(s, 1); !errors.Is(err, syscall.ENOSPC) {
+				t.Fatalf("still full: got %v", err)
+			}
+			s.Close()
+			next := open(t, dir)
+			r := replayAll(next)
+			if len(r.rows) != n || len(r.errs) > 0 {
+				t.Errorf("got %d rows, %v, want %d", len(r.rows), r.errs, n)
+			}
+			next.Settle(r.keys)
+			checkFiles(t, dir, "*", 0)
+			if n, err := appendUntil(next, 10); n != 10 || err != nil {
+				t.Errorf("with room again: got %d, %v", n, err)
+			}
+		})
 	})
 }
 
 func TestFolderRemoved(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "new")
-	s := open(t, dir)
-	lost := appendRows(t, s, "one", "two")
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	number := appendRows(t, s, "three") // in a folder made again
-	if floor := s.Floor(); floor < lost || floor >= number {
-		t.Errorf("got floor %d, want at least %d and less than %d", floor, lost, number)
-	}
-	appendRows(t, s, "one", "two")
-	s.Settle(lost, 2)
-	s.Close()
-	checkRows(t, replayAll(open(t, dir)).rows, []string{"three", "one", "two"})
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "new")
+		s := open(t, dir)
+		appendRows(t, s, "one", "two")
+		lost := lastKey
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := appendUntil(s, 1); err == nil || s.Holds(lost) {
+			t.Errorf("got %v, want an error, and the rows forgotten", err)
+		}
+		s.Settle([]int64{lost})
+		time.Sleep(30 * time.Second)
+		appendRows(t, s, "three") // in a folder made again
+		s.Close()
+		checkRows(t, replayAll(open(t, dir)).rows, []string{"three"})
+	})
 }
 
 // asNobody runs cmd as a user without rights, where this one has them all.
