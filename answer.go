@@ -109,6 +109,78 @@ func outcomeUnknown(err error) bool {
 	return err != nil
 }
 
+// A refusal is an Error on its way from the transport to insert, with the
+// details that name the row. They are user data: takeDetails ends their way.
+type refusal struct {
+	err     *Error
+	details string
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// takeDetails returns what err's details were, and err without them.
+func takeDetails(err error) (string, error) {
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return r.details, r.err
+	}
+	return "", err
+}
+
+var (
+	uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+	keyFormat  = regexp.MustCompile(`\(([^()]+)\)=\(([^()]*)\)`)
+)
+
+// named returns the places of the rows that an answer's details name, in
+// whatever language: those with the values of a key ("Key (document_id)=(...)
+// is not present"), or the one whose id is among the values of a row ("Failing
+// row contains (...)"). An id that stands in another row's text is no name.
+func named(records []record, details string) (places []int) {
+	if key := keyFormat.FindStringSubmatch(details); key != nil {
+		columns, values := strings.Split(key[1], ", "), strings.Split(key[2], ", ")
+		for i := range records {
+			if len(columns) == len(values) && records[i].has(columns, values) {
+				places = append(places, i)
+			}
+		}
+		return places
+	}
+	ids := uuidFormat.FindAllString(details, -1)
+	for i := range records {
+		if slices.Contains(ids, records[i].id.String()) {
+			places = append(places, i)
+		}
+	}
+	if len(places) > 1 {
+		return nil
+	}
+	return places
+}
+
+// has says whether r has these values in these columns.
+func (r *record) has(columns, values []string) bool {
+	for i, column := range columns {
+		value := ""
+		switch column {
+		case "id":
+			value = r.id.String()
+		case "document_id":
+			value = r.documentID.String()
+		case "user_id":
+			value = r.userID.String()
+		case "event_type":
+			value = string(r.eventType)
+		case "stage":
+			value = r.stage
+		}
+		if value == "" || value != values[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // remedy says what to do about an answer that is classified as configuration.
 func remedy(err error, schema, table string) string {
 	var e *Error
@@ -142,6 +214,11 @@ const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
 	longStep  = 8 // the first step at longWait
+
+	// lastingAfter is how long a refusal has to stand to be lasting: hosted
+	// projects answer good keys with 401 for a second or two, and a schema cache
+	// takes about as long to reload.
+	lastingAfter = 5 * time.Second
 )
 
 // backoff returns the wait after so many steps, or what err asks for if that is

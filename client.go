@@ -29,7 +29,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/supabase-community/postgrest-go"
 )
 
@@ -83,18 +82,15 @@ func (c *Client) from() *postgrest.QueryBuilder {
 }
 
 // insert is the delivery's way to the server.
-func (c *Client) insert(ctx context.Context, records []record) (err error) {
+func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
 	defer func() { // a foreign transport that panics must not take the app with it
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the transport panicked with a %T", p)
 		}
 	}()
-	for i := range records {
-		if records[i].id == uuid.Nil {
-			records[i].id = uuid.Must(uuid.NewV7()) // crypto/rand doesn't fail
-		}
-	}
-	return c.insertRows(ctx, newRows(records))
+	err = c.insertRows(ctx, newRows(records))
+	details, _ := takeDetails(err)
+	return named(records, details), c.explain(err)
 }
 
 // insertRows sends one insert. The transport adds what makes it safe to repeat.
@@ -102,7 +98,7 @@ func (c *Client) insertRows(ctx context.Context, rows []row) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	_, _, err := c.from().Insert(rows, false, "", "minimal", "").ExecuteWithContext(ctx)
-	return c.explain(err)
+	return err
 }
 
 // explain makes an error of a request fit for the log: without the URL and its
@@ -111,6 +107,7 @@ func (c *Client) explain(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // a foreign transport may add its own
 		err = wrapped.Err
 	}
+	_, err = takeDetails(err)
 	if classify(err) == configuration {
 		return fmt.Errorf("%w; %s", err, remedy(err, c.config.schema, c.config.table))
 	}
@@ -125,7 +122,7 @@ func (c *Client) Check(ctx context.Context) error {
 	if c == nil {
 		return nil
 	}
-	op, err := "insert", c.insertRows(ctx, []row{})
+	op, err := "insert", c.explain(c.insertRows(ctx, []row{}))
 	if err == nil {
 		op = "delete"
 		ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)

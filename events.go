@@ -1,6 +1,8 @@
 package docevents
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -116,6 +118,39 @@ type record struct {
 	stage      string
 	duration   time.Duration // 0: NULL
 	createdAt  int64         // Unix microseconds
+
+	// What the delivery remembers of it, under its mutex.
+	number  int64 // of its Record, growing; the first half of an id made here
+	failed  int64 // the newest request when it first failed; 0: it never did
+	seen    int64 // the newest request when it last failed
+	strikes uint8 // failures although others were delivered since the one before, alone or in a batch of this size
+	tries   uint8 // failures, likewise
+	doubt   bool  // one of them may have been carried out
+	refused bool  // one of them was a refusal for data
+}
+
+// nextNumber returns a number that is greater than last: the milliseconds of
+// now, where they allow, and 12 bits that count within them.
+func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
+
+// identify gives those that have none their ids: UUIDs of version 7 (RFC 9562,
+// 5.7), whose order is that of Record.
+func identify(records []record) {
+	var noise []byte
+	for i := range records {
+		r := &records[i]
+		if r.id != uuid.Nil {
+			continue
+		}
+		if noise == nil {
+			noise = make([]byte, 8*(len(records)-i))
+			_, _ = rand.Read(noise) // it never fails
+		}
+		binary.BigEndian.PutUint64(r.id[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
+		copy(r.id[8:], noise)
+		r.id[8] = r.id[8]&0x3f | 0x80
+		noise = noise[8:]
+	}
 }
 
 // newRecord checks e, whose text is clean already. Its errors name the field

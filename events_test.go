@@ -298,8 +298,14 @@ func TestInvalidEvents(t *testing.T) {
 // What the handler gets of an accepted event is what would have been stored.
 func TestDroppedEventIsAsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &server{answer: func(*request) *answer { return refused("23514", "violates check constraint") }}
+		s := &server{answer: func(r *request) *answer {
+			if r.has("fine") {
+				return nil
+			}
+			return refused("23514", "violates check constraint")
+		}}
 		c, o := newClient(t, s)
+		at := time.Now()
 		c.Record(docevents.Event{
 			DocumentID:   "{" + strings.ToUpper(testDocument) + "}",
 			UserID:       docevents.SystemUser,
@@ -308,6 +314,8 @@ func TestDroppedEventIsAsStored(t *testing.T) {
 			ErrorMessage: "a\x00b\xff",
 			Stage:        strings.Repeat("s", 2000),
 		})
+		synctest.Wait()
+		c.Record(event("fine")) // the proof that the server takes others
 		if err := c.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -317,7 +325,7 @@ func TestDroppedEventIsAsStored(t *testing.T) {
 		}
 		want := docevents.Event{
 			DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed, ErrorMessage: "ab\uFFFD",
-			Stage: strings.Repeat("s", maxStage-40) + "… [1016 bytes cut]", CreatedAt: time.Now().UTC(),
+			Stage: strings.Repeat("s", maxStage-40) + "… [1016 bytes cut]", CreatedAt: at.UTC(),
 		}
 		if got := lost[0].event; !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)

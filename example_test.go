@@ -263,7 +263,7 @@ func ExampleWithSlog() {
 // What the server refuses, or what waits too long, can be kept elsewhere.
 func ExampleWithDropHandler() {
 	client, err := docevents.New(projectURL, secretKey,
-		docevents.WithTransport(always(httpmock.NewStringResponder(http.StatusBadRequest, `{"code":"23514","message":"violates check constraint"}`))),
+		docevents.WithTransport(standIn{}),
 		docevents.WithSlog(slog.New(slog.DiscardHandler)),
 		docevents.WithDropHandler(func(e docevents.Event, reason docevents.DropReason, err error) {
 			fmt.Println(e.Stage, reason, err)
@@ -274,9 +274,9 @@ func ExampleWithDropHandler() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed, Stage: "ocr"})
+	client.Record(docevents.Event{DocumentID: "report.pdf", UserID: docevents.SystemUser, Type: docevents.Completed, Stage: "ocr"})
 	client.Close(context.Background())
-	// Output: ocr rejected HTTP 400 23514: violates check constraint
+	// Output: ocr invalid DocumentID is not a UUID: pass the document's id as the database has it
 }
 
 // Every request passes through, such as one for tracing.

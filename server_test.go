@@ -2,6 +2,7 @@ package docevents_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,9 +26,12 @@ type server struct {
 	// answer decides about a request. nil, or a nil *answer: store and 201.
 	answer func(*request) *answer
 
+	discard bool // keeps neither rows nor requests
+
 	mu       sync.Mutex
 	rows     map[string]wireRow
 	requests []*request
+	count    int // requests
 	flying   int
 	most     int // requests under way at once
 }
@@ -63,15 +67,16 @@ func (r *request) has(stage string) bool {
 }
 
 type answer struct {
-	delay  time.Duration // before anything else happens; ends with the request's context
-	stored bool          // the rows are stored before the answer
-	err    error         // instead of an answer
-	status int           // 0: 201
-	code   string        // of a PostgREST error
-	text   string        // its message
-	body   string        // instead of that
-	header map[string]string
-	cut    bool // the body ends in an error
+	delay   time.Duration // before anything else happens; ends with the request's context
+	stored  bool          // the rows are stored before the answer
+	err     error         // instead of an answer
+	status  int           // 0: 201
+	code    string        // of a PostgREST error
+	text    string        // its message
+	details string
+	body    string // instead of that
+	header  map[string]string
+	cut     bool // the body ends in an error
 }
 
 func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -85,8 +90,11 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("not a list of rows: %w", err)
 	}
 	s.mu.Lock()
-	r := &request{number: len(s.requests), at: time.Now(), method: req.Method, url: req.URL.String(), header: req.Header, rows: rows}
-	s.requests = append(s.requests, r)
+	r := &request{at: time.Now(), method: req.Method, url: req.URL.String(), header: req.Header, rows: rows}
+	if r.number = s.count; !s.discard {
+		s.requests = append(s.requests, r)
+	}
+	s.count++
 	s.flying++
 	s.most = max(s.most, s.flying)
 	s.mu.Unlock()
@@ -108,7 +116,7 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, req.Context().Err()
 		}
 	}
-	if a.stored {
+	if a.stored && !s.discard {
 		s.mu.Lock()
 		if s.rows == nil {
 			s.rows = map[string]wireRow{}
@@ -133,7 +141,7 @@ func (a *answer) response(req *http.Request) *http.Response {
 	}
 	body := a.body
 	if a.code != "" {
-		b, _ := json.Marshal(map[string]any{"code": a.code, "message": a.text, "hint": nil, "details": "Failing row contains (secret row)"})
+		b, _ := json.Marshal(map[string]any{"code": a.code, "message": a.text, "hint": nil, "details": cmp.Or(a.details, "Failing row contains (secret row)")})
 		body = string(b)
 		resp.Header.Set("Content-Type", "application/json; charset=utf-8")
 	}
@@ -160,7 +168,7 @@ func refused(code, text string) *answer { return &answer{status: 400, code: code
 func (s *server) sent() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.requests)
+	return s.count
 }
 
 // stages counts the stored rows by stage, which the tests use as a name.

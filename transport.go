@@ -90,7 +90,7 @@ func (t *transport) refusal(resp *http.Response) error {
 		return fmt.Errorf("answer with status %d cut short: %w", resp.StatusCode, err)
 	}
 	// Any of these may be missing or of another type: a gateway's own answers are.
-	var answer struct{ Code, Message, Hint any }
+	var answer struct{ Code, Message, Hint, Details any }
 	_ = json.Unmarshal(body, &answer) // nor need it be JSON
 	text := func(v any) string {
 		s, _ := v.(string)
@@ -104,10 +104,11 @@ func (t *transport) refusal(resp *http.Response) error {
 	default:
 		message = http.StatusText(resp.StatusCode)
 	}
-	return &Error{
+	details, _ := answer.Details.(string)
+	return &refusal{&Error{
 		Status: resp.StatusCode, Code: text(answer.Code), Message: message, Hint: text(answer.Hint),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
-	}
+	}, details}
 }
 
 func isHTML(h http.Header, body []byte) bool {

@@ -5,11 +5,9 @@
 //
 //	go run ./examples/httpserver [-addr 127.0.0.1:8080] [-workers n] [-grace 25s]
 //
-// To use it:
+// It prints the lines that try it. A document is the request's body, too:
 //
-//	curl -F file=@README.md http://127.0.0.1:8080/documents
 //	curl --data-binary @README.md http://127.0.0.1:8080/documents
-//	curl http://127.0.0.1:8080/debug/vars
 //
 // With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
 // go to that project, which must have the table. Without them it starts a local
@@ -104,7 +102,11 @@ func run(ctx context.Context, c config, out io.Writer) (err error) {
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	fmt.Fprintf(out, "listening on http://%s\n", listener.Addr())
+	fmt.Fprintf(out, `listening on http://%[1]s
+to try it:
+  curl -F file=@README.md http://%[1]s/documents
+  curl http://%[1]s/debug/vars
+`, listener.Addr())
 	select {
 	case <-ctx.Done():
 	case err = <-failed:

@@ -26,8 +26,8 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
 	"github.com/docevents/docevents-go/examples/internal/servetest"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 func TestMain(m *testing.M) { localstack.Main(m) }
@@ -124,7 +124,7 @@ func history(t *testing.T, stack *localstack.Stack, id string) []string {
 	return events
 }
 
-var processed = []string{"upload_started upload", "processing_started count", "completed count"}
+var processed = []string{"upload_started", "processing_started count", "completed count", "completed"}
 
 func checkHistory(t *testing.T, stack *localstack.Stack, id string, want []string) {
 	t.Helper()
@@ -164,7 +164,8 @@ func testUploads(t *testing.T, stack *localstack.Stack, program string) {
 		t.Fatalf("binary: got %d, %v", status, err)
 	}
 	want = append(want, expectation{id, []string{
-		"upload_started upload", "processing_started count", "failed count the document is not a text in UTF-8",
+		"upload_started", "processing_started count",
+		"failed count the document is not a text in UTF-8", "failed the document is not a text in UTF-8",
 	}})
 
 	body, contentType = form(t, "other", license)
@@ -182,7 +183,7 @@ func testUploads(t *testing.T, stack *localstack.Stack, program string) {
 	}
 	server.Signal(os.Interrupt)
 	outcome := server.Wait()
-	const total = 5*3 + 2*2
+	const total = 5*4 + 2*3
 	line := fmt.Sprintf("recorded %d, delivered %d, dropped 0", total, total)
 	if outcome.Code != 0 || outcome.LastLine() != line {
 		t.Errorf("got %+v, want %s", outcome, line)
@@ -330,7 +331,7 @@ func testGraceEnds(t *testing.T, stack *localstack.Stack, program string) {
 	slow := startSlowUpload(t, server.URL)
 	server.Signal(syscall.SIGTERM)
 	outcome := server.Wait()
-	if outcome.Code != 1 || !strings.Contains(outcome.Stderr, "uploads were broken off") || outcome.LastLine() != "recorded 2, delivered 2, dropped 0" {
+	if outcome.Code != 1 || !strings.Contains(outcome.Stderr, "uploads were broken off") || outcome.LastLine() != "recorded 3, delivered 3, dropped 0" {
 		t.Errorf("got %+v", outcome)
 	}
 	if n := failedUploads(t, stack) - before; n != 1 {
@@ -361,7 +362,7 @@ func testEventsLost(t *testing.T, stack *localstack.Stack, program string) {
 	}
 	server.Signal(syscall.SIGTERM)
 	outcome := server.Wait()
-	if outcome.Code != 1 || !strings.Contains(outcome.Stderr, "3 events abandoned") || outcome.LastLine() != "recorded 3, delivered 0, dropped 3" {
+	if outcome.Code != 1 || !strings.Contains(outcome.Stderr, "4 events abandoned") || outcome.LastLine() != "recorded 4, delivered 0, dropped 4" {
 		t.Errorf("got %+v", outcome)
 	}
 }
@@ -374,7 +375,7 @@ func testOwnStack(t *testing.T, _ *localstack.Stack, program string) {
 		t.Errorf("got %d, %v", status, err)
 	}
 	server.Signal(syscall.SIGTERM)
-	if outcome := server.Wait(); outcome.Code != 0 || outcome.LastLine() != "recorded 3, delivered 3, dropped 0" {
+	if outcome := server.Wait(); outcome.Code != 0 || outcome.LastLine() != "recorded 4, delivered 4, dropped 0" {
 		t.Errorf("got %+v", outcome)
 	}
 }
@@ -418,12 +419,14 @@ func TestDrainAborts(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	writer.Wait()
-	if len(events) != 4 {
-		t.Fatalf("got %+v, want two events of each document", events)
+	if len(events) != 6 {
+		t.Fatalf("got %+v, want three events of each document", events)
 	}
 	for i := range 2 {
-		if e := events[2*i+1]; e.Type != docevents.Failed || e.ErrorMessage != errShutdown.Error() {
-			t.Errorf("got %+v", e)
+		for j, stage := range []string{stageCount, ""} {
+			if e := events[3*i+1+j]; e.Type != docevents.Failed || e.Stage != stage || e.ErrorMessage != errShutdown.Error() {
+				t.Errorf("got %+v", e)
+			}
 		}
 	}
 	if files, err := os.ReadDir(s.dir); len(files) != 0 || err != nil {

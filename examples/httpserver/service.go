@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,7 +20,7 @@ import (
 	"github.com/docevents/docevents-go/examples/internal/wordcount"
 )
 
-// The stages of a document's way, as they are recorded.
+// The steps of a document's way, as they are recorded.
 const (
 	stageUpload = "upload"
 	stageQueue  = "queue"
@@ -29,6 +28,8 @@ const (
 )
 
 const maxUpload = 10 << 20 // bytes
+
+var errNotSaved = errors.New("the document could not be saved")
 
 // A service takes documents and processes them.
 type service struct {
@@ -52,23 +53,27 @@ func (s *service) upload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.queue.leave()
-	start := time.Now()
-	d := document{id: uuid.NewString()}
+	d := document{id: uuid.NewString(), begun: time.Now()}
 	d.path = filepath.Join(s.dir, d.id)
-	s.record(d.event(docevents.UploadStarted, stageUpload))
+	s.record(d.event(docevents.UploadStarted, ""))
+
 	r.Body = http.MaxBytesReader(w, r.Body, maxUpload)
 	err := save(d.path, r)
 	stage, status := stageUpload, http.StatusBadRequest
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		status = http.StatusRequestEntityTooLarge
 	}
+	if withPath := (*fs.PathError)(nil); errors.As(err, &withPath) {
+		err, status = errNotSaved, http.StatusInternalServerError
+		slog.Error("saving a document", "error", withPath)
+	}
 	if err == nil {
 		err = s.queue.add(d)
 		stage, status = stageQueue, http.StatusServiceUnavailable
 	}
 	if err != nil {
-		s.fail(d, stage, start, err)
-		http.Error(w, http.StatusText(status), status)
+		s.fail(d, stage, d.begun, err)
+		http.Error(w, err.Error(), status)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -121,10 +126,7 @@ func (s *service) work(ctx context.Context) {
 			s.fail(d, stageCount, start, err)
 			continue
 		}
-		e := d.event(docevents.Completed, stageCount)
-		e.Duration = time.Since(start)
-		s.record(e)
-		remove(d)
+		s.end(d, stageCount, start, nil)
 		slog.Info("counted", "document", d.id, "words", counts.Words)
 	}
 }
@@ -139,9 +141,20 @@ func count(ctx context.Context, path string) (wordcount.Counts, error) {
 }
 
 func (s *service) fail(d document, stage string, start time.Time, err error) {
-	e := d.event(docevents.Failed, stage)
+	s.end(d, stage, start, err)
+	slog.Error("failed", "document", d.id, "stage", stage, "error", err)
+}
+
+// end records the end of a step, and of the document with it: the event without
+// a stage is about the whole of it, and so is its duration.
+func (s *service) end(d document, stage string, start time.Time, err error) {
+	e := d.event(docevents.Completed, stage)
+	if err != nil {
+		e.Type, e.ErrorMessage = docevents.Failed, err.Error()
+	}
 	e.Duration = time.Since(start)
-	e.ErrorMessage = err.Error()
+	s.record(e)
+	e.Stage, e.Duration = "", time.Since(d.begun)
 	s.record(e)
 	remove(d)
 }
@@ -154,52 +167,12 @@ func remove(d document) {
 }
 
 // A document is queued.
-type document struct{ id, path string }
+type document struct {
+	id, path string
+	begun    time.Time
+}
 
 // event is one of the document's. An app with users names the one behind it.
 func (d document) event(t docevents.EventType, stage string) docevents.Event {
 	return docevents.Event{DocumentID: d.id, UserID: docevents.SystemUser, Type: t, Stage: stage}
-}
-
-// A queue holds the documents that wait for a worker. It is bounded: beyond
-// that, uploads are refused.
-type queue struct {
-	documents chan document
-
-	mu      sync.Mutex // guards closed
-	closed  bool
-	uploads sync.WaitGroup // under way
-}
-
-func newQueue() *queue { return &queue{documents: make(chan document, 1000)} }
-
-// enter lets an upload begin, unless the queue is closed. It ends with leave.
-func (q *queue) enter() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.closed {
-		q.uploads.Add(1)
-	}
-	return !q.closed
-}
-
-func (q *queue) leave() { q.uploads.Done() }
-
-func (q *queue) add(d document) error {
-	select {
-	case q.documents <- d:
-		return nil
-	default:
-		return errors.New("too many documents are waiting")
-	}
-}
-
-// close ends the queue when the uploads under way have ended: http.Server's
-// Shutdown and Close don't wait for every handler.
-func (q *queue) close() {
-	q.mu.Lock()
-	q.closed = true
-	q.mu.Unlock()
-	q.uploads.Wait()
-	close(q.documents)
 }

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // build builds the program. It asks for a shared stack first, so that the tests

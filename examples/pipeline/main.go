@@ -39,6 +39,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/examples/internal/printable"
 	"github.com/docevents/docevents-go/examples/internal/project"
 )
 
@@ -64,8 +65,7 @@ const (
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: pipeline [-workers n] DIR")
-		flag.PrintDefaults()
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: pipeline [-workers n] DIR, a folder of documents; to try it: go run ./examples/pipeline sql")
 	}
 	workers := flag.Int("workers", 2*runtime.NumCPU(), "documents processed at a time")
 	flag.Parse()
@@ -108,7 +108,7 @@ func run(ctx context.Context, dir string, workers int, out io.Writer, terminal *
 		return unlessInterrupted(ctx, err)
 	}
 
-	fmt.Fprintf(terminal, "%s: %s documents, %d at a time\n", folder.root, grouped(len(folder.documents)), workers)
+	fmt.Fprintf(terminal, "%s: %s documents, %d at a time\n", printable.Quote(folder.root), grouped(len(folder.documents)), workers)
 	shown := newProgress(terminal, len(folder.documents), client.Stats)
 	log.SetOutput(shown)                     // a log line must not end up in the middle of the bar
 	user := uuid.Must(uuid.NewV7()).String() // of this run: tells its rows from all others

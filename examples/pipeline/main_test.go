@@ -20,8 +20,8 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
 	"github.com/docevents/docevents-go/examples/internal/project"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 func TestMain(m *testing.M) { localstack.Main(m) }
@@ -91,7 +91,7 @@ func testProject(t *testing.T, program string) {
 		t.Errorf("exit code %d\n%s", got.Code, got.Stderr)
 	}
 	checkStored(t, stack, got, counts{
-		docevents.UploadStarted: 300, docevents.ProcessingStarted: 300, docevents.Completed: 250, docevents.Failed: 50,
+		docevents.UploadStarted: 300, docevents.ProcessingStarted: 300 + 250, docevents.Completed: 3 * 250, docevents.Failed: 2 * 50,
 	})
 	if !regexp.MustCompile(` 50 +extract: gzip: unexpected EOF +004\.gz\n`).MatchString(got.Stdout) {
 		t.Errorf("the failures are not in the summary:\n%s", got.Stdout)
@@ -106,7 +106,7 @@ func testOwnStack(t *testing.T, program string) {
 	cmd := exec.Command(program, "-workers", "1", documents(t))
 	cmd.Env = exampletest.Environ()
 	got := exampletest.Run(t, cmd)
-	if got.Code != 0 || !strings.Contains(got.Stdout, "recorded 900, delivered 900, dropped 0,") ||
+	if got.Code != 0 || !strings.Contains(got.Stdout, "recorded 1700, delivered 1700, dropped 0,") ||
 		!strings.Contains(got.Stderr, "SUPABASE_URL is not set") {
 		t.Errorf("exit code %d\n%s\n%s", got.Code, got.Stdout, got.Stderr)
 	}
@@ -146,7 +146,7 @@ func testInterrupt(t *testing.T, program string) {
 		t.Errorf("exit code %d, want 130\n%s", got.Code, got.Stderr)
 	}
 	checkStored(t, stack, got, counts{
-		docevents.UploadStarted: 3, docevents.ProcessingStarted: 3, docevents.Completed: 2, docevents.Failed: 1,
+		docevents.UploadStarted: 3, docevents.ProcessingStarted: 3 + 2, docevents.Completed: 3 * 2, docevents.Failed: 2,
 	})
 	for _, want := range []string{"Documents: 3 of 5 ", " 2  not begun: interrupted", " 1  extract: interrupted  3.pdf"} {
 		if !strings.Contains(got.Stdout, want) {
@@ -162,6 +162,9 @@ func fake(t *testing.T, insert http.HandlerFunc) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		switch {
+		case strings.Contains(string(body), `"id":null`): // of Check
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"code":"23502","message":"null value in column \"id\" of relation \"document_processing_events\" violates not-null constraint"}`)
 		case r.Method == http.MethodPost && strings.Contains(string(body), "document_id"):
 			insert(w, r)
 		case r.Method == http.MethodPost:
@@ -219,7 +222,7 @@ func testBrokenProject(t *testing.T, program string) {
 		name, want string
 		insert     http.HandlerFunc
 	}{
-		{"refuses rows", "900 events were lost: {Invalid:0 QueueFull:0 Rejected:900 Closed:0 Abandoned:0}", func(w http.ResponseWriter, _ *http.Request) {
+		{"refuses rows", "1700 events were lost: {Invalid:0 QueueFull:0 Rejected:1700 Closed:0 Abandoned:0}", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(w, `{"code":"22P02","message":"invalid input syntax"}`)
 		}},

@@ -95,41 +95,48 @@ func (p *pipeline) run(ctx context.Context, documents []document, workers int) [
 }
 
 // process takes one document through the stages. Every document that is begun
-// gets an event of its end, also when ctx cuts it short.
+// gets an event of its end, also when ctx cuts it short: without a Stage, since it
+// is about the whole document, as its duration is.
 func (p *pipeline) process(ctx context.Context, d document) result {
 	r := result{document: d, took: make(map[string]time.Duration)}
-	p.event(docevents.Event{DocumentID: d.id, Type: docevents.UploadStarted})
 	start := time.Now()
-	p.event(docevents.Event{DocumentID: d.id, Type: docevents.ProcessingStarted, Stage: stageExtract})
+	p.event(docevents.Event{DocumentID: d.id, Type: docevents.UploadStarted})
 	var text content
-	r.step(stageExtract, func() (err error) {
+	p.step(&r, stageExtract, func() (err error) {
 		text, err = extract(ctx, d.path)
 		return err
 	})
-	r.step(stageSummarize, func() (err error) {
+	p.step(&r, stageSummarize, func() (err error) {
 		r.digest, err = summarize(text)
 		return err
 	})
-	end := docevents.Event{DocumentID: d.id, Type: docevents.Completed, Stage: r.stage, Duration: time.Since(start)}
-	if r.err != nil {
-		if errors.Is(r.err, context.Canceled) {
-			r.err = errInterrupted
-		}
-		end.Type, end.ErrorMessage = docevents.Failed, r.err.Error()
-	}
-	p.event(end)
+	p.end(docevents.Event{DocumentID: d.id, Duration: time.Since(start)}, r.err)
 	return r
 }
 
-// step runs a stage, unless one before it has failed.
-func (r *result) step(stage string, do func() error) {
+// step runs a stage, unless one before it has failed, and records its beginning
+// and its end.
+func (p *pipeline) step(r *result, stage string, do func() error) {
 	if r.err != nil {
 		return
 	}
-	start := time.Now()
 	r.stage = stage
-	r.err = do()
+	p.event(docevents.Event{DocumentID: r.id, Stage: stage, Type: docevents.ProcessingStarted})
+	start := time.Now()
+	if r.err = do(); errors.Is(r.err, context.Canceled) {
+		r.err = errInterrupted
+	}
 	r.took[stage] = time.Since(start)
+	p.end(docevents.Event{DocumentID: r.id, Stage: stage, Duration: r.took[stage]}, r.err)
+}
+
+// end records that it went well, or what it failed with.
+func (p *pipeline) end(e docevents.Event, err error) {
+	e.Type = docevents.Completed
+	if err != nil {
+		e.Type, e.ErrorMessage = docevents.Failed, err.Error()
+	}
+	p.event(e)
 }
 
 // event records e and counts it, to be compared with the table.

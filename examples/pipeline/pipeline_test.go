@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/docevents/docevents-go"
 )
@@ -32,11 +35,19 @@ func TestPipelineRecords(t *testing.T) {
 		{"00000000-0000-4000-8000-000000000003", file(t, "empty.txt", ""), "empty.txt"},
 		{"00000000-0000-4000-8000-000000000004", filepath.Join(root, "gone.txt"), "gone.txt"},
 	}
-	wantEnds := map[string]docevents.Event{
-		documents[0].id: {Type: docevents.Completed, Stage: "summarize"},
-		documents[1].id: {Type: docevents.Failed, Stage: "extract", ErrorMessage: "gzip: unexpected EOF"},
-		documents[2].id: {Type: docevents.Failed, Stage: "summarize", ErrorMessage: "no words in it"},
-		documents[3].id: {Type: docevents.Failed, Stage: "extract", ErrorMessage: "open: no such file or directory"},
+	const started, completed, failed = docevents.ProcessingStarted, docevents.Completed, docevents.Failed
+	upload := docevents.Event{Type: docevents.UploadStarted}
+	extract := []docevents.Event{upload, {Type: started, Stage: "extract"}, {Type: completed, Stage: "extract"}}
+	fails := func(before []docevents.Event, stage, message string) []docevents.Event {
+		return append(slices.Clip(before), docevents.Event{Type: started, Stage: stage},
+			docevents.Event{Type: failed, Stage: stage, ErrorMessage: message}, docevents.Event{Type: failed, ErrorMessage: message})
+	}
+	wants := [][]docevents.Event{
+		append(slices.Clip(extract), docevents.Event{Type: started, Stage: "summarize"},
+			docevents.Event{Type: completed, Stage: "summarize"}, docevents.Event{Type: completed}),
+		fails([]docevents.Event{upload}, "extract", "gzip: unexpected EOF"),
+		fails(extract, "summarize", "no words in it"),
+		fails([]docevents.Event{upload}, "extract", "open: no such file or directory"),
 	}
 	for _, workers := range []int{1, 3, 10} {
 		var r recorder
@@ -46,24 +57,30 @@ func TestPipelineRecords(t *testing.T) {
 		if len(results) != 4 || done != 4 || len(r.events) != 4 {
 			t.Fatalf("%d workers: %d results, %d done, %d documents recorded, want 4", workers, len(results), done, len(r.events))
 		}
-		for id, want := range wantEnds {
-			events := r.events[id]
-			if len(events) != 3 || events[0].Type != docevents.UploadStarted || events[1].Type != docevents.ProcessingStarted ||
-				events[1].Stage != "extract" {
-				t.Errorf("%d workers: %s: got %+v", workers, id, events)
+		for i, want := range wants {
+			got := r.events[documents[i].id]
+			if len(got) != len(want) {
+				t.Errorf("%d workers: %s: got %+v, want %+v", workers, documents[i].name, got, want)
 				continue
 			}
-			end := events[2]
-			if end.Duration <= 0 {
-				t.Errorf("%s: duration %s", id, end.Duration)
+			var steps time.Duration
+			for j, e := range got {
+				want[j].DocumentID, want[j].UserID, want[j].Duration = documents[i].id, docevents.SystemUser, e.Duration
+				if !reflect.DeepEqual(e, want[j]) {
+					t.Errorf("%d workers: %s: got %+v, want %+v", workers, documents[i].name, e, want[j])
+				}
+				if isEnd := e.Type == completed || e.Type == failed; isEnd != (e.Duration > 0) {
+					t.Errorf("%s: %+v has the duration %s", documents[i].name, e, e.Duration)
+				}
+				if e.Stage != "" {
+					steps += e.Duration
+				}
 			}
-			want.DocumentID, want.UserID, want.Duration = id, docevents.SystemUser, end.Duration
-			if end != want {
-				t.Errorf("%d workers: got %+v, want %+v", workers, end, want)
+			if whole := got[len(got)-1].Duration; whole < steps {
+				t.Errorf("%s took %s, its steps %s", documents[i].name, whole, steps)
 			}
 		}
-		if got := p.recorded; got[docevents.UploadStarted] != 4 || got[docevents.ProcessingStarted] != 4 ||
-			got[docevents.Completed] != 1 || got[docevents.Failed] != 3 || got.total() != 12 {
+		if got := p.recorded; got[docevents.UploadStarted] != 4 || got[started] != 6 || got[completed] != 4 || got[failed] != 6 || got.total() != 20 {
 			t.Errorf("%d workers: counted %v", workers, got)
 		}
 	}
@@ -84,7 +101,7 @@ func TestPipelineInterrupted(t *testing.T) {
 	if n := len(results); n < 1 || n > 2*workers+1 {
 		t.Errorf("%d documents were processed after an interrupt at the first", n)
 	}
-	if p.recorded[docevents.UploadStarted] != p.recorded[docevents.Completed] {
+	if 3*p.recorded[docevents.UploadStarted] != p.recorded[docevents.Completed] { // each step's, and its own
 		t.Errorf("documents were begun and not ended: %v", p.recorded)
 	}
 	for range 100 { // a matter of chance, where it isn't looked after

@@ -6,14 +6,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
-	"golang.org/x/text/language"
-	"golang.org/x/text/message"
-
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/examples/internal/printable"
 )
 
 // A summary is what there is to say at the end.
@@ -91,59 +87,6 @@ func (s *summary) printOutcome(out io.Writer) {
 	table.Flush()
 }
 
-// A failure is what some documents failed with.
-type failure struct {
-	stage, message string
-	count          int
-	example        string
-}
-
-// commonFailures returns the failures, the most common first.
-func commonFailures(results []result) []failure {
-	byText := make(map[[2]string]*failure)
-	for _, r := range results {
-		if r.err == nil {
-			continue
-		}
-		key := [2]string{r.stage, r.err.Error()}
-		f := byText[key]
-		if f == nil {
-			f = &failure{stage: r.stage, message: r.err.Error(), example: r.name}
-			byText[key] = f
-		}
-		f.count++
-		f.example = min(f.example, r.name) // the same in every run
-	}
-	var list []failure
-	for _, f := range byText {
-		list = append(list, *f)
-	}
-	slices.SortFunc(list, func(a, b failure) int {
-		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.stage, b.stage), cmp.Compare(a.message, b.message))
-	})
-	return list
-}
-
-func (s *summary) printFailures(out io.Writer) {
-	list := commonFailures(s.results)
-	if len(list) == 0 {
-		return
-	}
-	fmt.Fprintf(out, "\nMost common failures\n")
-	table := newTable(out)
-	for _, f := range list[:min(top, len(list))] {
-		fmt.Fprintf(table, "%s\t%s: %s\t%s\n", column(f.count), f.stage, shorten(oneLine(f.message), 46), shortPath(f.example))
-	}
-	others := 0
-	for _, f := range list[min(top, len(list)):] {
-		others += f.count
-	}
-	if others > 0 {
-		fmt.Fprintf(table, "%s\tothers\n", column(others))
-	}
-	table.Flush()
-}
-
 func (s *summary) printStages(out io.Writer) {
 	fmt.Fprintf(out, "\nStages\n")
 	table := newTable(out)
@@ -185,7 +128,7 @@ func (s *summary) printLongest(out io.Writer) {
 	table := newTable(out)
 	fmt.Fprintf(table, "%*s\ttitle\tfile\n", columnWidth, "words")
 	for _, r := range longest[:min(top, len(longest))] {
-		fmt.Fprintf(table, "%s\t%s\t%s\n", column(r.words), shorten(r.title, 44), shortPath(r.name))
+		fmt.Fprintf(table, "%s\t%s\t%s\n", column(r.words), shorten(printable.Quote(r.title), 44), shortPath(r.name))
 	}
 	table.Flush()
 }
@@ -204,41 +147,4 @@ func (s *summary) printEvents(out io.Writer) {
 	table.Flush()
 	fmt.Fprintf(out, "\nrecorded %d, delivered %d, dropped %d, in %d requests\n",
 		s.stats.Recorded, s.stats.Delivered, s.stats.Dropped.Total(), s.stats.Requests)
-}
-
-func newTable(out io.Writer) *tabwriter.Writer {
-	return tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-}
-
-var english = message.NewPrinter(language.English)
-
-// grouped writes a number as 12,345.
-func grouped[N int | int64](n N) string { return english.Sprintf("%d", n) }
-
-// column is grouped for the beginning of a line.
-func column[N int | int64](n N) string { return fmt.Sprintf("%*s", columnWidth, grouped(n)) }
-
-const columnWidth = len("1,234,567") + 2
-
-// round leaves three digits or so.
-func round(d time.Duration) time.Duration {
-	unit := time.Duration(1)
-	for d/unit >= 1000 {
-		unit *= 10
-	}
-	return d.Round(unit)
-}
-
-// shortPath keeps the end of a path, which says more than its beginning.
-func shortPath(path string) string {
-	const limit = 30
-	r := []rune(path)
-	if len(r) <= limit {
-		return path
-	}
-	tail := string(r[len(r)-limit+1:])
-	if i := strings.IndexByte(tail, '/'); i >= 0 {
-		tail = tail[i:]
-	}
-	return "…" + tail
 }

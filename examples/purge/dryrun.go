@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/docevents/docevents-go/examples/internal/restapi"
 )
 
 // countDue returns how many rows were created before cutoff. Where counting
@@ -33,17 +34,13 @@ func countDue(ctx context.Context, rt http.RoundTripper, o *options, cutoff time
 
 // count has the server count. It returns the code of an error of the server's.
 func count(ctx context.Context, rt http.RoundTripper, o *options, cutoff time.Time, how string) (n int64, code string, err error) {
-	base := strings.TrimSuffix(strings.TrimRight(strings.TrimSpace(os.Getenv("SUPABASE_URL")), "/"), "/rest/v1")
 	query := url.Values{"select": {"id"}, "created_at": {"lt." + cutoff.Format(time.RFC3339Nano)}, "limit": {"1"}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/rest/v1/"+o.table+"?"+query.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, restapi.Base(os.Getenv("SUPABASE_URL"))+"/"+o.table+"?"+query.Encode(), nil)
 	if err != nil {
 		return 0, "", err
 	}
-	key := strings.TrimSpace(cmp.Or(
-		os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_KEY")))
-	req.Header.Set("apikey", key)
-	if !strings.HasPrefix(key, "sb_secret_") { // else it is no JWT, and would be refused as one
-		req.Header.Set("Authorization", "Bearer "+key)
+	for name, value := range restapi.Headers(restapi.KeyFromEnv()) {
+		req.Header.Set(name, value)
 	}
 	req.Header.Set("Accept-Profile", o.schema)
 	req.Header.Set("Prefer", "count="+how)

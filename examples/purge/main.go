@@ -88,7 +88,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	case flags.NArg() > 0:
 		problem = fmt.Sprintf("no argument is expected beside the flags: %q", flags.Arg(0))
 	case o.olderThan == 0:
-		problem = "-older-than is missing: say how old the rows must be, as -older-than 30d"
+		problem = "-older-than is missing: say how old the rows must be, as purge -older-than 30d -dry-run"
 	case o.timeout < 0 || o.progress < 0:
 		problem = "-timeout and -progress can't be negative"
 	}

@@ -23,7 +23,7 @@ import (
 	"time"
 
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 func TestMain(m *testing.M) { localstack.Main(m) }

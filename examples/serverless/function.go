@@ -40,10 +40,11 @@ func handler(client *docevents.Client) http.Handler {
 	return mux
 }
 
-// count counts the words of the document and records that.
+// count counts the words of the document and records that, in events without a
+// Stage: they are about the whole document.
 func count(client *docevents.Client, id string, w http.ResponseWriter, r *http.Request) (wordcount.Counts, error) {
 	start := time.Now()
-	e := docevents.Event{DocumentID: id, UserID: docevents.SystemUser, Type: docevents.ProcessingStarted, Stage: "count"}
+	e := docevents.Event{DocumentID: id, UserID: docevents.SystemUser, Type: docevents.ProcessingStarted}
 	client.Record(e)
 	counts, err := wordcount.Count(r.Context(), http.MaxBytesReader(w, r.Body, maxDocument))
 	e.Type, e.Duration = docevents.Completed, time.Since(start)

@@ -6,9 +6,7 @@
 //
 //	go run ./examples/serverless [-addr 127.0.0.1:8081]
 //
-// To call it, with the document's id:
-//
-//	curl --data-binary @README.md http://127.0.0.1:8081/documents/0198a5e2-0000-7000-8000-000000000001
+// It prints the line that calls it, with the document's id.
 //
 // With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
 // go to that project, which must have the table. Without them it starts a local
@@ -68,7 +66,10 @@ func run(ctx context.Context, addr string, out io.Writer) (err error) {
 	server := &http.Server{Handler: handler(client), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	fmt.Fprintf(out, "listening on http://%s\n", listener.Addr())
+	fmt.Fprintf(out, `listening on http://%[1]s
+to try it:
+  curl --data-binary @README.md http://%[1]s/documents/0198a5e2-0000-7000-8000-000000000001
+`, listener.Addr())
 	select {
 	case <-ctx.Done():
 	case err = <-failed:

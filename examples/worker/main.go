@@ -11,9 +11,10 @@
 // UUID is a job. Several workers, also of several processes, share it; a job
 // whose worker has died is taken again. Jobs that are done go to DIR/done, those
 // that have failed to DIR/failed. What puts a job there writes it under another
-// name and then renames it. To try it:
+// name and then renames it. What is no job is passed over, with a line that says
+// so. To try it:
 //
-//	mkdir /tmp/jobs && cp README.md /tmp/jobs/$(uuidgen).md
+//	mkdir -p /tmp/jobs && cp README.md /tmp/jobs/$(uuidgen).md
 //	go run ./examples/worker -drain /tmp/jobs
 //
 // With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
@@ -41,6 +42,7 @@ import (
 	"time"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/examples/internal/printable"
 	"github.com/docevents/docevents-go/examples/internal/project"
 )
 
@@ -49,8 +51,8 @@ const closeTimeout = 10 * time.Second
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: worker [-workers n] [-drain] DIR")
-		flag.PrintDefaults()
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: worker [-workers n] [-drain] DIR, a folder of jobs; to try it: "+
+			"mkdir -p /tmp/jobs && cp README.md /tmp/jobs/0198a5e2-0000-7000-8000-000000000001.md && go run ./examples/worker -drain /tmp/jobs")
 	}
 	workers := flag.Int("workers", runtime.NumCPU(), "jobs done at a time")
 	drain := flag.Bool("drain", false, "end when the queue is empty")
@@ -68,7 +70,7 @@ func main() {
 }
 
 func run(ctx context.Context, dir string, workers int, drain bool, out io.Writer) (err error) {
-	q, err := openQueue(dir)
+	q, err := openQueue(dir, out)
 	if err != nil {
 		return err
 	}
@@ -81,7 +83,7 @@ func run(ctx context.Context, dir string, workers int, drain bool, out io.Writer
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "taking jobs from %s\n", dir)
+	fmt.Fprintf(out, "taking jobs from %s\n", printable.Quote(dir))
 	defer context.AfterFunc(ctx, func() { fmt.Fprintln(out, "finishing the jobs under way") })()
 	w := &worker{queue: q, record: client.Record, drain: drain, out: out}
 	errs := make([]error, workers)

@@ -19,8 +19,8 @@ import (
 
 	"github.com/docevents/docevents-go/doceventstest"
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
 	"github.com/docevents/docevents-go/examples/internal/servetest"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 func TestMain(m *testing.M) { localstack.Main(m) }
@@ -108,7 +108,7 @@ func testDrain(t *testing.T, stack *localstack.Stack, program string) {
 	}
 	want[put(t, dir, "")] = "processing_started, failed: the document is empty"
 	want[put(t, dir, "\x00")] = "processing_started, failed: the document is not a text in UTF-8"
-	if err := os.WriteFile(filepath.Join(dir, "README.md"), []byte("no job"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "README\x1b.md"), []byte("no job"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
@@ -122,6 +122,9 @@ func testDrain(t *testing.T, stack *localstack.Stack, program string) {
 			t.Errorf("%v: %+v", err, outcome)
 		}
 		recorded += n
+		if n := strings.Count(outcome.Stdout, "passed over: \"README\\x1b.md\" is no file"); n != 1 {
+			t.Errorf("it says %d times what it passes over: %s", n, outcome.Stdout)
+		}
 	}
 	if recorded != 2*len(want) {
 		t.Errorf("%d events are recorded, want %d", recorded, 2*len(want))
@@ -131,7 +134,7 @@ func testDrain(t *testing.T, stack *localstack.Stack, program string) {
 			t.Errorf("document %s has the events %q, want %q", id, got, events)
 		}
 	}
-	if left := names(t, dir); !slices.Equal(left, []string{"README.md", "done", "failed"}) {
+	if left := names(t, dir); !slices.Equal(left, []string{"README\x1b.md", "done", "failed"}) {
 		t.Errorf("left are %v", left)
 	}
 	if done, failed := names(t, filepath.Join(dir, "done")), names(t, filepath.Join(dir, "failed")); len(done) != 40 || len(failed) != 2 {
@@ -219,7 +222,7 @@ func testArguments(t *testing.T, stack *localstack.Stack, program string) {
 
 func TestQueue(t *testing.T) {
 	dir := t.TempDir()
-	q, err := openQueue(dir)
+	q, err := openQueue(dir, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +263,7 @@ func TestWorkersShareAQueue(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	client := server.Client()
 	dir := t.TempDir()
-	q, err := openQueue(dir)
+	q, err := openQueue(dir, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,20 +4,30 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/google/uuid"
+
+	"github.com/docevents/docevents-go/examples/internal/printable"
 )
 
 // A queue is a folder of jobs. A job is taken by a lock on its file, which goes
 // away with the process: for files what FOR UPDATE SKIP LOCKED is for rows.
-type queue struct{ dir, done, failed string }
+type queue struct {
+	dir, done, failed string
 
-func openQueue(dir string) (queue, error) {
-	q := queue{dir, filepath.Join(dir, "done"), filepath.Join(dir, "failed")}
+	out    io.Writer
+	passed *sync.Map // names of what is no job, each said once
+}
+
+func openQueue(dir string, out io.Writer) (queue, error) {
+	q := queue{dir, filepath.Join(dir, "done"), filepath.Join(dir, "failed"), out, new(sync.Map)}
 	return q, errors.Join(os.MkdirAll(q.done, 0o755), os.MkdirAll(q.failed, 0o755))
 }
 
@@ -39,9 +49,13 @@ func (q queue) next() (*job, error) {
 		name := entry.Name()
 		id, err := uuid.Parse(name[:min(length, len(name))])
 		if err != nil || entry.IsDir() {
+			q.pass(entry)
 			continue // no job, or one that is still being written, under another name
 		}
 		file, err := take(filepath.Join(q.dir, name))
+		if withPath := (*fs.PathError)(nil); errors.As(err, &withPath) {
+			err = fmt.Errorf("%s: %s: %w", withPath.Op, printable.Quote(withPath.Path), withPath.Err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -50,6 +64,17 @@ func (q queue) next() (*job, error) {
 		}
 	}
 	return nil, nil
+}
+
+// pass says what is passed over.
+func (q queue) pass(entry fs.DirEntry) {
+	name := entry.Name()
+	if entry.IsDir() && (name == "done" || name == "failed") {
+		return
+	}
+	if _, said := q.passed.LoadOrStore(name, true); !said {
+		fmt.Fprintf(q.out, "passed over: %s is no file whose name begins with a UUID\n", printable.Quote(name))
+	}
 }
 
 // take opens and locks a file, unless somebody else has taken it: then it

@@ -47,12 +47,13 @@ func (w *worker) run(ctx context.Context) error {
 	return nil
 }
 
-// do does a job and records that. Its events are on their way when the job goes
+// do does a job and records that, in events without a Stage: they are about the
+// whole document. They are on their way when the job goes
 // off the queue: a queue that should rather give a job out again than lose the
 // events of a crash would call the client's Flush in between.
 func (w *worker) do(ctx context.Context, j *job) error {
 	start := time.Now()
-	e := docevents.Event{DocumentID: j.document, UserID: docevents.SystemUser, Type: docevents.ProcessingStarted, Stage: "count"}
+	e := docevents.Event{DocumentID: j.document, UserID: docevents.SystemUser, Type: docevents.ProcessingStarted}
 	w.record(e)
 	counts, err := wordcount.Count(ctx, j.file)
 	e.Type, e.Duration = docevents.Completed, time.Since(start)
@@ -60,6 +61,10 @@ func (w *worker) do(ctx context.Context, j *job) error {
 		e.Type, e.ErrorMessage = docevents.Failed, err.Error()
 	}
 	w.record(e)
-	fmt.Fprintf(w.out, "%s %s: %d words\n", e.Type, j.document, counts.Words)
+	result := fmt.Sprintf("%d words", counts.Words)
+	if err != nil {
+		result = err.Error()
+	}
+	fmt.Fprintf(w.out, "%s %s: %s\n", e.Type, j.document, result)
 	return j.end(err == nil)
 }

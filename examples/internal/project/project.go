@@ -4,19 +4,18 @@
 package project
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/supabase-community/postgrest-go"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
+	"github.com/docevents/docevents-go/examples/internal/restapi"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // A Project is where a program's events go. It is safe for concurrent use.
@@ -40,7 +39,7 @@ func Open(ctx context.Context, notes io.Writer) (*Project, error) {
 	}
 	return &Project{
 		URL: os.Getenv("SUPABASE_URL"),
-		Key: cmp.Or(os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_KEY")),
+		Key: restapi.KeyFromEnv(),
 	}, nil
 }
 
@@ -56,7 +55,8 @@ func openLocal(ctx context.Context, notes io.Writer) (*Project, error) {
 	if err != nil {
 		return nil, explainStart(ctx, err)
 	}
-	fmt.Fprintf(notes, "The local stack is up after %s, with the migration applied.\n\n", time.Since(start).Round(100*time.Millisecond))
+	fmt.Fprintf(notes, "The local stack is up after %s, with the migration applied. To look into it, while this runs:\n"+
+		"DATABASE_URL='%s'\n\n", time.Since(start).Round(100*time.Millisecond), stack.DatabaseURL)
 	return &Project{URL: stack.URL, Key: stack.ServiceRoleKey, stack: stack}, nil
 }
 
@@ -101,17 +101,38 @@ func (p *Project) Connect(ctx context.Context, opts ...docevents.Option) (*docev
 // Table begins a query of the table, through the REST API as everything that
 // these programs do: a project's database may be out of reach.
 func (p *Project) Table() (*postgrest.QueryBuilder, error) {
-	key := strings.TrimSpace(p.Key)
-	headers := map[string]string{"apikey": key}
-	if !strings.HasPrefix(key, "sb_secret_") { // else it is no JWT, and would be refused as one
-		headers["Authorization"] = "Bearer " + key
-	}
-	base := strings.TrimSuffix(strings.TrimRight(strings.TrimSpace(p.URL), "/"), "/rest/v1")
-	pg, err := postgrest.NewClientWithError(base+"/rest/v1", docevents.DefaultSchema, headers)
+	pg, err := postgrest.NewClientWithError(restapi.Base(p.URL), docevents.DefaultSchema, restapi.Headers(p.Key))
 	if err != nil {
 		return nil, err
 	}
 	return pg.From(docevents.DefaultTable), nil
+}
+
+// A Row of the table; what is NULL is the zero value.
+type Row struct {
+	DocumentID   string    `json:"document_id"`
+	EventType    string    `json:"event_type"`
+	DurationMS   int64     `json:"duration_ms"`
+	ErrorMessage string    `json:"error_message"`
+	Stage        string    `json:"stage"`
+	CreatedAt    time.Time `json:"created_at"`
+}
+
+// Rows returns a user's rows in the order in which they were recorded, 1000 at
+// most: their ids tell apart those of one microsecond.
+func (p *Project) Rows(ctx context.Context, user string) ([]Row, error) {
+	table, err := p.Table()
+	if err != nil {
+		return nil, err
+	}
+	ascending := &postgrest.OrderOpts{Ascending: true}
+	var rows []Row
+	_, err = table.Select("document_id,event_type,duration_ms,error_message,stage,created_at", "", false).
+		Eq("user_id", user).Order("created_at", ascending).Order("id", ascending).ExecuteToWithContext(ctx, &rows)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", docevents.DefaultTable, err)
+	}
+	return rows, nil
 }
 
 // Count returns how many rows have these values in these columns. The server

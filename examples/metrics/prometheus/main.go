@@ -4,10 +4,7 @@
 //
 //	go run ./examples/metrics/prometheus [-addr 127.0.0.1:9464]
 //
-// To see them move:
-//
-//	curl -X POST http://127.0.0.1:9464/documents
-//	curl http://127.0.0.1:9464/metrics
+// It prints the lines that make them move.
 //
 // With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
 // go to that project, which must have the table. Without them it starts a local
@@ -69,7 +66,11 @@ func run(ctx context.Context, addr string, out io.Writer) (err error) {
 	server := &http.Server{Handler: handler(client), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	fmt.Fprintf(out, "listening on http://%s\n", listener.Addr())
+	fmt.Fprintf(out, `listening on http://%[1]s
+to try it:
+  curl -X POST http://%[1]s/documents
+  curl http://%[1]s/metrics
+`, listener.Addr())
 	select {
 	case <-ctx.Done():
 	case err = <-failed:

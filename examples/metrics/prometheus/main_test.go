@@ -16,8 +16,8 @@ import (
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/localstack"
 	"github.com/docevents/docevents-go/examples/internal/servetest"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 func TestMain(m *testing.M) { localstack.Main(m) }

@@ -1,0 +1,439 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/localstack"
+)
+
+// The test program is its own worker, as the benchmark is.
+func TestMain(m *testing.M) {
+	if isWorker() {
+		workerMain()
+	}
+	localstack.Main(m)
+}
+
+// front counts what reaches a server: the inserts, the connections that they
+// come on, and those that nothing comes on, as a client may open one too many.
+// It passes everything on.
+type front struct {
+	*httptest.Server
+	mu       sync.Mutex
+	requests int
+	carried  map[string]string // POST if any was, by the client's address; "": no request yet
+}
+
+func newFront(t *testing.T, server string) *front {
+	t.Helper()
+	to, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &front{carried: map[string]string{}}
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		if f.carried[r.RemoteAddr] != http.MethodPost {
+			f.carried[r.RemoteAddr] = r.Method
+		}
+		if r.Method == http.MethodPost {
+			f.requests++
+		}
+		f.mu.Unlock()
+		proxy.ServeHTTP(w, r)
+	}))
+	f.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.carried[c.RemoteAddr().String()] = ""
+		}
+	}
+	f.Start()
+	t.Cleanup(f.Close)
+	return f
+}
+
+// take returns the counts so far, and begins anew.
+func (f *front) take() (requests, used, unused int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, method := range f.carried {
+		switch method {
+		case http.MethodPost:
+			used++
+		case "":
+			unused++
+		}
+	}
+	requests, f.requests = f.requests, 0
+	clear(f.carried)
+	return requests, used, unused
+}
+
+// A tiny run on a real server: each row stores what it is given, and counts
+// its connections and requests as the server does.
+func TestRowsOnAServer(t *testing.T) {
+	stack := localstack.Shared(t)
+	server := newFront(t, stack.URL)
+	target := &target{URL: server.URL, Key: stack.ServiceRoleKey, DatabaseURL: stack.DatabaseURL, Table: stack.Table(t)}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := &runner{options: options{limit: time.Minute}, target: target, notes: t.Output(), program: program}
+	for _, l := range []load{burstOf(40), crowdOf(8, 40), {Name: "steady", Kind: steady, Events: 40, Goroutines: 1, Rate: 1000}} {
+		p := &plan{}
+		p.add(l, rowNames...)
+		if l.Kind == steady || l.Goroutines > 1 {
+			p.keepRows([]string{rowDocevents, rowNaive})
+		}
+		for row, why := range run.prepare(t.Context(), p) {
+			t.Logf("%s: %s", row, why)
+		}
+		for _, c := range p.cells {
+			t.Run(l.Name+"/"+c.Row, func(t *testing.T) {
+				c.MaxBatch = 15 // the last batch is not full
+				server.take()
+				s, err := run.measure(t.Context(), c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.Stored != 40 || s.Errors != 0 || s.Ended != "" || s.Error != "" {
+					t.Errorf("got %d of 40 rows, %d errors, ended %q: %s", s.Stored, s.Errors, s.Ended, s.Error)
+				}
+				if s.Elapsed <= 0 || s.PeakBytes < 1<<20 || s.CPUSeconds <= 0 {
+					t.Errorf("not measured: %+v", s)
+				}
+				hasCalls := c.Row != rowBulk && c.Row != rowCopy
+				if (s.Call.Max > 0) != hasCalls || s.Call.P50 > s.Call.P99 || s.Call.P99 > s.Call.Max {
+					t.Errorf("calls of Record: %+v", s.Call)
+				}
+				requests, used, unused := server.take()
+				if c.Row == rowCopy {
+					requests, used = requests+1, used+1 // to the database
+				}
+				if s.Requests != requests || s.Connections < used || s.Connections > used+unused {
+					t.Errorf("got %d requests on %d connections, the server saw %d on %d, and %d more", s.Requests, s.Connections, requests, used, unused)
+				}
+			})
+		}
+	}
+	var rows int
+	if err := stack.Pool().QueryRow(t.Context(), "SELECT count(*) FROM "+target.Table).Scan(&rows); err != nil || rows != 0 {
+		t.Errorf("%d rows are left behind (%v)", rows, err)
+	}
+}
+
+func TestIdleOnAServer(t *testing.T) {
+	stack := localstack.Shared(t)
+	o := options{limit: time.Minute, table: stack.Table(t)}
+	t.Setenv("SUPABASE_URL", stack.URL)
+	t.Setenv("SUPABASE_SERVICE_ROLE_KEY", stack.ServiceRoleKey)
+	t.Setenv("DATABASE_URL", stack.DatabaseURL)
+	target, err := openTarget(t.Context(), o, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.close()
+	p := &plan{mode: "test", rounds: 2}
+	p.add(idleWith(2*warmups+4), rowNames...)
+	p.keepRows([]string{rowDocevents, rowNaive, rowBulk, rowCopy})
+	r, err := p.measure(t.Context(), target, o, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.Cells {
+		for _, s := range c.Samples {
+			if s.ToRow.P50 <= 0 || s.Bare.P50 <= 0 || s.Stored != c.Load.Events {
+				t.Errorf("%s: %+v", c.Row, s)
+			}
+		}
+	}
+	var b strings.Builder
+	if err := r.print(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{rowDocevents, rowNaive, rowBulk, rowCopy, "medians of 2", r.Machine.PostgreSQL} {
+		if !strings.Contains(b.String(), want) || want == "" {
+			t.Errorf("no %q in the report:\n%s", want, b.String())
+		}
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// What was measured until somebody loses patience is not lost.
+func TestInterrupted(t *testing.T) {
+	stack := localstack.Shared(t)
+	target := &target{URL: stack.URL, Key: stack.ServiceRoleKey, Table: stack.Table(t)}
+	for _, last := range []string{"1/3", "2/3"} {
+		ctx, interrupt := context.WithCancel(t.Context())
+		notes := writerFunc(func(p []byte) (int, error) {
+			if strings.HasPrefix(string(p), last) {
+				interrupt()
+			}
+			return len(p), nil
+		})
+		p := &plan{rounds: 3, bars: fullBars}
+		p.add(burstOf(10), rowDocevents, rowBulk)
+		r, err := p.measure(ctx, target, options{limit: time.Minute}, notes)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("in round %s: %v", last, err)
+		}
+		if last == "1/3" {
+			if r != nil {
+				t.Errorf("no round is complete, and yet: %+v", r)
+			}
+			continue
+		}
+		if r == nil || r.Rounds != 1 || len(r.Bars) == 0 || len(r.Cells) != 2 {
+			t.Fatalf("in round %s: %+v", last, r)
+		}
+		for _, c := range r.Cells {
+			if len(c.Samples) != 1 || c.Samples[0].Stored != 10 {
+				t.Errorf("%s: %+v, want the one complete round", c.Row, c.Samples)
+			}
+		}
+	}
+}
+
+// A worker that crashes is a result where the row is known for it, and an
+// error where it is not.
+func TestCrash(t *testing.T) {
+	stack := localstack.Shared(t)
+	program := filepath.Join(t.TempDir(), "worker")
+	script := "#!/bin/sh\necho 'FATAL: JavaScript heap out of memory' >&2\nexit 134\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	target := &target{URL: stack.URL, Key: stack.ServiceRoleKey, Table: stack.Table(t)}
+	run := &runner{options: options{limit: time.Minute}, target: target, notes: t.Output(), program: program}
+	s, err := run.measure(t.Context(), &cell{Row: rowNaive, Load: burstOf(10)})
+	if err != nil || s.Ended != "out of memory" || s.Stored != 0 || s.Elapsed <= 0 {
+		t.Errorf("got %+v, %v", s, err)
+	}
+	if _, err := run.measure(t.Context(), &cell{Row: rowDocevents, Load: burstOf(10)}); err == nil || !strings.Contains(err.Error(), "heap") {
+		t.Errorf("got %v, want the worker's own words", err)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// The limit is one only while it sends what docevents sends.
+func TestBulkSendsTheSame(t *testing.T) {
+	type request struct {
+		query, prefer string
+		keys          []string
+	}
+	var got []request
+	capture := roundTripper(func(r *http.Request) (*http.Response, error) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		var rows []map[string]any
+		if err := json.Unmarshal(body, &rows); err != nil {
+			return nil, err
+		}
+		prefer := strings.Split(strings.Join(r.Header.Values("Prefer"), ","), ",")
+		slices.Sort(prefer)
+		query, err := url.QueryUnescape(r.URL.RawQuery)
+		if err != nil {
+			return nil, err
+		}
+		got = append(got, request{query, strings.Join(prefer, ","), slices.Sorted(maps.Keys(rows[0]))})
+		return &http.Response{StatusCode: http.StatusCreated, Body: http.NoBody, Request: r}, nil
+	})
+	s := &spec{URL: "http://localhost:1", Key: "service", Table: docevents.DefaultTable, User: uuid.New(), MaxInFlight: 1, MaxBatch: 1}
+	client, err := docevents.New(s.URL, s.Key, docevents.WithTransport(capture))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Record(eventAt(s.User, 0))
+	if err := client.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := newBulk(s, capture).one(t.Context(), eventAt(s.User, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 2 || got[0].query != got[1].query || got[0].prefer != got[1].prefer || !slices.Equal(got[0].keys, got[1].keys) {
+		t.Errorf("docevents and bulk differ: %+v", got)
+	}
+}
+
+func TestWorkload(t *testing.T) {
+	user := uuid.New()
+	client, err := docevents.New("http://localhost:1", "service", docevents.WithTransport(roundTripper(
+		func(r *http.Request) (*http.Response, error) {
+			_, err := io.Copy(io.Discard, r.Body)
+			return &http.Response{StatusCode: http.StatusCreated, Body: http.NoBody, Request: r}, err
+		})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, types := map[string]int{}, map[docevents.EventType]int{}
+	for i := range 4000 {
+		e := eventAt(user, i)
+		client.Record(e)
+		documents[e.DocumentID]++
+		types[e.Type]++
+		if e.DocumentID != documentAt(user, i).String() || e.UserID != user.String() {
+			t.Fatalf("event %d: %+v", i, e)
+		}
+	}
+	if err := client.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if s := client.Stats(); s.Delivered != 4000 {
+		t.Errorf("docevents does not take them: %+v", s)
+	}
+	if len(documents) != 1000 {
+		t.Errorf("%d documents of four events each, want 1000", len(documents))
+	}
+	want := map[docevents.EventType]int{
+		docevents.UploadStarted: 1000, docevents.ProcessingStarted: 1000, docevents.Completed: 1950, docevents.Failed: 50,
+	}
+	if !maps.Equal(types, want) {
+		t.Errorf("got types %v, want %v", types, want)
+	}
+}
+
+func TestRecordAll(t *testing.T) {
+	user := uuid.New()
+	for _, l := range []load{burstOf(10), crowdOf(3, 10), crowdOf(64, 10)} {
+		var mu sync.Mutex
+		seen := map[docevents.Event]int{}
+		calls := recordAll(t.Context(), user, l, func(e docevents.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen[e]++
+		})
+		want := map[docevents.Event]int{}
+		for i := range l.Events {
+			want[eventAt(user, i)]++
+		}
+		if !maps.Equal(seen, want) || len(calls) != l.Events {
+			t.Errorf("%s: got %d calls with %v", l.Name, len(calls), seen)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var at []time.Duration
+		recordAll(t.Context(), user, load{Kind: steady, Events: 3, Goroutines: 1, Rate: 4}, func(docevents.Event) {
+			at = append(at, time.Since(start))
+		})
+		if want := []time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond}; !slices.Equal(at, want) {
+			t.Errorf("recorded at %v, want %v", at, want)
+		}
+		calls := recordAll(t.Context(), user, burstOf(2), func(docevents.Event) { time.Sleep(time.Second) })
+		if !slices.Equal(calls, []time.Duration{time.Second, time.Second}) {
+			t.Errorf("calls took %v", calls)
+		}
+	})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	recordAll(ended, user, burstOf(1), func(docevents.Event) { t.Error("recorded after the limit") })
+}
+
+// What goes through arrives whole, in order, and so much later.
+func TestDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &delayProxy{each: 30 * time.Millisecond}
+		near, from := net.Pipe()
+		to, far := net.Pipe()
+		var passing sync.WaitGroup
+		passing.Go(func() { p.pass(to, from) })
+		start := time.Now()
+		go func() {
+			for _, piece := range []string{"first ", "second"} {
+				_, _ = near.Write([]byte(piece))
+				time.Sleep(10 * time.Millisecond)
+			}
+			near.Close()
+		}()
+		buffer := make([]byte, 16)
+		for i, want := range []string{"first ", "second"} {
+			n, err := far.Read(buffer)
+			if err != nil || string(buffer[:n]) != want {
+				t.Errorf("got %q, %v, want %q", buffer[:n], err, want)
+			}
+			if got, want := time.Since(start), p.each+time.Duration(i)*10*time.Millisecond; got != want {
+				t.Errorf("it arrived after %s, want %s", got, want)
+			}
+		}
+		if _, err := far.Read(buffer); !errors.Is(err, io.EOF) {
+			t.Errorf("after the end: %v", err)
+		}
+		passing.Wait()
+	})
+}
+
+// What can't be measured is left out, with the reason.
+func TestPrepare(t *testing.T) {
+	for want, target := range map[string]*target{
+		"DATABASE_URL": {},
+		"-rtt":         {DatabaseURL: "postgres://", delay: &delayProxy{}},
+		"":             {DatabaseURL: "postgres://"},
+	} {
+		p := &plan{}
+		p.add(burstOf(1), rowDocevents, rowCopy)
+		missing := (&runner{target: target, notes: io.Discard}).prepare(t.Context(), p)
+		if left := len(p.cells) == 1; left != (want != "") || !strings.Contains(missing[rowCopy], want) || (missing[rowCopy] == "") != (want == "") {
+			t.Errorf("%q: %d cells are left, missing %q", want, len(p.cells), missing)
+		}
+	}
+}
+
+func TestDelayProxy(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(w, r.Body)
+	}))
+	defer server.Close()
+	p, err := startDelayProxy(server.URL, time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := bytes.Repeat([]byte("0123456789"), 50_000)
+	resp, err := http.Post(p.url, "text/plain", bytes.NewReader(sent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("got %d bytes of %d, %v", len(got), len(sent), err)
+	}
+	if err := p.close(); err != nil { // the connection is kept alive: close ends it
+		t.Error(err)
+	}
+	if _, err := startDelayProxy("https://localhost:1", time.Millisecond); err == nil {
+		t.Error("a proxy without TLS in front of https")
+	}
+}

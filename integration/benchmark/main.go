@@ -1,0 +1,165 @@
+// Benchmark measures docevents beside what an app would do otherwise, on the
+// same server and in one run, and says whether the project's bars hold.
+//
+// Usage, from the repository's root:
+//
+//	go run ./integration/benchmark                 # 5 rounds of everything; about half an hour
+//	go run ./integration/benchmark -quick          # one round of the small loads, under a minute
+//	go run ./integration/benchmark -guard          # ratios only; exits with 1 where one is broken
+//	go run ./integration/benchmark -sweep          # sizes of MaxBatch and MaxInFlight
+//	go run ./integration/benchmark -json FILE -plot DIR
+//	go run ./integration/benchmark -from FILE -plot DIR   # table and charts again, without measuring
+//
+// The rows are docevents with its defaults; naive Go, a goroutine and a
+// postgrest-go client per event; supabase-js, where node and npm are there;
+// bulk limit, hand-written bulk inserts over net/http, as fast as the REST API
+// gets; and COPY, as fast as the database gets.
+//
+// The server is the project of SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY (and
+// DATABASE_URL for COPY), else a local stack: a PostgreSQL and, with
+// POSTGREST_BIN, a PostgREST. In a project of the environment the rows go into
+// its own table, under user ids of their own, by which they are deleted again.
+//
+// Each cell of the table is a process of its own, so that its memory and CPU
+// time are its own too. Rounds are interleaved: a round takes every cell once,
+// beginning with another row each time, so that what else the machine does
+// hits all of them. The figures are medians over the rounds.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	quick, guard, sweep bool
+	rounds              int
+	rows                string
+	limit               time.Duration
+	rtt                 time.Duration
+	table               string
+	jsonFile            string
+	plotDir             string
+	from                string
+	profileDir          string
+}
+
+// errBroken is returned where a bar doesn't hold that the caller asked to hold.
+var errBroken = errors.New("a ratio is broken: see above")
+
+func main() {
+	if isWorker() {
+		workerMain()
+	}
+	var o options
+	flag.BoolVar(&o.quick, "quick", false, "one round of the small loads")
+	flag.BoolVar(&o.guard, "guard", false, "measure ratios only and exit with 1 where one is broken")
+	flag.BoolVar(&o.sweep, "sweep", false, "measure docevents with other values of MaxBatch and MaxInFlight")
+	flag.IntVar(&o.rounds, "rounds", 0, "how often each cell is measured (default 5; -quick 1, -guard 3)")
+	flag.StringVar(&o.rows, "rows", strings.Join(rowNames, ","), "rows to measure")
+	flag.DurationVar(&o.limit, "limit", 4*time.Minute, "how long a cell may take")
+	flag.DurationVar(&o.rtt, "rtt", 0, "round-trip time to add to the server, as a network would")
+	flag.StringVar(&o.table, "table", "", "the table (default document_processing_events)")
+	flag.StringVar(&o.jsonFile, "json", "", "write the report to a file")
+	flag.StringVar(&o.plotDir, "plot", "", "write the charts into a folder")
+	flag.StringVar(&o.from, "from", "", "read a report instead of measuring")
+	flag.StringVar(&o.profileDir, "pprof", "", "write CPU and memory profiles of docevents into a folder")
+	flag.Parse()
+	log.SetOutput(io.Discard) // where the local stack's HTTP server tells of every connection that it had no file for
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "benchmark:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options, out, notes io.Writer) error {
+	r, ended := o.report(ctx, notes)
+	if r == nil {
+		return ended
+	}
+	if err := r.print(out); err != nil {
+		return err
+	}
+	if o.jsonFile != "" {
+		text, err := json.MarshalIndent(r, "", "\t")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(o.jsonFile, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.plotDir != "" {
+		if err := r.plot(o.plotDir); err != nil {
+			return err
+		}
+	}
+	if o.guard && !r.holds() {
+		ended = errors.Join(ended, errBroken)
+	}
+	return ended
+}
+
+// report measures, or reads what was measured.
+func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
+	if o.from != "" {
+		text, err := os.ReadFile(o.from)
+		if err != nil {
+			return nil, err
+		}
+		r := &report{}
+		if err := json.Unmarshal(text, r); err != nil {
+			return nil, fmt.Errorf("%s: %w", o.from, err)
+		}
+		return r, nil
+	}
+	p, err := o.plan()
+	if err != nil {
+		return nil, err
+	}
+	return p.run(ctx, o, notes)
+}
+
+// plan is what the options ask to measure.
+func (o options) plan() (*plan, error) {
+	rows := strings.Split(o.rows, ",")
+	for _, row := range rows {
+		if !slices.Contains(rowNames, row) {
+			return nil, fmt.Errorf("-rows: no row %q: they are %s", row, strings.Join(rowNames, ","))
+		}
+	}
+	if o.profileDir != "" {
+		if err := os.MkdirAll(o.profileDir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	var p *plan
+	switch {
+	case o.guard:
+		p = guardPlan()
+	case o.sweep:
+		p = sweepPlan()
+	case o.quick:
+		p = quickPlan()
+	default:
+		p = fullPlan()
+	}
+	p.keepRows(rows)
+	if o.rounds > 0 {
+		p.rounds = o.rounds
+	}
+	return p, nil
+}

@@ -1,0 +1,233 @@
+// Package e2e tests docevents from end to end: through its public API, a REST
+// server and a real PostgreSQL, whose tables are then read by SQL. The stack is
+// a local one, or any Supabase project that the environment names (see
+// localstack.FromEnv); each test makes tables of its own there.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/localstack"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+func TestMain(m *testing.M) { localstack.Main(m) }
+
+// A bench is a client and the table that it records to.
+type bench struct {
+	observer
+	t      testing.TB
+	stack  *localstack.Stack
+	table  string
+	client *docevents.Client
+}
+
+// newBench has a table of its own.
+func newBench(t testing.TB, opts ...docevents.Option) *bench {
+	t.Helper()
+	stack := localstack.Shared(t)
+	return benchOf(t, stack, stack.ServiceRoleKey, stack.Table(t), opts...)
+}
+
+func benchOf(t testing.TB, stack *localstack.Stack, key, table string, opts ...docevents.Option) *bench {
+	t.Helper()
+	b := &bench{t: t, stack: stack, table: table}
+	var err error
+	b.client, err = docevents.New(stack.URL, key, append([]docevents.Option{
+		docevents.WithTable(table),
+		docevents.WithSlog(slog.New(&b.observer)),
+		docevents.WithDropHandler(b.dropped),
+	}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// event is a valid one, with a name.
+func event(stage string) docevents.Event {
+	return docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed, Stage: stage}
+}
+
+const document = "11111111-1111-4111-8111-111111111111"
+
+// settle waits until all events are delivered or dropped.
+func (b *bench) settle() {
+	b.t.Helper()
+	if err := b.client.Flush(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) close() {
+	b.t.Helper()
+	if err := b.client.Close(b.t.Context()); err != nil {
+		b.t.Error(err)
+	}
+}
+
+// execute runs statements as the database's owner; TABLE_NAME in them stands for
+// the bench's.
+func (b *bench) execute(statements ...string) {
+	b.t.Helper()
+	for _, sql := range statements {
+		if _, err := b.stack.Pool().Exec(b.t.Context(), strings.ReplaceAll(sql, "TABLE_NAME", "public."+b.table)); err != nil {
+			b.t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+// reload waits until the REST server knows what was changed.
+func (b *bench) reload() {
+	b.t.Helper()
+	if err := b.stack.Reload(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// A row is what the table has of an event.
+type row struct {
+	ID, DocumentID, UserID uuid.UUID
+	EventType              string
+	DurationMS             *int32
+	ErrorMessage, Stage    *string
+	CreatedAt              time.Time
+}
+
+// rows reads the table by SQL, oldest first.
+func (b *bench) rows() []row {
+	b.t.Helper()
+	return b.query("SELECT id, document_id, user_id, event_type, duration_ms, error_message, stage, created_at " +
+		"FROM TABLE_NAME ORDER BY created_at, id")
+}
+
+func (b *bench) query(sql string) []row {
+	b.t.Helper()
+	rows, err := b.stack.Pool().Query(b.t.Context(), strings.ReplaceAll(sql, "TABLE_NAME", "public."+b.table))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	got, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (row, error) {
+		var v row
+		var ids [3][16]byte
+		err := r.Scan(&ids[0], &ids[1], &ids[2], &v.EventType, &v.DurationMS, &v.ErrorMessage, &v.Stage, &v.CreatedAt)
+		v.ID, v.DocumentID, v.UserID = ids[0], ids[1], ids[2]
+		return v, err
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return got
+}
+
+// wantStages compares the rows' names, in whatever order.
+func (b *bench) wantStages(want ...string) {
+	b.t.Helper()
+	got := []string{}
+	for _, r := range b.rows() {
+		if r.Stage == nil {
+			got = append(got, "NULL")
+			continue
+		}
+		got = append(got, *r.Stage)
+	}
+	slices.Sort(got)
+	if want = slices.Sorted(slices.Values(want)); !slices.Equal(got, want) {
+		b.t.Errorf("the table has %q, want %q", got, want)
+	}
+}
+
+// wantCounts compares what has become of the events, not the requests.
+func (b *bench) wantCounts(want docevents.Stats) {
+	b.t.Helper()
+	got := b.client.Stats()
+	want.Requests, want.Retries, want.PendingBytes = got.Requests, got.Retries, got.PendingBytes
+	if got != want {
+		b.t.Errorf("stats %+v, want %+v", got, want)
+	}
+}
+
+// wantError checks an error's status and code, and that it says what to do,
+// once.
+func wantError(t testing.TB, err error, status int, code, remedy string) {
+	t.Helper()
+	var e *docevents.Error
+	if !errors.As(err, &e) || e.Status != status || e.Code != code {
+		t.Errorf("error %v, want status %d, code %q", err, status, code)
+		return
+	}
+	if strings.Count(err.Error(), remedy) != 1 {
+		t.Errorf("error %q, want it to say once %q", err, remedy)
+	}
+}
+
+// await looks until it is true, for two minutes: longer than any wait of the
+// client's.
+func await(t testing.TB, what string, true func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !true(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not yet: %s", what)
+		}
+	}
+}
+
+// An observer keeps what a client says: its log lines and its handler's calls.
+type observer struct {
+	mu    sync.Mutex
+	said  []string
+	calls []drop
+}
+
+type drop struct {
+	event  docevents.Event
+	reason docevents.DropReason
+	err    error
+}
+
+func (o *observer) Enabled(context.Context, slog.Level) bool { return true }
+func (o *observer) WithAttrs([]slog.Attr) slog.Handler       { return o }
+func (o *observer) WithGroup(string) slog.Handler            { return o }
+
+func (o *observer) Handle(_ context.Context, r slog.Record) error {
+	line := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		return true
+	})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.said = append(o.said, line)
+	return nil
+}
+
+func (o *observer) dropped(e docevents.Event, reason docevents.DropReason, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.calls = append(o.calls, drop{e, reason, err})
+}
+
+func (o *observer) lines() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.said)
+}
+
+// drops returns the handler's calls since the last look.
+func (o *observer) drops() []drop {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	calls := o.calls
+	o.calls = nil
+	return calls
+}

@@ -1,0 +1,271 @@
+package e2e
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/localstack"
+)
+
+// A fault is something that keeps events out, and that can be mended.
+type fault struct {
+	name         string
+	cause, mend  func(*bench)
+	status       int
+	code, remedy string // that every error about it has
+}
+
+func statements(sql ...string) func(*bench) {
+	return func(b *bench) {
+		b.t.Helper()
+		b.execute(sql...)
+		b.reload()
+	}
+}
+
+// grants are the faults of a missing one, mended with the error's own words.
+func grants(privileges ...string) []fault {
+	var faults []fault
+	for _, p := range privileges {
+		faults = append(faults, fault{
+			name:   "no " + p,
+			cause:  statements("REVOKE " + p + " ON TABLE_NAME FROM service_role"),
+			mend:   func(b *bench) { b.followRemedy() },
+			status: 403, code: "42501",
+			remedy: "run: GRANT SELECT, INSERT, DELETE ON public.%s TO service_role;",
+		})
+	}
+	return faults
+}
+
+// followRemedy does what Check says.
+func (b *bench) followRemedy() {
+	b.t.Helper()
+	err := b.client.Check(b.t.Context())
+	grant := regexp.MustCompile(`GRANT [^;]+;`).FindString(fmt.Sprint(err))
+	if grant == "" {
+		b.t.Fatalf("no GRANT in %v", err)
+	}
+	b.execute(grant)
+}
+
+// missingTable has the table under another name until it is mended.
+func missingTable() fault {
+	return fault{
+		name: "no table",
+		cause: func(b *bench) {
+			b.execute("ALTER TABLE TABLE_NAME RENAME TO hidden_" + b.table)
+			b.reload()
+		},
+		mend: func(b *bench) {
+			b.execute("ALTER TABLE public.hidden_" + b.table + " RENAME TO " + b.table)
+			b.reload()
+		},
+		status: 404, code: "PGRST205",
+		remedy: "create the table: run sql/013_create_processing_events_table.sql",
+	}
+}
+
+var missingColumn = fault{
+	name:   "no column",
+	cause:  statements("ALTER TABLE TABLE_NAME DROP COLUMN stage"),
+	mend:   statements("ALTER TABLE TABLE_NAME ADD COLUMN stage text"),
+	status: 400, code: "PGRST204",
+	remedy: "add the column: public.%s needs those of sql/013_create_processing_events_table.sql",
+}
+
+// TestMended records while something is wrong, mends it, and closes.
+func TestMended(t *testing.T) {
+	for _, f := range append(grants("INSERT", "SELECT"), missingTable(), missingColumn) {
+		t.Run(f.name, func(t *testing.T) {
+			b := newBench(t)
+			f.cause(b)
+			b.client.Record(event("first"))
+			err := b.client.Flush(t.Context())
+			remedy := strings.ReplaceAll(f.remedy, "%s", b.table)
+			wantError(t, err, f.status, f.code, remedy)
+			want := []string{"first"}
+			for i := range 100 {
+				b.client.Record(event(fmt.Sprint(i)))
+				want = append(want, fmt.Sprint(i))
+			}
+			b.wantCounts(docevents.Stats{Recorded: 101, Pending: 101})
+			f.mend(b)
+			b.close()
+			b.wantStages(want...)
+			b.wantCounts(docevents.Stats{Recorded: 101, Delivered: 101})
+			if lines := b.lines(); len(lines) != 2 || !strings.Contains(lines[0], remedy) || !strings.Contains(lines[1], "delivering again") {
+				t.Errorf("log %q, want one line with %q, and one of the recovery", lines, remedy)
+			}
+		})
+	}
+}
+
+// TestNotMended closes all the same, at once. What it abandons may be stored
+// all the same, as its error says: a request that Close cancels may reach the
+// server after the table has been mended.
+func TestNotMended(t *testing.T) {
+	b := newBench(t)
+	f := missingTable()
+	f.cause(b)
+	for i := range 10 {
+		b.client.Record(event(fmt.Sprint(i)))
+	}
+	err := b.client.Close(t.Context())
+	wantError(t, err, f.status, f.code, f.remedy)
+	if !strings.Contains(fmt.Sprint(err), "10 events abandoned") {
+		t.Errorf("Close: %v", err)
+	}
+	b.wantCounts(docevents.Stats{Recorded: 10, Dropped: docevents.Drops{Abandoned: 10}})
+	for _, d := range b.drops() {
+		if d.reason != docevents.Abandoned || !errors.Is(d.err, docevents.ErrOutcomeUnknown) {
+			t.Errorf("dropped as %s: %v", d.reason, d.err)
+		}
+	}
+	f.mend(b)
+}
+
+// TestTableThatComesLate has the table made after the first event, as a
+// migration does: with the NOTIFY that makes the REST server look.
+func TestTableThatComesLate(t *testing.T) {
+	stack := localstack.Shared(t)
+	b := benchOf(t, stack, stack.ServiceRoleKey, "late_"+strings.ToLower(rand.Text()[:12]))
+	b.client.Record(event("early"))
+	wantError(t, b.client.Flush(t.Context()), 404, "PGRST205", "create the table")
+	b.execute("CREATE TABLE TABLE_NAME (LIKE public.document_processing_events INCLUDING ALL)",
+		"GRANT SELECT, INSERT, DELETE ON TABLE_NAME TO service_role",
+		"NOTIFY pgrst, 'reload schema'")
+	defer b.execute("DROP TABLE TABLE_NAME")
+	b.client.Record(event("late"))
+	await(t, "the REST server has looked", func() bool { return b.client.Check(t.Context()) == nil })
+	b.close()
+	b.wantStages("early", "late")
+}
+
+// TestForeignKey has the row that an event points to come after the event.
+func TestForeignKey(t *testing.T) {
+	b := newBench(t)
+	b.execute("CREATE TABLE TABLE_NAME_documents (id uuid PRIMARY KEY)",
+		"ALTER TABLE TABLE_NAME ADD CONSTRAINT document FOREIGN KEY (document_id) REFERENCES TABLE_NAME_documents")
+	defer b.execute("ALTER TABLE TABLE_NAME DROP CONSTRAINT document", "DROP TABLE TABLE_NAME_documents")
+	b.client.Record(event("a"))
+	await(t, "the insert is refused", func() bool { return len(b.lines()) > 0 })
+	if line := b.lines()[0]; !strings.Contains(line, "23503") || !strings.Contains(line, "trying again") {
+		t.Errorf("log: %s", line)
+	}
+	b.wantCounts(docevents.Stats{Recorded: 1, Pending: 1})
+	b.execute("INSERT INTO TABLE_NAME_documents VALUES ('" + document + "')")
+	b.settle()
+	b.wantStages("a")
+	b.wantCounts(docevents.Stats{Recorded: 1, Delivered: 1})
+}
+
+// foreignKey is a service-role key that another project has signed.
+func foreignKey(t *testing.T) string {
+	t.Helper()
+	key, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"role": "service_role", "iss": "supabase"}).
+		SignedString([]byte(rand.Text() + rand.Text()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// TestWrongSettings has what only another client can mend.
+func TestWrongSettings(t *testing.T) {
+	stack := localstack.Shared(t)
+	table := stack.Table(t)
+	for _, tt := range []struct {
+		name   string
+		key    string
+		opts   []docevents.Option
+		status int
+		code   string
+		remedy string
+	}{
+		{"another project's key", foreignKey(t), nil, 401, "", "check the key: it must be the service-role (secret) key of this very project"},
+		{"an unknown secret key", "sb_secret_" + rand.Text(), nil, 401, "", "check the key"},
+		{"a schema that isn't exposed", stack.ServiceRoleKey, []docevents.Option{docevents.WithSchema("nowhere")}, 406, "PGRST106", "expose the schema nowhere in the project's API settings"},
+		{"another table", stack.ServiceRoleKey, []docevents.Option{docevents.WithTable("nothing_here")}, 404, "PGRST205", "create the table"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := benchOf(t, stack, tt.key, table, tt.opts...)
+			wantError(t, b.client.Check(t.Context()), tt.status, tt.code, tt.remedy)
+			b.client.Record(event("a"))
+			wantError(t, b.client.Flush(t.Context()), tt.status, tt.code, tt.remedy)
+			n, err := b.client.PurgeOlderThan(t.Context(), 30)
+			wantError(t, err, tt.status, tt.code, tt.remedy)
+			err = b.client.Close(t.Context())
+			wantError(t, err, tt.status, tt.code, tt.remedy)
+			b.wantCounts(docevents.Stats{Recorded: 1, Dropped: docevents.Drops{Abandoned: 1}})
+			b.wantStages()
+			for _, said := range append(b.lines(), fmt.Sprint(err, n)) {
+				if strings.Contains(said, tt.key) || strings.Contains(said, document) {
+					t.Errorf("it repeats the key or the row: %s", said)
+				}
+			}
+		})
+	}
+}
+
+// TestCheck has a sentence for each thing that can be wrong, and is content
+// when it is mended. It leaves the table as it was.
+func TestCheck(t *testing.T) {
+	for _, f := range append(grants("INSERT", "SELECT", "DELETE"), missingTable(), missingColumn) {
+		t.Run(f.name, func(t *testing.T) {
+			b := newBench(t)
+			b.execute("INSERT INTO TABLE_NAME (document_id, user_id, event_type, created_at) " +
+				"VALUES ('" + document + "', '" + document + "', 'completed', '-infinity')")
+			if err := b.client.Check(t.Context()); err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			f.cause(b)
+			err := b.client.Check(t.Context())
+			wantError(t, err, f.status, f.code, strings.ReplaceAll(f.remedy, "%s", b.table))
+			if !strings.HasPrefix(err.Error(), "docevents: Check: ") || strings.Contains(err.Error(), b.stack.ServiceRoleKey) {
+				t.Errorf("error %q", err)
+			}
+			f.mend(b)
+			if err := b.client.Check(t.Context()); err != nil {
+				t.Errorf("after: %v", err)
+			}
+			var n int
+			if err := b.stack.Pool().QueryRow(t.Context(), "SELECT count(*) FROM "+b.table).Scan(&n); err != nil || n != 1 {
+				t.Errorf("%d rows, %v, want the one that was there", n, err)
+			}
+			b.wantCounts(docevents.Stats{})
+		})
+	}
+	t.Run("an unreachable host", func(t *testing.T) {
+		stack := localstack.Shared(t)
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+		client, err := docevents.New("http://"+listener.Addr().String(), stack.ServiceRoleKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = client.Check(t.Context())
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("error %v, want the refused connection", err)
+		}
+		for _, want := range []string{"docevents: Check: insert: check SUPABASE_URL and the network", listener.Addr().String()} {
+			if !strings.Contains(fmt.Sprint(err), want) {
+				t.Errorf("error %v, want it to say %q", err, want)
+			}
+		}
+	})
+}

@@ -1,0 +1,282 @@
+package faultproxy_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/faultproxy"
+	"github.com/docevents/docevents-go/integration/localstack"
+	"github.com/google/uuid"
+)
+
+func TestMain(m *testing.M) { localstack.Main(m) }
+
+// A stage is a table that several benches share: making one takes as long as a
+// test.
+type stage struct {
+	stack *localstack.Stack
+	table string
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	stack := localstack.Shared(t)
+	return &stage{stack, stack.Table(t)}
+}
+
+// A bench is a client that talks to a real server through a proxy of its own.
+// Its events have a document of their own in common, and a stage as their name.
+type bench struct {
+	*stage
+	observer
+	t        *testing.T
+	proxy    *faultproxy.Proxy
+	client   *docevents.Client
+	document string
+}
+
+func (s *stage) open(t *testing.T, opts ...docevents.Option) *bench {
+	t.Helper()
+	proxy, err := faultproxy.Start(s.stack.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := proxy.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s.through(t, proxy, opts...)
+}
+
+func (s *stage) through(t *testing.T, proxy *faultproxy.Proxy, opts ...docevents.Option) *bench {
+	t.Helper()
+	b := &bench{stage: s, t: t, proxy: proxy, document: uuid.NewString()}
+	var err error
+	b.client, err = docevents.New(proxy.URL, s.stack.ServiceRoleKey, append([]docevents.Option{
+		docevents.WithTable(s.table),
+		docevents.WithSlog(slog.New(&b.observer)),
+		docevents.WithDropHandler(b.dropped),
+	}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *bench) event(stage string) docevents.Event {
+	return docevents.Event{DocumentID: b.document, UserID: docevents.SystemUser, Type: docevents.Completed, Stage: stage}
+}
+
+func (b *bench) record(stage string) { b.client.Record(b.event(stage)) }
+
+// batch records events that go in one request, the first under the plan: while
+// the proxy holds one of an event "first". The client has one sender only.
+func (b *bench) batch(plan faultproxy.Plan, stages ...string) {
+	b.t.Helper()
+	held, release := make(chan bool), make(chan bool)
+	b.proxy.Deal(func(*faultproxy.Request) faultproxy.Fault {
+		close(held)
+		<-release
+		return faultproxy.Fault{}
+	})
+	b.record("first")
+	<-held
+	for _, stage := range stages {
+		b.record(stage)
+	}
+	b.proxy.Deal(func(r *faultproxy.Request) faultproxy.Fault {
+		if n := bytes.Count(r.Body, []byte(`"document_id"`)); r.Number == 0 && n != len(stages) {
+			b.t.Errorf("the request has %d rows, want %d", n, len(stages))
+		}
+		return plan(r)
+	})
+	close(release)
+}
+
+func (b *bench) settle() {
+	b.t.Helper()
+	if err := b.client.Flush(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) close(want error) {
+	b.t.Helper()
+	if err := b.client.Close(b.t.Context()); !errors.Is(err, want) {
+		b.t.Errorf("Close: %v, want %v", err, want)
+	}
+}
+
+// await looks until it is true, for two minutes: longer than any wait of the client's.
+func await(t *testing.T, what string, true func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !true(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not yet: %s", what)
+		}
+	}
+}
+
+// wantStats compares all that doesn't depend on time.
+func (b *bench) wantStats(want docevents.Stats) {
+	b.t.Helper()
+	got := b.client.Stats()
+	got.PendingBytes = 0
+	if got != want {
+		b.t.Errorf("stats %+v, want %+v", got, want)
+	}
+}
+
+// wantCounts compares what has become of the events, not the requests.
+func (b *bench) wantCounts(want docevents.Stats) {
+	b.t.Helper()
+	got := b.client.Stats()
+	want.Requests, want.Retries = got.Requests, got.Retries
+	b.wantStats(want)
+}
+
+// wantStored compares the rows of the bench's document with their names.
+func (b *bench) wantStored(want ...string) {
+	b.t.Helper()
+	rows, err := b.stack.Pool().Query(b.t.Context(), "SELECT stage FROM "+b.table+" WHERE document_id = $1", b.document)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var got []string
+	for rows.Next() {
+		var stage string
+		if err := rows.Scan(&stage); err != nil {
+			b.t.Fatal(err)
+		}
+		got = append(got, stage)
+	}
+	if err := rows.Err(); err != nil {
+		b.t.Fatal(err)
+	}
+	slices.Sort(got)
+	if want = slices.Sorted(slices.Values(want)); !slices.Equal(got, want) {
+		b.t.Errorf("stored %q, want %q", got, want)
+	}
+}
+
+// wantDrop checks that one event was dropped, and returns why.
+func (b *bench) wantDrop(stage string, reason docevents.DropReason, unknown bool) error {
+	b.t.Helper()
+	drops := b.drops()
+	if len(drops) != 1 {
+		b.t.Fatalf("%d drops, want 1: %+v", len(drops), drops)
+	}
+	d := drops[0]
+	if d.event.Stage != stage || d.event.DocumentID != b.document || d.reason != reason {
+		b.t.Errorf("dropped %+v as %s, want %q as %s", d.event, d.reason, stage, reason)
+	}
+	if errors.Is(d.err, docevents.ErrOutcomeUnknown) != unknown {
+		b.t.Errorf("dropped with %v, want the outcome unknown: %t", d.err, unknown)
+	}
+	return d.err
+}
+
+// wantAnswer checks that err holds the status and the code of a fault's answer,
+// or no answer where the fault had none.
+func (b *bench) wantAnswer(err error, want *faultproxy.Answer) {
+	b.t.Helper()
+	var e *docevents.Error
+	got := errors.As(err, &e)
+	if want == nil {
+		if err == nil || got {
+			b.t.Errorf("error %v, want one without an answer", err)
+		}
+		return
+	}
+	if !got || e.Status != want.Status {
+		b.t.Errorf("error %v, want status %d", err, want.Status)
+		return
+	}
+	if e.Code != "" && !bytes.Contains(want.Body, []byte(`"code":"`+e.Code+`"`)) ||
+		e.Code == "" && bytes.Contains(want.Body, []byte(`"code":"`)) {
+		b.t.Errorf("code %q of the answer %.200s", e.Code, want.Body)
+	}
+}
+
+// wantLines checks the log: these lines, and nothing that mustn't be in one.
+func (b *bench) wantLines(want ...string) {
+	b.t.Helper()
+	lines := b.lines()
+	matches := len(lines) == len(want)
+	for i, l := range lines {
+		matches = matches && strings.Contains(l.text, want[i])
+		for _, secret := range []string{b.stack.ServiceRoleKey, b.document, faultproxy.SecretRow, "columns="} {
+			if strings.Contains(l.text, secret) {
+				b.t.Errorf("%q in the log: %s", secret, l.text)
+			}
+		}
+	}
+	if !matches {
+		b.t.Errorf("log %v, want %q", lines, want)
+	}
+}
+
+// An observer keeps what a client says: its log lines and its handler's calls.
+type observer struct {
+	mu    sync.Mutex
+	said  []line
+	calls []drop
+}
+
+type line struct {
+	text string // message and attributes
+	err  error
+}
+
+type drop struct {
+	event  docevents.Event
+	reason docevents.DropReason
+	err    error
+}
+
+func (o *observer) Enabled(context.Context, slog.Level) bool { return true }
+func (o *observer) WithAttrs([]slog.Attr) slog.Handler       { return o }
+func (o *observer) WithGroup(string) slog.Handler            { return o }
+
+func (o *observer) Handle(_ context.Context, r slog.Record) error {
+	l := line{text: r.Message}
+	r.Attrs(func(a slog.Attr) bool {
+		l.text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		if err, ok := a.Value.Any().(error); ok {
+			l.err = err
+		}
+		return true
+	})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.said = append(o.said, l)
+	return nil
+}
+
+func (o *observer) dropped(e docevents.Event, reason docevents.DropReason, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.calls = append(o.calls, drop{e, reason, err})
+}
+
+func (o *observer) lines() []line {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.said)
+}
+
+func (o *observer) drops() []drop {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.calls)
+}

@@ -1,0 +1,345 @@
+// Package likeness_test holds doceventstest's server to what it stands in
+// for: the same requests go to it and to the local stack, which has a real
+// PostgreSQL, and the answers and the tables must be the same.
+package likeness_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/doceventstest"
+	"github.com/docevents/docevents-go/integration/localstack"
+)
+
+func TestMain(m *testing.M) { localstack.Main(m) }
+
+// A pair is a RoundTripper that sends each request to both, one request at a
+// time, and compares the answers.
+type pair struct {
+	t     *testing.T
+	stack *localstack.Stack
+	fake  *doceventstest.Server
+
+	mu   sync.Mutex
+	seen map[string]int // requests by method and status
+}
+
+func newPair(t *testing.T) *pair {
+	p := &pair{t: t, stack: localstack.Shared(t), fake: doceventstest.NewServer(t), seen: map[string]int{}}
+	p.fake.Table = p.stack.Table(t)
+	return p
+}
+
+func (p *pair) client(opts ...docevents.Option) *docevents.Client {
+	p.t.Helper()
+	opts = append([]docevents.Option{docevents.WithTransport(p), docevents.WithTable(p.fake.Table)}, opts...)
+	return p.fake.Client(opts...)
+}
+
+func (p *pair) RoundTrip(req *http.Request) (*http.Response, error) {
+	var body []byte
+	if req.Body != nil {
+		var err error
+		if body, err = io.ReadAll(req.Body); err != nil {
+			return nil, err
+		}
+		req.Body.Close()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	want, resp, err := p.send(req, body, p.stack.URL, p.stack.ServiceRoleKey)
+	if err != nil {
+		return nil, err
+	}
+	got, _, err := p.send(req, body, p.fake.URL, p.fake.Key)
+	if err != nil {
+		return nil, err
+	}
+	p.seen[fmt.Sprintf("%s %d", req.Method, want.status)]++
+	if !reflect.DeepEqual(got, want) {
+		got.body, want.body = without(got.body, want.body), without(want.body, got.body)
+		p.t.Errorf("%s %s: doceventstest answers %+v, the stack %+v", req.Method, req.URL.RequestURI(), got, want)
+	}
+	return resp, nil
+}
+
+// A reply is what is compared of an answer.
+type reply struct {
+	status                                 int
+	contentType, contentRange, proxyStatus string
+	body                                   any
+}
+
+// generated names are the stack's own affair: those of a table's constraints.
+var generated = regexp.MustCompile(`(constraint) "\w+"`)
+
+// send sends the request to a server, with its key.
+func (p *pair) send(original *http.Request, body []byte, base, key string) (reply, *http.Response, error) {
+	req := original.Clone(original.Context())
+	target, err := url.Parse(base)
+	if err != nil {
+		return reply{}, nil, err
+	}
+	req.URL.Scheme, req.URL.Host, req.Host = target.Scheme, target.Host, target.Host
+	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	if req.Header.Get("Apikey") == p.fake.Key { // else it is a wrong one, for both
+		req.Header.Set("Apikey", key)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return reply{}, nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return reply{}, nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(text))
+	r := reply{
+		status:      resp.StatusCode,
+		contentType: resp.Header.Get("Content-Type"),
+		proxyStatus: resp.Header.Get("Proxy-Status"),
+	}
+	if req.Method != http.MethodGet { // docevents looks at no read's
+		r.contentRange = resp.Header.Get("Content-Range")
+	}
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, &r.body); err != nil {
+			return reply{}, nil, fmt.Errorf("%s: %w", text, err)
+		}
+	}
+	switch body := r.body.(type) {
+	case map[string]any: // details and hint are for people, and differ between versions
+		delete(body, "details")
+		delete(body, "hint")
+		body["message"] = generated.ReplaceAllString(fmt.Sprint(body["message"]), "$1")
+	case []any: // rows of the same time come in no order
+		slices.SortFunc(body, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	}
+	return r, resp, nil
+}
+
+// without leaves out of a list of rows those of another.
+func without(body, other any) any {
+	rows, isList := body.([]any)
+	others, _ := other.([]any)
+	if !isList {
+		return body
+	}
+	return slices.DeleteFunc(slices.Clone(rows), func(row any) bool {
+		return slices.ContainsFunc(others, func(o any) bool { return reflect.DeepEqual(row, o) })
+	})
+}
+
+// do sends a request of our own to both.
+func (p *pair) do(method, path, body string, headers ...string) {
+	p.t.Helper()
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.fake.URL+"/rest/v1/"+path, strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"Apikey": p.fake.Key, "Content-Type": "application/json", "Content-Profile": "public", "Accept-Profile": "public",
+	} {
+		req.Header.Set(name, value)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := p.RoundTrip(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	resp.Body.Close()
+}
+
+// compareTables compares all that the two hold, up to 1000 rows.
+func (p *pair) compareTables() {
+	p.t.Helper()
+	p.do(http.MethodGet, p.fake.Table+"?order=created_at.asc.nullslast&limit=1000", "")
+}
+
+func (p *pair) wantSeen(kinds ...string) {
+	p.t.Helper()
+	for _, kind := range kinds {
+		if p.seen[kind] == 0 {
+			p.t.Errorf("there was no %s among %v", kind, p.seen)
+		}
+	}
+}
+
+// TestClient is what the library itself sends.
+func TestClient(t *testing.T) {
+	p := newPair(t)
+	client := p.client(docevents.WithEventTypes()) // the table decides
+	if err := client.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	p.wantSeen("POST 201", "DELETE 204")
+	for i, e := range []docevents.Event{
+		{},
+		{Type: docevents.Failed, Duration: 1500 * time.Millisecond, ErrorMessage: "no \"text\" in it: <&>\n\x00\xff ünïcode \U0001F600", Stage: `a\b`},
+		{Duration: 1<<63 - 1, Stage: strings.Repeat("long ", 1000)},
+		{Duration: time.Nanosecond, ErrorMessage: strings.Repeat("ö", 100_000)},
+		{Duration: -1, CreatedAt: time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)},
+		{CreatedAt: time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)},
+		{CreatedAt: time.Date(2025, 6, 7, 8, 9, 10, 120_000_000, time.FixedZone("", 5*3600+1800))},
+		{Type: "nope"}, // costs no other event
+		{},
+	} {
+		e.DocumentID, e.UserID = uuid.NewString(), docevents.SystemUser
+		if e.Type == "" {
+			e.Type = docevents.Completed
+		}
+		if e.CreatedAt.IsZero() && i != 4 {
+			e.CreatedAt = time.Now().Add(-time.Duration(i) * time.Hour)
+		}
+		client.Record(e)
+	}
+	if err := client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := client.Stats(); s.Delivered != 8 || s.Dropped.Rejected != 1 {
+		t.Errorf("got %+v", s)
+	}
+	p.wantSeen("POST 400")
+	p.compareTables()
+	p.wantSeen("GET 200")
+}
+
+// TestPurges are the purges that the library makes, each of 400 rows, some of
+// the same time.
+func TestPurges(t *testing.T) {
+	p := newPair(t)
+	now := time.Now().Truncate(time.Microsecond) // what a row has
+	for _, test := range []struct {
+		name string
+		opts []docevents.Option
+		want string
+	}{
+		{"at once", nil, "DELETE 200"},
+		{"in steps", []docevents.Option{docevents.WithPurgeBatch(70)}, "DELETE 204"},
+		{"in one step", []docevents.Option{docevents.WithPurgeBatch(10_000)}, "DELETE 204"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p.t, p.seen = t, map[string]int{}
+			client := p.client(test.opts...)
+			for i := range 500 {
+				client.Record(docevents.Event{
+					DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.Completed,
+					CreatedAt: now.Add(-time.Duration(i/7) * time.Minute),
+				})
+			}
+			if err := client.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			n, err := client.PurgeBefore(t.Context(), now.Add(-14*time.Minute))
+			if n != 500-15*7 || err != nil {
+				t.Errorf("purged %d, %v", n, err)
+			}
+			p.wantSeen(test.want)
+			p.compareTables()
+			if n, err := client.PurgeBefore(t.Context(), now); n != 14*7 || err != nil {
+				t.Errorf("then purged %d, %v", n, err)
+			}
+			p.do(http.MethodDelete, p.fake.Table+"?created_at=gt.-infinity", "", "Prefer", "return=minimal,count=exact")
+			if n := len(p.fake.Events()); n != 0 {
+				t.Errorf("%d rows left", n)
+			}
+		})
+	}
+}
+
+// TestRequests are requests such as the library would send if it didn't check
+// its events and settings before.
+func TestRequests(t *testing.T) {
+	p := newPair(t)
+	table := p.fake.Table
+	const columns = "?columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
+	row := func(id int, change string, value any) string {
+		r := map[string]any{
+			"id":          fmt.Sprintf("aaaaaaaa-0000-4000-8000-%012d", id),
+			"document_id": "11111111-1111-4111-8111-111111111111", "user_id": "22222222-2222-4222-8222-222222222222",
+			"event_type": "completed", "duration_ms": 12, "error_message": nil, "stage": "ocr", "created_at": "2026-01-02T03:04:05.678901Z",
+		}
+		r[change] = value
+		text, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	ignore := []string{"Prefer", "return=minimal,resolution=ignore-duplicates"}
+	for _, test := range []struct {
+		name, method, path, body string
+		headers                  []string
+		status                   int
+	}{
+		{"no rows", "POST", table + columns, "[]", ignore, 201},
+		{"one row", "POST", table + columns, "[" + row(1, "stage", nil) + "]", ignore, 201},
+		{"known, and one new", "POST", table + columns, "[" + row(1, "stage", "other") + "," + row(2, "stage", "") + "]", ignore, 201},
+		{"twice in a request", "POST", table + columns, "[" + row(3, "stage", "a") + "," + row(3, "stage", "b") + "]", ignore, 201},
+		{"counted", "POST", table + columns, "[" + row(3, "stage", "a") + "," + row(4, "stage", "b") + "]", []string{"Prefer", "resolution=ignore-duplicates,count=exact"}, 201},
+		{"duplicate", "POST", table + columns, "[" + row(5, "stage", nil) + "," + row(1, "stage", nil) + "]", nil, 409},
+		{"text of a number", "POST", table + columns, "[" + row(6, "stage", 7) + "]", ignore, 201},
+		{"number of a text", "POST", table + columns, "[" + row(7, "duration_ms", "7") + "]", ignore, 201},
+		{"another offset", "POST", table + columns, "[" + row(8, "created_at", "2026-01-02T03:04:05.1+05:30") + "]", ignore, 201},
+		{"UUID without hyphens", "POST", table + columns, "[" + row(9, "user_id", "22222222222242228222222222222222") + "]", ignore, 201},
+		{"UUID in capitals", "POST", table + columns, "[" + row(14, "user_id", "AAAAAAAA-1111-4111-8111-111111111111") + "]", ignore, 201},
+		{"key beside the columns", "POST", table + columns, "[" + row(10, "nope", 1) + "]", ignore, 201},
+		{"type of the CHECK", "POST", table + columns, "[" + row(11, "stage", nil) + "," + row(12, "event_type", "nope") + "]", ignore, 400},
+		{"no UUID", "POST", table + columns, "[" + row(11, "stage", nil) + "," + row(12, "document_id", "not-a-uuid") + "]", ignore, 400},
+		{"UUID is null", "POST", table + columns, "[" + row(12, "user_id", nil) + "]", ignore, 400},
+		{"id is null", "POST", table + columns, "[" + row(12, "id", nil) + "]", ignore, 400},
+		{"created_at is null", "POST", table + columns, "[" + row(12, "created_at", nil) + "]", ignore, 400},
+		{"type before null", "POST", table + columns, "[" + row(12, "id", nil) + "," + row(13, "created_at", "x") + "]", ignore, 400},
+		{"null before CHECK", "POST", table + columns, "[" + row(12, "user_id", nil) + "," + row(13, "event_type", "x") + "]", ignore, 400},
+		{"CHECK before duplicate", "POST", table + columns, "[" + row(1, "event_type", "x") + "]", nil, 400},
+		{"duplicate before CHECK", "POST", table + columns, "[" + row(1, "stage", "x") + "," + row(12, "event_type", "x") + "]", nil, 409},
+		{"NUL", "POST", table + columns, "[" + row(12, "error_message", "a\x00b") + "]", ignore, 400},
+		{"no NUL", "POST", table + columns, "[" + row(12, "error_message", `a\u0000b`) + "]", ignore, 201},
+		{"overflow", "POST", table + columns, "[" + row(13, "duration_ms", 1<<31) + "]", ignore, 400},
+		{"fraction", "POST", table + columns, "[" + row(13, "duration_ms", 1.5) + "]", ignore, 400},
+		{"bad time", "POST", table + columns, "[" + row(13, "created_at", "yesterday-ish") + "]", ignore, 400},
+		{"broken JSON", "POST", table + columns, "{", ignore, 400},
+		{"no JSON", "POST", table + columns, "", ignore, 400},
+		{"unknown column", "POST", table + columns + ",nope", "[]", ignore, 400},
+		{"unknown table", "POST", "nope_" + table + columns, "[]", ignore, 404},
+		{"unknown schema", "POST", table + columns, "[]", []string{"Content-Profile", "nope"}, 406},
+		{"wrong key", "POST", table + columns, "[" + row(13, "stage", nil) + "]", []string{"Apikey", "sb_secret_wrong"}, 401},
+		{"wrong method", "OPTIONS", "nope_" + table, "", nil, 404},
+		{"boundary", "GET", table + "?select=created_at&created_at=lt.2027-01-01T00:00:00Z&order=created_at.asc.nullslast&offset=1&limit=1", "", nil, 200},
+		{"no boundary", "GET", table + "?select=created_at&created_at=lt.2027-01-01T00:00:00Z&order=created_at.asc.nullslast&offset=100&limit=1", "", nil, 200},
+		{"a group", "GET", table + "?select=id&and=(created_at.gt.-infinity,created_at.lte.2026-01-01T23:00:00%2B00:00)&order=created_at.asc.nullslast&limit=5", "", nil, 200},
+		{"bad time in a filter", "DELETE", table + "?created_at=lt.nonsense", "", nil, 400},
+		{"offset not escaped", "DELETE", table + "?created_at=lt.2027-06-01T00:00:00+00:00", "", nil, 400},
+		{"nothing matches", "DELETE", table + "?created_at=lt.2020-01-01T00:00:00Z&select=id", "", []string{"Prefer", "return=representation"}, 200},
+		{"nothing matches, counted", "DELETE", table + "?created_at=lt.-infinity", "", []string{"Prefer", "return=minimal,count=exact"}, 204},
+		{"a limit is ignored", "DELETE", table + "?created_at=lt.2026-01-02T03:04:05Z&limit=1", "", []string{"Prefer", "count=exact"}, 204},
+		{"whole rows", "DELETE", table + "?created_at=lte.2026-01-02T03:04:05.678901Z", "", []string{"Prefer", "return=representation,count=exact"}, 200},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p.t, p.seen = t, map[string]int{}
+			p.do(test.method, test.path, test.body, test.headers...)
+			p.wantSeen(fmt.Sprintf("%s %d", test.method, test.status))
+			p.compareTables()
+		})
+	}
+	if n := len(p.fake.Events()); n != 0 {
+		t.Errorf("%d rows left", n)
+	}
+}

@@ -1,0 +1,154 @@
+package localstack
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// function is one of the database's that returns one value. Its arguments go by
+// their names; the last of them may have defaults.
+type function struct {
+	schema, name string
+	arguments    []*column
+	required     int // so many of the arguments have no default
+}
+
+const functionsQuery = `
+SELECT n.nspname, p.proname, coalesce(p.proargnames[1:p.pronargs], '{}'),
+       ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS a(t, n) ORDER BY a.n),
+       p.pronargs - p.pronargdefaults
+FROM pg_proc p
+JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = ANY($1) AND p.prokind = 'f' AND NOT p.proretset`
+
+// loadFunctions returns the functions by "schema.name".
+func loadFunctions(ctx context.Context, conn *pgx.Conn, schemas []string) (map[string][]*function, error) {
+	found, err := conn.Query(ctx, functionsQuery, schemas)
+	if err != nil {
+		return nil, err
+	}
+	functions := map[string][]*function{}
+	var schema, name string
+	var names, types []string
+	var required int
+	_, err = pgx.ForEachRow(found, []any{&schema, &name, &names, &types, &required}, func() error {
+		f := &function{schema: schema, name: name, required: required}
+		if len(names) != len(types) { // nameless arguments can't be given by name
+			return nil
+		}
+		for i := range names {
+			f.arguments = append(f.arguments, &column{name: names[i], typ: types[i]})
+		}
+		functions[schema+"."+name] = append(functions[schema+"."+name], f)
+		return nil
+	})
+	return functions, err
+}
+
+// takes reports whether the function can be called with these arguments.
+func (f *function) takes(given []string) bool {
+	for i, a := range f.arguments {
+		if i < f.required && !slices.Contains(given, a.name) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(given, func(name string) bool {
+		return !slices.ContainsFunc(f.arguments, func(a *column) bool { return a.name == name })
+	})
+}
+
+// call builds the call; PostgreSQL takes the arguments out of the JSON itself.
+func (f *function) call(given []string, body []byte) *statement {
+	s := &statement{}
+	var arguments []*column
+	for _, a := range f.arguments {
+		if slices.Contains(given, a.name) {
+			arguments = append(arguments, a)
+		}
+	}
+	s.add("SELECT NULL::bigint, 1::bigint, 0::bigint, coalesce(to_json(", quote(f.schema), ".", quote(f.name), "(")
+	for i, a := range arguments {
+		s.separate(i, ", ")
+		s.add(quote(a.name), " := arguments.", quote(a.name))
+	}
+	s.add(")), 'null')::text")
+	if len(arguments) > 0 {
+		s.add(" FROM json_to_record(")
+		s.bind(body)
+		s.add("::json) AS arguments(")
+		s.columnTypes(arguments)
+		s.add(")")
+	}
+	return s
+}
+
+// call answers a call of a function: by GET, with the arguments in the query, in
+// a transaction that can't write, or by POST, with an object of them.
+func (g *gateway) call(r *http.Request, who caller, schema, name string) (*answer, *apiError) {
+	access, given, body := pgx.ReadOnly, []string{}, []byte(nil)
+	var apiErr *apiError
+	switch r.Method {
+	case http.MethodGet:
+		given, body, apiErr = queryArguments(r.URL.RawQuery)
+	case http.MethodPost:
+		access = pgx.ReadWrite
+		text, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, errInvalidJSON // nobody is there to read it
+		}
+		if len(text) == 0 {
+			text = []byte("{}")
+		}
+		given, body, apiErr = payloadKeys(text)
+	default:
+		apiErr = newError(405, "PGRST101", "Cannot use the "+r.Method+" method on RPC")
+	}
+	if apiErr != nil {
+		return nil, apiErr
+	}
+	for _, f := range g.schema.Load().functions[schema+"."+name] {
+		if f.takes(given) {
+			result, err := g.run(who, access, f.call(given, body), nil)
+			return &answer{status: http.StatusOK, contentRange: "0-0/*", body: result.body}, err
+		}
+	}
+	return nil, noFunction(schema+"."+name, given, r.Method == http.MethodPost)
+}
+
+// queryArguments makes an object of the query's parameters.
+func queryArguments(rawQuery string) ([]string, []byte, *apiError) {
+	params, err := parseParams(rawQuery)
+	if err != nil {
+		return nil, nil, err
+	}
+	names, values := []string{}, map[string]string{}
+	for _, p := range params {
+		names = append(names, p.key)
+		values[p.key] = p.value
+	}
+	body, _ := json.Marshal(values) // strings can always be marshaled
+	return names, body, nil
+}
+
+func noFunction(name string, given []string, posted bool) *apiError {
+	signature, with := "("+strings.Join(given, ", ")+")", " with parameter "+strings.Join(given, ", ")
+	switch {
+	case len(given) == 0:
+		signature = " without parameters"
+		with = signature
+	case len(given) > 1:
+		with = strings.Replace(with, "parameter", "parameters", 1)
+	}
+	if posted {
+		with += " or with a single unnamed json/jsonb parameter"
+	}
+	return newError(404, "PGRST202", "Could not find the function "+name+signature+" in the schema cache").withDetails(
+		fmt.Sprintf("Searched for the function %s%s, but no matches were found in the schema cache.", name, with))
+}

@@ -1,0 +1,413 @@
+package localstack
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// gateway answers the part of PostgREST's API that docevents and its tests use,
+// as PostgREST 14 does: reads with filters, order, limit and count, bulk
+// inserts, deletes, calls of functions. testdata/cases.json and
+// testdata/cases-more.json are the measure.
+//
+// Like PostgREST it does not cancel a statement whose client has gone away.
+type gateway struct {
+	pool    *pgxpool.Pool
+	secret  []byte
+	schemas []string
+	maxRows int64
+	log     func(format string, args ...any)
+
+	// ctx is the gateway's life: its end breaks off what is under way.
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // the listener
+
+	schema   atomic.Pointer[schemaCache]
+	settings atomic.Pointer[roleSettings]
+	delay    atomic.Int64 // seconds until the listener's next attempt, while it has no connection
+}
+
+// poolTimeout is PostgREST's db-pool-acquisition-timeout.
+const poolTimeout = 10 * time.Second
+
+// newGateway connects as the role authenticator of the database's URL. It
+// doesn't wait for the database.
+func newGateway(databaseURL string, secret string, opts Options, log func(string, ...any)) (*gateway, error) {
+	config, err := pgxpool.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, err
+	}
+	config.MaxConns = int32(opts.PoolSize)
+	ctx, cancel := context.WithCancel(context.Background())
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	g := &gateway{
+		pool: pool, secret: []byte(secret), schemas: opts.Schemas, maxRows: int64(opts.MaxRows), log: log,
+		ctx: ctx, cancel: cancel,
+	}
+	g.wg.Go(g.listen)
+	return g, nil
+}
+
+// Close breaks off what is under way, as the death of a PostgREST would:
+// transactions that have not committed are rolled back.
+func (g *gateway) Close() error {
+	g.cancel()
+	g.wg.Wait()
+	g.pool.Close()
+	return nil
+}
+
+// listen waits for NOTIFY pgrst until the gateway's end, and reads everything
+// anew after each loss of the connection, as notifications may have been missed.
+func (g *gateway) listen() {
+	wait := 50 * time.Millisecond
+	for g.ctx.Err() == nil {
+		connected, err := g.listenOnce()
+		if connected {
+			wait = 50 * time.Millisecond
+		}
+		if g.ctx.Err() != nil {
+			return
+		}
+		g.log("gateway: listener: %v", err)
+		// PostgREST's wait goes up to 32 s; a test has no time for that.
+		g.delay.Store(int64((wait + time.Second - 1) / time.Second))
+		select {
+		case <-time.After(wait):
+		case <-g.ctx.Done():
+		}
+		wait = min(2*wait, time.Second)
+	}
+}
+
+func (g *gateway) listenOnce() (connected bool, err error) {
+	conn, err := pgx.ConnectConfig(g.ctx, g.pool.Config().ConnConfig)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close(context.WithoutCancel(g.ctx))
+	if _, err := conn.Exec(g.ctx, "LISTEN pgrst"); err != nil {
+		return false, err
+	}
+	if err := errors.Join(g.reloadConfig(conn), g.reloadSchema(conn)); err != nil {
+		return false, err
+	}
+	g.delay.Store(0)
+	for {
+		notice, err := conn.WaitForNotification(g.ctx)
+		if err != nil {
+			return true, err
+		}
+		switch notice.Payload {
+		case "", "reload schema":
+			err = g.reloadSchema(conn)
+		case "reload config":
+			err = g.reloadConfig(conn)
+		}
+		if err != nil {
+			return true, err
+		}
+	}
+}
+
+func (g *gateway) reloadSchema(conn *pgx.Conn) error {
+	cache, err := loadSchema(g.ctx, conn, g.schemas)
+	if err != nil {
+		return fmt.Errorf("reading the schema: %w", err)
+	}
+	g.schema.Store(cache)
+	return nil
+}
+
+func (g *gateway) reloadConfig(conn *pgx.Conn) error {
+	settings, err := loadSettings(g.ctx, conn)
+	if err != nil {
+		return fmt.Errorf("reading the roles' settings: %w", err)
+	}
+	g.settings.Store(&settings)
+	return nil
+}
+
+// answer is a response that is no error.
+type answer struct {
+	status       int
+	contentRange string
+	applied      string
+	body         []byte // nil: none, and no Content-Type
+}
+
+func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answer, err := g.serve(r)
+	if err != nil {
+		if err.status == http.StatusServiceUnavailable {
+			w.Header().Set("Retry-After", strconv.FormatInt(g.delay.Load(), 10))
+		}
+		err.write(w)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Range", answer.contentRange)
+	if answer.applied != "" {
+		h.Set("Preference-Applied", answer.applied)
+	}
+	if answer.body != nil {
+		h.Set("Content-Type", jsonType)
+	}
+	if answer.status != http.StatusNoContent {
+		h.Set("Content-Length", strconv.Itoa(len(answer.body)))
+	}
+	w.WriteHeader(answer.status)
+	_, _ = w.Write(answer.body) // the client may be gone
+}
+
+// serve answers a request.
+func (g *gateway) serve(r *http.Request) (*answer, *apiError) {
+	if g.schema.Load() == nil {
+		return nil, errNoSchemaCache
+	}
+	who, apiErr := verify(g.secret, r.Header.Get("Authorization"))
+	if apiErr != nil {
+		return nil, apiErr
+	}
+	schema, apiErr := g.profile(r)
+	if apiErr != nil {
+		return nil, apiErr
+	}
+	path := strings.Trim(r.URL.Path, "/")
+	if name, found := strings.CutPrefix(path, "rpc/"); found && !strings.Contains(name, "/") {
+		return g.call(r, who, schema, name)
+	}
+	t, apiErr := g.table(schema, path)
+	if apiErr != nil {
+		return nil, apiErr
+	}
+	prefer := parsePreferences(r.Header.Values("Prefer"))
+	if prefer.strict() && len(prefer.unknown) > 0 {
+		return nil, newError(400, "PGRST122", "Invalid preferences given with handling=strict").
+			withDetails("Invalid preferences: " + strings.Join(prefer.unknown, ", "))
+	}
+	q, apiErr := parseQuery(t, r.URL.RawQuery)
+	if apiErr != nil {
+		return nil, apiErr
+	}
+	if r.Method == http.MethodPost && prefer.resolution != "" && len(q.conflictTarget(prefer)) == 0 {
+		prefer.resolution = "" // PostgREST has nothing to resolve by then
+	}
+	a := &answer{applied: prefer.applied(r.Method)}
+	switch r.Method {
+	case http.MethodGet:
+		apiErr = g.read(a, who, q, prefer)
+	case http.MethodPost:
+		apiErr = g.insert(a, who, q, prefer, r)
+	case http.MethodDelete:
+		apiErr = g.remove(a, who, q, prefer)
+	default:
+		apiErr = newError(405, "PGRST117", "Unsupported HTTP method: "+r.Method)
+	}
+	return a, apiErr
+}
+
+// profile is the schema that the request means.
+func (g *gateway) profile(r *http.Request) (string, *apiError) {
+	header := "Content-Profile"
+	if r.Method == http.MethodGet {
+		header = "Accept-Profile"
+	}
+	schema := cmp.Or(r.Header.Get(header), g.schemas[0])
+	if !slices.Contains(g.schemas, schema) {
+		return "", newError(406, "PGRST106", "Invalid schema: "+schema).
+			withHint("Only the following schemas are exposed: " + strings.Join(g.schemas, ", "))
+	}
+	return schema, nil
+}
+
+// table finds the table that the path names.
+func (g *gateway) table(schema, path string) (*table, *apiError) {
+	switch {
+	case path == "":
+		return nil, errNoRoot
+	case strings.Contains(path, "/"):
+		return nil, errInvalidPath
+	}
+	t := g.schema.Load().tables[schema+"."+path]
+	if t == nil {
+		return nil, newError(404, "PGRST205", "Could not find the table '"+schema+"."+path+"' in the schema cache")
+	}
+	return t, nil
+}
+
+func (g *gateway) read(a *answer, who caller, q *query, prefer preferences) *apiError {
+	result, err := g.run(who, pgx.ReadOnly, q.read(g.maxRows, prefer.counts()), nil)
+	if err != nil {
+		return err
+	}
+	a.status, a.body = http.StatusOK, result.body
+	span, total := "*", "*"
+	if result.rows > 0 {
+		span = fmt.Sprintf("%d-%d", q.offset, q.offset+result.rows-1)
+	}
+	if result.total != nil {
+		total = strconv.FormatInt(*result.total, 10)
+		switch {
+		case q.offset > *result.total:
+			return newError(416, "PGRST103", "Requested range not satisfiable").withDetails(
+				fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", q.offset, *result.total))
+		case result.rows < *result.total:
+			a.status = http.StatusPartialContent
+		}
+	}
+	a.contentRange = span + "/" + total
+	return nil
+}
+
+func (g *gateway) insert(a *answer, who caller, q *query, prefer preferences, r *http.Request) *apiError {
+	if header := r.Header.Get("Content-Type"); header != "" {
+		if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" {
+			return newError(400, "PGRST102", "Content-Type not acceptable: "+header)
+		}
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return errInvalidJSON // nobody is there to read it
+	}
+	names := q.columns
+	if names == nil {
+		var err *apiError
+		if names, body, err = payloadKeys(body); err != nil {
+			return err
+		}
+	} else {
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
+	columns, apiErr := q.table.find(names)
+	if apiErr != nil {
+		return apiErr
+	}
+	result, apiErr := g.run(who, pgx.ReadWrite, q.insert(columns, body, prefer), nil)
+	if apiErr != nil {
+		return apiErr
+	}
+	a.status, a.contentRange = http.StatusCreated, affected(result, prefer)
+	if prefer.resolution == mergeDuplicates && result.inserted == 0 {
+		a.status = http.StatusOK
+	}
+	if prefer.representation() {
+		a.body = result.body
+	}
+	return nil
+}
+
+func (g *gateway) remove(a *answer, who caller, q *query, prefer preferences) *apiError {
+	limit := prefer.maxAffected
+	if !prefer.strict() {
+		limit = nil
+	}
+	result, err := g.run(who, pgx.ReadWrite, q.remove(prefer), limit)
+	if err != nil {
+		return err
+	}
+	a.status, a.contentRange = http.StatusNoContent, affected(result, prefer)
+	if prefer.representation() {
+		a.status, a.body = http.StatusOK, result.body
+	}
+	return nil
+}
+
+func affected(r result, prefer preferences) string {
+	if prefer.counts() {
+		return "*/" + strconv.FormatInt(r.rows, 10)
+	}
+	return "*/*"
+}
+
+// result is the one row that every statement returns.
+type result struct {
+	total    *int64
+	rows     int64
+	inserted int64
+	body     []byte
+}
+
+// run runs the statement as the caller, in a transaction that is rolled back
+// when more rows than maxAffected were.
+func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, maxAffected *int64) (result, *apiError) {
+	acquire, cancel := context.WithTimeout(g.ctx, poolTimeout)
+	conn, err := g.pool.Acquire(acquire)
+	cancel()
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return result{}, errPoolTimeout
+		}
+		return result{}, connectError(err)
+	}
+	defer conn.Release()
+	var r result
+	err = pgx.BeginTxFunc(g.ctx, conn, pgx.TxOptions{AccessMode: access}, func(tx pgx.Tx) error {
+		if err := g.become(tx, who); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(g.ctx, s.String(), s.args...).Scan(&r.total, &r.rows, &r.inserted, &r.body); err != nil {
+			return err
+		}
+		if maxAffected != nil && r.rows > *maxAffected {
+			return newError(400, "PGRST124", "Query result exceeds max-affected preference constraint").
+				withDetails(fmt.Sprintf("The query affects %d rows", r.rows))
+		}
+		return nil
+	})
+	var own *apiError
+	switch {
+	case err == nil:
+		return r, nil
+	case errors.As(err, &own):
+		return r, own
+	}
+	return r, databaseError(err, who.anonymous())
+}
+
+// become switches to the caller's role until the transaction's end. The role's
+// settings come first, as authenticator: what it may set, the role may lack the
+// right to.
+func (g *gateway) become(tx pgx.Tx, who caller) error {
+	s := &statement{}
+	set := func(name, value string) {
+		if s.Len() == 0 {
+			s.add("SELECT ")
+		} else {
+			s.add(", ")
+		}
+		s.add("set_config(")
+		s.bind(name)
+		s.add(", ")
+		s.bind(value)
+		s.add(", true)")
+	}
+	set("search_path", quote(g.schemas[0])+", public")
+	for _, setting := range (*g.settings.Load())[who.role] {
+		set(setting[0], setting[1])
+	}
+	set("role", who.role)
+	set("request.jwt.claims", string(who.claims))
+	_, err := tx.Exec(g.ctx, s.String(), s.args...)
+	return err
+}

@@ -1,0 +1,252 @@
+package localstack_test
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/localstack"
+)
+
+// description is what the migration makes, as PostgreSQL's catalog tells it.
+const description = `
+column id uuid NOT NULL gen_random_uuid()
+column document_id uuid NOT NULL
+column user_id uuid NOT NULL
+column event_type text NOT NULL
+column duration_ms integer
+column error_message text
+column stage text
+column created_at timestamp with time zone NOT NULL now()
+constraint document_processing_events_event_type_check CHECK ((event_type = ANY (ARRAY['upload_started'::text, 'processing_started'::text, 'completed'::text, 'failed'::text])))
+constraint document_processing_events_pkey PRIMARY KEY (id)
+index document_processing_events_pkey btree (id)
+index idx_document_processing_events_created_at btree (created_at)
+index idx_document_processing_events_document_id btree (document_id)
+row-level security on
+policies 0
+`
+
+const describe = `
+SELECT line FROM (
+	SELECT 1 AS part, lpad(attnum::text, 4, '0') AS sort, concat_ws(' ', 'column', attname, format_type(atttypid, atttypmod),
+		CASE WHEN attnotnull THEN 'NOT NULL' END, pg_get_expr(adbin, adrelid)) AS line
+	FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+	WHERE attrelid = 'public.document_processing_events'::regclass AND attnum > 0 AND NOT attisdropped
+UNION ALL
+	SELECT 2, conname, concat_ws(' ', 'constraint', conname, pg_get_constraintdef(oid))
+	FROM pg_constraint WHERE conrelid = 'public.document_processing_events'::regclass AND contype <> 'n'
+UNION ALL
+	SELECT 3, indexname, concat_ws(' ', 'index', indexname, substring(indexdef FROM 'USING (.*)'))
+	FROM pg_indexes WHERE schemaname = 'public' AND tablename = 'document_processing_events'
+UNION ALL
+	SELECT 4, '', 'row-level security ' || CASE WHEN relrowsecurity THEN 'on' ELSE 'off' END
+	FROM pg_class WHERE oid = 'public.document_processing_events'::regclass
+UNION ALL
+	SELECT 5, '', 'policies ' || count(*)
+	FROM pg_policy WHERE polrelid = 'public.document_processing_events'::regclass
+) AS lines ORDER BY part, sort`
+
+// database makes an empty database on the stack's PostgreSQL.
+func database(t *testing.T, stack *localstack.Stack) *pgxpool.Pool {
+	t.Helper()
+	if !stack.Ours() {
+		t.Skip("it makes databases of its own")
+	}
+	name := "migrations_" + strings.ToLower(strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()))
+	execute(t, stack, "CREATE DATABASE "+name)
+	config := stack.Pool().Config()
+	config.ConnConfig.Database = name
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		pool.Close()
+		execute(t, stack, "DROP DATABASE "+name+" WITH (FORCE)")
+	})
+	// What every Supabase project has.
+	if _, err := pool.Exec(t.Context(), "GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role"); err != nil {
+		t.Fatal(err)
+	}
+	return pool
+}
+
+// gooseUp migrates with goose, as its users do, and returns how many files it ran.
+func gooseUp(t *testing.T, pool *pgxpool.Pool) int {
+	t.Helper()
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, docevents.Migrations())
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := provider.Up(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(results)
+}
+
+// runFiles runs the files as they are, as one who pastes them does.
+func runFiles(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	files := docevents.Migrations()
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("%d files, %v", len(names), err)
+	}
+	for _, name := range names {
+		text, err := fs.ReadFile(files, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pool.Exec(t.Context(), string(text)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+}
+
+func checkTable(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	var lines []string
+	rows, err := pool.Query(t.Context(), describe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, line)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Split(strings.TrimSpace(description), "\n")
+	if !slices.Equal(lines, want) {
+		t.Errorf("the table is\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// sqlState runs SQL as the role and returns the code of the error, if any.
+func sqlState(t *testing.T, pool *pgxpool.Pool, role, sql string) string {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	if _, err := tx.Exec(t.Context(), "SET LOCAL ROLE "+role); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tx.Exec(t.Context(), sql)
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
+		return pg.Code
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return ""
+}
+
+const insertEvent = `INSERT INTO document_processing_events (document_id, user_id, event_type)
+	VALUES ('11111111-1111-4111-8111-111111111111', '22222222-2222-4222-8222-222222222222', 'completed')`
+
+func checkRights(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	const denied = "42501"
+	tests := []struct{ role, sql, want string }{
+		{"service_role", insertEvent, ""},
+		{"service_role", insertEvent + " ON CONFLICT (id) DO NOTHING", ""},
+		{"service_role", "SELECT FROM document_processing_events", ""},
+		{"service_role", "DELETE FROM document_processing_events WHERE created_at < now()", ""},
+		{"service_role", "UPDATE document_processing_events SET stage = 'x'", denied},
+		{"service_role", "TRUNCATE document_processing_events", denied},
+		{"service_role", strings.Replace(insertEvent, "completed", "nope", 1), "23514"},
+		{"service_role", strings.Replace(insertEvent, "'completed'", "NULL", 1), "23502"},
+	}
+	for _, role := range []string{"anon", "authenticated"} {
+		for _, sql := range []string{
+			insertEvent, "SELECT FROM document_processing_events", "DELETE FROM document_processing_events",
+			"UPDATE document_processing_events SET stage = 'x'", "TRUNCATE document_processing_events",
+		} {
+			tests = append(tests, struct{ role, sql, want string }{role, sql, denied})
+		}
+	}
+	for _, tt := range tests {
+		if got := sqlState(t, pool, tt.role, tt.sql); got != tt.want {
+			t.Errorf("%s: %s: error %q, want %q", tt.role, tt.sql, got, tt.want)
+		}
+	}
+}
+
+// TestMigrations runs the migration in every way that it is for, and twice.
+func TestMigrations(t *testing.T) {
+	stack := localstack.Shared(t)
+	t.Run("goose", func(t *testing.T) {
+		pool := database(t, stack)
+		if n := gooseUp(t, pool); n != 1 {
+			t.Errorf("goose ran %d files, want 1", n)
+		}
+		checkTable(t, pool)
+		checkRights(t, pool)
+		if n := gooseUp(t, pool); n != 0 {
+			t.Errorf("the second time goose ran %d files, want none", n)
+		}
+		runFiles(t, pool)
+		checkTable(t, pool)
+	})
+	t.Run("plain SQL", func(t *testing.T) {
+		pool := database(t, stack)
+		runFiles(t, pool)
+		checkTable(t, pool)
+		checkRights(t, pool)
+		if _, err := pool.Exec(t.Context(), insertEvent); err != nil {
+			t.Fatal(err)
+		}
+		runFiles(t, pool)
+		gooseUp(t, pool) // which knows nothing of the other two
+		checkTable(t, pool)
+		checkRights(t, pool)
+		var n int
+		if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM document_processing_events").Scan(&n); err != nil || n != 1 {
+			t.Errorf("%d rows after running it again, %v; want the one there was", n, err)
+		}
+	})
+	t.Run("default privileges", func(t *testing.T) {
+		// As in projects from before 2026: everybody gets everything on new tables.
+		pool := database(t, stack)
+		if _, err := pool.Exec(t.Context(), "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated"); err != nil {
+			t.Fatal(err)
+		}
+		runFiles(t, pool)
+		checkTable(t, pool)
+		checkRights(t, pool)
+	})
+	t.Run("no roles", func(t *testing.T) {
+		// A plain PostgreSQL. Roles belong to all databases: this takes a server.
+		plain := own(t, localstack.Options{})
+		if err := plain.StopREST(); err != nil {
+			t.Fatal(err)
+		}
+		execute(t, plain,
+			"DROP TABLE document_processing_events",
+			"DROP OWNED BY anon, authenticated, service_role, authenticator",
+			"DROP ROLE anon, authenticated, service_role, authenticator")
+		if n := gooseUp(t, plain.Pool()); n != 1 {
+			t.Errorf("goose ran %d files, want 1", n)
+		}
+		runFiles(t, plain.Pool())
+		checkTable(t, plain.Pool())
+	})
+}

@@ -1,0 +1,439 @@
+package localstack_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go/integration/localstack"
+)
+
+// own starts a stack for a test that breaks it.
+func own(t *testing.T, opts localstack.Options) *localstack.Stack {
+	t.Helper()
+	localstack.Shared(t) // skips the test where there is no PostgreSQL
+	stack, err := localstack.Start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stack.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := stack.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return stack
+}
+
+const tablePath = "document_processing_events"
+
+// TestKillPostgres checks what end-to-end tests build on: every row that was
+// acknowledged is there after a crash.
+func TestKillPostgres(t *testing.T) {
+	stack := own(t, localstack.Options{})
+	ctx := t.Context()
+	var (
+		wg    sync.WaitGroup
+		acked = make([]int, 4)
+		ready = make(chan bool, len(acked))
+	)
+	for w := range acked {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				r, err := tryCall(ctx, stack, "POST", tablePath, event(w*1_000_000+n))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if r.status != 201 {
+					if !r.crashed() {
+						t.Errorf("%d %s", r.status, r.body)
+					}
+					return
+				}
+				if acked[w]++; acked[w] == 20 {
+					ready <- true
+				}
+			}
+		})
+	}
+	for range acked {
+		<-ready
+	}
+	if err := stack.KillPostgres(); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if err := stack.StartPostgres(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := stack.Reload(ctx); err != nil { // until the REST server is back
+		t.Fatal(err)
+	}
+	for w, want := range acked {
+		got, err := strconv.Atoi(query(t, stack, fmt.Sprintf(
+			"SELECT count(*) FROM document_processing_events WHERE id BETWEEN '%s' AND '%s'",
+			eventID(w*1_000_000), eventID(w*1_000_000+999_999))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got < want || got > want+1 { // the last one may be stored without an answer
+			t.Errorf("worker %d: %d rows, of which %d were acknowledged", w, got, want)
+		}
+	}
+	if r := call(t, stack, "POST", tablePath, event(9_999_999)); r.status != 201 {
+		t.Errorf("after the crash: %d %s", r.status, r.body)
+	}
+}
+
+// crashed reports whether it is the answer when PostgreSQL has crashed: under the
+// statement, or before it, where the server says when to come again.
+func (r reply) crashed() bool {
+	switch r.status {
+	case 400:
+		return r.body == `{"code":"","details":null,"hint":null,"message":""}`
+	case 503:
+		return (r.code() == "PGRST000" || r.code() == "PGRST001") && r.header.Get("Retry-After") != ""
+	}
+	return false
+}
+
+// TestConnectionLost kills the session under a statement that waits for a lock.
+func TestConnectionLost(t *testing.T) {
+	stack := own(t, localstack.Options{PostgREST: localstack.Gateway})
+	tx, err := stack.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }() // its session dies as well
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+tablePath); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan reply)
+	go func() {
+		r, err := tryCall(context.Background(), stack, "POST", tablePath, event(1))
+		if err != nil {
+			t.Error(err)
+		}
+		answer <- r
+	}()
+	awaitBlocked(t, stack, 1)
+	if err := stack.KillPostgres(); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-answer; r.status != 400 || !r.crashed() {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
+func eventID(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
+
+func TestRestartPostgres(t *testing.T) {
+	stack := own(t, localstack.Options{PostgREST: localstack.Gateway})
+	if r := call(t, stack, "POST", tablePath, event(1)); r.status != 201 {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	if err := stack.StopPostgres(); err != nil {
+		t.Fatal(err)
+	}
+	if r := call(t, stack, "GET", tablePath, ""); r.status != 503 && !r.crashed() {
+		t.Errorf("with PostgreSQL stopped: %d %s", r.status, r.body)
+	}
+	// A REST server that has never seen the schema says so.
+	if err := stack.StopREST(); err != nil {
+		t.Fatal(err)
+	}
+	if err := stack.StartREST(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r := call(t, stack, "GET", tablePath, ""); r.status != 503 || r.code() != "PGRST002" {
+		t.Errorf("a new REST server with PostgreSQL stopped: %d %s", r.status, r.body)
+	}
+	if err := stack.StartPostgres(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := stack.RestartPostgres(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := stack.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r := call(t, stack, "GET", tablePath+"?select=stage", ""); r.status != 200 || r.body != `[{"stage":null}]` {
+		t.Errorf("after the restart: %d %s", r.status, r.body)
+	}
+}
+
+func TestRestartREST(t *testing.T) {
+	stack := own(t, localstack.Options{StatementTimeout: time.Minute}) // its answer must not come first
+	address := stack.URL
+
+	// A statement that waits for a lock is under way when the server ends.
+	release := lock(t, stack, tablePath)
+	lost := make(chan error)
+	go func() {
+		_, err := tryCall(context.Background(), stack, "POST", tablePath, event(1))
+		lost <- err
+	}()
+	awaitBlocked(t, stack, 1)
+	if err := stack.StopREST(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-lost; err == nil {
+		t.Error("the request that was under way got an answer")
+	}
+	release()
+	if _, err := tryCall(t.Context(), stack, "GET", tablePath, ""); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("with the REST server stopped: %v, want a refused connection", err)
+	}
+	if err := stack.StartREST(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if stack.URL != address {
+		t.Errorf("the address is now %s, was %s", stack.URL, address)
+	}
+	if r := call(t, stack, "GET", tablePath, ""); r.status != 200 || r.body != "[]" {
+		t.Errorf("after the restart: %d %s, want no row of the request that was broken off", r.status, r.body)
+	}
+}
+
+// TestClientGone checks that a statement goes on without its client, as
+// PostgREST's do.
+func TestClientGone(t *testing.T) {
+	stack := localstack.Shared(t)
+	if !stack.Ours() {
+		t.Skip("it looks for the stack's own sessions")
+	}
+	table := stack.Table(t)
+	release := lock(t, stack, table)
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() {
+		_, err := tryCall(ctx, stack, "POST", table, event(1))
+		gone <- err
+	}()
+	awaitBlocked(t, stack, 1)
+	cancel()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	release()
+	await(t, "the row is stored", func() bool {
+		return query(t, stack, "SELECT count(*) FROM "+table) == "1"
+	})
+}
+
+// lock keeps everybody else from the table until it is released.
+func lock(t *testing.T, stack *localstack.Stack, table string) (release func()) {
+	t.Helper()
+	tx, err := stack.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// awaitBlocked waits until n statements of the REST server wait for a lock.
+func awaitBlocked(t *testing.T, stack *localstack.Stack, n int) {
+	t.Helper()
+	await(t, "a statement waits for the lock", func() bool {
+		return query(t, stack, "SELECT count(*) FROM pg_stat_activity "+
+			"WHERE usename = 'authenticator' AND wait_event_type = 'Lock'") == strconv.Itoa(n)
+	})
+}
+
+// await looks until it is true; a test's time-out ends it.
+func await(t *testing.T, what string, true func() bool) {
+	t.Helper()
+	for !true() {
+		if t.Context().Err() != nil {
+			t.Fatalf("not yet: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestClose(t *testing.T) {
+	localstack.Shared(t)
+	stack, err := localstack.Start(t.Context(), localstack.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := folderOf(t, stack.DatabaseURL)
+	pid := pidOf(t, folder, "postgres")
+	if err := stack.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder is still there: %v", err)
+	}
+	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("PostgreSQL still runs: %v", err)
+	}
+	if conn, err := net.Dial("tcp", strings.TrimPrefix(stack.URL, "http://")); err == nil {
+		t.Error("the REST API still listens")
+		conn.Close()
+	}
+	if err := stack.Close(); err != nil {
+		t.Errorf("the second Close: %v", err)
+	}
+}
+
+// folderOf returns the stack's folder.
+func folderOf(t *testing.T, databaseURL string) string {
+	t.Helper()
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Query().Get("host")
+}
+
+// pidOf returns the id of a process of the stack.
+func pidOf(t *testing.T, folder, name string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(folder, name+".pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// TestWatchdog kills a program that has a stack, with a PostgREST that ends for
+// nobody who asks: nothing may be left of it.
+func TestWatchdog(t *testing.T) {
+	localstack.Shared(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), orphanEnv+"=1", "POSTGREST_BIN="+os.Args[0])
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := folderOf(t, strings.TrimSpace(line))
+	pids := map[string]int{"PostgreSQL": pidOf(t, folder, "postgres"), "PostgREST": pidOf(t, folder, "postgrest")}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // "signal: killed"
+	await(t, "the folder is gone", func() bool {
+		_, err := os.Stat(folder)
+		return errors.Is(err, os.ErrNotExist)
+	})
+	for name, pid := range pids {
+		// Only whoever has adopted it can end a zombie.
+		state, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+		if errors.Is(err, exec.ErrNotFound) {
+			t.Fatal(err)
+		}
+		if err == nil && !strings.HasPrefix(string(state), "Z") {
+			t.Errorf("%s still runs: %s", name, state)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	localstack.Shared(t)
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
+	stack, err := localstack.Start(t.Context(), localstack.Options{Addr: "192.0.2.1:1"}) // nobody's address
+	if err == nil {
+		stack.Close()
+		t.Fatal("started on an address of another machine")
+	}
+	if text := err.Error(); !strings.HasPrefix(text, "localstack: ") || strings.Contains(text, "\n") {
+		t.Errorf("not one clear sentence: %s", text)
+	}
+	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+		t.Errorf("it left %v behind, %v", left, err)
+	}
+}
+
+// TestPostgREST checks how a real one is started and reached, with a program
+// that only says what it was asked.
+func TestPostgREST(t *testing.T) {
+	localstack.Shared(t)
+	stack, err := localstack.Start(t.Context(), localstack.Options{PostgREST: os.Args[0], Schemas: []string{"public", "other"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stack.Close()
+	want := `GET /things?a=eq.b%20c apikey="" authorization="Bearer ` + stack.ServiceRoleKey + `" schemas=public,other`
+	for _, when := range []string{"at first", "after a restart"} {
+		r := call(t, stack, "GET", "things?a=eq.b%20c", "", "apikey", stack.SecretKey, "Authorization", "")
+		if r.status != 200 || r.body != want {
+			t.Errorf("%s: %d %s, want %s", when, r.status, r.body, want)
+		}
+		if err := errors.Join(stack.StopREST(), stack.StartREST(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFromEnv(t *testing.T) {
+	ours := localstack.Shared(t)
+	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_ANON_KEY", "DATABASE_URL", "JWT_SECRET"} {
+		t.Setenv(name, "")
+	}
+	if _, err := localstack.FromEnv(t.Context()); !errors.Is(err, localstack.ErrNoEnv) {
+		t.Errorf("with nothing set: %v, want ErrNoEnv", err)
+	}
+	for line := range strings.Lines(ours.Settings.String()) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		t.Setenv(name, value)
+	}
+	stack, err := localstack.FromEnv(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stack.Close()
+	if stack.Settings != ours.Settings {
+		t.Errorf("settings %+v, want %+v", stack.Settings, ours.Settings)
+	}
+	if r := call(t, stack, "POST", stack.Table(t), event(1)); r.status != 201 {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	for name, err := range map[string]error{
+		"KillPostgres":    stack.KillPostgres(),
+		"RestartPostgres": stack.RestartPostgres(t.Context()),
+		"StopREST":        stack.StopREST(),
+		"StartREST":       stack.StartREST(t.Context()),
+	} {
+		if !errors.Is(err, localstack.ErrNotOurs) {
+			t.Errorf("%s: %v, want ErrNotOurs", name, err)
+		}
+	}
+}

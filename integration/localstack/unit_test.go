@@ -1,0 +1,294 @@
+package localstack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+func TestHTTPStatus(t *testing.T) {
+	tests := []struct {
+		code, message string
+		anonymous     bool
+		want          int
+	}{
+		{"23505", "", false, 409},
+		{"23503", "", false, 409},
+		{"23514", "", false, 400},
+		{"22P02", "", false, 400},
+		{"22023", "invalid value", false, 400},
+		{"22023", `role "x" does not exist`, false, 401},
+		{"42501", "", false, 403},
+		{"42501", "", true, 401},
+		{"42P01", "", false, 404},
+		{"42P17", "", false, 500},
+		{"42703", "", false, 400},
+		{"08006", "", false, 503},
+		{"53300", "", false, 503},
+		{"53400", "", false, 500},
+		{"57014", "", false, 500},
+		{"57P01", "", false, 503},
+		{"40001", "", false, 500},
+		{"55P03", "", false, 500},
+		{"25006", "", false, 405},
+		{"28000", "", false, 403},
+		{"P0001", "", false, 400},
+		{"P0002", "", false, 500},
+		{"PT418", "", false, 418},
+		{"PTxxx", "", false, 500},
+		{"XX000", "", false, 500},
+		{"21000", "DELETE requires a WHERE clause", false, 400},
+		{"21000", "more than one row", false, 500},
+		{"", "", false, 400},
+	}
+	for _, tt := range tests {
+		if got := httpStatus(&pgconn.PgError{Code: tt.code, Message: tt.message}, tt.anonymous); got != tt.want {
+			t.Errorf("%s %q, anonymous %t: %d, want %d", tt.code, tt.message, tt.anonymous, got, tt.want)
+		}
+	}
+}
+
+// FuzzPayloadKeys compares the scan with a full decoding.
+func FuzzPayloadKeys(f *testing.F) {
+	for _, seed := range []string{
+		`[]`, `{}`, `[{}]`, ` [ {"a" : 1 , "b":[{"c":"]"}]} , {"b":null,"\u0061":"\\\""} ] `,
+		`{"a":1,"a":2}`, `[{"a":1},{}]`, `[1]`, `[[]]`, `7`, `"x"`, `{`, `null`, "{\"\xff\":1}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		keys, _, err := payloadKeys(body)
+		want, wantErr := decodedKeys(body)
+		if err != wantErr || err == nil && !slices.Equal(keys, want) {
+			t.Errorf("%q: %q, %v; want %q, %v", body, keys, err, want, wantErr)
+		}
+	})
+}
+
+func decodedKeys(body []byte) ([]string, *apiError) {
+	var value any
+	if !utf8.Valid(body) || json.Unmarshal(body, &value) != nil {
+		return nil, errInvalidJSON
+	}
+	list, isList := value.([]any)
+	if object, ok := value.(map[string]any); ok {
+		list, isList = []any{object}, true
+	}
+	if !isList || len(list) == 0 {
+		return nil, nil
+	}
+	var first map[string]any
+	for i, row := range list {
+		object, ok := row.(map[string]any)
+		if !ok {
+			return nil, errKeysDiffer
+		}
+		if i == 0 {
+			first = object
+		}
+		if !reflect.DeepEqual(sortedKeys(object), sortedKeys(first)) {
+			return nil, errKeysDiffer
+		}
+	}
+	return sortedKeys(first), nil
+}
+
+func sortedKeys(object map[string]any) []string {
+	keys := []string{}
+	for key := range object {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// FuzzParseQuery checks that no URL makes the parser panic.
+func FuzzParseQuery(f *testing.F) {
+	f.Add(`select=a,"b,c":d&and=(a.eq."x",c.in.(1,2))&order=a.desc&limit=1`)
+	f.Add("a=eq.%zz&and=((,)&b=in.()")
+	f.Fuzz(func(t *testing.T, rawQuery string) {
+		q, err := parseQuery(&table{schema: "public", relation: "t"}, rawQuery)
+		if err == nil {
+			q.read(1, true)
+		}
+	})
+}
+
+// TestNoPostgres is about a machine with neither PostgreSQL nor a network.
+func TestNoPostgres(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	folders, get := postgresFolders, download
+	t.Cleanup(func() { postgresFolders, download = folders, get })
+	postgresFolders = nil
+	download = func(context.Context, string) (string, error) { return "", errors.New("no network") }
+
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
+	_, err := Start(t.Context(), Options{})
+	if !errors.Is(err, ErrNoPostgres) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v, want ErrNoPostgres in one sentence", err)
+	}
+	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+		t.Errorf("it left %v behind, %v", left, err)
+	}
+}
+
+// TestNewestPostgres checks the choice among a distribution's several versions.
+func TestNewestPostgres(t *testing.T) {
+	root := t.TempDir()
+	for _, version := range []string{"9.6.24", "13.1", "14.20", "17.2"} {
+		folder := filepath.Join(root, version, "bin")
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		script := "#!/bin/sh\necho 'postgres (PostgreSQL) " + version + "'\n"
+		for _, name := range []string{"postgres", "initdb"} {
+			if err := os.WriteFile(filepath.Join(folder, name), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	folders := postgresFolders
+	t.Cleanup(func() { postgresFolders = folders })
+	postgresFolders = []string{filepath.Join(root, "*", "bin")}
+	tests := map[string]string{ // by what is on PATH
+		"":       "17.2",
+		"13.1":   "17.2", // too old
+		"14.20":  "14.20",
+		"9.6.24": "17.2",
+	}
+	for onPath, want := range tests {
+		t.Setenv("PATH", filepath.Join(root, onPath, "bin"))
+		got, err := findPostgres(t.Context(), t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != filepath.Join(root, want, "bin") {
+			t.Errorf("with %q on PATH: %s, want %s", onPath, got, want)
+		}
+	}
+}
+
+// TestStackEnv checks that a process started by one with a stack uses that.
+func TestStackEnv(t *testing.T) {
+	ours := Shared(t)
+	if os.Getenv(StackEnv) == "" {
+		t.Fatal("the stack is not in the environment")
+	}
+	stack, err := openShared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stack.Close()
+	if stack.Settings != ours.Settings || stack.Ours() {
+		t.Errorf("%+v, ours %t; want %+v, not ours", stack.Settings, stack.Ours(), ours.Settings)
+	}
+}
+
+func TestPreferences(t *testing.T) {
+	tests := []struct {
+		method  string
+		headers []string
+		want    string // Preference-Applied
+	}{
+		{"POST", nil, ""},
+		{"POST", []string{"return=minimal", "return=representation, missing=default", "resolution=merge-duplicates,resolution=ignore-duplicates"}, "resolution=merge-duplicates, missing=default, return=minimal"},
+		{"GET", []string{"return=minimal, count=exact, missing=null"}, "count=exact"},
+		{"DELETE", []string{"max-affected=3,handling=strict,max-affected=4,max-affected=x"}, "handling=strict, max-affected=3"},
+		{"DELETE", []string{"max-affected=3, odd, ,"}, ""},
+	}
+	for _, tt := range tests {
+		if got := parsePreferences(tt.headers).applied(tt.method); got != tt.want {
+			t.Errorf("%s %q: %q, want %q", tt.method, tt.headers, got, tt.want)
+		}
+	}
+}
+
+func TestVerify(t *testing.T) {
+	secret := []byte(strings.Repeat("s", 32))
+	bearer := func(method jwt.SigningMethod, claims jwt.MapClaims) string {
+		t.Helper()
+		var key any = secret
+		if method == jwt.SigningMethodNone {
+			key = jwt.UnsafeAllowNoneSignatureType
+		}
+		text, err := jwt.NewWithClaims(method, claims).SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + text
+	}
+	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
+	hs256 := jwt.SigningMethodHS256
+	tests := []struct {
+		name, authorization string
+		want                string // the role, or the error
+	}{
+		{"valid", bearer(hs256, jwt.MapClaims{"role": "r", "exp": in(time.Hour), "iat": in(-time.Hour)}), "r"},
+		{"just expired", bearer(hs256, jwt.MapClaims{"role": "r", "exp": in(-10 * time.Second)}), "r"},
+		{"expired", bearer(hs256, jwt.MapClaims{"role": "r", "exp": in(-time.Minute)}), "PGRST303: JWT expired"},
+		{"not yet valid", bearer(hs256, jwt.MapClaims{"role": "r", "nbf": in(time.Hour)}), "PGRST303: JWT not yet valid"},
+		{"from the future", bearer(hs256, jwt.MapClaims{"role": "r", "iat": in(time.Hour)}), "PGRST303: JWT issued at future"},
+		{"unsigned", bearer(jwt.SigningMethodNone, jwt.MapClaims{"role": "r"}), "PGRST301: No suitable key or wrong key type"},
+		{"another algorithm", bearer(jwt.SigningMethodHS512, jwt.MapClaims{"role": "r"}), "PGRST301: No suitable key or wrong key type"},
+		{"no claims", "Bearer a.b.c", "PGRST301: JWT couldn't be decoded"},
+		{"empty", "Bearer ", "PGRST301: Empty JWT is sent in Authorization header"},
+		{"none", "", "anon"},
+	}
+	for _, tt := range tests {
+		who, err := verify(secret, tt.authorization)
+		got := who.role
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// ended is a test that notes how it ended.
+type ended struct {
+	testing.TB
+	how string
+}
+
+func (*ended) Helper()        {}
+func (e *ended) Skip(...any)  { e.how = "skipped"; runtime.Goexit() }
+func (e *ended) Fatal(...any) { e.how = "failed"; runtime.Goexit() }
+
+func TestGiveUp(t *testing.T) {
+	tests := []struct {
+		ci   string
+		err  error
+		want string
+	}{
+		{"", fmt.Errorf("start: %w", ErrNoPostgres), "skipped"},
+		{"true", fmt.Errorf("start: %w", ErrNoPostgres), "failed"},
+		{"", errors.New("anything else"), "failed"},
+	}
+	for _, tt := range tests {
+		t.Setenv("CI", tt.ci)
+		var e ended
+		var wg sync.WaitGroup
+		wg.Go(func() { giveUp(&e, tt.err) })
+		wg.Wait()
+		if e.how != tt.want {
+			t.Errorf("CI=%s, %v: %s, want %s", tt.ci, tt.err, e.how, tt.want)
+		}
+	}
+}
