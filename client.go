@@ -67,6 +67,7 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	}
 	c.report = newReporter(&c.config)
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
+	c.delivery.openMirror(restURL)
 	return c, nil
 }
 
@@ -140,11 +141,15 @@ func (c *Client) Check(ctx context.Context) error {
 
 // Stats is a snapshot, in which always
 //
-//	Recorded = Delivered + Dropped.Total() + Pending
+//	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
+//
+// Replayed and Kept are 0 without WithSpool.
 type Stats struct {
 	Recorded  int64 // calls of Record
 	Delivered int64 // stored, each once, as the server has acknowledged
 	Pending   int64 // queued or under way
+	Replayed  int64 // queued of what earlier processes left in the spool
+	Kept      int64 // left in the spool by Close
 
 	Dropped      Drops
 	PendingBytes int64 // what Pending counts against WithQueueLimits

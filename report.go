@@ -31,6 +31,8 @@ const (
 	logConfiguration = "docevents: insert refused until this is mended"
 	logPanic         = "docevents: the drop handler panicked"
 	logRecovered     = "docevents: delivering again"
+	logSpool         = "docevents: the spool can't be written, so events wait in memory alone"
+	logReplay        = "docevents: the spool holds what can't be replayed"
 )
 
 var logDropped = map[DropReason]string{
@@ -143,6 +145,13 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 		msg = logConfiguration
 	}
 	r.loud = r.tallyLocked(msg, err, now, slog.Int64("pending", pending)) || r.loud
+}
+
+// spool reports what is wrong with the spool.
+func (r *reporter) spool(msg string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tallyLocked(msg, err, time.Now())
 }
 
 // recovered reports the end of an outage, if the log tells of its beginning.

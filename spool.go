@@ -1,10 +1,152 @@
 package docevents
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
+	"io"
+	"time"
 
+	"github.com/docevents/docevents-go/internal/spool"
 	"github.com/google/uuid"
 )
+
+// replayRows is how many rows are replayed before the mirror looks for others
+// to write.
+const replayRows = 1000
+
+// A mirror has what is pending on disk, too, and replays what dead processes
+// have left there. The delivery calls addLocked for a new row, settleLocked for
+// a settled one, and closeLocked and holdsLocked as it ends. Its goroutine ends
+// when there is nothing to do. Without WithSpool it is nil, and does nothing.
+type mirror struct {
+	delivery *delivery
+	spool    *spool.Spool // the goroutine's, until closed is set
+	spare    []record     // the goroutine's
+
+	// delivery.mu guards these; the spool is not used under it.
+	running bool
+	closing bool
+	closed  bool
+	fresh   []record // copies of what is to be written
+	bytes   int      // that they hold
+	settled []int64  // numbers of records
+}
+
+// openMirror is called before anything is recorded. It does no I/O: that is for
+// the goroutine, which looks for rows to replay.
+func (d *delivery) openMirror(restURL string) {
+	if d.config.spoolDir == "" {
+		return
+	}
+	project := sha256.Sum256([]byte(restURL + " " + d.config.schema + " " + d.config.table))
+	d.mirror = &mirror{delivery: d, spool: spool.New(d.config.spoolDir, project), running: true}
+	go d.mirror.run()
+}
+
+// addLocked has a copy of r written, with the id that it is sent by. Copies are
+// bounded as the queue is: while the disk hangs, further ones are not made.
+func (m *mirror) addLocked(r *record) {
+	if m == nil {
+		return
+	}
+	r.identify()
+	if m.bytes += recordBytes + r.text(); m.bytes <= m.delivery.config.queueBytes {
+		m.fresh = append(m.fresh, *r)
+	}
+	m.startLocked()
+}
+
+func (m *mirror) settleLocked(r *record) {
+	if m != nil {
+		m.settled = append(m.settled, r.number)
+		m.startLocked()
+	}
+}
+
+func (m *mirror) startLocked() {
+	if !m.running && !m.closed {
+		m.running = true
+		go m.run()
+	}
+}
+
+func (m *mirror) run() {
+	d := m.delivery
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for more := true; more || len(m.fresh)+len(m.settled) > 0; {
+		fresh, settled, room := m.fresh, m.settled, d.hasRoomLocked()
+		m.fresh, m.bytes, m.settled = m.spare[:0], 0, nil
+		d.mu.Unlock()
+		err := m.spool.Append(len(fresh), func(buf []byte, i int) ([]byte, int64) {
+			return appendRecord(buf, &fresh[i]), fresh[i].number
+		})
+		if err != nil {
+			d.report.spool(logSpool, err)
+		}
+		clear(fresh) // lets go of their text
+		m.spare = fresh
+		m.spool.Settle(settled) // what was added before it was settled is written by now
+		more = room && m.replay()
+		d.mu.Lock()
+	}
+	if m.closing {
+		d.mu.Unlock()
+		m.spool.Close()
+		d.mu.Lock()
+		m.closed = true
+	}
+	m.running = false
+	d.changed.Broadcast()
+}
+
+// replay queues rows of dead processes, and says whether to go on.
+func (m *mirror) replay() (more bool) {
+	d := m.delivery
+	more = true
+	for n := 0; more && n < replayRows; n++ {
+		row, err := m.spool.Next()
+		if err == io.EOF {
+			return false
+		} else if err != nil {
+			d.report.spool(logReplay, err)
+			continue
+		}
+		r := readRecord(row)
+		d.mu.Lock()
+		d.stats.Replayed++
+		d.number = nextNumber(d.number, time.Now())
+		r.number = d.number
+		d.queueLocked(&r, time.Now())
+		more = d.hasRoomLocked()
+		d.mu.Unlock()
+		m.spool.Keep(r.number)
+	}
+	return more
+}
+
+// hasRoomLocked says whether rows of dead processes may be queued. They can wait
+// on disk: half of the queue is left to new ones.
+func (d *delivery) hasRoomLocked() bool {
+	return !d.closed && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
+}
+
+// closeLocked waits until what is pending is on disk, or for deadline.
+func (m *mirror) closeLocked(deadline time.Time) {
+	if m == nil {
+		return
+	}
+	m.closing = true
+	m.startLocked()
+	for !m.closed && time.Now().Before(deadline) {
+		m.delivery.changed.Wait()
+	}
+}
+
+// holdsLocked says whether the next process finds r.
+func (m *mirror) holdsLocked(r *record) bool {
+	return m != nil && m.closed && m.spool.Holds(r.number)
+}
 
 // parts are what a spool keeps of r. A new text goes to the end: rows without it
 // are read as before.
