@@ -17,9 +17,10 @@
 // whether it is back. An event is stored once, however often it is sent. When
 // one is lost, Stats says why, the log says so, and the drop handler gets it.
 //
-// What is not promised: events that are queued when the process is killed are
-// gone, and so is what Close could not deliver before its context ended. The
-// order of the rows in the table is by created_at, not by arrival.
+// What is not promised: without WithSpool, events that are queued when the
+// process is killed are gone, and so is what Close could not deliver before its
+// context ended. The order of the rows in the table is by created_at, not by
+// arrival.
 package docevents
 
 import (
@@ -51,7 +52,8 @@ type Client struct {
 // a secret key (sb_secret_...), or a JWT whose role is service_role; keys of
 // unknown form pass, as self-hosted projects have them.
 //
-// New does no I/O; see [Client.Check]. It reports everything that is wrong with
+// New does no I/O (with [WithSpool] it starts a goroutine that does); see
+// [Client.Check]. It reports everything that is wrong with
 // its arguments at once, and never repeats the key.
 func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	cfg, optErr := newConfig(opts)
