@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"regexp"
 	"slices"
@@ -22,12 +23,18 @@ var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have done it
 type Error struct {
 	Status  int    // HTTP status
 	Code    string // SQLSTATE or PostgREST's own (PGRST205), "" where the answer was not PostgREST's
-	Message string // in the server's words, cut to 1 KiB
+	Message string // in the server's words, without what may repeat a row; cut to 1 KiB
 	Hint    string // likewise, mostly empty
 
 	// RetryAfter is how long the server asks to be left alone, at most 60 s;
 	// 0 where it didn't say, or said what can't be read or has passed.
 	RetryAfter time.Duration
+
+	// told is what the body says that no field holds: storedBefore or badData
+	// (23505, on the key that was sent or another), configuration (23514, for
+	// want of a partition), transient (the database went away under the
+	// statement). accepted: nothing.
+	told verdict
 }
 
 // Error names the status, the code and the server's message.
@@ -65,25 +72,39 @@ var verdicts = []struct {
 	{regexp.MustCompile(`^(57014|PGRST102)$`), tooMuch}, // statement timeout; the body is no JSON: damaged on its way
 	{regexp.MustCompile(`^23503$`), transient},          // a foreign key: the row it points to may come yet
 	{regexp.MustCompile(`^(21|22|23|27|44|54|P0)[0-9A-Z]{3}$`), badData},
-	{regexp.MustCompile(`^((0A|28|3D|3F|42)[0-9A-Z]{3}|55000|PGRST[123][0-9A-Z]{2})$`), configuration},
+	{regexp.MustCompile(`^((0A|28|3D|3F|42)[0-9A-Z]{3}|25006|55000|PGRST[123][0-9A-Z]{2})$`), configuration},
 }
+
+var (
+	// fromDatabase is what a code of PostgreSQL's or PostgREST's looks like.
+	fromDatabase = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST[0-9A-Z]{3})$`)
+
+	// primaryKey finds the name that a primary key has by itself, or by custom,
+	// in a message of any language.
+	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
+)
 
 // classify reads the error of a request. The status goes first where it says
 // all: a role that doesn't exist is 22023, of a class of bad data, but with 401.
 func classify(err error) verdict {
-	var e *Error
+	e, answered := errors.AsType[*Error](err)
 	switch {
 	case err == nil:
 		return accepted
-	case !errors.As(err, &e): // no answer, or one cut short
+	case !answered: // none, or one cut short
 		return transient
-	case e.Status < 400, // a redirect, or HTML with a success
-		slices.Contains([]int{401, 402, 405, 406, 540}, e.Status): // 540: Supabase has paused the project
+	case e.Status < 400, // a redirect, or a success that is none of PostgREST's
+		slices.Contains([]int{401, 402, 405, 406, 540}, e.Status),            // 540: Supabase has paused the project
+		e.Status == http.StatusNotFound && !fromDatabase.MatchString(e.Code): // a web site, another path
 		return configuration
 	case e.Status == http.StatusRequestEntityTooLarge:
 		return tooMuch
-	case e.Code == "23505" && strings.Contains(e.Message, `_pkey"`): // a gateway dropped Prefer
+	case e.told != accepted:
+		return e.told
+	case e.Code == "23505" && primaryKey.MatchString(e.Message): // a gateway dropped Prefer
 		return storedBefore
+	case e.Code == "23514" && strings.HasPrefix(e.Message, "no partition of relation"):
+		return configuration
 	}
 	for _, v := range verdicts {
 		if v.codes.MatchString(e.Code) {
@@ -93,38 +114,29 @@ func classify(err error) verdict {
 	return transient
 }
 
-var (
-	lostConnection = regexp.MustCompile(`^(08...|57P..|PGRST0..)$`)
-	fromDatabase   = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST...)$`)
-)
+// keyOf finds the columns in details such as "Key (id)=(...) already exists."
+// and, of partitions, "... contains (created_at) = (...).", in any language. A
+// row, as the details of a CHECK have it, names no columns.
+var keyOf = regexp.MustCompile(`^[^(]*\(([^()]*)\)( ?)= ?\(`)
 
-// outcomeUnknown says whether the server may have carried out a request that
-// err came back for. An answer with PostgreSQL's or PostgREST's own code was
-// rolled back, unless it tells of the connection between the two.
-func outcomeUnknown(err error) bool {
-	var e *Error
-	if errors.As(err, &e) {
-		return lostConnection.MatchString(e.Code) || !fromDatabase.MatchString(e.Code)
+// readDetails says what details add to a code, see [Error].told. Every unique
+// key that holds the id is one that only the same event can meet again.
+func readDetails(code, details, idColumn string) verdict {
+	key := keyOf.FindStringSubmatch(details)
+	switch {
+	case key == nil:
+		return accepted
+	case code == "23514" && key[2] != "":
+		return configuration
+	case code != "23505":
+		return accepted
 	}
-	return err != nil
-}
-
-// A refusal is an Error on its way from the transport to insert, with the
-// details that name the row. They are user data: takeDetails ends their way.
-type refusal struct {
-	err     *Error
-	details string
-}
-
-func (r *refusal) Error() string { return r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
-
-// takeDetails returns what err's details were, and err without them.
-func takeDetails(err error) (string, error) {
-	if r, ok := errors.AsType[*refusal](err); ok {
-		return r.details, r.err
+	for column := range strings.SplitSeq(key[1], ", ") {
+		if strings.Trim(column, `"`) == idColumn {
+			return storedBefore
+		}
 	}
-	return "", err
+	return badData
 }
 
 var (
@@ -181,31 +193,34 @@ func (r *record) has(columns, values []string) bool {
 	return true
 }
 
-// remedy says what to do about an answer that is classified as configuration.
-func remedy(err error, schema, table string) string {
-	var e *Error
-	errors.As(err, &e)
-	const reload = "; if that is done, run: NOTIFY pgrst, 'reload schema'"
-	name := schema + "." + table
-	switch {
-	case e.Status < 400:
-		return "check SUPABASE_URL: what answers there is not Supabase's API (no redirect is followed: it would carry the key to another host)"
-	case e.Status == http.StatusPaymentRequired || e.Status == 540:
-		return "look at the project in the Supabase dashboard: it is paused or over its quota"
-	case e.Code == "42501" && strings.Contains(e.Message, "row-level security"):
-		return "use the service-role (secret) key: row-level security keeps this one out"
-	case e.Code == "42501":
-		return "run: GRANT SELECT, INSERT, DELETE ON " + name + " TO service_role;"
-	case e.Code == "PGRST205" || e.Code == "42P01":
-		return "create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema" + reload
-	case e.Code == "PGRST204" || e.Code == "42703":
-		return "add the column: " + name + " needs those of sql/013_create_processing_events_table.sql" + reload
-	case e.Code == "PGRST106" || e.Code == "3F000":
-		return "expose the schema " + schema + " in the project's API settings, or name another with WithSchema"
-	case e.Status == http.StatusUnauthorized:
-		return "check the key: it must be the service-role (secret) key of this very project"
+// An unsent is the error of a request that was never on a connection.
+type unsent struct{ error }
+
+func (e unsent) Unwrap() error { return e.error }
+
+// Codes that may tell of a connection between PostgREST and PostgreSQL that was
+// lost, or of a commit without an answer. PGRST003 had none to lose: its wait for
+// one ended.
+var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX..)$`)
+
+// outcomeUnknown says whether the server may have carried out a request that
+// err came back for. What has PostgreSQL's or PostgREST's own code was rolled
+// back, and other answers of 3xx and 4xx are refusals, but for those that a
+// gateway gives when its own wait for the server ends: 408, and nginx's 499.
+func outcomeUnknown(err error) bool {
+	if e, answered := errors.AsType[*Error](err); answered {
+		switch {
+		case lostConnection.MatchString(e.Code), e.told == transient:
+			return true
+		case fromDatabase.MatchString(e.Code):
+			return false
+		}
+		return e.Status < 300 || e.Status == http.StatusRequestTimeout || e.Status == 499 || e.Status >= 500
 	}
-	return "compare the table and the key's role with sql/013_create_processing_events_table.sql"
+	_, unsent := errors.AsType[unsent](err)
+	_, noName := errors.AsType[*net.DNSError](err) // these two from a foreign transport
+	op, _ := errors.AsType[*net.OpError](err)
+	return err != nil && !unsent && !noName && (op == nil || op.Op != "dial")
 }
 
 // The waits after failures: 200 ms, twice as long each time, at most 30 s, and
@@ -226,7 +241,7 @@ const (
 func backoff(step int, err error) time.Duration {
 	wait := min(firstWait<<min(step, longStep), longWait)
 	wait = wait/2 + rand.N(wait/2+1)
-	if e := (*Error)(nil); errors.As(err, &e) {
+	if e, answered := errors.AsType[*Error](err); answered {
 		wait = max(wait, e.RetryAfter)
 	}
 	return wait

@@ -3,7 +3,7 @@
 // records. It never makes the app wait, and its failures are logged, not
 // returned.
 //
-//	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY
+//	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SECRET_KEY
 //	if err != nil {
 //		log.Fatal(err)
 //	}
@@ -34,8 +34,8 @@ import (
 )
 
 // A Client records events and purges them. Its methods are safe for concurrent
-// use. On a nil Client they do nothing and succeed, so that an app without
-// Supabase settings needs no if.
+// use. On a nil Client, and on a zero one, they do nothing and succeed, so that
+// an app without Supabase settings needs no if.
 type Client struct {
 	config    config
 	restURL   string
@@ -63,7 +63,7 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
 	c := &Client{config: cfg, restURL: restURL, headers: headers}
-	c.transport = &transport{inserts: cfg.transport, others: cfg.transport, key: key}
+	c.transport = &transport{inserts: cfg.transport, others: cfg.transport, key: key, idColumn: "id"}
 	if cfg.transport == nil {
 		c.transport.inserts, c.transport.others, c.ownIdle = defaultTransports(cfg.maxInFlight)
 	}
@@ -72,6 +72,9 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	c.delivery.openMirror(restURL)
 	return c, nil
 }
+
+// isNone says whether c does nothing: New hasn't made it.
+func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
 // from returns a query on the table by a PostgREST client for one request:
 // postgrest-go keeps errors in the client, where they would reach the next.
@@ -105,14 +108,17 @@ func (c *Client) insertRows(ctx context.Context, rows []row) error {
 }
 
 // explain makes an error of a request fit for the log: without the URL and its
-// query, which http.Client prints, and with the remedy where there is one.
+// query, which http.Client prints, without details, and with the remedy where
+// there is one.
 func (c *Client) explain(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // a foreign transport may add its own
 		err = wrapped.Err
 	}
 	_, err = takeDetails(err)
-	if classify(err) == configuration {
-		return fmt.Errorf("%w; %s", err, remedy(err, c.config.schema, c.config.table))
+	if v := classify(err); v == configuration || v == badData {
+		if do := remedy(err, c.config.schema, c.config.table); do != "" {
+			return fmt.Errorf("%w; %s", err, do)
+		}
 	}
 	return err
 }
@@ -122,7 +128,7 @@ func (c *Client) explain(err error) error {
 // for the start of a program. Its error says what to do about an unreachable
 // host, a refused key, a missing table or column, a missing grant.
 func (c *Client) Check(ctx context.Context) error {
-	if c == nil {
+	if c.isNone() {
 		return nil
 	}
 	op, err := "insert", c.explain(c.insertRows(ctx, []row{}))
@@ -176,7 +182,7 @@ func (d Drops) Total() int64 {
 
 // Stats returns the current counts. It doesn't block.
 func (c *Client) Stats() Stats {
-	if c == nil {
+	if c.isNone() {
 		return Stats{}
 	}
 	c.delivery.mu.Lock()
@@ -192,7 +198,7 @@ func (c *Client) Stats() Stats {
 // configuration error that keeps the events from being delivered: they stay
 // queued. Under context.Background it waits as long as an outage lasts.
 func (c *Client) Flush(ctx context.Context) error {
-	if c == nil {
+	if c.isNone() {
 		return nil
 	}
 	if err := c.delivery.flush(ctx); err != nil {
@@ -216,7 +222,7 @@ const closeGrace = time.Second
 // or handler that doesn't return. Under context.Background it waits as long as
 // an outage lasts.
 func (c *Client) Close(ctx context.Context) error {
-	if c == nil {
+	if c.isNone() {
 		return nil
 	}
 	grace, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -303,6 +303,11 @@ func TestKeys(t *testing.T) {
 		"a JWT with a role in caps": {jwt(`{"ROLE":"service_role"}`), `the token's role is ""`, true},
 		"an anon JWT with padding":  {"e30." + base64.URLEncoding.EncodeToString([]byte(`{"role": "anon"}`)) + ".c2ln", `the token's role is "anon"`, true},
 		"a long role":               {jwt(`{"role":"` + strings.Repeat("secret", 1000) + `"}`), `the token's role is "secretsecretsecretse"`, true},
+		"in quotes":                 {`"sb_secret_0123456789"`, "has quotes around it", false},
+		"in single quotes":          {`'sb_secret_0123456789'`, "has quotes around it", false},
+		"publishable, in quotes":    {`"sb_publishable_0123456789"`, "has quotes around it", false},
+		"a JWT with half of them":   {jwt(`{"role":"service_role"}`) + `"`, "has quotes around it", false},
+		"nothing but quotes":        {`""`, "has quotes around it", false},
 		"a space inside":            {"sb_secret 0123456789", "has a space", false},
 		"a line end inside":         {"sb_secret_01\r\n23456789", "control character", false},
 		"a NUL":                     {"sb_secret_01\x0023456789", "control character", false},
@@ -342,6 +347,9 @@ func TestURLs(t *testing.T) {
 		"https://example.com/supabase/rest/v1/":   "https://example.com/supabase/rest/v1",
 		"https://example.com/rest/v1/x":           "https://example.com/rest/v1/x/rest/v1",
 		"https://example.com/forest/v1":           "https://example.com/forest/v1/rest/v1",
+		"https://example.com/project/a/rest/v1":   "https://example.com/project/a/rest/v1",
+		"https://supabase.com.example.com":        "https://supabase.com.example.com/rest/v1",
+		"https://example.com/projects/a":          "https://example.com/projects/a/rest/v1",
 		"https://example.com:8443/a-b_c.d~e/rest": "https://example.com:8443/a-b_c.d~e/rest/rest/v1",
 	} {
 		wire := &wire{}
@@ -383,6 +391,20 @@ func TestURLs(t *testing.T) {
 	}
 }
 
+// The address that a browser shows is not the API's.
+func TestDashboardIsNoProject(t *testing.T) {
+	for _, raw := range []string{
+		"https://supabase.com/dashboard/project/abcdefgh", "https://supabase.com/dashboard/project/abcdefgh/settings/api?showConnect=true",
+		"https://app.supabase.com/project/abcdefgh", "https://APP.supabase.io/project/abcdefgh/editor", "https://www.supabase.com:443/",
+		"https://supabase.com/rest/v1", "http://127.0.0.1:54323/project/default", "http://studio.example.com/project/default/editor/17#x",
+		"https://example.com/dashboard/project/abcdefgh", "https://example.com/dashboard",
+	} {
+		if c, err := docevents.New(raw, testKey); c != nil || err == nil || !strings.Contains(err.Error(), "the dashboard's: pass the project's own") {
+			t.Errorf("%q: %v", raw, err)
+		}
+	}
+}
+
 func TestEverythingBadIsReportedAtOnce(t *testing.T) {
 	_, err := docevents.New("ftp://u:hunter2@a.co", "sb_publishable_0123456789",
 		docevents.WithSchema(""), docevents.WithTable("a b"), docevents.WithEventTypes(""),
@@ -410,31 +432,44 @@ func TestEverythingBadIsReportedAtOnce(t *testing.T) {
 }
 
 func TestNewFromEnv(t *testing.T) {
-	type env struct{ url, serviceRole, secret, service string }
+	const legacy = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.x" // of service_role
+	type env struct{ url, keys, secret, serviceRole, service string }
 	for name, test := range map[string]struct {
 		env
 		key string // "": an error
 		err string
 	}{
-		"SUPABASE_SERVICE_ROLE_KEY first": {env{testURL, "first", "second", "third"}, "first", ""},
-		"then SUPABASE_SECRET_KEY":        {env{testURL, "", "second", "third"}, "second", ""},
-		"then SUPABASE_SERVICE_KEY":       {env{testURL, "", "", "third"}, "third", ""},
-		"the first that is set counts":    {env{testURL, "sb_publishable_x", "second", ""}, "", "publishable"},
-		"nothing":                         {env{}, "", "set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEY or SUPABASE_SERVICE_KEY"},
-		"no URL":                          {env{"", "first", "", ""}, "", "SUPABASE_URL is not set"},
-		"no key":                          {env{testURL, "", "", ""}, "", "SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEY or SUPABASE_SERVICE_KEY"},
-		"a bad URL":                       {env{"supabase.test", "first", "", ""}, "", "the Supabase URL"},
+		"SUPABASE_SECRET_KEYS first":     {env{testURL, `{"default":"zeroth","ci":"other"}`, "first", legacy, "third"}, "zeroth", ""},
+		"then SUPABASE_SECRET_KEY":       {env{testURL, "", testKey, legacy, "third"}, testKey, ""}, // Vercel's integration sets both
+		"then SUPABASE_SERVICE_ROLE_KEY": {env{testURL, "", "", legacy, "third"}, legacy, ""},
+		"then SUPABASE_SERVICE_KEY":      {env{testURL, "", "", "", "third"}, "third", ""},
+		"the first that is set counts":   {env{testURL, "", "sb_publishable_x", legacy, ""}, "", "publishable"},
+		"keys without a default":         {env{testURL, `{"ci":"hunter2"}`, "first", "", ""}, "", `no key named "default"`},
+		"an empty default":               {env{testURL, `{"default":""}`, "first", "", ""}, "", `no key named "default"`},
+		"keys that are no JSON":          {env{testURL, "hunter2", "first", "", ""}, "", "no JSON object of keys by name"},
+		"keys that are a list":           {env{testURL, `["hunter2"]`, "first", "", ""}, "", "no JSON object of keys by name"},
+		"keys that are no text":          {env{testURL, `{"default":{"hunter2":1}}`, "first", "", ""}, "", `no key named "default"`},
+		"null":                           {env{testURL, `null`, "first", "", ""}, "", `no key named "default"`},
+		"keys without a URL":             {env{"", `{"default":"hunter2"}`, "", "", ""}, "", "SUPABASE_URL is not set"},
+		"nothing":                        {env{}, "", "set SUPABASE_URL and SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY"},
+		"no URL":                         {env{"", "", "", "first", ""}, "", "SUPABASE_URL is not set"},
+		"no key":                         {env{testURL, "", "", "", ""}, "", "no key is set"},
+		"a bad URL":                      {env{"supabase.test", "", "first", "", ""}, "", "the Supabase URL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("SUPABASE_URL", test.url)
-			t.Setenv("SUPABASE_SERVICE_ROLE_KEY", test.serviceRole)
+			t.Setenv("SUPABASE_SECRET_KEYS", test.keys)
 			t.Setenv("SUPABASE_SECRET_KEY", test.secret)
+			t.Setenv("SUPABASE_SERVICE_ROLE_KEY", test.serviceRole)
 			t.Setenv("SUPABASE_SERVICE_KEY", test.service)
 			mock, wire := newMock(http.StatusCreated, "")
 			c, err := docevents.NewFromEnv(docevents.WithTransport(mock))
 			if test.key == "" {
-				if c != nil || err == nil || !strings.Contains(err.Error(), test.err) {
+				if c != nil || err == nil || !strings.Contains(err.Error(), test.err) || !strings.HasPrefix(err.Error(), "docevents: ") {
 					t.Fatalf("%v, want %q", err, test.err)
+				}
+				if strings.Contains(err.Error(), "hunter2") {
+					t.Errorf("%v: repeats a key", err)
 				}
 				if got, want := errors.Is(err, docevents.ErrNoSettings), test.env == (env{}); got != want {
 					t.Errorf("%v matches ErrNoSettings: %v, want %v", err, got, want)
@@ -470,8 +505,14 @@ func TestNewDoesNothing(t *testing.T) {
 	})
 }
 
+// A nil Client and a zero one do nothing, and succeed.
 func TestNilClient(t *testing.T) {
-	var c *docevents.Client
+	for name, c := range map[string]*docevents.Client{"nil": nil, "zero": {}} {
+		t.Run(name, func(t *testing.T) { doesNothing(t, c) })
+	}
+}
+
+func doesNothing(t *testing.T, c *docevents.Client) {
 	c.Record(docevents.Event{})
 	if got := c.Stats(); got != (docevents.Stats{}) {
 		t.Errorf("Stats: %+v", got)
@@ -656,7 +697,7 @@ func TestCheck(t *testing.T) {
 	})
 
 	t.Run("passes where a gateway drops Prefer, which costs the count alone", func(t *testing.T) {
-		mock, _ := newMock(http.StatusNoContent, "")
+		mock, _ := newMock(http.StatusCreated, "")
 		c, _ := newClient(t, mock)
 		if err := c.Check(t.Context()); err != nil {
 			t.Error(err)
@@ -731,7 +772,7 @@ func TestCheck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				if req.Method != test.method {
-					return (&answer{status: http.StatusNoContent, header: map[string]string{"Content-Range": "*/0"}}).response(req), nil
+					return (&answer{header: map[string]string{"Content-Range": "*/0"}}).response(req), nil
 				}
 				if test.answer.err != nil {
 					return nil, test.answer.err

@@ -66,6 +66,7 @@ type delivery struct {
 	changed  *sync.Cond // a batch was settled, a sender has ended, a context is done
 	stats    Stats
 	queue    queue
+	texts    keeper
 	inFlight []*batch  // each with a sender
 	number   int64     // of the newest record
 	started  time.Time // of the newest request
@@ -120,6 +121,7 @@ func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, err
 	}
 	d.number = nextNumber(d.number, now)
 	r.number = d.number
+	r.message, r.stage = d.texts.keep(r.message), d.texts.keep(r.stage)
 	d.mirror.addLocked(r)
 	d.queueLocked(r, now)
 	return "", nil

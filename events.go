@@ -50,10 +50,14 @@ type Event struct {
 	// ErrorMessage is stored as NULL if empty, and cut to 64 KiB, with a note
 	// of how much went. NUL bytes, which PostgreSQL can't store, are removed,
 	// invalid UTF-8 becomes U+FFFD.
+	//
+	// Up to 256 bytes it is copied. What is longer stays as it is while it
+	// waits, together with the larger string that it may be a piece of:
+	// strings.Clone it then.
 	ErrorMessage string
 
 	// Stage names the step of the pipeline. It is stored as NULL if empty, cut
-	// to 1 KiB, and cleaned as ErrorMessage is.
+	// to 1 KiB, and cleaned and copied as ErrorMessage is.
 	Stage string
 
 	// CreatedAt is the event's time, years 1 to 9999, stored in UTC and
@@ -85,7 +89,7 @@ const (
 // handler returns, and the insert must outlive it. Call Flush or Close before
 // the program ends, or lose what is queued.
 func (c *Client) Record(e Event) {
-	if c == nil {
+	if c.isNone() {
 		return
 	}
 	now := time.Now()

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"math"
 	"reflect"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -276,7 +275,13 @@ func TestInvalidEvents(t *testing.T) {
 				if len(lines) != 1 || lines[0].level != slog.LevelError {
 					t.Fatalf("logged %v, want a line at Error", lines)
 				}
-				for _, said := range []string{lines[0].text, lost[0].err.Error()} {
+				// The line also names the document, if it has an id, and the type.
+				line, named, _ := strings.Cut(lines[0].text, " document_id=")
+				line, kind, _ := strings.Cut(line, " event_type=")
+				if len(named)+len(kind) > 200 || !utf8.ValidString(named+kind) || strings.Contains(named+kind, "\x00") {
+					t.Errorf("names %.300q %.300q", named, kind)
+				}
+				for _, said := range []string{line, lost[0].err.Error()} {
 					if !strings.Contains(said, test.field) || !strings.Contains(said, test.want) {
 						t.Errorf("%q: want %s and %q", said, test.field, test.want)
 					}
@@ -336,12 +341,6 @@ func TestDroppedEventIsAsStored(t *testing.T) {
 // Neither a queued event nor a dropped one keeps 10 MB of the caller's alive.
 func TestMemoryOfLongStrings(t *testing.T) {
 	const long, events = 10 << 20, 6
-	heap := func() int64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
 	whatever := docevents.WithEventTypes()
 	for name, test := range map[string]struct {
 		make func() docevents.Event
@@ -373,6 +372,24 @@ func TestMemoryOfLongStrings(t *testing.T) {
 			},
 			docevents.Stats{Recorded: events, Pending: events},
 			[]docevents.Option{whatever},
+		},
+		"queued, short pieces of something long": {
+			func() docevents.Event {
+				s := strings.Repeat("page\n", long/5)
+				e := event(s[:4])
+				e.ErrorMessage = s[5:261]
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: events},
+			nil,
+		},
+		"dropped, short pieces of something long": {
+			func() docevents.Event {
+				s := strings.Repeat("page\n", long/5)
+				return docevents.Event{DocumentID: s[:20], UserID: s[:20], Type: docevents.EventType(s[:4]), Stage: s[:4], ErrorMessage: s[5:60]}
+			},
+			docevents.Stats{Recorded: events, Dropped: docevents.Drops{Invalid: events}},
+			nil,
 		},
 		"dropped as invalid": {
 			func() docevents.Event {

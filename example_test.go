@@ -242,7 +242,7 @@ func ExampleWithLogger() {
 
 	client.Record(docevents.Event{DocumentID: "invoice.pdf", UserID: docevents.SystemUser, Type: docevents.Completed})
 	client.Close(context.Background())
-	// Output: level=error msg="docevents: event dropped, it can't be stored" count=1 error="DocumentID is not a UUID: pass the document's id as the database has it"
+	// Output: level=error msg="docevents: event dropped, it can't be stored" count=1 error="DocumentID is not a UUID: pass the document's id as the database has it" event_type=completed
 }
 
 func ExampleWithSlog() {
@@ -257,7 +257,7 @@ func ExampleWithSlog() {
 
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: "archived"})
 	client.Close(context.Background())
-	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes"
+	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
 }
 
 // What the server refuses, or what waits too long, can be kept elsewhere.

@@ -227,7 +227,7 @@ func FuzzURL(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		wire := &wire{}
-		c, err := docevents.New(raw, testKey, docevents.WithTransport(roundTripFunc(wire.answer(http.StatusNoContent, ""))))
+		c, err := docevents.New(raw, testKey, docevents.WithTransport(roundTripFunc(wire.answer(http.StatusCreated, ""))))
 		if err != nil {
 			_, known := docevents.New("", testKey)
 			if strings.Contains(err.Error(), testKey) || len(raw) > 3 && strings.Contains(err.Error(), raw) && !strings.Contains(known.Error(), raw) {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/sirupsen/logrus"
 )
 
@@ -33,6 +34,7 @@ const (
 	logRecovered     = "docevents: delivering again"
 	logSpool         = "docevents: the spool can't be written, so events wait in memory alone"
 	logReplay        = "docevents: the spool holds what can't be replayed"
+	logPurge         = "docevents: purge failed, trying again"
 )
 
 var logDropped = map[DropReason]string{
@@ -46,6 +48,10 @@ var logDropped = map[DropReason]string{
 const (
 	maxNotices    = 1000    // handler calls that wait
 	maxNoticeText = 1 << 20 // the text of their events, in bytes
+
+	// maxLoggedType bounds what a line repeats of an event's type, in bytes. It
+	// is an app's own constant, mostly.
+	maxLoggedType = 64
 
 	// quietFor is how long the repeats of a line are only counted.
 	quietFor = 30 * time.Second
@@ -84,6 +90,8 @@ type tally struct {
 	written    time.Time // the last line; zero, before all: none yet
 	suppressed int64     // repeats since
 	err        error     // the last of them
+	document   uuid.UUID // of the last event, if it is about events and has a document; a copy, as is its
+	eventType  []byte
 }
 
 // A reporter owns what is foreign and loud: the app's logger and its drop
@@ -93,44 +101,49 @@ type reporter struct {
 	log        *slog.Logger
 	handler    func(Event, DropReason, error) // nil: none
 	unreported atomic.Int64
-	gaveUp     context.Context // done once giveUp was called
-	giveUp     context.CancelFunc
 
 	mu       sync.Mutex // guards all that follows; neither log nor handler is called under it
+	changed  *sync.Cond // a notice was said, close gave up, a context is done
 	queue    []notice
-	calls    int // in the queue
-	text     int // bytes that they hold
+	queued   int64 // notices, ever
+	said     int64 // of them, in the same order
+	calls    int   // in the queue
+	text     int   // bytes that they hold
 	running  bool
-	tallies  map[string]tally // by message
-	failures int64            // failed requests since the last recovery
-	loud     bool             // the log tells of them
+	gaveUp   bool              // on a call that doesn't return
+	tallies  map[string]*tally // by message
+	failures int64             // failed requests since the last recovery
+	loud     bool              // the log tells of them
 }
 
 func newReporter(c *config) *reporter {
-	r := &reporter{log: c.log, handler: c.dropHandler, tallies: map[string]tally{}}
-	r.gaveUp, r.giveUp = context.WithCancel(context.Background())
+	r := &reporter{log: c.log, handler: c.dropHandler, tallies: map[string]*tally{}}
+	r.changed = sync.NewCond(&r.mu)
 	return r
 }
 
 // drop reports a lost event. What Close abandons is handed over whatever its
 // number.
 func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
+	document, _ := uuid.Parse(e.DocumentID) // what is no id may be anything, and isn't logged
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if reason == Abandoned { // one line for all of them, by Close
-		r.tallies[logDropped[reason]] = tally{suppressed: r.tallies[logDropped[reason]].suppressed + 1, err: err}
-	} else {
-		r.tallyLocked(logDropped[reason], err, now)
+	msg := logDropped[reason]
+	t := r.tallyLocked(msg, err)
+	t.document, t.eventType = document, append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
+	if reason != Abandoned { // one line for all of those, by Close
+		r.lineIfDueLocked(msg, now)
 	}
 	text := len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage)
 	switch {
 	case r.handler == nil:
-	case reason != Abandoned && (r.calls >= maxNotices || r.text+text > maxNoticeText), r.gaveUp.Err() != nil && r.running:
+	case reason != Abandoned && (r.calls >= maxNotices || r.text+text > maxNoticeText), r.gaveUp && r.running:
 		r.unreported.Add(1)
 	default:
+		own := owned(e)
 		r.calls++
 		r.text += text
-		r.queueLocked(notice{func() { r.handler(e, reason, err) }, true, text})
+		r.queueLocked(notice{func() { r.handler(own, reason, err) }, true, text})
 	}
 }
 
@@ -144,52 +157,70 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 	if lasting {
 		msg = logConfiguration
 	}
-	r.loud = r.tallyLocked(msg, err, now, slog.Int64("pending", pending)) || r.loud
+	r.tallyLocked(msg, err)
+	r.loud = r.lineIfDueLocked(msg, now, slog.Int64("pending", pending)) || r.loud
 }
 
-// spool reports what is wrong with the spool.
-func (r *reporter) spool(msg string, err error) {
+// fault reports what is wrong elsewhere: a request of a purge that will be sent
+// again, a file of the spool.
+func (r *reporter) fault(msg string, err error, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.tallyLocked(msg, err, time.Now())
+	r.tallyLocked(msg, err)
+	r.lineIfDueLocked(msg, now)
 }
 
 // recovered reports the end of an outage, if the log tells of its beginning.
 func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.loud {
-		return
-	}
-	r.lineLocked(slog.LevelInfo, logRecovered, slog.String("outage", outage.String()), slog.Int64("failed_requests", r.failures))
-	for _, msg := range []string{logTransient, logConfiguration} {
-		r.tallies[msg] = tally{written: r.tallies[msg].written}
+	if r.loud {
+		r.lineLocked(slog.LevelInfo, logRecovered, slog.String("outage", outage.String()), slog.Int64("failed_requests", r.failures))
+		for _, msg := range []string{logTransient, logConfiguration} {
+			if t := r.tallies[msg]; t != nil {
+				t.suppressed, t.err = 0, nil
+			}
+		}
+		r.sumUpLocked(quietFor, now)
 	}
 	r.failures, r.loud = 0, false
-	r.sumUpLocked(quietFor, now)
 }
 
-// tallyLocked writes a line, or only counts while the last one is fresh. A
-// line's count includes what was only counted before.
-func (r *reporter) tallyLocked(msg string, err error, now time.Time, attrs ...slog.Attr) bool {
+// tallyLocked counts a line of that kind.
+func (r *reporter) tallyLocked(msg string, err error) *tally {
 	t := r.tallies[msg]
+	if t == nil {
+		t = &tally{}
+		r.tallies[msg] = t
+	}
 	t.suppressed++
 	t.err = err
-	r.tallies[msg] = t
-	if now.Sub(t.written) < quietFor {
-		return false
+	return t
+}
+
+// lineIfDueLocked writes the line unless the last one is fresh. Its count
+// includes what was only counted before.
+func (r *reporter) lineIfDueLocked(msg string, now time.Time, attrs ...slog.Attr) bool {
+	due := now.Sub(r.tallies[msg].written) >= quietFor
+	if due {
+		r.writeLocked(msg, now, attrs...)
 	}
-	r.writeLocked(msg, now, attrs...)
-	return true
+	return due
 }
 
 func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	t := r.tallies[msg]
 	attrs = append(attrs, slog.Int64("count", t.suppressed), slog.Any("error", t.err))
-	if e := (*Error)(nil); errors.As(t.err, &e) {
+	if e, answered := errors.AsType[*Error](t.err); answered {
 		attrs = append(attrs, slog.Int("status", e.Status), slog.String("code", e.Code))
 	}
-	r.tallies[msg] = tally{written: now}
+	if t.document != uuid.Nil {
+		attrs = append(attrs, slog.String("document_id", t.document.String()))
+	}
+	if len(t.eventType) > 0 {
+		attrs = append(attrs, slog.String("event_type", oneLine(string(t.eventType))))
+	}
+	*t = tally{written: now}
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
@@ -208,6 +239,7 @@ func (r *reporter) lineLocked(level slog.Level, msg string, attrs ...slog.Attr) 
 }
 
 func (r *reporter) queueLocked(n notice) {
+	r.queued++
 	r.queue = append(r.queue, n)
 	if !r.running {
 		r.running = true
@@ -217,12 +249,13 @@ func (r *reporter) queueLocked(n notice) {
 
 func (r *reporter) run() {
 	ended := false
+	r.mu.Lock()
 	defer func() {
+		r.mu.Unlock()
 		if !ended { // the app's code has ended the goroutine, as testing's FailNow does
 			go r.run()
 		}
 	}()
-	r.mu.Lock()
 	for len(r.queue) > 0 {
 		n := r.queue[0]
 		r.queue[0] = notice{} // lets go of it: the slice moves on
@@ -231,48 +264,46 @@ func (r *reporter) run() {
 			r.calls--
 			r.text -= n.text
 		}
-		r.mu.Unlock()
-		panicked := n.run()
-		r.mu.Lock()
-		if panicked != nil {
-			r.tallyLocked(logPanic, panicked, time.Now())
-		}
+		r.sayUnlocked(n)
 	}
 	r.queue = nil
 	r.running = false
-	r.mu.Unlock()
 	ended = true
 }
 
-// run calls the app's code. What a handler panics with is not repeated: it may
-// be anything. A logger that panics costs its line.
-func (n *notice) run() (panicked error) {
+// sayUnlocked calls the app's code without the lock, and has it again at the
+// end, whichever that is. What a handler panics with is not repeated: it may be
+// anything. A logger that panics costs its line.
+func (r *reporter) sayUnlocked(n notice) {
 	defer func() {
-		if p := recover(); p != nil && n.isCall {
-			panicked = fmt.Errorf("panic with a %T", p)
+		p := recover()
+		r.mu.Lock()
+		r.said++
+		r.changed.Broadcast()
+		if p != nil && n.isCall {
+			r.tallyLocked(logPanic, fmt.Errorf("panic with a %T", p))
+			r.lineIfDueLocked(logPanic, time.Now())
 		}
 	}()
+	r.mu.Unlock()
 	n.say()
-	return nil
 }
 
 // flush writes the sums that are due and waits, within ctx, until everything
 // queued by now has been said.
 func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.sumUpLocked(age, time.Now())
-	said := make(chan struct{})
-	if r.running {
-		r.queueLocked(notice{say: func() { close(said) }})
-	} else {
-		close(said)
-	}
-	r.mu.Unlock()
-	select {
-	case <-said:
-	case <-r.gaveUp.Done():
-	case <-ctx.Done():
-		return fmt.Errorf("docevents: Flush: log lines or drop handler calls still due: %w", ctx.Err())
+	defer context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.changed.Broadcast()
+	})()
+	for last := r.queued; r.said < last && !r.gaveUp; r.changed.Wait() {
+		if ctx.Err() != nil {
+			return fmt.Errorf("docevents: Flush: log lines or drop handler calls still due: %w", ctx.Err())
+		}
 	}
 	return nil
 }
@@ -283,9 +314,11 @@ func (r *reporter) close(ctx context.Context) {
 	if r.flush(ctx, 0) == nil {
 		return
 	}
-	r.giveUp()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.gaveUp = true
 	r.unreported.Add(int64(r.calls))
+	r.said += int64(len(r.queue))
 	r.queue, r.calls, r.text = nil, 0, 0
+	r.changed.Broadcast()
 }

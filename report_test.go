@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"reflect"
 	"runtime"
 	"slices"
@@ -319,6 +320,130 @@ func TestRecordAfterCloseGaveUpOnTheHandler(t *testing.T) {
 		}
 		checkStats(t, c, &docevents.Stats{Recorded: 21, Dropped: docevents.Drops{Invalid: 10, Closed: 11}})
 	})
+}
+
+// A drop's line names the document and the event's type, so that the event can
+// be found; of what is no id, and of what the event's text is, it says nothing.
+func TestDropNamesTheEvent(t *testing.T) {
+	const other = "22222222-2222-4222-8222-222222222222"
+	for name, test := range map[string]struct {
+		event docevents.Event
+		want  []string
+		not   []string
+	}{
+		"a document and a type": {
+			docevents.Event{DocumentID: strings.ToUpper("{" + other + "}"), Type: docevents.Failed, ErrorMessage: "Jane Doe", Stage: "Jane Doe"},
+			[]string{"document_id=" + other, "event_type=failed"},
+			[]string{"Jane"},
+		},
+		"no id, an odd type": {
+			docevents.Event{DocumentID: "Jane Doe", Type: docevents.EventType("\x1b[31m\n\u202e\xff" + strings.Repeat("t", 5000))},
+			[]string{"event_type=\ufffd[31m \ufffd\ufffdtt"},
+			[]string{"Jane", "document_id", strings.Repeat("t", 65), "\x1b", "\n"},
+		},
+		"neither": {docevents.Event{}, nil, []string{"document_id", "event_type"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, o := newClient(t, &server{})
+				c.Record(test.event)
+				if err := c.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				lines := o.logged()
+				if len(lines) != 1 {
+					t.Fatalf("logged %v", lines)
+				}
+				for _, want := range test.want {
+					if !strings.Contains(lines[0].text, want) {
+						t.Errorf("%q: want %q", lines[0].text, want)
+					}
+				}
+				for _, not := range test.not {
+					if strings.Contains(lines[0].text, not) {
+						t.Errorf("%q: says %q", lines[0].text, not)
+					}
+				}
+			})
+		})
+	}
+
+	t.Run("the last of those that are summed up", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
+			c, o := newClient(t, s)
+			for _, document := range []string{other, testDocument} {
+				c.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed})
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_ = c.Close(ctx)
+			lines := o.logged()
+			if len(lines) != 1 || !strings.Contains(lines[0].text, "event_type=completed") || strings.Count(lines[0].text, "document_id=") != 1 {
+				t.Errorf("logged %v, want one line that names one event", lines)
+			}
+		})
+	})
+}
+
+// Failures are counted anew in each outage, also after one whose end wasn't
+// logged.
+func TestFailedRequestsAreThoseOfTheOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failures := 0
+		c, o := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if failures > 0 {
+				failures--
+				return (&answer{status: 503}).response(req), nil
+			}
+			return (&answer{}).response(req), nil
+		}))
+		outage := func(n int) {
+			failures = n
+			c.Record(event("a"))
+			if err := c.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		outage(1) // logged
+		outage(4) // within 30 s: not logged
+		time.Sleep(time.Hour)
+		outage(1)
+		if err := c.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		lines := o.logged()
+		if last := lines[len(lines)-1].text; !strings.Contains(last, "failed_requests=1") {
+			t.Errorf("the last outage had one failed request: %s", last)
+		}
+	})
+}
+
+// A program that flushes before each reply doesn't grow behind a handler that is
+// stuck.
+func TestFlushBehindAStuckHandlerTakesNoMemory(t *testing.T) {
+	stuck := make(chan struct{})
+	c, _ := newClient(t, &server{}, docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) { <-stuck }))
+	c.Record(docevents.Event{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	before := heap()
+	for range 300_000 {
+		_ = c.Flush(ctx)
+	}
+	if grown := heap() - before; grown > 10<<20 {
+		t.Errorf("300,000 calls of Flush hold %d MiB", grown>>20)
+	}
+	close(stuck)
+	_ = c.Close(t.Context())
+}
+
+// heap is how many bytes are held.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // The first of a kind at once, repeats summed up: at most a line per 30 s,

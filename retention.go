@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,17 +12,21 @@ import (
 	"github.com/supabase-community/postgrest-go"
 )
 
-// ErrCountIncomplete is matched by the error of a purge that ran to its end
-// but lost the answer to a part of it: the count is a lower bound.
+// ErrCountIncomplete is matched by the error of a purge that lost the answer to
+// a part of it, whatever else the error matches: the count is a lower bound.
 var ErrCountIncomplete = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
 
-// maxPurgeDays keeps the arithmetic on dates within range; year 1 is nearer.
-const maxPurgeDays = 10_000 * 366
+const (
+	idColumn, timeColumn = "id", "created_at"
+	beforeAll            = "-infinity"  // PostgreSQL's word for a time before every other
+	maxPurgeDays         = 10_000 * 366 // keeps the arithmetic on dates within range; year 1 is nearer
+	maxPurgeFailures     = 10           // in a row: 40 to 80 s of waits
+)
 
 // PurgeOlderThan is PurgeBefore with a cutoff of so many times 24 hours before
 // now. Less than one day is an error.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
-	if c == nil {
+	if c.isNone() {
 		return 0, nil
 	}
 	now := time.Now().UTC() // where a day has 24 hours
@@ -36,16 +41,17 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 // the future: the one would do nothing, the other empty the table.
 //
 // It is one DELETE that returns the ids; WithPurgeBatch makes it go in steps,
-// in flat memory, and so does a timeout of that DELETE. Failures that may pass
-// are tried again within ctx; there is no other time limit. On an error, ctx's
-// included, the count is of the rows deleted so far. Where the answer to a
-// request was lost, the purge goes on to its end and returns a lower bound with
-// ErrCountIncomplete.
+// in flat memory, and so does a timeout of that DELETE. What may pass is waited
+// out, with a line in the log. What ends the purge: a refusal that has stood for
+// 5 s; ten timeouts in a row, the last of a single row; ten failures in a row
+// (a minute or two) where ctx has no deadline. On an error, ctx's included, the
+// count is of the rows deleted so far; where an answer was lost, it is a lower
+// bound, and the error matches ErrCountIncomplete.
 //
 // Events may be recorded meanwhile, and several purges may run at once: each
 // row is counted by the one that deleted it.
 func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, error) {
-	if c == nil {
+	if c.isNone() {
 		return 0, nil
 	}
 	switch {
@@ -58,109 +64,203 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	}
 	// Rows have whole microseconds, so the next one up says the same as cutoff.
 	before := cutoff.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
-	p := purge{Client: c, before: before, rows: c.config.purgeBatch}
+	p := purge{Client: c, before: before, after: beforeAll, whole: !c.config.purgeInSteps}
+	p.size.rows, p.size.most = c.config.purgeBatch, c.config.purgeBatch
 	err := p.run(ctx)
-	if p.lost && (err == nil || ctx.Err() != nil) {
-		err = errors.Join(err, ErrCountIncomplete)
+	switch {
+	case err == nil && p.lost:
+		err = ErrCountIncomplete
+	case p.lost:
+		err = fmt.Errorf("%w; %w", err, ErrCountIncomplete)
+	case err == nil:
+		return p.count, nil
 	}
-	if err != nil {
-		err = fmt.Errorf("docevents: PurgeBefore: %w", err)
-	}
-	return p.count, err
+	return p.count, fmt.Errorf("docevents: PurgeBefore: %w", err)
 }
 
-// A purge is one call of PurgeBefore.
+// A purge is one call of PurgeBefore: one DELETE, or steps from the oldest rows
+// on. A step that failed is not repeated: the next looks anew at what is left.
 type purge struct {
 	*Client
 	before string
-	rows   int // of a step
+	whole  bool // the one DELETE is still to be tried
+	size   stepSize
 	count  int64
 	lost   bool // an answer was: rows may have gone uncounted
+
+	after    string    // where the last step ended
+	boundary string    // where this one ends: the time of its last row
+	tooMany  string    // a boundary whose step timed out
+	oneTime  string    // the time whose rows go by their ids: they are more than a step takes
+	lastID   string    // up to which they went
+	failures int       // in a row
+	refused  time.Time // the first of them where all since were of configuration, else zero
 }
 
-// beforeAll is PostgreSQL's word for a time before every other.
-const beforeAll = "-infinity"
-
-func (p *purge) run(ctx context.Context) error {
-	if !p.config.purgeInSteps {
-		err := p.retry(ctx, true, func() (int64, error) { return p.deleteIDs(ctx, p.before) })
-		if !timedOut(err) {
-			return err
-		}
-	}
-	// Each step reads the time of its last row and deletes up to and with it.
-	// It begins behind the last step, so that the dead index entries there are
-	// not walked again: on a million rows that is half the time.
-	after := beforeAll
-	for {
-		boundary := ""
-		err := p.retry(ctx, false, func() (_ int64, err error) {
-			boundary, err = p.readBoundary(ctx, after, p.before, p.rows)
-			return 0, err
-		})
-		if err == nil {
-			err = p.retry(ctx, true, func() (int64, error) {
-				if boundary == "" { // fewer than a step are left, and what was written late with an old time
-					return p.deleteCount(ctx, "lt", p.before, "")
-				}
-				return p.deleteCount(ctx, "lte", boundary, after)
-			})
-		}
-		switch {
-		case timedOut(err) && p.rows > 1:
-			p.rows /= 2
-			if boundary == "" {
-				after = beforeAll
-			}
-		case err != nil || boundary == "":
-			return err
-		default:
-			after = boundary
-		}
-	}
-}
-
-// retry sends a request until it succeeds or fails for good, and counts what
-// it deleted. A timeout is for good: the same again would time out again. So is
-// a foreign key's refusal: a row that points to one of these stays.
-func (p *purge) retry(ctx context.Context, deletes bool, request func() (int64, error)) error {
-	for step := 0; ; step++ {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		n, err := request()
-		p.count += n
-		p.lost = p.lost || deletes && outcomeUnknown(err)
-		var e *Error
-		switch {
-		case err == nil, errors.Is(err, ErrCountIncomplete):
+func (p *purge) run(ctx context.Context) (err error) {
+	_, bounded := ctx.Deadline()
+	for done := false; ctx.Err() == nil; {
+		if done, err = p.step(ctx); err == nil && done {
 			return nil
-		case timedOut(err), classify(err) != transient, errors.As(err, &e) && e.Code == "23503":
+		}
+		if err == nil {
+			p.size.succeeded()
+			p.refused = time.Time{}
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		again, fewer := p.failed(err, time.Now(), bounded)
+		if fewer && !p.whole {
+			err = fmt.Errorf("a step of %d rows: %w; is there an index on %s, as in sql/013_create_processing_events_table.sql, or a lock on the table?", p.size.rows, err, timeColumn)
+			p.size.timedOut()
+			p.tooMany = p.boundary
+		}
+		if !again {
 			return err
 		}
+		p.whole = p.whole && !fewer
+		p.report.fault(logPurge, err, time.Now())
 		select {
-		case <-time.After(backoff(step, err)):
+		case <-time.After(backoff(p.failures-1, err)):
 		case <-ctx.Done():
 		}
-		if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
-			return fmt.Errorf("%w, after: %w", ctx.Err(), err)
+	}
+	if err == nil || errors.Is(err, ctx.Err()) {
+		return cmp.Or(err, ctx.Err())
+	}
+	return fmt.Errorf("%w, after: %w", ctx.Err(), err)
+}
+
+// step deletes the oldest rows, and says whether they were the last. It reads
+// the time of its last row and deletes up to and with it. It begins behind the
+// last step, so that the dead index entries there are not walked again: on a
+// million rows that is half the time.
+func (p *purge) step(ctx context.Context) (done bool, err error) {
+	if p.whole {
+		return true, p.counted(p.deleteIDs(ctx, p.before))
+	}
+	if p.oneTime != "" {
+		if found, err := p.stepByID(ctx); found || err != nil {
+			return false, err
 		}
+		p.oneTime, p.tooMany, p.lastID = "", "", ""
+	}
+	p.boundary, err = p.readNth(ctx, timeColumn, p.size.rows, func(query *postgrest.FilterBuilder) {
+		query.Gt(timeColumn, p.after).Lt(timeColumn, p.before)
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case p.boundary == "": // fewer than a step are left, and what was written late with an old time
+		p.after = beforeAll
+		return true, p.counted(p.deleteCount(ctx, "lt", p.before, ""))
+	case p.boundary == p.tooMany: // with half the rows, too: all these are of that time
+		p.oneTime = p.boundary
+		return p.step(ctx)
+	}
+	if err = p.counted(p.deleteCount(ctx, "lte", p.boundary, p.after)); err == nil {
+		p.after = p.boundary
+	}
+	return false, err
+}
+
+// stepByID deletes the oldest rows of one time: up to and with an id, and again
+// behind the last step. It finds none where fewer than a step are left.
+func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
+	match := func(query *postgrest.FilterBuilder) {
+		query.Eq(timeColumn, p.oneTime)
+		if p.lastID != "" {
+			query.And(idColumn+".gt."+p.lastID, "")
+		}
+	}
+	id, err := p.readNth(ctx, idColumn, p.size.rows, match)
+	if err != nil || id == "" {
+		return false, err
+	}
+	query := p.from().Delete("minimal", "exact").Lte(idColumn, id)
+	match(query)
+	_, n, err := query.ExecuteWithContext(ctx)
+	if err = p.counted(n, p.explain(err)); err == nil {
+		p.lastID = id
+	}
+	return true, err
+}
+
+// counted keeps what a DELETE has returned. It takes rows that went to end a row
+// of failures: where a trigger keeps them, steps succeed for ever.
+func (p *purge) counted(n int64, err error) error {
+	p.count += n
+	switch incomplete := errors.Is(err, ErrCountIncomplete); {
+	case incomplete || n > 0:
+		p.failures = 0
+		p.lost = p.lost || incomplete
+		return nil
+	case outcomeUnknown(err):
+		p.lost = true
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+	return err
+}
+
+// failed says whether another step follows a failure, and whether of fewer rows;
+// bounded is a purge that a deadline ends. A foreign key's refusal is for good:
+// a row that points to one of these stays.
+func (p *purge) failed(err error, now time.Time, bounded bool) (again, fewer bool) {
+	p.failures++
+	since := cmp.Or(p.refused, now)
+	p.refused = time.Time{}
+	verdict := classify(err)
+	e, ok := errors.AsType[*Error](err)
+	switch {
+	case ok && e.Code == "57014": // 20 halvings lead to a single row from the most that a step may be
+		return p.failures < maxPurgeFailures || p.size.rows > 1 && p.failures < 2*maxPurgeFailures, true
+	case verdict == configuration:
+		p.refused = since
+		return now.Sub(since) < lastingAfter, false
+	case verdict != transient || ok && e.Code == "23503":
+		return false, false
+	}
+	// A gateway that didn't wait for the one DELETE won't the next time.
+	return bounded || p.failures < maxPurgeFailures, p.whole && ok && e.Status == http.StatusGatewayTimeout && e.Code == ""
+}
+
+// A stepSize is how many rows a step takes: half after a timeout, twice as many
+// after a success. A size that has only timed out is tried again after twice as
+// many successes each time: a try may cost the whole statement timeout.
+type stepSize struct {
+	rows, most int
+	successes  int // at this size
+	limit      int // a size that has timed out before it had a success; 0: none
+	patience   int // so many successes are not enough to try it again
+}
+
+func (s *stepSize) succeeded() {
+	s.successes++
+	if s.rows >= s.limit {
+		s.limit = 0
+	}
+	if next := min(2*s.rows, s.most); next > s.rows && (s.limit == 0 || next < s.limit || s.successes > s.patience) {
+		s.rows, s.successes = next, 0
 	}
 }
 
-// timedOut says whether err is a statement timeout's, or a gateway's that didn't
-// wait for the answer.
-func timedOut(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && (e.Code == "57014" || e.Status == http.StatusGatewayTimeout)
+func (s *stepSize) timedOut() {
+	if s.rows == s.limit {
+		s.patience = 2*s.patience + 1
+	} else if s.successes == 0 {
+		s.limit, s.patience = s.rows, 0
+	}
+	s.rows, s.successes = max(s.rows/2, 1), 0
 }
 
 // deleteIDs deletes every row before a time and counts the ids returned: whole
 // rows would be six times as much to send.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	query := c.from()
-	query.Select("id", "", false) // Delete on the same builder keeps it
-	body, _, err := query.Delete("representation", "").Lt("created_at", before).ExecuteWithContext(ctx)
+	query.Select(idColumn, "", false) // Delete on the same builder keeps it
+	body, _, err := query.Delete("representation", "").Lt(timeColumn, before).ExecuteWithContext(ctx)
 	if err != nil {
 		return 0, c.explain(err)
 	}
@@ -171,30 +271,29 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readBoundary returns the created_at of the n-th row after one time and before
-// another, "" where there are fewer.
-func (c *Client) readBoundary(ctx context.Context, after, before string, n int) (string, error) {
-	body, _, err := c.from().Select("created_at", "", false).Gt("created_at", after).Lt("created_at", before).
-		Order("created_at", &postgrest.OrderOpts{Ascending: true}).Range(n-1, n-1, "").ExecuteWithContext(ctx)
+// readNth returns a column of the n-th of the rows that match, in its order,
+// "" where there are fewer.
+func (c *Client) readNth(ctx context.Context, column string, n int, match func(*postgrest.FilterBuilder)) (string, error) {
+	query := c.from().Select(column, "", false)
+	match(query)
+	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(n-1, n-1, "").ExecuteWithContext(ctx)
 	if err != nil {
 		return "", c.explain(err)
 	}
-	var rows []struct {
-		CreatedAt string `json:"created_at"`
-	}
+	var rows []map[string]string
 	if err := json.Unmarshal(body, &rows); err != nil || len(rows) == 0 {
 		return "", err
 	}
-	return rows[0].CreatedAt, nil
+	return rows[0][column], nil
 }
 
 // deleteCount deletes the rows up to one time, as the operator says, and after
 // another if there is one, and returns the server's count. Never give a DELETE
 // a limit: PostgREST ignores it since version 13 and deletes all that matches.
 func (c *Client) deleteCount(ctx context.Context, operator, to, after string) (int64, error) {
-	query := c.from().Delete("minimal", "exact").Filter("created_at", operator, to)
+	query := c.from().Delete("minimal", "exact").Filter(timeColumn, operator, to)
 	if after != "" {
-		query.Gt("created_at", after)
+		query.Gt(timeColumn, after)
 	}
 	_, count, err := query.ExecuteWithContext(ctx)
 	return count, c.explain(err)

@@ -23,14 +23,22 @@ var (
 	ErrNoSettings = errors.New("no Supabase settings in the environment")
 )
 
-// NewFromEnv is New with SUPABASE_URL and the first of
-// SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEY and SUPABASE_SERVICE_KEY that
-// is set. Where neither the URL nor a key is, the error matches ErrNoSettings.
+// NewFromEnv is New with SUPABASE_URL and the first key that is set of
+// SUPABASE_SECRET_KEYS (a JSON object of keys by name, of which it takes
+// "default"), SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY and
+// SUPABASE_SERVICE_KEY. Where neither the URL nor a key is, the error matches
+// ErrNoSettings.
+//
+// The secret keys come first: the legacy service-role keys are going away, and
+// projects that have switched them off refuse them.
+// https://supabase.com/docs/guides/api/api-keys
 func NewFromEnv(opts ...Option) (*Client, error) {
-	const keyNames = "SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEY or SUPABASE_SERVICE_KEY"
+	const keyNames = "SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY"
 	supabaseURL := os.Getenv("SUPABASE_URL")
-	key := cmp.Or(os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_KEY"))
+	key, err := envKey()
 	switch {
+	case err != nil:
+		return nil, fmt.Errorf("docevents: %w", err)
 	case supabaseURL == "" && key == "":
 		return nil, fmt.Errorf("docevents: %w: set SUPABASE_URL and %s", ErrNoSettings, keyNames)
 	case supabaseURL == "":
@@ -41,6 +49,22 @@ func NewFromEnv(opts ...Option) (*Client, error) {
 	return New(supabaseURL, key, opts...)
 }
 
+func envKey() (string, error) {
+	list := os.Getenv("SUPABASE_SECRET_KEYS")
+	if list == "" {
+		return cmp.Or(os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SERVICE_KEY")), nil
+	}
+	var keys map[string]any
+	if json.Unmarshal([]byte(list), &keys) != nil { // its error may repeat a piece of a key
+		return "", errors.New(`SUPABASE_SECRET_KEYS is no JSON object of keys by name, such as {"default":"sb_secret_..."}`)
+	}
+	key, _ := keys["default"].(string)
+	if key == "" {
+		return "", errors.New(`SUPABASE_SECRET_KEYS has no key named "default": add it, or pass the one to use to New`)
+	}
+	return key, nil
+}
+
 // parseURL returns the address of the project's REST API. Its errors don't
 // repeat the URL, which may hold a password.
 func parseURL(raw string) (string, error) {
@@ -48,7 +72,10 @@ func parseURL(raw string) (string, error) {
 	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return "", errors.New("the Supabase URL is not one: pass the project's, such as https://abcdefgh.supabase.co")
 	}
-	path := strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/rest/v1")
+	path, isAPI := strings.CutSuffix(strings.TrimRight(u.Path, "/"), "/rest/v1")
+	if supabaseSite.MatchString(u.Hostname()) || !isAPI && studioPath.MatchString(path) {
+		return "", errors.New("the Supabase URL is the dashboard's: pass the project's own, such as https://abcdefgh.supabase.co, from its API settings")
+	}
 	rest := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path + "/rest/v1"}
 	_, err = url.Parse(rest.String()) // a host's zone need not come back
 	if err != nil || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || !pathFormat.MatchString(path) {
@@ -56,6 +83,13 @@ func parseURL(raw string) (string, error) {
 	}
 	return rest.String(), nil
 }
+
+// The addresses at which people look at a project: hosted Supabase's dashboard,
+// and a self-hosted Studio's pages.
+var (
+	supabaseSite = regexp.MustCompile(`(?i)^(www\.|app\.)?supabase\.(com|io)$`)
+	studioPath   = regexp.MustCompile(`^(/dashboard)?/project/[^/]+(/|$)|^/dashboard(/|$)`)
+)
 
 // pathFormat is of a prefix before /rest/v1, as a self-hosted project may have.
 var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
@@ -66,6 +100,9 @@ func parseKey(raw string) (string, map[string]string, error) {
 	key := strings.TrimSpace(raw)
 	if key == "" {
 		return "", nil, errors.New("the service-role key is empty: copy it from the project's API settings")
+	}
+	if strings.Trim(key, "\"'`") != key {
+		return "", nil, errors.New("the service-role key has quotes around it: take them off, as a shell would have done")
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", nil, errors.New("the service-role key has a space, a control character or one beyond ASCII in it: copy it again")

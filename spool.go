@@ -82,7 +82,7 @@ func (m *mirror) run() {
 			return appendRecord(buf, &fresh[i]), fresh[i].number
 		})
 		if err != nil {
-			d.report.spool(logSpool, err)
+			d.report.fault(logSpool, err, time.Now())
 		}
 		clear(fresh) // lets go of their text
 		m.spare = fresh
@@ -109,7 +109,7 @@ func (m *mirror) replay() (more bool) {
 		if err == io.EOF {
 			return false
 		} else if err != nil {
-			d.report.spool(logReplay, err)
+			d.report.fault(logReplay, err, time.Now())
 			continue
 		}
 		r := readRecord(row)

@@ -3,21 +3,28 @@ package docevents
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 const (
 	maxErrorBytes = 64 << 10 // of an error's body, or an insert's answer; PostgREST's are under 2 KiB
-	maxErrorText  = 1 << 10  // of each field of an Error
+	maxErrorText  = 1 << 10  // of each field of an Error, in bytes
 	maxRetryAfter = time.Minute
 )
+
+// clientInfo is the X-Client-Info that Supabase's logs tell clients apart by.
+const clientInfo = "docevents-go/0.1.0"
 
 // A transport stands between postgrest-go and the network. postgrest-go
 // follows redirects with the key added for any host, turns a POST into a GET on
@@ -27,21 +34,34 @@ const (
 //
 // The request's timeout is not applied here: its cancel would cut the body off.
 type transport struct {
-	inserts http.RoundTripper
-	others  http.RoundTripper
-	key     string // kept out of what a proxy may echo
+	inserts  http.RoundTripper
+	others   http.RoundTripper
+	key      string // kept out of what a proxy may echo
+	idColumn string
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	req = req.Clone(req.Context()) // a RoundTripper must not change its request
+	var sought, found atomic.Bool // a connection; a foreign transport may tell of neither
+	req = req.Clone(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GetConn: func(string) { sought.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { found.Store(true) },
+	})) // a RoundTripper must not change its request
+	req.Header.Set("X-Client-Info", clientInfo)
 	base := t.others
-	if req.Method == http.MethodPost {
+	isInsert := req.Method == http.MethodPost
+	if isInsert {
 		base = t.inserts
 		req.URL.RawQuery = "columns=" + rowColumns
 		req.Header.Add("Prefer", "resolution=ignore-duplicates") // sending a row again is safe
+		// So net/http may, where a connection that was kept turns out to be
+		// closed. Without a value the header stays here.
+		req.Header["Idempotency-Key"] = nil
 	}
 	resp, err := base.RoundTrip(req)
-	if err != nil || resp == nil { // nothing at all is an error of http.Client's
+	switch {
+	case err != nil && sought.Load() && !found.Load():
+		return nil, unsent{err}
+	case err != nil || resp == nil: // nothing at all is an error of http.Client's
 		return nil, err
 	}
 	if resp.Body == nil { // as a fake's may be: http.Client allows for it, but later
@@ -51,36 +71,63 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		defer resp.Body.Close()
 		return nil, t.refusal(resp)
 	}
-	if req.Method == http.MethodPost {
-		defer resp.Body.Close()
-		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
-		if err != nil {
-			return nil, fmt.Errorf("answer cut short: %w", err)
-		}
-		resp.Body = io.NopCloser(bytes.NewReader(body))
-	} else if counts := resp.StatusCode == http.StatusNoContent || strings.Contains(req.Header.Get("Prefer"), "count="); counts &&
+	if isInsert {
+		return inserted(resp)
+	}
+	if counts := resp.StatusCode == http.StatusNoContent || strings.Contains(req.Header.Get("Prefer"), "count="); counts &&
 		!strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789") {
 		resp.Body.Close()
 		return nil, ErrCountIncomplete // neither ids nor a count: a gateway dropped Prefer
 	}
 	head := bufio.NewReader(resp.Body)
 	start, _ := head.Peek(512) // what DetectContentType looks at; an error comes again when the body is read
-	odd := ""
-	switch {
-	case isHTML(resp.Header, start):
-		odd = "the answer is an HTML page"
-	case req.Method == http.MethodPost && resp.StatusCode != http.StatusCreated && len(start) > 0:
-		odd = "the answer is not PostgREST's to an insert" // some other service, that is fine with everything
-	}
-	if odd != "" {
+	if isHTML(resp.Header, start) {
 		resp.Body.Close()
-		return nil, &Error{Status: resp.StatusCode, Message: odd}
+		return nil, &Error{Status: resp.StatusCode, Message: htmlPage}
 	}
 	resp.Body = struct {
 		io.Reader
 		io.Closer
 	}{head, resp.Body}
 	return resp, nil
+}
+
+const htmlPage = "the answer is an HTML page"
+
+// inserted reads a success of an insert. PostgREST's is 201, always: with any
+// other it is some service that is fine with everything.
+func inserted(resp *http.Response) (*http.Response, error) {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("answer cut short: %w", err)
+	case isHTML(resp.Header, body):
+		return nil, &Error{Status: resp.StatusCode, Message: htmlPage}
+	case resp.StatusCode != http.StatusCreated:
+		return nil, &Error{Status: resp.StatusCode, Message: "the answer is not PostgREST's to an insert"}
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
+}
+
+// A refusal is an Error on its way from the transport to the delivery, with
+// PostgREST's details. They repeat the row, which they are read for, and go no
+// further: see takeDetails.
+type refusal struct {
+	answer  *Error
+	details string
+}
+
+func (r *refusal) Error() string { return r.answer.Error() }
+func (r *refusal) Unwrap() error { return r.answer }
+
+// takeDetails returns the details that came with err, and err without them.
+func takeDetails(err error) (string, error) {
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return r.details, r.answer
+	}
+	return "", err
 }
 
 // refusal reads an answer that is no success.
@@ -94,21 +141,30 @@ func (t *transport) refusal(resp *http.Response) error {
 	_ = json.Unmarshal(body, &answer) // nor need it be JSON
 	text := func(v any) string {
 		s, _ := v.(string)
-		return cutText(strings.ReplaceAll(s, t.key, "[key]"), maxErrorText)
+		return strings.ReplaceAll(s, t.key, "[key]")
 	}
-	message := text(answer.Message)
-	switch {
-	case message != "":
-	case isHTML(resp.Header, body):
-		message = "the answer is an HTML page"
-	default:
-		message = http.StatusText(resp.StatusCode)
-	}
-	details, _ := answer.Details.(string)
-	return &refusal{&Error{
-		Status: resp.StatusCode, Code: text(answer.Code), Message: message, Hint: text(answer.Hint),
+	code, details := text(answer.Code), text(answer.Details)
+	e := &Error{
+		Status: resp.StatusCode, Message: repeatable(code, text(answer.Message)), Hint: repeatable(code, text(answer.Hint)),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
-	}, details}
+		told:       readDetails(code, details, t.idColumn),
+	}
+	if codeFormat.MatchString(code) {
+		e.Code = code
+	}
+	switch {
+	case e.Message != "":
+	case answer.Code == "" && answer.Message == "": // both there, and empty
+		e.Message, e.told = "PostgREST lost its database under the request", transient
+	case isHTML(resp.Header, body):
+		e.Message = htmlPage
+	default:
+		e.Message = http.StatusText(resp.StatusCode)
+	}
+	if details == "" {
+		return e
+	}
+	return &refusal{e, details}
 }
 
 func isHTML(h http.Header, body []byte) bool {
@@ -130,6 +186,36 @@ func retryAfter(header string, now time.Time) time.Duration {
 	return min(max(at.Sub(now), 0), maxRetryAfter)
 }
 
+// HTTP/2 has many requests on one connection, and no timeout of a request
+// closes it: where one dies without a word, pings tell. Hosted Supabase speaks
+// HTTP/2.
+const (
+	pingAfter   = 3 * time.Second // of silence
+	pingTimeout = 3 * time.Second
+)
+
+// ownTransport returns a clone of standard that leaves a dead HTTP/2 connection
+// within seconds, and whose errors don't repeat a proxy's address: it may hold a
+// password.
+func ownTransport(standard *http.Transport) *http.Transport {
+	t := standard.Clone()
+	if t.HTTP2 == nil {
+		t.HTTP2 = &http.HTTP2Config{}
+	}
+	t.HTTP2.SendPingTimeout = cmp.Or(t.HTTP2.SendPingTimeout, pingAfter)
+	t.HTTP2.PingTimeout = cmp.Or(t.HTTP2.PingTimeout, pingTimeout)
+	if proxy := t.Proxy; proxy != nil {
+		t.Proxy = func(req *http.Request) (*url.URL, error) {
+			u, err := proxy(req)
+			if err != nil {
+				return nil, unsent{errors.New("the proxy's address can't be read: check HTTPS_PROXY and HTTP_PROXY")}
+			}
+			return u, nil
+		}
+	}
+	return t
+}
+
 // defaultTransports returns transports of our own, for inserts and for all else,
 // and what closes their idle connections, or the app's replacement of
 // http.DefaultTransport.
@@ -143,7 +229,7 @@ func defaultTransports(maxInFlight int) (inserts, others http.RoundTripper, clos
 	if !ok {
 		return http.DefaultTransport, http.DefaultTransport, nil
 	}
-	bounded, unbounded := standard.Clone(), standard.Clone()
+	bounded, unbounded := ownTransport(standard), ownTransport(standard)
 	bounded.MaxConnsPerHost = maxInFlight
 	bounded.MaxIdleConns, bounded.MaxIdleConnsPerHost = maxInFlight, maxInFlight
 	return bounded, unbounded, func() {

@@ -2,11 +2,19 @@ package docevents
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,7 +40,8 @@ func TestClassify(t *testing.T) {
 			[]error{
 				answer(401, ""), answer(401, "22023"), answer(401, "23514"), answer(401, "57014"), answer(401, "08006"), answer(401, "PGRST301"),
 				answer(402, ""), answer(402, "PT402"), answer(405, ""), answer(405, "PGRST117"), answer(406, ""), answer(406, "22P02"),
-				answer(540, ""), answer(540, "23505"), answer(200, ""), answer(201, ""), answer(299, "23514"),
+				answer(540, ""), answer(540, "23505"), answer(200, ""), answer(201, ""), answer(204, ""), answer(299, "23514"),
+				answer(404, ""), answer(404, "NotFound"), answer(404, "404"),
 				answer(300, "PGRST203"), answer(301, ""), answer(302, ""), answer(304, ""), answer(307, "23514"), answer(399, ""),
 			},
 		},
@@ -45,6 +54,9 @@ func TestClassify(t *testing.T) {
 			[]error{
 				&Error{Status: 409, Code: "23505", Message: `duplicate key value violates unique constraint "document_processing_events_pkey"`},
 				&Error{Status: 409, Code: "23505", Message: `duplicate key value violates unique constraint "_pkey"`},
+				&Error{Status: 409, Code: "23505", Message: `duplicate key value violates unique constraint "pk_events"`},
+				&Error{Status: 409, Code: "23505", Message: "doppelter Schlüsselwert verletzt Unique-Constraint »document_processing_events_pkey«"},
+				&Error{Status: 409, Code: "23505", Message: `violates unique constraint "events_once"`, told: storedBefore},
 			},
 		},
 		{
@@ -56,25 +68,28 @@ func TestClassify(t *testing.T) {
 				&Error{Status: 409, Code: "23505", Message: `duplicate key value violates unique constraint "events_once"`},
 				&Error{Status: 409, Code: "23505", Message: `violates unique constraint "a_pkey_b"`},
 				&Error{Status: 409, Code: "23514", Message: `violates check constraint "a_pkey"`},
+				&Error{Status: 409, Code: "23505", Message: `violates unique constraint "a_pkey"`, told: badData}, // a key of other columns
 			},
 		},
 		{
 			"6: configuration, by the code", configuration,
 			[]error{
 				answer(500, "0A000"), answer(403, "28000"), answer(500, "28P01"), answer(500, "3D000"), answer(400, "3F000"),
-				answer(404, "42P01"), answer(400, "42703"), answer(403, "42501"), answer(404, "42883"), answer(500, "55000"),
+				answer(404, "42P01"), answer(400, "42703"), answer(403, "42501"), answer(404, "42883"), answer(500, "55000"), answer(405, "25006"), answer(500, "25006"), answer(400, "428C9"),
+				&Error{Status: 400, Code: "23514", Message: `no partition of relation "document_processing_events" found for row`},
+				&Error{Status: 400, Code: "23514", Message: "keine Partition von Relation »document_processing_events« für die Zeile gefunden", told: configuration},
 				answer(400, "PGRST100"), answer(404, "PGRST125"), answer(404, "PGRST205"), answer(400, "PGRST204"), answer(403, "PGRST301"), answer(500, "PGRST302"),
 			},
 		},
 		{
 			"7: all else", transient,
 			[]error{
-				answer(400, ""), answer(403, ""), answer(404, ""), answer(408, ""), answer(409, ""), answer(418, ""), answer(422, ""), answer(429, ""),
+				answer(400, ""), answer(403, ""), answer(404, "PT404"), answer(408, ""), answer(409, ""), answer(418, ""), answer(422, ""), answer(429, ""),
 				answer(500, ""), answer(502, ""), answer(503, ""), answer(504, ""), answer(520, ""), answer(599, ""),
 				answer(500, "08000"), answer(503, "08006"), answer(409, "23503"), answer(409, "40001"), answer(409, "40P01"), answer(503, "53300"),
 				answer(500, "53100"), answer(500, "55P03"), answer(500, "55006"), answer(500, "57P01"), answer(500, "57P03"), answer(500, "58030"),
 				answer(500, "XX000"), answer(500, "XX001"), answer(503, "PGRST000"), answer(503, "PGRST001"), answer(503, "PGRST002"), answer(504, "PGRST003"),
-				answer(500, "PT500"), answer(400, "PT22P"), answer(500, "25006"), answer(500, "ZZ999"),
+				answer(500, "PT500"), answer(400, "PT22P"), answer(500, "25001"), answer(500, "ZZ999"),
 				answer(400, "PGRST400"), answer(400, "PGRST"), answer(400, "PGRST1"), answer(400, "PGRST1000"), answer(400, "PGRSTX00"), answer(400, "pgrst102"),
 				answer(400, "2351"), answer(400, "235140"), answer(400, "2350٣"), answer(400, " 23514"), answer(400, "23514\n"), answer(400, "x23514"),
 				answer(400, "bad_request"), answer(400, "22"), answer(400, "4xx"), answer(0, "") /* below */, answer(500, "\x00\x00\x00\x00\x00"),
@@ -98,6 +113,7 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// Unknown is only what may have been carried out.
 func TestOutcomeUnknown(t *testing.T) {
 	for _, test := range []struct {
 		err  error
@@ -106,25 +122,187 @@ func TestOutcomeUnknown(t *testing.T) {
 		{nil, false},
 		{io.ErrUnexpectedEOF, true},
 		{context.DeadlineExceeded, true},
+		{&net.OpError{Op: "read", Err: io.EOF}, true},
+		{&net.OpError{Op: "write", Err: io.EOF}, true},
+		{&net.OpError{Op: "dial", Err: io.EOF}, false},
+		{&net.OpError{Op: "dial", Err: &net.DNSError{}}, false},
+		{&net.DNSError{IsTimeout: true}, false},
+		{unsent{context.DeadlineExceeded}, false},
 		{&Error{Status: 502}, true},
 		{&Error{Status: 504}, true},
+		{&Error{Status: 520}, true},
 		{&Error{Status: 503, Code: "overloaded"}, true}, // a gateway's own code
 		{&Error{Status: 200}, true},
+		{&Error{Status: 204}, true},
 		{&Error{Status: 503, Code: "08006"}, true},
 		{&Error{Status: 500, Code: "57P01"}, true},
+		{&Error{Status: 400, Code: "08006"}, true},
+		{&Error{Status: 409, Code: "40003"}, true}, // statement completion unknown
 		{&Error{Status: 503, Code: "PGRST000"}, true},
 		{&Error{Status: 503, Code: "PGRST001"}, true},
+		{&Error{Status: 500, Code: "PGRSTX00"}, true},
+		{&Error{Status: 400, told: transient}, true}, // PostgREST lost its database
+		{&Error{Status: 408}, true},
+		{&Error{Status: 499}, true},
+		{&Error{Status: 504, Code: "PGRST003"}, false}, // no connection in time
+		{&Error{Status: 302}, false},
+		{&Error{Status: 400}, false},
+		{&Error{Status: 401}, false},
+		{&Error{Status: 403}, false}, // a firewall's page
+		{&Error{Status: 404}, false},
+		{&Error{Status: 409}, false},
+		{&Error{Status: 413}, false},
+		{&Error{Status: 425}, false},
+		{&Error{Status: 429, Code: "throttled"}, false},
 		{&Error{Status: 500, Code: "57014"}, false}, // rolled back
 		{&Error{Status: 400, Code: "23514"}, false},
 		{&Error{Status: 409, Code: "40001"}, false},
 		{&Error{Status: 500, Code: "XX000"}, false},
+		{&Error{Status: 500, Code: "PT500"}, false},
 		{&Error{Status: 401, Code: "PGRST301"}, false},
 		{&Error{Status: 404, Code: "PGRST205"}, false},
-		{fmt.Errorf("wrapped: %w", &Error{Status: 400, Code: "23514"}), false},
 	} {
-		if got := outcomeUnknown(test.err); got != test.want {
-			t.Errorf("%v: %v, want %v", test.err, got, test.want)
+		for _, err := range []error{test.err, fmt.Errorf("wrapped: %w", test.err)} {
+			if got := outcomeUnknown(err); got != test.want && (test.err != nil || err == nil) {
+				t.Errorf("%v: %v, want %v", err, got, test.want)
+			}
 		}
+	}
+}
+
+// On real sockets: nothing was sent where no connection was made, whatever the
+// reason; after that, anything may have been.
+func TestOutcomeOnSockets(t *testing.T) {
+	respond := map[string]http.HandlerFunc{
+		"answers": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) },
+		"resets":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"stalls": func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // else the server doesn't see the connection's end
+			<-r.Context().Done()
+		},
+	}
+	dials := func(err error) func(*http.Transport) {
+		return func(t *http.Transport) {
+			t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				if err != nil {
+					return nil, err
+				}
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+		}
+	}
+	trusts := func(s *httptest.Server) func(*http.Transport) {
+		return func(t *http.Transport) {
+			t.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com"}
+			t.TLSClientConfig.RootCAs.AddCert(s.Certificate())
+		}
+	}
+	for name, test := range map[string]struct {
+		server string
+		http2  bool
+		change func(*http.Transport) // nil: trust the server
+		before int                   // requests that stall on the only connection
+		want   bool
+	}{
+		"refused":                 {"answers", false, dials(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), 0, false},
+		"no such name":            {"answers", false, dials(&net.DNSError{Err: "no such host", IsNotFound: true}), 0, false},
+		"a dialer of one's own":   {"answers", false, dials(errors.New("no way")), 0, false},
+		"a timeout while dialing": {"answers", false, dials(nil), 0, false},
+		"a certificate":           {"answers", false, func(*http.Transport) {}, 0, false},
+		"a certificate, HTTP/2":   {"answers", true, func(*http.Transport) {}, 0, false},
+		"no connection was free":  {"stalls", false, nil, 1, false},
+		"the proxy can't be read": {"answers", false, func(t *http.Transport) { t.Proxy = func(*http.Request) (*url.URL, error) { return nil, io.EOF } }, 0, false},
+		"a reset":                 {"resets", false, nil, 0, true},
+		"a reset, HTTP/2":         {"resets", true, nil, 0, true},
+		"a stall":                 {"stalls", false, nil, 0, true},
+		"a stall, HTTP/2":         {"stalls", true, nil, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewUnstartedServer(respond[test.server])
+			s.Config.ErrorLog = log.New(io.Discard, "", 0)
+			s.EnableHTTP2 = test.http2
+			s.StartTLS()
+			defer s.Close()
+			defer s.CloseClientConnections()
+			standard := http.DefaultTransport.(*http.Transport).Clone()
+			if test.change == nil {
+				test.change = trusts(s)
+			}
+			test.change(standard)
+			base := ownTransport(standard)
+			base.MaxConnsPerHost = 1
+			defer base.CloseIdleConnections()
+			rt := &transport{inserts: base, others: base, key: "k", idColumn: "id"}
+			post := func(ctx context.Context) error {
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, strings.NewReader("[]"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = rt.RoundTrip(req)
+				return err
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			for range test.before {
+				got := make(chan bool)
+				first := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { close(got) }})
+				go func() { _ = post(first) }()
+				<-got
+			}
+			err := post(ctx)
+			if err == nil || outcomeUnknown(err) != test.want {
+				t.Errorf("%v: unknown %v, want %v", err, !test.want, test.want)
+			}
+			if v := classify(err); v != transient {
+				t.Errorf("%v: %d", err, v)
+			}
+		})
+	}
+}
+
+// A connection over which nothing comes is pinged, unless the app says otherwise.
+func TestOwnTransport(t *testing.T) {
+	standard := http.DefaultTransport.(*http.Transport).Clone()
+	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != pingAfter || got.PingTimeout != pingTimeout {
+		t.Errorf("%+v", got)
+	}
+	standard.HTTP2 = &http.HTTP2Config{SendPingTimeout: time.Minute, PingTimeout: time.Hour}
+	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != time.Minute || got.PingTimeout != time.Hour {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What details say, in any language, under any name.
+func TestReadDetails(t *testing.T) {
+	const id = "aaaaaaaa-0000-4000-8000-000000000001"
+	for _, test := range []struct {
+		code, details string
+		want          verdict
+	}{
+		{"23505", "", accepted},
+		{"23505", "Failing row contains (secret row)", accepted},
+		{"23505", "Key (id)=(" + id + ") already exists.", storedBefore},
+		{"23505", "Schlüssel »(id)=(" + id + ")« existiert bereits.", storedBefore},
+		{"23505", "键值\"(id)=(" + id + ")\" 已经存在", storedBefore},
+		{"23505", "Key (id, created_at)=(" + id + ", 2026-01-02 03:04:05+00) already exists.", storedBefore},
+		{"23505", `Key (tenant_id, "id")=(7, ` + id + `) already exists.`, storedBefore},
+		{"23505", "Key (document_id, event_type)=(" + id + ", completed) already exists.", badData},
+		{"23505", "Key (stage)=((id)=(" + id + ")) already exists.", badData},
+		{"23505", "Key (lower(stage))=(ocr) already exists.", accepted},
+		{"23505", "Key (lower(id), id)=(ocr) already exists.", accepted},
+		{"23503", "Key (id)=(" + id + ") is not present in table \"documents\".", accepted},
+		{"23514", "Failing row contains (" + id + ", " + id + ", failed, 12, null, ocr).", accepted},
+		{"23514", "Partition key of the failing row contains (created_at) = (2031-01-02 03:04:05.678901+00).", configuration},
+		{"23514", "Partitionierungsschlüssel der fehlgeschlagenen Zeile enthält (created_at) = (2031-01-02).", configuration},
+		{"23502", "Failing row contains (" + id + ", null).", accepted},
+	} {
+		if got := readDetails(test.code, test.details, "id"); got != test.want {
+			t.Errorf("%s %s: %d, want %d", test.code, test.details, got, test.want)
+		}
+	}
+	if got := readDetails("23505", "Key (event_id)=("+id+") already exists.", "event_id"); got != storedBefore {
+		t.Errorf("a renamed id: %d", got)
 	}
 }
 
@@ -193,7 +371,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// Every answer that is one of configuration says what to do about it.
+// Every answer that is one of configuration says what to do about it, and so do
+// refusals of data that are the table's fault where every row gets them.
 func TestRemedy(t *testing.T) {
 	for _, test := range []struct {
 		err  Error
@@ -213,13 +392,47 @@ func TestRemedy(t *testing.T) {
 		{Error{Status: 404, Code: "3F000"}, "expose the schema audit"},
 		{Error{Status: 401}, "check the key"},
 		{Error{Status: 401, Code: "PGRST301"}, "check the key"},
+		{Error{Status: 401, Code: "PGRST302"}, "check the key"},
+		{Error{Status: 401, Code: "PGRST303", Message: "JWT issued at future"}, "passes by itself"},
+		{Error{Status: 401, Code: "PGRST303", Message: "JWT expired"}, "the key has expired"},
+		{Error{Status: 401, Code: "42501", Message: "permission denied for table events"}, "service-role (secret) key"},
+		{Error{Status: 403, Code: "42501", Message: "permission denied for schema audit"}, "GRANT USAGE ON SCHEMA audit TO service_role;"},
+		{Error{Status: 404, Message: htmlPage}, "check SUPABASE_URL: the API is not at this address"},
+		{Error{Status: 404, Message: "no Route matched with those values"}, "check SUPABASE_URL: the API is not at this address"},
+		{Error{Status: 404, Message: "Not Found"}, "a PostgREST before 13 answers so where it doesn't know audit.events"},
+		{Error{Status: 405, Message: "Method Not Allowed"}, "check SUPABASE_URL"},
+		{Error{Status: 404, Code: "PGRST125", Message: "Invalid path specified in request URL"}, "check SUPABASE_URL"},
+		{Error{Status: 405, Code: "25006", Message: "cannot execute INSERT in a read-only transaction"}, "the database is read-only"},
+		{Error{Status: 400, Code: "0A000", Message: "cached plan must not change result type"}, "passes by itself"},
 		{Error{Status: 500, Code: "0A000"}, "sql/013_create_processing_events_table.sql"},
+		{Error{Status: 400, Code: "42P10"}, "make the id column UNIQUE"},
+		{Error{Status: 400, Code: "428C9"}, "GENERATED ALWAYS"},
+		{Error{Status: 400, Code: "23514", Message: `no partition of relation "events" found for row`}, "make a partition"},
 	} {
 		if v := classify(&test.err); v != configuration {
 			t.Errorf("%v is classified as %d", &test.err, v)
 		}
 		if got := remedy(&test.err, "audit", "events"); !strings.Contains(got, test.want) {
 			t.Errorf("%v: %q, want %q", &test.err, got, test.want)
+		}
+	}
+	for _, test := range []struct{ code, message, want string }{
+		{"22P02", `invalid input syntax for type bigint: "…"`, "the id column is a number"},
+		{"22P02", `invalid input value for enum kind: "…"`, "ALTER TYPE"},
+		{"22P02", `ungültiger Eingabewert für Enum kind: "…"`, "ALTER TYPE"},
+		{"22P02", `invalid input syntax for type json: "…"`, ""},
+		{"23502", `null value in column "tenant_id" of relation "events" violates not-null constraint`, "give it a default"},
+		{"23514", `new row for relation "events" violates check constraint "document_processing_events_event_type_check"`, "sql/optional/event_types.sql"},
+		{"23514", `new row for relation "events" violates check constraint "short"`, ""},
+		{"23505", `duplicate key value violates unique constraint "once"`, ""},
+		{"P0001", leftOut, ""},
+	} {
+		err := &Error{Status: 400, Code: test.code, Message: test.message}
+		if v := classify(err); v != badData {
+			t.Errorf("%v is classified as %d", err, v)
+		}
+		if got := remedy(err, "audit", "events"); test.want == "" && got != "" || !strings.Contains(got, test.want) {
+			t.Errorf("%v: %q, want %q", err, got, test.want)
 		}
 	}
 }

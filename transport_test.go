@@ -90,6 +90,9 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		"an HTML page with 200": {200, "text/html", html, "the answer is an HTML page", ""},
 		"HTML by looks, 201":    {201, "", html, "the answer is an HTML page", ""},
 		"an empty page, 200":    {200, "text/html", "", "the answer is an HTML page", ""},
+		"an empty 200":          {200, "", "", "the answer is not PostgREST's to an insert", ""},
+		"an empty 202":          {202, "", "", "the answer is not PostgREST's to an insert", ""},
+		"an empty 204":          {204, "", "", "the answer is not PostgREST's to an insert", ""},
 		"another service":       {200, "application/json", `{"status":"up"}`, "the answer is not PostgREST's to an insert", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -116,6 +119,153 @@ func TestAnswersOfAllKinds(t *testing.T) {
 			if strings.Contains(err.Error(), "secret") {
 				t.Errorf("%v: repeats the details", err)
 			}
+		})
+	}
+}
+
+// PostgREST answers an insert with 201. A server that is fine with everything (a
+// webhook's sink, a health port) acknowledges nothing.
+func TestOtherSuccessesAreNone(t *testing.T) {
+	for _, status := range []int{200, 202, 204, 207} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: func(*request) *answer { return &answer{status: status} }}
+				c, o := newClient(t, s)
+				c.Record(event("a"))
+				synctest.Wait()
+				checkStats(t, c, &docevents.Stats{Recorded: 1, Pending: 1})
+				if lines := o.logged(); len(lines) != 1 || !strings.Contains(lines[0].text, "check SUPABASE_URL") {
+					t.Errorf("logged %v", lines)
+				}
+				if err := c.Check(t.Context()); err == nil {
+					t.Error("Check finds nothing wrong")
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = c.Close(ctx)
+			})
+		})
+	}
+}
+
+// What an answer says is followed by what to do about it, and by no more.
+func TestRemedies(t *testing.T) {
+	html := map[string]string{"Content-Type": "text/html"}
+	for name, test := range map[string]struct {
+		answer    answer
+		want, not string
+	}{
+		"a web site":             {answer{status: 404, body: "<!DOCTYPE html>", header: html}, "SUPABASE_URL", "013_create"},
+		"another path":           {answer{status: 404, body: `{"error":"requested path is invalid"}`}, "SUPABASE_URL", "the key"},
+		"Kong, no route":         {answer{status: 404, body: `{"message":"no Route matched with those values"}`}, "SUPABASE_URL", "013_create"},
+		"the path twice":         {answer{status: 404, code: "PGRST125", text: "Invalid path specified in request URL"}, "SUPABASE_URL", "013_create"},
+		"PostgREST 12, no table": {answer{status: 404, body: "{}"}, "doesn't know public.document_processing_events", "the key"},
+		"a read replica":         {answer{status: 405, code: "25006", text: "cannot execute INSERT in a read-only transaction"}, "read-only:", "013_create"},
+		"clocks":                 {answer{status: 401, code: "PGRST303", text: "JWT issued at future"}, "JWT issued at future", "check the key"},
+		"an old plan":            {answer{status: 400, code: "0A000", text: "cached plan must not change result type"}, "cached plan", "013_create"},
+		"a bigint id":            {answer{status: 400, code: "22P02", text: `invalid input syntax for type bigint: "11111111-1111-4111-8111-111111111111"`}, "WithColumns", "11111111"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) { return test.answer.response(req), nil }))
+			if err := c.Check(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), test.not) {
+				t.Errorf("%v: want %q, not %q", err, test.want, test.not)
+			}
+		})
+	}
+}
+
+// The row was stored, its answer lost, and a gateway drops Prefer: details tell,
+// in any language and under any name of the key.
+func TestStoredBeforeInAnyWords(t *testing.T) {
+	const details = "Key (id)=(aaaaaaaa-0000-4000-8000-000000000001) already exists."
+	for _, test := range []struct{ message, details string }{
+		{`duplicate key value violates unique constraint "once"`, details},
+		{"doppelter Schlüsselwert verletzt Unique-Constraint »einmal«", strings.Replace(details, "Key", "Schlüssel", 1)},
+		{"doppelter Schlüsselwert verletzt Unique-Constraint »document_processing_events_pkey«", ""},
+		{`duplicate key value violates unique constraint "pk_events"`, ""},
+	} {
+		t.Run(test.message, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: func(r *request) *answer {
+					if r.number == 0 {
+						return &answer{stored: true, err: errReset}
+					}
+					return &answer{status: 409, body: fmt.Sprintf(`{"code":"23505","message":%q,"details":%q,"hint":null}`, test.message, test.details)}
+				}}
+				c, _ := newClient(t, s)
+				c.Record(event("a"))
+				if err := c.Flush(t.Context()); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
+			})
+		})
+	}
+}
+
+// Neither the log nor an error that reaches the app repeats a row's text, however
+// it is looked at, nor lets a server break a line.
+func TestTheLogHoldsNoRow(t *testing.T) {
+	const secret = "patient Jane Doe"
+	for name, body := range map[string]string{
+		"a value":            `{"code":"22P02","message":"invalid input syntax for type json: \"patient Jane Doe, born 1980\""}`,
+		"of an enum":         `{"code":"22P02","message":"invalid input value for enum kind: \"patient Jane Doe\""}`,
+		"in German":          `{"code":"22P02","message":"ungültige Eingabesyntax für Typ json: »patient Jane Doe«"}`,
+		"over lines":         `{"code":"22P02","message":"invalid input syntax for type json: \"\npatient Jane Doe\n\u001b[31m"}`,
+		"a hint":             `{"code":"22P02","message":"odd","hint":"\"patient Jane Doe\" is no number"}`,
+		"a trigger":          `{"code":"P0001","message":"patient Jane Doe is unknown","hint":"ask patient Jane Doe"}`,
+		"a trigger's code":   `{"code":"PT422","message":"patient Jane Doe is unknown","hint":"ask patient Jane Doe"}`,
+		"a function's JSON":  `{"code":"patient Jane Doe","message":"patient Jane Doe"}`,
+		"details":            `{"code":"23514","message":"violates check constraint \"c\"","details":"Failing row contains (patient Jane Doe)."}`,
+		"a key's details":    `{"code":"23505","message":"violates unique constraint \"c\"","details":"Key (error_message)=(patient Jane Doe) already exists."}`,
+		"a firewall's words": `{"message":"blocked: \"patient Jane Doe\""}`,
+		"escapes":            `{"code":"XX000\n\u001b[31m","message":"a\nb\u001b[31m\u202e","hint":"c\u2028d"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: func(r *request) *answer {
+					if r.has("bad") {
+						return &answer{status: 400, body: body}
+					}
+					return nil
+				}}
+				c, o := newClient(t, s)
+				bad := event("bad")
+				bad.ErrorMessage = secret
+				c.Record(bad)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				errs := []error{c.Flush(ctx), c.Close(ctx)}
+				said := []string{}
+				for _, l := range o.logged() {
+					said = append(said, l.text)
+				}
+				for _, d := range o.lost() {
+					errs = append(errs, d.err)
+				}
+				for len(errs) > 0 { // down to the last that any of them wraps
+					err := errs[0]
+					errs = errs[1:]
+					if err == nil {
+						continue
+					}
+					said = append(said, err.Error(), fmt.Sprintf("%v %+v %#v %q", err, err, err, err))
+					switch err := err.(type) {
+					case interface{ Unwrap() error }:
+						errs = append(errs, err.Unwrap())
+					case interface{ Unwrap() []error }:
+						errs = append(errs, err.Unwrap()...)
+					}
+				}
+				if len(said) < 2 {
+					t.Errorf("only %q", said)
+				}
+				for _, text := range said {
+					if strings.Contains(text, "Jane") || strings.ContainsAny(text, "\n\x1b\u202e\u2028") {
+						t.Errorf("%q", text)
+					}
+				}
+			})
 		})
 	}
 }
@@ -352,7 +502,7 @@ func TestOddTransports(t *testing.T) {
 			return &http.Response{StatusCode: 201, Header: http.Header{"Content-Range": {"*/0"}}}, nil
 		}, true},
 		"no header": {func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 204, Body: http.NoBody}, nil
+			return &http.Response{StatusCode: 201, Body: http.NoBody}, nil
 		}, true},
 		"no body, an error": {func(*http.Request) (*http.Response, error) { return &http.Response{StatusCode: 503}, nil }, false},
 		"no answer":         {func(*http.Request) (*http.Response, error) { return nil, nil }, false},

@@ -1,0 +1,69 @@
+package retention
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/localstack"
+)
+
+// A requestCounter is a transport that counts.
+type requestCounter struct{ atomic.Int64 }
+
+func (r *requestCounter) RoundTrip(req *http.Request) (*http.Response, error) {
+	r.Add(1)
+	start := time.Now()
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err == nil {
+		fmt.Println(req.Method, req.URL.RawQuery, resp.StatusCode, resp.Header.Get("Content-Range"), time.Since(start))
+	}
+	return resp, err
+}
+
+// TestPurgeOfOneTime: what a backfill in one transaction leaves, rows by the
+// million that have one created_at, goes too, some at a time: no statement takes
+// longer than the timeout. Rows spread over time are there to compare.
+func TestPurgeOfOneTime(t *testing.T) {
+	const n = 1_500_000
+	if testing.Short() {
+		t.Skip("it fills a table with 1.5 million rows")
+	}
+	if !localstack.Shared(t).Ours() {
+		t.Skip("it needs a statement timeout of its own")
+	}
+	stack, err := localstack.Start(t.Context(), localstack.Options{StatementTimeout: 400 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stack.Close()
+	if err := stack.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	table := &table{t, stack, docevents.DefaultTable}
+	for _, test := range []struct{ name, at string }{
+		{"spread", "timestamptz '2025-06-01Z' + i * interval '1 second'"},
+		{"one time", "'2025-06-01Z'"},
+		{"a third of one time", fmt.Sprintf("timestamptz '2025-06-01Z' + (CASE WHEN i BETWEEN %d AND %d THEN %[1]d ELSE i END) * interval '1 second'", n/3, 2*n/3)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			table.empty()
+			table.exec(fmt.Sprintf(`INSERT INTO %s (document_id, user_id, event_type, created_at)
+				SELECT gen_random_uuid(), gen_random_uuid(), 'completed', %s FROM generate_series(1, %d) AS i`, table.name, test.at, n))
+			table.exec("VACUUM ANALYZE " + table.name)
+			requests := &requestCounter{}
+			client := table.client(docevents.WithTransport(requests))
+			start := time.Now()
+			got, err := client.PurgeOlderThan(context.Background(), 30)
+			if got != n || err != nil {
+				t.Errorf("purged %d, %v; want %d", got, err, n)
+			}
+			table.wantCount(0)
+			t.Logf("%d rows in %.1f s and %d requests", got, time.Since(start).Seconds(), requests.Load())
+		})
+	}
+}

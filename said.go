@@ -1,0 +1,67 @@
+package docevents
+
+import (
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// What a message may hold is told by its code. PostgreSQL's own messages of the
+// first kind name columns, tables and constraints; those of the second kind, and
+// a gateway's without a code, quote values as well. What is of neither kind was
+// raised by a trigger or a function, and may hold anything.
+var (
+	namesOnly    = regexp.MustCompile(`^((08|0A|21|23|25|26|28|2B|2D|34|3B|3D|3F|40|42|44|53|54|55|57|58|XX)[0-9A-Z]{3}|PGRST[0-9A-Z]{3})$`)
+	quotesValues = regexp.MustCompile(`^(22[0-9A-Z]{3}|27000|42601|PGRST1..)?$`)
+	codeFormat   = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
+)
+
+// leftOut stands for a message that may hold anything.
+const leftOut = "a message of the database's own functions, left out since it may repeat the row"
+
+const quotes = `"«»„“”‟‹›「」『』`
+
+var (
+	// values is from the first quote to the last, or to the end: a value may
+	// hold quotes of its own. A single one after a letter is an apostrophe.
+	values = regexp.MustCompile(`((^|[^\pL\pN` + quotes + `])['‘‚` + "`]|[" + quotes + `])(.*['’‘` + "`" + quotes + `]|.*)`)
+
+	// Names stay as they are; a quote that can't be a name is a value after all.
+	quoted = regexp.MustCompile(`[` + quotes + `][^` + quotes + `]*[` + quotes + `]`)
+	name   = regexp.MustCompile(`^.[\pZ]?[\pL\pN_$.-]{1,127}[\pZ]?.$`)
+)
+
+// oneLine replaces what could break a line, be a terminal's escape or change
+// the direction of what follows. Invalid UTF-8 comes out as U+FFFD.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsGraphic(r):
+			return r
+		case unicode.IsSpace(r):
+			return ' '
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+// repeatable returns what may be logged of a message that came with that code:
+// one line of at most maxErrorText bytes, without what may be a row's text.
+func repeatable(code, text string) string {
+	text = oneLine(text)
+	switch {
+	case text == "":
+	case quotesValues.MatchString(code):
+		text = values.ReplaceAllString(text, `$2"…"`)
+	case namesOnly.MatchString(code):
+		text = quoted.ReplaceAllStringFunc(text, func(q string) string {
+			if name.MatchString(q) {
+				return q
+			}
+			return `"…"`
+		})
+	default:
+		text = leftOut
+	}
+	return cutText(text, maxErrorText)
+}

@@ -1,0 +1,296 @@
+package docevents_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// A secure server speaks TLS, and HTTP/2 if it is told to, as hosted Supabase
+// does. It stores rows by id.
+type secure struct {
+	*httptest.Server
+	fault func(n int, w http.ResponseWriter, r *http.Request) // before the answer to request n, from 1
+
+	mu       sync.Mutex
+	requests int
+	protos   map[string]int // requests by protocol
+	rows     map[string]bool
+}
+
+func newSecure(t *testing.T, http2 bool) *secure {
+	s := &secure{protos: map[string]int{}, rows: map[string]bool{}}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		var rows []wireRow
+		if err := json.Unmarshal(body, &rows); err != nil {
+			t.Error(err)
+		}
+		s.mu.Lock()
+		s.requests++
+		n := s.requests
+		s.protos[r.Proto]++
+		for _, row := range rows {
+			s.rows[row.ID] = true
+		}
+		s.mu.Unlock()
+		if s.fault != nil {
+			s.fault(n, w, r)
+		}
+		w.WriteHeader(http.StatusCreated)
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.EnableHTTP2 = http2
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// client is one with transports of our own, at that address of the server's.
+func (s *secure) client(t *testing.T, address string, opts ...docevents.Option) *docevents.Client {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	standard := http.DefaultTransport.(*http.Transport)
+	before := standard.TLSClientConfig
+	standard.TLSClientConfig = &tls.Config{RootCAs: pool, ServerName: "example.com"}
+	defer func() { standard.TLSClientConfig = before }()
+	c, err := docevents.New("https://"+address, testKey, append([]docevents.Option{docevents.WithSlog(discard)}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func overBoth(t *testing.T, test func(t *testing.T, http2 bool)) {
+	t.Run("HTTP/1.1", func(t *testing.T) { test(t, false) })
+	t.Run("HTTP/2", func(t *testing.T) { test(t, true) })
+}
+
+// Whatever happens to a request on its socket, every row arrives, once.
+func TestSocketFaults(t *testing.T) {
+	const events = 50
+	for name, test := range map[string]struct {
+		fault func(s *secure, w http.ResponseWriter, r *http.Request) // of every second request of the first eight
+		quiet bool                                                    // it is no failure at all
+	}{
+		"none": {func(*secure, http.ResponseWriter, *http.Request) {}, true},
+		"the server asks for another connection": { // over HTTP/2 by a GOAWAY
+			func(_ *secure, w http.ResponseWriter, _ *http.Request) { w.Header().Set("Connection", "close") }, true,
+		},
+		"a reset": {func(*secure, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, false},
+		"an answer cut short": {func(_ *secure, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			w.WriteHeader(http.StatusCreated)
+			_, _ = io.WriteString(w, "[")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}, false},
+		"the connection closes": {func(s *secure, _ http.ResponseWriter, _ *http.Request) { s.CloseClientConnections() }, false},
+		"a stall":               {func(_ *secure, _ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, false},
+		"a stall within an answer": {func(_ *secure, w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusCreated)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			overBoth(t, func(t *testing.T, http2 bool) {
+				s := newSecure(t, http2)
+				s.fault = func(n int, w http.ResponseWriter, r *http.Request) {
+					if n < 8 && n%2 == 0 {
+						test.fault(s, w, r)
+					}
+				}
+				c := s.client(t, s.Listener.Addr().String(), docevents.WithRequestTimeout(200*time.Millisecond), docevents.WithMaxBatch(10))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				for range events {
+					c.Record(event("a"))
+				}
+				if err := c.Close(ctx); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
+				if retries := c.Stats().Retries; test.quiet && retries > 0 { // net/http hides others as well
+					t.Errorf("%d retries", retries)
+				}
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if len(s.rows) != events {
+					t.Errorf("%d rows stored, want %d", len(s.rows), events)
+				}
+				if want := map[bool]string{true: "HTTP/2.0", false: "HTTP/1.1"}[http2]; s.protos[want] != s.requests {
+					t.Errorf("spoke %v, want %s", s.protos, want)
+				}
+			})
+		})
+	}
+}
+
+// A connection that dies without a word costs seconds: over HTTP/1.1 each request
+// that runs into its timeout takes another, over HTTP/2 only a ping tells.
+func TestDeadConnectionIsLeft(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for pings to go unanswered")
+	}
+	overBoth(t, func(t *testing.T, http2 bool) {
+		s := newSecure(t, http2)
+		front := newSwallower(t, s.Listener.Addr().String())
+		c := s.client(t, front.Addr().String(), docevents.WithRequestTimeout(500*time.Millisecond))
+		c.Record(event("a"))
+		if err := c.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		front.dead.Store(true)
+		c.Record(event("b"))
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if err := c.Flush(ctx); err != nil {
+			t.Errorf("30 s after the connection died, with %d retries: %v", c.Stats().Retries, err)
+		}
+		cancel()
+		_ = c.Close(ctx)
+	})
+}
+
+// A swallower passes connections on to a server, and once it is dead swallows
+// what goes over those that it had by then.
+type swallower struct {
+	net.Listener
+	dead atomic.Bool
+}
+
+func newSwallower(t *testing.T, server string) *swallower {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	s := &swallower{Listener: l}
+	go func() {
+		for {
+			down, err := l.Accept()
+			if err != nil {
+				return
+			}
+			up, err := net.Dial("tcp", server)
+			if err != nil {
+				down.Close()
+				continue
+			}
+			dies := !s.dead.Load()
+			pipe := func(to, from net.Conn) {
+				defer to.Close()
+				piece := make([]byte, 32<<10)
+				for {
+					n, err := from.Read(piece)
+					if err != nil {
+						return
+					}
+					if !dies || !s.dead.Load() {
+						_, _ = to.Write(piece[:n])
+					}
+				}
+			}
+			go pipe(up, down)
+			go pipe(down, up)
+		}
+	}()
+	return s
+}
+
+// A server that closes a kept connection just as a request goes out is up:
+// net/http sends it again, and nobody hears of it.
+func TestStaleConnectionIsNoFailure(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	headers := make(chan string, 10)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // answers one request, and closes as the next arrives
+				defer conn.Close()
+				request := make([]byte, 64<<10)
+				n, _ := conn.Read(request)
+				headers <- string(request[:n])
+				_, _ = io.WriteString(conn, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+				_, _ = conn.Read(request)
+			}()
+		}
+	}()
+	o := &observer{}
+	c, err := docevents.New("http://"+l.Addr().String(), testKey, docevents.WithSlog(slog.New(o)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const events = 5
+	for range events {
+		c.Record(event("a"))
+		if err := c.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := c.Stats(); st.Retries > 0 || st.Delivered != events {
+		t.Errorf("%+v", st)
+	}
+	if lines := o.logged(); len(lines) > 0 {
+		t.Errorf("logged %v", lines)
+	}
+	for range events {
+		if h := <-headers; strings.Contains(strings.ToLower(h), "idempotency") {
+			t.Errorf("sent %s", h)
+		}
+	}
+}
+
+// A proxy's address may hold a password. It is in no error, whether it can be
+// read or not.
+func TestProxyPasswordStaysSecret(t *testing.T) {
+	standard := http.DefaultTransport.(*http.Transport)
+	before := standard.Proxy
+	defer func() { standard.Proxy = before }()
+	for _, proxy := range []string{"http://user:hunter2@127.0.0.1:1", "http://user:hunter2@127.0.0.1:%zz", "http://user:hunter2 @[::1"} {
+		standard.Proxy = func(*http.Request) (u *url.URL, err error) { // as http.ProxyFromEnvironment, which reads its own once
+			if u, err = url.Parse(proxy); err != nil {
+				return nil, fmt.Errorf("invalid proxy address %q: %w", proxy, err)
+			}
+			return u, nil
+		}
+		c, err := docevents.New("http://supabase.test", testKey, docevents.WithSlog(discard))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(t.Context()); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(strings.ToLower(err.Error()), "proxy") {
+			t.Errorf("%s: %v", proxy, err)
+		}
+	}
+}
