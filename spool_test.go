@@ -3,11 +3,15 @@ package docevents_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -221,5 +225,45 @@ func TestSpool(t *testing.T) {
 				t.Errorf("got %q left", left)
 			}
 		})
+	})
+	t.Run("100,000 events of an outage come back in full requests and little memory", func(t *testing.T) {
+		const events = 100_000
+		dir := t.TempDir()
+		c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+		for i := range events {
+			c.Record(event(fmt.Sprint(i)))
+		}
+		if err := c.Close(closed(t)); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Stats().Kept; got != events {
+			t.Fatalf("got %d events kept, want all", got)
+		}
+		var before runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		var most atomic.Uint64
+		next, err := docevents.New(testURL, testKey, docevents.WithSpool(dir), docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			io.Copy(io.Discard, req.Body)
+			var now runtime.MemStats
+			runtime.ReadMemStats(&now)
+			most.Store(max(most.Load(), now.HeapAlloc))
+			return (&answer{}).response(req), nil
+		})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for next.Stats().Delivered < events && len(segments(t, dir)) > 0 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		next.Close(t.Context())
+		got := next.Stats()
+		if got.Delivered != events || got.Requests > events/1000*3/2 {
+			t.Errorf("got %+v, want %d delivered in full requests", got, events)
+		}
+		if grown := int64(most.Load()) - int64(before.HeapAlloc); grown > 80<<20 {
+			t.Errorf("got %d MiB in use at most", grown>>20)
+		}
+		t.Logf("%d requests, %d MiB more in use at most", got.Requests, (int64(most.Load())-int64(before.HeapAlloc))>>20)
 	})
 }
