@@ -21,16 +21,25 @@ const replayRows = 1000
 type mirror struct {
 	delivery *delivery
 	spool    *spool.Spool // the goroutine's, until closed is set
-	spare    []record     // the goroutine's
+	spare    page         // the goroutine's
 
 	// delivery.mu guards these; the spool is not used under it.
 	running bool
 	closing bool
 	closed  bool
-	fresh   []record // copies of what is to be written
-	bytes   int      // that they hold
-	settled []int64  // numbers of records
+	full    []page  // what is to be written
+	fresh   page    // what comes behind it
+	bytes   int     // of all that
+	settled []int64 // numbers
 }
+
+// A page is records as the spool takes them, and their numbers.
+type page struct {
+	rows    []byte
+	numbers []int64
+}
+
+const pageBytes = 64 << 10
 
 // openMirror is called before anything is recorded. It does no I/O: that is for
 // the goroutine, which looks for rows to replay.
@@ -51,7 +60,12 @@ func (m *mirror) addLocked(r *record) {
 	}
 	r.identify()
 	if m.bytes += recordBytes + r.text(); m.bytes <= m.delivery.config.queueBytes {
-		m.fresh = append(m.fresh, *r)
+		if len(m.fresh.rows) >= pageBytes {
+			m.full = append(m.full, m.fresh)
+			m.fresh = page{make([]byte, 0, pageBytes+pageBytes/8), make([]int64, 0, pageBytes/recordBytes)}
+		}
+		m.fresh.rows = spool.Frame(m.fresh.rows, func(buf []byte) []byte { return appendRecord(buf, r) })
+		m.fresh.numbers = append(m.fresh.numbers, r.number)
 	}
 	m.startLocked()
 }
@@ -74,18 +88,16 @@ func (m *mirror) run() {
 	d := m.delivery
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for more := true; more || len(m.fresh)+len(m.settled) > 0; {
-		fresh, settled, room := m.fresh, m.settled, d.hasRoomLocked()
-		m.fresh, m.bytes, m.settled = m.spare[:0], 0, nil
+	for more := true; more || len(m.fresh.rows)+len(m.settled) > 0; {
+		pages, settled, room := append(m.full, m.fresh), m.settled, d.hasRoomLocked()
+		m.full, m.fresh, m.bytes, m.settled = nil, page{m.spare.rows[:0], m.spare.numbers[:0]}, 0, nil
 		d.mu.Unlock()
-		err := m.spool.Append(len(fresh), func(buf []byte, i int) ([]byte, int64) {
-			return appendRecord(buf, &fresh[i]), fresh[i].number
-		})
-		if err != nil {
-			d.report.fault(logSpool, err, time.Now())
+		for _, p := range pages {
+			if err := m.spool.Append(p.rows, p.numbers); err != nil {
+				d.report.fault(logSpool, err, time.Now())
+			}
+			m.spare = p
 		}
-		clear(fresh) // lets go of their text
-		m.spare = fresh
 		m.spool.Settle(settled) // what was added before it was settled is written by now
 		more = room && m.replay()
 		d.mu.Lock()

@@ -59,15 +59,14 @@ func work(s *spool.Spool, name string) {
 				break
 			}
 			s.Keep(nextKey())
-			moved := s.Append(1, func(buf []byte, _ int) ([]byte, int64) { return append(buf, row...), -lastKey })
+			moved := s.Append(frames(string(row)), []int64{-lastKey})
 			if moved == nil && s.Holds(-lastKey) {
 				s.Settle([]int64{lastKey})
 			}
 		}
 		rows := []string{fmt.Sprintf("%s.%d.a", name, i), fmt.Sprintf("%s.%d.b", name, i), "settled"}
 		first := lastKey + 1
-		err := s.Append(len(rows), func(buf []byte, i int) ([]byte, int64) { return append(buf, rows[i]...), nextKey() })
-		if err != nil {
+		if err := s.Append(frames(rows...), []int64{nextKey(), nextKey(), nextKey()}); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
@@ -80,9 +79,7 @@ func work(s *spool.Spool, name string) {
 // appendUntil appends rows until one fails, and returns how many are on disk.
 func appendUntil(s *spool.Spool, n int) (done int, err error) {
 	for ; done < n; done++ {
-		err = s.Append(1, func(buf []byte, _ int) ([]byte, int64) {
-			return fmt.Appendf(buf, "%08d%s", done, strings.Repeat("x", 1000)), nextKey()
-		})
+		err = s.Append(frames(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000))), []int64{nextKey()})
 		if err != nil || !s.Holds(lastKey) {
 			break
 		}

@@ -66,8 +66,6 @@ type Spool struct {
 	made   int                // segments
 	active *segment           // takes the next rows; nil: none
 	resume time.Time          // nothing is written before
-	buf    []byte             // of a write
-	keys   []int64            // likewise
 
 	looked  bool
 	found   []string // segments to look at
@@ -90,29 +88,30 @@ func New(dir string, project [32]byte) *Spool {
 	return &Spool{dir: dir, header: header, where: map[int64]*segment{}}
 }
 
-// Append writes n rows, as many at once as make a MiB. row appends the i-th to
-// buf, and returns its key. After an error, and for 30 s more, rows are not
-// written: nothing else is said of them, and Holds doesn't know them.
-func (s *Spool) Append(n int, row func(buf []byte, i int) (_ []byte, key int64)) error {
-	if time.Now().Before(s.resume) {
-		return nil
-	}
-	for i := 0; i < n; {
-		buf, keys := s.buf[:0], s.keys[:0]
-		for ; i < n && len(buf) < writeBytes; i++ {
-			start := len(buf)
-			b, key := row(append(buf, make([]byte, frameHead)...), i)
-			binary.LittleEndian.PutUint32(b[start:], uint32(len(b)-start-frameHead))
-			binary.LittleEndian.PutUint32(b[start+4:], checksum(b[start:]))
-			buf, keys = b, append(keys, key)
+// Frame appends a row to rows, as Append takes them. row appends its bytes.
+func Frame(rows []byte, row func(buf []byte) []byte) []byte {
+	start := len(rows)
+	rows = row(append(rows, make([]byte, frameHead)...))
+	binary.LittleEndian.PutUint32(rows[start:], uint32(len(rows)-start-frameHead))
+	return rows
+}
+
+// Append writes rows, as many at once as make a MiB; each has a key. After an
+// error, and for 30 s more, rows are not written: nothing else is said of them,
+// and Holds doesn't know them.
+func (s *Spool) Append(rows []byte, keys []int64) (err error) {
+	for len(rows) > 0 && err == nil && !time.Now().Before(s.resume) {
+		n, size := 0, 0
+		for ; size < min(len(rows), writeBytes); n++ {
+			frame := rows[size:]
+			frame = frame[:frameHead+binary.LittleEndian.Uint32(frame)]
+			binary.LittleEndian.PutUint32(frame[4:], checksum(frame))
+			size += len(frame)
 		}
-		s.buf, s.keys = buf, keys
-		if err := s.write(); err != nil {
-			s.resume = time.Now().Add(pause)
-			return err
-		}
+		err = s.write(rows[:size], keys[:n])
+		rows, keys = rows[size:], keys[n:]
 	}
-	return nil
+	return err
 }
 
 // checksum is of a row and its length.
@@ -120,19 +119,19 @@ func checksum(frame []byte) uint32 {
 	return crc32.Update(crc32.Checksum(frame[:4], castagnoli), castagnoli, frame[frameHead:])
 }
 
-func (s *Spool) write() (err error) {
+func (s *Spool) write(rows []byte, keys []int64) (err error) {
 	g := s.active
-	if g == nil || g.size+len(s.buf) > segmentBytes {
+	if g == nil || g.size+len(rows) > segmentBytes {
 		g, err = s.begin()
 	} else if _, err = os.Lstat(g.file.Name()); err != nil { // what is written to it would be lost
 		clear(s.where)
 		err = errRemoved
 	}
 	if err == nil {
-		_, err = g.file.Write(s.buf)
+		_, err = g.file.Write(rows)
 	}
 	if err != nil {
-		s.active = nil
+		s.active, s.resume = nil, time.Now().Add(pause)
 		if g != nil {
 			g.file.Truncate(int64(g.size)) // or a reader finds a torn row
 			s.finish(g)
@@ -140,9 +139,9 @@ func (s *Spool) write() (err error) {
 		return err
 	}
 	s.active = g
-	g.size += len(s.buf)
-	g.rows += len(s.keys)
-	for _, key := range s.keys {
+	g.size += len(rows)
+	g.rows += len(keys)
+	for _, key := range keys {
 		s.where[key] = g
 	}
 	return nil

@@ -39,14 +39,20 @@ func nextKey() int64 {
 // appendRows returns the rows' keys.
 func appendRows(t testing.TB, s *spool.Spool, rows ...string) (keys []int64) {
 	t.Helper()
-	err := s.Append(len(rows), func(buf []byte, i int) ([]byte, int64) {
+	for range rows {
 		keys = append(keys, nextKey())
-		return append(buf, rows[i]...), keys[i]
-	})
-	if err != nil {
+	}
+	if err := s.Append(frames(rows...), keys); err != nil {
 		t.Fatal(err)
 	}
 	return keys
+}
+
+func frames(rows ...string) (all []byte) {
+	for _, row := range rows {
+		all = spool.Frame(all, func(buf []byte) []byte { return append(buf, row...) })
+	}
+	return all
 }
 
 // A replay is all that dead processes have left.
@@ -401,9 +407,10 @@ func TestFlatMemory(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	text := strings.Repeat("x", 400)
-	err := s.Append(rows, func(buf []byte, i int) ([]byte, int64) { return fmt.Appendf(buf, "%d %s", i, text), int64(i) })
-	if err != nil {
-		t.Fatal(err)
+	for i := range rows {
+		if err := s.Append(frames(fmt.Sprintf("%d %s", i, text)), []int64{int64(i)}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	s.Close()
 	next := open(t, dir)
