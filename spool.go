@@ -160,44 +160,38 @@ func (m *mirror) holdsLocked(r *record) bool {
 	return m != nil && m.closed && m.spool.Holds(r.number)
 }
 
-// parts are what a spool keeps of r. A new text goes to the end: rows without it
-// are read as before.
-func (r *record) parts() (ids [3]*uuid.UUID, numbers [2]*int64, texts [3]*string) {
-	return [...]*uuid.UUID{&r.id, &r.documentID, &r.userID},
-		[...]*int64{&r.createdAt, (*int64)(&r.duration)},
-		[...]*string{(*string)(&r.eventType), &r.stage, &r.message}
-}
-
-// appendRecord appends what readRecord reads.
+// appendRecord appends what readRecord reads. A new text goes to the end: rows
+// without it are read as before.
 func appendRecord(buf []byte, r *record) []byte {
-	ids, numbers, texts := r.parts()
-	for _, id := range ids {
-		buf = append(buf, id[:]...)
-	}
-	for _, number := range numbers {
-		buf = binary.AppendVarint(buf, *number)
-	}
-	for _, text := range texts {
-		buf = append(binary.AppendUvarint(buf, uint64(len(*text))), *text...)
-	}
-	return buf
+	buf = append(buf, r.id[:]...)
+	buf = append(buf, r.documentID[:]...)
+	buf = append(buf, r.userID[:]...)
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.createdAt))
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.duration))
+	buf = appendText(buf, string(r.eventType))
+	buf = appendText(buf, r.stage)
+	return appendText(buf, r.message)
 }
 
-// readRecord takes any bytes: that they are what was written is for the spool's
-// checksums to tell.
+func appendText(buf []byte, text string) []byte {
+	return append(binary.LittleEndian.AppendUint32(buf, uint32(len(text))), text...)
+}
+
+// readRecord takes any bytes, what is missing being zero: that they are what was
+// written is for the spool's checksums to tell.
 func readRecord(b []byte) (r record) {
-	ids, numbers, texts := r.parts()
-	for _, id := range ids {
+	for _, id := range []*uuid.UUID{&r.id, &r.documentID, &r.userID} {
 		b = b[copy(id[:], b):]
 	}
-	for _, number := range numbers {
-		value, n := binary.Varint(b)
-		*number, b = value, b[max(n, 0):]
+	for _, number := range []*int64{&r.createdAt, (*int64)(&r.duration)} {
+		n := [8]byte{}
+		b = b[copy(n[:], b):]
+		*number = int64(binary.LittleEndian.Uint64(n[:]))
 	}
-	for _, text := range texts {
-		size, n := binary.Uvarint(b)
-		b = b[max(n, 0):]
-		size = min(size, uint64(len(b)))
+	for _, text := range []*string{(*string)(&r.eventType), &r.stage, &r.message} {
+		n := [8]byte{}
+		b = b[copy(n[:4], b):]
+		size := min(int(binary.LittleEndian.Uint64(n[:])), len(b))
 		*text, b = string(b[:size]), b[size:]
 	}
 	return r
