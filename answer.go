@@ -148,11 +148,11 @@ var (
 // whatever language: those with the values of a key ("Key (document_id)=(...)
 // is not present"), or the one whose id is among the values of a row ("Failing
 // row contains (...)"). An id that stands in another row's text is no name.
-func named(records []record, details string) (places []int) {
+func named(records []record, details string, c *columns) (places []int) {
 	if key := keyFormat.FindStringSubmatch(details); key != nil {
-		columns, values := strings.Split(key[1], ", "), strings.Split(key[2], ", ")
+		names, values := strings.Split(key[1], ", "), strings.Split(key[2], ", ")
 		for i := range records {
-			if len(columns) == len(values) && records[i].has(columns, values) {
+			if len(names) == len(values) && c.hold(&records[i], names, values) {
 				places = append(places, i)
 			}
 		}
@@ -170,23 +170,24 @@ func named(records []record, details string) (places []int) {
 	return places
 }
 
-// has says whether r has these values in these columns.
-func (r *record) has(columns, values []string) bool {
-	for i, column := range columns {
-		value := ""
-		switch column {
-		case "id":
-			value = r.id.String()
-		case "document_id":
-			value = r.documentID.String()
-		case "user_id":
-			value = r.userID.String()
-		case "event_type":
-			value = string(r.eventType)
-		case "stage":
-			value = r.stage
+// hold says whether r has these values in these columns.
+func (c *columns) hold(r *record, names, values []string) bool {
+	for i, name := range names {
+		name, value := strings.Trim(name, `"`), values[i]
+		has := strings.Contains(r.extra, `,"`+name+`":"`+value+`"`)
+		switch name {
+		case c.ID:
+			has = value == r.id.String()
+		case c.DocumentID:
+			has = value == r.documentID.String()
+		case c.UserID:
+			has = value == r.userID.String()
+		case c.Type:
+			has = value == string(r.eventType)
+		case c.Stage:
+			has = value == r.stage
 		}
-		if value == "" || value != values[i] {
+		if !has {
 			return false
 		}
 	}

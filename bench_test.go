@@ -51,13 +51,20 @@ var benchEvent = Event{
 	Stage:      "ocr",
 }
 
+// failedEvent has a message as well, which is copied.
+var failedEvent = func() Event {
+	e := benchEvent
+	e.Type, e.ErrorMessage = Failed, "page 7: the scanner's text layer ends within a UTF-8 sequence"
+	return e
+}()
+
 // benchEvents is how many events a queue takes before a new one is begun.
 const benchEvents = DefaultQueueEvents
 
 // BenchmarkRecord is what an event costs its caller while nothing gets through.
 // BenchmarkFloor is what it is held to: at most four times that, 0 allocs/op.
 func BenchmarkRecord(b *testing.B) {
-	b.Run("filling", func(b *testing.B) {
+	filling := func(b *testing.B, e Event) {
 		b.ReportAllocs()
 		c := newStalled(b, benchEvents)
 		recorded := 0
@@ -69,7 +76,7 @@ func BenchmarkRecord(b *testing.B) {
 				runtime.GC() // not on the next queue's bill
 				b.StartTimer()
 			}
-			c.Record(benchEvent)
+			c.Record(e)
 			recorded++
 		}
 		b.StopTimer()
@@ -77,7 +84,9 @@ func BenchmarkRecord(b *testing.B) {
 			b.Fatalf("%d events pending, want %d", got, recorded)
 		}
 		abandon(c)
-	})
+	}
+	b.Run("filling", func(b *testing.B) { filling(b, benchEvent) })
+	b.Run("filling, with a message", func(b *testing.B) { filling(b, failedEvent) })
 	b.Run("full", func(b *testing.B) {
 		b.ReportAllocs()
 		c := newStalled(b, 1)
@@ -127,12 +136,14 @@ func BenchmarkFloor(b *testing.B) {
 // those by which a queue grows.
 func TestRecordDoesNotAllocate(t *testing.T) {
 	for name, test := range map[string]struct {
+		event  Event
 		events int
 		stuck  bool // the handler is
 	}{
-		"the queue fills":                          {benchEvents, false},
-		"the queue is full":                        {1, false},
-		"the queue is full, and the handler stuck": {1, true},
+		"the queue fills":                          {benchEvent, benchEvents, false},
+		"the queue fills, with messages":           {failedEvent, benchEvents, false},
+		"the queue is full":                        {benchEvent, 1, false},
+		"the queue is full, and the handler stuck": {failedEvent, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stuck := make(chan struct{})
@@ -144,9 +155,9 @@ func TestRecordDoesNotAllocate(t *testing.T) {
 			defer abandon(c)
 			defer close(stuck)
 			for range 2 * maxNotices { // what waits for a handler is bounded
-				c.Record(benchEvent)
+				c.Record(test.event)
 			}
-			if allocs := testing.AllocsPerRun(20_000, func() { c.Record(benchEvent) }); allocs != 0 {
+			if allocs := testing.AllocsPerRun(20_000, func() { c.Record(test.event) }); allocs != 0 {
 				t.Errorf("%v allocations per event", allocs)
 			}
 			if st := c.Stats(); st.Recorded != st.Pending+st.Dropped.QueueFull || (st.Dropped.QueueFull == 0) != (test.events > 1) {

@@ -203,6 +203,9 @@ func TestInsertHeaders(t *testing.T) {
 			if got := sent.header.Get("Content-Type"); got != "application/json" {
 				t.Errorf("Content-Type: %q", got)
 			}
+			if got := sent.header.Values("X-Client-Info"); len(got) != 1 || !strings.HasPrefix(got[0], "docevents-go/") {
+				t.Errorf("X-Client-Info: %q", got)
+			}
 			query := sent.url.Query()
 			if got, want := query.Get("columns"), "id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"; got != want || len(query) != 1 {
 				t.Errorf("query %q, want columns=%s", query, want)
@@ -259,6 +262,9 @@ func TestPurgeHeaders(t *testing.T) {
 	}
 	if got := sent.header.Get("Apikey"); got != testKey {
 		t.Errorf("apikey: %q", got)
+	}
+	if got := sent.header.Values("X-Client-Info"); len(got) != 1 || !strings.HasPrefix(got[0], "docevents-go/") {
+		t.Errorf("X-Client-Info: %q", got)
 	}
 }
 

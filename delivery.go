@@ -258,9 +258,9 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, unknown bo
 			d.stats.Dropped.Abandoned--
 			d.stats.Kept++
 		} else if unknown || r.doubt {
-			d.report.drop(r.event(), reason, inDoubt, now)
+			d.report.drop(r.event(), r.extra, reason, inDoubt, now)
 		} else {
-			d.report.drop(r.event(), reason, err, now)
+			d.report.drop(r.event(), r.extra, reason, err, now)
 		}
 	}
 }

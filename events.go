@@ -3,13 +3,10 @@ package docevents
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -30,8 +27,15 @@ const (
 // since the column takes no NULL.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
-// An Event is one row of the table. DocumentID, UserID and Type are required.
+// An Event is one row of the table. DocumentID, UserID and Type are required,
+// save where [Columns] says that the table has no such column.
 type Event struct {
+	// ID is the row's UUID, in any form that [uuid.Parse] takes but the zero
+	// UUID; "" for one made here, of version 7. Events of the same ID are the
+	// same row, stored once: whoever may do a step twice gives a UUID made of
+	// the job and the step ([uuid.NewSHA1]). The first one stored stays.
+	ID string
+
 	// DocumentID is the document's UUID, in any form that [uuid.Parse] takes.
 	// It is sent in canonical form.
 	DocumentID string
@@ -63,6 +67,12 @@ type Event struct {
 	// CreatedAt is the event's time, years 1 to 9999, stored in UTC and
 	// microseconds. Zero means the time of Record.
 	CreatedAt time.Time
+
+	// Extra is the values of the columns that [Columns].Extra names: whatever
+	// encoding/json takes, at most 64 KiB of JSON in all, cleaned as
+	// ErrorMessage is. A nil value is stored as NULL, a column left out as its
+	// default. It is read by Record alone: the map may be used again at once.
+	Extra map[string]any
 }
 
 const (
@@ -98,30 +108,36 @@ func (c *Client) Record(e Event) {
 	if e.CreatedAt.IsZero() {
 		e.CreatedAt = now
 	}
-	r, err := newRecord(&e, c.config.eventTypes)
+	r, err := newRecord(&e, &c.config)
+	e.Extra = nil // the caller's again
 	reason, err := c.delivery.add(&r, err, now)
 	switch reason {
 	case "":
 		return
 	case Invalid: // these may be anything, of any length
+		e.ID = cleanText(e.ID, maxTypeBytes)
 		e.DocumentID = cleanText(e.DocumentID, maxTypeBytes)
 		e.UserID = cleanText(e.UserID, maxTypeBytes)
 		e.Type = EventType(cleanText(string(e.Type), maxTypeBytes))
 	}
-	c.report.drop(e, reason, err, now)
+	c.report.drop(e, r.extra, reason, err, now)
 }
 
-// A record is an accepted event on its way: nothing in it can make a request
-// fail that another record would not.
+// A record is an accepted event on its way: nothing in it, save the values of
+// Extra, can make a request fail that another record would not.
 type record struct {
-	id         uuid.UUID // set once, by the first request that carries it
+	id         uuid.UUID // the event's; or set once, by the first request that carries it
 	documentID uuid.UUID
 	userID     uuid.UUID
 	eventType  EventType
 	message    string
 	stage      string
+	extra      string        // as it stands in a row
 	duration   time.Duration // 0: NULL
 	createdAt  int64         // Unix microseconds
+	partial    bool          // extra leaves a column out
+	noDocument bool          // the table has no such column
+	noUser     bool
 
 	// What the delivery remembers of it, under its mutex.
 	number  int64 // of its Record, growing; the first half of an id made here
@@ -154,48 +170,61 @@ func (r *record) identify() {
 
 // newRecord checks e, whose text is clean already. Its errors name the field
 // and the remedy, never the value.
-func newRecord(e *Event, types []EventType) (record, error) {
+func newRecord(e *Event, c *config) (record, error) {
 	r := record{
 		eventType: e.Type, message: e.ErrorMessage, stage: e.Stage,
 		duration: max(e.Duration, 0), createdAt: e.CreatedAt.UnixMicro(),
+		partial:    len(e.Extra) < len(c.columns.Extra),
+		noDocument: c.columns.DocumentID == noColumn, noUser: c.columns.UserID == noColumn,
 	}
-	var badDocument, badUser error
-	r.documentID, badDocument = uuid.Parse(e.DocumentID)
-	r.userID, badUser = uuid.Parse(e.UserID)
-	known := slices.Index(types, e.Type)
+	var badID, badDocument, badUser, badExtra error
+	if e.ID != "" {
+		r.id, badID = uuid.Parse(e.ID)
+	}
+	if !r.noDocument {
+		r.documentID, badDocument = uuid.Parse(e.DocumentID)
+	}
+	if !r.noUser {
+		r.userID, badUser = uuid.Parse(e.UserID)
+	}
+	r.extra, badExtra = c.columns.encodeExtra(e.Extra)
+	known := slices.Index(c.eventTypes, e.Type)
 	if known >= 0 {
-		r.eventType = types[known] // holds on to no memory of the caller's
+		r.eventType = c.eventTypes[known] // holds on to no memory of the caller's
 	}
+	typed, lacking := c.columns.Type != noColumn, c.columns.lacks(e)
 	switch year := e.CreatedAt.UTC().Year(); {
+	case badID != nil || e.ID != "" && r.id == uuid.Nil:
+		return r, errors.New("ID is not a UUID, or the zero one: leave it empty to have it made, or pass one made of the job and the step")
+	case lacking != "":
+		return r, errors.New(lacking + " is filled, and WithColumns says that the table has no column for it: leave it empty")
 	case badDocument != nil:
 		return r, errors.New("DocumentID is not a UUID: pass the document's id as the database has it")
 	case badUser != nil:
 		return r, errors.New("UserID is not a UUID: pass the owner's id, or docevents.SystemUser where no user is behind the event")
-	case known < 0 && len(types) > 0:
+	case typed && known < 0 && len(c.eventTypes) > 0:
 		return r, errors.New("the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes")
-	case known < 0 && !storable(e.Type):
+	case typed && known < 0 && !storable(e.Type):
 		return r, errors.New("the event's Type is empty, too long or not valid text: use one that the table's CHECK allows")
 	case year < 1 || year > 9999:
 		return r, errors.New("CreatedAt is outside the years 1 to 9999: leave it zero for the time of Record")
+	case badExtra != nil:
+		return r, badExtra
 	case known < 0:
 		r.eventType = EventType(strings.Clone(string(e.Type)))
 	}
 	return r, nil
 }
 
-// storable says whether any table could store t.
-func storable(t EventType) bool {
-	return t != "" && len(t) <= maxTypeBytes && utf8.ValidString(string(t)) && !strings.Contains(string(t), "\x00")
-}
-
 // text is how many bytes of text r holds.
-func (r *record) text() int { return len(r.message) + len(r.stage) + len(r.eventType) }
+func (r *record) text() int { return len(r.message) + len(r.stage) + len(r.eventType) + len(r.extra) }
 
-// event gives r back to the app.
+// event gives r back to the app, save its Extra: see decodeExtra.
 func (r *record) event() Event {
 	return Event{
-		DocumentID:   r.documentID.String(),
-		UserID:       r.userID.String(),
+		ID:           idText(r.id, r.id == uuid.Nil),
+		DocumentID:   idText(r.documentID, r.noDocument),
+		UserID:       idText(r.userID, r.noUser),
 		Type:         r.eventType,
 		Duration:     r.duration,
 		ErrorMessage: r.message,
@@ -204,76 +233,9 @@ func (r *record) event() Event {
 	}
 }
 
-// A row is a record as PostgREST takes it. Every row of a request has the same
-// keys: PostgREST refuses a mix (PGRST102).
-type row struct {
-	ID           string    `json:"id"`
-	DocumentID   string    `json:"document_id"`
-	UserID       string    `json:"user_id"`
-	EventType    EventType `json:"event_type"`
-	DurationMS   *int32    `json:"duration_ms"`
-	ErrorMessage *string   `json:"error_message"`
-	Stage        *string   `json:"stage"`
-	CreatedAt    string    `json:"created_at"`
-}
-
-// rowColumns are row's keys. With columns=... in the query PostgREST hands the
-// body to PostgreSQL as it is, instead of parsing it to learn them.
-const rowColumns = "id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
-
-// newRows turns records into rows that point into them.
-func newRows(records []record) []row {
-	rows := make([]row, len(records))
-	for i := range records {
-		r := &records[i]
-		rows[i] = row{
-			ID:         r.id.String(),
-			DocumentID: r.documentID.String(),
-			UserID:     r.userID.String(),
-			EventType:  r.eventType,
-			CreatedAt:  time.UnixMicro(r.createdAt).UTC().Format(timeFormat),
-		}
-		if r.duration > 0 {
-			ms := int32(min(r.duration.Milliseconds(), math.MaxInt32))
-			rows[i].DurationMS = &ms
-		}
-		if r.message != "" {
-			rows[i].ErrorMessage = &r.message
-		}
-		if r.stage != "" {
-			rows[i].Stage = &r.stage
-		}
+func idText(id uuid.UUID, none bool) string {
+	if none {
+		return ""
 	}
-	return rows
-}
-
-// cleanText makes s storable: no NUL, valid UTF-8, at most limit bytes. It
-// cuts first, so that its cost is bounded, and copies only what it changes.
-func cleanText(s string, limit int) string {
-	const roomForNote = 40
-	uncut := len(s)
-	s = cutText(s, limit)
-	went := uncut - len(s)
-	if strings.IndexByte(s, 0) >= 0 {
-		s = strings.ReplaceAll(s, "\x00", "")
-	}
-	if !utf8.ValidString(s) {
-		s = strings.ToValidUTF8(s, "\uFFFD")
-	}
-	if went == 0 && len(s) <= limit {
-		return s
-	}
-	kept := cutText(s, limit-roomForNote)
-	return fmt.Sprintf("%s… [%d bytes cut]", kept, went+len(s)-len(kept))
-}
-
-// cutText cuts s to at most limit bytes, on a rune boundary.
-func cutText(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	for limit > 0 && !utf8.RuneStart(s[limit]) {
-		limit--
-	}
-	return s[:limit]
+	return id.String()
 }

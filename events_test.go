@@ -329,6 +329,7 @@ func TestDroppedEventIsAsStored(t *testing.T) {
 			t.Fatalf("%d lost, want 1", len(lost))
 		}
 		want := docevents.Event{
+			ID:         s.requests[0].rows[0].ID, // to record it again stores it once
 			DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed, ErrorMessage: "ab\uFFFD",
 			Stage: strings.Repeat("s", maxStage-40) + "… [1016 bytes cut]", CreatedAt: at.UTC(),
 		}

@@ -111,6 +111,20 @@ func ExampleClient_Record() {
 	// Output: 1
 }
 
+// A step of a pipeline is recorded with the time it takes and how it ends.
+func ExampleClient_Step() {
+	client := newExampleClient()
+	err := client.Step(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Stage: "ocr"}, func() error {
+		return errors.New("page 3 can't be read")
+	})
+	client.Close(context.Background())
+	fmt.Println(err)
+	fmt.Println(client.Stats().Delivered, "events") // processing_started and failed
+	// Output:
+	// page 3 can't be read
+	// 2 events
+}
+
 // A job that must not report success before its events are stored.
 func ExampleClient_Flush() {
 	client := newExampleClient()
@@ -328,6 +342,26 @@ func ExampleWithEventTypes() {
 	const archived docevents.EventType = "archived"
 	client := newExampleClient(docevents.WithEventTypes(docevents.Completed, docevents.Failed, archived))
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: archived})
+	client.Close(context.Background())
+	fmt.Println(client.Stats().Delivered)
+	// Output: 1
+}
+
+// For a table of one's own: a text id of the document, no user, a tenant and
+// some JSON, and a number that counts the rows as its primary key.
+func ExampleWithColumns() {
+	client := newExampleClient(docevents.WithColumns(docevents.Columns{
+		ID:         "event_id", // uuid NOT NULL UNIQUE
+		DocumentID: "-",
+		UserID:     "-",
+		Type:       "status",
+		Extra:      []string{"document_id", "tenant_id", "metadata"},
+	}))
+	client.Record(docevents.Event{Type: docevents.Completed, Extra: map[string]any{
+		"document_id": "invoice-2026-0042",
+		"tenant_id":   "0198a5e2-0000-7000-8000-0000000000bb",
+		"metadata":    map[string]any{"pages": 3},
+	}})
 	client.Close(context.Background())
 	fmt.Println(client.Stats().Delivered)
 	// Output: 1

@@ -54,7 +54,9 @@ func (b *batch) fail(v verdict, request, proof int64, unknown bool) history {
 			r.strikes++
 		}
 		r.refused = r.refused || data
-		if r.failed == 0 {
+		if r.failed == 0 && len(b.records) == 1 { // by itself: what was sent after it will do
+			r.failed = b.request
+		} else if r.failed == 0 {
 			r.failed = request
 		}
 		r.seen = request

@@ -69,8 +69,8 @@ func TestIsOutage(t *testing.T) {
 	}
 }
 
-// What was sent before a row failed proves nothing against it, however late
-// its answer comes.
+// What was sent before rows failed proves nothing against them, however late
+// its answer comes: the table may have been changed in between.
 func TestProofIsSentAfterTheFailure(t *testing.T) {
 	for name, test := range map[string]struct {
 		proof int64
@@ -81,7 +81,7 @@ func TestProofIsSentAfterTheFailure(t *testing.T) {
 		"sent after":                {6, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(make([]record, 1), false, false)
+			b := newBatch(make([]record, 2), false, false)
 			if h := b.fail(transient, 5, 0, false); h.proof || h.strikes != 0 {
 				t.Errorf("the first failure: %+v", h)
 			}

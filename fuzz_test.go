@@ -1,6 +1,7 @@
 package docevents_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -213,6 +215,78 @@ func (p *postgres) insert(body []byte, columns []string) error {
 		p.rows[name] = row
 	}
 	return nil
+}
+
+// FuzzExtra: whatever the app puts into Extra, a request is JSON that PostgreSQL
+// stores, and what was clean goes as it is.
+func FuzzExtra(f *testing.F) {
+	for _, seed := range []string{
+		"", "{}", "null", "1e999", `{"a":"\u0000"}`, `"\ud800"`, `"\ud83d\ude00"`, `"\ud83d\u0000\ude00"`, `"\\u0000"`, `"\\\u0000"`, "\"\xff\"", "\x00",
+		`[1,2`, `1,"id":2`, `{"a":1,"a":2}`, strings.Repeat("[", 1001) + strings.Repeat("]", 1001), `"<&>\u2028"`, "\"\u2028\"", `"\uD83D\uDE00\uDE00"`, `"\`,
+	} {
+		f.Add([]byte(seed), seed)
+	}
+	hex := regexp.MustCompile(`^u([0-9a-fA-F]{4})`)
+	f.Fuzz(func(t *testing.T, raw []byte, text string) {
+		wire := &wire{}
+		c, o := newClient(t, roundTripFunc(wire.answer(http.StatusCreated, "")), docevents.WithColumns(docevents.Columns{Extra: []string{"raw", "text"}}))
+		e := event("fuzzed")
+		e.Extra = map[string]any{"raw": json.RawMessage(raw), "text": text}
+		c.Record(e)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if err := c.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+		sent, lost := wire.all(), o.lost()
+		if len(sent)+len(lost) != 1 {
+			t.Fatalf("%d requests, lost %+v", len(sent), lost)
+		}
+		if len(lost) == 1 {
+			if small := len(raw)+6*len(text) < 60_000 && bytes.Count(raw, []byte("["))+bytes.Count(raw, []byte("{")) < 1000; small && json.Valid(raw) {
+				t.Errorf("dropped for nothing: %v", lost[0].err)
+			}
+			return
+		}
+		body := sent[0].body
+		if !json.Valid([]byte(body)) || !utf8.ValidString(body) || strings.Contains(body, "\x00") {
+			t.Fatalf("%q is no JSON", body)
+		}
+		for rest, high := body, false; ; {
+			i := strings.IndexByte(rest, '\\')
+			if high && i != 0 {
+				t.Fatalf("%q: half a pair", body)
+			}
+			if i < 0 {
+				break
+			}
+			m := hex.FindStringSubmatch(rest[i+1:])
+			rest = rest[i+2:]
+			r := uint64(' ')
+			if m != nil {
+				r, _ = strconv.ParseUint(m[1], 16, 16)
+				rest = rest[4:]
+			}
+			low := r >= 0xdc00 && r < 0xe000
+			if r == 0 || low != high {
+				t.Fatalf("%q: a NUL, or half a pair", body)
+			}
+			high = r >= 0xd800 && r < 0xdc00
+		}
+		var rows []map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(body), &rows); err != nil || len(rows) != 1 || len(rows[0]) != 10 || string(rows[0]["stage"]) != `"fuzzed"` {
+			t.Fatalf("%q: %v, or other columns", body, err)
+		}
+		got, want := "", strings.ReplaceAll(text, "\x00", "")
+		if err := json.Unmarshal(rows[0]["text"], &got); err != nil || utf8.ValidString(text) && got != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+		if compact := new(bytes.Buffer); utf8.Valid(raw) && !bytes.Contains(raw, []byte(`\u`)) {
+			if err := json.Compact(compact, raw); err != nil || !strings.Contains(body, `,"raw":`+compact.String()+`,"text":`) && !bytes.ContainsAny(raw, "\u2028\u2029") {
+				t.Errorf("got %s, want %s", body, compact)
+			}
+		}
+	})
 }
 
 // FuzzURL: New refuses a URL without repeating it, or sends to that very host.

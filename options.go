@@ -43,6 +43,7 @@ type config struct {
 	schema, table  string
 	spoolDir       string      // empty: none
 	eventTypes     []EventType // empty: the table decides
+	columns        columns
 	requestTimeout time.Duration
 	maxInFlight    int
 	maxBatch       int
@@ -101,6 +102,12 @@ func WithTable(name string) Option { return func(c *config) { c.table = name } }
 // type goes through, and the table decides.
 func WithEventTypes(types ...EventType) Option {
 	return func(c *config) { c.eventTypes = slices.Clone(types) }
+}
+
+// WithColumns is for a table whose columns are not the migration's.
+func WithColumns(columns Columns) Option {
+	columns.Extra = slices.Clone(columns.Extra)
+	return func(c *config) { c.columns.Columns = columns }
 }
 
 // WithRequestTimeout bounds one insert request, from 1 ms to 10 min. The
@@ -188,7 +195,7 @@ func newConfig(opts []Option) (config, error) {
 		{"WithMaxInFlight", int64(c.maxInFlight), 1, 64},
 		{"WithMaxBatch", int64(c.maxBatch), 1, 10_000},
 		{"WithQueueLimits' events", int64(c.queueEvents), 1, 10_000_000},
-		{"WithQueueLimits' bytes", int64(c.queueBytes), 128 << 10, 1 << 30}, // room for any one event
+		{"WithQueueLimits' bytes", int64(c.queueBytes), 128 << 10, 1 << 30}, // room for any one event's texts
 		{"WithPurgeBatch", int64(c.purgeBatch), 1, 1_000_000},
 	} {
 		if o.got < o.low || o.got > o.high {
@@ -197,6 +204,10 @@ func newConfig(opts []Option) (config, error) {
 	}
 	if !nameFormat.MatchString(c.schema) || !nameFormat.MatchString(c.table) {
 		bad = append(bad, errors.New("WithSchema and WithTable must be 1 to 63 letters, digits and underscores"))
+	}
+	var err error
+	if c.columns, err = newColumns(c.columns.Columns); err != nil {
+		bad = append(bad, err)
 	}
 	for i, t := range c.eventTypes {
 		if !storable(t) {

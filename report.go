@@ -122,9 +122,9 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop reports a lost event. What Close abandons is handed over whatever its
+// drop reports a lost event, whose Extra is decoded only for the handler. What Close abandons is handed over whatever its
 // number.
-func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
+func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	document, _ := uuid.Parse(e.DocumentID) // what is no id may be anything, and isn't logged
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,7 +134,7 @@ func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
 	if reason != Abandoned { // one line for all of those, by Close
 		r.lineIfDueLocked(msg, now)
 	}
-	text := len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage)
+	text := len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage) + len(extra)
 	switch {
 	case r.handler == nil:
 	case reason != Abandoned && (r.calls >= maxNotices || r.text+text > maxNoticeText), r.gaveUp && r.running:
@@ -143,7 +143,10 @@ func (r *reporter) drop(e Event, reason DropReason, err error, now time.Time) {
 		own := owned(e)
 		r.calls++
 		r.text += text
-		r.queueLocked(notice{func() { r.handler(own, reason, err) }, true, text})
+		r.queueLocked(notice{func() {
+			own.Extra = decodeExtra(extra)
+			r.handler(own, reason, err)
+		}, true, text})
 	}
 }
 
@@ -318,7 +321,6 @@ func (r *reporter) close(ctx context.Context) {
 	defer r.mu.Unlock()
 	r.gaveUp = true
 	r.unreported.Add(int64(r.calls))
-	r.said += int64(len(r.queue))
 	r.queue, r.calls, r.text = nil, 0, 0
 	r.changed.Broadcast()
 }

@@ -8,8 +8,8 @@ import (
 
 // What a message may hold is told by its code. PostgreSQL's own messages of the
 // first kind name columns, tables and constraints; those of the second kind, and
-// a gateway's without a code, quote values as well. What is of neither kind was
-// raised by a trigger or a function, and may hold anything.
+// a gateway's without a code, quote values as well. What is of neither kind may
+// hold anything: a trigger or a function has raised it, for all one knows.
 var (
 	namesOnly    = regexp.MustCompile(`^((08|0A|21|23|25|26|28|2B|2D|34|3B|3D|3F|40|42|44|53|54|55|57|58|XX)[0-9A-Z]{3}|PGRST[0-9A-Z]{3})$`)
 	quotesValues = regexp.MustCompile(`^(22[0-9A-Z]{3}|27000|42601|PGRST1..)?$`)
@@ -17,14 +17,14 @@ var (
 )
 
 // leftOut stands for a message that may hold anything.
-const leftOut = "a message of the database's own functions, left out since it may repeat the row"
+const leftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
 const quotes = `"«»„“”‟‹›「」『』`
 
 var (
 	// values is from the first quote to the last, or to the end: a value may
 	// hold quotes of its own. A single one after a letter is an apostrophe.
-	values = regexp.MustCompile(`((^|[^\pL\pN` + quotes + `])['‘‚` + "`]|[" + quotes + `])(.*['’‘` + "`" + quotes + `]|.*)`)
+	values = regexp.MustCompile(`((^|[^\pL\pN` + quotes + `])['‘‚]|[` + quotes + `])(.*['’‘` + quotes + `]|.*)`)
 
 	// Names stay as they are; a quote that can't be a name is a value after all.
 	quoted = regexp.MustCompile(`[` + quotes + `][^` + quotes + `]*[` + quotes + `]`)

@@ -125,6 +125,9 @@ func (m *mirror) replay() (more bool) {
 			continue
 		}
 		r := readRecord(row)
+		columns := &d.config.columns // which may have changed
+		r.partial = len(columns.Extra) > 0
+		r.noDocument, r.noUser = columns.DocumentID == noColumn, columns.UserID == noColumn
 		d.mu.Lock()
 		d.stats.Replayed++
 		d.number = nextNumber(d.number, time.Now())
@@ -168,12 +171,13 @@ func appendRecord(buf []byte, r *record) []byte {
 	buf = append(buf, r.userID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.createdAt))
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.duration))
-	buf = appendText(buf, string(r.eventType))
-	buf = appendText(buf, r.stage)
-	return appendText(buf, r.message)
+	buf = appendString(buf, string(r.eventType))
+	buf = appendString(buf, r.stage)
+	buf = appendString(buf, r.message)
+	return appendString(buf, r.extra)
 }
 
-func appendText(buf []byte, text string) []byte {
+func appendString(buf []byte, text string) []byte {
 	return append(binary.LittleEndian.AppendUint32(buf, uint32(len(text))), text...)
 }
 
@@ -188,7 +192,7 @@ func readRecord(b []byte) (r record) {
 		b = b[copy(n[:], b):]
 		*number = int64(binary.LittleEndian.Uint64(n[:]))
 	}
-	for _, text := range []*string{(*string)(&r.eventType), &r.stage, &r.message} {
+	for _, text := range []*string{(*string)(&r.eventType), &r.stage, &r.message, &r.extra} {
 		n := [8]byte{}
 		b = b[copy(n[:4], b):]
 		size := min(int(binary.LittleEndian.Uint64(n[:])), len(b))

@@ -37,6 +37,7 @@ type transport struct {
 	inserts  http.RoundTripper
 	others   http.RoundTripper
 	key      string // kept out of what a proxy may echo
+	query    string // of an insert
 	idColumn string
 }
 
@@ -51,7 +52,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	isInsert := req.Method == http.MethodPost
 	if isInsert {
 		base = t.inserts
-		req.URL.RawQuery = "columns=" + rowColumns
+		req.URL.RawQuery = t.query
 		req.Header.Add("Prefer", "resolution=ignore-duplicates") // sending a row again is safe
 		// So net/http may, where a connection that was kept turns out to be
 		// closed. Without a value the header stays here.
@@ -151,6 +152,9 @@ func (t *transport) refusal(resp *http.Response) error {
 	}
 	if codeFormat.MatchString(code) {
 		e.Code = code
+	}
+	if e.Hint == leftOut { // once is enough
+		e.Hint = ""
 	}
 	switch {
 	case e.Message != "":

@@ -261,6 +261,53 @@ func TestOutcomeOnSockets(t *testing.T) {
 	}
 }
 
+// PostgREST's code and message are there and empty where its database went away
+// under the statement: a 400 that may have stored the rows. Details that name
+// the row come along, and come off.
+func TestRefusal(t *testing.T) {
+	for _, test := range []struct {
+		status        int
+		body, details string
+		want          Error
+		unknown       bool
+	}{
+		{400, `{"code":"","details":null,"hint":null,"message":""}`, "", Error{Status: 400, Message: "PostgREST lost its database under the request", told: transient}, true},
+		{400, `{}`, "", Error{Status: 400, Message: "Bad Request"}, false},
+		{400, `{"code":"","message":null}`, "", Error{Status: 400, Message: "Bad Request"}, false},
+		{400, `{"code":null,"message":""}`, "", Error{Status: 400, Message: "Bad Request"}, false},
+		{429, `{"code":"rate_limited","message":"slow down","hint":"later"}`, "", Error{Status: 429, Message: leftOut}, false},
+		{
+			409, `{"code":"23505","details":"Key (id)=(x) already exists.","hint":null,"message":"m"}`,
+			"Key (id)=(x) already exists.",
+			Error{Status: 409, Code: "23505", Message: "m", told: storedBefore},
+			false,
+		},
+		{
+			400, `{"code":"23514","details":"Failing row contains (x, y).","hint":null,"message":"m"}`,
+			"Failing row contains (x, y).",
+			Error{Status: 400, Code: "23514", Message: "m"},
+			false,
+		},
+	} {
+		rt := &transport{key: "k0", idColumn: "id"}
+		resp := &http.Response{StatusCode: test.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(test.body))}
+		err := rt.refusal(resp)
+		if got := outcomeUnknown(err); got != test.unknown {
+			t.Errorf("%s: unknown %v", test.body, got)
+		}
+		details, plain := takeDetails(&url.Error{Op: "Post", Err: err})
+		if details != test.details {
+			t.Errorf("%s: details %q", test.body, details)
+		}
+		if e, ok := errors.AsType[*Error](plain); !ok || *e != test.want {
+			t.Errorf("%s: %#v", test.body, e)
+		}
+		if again, _ := takeDetails(plain); again != "" {
+			t.Errorf("%s: %q is still there", test.body, again)
+		}
+	}
+}
+
 // A connection over which nothing comes is pinged, unless the app says otherwise.
 func TestOwnTransport(t *testing.T) {
 	standard := http.DefaultTransport.(*http.Transport).Clone()

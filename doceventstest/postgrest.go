@@ -86,13 +86,13 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (reply, error) {
 	case table != s.Table:
 		return reply{}, refuse(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", s.Schema, table)
 	}
-	q, err := parseQuery(r)
+	q, err := parseQuery(r, s.columns())
 	if err != nil {
 		return reply{}, err
 	}
 	switch r.Method {
 	case http.MethodPost:
-		rows, err := parseRows(body, q.columns, s.Table)
+		rows, err := s.parseRows(body, q.columns, q.prefers("missing=default"))
 		if err == nil {
 			rows, err = s.insertLocked(rows, q.prefers("resolution=ignore-duplicates"))
 		}
@@ -115,6 +115,7 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (reply, error) {
 
 // A query is what a request asks for beside the rows of an insert.
 type query struct {
+	table         []column
 	filter        []comparison // all must hold
 	selects       []string     // columns of the answer; empty: all
 	columns       []string     // of an insert
@@ -128,11 +129,11 @@ type comparison struct {
 	with     time.Time
 }
 
-func parseQuery(r *http.Request) (*query, error) {
-	q := &query{limit: maxRows}
+func parseQuery(r *http.Request, table []column) (*query, error) {
+	q := &query{table: table, limit: maxRows}
 	for item := range strings.SplitSeq(strings.Join(r.Header.Values("Prefer"), ","), ",") {
 		switch item {
-		case "resolution=ignore-duplicates", "return=minimal", "return=representation", "count=exact", "":
+		case "resolution=ignore-duplicates", "missing=default", "return=minimal", "return=representation", "count=exact", "":
 			q.prefer = append(q.prefer, item)
 		default:
 			return nil, notUnderstood("Prefer: " + item)
@@ -164,8 +165,12 @@ func (q *query) add(name, value string) error {
 		default:
 			q.limit = min(int(n), maxRows)
 		}
+	case "on_conflict":
+		if value != nameOf("ID", q.table) {
+			return refuse(400, "42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
+		}
 	case "order":
-		if value != "created_at.asc.nullslast" {
+		if value != nameOf("CreatedAt", q.table)+".asc.nullslast" {
 			return notUnderstood("the order " + value)
 		}
 	case "and": // what postgrest-go makes of two filters of one column
@@ -175,7 +180,7 @@ func (q *query) add(name, value string) error {
 				return err
 			}
 		}
-	case "created_at":
+	case nameOf("CreatedAt", q.table):
 		operator, text, _ := strings.Cut(value, ".")
 		if !slices.Contains([]string{"lt", "lte", "gt"}, operator) {
 			return notUnderstood("the operator " + operator)
@@ -232,16 +237,20 @@ func (q *query) changed(status int, rows []row) reply {
 }
 
 // selected returns the columns that were asked for.
-func (q *query) selected(rows []row) []row {
-	list := make([]row, len(rows))
+func (q *query) selected(rows []row) []map[string]any {
+	list := make([]map[string]any, len(rows))
 	for i, r := range rows {
-		list[i] = row{}
-		for name, value := range r {
+		list[i] = map[string]any{}
+		for _, c := range q.table {
+			value := r.fields[c.field]
+			if c.field == "" {
+				value = r.extra[c.name]
+			}
 			if at, isTime := value.(time.Time); isTime {
 				value = at.Format("2006-01-02T15:04:05.999999-07:00") // as PostgreSQL writes it
 			}
-			if len(q.selects) == 0 || slices.Contains(q.selects, name) {
-				list[i][name] = value
+			if len(q.selects) == 0 || slices.Contains(q.selects, c.name) {
+				list[i][c.name] = value
 			}
 		}
 	}

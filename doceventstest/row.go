@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,26 +16,52 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A row is a row of the table, by column: a uuid.UUID, string, int64 or
-// time.Time, or nil for NULL.
-type row map[string]any
+// A row is a row of the table: what the columns of Event's fields hold, by
+// field, a uuid.UUID, string, int64 or time.Time, or nil for NULL; and what the
+// columns of Extra hold, save those that took their default.
+type row struct {
+	fields map[string]any
+	extra  map[string]any
+}
 
+// A column is one of Event's field, or one of Extra, of which the server knows
+// no more than the name.
 type column struct {
+	field    string // "": Extra's
 	name     string
 	required bool
 	parse    func(string) (any, error)
 }
 
-// columns are in the table's order, in which PostgreSQL looks at them.
-var columns = []column{
-	{"id", true, parseUUID},
-	{"document_id", true, parseUUID},
-	{"user_id", true, parseUUID},
-	{"event_type", true, parseText},
-	{"duration_ms", false, parseInteger},
-	{"error_message", false, parseText},
-	{"stage", false, parseText},
-	{"created_at", true, parseTime},
+// columns are the table's, the migration's in its order, in which PostgreSQL
+// looks at them.
+func (s *Server) columns() []column {
+	named := s.Columns
+	all := []column{
+		{"ID", cmp.Or(named.ID, "id"), true, parseUUID},
+		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), true, parseUUID},
+		{"UserID", cmp.Or(named.UserID, "user_id"), true, parseUUID},
+		{"Type", cmp.Or(named.Type, "event_type"), true, parseText},
+		{"Duration", cmp.Or(named.Duration, "duration_ms"), false, parseInteger},
+		{"ErrorMessage", cmp.Or(named.ErrorMessage, "error_message"), false, parseText},
+		{"Stage", cmp.Or(named.Stage, "stage"), false, parseText},
+		{"CreatedAt", cmp.Or(named.CreatedAt, "created_at"), true, parseTime},
+	}
+	all = slices.DeleteFunc(all, func(c column) bool { return c.name == "-" })
+	for _, name := range named.Extra {
+		all = append(all, column{name: name})
+	}
+	return all
+}
+
+// nameOf returns the name of a field's column, "" where there is none.
+func nameOf(field string, table []column) string {
+	for _, c := range table {
+		if c.field == field {
+			return c.name
+		}
+	}
+	return ""
 }
 
 func parseText(s string) (any, error) { return s, nil }
@@ -69,72 +96,82 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// A cell is a JSON value as PostgreSQL casts it to a column's type: by its text.
-type cell string
-
-// UnmarshalJSON reads any value but null, of which there is no cell.
-func (c *cell) UnmarshalJSON(raw []byte) error {
-	text := string(raw)
-	if raw[0] == '"' {
-		if err := json.Unmarshal(raw, &text); err != nil {
-			return err
-		}
-	}
-	if strings.ContainsRune(text, 0) {
-		return refuse(400, "22P05", "unsupported Unicode escape sequence")
-	}
-	*c = cell(text)
-	return nil
-}
-
 // parseRows reads the body of an insert into the named columns, and the values'
 // types.
-func parseRows(body []byte, names []string, table string) ([]row, error) {
+func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]row, error) {
+	table := s.columns()
 	for _, name := range names {
-		if slices.IndexFunc(columns, func(c column) bool { return c.name == name }) < 0 {
-			return nil, refuse(400, "PGRST204", "Could not find the '%s' column of '%s' in the schema cache", name, table)
+		if !slices.ContainsFunc(table, func(c column) bool { return c.name == name }) {
+			return nil, refuse(400, "PGRST204", "Could not find the '%s' column of '%s' in the schema cache", name, s.Table)
 		}
 	}
-	var objects []map[string]*cell
-	err := json.Unmarshal(body, &objects)
-	if e := (*docevents.Error)(nil); errors.As(err, &e) {
-		return nil, e
-	} else if err != nil {
+	var objects []map[string]json.RawMessage
+	if json.Unmarshal(body, &objects) != nil {
 		return nil, refuse(400, "22P02", "invalid input syntax for type json")
 	}
 	rows := make([]row, len(objects))
 	for i, object := range objects {
-		rows[i] = row{}
-		for _, c := range columns {
-			rows[i][c.name] = nil
-			if text := object[c.name]; text != nil {
-				if rows[i][c.name], err = c.parse(string(*text)); err != nil {
+		rows[i] = row{fields: map[string]any{}}
+		for _, c := range table {
+			raw, given := object[c.name]
+			if c.field == "" && (given || !missingDefault && slices.Contains(names, c.name)) {
+				if rows[i].extra == nil {
+					rows[i].extra = map[string]any{}
+				}
+				rows[i].extra[c.name] = parseJSON(raw)
+			} else if c.field != "" && given && string(raw) != "null" {
+				value, err := parseCell(raw, c.parse)
+				if err != nil {
 					return nil, err
 				}
+				rows[i].fields[c.field] = value
 			}
 		}
 	}
 	return rows, nil
 }
 
+// parseJSON returns the value that the drop handler would get of it.
+func parseJSON(raw json.RawMessage) (value any) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	_ = d.Decode(&value) // a part of what was decoded before; nothing is NULL
+	return value
+}
+
+// parseCell casts a JSON value to a column's type as PostgreSQL does: by its
+// text.
+func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error) {
+	text := string(raw)
+	if raw[0] == '"' {
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return nil, err
+		}
+	}
+	if strings.ContainsRune(text, 0) {
+		return nil, refuse(400, "22P05", "unsupported Unicode escape sequence")
+	}
+	return parse(text)
+}
+
 // insertLocked stores all of the rows or none, and returns those that are new.
 func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
-		known[r["id"]] = true
+		known[r.fields["ID"]] = true
 	}
 	var stored []row
 	for _, r := range rows {
-		for _, c := range columns {
-			if c.required && r[c.name] == nil {
+		for _, c := range s.columns() {
+			if c.required && r.fields[c.field] == nil {
 				return nil, refuse(400, "23502", "null value in column %q of relation %q violates not-null constraint", c.name, s.Table)
 			}
 		}
-		if len(s.EventTypes) > 0 && !slices.Contains(s.EventTypes, r.event().Type) {
+		if t, typed := r.fields["Type"].(string); typed && len(s.EventTypes) > 0 && !slices.Contains(s.EventTypes, docevents.EventType(t)) {
 			return nil, refuse(400, "23514", "new row for relation %q violates check constraint %q", s.Table, s.Table+"_event_type_check")
 		}
-		if !known[r["id"]] {
-			known[r["id"]] = true
+		if id := r.fields["ID"]; !known[id] {
+			known[id] = true
 			stored = append(stored, r)
 		} else if !ignoreDuplicates {
 			return nil, refuse(409, "23505", "duplicate key value violates unique constraint %q", s.Table+"_pkey")
@@ -149,25 +186,34 @@ func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) 
 // in the order in which they were made.
 func inTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
-		idA, idB := a["id"].(uuid.UUID), b["id"].(uuid.UUID)
+		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
 		return cmp.Or(a.createdAt().Compare(b.createdAt()), bytes.Compare(idA[:], idB[:]))
 	})
 }
 
-func (r row) createdAt() time.Time { return r["created_at"].(time.Time) }
+func (r row) createdAt() time.Time { return r.fields["CreatedAt"].(time.Time) }
 
 // event gives the row back as it was recorded.
 func (r row) event() docevents.Event {
-	milliseconds, _ := r["duration_ms"].(int64)
-	message, _ := r["error_message"].(string)
-	stage, _ := r["stage"].(string)
+	text := func(field string) string {
+		switch value := r.fields[field].(type) {
+		case uuid.UUID:
+			return value.String()
+		case string:
+			return value
+		}
+		return ""
+	}
+	milliseconds, _ := r.fields["Duration"].(int64)
 	return docevents.Event{
-		DocumentID:   r["document_id"].(uuid.UUID).String(),
-		UserID:       r["user_id"].(uuid.UUID).String(),
-		Type:         docevents.EventType(r["event_type"].(string)),
+		ID:           text("ID"),
+		DocumentID:   text("DocumentID"),
+		UserID:       text("UserID"),
+		Type:         docevents.EventType(text("Type")),
 		Duration:     time.Duration(milliseconds) * time.Millisecond,
-		ErrorMessage: message,
-		Stage:        stage,
+		ErrorMessage: text("ErrorMessage"),
+		Stage:        text("Stage"),
 		CreatedAt:    r.createdAt(),
+		Extra:        maps.Clone(r.extra), // the caller's own
 	}
 }

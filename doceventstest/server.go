@@ -54,6 +54,7 @@ type Server struct {
 	Schema     string
 	Table      string
 	EventTypes []docevents.EventType // those that the CHECK allows; none: all
+	Columns    docevents.Columns     // as for docevents.WithColumns; those of Extra take anything
 
 	t testing.TB
 
@@ -96,6 +97,7 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 		docevents.WithSchema(s.Schema),
 		docevents.WithTable(s.Table),
 		docevents.WithEventTypes(s.EventTypes...),
+		docevents.WithColumns(s.Columns),
 	}, opts...)...)
 	if err != nil {
 		s.t.Fatal(err)
@@ -115,8 +117,9 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 // in it: those of a failed request may come after later ones.
 //
 // They are as stored: UUIDs in canonical form, CreatedAt in UTC and
-// microseconds, Duration in whole milliseconds and 0 for NULL. What a purge has
-// deleted is not among them.
+// microseconds, Duration in whole milliseconds and 0 for NULL, an ID each. Extra
+// is JSON's values, numbers as json.Number; a column that the app left out is
+// not in it. What a purge has deleted is not among them.
 func (s *Server) Events() []docevents.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()

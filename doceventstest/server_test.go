@@ -3,9 +3,9 @@ package doceventstest_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -57,8 +57,15 @@ func TestEventsComeBackAsStored(t *testing.T) {
 	client.Record(full)
 	client.Record(event(""))
 	events := server.WaitFor(2)
-	if len(events) != 2 || events[0] != full {
-		t.Fatalf("got %+v, want %+v and another", events, full)
+	if len(events) != 2 {
+		t.Fatalf("got %+v, want two", events)
+	}
+	if id, err := uuid.Parse(events[0].ID); err != nil || id.Version() != 7 {
+		t.Errorf("got the ID %q, want one of version 7", events[0].ID)
+	}
+	full.ID = events[0].ID
+	if !reflect.DeepEqual(events[0], full) {
+		t.Errorf("got %+v, want %+v", events[0], full)
 	}
 	if e := events[1]; e.Duration != 0 || e.ErrorMessage != "" || e.Stage != "" || time.Since(e.CreatedAt).Abs() > time.Hour {
 		t.Errorf("got %+v", e)
@@ -94,10 +101,11 @@ func TestTheTableCanDiffer(t *testing.T) {
 	e.Type = docevents.Completed
 	lenient := server.Client(docevents.WithEventTypes()) // leaves it to the table
 	lenient.Record(e)
-	flush(t, lenient)
-	if stats := lenient.Stats(); stats.Dropped.Rejected != 1 {
-		t.Errorf("got %+v, want the event rejected", stats)
+	for e.Type = "signed"; lenient.Stats().Dropped.Rejected == 0; { // the proof that it takes others
+		lenient.Record(e)
+		flush(t, lenient)
 	}
+	e.Type = docevents.Completed
 
 	server = doceventstest.NewServer(t)
 	server.EventTypes = nil // no CHECK
@@ -129,26 +137,15 @@ func TestFailNext(t *testing.T) {
 	if stats := client.Stats(); stats.Retries < 4 || stats.Delivered != 8 {
 		t.Errorf("got %+v, want four failures", stats)
 	}
-	server.FailNext(400, "22P02")
-	client.Record(event("rejected"))
-	flush(t, client)
-	if stats := client.Stats(); stats.Dropped.Rejected != 1 {
-		t.Errorf("got %+v, want one event rejected", stats)
-	}
-
+	server.FailNext(400, "22P02") // once, and of every event: it may be the table's fault
+	client.Record(event("refused once"))
 	server.FailNext(503, "one")
 	server.FailNext(401, "two")
 	client.Record(event(""))
-	var e *docevents.Error
-	for e == nil || e.Code != "two" { // Flush returns at the second, not at the first
-		if err := client.Flush(t.Context()); !errors.As(err, &e) {
-			t.Fatalf("got %v", err)
-		}
-	}
-	if err := client.Close(t.Context()); err != nil { // which tries again at once
+	if err := client.Close(t.Context()); err != nil { // which tries again
 		t.Error(err)
 	}
-	if stats := client.Stats(); stats.Delivered != 9 {
+	if stats := client.Stats(); stats.Delivered != 10 {
 		t.Errorf("got %+v", stats)
 	}
 }

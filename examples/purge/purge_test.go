@@ -53,7 +53,7 @@ type table struct {
 func newTable(t *testing.T) *table {
 	t.Helper()
 	stack := localstack.Shared(t)
-	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_KEY"} {
+	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SECRET_KEYS", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_KEY"} {
 		t.Setenv(name, "")
 	}
 	t.Setenv("SUPABASE_URL", stack.URL)
@@ -206,7 +206,7 @@ func TestUsage(tt *testing.T) {
 		t.Error(errs)
 	}
 	for _, tt := range []struct{ url, key, want string }{
-		{"", "", "set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"},
+		{"", "", "set SUPABASE_URL and SUPABASE_SECRET_KEYS"},
 		{"", t.stack.ServiceRoleKey, "SUPABASE_URL is not set"},
 		{t.stack.URL, "", "SUPABASE_SERVICE_ROLE_KEY"},
 		{t.stack.URL, t.stack.AnonKey, "not a service-role key"},
@@ -244,7 +244,7 @@ func TestFails(tt *testing.T) {
 	t.onDelete("FOR EACH ROW WHEN (OLD.stage = 'kept')", "RAISE EXCEPTION 'this one is kept';")
 	t.exec("UPDATE " + t.name + " SET stage = 'kept' WHERE id = (SELECT id FROM " + t.name + " ORDER BY created_at OFFSET 3 LIMIT 1)")
 	out, errs := t.purge(exitFailed, "-older-than", "30d", "-batch", "2")
-	if !strings.HasPrefix(out, "purge: failed: deleted 2 rows ") || !strings.Contains(errs, "this one is kept") {
+	if !strings.HasPrefix(out, "purge: failed: deleted 2 rows ") || !strings.Contains(errs, "P0001") || strings.Contains(errs, "this one is kept") {
 		t.Errorf("%s%s", out, errs)
 	}
 	t.wantCount(3)
@@ -351,7 +351,7 @@ func TestOutage(tt *testing.T) {
 			return
 		}
 		w.Header().Set("Content-Range", "*/0")
-		w.WriteHeader(http.StatusNoContent)
+		w.WriteHeader(http.StatusCreated)
 	}))
 	defer server.Close()
 	t.Setenv("SUPABASE_URL", server.URL)
@@ -376,7 +376,7 @@ func TestDryRunEstimates(tt *testing.T) {
 			fmt.Fprint(w, `[{"id":"x"}]`)
 		default: // Check's
 			w.Header().Set("Content-Range", "*/0")
-			w.WriteHeader(http.StatusNoContent)
+			w.WriteHeader(http.StatusCreated)
 		}
 	}))
 	defer server.Close()

@@ -1,0 +1,482 @@
+package docevents_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/google/uuid"
+)
+
+func TestColumnNames(t *testing.T) {
+	long := strings.Repeat("c", 63)
+	many := make([]string, 51)
+	for i := range many {
+		many[i] = fmt.Sprintf("column_%d", i)
+	}
+	for name, test := range map[string]struct {
+		columns docevents.Columns
+		want    string // of the error; "": none
+	}{
+		"none differs":                   {docevents.Columns{}, ""},
+		"all under other names":          {docevents.Columns{ID: "a", DocumentID: "b", UserID: "c", Type: "d", Duration: "e", ErrorMessage: "f", Stage: "g", CreatedAt: "h"}, ""},
+		"none but two":                   {docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-"}, ""},
+		"as long as any":                 {docevents.Columns{Stage: long}, ""},
+		"of capitals and underscores":    {docevents.Columns{Stage: "_Stage9"}, ""},
+		"two that swap names":            {docevents.Columns{DocumentID: "user_id", UserID: "document_id"}, ""},
+		"Extra under a name that's free": {docevents.Columns{DocumentID: "-", Extra: []string{"document_id"}}, ""},
+		"Extra of PostgREST's words":     {docevents.Columns{Extra: []string{"order", "limit"}}, ""},
+		"as many as may be":              {docevents.Columns{Extra: many[:50]}, ""},
+		"no ID":                          {docevents.Columns{ID: "-"}, "ID can't be"},
+		"no CreatedAt":                   {docevents.Columns{CreatedAt: "-"}, "CreatedAt can't be"},
+		"PostgREST's word":               {docevents.Columns{CreatedAt: "order"}, `CreatedAt can't be "order"`},
+		"a space":                        {docevents.Columns{Stage: "the stage"}, `"the stage" is no name`},
+		"a quote":                        {docevents.Columns{Stage: `stage"`}, "is no name"},
+		"a comma":                        {docevents.Columns{Stage: "stage,id"}, "is no name"},
+		"a query of its own":             {docevents.Columns{ID: "id&select=x"}, "is no name"},
+		"a digit first":                  {docevents.Columns{Stage: "1st"}, "is no name"},
+		"too long":                       {docevents.Columns{Stage: long + "c"}, "is no name"},
+		"beyond ASCII":                   {docevents.Columns{Stage: "straße"}, "is no name"},
+		"a line of its own":              {docevents.Columns{Stage: "stage\n"}, "is no name"},
+		"10 MB":                          {docevents.Columns{Stage: strings.Repeat("c", 10<<20)}, "is no name"},
+		"an Extra without a name":        {docevents.Columns{Extra: []string{""}}, `"" is no name`},
+		"an Extra that there isn't":      {docevents.Columns{Extra: []string{"-"}}, `"-" is no name`},
+		"two of one name":                {docevents.Columns{DocumentID: "ref", UserID: "ref"}, `two columns are named "ref"`},
+		"one of another's name":          {docevents.Columns{DocumentID: "user_id"}, `two columns are named "user_id"`},
+		"an Extra of a base column's":    {docevents.Columns{Extra: []string{"stage"}}, `two columns are named "stage"`},
+		"an Extra twice":                 {docevents.Columns{Extra: []string{"tenant_id", "tenant_id"}}, `two columns are named "tenant_id"`},
+		"too many":                       {docevents.Columns{Extra: many}, "at most 50 names, not 51"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := docevents.New(testURL, testKey, docevents.WithTransport(refuseAll(t)), docevents.WithColumns(test.columns))
+			switch {
+			case test.want == "" && err != nil:
+				t.Error(err)
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), "WithColumns: ") || !strings.Contains(err.Error(), test.want)):
+				t.Errorf("got %v, want %q", err, test.want)
+			case err != nil && (len(err.Error()) > 300 || strings.Contains(strings.TrimPrefix(err.Error(), "docevents: "), "\n")):
+				t.Errorf("%.400q: too long, or more than a line", err)
+			}
+		})
+	}
+}
+
+// newWired is a client, and the requests that it sends.
+func newWired(t *testing.T, opts ...docevents.Option) (*docevents.Client, *observer, *wire) {
+	t.Helper()
+	w := &wire{}
+	c, o := newClient(t, roundTripFunc(w.answer(http.StatusCreated, "")), opts...)
+	return c, o, w
+}
+
+// Without WithColumns the requests are, to the byte, those of encoding/json.
+func TestRowsOnTheWire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, w := newWired(t, docevents.WithMaxInFlight(1))
+		text := "<a href=\"x\">\\u0000\b\f\n\r\t\x01\x7f&'\u2028\u2029é\uFFFD📄</a>"
+		c.Record(docevents.Event{
+			ID: "{AAAAAAAA-0000-4000-8000-000000000001}", DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed,
+			Duration: 1999 * time.Microsecond, ErrorMessage: text, Stage: "ocr",
+		})
+		c.Record(docevents.Event{ID: "aaaaaaaa-0000-4000-8000-000000000002", DocumentID: testDocument, UserID: testDocument, Type: docevents.Completed})
+		c.Record(docevents.Event{ID: "aaaaaaaa-0000-4000-8000-000000000003", DocumentID: testDocument, UserID: testDocument, Type: docevents.Completed})
+		if err := c.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		quoted, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := func(n int, user, rest string) string {
+			return fmt.Sprintf(`{"id":"aaaaaaaa-0000-4000-8000-00000000000%d","document_id":"%s","user_id":"%s",%s,"created_at":"2000-01-01T00:00:00.000000Z"}`, n, testDocument, user, rest)
+		}
+		const completed = `"event_type":"completed","duration_ms":null,"error_message":null,"stage":null`
+		want := []string{
+			"[" + row(1, docevents.SystemUser, `"event_type":"failed","duration_ms":1,"error_message":`+string(quoted)+`,"stage":"ocr"`),
+			row(2, testDocument, completed),
+			row(3, testDocument, completed) + "]",
+		}
+		var bodies []string
+		for _, sent := range w.all() {
+			bodies = append(bodies, sent.body)
+			const query = "columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
+			if got := sent.url.RawQuery; sent.method != "POST" || got != query {
+				t.Errorf("%s ?%s, want %s", sent.method, got, query)
+			}
+			if got := sent.header.Values("Prefer"); !slices.Equal(got, []string{"return=minimal", "resolution=ignore-duplicates"}) {
+				t.Errorf("Prefer: %q", got)
+			}
+		}
+		// However many requests they shared.
+		if got := strings.ReplaceAll(strings.Join(bodies, ","), "],[", ","); got != strings.Join(want, ",") {
+			t.Errorf("got  %s\nwant %s", got, strings.Join(want, ","))
+		}
+	})
+}
+
+// A table of one's own: its names, its query, and no column that it lacks.
+func TestRowsOfATableOfOnesOwn(t *testing.T) {
+	full := docevents.Event{
+		ID: "aaaaaaaa-0000-4000-8000-000000000001", DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed,
+		Duration: time.Second, ErrorMessage: "boom", Stage: "ocr", CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC),
+	}
+	for name, test := range map[string]struct {
+		columns            docevents.Columns
+		spoil              func(*docevents.Event)
+		query, body, extra string // extra: a Prefer
+	}{
+		"other names throughout": {
+			docevents.Columns{ID: "event_id", DocumentID: "doc", UserID: "owner", Type: "kind", Duration: "ms", ErrorMessage: "problem", Stage: "step", CreatedAt: "at"},
+			nil, "on_conflict=event_id&columns=event_id,doc,owner,kind,ms,problem,step,at",
+			`[{"event_id":"aaaaaaaa-0000-4000-8000-000000000001","doc":"11111111-1111-4111-8111-111111111111","owner":"00000000-0000-0000-0000-000000000000","kind":"failed","ms":1000,"problem":"boom","step":"ocr","at":"2026-01-02T03:04:05.678901Z"}]`, "",
+		},
+		"the migration's names, spelt out": {
+			docevents.Columns{ID: "id", CreatedAt: "created_at"},
+			nil, "columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at",
+			`[{"id":"aaaaaaaa-0000-4000-8000-000000000001","document_id":"11111111-1111-4111-8111-111111111111","user_id":"00000000-0000-0000-0000-000000000000","event_type":"failed","duration_ms":1000,"error_message":"boom","stage":"ocr","created_at":"2026-01-02T03:04:05.678901Z"}]`, "",
+		},
+		"no column but two": {
+			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-"},
+			func(e *docevents.Event) { *e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt} },
+			"columns=id,created_at", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z"}]`, "",
+		},
+		"text ids, and a column left out": {
+			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Extra: []string{"metadata", "document_id", "tenant_id"}},
+			func(e *docevents.Event) {
+				*e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt, Extra: map[string]any{"tenant_id": nil, "document_id": "a <b>"}}
+			},
+			"columns=id,stage,created_at,metadata,document_id,tenant_id",
+			`[{"id":"aaaaaaaa-0000-4000-8000-000000000001","stage":null,"created_at":"2026-01-02T03:04:05.678901Z","document_id":"a <b>","tenant_id":null}]`, "missing=default",
+		},
+		"nothing left out": {
+			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-", Extra: []string{"a", "b"}},
+			func(e *docevents.Event) {
+				*e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt, Extra: map[string]any{"b": 1, "a": []int{2}}}
+			},
+			"columns=id,created_at,a,b", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z","a":[2],"b":1}]`, "",
+		},
+		"all left out": {
+			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-", Extra: []string{"a", "b"}},
+			func(e *docevents.Event) { *e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt} },
+			"columns=id,created_at,a,b", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z"}]`, "missing=default",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, o, w := newWired(t, docevents.WithColumns(test.columns))
+			e := full
+			if test.spoil != nil {
+				test.spoil(&e)
+			}
+			c.Record(e)
+			if err := c.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			sent := w.all()
+			if len(sent) != 1 {
+				t.Fatalf("%d requests; lost %+v", len(sent), o.lost())
+			}
+			if sent[0].url.RawQuery != test.query || sent[0].body != test.body {
+				t.Errorf("got  ?%s %s\nwant ?%s %s", sent[0].url.RawQuery, sent[0].body, test.query, test.body)
+			}
+			if got := slices.Contains(sent[0].header.Values("Prefer"), "missing=default"); got != (test.extra != "") {
+				t.Errorf("Prefer: %q", sent[0].header.Values("Prefer"))
+			}
+		})
+	}
+}
+
+// WithColumns keeps a copy: the app may go on with its slice.
+func TestExtraNamesAreCopied(t *testing.T) {
+	names := []string{"a"}
+	c, _, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: names}))
+	names[0] = "changed"
+	e := event("s")
+	e.Extra = map[string]any{"a": 1}
+	c.Record(e)
+	if err := c.Close(t.Context()); err != nil || len(w.all()) != 1 {
+		t.Errorf("%d requests, %v", len(w.all()), err)
+	}
+}
+
+func TestFieldsWithoutAColumn(t *testing.T) {
+	none := docevents.WithColumns(docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-"})
+	for field, e := range map[string]docevents.Event{
+		"DocumentID":   {DocumentID: testDocument},
+		"UserID":       {UserID: docevents.SystemUser},
+		"Type":         {Type: docevents.Completed},
+		"Duration":     {Duration: time.Second},
+		"ErrorMessage": {ErrorMessage: "boom"},
+		"Stage":        {Stage: "ocr"},
+	} {
+		t.Run(field, func(t *testing.T) {
+			c, o, w := newWired(t, none)
+			c.Record(e)
+			if err := c.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			lost := o.lost()
+			if len(lost) != 1 || lost[0].reason != docevents.Invalid || !strings.HasPrefix(lost[0].err.Error(), field+" is filled") || len(w.all()) != 0 {
+				t.Errorf("%d requests, lost %+v", len(w.all()), lost)
+			}
+		})
+	}
+}
+
+func TestEventID(t *testing.T) {
+	const id = "aabbccdd-eeff-5011-8233-445566778899"
+	for form, good := range map[string]bool{
+		"": true, id: true, strings.ToUpper(id): true, "{" + id + "}": true, "urn:uuid:" + id: true, strings.ReplaceAll(id, "-", ""): true,
+		"job-7": false, id + "0": false, docevents.SystemUser: false, "{" + docevents.SystemUser + "}": false, " " + id: false,
+	} {
+		t.Run(form, func(t *testing.T) {
+			c, o, w := newWired(t)
+			e := event("a")
+			e.ID = form
+			c.Record(e)
+			if err := c.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			lost, sent := o.lost(), w.all()
+			if !good {
+				if len(lost) != 1 || len(sent) != 0 || lost[0].reason != docevents.Invalid || !strings.HasPrefix(lost[0].err.Error(), "ID is not a UUID") || lost[0].event.ID != form {
+					t.Errorf("%d requests, lost %+v", len(sent), lost)
+				}
+				return
+			}
+			if len(sent) != 1 {
+				t.Fatalf("lost %+v", lost)
+			}
+			got := sent[0].rows(t)[0]["id"]
+			if made, err := uuid.Parse(fmt.Sprint(got)); form == "" && (err != nil || made.Version() != 7) || form != "" && got != id {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+type failing struct{ how string }
+
+func (f failing) MarshalJSON() ([]byte, error) {
+	switch f.how {
+	case "panics":
+		panic("hunter2")
+	case "fails":
+		return nil, errors.New("hunter2")
+	}
+	return []byte(f.how), nil
+}
+
+// What Extra's values are on the wire.
+func TestExtraValues(t *testing.T) {
+	id := uuid.MustParse(testDocument)
+	for name, test := range map[string]struct {
+		value any
+		want  string
+	}{
+		"nothing":                     {nil, `null`},
+		"a nil of a type":             {(*string)(nil), `null`},
+		"a text":                      {"invoice", `"invoice"`},
+		"an empty text":               {"", `""`},
+		"a number":                    {42, `42`},
+		"a large number":              {uint64(math.MaxUint64), `18446744073709551615`},
+		"a fraction":                  {1.5, `1.5`},
+		"a truth":                     {true, `true`},
+		"a time":                      {time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC), `"2026-01-02T03:04:05.678901Z"`},
+		"a UUID":                      {id, `"` + testDocument + `"`},
+		"a list":                      {[]string{"a", "b"}, `["a","b"]`},
+		"bytes":                       {[]byte("ab"), `"YWI="`},
+		"a map":                       {map[string]any{"pages": 3, "lang": nil}, `{"lang":null,"pages":3}`},
+		"a struct":                    {struct{ Pages int }{3}, `{"Pages":3}`},
+		"JSON":                        {json.RawMessage(`{ "a" : [ 1 ] }`), `{"a":[1]}`},
+		"JSON with a key twice":       {json.RawMessage(`{"a":1,"a":2}`), `{"a":1,"a":2}`}, // PostgreSQL keeps the last
+		"a number beyond a float":     {json.RawMessage(`1e999`), `1e999`},                 // not beyond numeric
+		"a number of many digits":     {json.Number("123456789012345678901234567890.1"), `123456789012345678901234567890.1`},
+		"quotes and line ends":        {"\"a\"\n\\", `"\"a\"\n\\"`},
+		"HTML":                        {"<&>", `"<&>"`},
+		"a NUL":                       {"a\x00b", `"ab"`},
+		"a NUL in JSON":               {json.RawMessage(`"a\u0000\u0000b"`), `"ab"`},
+		"a NUL in a key":              {map[string]any{"a\x00": 1}, `{"a":1}`},
+		"what only looks like a NUL":  {`a\u0000`, `"a\\u0000"`},
+		"invalid UTF-8":               {"caf\xe9", `"caf\ufffd"`},
+		"invalid UTF-8 in JSON":       {json.RawMessage("\"caf\xe9\""), "\"caf\uFFFD\""},
+		"a lone surrogate":            {json.RawMessage(`"a\ud800b"`), `"a\ufffdb"`},
+		"a lone surrogate, the other": {json.RawMessage(`"\uDC00"`), `"\ufffd"`},
+		"a lone surrogate, at an end": {json.RawMessage(`["\uD83D"]`), `["\ufffd"]`},
+		"two of the first half":       {json.RawMessage(`"\ud83d\ud83d\ude00"`), `"\ufffd\ud83d\ude00"`},
+		"halves with a NUL between":   {json.RawMessage(`"\ud83d\u0000\ude00"`), `"\ufffd\ufffd"`},
+		"a pair":                      {json.RawMessage(`"\ud83d\ude00"`), `"\ud83d\ude00"`},
+		"what looks like a surrogate": {`\ud800`, `"\\ud800"`},
+		"another escape":              {json.RawMessage(`"\u00e9\ue000"`), `"\u00e9\ue000"`},
+		"a text of a method":          {failing{`{"a": "\u0000"}`}, `{"a":""}`},
+		"as deep as may be":           {json.RawMessage(strings.Repeat("[", 1000) + strings.Repeat("]", 1000)), strings.Repeat("[", 1000) + strings.Repeat("]", 1000)},
+		"as long as may be":           {strings.Repeat("x", 64<<10-len(`,"metadata":""`)), `"` + strings.Repeat("x", 64<<10-len(`,"metadata":""`)) + `"`},
+		"brackets in a text":          {strings.Repeat("[", 2000), `"` + strings.Repeat("[", 2000) + `"`},
+		"many lists, none within another": {
+			json.RawMessage(`[` + strings.Repeat("[],", 2000) + `[]]`),
+			`[` + strings.Repeat("[],", 2000) + `[]]`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, o, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: []string{"metadata"}}))
+			e := event("a")
+			e.Extra = map[string]any{"metadata": test.value}
+			c.Record(e)
+			if err := c.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			sent := w.all()
+			if len(sent) != 1 {
+				t.Fatalf("lost %.300v", o.lost())
+			}
+			if want := `,"metadata":` + test.want + `}]`; !strings.HasSuffix(sent[0].body, want) || !json.Valid([]byte(sent[0].body)) {
+				t.Errorf("got %.300s, want %.300s", sent[0].body, want)
+			}
+		})
+	}
+}
+
+// What can't be stored of Extra: a drop that names the key and not the value.
+func TestInvalidExtra(t *testing.T) {
+	cyclic := map[string]any{"secret": "hunter2"}
+	cyclic["self"] = cyclic
+	for name, test := range map[string]struct {
+		extra map[string]any
+		want  string
+	}{
+		"a key without a column":   {map[string]any{"metadata": 1, "tenant": "hunter2"}, `Extra["tenant"] has no column`},
+		"a column of Columns":      {map[string]any{"stage": "hunter2"}, `Extra["stage"] has no column`},
+		"two without, by the name": {map[string]any{"b": 1, "a": 2, "metadata": 1}, `Extra["a"] has no column`},
+		"10 MB of key":             {map[string]any{strings.Repeat("k", 10<<20): 1}, `has no column`},
+		"a line in a key":          {map[string]any{"a\nb": 1}, `Extra["a\nb"] has no column`},
+		"a channel":                {map[string]any{"metadata": make(chan int)}, `Extra["metadata"]`},
+		"a function":               {map[string]any{"metadata": func() {}}, `Extra["metadata"]`},
+		"within a map":             {map[string]any{"metadata": map[string]any{"secret": "hunter2", "f": func() {}}}, `Extra["metadata"]`},
+		"no number":                {map[string]any{"metadata": math.NaN()}, `Extra["metadata"]`},
+		"infinity":                 {map[string]any{"metadata": math.Inf(1)}, `Extra["metadata"]`},
+		"a cycle":                  {map[string]any{"metadata": cyclic}, `Extra["metadata"]`},
+		"a method that fails":      {map[string]any{"metadata": failing{"fails"}}, `Extra["metadata"]`},
+		"a method that panics":     {map[string]any{"metadata": failing{"panics"}}, `Extra["metadata"]`},
+		"a method of no JSON":      {map[string]any{"metadata": failing{"hunter2"}}, `Extra["metadata"]`},
+		"JSON that is none":        {map[string]any{"metadata": json.RawMessage(`{"hunter2":`)}, `Extra["metadata"]`},
+		"JSON of two values":       {map[string]any{"metadata": json.RawMessage(`1,"id":"hunter2"`)}, `Extra["metadata"]`},
+		"a number that is none":    {map[string]any{"metadata": json.Number("hunter2")}, `Extra["metadata"]`},
+		"too long":                 {map[string]any{"metadata": strings.Repeat("hunter2 ", 10<<10)}, "Extra is 81934 bytes as JSON: 65536 are the most"},
+		"too long together":        {map[string]any{"metadata": strings.Repeat("h", 40<<10), "tenant_id": strings.Repeat("h", 40<<10)}, "65536 are the most"},
+		"too deep":                 {map[string]any{"metadata": json.RawMessage(strings.Repeat("[", 1001) + strings.Repeat("]", 1001))}, "nests deeper than 1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, o, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: []string{"metadata", "tenant_id"}}))
+			bad, good := event("bad"), event("good")
+			bad.Extra = test.extra
+			c.Record(bad)
+			c.Record(good)
+			if err := c.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Invalid: 1}})
+			if sent := w.all(); len(sent) != 1 || strings.Contains(sent[0].body, "bad") {
+				t.Errorf("sent %+v", sent)
+			}
+			lost := o.lost()
+			if len(lost) != 1 || lost[0].reason != docevents.Invalid || lost[0].event.Extra != nil {
+				t.Fatalf("lost %.300v", lost)
+			}
+			said := []string{lost[0].err.Error()}
+			for _, line := range o.logged() {
+				said = append(said, line.text)
+			}
+			for _, text := range said {
+				if !strings.Contains(text, test.want) || strings.Contains(text, "hunter2") || len(text) > 400 {
+					t.Errorf("%.500q: want %s", text, test.want)
+				}
+			}
+		})
+	}
+}
+
+// The map, and what is in it, is the caller's again when Record returns; what
+// the handler gets is what would have been stored.
+func TestExtraIsReadByRecordAlone(t *testing.T) {
+	columns := docevents.WithColumns(docevents.Columns{Extra: []string{"metadata", "tenant_id", "left_out"}})
+	want := map[string]any{"metadata": map[string]any{"pages": json.Number("9007199254740993")}, "tenant_id": "x"}
+	for name, test := range map[string]struct {
+		reason docevents.DropReason
+		spoil  func(*docevents.Event)
+		opts   []docevents.Option
+	}{
+		"rejected":   {docevents.Rejected, nil, nil},
+		"queue full": {docevents.QueueFull, nil, []docevents.Option{docevents.WithQueueLimits(1, 128<<10)}},
+		"invalid":    {docevents.Invalid, func(e *docevents.Event) { e.DocumentID = "x" }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &server{answer: checkViolation(isPoison)}
+			c, o := newClient(t, s, append(test.opts, columns)...)
+			if test.reason == docevents.QueueFull {
+				c.Record(event("first"))
+			}
+			e := event("poison")
+			pages := map[string]any{"pages": 9007199254740993}
+			e.Extra = map[string]any{"metadata": pages, "tenant_id": "x"}
+			if test.spoil != nil {
+				test.spoil(&e)
+			}
+			c.Record(e)
+			pages["pages"] = "changed"
+			clear(e.Extra)
+			for len(o.lost()) == 0 { // the proof that the server takes others
+				c.Record(event("good"))
+				if err := c.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range o.lost() {
+				if d.event.Stage == "poison" && (d.reason != test.reason || !reflect.DeepEqual(d.event.Extra, want)) {
+					t.Errorf("%s: got %v, want %v", d.reason, d.event.Extra, want)
+				}
+			}
+			if got := o.lost(); len(got) == 0 {
+				t.Error("nothing lost")
+			}
+		})
+	}
+}
+
+// Extra counts against the queue's bytes.
+func TestExtraCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
+		c, _ := newClient(t, s, docevents.WithColumns(docevents.Columns{Extra: []string{"a"}}))
+		c.Record(event(""))
+		before := c.Stats().PendingBytes
+		e := event("")
+		e.Extra = map[string]any{"a": "xyz"}
+		c.Record(e)
+		if got := c.Stats().PendingBytes - 2*before; got != int64(len(`,"a":"xyz"`)) {
+			t.Errorf("Extra counts %d", got)
+		}
+		abandon(t, c)
+	})
+}
+
+// abandon ends c without waiting.
+func abandon(t *testing.T, c *docevents.Client) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Close(ctx); err == nil {
+		t.Error("nothing to abandon")
+	}
+}

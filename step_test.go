@@ -1,0 +1,174 @@
+package docevents_test
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/google/uuid"
+)
+
+// brokenError panics when it is asked for its text.
+type brokenError struct{ err error }
+
+func (b *brokenError) Error() string { return b.err.Error() }
+
+func TestStep(t *testing.T) {
+	const took = 1500 * time.Millisecond
+	boom := errors.New("boom")
+	for name, test := range map[string]struct {
+		do       func() error
+		err      error
+		panicked any
+		ended    bool   // the goroutine
+		want     string // of the second row: its type and message
+	}{
+		"succeeds":                {do: func() error { return nil }, want: "completed"},
+		"fails":                   {do: func() error { return boom }, err: boom, want: "failed boom"},
+		"panics":                  {do: func() error { panic("hunter2") }, panicked: "hunter2", want: "failed panic: hunter2"},
+		"panics with an error":    {do: func() error { panic(boom) }, panicked: boom, want: "failed panic: boom"},
+		"ends its goroutine":      {do: func() error { runtime.Goexit(); return nil }, ended: true, want: "failed the goroutine has ended"},
+		"fails without a text":    {do: func() error { return errors.New("") }, err: errors.New(""), want: "failed"},
+		"fails, and its text too": {do: func() error { return (*brokenError)(nil) }, err: (*brokenError)(nil), want: "failed <nil>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, o, w := newWired(t)
+				var err error
+				var panicked any
+				ended := true
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					defer func() { panicked = recover() }()
+					err = c.Step(docevents.Event{DocumentID: testDocument, UserID: docevents.SystemUser, Stage: "ocr"}, func() error {
+						time.Sleep(took)
+						return test.do()
+					})
+					ended = false
+				}()
+				<-done
+				ended = ended && panicked == nil
+				if panicked != test.panicked || ended != test.ended || (err == nil) != (test.err == nil) {
+					t.Errorf("got %v, panic %v, ended %v", err, panicked, ended)
+				}
+				if test.err == boom && err != boom {
+					t.Errorf("got %v, not do's own error", err)
+				}
+				if err := c.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				var rows []map[string]any
+				for _, sent := range w.all() {
+					rows = append(rows, sent.rows(t)...)
+				}
+				if len(rows) != 2 || len(o.lost()) != 0 {
+					t.Fatalf("%d rows, lost %+v", len(rows), o.lost())
+				}
+				first, second := rows[0], rows[1]
+				if first["event_type"] != "processing_started" || first["duration_ms"] != nil || first["error_message"] != nil || first["stage"] != "ocr" {
+					t.Errorf("first %v", first)
+				}
+				message, _ := second["error_message"].(string)
+				got := strings.TrimSpace(second["event_type"].(string) + " " + message)
+				if got != test.want || second["duration_ms"] != 1500.0 || second["stage"] != "ocr" {
+					t.Errorf("second %v, want %s", second, test.want)
+				}
+				if first["id"] == second["id"] || first["created_at"] != "2000-01-01T00:00:00.000000Z" || second["created_at"] != "2000-01-01T00:00:01.500000Z" {
+					t.Errorf("first %v, second %v", first, second)
+				}
+			})
+		})
+	}
+}
+
+// What of the event Step takes over, and what it makes itself.
+func TestStepsEvent(t *testing.T) {
+	job := uuid.MustParse("aabbccdd-eeff-5011-8233-445566778899")
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, test := range map[string]struct {
+		event   docevents.Event
+		columns docevents.Columns
+		want    [2]map[string]any // some of its columns
+		invalid string
+	}{
+		"its own type, time and message": {
+			docevents.Event{Type: "x", Duration: time.Hour, ErrorMessage: "x"}, docevents.Columns{},
+			[2]map[string]any{
+				{"event_type": "processing_started", "duration_ms": nil, "error_message": nil},
+				{"event_type": "failed", "duration_ms": 0.0, "error_message": "boom"}, // took no time, and was measured
+			}, "",
+		},
+		"an ID of the step": {
+			docevents.Event{ID: "{" + strings.ToUpper(job.String()) + "}"}, docevents.Columns{},
+			[2]map[string]any{
+				{"id": uuid.NewSHA1(job, []byte("processing_started")).String()},
+				{"id": uuid.NewSHA1(job, []byte("failed")).String()},
+			}, "",
+		},
+		"an ID that is none":   {docevents.Event{ID: "job-7"}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
+		"an ID that is zero":   {docevents.Event{ID: docevents.SystemUser}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
+		"a table without type": {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is filled"},
+		"a time of its own": {
+			docevents.Event{CreatedAt: at}, docevents.Columns{},
+			[2]map[string]any{{"created_at": "2026-01-02T03:04:05.000000Z"}, {"created_at": "2026-01-02T03:04:05.000000Z"}}, "",
+		},
+		"columns that the table lacks": {
+			docevents.Event{Extra: map[string]any{"tenant_id": "x"}},
+			docevents.Columns{Duration: "-", ErrorMessage: "-", Extra: []string{"tenant_id"}},
+			[2]map[string]any{{"event_type": "processing_started", "tenant_id": "x"}, {"event_type": "failed", "tenant_id": "x"}}, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, o, w := newWired(t, docevents.WithColumns(test.columns), docevents.WithMaxInFlight(1)) // in order
+				e := test.event
+				e.DocumentID, e.UserID = testDocument, docevents.SystemUser
+				if err := c.Step(e, func() error { return errors.New("boom") }); err == nil {
+					t.Error("no error")
+				}
+				if err := c.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if test.invalid != "" {
+					if lost := o.lost(); len(lost) != 2 || !strings.HasPrefix(lost[1].err.Error(), test.invalid) {
+						t.Errorf("lost %+v", lost)
+					}
+					return
+				}
+				var rows []map[string]any
+				for _, sent := range w.all() {
+					rows = append(rows, sent.rows(t)...)
+				}
+				if len(rows) != 2 {
+					t.Fatalf("%d rows, lost %+v", len(rows), o.lost())
+				}
+				for i, want := range test.want {
+					for column, value := range want {
+						if got := rows[i][column]; got != value {
+							t.Errorf("row %d: %s is %v, want %v", i, column, got, value)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestStepOfANilClient(t *testing.T) {
+	var c *docevents.Client
+	boom := errors.New("boom")
+	if err := c.Step(docevents.Event{}, func() error { return boom }); err != boom {
+		t.Errorf("got %v", err)
+	}
+	defer func() {
+		if p := recover(); p != "hunter2" {
+			t.Errorf("panic %v", p)
+		}
+	}()
+	_ = c.Step(docevents.Event{}, func() error { panic("hunter2") })
+}
