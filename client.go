@@ -224,7 +224,8 @@ const closeGrace = time.Second
 // Close refuses further events and delivers what is queued: it ends any wait,
 // makes an attempt at once, and goes on until ctx ends. An error of
 // configuration ends it there and then. What is left is abandoned, handed to
-// the drop handler, and counted in the error that Close returns. Calls of the
+// the drop handler, and counted in the error that Close returns; with [WithSpool]
+// it is kept for the next process instead, if the disk allows. Calls of the
 // drop handler get a second beyond ctx; what is left of them is Unreported.
 //
 // To call it again, from whatever goroutine, is harmless and returns the same.

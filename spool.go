@@ -10,9 +10,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// replayRows is how many rows are replayed before the mirror looks for others
-// to write.
-const replayRows = 1000
+const (
+	// replayRows is how many rows are replayed before the mirror looks for
+	// others to write.
+	replayRows = 1000
+
+	// pageBytes is when a page is full: nothing is copied as pages become more.
+	pageBytes = 64 << 10
+)
 
 // A mirror has what is pending on disk, too, and replays what dead processes
 // have left there. The delivery calls addLocked for a new row, settleLocked for
@@ -38,8 +43,6 @@ type page struct {
 	rows    []byte
 	numbers []int64
 }
-
-const pageBytes = 64 << 10
 
 // openMirror is called before anything is recorded. It does no I/O: that is for
 // the goroutine, which looks for rows to replay.

@@ -226,6 +226,31 @@ func TestSpool(t *testing.T) {
 			}
 		})
 	})
+	t.Run("extra columns survive, also a change of them", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithColumns(docevents.Columns{Extra: []string{"tenant"}}))
+			e := event("extra")
+			e.Extra = map[string]any{"tenant": 7}
+			c.Record(e)
+			c.Close(closed(t))
+			var body, prefer string
+			next, err := docevents.New(testURL, testKey, docevents.WithSpool(dir), docevents.WithColumns(docevents.Columns{Extra: []string{"tenant", "region"}}),
+				docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					b, err := io.ReadAll(req.Body)
+					body, prefer = string(b), strings.Join(req.Header.Values("Prefer"), ",")
+					return (&answer{}).response(req), err
+				})))
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			next.Close(t.Context())
+			if !strings.Contains(body, `"tenant":7`) || !strings.Contains(prefer, "missing=default") {
+				t.Errorf("got %q with %q, want the column, and defaults for the other", body, prefer)
+			}
+		})
+	})
 	t.Run("100,000 events of an outage come back in full requests and little memory", func(t *testing.T) {
 		const events = 100_000
 		dir := t.TempDir()
