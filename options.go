@@ -41,6 +41,7 @@ type config struct {
 	dropHandler    func(Event, DropReason, error)
 	transport      http.RoundTripper
 	schema, table  string
+	spoolDir       string      // empty: none
 	eventTypes     []EventType // empty: the table decides
 	columns        columns
 	requestTimeout time.Duration
@@ -134,6 +135,26 @@ func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows 
 func WithQueueLimits(events, bytes int) Option {
 	return func(c *config) { c.queueEvents, c.queueBytes = events, bytes }
 }
+
+// WithSpool keeps what is queued in files of the folder dir, too, until it is
+// delivered or dropped, so that it survives the process: kill -9, a panic,
+// running out of memory, a container's restart on a volume that is kept; not the
+// loss of power, as nothing is synced. What Record took a moment before may not
+// be on disk yet: usually a millisecond, 50 under load. The next client of the
+// same URL, schema and table replays it, under the ids that it had, so that
+// nothing is stored twice; a row that was purged in between may come back. What
+// Close can't deliver in time is kept for that client, and counted in
+// [Stats].Kept instead of being abandoned.
+//
+// Any number of processes may share dir, which is made if it isn't there, for
+// this user alone. It holds personal data if the events do. It takes about what
+// the queue may, by WithQueueLimits, for each process that died. Segments that
+// turn out to be damaged are kept as .bad files, for you to delete. A disk that
+// is full, slow or broken never stops New or Record: that costs a log line, and
+// events wait in memory alone. On Windows they always do.
+//
+// The default, "", is none.
+func WithSpool(dir string) Option { return func(c *config) { c.spoolDir = dir } }
 
 // WithPurgeBatch makes a purge go in steps of so many rows, from 1 to
 // 1,000,000. The default is one DELETE, and steps of [DefaultPurgeBatch] rows

@@ -120,7 +120,7 @@ func (p *purge) run(ctx context.Context) (err error) {
 			return err
 		}
 		p.whole = p.whole && !fewer
-		p.report.purgeFailed(err, time.Now())
+		p.report.fault(logPurge, err, time.Now())
 		select {
 		case <-time.After(backoff(p.failures-1, err)):
 		case <-ctx.Done():
