@@ -238,3 +238,232 @@ func TestCloseWhile64GoroutinesRecord(t *testing.T) {
 		checkReported(t, c, o)
 	})
 }
+
+// Both try at once what waits for anything: what shares a request that hangs,
+// what an outage holds back, its probe hanging, and what waits by itself.
+func TestFlushAndCloseTryEverything(t *testing.T) {
+	hangs := answer{delay: time.Hour}
+	for name, test := range map[string]struct {
+		answers []answer // to the first requests; the others store
+		inOne   int      // recorded in the moment of the first request
+		wait    time.Duration
+		left    int64 // under the request that hangs
+	}{
+		"what waits to share a request that hangs":   {[]answer{hangs}, 500, 0, 1},
+		"what is held back while a probe hangs":      {[]answer{{status: 503}, hangs}, 1000, time.Second, 1},
+		"what is held back by Retry-After":           {[]answer{{status: 503, header: map[string]string{"Retry-After": "60"}}}, 1000, time.Second, 0},
+		"what is held back by a refusal":             {[]answer{{status: 404, code: "PGRST205"}}, 1000, 50 * time.Millisecond, 0},
+		"what waits by itself beside one that hangs": {[]answer{{status: 503, header: map[string]string{"Retry-After": "60"}, delay: 60 * time.Millisecond}, hangs}, 1, 100 * time.Millisecond, 1},
+	} {
+		for _, closes := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/Close %t", name, closes), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := &server{answer: func(r *request) *answer {
+						if r.number < len(test.answers) {
+							return &test.answers[r.number]
+						}
+						return nil
+					}}
+					c, _ := newClient(t, s, docevents.WithRequestTimeout(10*time.Minute))
+					c.Record(event("first"))
+					synctest.Wait()
+					if test.inOne == 1 { // late enough for a request of its own
+						time.Sleep(51 * time.Millisecond)
+					}
+					for range test.inOne {
+						c.Record(event("a"))
+					}
+					time.Sleep(test.wait)
+					start := time.Now()
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+					defer cancel()
+					err := c.Flush
+					if closes {
+						err = c.Close
+					}
+					got := err(ctx)
+					st := c.Stats()
+					if left := st.Pending + st.Dropped.Abandoned; left != test.left || (got != nil) != (left > 0) {
+						t.Errorf("%d left after %d requests: %v", left, st.Requests, got)
+					}
+					if took := time.Since(start); test.left == 0 && took > 0 {
+						t.Errorf("took %s", took)
+					}
+					cancel()
+					_ = c.Close(ctx)
+				})
+			})
+		}
+	}
+}
+
+// What hosted Supabase answers for a second or two is waited out.
+func TestFlushAndCloseWaitOutWhatPasses(t *testing.T) {
+	for _, a := range []answer{
+		{status: 401, code: "PGRST303", text: "JWT issued at future"},
+		{status: 400, code: "PGRST204", text: "Could not find the 'stage' column"},
+		{status: 404, code: "PGRST205", text: "Could not find the table"},
+		{status: 400, code: "0A000", text: "cached plan must not change result type"},
+	} {
+		for _, closes := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/Close %t", a.code, closes), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					begin := time.Now()
+					s := &server{answer: func(*request) *answer {
+						if time.Since(begin) < 2*time.Second {
+							return &a
+						}
+						return nil
+					}}
+					c, _ := newClient(t, s)
+					for range 50 {
+						c.Record(event("a"))
+					}
+					time.Sleep(500 * time.Millisecond)
+					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+					defer cancel()
+					err := c.Flush
+					if closes {
+						err = c.Close
+					}
+					if err := err(ctx); err != nil {
+						t.Error(err)
+					}
+					checkStats(t, c, &docevents.Stats{Recorded: 50, Delivered: 50})
+					_ = c.Close(ctx)
+				})
+			})
+		}
+	}
+}
+
+// A function is frozen between its replies: it has no time but that of Flush.
+func TestFlushAfterALongOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := false
+		s := &server{answer: func(*request) *answer {
+			if up {
+				return nil
+			}
+			return &answer{err: errReset}
+		}}
+		c, _ := newClient(t, s)
+		c.Record(event("a"))
+		c.Record(event("b"))
+		time.Sleep(3 * time.Minute)
+		up = true
+		start := time.Now()
+		if err := c.Flush(t.Context()); err != nil || time.Since(start) > 0 {
+			t.Errorf("Flush: %v after %s", err, time.Since(start))
+		}
+		_ = c.Close(t.Context())
+	})
+}
+
+// However often Flush is called, it ends the waits once a second.
+func TestFlushOftenIsNoStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(*request) *answer { return &answer{err: errReset} }}
+		c, _ := newClient(t, s)
+		c.Record(event("a"))
+		time.Sleep(5 * time.Minute) // the waits are long
+		before := s.sent()
+		for range 600 { // a minute
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			if err := c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), errReset.Error()) {
+				t.Fatalf("Flush: %v", err)
+			}
+			cancel()
+		}
+		if got := s.sent() - before; got < 55 || got > 65 {
+			t.Errorf("%d requests in a minute of Flushes, want one a second and the timer's", got)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = c.Close(ended)
+	})
+}
+
+// A row under suspicion has failed while others got in, and now nothing is
+// taken any more: neither waits longer than a refusal takes to be lasting.
+func TestFlushAndCloseOfASuspectWhileTheKeyIsRefused(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		t.Run(fmt.Sprintf("Close %t", closes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				revoked := false
+				s := &server{answer: func(r *request) *answer {
+					switch {
+					case revoked:
+						return &answer{status: 401}
+					case r.has("disliked"):
+						return &answer{status: 403}
+					}
+					return nil
+				}}
+				c, _ := newClient(t, s)
+				c.Record(event("disliked"))
+				for range 5 {
+					time.Sleep(time.Second)
+					c.Record(event("fine"))
+				}
+				time.Sleep(time.Second)
+				checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 5, Pending: 1})
+				revoked = true
+				time.Sleep(time.Minute)
+				start := time.Now()
+				err := c.Flush
+				if closes {
+					err = c.Close
+				}
+				got := err(context.Background())
+				if e, ok := errors.AsType[*docevents.Error](got); !ok || e.Status != 401 {
+					t.Errorf("got %v", got)
+				}
+				if took := time.Since(start); took > time.Second {
+					t.Errorf("took %s", took)
+				}
+				ended, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = c.Close(ended)
+			})
+		})
+	}
+}
+
+// Close waits for a row under suspicion no longer than it takes to fail again
+// while the server takes others, under whatever context.
+func TestCloseGivesUpOnSuspects(t *testing.T) {
+	for name, dislike := range map[string]answer{
+		"a firewall's page":        {status: 403, body: "<html>"},
+		"a connection that is cut": {err: errReset},
+		"a missing foreign key":    {status: 409, code: "23503", text: "violates foreign key constraint"},
+		"a trigger's lost table":   {status: 404, code: "42P01", text: `relation "audit" does not exist`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: func(r *request) *answer {
+					if r.has("disliked") {
+						return &dislike
+					}
+					return nil
+				}}
+				c, o := newClient(t, s)
+				for i := range 1000 {
+					c.Record(event([]string{"fine", "disliked"}[i/500%2*(i%500/499)]))
+				}
+				start := time.Now()
+				err := c.Close(context.Background())
+				if took := time.Since(start); took > 30*time.Second {
+					t.Errorf("Close took %s", took)
+				}
+				st := c.Stats()
+				if st.Delivered != 999 || len(o.lost()) != 1 || o.lost()[0].event.Stage != "disliked" {
+					t.Errorf("%+v: %v", st, err)
+				}
+				if st.Dropped.Abandoned == 1 && !strings.Contains(fmt.Sprint(err), "while other events are delivered") {
+					t.Errorf("Close: %v", err)
+				}
+			})
+		})
+	}
+}
