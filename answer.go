@@ -49,6 +49,13 @@ func (e *Error) Error() string {
 	return text
 }
 
+func codeOf(err error) string {
+	if e, answered := errors.AsType[*Error](err); answered {
+		return e.Code
+	}
+	return ""
+}
+
 // A verdict is what an answer means for the rows that were sent.
 type verdict int
 

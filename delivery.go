@@ -38,7 +38,8 @@ var (
 // every row gets is the table's fault, or the server's.
 //
 // (The map's code: queue.go holds what waits, failure.go says what a failure
-// does, flush.go how waiting for all of it ends.)
+// does, suspect.go how bad rows are looked for, flush.go how waiting for all of
+// it ends.)
 const (
 	// While the newest request has been in flight for less, what is recorded
 	// waits to share the next one, instead of each event taking a request of
@@ -75,7 +76,9 @@ type delivery struct {
 
 	proof     int64     // the newest request that delivered anything
 	delivered time.Time // when
-	refusals  []*batch  // refused rows that are given up if another is delivered shortly
+	refusals  []*batch  // rows that were refused shortly after
+	certain   string    // the code of a refusal that was a row's own
+	certainAt time.Time // when
 
 	failures int       // weight of the failures since then
 	since    time.Time // the first of them; zero: none
@@ -171,7 +174,7 @@ func (d *delivery) flyLocked(b *batch, now time.Time) {
 		d.stats.Retries++
 	}
 	identify(b.records)
-	b.request = d.stats.Requests
+	b.request, b.known = d.stats.Requests, d.proof
 	d.inFlight = append(d.inFlight, b)
 	d.started = now
 }
@@ -235,12 +238,7 @@ func (d *delivery) deliverLocked(b *batch, now time.Time) {
 	if twin := b.twin; twin != nil && len(twin.records) > 1 && d.queue.remove(twin) { // what both were refused for is in there
 		d.halveLocked(twin, true, true)
 	}
-	for _, lone := range d.refusals {
-		if d.proof > lone.records[0].failed && now.Sub(lone.refused) < shortly && d.queue.end(lone) {
-			d.dropLocked(lone, Rejected, lone.refusal, false, now)
-		}
-	}
-	d.refusals = nil
+	d.judgeLocked(now, b.refusal != nil)
 }
 
 // dropLocked gives b up. Its rows may be stored where the answer to an earlier

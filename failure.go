@@ -1,9 +1,7 @@
 package docevents
 
 import (
-	"fmt"
 	"math"
-	"slices"
 	"time"
 )
 
@@ -12,11 +10,15 @@ const (
 	// failures in a row are then put down to chance.
 	recently = time.Second
 
-	// A refused row need not be sent again to be given up where others were
-	// delivered so shortly before and after: a cache that is stale for a moment
-	// refuses for a second or two.
+	// A refusal for data so shortly after a delivery is hardly the table's.
 	shortly = 250 * time.Millisecond
 
+	// A refused row need not be sent again to be given up where another was
+	// within certainFor, for the same code: without that, what every row gets for
+	// a moment, from a cache that is stale, looks the same.
+	certainFor = 5 * time.Second
+
+	judgeStep     = 2  // of a refused row's wait, which the next delivery may end
 	halveStrikes  = 2  // of a batch, at each size
 	loseStrikes   = 6  // of one that has a twin: without it a search begins anew
 	giveUpStrikes = 10 // of a row
@@ -34,7 +36,7 @@ type history struct {
 	rows    int
 	named   bool  // the answer names some of them, not all
 	linked  bool  // half of a batch that was refused for its data
-	proof   bool  // others were delivered since one of them first failed
+	proof   bool  // it was sent again after others were delivered since one of them first failed
 	struck  bool  // others were delivered since it last failed
 	refused bool  // it was refused for its data before
 	strikes uint8 // how often it failed though others were delivered since the time before, or none are left, at this size
@@ -49,8 +51,8 @@ func (b *batch) fail(v verdict, request, proof int64, unknown, alone bool) histo
 	data := v == badData || v == storedBefore
 	for i := range b.records {
 		r := &b.records[i]
-		proven := r.failed > 0 && proof > r.failed
-		struck := proven && proof > r.seen
+		proven := r.failed > 0 && b.known > r.failed
+		struck := r.failed > 0 && proof > r.seen
 		h.proof, h.struck, h.refused = h.proof || proven, h.struck || struck, h.refused || r.refused
 		if !data && (struck || proven && alone && h.rows > 1 && !h.linked) && r.strikes < math.MaxUint8 {
 			r.strikes++
@@ -110,7 +112,7 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	h := b.fail(v, d.stats.Requests, d.proof, outcomeUnknown(err), d.aloneLocked())
 	h.named = len(named) > 0 && len(named) < len(b.records)
 	next := decide(v, h)
-	begins := d.countLocked(b, v, err, now)
+	begins := d.countLocked(b, v, next, err, now)
 	// What is refused for its data, while others are delivered, is said when it
 	// is dropped, and a refused key once it is more than a moment's.
 	fresh := v == badData && now.Sub(d.delivered) < shortly
@@ -147,10 +149,7 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	case next == setAside:
 		d.setAsideLocked(b, named, v, h, err, now)
 	case next == giveUp:
-		if v != badData {
-			err = fmt.Errorf("given up after %d failures while others were delivered: %w", h.strikes, err)
-		}
-		d.dropLocked(b, Rejected, err, false, now)
+		d.giveUpLocked(b, v, h, err, now)
 	case next == halve:
 		if b.twin != nil { // which may be as good as any
 			b.twin.twin, b.twin.apart = nil, false
@@ -164,19 +163,8 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	}
 }
 
-// aloneLocked says whether whatever else is pending is under suspicion, too.
-func (d *delivery) aloneLocked() bool {
-	unproven := func(b *batch) bool { return !b.proven }
-	for b := range d.queue.waiting {
-		if unproven(b) {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(d.queue.ready, unproven) && !slices.ContainsFunc(d.inFlight, unproven)
-}
-
 // countLocked counts a failure and says whether it would begin an outage.
-func (d *delivery) countLocked(b *batch, v verdict, err error, now time.Time) bool {
+func (d *delivery) countLocked(b *batch, v verdict, next step, err error, now time.Time) bool {
 	d.last = err
 	switch {
 	case v == transient, v == tooMuch:
@@ -188,7 +176,9 @@ func (d *delivery) countLocked(b *batch, v verdict, err error, now time.Time) bo
 	}
 	quiet := now.Sub(d.delivered)
 	weight := newsWeight
-	if b.apart || v == badData && quiet < recently {
+	if next == setAside && v == badData && quiet < recently {
+		weight = 0 // one row less, each time
+	} else if b.apart || v == badData && quiet < recently {
 		weight = 1
 	}
 	d.failures += weight
@@ -238,70 +228,4 @@ func (d *delivery) endOutageLocked() {
 		d.down, d.probe = false, nil // one that is still in flight is a request like any other now
 		d.timer.Stop()
 	}
-}
-
-// halveLocked sends the halves of b. Linked, they are known to hold a refused
-// row between them: the second waits behind the others, so that it need not be
-// sent as a whole once the first is found fine.
-func (d *delivery) halveLocked(b *batch, linked, proven bool) {
-	first, second := b.halves(proven)
-	if linked {
-		first.twin, second.twin = second, first
-	}
-	d.queue.pushFront(first)
-	d.queue.push(second)
-}
-
-// setAsideLocked takes the rows that an answer names out of b and sends the
-// rest again. A row that is refused for its data need not be sent again to be
-// given up; of several that share a key, one may be stored.
-func (d *delivery) setAsideLocked(b *batch, named []int, v verdict, h history, err error, now time.Time) {
-	rest, lone := b.without(named, h.proof)
-	d.queue.pushFront(rest)
-	for _, l := range lone {
-		switch {
-		case v == storedBefore:
-			l.request = b.request
-			d.deliverLocked(l, now)
-		case v == badData && len(lone) > 1:
-			d.queue.push(l)
-		default:
-			d.restLocked(l, v, history{rows: 1}, err, now)
-		}
-	}
-}
-
-// restLocked lets b wait by itself: a batch a short while, a row twice as long
-// each time.
-func (d *delivery) restLocked(b *batch, v verdict, h history, err error, now time.Time) {
-	step := 0
-	if h.rows == 1 {
-		step = int(b.records[0].tries) - 1
-		b.proven = b.proven || h.strikes > 0
-		b.apart = b.proven || v == badData
-		fresh := v == badData && now.Sub(d.delivered) < shortly
-		if fresh {
-			b.refusal = err
-			d.refusals = append(d.refusals, b)
-		}
-		if v == badData {
-			b.refused = now
-		}
-		if b.twin != nil || !b.refused.IsZero() { // it is refused for its data: what else comes is by chance
-			step = min(step, 1)
-		}
-		b.tried = d.closed && (fresh || h.proof && b.records[0].tries >= closeTries)
-	}
-	b.compact()
-	d.queue.waiting[b] = true
-	wait := d.waitLocked(step, err, now)
-	b.due = now.Add(wait)
-	b.timer = time.AfterFunc(wait, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.queue.end(b) {
-			d.queue.push(b)
-			d.startLocked(time.Now(), false)
-		}
-	})
 }

@@ -85,6 +85,7 @@ func TestProofIsSentAfterTheFailure(t *testing.T) {
 			if h := b.fail(transient, 5, 0, false, false); h.proof || h.strikes != 0 {
 				t.Errorf("the first failure: %+v", h)
 			}
+			b.known = test.proof
 			h := b.fail(transient, 7, test.proof, false, false)
 			if h.proof != test.want || (h.strikes == 1) != test.want {
 				t.Errorf("got %+v, want proof %t", h, test.want)

@@ -583,6 +583,53 @@ func TestNamedRowsCostARequestEach(t *testing.T) {
 	}
 }
 
+// Nobody else records anything: that the others of their batch are delivered is
+// all the proof there is against them. The rest of their batch holds up nobody.
+func TestNamedRowsAreTheirBatchsOwn(t *testing.T) {
+	for _, delay := range []time.Duration{0, 5 * time.Millisecond} {
+		for _, senders := range []int{1, 2, 4} {
+			for _, k := range []int{1, 10, 100} {
+				for _, others := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s/%d senders/%d rows/others %t", delay, senders, k, others), func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) {
+							s := &server{}
+							s.answer = func(r *request) *answer {
+								for i := range r.rows {
+									if isPoison(&r.rows[i]) {
+										return &answer{delay: delay, status: 400, code: "23514", text: "refused", details: failingRow(&r.rows[i])}
+									}
+								}
+								if r.number == 0 {
+									return &answer{delay: 100 * time.Millisecond, stored: true}
+								}
+								return &answer{delay: delay, stored: true}
+							}
+							c, _ := newClient(t, s, docevents.WithMaxInFlight(senders))
+							c.Record(event("first"))
+							synctest.Wait()
+							for i := range 1000 {
+								c.Record(event([]string{"poison", "fine"}[min(1, i%(1000/k))]))
+							}
+							beside := 0
+							for range 100 {
+								if time.Sleep(25 * time.Millisecond); others && c.Stats().Pending > 0 {
+									c.Record(event("other"))
+									beside++
+								}
+							}
+							n := int64(1001 + beside)
+							checkStats(t, c, &docevents.Stats{Recorded: n, Delivered: n - int64(k), Dropped: docevents.Drops{Rejected: int64(k)}})
+							if got := int(c.Stats().Requests) - 1 - beside; got > k+10 {
+								t.Errorf("%d requests for %d bad rows", got, k)
+							}
+						})
+					})
+				}
+			}
+		}
+	}
+}
+
 // An answer that names another row than the one that is bad, or none, or all,
 // costs time, and no event.
 func TestMisleadingDetails(t *testing.T) {

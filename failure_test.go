@@ -574,31 +574,54 @@ func TestTheTablesFault(t *testing.T) {
 	}
 }
 
-// A refusal of one second on a client that delivers has no victims: the table
-// was remade, and its cache is stale.
+// A refusal of every row for a moment, on a client that delivers, has no
+// victims: the table was remade, and its cache is stale.
 func TestRefusedForAMoment(t *testing.T) {
-	for seed := range uint64(20) {
-		synctest.Test(t, func(t *testing.T) {
-			rnd := rand.New(rand.NewPCG(seed, 3))
-			begin := time.Now()
-			s := &server{answer: func(r *request) *answer {
-				if at := time.Since(begin); at > 2*time.Second && at < 3*time.Second {
-					return &answer{delay: 5 * time.Millisecond, status: 400, code: "23502", text: "null value", details: failingRow(&r.rows[0])}
-				}
-				return &answer{delay: 5 * time.Millisecond, stored: true}
-			}}
-			c, o := newClient(t, s)
-			for range 1000 {
-				c.Record(event("a"))
-				time.Sleep(time.Duration(rnd.IntN(20)) * time.Millisecond)
+	for name, test := range map[string]struct {
+		answer    answer
+		perSecond int
+		delay     time.Duration
+	}{
+		"a column is missing":            {answer{status: 400, code: "23502", text: "null value"}, 100, 5 * time.Millisecond},
+		"at 1,000 events/s":              {answer{status: 400, code: "23502", text: "null value"}, 1000, 40 * time.Millisecond},
+		"at 10 events/s, slowly":         {answer{status: 400, code: "23502", text: "null value"}, 10, 200 * time.Millisecond},
+		"a type":                         {answer{status: 400, code: "22P02", text: "invalid input syntax"}, 100, 40 * time.Millisecond},
+		"a trigger":                      {answer{status: 400, code: "P0001", text: "not now"}, 10, 5 * time.Millisecond},
+		"a key that is named by its row": {answer{status: 409, code: "23505", text: "duplicate key"}, 100, 5 * time.Millisecond},
+		"a table":                        {answer{status: 404, code: "42P01", text: "no such table"}, 100, 5 * time.Millisecond},
+	} {
+		for _, length := range []time.Duration{100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 3 * time.Second} {
+			for _, named := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%s/named %t", name, length, named), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						begin := time.Now().Add(time.Second)
+						s := &server{discard: true, answer: func(r *request) *answer {
+							a := answer{stored: true}
+							if at := time.Since(begin); at >= 0 && at < length {
+								a = test.answer
+								if named {
+									a.details = failingRow(&r.rows[0])
+								}
+							}
+							a.delay = test.delay
+							return &a
+						}}
+						c, o := newClient(t, s)
+						rnd := rand.New(rand.NewPCG(uint64(length), 3))
+						for range 5 * test.perSecond {
+							c.Record(event("a"))
+							time.Sleep(time.Duration(rnd.Int64N(int64(2*time.Second) / int64(test.perSecond))))
+						}
+						if err := c.Close(t.Context()); err != nil {
+							t.Error(err)
+						}
+						if lost := o.lost(); len(lost) > 0 {
+							t.Errorf("%d lost: %v", len(lost), lost[0].err)
+						}
+					})
+				})
 			}
-			if err := c.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
-			if lost := o.lost(); len(lost) > 0 {
-				t.Errorf("seed %d: %d lost: %v", seed, len(lost), lost[0].err)
-			}
-		})
+		}
 	}
 }
 

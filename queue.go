@@ -21,12 +21,13 @@ type batch struct {
 	proven  bool // others were delivered since: apart through outages, too
 
 	request int64       // number of the request that carries it
+	known   int64       // the newest request that had delivered anything then
 	timer   *time.Timer // while it waits on a time of its own
 	due     time.Time   // likewise
 	home    *batch      // of a probe: where its row came from
 	twin    *batch      // the other half of a refused batch: where one half is fine, the other isn't
-	refused time.Time   // when a row was refused for its data
-	refusal error       // why, where it is given up once another is delivered shortly
+	refused time.Time   // when a row was first refused for its data
+	refusal error       // why, where others were delivered shortly before
 	tried   bool        // a suspect that has failed since Close began
 	gone    bool        // settled: delivered or dropped
 }
@@ -129,7 +130,9 @@ func (q *queue) pop() *batch {
 
 func (q *queue) push(batches ...*batch) { q.ready = append(q.ready, batches...) }
 
-func (q *queue) pushFront(b *batch) { q.ready = slices.Insert(q.ready, 0, b) }
+// pushNext puts b behind the head: what comes through between its refusals is
+// the proof that they are its own.
+func (q *queue) pushNext(b *batch) { q.ready = slices.Insert(q.ready, min(1, len(q.ready)), b) }
 
 // remove takes b out of the batches that can be sent, and says whether it was
 // there.
