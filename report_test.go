@@ -462,7 +462,7 @@ func TestRepeatsAreSummedUp(t *testing.T) {
 			return c, o, func() {
 				for _, stage := range []string{"others", "poison", "others"} { // are delivered before and after
 					c.Record(event(stage))
-					time.Sleep(time.Millisecond)
+					time.Sleep(3 * time.Millisecond) // the second time it is refused, too
 					synctest.Wait()
 				}
 			}
