@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/sirupsen/logrus"
 )
 
 // DropReason says why an event was lost.
@@ -56,27 +55,6 @@ const (
 	// quietFor is how long the repeats of a line are only counted.
 	quietFor = 30 * time.Second
 )
-
-// A logrusHandler writes what is meant for slog to a logrus logger.
-type logrusHandler struct{ logrus.FieldLogger }
-
-func (h logrusHandler) Enabled(context.Context, slog.Level) bool { return true }
-func (h logrusHandler) WithAttrs([]slog.Attr) slog.Handler       { return h } // not used here
-func (h logrusHandler) WithGroup(string) slog.Handler            { return h } // likewise
-
-func (h logrusHandler) Handle(_ context.Context, r slog.Record) error {
-	fields := logrus.Fields{}
-	r.Attrs(func(a slog.Attr) bool {
-		fields[a.Key] = a.Value.Any()
-		return true
-	})
-	if r.Level == slog.LevelInfo {
-		h.WithFields(fields).Info(r.Message)
-	} else {
-		h.WithFields(fields).Error(r.Message)
-	}
-	return nil
-}
 
 // A notice is a log line or a call of the drop handler.
 type notice struct {
