@@ -12,18 +12,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// DropReason says why an event was lost.
-type DropReason string
-
-// The reasons, each counted in [Drops].
-const (
-	Invalid   DropReason = "invalid"    // can't be stored; the error names the field and the remedy
-	QueueFull DropReason = "queue_full" // the queue had no room; see WithQueueLimits
-	Rejected  DropReason = "rejected"   // refused by the server, or given up: then the error matches ErrOutcomeUnknown
-	Closed    DropReason = "closed"     // recorded after Close; the error matches ErrClosed
-	Abandoned DropReason = "abandoned"  // Close ended before its delivery; the error matches ErrOutcomeUnknown
-)
-
 // The log's messages. Each is a kind of its own: its first line is written at
 // once, its repeats are summed up.
 const (
@@ -100,8 +88,8 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop reports a lost event, whose Extra is decoded only for the handler. What Close abandons is handed over whatever its
-// number.
+// drop reports a lost event, whose Extra is decoded only for the handler. What
+// Close abandons is handed over whatever its number.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	document, _ := uuid.Parse(e.DocumentID) // what is no id may be anything, and isn't logged
 	r.mu.Lock()
