@@ -227,14 +227,13 @@ func outcomeUnknown(err error) bool {
 // The waits after failures: 200 ms, twice as long each time, at most 30 s, and
 // of that between half and all, so that clients don't come back in step.
 const (
+	// lastingAfter is how long an answer of configuration must have stood to be
+	// taken for more than a cache that is reloading, or clocks that differ.
+	lastingAfter = 5 * time.Second
+
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
 	longStep  = 8 // the first step at longWait
-
-	// lastingAfter is how long a refusal has to stand to be lasting: hosted
-	// projects answer good keys with 401 for a second or two, and a schema cache
-	// takes about as long to reload.
-	lastingAfter = 5 * time.Second
 )
 
 // backoff returns the wait after so many steps, or what err asks for if that is

@@ -17,9 +17,10 @@
 // whether it is back. An event is stored once, however often it is sent. When
 // one is lost, Stats says why, the log says so, and the drop handler gets it.
 //
-// What is not promised: events that are queued when the process is killed are
-// gone, and so is what Close could not deliver before its context ended. The
-// order of the rows in the table is by created_at, not by arrival.
+// What is not promised: without WithSpool, events that are queued when the
+// process is killed are gone, and so is what Close could not deliver before its
+// context ended. The order of the rows in the table is by created_at, not by
+// arrival.
 package docevents
 
 import (
@@ -53,7 +54,8 @@ type Client struct {
 // a secret key (sb_secret_...), or a JWT whose role is service_role; keys of
 // unknown form pass, as self-hosted projects have them.
 //
-// New does no I/O; see [Client.Check]. It reports everything that is wrong with
+// New does no I/O (with [WithSpool] it starts a goroutine that does); see
+// [Client.Check]. It reports everything that is wrong with
 // its arguments at once, and never repeats the key.
 func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	cfg, optErr := newConfig(opts)
@@ -69,6 +71,7 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	}
 	c.report = newReporter(&c.config)
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
+	c.delivery.openMirror(restURL)
 	return c, nil
 }
 
@@ -131,37 +134,17 @@ func (c *Client) explain(err error) error {
 	return err
 }
 
-// Check tells whether Record and the purges will work: it sends what they send,
-// with no rows, and waits for each answer as long as an insert may take. Meant
-// for the start of a program. Its error says what to do about an unreachable
-// host, a refused key, a missing table or column, a missing grant.
-func (c *Client) Check(ctx context.Context) error {
-	if c.isNone() {
-		return nil
-	}
-	op, err := "insert", c.explain(c.insertRows(ctx, nil))
-	if err == nil {
-		op = "delete"
-		ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
-		defer cancel()
-		_, err = c.deleteCount(ctx, "lt", beforeAll, "")
-	}
-	switch {
-	case err == nil, errors.Is(err, ErrCountIncomplete): // the latter only means that purges can't count
-		return nil
-	case !errors.As(err, new(*Error)):
-		return fmt.Errorf("docevents: Check: %s: check SUPABASE_URL and the network: no answer came: %w", op, err)
-	}
-	return fmt.Errorf("docevents: Check: %s: %w", op, err)
-}
-
 // Stats is a snapshot, in which always
 //
-//	Recorded = Delivered + Dropped.Total() + Pending
+//	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
+//
+// Replayed and Kept are 0 without WithSpool.
 type Stats struct {
 	Recorded  int64 // calls of Record
 	Delivered int64 // stored, each once, as the server has acknowledged
 	Pending   int64 // queued or under way
+	Replayed  int64 // queued of what earlier processes left in the spool
+	Kept      int64 // left in the spool by Close
 
 	Dropped      Drops
 	PendingBytes int64 // what Pending counts against WithQueueLimits
@@ -217,7 +200,8 @@ const closeGrace = time.Second
 // Close refuses further events and delivers what is queued: it ends any wait,
 // makes an attempt at once, and goes on until ctx ends. An error of
 // configuration ends it there and then. What is left is abandoned, handed to
-// the drop handler, and counted in the error that Close returns. Calls of the
+// the drop handler, and counted in the error that Close returns; with [WithSpool]
+// it is kept for the next process instead, if the disk allows. Calls of the
 // drop handler get a second beyond ctx; what is left of them is Unreported.
 //
 // To call it again, from whatever goroutine, is harmless and returns the same.

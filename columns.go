@@ -1,17 +1,12 @@
 package docevents
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"unicode/utf8"
 )
 
 // Columns says how the table's columns differ from those of
@@ -46,13 +41,6 @@ type Columns struct {
 const (
 	noColumn        = "-"
 	maxExtraColumns = 50
-
-	// An event's Extra is bounded as JSON: its size with its keys, and how deep
-	// it nests, since beyond some thousands PostgreSQL (max_stack_depth) and
-	// encoding/json (10,000) refuse the whole request.
-	maxExtraBytes = 64 << 10
-	maxExtraDepth = 1000
-	maxJSONDepth  = 10_000 // encoding/json's
 )
 
 // base are the fields of Event that Columns renames, and the migration's names,
@@ -77,6 +65,7 @@ func (c *Columns) names() [len(base)]*string {
 type columns struct {
 	Columns
 	query     string            // of an insert
+	conflict  bool              // query names the ID, so that the primary key may be another
 	keys      [len(base)]string // as they stand in a row; "" where there is no column
 	extraKeys []string
 }
@@ -125,7 +114,7 @@ func newColumns(named Columns) (columns, error) {
 		bad = append(bad, fmt.Errorf("WithColumns: Extra must be at most %d names, not %d", maxExtraColumns, len(c.Extra)))
 	}
 	c.query = "columns=" + strings.Join(all, ",")
-	if c.ID != base[0].column { // by itself PostgREST takes the primary key
+	if c.conflict = c.ID != base[0].column; c.conflict { // by itself PostgREST takes the primary key
 		c.query = "on_conflict=" + c.ID + "&" + c.query
 	}
 	return c, errors.Join(bad...)
@@ -140,120 +129,4 @@ func (c *columns) lacks(e *Event) string {
 		}
 	}
 	return ""
-}
-
-// An extraEncoder is reused: an event costs no more than the string of its JSON,
-// and what encoding/json needs for maps.
-type extraEncoder struct {
-	text bytes.Buffer
-	json *json.Encoder // to text
-}
-
-var extraEncoders = sync.Pool{New: func() any {
-	e := &extraEncoder{}
-	e.json = json.NewEncoder(&e.text)
-	e.json.SetEscapeHTML(false)
-	return e
-}}
-
-// encodeExtra returns the values as they stand in a row, each behind its key.
-// Its errors name the key, never the value.
-func (c *columns) encodeExtra(extra map[string]any) (string, error) {
-	if len(extra) == 0 {
-		return "", nil
-	}
-	e := extraEncoders.Get().(*extraEncoder)
-	defer func() {
-		if e.text.Cap() <= 2*maxExtraBytes { // else it goes
-			e.text.Reset()
-			extraEncoders.Put(e)
-		}
-	}()
-	found := 0
-	for i, name := range c.Extra {
-		value, given := extra[name]
-		if !given {
-			continue
-		}
-		found++
-		e.text.WriteString(c.extraKeys[i])
-		if !e.encode(value) {
-			return "", fmt.Errorf("Extra[%q] is a %T that can't be encoded as JSON: pass strings, numbers, maps and slices", name, value)
-		}
-	}
-	if found < len(extra) {
-		unknown := slices.Sorted(maps.Keys(extra))
-		unknown = slices.DeleteFunc(unknown, func(name string) bool { return slices.Contains(c.Extra, name) })
-		return "", fmt.Errorf("Extra[%.70q] has no column: name it in WithColumns' Extra", unknown[0])
-	}
-	text := cleanJSON(e.text.Bytes())
-	switch {
-	case len(text) > maxExtraBytes:
-		return "", fmt.Errorf("Extra is %d bytes as JSON: %d are the most", len(text), maxExtraBytes)
-	case tooDeep(text):
-		return "", fmt.Errorf("Extra nests deeper than %d levels", maxExtraDepth)
-	}
-	return string(text), nil
-}
-
-// encode says whether v has a JSON form. A method of the app's may fail, or
-// panic.
-func (e *extraEncoder) encode(v any) (ok bool) {
-	defer func() {
-		if recover() != nil {
-			ok = false
-		}
-	}()
-	if err := e.json.Encode(v); err != nil {
-		return false
-	}
-	e.text.Truncate(e.text.Len() - 1) // the line's end
-	return true
-}
-
-// escapes are those of a JSON text, surrogates by the pair where they are one.
-var escapes = regexp.MustCompile(`\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.`)
-
-// cleanJSON makes the JSON's texts storable, as cleanText does: PostgreSQL
-// refuses escaped NULs (22P05) and surrogates without their other half (22P02).
-func cleanJSON(text []byte) []byte {
-	if !utf8.Valid(text) {
-		text = bytes.ToValidUTF8(text, []byte("\uFFFD"))
-	}
-	if !bytes.Contains(text, []byte(`\u`)) {
-		return text
-	}
-	return escapes.ReplaceAllFunc(text, func(escape []byte) []byte {
-		switch {
-		case string(escape) == `\u0000`:
-			return nil
-		case len(escape) == 6 && escape[2]|0x20 == 'd' && escape[3] >= '8':
-			return []byte(`\ufffd`)
-		}
-		return escape
-	})
-}
-
-// tooDeep leaves it to encoding/json to count the levels of ,"key":value,... by
-// putting it into as many as leave maxExtraDepth.
-func tooDeep(text []byte) bool {
-	if bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) <= maxExtraDepth {
-		return false
-	}
-	const around = maxJSONDepth - maxExtraDepth - 1
-	nested := strings.Repeat("[", around) + "{" + string(text[1:]) + "}" + strings.Repeat("]", around)
-	return !json.Valid([]byte(nested))
-}
-
-// decodeExtra is the way back, with numbers as json.Number, which loses no
-// digit.
-func decodeExtra(text string) map[string]any {
-	if text == "" {
-		return nil
-	}
-	var extra map[string]any
-	d := json.NewDecoder(strings.NewReader("{" + text[1:] + "}"))
-	d.UseNumber()
-	_ = d.Decode(&extra) // it is encodeExtra's
-	return extra
 }

@@ -345,6 +345,40 @@ func TestExtraValues(t *testing.T) {
 	}
 }
 
+// Maps are as encoding/json has them.
+func TestExtraMaps(t *testing.T) {
+	wide, deep := map[string]any{}, map[string]any{}
+	for i := range 40 {
+		wide[fmt.Sprint(i*7)] = i
+	}
+	for inner, i := deep, 0; i < 20; i++ {
+		next := map[string]any{"é\"": i}
+		inner["in"], inner["a"], inner = next, []any{map[string]any{}, nil}, next
+	}
+	for name, value := range map[string]any{
+		"wide": wide, "deep": deep, "empty": map[string]any{}, "nil": map[string]any(nil),
+		"of strings": map[string]string{"b": "1", "a": "2"}, "by number": map[int]string{2: "b", 1: "a"},
+		"of all kinds": map[string]any{"": "", "n": nil, "f": 1e21, "u": uint8(3), "t": true, "neg": -7, "é": "é\u2028", "s": struct{ A int }{1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, _, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: []string{"metadata"}}))
+			e := event("a")
+			e.Extra = map[string]any{"metadata": value}
+			c.Record(e)
+			if err := c.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if sent := w.all(); len(sent) != 1 || !strings.HasSuffix(sent[0].body, `,"metadata":`+string(want)+`}]`) {
+				t.Errorf("got %v, want %s", sent, want)
+			}
+		})
+	}
+}
+
 // What can't be stored of Extra: a drop that names the key and not the value.
 func TestInvalidExtra(t *testing.T) {
 	cyclic := map[string]any{"secret": "hunter2"}
@@ -384,7 +418,7 @@ func TestInvalidExtra(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Invalid: 1}})
-			if sent := w.all(); len(sent) != 1 || strings.Contains(sent[0].body, "bad") {
+			if sent := w.all(); len(sent) != 1 || strings.Contains(sent[0].body, `"bad"`) {
 				t.Errorf("sent %+v", sent)
 			}
 			lost := o.lost()
@@ -468,6 +502,28 @@ func TestExtraCounts(t *testing.T) {
 			t.Errorf("Extra counts %d", got)
 		}
 		abandon(t, c)
+	})
+}
+
+// So it does against what waits for a slow handler: 1 MiB.
+func TestExtraOfDropsCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		c, _ := newClient(t, &server{}, docevents.WithColumns(docevents.Columns{Extra: []string{"a"}}),
+			docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) { <-stuck }))
+		for range 100 {
+			e := event("")
+			e.DocumentID, e.Extra = "invalid", map[string]any{"a": strings.Repeat("x", 60<<10)}
+			c.Record(e)
+		}
+		synctest.Wait()
+		if got := c.Stats().Unreported; got < 80 {
+			t.Errorf("%d of 100 events of 60 KiB skipped", got)
+		}
+		close(stuck)
+		if err := c.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -58,6 +58,7 @@ type delivery struct {
 	insert func(context.Context, []record) (named []int, err error)
 	report *reporter
 	config *config
+	mirror *mirror
 	ctx    context.Context // of the requests
 	cancel context.CancelFunc
 
@@ -118,14 +119,19 @@ func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, err
 		d.stats.Dropped.QueueFull++
 		return QueueFull, errQueueFull
 	}
-	d.stats.Pending++
-	d.stats.PendingBytes += cost
 	d.number = nextNumber(d.number, now)
 	r.number = d.number
 	r.message, r.stage = d.texts.keep(r.message), d.texts.keep(r.stage)
+	d.mirror.addLocked(r)
+	d.queueLocked(r, now)
+	return "", nil
+}
+
+func (d *delivery) queueLocked(r *record, now time.Time) {
+	d.stats.Pending++
+	d.stats.PendingBytes += int64(recordBytes + r.text())
 	d.queue.add(r)
 	d.startLocked(now, false)
-	return "", nil
 }
 
 // startLocked starts senders: the first at once, further ones only when a full
@@ -248,7 +254,10 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, unknown bo
 	d.shrinkLocked(b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	for i := range b.records {
-		if r := &b.records[i]; unknown || r.doubt {
+		if r := &b.records[i]; reason == Abandoned && d.mirror.holdsLocked(r) {
+			d.stats.Dropped.Abandoned--
+			d.stats.Kept++
+		} else if unknown || r.doubt {
 			d.report.drop(r.event(), r.extra, reason, inDoubt, now)
 		} else {
 			d.report.drop(r.event(), r.extra, reason, err, now)
@@ -263,6 +272,7 @@ func (d *delivery) shrinkLocked(b *batch) {
 	for i := range b.records {
 		r := &b.records[i]
 		d.stats.PendingBytes -= int64(recordBytes + r.text())
+		d.mirror.settleLocked(r)
 		for _, f := range d.flushes {
 			if r.number <= f.until {
 				f.left--

@@ -1,9 +1,9 @@
 package docevents
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -156,20 +156,15 @@ func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMi
 // identify gives those that have none their ids: UUIDs of version 7 (RFC 9562,
 // 5.7), whose order is that of Record.
 func identify(records []record) {
-	var noise []byte
 	for i := range records {
-		r := &records[i]
-		if r.id != uuid.Nil {
-			continue
-		}
-		if noise == nil {
-			noise = make([]byte, 8*(len(records)-i))
-			_, _ = rand.Read(noise) // it never fails
-		}
+		records[i].identify()
+	}
+}
+
+func (r *record) identify() {
+	if r.id == uuid.Nil {
 		binary.BigEndian.PutUint64(r.id[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
-		copy(r.id[8:], noise)
-		r.id[8] = r.id[8]&0x3f | 0x80
-		noise = noise[8:]
+		binary.BigEndian.PutUint64(r.id[8:], rand.Uint64()>>2|2<<62) // need not be secret
 	}
 }
 

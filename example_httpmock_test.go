@@ -90,7 +90,9 @@ func ExampleClient_Check_httpmock() {
 		return
 	}
 
-	err = client.Check(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // 5 s at most, whatever ctx
+	defer cancel()
+	err = client.Check(ctx)
 
 	if e := (*docevents.Error)(nil); errors.As(err, &e) {
 		fmt.Println(e.Status, e.Code, e.Message)

@@ -1,6 +1,7 @@
 package docevents_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -85,7 +86,13 @@ func (standIn) RoundTrip(req *http.Request) (*http.Response, error) {
 			Body:       io.NopCloser(strings.NewReader(body)),
 		}, nil
 	}
+	body := []byte{}
+	if req.Body != nil {
+		body, _ = io.ReadAll(req.Body)
+	}
 	switch {
+	case bytes.Contains(body, []byte(`"id":null`)): // the last row of Check's rehearsal
+		return answer(http.StatusBadRequest, `{"code":"23502","message":"null value in column \"id\" violates not-null constraint"}`)
 	case req.Method == http.MethodPost:
 		return answer(http.StatusCreated, "")
 	case strings.Contains(req.Header.Get("Prefer"), "return=representation"):

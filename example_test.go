@@ -225,7 +225,7 @@ func ExampleClient_PurgeBefore() {
 func ExampleMigrations() {
 	names, err := fs.Glob(docevents.Migrations(), "*.sql")
 	fmt.Println(names, err)
-	// Output: [013_create_processing_events_table.sql] <nil>
+	// Output: [013_create_processing_events_table.sql 014_create_document_processing_events_summary.sql] <nil>
 }
 
 // The server's answer, behind an error of this package.
@@ -235,7 +235,9 @@ func ExampleError() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	err = client.Check(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err = client.Check(ctx)
 	if e := (*docevents.Error)(nil); errors.As(err, &e) {
 		fmt.Println(e.Status, e.Code)
 	}

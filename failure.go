@@ -109,8 +109,11 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	h.named = len(named) > 0 && len(named) < len(b.records)
 	next := decide(v, h)
 	begins := d.countLocked(b, v, err, now)
-	fresh := v == badData && now.Sub(d.delivered) < shortly // it will be dropped, and that is said then
-	if d.down || begins || next == again && !fresh || next == giveUp && v != badData {
+	// What is refused for its data, while others are delivered, is said when it
+	// is dropped, and a refused key once it is more than a moment's.
+	fresh := v == badData && now.Sub(d.delivered) < shortly
+	passing := v == configuration && d.lasting == nil
+	if !passing && (d.down || begins || next == again && !fresh || next == giveUp && v != badData) {
 		d.report.failed(d.lasting != nil, err, d.stats.Pending, now)
 		if d.since.IsZero() && !b.apart {
 			d.since = now

@@ -83,6 +83,9 @@ func (d *delivery) close(ctx context.Context) error {
 	defer d.mu.Unlock()
 	if !d.closed {
 		d.closed, d.before, d.step = true, d.stats.Requests, 0
+		for b := range d.queue.waiting {
+			b.records[0].tries = 0 // what failed before doesn't count
+		}
 		d.attemptLocked(time.Now())
 	}
 	defer context.AfterFunc(ctx, d.wake)()
@@ -101,9 +104,11 @@ func (d *delivery) close(ctx context.Context) error {
 	// A late answer still counts, but a foreign transport may never return.
 	deadline := time.Now().Add(cancelGrace)
 	defer time.AfterFunc(cancelGrace, d.wake).Stop()
+	defer time.AfterFunc(2*cancelGrace, d.wake).Stop() // as does a disk
 	for len(d.inFlight) > 0 && time.Now().Before(deadline) {
 		d.changed.Wait()
 	}
+	d.mirror.closeLocked(deadline.Add(cancelGrace))
 	d.abandonLocked()
 	if n := d.stats.Dropped.Abandoned; n > 0 {
 		return fmt.Errorf("docevents: Close: %d events abandoned: %w", n, d.cause)

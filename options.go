@@ -41,6 +41,7 @@ type config struct {
 	dropHandler    func(Event, DropReason, error)
 	transport      http.RoundTripper
 	schema, table  string
+	spoolDir       string      // empty: none
 	eventTypes     []EventType // empty: the table decides
 	columns        columns
 	requestTimeout time.Duration
@@ -67,7 +68,10 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
 // WithDropHandler calls f for every event that is lost, with the reason and an
 // error that says more. The event's text is as it would have been stored:
-// cleaned and, where too long, cut.
+// cleaned and, where too long, cut. Its ID is the row's where one was made, so
+// that recorded again, later, the event is stored once all the same. Its Extra
+// is what JSON makes of it, numbers as [json.Number], and nil where it can't be
+// stored.
 //
 // f is called on a goroutine of its own, one call at a time, never on Record's
 // caller. It may call Record and Stats; to record the dropped event again
@@ -125,12 +129,32 @@ func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows 
 
 // WithQueueLimits bounds what waits in memory, requests under way included: so
 // many events, from 1 to 10,000,000, and so many bytes, from 128 KiB to 1 GiB,
-// an event counting 300 bytes and its text. Beyond either, Record drops the new
+// an event counting 300 bytes and its text, that of Extra included. Beyond either, Record drops the new
 // event with reason QueueFull. The defaults are [DefaultQueueEvents] and
 // [DefaultQueueBytes].
 func WithQueueLimits(events, bytes int) Option {
 	return func(c *config) { c.queueEvents, c.queueBytes = events, bytes }
 }
+
+// WithSpool keeps what is queued in files of the folder dir, too, until it is
+// delivered or dropped, so that it survives the process: kill -9, a panic,
+// running out of memory, a container's restart on a volume that is kept; not the
+// loss of power, as nothing is synced. What Record took a moment before may not
+// be on disk yet: usually a millisecond, 50 under load. The next client of the
+// same URL, schema and table replays it, under the ids that it had, so that
+// nothing is stored twice; a row that was purged in between may come back. What
+// Close can't deliver in time is kept for that client, and counted in
+// [Stats].Kept instead of being abandoned.
+//
+// Any number of processes may share dir, which is made if it isn't there, for
+// this user alone. It holds personal data if the events do. It takes about what
+// the queue may, by WithQueueLimits, for each process that died. Segments that
+// turn out to be damaged are kept as .bad files, for you to delete. A disk that
+// is full, slow or broken never stops New or Record: that costs a log line, and
+// events wait in memory alone. On Windows they always do.
+//
+// The default, "", is none.
+func WithSpool(dir string) Option { return func(c *config) { c.spoolDir = dir } }
 
 // WithPurgeBatch makes a purge go in steps of so many rows, from 1 to
 // 1,000,000. The default is one DELETE, and steps of [DefaultPurgeBatch] rows

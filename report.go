@@ -32,6 +32,8 @@ const (
 	logConfiguration = "docevents: insert refused until this is mended"
 	logPanic         = "docevents: the drop handler panicked"
 	logRecovered     = "docevents: delivering again"
+	logSpool         = "docevents: the spool can't be written, so events wait in memory alone"
+	logReplay        = "docevents: the spool holds what can't be replayed"
 	logPurge         = "docevents: purge failed, trying again"
 )
 
@@ -154,20 +156,24 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failures++
-	msg := logTransient
-	if lasting {
-		msg = logConfiguration
+	msg := logConfiguration
+	if !lasting {
+		msg = logTransient
+		if e, answered := errors.AsType[*Error](err); answered {
+			err = e // without the remedy: there may be nothing to mend
+		}
 	}
 	r.tallyLocked(msg, err)
 	r.loud = r.lineIfDueLocked(msg, now, slog.Int64("pending", pending)) || r.loud
 }
 
-// purgeFailed reports a request of a purge that will be sent again.
-func (r *reporter) purgeFailed(err error, now time.Time) {
+// fault reports what is wrong elsewhere: a request of a purge that will be sent
+// again, a file of the spool.
+func (r *reporter) fault(msg string, err error, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.tallyLocked(logPurge, err)
-	r.lineIfDueLocked(logPurge, now)
+	r.tallyLocked(msg, err)
+	r.lineIfDueLocked(msg, now)
 }
 
 // recovered reports the end of an outage, if the log tells of its beginning.

@@ -17,10 +17,9 @@ import (
 var ErrCountIncomplete = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
 
 const (
-	idColumn, timeColumn = "id", "created_at"
-	beforeAll            = "-infinity"  // PostgreSQL's word for a time before every other
-	maxPurgeDays         = 10_000 * 366 // keeps the arithmetic on dates within range; year 1 is nearer
-	maxPurgeFailures     = 10           // in a row: 40 to 80 s of waits
+	beforeAll        = "-infinity"  // PostgreSQL's word for a time before every other
+	maxPurgeDays     = 10_000 * 366 // keeps the arithmetic on dates within range; year 1 is nearer
+	maxPurgeFailures = 10           // in a row: 40 to 80 s of waits
 )
 
 // PurgeOlderThan is PurgeBefore with a cutoff of so many times 24 hours before
@@ -113,7 +112,7 @@ func (p *purge) run(ctx context.Context) (err error) {
 		}
 		again, fewer := p.failed(err, time.Now(), bounded)
 		if fewer && !p.whole {
-			err = fmt.Errorf("a step of %d rows: %w; is there an index on %s, as in sql/013_create_processing_events_table.sql, or a lock on the table?", p.size.rows, err, timeColumn)
+			err = fmt.Errorf("a step of %d rows: %w; is there an index on %s, as in sql/013_create_processing_events_table.sql, or a lock on the table?", p.size.rows, err, p.config.columns.CreatedAt)
 			p.size.timedOut()
 			p.tooMany = p.boundary
 		}
@@ -121,7 +120,7 @@ func (p *purge) run(ctx context.Context) (err error) {
 			return err
 		}
 		p.whole = p.whole && !fewer
-		p.report.purgeFailed(err, time.Now())
+		p.report.fault(logPurge, err, time.Now())
 		select {
 		case <-time.After(backoff(p.failures-1, err)):
 		case <-ctx.Done():
@@ -147,8 +146,8 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		}
 		p.oneTime, p.tooMany, p.lastID = "", "", ""
 	}
-	p.boundary, err = p.readNth(ctx, timeColumn, p.size.rows, func(query *postgrest.FilterBuilder) {
-		query.Gt(timeColumn, p.after).Lt(timeColumn, p.before)
+	p.boundary, err = p.readNth(ctx, p.config.columns.CreatedAt, p.size.rows, func(query *postgrest.FilterBuilder) {
+		query.Gt(p.config.columns.CreatedAt, p.after).Lt(p.config.columns.CreatedAt, p.before)
 	})
 	switch {
 	case err != nil:
@@ -170,16 +169,16 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 // behind the last step. It finds none where fewer than a step are left.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	match := func(query *postgrest.FilterBuilder) {
-		query.Eq(timeColumn, p.oneTime)
+		query.Eq(p.config.columns.CreatedAt, p.oneTime)
 		if p.lastID != "" {
-			query.And(idColumn+".gt."+p.lastID, "")
+			query.And(p.config.columns.ID+".gt."+p.lastID, "")
 		}
 	}
-	id, err := p.readNth(ctx, idColumn, p.size.rows, match)
+	id, err := p.readNth(ctx, p.config.columns.ID, p.size.rows, match)
 	if err != nil || id == "" {
 		return false, err
 	}
-	query := p.from().Delete("minimal", "exact").Lte(idColumn, id)
+	query := p.from().Delete("minimal", "exact").Lte(p.config.columns.ID, id)
 	match(query)
 	_, n, err := query.ExecuteWithContext(ctx)
 	if err = p.counted(n, p.explain(err)); err == nil {
@@ -259,8 +258,8 @@ func (s *stepSize) timedOut() {
 // rows would be six times as much to send.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	query := c.from()
-	query.Select(idColumn, "", false) // Delete on the same builder keeps it
-	body, _, err := query.Delete("representation", "").Lt(timeColumn, before).ExecuteWithContext(ctx)
+	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
+	body, _, err := query.Delete("representation", "").Lt(c.config.columns.CreatedAt, before).ExecuteWithContext(ctx)
 	if err != nil {
 		return 0, c.explain(err)
 	}
@@ -291,9 +290,9 @@ func (c *Client) readNth(ctx context.Context, column string, n int, match func(*
 // another if there is one, and returns the server's count. Never give a DELETE
 // a limit: PostgREST ignores it since version 13 and deletes all that matches.
 func (c *Client) deleteCount(ctx context.Context, operator, to, after string) (int64, error) {
-	query := c.from().Delete("minimal", "exact").Filter(timeColumn, operator, to)
+	query := c.from().Delete("minimal", "exact").Filter(c.config.columns.CreatedAt, operator, to)
 	if after != "" {
-		query.Gt(timeColumn, after)
+		query.Gt(c.config.columns.CreatedAt, after)
 	}
 	_, count, err := query.ExecuteWithContext(ctx)
 	return count, c.explain(err)

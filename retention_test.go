@@ -660,9 +660,13 @@ func TestPurgeCancelled(t *testing.T) {
 				if test.cancelAt < 0 {
 					cancel()
 				}
-				c, _ := newClient(t, tb, test.opts...)
+				c, o := newClient(t, tb, test.opts...)
 				start := time.Now()
 				n, err := c.PurgeOlderThan(ctx, 1)
+				synctest.Wait()
+				if lines := o.logged(); len(lines) > 0 && name != "during a wait" {
+					t.Errorf("logged %v: ctx's end is no failure", lines)
+				}
 				if !errors.Is(err, context.Canceled) || n != test.purged {
 					t.Errorf("%d, %v, want %d and ctx's error", n, err, test.purged)
 				}

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -55,7 +54,11 @@ func (c *columns) appendRow(b []byte, r *record) []byte {
 		b = append(b, key...)
 		switch base[i].field {
 		case "ID":
-			b = appendUUID(b, r.id)
+			if r.id == uuid.Nil { // a rehearsal's last
+				b = append(b, "null"...)
+			} else {
+				b = appendUUID(b, r.id)
+			}
 		case "DocumentID":
 			b = appendUUID(b, r.documentID)
 		case "UserID":
@@ -96,11 +99,9 @@ func appendText(b []byte, s string) []byte {
 	if s == "" {
 		return append(b, "null"...)
 	}
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			quoted, _ := json.Marshal(s) // a string is no error
-			return append(b, quoted...)
-		}
+	if !isPlain(s) {
+		quoted, _ := json.Marshal(s) // a string is no error
+		return append(b, quoted...)
 	}
 	return append(append(append(b, '"'), s...), '"')
 }

@@ -272,13 +272,13 @@ var testDocument = uuid.MustParse("11111111-1111-4111-8111-111111111111").String
 func checkStats(t *testing.T, c *docevents.Client, want *docevents.Stats) {
 	t.Helper()
 	got := c.Stats()
-	if got.Recorded != got.Delivered+got.Dropped.Total()+got.Pending {
+	if got.Recorded+got.Replayed != got.Delivered+got.Dropped.Total()+got.Pending+got.Kept {
 		t.Errorf("counts don't add up: %+v", got)
 	}
 	if got.Pending == 0 && got.PendingBytes != 0 || got.PendingBytes < 0 {
 		t.Errorf("bytes don't add up: %+v", got)
 	}
-	if want != nil && (got.Recorded != want.Recorded || got.Delivered != want.Delivered || got.Pending != want.Pending || got.Dropped != want.Dropped) {
+	if want != nil && (got.Recorded != want.Recorded || got.Delivered != want.Delivered || got.Pending != want.Pending || got.Replayed != want.Replayed || got.Kept != want.Kept || got.Dropped != want.Dropped) {
 		t.Errorf("got %+v, want %+v", got, *want)
 	}
 }

@@ -115,7 +115,7 @@ func TestStepsEvent(t *testing.T) {
 		"a table without type": {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is filled"},
 		"a time of its own": {
 			docevents.Event{CreatedAt: at}, docevents.Columns{},
-			[2]map[string]any{{"created_at": "2026-01-02T03:04:05.000000Z"}, {"created_at": "2026-01-02T03:04:05.000000Z"}}, "",
+			[2]map[string]any{{"created_at": "2026-01-02T03:04:05.000000Z"}, {"created_at": "2026-01-02T03:04:07.000000Z"}}, "",
 		},
 		"columns that the table lacks": {
 			docevents.Event{Extra: map[string]any{"tenant_id": "x"}},
@@ -128,7 +128,11 @@ func TestStepsEvent(t *testing.T) {
 				c, o, w := newWired(t, docevents.WithColumns(test.columns), docevents.WithMaxInFlight(1)) // in order
 				e := test.event
 				e.DocumentID, e.UserID = testDocument, docevents.SystemUser
-				if err := c.Step(e, func() error { return errors.New("boom") }); err == nil {
+				took := time.Duration(0)
+				if !e.CreatedAt.IsZero() {
+					took = 2 * time.Second
+				}
+				if err := c.Step(e, func() error { time.Sleep(took); return errors.New("boom") }); err == nil {
 					t.Error("no error")
 				}
 				if err := c.Flush(t.Context()); err != nil {

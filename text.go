@@ -78,3 +78,13 @@ func owned(e Event) Event {
 	}
 	return e
 }
+
+// isPlain says whether s stands in JSON as it is, by encoding/json's rules.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
+}

@@ -41,7 +41,7 @@ func TestRedirects(t *testing.T) {
 				c.Record(event("a"))
 				_, purge := c.PurgeOlderThan(t.Context(), 1)
 				for call, err := range map[string]error{
-					"Flush": c.Flush(t.Context()), "PurgeOlderThan": purge, "Check": c.Check(t.Context()), "Close": c.Close(t.Context()),
+					"Flush": c.Flush(t.Context()), "PurgeOlderThan": purge, "Check": checkOnce(t, c), "Close": c.Close(t.Context()),
 				} {
 					var e *docevents.Error
 					if !errors.As(err, &e) || e.Status != status || !strings.Contains(err.Error(), "no redirect is followed") {
@@ -108,7 +108,7 @@ func TestAnswersOfAllKinds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = c.Check(t.Context())
+			err = checkOnce(t, c)
 			var e *docevents.Error
 			if !errors.As(err, &e) {
 				t.Fatalf("Check: %v", err)
@@ -132,7 +132,7 @@ func TestOtherSuccessesAreNone(t *testing.T) {
 				s := &server{answer: func(*request) *answer { return &answer{status: status} }}
 				c, o := newClient(t, s)
 				c.Record(event("a"))
-				synctest.Wait()
+				time.Sleep(6 * time.Second) // that make it lasting
 				checkStats(t, c, &docevents.Stats{Recorded: 1, Pending: 1})
 				if lines := o.logged(); len(lines) != 1 || !strings.Contains(lines[0].text, "check SUPABASE_URL") {
 					t.Errorf("logged %v", lines)
@@ -521,8 +521,8 @@ func TestOddTransports(t *testing.T) {
 					want = docevents.Stats{Recorded: 1, Delivered: 1}
 				}
 				checkStats(t, c, &want)
-				if err := c.Check(t.Context()); (err == nil) != test.good {
-					t.Errorf("Check: %v", err)
+				if err := c.Check(t.Context()); err == nil { // an insert without an id can't succeed
+					t.Error("Check finds nothing wrong")
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				cancel()

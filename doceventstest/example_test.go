@@ -129,3 +129,17 @@ func ExampleServer_FailNext() {
 	fmt.Println(client.Stats().Retries, "retry")
 	// Output: 1 retry
 }
+
+// A table of the app's own: what WithColumns says of it, the server is told too.
+func ExampleServer_Client_columns() {
+	server := doceventstest.NewServer(&t)
+	server.Columns = docevents.Columns{UserID: "-", Extra: []string{"tenant_id", "metadata"}}
+	client := server.Client() // knows them
+
+	client.Record(docevents.Event{DocumentID: invoice, Type: docevents.Completed, Extra: map[string]any{
+		"tenant_id": "acme", "metadata": map[string]any{"pages": 3},
+	}})
+
+	fmt.Println(server.WaitFor(1)[0].Extra)
+	// Output: map[metadata:map[pages:3] tenant_id:acme]
+}

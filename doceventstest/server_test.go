@@ -2,6 +2,7 @@ package doceventstest_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -169,7 +170,9 @@ func TestSettingsAreChecked(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.Close(t.Context())
-			if err := client.Check(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // or Check asks again for 5 s
+			defer cancel()
+			if err := client.Check(ctx); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
 		})
@@ -253,6 +256,8 @@ func TestRefusals(t *testing.T) {
 		{"fraction", "POST", table + all, with("duration_ms", 1.5), 400, "22P02"},
 		{"bad time", "POST", table + all, with("created_at", "yesterday-ish"), 400, "22007"},
 		{"same id twice", "POST", table + all, with("id", good["id"]), 409, "23505"},
+		{"null id behind a good row", "POST", table + all, with("id", nil), 400, "23502"},
+		{"another column's conflict", "POST", table + all + "&on_conflict=stage", "[]", 400, "42P10"},
 		{"unknown column", "POST", table + all + ",nope", with("nope", 1), 400, "PGRST204"},
 		{"unknown table", "POST", "/rest/v1/nope" + all, "[]", 404, "PGRST205"},
 		{"unknown path", "POST", "/auth/v1/token", "[]", 404, ""},
@@ -315,4 +320,53 @@ func (f *forgetful) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, io.ErrUnexpectedEOF
 	}
 	return resp, err
+}
+
+// A table whose columns differ, by the same Columns here and there.
+func TestColumns(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	server.Columns = docevents.Columns{
+		ID: "event_id", DocumentID: "-", UserID: "-", Type: "kind", Duration: "ms", ErrorMessage: "-", Stage: "step", CreatedAt: "at",
+		Extra: []string{"stage", "metadata", "document_id"},
+	}
+	client := server.Client()
+	if err := client.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	full := docevents.Event{
+		ID: uuid.NewString(), Type: docevents.Failed, Duration: time.Second, Stage: "ocr", CreatedAt: longAgo,
+		Extra: map[string]any{"stage": nil, "metadata": map[string]any{"pages": 3}, "document_id": "invoice-42"},
+	}
+	bare := docevents.Event{ID: uuid.NewString(), Type: docevents.Completed, CreatedAt: longAgo.Add(time.Hour)}
+	client.Record(full)
+	client.Record(bare)
+	client.Record(bare)
+	flush(t, client)
+	full.Extra["metadata"] = map[string]any{"pages": json.Number("3")}
+	if got, want := server.Events(), []docevents.Event{full, bare}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if n, err := client.PurgeBefore(t.Context(), longAgo.Add(time.Minute)); n != 1 || err != nil {
+		t.Errorf("purged %d, %v", n, err)
+	}
+
+	// A client that knows nothing of it is told what it should.
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	err := server.Client(docevents.WithColumns(docevents.Columns{})).Check(ctx)
+	if err == nil || !strings.Contains(err.Error(), "with WithColumns") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A rehearsal is refused as PostgreSQL would: by the first row that is wrong.
+func TestCheckIsRehearsed(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	err := server.Client(docevents.WithEventTypes(docevents.Completed, "retried")).Check(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `no event of type "retried":`) {
+		t.Errorf("got %v", err)
+	}
+	if events := server.Events(); len(events) != 0 {
+		t.Errorf("stored %v", events)
+	}
 }

@@ -114,8 +114,8 @@ func TestMended(t *testing.T) {
 	}
 }
 
-// TestNotMended closes all the same, once the refusal is a lasting one. What it
-// abandons was refused, and so is known not to be stored.
+// TestNotMended closes all the same, once the refusal has lasted. What it
+// abandons was refused, and isn't stored.
 func TestNotMended(t *testing.T) {
 	b := newBench(t)
 	f := missingTable()

@@ -19,7 +19,10 @@ import (
 	"github.com/google/uuid"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) {
+	recordUntilKilled()
+	localstack.Main(m)
+}
 
 // A stage is a table that several benches share: making one takes as long as a
 // test.

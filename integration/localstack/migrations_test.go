@@ -195,8 +195,8 @@ func TestMigrations(t *testing.T) {
 	stack := localstack.Shared(t)
 	t.Run("goose", func(t *testing.T) {
 		pool := database(t, stack)
-		if n := gooseUp(t, pool); n != 1 {
-			t.Errorf("goose ran %d files, want 1", n)
+		if n := gooseUp(t, pool); n != 2 {
+			t.Errorf("goose ran %d files, want 2", n)
 		}
 		checkTable(t, pool)
 		checkRights(t, pool)
@@ -243,8 +243,8 @@ func TestMigrations(t *testing.T) {
 			"DROP TABLE document_processing_events",
 			"DROP OWNED BY anon, authenticated, service_role, authenticator",
 			"DROP ROLE anon, authenticated, service_role, authenticator")
-		if n := gooseUp(t, plain.Pool()); n != 1 {
-			t.Errorf("goose ran %d files, want 1", n)
+		if n := gooseUp(t, plain.Pool()); n != 2 {
+			t.Errorf("goose ran %d files, want 2", n)
 		}
 		runFiles(t, plain.Pool())
 		checkTable(t, plain.Pool())

@@ -48,11 +48,15 @@ func (d *db) schema() []string {
 
 // TestUndo runs each file and then what sql/README.md gives to undo it.
 func TestUndo(t *testing.T) {
-	all, err := filepath.Glob("testdata/sql/optional/*.sql")
-	if err != nil || len(all) == 0 {
-		t.Fatalf("%d files, %v", len(all), err)
+	optional, err := filepath.Glob("testdata/sql/optional/*.sql")
+	if err != nil || len(optional) == 0 {
+		t.Fatalf("%d files, %v", len(optional), err)
 	}
-	all = append(all, "testdata/sql/"+migration)
+	numbered, err := filepath.Glob("testdata/sql/*.sql")
+	if err != nil || len(numbered) < 2 {
+		t.Fatalf("%d files, %v", len(numbered), err)
+	}
+	all := slices.Concat(optional, numbered)
 	for _, path := range all {
 		name := strings.TrimPrefix(path, "testdata/sql/")
 		if name == "optional/queries.sql" {

@@ -246,7 +246,8 @@ BEGIN
 
     -- PostgREST would offer the functions to the API's roles.
     FOR fn IN SELECT oid::regprocedure FROM pg_proc
-        WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'document\_processing\_events\_%' LOOP
+        WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'document\_processing\_events\_%'
+            AND proname <> 'document_processing_events_summary' LOOP -- that of 014 is for the API
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fn);
         FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
             EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', fn, role);

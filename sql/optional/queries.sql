@@ -1,5 +1,6 @@
 -- Six questions to the table, for Supabase's SQL editor: select one and run it. What to change
--- stands on a line of its own with a comment. Each uses the indexes that 013 makes.
+-- stands on a line of its own with a comment. Each uses the indexes that 013 makes. What counts as
+-- completed, a stage's time, one error or stuck is what 014 says at its top; 014 asks 3 to 6 at once.
 
 -- 1. What happened to one document, step by step?
 SELECT created_at, event_type, stage, duration_ms, error_message
@@ -17,69 +18,96 @@ WHERE document_id IN (
 )
 ORDER BY document_id, created_at DESC, id DESC;
 
--- 3. How many completed and how many failed, on each of the last days (UTC)?
-SELECT
-    (created_at AT TIME ZONE 'UTC')::date AS day,
-    count(*) FILTER (WHERE event_type = 'completed') AS completed,
-    count(*) FILTER (WHERE event_type = 'failed') AS failed,
-    round(100.0 * count(*) FILTER (WHERE event_type = 'failed') / count(*), 1) AS failed_percent
-FROM public.document_processing_events
-WHERE event_type IN ('completed', 'failed')
-    AND created_at >= date_trunc('day', now(), 'UTC')
-    - interval '13 days' -- so many days before today
+-- 3. How many documents completed and how many failed, on each of the last days (UTC)?
+WITH seen AS (
+    SELECT document_id,
+        max(created_at) AS last_at,
+        (array_agg(event_type ORDER BY created_at DESC, id DESC))[1] AS last_event,
+        coalesce(max(created_at) FILTER (WHERE event_type = 'processing_started' AND stage IS NULL)
+            > coalesce(max(created_at) FILTER (WHERE event_type IN ('completed', 'failed') AND stage IS NULL), '-infinity'),
+            false) AS whole -- has begun and not ended
+    FROM public.document_processing_events
+    WHERE created_at >= date_trunc('day', now(), 'UTC')
+        - interval '13 days' -- so many days before today
+    GROUP BY document_id
+), ended AS (
+    SELECT (last_at AT TIME ZONE 'UTC')::date AS day, last_event
+    FROM seen
+    WHERE last_event = 'failed' OR last_event = 'completed' AND NOT whole
+)
+SELECT day,
+    count(*) FILTER (WHERE last_event = 'completed') AS completed,
+    count(*) FILTER (WHERE last_event = 'failed') AS failed,
+    round(100.0 * count(*) FILTER (WHERE last_event = 'failed') / count(*), 1) AS failed_percent
+FROM ended
 GROUP BY day
 ORDER BY day DESC;
 
 -- 4. How long do the stages take: half of them at most p50, 95 % at most p95?
 SELECT
-    stage,
-    count(*) AS measured,
+    stage, -- null: the whole document
+    count(*) AS ended,
+    count(*) FILTER (WHERE event_type = 'failed') AS failed,
+    count(duration_ms) AS measured,
     percentile_disc(0.50) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
     percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
     max(duration_ms) AS max_ms
 FROM public.document_processing_events
-WHERE duration_ms IS NOT NULL
+WHERE event_type IN ('completed', 'failed')
     AND created_at >= now()
     - interval '7 days' -- the time looked at
 GROUP BY stage
-ORDER BY p95_ms DESC;
+ORDER BY p95_ms DESC NULLS LAST;
 
 -- 5. What fails right now, how often, and for which document, for example?
+WITH failed AS (
+    SELECT id, document_id, created_at, stage,
+        -- Messages that differ in numbers and ids only are one error.
+        left(regexp_replace(left(error_message, 1000),
+            '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), 200) AS error
+    FROM public.document_processing_events
+    WHERE event_type = 'failed'
+        AND created_at >= now()
+        - interval '1 hour' -- the time looked at
+), marked AS (
+    SELECT *, stage IS NULL AND count(stage) OVER (PARTITION BY document_id, error) > 0 AS repeated
+    FROM failed
+)
 SELECT
     count(*) AS times,
     count(DISTINCT document_id) AS documents,
+    min(created_at) AS first_time,
     max(created_at) AS last_time,
     stage,
-    -- Messages that differ in numbers and ids only are one error.
-    left(regexp_replace(error_message,
-        '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), 200) AS error,
-    (array_agg(document_id ORDER BY created_at DESC))[1] AS example_document
-FROM public.document_processing_events
-WHERE event_type = 'failed'
-    AND created_at >= now()
-    - interval '1 hour' -- the time looked at
+    error,
+    (array_agg(document_id ORDER BY created_at DESC, id DESC))[1] AS example_document
+FROM marked
+WHERE NOT repeated -- by the document's own failure, which is its step's once more
 GROUP BY stage, error
 ORDER BY times DESC, last_time DESC
 LIMIT 20;
 
 -- 6. What was started over 30 minutes ago and never ended, whether it hangs or begins again and again?
-SELECT
-    started.document_id,
-    min(started.created_at) AS started_at,
-    count(*) AS starts,
-    (array_agg(started.event_type ORDER BY started.created_at DESC))[1] AS last_start,
-    (array_agg(started.stage ORDER BY started.created_at DESC))[1] AS last_stage
-FROM public.document_processing_events AS started
-WHERE started.event_type IN ('upload_started', 'processing_started')
-    AND started.created_at < now()
+WITH seen AS (
+    SELECT document_id,
+        max(created_at) AS last_at,
+        (array_agg(event_type ORDER BY created_at DESC, id DESC))[1] AS last_event,
+        coalesce(max(created_at) FILTER (WHERE event_type = 'processing_started' AND stage IS NULL)
+            > coalesce(max(created_at) FILTER (WHERE event_type IN ('completed', 'failed') AND stage IS NULL), '-infinity'),
+            false) AS whole, -- has begun and not ended
+        max(created_at) FILTER (WHERE event_type IN ('completed', 'failed')) AS step_end,
+        max(created_at) FILTER (WHERE event_type = 'failed' OR event_type = 'completed' AND stage IS NULL) AS whole_end,
+        array_agg(created_at) FILTER (WHERE event_type IN ('upload_started', 'processing_started')) AS starts
+    FROM public.document_processing_events
+    WHERE created_at >= now()
+        - interval '2 days' -- the time looked at
+    GROUP BY document_id
+)
+SELECT document_id, min(start) AS started, count(*) AS starts, last_event, last_at
+FROM seen CROSS JOIN unnest(starts) AS start
+WHERE (last_event IN ('upload_started', 'processing_started') OR last_event = 'completed' AND whole)
+    AND start > coalesce(CASE WHEN whole THEN whole_end ELSE step_end END, '-infinity')
+GROUP BY document_id, last_event, last_at
+HAVING min(start) < now()
     - interval '30 minutes' -- longer than anything takes
-    AND started.created_at >= now()
-    - interval '2 days' -- the time looked at
-    AND NOT EXISTS (
-        SELECT FROM public.document_processing_events AS ended
-        WHERE ended.document_id = started.document_id
-            AND ended.event_type IN ('completed', 'failed')
-            AND ended.created_at >= started.created_at
-    )
-GROUP BY started.document_id
-ORDER BY started_at;
+ORDER BY started;

@@ -1,0 +1,46 @@
+package docevents_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net/http"
+	"os"
+
+	"github.com/docevents/docevents-go"
+)
+
+// What can't be delivered in time is delivered by the next process.
+func ExampleWithSpool() {
+	dir, err := os.MkdirTemp("", "") // a volume that survives the container, rather
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	unreachable := roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })
+	client, err := docevents.New(projectURL, secretKey, docevents.WithSpool(dir), docevents.WithTransport(unreachable))
+	if err != nil {
+		log.Fatal(err)
+	}
+	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // no time is left
+	client.Close(ctx)
+	fmt.Println("kept:", client.Stats().Kept)
+
+	stored := make(chan bool, 1)
+	next, err := docevents.New(projectURL, secretKey, docevents.WithSpool(dir), docevents.WithTransport(
+		roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			stored <- true
+			return standIn{}.RoundTrip(req)
+		})))
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-stored
+	next.Close(context.Background())
+	fmt.Println("replayed:", next.Stats().Replayed)
+	// Output:
+	// kept: 1
+	// replayed: 1
+}

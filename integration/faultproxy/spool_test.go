@@ -1,0 +1,154 @@
+package faultproxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/faultproxy"
+)
+
+// recorderEnv makes the test binary a process that records until it is killed:
+// URL, key, table, folder, document and a name for its events.
+const recorderEnv = "DOCEVENTS_TEST_RECORDER"
+
+// recordUntilKilled writes each event's name, and when Record had returned.
+func recordUntilKilled() {
+	args := strings.Fields(os.Getenv(recorderEnv))
+	if len(args) == 0 {
+		return
+	}
+	c, err := docevents.New(args[0], args[1], docevents.WithTable(args[2]), docevents.WithSpool(args[3]), docevents.WithSlog(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		panic(err)
+	}
+	for i := 0; ; i++ {
+		stage := fmt.Sprintf("%s.%d", args[5], i)
+		c.Record(docevents.Event{DocumentID: args[4], UserID: docevents.SystemUser, Type: docevents.Completed, Stage: stage})
+		fmt.Println(stage, time.Now().UnixNano())
+		if i%100 == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// killed runs a recorder, kills it after a while, and returns what it had
+// recorded 50 ms before.
+func (b *bench) killed(dir, name string, after time.Duration) (recorded []string) {
+	b.t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), strings.Join([]string{recorderEnv + "=" + b.proxy.URL, b.stack.ServiceRoleKey, b.table, dir, b.document, name}, " "))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var at int64 // when it was killed
+	timer := time.AfterFunc(after, func() {
+		at = time.Now().UnixNano()
+		cmd.Process.Kill()
+	})
+	defer timer.Stop()
+	times := map[string]int64{}
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		stage, then, _ := strings.Cut(lines.Text(), " ")
+		if n, err := strconv.ParseInt(then, 10, 64); err == nil && len(then) == 19 { // else cut short
+			times[stage] = n
+		}
+	}
+	cmd.Wait()
+	for stage, then := range times {
+		if then < at-int64(50*time.Millisecond) {
+			recorded = append(recorded, stage)
+		}
+	}
+	return recorded
+}
+
+// TestSpoolKilled: what Record had accepted 50 ms before a kill is stored after
+// the next start, whatever the server did, and nothing is stored twice.
+func TestSpoolKilled(t *testing.T) {
+	rounds := 51
+	if testing.Short() {
+		rounds = 6
+	}
+	dir := t.TempDir()
+	s := newStage(t)
+	b := s.open(t)
+	b.client.Close(t.Context())
+	var want []string
+	for round := range rounds {
+		switch round % 3 {
+		case 0: // the server is up
+			b.proxy.Deal(faultproxy.Pass)
+		case 1: // its answers come late
+			b.proxy.Deal(faultproxy.Always(faultproxy.Fault{Pace: time.Millisecond}))
+		case 2: // it is away
+			if err := b.proxy.Refuse(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want = append(want, b.killed(dir, fmt.Sprint(round), 60*time.Millisecond+rand.N(200*time.Millisecond))...)
+		if round%3 == 2 {
+			if err := b.proxy.Accept(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b.proxy.Deal(faultproxy.Pass)
+	last := s.through(t, b.proxy, docevents.WithSpool(dir))
+	await(t, "everything is replayed", func() bool {
+		left, _ := filepath.Glob(filepath.Join(dir, "*.seg"))
+		return len(left) == 0 && last.client.Stats().Pending == 0
+	})
+	last.client.Close(t.Context())
+	if st := last.client.Stats(); st.Replayed == 0 || st.Replayed != st.Delivered {
+		t.Errorf("got %+v, want all that was replayed delivered", st)
+	}
+	stored := map[string]int{}
+	rows, err := s.stack.Pool().Query(t.Context(), "SELECT stage FROM "+s.table+" WHERE document_id = $1", b.document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+		var stage string
+		if err := rows.Scan(&stage); err != nil {
+			t.Fatal(err)
+		}
+		stored[stage]++
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	missing, twice := 0, 0
+	for _, stage := range want {
+		if stored[stage] == 0 {
+			missing++
+		}
+	}
+	for _, n := range stored {
+		if n > 1 {
+			twice++
+		}
+	}
+	t.Logf("%d rounds, %d events, %d of them at least 50 ms old, %d replayed by the last", rounds, len(stored), len(want), last.client.Stats().Replayed)
+	if missing > 0 || twice > 0 || len(want) == 0 {
+		t.Errorf("of %d events %d are missing, %d are there twice", len(want), missing, twice)
+	}
+}

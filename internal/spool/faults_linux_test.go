@@ -1,0 +1,342 @@
+package spool_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go/internal/spool"
+)
+
+// helperEnv makes the test binary a process of its own: "what dir argument".
+const helperEnv = "SPOOL_TEST_HELPER"
+
+func TestMain(m *testing.M) {
+	what, rest, isHelper := strings.Cut(os.Getenv(helperEnv), " ")
+	if !isHelper {
+		os.Exit(m.Run())
+	}
+	dir, arg, _ := strings.Cut(rest, " ")
+	s := spool.New(dir, project)
+	switch what {
+	case "work":
+		work(s, arg)
+	case "append": // one row
+		fmt.Println(appendUntil(s, 1))
+	case "limited": // files to so many bytes
+		n, _ := strconv.ParseUint(arg, 10, 64)
+		fmt.Println(appendLimited(s, n))
+	case "replay":
+		for {
+			row, err := s.Next()
+			if err == io.EOF {
+				return
+			}
+			fmt.Printf("%.20q %v\n", row, err)
+		}
+	}
+}
+
+// work adopts what there is, and appends rows with a name of their own until it
+// is killed. It tells of each, and of none that it settles.
+func work(s *spool.Spool, name string) {
+	for i := 0; ; i++ {
+		for {
+			row, err := s.Next()
+			if err != nil {
+				break
+			}
+			s.Keep(nextKey())
+			moved := s.Append(frames(string(row)), []int64{-lastKey})
+			if moved == nil && s.Holds(-lastKey) {
+				s.Settle([]int64{lastKey})
+			}
+		}
+		rows := []string{fmt.Sprintf("%s.%d.a", name, i), fmt.Sprintf("%s.%d.b", name, i), "settled"}
+		first := lastKey + 1
+		if err := s.Append(frames(rows...), []int64{nextKey(), nextKey(), nextKey()}); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		fmt.Println(rows[1])
+		s.Settle([]int64{first + 2})
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// appendUntil appends rows until one fails, and returns how many are on disk.
+func appendUntil(s *spool.Spool, n int) (done int, err error) {
+	for ; done < n; done++ {
+		err = s.Append(frames(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000))), []int64{nextKey()})
+		if err != nil || !s.Holds(lastKey) {
+			break
+		}
+	}
+	return done, err
+}
+
+// appendLimited appends rows to files of limited size.
+func appendLimited(s *spool.Spool, limit uint64) (int, error) {
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
+		return 0, err
+	}
+	return appendUntil(s, 1000)
+}
+
+func helper(t *testing.T, what, dir, arg string) *exec.Cmd {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", helperEnv, what, dir, arg))
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+func output(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestKilledInTurns(t *testing.T) {
+	for _, processes := range []int{2, 10} {
+		t.Run(fmt.Sprint(processes, " processes in one folder"), func(t *testing.T) {
+			dir := t.TempDir()
+			said := map[string]bool{}
+			type process struct {
+				cmd *exec.Cmd
+				out *bufio.Scanner
+			}
+			start := func(name string) process {
+				cmd := helper(t, "work", dir, name)
+				out, err := cmd.StdoutPipe()
+				if err == nil {
+					err = cmd.Start()
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				return process{cmd, bufio.NewScanner(out)}
+			}
+			kill := func(p process) {
+				for range 3 { // it works
+					p.out.Scan()
+					said[p.out.Text()] = true
+				}
+				p.cmd.Process.Kill()
+				for p.out.Scan() {
+					if strings.HasSuffix(p.out.Text(), ".b") { // else cut short
+						said[p.out.Text()] = true
+					}
+				}
+				p.cmd.Wait()
+			}
+			var alive []process
+			for n := range processes {
+				alive = append(alive, start(fmt.Sprint("first", n)))
+			}
+			for n := range processes {
+				kill(alive[n])
+				alive[n] = start(fmt.Sprint("second", n))
+			}
+			for _, p := range alive {
+				kill(p)
+			}
+			r := replayAll(open(t, dir))
+			replayed := map[string]bool{}
+			for _, row := range r.rows {
+				replayed[row] = true
+			}
+			for _, row := range slices.Sorted(maps.Keys(said)) {
+				if !replayed[row] {
+					t.Errorf("%s is gone", row)
+				}
+				if a := strings.TrimSuffix(row, "b") + "a"; !replayed[a] {
+					t.Errorf("%s is gone", a)
+				}
+			}
+			for _, err := range r.errs {
+				if !errors.Is(err, spool.ErrDamaged) { // a kill may tear a row
+					t.Error(err)
+				}
+			}
+			t.Logf("%d rows said, %d replayed, %d of them once more, %d segments torn", 2*len(said), len(r.rows), len(r.rows)-len(replayed), len(r.errs))
+		})
+	}
+}
+
+// TestDiskFull: what didn't fit is not on disk, what did is whole, and it goes on
+// when there is room.
+func TestDiskFull(t *testing.T) {
+	for _, limit := range []uint64{10, 52, 60, 100_000} {
+		t.Run(fmt.Sprintf("after %d bytes of a file", limit), func(t *testing.T) {
+			dir := t.TempDir()
+			var n int
+			cmd := helper(t, "limited", dir, fmt.Sprint(limit))
+			if out := output(t, cmd); !strings.Contains(out, "file too large") {
+				t.Fatalf("got %q, want to hear of the limit", out)
+			} else if _, err := fmt.Sscan(out, &n); err != nil {
+				t.Fatal(err)
+			}
+			r := replayAll(open(t, dir))
+			if len(r.rows) != n || len(r.errs) > 0 {
+				t.Errorf("got %d rows, %v, want %d", len(r.rows), r.errs, n)
+			}
+		})
+	}
+	t.Run("a file system without room", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := mountSmall(dir); err != nil {
+			t.Skip("needs root: ", err)
+		}
+		t.Cleanup(func() { syscall.Unmount(dir, 0) })
+		synctest.Test(t, func(t *testing.T) {
+			s := open(t, dir)
+			n, err := appendUntil(s, 1000)
+			if !errors.Is(err, syscall.ENOSPC) || n < 10 {
+				t.Fatalf("got %d rows, %v, want %v", n, err, syscall.ENOSPC)
+			}
+			if n, err := appendUntil(s, 1); n > 0 || err != nil {
+				t.Fatalf("soon after: got %d rows, %v, want neither", n, err)
+			}
+			time.Sleep(30 * time.Second)
+			if _, err := appendUntil(s, 1); !errors.Is(err, syscall.ENOSPC) {
+				t.Fatalf("still full: got %v", err)
+			}
+			s.Close()
+			next := open(t, dir)
+			r := replayAll(next)
+			if len(r.rows) != n || len(r.errs) > 0 {
+				t.Errorf("got %d rows, %v, want %d", len(r.rows), r.errs, n)
+			}
+			next.Settle(r.keys)
+			checkFiles(t, dir, "*", 0)
+			if n, err := appendUntil(next, 10); n != 10 || err != nil {
+				t.Errorf("with room again: got %d, %v", n, err)
+			}
+		})
+	})
+}
+
+func TestFolderRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "new")
+		s := open(t, dir)
+		appendRows(t, s, "one", "two")
+		lost := lastKey
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := appendUntil(s, 1); err == nil || s.Holds(lost) {
+			t.Errorf("got %v, want an error, and the rows forgotten", err)
+		}
+		s.Settle([]int64{lost})
+		time.Sleep(30 * time.Second)
+		appendRows(t, s, "three") // in a folder made again
+		s.Close()
+		checkRows(t, replayAll(open(t, dir)).rows, []string{"three"})
+	})
+}
+
+// asNobody runs cmd as a user without rights, where this one has them all.
+func asNobody(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	exe := filepath.Join(t.TempDir(), "helper")
+	if err := os.WriteFile(exe, must(os.ReadFile(cmd.Path)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for dir := filepath.Dir(exe); strings.HasPrefix(dir, os.TempDir()+"/"); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd.Path = exe
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+}
+
+func TestOtherUsers(t *testing.T) {
+	t.Run("folder", func(t *testing.T) {
+		dir := t.TempDir()
+		cmd := helper(t, "append", filepath.Join(dir, "spool"), "1")
+		asNobody(t, cmd)
+		if got := output(t, cmd); !strings.Contains(got, "permission denied") {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("segments", func(t *testing.T) {
+		dir := t.TempDir()
+		s := open(t, dir)
+		appendRows(t, s, "root's")
+		s.Close()
+		cmd := helper(t, "replay", dir, "")
+		asNobody(t, cmd)
+		os.Chmod(dir, 0o777)
+		if got := output(t, cmd); !strings.Contains(got, "permission denied") || strings.Count(got, "\n") > 0 {
+			t.Errorf("got %q, want to hear of it once", got)
+		}
+		checkRows(t, replayAll(open(t, dir)).rows, []string{"root's"})
+	})
+}
+
+func TestReadOnly(t *testing.T) {
+	t.Run("folder", func(t *testing.T) {
+		dir := t.TempDir()
+		cmd := helper(t, "append", dir, "1")
+		if os.Getuid() == 0 {
+			asNobody(t, cmd)
+		}
+		os.Chmod(dir, 0o500)
+		if got := output(t, cmd); !strings.Contains(got, "permission denied") {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("file system", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := mountSmall(dir); err != nil {
+			t.Skip("needs root: ", err)
+		}
+		t.Cleanup(func() { syscall.Unmount(dir, 0) })
+		s := open(t, dir)
+		appendRows(t, s, "one")
+		s.Close()
+		readOnly(t, dir)
+		next := open(t, dir)
+		if r := replayAll(next); len(r.rows) > 0 || len(r.errs) != 1 || !errors.Is(r.errs[0], syscall.EROFS) {
+			t.Errorf("got %+v", r)
+		}
+		if _, err := appendUntil(next, 1); !errors.Is(err, syscall.EROFS) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// mountSmall mounts a file system of 256 KiB.
+func mountSmall(dir string) error {
+	return syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k,mode=0700")
+}
+
+func readOnly(t *testing.T, dir string) {
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,273 @@
+// Package spool keeps rows on disk while they are pending, so that they survive
+// the process: kill -9, a panic, running out of memory, a container's restart on
+// a volume that is kept. There is no fsync, so they don't survive the loss of
+// power.
+//
+// A segment is a file that one process has made and holds locked for as long as
+// it lives: a header, then rows, each behind its length and a checksum. It is
+// deleted when all of its rows are settled. Nothing else is on disk, so there is
+// nothing that must agree with it. Where the lock is free the process is dead,
+// and the first to lock the file adopts it. So any number of processes may share
+// a folder.
+//
+// All rows of an adopted segment are replayed, those that were settled too:
+// storing a row twice must do no harm.
+package spool
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	segmentBytes = 8 << 20
+	writeBytes   = 1 << 20 // after which a write ends, at the next row
+
+	// A header is magic, version, project. The version is that of all that
+	// follows, the rows included.
+	magic      = "rowspool"
+	version    = 1
+	headerSize = len(magic) + 4 + 32
+
+	frameHead = 8 // of a row: length and checksum, 4 bytes each, little-endian
+
+	// pause is how long after a failed write there is none.
+	pause = 30 * time.Second
+)
+
+var (
+	// ErrDamaged is of a segment that ends in a torn row, or in one that isn't
+	// what was written.
+	ErrDamaged = errors.New("damaged: what precedes the damage is replayed, then the file is kept as .bad")
+
+	// ErrForeign is of a segment that is left alone.
+	ErrForeign = errors.New("left alone: not of this project, table and version")
+
+	errRemoved = errors.New("the spool's files have been removed")
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+)
+
+// A Spool is for one goroutine at a time. Its errors are for the log: after any
+// of them it goes on. None holds bytes of a row.
+type Spool struct {
+	dir    string
+	header []byte
+
+	where  map[int64]*segment // by the rows' keys
+	made   int                // segments
+	active *segment           // takes the next rows; nil: none
+	resume time.Time          // nothing is written before
+
+	looked  bool
+	found   []string // segments to look at
+	reading *segment // one of a dead process; nil: none
+	rest    []byte   // of it
+}
+
+// A segment is open and locked until all of its rows are settled.
+type segment struct {
+	file    *os.File
+	size    int
+	rows    int // not settled
+	damaged bool
+}
+
+// New returns a spool in dir, which is made when it is needed. Segments of
+// another project are left alone.
+func New(dir string, project [32]byte) *Spool {
+	header := append(binary.LittleEndian.AppendUint32([]byte(magic), version), project[:]...)
+	return &Spool{dir: dir, header: header, where: map[int64]*segment{}}
+}
+
+// Frame appends a row to rows, as Append takes them. row appends its bytes.
+func Frame(rows []byte, row func(buf []byte) []byte) []byte {
+	start := len(rows)
+	rows = row(append(rows, make([]byte, frameHead)...))
+	binary.LittleEndian.PutUint32(rows[start:], uint32(len(rows)-start-frameHead))
+	return rows
+}
+
+// Append writes rows, as many at once as make a MiB; each has a key. After an
+// error, and for 30 s more, rows are not written: nothing else is said of them,
+// and Holds doesn't know them.
+func (s *Spool) Append(rows []byte, keys []int64) (err error) {
+	for len(rows) > 0 && err == nil && !time.Now().Before(s.resume) {
+		n, size := 0, 0
+		for ; size < min(len(rows), writeBytes); n++ {
+			frame := rows[size:]
+			frame = frame[:frameHead+binary.LittleEndian.Uint32(frame)]
+			binary.LittleEndian.PutUint32(frame[4:], checksum(frame))
+			size += len(frame)
+		}
+		err = s.write(rows[:size], keys[:n])
+		rows, keys = rows[size:], keys[n:]
+	}
+	return err
+}
+
+// checksum is of a row and its length.
+func checksum(frame []byte) uint32 {
+	return crc32.Update(crc32.Checksum(frame[:4], castagnoli), castagnoli, frame[frameHead:])
+}
+
+func (s *Spool) write(rows []byte, keys []int64) (err error) {
+	g := s.active
+	if g == nil || g.size+len(rows) > segmentBytes {
+		g, err = s.begin()
+	} else if _, err = os.Lstat(g.file.Name()); err != nil { // what is written to it would be lost
+		clear(s.where)
+		err = errRemoved
+	}
+	if err == nil {
+		_, err = g.file.Write(rows)
+	}
+	if err != nil {
+		s.active, s.resume = nil, time.Now().Add(pause)
+		if g != nil {
+			g.file.Truncate(int64(g.size)) // or a reader finds a torn row
+			s.finish(g)
+		}
+		return err
+	}
+	s.active = g
+	g.size += len(rows)
+	g.rows += len(keys)
+	for _, key := range keys {
+		s.where[key] = g
+	}
+	return nil
+}
+
+// begin makes a segment.
+func (s *Spool) begin() (*segment, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	s.made++ // so that their order owes nothing to a clock
+	f, err := os.CreateTemp(s.dir, fmt.Sprintf("%08d-*.seg", s.made))
+	if err != nil {
+		return nil, err
+	}
+	if err = lock(f); err == nil {
+		_, err = f.Write(s.header)
+	}
+	return &segment{file: f, size: headerSize}, err
+}
+
+// Settle says that rows are settled. Those that aren't on disk do no harm.
+func (s *Spool) Settle(keys []int64) {
+	for _, key := range keys {
+		if g := s.where[key]; g != nil {
+			delete(s.where, key)
+			g.rows--
+			s.finish(g)
+		}
+	}
+}
+
+// finish lets go of g if none of its rows is pending, nor to be read.
+func (s *Spool) finish(g *segment) {
+	if g.rows > 0 || g == s.reading {
+		return
+	}
+	if g == s.active {
+		s.active = nil
+	}
+	if name := g.file.Name(); g.damaged {
+		os.Rename(name, name+".bad")
+	} else {
+		os.Remove(name)
+	}
+	g.file.Close() // last: nobody may adopt what is settled
+}
+
+// Next returns a row that a dead process has left, valid until the next call. It
+// is done with then, unless Keep is called before. Next returns io.EOF at the
+// end; any other error tells of one file.
+func (s *Spool) Next() (row []byte, err error) {
+	for err == nil {
+		if g := s.reading; g == nil {
+			err = s.adopt()
+		} else if row, s.rest = cut(s.rest); row != nil {
+			return row, nil
+		} else {
+			if g.damaged = len(s.rest) > 0; g.damaged {
+				err = fmt.Errorf("%s: %w", g.file.Name(), ErrDamaged)
+			}
+			s.reading = nil
+			s.finish(g)
+		}
+	}
+	return nil, err
+}
+
+// cut returns the first row of b, nil if there is none, and what follows it.
+func cut(b []byte) (row, rest []byte) {
+	if len(b) < frameHead {
+		return nil, b
+	}
+	size := int64(binary.LittleEndian.Uint32(b)) + frameHead
+	if size > int64(len(b)) || checksum(b[:size]) != binary.LittleEndian.Uint32(b[4:]) {
+		return nil, b
+	}
+	return b[frameHead:size], b[size:]
+}
+
+// Keep makes the row that Next has returned last one that is to be settled.
+func (s *Spool) Keep(key int64) {
+	s.where[key] = s.reading
+	s.reading.rows++
+}
+
+// adopt begins to read the next segment, if its process is dead.
+func (s *Spool) adopt() error {
+	if !s.looked {
+		s.looked = true
+		s.found, _ = fs.Glob(os.DirFS(s.dir), "*.seg") // a folder that can't be read fails Append
+	}
+	if len(s.found) == 0 {
+		return io.EOF
+	}
+	path := filepath.Join(s.dir, s.found[0])
+	s.found = s.found[1:]
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) { // its process has just settled it
+		return nil
+	} else if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 || lock(f) != nil { // empty: its process is about to lock it
+		return f.Close()
+	}
+	b := make([]byte, min(info.Size(), segmentBytes))
+	_, err = io.ReadFull(f, b)
+	if err != nil || !bytes.HasPrefix(b, s.header) {
+		f.Close()
+		return fmt.Errorf("%s: %w", path, cmp.Or(err, ErrForeign))
+	}
+	s.reading, s.rest = &segment{file: f}, b[headerSize:]
+	return nil
+}
+
+// Holds says whether a row is on disk. It may be called after Close, too.
+func (s *Spool) Holds(key int64) bool { return s.where[key] != nil }
+
+// Close keeps what is not settled for the next process.
+func (s *Spool) Close() {
+	for _, g := range s.where {
+		g.file.Close()
+	}
+	if s.reading != nil {
+		s.reading.file.Close()
+	}
+}

@@ -1,0 +1,205 @@
+package docevents
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"io"
+	"time"
+
+	"github.com/docevents/docevents-go/internal/spool"
+	"github.com/google/uuid"
+)
+
+const (
+	// replayRows is how many rows are replayed before the mirror looks for
+	// others to write.
+	replayRows = 1000
+
+	// pageBytes is when a page is full: nothing is copied as pages become more.
+	pageBytes = 64 << 10
+)
+
+// A mirror has what is pending on disk, too, and replays what dead processes
+// have left there. The delivery calls addLocked for a new row, settleLocked for
+// a settled one, and closeLocked and holdsLocked as it ends. Its goroutine ends
+// when there is nothing to do. Without WithSpool it is nil, and does nothing.
+type mirror struct {
+	delivery *delivery
+	spool    *spool.Spool // the goroutine's, until closed is set
+	spare    page         // the goroutine's
+
+	// delivery.mu guards these; the spool is not used under it.
+	running bool
+	closing bool
+	closed  bool
+	full    []page  // what is to be written
+	fresh   page    // what comes behind it
+	bytes   int     // of all that
+	settled []int64 // numbers
+}
+
+// A page is records as the spool takes them, and their numbers.
+type page struct {
+	rows    []byte
+	numbers []int64
+}
+
+// openMirror is called before anything is recorded. It does no I/O: that is for
+// the goroutine, which looks for rows to replay.
+func (d *delivery) openMirror(restURL string) {
+	if d.config.spoolDir == "" {
+		return
+	}
+	project := sha256.Sum256([]byte(restURL + " " + d.config.schema + " " + d.config.table))
+	d.mirror = &mirror{delivery: d, spool: spool.New(d.config.spoolDir, project), running: true}
+	go d.mirror.run()
+}
+
+// addLocked has a copy of r written, with the id that it is sent by. Copies are
+// bounded as the queue is: while the disk hangs, further ones are not made.
+func (m *mirror) addLocked(r *record) {
+	if m == nil {
+		return
+	}
+	r.identify()
+	if m.bytes += recordBytes + r.text(); m.bytes <= m.delivery.config.queueBytes {
+		if len(m.fresh.rows) >= pageBytes {
+			m.full = append(m.full, m.fresh)
+			m.fresh = page{make([]byte, 0, pageBytes+pageBytes/8), make([]int64, 0, pageBytes/recordBytes)}
+		}
+		m.fresh.rows = spool.Frame(m.fresh.rows, func(buf []byte) []byte { return appendRecord(buf, r) })
+		m.fresh.numbers = append(m.fresh.numbers, r.number)
+	}
+	m.startLocked()
+}
+
+func (m *mirror) settleLocked(r *record) {
+	if m != nil {
+		m.settled = append(m.settled, r.number)
+		m.startLocked()
+	}
+}
+
+func (m *mirror) startLocked() {
+	if !m.running && !m.closed {
+		m.running = true
+		go m.run()
+	}
+}
+
+func (m *mirror) run() {
+	d := m.delivery
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for more := true; more || len(m.fresh.rows)+len(m.settled) > 0; {
+		pages, settled, room := append(m.full, m.fresh), m.settled, d.hasRoomLocked()
+		m.full, m.fresh, m.bytes, m.settled = nil, page{m.spare.rows[:0], m.spare.numbers[:0]}, 0, nil
+		d.mu.Unlock()
+		for _, p := range pages {
+			if err := m.spool.Append(p.rows, p.numbers); err != nil {
+				d.report.fault(logSpool, err, time.Now())
+			}
+			m.spare = p
+		}
+		m.spool.Settle(settled) // what was added before it was settled is written by now
+		more = room && m.replay()
+		d.mu.Lock()
+	}
+	if m.closing {
+		d.mu.Unlock()
+		m.spool.Close()
+		d.mu.Lock()
+		m.closed = true
+	}
+	m.running = false
+	d.changed.Broadcast()
+}
+
+// replay queues rows of dead processes, and says whether to go on.
+func (m *mirror) replay() (more bool) {
+	d := m.delivery
+	more = true
+	for n := 0; more && n < replayRows; n++ {
+		row, err := m.spool.Next()
+		if err == io.EOF {
+			return false
+		} else if err != nil {
+			d.report.fault(logReplay, err, time.Now())
+			continue
+		}
+		r := readRecord(row)
+		columns := &d.config.columns // which may have changed
+		r.partial = len(columns.Extra) > 0
+		r.noDocument, r.noUser = columns.DocumentID == noColumn, columns.UserID == noColumn
+		d.mu.Lock()
+		d.stats.Replayed++
+		d.number = nextNumber(d.number, time.Now())
+		r.number = d.number
+		d.queueLocked(&r, time.Now())
+		more = d.hasRoomLocked()
+		d.mu.Unlock()
+		m.spool.Keep(r.number)
+	}
+	return more
+}
+
+// hasRoomLocked says whether rows of dead processes may be queued. They can wait
+// on disk: half of the queue is left to new ones.
+func (d *delivery) hasRoomLocked() bool {
+	return !d.closed && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
+}
+
+// closeLocked waits until what is pending is on disk, or for deadline.
+func (m *mirror) closeLocked(deadline time.Time) {
+	if m == nil {
+		return
+	}
+	m.closing = true
+	m.startLocked()
+	for !m.closed && time.Now().Before(deadline) {
+		m.delivery.changed.Wait()
+	}
+}
+
+// holdsLocked says whether the next process finds r.
+func (m *mirror) holdsLocked(r *record) bool {
+	return m != nil && m.closed && m.spool.Holds(r.number)
+}
+
+// appendRecord appends what readRecord reads. A new text goes to the end: rows
+// without it are read as before.
+func appendRecord(buf []byte, r *record) []byte {
+	buf = append(buf, r.id[:]...)
+	buf = append(buf, r.documentID[:]...)
+	buf = append(buf, r.userID[:]...)
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.createdAt))
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.duration))
+	buf = appendString(buf, string(r.eventType))
+	buf = appendString(buf, r.stage)
+	buf = appendString(buf, r.message)
+	return appendString(buf, r.extra)
+}
+
+func appendString(buf []byte, text string) []byte {
+	return append(binary.LittleEndian.AppendUint32(buf, uint32(len(text))), text...)
+}
+
+// readRecord takes any bytes, what is missing being zero: that they are what was
+// written is for the spool's checksums to tell.
+func readRecord(b []byte) (r record) {
+	for _, id := range []*uuid.UUID{&r.id, &r.documentID, &r.userID} {
+		b = b[copy(id[:], b):]
+	}
+	for _, number := range []*int64{&r.createdAt, (*int64)(&r.duration)} {
+		n := [8]byte{}
+		b = b[copy(n[:], b):]
+		*number = int64(binary.LittleEndian.Uint64(n[:]))
+	}
+	for _, text := range []*string{(*string)(&r.eventType), &r.stage, &r.message, &r.extra} {
+		n := [8]byte{}
+		b = b[copy(n[:4], b):]
+		size := min(int(binary.LittleEndian.Uint64(n[:])), len(b))
+		*text, b = string(b[:size]), b[size:]
+	}
+	return r
+}

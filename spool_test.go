@@ -1,0 +1,294 @@
+package docevents_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// away is a server that can't be reached.
+func away(*request) *answer { return &answer{err: errReset} }
+
+// closed is a context that has ended.
+func closed(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+func segments(t *testing.T, dir string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*.seg*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// linesWith are the log lines about something.
+func linesWith(o *observer, text string) (found []string) {
+	for _, l := range o.logged() {
+		if strings.Contains(l.text, text) {
+			found = append(found, l.text)
+		}
+	}
+	return found
+}
+
+func TestSpool(t *testing.T) {
+	t.Run("Close keeps what is left, and the next client replays it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const events = 2500
+			dir := t.TempDir()
+			c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+			for i := range events {
+				c.Record(event(fmt.Sprint(i)))
+			}
+			if err := c.Close(closed(t)); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+			checkStats(t, c, &docevents.Stats{Recorded: events, Kept: events})
+			if lost := o.lost(); len(lost) > 0 {
+				t.Errorf("got %d calls of the drop handler", len(lost))
+			}
+			if len(segments(t, dir)) == 0 {
+				t.Fatal("nothing is kept")
+			}
+
+			db := &server{}
+			next, _ := newClient(t, db, docevents.WithSpool(dir))
+			synctest.Wait()
+			if err := next.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			checkStats(t, next, &docevents.Stats{Replayed: events, Delivered: events})
+			if stored := db.stages(); len(stored) != events || slices.Max(slices.Collect(maps.Values(stored))) > 1 {
+				t.Errorf("got %d of %d events, or some of them twice", len(stored), events)
+			}
+			if left := segments(t, dir); len(left) > 0 {
+				t.Errorf("got %q left", left)
+			}
+		})
+	})
+	t.Run("what a killed process had is stored once, under its ids", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir, then := t.TempDir(), filepath.Join(t.TempDir(), "then")
+			db := &server{answer: func(r *request) *answer { // the answer never comes
+				return &answer{delay: time.Hour, stored: true}
+			}}
+			c, _ := newClient(t, db, docevents.WithSpool(dir), docevents.WithRequestTimeout(time.Minute))
+			for i := range 100 {
+				c.Record(event(fmt.Sprint(i)))
+			}
+			time.Sleep(50 * time.Millisecond)                      // on disk by then
+			if err := os.CopyFS(then, os.DirFS(dir)); err != nil { // as a kill would leave it
+				t.Fatal(err)
+			}
+			ids := map[string]string{}
+			for _, row := range db.requests[0].rows {
+				ids[*row.Stage] = row.ID
+			}
+			after := &server{}
+			next, _ := newClient(t, after, docevents.WithSpool(then))
+			synctest.Wait()
+			next.Close(t.Context())
+			if got := after.stages(); len(got) != 100 {
+				t.Errorf("got %d events, want 100", len(got))
+			}
+			for _, row := range after.rows {
+				if want := ids[*row.Stage]; want != "" && row.ID != want {
+					t.Errorf("event %s: got id %s, want %s", *row.Stage, row.ID, want)
+				}
+			}
+			c.Close(closed(t))
+		})
+	})
+	t.Run("half of the queue is left to new events", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			for range 2 {
+				c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithQueueLimits(1000, 1<<20))
+				for i := range 500 {
+					c.Record(event(fmt.Sprint(i)))
+				}
+				c.Close(closed(t))
+			}
+			db := &server{answer: away}
+			c, _ := newClient(t, db, docevents.WithSpool(dir), docevents.WithQueueLimits(1000, 1<<20))
+			synctest.Wait()
+			if got := c.Stats(); got.Pending != 500 || got.Replayed != 500 {
+				t.Errorf("got %+v, want half of the queue replayed", got)
+			}
+			for i := range 500 {
+				c.Record(event(fmt.Sprint("new", i)))
+			}
+			checkStats(t, c, nil)
+			if got := c.Stats().Dropped.QueueFull; got > 0 {
+				t.Errorf("got %d events dropped", got)
+			}
+			db.mu.Lock()
+			db.answer = nil
+			db.mu.Unlock()
+			time.Sleep(time.Minute)
+			if got := c.Stats(); got.Delivered != got.Recorded+got.Replayed || got.Replayed != 1000 {
+				t.Errorf("got %+v, want all delivered", got)
+			}
+			c.Close(t.Context())
+			if left := segments(t, dir); len(left) > 0 {
+				t.Errorf("got %q left", left)
+			}
+		})
+	})
+	t.Run("a folder that can't be one costs a log line", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "file")
+			if err := os.WriteFile(dir, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			db := &server{}
+			c, o := newClient(t, db, docevents.WithSpool(dir))
+			for i := range 100 {
+				c.Record(event(fmt.Sprint(i)))
+				time.Sleep(time.Second)
+			}
+			if err := c.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			checkStats(t, c, &docevents.Stats{Recorded: 100, Delivered: 100})
+			if got := linesWith(o, "spool"); len(got) == 0 || len(got) > 4 {
+				t.Errorf("got %d lines, want one in 30 s: %q", len(got), got)
+			}
+		})
+	})
+	t.Run("another project's is left alone, and said once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			other, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithTable("other"))
+			other.Record(event("not ours"))
+			other.Close(closed(t))
+			db := &server{}
+			c, o := newClient(t, db, docevents.WithSpool(dir))
+			c.Record(event("ours"))
+			synctest.Wait()
+			c.Close(t.Context())
+			if got := db.stages(); got["not ours"] > 0 || got["ours"] != 1 {
+				t.Errorf("got %v", got)
+			}
+			if got := linesWith(o, "left alone"); len(got) != 1 {
+				t.Errorf("got %q", got)
+			}
+			if left := segments(t, dir); len(left) != 1 {
+				t.Errorf("got %q left", left)
+			}
+		})
+	})
+	t.Run("a torn segment is said once and set aside", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			dead, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+			dead.Record(event("whole"))
+			synctest.Wait()
+			dead.Record(event("torn"))
+			dead.Close(closed(t))
+			name := segments(t, dir)[0]
+			info, err := os.Stat(name)
+			if err == nil {
+				err = os.Truncate(name, info.Size()-1)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			db := &server{}
+			c, o := newClient(t, db, docevents.WithSpool(dir))
+			synctest.Wait()
+			c.Close(t.Context())
+			if got := db.stages(); got["whole"] != 1 || got["torn"] > 0 {
+				t.Errorf("got %v", got)
+			}
+			if got := linesWith(o, "damaged"); len(got) != 1 {
+				t.Errorf("got %q", got)
+			}
+			if left := segments(t, dir); len(left) != 1 || filepath.Ext(left[0]) != ".bad" {
+				t.Errorf("got %q left", left)
+			}
+		})
+	})
+	t.Run("extra columns survive, also a change of them", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithColumns(docevents.Columns{Extra: []string{"tenant"}}))
+			e := event("extra")
+			e.Extra = map[string]any{"tenant": 7}
+			c.Record(e)
+			c.Close(closed(t))
+			var body, prefer string
+			next, err := docevents.New(testURL, testKey, docevents.WithSpool(dir), docevents.WithColumns(docevents.Columns{Extra: []string{"tenant", "region"}}),
+				docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					b, err := io.ReadAll(req.Body)
+					body, prefer = string(b), strings.Join(req.Header.Values("Prefer"), ",")
+					return (&answer{}).response(req), err
+				})))
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			next.Close(t.Context())
+			if !strings.Contains(body, `"tenant":7`) || !strings.Contains(prefer, "missing=default") {
+				t.Errorf("got %q with %q, want the column, and defaults for the other", body, prefer)
+			}
+		})
+	})
+	t.Run("100,000 events of an outage come back in full requests and little memory", func(t *testing.T) {
+		const events = 100_000
+		dir := t.TempDir()
+		c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+		for i := range events {
+			c.Record(event(fmt.Sprint(i)))
+		}
+		if err := c.Close(closed(t)); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Stats().Kept; got != events {
+			t.Fatalf("got %d events kept, want all", got)
+		}
+		var before runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		var most atomic.Uint64
+		next, err := docevents.New(testURL, testKey, docevents.WithSpool(dir), docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			io.Copy(io.Discard, req.Body)
+			var now runtime.MemStats
+			runtime.ReadMemStats(&now)
+			most.Store(max(most.Load(), now.HeapAlloc))
+			return (&answer{}).response(req), nil
+		})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for next.Stats().Delivered < events && len(segments(t, dir)) > 0 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		next.Close(t.Context())
+		got := next.Stats()
+		if got.Delivered != events || got.Requests > events/1000*3/2 {
+			t.Errorf("got %+v, want %d delivered in full requests", got, events)
+		}
+		if grown := int64(most.Load()) - int64(before.HeapAlloc); grown > 80<<20 {
+			t.Errorf("got %d MiB in use at most", grown>>20)
+		}
+		t.Logf("%d requests, %d MiB more in use at most", got.Requests, (int64(most.Load())-int64(before.HeapAlloc))>>20)
+	})
+}
