@@ -179,8 +179,11 @@ func (v *overview) Dropped() string {
 		reason docevents.DropReason
 		n      int64
 	}{
-		{docevents.Invalid, d.Invalid}, {docevents.QueueFull, d.QueueFull}, {docevents.Rejected, d.Rejected},
-		{docevents.Closed, d.Closed}, {docevents.Abandoned, d.Abandoned},
+		{docevents.Invalid, d.Invalid},
+		{docevents.QueueFull, d.QueueFull},
+		{docevents.Rejected, d.Rejected},
+		{docevents.Closed, d.Closed},
+		{docevents.Abandoned, d.Abandoned},
 	} {
 		if r.n > 0 {
 			parts = append(parts, v.Count(r.n)+" "+strings.ReplaceAll(string(r.reason), "_", " "))

@@ -270,9 +270,11 @@ func inOrder(s *docevents.Summary) {
 // lines prints a summary, a line for each item, so that a difference shows.
 func lines(s *docevents.Summary) []string {
 	at := func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000") }
-	out := []string{fmt.Sprint("range ", at(s.Since), " ", at(s.Until), " by ", s.Interval),
+	out := []string{
+		fmt.Sprint("range ", at(s.Since), " ", at(s.Until), " by ", s.Interval),
 		fmt.Sprint("documents ", s.Documents, " completed ", s.Completed, " failed ", s.Failed, " under way ", s.UnderWay),
-		fmt.Sprint("last ", at(s.LastCompleted), " ", at(s.LastFailure), " of ", s.StagesTotal, " ", s.ErrorsTotal, " ", s.StuckTotal)}
+		fmt.Sprint("last ", at(s.LastCompleted), " ", at(s.LastFailure), " of ", s.StagesTotal, " ", s.ErrorsTotal, " ", s.StuckTotal),
+	}
 	for _, p := range s.Series {
 		out = append(out, fmt.Sprint("point ", at(p.At), " ", p.Completed, " ", p.Failed, " ", p.UnderWay, " ", p.Failures))
 	}
