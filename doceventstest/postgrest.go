@@ -81,10 +81,16 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (reply, error) {
 		return reply{}, refuse(404, "", "no Route matched with those values")
 	case r.Header.Get("Apikey") != s.Key:
 		return reply{}, refuse(401, "", "Invalid API key")
-	case strings.HasPrefix(table, "rpc/"): // the one of sql/014 takes a PostgreSQL
-		return reply{}, refuse(404, "PGRST202", "Could not find the function %s.%s in the schema cache", schema, strings.TrimPrefix(table, "rpc/"))
 	case schema != s.Schema:
 		return reply{}, refuse(406, "PGRST106", "Invalid schema: %s", schema)
+	case strings.HasPrefix(table, "rpc/"): // that of sql/014 takes a PostgreSQL
+		var names []string
+		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			name, _, _ := strings.Cut(pair, "=")
+			names = append(names, name)
+		}
+		return reply{}, refuse(404, "PGRST202", "Could not find the function %s.%s(%s) in the schema cache",
+			schema, strings.TrimPrefix(table, "rpc/"), strings.Join(names, ", "))
 	case table != s.Table:
 		return reply{}, refuse(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", s.Schema, table)
 	}
