@@ -3,6 +3,7 @@ package docevents
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -36,21 +37,22 @@ type history struct {
 	proof   bool  // others were delivered since one of them first failed
 	struck  bool  // others were delivered since it last failed
 	refused bool  // it was refused for its data before, by itself
-	strikes uint8 // how often it failed though others were delivered since the time before, at this size
+	strikes uint8 // how often it failed though others were delivered since the time before, or none are left, at this size
 }
 
 // fail writes a failure into the rows' memory. request is the number of the
 // newest request, proof that of the newest one that delivered anything: what
-// was sent before a row failed proves nothing.
-func (b *batch) fail(v verdict, request, proof int64, unknown bool) history {
+// was sent before a row failed proves nothing. alone: no others are left to be
+// delivered; what came through once is proof enough to look for bad rows then.
+func (b *batch) fail(v verdict, request, proof int64, unknown, alone bool) history {
 	h := history{rows: len(b.records), linked: b.twin != nil}
 	data := v == badData || v == storedBefore
 	for i := range b.records {
 		r := &b.records[i]
-		h.proof = h.proof || r.failed > 0 && proof > r.failed
-		h.struck = h.struck || r.failed > 0 && proof > r.seen
-		h.refused = h.refused || r.refused
-		if !data && r.failed > 0 && proof > r.seen && r.strikes < math.MaxUint8 {
+		proven := r.failed > 0 && proof > r.failed
+		struck := proven && proof > r.seen
+		h.proof, h.struck, h.refused = h.proof || proven, h.struck || struck, h.refused || r.refused
+		if !data && (struck || proven && alone && h.rows > 1 && !h.linked) && r.strikes < math.MaxUint8 {
 			r.strikes++
 		}
 		r.refused = r.refused || data && len(b.records) == 1
@@ -105,7 +107,7 @@ func decide(v verdict, h history) step {
 
 // failLocked acts on an answer that stored none of b's rows, or on none.
 func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now time.Time) {
-	h := b.fail(v, d.stats.Requests, d.proof, outcomeUnknown(err))
+	h := b.fail(v, d.stats.Requests, d.proof, outcomeUnknown(err), d.aloneLocked())
 	h.named = len(named) > 0 && len(named) < len(b.records)
 	next := decide(v, h)
 	begins := d.countLocked(b, v, err, now)
@@ -160,6 +162,17 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	default:
 		d.restLocked(b, v, h, err, now)
 	}
+}
+
+// aloneLocked says whether whatever else is pending is under suspicion, too.
+func (d *delivery) aloneLocked() bool {
+	unproven := func(b *batch) bool { return !b.proven }
+	for b := range d.queue.waiting {
+		if unproven(b) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(d.queue.ready, unproven) && !slices.ContainsFunc(d.inFlight, unproven)
 }
 
 // countLocked counts a failure and says whether it would begin an outage.

@@ -82,10 +82,10 @@ func TestProofIsSentAfterTheFailure(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBatch(make([]record, 2), false, false)
-			if h := b.fail(transient, 5, 0, false); h.proof || h.strikes != 0 {
+			if h := b.fail(transient, 5, 0, false, false); h.proof || h.strikes != 0 {
 				t.Errorf("the first failure: %+v", h)
 			}
-			h := b.fail(transient, 7, test.proof, false)
+			h := b.fail(transient, 7, test.proof, false, false)
 			if h.proof != test.want || (h.strikes == 1) != test.want {
 				t.Errorf("got %+v, want proof %t", h, test.want)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -15,6 +16,332 @@ import (
 
 	"github.com/docevents/docevents-go"
 )
+
+func TestOutageOfTenMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		s := &server{answer: func(*request) *answer {
+			if !up.Load() {
+				return &answer{delay: time.Millisecond, err: errReset}
+			}
+			return &answer{delay: time.Millisecond, stored: true}
+		}}
+		c, o := newClient(t, s)
+		const events = docevents.DefaultQueueEvents
+		for i := range events {
+			c.Record(event(fmt.Sprint(i)))
+		}
+		time.Sleep(10 * time.Minute)
+		outage := s.sent()
+		if outage > 60 {
+			t.Errorf("%d requests in the outage, want at most 60", outage)
+		}
+		if st := c.Stats(); st.PendingBytes > docevents.DefaultQueueBytes || st.Pending != events {
+			t.Errorf("%+v", st)
+		}
+		up.Store(true)
+		s.most = 0 // nothing is under way
+		start := time.Now()
+		if err := c.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s.most != docevents.DefaultMaxInFlight {
+			t.Errorf("after recovery %d requests at once, want %d", s.most, docevents.DefaultMaxInFlight)
+		}
+		if took := time.Since(start); took > 31*time.Second {
+			t.Errorf("delivered %s after recovery, want the probe's wait at most", took)
+		}
+		if got := s.sent() - outage; got > events/docevents.DefaultMaxBatch+3*outage { // a probe cuts its batch in three
+			t.Errorf("%d requests after recovery, want full batches", got)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
+		if len(s.stages()) != events {
+			t.Errorf("%d stored", len(s.stages()))
+		}
+		infos := linesAt(o, slog.LevelInfo)
+		if len(infos) != 1 || !strings.Contains(infos[0].text, "delivering again") {
+			t.Errorf("recovery lines: %v", infos)
+		}
+		checkQuiet(t, o)
+	})
+}
+
+func TestDownForGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(*request) *answer { return &answer{err: errReset} }}
+		const room = 5000
+		c, o := newClient(t, s, docevents.WithQueueLimits(room, 64<<20))
+		for range 10 { // slowly enough for the handler
+			for range room / 5 {
+				c.Record(event("a"))
+			}
+			time.Sleep(40 * time.Second)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 2 * room, Pending: room, Dropped: docevents.Drops{QueueFull: room}})
+		checkQuiet(t, o)
+
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		err := c.Close(ctx)
+		if took := time.Since(start); took < 5*time.Second || took > 6*time.Second {
+			t.Errorf("Close took %s, want ctx's 5 s and a second at most", took)
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "5000 events abandoned") {
+			t.Errorf("Close: %v", err)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 2 * room, Dropped: docevents.Drops{QueueFull: room, Abandoned: room}})
+		checkReported(t, c, o)
+		inDoubt, sent := 0, map[string]bool{}
+		for _, r := range s.requests {
+			for _, row := range r.rows {
+				sent[row.ID] = true
+			}
+		}
+		for _, d := range o.lost() {
+			if d.reason == docevents.Abandoned && errors.Is(d.err, docevents.ErrOutcomeUnknown) {
+				inDoubt++
+			}
+		}
+		if inDoubt != len(sent) || inDoubt == 0 || inDoubt == room {
+			t.Errorf("the outcome of %d rows is said to be unknown, and %d of %d were sent", inDoubt, len(sent), room)
+		}
+	})
+}
+
+func TestConfigurationError(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer answer
+		remedy string
+	}{
+		"401":           {answer{status: 401, code: "PGRST301", text: "No suitable key or wrong key type"}, "check the key"},
+		"missing table": {answer{status: 404, code: "PGRST205", text: "Could not find the table 'public.document_processing_events' in the schema cache"}, "sql/013_create_processing_events_table.sql"},
+		"missing grant": {answer{status: 403, code: "42501", text: "permission denied for table document_processing_events"}, "GRANT SELECT, INSERT, DELETE ON public.document_processing_events TO service_role"},
+		"paused":        {answer{status: 540}, "paused"},
+		"redirect":      {answer{status: 302, header: map[string]string{"Location": "http://elsewhere.test/"}}, "check SUPABASE_URL"},
+		"a web page":    {answer{status: 200, body: "<!doctype html><title>hi</title>"}, "check SUPABASE_URL"},
+	} {
+		setUp := func(t *testing.T) (*docevents.Client, *observer, *server, *atomic.Bool) {
+			var mended atomic.Bool
+			s := &server{answer: func(*request) *answer {
+				if mended.Load() {
+					return nil
+				}
+				a := test.answer
+				return &a
+			}}
+			c, o := newClient(t, s)
+			for range 2500 {
+				c.Record(event("a"))
+			}
+			synctest.Wait()
+			return c, o, s, &mended
+		}
+		t.Run(name+"/one loud line, Flush returns once it has lasted, then Close at once", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, o, s, _ := setUp(t)
+				start := time.Now()
+				err := c.Flush(context.Background())
+				var e *docevents.Error
+				if !errors.As(err, &e) || e.Status != test.answer.status && e.Status != 201 || !strings.Contains(err.Error(), test.remedy) {
+					t.Errorf("Flush: %v", err)
+				}
+				if took := time.Since(start); took != 5*time.Second {
+					t.Errorf("Flush took %s", took)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 2500, Pending: 2500})
+				start = time.Now()
+				err = c.Close(context.Background())
+				if !errors.As(err, &e) || !strings.Contains(fmt.Sprint(err), "2500 events abandoned") {
+					t.Errorf("Close: %v", err)
+				}
+				if took := time.Since(start); took > 0 {
+					t.Errorf("Close took %s", took)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 2500, Dropped: docevents.Drops{Abandoned: 2500}})
+				checkReported(t, c, o)
+				loud := 0
+				for _, l := range linesAt(o, slog.LevelError) {
+					if strings.Contains(l.text, test.remedy) && strings.Contains(l.text, "until this is mended") {
+						loud++
+					}
+				}
+				if loud < 1 || loud > 2 { // the second sums up, at Close
+					t.Errorf("lines: %v", o.logged())
+				}
+				for _, r := range s.requests {
+					if r.at.After(s.requests[0].at) && r.at.Before(start) && len(r.rows) != 1 {
+						t.Errorf("a request of %d rows after the refusal, want a probe's one", len(r.rows))
+					}
+				}
+			})
+		})
+		t.Run(name+"/mended", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _, s, mended := setUp(t)
+				time.Sleep(5 * time.Second) // it is lasting now
+				synctest.Wait()
+				before := s.sent()
+				if before > 12 {
+					t.Errorf("%d requests within 5 s", before)
+				}
+				time.Sleep(15*time.Second - 1)
+				if got := s.sent() - before; got > 0 {
+					t.Errorf("%d requests within 15 s, want the long wait", got)
+				}
+				time.Sleep(5 * time.Minute)
+				if got := s.sent() - before; got < 9 || got > 21 {
+					t.Errorf("%d requests in five minutes, want one every 15 to 30 s", got)
+				}
+				mended.Store(true)
+				time.Sleep(31 * time.Second)
+				checkStats(t, c, &docevents.Stats{Recorded: 2500, Delivered: 2500})
+				if err := c.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+		t.Run(name+"/mended just before Close", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _, s, mended := setUp(t)
+				mended.Store(true)
+				if err := c.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 2500, Delivered: 2500})
+				if got := s.stages()["a"]; got != 2500 {
+					t.Errorf("%d rows", got)
+				}
+			})
+		})
+	}
+}
+
+func TestFourSendersFailAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			if r.number < 8 {
+				return &answer{delay: 10 * time.Millisecond, err: errReset}
+			}
+			return &answer{delay: 10 * time.Millisecond, stored: true}
+		}}
+		c, _ := newClient(t, s)
+		for range 10_000 {
+			c.Record(event("a"))
+		}
+		if err := c.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 10_000, Delivered: 10_000})
+		// Four fail together, then a probe of one row at a time, each after a
+		// longer wait: the failures of one moment are one step.
+		low := []time.Duration{100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond}
+		for i, r := range s.requests[4:9] {
+			if len(r.rows) != 1 {
+				t.Errorf("request %d has %d rows, want a probe's one", i+4, len(r.rows))
+			}
+			wait := r.at.Sub(s.requests[i+3].at) - 10*time.Millisecond
+			if wait < low[i] || wait > 2*low[i] {
+				t.Errorf("wait %d was %s, want %s to %s", i, wait, low[i], 2*low[i])
+			}
+		}
+	})
+}
+
+func TestFailureLateInAWait(t *testing.T) {
+	for _, late := range []answer{
+		{err: errReset},
+		{status: 503, header: map[string]string{"Retry-After": "60"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &server{answer: func(r *request) *answer {
+				switch r.number {
+				case 0:
+					a := late
+					a.delay = 150 * time.Millisecond
+					return &a
+				case 1:
+					return &answer{delay: 60 * time.Millisecond, err: errReset}
+				}
+				return &answer{delay: time.Millisecond, stored: true}
+			}}
+			c, _ := newClient(t, s)
+			c.Record(event("a"))
+			time.Sleep(55 * time.Millisecond)
+			c.Record(event("b"))
+			start := time.Now()
+			if err := c.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(start); took > 300*time.Millisecond {
+				t.Errorf("delivered after %s: the late failure moved the wait", took)
+			}
+			checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 2})
+		})
+	}
+}
+
+// While rows wait that fail every time, a new event goes with the next probe.
+func TestNewEventIsProbedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			if r.has("poison") {
+				return &answer{err: errReset}
+			}
+			return nil
+		}}
+		c, _ := newClient(t, s)
+		for range 5 {
+			c.Record(event("poison"))
+		}
+		time.Sleep(time.Hour)
+		c.Record(event("new"))
+		time.Sleep(30 * time.Second)
+		checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 1, Pending: 5})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = c.Close(ctx) // it abandons the five
+	})
+}
+
+func TestRetryAfter(t *testing.T) {
+	for name, test := range map[string]struct {
+		header   string
+		min, max time.Duration
+	}{
+		"absent":                   {"", 100 * time.Millisecond, 200 * time.Millisecond},
+		"zero":                     {"0", 100 * time.Millisecond, 200 * time.Millisecond},
+		"seconds":                  {"7", 7 * time.Second, 7 * time.Second},
+		"absurd":                   {"99999999999999999999", time.Minute, time.Minute},
+		"a date":                   {"Sat, 01 Jan 2000 00:00:20 GMT", 19 * time.Second, 20 * time.Second},
+		"a past date":              {"Sat, 01 Jan 1999 00:00:20 GMT", 100 * time.Millisecond, 200 * time.Millisecond},
+		"unreadable":               {"soon", 100 * time.Millisecond, 200 * time.Millisecond},
+		"negative":                 {"-5", 100 * time.Millisecond, 200 * time.Millisecond},
+		"a date in the far future": {"Sat, 01 Jan 2050 00:00:20 GMT", time.Minute, time.Minute},
+	} {
+		for _, status := range []int{429, 503} {
+			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { // begins at midnight, 2000-01-01
+					s := &server{answer: func(r *request) *answer {
+						if r.number == 0 {
+							return &answer{status: status, header: map[string]string{"Retry-After": test.header}}
+						}
+						return nil
+					}}
+					c, _ := newClient(t, s)
+					c.Record(event("a"))
+					start := time.Now()
+					if err := c.Flush(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					if wait := time.Since(start); wait < test.min || wait > test.max {
+						t.Errorf("waited %s, want %s to %s", wait, test.min, test.max)
+					}
+				})
+			})
+		}
+	}
+}
 
 // A chancy server fails by itself now and then, and refuses bad rows; it takes
 // 20 ms a request and 30 us a row.
@@ -71,11 +398,6 @@ func (ch chancy) server(seed uint64) *server {
 		return a
 	}
 	return s
-}
-
-// failingRow is what PostgreSQL says of a row.
-func failingRow(row *wireRow) string {
-	return fmt.Sprintf("Failing row contains (%s, %s, %s, completed, null, null, poison, 2026-01-02 03:04:05+00).", row.ID, row.DocumentID, row.UserID)
 }
 
 // Some requests fail by themselves, some rows are bad: the rest is hardly
@@ -143,72 +465,6 @@ func TestHalfOfTheRequestsFail(t *testing.T) {
 		}
 		_ = c.Close(t.Context())
 	})
-}
-
-// Rows that are never taken, among others that always are: no other waits for
-// long, and none is lost.
-func TestBadRowsHoldUpNobody(t *testing.T) {
-	reset := answer{err: errReset}
-	for name, test := range map[string]struct {
-		perSecond, every int
-		answer           answer
-	}{
-		"a firewall dislikes one in 100":          {500, 100, answer{status: 403, body: "<html>blocked</html>"}},
-		"a firewall dislikes one in 20":           {100, 20, answer{status: 403, body: "<html>blocked</html>"}},
-		"a firewall that answers 406":             {100, 20, answer{status: 406}},
-		"the connection is reset for one in 100":  {500, 100, reset},
-		"the document of one in 20 was deleted":   {100, 20, answer{status: 409, code: "23503", text: "violates foreign key constraint"}},
-		"a trigger misses a function, one in 100": {10, 100, answer{status: 404, code: "42883", text: "function audit(text) does not exist"}},
-		"a trigger misses a table, one in 100":    {100, 100, answer{status: 404, code: "42P01", text: `relation "audit" does not exist`}},
-		"refused data, one in 20":                 {100, 20, answer{status: 400, code: "22001", text: "value too long"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				recorded := map[string]time.Time{}
-				var slowest time.Duration
-				s := &server{}
-				s.answer = func(r *request) *answer {
-					a := &answer{delay: 5 * time.Millisecond, stored: true}
-					if slices.ContainsFunc(r.rows, func(row wireRow) bool { return isPoison(&row) }) {
-						bad := test.answer
-						bad.delay = 5 * time.Millisecond
-						return &bad
-					}
-					s.mu.Lock()
-					defer s.mu.Unlock()
-					for _, row := range r.rows {
-						slowest = max(slowest, time.Since(recorded[*row.Stage]))
-						delete(recorded, *row.Stage)
-					}
-					return a
-				}
-				c, o := newClient(t, s)
-				for i := range 120 * test.perSecond { // two minutes
-					stage := fmt.Sprint(i)
-					if i%test.every == test.every/2 {
-						stage = "poison " + stage
-					}
-					s.mu.Lock()
-					recorded[stage] = time.Now()
-					s.mu.Unlock()
-					c.Record(event(stage))
-					time.Sleep(time.Second / time.Duration(test.perSecond))
-				}
-				if slowest > 2*time.Second {
-					t.Errorf("an event waited %s for others", slowest)
-				}
-				ended, cancel := context.WithCancel(t.Context())
-				cancel()
-				_ = c.Close(ended)
-				checkStats(t, c, nil)
-				for _, d := range o.lost() {
-					if !strings.HasPrefix(d.event.Stage, "poison") && d.reason != docevents.Abandoned {
-						t.Errorf("lost %q: %s", d.event.Stage, d.reason)
-					}
-				}
-			})
-		})
-	}
 }
 
 // However long an outage was: few requests in it, and full ones after it.
@@ -318,135 +574,6 @@ func TestTheTablesFault(t *testing.T) {
 	}
 }
 
-// The table is fine for most: bad rows cost a request each where they are
-// named, and their batch goes on whole.
-func TestNamedRowsCostARequestEach(t *testing.T) {
-	for name, test := range map[string]struct {
-		status  int
-		code    string
-		details func(row *wireRow) string
-		stored  bool // the row counts as delivered
-		doomed  bool // it is given up at once
-	}{
-		"a CHECK":    {400, "23514", failingRow, false, true},
-		"a NOT NULL": {400, "23502", failingRow, false, true},
-		"a CHECK, in German": {400, "23514", func(r *wireRow) string {
-			return strings.Replace(failingRow(r), "Failing row contains", "Fehlgeschlagene Zeile enthält", 1)
-		}, false, true},
-		"stored before":         {409, "23505", func(r *wireRow) string { return "Key (id)=(" + r.ID + ") already exists." }, true, false},
-		"stored before, German": {409, "23505", func(r *wireRow) string { return "Schlüssel »(id)=(" + r.ID + ")« existiert bereits." }, true, false},
-		"a foreign key": {409, "23503", func(r *wireRow) string {
-			return "Key (document_id)=(" + r.DocumentID + ") is not present in table \"documents\"."
-		}, false, false},
-		"another unique key": {409, "23505", func(r *wireRow) string {
-			return "Key (document_id, stage)=(" + r.DocumentID + ", poison) already exists."
-		}, false, true},
-	} {
-		for _, k := range []int{1, 4, 10, 100} {
-			t.Run(fmt.Sprintf("%s/%d of 1,000", name, k), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					s := &server{}
-					s.answer = func(r *request) *answer {
-						for i := range r.rows {
-							if isPoison(&r.rows[i]) {
-								return &answer{delay: 5 * time.Millisecond, status: test.status, code: test.code, text: "refused", details: test.details(&r.rows[i])}
-							}
-						}
-						if r.number == 0 {
-							return &answer{delay: 100 * time.Millisecond, stored: true}
-						}
-						return &answer{delay: 5 * time.Millisecond, stored: true}
-					}
-					c, o := newClient(t, s, docevents.WithMaxInFlight(2))
-					c.Record(event("first")) // the 1,000 wait for it, so that they are one batch
-					for i := range 1000 {
-						e := event(fmt.Sprint(i))
-						if i%(1000/k) == 0 {
-							e = event("poison")
-							e.DocumentID = fmt.Sprintf("22222222-2222-4222-8222-%012d", i)
-						}
-						c.Record(e)
-					}
-					others := 0
-					for c.Stats().Delivered < int64(1001-k+others) || c.Stats().Pending > 0 && (test.doomed || test.stored) {
-						time.Sleep(20 * time.Millisecond)
-						c.Record(event("other"))
-						others++
-						if others > 1000 {
-							t.Fatalf("%+v", c.Stats())
-						}
-						time.Sleep(5 * time.Millisecond)
-					}
-					if got := int(c.Stats().Requests) - 1 - others; (test.doomed || test.stored) && got > k+10 || got > 3*k+10 {
-						t.Errorf("%d requests for %d bad rows", got, k)
-					}
-					if st := c.Stats(); test.stored && st.Delivered+st.Pending != st.Recorded || !test.stored && test.doomed && st.Dropped.Rejected != int64(k) {
-						t.Errorf("%+v", st)
-					}
-					for _, d := range o.lost() {
-						if d.event.Stage != "poison" {
-							t.Errorf("lost %q", d.event.Stage)
-						}
-						if strings.Contains(fmt.Sprintf("%+v %#v", d.err, d.err), "Failing") {
-							t.Errorf("the details are in %v", d.err)
-						}
-					}
-					ended, cancel := context.WithCancel(t.Context())
-					cancel()
-					_ = c.Close(ended)
-				})
-			})
-		}
-	}
-}
-
-// An answer that names another row than the one that is bad, or none, or all,
-// costs time, and no event.
-func TestMisleadingDetails(t *testing.T) {
-	for name, details := range map[string]func(r *request) string{
-		"two rows": func(r *request) string { return failingRow(&r.rows[0]) + failingRow(&r.rows[len(r.rows)-1]) },
-		"everybody's user": func(r *request) string {
-			return "Key (user_id)=(" + r.rows[0].UserID + ") is not present in table \"users\"."
-		},
-		"a stranger":        func(r *request) string { return "Key (id)=(99999999-9999-4999-8999-999999999999) already exists." },
-		"a composed key":    func(r *request) string { return "Key (tenant, document_id)=(a, b, " + r.rows[0].DocumentID + ")" },
-		"an odd key":        func(r *request) string { return "Key ()=()" },
-		"nothing in braces": func(r *request) string { return "Failing row contains ()." },
-	} {
-		for _, code := range []string{"23514", "23503", "22P02"} {
-			t.Run(name+"/"+code, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					s := &server{}
-					s.answer = func(r *request) *answer {
-						if r.has("poison") {
-							return &answer{delay: time.Millisecond, status: 400, code: code, text: "refused", details: details(r)}
-						}
-						return &answer{delay: time.Millisecond, stored: true}
-					}
-					c, o := newClient(t, s)
-					for i := range 300 {
-						if i%100 == 50 {
-							c.Record(event("poison"))
-						}
-						c.Record(event("fine"))
-					}
-					for range 300 {
-						c.Record(event("later"))
-						time.Sleep(time.Second)
-					}
-					checkStats(t, c, &docevents.Stats{Recorded: 603, Delivered: 600, Dropped: docevents.Drops{Rejected: 3}})
-					for _, d := range o.lost() {
-						if d.event.Stage != "poison" {
-							t.Errorf("lost %q", d.event.Stage)
-						}
-					}
-					_ = c.Close(t.Context())
-				})
-			})
-		}
-	}
-}
-
 // A refusal of one second on a client that delivers has no victims: the table
 // was remade, and its cache is stale.
 func TestRefusedForAMoment(t *testing.T) {
@@ -515,28 +642,6 @@ func TestWaitingRowsHoldOnToNoOthers(t *testing.T) {
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		_ = c.Close(ended)
-	})
-}
-
-// A transport that ends its goroutine costs a retry, as one that panics does.
-func TestForeignTransportEndsItsGoroutine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &server{answer: func(r *request) *answer {
-			if r.number == 0 {
-				runtime.Goexit()
-			}
-			return nil
-		}}
-		c, o := newClient(t, s, docevents.WithMaxInFlight(1))
-		c.Record(event("a"))
-		if err := c.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
-		if lines := o.logged(); len(lines) == 0 || !strings.Contains(lines[0].text, "the transport ended its goroutine") {
-			t.Errorf("logged %v", lines)
-		}
-		_ = c.Close(t.Context())
 	})
 }
 
