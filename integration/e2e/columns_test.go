@@ -99,6 +99,14 @@ func TestTablesOfOnesOwn(t *testing.T) {
 			finding: "nothing makes the column id unique",
 			mend:    []string{"ALTER TABLE TABLE_NAME ADD PRIMARY KEY (id)"},
 		},
+		"an id that is unique and no primary key": {
+			make: []string{"ALTER TABLE TABLE_NAME DROP id, ADD id uuid NOT NULL UNIQUE"},
+		},
+		"an id that is unique and takes NULL": {
+			make:    []string{"ALTER TABLE TABLE_NAME DROP id, ADD id uuid UNIQUE"},
+			finding: "nothing makes the column id unique",
+			mend:    []string{"ALTER TABLE TABLE_NAME ADD PRIMARY KEY (id)"},
+		},
 		"a tenant that takes no NULL": {
 			make:    []string{"ALTER TABLE TABLE_NAME ADD tenant_id uuid NOT NULL"},
 			finding: "the column tenant_id takes no NULL, and nobody fills it",
