@@ -267,7 +267,7 @@ func TestRefusals(t *testing.T) {
 		{"bad time in a group", "GET", table + "?and=(created_at.gt.2025-01-01T00:00:00Z,created_at.lt.nonsense)", "", 400, "22007"},
 		{"another column's filter", "DELETE", table + "?id=eq.7", "", 501, ""},
 		{"another operator", "DELETE", table + "?created_at=eq.2025-01-01T00:00:00Z", "", 501, ""},
-		{"a negative limit", "GET", table + "?limit=-1", "", 501, ""},
+		{"a negative limit", "GET", table + "?limit=-1", "", 416, "PGRST103"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			req, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, strings.NewReader(test.body))
