@@ -157,6 +157,18 @@ type Stats struct {
 	Unreported int64
 }
 
+// DropReason says why an event was lost.
+type DropReason string
+
+// The reasons, each counted in [Drops].
+const (
+	Invalid   DropReason = "invalid"    // can't be stored; the error names the field and the remedy
+	QueueFull DropReason = "queue_full" // the queue had no room; see WithQueueLimits
+	Rejected  DropReason = "rejected"   // refused by the server, or given up: then the error matches ErrOutcomeUnknown
+	Closed    DropReason = "closed"     // recorded after Close; the error matches ErrClosed
+	Abandoned DropReason = "abandoned"  // Close ended before its delivery; the error matches ErrOutcomeUnknown
+)
+
 // Drops counts lost events by reason.
 type Drops struct {
 	Invalid, QueueFull, Rejected, Closed, Abandoned int64
