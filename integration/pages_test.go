@@ -9,26 +9,42 @@ import (
 	"testing"
 )
 
+// sources is the Go code of a folder's files.
+func sources(t *testing.T, folder string, tests bool) (code string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") == tests {
+			code += read(t, file)
+		}
+	}
+	return code
+}
+
 // What the code has, the pages tell of.
 func TestNothingIsMissing(t *testing.T) {
-	for _, c := range []struct {
-		source string
-		what   *regexp.Regexp
-		page   string
-		least  int
+	library := sources(t, "..", false)
+	for name, c := range map[string]struct {
+		find  string
+		page  string
+		least int
 	}{
-		{"options.go", regexp.MustCompile(`(?m)^func (With\w+)`), "README.md", 14},
-		{"report.go", regexp.MustCompile(`"(docevents: [a-z][^"]+)"`), "docs/observability.md", 12},
-		{"settings.go", regexp.MustCompile(`Getenv\("(\w+)"\)`), "README.md", 5},
+		"options":      {`(?m)^func (With\w+)\(`, "README.md", 14},
+		"settings":     {`Getenv\("(\w+)"\)`, "README.md", 5},
+		"lines logged": {`(?m)^\t(?:log\w+ += |\w+: +)"(docevents: [^"]+)",?$`, "docs/observability.md", 12},
+		"drops":        {`(?m)^\t(\w+) +DropReason = `, "README.md", 5},
 	} {
-		names := c.what.FindAllStringSubmatch(read(t, filepath.Join("..", c.source)), -1)
-		if len(names) < c.least {
-			t.Errorf("%s: found only %q", c.source, names)
+		found := regexp.MustCompile(c.find).FindAllStringSubmatch(library, -1)
+		if len(found) < c.least {
+			t.Errorf("%s: found only %q", name, found)
 		}
 		page := read(t, filepath.Join("..", c.page))
-		for _, name := range names {
-			if !strings.Contains(page, name[1]) {
-				t.Errorf("%s doesn't tell of %s, of %s", c.page, name[1], c.source)
+		for _, what := range found {
+			if !strings.Contains(page, what[1]) {
+				t.Errorf("%s doesn't tell of %s, of the %s", c.page, what[1], name)
 			}
 		}
 	}
@@ -40,13 +56,13 @@ func TestNothingIsMissing(t *testing.T) {
 // The states of the diagram are those of the code.
 func TestDiagram(t *testing.T) {
 	code := strings.ToLower(read(t, "../queue.go") + read(t, "../delivery.go"))
-	states := regexp.MustCompile(`(?m)(\w+) --> (\w+)?`).FindAllStringSubmatch(read(t, "../docs/delivery.md"), -1)
+	states := regexp.MustCompile(`(?m)^ +(\S+) --> (\w+|\[\*\])`).FindAllStringSubmatch(read(t, "../docs/delivery.md"), -1)
 	if len(states) < 10 {
 		t.Fatalf("found %q", states)
 	}
 	for _, state := range states {
 		for _, name := range state[1:] {
-			if !regexp.MustCompile(`\b` + strings.ToLower(name) + `\b`).MatchString(code) {
+			if name != "[*]" && !regexp.MustCompile(`\b`+strings.ToLower(name)+`\b`).MatchString(code) {
 				t.Errorf("the code knows no %q", name)
 			}
 		}
@@ -59,19 +75,6 @@ var (
 	bench     = regexp.MustCompile(`(?m)^go test (.*)-bench '?([^' ]+)'?.*$`)
 	benchmark = regexp.MustCompile(`(?m)^func (Benchmark\w+)`)
 )
-
-// sources is the Go code of a folder's files whose names match.
-func sources(t *testing.T, folder, names string) (code string) {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(folder, names))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		code += read(t, file)
-	}
-	return code
-}
 
 // Every program that a page names is there, with the flags that are given and a
 // test that runs it, and so is every benchmark.
@@ -86,11 +89,11 @@ func TestCommands(t *testing.T) {
 			if command[1] != "run" {
 				continue
 			}
-			if sources(t, folder, "*_test.go") == "" {
+			if sources(t, folder, true) == "" {
 				t.Errorf("%s: %s has no test", page, command[0])
 			}
 			for _, name := range goFlag.FindAllStringSubmatch(command[3], -1) {
-				if !strings.Contains(sources(t, folder, "*.go"), `"`+name[1]+`", `) {
+				if !strings.Contains(sources(t, folder, false), `"`+name[1]+`", `) {
 					t.Errorf("%s: %s: no flag -%s", page, command[0], name[1])
 				}
 			}
@@ -101,7 +104,7 @@ func TestCommands(t *testing.T) {
 				folder = filepath.Join("..", first)
 			}
 			found := false
-			for _, name := range benchmark.FindAllStringSubmatch(sources(t, folder, "*_test.go"), -1) {
+			for _, name := range benchmark.FindAllStringSubmatch(sources(t, folder, true), -1) {
 				found = found || regexp.MustCompile(command[2]).MatchString(name[1])
 			}
 			if !found {
