@@ -7,9 +7,11 @@
 //	if err != nil {
 //		log.Fatal(err)
 //	}
-//	defer client.Close(context.Background())
 //	client.Record(docevents.Event{DocumentID: doc, UserID: user, Type: docevents.Completed, Duration: took})
-//	purged, err := client.PurgeOlderThan(ctx, 30)
+//
+//	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+//	defer cancel()
+//	err = client.Close(ctx) // delivers what is queued
 //
 // Events wait in a bounded queue in memory and share requests: alone, an event
 // is sent at once; under load up to 1,000 of them go together. While the
@@ -17,10 +19,10 @@
 // whether it is back. An event is stored once, however often it is sent. When
 // one is lost, Stats says why, the log says so, and the drop handler gets it.
 //
-// What is not promised: without WithSpool, events that are queued when the
+// What is not promised: without [WithSpool], events that are queued when the
 // process is killed are gone, and so is what Close could not deliver before its
-// context ended. The order of the rows in the table is by created_at, not by
-// arrival.
+// context ended. Rows don't arrive in the order of Record: created_at and then
+// id say it.
 package docevents
 
 import (
