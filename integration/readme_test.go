@@ -155,6 +155,7 @@ const snippetFrame = `package snippets
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"log"
 	"net/http"
@@ -165,9 +166,11 @@ import (
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/dashboard"
 	"github.com/docevents/docevents-go/doceventstest"
+	"github.com/pressly/goose/v3"
 )
 
 var (
+	_ goose.Provider
 	_ = errors.Is
 	_ = log.Print
 	_ = time.Now
@@ -190,7 +193,7 @@ func TestSnippets(t *testing.T) {
 			source += fmt.Sprintf("\n//line %s:%d\n%s", b.page, b.line+1, b.text)
 		default:
 			source += fmt.Sprintf(`
-func snippet%d(ctx context.Context, client *docevents.Client, server *http.Server, workers *sync.WaitGroup, err error) {
+func snippet%d(ctx context.Context, client *docevents.Client, db *sql.DB, server *http.Server, workers *sync.WaitGroup, err error) {
 	{ // so that it may declare these names itself
 //line %s:%d
 %s	_, _ = client, err
