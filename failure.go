@@ -35,7 +35,7 @@ type history struct {
 	linked  bool  // half of a batch that was refused for its data
 	proof   bool  // others were delivered since one of them first failed
 	struck  bool  // others were delivered since it last failed
-	refused bool  // it was refused for its data before
+	refused bool  // it was refused for its data before, by itself
 	strikes uint8 // how often it failed though others were delivered since the time before, at this size
 }
 
@@ -53,7 +53,7 @@ func (b *batch) fail(v verdict, request, proof int64, unknown bool) history {
 		if !data && r.failed > 0 && proof > r.seen && r.strikes < math.MaxUint8 {
 			r.strikes++
 		}
-		r.refused = r.refused || data
+		r.refused = r.refused || data && len(b.records) == 1
 		if r.failed == 0 && len(b.records) == 1 { // by itself: what was sent after it will do
 			r.failed = b.request
 		} else if r.failed == 0 {
@@ -123,7 +123,7 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	case d.probe == b:
 		d.probe = nil
 		d.step++
-		if v == badData && h.refused && h.struck {
+		if v == badData && h.refused && h.proof { // it was, by itself, before the outage, too
 			d.dropLocked(b, Rejected, err, false, now)
 		} else {
 			d.queue.giveBack(b)
@@ -235,7 +235,7 @@ func (d *delivery) halveLocked(b *batch, linked, proven bool) {
 	if linked {
 		first.twin, second.twin = second, first
 	}
-	d.queue.pushFront(first)
+	d.queue.insert(0, first)
 	d.queue.push(second)
 }
 
@@ -244,7 +244,7 @@ func (d *delivery) halveLocked(b *batch, linked, proven bool) {
 // given up; of several that share a key, one may be stored.
 func (d *delivery) setAsideLocked(b *batch, named []int, v verdict, h history, err error, now time.Time) {
 	rest, lone := b.without(named, h.proof)
-	d.queue.pushFront(rest)
+	d.queue.insert(1, rest) // behind another, which it would hold up with many such rows
 	for _, l := range lone {
 		switch {
 		case v == storedBefore:

@@ -83,6 +83,14 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (reply, error) {
 		return reply{}, refuse(401, "", "Invalid API key")
 	case schema != s.Schema:
 		return reply{}, refuse(406, "PGRST106", "Invalid schema: %s", schema)
+	case strings.HasPrefix(table, "rpc/"): // that of sql/014 takes a PostgreSQL
+		var names []string
+		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			name, _, _ := strings.Cut(pair, "=")
+			names = append(names, name)
+		}
+		return reply{}, refuse(404, "PGRST202", "Could not find the function %s.%s(%s) in the schema cache",
+			schema, strings.TrimPrefix(table, "rpc/"), strings.Join(names, ", "))
 	case table != s.Table:
 		return reply{}, refuse(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", s.Schema, table)
 	}
@@ -117,6 +125,7 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (reply, error) {
 type query struct {
 	table         []column
 	filter        []comparison // all must hold
+	document      any          // a UUID; nil: of any document
 	selects       []string     // columns of the answer; empty: all
 	columns       []string     // of an insert
 	offset, limit int
@@ -170,7 +179,8 @@ func (q *query) add(name, value string) error {
 			return refuse(400, "42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
 		}
 	case "order":
-		if value != nameOf("CreatedAt", q.table)+".asc.nullslast" {
+		at := nameOf("CreatedAt", q.table) + ".asc"
+		if value != at+".nullslast" && value != at+","+nameOf("ID", q.table)+".asc" {
 			return notUnderstood("the order " + value)
 		}
 	case "and": // what postgrest-go makes of two filters of one column
@@ -190,6 +200,14 @@ func (q *query) add(name, value string) error {
 			return err
 		}
 		q.filter = append(q.filter, comparison{operator, with.(time.Time)})
+	case nameOf("DocumentID", q.table):
+		text, equals := strings.CutPrefix(value, "eq.")
+		if !equals {
+			return notUnderstood("the operator of " + value)
+		}
+		var err error
+		q.document, err = parseUUID(text)
+		return err
 	default:
 		return notUnderstood("the parameter " + name)
 	}
@@ -201,7 +219,8 @@ func (q *query) prefers(item string) bool { return slices.Contains(q.prefer, ite
 // split returns the rows that match the filter, and those that don't.
 func (q *query) split(rows []row) (matching, others []row) {
 	for _, r := range rows {
-		if slices.ContainsFunc(q.filter, func(c comparison) bool { return !c.holds(r.createdAt()) }) {
+		if q.document != nil && r.fields["DocumentID"] != q.document ||
+			slices.ContainsFunc(q.filter, func(c comparison) bool { return !c.holds(r.createdAt()) }) {
 			others = append(others, r)
 		} else {
 			matching = append(matching, r)

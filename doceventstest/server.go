@@ -16,8 +16,8 @@
 //
 // The server refuses what PostgREST would refuse, with the same statuses and
 // codes: the integration module compares the two, request by request. It has no
-// database: what an app's own triggers and policies do, only one can show. It
-// is a server on a loopback port, so it has no place in a bubble of
+// database: what an app's own triggers and policies do, and what Summary's
+// function says, only one can show. It is a server on a loopback port, so it has no place in a bubble of
 // testing/synctest.
 package doceventstest
 
