@@ -13,8 +13,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// What New uses where an option is left out. The README's performance section
-// has the measurements behind the sizes.
+// What New uses where an option is left out. docs/performance.md has the
+// measurements behind the sizes.
 const (
 	DefaultSchema = "public"
 	DefaultTable  = "document_processing_events"
