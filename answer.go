@@ -35,6 +35,8 @@ type Error struct {
 	// want of a partition), transient (the database went away under the
 	// statement). accepted: nothing.
 	told verdict
+
+	resent bool // net/http had sent the request before, on a connection that died
 }
 
 // Error names the status, the code and the server's message.
@@ -218,7 +220,7 @@ var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX
 func outcomeUnknown(err error) bool {
 	if e, answered := errors.AsType[*Error](err); answered {
 		switch {
-		case lostConnection.MatchString(e.Code), e.told == transient:
+		case lostConnection.MatchString(e.Code), e.told == transient, e.resent:
 			return true
 		case fromDatabase.MatchString(e.Code):
 			return false

@@ -65,15 +65,15 @@ const benchEvents = DefaultQueueEvents
 // BenchmarkRecord is what an event costs its caller while nothing gets through.
 // BenchmarkFloor is what it is held to: at most four times that, 0 allocs/op.
 func BenchmarkRecord(b *testing.B) {
-	filling := func(b *testing.B, e Event) {
+	filling := func(b *testing.B, e Event, opts func() []Option) {
 		b.ReportAllocs()
-		c := newStalled(b, benchEvents)
+		c := newStalled(b, benchEvents, opts()...)
 		recorded := 0
 		for b.Loop() {
 			if recorded == benchEvents {
 				b.StopTimer()
 				abandon(c)
-				c, recorded = newStalled(b, benchEvents), 0
+				c, recorded = newStalled(b, benchEvents, opts()...), 0
 				runtime.GC() // not on the next queue's bill
 				b.StartTimer()
 			}
@@ -86,8 +86,12 @@ func BenchmarkRecord(b *testing.B) {
 		}
 		abandon(c)
 	}
-	b.Run("filling", func(b *testing.B) { filling(b, benchEvent) })
-	b.Run("filling, with a message", func(b *testing.B) { filling(b, failedEvent) })
+	none := func() []Option { return nil }
+	b.Run("filling", func(b *testing.B) { filling(b, benchEvent, none) })
+	b.Run("filling, with a message", func(b *testing.B) { filling(b, failedEvent, none) })
+	b.Run("filling, with a spool", func(b *testing.B) {
+		filling(b, benchEvent, func() []Option { return []Option{WithSpool(b.TempDir())} })
+	})
 	b.Run("full", func(b *testing.B) {
 		b.ReportAllocs()
 		c := newStalled(b, 1)

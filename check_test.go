@@ -141,62 +141,76 @@ func TestCheckFindings(t *testing.T) {
 
 		"a NOT NULL column that nobody fills": {
 			everything(notNull("tenant_id", name)),
-			[]string{"the column tenant_id takes no NULL, and nobody fills it", "DEFAULT", "trigger", "Extra", "23502"}, "", nil,
+			[]string{"the column tenant_id takes no NULL, and nobody fills it", "DEFAULT", "trigger", "Extra", "23502"},
+			"", nil,
 		},
 		"a duration that takes no NULL": {
 			everything(notNull("duration_ms", name)),
-			[]string{"ALTER TABLE public." + name + " ALTER COLUMN duration_ms DROP NOT NULL"}, "nobody fills it", nil,
+			[]string{"ALTER TABLE public." + name + " ALTER COLUMN duration_ms DROP NOT NULL"},
+			"nobody fills it", nil,
 		},
 		"a type that the CHECK lacks": {
 			where(violates(name+"_event_type_check"), "event_type", "retried", "queued"),
 			[]string{`no event of type "queued", "retried"`, "WithEventTypes", "sql/optional/event_types.sql", "23514"},
-			"completed", []docevents.Option{docevents.WithEventTypes("completed", "queued", "failed", "retried")},
+			"completed",
+			[]docevents.Option{docevents.WithEventTypes("completed", "queued", "failed", "retried")},
 		},
 		"types under another name": {
 			where(violates(name+"_kind_check"), "kind", "failed"),
-			[]string{`no event of type "failed"`}, "completed", columns(docevents.Columns{Type: "kind"}),
+			[]string{`no event of type "failed"`},
+			"completed", columns(docevents.Columns{Type: "kind"}),
 		},
 		"a type that the enum lacks": {
 			where(refused("22P02", `invalid input value for enum kind: "failed"`), "event_type", "failed"),
-			[]string{`no event of type "failed":`, "enum", "WithEventTypes"}, `"completed"`, nil,
+			[]string{`no event of type "failed":`, "enum", "WithEventTypes"},
+			`"completed"`, nil,
 		},
 		"the Table Editor's id": {
 			where(refused("22P02", `invalid input syntax for type bigint: "aaaaaaaa-0000-4000-8000-000000000001"`), "id"),
-			[]string{"the column id doesn't take the UUID", "bigint", `Columns{ID: "event_id"}`, "ADD COLUMN event_id uuid", "make id itself a uuid"}, "another type", nil,
+			[]string{"the column id doesn't take the UUID", "bigint", `Columns{ID: "event_id"}`, "ADD COLUMN event_id uuid", "make id itself a uuid"},
+			"another type", nil,
 		},
 		"an id generated always": {
 			everything(refused("428C9", `cannot insert a non-DEFAULT value into column "id"`)),
-			[]string{"the column id doesn't take the UUID", `Columns{ID: "event_id"}`}, "", nil,
+			[]string{"the column id doesn't take the UUID", `Columns{ID: "event_id"}`},
+			"", nil,
 		},
 		"a time generated always": {
 			everything(refused("428C9", `cannot insert a non-DEFAULT value into column "stage"`)),
-			[]string{"the column stage is generated", `"-"`}, "bigint", nil,
+			[]string{"the column stage is generated", `"-"`},
+			"bigint", nil,
 		},
 		"document ids that are numbers": {
 			everything(refused("22P02", `invalid input syntax for type bigint: "11111111-1111-4111-8111-111111111111"`)),
-			[]string{"a column is of another type", `"-"`, "Extra"}, "event_id", nil,
+			[]string{"a column is of another type", `"-"`, "Extra"},
+			"event_id", nil,
 		},
 		"no partition": {
 			everything(refused("23514", `no partition of relation "document_processing_events" found for row`)),
-			[]string{"no partition takes the events of now", "partitioned.sql"}, "WithEventTypes", nil,
+			[]string{"no partition takes the events of now", "partitioned.sql"},
+			"WithEventTypes", nil,
 		},
 		"nothing makes the id unique": {
 			everything(refused("42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")),
-			[]string{"ALTER TABLE public." + name + " ADD UNIQUE (event_id)"}, "", columns(docevents.Columns{ID: "event_id"}),
+			[]string{"ALTER TABLE public." + name + " ADD UNIQUE (event_id)"},
+			"", columns(docevents.Columns{ID: "event_id"}),
 		},
 		"a missing column": {
 			everything(refused("PGRST204", "Could not find the 'metadata' column of 'document_processing_events' in the schema cache")),
-			[]string{"add the column", "'metadata'", "WithColumns", "NOTIFY pgrst"}, "", columns(docevents.Columns{Extra: []string{"metadata"}}),
+			[]string{"add the column", "'metadata'", "WithColumns", "NOTIFY pgrst"},
+			"", columns(docevents.Columns{Extra: []string{"metadata"}}),
 		},
 		"a column gone behind PostgREST's back": {
 			everything(refused("42703", `column "stage" of relation "document_processing_events" does not exist`)),
-			[]string{"add the column", `"stage"`, "WithColumns"}, "", nil,
+			[]string{"add the column", `"stage"`, "WithColumns"},
+			"", nil,
 		},
 		"a host that can't be reached": {
 			func([]map[string]any) *answer {
 				return &answer{err: &net.OpError{Op: "dial", Net: "tcp", Err: errReset}}
 			},
-			[]string{"check SUPABASE_URL and the network", "dial tcp"}, "", nil,
+			[]string{"check SUPABASE_URL and the network", "dial tcp"},
+			"", nil,
 		},
 		"a refused key":          {everything(&answer{status: 401, code: "PGRST301", text: "No suitable key"}), []string{"check the key", "HTTP 401 PGRST301"}, "", nil},
 		"a role that isn't":      {everything(&answer{status: 401, code: "22023", text: `role "nobody_here" does not exist`}), []string{"check the key"}, "another type", nil},
@@ -279,21 +293,24 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 		last    func(row map[string]any) url.Values // the second DELETE
 	}{
 		"nothing makes the id unique": {
-			docevents.Columns{}, false,
+			docevents.Columns{},
+			false,
 			[]string{"nothing makes the column id unique", "ALTER TABLE public.document_processing_events ADD PRIMARY KEY (id)", "deleted again"},
 			func(row map[string]any) url.Values {
 				return url.Values{"created_at": {"eq." + row["created_at"].(string)}, "document_id": {"eq." + row["document_id"].(string)}}
 			},
 		},
 		"no document": {
-			docevents.Columns{DocumentID: "-", CreatedAt: "at"}, false,
+			docevents.Columns{DocumentID: "-", CreatedAt: "at"},
+			false,
 			[]string{"nothing makes the column id unique"},
 			func(row map[string]any) url.Values {
 				return url.Values{"at": {"eq." + row["at"].(string)}, "id": {"is.null"}}
 			},
 		},
 		"UNIQUE, but not NOT NULL": {
-			docevents.Columns{ID: "event_id"}, false, nil,
+			docevents.Columns{ID: "event_id"},
+			false, nil,
 			func(row map[string]any) url.Values {
 				return url.Values{"created_at": {"eq." + row["created_at"].(string)}, "document_id": {"eq." + row["document_id"].(string)}}
 			},

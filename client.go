@@ -7,9 +7,11 @@
 //	if err != nil {
 //		log.Fatal(err)
 //	}
-//	defer client.Close(context.Background())
 //	client.Record(docevents.Event{DocumentID: doc, UserID: user, Type: docevents.Completed, Duration: took})
-//	purged, err := client.PurgeOlderThan(ctx, 30)
+//
+//	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+//	defer cancel()
+//	err = client.Close(ctx) // delivers what is queued
 //
 // Events wait in a bounded queue in memory and share requests: alone, an event
 // is sent at once; under load up to 1,000 of them go together. While the
@@ -17,10 +19,10 @@
 // whether it is back. An event is stored once, however often it is sent. When
 // one is lost, Stats says why, the log says so, and the drop handler gets it.
 //
-// What is not promised: without WithSpool, events that are queued when the
+// What is not promised: without [WithSpool], events that are queued when the
 // process is killed are gone, and so is what Close could not deliver before its
-// context ended. The order of the rows in the table is by created_at, not by
-// arrival.
+// context ended. Rows don't arrive in the order of Record: created_at and then
+// id say it.
 package docevents
 
 import (
@@ -157,6 +159,18 @@ type Stats struct {
 	Unreported int64
 }
 
+// DropReason says why an event was lost.
+type DropReason string
+
+// The reasons, each counted in [Drops].
+const (
+	Invalid   DropReason = "invalid"    // can't be stored; the error names the field and the remedy
+	QueueFull DropReason = "queue_full" // the queue had no room; see WithQueueLimits
+	Rejected  DropReason = "rejected"   // refused by the server for its data, or given up after ten failures, while others were delivered
+	Closed    DropReason = "closed"     // recorded after Close; the error matches ErrClosed
+	Abandoned DropReason = "abandoned"  // Close ended before its delivery
+)
+
 // Drops counts lost events by reason.
 type Drops struct {
 	Invalid, QueueFull, Rejected, Closed, Abandoned int64
@@ -181,9 +195,10 @@ func (c *Client) Stats() Stats {
 
 // Flush waits until the events recorded before the call are settled, delivered
 // or dropped, and the log lines and drop handler calls about them are done. It
-// returns nil then, ctx's error when that ends first, or at once the
-// configuration error that keeps the events from being delivered: they stay
-// queued. Under context.Background it waits as long as an outage lasts.
+// ends any wait and makes an attempt at once, at most once a second. It returns
+// nil then, ctx's error when that ends first, or at once a refusal that has stood
+// for 5 s, as of the key or the table: the events stay queued. Under
+// context.Background it waits as long as an outage lasts.
 func (c *Client) Flush(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -198,9 +213,9 @@ func (c *Client) Flush(ctx context.Context) error {
 const closeGrace = time.Second
 
 // Close refuses further events and delivers what is queued: it ends any wait,
-// makes an attempt at once, and goes on until ctx ends. An error of
-// configuration ends it there and then. What is left is abandoned, handed to
-// the drop handler, and counted in the error that Close returns; with [WithSpool]
+// makes an attempt at once, and goes on until ctx ends, until a refusal has stood
+// for 5 s, or until all that is left has failed again while the server takes
+// others. What is left is abandoned, handed to the drop handler, and counted in the error that Close returns; with [WithSpool]
 // it is kept for the next process instead, if the disk allows. Calls of the
 // drop handler get a second beyond ctx; what is left of them is Unreported.
 //

@@ -459,7 +459,7 @@ func TestExtraIsReadByRecordAlone(t *testing.T) {
 				c.Record(event("first"))
 			}
 			e := event("poison")
-			pages := map[string]any{"pages": 9007199254740993}
+			pages := map[string]any{"pages": int64(9007199254740993)}
 			e.Extra = map[string]any{"metadata": pages, "tenant_id": "x"}
 			if test.spoil != nil {
 				test.spoil(&e)

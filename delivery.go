@@ -200,8 +200,8 @@ func (d *delivery) settle(b *batch, named []int, err error) *batch {
 	defer d.mu.Unlock()
 	now := time.Now()
 	d.settleLocked(b, named, err, now)
-	if !b.gone && len(d.inFlight) > 0 && now.Sub(d.delivered) >= recently && !d.closed {
-		return nil // the others tell whether this is an outage
+	if d.queue.waiting[b] && len(d.inFlight) > 0 && now.Sub(d.delivered) >= recently && !d.closed {
+		return nil // the others, or b's own wait, tell whether this is an outage
 	}
 	next := d.nextLocked(now)
 	d.startLocked(now, false)

@@ -146,7 +146,7 @@ type record struct {
 	strikes uint8 // failures although others were delivered since the one before, alone or in a batch of this size
 	tries   uint8 // failures, likewise
 	doubt   bool  // one of them may have been carried out
-	refused bool  // one of them was a refusal for data
+	refused bool  // one of them was a refusal for data, of this row alone
 }
 
 // nextNumber returns a number that is greater than last: the milliseconds of

@@ -56,8 +56,13 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer client.Close(context.Background())
 	fmt.Println(client.Stats().Recorded)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := client.Close(ctx); err != nil {
+		log.Print(err)
+	}
 	// Output: 0
 }
 

@@ -58,20 +58,20 @@ func (c *columns) encodeExtra(extra map[string]any) (string, error) {
 		found++
 		e.text.WriteString(c.extraKeys[i])
 		if !e.encode(value) {
-			return "", fmt.Errorf("Extra[%q] is a %T that can't be encoded as JSON: pass strings, numbers, maps and slices", name, value)
+			return "", fmt.Errorf("the event's Extra[%q] is a %T that can't be encoded as JSON: pass strings, numbers, maps and slices", name, value)
 		}
 	}
 	if found < len(extra) {
 		unknown := slices.Sorted(maps.Keys(extra))
 		unknown = slices.DeleteFunc(unknown, func(name string) bool { return slices.Contains(c.Extra, name) })
-		return "", fmt.Errorf("Extra[%.70q] has no column: name it in WithColumns' Extra", unknown[0])
+		return "", fmt.Errorf("the event's Extra[%.70q] has no column: name it in WithColumns' Extra", unknown[0])
 	}
 	text := cleanJSON(e.text.Bytes())
 	switch {
 	case len(text) > maxExtraBytes:
-		return "", fmt.Errorf("Extra is %d bytes as JSON: %d are the most", len(text), maxExtraBytes)
+		return "", fmt.Errorf("the event's Extra is %d bytes as JSON: %d are the most", len(text), maxExtraBytes)
 	case tooDeep(text):
-		return "", fmt.Errorf("Extra nests deeper than %d levels", maxExtraDepth)
+		return "", fmt.Errorf("the event's Extra nests deeper than %d levels", maxExtraDepth)
 	}
 	return string(text), nil
 }

@@ -38,7 +38,7 @@ type history struct {
 	linked  bool  // half of a batch that was refused for its data
 	proof   bool  // it was sent again after others were delivered since one of them first failed
 	struck  bool  // others were delivered since it last failed
-	refused bool  // it was refused for its data before
+	refused bool  // it was refused for its data before, by itself
 	strikes uint8 // how often it failed though others were delivered since the time before, or none are left, at this size
 }
 
@@ -57,7 +57,7 @@ func (b *batch) fail(v verdict, request, proof int64, unknown, alone bool) histo
 		if !data && (struck || proven && alone && h.rows > 1 && !h.linked) && r.strikes < math.MaxUint8 {
 			r.strikes++
 		}
-		r.refused = r.refused || data
+		r.refused = r.refused || data && len(b.records) == 1
 		if r.failed == 0 && len(b.records) == 1 { // by itself: what was sent after it will do
 			r.failed = b.request
 		} else if r.failed == 0 {
@@ -127,7 +127,7 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	case d.probe == b:
 		d.probe = nil
 		d.step++
-		if v == badData && h.refused && h.struck {
+		if v == badData && h.refused && h.proof { // it was, by itself, before the outage, too
 			d.dropLocked(b, Rejected, err, false, now)
 		} else {
 			d.queue.giveBack(b)

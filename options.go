@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,8 +13,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// What New uses where an option is left out. The README's performance section
-// has the measurements behind the sizes.
+// What New uses where an option is left out. docs/performance.md has the
+// measurements behind the sizes.
 const (
 	DefaultSchema = "public"
 	DefaultTable  = "document_processing_events"
@@ -218,4 +219,25 @@ func newConfig(opts []Option) (config, error) {
 		}
 	}
 	return c, errors.Join(bad...)
+}
+
+// A logrusHandler writes what is meant for slog to a logrus logger.
+type logrusHandler struct{ logrus.FieldLogger }
+
+func (h logrusHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h logrusHandler) WithAttrs([]slog.Attr) slog.Handler       { return h } // not used here
+func (h logrusHandler) WithGroup(string) slog.Handler            { return h } // likewise
+
+func (h logrusHandler) Handle(_ context.Context, r slog.Record) error {
+	fields := logrus.Fields{}
+	r.Attrs(func(a slog.Attr) bool {
+		fields[a.Key] = a.Value.Any()
+		return true
+	})
+	if r.Level == slog.LevelInfo {
+		h.WithFields(fields).Info(r.Message)
+	} else {
+		h.WithFields(fields).Error(r.Message)
+	}
+	return nil
 }

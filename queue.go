@@ -64,7 +64,7 @@ func (b *batch) without(places []int, proven bool) (rest *batch, lone []*batch) 
 	for i := range b.records {
 		if slices.Contains(places, i) {
 			r := b.records[i]
-			r.strikes, r.tries = 0, 1
+			r.strikes, r.tries, r.refused = 0, 1, true
 			lone = append(lone, newBatch([]record{r}, true, proven))
 		} else {
 			kept = append(kept, b.records[i])
@@ -130,9 +130,9 @@ func (q *queue) pop() *batch {
 
 func (q *queue) push(batches ...*batch) { q.ready = append(q.ready, batches...) }
 
-// pushNext puts b behind the head: what comes through between its refusals is
-// the proof that they are its own.
-func (q *queue) pushNext(b *batch) { q.ready = slices.Insert(q.ready, min(1, len(q.ready)), b) }
+func (q *queue) insert(at int, b *batch) {
+	q.ready = slices.Insert(q.ready, min(at, len(q.ready)), b)
+}
 
 // remove takes b out of the batches that can be sent, and says whether it was
 // there.

@@ -109,7 +109,7 @@ func TestQueueTake(t *testing.T) {
 func TestQueueTakesTheOpenBatch(t *testing.T) {
 	for name, leave := range map[string]func(q *queue) *batch{
 		"taken":  func(q *queue) *batch { return q.take() },
-		"joined": func(q *queue) *batch { q.pushNext(newBatch(run(1), false, false)); return q.take() },
+		"joined": func(q *queue) *batch { q.insert(0, newBatch(run(1), false, false)); return q.take() },
 		"removed": func(q *queue) *batch {
 			b := q.open
 			if !q.remove(b) || q.remove(b) {

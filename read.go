@@ -38,7 +38,7 @@ const (
 // is sent once more after a failure that may pass, within ctx and the time of
 // WithRequestTimeout.
 func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, error) {
-	if c == nil {
+	if c.isNone() {
 		return nil, nil
 	}
 	id, err := uuid.Parse(documentID)
@@ -167,7 +167,7 @@ const summaryFile = "sql/014_create_document_processing_events_summary.sql"
 // of events in the range: 1.5 s for a million on two cores. Requests and retry
 // are as Timeline's.
 func (c *Client) Summary(ctx context.Context, since, until time.Time) (*Summary, error) {
-	if c == nil {
+	if c.isNone() {
 		return nil, nil
 	}
 	since, until = wholeMicroseconds(since), wholeMicroseconds(until)

@@ -337,11 +337,32 @@ func TestReadArguments(t *testing.T) {
 	if len(s.requests) > 0 {
 		t.Errorf("%d requests", len(s.requests))
 	}
-	var none *docevents.Client
-	if events, err := none.Timeline(t.Context(), "42"); events != nil || err != nil {
-		t.Errorf("a nil client's Timeline: %v, %v", events, err)
+	for name, none := range map[string]*docevents.Client{"nil": nil, "zero": {}} {
+		if events, err := none.Timeline(t.Context(), "42"); events != nil || err != nil {
+			t.Errorf("a %s client's Timeline: %v, %v", name, events, err)
+		}
+		if s, err := none.Summary(t.Context(), now, now); s != nil || err != nil {
+			t.Errorf("a %s client's Summary: %v, %v", name, s, err)
+		}
 	}
-	if s, err := none.Summary(t.Context(), now, now); s != nil || err != nil {
-		t.Errorf("a nil client's Summary: %v, %v", s, err)
+}
+
+// FuzzRead: whatever answers, there is a result or an error, which doesn't repeat
+// the answer.
+func FuzzRead(f *testing.F) {
+	for _, body := range []string{"[" + timelineRow + "]", emptySummary, "[]", "{}", "null", `[{"created_at":1}]`, `[null]`, "["} {
+		f.Add(body)
 	}
+	f.Fuzz(func(t *testing.T, body string) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := newClient(t, &script{answers: []answer{{body: body}}})
+			if events, err := c.Timeline(t.Context(), testDocument); len(events) > 1000 || err != nil && len(body) > 20 && strings.Contains(err.Error(), body) {
+				t.Errorf("%d events, %v", len(events), err)
+			}
+			s, err := c.Summary(t.Context(), time.Now().Add(-time.Hour), time.Now())
+			if (s == nil) == (err == nil) || err != nil && len(body) > 20 && strings.Contains(err.Error(), body) {
+				t.Errorf("%v, %v", s, err)
+			}
+		})
+	})
 }

@@ -10,19 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/sirupsen/logrus"
-)
-
-// DropReason says why an event was lost.
-type DropReason string
-
-// The reasons, each counted in [Drops].
-const (
-	Invalid   DropReason = "invalid"    // can't be stored; the error names the field and the remedy
-	QueueFull DropReason = "queue_full" // the queue had no room; see WithQueueLimits
-	Rejected  DropReason = "rejected"   // refused by the server, or given up: then the error matches ErrOutcomeUnknown
-	Closed    DropReason = "closed"     // recorded after Close; the error matches ErrClosed
-	Abandoned DropReason = "abandoned"  // Close ended before its delivery; the error matches ErrOutcomeUnknown
 )
 
 // The log's messages. Each is a kind of its own: its first line is written at
@@ -56,27 +43,6 @@ const (
 	// quietFor is how long the repeats of a line are only counted.
 	quietFor = 30 * time.Second
 )
-
-// A logrusHandler writes what is meant for slog to a logrus logger.
-type logrusHandler struct{ logrus.FieldLogger }
-
-func (h logrusHandler) Enabled(context.Context, slog.Level) bool { return true }
-func (h logrusHandler) WithAttrs([]slog.Attr) slog.Handler       { return h } // not used here
-func (h logrusHandler) WithGroup(string) slog.Handler            { return h } // likewise
-
-func (h logrusHandler) Handle(_ context.Context, r slog.Record) error {
-	fields := logrus.Fields{}
-	r.Attrs(func(a slog.Attr) bool {
-		fields[a.Key] = a.Value.Any()
-		return true
-	})
-	if r.Level == slog.LevelInfo {
-		h.WithFields(fields).Info(r.Message)
-	} else {
-		h.WithFields(fields).Error(r.Message)
-	}
-	return nil
-}
 
 // A notice is a log line or a call of the drop handler.
 type notice struct {
@@ -122,8 +88,8 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop reports a lost event, whose Extra is decoded only for the handler. What Close abandons is handed over whatever its
-// number.
+// drop reports a lost event, whose Extra is decoded only for the handler. What
+// Close abandons is handed over whatever its number.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	document, _ := uuid.Parse(e.DocumentID) // what is no id may be anything, and isn't logged
 	r.mu.Lock()

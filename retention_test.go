@@ -52,7 +52,7 @@ func (tb *table) all() []tableRow {
 	for i, at := range tb.rows {
 		if i == len(tb.ids) {
 			tb.given++
-			tb.ids = append(tb.ids, fmt.Sprintf("%08x-0000-4000-8000-%012x", uint32(tb.given*2654435761), tb.given))
+			tb.ids = append(tb.ids, fmt.Sprintf("%08x-0000-4000-8000-%012x", uint32(tb.given)*2654435761, tb.given))
 		}
 		all[i] = tableRow{at, tb.ids[i]}
 	}

@@ -15,8 +15,8 @@ const (
 	// others to write.
 	replayRows = 1000
 
-	// pageBytes is when a page is full: nothing is copied as pages become more.
-	pageBytes = 64 << 10
+	// pageRows is when a page is full: nothing is copied as pages become more.
+	pageRows = 256
 )
 
 // A mirror has what is pending on disk, too, and replays what dead processes
@@ -26,22 +26,18 @@ const (
 type mirror struct {
 	delivery *delivery
 	spool    *spool.Spool // the goroutine's, until closed is set
-	spare    page         // the goroutine's
+	rows     []byte       // the goroutine's, as are these, for the next page
+	numbers  []int64
+	spare    []record
 
 	// delivery.mu guards these; the spool is not used under it.
 	running bool
 	closing bool
 	closed  bool
-	full    []page  // what is to be written
-	fresh   page    // what comes behind it
-	bytes   int     // of all that
-	settled []int64 // numbers
-}
-
-// A page is records as the spool takes them, and their numbers.
-type page struct {
-	rows    []byte
-	numbers []int64
+	full    [][]record // pages, to be written
+	fresh   []record   // the page behind them
+	bytes   int        // of all that
+	settled []int64    // numbers
 }
 
 // openMirror is called before anything is recorded. It does no I/O: that is for
@@ -63,12 +59,11 @@ func (m *mirror) addLocked(r *record) {
 	}
 	r.identify()
 	if m.bytes += recordBytes + r.text(); m.bytes <= m.delivery.config.queueBytes {
-		if len(m.fresh.rows) >= pageBytes {
+		if len(m.fresh) == cap(m.fresh) {
 			m.full = append(m.full, m.fresh)
-			m.fresh = page{make([]byte, 0, pageBytes+pageBytes/8), make([]int64, 0, pageBytes/recordBytes)}
+			m.fresh = make([]record, 0, pageRows)
 		}
-		m.fresh.rows = spool.Frame(m.fresh.rows, func(buf []byte) []byte { return appendRecord(buf, r) })
-		m.fresh.numbers = append(m.fresh.numbers, r.number)
+		m.fresh = append(m.fresh, *r)
 	}
 	m.startLocked()
 }
@@ -91,15 +86,12 @@ func (m *mirror) run() {
 	d := m.delivery
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for more := true; more || len(m.fresh.rows)+len(m.settled) > 0; {
+	for more := true; more || len(m.fresh)+len(m.settled) > 0; {
 		pages, settled, room := append(m.full, m.fresh), m.settled, d.hasRoomLocked()
-		m.full, m.fresh, m.bytes, m.settled = nil, page{m.spare.rows[:0], m.spare.numbers[:0]}, 0, nil
+		m.full, m.fresh, m.bytes, m.settled = nil, m.spare[:0], 0, nil
 		d.mu.Unlock()
 		for _, p := range pages {
-			if err := m.spool.Append(p.rows, p.numbers); err != nil {
-				d.report.fault(logSpool, err, time.Now())
-			}
-			m.spare = p
+			m.write(p)
 		}
 		m.spool.Settle(settled) // what was added before it was settled is written by now
 		more = room && m.replay()
@@ -113,6 +105,20 @@ func (m *mirror) run() {
 	}
 	m.running = false
 	d.changed.Broadcast()
+}
+
+// write writes a page, and keeps the last one for the next rows.
+func (m *mirror) write(p []record) {
+	m.rows, m.numbers = m.rows[:0], m.numbers[:0]
+	for i := range p {
+		m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return appendRecord(buf, &p[i]) })
+		m.numbers = append(m.numbers, p[i].number)
+	}
+	if err := m.spool.Append(m.rows, m.numbers); err != nil {
+		m.delivery.report.fault(logSpool, err, time.Now())
+	}
+	clear(p) // lets go of their text
+	m.spare = p
 }
 
 // replay queues rows of dead processes, and says whether to go on.

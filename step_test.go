@@ -97,30 +97,37 @@ func TestStepsEvent(t *testing.T) {
 		invalid string
 	}{
 		"its own type, time and message": {
-			docevents.Event{Type: "x", Duration: time.Hour, ErrorMessage: "x"}, docevents.Columns{},
+			docevents.Event{Type: "x", Duration: time.Hour, ErrorMessage: "x"},
+			docevents.Columns{},
 			[2]map[string]any{
 				{"event_type": "processing_started", "duration_ms": nil, "error_message": nil},
 				{"event_type": "failed", "duration_ms": 0.0, "error_message": "boom"}, // took no time, and was measured
-			}, "",
+			},
+			"",
 		},
 		"an ID of the step": {
-			docevents.Event{ID: "{" + strings.ToUpper(job.String()) + "}"}, docevents.Columns{},
+			docevents.Event{ID: "{" + strings.ToUpper(job.String()) + "}"},
+			docevents.Columns{},
 			[2]map[string]any{
 				{"id": uuid.NewSHA1(job, []byte("processing_started")).String()},
 				{"id": uuid.NewSHA1(job, []byte("failed")).String()},
-			}, "",
+			},
+			"",
 		},
 		"an ID that is none":   {docevents.Event{ID: "job-7"}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
 		"an ID that is zero":   {docevents.Event{ID: docevents.SystemUser}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
 		"a table without type": {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is filled"},
 		"a time of its own": {
-			docevents.Event{CreatedAt: at}, docevents.Columns{},
-			[2]map[string]any{{"created_at": "2026-01-02T03:04:05.000000Z"}, {"created_at": "2026-01-02T03:04:07.000000Z"}}, "",
+			docevents.Event{CreatedAt: at},
+			docevents.Columns{},
+			[2]map[string]any{{"created_at": "2026-01-02T03:04:05.000000Z"}, {"created_at": "2026-01-02T03:04:07.000000Z"}},
+			"",
 		},
 		"columns that the table lacks": {
 			docevents.Event{Extra: map[string]any{"tenant_id": "x"}},
 			docevents.Columns{Duration: "-", ErrorMessage: "-", Extra: []string{"tenant_id"}},
-			[2]map[string]any{{"event_type": "processing_started", "tenant_id": "x"}, {"event_type": "failed", "tenant_id": "x"}}, "",
+			[2]map[string]any{{"event_type": "processing_started", "tenant_id": "x"}, {"event_type": "failed", "tenant_id": "x"}},
+			"",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

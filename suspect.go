@@ -25,7 +25,7 @@ func (d *delivery) halveLocked(b *batch, linked, proven bool) {
 	if linked {
 		first.twin, second.twin = second, first
 	}
-	d.queue.pushNext(first)
+	d.queue.insert(0, first)
 	d.queue.push(second)
 }
 
@@ -34,7 +34,7 @@ func (d *delivery) halveLocked(b *batch, linked, proven bool) {
 // given up; of several that share a key, one may be stored.
 func (d *delivery) setAsideLocked(b *batch, named []int, v verdict, h history, err error, now time.Time) {
 	rest, lone := b.without(named, h.proof)
-	d.queue.pushNext(rest)
+	d.queue.insert(1, rest) // behind another, which it would hold up with many such rows: what it delivers is proof
 	for _, l := range lone {
 		switch {
 		case v == storedBefore:

@@ -42,10 +42,10 @@ type transport struct {
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	var sought, found atomic.Bool // a connection; a foreign transport may tell of neither
+	var sought, found atomic.Int32 // connections; a foreign transport may tell of none
 	req = req.Clone(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		GetConn: func(string) { sought.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { found.Store(true) },
+		GetConn: func(string) { sought.Add(1) },
+		GotConn: func(httptrace.GotConnInfo) { found.Add(1) },
 	})) // a RoundTripper must not change its request
 	req.Header.Set("X-Client-Info", clientInfo)
 	base := t.others
@@ -60,7 +60,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := base.RoundTrip(req)
 	switch {
-	case err != nil && sought.Load() && !found.Load():
+	case err != nil && sought.Load() > 0 && found.Load() == 0:
 		return nil, unsent{err}
 	case err != nil || resp == nil: // nothing at all is an error of http.Client's
 		return nil, err
@@ -70,7 +70,11 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
 		defer resp.Body.Close()
-		return nil, t.refusal(resp)
+		err := t.refusal(resp)
+		if e, answered := errors.AsType[*Error](err); answered {
+			e.resent = found.Load() > 1
+		}
+		return nil, err
 	}
 	if isInsert {
 		return inserted(resp)

@@ -1,10 +1,12 @@
 package docevents_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -292,5 +294,64 @@ func TestProxyPasswordStaysSecret(t *testing.T) {
 		if err := c.Check(t.Context()); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(strings.ToLower(err.Error()), "proxy") {
 			t.Errorf("%s: %v", proxy, err)
 		}
+	}
+}
+
+// net/http sends an insert again, unasked, that met a dying connection. Where
+// the second is refused, the first may have been carried out all the same.
+func TestRefusedWhenSentAgain(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var requests atomic.Int32
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				r := bufio.NewReader(conn)
+				for {
+					req, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, req.Body)
+					switch n := requests.Add(1); n {
+					case 2: // carried out, and the answer lost
+						return
+					case 3, 5:
+						fmt.Fprint(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 16\r\n\r\n{\"code\":\"22001\"}")
+					default:
+						fmt.Fprint(conn, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+					}
+				}
+			}()
+		}
+	}()
+	o := &observer{}
+	c, err := docevents.New("http://"+l.Addr().String(), testKey, docevents.WithSlog(discard), docevents.WithDropHandler(o.dropped))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, stage := range []string{"stored", "stored, and refused when sent again", "stored"} {
+		c.Record(event(stage))
+		for c.Stats().Requests <= int64(i) {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(50 * time.Millisecond) // the connection is idle again
+	}
+	for start := time.Now(); len(o.lost()) == 0 && time.Since(start) < 10*time.Second; {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if lost := o.lost(); len(lost) != 1 || lost[0].reason != docevents.Rejected || !errors.Is(lost[0].err, docevents.ErrOutcomeUnknown) {
+		t.Errorf("lost %v, after %d requests", lost, requests.Load())
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

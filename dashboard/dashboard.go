@@ -43,7 +43,9 @@ type Option func(*handler)
 // WithAuthorize lets f say who may see the page: whoever it returns false for
 // gets a 403. It is called for each request, at the same time from several
 // goroutines. The default, and that of nil, is that only requests from this very
-// machine are answered, to a loopback address and without a proxy in between.
+// machine are answered, to a loopback address and without a proxy in between. A
+// proxy on this machine that adds none of the usual headers can't be told from
+// its users: behind one, WithAuthorize it must be.
 func WithAuthorize(f func(*http.Request) bool) Option {
 	return func(h *handler) {
 		if f != nil {
@@ -76,9 +78,9 @@ type handler struct {
 }
 
 // fromLoopback says whether a request comes from this machine. Behind a proxy on
-// it every request does, which the proxy's headers give away; and a web site
-// whose name leads here would come in the user's own browser, which Host gives
-// away.
+// it every request does, which the proxy's headers give away, or HTTP 1.0, which
+// nginx speaks unless told otherwise; and a web site whose name leads here would
+// come in the user's own browser, which Host gives away.
 func fromLoopback(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if len(r.Header.Values(name)) > 0 {
@@ -91,7 +93,7 @@ func fromLoopback(r *http.Request) bool {
 		host = name
 	}
 	to, hostErr := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && from.Addr().Unmap().IsLoopback() &&
+	return err == nil && r.ProtoAtLeast(1, 1) && from.Addr().Unmap().IsLoopback() &&
 		(strings.EqualFold(host, "localhost") || hostErr == nil && to.Unmap().IsLoopback())
 }
 

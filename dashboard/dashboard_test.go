@@ -255,6 +255,7 @@ func TestProblems(t *testing.T) {
 		})
 	}
 	check(t, get(dashboard.Handler(nil), "/"), 200, "This process has no Supabase settings")
+	check(t, get(dashboard.Handler(new(docevents.Client)), "/"), 200, "This process has no Supabase settings")
 	check(t, get(dashboard.Handler(nil), "/document?id="+document), 404, "No events")
 }
 
@@ -291,6 +292,7 @@ func TestAuthorize(t *testing.T) {
 		"no address":          {func(r *http.Request) { r.RemoteAddr = "@" }, 403},
 		"through a proxy":     {func(r *http.Request) { r.Header.Set("X-Forwarded-For", "127.0.0.1") }, 403},
 		"by the standard":     {func(r *http.Request) { r.Header.Set("Forwarded", "") }, 403},
+		"a silent proxy":      {func(r *http.Request) { r.ProtoMinor = 0 }, 403},
 		"a rebound name":      {func(r *http.Request) { r.Host = "evil.test:8080" }, 403},
 		"this machine's name": {func(r *http.Request) { r.Host = "192.168.0.7" }, 403},
 		"no host":             {func(r *http.Request) { r.Host = "" }, 403},

@@ -52,16 +52,16 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 		v.Ranges = append(v.Ranges, rangeLink{ranges[i].Name, p.Link("range", ranges[i].Name), ranges[i] == chosen})
 	}
 	v.Words = chosen.Words
-	if h.client == nil {
+	s, err := h.client.Summary(ctx, p.Now.Add(-chosen.length), p.Now)
+	switch {
+	case err != nil:
+		p.fail(err)
+		return v
+	case s == nil:
 		p.Problem = &problem{
 			Title:  "This process has no Supabase settings",
 			Advice: "Its docevents client is nil, so nothing is recorded and nothing can be read. Set SUPABASE_URL and the service-role key, and start it again.",
 		}
-		return v
-	}
-	s, err := h.client.Summary(ctx, p.Now.Add(-chosen.length), p.Now)
-	if err != nil {
-		p.fail(err)
 		return v
 	}
 	v.Summary = s
@@ -179,8 +179,11 @@ func (v *overview) Dropped() string {
 		reason docevents.DropReason
 		n      int64
 	}{
-		{docevents.Invalid, d.Invalid}, {docevents.QueueFull, d.QueueFull}, {docevents.Rejected, d.Rejected},
-		{docevents.Closed, d.Closed}, {docevents.Abandoned, d.Abandoned},
+		{docevents.Invalid, d.Invalid},
+		{docevents.QueueFull, d.QueueFull},
+		{docevents.Rejected, d.Rejected},
+		{docevents.Closed, d.Closed},
+		{docevents.Abandoned, d.Abandoned},
 	} {
 		if r.n > 0 {
 			parts = append(parts, v.Count(r.n)+" "+strings.ReplaceAll(string(r.reason), "_", " "))

@@ -23,6 +23,7 @@ func clean(s string, limit int) string {
 				continue
 			}
 			r = ' '
+		case r == '\u200c' || r == '\u200d': // joiners: letters and emoji need them
 		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
 			r = '\uFFFD'
 		}

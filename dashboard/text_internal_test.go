@@ -1,9 +1,13 @@
 package dashboard
 
 import (
+	"html/template"
 	"math"
+	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/docevents/docevents-go"
 )
@@ -25,6 +29,19 @@ func TestClean(t *testing.T) {
 			t.Errorf("%q: %q, want %q", s, got, want)
 		}
 	}
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add("a\u202e\x00 <b>&", 7)
+	f.Fuzz(func(t *testing.T, s string, limit int) {
+		got := clean(s, limit)
+		if escaped := template.HTMLEscapeString(strings.TrimSuffix(got, "…")); len(escaped) > max(limit, 0) {
+			t.Errorf("%d bytes, want %d at most: %q", len(escaped), limit, got)
+		}
+		if strings.ContainsFunc(got, unicode.IsControl) || strings.ContainsAny(got, "\u202a\u202b\u202d\u202e\u2066\u2067\u2068") || !utf8.ValidString(got) {
+			t.Errorf("%q", got)
+		}
+	})
 }
 
 func TestNumbers(t *testing.T) {

@@ -1,28 +1,19 @@
 package doceventstest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
 // maxRows is how many rows a read returns at most, as on a hosted project.
 const maxRows = 1000
-
-// A reply is an answer of PostgREST's.
-type reply struct {
-	status       int
-	contentRange string
-	body         any // nil: none
-}
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
@@ -32,29 +23,22 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer, err := s.answerLocked(r, body)
-	if e := (*docevents.Error)(nil); errors.As(err, &e) {
-		s.refused = e
-		answer = reply{status: e.Status, body: map[string]any{"message": e.Message}} // a gateway's
-		if e.Code != "" {
-			answer.body = map[string]any{"code": e.Code, "details": nil, "hint": nil, "message": e.Message}
-			w.Header().Set("Proxy-Status", "PostgREST; error="+e.Code)
-		}
-	}
 	s.changed.Broadcast()
-	if answer.contentRange != "" {
-		w.Header().Set("Content-Range", answer.contentRange)
-	}
-	if answer.body == nil {
-		w.WriteHeader(answer.status)
+	e, refused := errors.AsType[*postgrest.Error](err)
+	switch {
+	case !refused:
+		answer.Write(w)
 		return
+	case e.Code == "": // a gateway's
+		postgrest.WriteJSON(w, e.Status, postgrest.EncodeJSON(map[string]any{"message": e.Message}))
+	default:
+		e.Write(w)
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(answer.status)
-	_ = json.NewEncoder(w).Encode(answer.body) // the client may be gone
+	s.refused = e
 }
 
 func refuse(status int, code, format string, args ...any) error {
-	return &docevents.Error{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
+	return postgrest.Errorf(status, code, format, args...)
 }
 
 // notUnderstood refuses what docevents doesn't send: to pass over it would be
@@ -65,143 +49,124 @@ func notUnderstood(what string) error {
 
 // answerLocked looks at a request in the order in which Supabase's gateway and
 // PostgREST do.
-func (s *Server) answerLocked(r *http.Request, body []byte) (reply, error) {
+func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, error) {
 	if len(s.failures) > 0 {
 		failure := s.failures[0]
 		s.failures = s.failures[1:]
-		return reply{}, failure
+		return nil, failure
 	}
 	table, isAPI := strings.CutPrefix(r.URL.Path, "/rest/v1/")
-	schema := r.Header.Get("Content-Profile")
-	if r.Method == http.MethodGet {
-		schema = r.Header.Get("Accept-Profile")
-	}
+	function, isCall := strings.CutPrefix(table, "rpc/")
+	schema := postgrest.Schema(r, "")
 	switch {
 	case !isAPI:
-		return reply{}, refuse(404, "", "no Route matched with those values")
+		return nil, refuse(404, "", "no Route matched with those values")
 	case r.Header.Get("Apikey") != s.Key:
-		return reply{}, refuse(401, "", "Invalid API key")
+		return nil, refuse(401, "", "Invalid API key")
 	case schema != s.Schema:
-		return reply{}, refuse(406, "PGRST106", "Invalid schema: %s", schema)
+		return nil, postgrest.ErrSchema(schema, s.Schema)
+	case isCall: // that of sql/014 takes a PostgreSQL
+		params, err := postgrest.ParseParams(r.URL.RawQuery)
+		if err != nil {
+			return nil, err
+		}
+		var names []string
+		for _, p := range params {
+			names = append(names, p.Key)
+		}
+		return nil, postgrest.ErrFunction(schema+"."+function, names, false)
 	case table != s.Table:
-		return reply{}, refuse(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", s.Schema, table)
+		return nil, postgrest.ErrTable(s.Schema, table)
 	}
 	q, err := parseQuery(r, s.columns())
 	if err != nil {
-		return reply{}, err
+		return nil, err
 	}
 	switch r.Method {
 	case http.MethodPost:
-		rows, err := s.parseRows(body, q.columns, q.prefers("missing=default"))
+		rows, err := s.parseRows(body, q.Columns, q.prefer.Missing == postgrest.MissingDefault)
 		if err == nil {
-			rows, err = s.insertLocked(rows, q.prefers("resolution=ignore-duplicates"))
+			rows, err = s.insertLocked(rows, q.prefer.Resolution == postgrest.IgnoreDuplicates)
 		}
-		return q.changed(http.StatusCreated, rows), err
+		return q.changed(r.Method, rows), err
 	case http.MethodDelete:
 		deleted, kept := q.split(s.rows)
 		s.rows = kept
-		return q.changed(http.StatusNoContent, deleted), nil
+		return q.changed(r.Method, deleted), nil
 	case http.MethodGet:
-		if q.prefers("count=exact") {
-			return reply{}, notUnderstood("a read with a count")
-		}
 		rows, _ := q.split(s.rows)
 		rows = inTime(rows)
-		rows = rows[min(q.offset, len(rows)):]
-		return reply{status: http.StatusOK, body: q.selected(rows[:min(q.limit, len(rows))])}, nil
+		rows = rows[min(q.Offset, int64(len(rows))):]
+		if limit := int64(maxRows); q.Limit == nil || *q.Limit > limit {
+			q.Limit = &limit
+		}
+		rows = rows[:min(*q.Limit, int64(len(rows)))]
+		answer, _ := q.prefer.ReadAnswer(q.Offset, int64(len(rows)), nil, q.selected(rows)) // only a count can fail
+		return answer, nil
 	}
-	return reply{}, refuse(405, "PGRST117", "Unsupported HTTP method: %s", r.Method)
+	return nil, postgrest.ErrMethod(r.Method)
 }
 
 // A query is what a request asks for beside the rows of an insert.
 type query struct {
-	table         []column
-	filter        []comparison // all must hold
-	selects       []string     // columns of the answer; empty: all
-	columns       []string     // of an insert
-	offset, limit int
-	prefer        []string
+	*postgrest.Query
+	table      []column
+	conditions []func(row) bool // all must hold
+	prefer     postgrest.Preferences
 }
 
-// A comparison of created_at.
-type comparison struct {
-	operator string
-	with     time.Time
-}
-
+// parseQuery refuses what PostgREST understands and docevents doesn't send.
 func parseQuery(r *http.Request, table []column) (*query, error) {
-	q := &query{table: table, limit: maxRows}
-	for item := range strings.SplitSeq(strings.Join(r.Header.Values("Prefer"), ","), ",") {
-		switch item {
-		case "resolution=ignore-duplicates", "missing=default", "return=minimal", "return=representation", "count=exact", "":
-			q.prefer = append(q.prefer, item)
-		default:
-			return nil, notUnderstood("Prefer: " + item)
-		}
+	asked, refusal := postgrest.ParseQuery(r.URL.RawQuery)
+	if refusal != nil {
+		return nil, refusal
 	}
-	for name, values := range r.URL.Query() {
-		for _, value := range values {
-			if err := q.add(name, value); err != nil {
-				return nil, err
-			}
+	q := &query{Query: asked, table: table, prefer: postgrest.ParsePreferences(r.Header.Values("Prefer"))}
+	id, at := nameOf("ID", table), nameOf("CreatedAt", table)
+	byTime := []postgrest.OrderTerm{{Column: at, Direction: " ASC NULLS LAST"}}
+	byTimeAndID := []postgrest.OrderTerm{{Column: at, Direction: " ASC"}, {Column: id, Direction: " ASC"}}
+	switch p := q.prefer; {
+	case len(p.Unknown) > 0 || p.Handling != "" || p.MaxAffected != nil || p.Resolution == postgrest.MergeDuplicates:
+		return nil, notUnderstood("Prefer: " + strings.Join(r.Header.Values("Prefer"), ","))
+	case r.Method == http.MethodGet && p.Counts():
+		return nil, notUnderstood("a read with a count")
+	case q.OnConflict != nil && !slices.Equal(q.OnConflict, []string{id}):
+		return nil, refuse(400, "42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
+	case q.Order != nil && !slices.Equal(q.Order, byTime) && !slices.Equal(q.Order, byTimeAndID):
+		return nil, notUnderstood("the order " + fmt.Sprint(q.Order))
+	}
+	for _, f := range q.Filters {
+		condition, err := newCondition(f, table)
+		if err != nil {
+			return nil, err
 		}
+		q.conditions = append(q.conditions, condition)
 	}
 	return q, nil
 }
 
-func (q *query) add(name, value string) error {
-	switch name {
-	case "select":
-		q.selects = strings.Split(value, ",")
-	case "columns":
-		q.columns = strings.Split(value, ",")
-	case "offset", "limit":
-		n, err := strconv.ParseUint(value, 10, 31)
-		switch {
-		case err != nil:
-			return notUnderstood("the " + name + " " + value)
-		case name == "offset":
-			q.offset = int(n)
-		default:
-			q.limit = min(int(n), maxRows)
-		}
-	case "on_conflict":
-		if value != nameOf("ID", q.table) {
-			return refuse(400, "42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
-		}
-	case "order":
-		if value != nameOf("CreatedAt", q.table)+".asc.nullslast" {
-			return notUnderstood("the order " + value)
-		}
-	case "and": // what postgrest-go makes of two filters of one column
-		for filter := range strings.SplitSeq(strings.Trim(value, "()"), ",") {
-			column, rest, _ := strings.Cut(filter, ".")
-			if err := q.add(column, rest); err != nil {
-				return err
-			}
-		}
-	case nameOf("CreatedAt", q.table):
-		operator, text, _ := strings.Cut(value, ".")
-		if !slices.Contains([]string{"lt", "lte", "gt"}, operator) {
-			return notUnderstood("the operator " + operator)
-		}
-		with, err := parseTime(text)
-		if err != nil {
-			return err
-		}
-		q.filter = append(q.filter, comparison{operator, with.(time.Time)})
+// newCondition knows those of a document and of a time.
+func newCondition(f postgrest.Filter, table []column) (func(row) bool, error) {
+	switch filter := f.Column + " " + f.Operator; filter {
+	case nameOf("DocumentID", table) + " eq":
+		id, err := parseUUID(f.Value)
+		return func(r row) bool { return r.fields["DocumentID"] == id }, err
+	case nameOf("CreatedAt", table) + " lt", nameOf("CreatedAt", table) + " lte", nameOf("CreatedAt", table) + " gt":
+		value, err := parseTime(f.Value)
+		with, _ := value.(time.Time)
+		return func(r row) bool {
+			order := r.createdAt().Compare(with)
+			return order < 0 && f.Operator != "gt" || order == 0 && f.Operator == "lte" || order > 0 && f.Operator == "gt"
+		}, err
 	default:
-		return notUnderstood("the parameter " + name)
+		return nil, notUnderstood("the filter " + filter)
 	}
-	return nil
 }
 
-func (q *query) prefers(item string) bool { return slices.Contains(q.prefer, item) }
-
-// split returns the rows that match the filter, and those that don't.
+// split returns the rows that match the filters, and those that don't.
 func (q *query) split(rows []row) (matching, others []row) {
 	for _, r := range rows {
-		if slices.ContainsFunc(q.filter, func(c comparison) bool { return !c.holds(r.createdAt()) }) {
+		if slices.ContainsFunc(q.conditions, func(holds func(row) bool) bool { return !holds(r) }) {
 			others = append(others, r)
 		} else {
 			matching = append(matching, r)
@@ -210,34 +175,17 @@ func (q *query) split(rows []row) (matching, others []row) {
 	return matching, others
 }
 
-func (c comparison) holds(t time.Time) bool {
-	switch c.operator {
-	case "lt":
-		return t.Before(c.with)
-	case "lte":
-		return !t.After(c.with)
-	default:
-		return t.After(c.with)
-	}
-}
-
 // changed answers an insert or a delete of these rows.
-func (q *query) changed(status int, rows []row) reply {
-	a := reply{status: status, contentRange: "*/*"}
-	if q.prefers("count=exact") {
-		a.contentRange = fmt.Sprintf("*/%d", len(rows))
+func (q *query) changed(method string, rows []row) *postgrest.Answer {
+	var body []byte
+	if q.prefer.Representation() {
+		body = q.selected(rows)
 	}
-	if q.prefers("return=representation") {
-		a.body = q.selected(rows)
-		if status == http.StatusNoContent {
-			a.status = http.StatusOK
-		}
-	}
-	return a
+	return q.prefer.ChangeAnswer(method, int64(len(rows)), body)
 }
 
-// selected returns the columns that were asked for.
-func (q *query) selected(rows []row) []map[string]any {
+// selected returns the columns that were asked for, as JSON.
+func (q *query) selected(rows []row) []byte {
 	list := make([]map[string]any, len(rows))
 	for i, r := range rows {
 		list[i] = map[string]any{}
@@ -249,10 +197,10 @@ func (q *query) selected(rows []row) []map[string]any {
 			if at, isTime := value.(time.Time); isTime {
 				value = at.Format("2006-01-02T15:04:05.999999-07:00") // as PostgreSQL writes it
 			}
-			if len(q.selects) == 0 || slices.Contains(q.selects, c.name) {
+			if q.Select == nil || slices.Contains(q.Select, c.name) {
 				list[i][c.name] = value
 			}
 		}
 	}
-	return list
+	return postgrest.EncodeJSON(list)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
 // A row is a row of the table: what the columns of Event's fields hold, by
@@ -102,7 +103,7 @@ func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]
 	table := s.columns()
 	for _, name := range names {
 		if !slices.ContainsFunc(table, func(c column) bool { return c.name == name }) {
-			return nil, refuse(400, "PGRST204", "Could not find the '%s' column of '%s' in the schema cache", name, s.Table)
+			return nil, postgrest.ErrColumn(s.Table, name)
 		}
 	}
 	var objects []map[string]json.RawMessage

@@ -16,8 +16,8 @@
 //
 // The server refuses what PostgREST would refuse, with the same statuses and
 // codes: the integration module compares the two, request by request. It has no
-// database: what an app's own triggers and policies do, only one can show. It
-// is a server on a loopback port, so it has no place in a bubble of
+// database: what an app's own triggers and policies do, and what Summary's
+// function says, only one can show. It is a server on a loopback port, so it has no place in a bubble of
 // testing/synctest.
 package doceventstest
 
@@ -162,7 +162,7 @@ func (s *Server) WaitFor(n int) []docevents.Event {
 //
 // What the client does next depends on the answer: with a 503 it sends the
 // events again within 200 ms, with a 57014 those of an insert in halves; with a
-// 401 it tries again after half a minute, or at Close.
+// 401 likewise, until that has stood for 5 s.
 func (s *Server) FailNext(status int, code string) {
 	s.t.Helper()
 	if status < 300 || status > 599 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"reflect"
@@ -266,7 +267,7 @@ func TestRefusals(t *testing.T) {
 		{"bad time in a group", "GET", table + "?and=(created_at.gt.2025-01-01T00:00:00Z,created_at.lt.nonsense)", "", 400, "22007"},
 		{"another column's filter", "DELETE", table + "?id=eq.7", "", 501, ""},
 		{"another operator", "DELETE", table + "?created_at=eq.2025-01-01T00:00:00Z", "", 501, ""},
-		{"a negative limit", "GET", table + "?limit=-1", "", 501, ""},
+		{"a negative limit", "GET", table + "?limit=-1", "", 416, "PGRST103"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			req, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, strings.NewReader(test.body))
@@ -368,5 +369,36 @@ func TestCheckIsRehearsed(t *testing.T) {
 	}
 	if events := server.Events(); len(events) != 0 {
 		t.Errorf("stored %v", events)
+	}
+}
+
+func TestTimeline(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	server.Columns.Extra = []string{"tenant"}
+	client := server.Client()
+	for i := range 1001 {
+		e := event(strconv.Itoa(i))
+		e.CreatedAt = longAgo.Add(time.Duration(-i) * time.Second)
+		client.Record(e)
+	}
+	other := docevents.Event{
+		ID: uuid.NewString(), DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.Failed,
+		ErrorMessage: "no text", CreatedAt: longAgo, Extra: map[string]any{"tenant": "t1"},
+	}
+	client.Record(other)
+	flush(t, client)
+	events, err := client.Timeline(t.Context(), document)
+	if !errors.Is(err, docevents.ErrTruncated) || len(events) != 1000 || events[0].Stage != "1000" || events[999].Stage != "1" {
+		t.Errorf("%d events, %v", len(events), err)
+	}
+	if events, err = client.Timeline(t.Context(), other.DocumentID); err != nil || !reflect.DeepEqual(events, []docevents.Event{other}) {
+		t.Errorf("%+v, %v; want %+v", events, err, other)
+	}
+	if events, err = client.Timeline(t.Context(), uuid.NewString()); err != nil || len(events) > 0 {
+		t.Errorf("of no document: %v, %v", events, err)
+	}
+	_, err = client.Summary(t.Context(), longAgo, longAgo.Add(time.Hour))
+	if err == nil || !strings.Contains(err.Error(), "run sql/014") {
+		t.Errorf("Summary: %v", err)
 	}
 }

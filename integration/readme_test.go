@@ -8,7 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,36 +80,74 @@ func blocks(t *testing.T, language string) []block {
 	return found
 }
 
-// The program on the README's first screen is built and run as it stands.
+// pieces are the README's programs, or the SQL of a page.
+func pieces(t *testing.T, page, language, with string) []block {
+	t.Helper()
+	return slices.DeleteFunc(blocks(t, language), func(b block) bool {
+		return b.page != filepath.Join("..", page) || !strings.Contains(b.text, with)
+	})
+}
+
+// runProgram builds and runs a program as it stands.
+func runProgram(t *testing.T, b block, stack *localstack.Stack, want string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "main.go")
+	if err := os.WriteFile(file, []byte(b.text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "run", file)
+	cmd.Env = append(os.Environ(), "SUPABASE_SECRET_KEYS=", "SUPABASE_SECRET_KEY=",
+		"SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
+		t.Errorf("%s: %v\n%s", b, err, out)
+	}
+}
+
+// The program on the README's first screen does what it says.
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
-	for _, b := range blocks(t, "go") {
-		if b.page != "../README.md" || !strings.Contains(b.text, "package main") {
-			continue
-		}
-		if b.line > 10 {
-			t.Errorf("%s: the program is not on the first screen", b)
-		}
-		file := filepath.Join(t.TempDir(), "main.go")
-		if err := os.WriteFile(file, []byte(b.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command("go", "run", file)
-		cmd.Env = append(os.Environ(), "SUPABASE_SECRET_KEYS=", "SUPABASE_SECRET_KEY=",
-			"SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "purged 0 <nil>") {
-			t.Errorf("%s: %v\n%s", b, err, out)
-		}
-		var stage string
-		var ms int
-		err := stack.Pool().QueryRow(t.Context(),
-			"select stage, duration_ms from document_processing_events where document_id = '0198a5e2-0000-7000-8000-000000000001'").Scan(&stage, &ms)
-		if err != nil || stage != "ocr" || ms != 1840 {
-			t.Errorf("%s: stored %q, %d ms: %v", b, stage, ms, err)
-		}
-		return
+	programs := pieces(t, "README.md", "go", "package main")
+	if len(programs) != 2 || programs[0].line > 10 {
+		t.Fatalf("%v: want two programs, one of them on the first screen", programs)
 	}
-	t.Error("README.md has no program")
+	runProgram(t, programs[0], stack, "stored 1 of 1\n")
+	var stage string
+	var ms int
+	err := stack.Pool().QueryRow(t.Context(),
+		"select stage, duration_ms from document_processing_events where document_id = '0198a5e2-0000-7000-8000-000000000001'").Scan(&stage, &ms)
+	if err != nil || stage != "ocr" || ms != 1840 {
+		t.Errorf("stored %q, %d ms: %v", stage, ms, err)
+	}
+}
+
+// The program for a table that differs fits the table that is shown with it, and
+// is stored once when it runs twice.
+func TestProgramOfYourTable(t *testing.T) {
+	stack := localstack.Shared(t)
+	table := pieces(t, "docs/your-table.md", "sql", "CREATE TABLE public.job_events")
+	programs := pieces(t, "README.md", "go", `"job_events"`)
+	if len(table) != 1 || len(programs) != 1 {
+		t.Fatalf("%d tables, %d programs", len(table), len(programs))
+	}
+	t.Cleanup(func() {
+		if _, err := stack.Pool().Exec(context.Background(), "DROP TABLE IF EXISTS public.job_events"); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := stack.Pool().Exec(t.Context(), table[0].text); err != nil {
+		t.Fatal(err)
+	}
+	if err := stack.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		runProgram(t, programs[0], stack, "step: <nil>; events: {Recorded:2 Delivered:2 ")
+	}
+	var rows, pages int
+	err := stack.Pool().QueryRow(t.Context(), "select count(*), sum((metadata ->> 'pages')::int) from job_events").Scan(&rows, &pages)
+	if err != nil || rows != 2 || pages != 24 {
+		t.Errorf("%d rows, %d pages: %v", rows, pages, err)
+	}
 }
 
 // What the snippets stand in: the names that the text around them introduces.
@@ -117,6 +155,7 @@ const snippetFrame = `package snippets
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"log"
 	"net/http"
@@ -125,13 +164,19 @@ import (
 	"time"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/dashboard"
 	"github.com/docevents/docevents-go/doceventstest"
+	"github.com/pressly/goose/v3"
 )
 
 var (
+	_ goose.Provider
 	_ = errors.Is
 	_ = log.Print
 	_ = time.Now
+	_ = dashboard.Handler
+
+	isAdmin func(*http.Request) bool
 	_ *doceventstest.Server
 	_ *testing.T
 )
@@ -148,7 +193,7 @@ func TestSnippets(t *testing.T) {
 			source += fmt.Sprintf("\n//line %s:%d\n%s", b.page, b.line+1, b.text)
 		default:
 			source += fmt.Sprintf(`
-func snippet%d(ctx context.Context, client *docevents.Client, server *http.Server, workers *sync.WaitGroup, err error) {
+func snippet%d(ctx context.Context, client *docevents.Client, db *sql.DB, server *http.Server, workers *sync.WaitGroup, err error) {
 	{ // so that it may declare these names itself
 //line %s:%d
 %s	_, _ = client, err
@@ -166,12 +211,12 @@ func snippet%d(ctx context.Context, client *docevents.Client, server *http.Serve
 	}
 }
 
-// Every piece of the README's SQL runs, and is taken back. Those of
-// sql/README.md want its files run before: see sqltest.
+// Every piece of SQL runs, and is taken back. Those of sql/README.md want its
+// files run before: see sqltest.
 func TestSQL(t *testing.T) {
 	stack := localstack.Shared(t)
 	for _, b := range blocks(t, "sql") {
-		if b.page != "../README.md" {
+		if strings.HasPrefix(b.page, "../sql/") {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -189,49 +234,19 @@ func TestSQL(t *testing.T) {
 	}
 }
 
-// The queries on the README's page are those of the file.
-func TestQueries(t *testing.T) {
-	file, err := os.ReadFile("../sql/optional/queries.sql")
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, queries, found := strings.Cut(string(file), "-- 1.")
-	for _, b := range blocks(t, "sql") {
-		if found && b.page == "../README.md" && b.text == "-- 1."+queries {
-			return
-		}
-	}
-	t.Error("README.md doesn't have the six queries of sql/optional/queries.sql as they are there")
+	return string(text)
 }
 
-var (
-	goCommand = regexp.MustCompile(`\bgo (run|test|build) (?:-\S+ )*(?:-o \S+ )?(\./\S+)`)
-	link      = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
-)
-
-// Every program that a command names is there, each with a test that runs it,
-// and so is every file that a page links to.
-func TestCommandsAndLinks(t *testing.T) {
-	for _, b := range blocks(t, "sh") {
-		for _, command := range goCommand.FindAllStringSubmatch(b.text, -1) {
-			folder := filepath.Join("..", strings.TrimSuffix(command[2], "/..."))
-			if _, err := os.Stat(folder); err != nil {
-				t.Errorf("%s: %s: %v", b, command[0], err)
-			}
-			if tests, err := filepath.Glob(filepath.Join(folder, "*_test.go")); command[1] == "run" && (err != nil || len(tests) == 0) {
-				t.Errorf("%s: %s has no test", b, command[0])
-			}
-		}
-	}
-	for _, page := range pages(t) {
-		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, match := range link.FindAllStringSubmatch(string(text), -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), match[1])); err != nil {
-				t.Errorf("%s links to what isn't there: %v", page, err)
-			}
-		}
+// The queries on the page are those of the file.
+func TestQueries(t *testing.T) {
+	_, queries, found := strings.Cut(read(t, "../sql/optional/queries.sql"), "-- 1.")
+	if !found || len(pieces(t, "docs/observability.md", "sql", "-- 1."+queries)) != 1 {
+		t.Error("docs/observability.md doesn't have the six queries of sql/optional/queries.sql as they are there")
 	}
 }

@@ -80,6 +80,7 @@ func run(ctx context.Context, addr string, out io.Writer) (err error) {
 	mux.Handle("/documents/", dashboard.Handler(client)) // without dashboard.WithAuthorize: for this machine alone
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
+	fmt.Fprintf(out, "The last hour: http://%s/documents/?range=1h\n", listener.Addr())
 	fmt.Fprintf(out, "listening on http://%s/documents/\n", listener.Addr())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err

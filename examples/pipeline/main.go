@@ -4,7 +4,9 @@
 //
 // Usage:
 //
-//	go run ./examples/pipeline [-workers n] DIR
+//	go run ./examples/pipeline [-workers n] [-dashboard 127.0.0.1:8080] DIR
+//
+// With -dashboard it shows its run on a page there, until a Ctrl-C.
 //
 // With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
 // go to that project, which must have the table. Without them it starts a local
@@ -65,9 +67,10 @@ const (
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: pipeline [-workers n] DIR, a folder of documents; to try it: go run ./examples/pipeline sql")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: pipeline [-workers n] [-dashboard addr] DIR, a folder of documents; to try it: go run ./examples/pipeline sql")
 	}
 	workers := flag.Int("workers", 2*runtime.NumCPU(), "documents processed at a time")
+	page := flag.String("dashboard", "", "address of a page about the run, such as 127.0.0.1:8080; port 0 is a free one")
 	flag.Parse()
 	if flag.NArg() != 1 || *workers < 1 {
 		flag.Usage()
@@ -80,7 +83,7 @@ func main() {
 		stop() // first: when run says so, the second Ctrl-C kills
 		cancel()
 	})
-	err := run(ctx, flag.Arg(0), *workers, os.Stdout, os.Stderr)
+	err := run(ctx, flag.Arg(0), *workers, *page, os.Stdout, os.Stderr)
 	switch {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "pipeline:", err)
@@ -91,7 +94,7 @@ func main() {
 }
 
 // run processes the folder. An interrupt is no error, what it loses is.
-func run(ctx context.Context, dir string, workers int, out io.Writer, terminal *os.File) (err error) {
+func run(ctx context.Context, dir string, workers int, page string, out io.Writer, terminal *os.File) (err error) {
 	folder, err := walk(ctx, dir)
 	if err != nil {
 		return unlessInterrupted(ctx, err)
@@ -107,6 +110,11 @@ func run(ctx context.Context, dir string, workers int, out io.Writer, terminal *
 	if err != nil {
 		return unlessInterrupted(ctx, err)
 	}
+	stopPage, err := servePage(page, client, out)
+	if err != nil {
+		return err
+	}
+	defer stopPage()
 
 	fmt.Fprintf(terminal, "%s: %s documents, %d at a time\n", printable.Quote(folder.root), grouped(len(folder.documents)), workers)
 	shown := newProgress(terminal, len(folder.documents), client.Stats)
@@ -133,6 +141,10 @@ func run(ctx context.Context, dir string, workers int, out io.Writer, terminal *
 	}
 	if !p.Local() {
 		fmt.Fprintf(out, "These rows stay in the table. To delete them: DELETE FROM %s WHERE user_id = '%s';\n", docevents.DefaultTable, user)
+	}
+	if page != "" {
+		fmt.Fprintln(terminal, "The page stays until Ctrl-C.")
+		<-ctx.Done()
 	}
 	return errors.Join(lost, countErr, s.check())
 }

@@ -27,6 +27,7 @@ func TestProgram(t *testing.T) {
 	t.Run("interrupted", func(t *testing.T) { testInterrupt(t, program) })
 	t.Run("interrupted twice", func(t *testing.T) { testSecondInterrupt(t, program) })
 	t.Run("on a broken project", func(t *testing.T) { testBrokenProject(t, program) })
+	t.Run("with a page", func(t *testing.T) { testPage(t, program) })
 	t.Run("with wrong arguments", func(t *testing.T) { testArguments(t, program) })
 }
 
@@ -138,6 +139,7 @@ func testArguments(t *testing.T, program string) {
 		{nil, 2, "usage: pipeline"},
 		{[]string{"a", "b"}, 2, "usage: pipeline"},
 		{[]string{"-workers", "0", "."}, 2, "usage: pipeline"},
+		{[]string{"-dashboard", "nowhere", "."}, 1, "missing port"},
 		{[]string{filepath.Join(t.TempDir(), "missing")}, 1, "no such file or directory"},
 	} {
 		got := exampletest.Run(t, exec.Command(program, test.args...))

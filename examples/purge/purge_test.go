@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -149,13 +150,12 @@ func TestLostAnswer(tt *testing.T) {
 func TestOutage(tt *testing.T) {
 	t := newTable(tt)
 	var requests atomic.Int64
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if requests.Add(1) > 2 { // Check's
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		w.Header().Set("Content-Range", "*/0")
-		w.WriteHeader(http.StatusCreated)
+		answerCheck(w, r)
 	}))
 	defer server.Close()
 	t.Setenv("SUPABASE_URL", server.URL)
@@ -163,4 +163,15 @@ func TestOutage(tt *testing.T) {
 	if want := "stopped by -timeout 500ms; the last request had failed: HTTP 503 Service Unavailable"; r.Error != want {
 		t.Errorf("%+v, want %s", r, want)
 	}
+}
+
+// answerCheck answers Check's insert, whose last row has no id, and its DELETE.
+func answerCheck(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"code":"23502","message":"null value in column \"id\" of relation \"events\" violates not-null constraint"}`)
+		return
+	}
+	w.Header().Set("Content-Range", "*/0")
+	w.WriteHeader(http.StatusNoContent)
 }

@@ -99,6 +99,22 @@ func TestTablesOfOnesOwn(t *testing.T) {
 			finding: "nothing makes the column id unique",
 			mend:    []string{"ALTER TABLE TABLE_NAME ADD PRIMARY KEY (id)"},
 		},
+		"an id that is no key, and no document": { // by which Check's last row would be known
+			make:    []string{"ALTER TABLE TABLE_NAME DROP document_id, DROP id, ADD id uuid"},
+			before:  docevents.Columns{DocumentID: "-"},
+			finding: "nothing makes the column id unique",
+			mend:    []string{"ALTER TABLE TABLE_NAME ADD PRIMARY KEY (id)"},
+			columns: docevents.Columns{DocumentID: "-"},
+			spoil:   func(e *docevents.Event) { e.DocumentID = "" },
+		},
+		"an id that is unique and no primary key": {
+			make: []string{"ALTER TABLE TABLE_NAME DROP id, ADD id uuid NOT NULL UNIQUE"},
+		},
+		"an id that is unique and takes NULL": {
+			make:    []string{"ALTER TABLE TABLE_NAME DROP id, ADD id uuid UNIQUE"},
+			finding: "nothing makes the column id unique",
+			mend:    []string{"ALTER TABLE TABLE_NAME ADD PRIMARY KEY (id)"},
+		},
 		"a tenant that takes no NULL": {
 			make:    []string{"ALTER TABLE TABLE_NAME ADD tenant_id uuid NOT NULL"},
 			finding: "the column tenant_id takes no NULL, and nobody fills it",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,9 +84,21 @@ var missingColumn = fault{
 	remedy: "add the column: public.%s needs those of sql/013_create_processing_events_table.sql",
 }
 
+var missingPartition = fault{
+	name: "no partition",
+	cause: statements(
+		"DROP TABLE TABLE_NAME",
+		"CREATE TABLE TABLE_NAME (LIKE public.document_processing_events, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at)",
+		"CREATE TABLE TABLE_NAME_old PARTITION OF TABLE_NAME FOR VALUES FROM (MINVALUE) TO ('2025-01-01')",
+		"GRANT SELECT, INSERT, DELETE ON TABLE_NAME TO service_role"),
+	mend:   statements("CREATE TABLE TABLE_NAME_new PARTITION OF TABLE_NAME FOR VALUES FROM ('2025-01-01') TO (MAXVALUE)"),
+	status: 400, code: "23514",
+	remedy: "make a partition for the events' created_at, or a default one",
+}
+
 // TestMended records while something is wrong, mends it, and closes.
 func TestMended(t *testing.T) {
-	for _, f := range append(grants("INSERT", "SELECT"), missingTable(), missingColumn) {
+	for _, f := range append(grants("INSERT", "SELECT"), missingTable(), missingColumn, missingPartition) {
 		t.Run(f.name, func(t *testing.T) {
 			b := newBench(t)
 			f.cause(b)
@@ -103,8 +116,11 @@ func TestMended(t *testing.T) {
 			b.close()
 			b.wantStages(want...)
 			b.wantCounts(docevents.Stats{Recorded: 101, Delivered: 101})
-			if lines := b.lines(); len(lines) != 2 || !strings.Contains(lines[0], remedy) || !strings.Contains(lines[1], "delivering again") {
-				t.Errorf("log %q, want one line with %q, and one of the recovery", lines, remedy)
+			lines := b.lines()
+			last := len(lines) - 1
+			loud := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "refused until this is mended") })
+			if loud < 0 || !strings.Contains(lines[loud], remedy) || !strings.Contains(lines[last], "delivering again") {
+				t.Errorf("log %q, want a line that says what to mend, %q, and one of the recovery", lines, remedy)
 			}
 		})
 	}

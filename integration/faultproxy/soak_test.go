@@ -211,7 +211,7 @@ func (s *soak) recant(others faultproxy.Plan) faultproxy.Plan {
 				continue
 			}
 			if _, lost := s.lost.LoadOrStore(name, true); !lost {
-				return faultproxy.AnswerLost() // the others' turn comes
+				return faultproxy.Page(502).Committed() // the others' turn comes
 			}
 			fault = faultproxy.Refusal(400, "23514", "violates check constraint")
 		}

@@ -6,6 +6,7 @@ package likeness_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -189,7 +191,7 @@ func TestClient(t *testing.T) {
 	if err := client.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
-	p.wantSeen("POST 201", "DELETE 204")
+	p.wantSeen("POST 400", "DELETE 204") // the rehearsal always fails
 	for i, e := range []docevents.Event{
 		{},
 		{Type: docevents.Failed, Duration: 1500 * time.Millisecond, ErrorMessage: "no \"text\" in it: <&>\n\x00\xff ünïcode \U0001F600", Stage: `a\b`},
@@ -219,6 +221,33 @@ func TestClient(t *testing.T) {
 	p.wantSeen("POST 400")
 	p.compareTables()
 	p.wantSeen("GET 200")
+}
+
+// TestReads is what Timeline and Summary ask for, the latter where its function
+// is missing.
+func TestReads(t *testing.T) {
+	p := newPair(t)
+	client := p.client()
+	now := time.Now()
+	for i := range 1200 {
+		client.Record(docevents.Event{
+			DocumentID: uuid.Max.String(), UserID: docevents.SystemUser, Type: docevents.Failed, Stage: "ocr",
+			Duration: time.Second, ErrorMessage: "page " + strconv.Itoa(i), CreatedAt: now.Add(time.Duration(i%400) * time.Second),
+		})
+	}
+	if err := client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if events, err := client.Timeline(t.Context(), uuid.Max.String()); len(events) != 1000 || !errors.Is(err, docevents.ErrTruncated) {
+		t.Errorf("%d events, %v", len(events), err)
+	}
+	if events, err := client.Timeline(t.Context(), uuid.NewString()); len(events) != 0 || err != nil {
+		t.Errorf("of no document: %d events, %v", len(events), err)
+	}
+	if _, err := client.Summary(t.Context(), now, now.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "create the function") {
+		t.Errorf("Summary: %v", err)
+	}
+	p.wantSeen("GET 200", "GET 404")
 }
 
 // TestPurges are the purges that the library makes, each of 400 rows, some of

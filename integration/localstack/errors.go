@@ -1,85 +1,50 @@
 package localstack
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/docevents/docevents-go/internal/postgrest"
 )
-
-// apiError is an error as PostgREST answers it. The fields are in the order in
-// which PostgREST writes them.
-type apiError struct {
-	Code    string  `json:"code"`
-	Details *string `json:"details"`
-	Hint    *string `json:"hint"`
-	Message string  `json:"message"`
-
-	status       int
-	authenticate string // the WWW-Authenticate header, if any
-}
-
-func (e *apiError) Error() string { return e.Code + ": " + e.Message }
-
-func newError(status int, code, message string) *apiError {
-	return &apiError{status: status, Code: code, Message: message}
-}
-
-func (e *apiError) withDetails(details string) *apiError {
-	e.Details = &details
-	return e
-}
-
-func (e *apiError) withHint(hint string) *apiError {
-	e.Hint = &hint
-	return e
-}
 
 // The errors of PostgREST's own that the gateway gives, by
 // https://docs.postgrest.org/en/v14/references/errors.html.
 var (
-	errNoSchemaCache = newError(503, "PGRST002", "Could not query the database for the schema cache. Retrying.")
-	errPoolTimeout   = newError(504, "PGRST003", "Timed out acquiring connection from connection pool.")
-	errInvalidJSON   = newError(400, "PGRST102", "Empty or invalid json")
-	errKeysDiffer    = newError(400, "PGRST102", "All object keys must match")
-	errNegativeLimit = newError(416, "PGRST103", "Requested range not satisfiable").
-				withDetails("Limit should be greater than or equal to zero.")
+	errNoSchemaCache = postgrest.Errorf(503, "PGRST002", "Could not query the database for the schema cache. Retrying.")
+	errPoolTimeout   = postgrest.Errorf(504, "PGRST003", "Timed out acquiring connection from connection pool.")
+	errInvalidJSON   = postgrest.Errorf(400, "PGRST102", "Empty or invalid json")
+	errKeysDiffer    = postgrest.Errorf(400, "PGRST102", "All object keys must match")
 	// A connection to PostgreSQL that died under a statement: seen of 14.17 and 16.2.
-	errLostConnection = newError(400, "", "")
-	errInvalidPath    = newError(404, "PGRST125", "Invalid path specified in request URL")
-	errNoRoot         = newError(404, "PGRST126", "Root endpoint metadata is disabled")
+	errLostConnection = postgrest.Errorf(400, "", "")
+	errInvalidPath    = postgrest.Errorf(404, "PGRST125", "Invalid path specified in request URL")
+	errNoRoot         = postgrest.Errorf(404, "PGRST126", "Root endpoint metadata is disabled")
 )
 
 // connectError is a database that can't be reached.
-func connectError(err error) *apiError {
-	return newError(503, "PGRST000", "Database connection error. Retrying the connection.").withDetails(err.Error())
-}
-
-func parseError(what, value, expecting string) *apiError {
-	return newError(400, "PGRST100", `"failed to parse `+what+" ("+value+`)" (line 1, column 1)`).
-		withDetails("expecting " + expecting)
+func connectError(err error) *postgrest.Error {
+	return postgrest.Errorf(503, "PGRST000", "Database connection error. Retrying the connection.").WithDetails(err.Error())
 }
 
 // databaseError turns what a request's transaction failed with into an answer.
 // PostgreSQL's own errors keep their code and text.
-func databaseError(err error, anonymous bool) *apiError {
+func databaseError(err error, anonymous bool) *postgrest.Error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return errLostConnection
 	}
-	e := newError(httpStatus(pg, anonymous), pg.Code, pg.Message)
+	e := postgrest.Errorf(httpStatus(pg, anonymous), pg.Code, "%s", pg.Message)
 	if pg.Detail != "" {
 		e.Details = &pg.Detail
 	}
 	if pg.Hint != "" {
 		e.Hint = &pg.Hint
 	}
-	if e.status == http.StatusUnauthorized {
-		e.authenticate = "Bearer"
+	if e.Status == http.StatusUnauthorized {
+		e.Authenticate = "Bearer"
 	}
 	return e
 }
@@ -132,31 +97,4 @@ func httpStatus(pg *pgconn.PgError, anonymous bool) int {
 		return http.StatusInternalServerError
 	}
 	return http.StatusBadRequest
-}
-
-func (e *apiError) write(w http.ResponseWriter) {
-	body := encodeJSON(e)
-	h := w.Header()
-	h.Set("Content-Type", jsonType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Proxy-Status", "PostgREST; error="+e.Code)
-	if e.authenticate != "" {
-		h.Set("WWW-Authenticate", e.authenticate)
-	}
-	w.WriteHeader(e.status)
-	_, _ = w.Write(body) // the client may be gone
-}
-
-const jsonType = "application/json; charset=utf-8"
-
-// encodeJSON is json.Marshal without its escapes for HTML, which PostgREST
-// doesn't make.
-func encodeJSON(v any) []byte {
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(v); err != nil {
-		panic(err) // unreachable: only our own structs and JWT claims get here
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

@@ -3,13 +3,13 @@ package localstack
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
 // function is one of the database's that returns one value. Its arguments go by
@@ -91,9 +91,9 @@ func (f *function) call(given []string, body []byte) *statement {
 
 // call answers a call of a function: by GET, with the arguments in the query, in
 // a transaction that can't write, or by POST, with an object of them.
-func (g *gateway) call(r *http.Request, who caller, schema, name string) (*answer, *apiError) {
+func (g *gateway) call(r *http.Request, who caller, schema, name string) (*postgrest.Answer, *postgrest.Error) {
 	access, given, body := pgx.ReadOnly, []string{}, []byte(nil)
-	var apiErr *apiError
+	var apiErr *postgrest.Error
 	switch r.Method {
 	case http.MethodGet:
 		given, body, apiErr = queryArguments(r.URL.RawQuery)
@@ -108,7 +108,7 @@ func (g *gateway) call(r *http.Request, who caller, schema, name string) (*answe
 		}
 		given, body, apiErr = payloadKeys(text)
 	default:
-		apiErr = newError(405, "PGRST101", "Cannot use the "+r.Method+" method on RPC")
+		apiErr = postgrest.Errorf(405, "PGRST101", "Cannot use the %s method on RPC", r.Method)
 	}
 	if apiErr != nil {
 		return nil, apiErr
@@ -116,39 +116,23 @@ func (g *gateway) call(r *http.Request, who caller, schema, name string) (*answe
 	for _, f := range g.schema.Load().functions[schema+"."+name] {
 		if f.takes(given) {
 			result, err := g.run(who, access, f.call(given, body), nil)
-			return &answer{status: http.StatusOK, contentRange: "0-0/*", body: result.body}, err
+			return &postgrest.Answer{Status: http.StatusOK, ContentRange: "0-0/*", Body: result.body}, err
 		}
 	}
-	return nil, noFunction(schema+"."+name, given, r.Method == http.MethodPost)
+	return nil, postgrest.ErrFunction(schema+"."+name, given, r.Method == http.MethodPost)
 }
 
 // queryArguments makes an object of the query's parameters.
-func queryArguments(rawQuery string) ([]string, []byte, *apiError) {
-	params, err := parseParams(rawQuery)
+func queryArguments(rawQuery string) ([]string, []byte, *postgrest.Error) {
+	params, err := postgrest.ParseParams(rawQuery)
 	if err != nil {
 		return nil, nil, err
 	}
 	names, values := []string{}, map[string]string{}
 	for _, p := range params {
-		names = append(names, p.key)
-		values[p.key] = p.value
+		names = append(names, p.Key)
+		values[p.Key] = p.Value
 	}
 	body, _ := json.Marshal(values) // strings can always be marshaled
 	return names, body, nil
-}
-
-func noFunction(name string, given []string, posted bool) *apiError {
-	signature, with := "("+strings.Join(given, ", ")+")", " with parameter "+strings.Join(given, ", ")
-	switch {
-	case len(given) == 0:
-		signature = " without parameters"
-		with = signature
-	case len(given) > 1:
-		with = strings.Replace(with, "parameter", "parameters", 1)
-	}
-	if posted {
-		with += " or with a single unnamed json/jsonb parameter"
-	}
-	return newError(404, "PGRST202", "Could not find the function "+name+signature+" in the schema cache").withDetails(
-		fmt.Sprintf("Searched for the function %s%s, but no matches were found in the schema cache.", name, with))
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
 // gate stands where Supabase's own gateway does, in front of our gateway or of
@@ -27,13 +29,13 @@ const restPrefix = "/rest/v1"
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, ok := strings.CutPrefix(r.URL.EscapedPath(), restPrefix)
 	if !ok || path != "" && path[0] != '/' {
-		refuse(w, http.StatusNotFound, `{"message":"no Route matched with those values"}`)
+		postgrest.WriteJSON(w, http.StatusNotFound, []byte(`{"message":"no Route matched with those values"}`))
 		return
 	}
 	key := r.Header.Get("Apikey")
 	if key != "" && !g.known(key) {
-		refuse(w, http.StatusUnauthorized,
-			"{\"message\":\"Invalid API key\",\"hint\":\"Double check your Supabase `anon` or `service_role` API key.\"}")
+		postgrest.WriteJSON(w, http.StatusUnauthorized,
+			[]byte("{\"message\":\"Invalid API key\",\"hint\":\"Double check your Supabase `anon` or `service_role` API key.\"}"))
 		return
 	}
 	if key == g.settings.SecretKey {
@@ -57,10 +59,4 @@ func (g *gate) known(key string) bool {
 	parser := jwt.NewParser(jwt.WithoutClaimsValidation(), jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}))
 	_, err := parser.Parse(key, func(*jwt.Token) (any, error) { return []byte(g.settings.JWTSecret), nil })
 	return err == nil
-}
-
-func refuse(w http.ResponseWriter, status int, body string) {
-	w.Header().Set("Content-Type", jsonType)
-	w.WriteHeader(status)
-	_, _ = w.Write([]byte(body))
 }

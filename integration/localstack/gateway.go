@@ -1,7 +1,6 @@
 package localstack
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
 // gateway answers the part of PostgREST's API that docevents and its tests use,
@@ -147,40 +148,20 @@ func (g *gateway) reloadConfig(conn *pgx.Conn) error {
 	return nil
 }
 
-// answer is a response that is no error.
-type answer struct {
-	status       int
-	contentRange string
-	applied      string
-	body         []byte // nil: none, and no Content-Type
-}
-
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer, err := g.serve(r)
 	if err != nil {
-		if err.status == http.StatusServiceUnavailable {
+		if err.Status == http.StatusServiceUnavailable {
 			w.Header().Set("Retry-After", strconv.FormatInt(g.delay.Load(), 10))
 		}
-		err.write(w)
+		err.Write(w)
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Range", answer.contentRange)
-	if answer.applied != "" {
-		h.Set("Preference-Applied", answer.applied)
-	}
-	if answer.body != nil {
-		h.Set("Content-Type", jsonType)
-	}
-	if answer.status != http.StatusNoContent {
-		h.Set("Content-Length", strconv.Itoa(len(answer.body)))
-	}
-	w.WriteHeader(answer.status)
-	_, _ = w.Write(answer.body) // the client may be gone
+	answer.Write(w)
 }
 
 // serve answers a request.
-func (g *gateway) serve(r *http.Request) (*answer, *apiError) {
+func (g *gateway) serve(r *http.Request) (*postgrest.Answer, *postgrest.Error) {
 	if g.schema.Load() == nil {
 		return nil, errNoSchemaCache
 	}
@@ -188,9 +169,9 @@ func (g *gateway) serve(r *http.Request) (*answer, *apiError) {
 	if apiErr != nil {
 		return nil, apiErr
 	}
-	schema, apiErr := g.profile(r)
-	if apiErr != nil {
-		return nil, apiErr
+	schema := postgrest.Schema(r, g.schemas[0])
+	if !slices.Contains(g.schemas, schema) {
+		return nil, postgrest.ErrSchema(schema, g.schemas...)
 	}
 	path := strings.Trim(r.URL.Path, "/")
 	if name, found := strings.CutPrefix(path, "rpc/"); found && !strings.Contains(name, "/") {
@@ -200,48 +181,41 @@ func (g *gateway) serve(r *http.Request) (*answer, *apiError) {
 	if apiErr != nil {
 		return nil, apiErr
 	}
-	prefer := parsePreferences(r.Header.Values("Prefer"))
-	if prefer.strict() && len(prefer.unknown) > 0 {
-		return nil, newError(400, "PGRST122", "Invalid preferences given with handling=strict").
-			withDetails("Invalid preferences: " + strings.Join(prefer.unknown, ", "))
+	prefer := postgrest.ParsePreferences(r.Header.Values("Prefer"))
+	if prefer.Strict() && len(prefer.Unknown) > 0 {
+		return nil, postgrest.Errorf(400, "PGRST122", "Invalid preferences given with handling=strict").
+			WithDetails("Invalid preferences: " + strings.Join(prefer.Unknown, ", "))
 	}
-	q, apiErr := parseQuery(t, r.URL.RawQuery)
+	asked, apiErr := postgrest.ParseQuery(r.URL.RawQuery)
 	if apiErr != nil {
 		return nil, apiErr
 	}
-	if r.Method == http.MethodPost && prefer.resolution != "" && len(q.conflictTarget(prefer)) == 0 {
-		prefer.resolution = "" // PostgREST has nothing to resolve by then
+	q := &query{asked, t}
+	if r.Method == http.MethodPost && prefer.Resolution != "" && len(q.conflictTarget(prefer)) == 0 {
+		prefer.Resolution = "" // PostgREST has nothing to resolve by then
 	}
-	a := &answer{applied: prefer.applied(r.Method)}
 	switch r.Method {
 	case http.MethodGet:
-		apiErr = g.read(a, who, q, prefer)
+		result, err := g.run(who, pgx.ReadOnly, q.read(g.maxRows, prefer.Counts()), nil)
+		if err != nil {
+			return nil, err
+		}
+		return prefer.ReadAnswer(q.Offset, result.rows, result.total, result.body)
 	case http.MethodPost:
-		apiErr = g.insert(a, who, q, prefer, r)
+		return g.insert(who, q, prefer, r)
 	case http.MethodDelete:
-		apiErr = g.remove(a, who, q, prefer)
-	default:
-		apiErr = newError(405, "PGRST117", "Unsupported HTTP method: "+r.Method)
+		limit := prefer.MaxAffected
+		if !prefer.Strict() {
+			limit = nil
+		}
+		result, err := g.run(who, pgx.ReadWrite, q.remove(prefer), limit)
+		return prefer.ChangeAnswer(r.Method, result.rows, result.body), err
 	}
-	return a, apiErr
-}
-
-// profile is the schema that the request means.
-func (g *gateway) profile(r *http.Request) (string, *apiError) {
-	header := "Content-Profile"
-	if r.Method == http.MethodGet {
-		header = "Accept-Profile"
-	}
-	schema := cmp.Or(r.Header.Get(header), g.schemas[0])
-	if !slices.Contains(g.schemas, schema) {
-		return "", newError(406, "PGRST106", "Invalid schema: "+schema).
-			withHint("Only the following schemas are exposed: " + strings.Join(g.schemas, ", "))
-	}
-	return schema, nil
+	return nil, postgrest.ErrMethod(r.Method)
 }
 
 // table finds the table that the path names.
-func (g *gateway) table(schema, path string) (*table, *apiError) {
+func (g *gateway) table(schema, path string) (*table, *postgrest.Error) {
 	switch {
 	case path == "":
 		return nil, errNoRoot
@@ -250,94 +224,41 @@ func (g *gateway) table(schema, path string) (*table, *apiError) {
 	}
 	t := g.schema.Load().tables[schema+"."+path]
 	if t == nil {
-		return nil, newError(404, "PGRST205", "Could not find the table '"+schema+"."+path+"' in the schema cache")
+		return nil, postgrest.ErrTable(schema, path)
 	}
 	return t, nil
 }
 
-func (g *gateway) read(a *answer, who caller, q *query, prefer preferences) *apiError {
-	result, err := g.run(who, pgx.ReadOnly, q.read(g.maxRows, prefer.counts()), nil)
-	if err != nil {
-		return err
-	}
-	a.status, a.body = http.StatusOK, result.body
-	span, total := "*", "*"
-	if result.rows > 0 {
-		span = fmt.Sprintf("%d-%d", q.offset, q.offset+result.rows-1)
-	}
-	if result.total != nil {
-		total = strconv.FormatInt(*result.total, 10)
-		switch {
-		case q.offset > *result.total:
-			return newError(416, "PGRST103", "Requested range not satisfiable").withDetails(
-				fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", q.offset, *result.total))
-		case result.rows < *result.total:
-			a.status = http.StatusPartialContent
-		}
-	}
-	a.contentRange = span + "/" + total
-	return nil
-}
-
-func (g *gateway) insert(a *answer, who caller, q *query, prefer preferences, r *http.Request) *apiError {
+func (g *gateway) insert(who caller, q *query, prefer postgrest.Preferences, r *http.Request) (*postgrest.Answer, *postgrest.Error) {
 	if header := r.Header.Get("Content-Type"); header != "" {
 		if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" {
-			return newError(400, "PGRST102", "Content-Type not acceptable: "+header)
+			return nil, postgrest.Errorf(400, "PGRST102", "Content-Type not acceptable: %s", header)
 		}
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return errInvalidJSON // nobody is there to read it
+		return nil, errInvalidJSON // nobody is there to read it
 	}
-	names := q.columns
+	names := q.Columns
 	if names == nil {
-		var err *apiError
+		var err *postgrest.Error
 		if names, body, err = payloadKeys(body); err != nil {
-			return err
+			return nil, err
 		}
-	} else {
-		slices.Sort(names)
-		names = slices.Compact(names)
 	}
 	columns, apiErr := q.table.find(names)
 	if apiErr != nil {
-		return apiErr
+		return nil, apiErr
 	}
 	result, apiErr := g.run(who, pgx.ReadWrite, q.insert(columns, body, prefer), nil)
 	if apiErr != nil {
-		return apiErr
+		return nil, apiErr
 	}
-	a.status, a.contentRange = http.StatusCreated, affected(result, prefer)
-	if prefer.resolution == mergeDuplicates && result.inserted == 0 {
-		a.status = http.StatusOK
+	a := prefer.ChangeAnswer(r.Method, result.rows, result.body)
+	if prefer.Resolution == postgrest.MergeDuplicates && result.inserted == 0 {
+		a.Status = http.StatusOK
 	}
-	if prefer.representation() {
-		a.body = result.body
-	}
-	return nil
-}
-
-func (g *gateway) remove(a *answer, who caller, q *query, prefer preferences) *apiError {
-	limit := prefer.maxAffected
-	if !prefer.strict() {
-		limit = nil
-	}
-	result, err := g.run(who, pgx.ReadWrite, q.remove(prefer), limit)
-	if err != nil {
-		return err
-	}
-	a.status, a.contentRange = http.StatusNoContent, affected(result, prefer)
-	if prefer.representation() {
-		a.status, a.body = http.StatusOK, result.body
-	}
-	return nil
-}
-
-func affected(r result, prefer preferences) string {
-	if prefer.counts() {
-		return "*/" + strconv.FormatInt(r.rows, 10)
-	}
-	return "*/*"
+	return a, nil
 }
 
 // result is the one row that every statement returns.
@@ -350,7 +271,7 @@ type result struct {
 
 // run runs the statement as the caller, in a transaction that is rolled back
 // when more rows than maxAffected were.
-func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, maxAffected *int64) (result, *apiError) {
+func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, maxAffected *int64) (result, *postgrest.Error) {
 	acquire, cancel := context.WithTimeout(g.ctx, poolTimeout)
 	conn, err := g.pool.Acquire(acquire)
 	cancel()
@@ -370,12 +291,12 @@ func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, maxAffe
 			return err
 		}
 		if maxAffected != nil && r.rows > *maxAffected {
-			return newError(400, "PGRST124", "Query result exceeds max-affected preference constraint").
-				withDetails(fmt.Sprintf("The query affects %d rows", r.rows))
+			return postgrest.Errorf(400, "PGRST124", "Query result exceeds max-affected preference constraint").
+				WithDetails(fmt.Sprintf("The query affects %d rows", r.rows))
 		}
 		return nil
 	})
-	var own *apiError
+	var own *postgrest.Error
 	switch {
 	case err == nil:
 		return r, nil

@@ -124,8 +124,7 @@ func twoSchemas(t *testing.T) *localstack.Stack {
 		"GRANT USAGE ON SCHEMA other TO service_role",
 		"CREATE TABLE other.things (id int)",
 		"CREATE TABLE parents (id int PRIMARY KEY)",
-		`CREATE TABLE things (id int PRIMARY KEY, name text DEFAULT 'unnamed', seen bool, parent int REFERENCES parents, `+
-			`"odd "",'\ name" text)`,
+		`CREATE TABLE things (id int PRIMARY KEY, name text DEFAULT 'unnamed', seen bool, parent int REFERENCES parents)`,
 		"INSERT INTO things (id, name, seen) VALUES (1, 'a', true), (2, 'b', false), (3, 'c,(d)', NULL), (4, 'e\"f', true), (5, NULL, NULL)",
 		"INSERT INTO parents SELECT generate_series(1, 9)",
 		"GRANT ALL ON things, parents, other.things TO service_role")
@@ -146,10 +145,10 @@ func TestReads(t *testing.T) {
 		{"id=gt.2&id=lte.4", "3 4"},
 		{"id=in.(1,3,9)", "1 3"},
 		{"id=in.()", ""},
-		{`name=in.(a,"c,(d)","e\"f")`, "1 3 4"},
+		{"seen=is.null", "3 5"},
+		{"select=%22id%22", "1 2 3 4 5"},
 		{"name=eq.%27%3B%20DROP%20TABLE%20things%3B--", ""},
 		{"and=(id.gte.2,id.lt.4)", "2 3"},
-		{`and=(id.in.(2,"3"),name.eq.b)`, "2"},
 		{"order=id.desc", "5 4 3 2 1"},
 		{"order=seen.desc.nullslast,id.asc", "1 4 2 3 5"},
 		{"limit=2&offset=1", "2 3"},
@@ -158,6 +157,8 @@ func TestReads(t *testing.T) {
 		{"id=lt", "PGRST100"},
 		{"id=what.1", "PGRST100"},
 		{"id=in.1", "PGRST100"},
+		{`name=in.("a,b")`, "PGRST100"}, // PostgREST can do more
+		{"name=is.true", "PGRST100"},
 		{"and=id.eq.1", "PGRST100"},
 		{"order=id.up", "PGRST100"},
 		{"select=id,parents(*)", "PGRST100"},
@@ -165,7 +166,6 @@ func TestReads(t *testing.T) {
 		{"id=eq.x", "22P02"},
 		{"id=eq.%zz", "PGRST100"},
 		{"id=neq.2", "PGRST100"}, // PostgREST can do more
-		{`%22odd%20%5C%22,%27%5C%5C%20name%22=eq.x`, ""},
 	}
 	for _, tt := range tests {
 		path := "things?" + tt.query

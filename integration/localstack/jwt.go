@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
 // token mints a key as Supabase's legacy ones are: a JWT that names a role.
@@ -32,7 +34,7 @@ func (c caller) anonymous() bool { return c.role == anonRole }
 
 // verify reads the Authorization header as PostgREST does: none, or one of
 // another scheme, is the anonymous role, and so is a token without a role.
-func verify(secret []byte, authorization string) (caller, *apiError) {
+func verify(secret []byte, authorization string) (caller, *postgrest.Error) {
 	claims := jwt.MapClaims{}
 	scheme, text, _ := strings.Cut(authorization, " ")
 	if strings.EqualFold(scheme, "Bearer") {
@@ -57,10 +59,10 @@ func verify(secret []byte, authorization string) (caller, *apiError) {
 		role = anonRole
 	}
 	claims["role"] = role
-	return caller{role, encodeJSON(claims)}, nil
+	return caller{role, postgrest.EncodeJSON(claims)}, nil
 }
 
-func tokenError(err error) *apiError {
+func tokenError(err error) *postgrest.Error {
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return claimsError("JWT expired")
@@ -72,16 +74,16 @@ func tokenError(err error) *apiError {
 		return claimsError("Parsing claims failed")
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
 		return decodeError("No suitable key or wrong key type").
-			withDetails("None of the keys was able to decode the JWT")
+			WithDetails("None of the keys was able to decode the JWT")
 	}
 	return decodeError("JWT couldn't be decoded")
 }
 
-func decodeError(message string) *apiError { return invalidToken("PGRST301", message) }
-func claimsError(message string) *apiError { return invalidToken("PGRST303", message) }
+func decodeError(message string) *postgrest.Error { return invalidToken("PGRST301", message) }
+func claimsError(message string) *postgrest.Error { return invalidToken("PGRST303", message) }
 
-func invalidToken(code, message string) *apiError {
-	e := newError(401, code, message)
-	e.authenticate = fmt.Sprintf("Bearer error=%q, error_description=%q", "invalid_token", message)
+func invalidToken(code, message string) *postgrest.Error {
+	e := postgrest.Errorf(401, code, "%s", message)
+	e.Authenticate = fmt.Sprintf("Bearer error=%q, error_description=%q", "invalid_token", message)
 	return e
 }

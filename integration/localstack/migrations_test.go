@@ -1,7 +1,10 @@
 package localstack_test
 
 import (
+	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -80,12 +83,19 @@ func database(t *testing.T, stack *localstack.Stack) *pgxpool.Pool {
 	return pool
 }
 
-// gooseUp migrates with goose, as its users do, and returns how many files it ran.
+// gooseUp migrates with goose, as sql/README.md says, and returns how many files
+// it ran.
 func gooseUp(t *testing.T, pool *pgxpool.Pool) int {
+	t.Helper()
+	return gooseUpIn(t, pool, "docevents_db_version")
+}
+
+func gooseUpIn(t *testing.T, pool *pgxpool.Pool, table string) int {
 	t.Helper()
 	db := stdlib.OpenDBFromPool(pool)
 	defer db.Close()
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, docevents.Migrations())
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, docevents.Migrations(),
+		goose.WithTableName(table), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +198,90 @@ func checkRights(t *testing.T, pool *pgxpool.Pool) {
 			t.Errorf("%s: %s: error %q, want %q", tt.role, tt.sql, got, tt.want)
 		}
 	}
+}
+
+// appUp migrates an app whose own migrations are 1 to n, in Go, as those of
+// goose's functions without a provider are.
+func appUp(t *testing.T, pool *pgxpool.Pool, n int) (ran int, err error) {
+	t.Helper()
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	goose.ResetGlobalMigrations()
+	t.Cleanup(goose.ResetGlobalMigrations) // the app's stay registered, as in its process
+	for i := range n {
+		nothing := &goose.GoFunc{RunTx: func(context.Context, *sql.Tx) error { return nil }}
+		if err := goose.SetGlobalMigrations(goose.NewGoMigration(int64(i+1), nothing, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := provider.Up(t.Context())
+	return len(results), err
+}
+
+// TestMigrationsBesideTheApps: goose runs an app's own migrations, and these,
+// whatever the app's numbers are.
+func TestMigrationsBesideTheApps(t *testing.T) {
+	stack := localstack.Shared(t)
+	for _, own := range []int{5, 12, 13, 20} {
+		t.Run(fmt.Sprint(own), func(t *testing.T) {
+			pool := database(t, stack)
+			if n, err := appUp(t, pool, own); n != own || err != nil {
+				t.Fatalf("goose ran %d of the app's files, %v", n, err)
+			}
+			for _, want := range []int{2, 0} {
+				if n := gooseUp(t, pool); n != want {
+					t.Errorf("goose ran %d files, want %d", n, want)
+				}
+			}
+			checkTable(t, pool)
+			checkRights(t, pool)
+			if n, err := appUp(t, pool, own+1); n != 1 || err != nil {
+				t.Errorf("the app's next migration: %d, %v", n, err)
+			}
+			if n := gooseUp(t, pool); n != 0 {
+				t.Errorf("afterwards goose ran %d files, want none", n)
+			}
+		})
+	}
+}
+
+// TestMigrationsInTheAppsTable: what sql/README.md says of it, and the way out.
+func TestMigrationsInTheAppsTable(t *testing.T) {
+	const apps = goose.DefaultTablename
+	stack := localstack.Shared(t)
+	t.Run("passed over", func(t *testing.T) {
+		pool := database(t, stack)
+		if _, err := appUp(t, pool, 20); err != nil {
+			t.Fatal(err)
+		}
+		if n := gooseUpIn(t, pool, apps); n != 0 {
+			t.Errorf("goose ran %d files: sql/README.md warns for nothing", n)
+		}
+	})
+	t.Run("out of order", func(t *testing.T) {
+		pool := database(t, stack)
+		if _, err := appUp(t, pool, 5); err != nil {
+			t.Fatal(err)
+		}
+		gooseUpIn(t, pool, apps)
+		if _, err := appUp(t, pool, 6); err == nil {
+			t.Error("goose ran the app's sixth: sql/README.md warns for nothing")
+		}
+		if _, err := pool.Exec(t.Context(), "DELETE FROM goose_db_version WHERE version_id IN (13, 14)"); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := appUp(t, pool, 6); n != 1 || err != nil {
+			t.Errorf("the app's sixth: %d, %v", n, err)
+		}
+		if n := gooseUp(t, pool); n != 2 {
+			t.Errorf("goose ran %d files, want 2", n)
+		}
+		checkTable(t, pool)
+	})
 }
 
 // TestMigrations runs the migration in every way that it is for, and twice.

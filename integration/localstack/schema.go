@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
 // schemaCache is what the exposed schemas hold, by "schema.name". As in
@@ -31,23 +33,13 @@ func (t *table) name() string { return quote(t.schema) + "." + quote(t.relation)
 // reads as PostgREST's users know it.
 func (t *table) column(name string) string { return t.name() + "." + quote(name) }
 
-// all selects every column.
-func (t *table) all() []string {
-	list := make([]string, len(t.columns))
-	for i, c := range t.columns {
-		list[i] = c.name
-	}
-	return list
-}
-
 // find looks columns up by name.
-func (t *table) find(names []string) ([]*column, *apiError) {
+func (t *table) find(names []string) ([]*column, *postgrest.Error) {
 	columns := make([]*column, len(names))
 	for i, name := range names {
 		c, ok := t.byName[name]
 		if !ok {
-			return nil, newError(400, "PGRST204",
-				"Could not find the '"+name+"' column of '"+t.relation+"' in the schema cache")
+			return nil, postgrest.ErrColumn(t.relation, name)
 		}
 		columns[i] = c
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
 // statement is SQL under construction. Names from outside are always quoted,
@@ -36,42 +38,46 @@ func (s *statement) separate(i int, separator string) {
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
+// query is what a request asks of a table.
+type query struct {
+	*postgrest.Query
+	table *table
+}
+
 // where appends the WHERE clause.
 func (q *query) where(s *statement) {
-	for i, f := range q.filters {
+	for i, f := range q.Filters {
 		if i == 0 {
 			s.add(" WHERE ")
 		} else {
 			s.add(" AND ")
 		}
-		s.add(q.table.column(f.column))
-		if f.operator == "in" {
+		s.add(q.table.column(f.Column))
+		switch f.Operator {
+		case "is":
+			s.add(" IS NULL")
+		case "in":
 			s.add(" = ANY(")
-			s.bind(arrayLiteral(f.values))
+			s.bind("{" + strings.Join(f.Values, ",") + "}") // the type of its elements is the column's
 			s.add(")")
-			continue
+		default:
+			s.add(" ", postgrest.Operators[f.Operator], " ")
+			s.bind(f.Value)
 		}
-		s.add(" ", operators[f.operator], " ")
-		s.bind(f.value)
 	}
-}
-
-// arrayLiteral writes the values as one PostgreSQL array, so that the type of
-// its elements is inferred from the column.
-func arrayLiteral(values []string) string {
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	quoted := make([]string, len(values))
-	for i, v := range values {
-		quoted[i] = `"` + escape.Replace(v) + `"`
-	}
-	return "{" + strings.Join(quoted, ",") + "}"
 }
 
 // list appends the selected columns.
 func (q *query) list(s *statement) {
-	for i, c := range q.selects {
+	if q.Select == nil {
+		for i, c := range q.table.columns {
+			s.separate(i, ", ")
+			s.add(q.table.column(c.name))
+		}
+	}
+	for i, name := range q.Select {
 		s.separate(i, ", ")
-		s.add(q.table.column(c))
+		s.add(q.table.column(name))
 	}
 }
 
@@ -91,22 +97,22 @@ func (q *query) read(maxRows int64, count bool) *statement {
 	q.list(s)
 	s.add(" FROM ", q.table.name())
 	q.where(s)
-	for i, term := range q.order {
+	for i, term := range q.Order {
 		if i == 0 {
 			s.add(" ORDER BY ")
 		} else {
 			s.add(", ")
 		}
-		s.add(q.table.column(term.column), term.direction)
+		s.add(q.table.column(term.Column), term.Direction)
 	}
 	limit := maxRows
-	if q.limit != nil {
-		limit = min(limit, *q.limit)
+	if q.Limit != nil {
+		limit = min(limit, *q.Limit)
 	}
 	s.add(" LIMIT ")
 	s.bind(limit)
 	s.add(" OFFSET ")
-	s.bind(q.offset)
+	s.bind(q.Offset)
 	s.add(") SELECT ")
 	if count {
 		s.add("(SELECT count(*) FROM ", q.table.name())
@@ -121,7 +127,7 @@ func (q *query) read(maxRows int64, count bool) *statement {
 
 // remove builds a DELETE. Order, limit and offset are ignored, as PostgREST
 // does since version 13.
-func (q *query) remove(prefer preferences) *statement {
+func (q *query) remove(prefer postgrest.Preferences) *statement {
 	s := &statement{}
 	s.add("WITH "+rows+" AS (DELETE FROM ", q.table.name())
 	q.where(s)
@@ -131,7 +137,7 @@ func (q *query) remove(prefer preferences) *statement {
 }
 
 // insert builds an INSERT whose rows PostgreSQL takes out of the JSON itself.
-func (q *query) insert(columns []*column, body []byte, prefer preferences) *statement {
+func (q *query) insert(columns []*column, body []byte, prefer postgrest.Preferences) *statement {
 	s := &statement{}
 	s.add("WITH "+rows+" AS (INSERT INTO ", q.table.name())
 	if len(columns) > 0 {
@@ -150,7 +156,7 @@ func (q *query) insert(columns []*column, body []byte, prefer preferences) *stat
 			s.add(quote(name))
 		}
 		s.add(") DO ")
-		if prefer.resolution == ignoreDuplicates || len(columns) == 0 {
+		if prefer.Resolution == postgrest.IgnoreDuplicates || len(columns) == 0 {
 			s.add("NOTHING")
 		} else {
 			s.add("UPDATE SET ")
@@ -162,7 +168,7 @@ func (q *query) insert(columns []*column, body []byte, prefer preferences) *stat
 	}
 	q.returning(s, prefer)
 	inserted := "0::bigint"
-	if prefer.resolution == mergeDuplicates {
+	if prefer.Resolution == postgrest.MergeDuplicates {
 		s.add(", (xmax = 0) AS localstack_inserted") // an updated row has an xmax
 		inserted = "count(*) FILTER (WHERE localstack_inserted)"
 	}
@@ -171,7 +177,7 @@ func (q *query) insert(columns []*column, body []byte, prefer preferences) *stat
 }
 
 // payload appends the body as the rows to insert.
-func (s *statement) payload(columns []*column, body []byte, prefer preferences) {
+func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Preferences) {
 	object := firstByte(body) == '{'
 	switch {
 	case len(columns) == 0 && object:
@@ -180,7 +186,7 @@ func (s *statement) payload(columns []*column, body []byte, prefer preferences) 
 		s.add("json_array_elements(")
 		s.bind(body)
 		s.add("::json) AS body")
-	case prefer.missing == "missing=default":
+	case prefer.Missing == postgrest.MissingDefault:
 		s.add("jsonb_to_recordset((SELECT coalesce(jsonb_agg(")
 		s.columnDefaults(columns)
 		s.add(" || row), '[]') FROM jsonb_array_elements(")
@@ -210,12 +216,12 @@ func (s *statement) payload(columns []*column, body []byte, prefer preferences) 
 
 // conflictTarget is the columns of ON CONFLICT: those asked for, else the
 // primary key; nil where duplicates are errors.
-func (q *query) conflictTarget(prefer preferences) []string {
+func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	switch {
-	case prefer.resolution == "":
+	case prefer.Resolution == "":
 		return nil
-	case len(q.onConflict) > 0:
-		return q.onConflict
+	case len(q.OnConflict) > 0:
+		return q.OnConflict
 	}
 	return q.table.key
 }
@@ -254,17 +260,17 @@ func (s *statement) columnDefaults(columns []*column) {
 
 // returning appends a RETURNING that needs no right to read unless rows are
 // asked for.
-func (q *query) returning(s *statement, prefer preferences) {
+func (q *query) returning(s *statement, prefer postgrest.Preferences) {
 	s.add(" RETURNING ")
-	if prefer.representation() {
+	if prefer.Representation() {
 		q.list(s)
 	} else {
 		s.add("1")
 	}
 }
 
-func resultBody(prefer preferences) string {
-	if prefer.representation() {
+func resultBody(prefer postgrest.Preferences) string {
+	if prefer.Representation() {
 		return "coalesce(json_agg(" + rows + "), '[]')::text"
 	}
 	return "''::text"

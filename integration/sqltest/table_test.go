@@ -168,6 +168,7 @@ func TestEventTypes(t *testing.T) {
 		d.plant(100, "now()")
 		before := d.client(docevents.WithEventTypes(docevents.Completed, ocr), docevents.WithSlog(quiet))
 		before.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: ocr})
+		before.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed}) // is stored: the proof
 		if err := before.Flush(ctx(t)); err != nil {
 			t.Fatal(err)
 		}

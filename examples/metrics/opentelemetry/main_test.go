@@ -60,9 +60,9 @@ func TestProgram(t *testing.T) {
 					}
 				}
 			}
-			// Of Check: an insert and a delete. Of the events: one request or some.
-			// Of the purge: one.
-			if seen["docevents POST 201"] < 2 || seen["docevents DELETE 204"] != 1 || seen["docevents DELETE 200"] != 1 || len(seen) != 3 {
+			// Of Check: an insert that fails and a delete. Of the events: one request
+			// or some. Of the purge: one.
+			if seen["docevents POST 400"] != 1 || seen["docevents POST 201"] < 1 || seen["docevents DELETE 204"] != 1 || seen["docevents DELETE 200"] != 1 || len(seen) != 4 {
 				t.Errorf("got the spans %v", seen)
 			}
 		})

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/docevents/docevents-go/examples/internal/exampletest"
+	"github.com/docevents/docevents-go/examples/internal/servetest"
+	"github.com/docevents/docevents-go/integration/localstack"
+)
+
+// testPage looks at the run on its page.
+func testPage(t *testing.T, program string) {
+	localstack.Shared(t) // skips where there is no PostgreSQL
+	cmd := exec.Command(program, "-dashboard", "127.0.0.1:0", documents(t))
+	cmd.Env = exampletest.Environ()
+	p := servetest.Listen(t, cmd)
+	p.WaitForLine("recorded 1700, delivered 1700, dropped 0,")
+	resp, err := http.Get(p.URL + "?range=1h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<strong>300</strong> documents were seen: 250 completed, 50 failed, 0 under way", "gzip: unexpected EOF", ">summarize<"} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("no %q in\n%s", want, page)
+		}
+	}
+	p.Signal(os.Interrupt)
+	if got := p.Wait(); got.Code != exitInterrupted || !strings.Contains(got.Stderr, "The page stays until Ctrl-C.") {
+		t.Errorf("exit code %d\n%s", got.Code, got.Stderr)
+	}
+}

@@ -1,0 +1,116 @@
+package postgrest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// An Error is an error as PostgREST answers it. The fields are in the order in
+// which PostgREST writes them.
+type Error struct {
+	Code    string  `json:"code"`
+	Details *string `json:"details"`
+	Hint    *string `json:"hint"`
+	Message string  `json:"message"`
+
+	Status       int    `json:"-"`
+	Authenticate string `json:"-"` // the WWW-Authenticate header, if any
+}
+
+func (e *Error) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Status, e.Code)) + ": " + e.Message
+}
+
+// Errorf makes an error without details and hint.
+func Errorf(status int, code, format string, args ...any) *Error {
+	return &Error{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+func (e *Error) WithDetails(details string) *Error {
+	e.Details = &details
+	return e
+}
+
+func (e *Error) WithHint(hint string) *Error {
+	e.Hint = &hint
+	return e
+}
+
+// Errors of PostgREST's own, by
+// https://docs.postgrest.org/en/v14/references/errors.html.
+
+var errNegativeLimit = Errorf(416, "PGRST103", "Requested range not satisfiable").
+	WithDetails("Limit should be greater than or equal to zero.")
+
+func parseError(what, value, expecting string) *Error {
+	return Errorf(400, "PGRST100", `"failed to parse %s (%s)" (line 1, column 1)`, what, value).
+		WithDetails("expecting " + expecting)
+}
+
+func ErrSchema(schema string, exposed ...string) *Error {
+	return Errorf(406, "PGRST106", "Invalid schema: %s", schema).
+		WithHint("Only the following schemas are exposed: " + strings.Join(exposed, ", "))
+}
+
+func ErrTable(schema, table string) *Error {
+	return Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
+}
+
+func ErrColumn(table, column string) *Error {
+	return Errorf(400, "PGRST204", "Could not find the '%s' column of '%s' in the schema cache", column, table)
+}
+
+func ErrMethod(method string) *Error {
+	return Errorf(405, "PGRST117", "Unsupported HTTP method: %s", method)
+}
+
+// ErrFunction is a function that isn't there, with these arguments.
+func ErrFunction(name string, given []string, posted bool) *Error {
+	signature, with := "("+strings.Join(given, ", ")+")", " with parameter "+strings.Join(given, ", ")
+	switch {
+	case len(given) == 0:
+		signature = " without parameters"
+		with = signature
+	case len(given) > 1:
+		with = strings.Replace(with, "parameter", "parameters", 1)
+	}
+	if posted {
+		with += " or with a single unnamed json/jsonb parameter"
+	}
+	return Errorf(404, "PGRST202", "Could not find the function %s%s in the schema cache", name, signature).
+		WithDetails(fmt.Sprintf("Searched for the function %s%s, but no matches were found in the schema cache.", name, with))
+}
+
+// Write answers a request with the error.
+func (e *Error) Write(w http.ResponseWriter) {
+	body := EncodeJSON(e)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Header().Set("Proxy-Status", "PostgREST; error="+e.Code)
+	if e.Authenticate != "" {
+		w.Header().Set("WWW-Authenticate", e.Authenticate)
+	}
+	WriteJSON(w, e.Status, body)
+}
+
+// WriteJSON writes an answer, of PostgREST's or of a gateway before it.
+func WriteJSON(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client may be gone
+}
+
+// EncodeJSON is json.Marshal without its escapes for HTML, which PostgREST
+// doesn't make.
+func EncodeJSON(v any) []byte {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		panic(err) // unreachable: what gets here is made of JSON's own types
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}

@@ -1,0 +1,38 @@
+package postgrest_test
+
+import (
+	"testing"
+
+	"github.com/docevents/docevents-go/internal/postgrest"
+)
+
+// FuzzParseQuery checks that no URL makes the parser panic.
+func FuzzParseQuery(f *testing.F) {
+	f.Add(`select=a,"b,c":d&and=(a.eq."x",c.in.(1,2))&order=a.desc&limit=1`)
+	f.Add("a=eq.%zz&and=((,)&b=in.()")
+	f.Fuzz(func(t *testing.T, rawQuery string) {
+		q, err := postgrest.ParseQuery(rawQuery)
+		if (q == nil) == (err == nil) {
+			t.Errorf("%v, %v", q, err)
+		}
+	})
+}
+
+func TestPreferences(t *testing.T) {
+	tests := []struct {
+		method  string
+		headers []string
+		want    string // Preference-Applied
+	}{
+		{"POST", nil, ""},
+		{"POST", []string{"return=minimal", "return=representation, missing=default", "resolution=merge-duplicates,resolution=ignore-duplicates"}, "resolution=merge-duplicates, missing=default, return=minimal"},
+		{"GET", []string{"return=minimal, count=exact, missing=null"}, "count=exact"},
+		{"DELETE", []string{"max-affected=3,handling=strict,max-affected=4,max-affected=x"}, "handling=strict, max-affected=3"},
+		{"DELETE", []string{"max-affected=3, odd, ,"}, ""},
+	}
+	for _, tt := range tests {
+		if got := postgrest.ParsePreferences(tt.headers).Applied(tt.method); got != tt.want {
+			t.Errorf("%s %q: %q, want %q", tt.method, tt.headers, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package postgrest
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Preferences are what the Prefer headers ask for, each as it stands there; of
+// several of one kind the first counts.
+type Preferences struct {
+	Resolution, Missing, Return, Count, Handling string
+	MaxAffected                                  *int64
+	Unknown                                      []string
+}
+
+const (
+	IgnoreDuplicates = "resolution=ignore-duplicates"
+	MergeDuplicates  = "resolution=merge-duplicates"
+	MissingDefault   = "missing=default"
+)
+
+// ParsePreferences reads the values of a request's Prefer headers.
+func ParsePreferences(headers []string) Preferences {
+	var p Preferences
+	kinds := map[string]*string{
+		IgnoreDuplicates: &p.Resolution, MergeDuplicates: &p.Resolution,
+		MissingDefault: &p.Missing, "missing=null": &p.Missing,
+		"return=representation": &p.Return, "return=minimal": &p.Return,
+		"count=exact":     &p.Count,
+		"handling=strict": &p.Handling, "handling=lenient": &p.Handling,
+	}
+	for item := range strings.SplitSeq(strings.Join(headers, ","), ",") {
+		item = strings.TrimSpace(item)
+		kind, known := kinds[item]
+		number, isMax := strings.CutPrefix(item, "max-affected=")
+		switch {
+		case item == "":
+		case known:
+			if *kind == "" {
+				*kind = item
+			}
+		case isMax:
+			if n, err := strconv.ParseInt(number, 10, 64); err == nil && p.MaxAffected == nil {
+				p.MaxAffected = &n
+			}
+		default:
+			p.Unknown = append(p.Unknown, item)
+		}
+	}
+	return p
+}
+
+// Representation reports whether the answer is to hold the rows.
+func (p Preferences) Representation() bool { return p.Return == "return=representation" }
+
+// Strict reports whether what is unknown, or more than MaxAffected, is an error.
+func (p Preferences) Strict() bool { return p.Handling == "handling=strict" }
+
+// Counts reports whether the answer is to say how many rows there are.
+func (p Preferences) Counts() bool { return p.Count != "" }
+
+// Applied is the Preference-Applied header for a request of the method.
+func (p Preferences) Applied(method string) string {
+	var list []string
+	if method == http.MethodPost {
+		list = append(list, p.Resolution, p.Missing)
+	}
+	if method == http.MethodPost || method == http.MethodDelete {
+		list = append(list, p.Return)
+	}
+	list = append(list, p.Count, p.Handling)
+	if method == http.MethodDelete && p.Strict() && p.MaxAffected != nil {
+		list = append(list, "max-affected="+strconv.FormatInt(*p.MaxAffected, 10))
+	}
+	return strings.Join(slices.DeleteFunc(list, func(s string) bool { return s == "" }), ", ")
+}

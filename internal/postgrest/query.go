@@ -1,0 +1,182 @@
+package postgrest
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Param is a pair of the URL's query.
+type Param struct{ Key, Value string }
+
+// ParseParams reads the pairs in their order, which url.Values would lose.
+func ParseParams(rawQuery string) ([]Param, *Error) {
+	var params []Param
+	for pair := range strings.SplitSeq(rawQuery, "&") {
+		if pair == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(pair, "=")
+		key, err := url.QueryUnescape(key)
+		if err != nil {
+			return nil, parseError("query string", pair, "percent-encoded text")
+		}
+		value, err = url.QueryUnescape(value)
+		if err != nil {
+			return nil, parseError("query string", pair, "percent-encoded text")
+		}
+		params = append(params, Param{key, value})
+	}
+	return params, nil
+}
+
+// A Query is what a request's URL asks for, as far as it is understood here.
+type Query struct {
+	Select     []string // columns; nil: all
+	Filters    []Filter // all of them must hold
+	Order      []OrderTerm
+	Limit      *int64
+	Offset     int64
+	Columns    []string // of the columns parameter; nil where there is none
+	OnConflict []string
+}
+
+// An OrderTerm has its direction in SQL, with a space before it, "" for none.
+type OrderTerm struct{ Column, Direction string }
+
+// A Filter is a comparison.
+type Filter struct {
+	Column, Operator string
+	Value            string   // of every operator but in
+	Values           []string // of in
+}
+
+// ParseQuery reads the parameters. Everything that is not one of PostgREST's
+// own is a filter.
+func ParseQuery(rawQuery string) (*Query, *Error) {
+	params, err := ParseParams(rawQuery)
+	if err != nil {
+		return nil, err
+	}
+	q := &Query{}
+	for _, p := range params {
+		switch p.Key {
+		case "select":
+			q.Select, err = parseSelect(p.Value)
+		case "order":
+			q.Order, err = parseOrder(p.Value)
+		case "limit":
+			if n, convErr := strconv.ParseInt(p.Value, 10, 64); convErr == nil {
+				if n < 0 {
+					return nil, errNegativeLimit
+				}
+				q.Limit = &n
+			}
+		case "offset":
+			if n, convErr := strconv.ParseInt(p.Value, 10, 64); convErr == nil && n > 0 {
+				q.Offset = n
+			}
+		case "columns":
+			q.Columns = splitList(p.Value)
+			slices.Sort(q.Columns)
+			q.Columns = slices.Compact(q.Columns)
+		case "on_conflict":
+			q.OnConflict = splitList(p.Value)
+		case "and":
+			err = q.parseGroup(p.Value)
+		default:
+			err = q.parseFilter(p.Key, p.Value)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return q, nil
+}
+
+// splitList splits names or values at commas. supabase-js puts names in quotes.
+func splitList(list string) []string {
+	names := []string{}
+	for name := range strings.SplitSeq(list, ",") {
+		if name = strings.Trim(strings.TrimSpace(name), `"`); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func parseSelect(list string) ([]string, *Error) {
+	if strings.ContainsAny(list, "(:>") {
+		return nil, parseError("select parameter", list, "column names: here are no embedding, JSON paths, casts or aliases")
+	}
+	columns := splitList(list)
+	if len(columns) == 0 || slices.Equal(columns, []string{"*"}) {
+		return nil, nil
+	}
+	return columns, nil
+}
+
+func parseOrder(list string) ([]OrderTerm, *Error) {
+	directions := map[string]string{
+		"asc": " ASC", "desc": " DESC", "nullsfirst": " NULLS FIRST", "nullslast": " NULLS LAST",
+	}
+	var terms []OrderTerm
+	for item := range strings.SplitSeq(list, ",") {
+		column, rest, _ := strings.Cut(item, ".")
+		term := OrderTerm{Column: column}
+		for word := range strings.SplitSeq(rest, ".") {
+			direction, ok := directions[word]
+			if !ok && word != "" {
+				return nil, parseError("order", list, "asc, desc, nullsfirst or nullslast")
+			}
+			term.Direction += direction
+		}
+		terms = append(terms, term)
+	}
+	return terms, nil
+}
+
+// Operators are those with one value, in SQL.
+var Operators = map[string]string{"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+// parseFilter reads a comparison like created_at=lt.2026-01-01.
+func (q *Query) parseFilter(column, text string) *Error {
+	operator, value, found := strings.Cut(text, ".")
+	f := Filter{Column: column, Operator: operator, Value: value}
+	switch {
+	case text == "is.null":
+	case operator == "in":
+		list, ok := inParentheses(value)
+		if !ok || strings.ContainsAny(list, `"\(){}`) {
+			return parseError("filter", text, "a list of plain values in parentheses")
+		}
+		f.Values = splitList(list)
+	case Operators[operator] == "" || !found:
+		return parseError("filter", text, "operator (eq, gt, gte, lt, lte, in), or is.null")
+	}
+	q.Filters = append(q.Filters, f)
+	return nil
+}
+
+// parseGroup reads and=(created_at.gte.X,created_at.lt.Y), which postgrest-go
+// makes of two filters on one column.
+func (q *Query) parseGroup(text string) *Error {
+	list, ok := inParentheses(text)
+	if !ok {
+		return parseError("logic tree", text, "a list in parentheses")
+	}
+	for item := range strings.SplitSeq(list, ",") {
+		column, comparison, _ := strings.Cut(strings.TrimSpace(item), ".")
+		if err := q.parseFilter(column, comparison); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func inParentheses(text string) (list string, ok bool) {
+	list, opened := strings.CutPrefix(text, "(")
+	list, closed := strings.CutSuffix(list, ")")
+	return list, opened && closed
+}
