@@ -18,7 +18,7 @@ const (
 	// a moment, from a cache that is stale, looks the same.
 	certainFor = 5 * time.Second
 
-	judgeStep     = 2  // of a refused row's wait, which the next delivery may end
+	judgeStep     = 3  // of a refused row's wait, which the next delivery may end
 	halveStrikes  = 2  // of a batch, at each size
 	loseStrikes   = 6  // of one that has a twin: without it a search begins anew
 	giveUpStrikes = 10 // of a row

@@ -586,7 +586,7 @@ func TestNamedRowsCostARequestEach(t *testing.T) {
 // Nobody else records anything: that the others of their batch are delivered is
 // all the proof there is against them. The rest of their batch holds up nobody.
 func TestNamedRowsAreTheirBatchsOwn(t *testing.T) {
-	for _, delay := range []time.Duration{5 * time.Millisecond, 8 * time.Millisecond} {
+	for _, delay := range []time.Duration{2 * time.Millisecond, 8 * time.Millisecond} {
 		for _, senders := range []int{1, 2, 4} {
 			for _, k := range []int{1, 10, 100} {
 				for _, others := range []bool{false, true} {
@@ -600,7 +600,7 @@ func TestNamedRowsAreTheirBatchsOwn(t *testing.T) {
 									}
 								}
 								if r.number == 0 {
-									return &answer{delay: 100 * time.Millisecond, stored: true}
+									return &answer{delay: 20 * time.Millisecond, stored: true}
 								}
 								return &answer{delay: delay, stored: true}
 							}
