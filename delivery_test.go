@@ -63,6 +63,70 @@ func TestSlowRequestIsJoinedByAnother(t *testing.T) {
 	})
 }
 
+// A full batch doesn't wait for a young request, nor anything for one of 50 ms.
+func TestNothingWaitsThatNeedNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(*request) *answer { return &answer{delay: time.Second, stored: true} }}
+		c, _ := newClient(t, s, docevents.WithMaxBatch(10), docevents.WithMaxInFlight(3))
+		for i, step := range []struct{ events, sent int }{{1, 1}, {9, 1}, {1, 2}} {
+			for range step.events {
+				c.Record(event("a"))
+			}
+			synctest.Wait()
+			if got := s.sent(); got != step.sent {
+				t.Errorf("step %d: %d requests, want %d", i, got, step.sent)
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+		c.Record(event("a"))
+		synctest.Wait()
+		if got := s.sent(); got != 3 {
+			t.Errorf("%d requests, the newest is in flight for 50 ms; want another", got)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestQueueIsFullToTheByte(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(*request) *answer { return &answer{delay: time.Second, stored: true} }}
+		c, _ := newClient(t, s, docevents.WithQueueLimits(100, 1<<20))
+		e := event("a")
+		e.ErrorMessage = strings.Repeat("m", 64<<10-300-len("a")-len(e.Type))
+		for range 17 {
+			c.Record(e)
+		}
+		if st := c.Stats(); st.Pending != 16 || st.PendingBytes != 1<<20 || st.Dropped.QueueFull != 1 {
+			t.Errorf("%+v, want the 16 events that are exactly 1 MiB", st)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Retries are the requests that carry a row again, and no others.
+func TestRequestsAndRetriesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			if r.number == 1 {
+				return &answer{status: 503}
+			}
+			return nil
+		}}
+		c, _ := newClient(t, s)
+		for _, want := range []struct{ requests, retries int64 }{{1, 0}, {3, 1}, {4, 1}} {
+			c.Record(event("a"))
+			time.Sleep(time.Second)
+			if st := c.Stats(); st.Requests != want.requests || st.Retries != want.retries {
+				t.Errorf("%d requests, %d retries, want %+v", st.Requests, st.Retries, want)
+			}
+		}
+	})
+}
+
 func TestBurstFillsBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{delay: 20 * time.Millisecond, stored: true} }}

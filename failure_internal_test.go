@@ -28,6 +28,7 @@ func TestDecide(t *testing.T) {
 		"stored before, not named":                         {storedBefore, history{rows: 10}, halve},
 		"a configuration error whose details look like it": {configuration, history{rows: 10, named: true}, again},
 		"a row refused, nothing else got through":          {badData, history{rows: 1}, again},
+		"a row refused, however often it failed before":    {badData, history{rows: 1, strikes: 10}, again},
 		"a row refused, others got through":                {badData, history{rows: 1, proof: true}, giveUp},
 		"a row that fails":                                 {transient, history{rows: 1, proof: true, strikes: 9}, again},
 		"for the tenth time, with proof":                   {transient, history{rows: 1, proof: true, strikes: 10}, giveUp},
@@ -91,5 +92,63 @@ func TestProofIsSentAfterTheFailure(t *testing.T) {
 				t.Errorf("got %+v, want proof %t", h, test.want)
 			}
 		})
+	}
+}
+
+// What is known of one row of a batch is known of the batch.
+func TestBatchRemembersItsFailures(t *testing.T) {
+	failed := func(strikes uint8) record { return record{failed: 3, seen: 5, strikes: strikes, tries: 2} }
+	for name, test := range map[string]struct {
+		rows   []record
+		v      verdict
+		known  int64
+		proof  int64
+		alone  bool
+		linked bool
+		want   history
+	}{
+		"for the first time":               {rows: []record{{}, {}}, v: transient, known: 9, proof: 9, alone: true},
+		"nothing came through":             {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 5},
+		"something, before it failed last": {rows: []record{failed(0), {}}, v: transient, known: 4, proof: 5, want: history{proof: true}},
+		"something, while it was sent":     {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 6, want: history{struck: true, strikes: 1}},
+		"something, since":                 {rows: []record{failed(1), {}}, v: transient, known: 6, proof: 6, want: history{proof: true, struck: true, strikes: 2}},
+		"which is the same of the last":    {rows: []record{{}, failed(1)}, v: transient, known: 6, proof: 6, want: history{proof: true, struck: true, strikes: 2}},
+		"of any":                           {rows: []record{{}, failed(1), {}}, v: configuration, known: 6, proof: 6, want: history{proof: true, struck: true, strikes: 2}},
+		"none are left":                    {rows: []record{failed(0), {}}, v: transient, known: 4, proof: 5, alone: true, want: history{proof: true, strikes: 1}},
+		"nor ever came through":            {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 3, alone: true},
+		"none are left, half of a refused": {rows: []record{failed(0), {}}, v: transient, known: 4, proof: 5, alone: true, linked: true, want: history{proof: true}},
+		"none are left, a row":             {rows: []record{failed(0)}, v: transient, known: 4, proof: 5, alone: true, want: history{proof: true}},
+		"refused, which is no strike":      {rows: []record{failed(0), {}}, v: badData, known: 6, proof: 6, want: history{proof: true, struck: true}},
+		"stored before, which isn't":       {rows: []record{failed(0), {}}, v: storedBefore, known: 6, proof: 6, want: history{proof: true, struck: true}},
+		"refused before":                   {rows: []record{{refused: true}, {}}, v: transient, want: history{refused: true}},
+		"no more strikes can be counted":   {rows: []record{failed(255), {}}, v: transient, known: 6, proof: 6, want: history{proof: true, struck: true, strikes: 255}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBatch(test.rows, false, false)
+			b.known, b.request = test.known, 7
+			if test.linked {
+				b.twin = &batch{}
+			}
+			test.want.rows, test.want.linked = len(test.rows), test.linked
+			before := b.records[0]
+			if got := b.fail(test.v, 8, test.proof, true, test.alone); got != test.want {
+				t.Errorf("got  %+v\nwant %+v", got, test.want)
+			}
+			lone := len(b.records) == 1
+			for i, r := range b.records {
+				if first := r.failed != 3; r.seen != 8 || !r.doubt || first && r.failed != 8 || !lone && test.v == badData && r.refused {
+					t.Errorf("row %d: %+v", i, r)
+				}
+			}
+			if got := b.records[0].tries; got != before.tries+1 {
+				t.Errorf("%d tries", got)
+			}
+		})
+	}
+	b := newBatch([]record{{tries: 255}}, false, false)
+	b.request = 7
+	b.fail(badData, 8, 0, false, false)
+	if r := b.records[0]; r.failed != 7 || r.tries != 255 || !r.refused || r.doubt {
+		t.Errorf("a lone row's first failure is its request's own: %+v", r)
 	}
 }

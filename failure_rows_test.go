@@ -665,6 +665,11 @@ func TestMisleadingDetails(t *testing.T) {
 						time.Sleep(time.Second)
 					}
 					checkStats(t, c, &docevents.Stats{Recorded: 603, Delivered: 600, Dropped: docevents.Drops{Rejected: 3}})
+					for _, r := range s.requests {
+						if len(r.rows) == 0 {
+							t.Error("a request of no rows")
+						}
+					}
 					for _, d := range o.lost() {
 						if d.event.Stage != "poison" {
 							t.Errorf("lost %q", d.event.Stage)

@@ -574,6 +574,74 @@ func TestTheTablesFault(t *testing.T) {
 	}
 }
 
+// After an outage all senders are back by themselves, and the waits are short
+// again: the next is another one.
+func TestOutageEndsByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var after []time.Duration
+		s := &server{answer: func(r *request) *answer {
+			at := time.Since(begin)
+			switch {
+			case at < time.Minute:
+				return &answer{err: errReset}
+			case at >= 5*time.Minute && len(after) < 2:
+				after = append(after, at)
+				return &answer{err: errReset}
+			}
+			return &answer{delay: 20 * time.Millisecond, stored: true}
+		}}
+		c, _ := newClient(t, s)
+		for range 20_000 {
+			c.Record(event("a"))
+		}
+		time.Sleep(5 * time.Minute)
+		if s.most != docevents.DefaultMaxInFlight {
+			t.Errorf("%d requests at once after it", s.most)
+		}
+		c.Record(event("a"))
+		c.Record(event("a"))
+		time.Sleep(time.Minute)
+		if wait := after[1] - after[0]; wait > 200*time.Millisecond {
+			t.Errorf("the next began with a wait of %s", wait)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 20_002, Delivered: 20_002})
+	})
+}
+
+// Two refusals of a moment each are not one that lasts.
+func TestRefusalsAreCountedFromTheLastDelivery(t *testing.T) {
+	for name, between := range map[string]answer{"a delivery": {stored: true}, "another failure": {status: 503}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				s := &server{answer: func(*request) *answer {
+					if at := time.Since(begin); at >= 2*time.Second && at < 6*time.Second {
+						return &between
+					}
+					return &answer{status: 401}
+				}}
+				c, _ := newClient(t, s)
+				for range 100 {
+					c.Record(event("a"))
+					time.Sleep(70 * time.Millisecond)
+				}
+				start := time.Now() // 7 s
+				err := c.Flush(t.Context())
+				if e, ok := errors.AsType[*docevents.Error](err); !ok || e.Status != 401 {
+					t.Errorf("Flush: %v", err)
+				}
+				if took := time.Since(start); took < 3*time.Second || took > 6*time.Second {
+					t.Errorf("Flush took %s, want until the refusal has stood for 5 s", took)
+				}
+				ended, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = c.Close(ended)
+			})
+		})
+	}
+}
+
 // A refusal of every row for a moment, on a client that delivers, has no
 // victims: the table was remade, and its cache is stale.
 func TestRefusedForAMoment(t *testing.T) {

@@ -50,6 +50,25 @@ func TestFlushIsABarrier(t *testing.T) {
 	})
 }
 
+// What was recorded after Flush began doesn't count for what was before.
+func TestFlushCountsItsOwnEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			if r.has("early") {
+				return &answer{delay: 5 * time.Second, stored: true}
+			}
+			return nil
+		}}
+		c, _ := newClient(t, s)
+		start := time.Now()
+		c.Record(event("early"))
+		time.AfterFunc(time.Second, func() { c.Record(event("late")) })
+		if err := c.Flush(t.Context()); err != nil || time.Since(start) != 5*time.Second {
+			t.Errorf("Flush: %v after %s, want 5 s", err, time.Since(start))
+		}
+	})
+}
+
 func TestFlushWaitsForTheHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var called atomic.Bool
@@ -186,6 +205,15 @@ func TestCloseLeavesAStuckTransport(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
+		sent := 0
+		for _, d := range o.lost() {
+			if errors.Is(d.err, docevents.ErrOutcomeUnknown) {
+				sent++
+			}
+		}
+		if sent != 10 {
+			t.Errorf("the outcome of %d is said to be unknown, all 10 were sent", sent)
+		}
 		checkStats(t, c, &docevents.Stats{Recorded: 10, Dropped: docevents.Drops{Abandoned: 10}})
 		checkReported(t, c, o)
 	})
