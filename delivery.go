@@ -37,9 +37,8 @@ var (
 // Nothing is given up without proof that the server takes others, since what
 // every row gets is the table's fault, or the server's.
 //
-// (The map's code: queue.go holds what waits, failure.go says what a failure
-// does, suspect.go how bad rows are looked for, flush.go how waiting for all of
-// it ends.)
+// queue.go holds what waits, suspicion.go what is held against rows, failure.go
+// says what a failure does, flush.go how waiting for all of it ends.
 const (
 	// While the newest request has been in flight for less, what is recorded
 	// waits to share the next one, instead of each event taking a request of
@@ -170,10 +169,14 @@ func (d *delivery) nextLocked(now time.Time) *batch {
 // flyLocked counts a request of b and gives its rows the ids that they keep.
 func (d *delivery) flyLocked(b *batch, now time.Time) {
 	d.stats.Requests++
-	if slices.ContainsFunc(b.records, func(r record) bool { return r.failed > 0 }) {
+	again := false
+	for i := range b.records {
+		b.records[i].identify()
+		again = again || b.records[i].failed > 0
+	}
+	if again {
 		d.stats.Retries++
 	}
-	identify(b.records)
 	b.request, b.known = d.stats.Requests, d.proof
 	d.inFlight = append(d.inFlight, b)
 	d.started = now

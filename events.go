@@ -153,14 +153,8 @@ type record struct {
 // now, where they allow, and 12 bits that count within them.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
-// identify gives those that have none their ids: UUIDs of version 7 (RFC 9562,
-// 5.7), whose order is that of Record.
-func identify(records []record) {
-	for i := range records {
-		records[i].identify()
-	}
-}
-
+// identify gives r its id, if it has none: a UUID of version 7 (RFC 9562, 5.7),
+// in the order of Record.
 func (r *record) identify() {
 	if r.id == uuid.Nil {
 		binary.BigEndian.PutUint64(r.id[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))

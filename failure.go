@@ -1,9 +1,6 @@
 package docevents
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 const (
 	// What was delivered so recently tells of a server that is up: more
@@ -13,99 +10,12 @@ const (
 	// A refusal for data so shortly after a delivery is hardly the table's.
 	shortly = 250 * time.Millisecond
 
-	// A refused row need not be sent again to be given up where another was
-	// within certainFor, for the same code: without that, what every row gets for
-	// a moment, from a cache that is stale, looks the same.
-	certainFor = 5 * time.Second
-
-	judgeStep     = 3  // of a refused row's wait, which the next delivery may end
-	halveStrikes  = 2  // of a batch, at each size
-	loseStrikes   = 6  // of one that has a twin: without it a search begins anew
-	giveUpStrikes = 10 // of a row
-	closeTries    = 4  // of a row: Close then waits for it no longer
-
 	// Failures in a row are weighed: another one of rows that are under
 	// suspicion already is hardly news.
 	newsWeight    = 10
 	outageWeight  = 3 * newsWeight  // where nothing was delivered recently
 	certainWeight = 10 * newsWeight // whatever was delivered
 )
-
-// A history is what a failed batch looks like to decide.
-type history struct {
-	rows    int
-	named   bool  // the answer names some of them, not all
-	linked  bool  // half of a batch that was refused for its data
-	proof   bool  // it was sent again after others were delivered since one of them first failed
-	struck  bool  // others were delivered since it last failed
-	refused bool  // it was refused for its data before, by itself
-	strikes uint8 // how often it failed though others were delivered since the time before, or none are left, at this size
-}
-
-// fail writes a failure into the rows' memory. request is the number of the
-// newest request, proof that of the newest one that delivered anything: what
-// was sent before a row failed proves nothing. alone: no others are left to be
-// delivered; what came through once is proof enough to look for bad rows then.
-func (b *batch) fail(v verdict, request, proof int64, unknown, alone bool) history {
-	h := history{rows: len(b.records), linked: b.twin != nil}
-	data := v == badData || v == storedBefore
-	for i := range b.records {
-		r := &b.records[i]
-		proven := r.failed > 0 && b.known > r.failed
-		struck := r.failed > 0 && proof > r.seen
-		h.proof, h.struck, h.refused = h.proof || proven, h.struck || struck, h.refused || r.refused
-		if !data && (struck || proven && alone && h.rows > 1 && !h.linked) && r.strikes < math.MaxUint8 {
-			r.strikes++
-		}
-		r.refused = r.refused || data && len(b.records) == 1
-		if r.failed == 0 && len(b.records) == 1 { // by itself: what was sent after it will do
-			r.failed = b.request
-		} else if r.failed == 0 {
-			r.failed = request
-		}
-		r.seen = request
-		if r.tries < math.MaxUint8 {
-			r.tries++
-		}
-		r.doubt = r.doubt || unknown
-		h.strikes = max(h.strikes, r.strikes)
-	}
-	return h
-}
-
-// A step is what is done next about a failed batch.
-type step int
-
-const (
-	again    step = iota // send it again, after a wait of its own
-	hurry                // send it again at once: whether it fails by itself is to be seen
-	halve                // look for the row by halves
-	setAside             // take out the rows that are named, send the rest again
-	giveUp               // a row: drop it
-)
-
-// decide is what follows from an answer and what was before it, outside of an
-// outage.
-func decide(v verdict, h history) step {
-	one := h.rows == 1
-	switch {
-	case h.named && !one && (v == badData || v == storedBefore || v == transient):
-		return setAside
-	case v == badData && one && h.proof:
-		return giveUp
-	case !one && (v == badData || v == storedBefore || v == tooMuch):
-		return halve
-	case v == badData:
-		return again
-	case one && h.strikes >= giveUpStrikes:
-		return giveUp
-	case !one && h.strikes >= halveStrikes && (!h.linked || h.strikes >= loseStrikes):
-		return halve
-	case !one && h.struck:
-		return hurry
-	}
-	return again
-}
 
 // failLocked acts on an answer that stored none of b's rows, or on none.
 func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now time.Time) {
@@ -228,4 +138,73 @@ func (d *delivery) endOutageLocked() {
 		d.down, d.probe = false, nil // one that is still in flight is a request like any other now
 		d.timer.Stop()
 	}
+}
+
+// halveLocked sends the halves of b. Linked, they are known to hold a refused
+// row between them: the second waits behind the others, so that it need not be
+// sent as a whole once the first is found fine.
+func (d *delivery) halveLocked(b *batch, linked, proven bool) {
+	first, second := b.halves(proven)
+	if linked {
+		first.twin, second.twin = second, first
+	}
+	d.queue.insert(0, first)
+	d.queue.push(second)
+}
+
+// setAsideLocked takes the rows that an answer names out of b and sends the
+// rest again. A row that is refused for its data need not be sent again to be
+// given up; of several that share a key, one may be stored.
+func (d *delivery) setAsideLocked(b *batch, named []int, v verdict, h history, err error, now time.Time) {
+	rest, lone := b.without(named, h.proof)
+	d.queue.insert(1, rest) // behind another, which it would hold up with many such rows: what it delivers is proof
+	for _, l := range lone {
+		switch {
+		case v == storedBefore:
+			l.request = b.request
+			d.deliverLocked(l, now)
+		case v == badData && len(lone) > 1:
+			d.queue.push(l)
+		default:
+			d.restLocked(l, v, history{rows: 1}, err, now)
+		}
+	}
+}
+
+// restLocked lets b wait by itself: a batch a short while, a row twice as long
+// each time.
+func (d *delivery) restLocked(b *batch, v verdict, h history, err error, now time.Time) {
+	step := 0
+	if h.rows == 1 {
+		step = int(b.records[0].tries) - 1
+		b.proven = b.proven || h.strikes > 0
+		b.apart = b.proven || v == badData
+		fresh := v == badData && now.Sub(d.delivered) < shortly
+		if v == badData && b.refusal == nil {
+			b.refusal = err
+			d.refusals = append(d.refusals, b)
+		}
+		if v == badData && b.refused.IsZero() {
+			b.refused = now
+		}
+		if b.twin != nil || !b.refused.IsZero() { // it is refused for its data: what else comes is by chance
+			step = min(step, 1)
+		}
+		if v == badData {
+			step = judgeStep
+		}
+		b.tried = d.closed && (fresh || h.proof && b.records[0].tries >= closeTries)
+	}
+	b.compact()
+	d.queue.waiting[b] = true
+	wait := d.waitLocked(step, err, now)
+	b.due = now.Add(wait)
+	b.timer = time.AfterFunc(wait, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.queue.end(b) {
+			d.queue.push(b)
+			d.startLocked(time.Now(), false)
+		}
+	})
 }

@@ -1,0 +1,152 @@
+package docevents
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// How often a batch or a row has to fail, although others were delivered since
+// the time before, for what comes next.
+const (
+	halveStrikes  = 2  // of a batch, at each size
+	loseStrikes   = 6  // of one that has a twin: without it a search begins anew
+	giveUpStrikes = 10 // of a row
+	closeTries    = 4  // of a row: Close then waits for it no longer
+)
+
+const (
+	// A refused row need not be sent again to be given up where another was
+	// within certainFor, for the same code: without that, what every row gets for
+	// a moment, from a cache that is stale, looks the same.
+	certainFor = 5 * time.Second
+
+	judgeStep = 3 // of a refused row's wait, which the next delivery may end
+)
+
+// A history is what a failed batch looks like to decide.
+type history struct {
+	rows    int
+	named   bool  // the answer names some of them, not all
+	linked  bool  // half of a batch that was refused for its data
+	proof   bool  // it was sent again after others were delivered since one of them first failed
+	struck  bool  // others were delivered since it last failed
+	refused bool  // it was refused for its data before, by itself
+	strikes uint8 // how often it failed though others were delivered since the time before, or none are left, at this size
+}
+
+// fail writes a failure into the rows' memory. request is the number of the
+// newest request, proof that of the newest one that delivered anything: what
+// was sent before a row failed proves nothing. alone: no others are left to be
+// delivered; what came through once is proof enough to look for bad rows then.
+func (b *batch) fail(v verdict, request, proof int64, unknown, alone bool) history {
+	h := history{rows: len(b.records), linked: b.twin != nil}
+	data := v == badData || v == storedBefore
+	for i := range b.records {
+		r := &b.records[i]
+		proven := r.failed > 0 && b.known > r.failed
+		struck := r.failed > 0 && proof > r.seen
+		h.proof, h.struck, h.refused = h.proof || proven, h.struck || struck, h.refused || r.refused
+		if !data && (struck || proven && alone && h.rows > 1 && !h.linked) && r.strikes < math.MaxUint8 {
+			r.strikes++
+		}
+		r.refused = r.refused || data && len(b.records) == 1
+		if r.failed == 0 && len(b.records) == 1 { // by itself: what was sent after it will do
+			r.failed = b.request
+		} else if r.failed == 0 {
+			r.failed = request
+		}
+		r.seen = request
+		if r.tries < math.MaxUint8 {
+			r.tries++
+		}
+		r.doubt = r.doubt || unknown
+		h.strikes = max(h.strikes, r.strikes)
+	}
+	return h
+}
+
+// A step is what is done next about a failed batch.
+type step int
+
+const (
+	again    step = iota // send it again, after a wait of its own
+	hurry                // send it again at once: whether it fails by itself is to be seen
+	halve                // look for the row by halves
+	setAside             // take out the rows that are named, send the rest again
+	giveUp               // a row: drop it
+)
+
+// decide is what follows from an answer and what was before it, outside of an
+// outage.
+func decide(v verdict, h history) step {
+	one := h.rows == 1
+	switch {
+	case h.named && !one && (v == badData || v == storedBefore || v == transient):
+		return setAside
+	case v == badData && one && h.proof:
+		return giveUp
+	case !one && (v == badData || v == storedBefore || v == tooMuch):
+		return halve
+	case v == badData:
+		return again
+	case one && h.strikes >= giveUpStrikes:
+		return giveUp
+	case !one && h.strikes >= halveStrikes && (!h.linked || h.strikes >= loseStrikes):
+		return halve
+	case !one && h.struck:
+		return hurry
+	}
+	return again
+}
+
+// aloneLocked says whether whatever else is pending is under suspicion, too.
+func (d *delivery) aloneLocked() bool {
+	unproven := func(b *batch) bool { return !b.proven }
+	for b := range d.queue.waiting {
+		if unproven(b) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(d.queue.ready, unproven) && !slices.ContainsFunc(d.inFlight, unproven)
+}
+
+// giveUpLocked drops a row against which there is proof.
+func (d *delivery) giveUpLocked(b *batch, v verdict, h history, err error, now time.Time) {
+	if v != badData {
+		err = fmt.Errorf("given up after %d failures while others were delivered: %w", h.strikes, err)
+		d.dropLocked(b, Rejected, err, false, now)
+		return
+	}
+	d.dropLocked(b, Rejected, err, false, now)
+	d.certain, d.certainAt = codeOf(err), now
+	d.judgeLocked(now, false)
+}
+
+// judgeLocked goes through the refused rows when others were delivered since.
+// Where refusals of their code are known to be the rows' own, they are given up.
+// Where not, one is sent again, to tell; once it is delivered (fine), all are.
+func (d *delivery) judgeLocked(now time.Time, fine bool) {
+	tried := false
+	d.refusals = slices.DeleteFunc(d.refusals, func(b *batch) bool {
+		switch {
+		case b.gone || b.refusal == nil: // or forgiven
+			return true
+		case d.proof <= b.records[0].failed:
+		case codeOf(b.refusal) == d.certain && now.Sub(d.certainAt) < certainFor && d.delivered.Sub(b.refused) < recently:
+			if d.queue.end(b) || d.queue.remove(b) {
+				d.dropLocked(b, Rejected, b.refusal, false, now)
+			}
+		case fine || !tried:
+			tried, b.tried = true, false
+			if fine {
+				b.apart, b.refusal = false, nil
+			}
+			if d.queue.end(b) {
+				d.queue.push(b)
+			}
+		}
+		return b.gone || fine
+	})
+}
