@@ -124,6 +124,9 @@ func (d *delivery) tryServer() {
 	if !d.down || d.probe != nil || d.cause != nil {
 		return
 	}
+	if len(d.queue.ready) == 0 { // suspects alone: they don't knock one by one
+		d.queue.wake()
+	}
 	d.probe = d.queue.draw()
 	if d.probe == nil { // the last row that waited is gone
 		d.down = false

@@ -269,6 +269,36 @@ func TestForeignKeyThatComesLate(t *testing.T) {
 	})
 }
 
+// The row that 500 events point to is late, and others go on: so many failures
+// in a row look like outages, none of which costs any of them an attempt.
+func TestForeignKeyOfManyThatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		s := &server{discard: true, answer: func(r *request) *answer {
+			if i := slices.IndexFunc(r.rows, func(row wireRow) bool { return *row.Stage == "late" }); i >= 0 && time.Since(begin) < 20*time.Second {
+				return &answer{delay: 5 * time.Millisecond, status: 409, code: "23503", text: "violates foreign key constraint", details: "Key (document_id)=(" + r.rows[i].DocumentID + ") is not present."}
+			}
+			return &answer{delay: 5 * time.Millisecond, stored: true}
+		}}
+		c, o := newClient(t, s)
+		for range 500 {
+			e := event("late")
+			e.DocumentID = "33333333-3333-4333-8333-333333333333"
+			c.Record(e)
+			c.Record(event("a"))
+		}
+		for range 600 { // a minute
+			c.Record(event("b"))
+			time.Sleep(100 * time.Millisecond)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 1600, Delivered: 1600})
+		if lost := o.lost(); len(lost) > 0 {
+			t.Errorf("%d lost: %v", len(lost), lost[0].err)
+		}
+		_ = c.Close(t.Context())
+	})
+}
+
 func TestTableLockedLongerThanTheStatementTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var locked atomic.Bool

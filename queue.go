@@ -167,15 +167,20 @@ func (q *queue) wake() {
 }
 
 // forgive takes back what was held against batches without proof: when an
-// outage begins, it may have been the outage. What failed in it is as whole as before when it ends. It returns
-// when the first of those that waited was due; zero: none did.
+// outage begins, it may have been the outage. What failed in it is as whole as
+// before when it ends. Batches with proof go on waiting, or every outage would
+// be one more failure of each. It returns when the first of those that waited
+// was due; zero: none did.
 func (q *queue) forgive() (due time.Time) {
 	for b := range q.waiting {
 		if due.IsZero() || b.due.Before(due) {
 			due = b.due
 		}
+		if !b.proven {
+			q.end(b)
+			q.push(b)
+		}
 	}
-	q.wake()
 	for _, b := range q.ready {
 		b.forgive()
 	}

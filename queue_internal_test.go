@@ -218,11 +218,12 @@ func TestQueueForgive(t *testing.T) {
 		if due := q.forgive(); !due.Equal(time.Now().Add(2 * time.Second)) {
 			t.Errorf("the first is due in %s", time.Until(due))
 		}
-		if len(q.ready) != 5 || len(q.waiting) != 0 {
-			t.Errorf("%d ready, %d waiting", len(q.ready), len(q.waiting))
+		if len(q.ready) != 4 || len(q.waiting) != 1 || !q.waiting[waiting[1]] {
+			t.Errorf("%d ready, %d waiting, want the one with proof to wait on", len(q.ready), len(q.waiting))
 		}
+		q.end(waiting[1])
 		for _, b := range append(waiting, ready, proven) {
-			if b.refusal != nil || b.apart != b.proven || (b.twin != nil) != b.proven {
+			if !q.waiting[b] && slices.Contains(q.ready, b) && b.refusal != nil || b.apart != b.proven || (b.twin != nil) != b.proven {
 				t.Errorf("not forgiven: %+v", b)
 			}
 		}
