@@ -609,6 +609,41 @@ func TestOutageEndsByItself(t *testing.T) {
 	})
 }
 
+// A failure is said at once, however shortly before others were delivered; a
+// refusal for data when it is dropped.
+func TestFailureAfterADelivery(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer answer
+		lines  int
+	}{
+		"a gateway's": {answer{status: 503}, 1},
+		"a refusal":   {answer{status: 400, code: "23514", text: "refused"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: func(r *request) *answer {
+					if r.number == 1 {
+						return &test.answer
+					}
+					return nil
+				}}
+				c, o := newClient(t, s)
+				c.Record(event("a"))
+				time.Sleep(10 * time.Millisecond)
+				c.Record(event("b"))
+				time.Sleep(10 * time.Millisecond)
+				if got := len(o.logged()); got != test.lines {
+					t.Errorf("%d lines, want %d: %v", got, test.lines, o.logged())
+				}
+				if err := c.Flush(t.Context()); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 2})
+			})
+		})
+	}
+}
+
 // Two refusals of a moment each are not one that lasts.
 func TestRefusalsAreCountedFromTheLastDelivery(t *testing.T) {
 	for name, between := range map[string]answer{"a delivery": {stored: true}, "another failure": {status: 503}} {

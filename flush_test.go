@@ -495,3 +495,52 @@ func TestCloseGivesUpOnSuspects(t *testing.T) {
 		})
 	}
 }
+
+// A deadline's error names what failed last, while it is failing.
+func TestFlushNamesNoOldFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			switch r.number {
+			case 0:
+				return &answer{status: 503}
+			case 1:
+				return nil
+			}
+			return &answer{delay: time.Minute, stored: true}
+		}}
+		c, _ := newClient(t, s, docevents.WithRequestTimeout(10*time.Minute))
+		c.Record(event("a"))
+		time.Sleep(time.Second)
+		c.Record(event("slow"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "503") {
+			t.Errorf("Flush: %v", err)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// However long the outage was: what Close tries in vain it tries again shortly.
+func TestCloseBeginsTheWaitsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := false
+		s := &server{answer: func(*request) *answer {
+			if up {
+				return nil
+			}
+			return &answer{err: errReset}
+		}}
+		c, _ := newClient(t, s)
+		c.Record(event("a"))
+		c.Record(event("b"))
+		time.Sleep(10 * time.Minute)
+		time.AfterFunc(time.Millisecond, func() { up = true })
+		start := time.Now()
+		if err := c.Close(t.Context()); err != nil || time.Since(start) > 200*time.Millisecond {
+			t.Errorf("Close: %v after %s", err, time.Since(start))
+		}
+	})
+}
