@@ -42,7 +42,9 @@ func (d *delivery) flush(ctx context.Context) error {
 	defer func() {
 		d.flushes = slices.DeleteFunc(d.flushes, func(other *flush) bool { return other == f })
 	}()
-	defer context.AfterFunc(ctx, d.wake)()
+	if ctx.Err() == nil { // else there is nothing to wait for
+		defer context.AfterFunc(ctx, d.wake)()
+	}
 	if now := time.Now(); now.Sub(d.tried) >= flushPause {
 		d.tried = now
 		d.attemptLocked(now)

@@ -267,11 +267,13 @@ func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sumUpLocked(age, time.Now())
-	defer context.AfterFunc(ctx, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.changed.Broadcast()
-	})()
+	if ctx.Err() == nil { // else there is nothing to wait for
+		defer context.AfterFunc(ctx, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.changed.Broadcast()
+		})()
+	}
 	for last := r.queued; r.said < last && !r.gaveUp; r.changed.Wait() {
 		if ctx.Err() != nil {
 			return fmt.Errorf("docevents: Flush: log lines or drop handler calls still due: %w", ctx.Err())
