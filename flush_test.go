@@ -526,9 +526,9 @@ func TestFlushNamesNoOldFailure(t *testing.T) {
 // However long the outage was: what Close tries in vain it tries again shortly.
 func TestCloseBeginsTheWaitsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := false
+		var up atomic.Bool
 		s := &server{answer: func(*request) *answer {
-			if up {
+			if up.Load() {
 				return nil
 			}
 			return &answer{err: errReset}
@@ -537,7 +537,7 @@ func TestCloseBeginsTheWaitsAnew(t *testing.T) {
 		c.Record(event("a"))
 		c.Record(event("b"))
 		time.Sleep(10 * time.Minute)
-		time.AfterFunc(time.Millisecond, func() { up = true })
+		time.AfterFunc(time.Millisecond, func() { up.Store(true) })
 		start := time.Now()
 		if err := c.Close(t.Context()); err != nil || time.Since(start) > 200*time.Millisecond {
 			t.Errorf("Close: %v after %s", err, time.Since(start))
