@@ -580,17 +580,21 @@ func TestOutageEndsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		var after []time.Duration
-		s := &server{answer: func(r *request) *answer {
+		s := &server{}
+		s.answer = func(r *request) *answer {
 			at := time.Since(begin)
 			switch {
 			case at < time.Minute:
 				return &answer{err: errReset}
-			case at >= 5*time.Minute && len(after) < 2:
-				after = append(after, at)
-				return &answer{err: errReset}
+			case at >= 5*time.Minute:
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if after = append(after, at); len(after) <= 2 {
+					return &answer{err: errReset}
+				}
 			}
 			return &answer{delay: 20 * time.Millisecond, stored: true}
-		}}
+		}
 		c, _ := newClient(t, s)
 		for range 20_000 {
 			c.Record(event("a"))
@@ -602,6 +606,8 @@ func TestOutageEndsByItself(t *testing.T) {
 		c.Record(event("a"))
 		c.Record(event("a"))
 		time.Sleep(time.Minute)
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if wait := after[1] - after[0]; wait > 200*time.Millisecond {
 			t.Errorf("the next began with a wait of %s", wait)
 		}

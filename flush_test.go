@@ -368,9 +368,9 @@ func TestFlushAndCloseWaitOutWhatPasses(t *testing.T) {
 // A function is frozen between its replies: it has no time but that of Flush.
 func TestFlushAfterALongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := false
+		var up atomic.Bool
 		s := &server{answer: func(*request) *answer {
-			if up {
+			if up.Load() {
 				return nil
 			}
 			return &answer{err: errReset}
@@ -379,7 +379,7 @@ func TestFlushAfterALongOutage(t *testing.T) {
 		c.Record(event("a"))
 		c.Record(event("b"))
 		time.Sleep(3 * time.Minute)
-		up = true
+		up.Store(true)
 		start := time.Now()
 		if err := c.Flush(t.Context()); err != nil || time.Since(start) > 0 {
 			t.Errorf("Flush: %v after %s", err, time.Since(start))
@@ -418,10 +418,10 @@ func TestFlushAndCloseOfASuspectWhileTheKeyIsRefused(t *testing.T) {
 	for _, closes := range []bool{false, true} {
 		t.Run(fmt.Sprintf("Close %t", closes), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				revoked := false
+				var revoked atomic.Bool
 				s := &server{answer: func(r *request) *answer {
 					switch {
-					case revoked:
+					case revoked.Load():
 						return &answer{status: 401}
 					case r.has("disliked"):
 						return &answer{status: 403}
@@ -436,7 +436,7 @@ func TestFlushAndCloseOfASuspectWhileTheKeyIsRefused(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 5, Pending: 1})
-				revoked = true
+				revoked.Store(true)
 				time.Sleep(time.Minute)
 				start := time.Now()
 				err := c.Flush
