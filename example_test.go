@@ -171,10 +171,10 @@ func ExampleClient_Close_abandoned() {
 	}
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed})
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	fmt.Println(client.Close(ctx)) // at once: time doesn't mend a refused key
-	// Output: docevents: Close: 1 events abandoned: HTTP 401 PGRST301: no key; check the key: it must be the service-role (secret) key of this very project
+	fmt.Println(client.Close(ctx)) // after 5 s it would end by itself: time doesn't mend a refused key
+	// Output: docevents: Close: 1 events abandoned: context deadline exceeded, after: HTTP 401 PGRST301: no key; check the key: it must be the service-role (secret) key of this very project
 }
 
 func ExampleClient_Stats() {
