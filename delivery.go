@@ -75,7 +75,7 @@ type delivery struct {
 
 	proof     int64     // the newest request that delivered anything
 	delivered time.Time // when
-	refusals  []*batch  // rows that were refused shortly after
+	refusals  []*batch  // rows that were refused for their data
 	certain   string    // the code of a refusal that was a row's own
 	certainAt time.Time // when
 

@@ -27,7 +27,7 @@ type batch struct {
 	home    *batch      // of a probe: where its row came from
 	twin    *batch      // the other half of a refused batch: where one half is fine, the other isn't
 	refused time.Time   // when a row was first refused for its data
-	refusal error       // why, where others were delivered shortly before
+	refusal error       // why
 	tried   bool        // a suspect that has failed since Close began
 	gone    bool        // settled: delivered or dropped
 }
