@@ -514,9 +514,11 @@ func TestBadRowsHoldUpNobody(t *testing.T) {
 					c.Record(event(stage))
 					time.Sleep(time.Second / time.Duration(test.perSecond))
 				}
+				s.mu.Lock()
 				if slowest > 2*time.Second {
 					t.Errorf("an event waited %s for others", slowest)
 				}
+				s.mu.Unlock()
 				ended, cancel := context.WithCancel(t.Context())
 				cancel()
 				_ = c.Close(ended)

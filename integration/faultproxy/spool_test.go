@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,14 +61,16 @@ func (b *bench) killed(dir, name string, after time.Duration) (recorded []string
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	var at int64 // when it was killed
-	timer := time.AfterFunc(after, func() {
-		at = time.Now().UnixNano()
-		cmd.Process.Kill()
+	var at atomic.Int64            // when it was killed
+	kill := sync.OnceFunc(func() { // once it records
+		timer := time.AfterFunc(after, func() {
+			at.Store(time.Now().UnixNano())
+			cmd.Process.Kill()
+		})
+		b.t.Cleanup(func() { timer.Stop() })
 	})
-	defer timer.Stop()
 	times := map[string]int64{}
-	for lines := bufio.NewScanner(out); lines.Scan(); {
+	for lines := bufio.NewScanner(out); lines.Scan(); kill() {
 		stage, then, _ := strings.Cut(lines.Text(), " ")
 		if n, err := strconv.ParseInt(then, 10, 64); err == nil && len(then) == 19 { // else cut short
 			times[stage] = n
@@ -74,7 +78,7 @@ func (b *bench) killed(dir, name string, after time.Duration) (recorded []string
 	}
 	cmd.Wait()
 	for stage, then := range times {
-		if then < at-int64(50*time.Millisecond) {
+		if then < at.Load()-int64(50*time.Millisecond) {
 			recorded = append(recorded, stage)
 		}
 	}
