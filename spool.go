@@ -17,6 +17,7 @@ const (
 
 	// pageRows is when a page is full: nothing is copied as pages become more.
 	pageRows = 256
+	maxSpare = 32
 )
 
 // A mirror has what is pending on disk, too, and replays what dead processes
@@ -28,7 +29,6 @@ type mirror struct {
 	spool    *spool.Spool // the goroutine's, until closed is set
 	rows     []byte       // the goroutine's, as are these, for the next page
 	numbers  []int64
-	spare    []record
 
 	// delivery.mu guards these; the spool is not used under it.
 	running bool
@@ -36,6 +36,7 @@ type mirror struct {
 	closed  bool
 	full    [][]record // pages, to be written
 	fresh   []record   // the page behind them
+	spare   [][]record // for the next
 	bytes   int        // of all that
 	settled []int64    // numbers
 }
@@ -60,8 +61,14 @@ func (m *mirror) addLocked(r *record) {
 	r.identify()
 	if m.bytes += recordBytes + r.text(); m.bytes <= m.delivery.config.queueBytes {
 		if len(m.fresh) == cap(m.fresh) {
-			m.full = append(m.full, m.fresh)
-			m.fresh = make([]record, 0, pageRows)
+			if len(m.fresh) > 0 {
+				m.full = append(m.full, m.fresh)
+			}
+			if n := len(m.spare) - 1; n >= 0 {
+				m.fresh, m.spare = m.spare[n], m.spare[:n]
+			} else {
+				m.fresh = make([]record, 0, pageRows)
+			}
 		}
 		m.fresh = append(m.fresh, *r)
 	}
@@ -88,7 +95,7 @@ func (m *mirror) run() {
 	defer d.mu.Unlock()
 	for more := true; more || len(m.fresh)+len(m.settled) > 0; {
 		pages, settled, room := append(m.full, m.fresh), m.settled, d.hasRoomLocked()
-		m.full, m.fresh, m.bytes, m.settled = nil, m.spare[:0], 0, nil
+		m.full, m.fresh, m.bytes, m.settled = nil, nil, 0, nil
 		d.mu.Unlock()
 		for _, p := range pages {
 			m.write(p)
@@ -96,6 +103,11 @@ func (m *mirror) run() {
 		m.spool.Settle(settled) // what was added before it was settled is written by now
 		more = room && m.replay()
 		d.mu.Lock()
+		for _, p := range pages {
+			if cap(p) > 0 && len(m.spare) < maxSpare {
+				m.spare = append(m.spare, p[:0])
+			}
+		}
 	}
 	if m.closing {
 		d.mu.Unlock()
@@ -107,7 +119,7 @@ func (m *mirror) run() {
 	d.changed.Broadcast()
 }
 
-// write writes a page, and keeps the last one for the next rows.
+// write writes a page.
 func (m *mirror) write(p []record) {
 	m.rows, m.numbers = m.rows[:0], m.numbers[:0]
 	for i := range p {
@@ -118,7 +130,6 @@ func (m *mirror) write(p []record) {
 		m.delivery.report.fault(logSpool, err, time.Now())
 	}
 	clear(p) // lets go of their text
-	m.spare = p
 }
 
 // replay queues rows of dead processes, and says whether to go on.
