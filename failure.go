@@ -1,6 +1,9 @@
 package docevents
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 const (
 	// What was delivered so recently tells of a server that is up: more
@@ -187,14 +190,10 @@ func (d *delivery) restLocked(b *batch, v verdict, h history, err error, now tim
 			b.refusal = err
 			d.refusals = append(d.refusals, b)
 		}
-		if v == badData && b.refused.IsZero() {
-			b.refused = now
-		}
-		if b.twin != nil || !b.refused.IsZero() { // it is refused for its data: what else comes is by chance
-			step = min(step, 1)
-		}
 		if v == badData {
-			step = judgeStep
+			step, b.refused = judgeStep, cmp.Or(b.refused, now)
+		} else if b.twin != nil || !b.refused.IsZero() { // it is refused for its data: what else comes is by chance
+			step = min(step, 1)
 		}
 		b.tried = d.closed && (fresh || h.proof && b.records[0].tries >= closeTries)
 	}

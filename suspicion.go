@@ -116,12 +116,12 @@ func (d *delivery) aloneLocked() bool {
 func (d *delivery) giveUpLocked(b *batch, v verdict, h history, err error, now time.Time) {
 	if v != badData {
 		err = fmt.Errorf("given up after %d failures while others were delivered: %w", h.strikes, err)
-		d.dropLocked(b, Rejected, err, false, now)
-		return
 	}
 	d.dropLocked(b, Rejected, err, false, now)
-	d.certain, d.certainAt = codeOf(err), now
-	d.judgeLocked(now, false)
+	if v == badData {
+		d.certain, d.certainAt = codeOf(err), now
+		d.judgeLocked(now, false)
+	}
 }
 
 // judgeLocked goes through the refused rows when others were delivered since.
