@@ -161,6 +161,7 @@ func TestTablesOfOnesOwn(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each waits 5 s for something better
 			const events = 20
 			b := newBench(t)
 			t.Cleanup(func() {

@@ -100,6 +100,7 @@ var missingPartition = fault{
 func TestMended(t *testing.T) {
 	for _, f := range append(grants("INSERT", "SELECT"), missingTable(), missingColumn, missingPartition) {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // each waits 5 s for something better
 			b := newBench(t)
 			f.cause(b)
 			b.client.Record(event("first"))
@@ -213,6 +214,7 @@ func TestWrongSettings(t *testing.T) {
 		{"another table", stack.ServiceRoleKey, []docevents.Option{docevents.WithTable("nothing_here")}, 404, "PGRST205", "create the table"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // each waits 5 s for something better
 			b := benchOf(t, stack, tt.key, table, tt.opts...)
 			wantError(t, b.client.Check(t.Context()), tt.status, tt.code, tt.remedy)
 			b.client.Record(event("a"))
@@ -238,6 +240,7 @@ func TestWrongSettings(t *testing.T) {
 func TestCheck(t *testing.T) {
 	for _, f := range append(grants("INSERT", "SELECT", "DELETE"), missingTable(), missingColumn) {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // each waits 5 s for something better
 			b := newBench(t)
 			b.execute("INSERT INTO TABLE_NAME (document_id, user_id, event_type, created_at) " +
 				"VALUES ('" + document + "', '" + document + "', 'completed', '-infinity')")
