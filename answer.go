@@ -208,6 +208,11 @@ type unsent struct{ error }
 
 func (e unsent) Unwrap() error { return e.error }
 
+// A sent is the error of one that was, whatever its last attempt met.
+type sent struct{ error }
+
+func (e sent) Unwrap() error { return e.error }
+
 // Codes that may tell of a connection between PostgREST and PostgreSQL that was
 // lost, or of a commit without an answer. PGRST003 had none to lose: its wait for
 // one ended.
@@ -226,6 +231,9 @@ func outcomeUnknown(err error) bool {
 			return false
 		}
 		return e.Status < 300 || e.Status == http.StatusRequestTimeout || e.Status == 499 || e.Status >= 500
+	}
+	if _, wasSent := errors.AsType[sent](err); wasSent {
+		return true
 	}
 	_, unsent := errors.AsType[unsent](err)
 	_, noName := errors.AsType[*net.DNSError](err) // these two from a foreign transport

@@ -62,6 +62,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case err != nil && sought.Load() > 0 && found.Load() == 0:
 		return nil, unsent{err}
+	case err != nil && found.Load() > 0: // a failed dial may be net/http's second attempt
+		return nil, sent{err}
 	case err != nil || resp == nil: // nothing at all is an error of http.Client's
 		return nil, err
 	}

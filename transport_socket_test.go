@@ -355,3 +355,50 @@ func TestRefusedWhenSentAgain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The same where the second attempt can't even connect: the first may have been
+// carried out.
+func TestLostThenNoConnection(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		r := bufio.NewReader(conn)
+		for i := range 2 {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, req.Body)
+			if i == 1 { // carried out; then the server goes away
+				l.Close()
+				return
+			}
+			fmt.Fprint(conn, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+		}
+	}()
+	o := &observer{}
+	c, err := docevents.New("http://"+l.Addr().String(), testKey, docevents.WithSlog(discard), docevents.WithDropHandler(o.dropped))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Record(event("stored"))
+	if err := c.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Record(event("stored, and its answer lost"))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := c.Close(ctx); err == nil {
+		t.Error("Close: nil")
+	}
+	if lost := o.lost(); len(lost) != 1 || !errors.Is(lost[0].err, docevents.ErrOutcomeUnknown) {
+		t.Errorf("lost %+v", lost)
+	}
+}
