@@ -22,7 +22,8 @@ const (
 
 // failLocked acts on an answer that stored none of b's rows, or on none.
 func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now time.Time) {
-	h := b.fail(v, d.stats.Requests, d.proof, outcomeUnknown(err), d.aloneLocked())
+	alone := len(b.records) > 1 && d.aloneLocked() // of a row it makes no difference, and looking takes long
+	h := b.fail(v, d.stats.Requests, d.proof, outcomeUnknown(err), alone)
 	h.named = len(named) > 0 && len(named) < len(b.records)
 	next := decide(v, h)
 	begins := d.countLocked(b, v, next, err, now)

@@ -17,7 +17,7 @@ const (
 
 	// pageRows is when a page is full: nothing is copied as pages become more.
 	pageRows = 256
-	maxSpare = 32
+	maxSpare = 32 // pages that are kept for the next rows, some 1.5 MiB
 )
 
 // A mirror has what is pending on disk, too, and replays what dead processes

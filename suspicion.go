@@ -17,9 +17,9 @@ const (
 )
 
 const (
-	// A refused row need not be sent again to be given up where another was
-	// within certainFor, for the same code: without that, what every row gets for
-	// a moment, from a cache that is stale, looks the same.
+	// A refused row need not be sent again to be given up where another was given
+	// up within certainFor, for the same code: without that, what every row gets
+	// for a moment, from a cache that is stale, looks the same.
 	certainFor = 5 * time.Second
 
 	judgeStep = 3 // of a refused row's wait, which the next delivery may end
