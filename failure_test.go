@@ -407,13 +407,21 @@ func TestSpeedByFailureRate(t *testing.T) {
 	if testing.Short() {
 		events = 20_000
 	}
-	speed := func(ch chancy) (s float64) {
-		synctest.Test(t, func(t *testing.T) {
-			c, _ := newClient(t, ch.server(1), docevents.WithDropHandler(nil))
-			s = ch.run(t, c, events)
-			_ = c.Close(t.Context())
-		})
-		return s
+	speed := func(ch chancy) float64 {
+		seeds := uint64(1)
+		if ch.fails > 0.1 { // the median of three: a last row that fails often by chance is much of one run
+			seeds = 3
+		}
+		var runs []float64
+		for seed := range seeds {
+			synctest.Test(t, func(t *testing.T) {
+				c, _ := newClient(t, ch.server(seed), docevents.WithDropHandler(nil))
+				runs = append(runs, ch.run(t, c, events))
+				_ = c.Close(t.Context())
+			})
+		}
+		slices.Sort(runs)
+		return runs[len(runs)/2]
 	}
 	clean := speed(chancy{})
 	for _, rate := range []float64{0, 0.01, 0.1, 0.2, 0.35} {

@@ -99,22 +99,30 @@ func (q *queue) add(r *record) {
 }
 
 // take removes the batch at the head of the queue, joined by those behind it
-// as far as one request may carry them: an outage's remainders don't come back
-// as requests of a few rows.
+// as far as one request may carry them, suspects between them passed over: what
+// an outage or a search for a bad row leaves doesn't come back as requests of a
+// few rows.
 func (q *queue) take() *batch {
 	if len(q.ready) == 0 {
 		return nil
 	}
 	b := q.pop()
-	for !b.apart && len(q.ready) > 0 {
-		next := q.ready[0]
-		if next.apart || len(b.records)+len(next.records) > q.maxRows || b.text+next.text > maxBatchText {
-			break
+	if b.apart || len(b.records) >= q.maxRows { // as most are in a long queue
+		return b
+	}
+	full := false
+	q.ready = slices.DeleteFunc(q.ready, func(next *batch) bool {
+		full = full || !next.apart && (len(b.records)+len(next.records) > q.maxRows || b.text+next.text > maxBatchText)
+		if full || next.apart {
+			return false
 		}
-		q.pop()
 		b.records = append(b.records, next.records...)
 		b.text += next.text
-	}
+		if next == q.open {
+			q.open = nil
+		}
+		return true
+	})
 	return b
 }
 

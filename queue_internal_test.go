@@ -87,7 +87,9 @@ func TestQueueTake(t *testing.T) {
 		"one byte more":                   {[]*batch{text(maxBatchText - 7), text(8)}, []int{1, 1}},
 		"in order: none is passed over":   {[]*batch{of(5), of(6), of(1)}, []int{5, 7}},
 		"a suspect is not joined":         {[]*batch{apart(1), of(1), of(1)}, []int{1, 2}},
-		"nor joins":                       {[]*batch{of(1), apart(1), of(1)}, []int{1, 1, 1}},
+		"nor joins":                       {[]*batch{of(1), apart(1)}, []int{1, 1}},
+		"nor is it in the way":            {[]*batch{of(1), apart(3), of(1), apart(4), of(2)}, []int{4, 3, 4}},
+		"in order behind suspects, too":   {[]*batch{of(5), apart(3), of(6), of(1)}, []int{5, 3, 7}},
 		"two suspects are not one either": {[]*batch{apart(1), apart(1)}, []int{1, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
