@@ -89,6 +89,41 @@ func TestNothingWaitsThatNeedNot(t *testing.T) {
 	})
 }
 
+// What is recorded while a row under suspicion is in flight goes when its answer
+// comes, whatever that is, and not after the row's own wait.
+func TestNothingWaitsForASuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c *docevents.Client
+		var beside atomic.Bool
+		var tried, sent time.Time
+		s := &server{}
+		s.answer = func(r *request) *answer {
+			if !r.has("poison") {
+				sent = r.at
+				return nil
+			}
+			if beside.CompareAndSwap(true, false) {
+				tried = r.at
+				c.Record(event("fine"))
+			}
+			return &answer{delay: 10 * time.Millisecond, err: errReset}
+		}
+		c, _ = newClient(t, s)
+		c.Record(event("poison"))
+		time.Sleep(50 * time.Millisecond)
+		c.Record(event("fine"))
+		time.Sleep(time.Minute) // it has failed since, and its waits are long
+		beside.Store(true)
+		time.Sleep(time.Minute)
+		if took := sent.Sub(tried); took != 10*time.Millisecond {
+			t.Errorf("sent after %s, want when the suspect had failed", took)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = c.Close(ended)
+	})
+}
+
 func TestQueueIsFullToTheByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{delay: time.Second, stored: true} }}

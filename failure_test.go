@@ -281,6 +281,60 @@ func TestFailureLateInAWait(t *testing.T) {
 	}
 }
 
+// One failure is no outage while another request is in flight: a new event is
+// not held back.
+func TestFailureBesideARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			switch r.number {
+			case 0:
+				return &answer{delay: 100 * time.Millisecond, err: errReset}
+			case 1:
+				return &answer{delay: time.Second, stored: true}
+			}
+			return nil
+		}}
+		c, _ := newClient(t, s)
+		c.Record(event("fails"))
+		time.Sleep(60 * time.Millisecond)
+		c.Record(event("slow"))
+		time.Sleep(60 * time.Millisecond)
+		start := time.Now()
+		c.Record(event("new"))
+		synctest.Wait()
+		if s.sent() != 3 || !s.requests[2].at.Equal(start) || !s.requests[2].has("new") {
+			t.Errorf("%d requests, want another at once", s.sent())
+		}
+		if err := c.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Shortly after a delivery ten failures in a row make an outage, instead of
+// three, and not a hundred.
+func TestOutageShortlyAfterADelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			if r.number == 0 {
+				return &answer{delay: 10 * time.Millisecond, stored: true}
+			}
+			return &answer{delay: time.Millisecond, err: errReset}
+		}}
+		c, _ := newClient(t, s, docevents.WithMaxInFlight(1), docevents.WithMaxBatch(1))
+		for range 101 {
+			c.Record(event("a"))
+		}
+		time.Sleep(100 * time.Millisecond)
+		if got := s.sent() - 1; got != 10 {
+			t.Errorf("%d requests failed, want ten until the first wait has ended", got)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = c.Close(ended)
+	})
+}
+
 // While rows wait that fail every time, a new event goes with the next probe.
 func TestNewEventIsProbedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -544,3 +544,36 @@ func TestCloseBeginsTheWaitsAnew(t *testing.T) {
 		}
 	})
 }
+
+// However often a row under suspicion has failed: Close tries it as often as one
+// that is new, and has it where that is enough.
+func TestCloseTriesSuspectsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		closing, tries := false, 0
+		s := &server{}
+		s.answer = func(r *request) *answer {
+			if !r.has("disliked") {
+				return nil
+			}
+			if closing {
+				tries++
+			}
+			if tries == 3 {
+				return nil
+			}
+			return &answer{status: 403}
+		}
+		c, _ := newClient(t, s)
+		c.Record(event("disliked"))
+		for range 5 {
+			time.Sleep(time.Second)
+			c.Record(event("fine"))
+		}
+		time.Sleep(time.Second)
+		closing = true
+		if err := c.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 6})
+	})
+}
