@@ -545,35 +545,41 @@ func TestCloseBeginsTheWaitsAnew(t *testing.T) {
 	})
 }
 
-// However often a row under suspicion has failed: Close tries it as often as one
-// that is new, and has it where that is enough.
+// However often a row under suspicion has failed before: Close tries it four
+// times, as it would a new one.
 func TestCloseTriesSuspectsAnew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		closing, tries := false, 0
-		s := &server{}
-		s.answer = func(r *request) *answer {
-			if !r.has("disliked") {
-				return nil
-			}
-			if closing {
-				tries++
-			}
-			if tries == 3 {
-				return nil
-			}
-			return &answer{status: 403}
-		}
-		c, _ := newClient(t, s)
-		c.Record(event("disliked"))
-		for range 5 {
-			time.Sleep(time.Second)
-			c.Record(event("fine"))
-		}
-		time.Sleep(time.Second)
-		closing = true
-		if err := c.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-		checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 6})
-	})
+	for taken, want := range map[int]docevents.Stats{
+		4: {Recorded: 6, Delivered: 6},
+		5: {Recorded: 6, Delivered: 5, Dropped: docevents.Drops{Abandoned: 1}},
+	} {
+		t.Run(fmt.Sprintf("taken the %dth time", taken), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				closing, tries := false, 0
+				s := &server{answer: func(r *request) *answer {
+					if !r.has("disliked") {
+						return nil
+					}
+					if closing {
+						tries++
+					}
+					if tries == taken {
+						return nil
+					}
+					return &answer{status: 403}
+				}}
+				c, _ := newClient(t, s)
+				c.Record(event("disliked"))
+				for range 5 {
+					time.Sleep(time.Second)
+					c.Record(event("fine"))
+				}
+				time.Sleep(time.Second)
+				closing = true
+				if err := c.Close(t.Context()); (err != nil) != (want.Dropped.Abandoned > 0) {
+					t.Errorf("Close: %v", err)
+				}
+				checkStats(t, c, &want)
+			})
+		})
+	}
 }
