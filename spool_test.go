@@ -118,42 +118,52 @@ func TestSpool(t *testing.T) {
 			c.Close(closed(t))
 		})
 	})
-	t.Run("half of the queue is left to new events", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			dir := t.TempDir()
-			for range 2 {
-				c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithQueueLimits(1000, 1<<20))
-				for i := range 500 {
-					c.Record(event(fmt.Sprint(i)))
+	for name, limit := range map[string]docevents.Option{
+		"events": docevents.WithQueueLimits(1000, 2<<20),
+		"bytes":  docevents.WithQueueLimits(2000, 1<<20),
+	} {
+		t.Run("half of the queue is left to new events/"+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				big := func(stage string) docevents.Event { // 500 are half of a MiB, 1,000 a little more than one
+					e := event(stage)
+					e.ErrorMessage = strings.Repeat("m", 1049-300-len(stage)-len(e.Type))
+					return e
 				}
-				c.Close(closed(t))
-			}
-			db := &server{answer: away}
-			c, _ := newClient(t, db, docevents.WithSpool(dir), docevents.WithQueueLimits(1000, 1<<20))
-			synctest.Wait()
-			if got := c.Stats(); got.Pending != 500 || got.Replayed != 500 {
-				t.Errorf("got %+v, want half of the queue replayed", got)
-			}
-			for i := range 500 {
-				c.Record(event(fmt.Sprint("new", i)))
-			}
-			checkStats(t, c, nil)
-			if got := c.Stats().Dropped.QueueFull; got > 0 {
-				t.Errorf("got %d events dropped", got)
-			}
-			db.mu.Lock()
-			db.answer = nil
-			db.mu.Unlock()
-			time.Sleep(time.Minute)
-			if got := c.Stats(); got.Delivered != got.Recorded+got.Replayed || got.Replayed != 1000 {
-				t.Errorf("got %+v, want all delivered", got)
-			}
-			c.Close(t.Context())
-			if left := segments(t, dir); len(left) > 0 {
-				t.Errorf("got %q left", left)
-			}
+				dir := t.TempDir()
+				for range 2 {
+					c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), limit)
+					for i := range 500 {
+						c.Record(big(fmt.Sprint(i)))
+					}
+					c.Close(closed(t))
+				}
+				db := &server{answer: away}
+				c, _ := newClient(t, db, docevents.WithSpool(dir), limit)
+				synctest.Wait()
+				if got := c.Stats(); got.Pending != 500 || got.Replayed != 500 {
+					t.Errorf("got %+v, want half of the queue replayed", got)
+				}
+				for i := range 499 {
+					c.Record(big(fmt.Sprint("new", i)))
+				}
+				checkStats(t, c, nil)
+				if got := c.Stats().Dropped.QueueFull; got > 0 {
+					t.Errorf("got %d events dropped", got)
+				}
+				db.mu.Lock()
+				db.answer = nil
+				db.mu.Unlock()
+				time.Sleep(time.Minute)
+				if got := c.Stats(); got.Delivered != got.Recorded+got.Replayed || got.Replayed != 1000 {
+					t.Errorf("got %+v, want all delivered", got)
+				}
+				c.Close(t.Context())
+				if left := segments(t, dir); len(left) > 0 {
+					t.Errorf("got %q left", left)
+				}
+			})
 		})
-	})
+	}
 	t.Run("a folder that can't be one costs a log line", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "file")
