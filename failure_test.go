@@ -728,7 +728,7 @@ func TestFailureAfterADelivery(t *testing.T) {
 
 // Two refusals of a moment each are not one that lasts.
 func TestRefusalsAreCountedFromTheLastDelivery(t *testing.T) {
-	for name, between := range map[string]answer{"a delivery": {stored: true}, "another failure": {status: 503}} {
+	for name, between := range map[string]answer{"a delivery": {stored: true}, "another failure": {status: 503}, "a timeout": {status: 500, code: "57014"}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begin := time.Now()
