@@ -66,6 +66,39 @@ func TestOutageOfTenMinutes(t *testing.T) {
 	})
 }
 
+// In an outage rows under suspicion don't knock one by one, however long their
+// own waits are.
+func TestOutageOfSuspects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := true
+		s := &server{answer: func(r *request) *answer {
+			if !up || r.has("disliked") {
+				return &answer{err: errReset}
+			}
+			return nil
+		}}
+		c, _ := newClient(t, s)
+		for i := range 100 {
+			if i < 20 {
+				c.Record(event("disliked"))
+			}
+			time.Sleep(50 * time.Millisecond)
+			c.Record(event("fine"))
+			time.Sleep(50 * time.Millisecond)
+		}
+		up = false
+		before := s.sent()
+		time.Sleep(10 * time.Minute)
+		checkStats(t, c, &docevents.Stats{Recorded: 120, Delivered: 100, Pending: 20})
+		if got := s.sent() - before; got > 120 {
+			t.Errorf("%d requests in ten minutes", got)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = c.Close(ended)
+	})
+}
+
 func TestDownForGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{err: errReset} }}
