@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/supabase-community/postgrest-go"
@@ -154,12 +155,13 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		return false, err
 	case p.boundary == "": // fewer than a step are left, and what was written late with an old time
 		p.after = beforeAll
-		return true, p.counted(p.deleteCount(ctx, "lt", p.before, ""))
+		return true, p.counted(p.deleted(ctx, p.deletion().Lt(p.config.columns.CreatedAt, p.before)))
 	case p.boundary == p.tooMany: // with half the rows, too: all these are of that time
 		p.oneTime = p.boundary
 		return p.step(ctx)
 	}
-	if err = p.counted(p.deleteCount(ctx, "lte", p.boundary, p.after)); err == nil {
+	query := p.deletion().Gt(p.config.columns.CreatedAt, p.after).Lte(p.config.columns.CreatedAt, p.boundary)
+	if err = p.counted(p.deleted(ctx, query)); err == nil {
 		p.after = p.boundary
 	}
 	return false, err
@@ -178,10 +180,9 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	if err != nil || id == "" {
 		return false, err
 	}
-	query := p.from().Delete("minimal", "exact").Lte(p.config.columns.ID, id)
+	query := p.deletion().Lte(p.config.columns.ID, id)
 	match(query)
-	_, n, err := query.ExecuteWithContext(ctx)
-	if err = p.counted(n, p.explain(err)); err == nil {
+	if err = p.counted(p.deleted(ctx, query)); err == nil {
 		p.lastID = id
 	}
 	return true, err
@@ -279,21 +280,19 @@ func (c *Client) readNth(ctx context.Context, column string, n int, match func(*
 	if err != nil {
 		return "", c.explain(err)
 	}
-	var rows []map[string]string
+	var rows []map[string]json.RawMessage
 	if err := json.Unmarshal(body, &rows); err != nil || len(rows) == 0 {
 		return "", err
 	}
-	return rows[0][column], nil
+	return strings.Trim(string(rows[0][column]), `"`), nil // a time, or an id: of a table of one's own a number, maybe
 }
 
-// deleteCount deletes the rows up to one time, as the operator says, and after
-// another if there is one, and returns the server's count. Never give a DELETE
-// a limit: PostgREST ignores it since version 13 and deletes all that matches.
-func (c *Client) deleteCount(ctx context.Context, operator, to, after string) (int64, error) {
-	query := c.from().Delete("minimal", "exact").Filter(c.config.columns.CreatedAt, operator, to)
-	if after != "" {
-		query.Gt(c.config.columns.CreatedAt, after)
-	}
+// deletion is a DELETE whose rows the server counts. Never give it a limit:
+// PostgREST ignores it since version 13 and deletes all that matches.
+func (c *Client) deletion() *postgrest.FilterBuilder { return c.from().Delete("minimal", "exact") }
+
+// deleted returns the count.
+func (c *Client) deleted(ctx context.Context, query *postgrest.FilterBuilder) (int64, error) {
 	_, count, err := query.ExecuteWithContext(ctx)
 	return count, c.explain(err)
 }
