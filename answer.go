@@ -184,8 +184,7 @@ func named(records []record, details string, c *columns) (places []int) {
 // hold says whether r has these values in these columns.
 func (c *columns) hold(r *record, names, values []string) bool {
 	for i, name := range names {
-		name, value := strings.Trim(name, `"`), values[i]
-		has := strings.Contains(r.extra+",", `,"`+name+`":"`+value+`",`) || strings.Contains(r.extra+",", `,"`+name+`":`+value+`,`)
+		name, value, has := strings.Trim(name, `"`), values[i], false
 		switch name {
 		case c.ID:
 			has = value == r.id.String()
@@ -200,6 +199,8 @@ func (c *columns) hold(r *record, names, values []string) bool {
 		case c.CreatedAt: // a part of every key of a table in partitions
 			at, err := time.Parse("2006-01-02 15:04:05-07", value)
 			has = err == nil && at.UnixMicro() == r.createdAt
+		default: // of Extra, a text or a number
+			has = strings.Contains(r.extra+",", `,"`+name+`":"`+value+`",`) || strings.Contains(r.extra+",", `,"`+name+`":`+value+`,`)
 		}
 		if !has {
 			return false

@@ -147,21 +147,19 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		}
 		p.oneTime, p.tooMany, p.lastID = "", "", ""
 	}
-	p.boundary, err = p.readNth(ctx, p.config.columns.CreatedAt, p.size.rows, func(query *postgrest.FilterBuilder) {
-		query.Gt(p.config.columns.CreatedAt, p.after).Lt(p.config.columns.CreatedAt, p.before)
-	})
+	at := p.config.columns.CreatedAt
+	p.boundary, err = p.readNth(ctx, at, p.from().Select(at, "", false).Gt(at, p.after).Lt(at, p.before))
 	switch {
 	case err != nil:
 		return false, err
 	case p.boundary == "": // fewer than a step are left, and what was written late with an old time
 		p.after = beforeAll
-		return true, p.counted(p.deleted(ctx, p.deletion().Lt(p.config.columns.CreatedAt, p.before)))
+		return true, p.counted(p.deleted(ctx, p.deletion().Lt(at, p.before)))
 	case p.boundary == p.tooMany: // with half the rows, too: all these are of that time
 		p.oneTime = p.boundary
 		return p.step(ctx)
 	}
-	query := p.deletion().Gt(p.config.columns.CreatedAt, p.after).Lte(p.config.columns.CreatedAt, p.boundary)
-	if err = p.counted(p.deleted(ctx, query)); err == nil {
+	if err = p.counted(p.deleted(ctx, p.deletion().Gt(at, p.after).Lte(at, p.boundary))); err == nil {
 		p.after = p.boundary
 	}
 	return false, err
@@ -170,19 +168,18 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 // stepByID deletes the oldest rows of one time: up to and with an id, and again
 // behind the last step. It finds none where fewer than a step are left.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
-	match := func(query *postgrest.FilterBuilder) {
-		query.Eq(p.config.columns.CreatedAt, p.oneTime)
+	column := p.config.columns.ID
+	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
 		if p.lastID != "" {
-			query.And(p.config.columns.ID+".gt."+p.lastID, "")
+			query.And(column+".gt."+p.lastID, "")
 		}
+		return query.Eq(p.config.columns.CreatedAt, p.oneTime)
 	}
-	id, err := p.readNth(ctx, p.config.columns.ID, p.size.rows, match)
+	id, err := p.readNth(ctx, column, left(p.from().Select(column, "", false)))
 	if err != nil || id == "" {
 		return false, err
 	}
-	query := p.deletion().Lte(p.config.columns.ID, id)
-	match(query)
-	if err = p.counted(p.deleted(ctx, query)); err == nil {
+	if err = p.counted(p.deleted(ctx, left(p.deletion().Lte(column, id)))); err == nil {
 		p.lastID = id
 	}
 	return true, err
@@ -271,14 +268,13 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readNth returns a column of the n-th of the rows that match, in its order,
-// "" where there are fewer.
-func (c *Client) readNth(ctx context.Context, column string, n int, match func(*postgrest.FilterBuilder)) (string, error) {
-	query := c.from().Select(column, "", false)
-	match(query)
-	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(n-1, n-1, "").ExecuteWithContext(ctx)
+// readNth returns the column of a step's last row, of those that match, in its
+// order, "" where they are fewer.
+func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
+	last := p.size.rows - 1
+	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)
 	if err != nil {
-		return "", c.explain(err)
+		return "", p.explain(err)
 	}
 	var rows []map[string]json.RawMessage
 	if err := json.Unmarshal(body, &rows); err != nil || len(rows) == 0 {

@@ -496,6 +496,8 @@ func TestRemedy(t *testing.T) {
 		{Error{Status: 403, Code: "42501", Message: "permission denied for schema audit"}, "GRANT USAGE ON SCHEMA audit TO service_role;"},
 		{Error{Status: 403, Code: "42501", Message: "keine Berechtigung für Schema audit"}, "GRANT USAGE ON SCHEMA audit TO service_role;"},
 		{Error{Status: 403, Code: "42501", Message: "permission denied for sequence numbers"}, "let service_role do what the message names"},
+		{Error{Status: 401, Message: "Invalid API key"}, "check the key"},
+		{Error{Status: 401, Message: htmlPage}, "check SUPABASE_URL: the API is not at this address"},
 		{Error{Status: 404, Message: htmlPage}, "check SUPABASE_URL: the API is not at this address"},
 		{Error{Status: 404, Message: "no Route matched with those values"}, "check SUPABASE_URL: the API is not at this address"},
 		{Error{Status: 404, Message: "Not Found"}, "a PostgREST before 13 answers so where it doesn't know audit.events"},
