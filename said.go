@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"unicode"
@@ -85,8 +86,9 @@ func loggable(err error, key string) error {
 	if err == nil {
 		return nil
 	}
-	text := strings.ReplaceAll(err.Error(), key, "[key]")
-	if text = repeatable("", query.ReplaceAllString(text, "?…")); text == err.Error() {
+	said := fmt.Sprint(err) // unlike err.Error() it can't panic
+	text := repeatable("", query.ReplaceAllString(strings.ReplaceAll(said, key, "[key]"), "?…"))
+	if text == said {
 		return err
 	}
 	return saidError{err, text}

@@ -534,8 +534,15 @@ func TestOddTransports(t *testing.T) {
 		"no answer":         {func(*http.Request) (*http.Response, error) { return nil, nil }, false},
 		"status 0":          {func(*http.Request) (*http.Response, error) { return &http.Response{Body: http.NoBody}, nil }, false},
 		"another protocol": {func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: http.NoBody}, nil
+			return &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: panicking{}}, nil
 		}, false},
+		"a body that panics": {func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 400, Body: panicking{}}, nil
+		}, false},
+		"a success that panics": {func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 201, Body: panicking{}}, nil
+		}, false},
+		"an error that panics": {func(*http.Request) (*http.Response, error) { return nil, (*panicking)(nil) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -557,5 +564,11 @@ func TestOddTransports(t *testing.T) {
 		})
 	}
 }
+
+type panicking struct{ text string }
+
+func (panicking) Read([]byte) (int, error) { panic("row content") }
+func (panicking) Close() error             { panic("row content") }
+func (p *panicking) Error() string         { return p.text }
 
 var discard = slog.New(slog.DiscardHandler)
