@@ -149,9 +149,7 @@ func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	if r.loud {
 		r.lineLocked(slog.LevelInfo, logRecovered, slog.String("outage", outage.String()), slog.Int64("failed_requests", r.failures))
 		for _, msg := range []string{logTransient, logConfiguration} {
-			if t := r.tallies[msg]; t != nil {
-				t.suppressed, t.err = 0, nil
-			}
+			r.tallyLocked(msg, nil).suppressed = 0
 		}
 		r.sumUpLocked(quietFor, now)
 	}

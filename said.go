@@ -83,9 +83,6 @@ func (e saidError) Unwrap() error { return e.error }
 // text that may be logged: a foreign one's may hold the URL, and net/http quotes
 // what is not HTTP, as an echo of the request.
 func loggable(err error, key string) error {
-	if err == nil {
-		return nil
-	}
 	said := fmt.Sprint(err) // unlike err.Error() it can't panic
 	text := repeatable("", query.ReplaceAllString(strings.ReplaceAll(said, key, "[key]"), "?…"))
 	if text == said {

@@ -2,7 +2,6 @@ package docevents
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -72,59 +71,52 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	return t.read(req, resp, found.Load() > 1)
 }
 
-// read reads an answer as far as it takes to tell that it is a success.
-func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (*http.Response, error) {
+// read tells a success, of PostgREST's, from all else.
+func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // as a fake's may be: http.Client allows for it, but later
 		resp.Body = http.NoBody
 	}
-	if resp.StatusCode < 200 { // another protocol: it may go on for ever, whatever the context
-		resp.Body.Close()
-		resp.Body = http.NoBody
-	}
-	switch hasCount := strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789"); {
-	case resp.StatusCode < 200 || resp.StatusCode >= 300:
+	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		return nil, t.refusal(resp, resent)
-	case req.Method == http.MethodPost:
-		return inserted(resp)
-	case !hasCount && (resp.StatusCode == http.StatusNoContent || strings.Contains(req.Header.Get("Prefer"), "count=")):
-		resp.Body.Close()
-		return nil, ErrCountIncomplete // neither ids nor a count: a gateway dropped Prefer
 	}
-	head := bufio.NewReader(resp.Body)
-	start, _ := head.Peek(512) // what DetectContentType looks at; an error comes again when the body is read
-	if isHTML(resp.Header, start) {
-		resp.Body.Close()
-		return nil, &Error{Status: resp.StatusCode, Message: htmlPage}
+	isInsert := req.Method == http.MethodPost
+	wantsCount := resp.StatusCode == http.StatusNoContent || strings.Contains(req.Header.Get("Prefer"), "count=")
+	body := bufio.NewReader(resp.Body)
+	start, _ := body.Peek(512) // what DetectContentType looks at; an error comes again when the body is read
+	switch {
+	case isHTML(resp.Header, start):
+		err = &Error{Status: resp.StatusCode, Message: htmlPage}
+	case isInsert && resp.StatusCode != http.StatusCreated: // some service that is fine with everything
+		err = &Error{Status: resp.StatusCode, Message: "the answer is not PostgREST's to an insert"}
+	case isInsert:
+		if _, err = io.Copy(io.Discard, io.LimitReader(body, maxErrorBytes)); err != nil {
+			err = fmt.Errorf("answer cut short: %w", err)
+		}
+	case wantsCount && !strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789"):
+		err = ErrCountIncomplete // neither ids nor a count: a gateway dropped Prefer
+	default:
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{body, resp.Body}
+		return resp, nil
 	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{head, resp.Body}
+	resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = http.NoBody
 	return resp, nil
 }
 
 const htmlPage = "the answer is an HTML page"
 
-// inserted reads a success of an insert. PostgREST's is 201, always: with any
-// other it is some service that is fine with everything.
-func inserted(resp *http.Response) (*http.Response, error) {
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("answer cut short: %w", err)
-	case isHTML(resp.Header, body):
-		return nil, &Error{Status: resp.StatusCode, Message: htmlPage}
-	case resp.StatusCode != http.StatusCreated:
-		return nil, &Error{Status: resp.StatusCode, Message: "the answer is not PostgREST's to an insert"}
-	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, nil
-}
-
 // refusal reads an answer that is no success.
 func (t *transport) refusal(resp *http.Response, resent bool) error {
+	if resp.StatusCode < 200 { // another protocol: it may go on for ever, whatever the context
+		resp.Body = http.NoBody
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
 	if err != nil {
 		return fmt.Errorf("answer with status %d cut short: %w", resp.StatusCode, err)

@@ -293,7 +293,7 @@ func TestBodiesAreReadWithinBounds(t *testing.T) {
 		purged       int64           // 0: an error
 	}{
 		"an error":           {"POST", strings.Repeat("x", long), 400, 512 << 10, docevents.Stats{Recorded: 1, Pending: 1}, 0},
-		"an insert":          {"POST", strings.Repeat("x", long), 201, 512 << 10, docevents.Stats{Recorded: 1, Delivered: 1}, 0},
+		"an insert":          {"POST", strings.Repeat("x", long), 201, 516 << 10, docevents.Stats{Recorded: 1, Delivered: 1}, 0},
 		"a purge's error":    {"DELETE", strings.Repeat("x", long), 400, 512 << 10, docevents.Stats{}, 0},
 		"a page for a purge": {"DELETE", "<html>" + strings.Repeat("x", long), 200, 512 << 10, docevents.Stats{}, 0},
 		"a purge":            {"DELETE", idRows(100_000), 200, long, docevents.Stats{}, 100_000},
