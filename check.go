@@ -37,7 +37,7 @@ func (c *Client) Check(ctx context.Context) error {
 		op, err = "delete", lasting(ctx, func() error {
 			ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 			defer cancel()
-			_, err := c.deleteCount(ctx, "lt", beforeAll, "")
+			_, err := c.deleted(ctx, c.deletion().Lt(c.config.columns.CreatedAt, beforeAll))
 			return err
 		})
 	}
@@ -156,20 +156,20 @@ func (c *Client) takeOut(ctx context.Context, rows []record) error {
 	last := rows[len(rows)-1]
 	var err error
 	if len(ids) > 0 {
-		_, _, err = c.from().Delete("minimal", "exact").In(columns.ID, ids).ExecuteWithContext(ctx)
+		_, err = c.deleted(ctx, c.deletion().In(columns.ID, ids))
 	}
 	if err == nil || errors.Is(err, ErrCountIncomplete) {
-		rest := c.from().Delete("minimal", "exact").Eq(columns.CreatedAt, time.UnixMicro(last.createdAt).UTC().Format(timeFormat))
+		rest := c.deletion().Eq(columns.CreatedAt, time.UnixMicro(last.createdAt).UTC().Format(timeFormat))
 		if last.noDocument {
 			rest.Is(columns.ID, "null")
 		} else {
 			rest.Eq(columns.DocumentID, last.documentID.String()) // whatever id a trigger gave it
 		}
-		_, _, err = rest.ExecuteWithContext(ctx)
+		_, err = c.deleted(ctx, rest)
 	}
 	switch {
 	case err != nil && !errors.Is(err, ErrCountIncomplete):
-		return fmt.Errorf("the table took the rows of Check, whose document is %s, and they couldn't be deleted again: %w", last.documentID, c.explain(err))
+		return fmt.Errorf("the table took the rows of Check, whose document is %s, and they couldn't be deleted again: %w", last.documentID, err)
 	case columns.conflict: // which PostgREST refuses of a column that isn't unique
 		return nil
 	}
@@ -203,7 +203,8 @@ const (
 )
 
 var (
-	quotedName = regexp.MustCompile(`["']([^"']+)["']`)
+	quotedName = regexp.MustCompile(`[` + quotes + `]\pZ?([^` + quotes + `]+?)\pZ?[` + quotes + `]`)
+	enumFormat = regexp.MustCompile(`(?i)` + enum)
 	realRows   = regexp.MustCompile(`^(23|27|44|P0)...$`)
 )
 
@@ -211,22 +212,24 @@ var (
 // where that is no other than for any request. well: they will be stored.
 func (c *config) finding(e *Error) (finding string, well bool) {
 	name := ""
-	if m := quotedName.FindStringSubmatch(e.Message); m != nil {
-		name = m[1]
+	for _, m := range quotedName.FindAllStringSubmatch(e.Message, 2) { // some languages name the table first
+		if name == "" || name == c.table {
+			name = m[1]
+		}
 	}
 	switch {
 	case e.Code == "23502":
 		return c.notNull(name)
-	case e.Code == "23514" && strings.Contains(e.Message, "no partition"):
+	case e.Code == "23514" && classify(e) == configuration:
 		return "no partition takes the events of now: make one for each time to come, or a DEFAULT one (sql/optional/partitioned.sql)", false
 	case e.Code == "23514":
 		for _, column := range append([]string{c.columns.Duration, c.columns.ErrorMessage, c.columns.Stage}, c.columns.Extra...) {
-			if strings.HasSuffix(e.Message, "_"+column+`_check"`) { // as PostgreSQL names it
+			if strings.Contains(e.Message, "_"+column+"_check") { // as PostgreSQL names it
 				return "", true
 			}
 		}
 		return aboutType, false
-	case strings.HasPrefix(e.Code, "22") && strings.Contains(e.Message, "enum"):
+	case strings.HasPrefix(e.Code, "22") && enumFormat.MatchString(e.Message):
 		return aboutType, false
 	case strings.HasPrefix(e.Code, "22"):
 		return aboutValue, false

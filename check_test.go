@@ -124,6 +124,9 @@ func TestCheckFindings(t *testing.T) {
 	}{
 		"all is well":                      {everything(nil), nil, "", nil},
 		"a partition":                      {everything(notNull("id", "p2026")), nil, "", nil},
+		"in German":                        {everything(refused("23502", "NULL-Wert in Spalte »id« von Relation »p2026« verletzt Not-Null-Constraint")), nil, "", nil},
+		"in French":                        {everything(refused("23502", "une valeur NULL viole la contrainte NOT NULL de la colonne « id » dans la relation « p2026 »")), nil, "", nil},
+		"in Japanese, the table first":     {everything(refused("23502", `リレーション"`+name+`"の列"id"のNULL値が非NULL制約に違反しています`)), nil, "", nil},
 		"an id of another name":            {everything(notNull("event_id", name)), nil, "", columns(docevents.Columns{ID: "event_id"})},
 		"a foreign key":                    {everything(&answer{status: 409, code: "23503", text: `insert or update on table "x" violates foreign key constraint "fk"`}), nil, "", nil},
 		"another unique constraint":        {everything(&answer{status: 409, code: "23505", text: `duplicate key value violates unique constraint "x"`}), nil, "", nil},
@@ -165,6 +168,11 @@ func TestCheckFindings(t *testing.T) {
 			[]string{`no event of type "failed":`, "enum", "WithEventTypes"},
 			`"completed"`, nil,
 		},
+		"the same in Russian": {
+			where(refused("22P02", `неверное значение для перечисления kind: "failed"`), "event_type", "failed"),
+			[]string{`no event of type "failed":`, "WithEventTypes"},
+			`"completed"`, nil,
+		},
 		"the Table Editor's id": {
 			where(refused("22P02", `invalid input syntax for type bigint: "aaaaaaaa-0000-4000-8000-000000000001"`), "id"),
 			[]string{"the column id doesn't take the UUID", "bigint", `Columns{ID: "event_id"}`, "ADD COLUMN event_id uuid", "make id itself a uuid"},
@@ -188,6 +196,11 @@ func TestCheckFindings(t *testing.T) {
 		"no partition": {
 			everything(refused("23514", `no partition of relation "document_processing_events" found for row`)),
 			[]string{"no partition takes the events of now", "partitioned.sql"},
+			"WithEventTypes", nil,
+		},
+		"no partition, in Spanish": {
+			everything(&answer{status: 400, code: "23514", text: "no se encontró una partición de «" + name + "» para el registro", details: "La llave de particionamiento de la fila que falla contiene (created_at) = (2031-01-02)."}),
+			[]string{"no partition takes the events of now"},
 			"WithEventTypes", nil,
 		},
 		"nothing makes the id unique": {
