@@ -32,7 +32,7 @@ func TestSpooledRecord(t *testing.T) {
 	t.Run("written before there was the last text", func(t *testing.T) {
 		want := record{id: uuid.New(), eventType: Failed, stage: "ocr", createdAt: 1}
 		b := appendRecord(nil, &want)
-		if got := readRecord(b[:len(b)-4]); got != want {
+		if got := readRecord(b[:len(b)-1]); got != want {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})

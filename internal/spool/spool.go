@@ -30,7 +30,6 @@ import (
 
 const (
 	segmentBytes = 8 << 20
-	writeBytes   = 1 << 20 // after which a write ends, at the next row
 
 	// A header is magic, version, project. The version is that of all that
 	// follows, the rows included.
@@ -38,7 +37,9 @@ const (
 	version    = 1
 	headerSize = len(magic) + 4 + 32
 
-	frameHead = 8 // of a row: length and checksum, 4 bytes each, little-endian
+	// A frame is a row's length and a checksum, 4 bytes each, then what that is
+	// of: the row's key and the row. Numbers are little-endian.
+	sumAt, keyAt, rowAt = 4, 8, 16
 
 	// pause is how long after a failed write there is none.
 	pause = 30 * time.Second
@@ -52,7 +53,6 @@ var (
 	// ErrForeign is of a segment that is left alone.
 	ErrForeign = errors.New("left alone: not of this project, table and version")
 
-	errRemoved = errors.New("the spool's files have been removed")
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
@@ -79,6 +79,7 @@ type segment struct {
 	size    int
 	rows    int // not settled
 	damaged bool
+	gone    bool // when the spool was closed
 }
 
 // New returns a spool in dir, which is made when it is needed. Segments of
@@ -88,45 +89,31 @@ func New(dir string, project [32]byte) *Spool {
 	return &Spool{dir: dir, header: header, where: map[int64]*segment{}}
 }
 
-// Frame appends a row to rows, as Append takes them. row appends its bytes.
-func Frame(rows []byte, row func(buf []byte) []byte) []byte {
+// Frame appends a row to rows, as Append takes them. The key is for Settle, in
+// this process; row appends the bytes.
+func Frame(rows []byte, key int64, row func(buf []byte) []byte) []byte {
 	start := len(rows)
-	rows = row(append(rows, make([]byte, frameHead)...))
-	binary.LittleEndian.PutUint32(rows[start:], uint32(len(rows)-start-frameHead))
+	rows = row(binary.LittleEndian.AppendUint64(append(rows, make([]byte, keyAt)...), uint64(key)))
+	binary.LittleEndian.PutUint32(rows[start:], uint32(len(rows)-start-rowAt))
 	return rows
 }
 
-// Append writes rows, as many at once as make a MiB; each has a key. After an
-// error, and for 30 s more, rows are not written: nothing else is said of them,
-// and Holds doesn't know them.
-func (s *Spool) Append(rows []byte, keys []int64) (err error) {
-	for len(rows) > 0 && err == nil && !time.Now().Before(s.resume) {
-		n, size := 0, 0
-		for ; size < min(len(rows), writeBytes); n++ {
-			frame := rows[size:]
-			frame = frame[:frameHead+binary.LittleEndian.Uint32(frame)]
-			binary.LittleEndian.PutUint32(frame[4:], checksum(frame))
-			size += len(frame)
-		}
-		err = s.write(rows[:size], keys[:n])
-		rows, keys = rows[size:], keys[n:]
-	}
-	return err
-}
+// first returns the first frame of rows.
+func first(rows []byte) []byte { return rows[:rowAt+binary.LittleEndian.Uint32(rows)] }
 
-// checksum is of a row and its length.
-func checksum(frame []byte) uint32 {
-	return crc32.Update(crc32.Checksum(frame[:4], castagnoli), castagnoli, frame[frameHead:])
-}
+func checksum(frame []byte) uint32 { return crc32.Checksum(frame[keyAt:], castagnoli) }
 
-func (s *Spool) write(rows []byte, keys []int64) (err error) {
-	g := s.active
-	if g == nil || g.size+len(rows) > segmentBytes {
-		g, err = s.begin()
-	} else if _, err = os.Lstat(g.file.Name()); err != nil { // what is written to it would be lost
-		clear(s.where)
-		err = errRemoved
+// Append writes rows at once, all of them or none; they are to be smaller than a
+// segment. After an error, and for 30 s more, rows are not written: nothing else
+// is said of them, and Holds doesn't know them.
+func (s *Spool) Append(rows []byte) error {
+	if len(rows) == 0 || time.Now().Before(s.resume) {
+		return nil
 	}
+	for b := rows; len(b) > 0; b = b[len(first(b)):] {
+		binary.LittleEndian.PutUint32(b[sumAt:], checksum(first(b)))
+	}
+	g, err := s.room(len(rows))
 	if err == nil {
 		_, err = g.file.Write(rows)
 	}
@@ -140,15 +127,20 @@ func (s *Spool) write(rows []byte, keys []int64) (err error) {
 	}
 	s.active = g
 	g.size += len(rows)
-	g.rows += len(keys)
-	for _, key := range keys {
-		s.where[key] = g
+	for b := rows; len(b) > 0; b = b[len(first(b)):] {
+		s.where[int64(binary.LittleEndian.Uint64(b[keyAt:]))] = g
+		g.rows++
 	}
 	return nil
 }
 
-// begin makes a segment.
-func (s *Spool) begin() (*segment, error) {
+// room returns a segment with room for size bytes: a new one, or the active one,
+// that with an error where its file has been removed.
+func (s *Spool) room(size int) (*segment, error) {
+	if g := s.active; g != nil && g.size+size <= segmentBytes {
+		_, err := os.Lstat(g.file.Name())
+		return g, err
+	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -160,7 +152,12 @@ func (s *Spool) begin() (*segment, error) {
 	if err = lock(f); err == nil {
 		_, err = f.Write(s.header)
 	}
-	return &segment{file: f, size: headerSize}, err
+	if err != nil {
+		f.Close() // first: where there are no locks, open files can't be removed
+		os.Remove(f.Name())
+		return nil, err
+	}
+	return &segment{file: f, size: headerSize}, nil
 }
 
 // Settle says that rows are settled. Those that aren't on disk do no harm.
@@ -203,7 +200,7 @@ func (s *Spool) Next() (row []byte, err error) {
 			if g.damaged = len(s.rest) > 0; g.damaged {
 				err = fmt.Errorf("%s: %w", g.file.Name(), ErrDamaged)
 			}
-			s.reading = nil
+			s.reading, s.rest = nil, nil
 			s.finish(g)
 		}
 	}
@@ -212,14 +209,14 @@ func (s *Spool) Next() (row []byte, err error) {
 
 // cut returns the first row of b, nil if there is none, and what follows it.
 func cut(b []byte) (row, rest []byte) {
-	if len(b) < frameHead {
+	if len(b) < rowAt || int64(binary.LittleEndian.Uint32(b)) > int64(len(b)-rowAt) {
 		return nil, b
 	}
-	size := int64(binary.LittleEndian.Uint32(b)) + frameHead
-	if size > int64(len(b)) || checksum(b[:size]) != binary.LittleEndian.Uint32(b[4:]) {
+	frame := first(b)
+	if checksum(frame) != binary.LittleEndian.Uint32(b[sumAt:]) {
 		return nil, b
 	}
-	return b[frameHead:size], b[size:]
+	return frame[rowAt:], b[len(frame):]
 }
 
 // Keep makes the row that Next has returned last one that is to be settled.
@@ -262,10 +259,22 @@ func (s *Spool) adopt() error {
 // Holds says whether a row is on disk. It may be called after Close, too.
 func (s *Spool) Holds(key int64) bool { return s.where[key] != nil }
 
-// Close keeps what is not settled for the next process.
+// Close keeps what is not settled for the next process. Rows whose file has been
+// removed aren't held any more.
 func (s *Spool) Close() {
-	for _, g := range s.where {
-		g.file.Close()
+	if g := s.reading; g != nil && len(s.rest) == 0 {
+		s.reading = nil
+		s.finish(g)
+	}
+	for key, g := range s.where {
+		if g.rows > 0 { // the first of its rows
+			_, err := os.Lstat(g.file.Name())
+			g.rows, g.gone = 0, err != nil
+			g.file.Close()
+		}
+		if g.gone {
+			delete(s.where, key)
+		}
 	}
 	if s.reading != nil {
 		s.reading.file.Close()

@@ -39,20 +39,17 @@ func nextKey() int64 {
 // appendRows returns the rows' keys.
 func appendRows(t testing.TB, s *spool.Spool, rows ...string) (keys []int64) {
 	t.Helper()
-	for range rows {
+	for _, row := range rows {
 		keys = append(keys, nextKey())
-	}
-	if err := s.Append(frames(rows...), keys); err != nil {
-		t.Fatal(err)
+		if err := s.Append(frame(lastKey, row)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return keys
 }
 
-func frames(rows ...string) (all []byte) {
-	for _, row := range rows {
-		all = spool.Frame(all, func(buf []byte) []byte { return append(buf, row...) })
-	}
-	return all
+func frame(key int64, row string) []byte {
+	return spool.Frame(nil, key, func(buf []byte) []byte { return append(buf, row...) })
 }
 
 // A replay is all that dead processes have left.
@@ -284,6 +281,9 @@ func TestDamage(t *testing.T) {
 	})
 }
 
+// rowAt is what stands before a row: its length, sum and key.
+const rowAt = 4 + 4 + 8
+
 // segment returns the bytes of a segment, where its header ends, and where each
 // row does.
 func segment(t testing.TB, rows []string) (content []byte, ends []int) {
@@ -300,7 +300,7 @@ func segment(t testing.TB, rows []string) (content []byte, ends []int) {
 	at := len(content)
 	ends = []int{at}
 	for _, row := range slices.Backward(rows) {
-		at -= 8 + len(row)
+		at -= rowAt + len(row)
 		ends = append(ends, at)
 	}
 	slices.Reverse(ends)
@@ -328,11 +328,11 @@ func FuzzSegment(f *testing.F) {
 		if !ours && len(r.rows) > 0 {
 			t.Fatalf("got rows of another header: %q", r.rows)
 		}
-		for _, row := range r.rows { // each is there, behind its length and sum
-			head := binary.LittleEndian.AppendUint32(nil, uint32(len(row)))
-			sum := crc32.Checksum(append(bytes.Clone(head), row...), crc32.MakeTable(crc32.Castagnoli))
-			frame := append(binary.LittleEndian.AppendUint32(head, sum), row...)
-			if !bytes.HasPrefix(content, frame) {
+		for _, row := range r.rows { // each is there, behind its length, sum and key
+			frame := bytes.Clone(content[:min(rowAt+len(row), len(content))])
+			size := binary.LittleEndian.Uint32(frame)
+			sum := crc32.Checksum(frame[8:], crc32.MakeTable(crc32.Castagnoli))
+			if int(size) != len(row) || sum != binary.LittleEndian.Uint32(frame[4:]) || string(frame[rowAt:]) != row {
 				t.Fatalf("got a row that was not written: %q", row)
 			}
 			content = content[len(frame):]
@@ -408,7 +408,7 @@ func TestFlatMemory(t *testing.T) {
 	s := open(t, dir)
 	text := strings.Repeat("x", 400)
 	for i := range rows {
-		if err := s.Append(frames(fmt.Sprintf("%d %s", i, text)), []int64{int64(i)}); err != nil {
+		if err := s.Append(frame(int64(i), fmt.Sprintf("%d %s", i, text))); err != nil {
 			t.Fatal(err)
 		}
 	}
