@@ -14,7 +14,7 @@ import (
 const (
 	// replayRows is how many rows are replayed before the mirror looks for
 	// others to write.
-	replayRows = 1000
+	replayRows = 100
 
 	// pageBytes are written at once. Nothing is copied as pages become more.
 	pageBytes = 64 << 10

@@ -255,6 +255,31 @@ func TestFolderRemoved(t *testing.T) {
 	})
 }
 
+func TestNotFiles(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	appendRows(t, s, "one")
+	s.Close()
+	for name, make := range map[string]func(name string) error{
+		"0-folder.seg":   func(name string) error { return os.Mkdir(name, 0o700) },
+		"0-fifo.seg":     func(name string) error { return syscall.Mkfifo(name, 0o600) },
+		"0-dangling.seg": func(name string) error { return os.Symlink("nowhere", name) },
+		"0-device.seg":   func(name string) error { return os.Symlink("/dev/zero", name) },
+	} {
+		if err := make(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := open(t, dir)
+	r := replayAll(next)
+	checkRows(t, r.rows, []string{"one"})
+	if len(r.errs) != 3 {
+		t.Errorf("got %v, want to hear of the folder, the FIFO and the device", r.errs)
+	}
+	next.Settle(r.keys)
+	checkFiles(t, dir, "0-*", 4)
+}
+
 // asNobody runs cmd as a user without rights, where this one has them all.
 func asNobody(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()

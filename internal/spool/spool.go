@@ -152,12 +152,16 @@ func (s *Spool) room(size int) (*segment, error) {
 	if err = lock(f); err == nil {
 		_, err = f.Write(s.header)
 	}
-	if err != nil {
-		f.Close() // first: where there are no locks, open files can't be removed
-		os.Remove(f.Name())
-		return nil, err
+	_, gone := os.Lstat(f.Name())
+	if err == nil && gone == nil {
+		return &segment{file: f, size: headerSize}, nil
 	}
-	return &segment{file: f, size: headerSize}, nil
+	f.Close() // first: where there are no locks, open files can't be removed
+	os.Remove(f.Name())
+	if gone != nil || os.IsTimeout(err) { // before it was locked, somebody took it for a dead process's
+		return s.room(size)
+	}
+	return nil, err
 }
 
 // Settle says that rows are settled. Those that aren't on disk do no harm.
@@ -237,23 +241,30 @@ func (s *Spool) adopt() error {
 	path := filepath.Join(s.dir, s.found[0])
 	s.found = s.found[1:]
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) { // its process has just settled it
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 || lock(f) != nil { // empty: its process is about to lock it
+	if lock(f) != nil {
+		return f.Close()
+	}
+	info, err := os.Stat(path) // not before: its process may have written, then settled all, or died
+	if err != nil {
 		return f.Close()
 	}
 	b := make([]byte, min(info.Size(), segmentBytes))
 	_, err = io.ReadFull(f, b)
-	if err != nil || !bytes.HasPrefix(b, s.header) {
-		f.Close()
-		return fmt.Errorf("%s: %w", path, cmp.Or(err, ErrForeign))
+	switch {
+	case err == nil && bytes.HasPrefix(b, s.header):
+		s.reading, s.rest = &segment{file: f}, b[headerSize:]
+		return nil
+	case len(b) == 0 && info.Mode().IsRegular(): // its process died before it had written
+		os.Remove(path)
+		return f.Close()
 	}
-	s.reading, s.rest = &segment{file: f}, b[headerSize:]
-	return nil
+	f.Close()
+	return fmt.Errorf("%s: %w", path, cmp.Or(err, ErrForeign))
 }
 
 // Holds says whether a row is on disk. It may be called after Close, too.
