@@ -35,7 +35,8 @@ type mirror struct {
 	closed  bool
 	full    [][]byte // pages, to be written
 	fresh   []byte   // the page behind them
-	settled []int64  // numbers
+	page    uint32   // the number of the first of these
+	settled []uint32 // numbers of the rows' pages
 }
 
 // openMirror is called before anything is recorded. It does no I/O: that is for
@@ -61,14 +62,15 @@ func (m *mirror) addLocked(r *record) {
 			m.full = append(m.full, m.fresh)
 			m.fresh = make([]byte, 0, max(pageBytes, most))
 		}
-		m.fresh = spool.Frame(m.fresh, r.number, func(buf []byte) []byte { return appendRecord(buf, r) })
+		m.fresh = spool.Frame(m.fresh, func(buf []byte) []byte { return appendRecord(buf, r) })
+		r.page = m.page + uint32(len(m.full))
 	}
 	m.startLocked()
 }
 
 func (m *mirror) settleLocked(r *record) {
 	if m != nil {
-		m.settled = append(m.settled, r.number)
+		m.settled = append(m.settled, r.page)
 		m.startLocked()
 	}
 }
@@ -85,14 +87,17 @@ func (m *mirror) run() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for more := true; more || len(m.fresh)+len(m.settled) > 0; {
-		full, fresh, settled, room := m.full, m.fresh, m.settled, d.hasRoomLocked()
+		pages, page, settled, room := append(m.full, m.fresh), m.page, m.settled, d.hasRoomLocked()
 		m.full, m.fresh, m.settled = nil, m.spare[:0], nil
+		m.page += uint32(len(pages))
 		d.mu.Unlock()
-		for _, page := range full {
-			m.write(page)
+		for _, rows := range pages {
+			if err := m.spool.Append(rows, page); err != nil {
+				d.report.fault(logSpool, err, time.Now())
+			}
+			m.spare = rows
+			page++
 		}
-		m.write(fresh)
-		m.spare = fresh
 		m.spool.Settle(settled) // what was added before it was settled is written by now
 		more = room && m.replay()
 		d.mu.Lock()
@@ -107,18 +112,12 @@ func (m *mirror) run() {
 	d.changed.Broadcast()
 }
 
-func (m *mirror) write(page []byte) {
-	if err := m.spool.Append(page); err != nil {
-		m.delivery.report.fault(logSpool, err, time.Now())
-	}
-}
-
 // replay queues rows of dead processes, and says whether to go on.
 func (m *mirror) replay() (more bool) {
 	d := m.delivery
 	more = true
 	for n := 0; more && n < replayRows; n++ {
-		row, err := m.spool.Next()
+		row, key, err := m.spool.Next()
 		if err == io.EOF {
 			return false
 		} else if err != nil {
@@ -131,14 +130,13 @@ func (m *mirror) replay() (more bool) {
 		r.noDocument, r.noUser = columns.DocumentID == noColumn, columns.UserID == noColumn
 		d.mu.Lock()
 		d.number = nextNumber(d.number, time.Now())
-		r.number = d.number
+		r.number, r.page = d.number, key
 		if !d.closed { // else it stays for the next process
 			d.stats.Replayed++
 			d.queueLocked(&r, time.Now())
 		}
 		more = d.hasRoomLocked()
 		d.mu.Unlock()
-		m.spool.Keep(r.number)
 	}
 	return more
 }
@@ -163,7 +161,7 @@ func (m *mirror) closeLocked(deadline time.Time) {
 
 // holdsLocked says whether the next process finds r.
 func (m *mirror) holdsLocked(r *record) bool {
-	return m != nil && m.closed && m.spool.Holds(r.number)
+	return m != nil && m.closed && m.spool.Holds(r.page)
 }
 
 // appendRecord appends what readRecord reads. No text has a NUL in it, since

@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(appendLimited(s, n))
 	case "replay":
 		for {
-			row, err := s.Next()
+			row, _, err := s.Next()
 			if err == io.EOF {
 				return
 			}
@@ -54,22 +54,21 @@ func TestMain(m *testing.M) {
 func work(s *spool.Spool, name string) {
 	for i := 0; ; i++ {
 		for {
-			row, err := s.Next()
+			row, key, err := s.Next()
 			if err != nil {
 				break
 			}
-			s.Keep(nextKey())
-			if err := s.Append(frame(-lastKey, string(row))); err == nil && s.Holds(-lastKey) {
-				s.Settle([]int64{lastKey})
+			if err := s.Append(frame(string(row)), nextKey()); err == nil && s.Holds(lastKey) {
+				s.Settle([]uint32{key})
 			}
 		}
 		b := fmt.Sprintf("%s.%d.b", name, i)
-		if err := s.Append(slices.Concat(frame(nextKey(), fmt.Sprintf("%s.%d.a", name, i)), frame(nextKey(), b), frame(nextKey(), "settled"))); err != nil {
+		if err := s.Append(slices.Concat(frame(fmt.Sprintf("%s.%d.a", name, i)), frame(b), frame("settled")), nextKey()); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
 		fmt.Println(b)
-		s.Settle([]int64{lastKey})
+		s.Settle([]uint32{lastKey})
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -77,7 +76,7 @@ func work(s *spool.Spool, name string) {
 // appendUntil appends rows until one fails, and returns how many are on disk.
 func appendUntil(s *spool.Spool, n int) (done int, err error) {
 	for ; done < n; done++ {
-		err = s.Append(frame(nextKey(), fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000))))
+		err = s.Append(frame(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000))), nextKey())
 		if err != nil || !s.Holds(lastKey) {
 			break
 		}

@@ -37,9 +37,9 @@ const (
 	version    = 1
 	headerSize = len(magic) + 4 + 32
 
-	// A frame is a row's length and a checksum, 4 bytes each, then what that is
-	// of: the row's key and the row. Numbers are little-endian.
-	sumAt, keyAt, rowAt = 4, 8, 16
+	// A frame is a row's length and checksum, 4 bytes each, little-endian, and
+	// the row.
+	sumAt, rowAt = 4, 8
 
 	// pause is how long after a failed write there is none.
 	pause = 30 * time.Second
@@ -62,10 +62,10 @@ type Spool struct {
 	dir    string
 	header []byte
 
-	where  map[int64]*segment // by the rows' keys
-	made   int                // segments
-	active *segment           // takes the next rows; nil: none
-	resume time.Time          // nothing is written before
+	where  map[uint32]*segment // by the rows' keys
+	made   int                 // segments
+	active *segment            // takes the next rows; nil: none
+	resume time.Time           // nothing is written before
 
 	looked  bool
 	found   []string // segments to look at
@@ -77,23 +77,22 @@ type Spool struct {
 type segment struct {
 	file    *os.File
 	size    int
-	rows    int // not settled
+	rows    int      // not settled
+	keys    []uint32 // of all its rows
 	damaged bool
-	gone    bool // when the spool was closed
 }
 
 // New returns a spool in dir, which is made when it is needed. Segments of
 // another project are left alone.
 func New(dir string, project [32]byte) *Spool {
 	header := append(binary.LittleEndian.AppendUint32([]byte(magic), version), project[:]...)
-	return &Spool{dir: dir, header: header, where: map[int64]*segment{}}
+	return &Spool{dir: dir, header: header, where: map[uint32]*segment{}}
 }
 
-// Frame appends a row to rows, as Append takes them. The key is for Settle, in
-// this process; row appends the bytes.
-func Frame(rows []byte, key int64, row func(buf []byte) []byte) []byte {
+// Frame appends a row to rows, as Append takes them. row appends its bytes.
+func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
-	rows = row(binary.LittleEndian.AppendUint64(append(rows, make([]byte, keyAt)...), uint64(key)))
+	rows = row(append(rows, make([]byte, rowAt)...))
 	binary.LittleEndian.PutUint32(rows[start:], uint32(len(rows)-start-rowAt))
 	return rows
 }
@@ -101,17 +100,23 @@ func Frame(rows []byte, key int64, row func(buf []byte) []byte) []byte {
 // first returns the first frame of rows.
 func first(rows []byte) []byte { return rows[:rowAt+binary.LittleEndian.Uint32(rows)] }
 
-func checksum(frame []byte) uint32 { return crc32.Checksum(frame[keyAt:], castagnoli) }
+// checksum is of a row and its length.
+func checksum(frame []byte) uint32 {
+	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
+}
 
 // Append writes rows at once, all of them or none; they are to be smaller than a
-// segment. After an error, and for 30 s more, rows are not written: nothing else
-// is said of them, and Holds doesn't know them.
-func (s *Spool) Append(rows []byte) error {
+// segment, and get a key for all of them. Keys grow, from 0. After an error, and
+// for 30 s more, rows are not written: nothing else is said of them, and Holds
+// doesn't know their key.
+func (s *Spool) Append(rows []byte, key uint32) error {
 	if len(rows) == 0 || time.Now().Before(s.resume) {
 		return nil
 	}
+	n := 0
 	for b := rows; len(b) > 0; b = b[len(first(b)):] {
 		binary.LittleEndian.PutUint32(b[sumAt:], checksum(first(b)))
+		n++
 	}
 	g, err := s.room(len(rows))
 	if err == nil {
@@ -125,12 +130,10 @@ func (s *Spool) Append(rows []byte) error {
 		}
 		return err
 	}
-	s.active = g
+	s.active, s.where[key] = g, g
 	g.size += len(rows)
-	for b := rows; len(b) > 0; b = b[len(first(b)):] {
-		s.where[int64(binary.LittleEndian.Uint64(b[keyAt:]))] = g
-		g.rows++
-	}
+	g.rows += n
+	g.keys = append(g.keys, key)
 	return nil
 }
 
@@ -164,11 +167,11 @@ func (s *Spool) room(size int) (*segment, error) {
 	return nil, err
 }
 
-// Settle says that rows are settled. Those that aren't on disk do no harm.
-func (s *Spool) Settle(keys []int64) {
+// Settle says that as many rows of these keys are settled. Those that aren't on
+// disk do no harm.
+func (s *Spool) Settle(keys []uint32) {
 	for _, key := range keys {
 		if g := s.where[key]; g != nil {
-			delete(s.where, key)
 			g.rows--
 			s.finish(g)
 		}
@@ -179,6 +182,9 @@ func (s *Spool) Settle(keys []int64) {
 func (s *Spool) finish(g *segment) {
 	if g.rows > 0 || g == s.reading {
 		return
+	}
+	for _, key := range g.keys {
+		delete(s.where, key)
 	}
 	if g == s.active {
 		s.active = nil
@@ -191,15 +197,16 @@ func (s *Spool) finish(g *segment) {
 	g.file.Close() // last: nobody may adopt what is settled
 }
 
-// Next returns a row that a dead process has left, valid until the next call. It
-// is done with then, unless Keep is called before. Next returns io.EOF at the
-// end; any other error tells of one file.
-func (s *Spool) Next() (row []byte, err error) {
+// Next returns a row that a dead process has left, valid until the next call,
+// and the key to settle it by; io.EOF at the end. Any other error tells of one
+// file.
+func (s *Spool) Next() (row []byte, key uint32, err error) {
 	for err == nil {
 		if g := s.reading; g == nil {
 			err = s.adopt()
 		} else if row, s.rest = cut(s.rest); row != nil {
-			return row, nil
+			g.rows++
+			return row, g.keys[0], nil
 		} else {
 			if g.damaged = len(s.rest) > 0; g.damaged {
 				err = fmt.Errorf("%s: %w", g.file.Name(), ErrDamaged)
@@ -208,7 +215,7 @@ func (s *Spool) Next() (row []byte, err error) {
 			s.finish(g)
 		}
 	}
-	return nil, err
+	return nil, 0, err
 }
 
 // cut returns the first row of b, nil if there is none, and what follows it.
@@ -221,12 +228,6 @@ func cut(b []byte) (row, rest []byte) {
 		return nil, b
 	}
 	return frame[rowAt:], b[len(frame):]
-}
-
-// Keep makes the row that Next has returned last one that is to be settled.
-func (s *Spool) Keep(key int64) {
-	s.where[key] = s.reading
-	s.reading.rows++
 }
 
 // adopt begins to read the next segment, if its process is dead.
@@ -257,7 +258,9 @@ func (s *Spool) adopt() error {
 	_, err = io.ReadFull(f, b)
 	switch {
 	case err == nil && bytes.HasPrefix(b, s.header):
-		s.reading, s.rest = &segment{file: f}, b[headerSize:]
+		key := ^uint32(len(s.found)) // Append's are small
+		s.reading, s.rest = &segment{file: f, keys: []uint32{key}}, b[headerSize:]
+		s.where[key] = s.reading
 		return nil
 	case len(b) == 0 && info.Mode().IsRegular(): // its process died before it had written
 		os.Remove(path)
@@ -267,8 +270,9 @@ func (s *Spool) adopt() error {
 	return fmt.Errorf("%s: %w", path, cmp.Or(err, ErrForeign))
 }
 
-// Holds says whether a row is on disk. It may be called after Close, too.
-func (s *Spool) Holds(key int64) bool { return s.where[key] != nil }
+// Holds says whether the key's rows that aren't settled are on disk. It may be
+// called after Close, too.
+func (s *Spool) Holds(key uint32) bool { return s.where[key] != nil }
 
 // Close keeps what is not settled for the next process. Rows whose file has been
 // removed aren't held any more.
@@ -278,16 +282,12 @@ func (s *Spool) Close() {
 		s.finish(g)
 	}
 	for key, g := range s.where {
-		if g.rows > 0 { // the first of its rows
-			_, err := os.Lstat(g.file.Name())
-			g.rows, g.gone = 0, err != nil
+		if _, err := os.Lstat(g.file.Name()); err != nil {
+			delete(s.where, key)
 			g.file.Close()
 		}
-		if g.gone {
-			delete(s.where, key)
-		}
 	}
-	if s.reading != nil {
-		s.reading.file.Close()
+	for _, g := range s.where { // not before: others may adopt and remove them then
+		g.file.Close()
 	}
 }

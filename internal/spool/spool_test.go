@@ -31,39 +31,39 @@ func open(t testing.TB, dir string) *spool.Spool {
 }
 
 // lastKey gives every row of a test a key of its own.
-var lastKey int64
+var lastKey uint32
 
-func nextKey() int64 {
+func nextKey() uint32 {
 	lastKey++
 	return lastKey
 }
 
 // appendRows returns the rows' keys.
-func appendRows(t testing.TB, s *spool.Spool, rows ...string) (keys []int64) {
+func appendRows(t testing.TB, s *spool.Spool, rows ...string) (keys []uint32) {
 	t.Helper()
 	for _, row := range rows {
 		keys = append(keys, nextKey())
-		if err := s.Append(frame(lastKey, row)); err != nil {
+		if err := s.Append(frame(row), lastKey); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return keys
 }
 
-func frame(key int64, row string) []byte {
-	return spool.Frame(nil, key, func(buf []byte) []byte { return append(buf, row...) })
+func frame(row string) []byte {
+	return spool.Frame(nil, func(buf []byte) []byte { return append(buf, row...) })
 }
 
 // A replay is all that dead processes have left.
 type replay struct {
 	rows []string
-	keys []int64
+	keys []uint32
 	errs []error
 }
 
 func replayAll(s *spool.Spool) (r replay) {
 	for {
-		row, err := s.Next()
+		row, key, err := s.Next()
 		switch {
 		case err == io.EOF:
 			return r
@@ -71,8 +71,7 @@ func replayAll(s *spool.Spool) (r replay) {
 			r.errs = append(r.errs, err)
 		default:
 			r.rows = append(r.rows, string(row))
-			r.keys = append(r.keys, nextKey())
-			s.Keep(lastKey)
+			r.keys = append(r.keys, key)
 		}
 	}
 }
@@ -120,8 +119,8 @@ func TestSpool(t *testing.T) {
 		appendRows(t, s, "three")
 		s.Settle(keys)
 		s.Close()
-		if s.Holds(keys[0]) || !s.Holds(lastKey) {
-			t.Error("want row three alone to be held")
+		if !s.Holds(lastKey) {
+			t.Error("want row three to be held")
 		}
 		next := open(t, dir)
 		r := replayAll(next)
@@ -129,7 +128,7 @@ func TestSpool(t *testing.T) {
 		checkRows(t, replayAll(open(t, dir)).rows, nil)       // they are the other's now
 		next.Settle(r.keys[:2])
 		checkFiles(t, dir, "*", 1)
-		next.Settle(r.keys)
+		next.Settle(r.keys[2:])
 		checkFiles(t, dir, "*", 0)
 	})
 	t.Run("a segment goes with its last row, and there is another", func(t *testing.T) {
@@ -138,25 +137,8 @@ func TestSpool(t *testing.T) {
 		s.Settle(appendRows(t, s, "one"))
 		checkFiles(t, dir, "*", 0)
 		appendRows(t, s, "two")
-		s.Settle([]int64{-1}) // which isn't there
+		s.Settle([]uint32{0}) // which isn't there
 		checkFiles(t, dir, "*.seg", 1)
-	})
-	t.Run("a row that is replayed and not kept goes", func(t *testing.T) {
-		dir := t.TempDir()
-		s := open(t, dir)
-		appendRows(t, s, "one", "two")
-		s.Close()
-		next := open(t, dir)
-		for range 2 {
-			if _, err := next.Next(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		next.Keep(nextKey())
-		replayAll(next)
-		checkFiles(t, dir, "*", 1)
-		next.Settle([]int64{lastKey})
-		checkFiles(t, dir, "*", 0)
 	})
 	t.Run("a segment stays until all of it is replayed", func(t *testing.T) {
 		dir := t.TempDir()
@@ -164,11 +146,11 @@ func TestSpool(t *testing.T) {
 		appendRows(t, s, "one", "two")
 		s.Close()
 		next := open(t, dir)
-		if _, err := next.Next(); err != nil {
+		_, key, err := next.Next()
+		if err != nil {
 			t.Fatal(err)
 		}
-		next.Keep(nextKey())
-		next.Settle([]int64{lastKey})
+		next.Settle([]uint32{key})
 		checkFiles(t, dir, "*", 1)
 		checkRows(t, replayAll(next).rows, []string{"two"})
 	})
@@ -179,13 +161,13 @@ func TestSpool(t *testing.T) {
 			appendRows(t, s, "one")
 			s.Close()
 			next := open(t, dir)
-			if _, err := next.Next(); err != nil {
+			_, key, err := next.Next()
+			if err != nil {
 				t.Fatal(err)
 			}
-			next.Keep(nextKey())
 			want := 1
 			if settled {
-				next.Settle([]int64{lastKey})
+				next.Settle([]uint32{key})
 				want = 0
 			}
 			next.Close()
@@ -207,7 +189,7 @@ func TestSpool(t *testing.T) {
 				for !done.Load() {
 					s := spool.New(dir, project)
 					for {
-						if _, err := s.Next(); err == io.EOF {
+						if _, _, err := s.Next(); err == io.EOF {
 							break
 						}
 					}
@@ -334,8 +316,8 @@ func TestDamage(t *testing.T) {
 	})
 }
 
-// rowAt is what stands before a row: its length, sum and key.
-const rowAt = 4 + 4 + 8
+// rowAt is what stands before a row: its length and sum.
+const rowAt = 4 + 4
 
 // segment returns the bytes of a segment, where its header ends, and where each
 // row does.
@@ -381,10 +363,10 @@ func FuzzSegment(f *testing.F) {
 		if !ours && len(r.rows) > 0 {
 			t.Fatalf("got rows of another header: %q", r.rows)
 		}
-		for _, row := range r.rows { // each is there, behind its length, sum and key
+		for _, row := range r.rows { // each is there, behind its length and sum
 			frame := bytes.Clone(content[:min(rowAt+len(row), len(content))])
 			size := binary.LittleEndian.Uint32(frame)
-			sum := crc32.Checksum(frame[8:], crc32.MakeTable(crc32.Castagnoli))
+			sum := crc32.Checksum(slices.Concat(frame[:4], frame[8:]), crc32.MakeTable(crc32.Castagnoli))
 			if int(size) != len(row) || sum != binary.LittleEndian.Uint32(frame[4:]) || string(frame[rowAt:]) != row {
 				t.Fatalf("got a row that was not written: %q", row)
 			}
@@ -461,7 +443,7 @@ func TestFlatMemory(t *testing.T) {
 	s := open(t, dir)
 	text := strings.Repeat("x", 470)
 	for i := range rows {
-		if err := s.Append(frame(int64(i), fmt.Sprintf("%d %s", i, text))); err != nil {
+		if err := s.Append(frame(fmt.Sprintf("%d %s", i, text)), uint32(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -471,12 +453,11 @@ func TestFlatMemory(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	for i := range rows {
-		row, err := next.Next()
+		row, key, err := next.Next()
 		if want := fmt.Sprintf("%d %s", i, text); err != nil || string(row) != want {
 			t.Fatalf("row %d: got %.20q, %v, want %.20q", i, row, err, want)
 		}
-		next.Keep(int64(i))
-		next.Settle([]int64{int64(i)})
+		next.Settle([]uint32{key})
 		if i == rows/2 {
 			runtime.GC()
 			runtime.ReadMemStats(&after)
