@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -470,17 +471,22 @@ func failingRow(row *wireRow) string {
 func TestBadRowsHoldUpNobody(t *testing.T) {
 	reset := answer{err: errReset}
 	for name, test := range map[string]struct {
-		perSecond, every int
-		answer           answer
+		pause  time.Duration // between two events
+		every  int           // one in so many is bad
+		answer answer
 	}{
-		"a firewall dislikes one in 100":          {500, 100, answer{status: 403, body: "<html>blocked</html>"}},
-		"a firewall dislikes one in 20":           {100, 20, answer{status: 403, body: "<html>blocked</html>"}},
-		"a firewall that answers 406":             {100, 20, answer{status: 406}},
-		"the connection is reset for one in 100":  {500, 100, reset},
-		"the document of one in 20 was deleted":   {100, 20, answer{status: 409, code: "23503", text: "violates foreign key constraint"}},
-		"a trigger misses a function, one in 100": {10, 100, answer{status: 404, code: "42883", text: "function audit(text) does not exist"}},
-		"a trigger misses a table, one in 100":    {100, 100, answer{status: 404, code: "42P01", text: `relation "audit" does not exist`}},
-		"refused data, one in 20":                 {100, 20, answer{status: 400, code: "22001", text: "value too long"}},
+		"a firewall dislikes one in 100":          {2 * time.Millisecond, 100, answer{status: 403, body: "<html>blocked</html>"}},
+		"a firewall dislikes one in 20":           {10 * time.Millisecond, 20, answer{status: 403, body: "<html>blocked</html>"}},
+		"a firewall that answers 406":             {10 * time.Millisecond, 20, answer{status: 406}},
+		"the connection is reset for one in 100":  {2 * time.Millisecond, 100, reset},
+		"the document of one in 20 was deleted":   {10 * time.Millisecond, 20, answer{status: 409, code: "23503", text: "violates foreign key constraint"}},
+		"a trigger misses a function, one in 100": {100 * time.Millisecond, 100, answer{status: 404, code: "42883", text: "function audit(text) does not exist"}},
+		"a trigger misses a table, one in 100":    {10 * time.Millisecond, 100, answer{status: 404, code: "42P01", text: `relation "audit" does not exist`}},
+		"one in 20 of few, a firewall":            {10 * time.Second, 20, answer{status: 403}},
+		"one in five of few, a firewall":          {10 * time.Second, 5, answer{status: 403}},
+		"one in five of few, a trigger":           {10 * time.Second, 5, answer{status: 404, code: "42P01"}},
+		"one in five a second, resets":            {time.Second, 5, reset},
+		"refused data, one in 20":                 {10 * time.Millisecond, 20, answer{status: 400, code: "22001", text: "value too long"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -503,7 +509,7 @@ func TestBadRowsHoldUpNobody(t *testing.T) {
 					return a
 				}
 				c, o := newClient(t, s)
-				for i := range 120 * test.perSecond { // two minutes
+				for i := range max(300, int(2*time.Minute/test.pause)) {
 					stage := fmt.Sprint(i)
 					if i%test.every == test.every/2 {
 						stage = "poison " + stage
@@ -512,7 +518,7 @@ func TestBadRowsHoldUpNobody(t *testing.T) {
 					recorded[stage] = time.Now()
 					s.mu.Unlock()
 					c.Record(event(stage))
-					time.Sleep(time.Second / time.Duration(test.perSecond))
+					time.Sleep(test.pause)
 				}
 				s.mu.Lock()
 				if slowest > 2*time.Second {
@@ -711,5 +717,47 @@ func TestMisleadingDetails(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A row whose request takes long to fail (a statement timeout, a lock, a stall)
+// is asked for ten times. Many such rows must not take every sender: the others
+// would wait for minutes, while the server takes them in 5 ms.
+func TestSlowSuspectsLeaveSendersFree(t *testing.T) {
+	for name, bad := range map[string]answer{
+		"a statement timeout": {status: 500, code: "57014", delay: 8 * time.Second},
+		"a lock":              {status: 500, code: "55P03", delay: 8 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const perSecond, every = 100, 2000 // one row in 20 s
+				var mu sync.Mutex
+				late := 0
+				s := &server{discard: true, answer: func(r *request) *answer {
+					if r.has("bad") {
+						return &bad
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					for i := range r.rows {
+						if at, _ := time.Parse(time.RFC3339Nano, r.rows[i].CreatedAt); time.Since(at) > 10*time.Second {
+							late++
+						}
+					}
+					return &answer{delay: 5 * time.Millisecond}
+				}}
+				c, _ := newClient(t, s)
+				for i := range 600 * perSecond {
+					c.Record(event([]string{"bad", "fine"}[min(1, (i+every/2)%every)]))
+					time.Sleep(time.Second / perSecond)
+				}
+				if got := c.Stats().Pending; late > 60 || got > 60 {
+					t.Errorf("%d events waited for more than 10 s, %d are pending", late, got)
+				}
+				ended, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = c.Close(ended)
+			})
+		})
 	}
 }
