@@ -106,9 +106,9 @@ func checksum(frame []byte) uint32 {
 }
 
 // Append writes rows at once, all of them or none; they are to be smaller than a
-// segment, and get a key for all of them. Keys grow, from 0. After an error, and
-// for 30 s more, rows are not written: nothing else is said of them, and Holds
-// doesn't know their key.
+// segment, and get a key for all of them. Keys grow, from 0, and may come round.
+// After an error, and for 30 s more, rows are not written: nothing else is said
+// of them, and Holds doesn't know their key.
 func (s *Spool) Append(rows []byte, key uint32) error {
 	if len(rows) == 0 || time.Now().Before(s.resume) {
 		return nil
