@@ -138,6 +138,7 @@ type record struct {
 	partial    bool          // extra leaves a column out
 	noDocument bool          // the table has no such column
 	noUser     bool
+	page       uint32 // the spool's that holds it; 0: none
 
 	// What the delivery remembers of it, under its mutex.
 	number  int64 // of its Record, growing; the first half of an id made here
