@@ -92,8 +92,9 @@ func (c *columns) all() string {
 
 // event is a row, of all columns, as the app recorded it.
 func (c *columns) event(row map[string]json.RawMessage) (e Event, err error) {
-	var ms int64 // this and texts: NULL leaves them alone
-	fields := [len(base)]any{&e.ID, &e.DocumentID, &e.UserID, &e.Type, &ms, &e.ErrorMessage, &e.Stage, &e.CreatedAt}
+	var ms float64 // as of a numeric column; NULL leaves all of these alone
+	var at string
+	fields := [len(base)]any{&e.ID, &e.DocumentID, &e.UserID, &e.Type, &ms, &e.ErrorMessage, &e.Stage, &at}
 	for i, name := range c.names() {
 		if *name != noColumn && err == nil {
 			err = json.Unmarshal(row[*name], fields[i])
@@ -111,9 +112,21 @@ func (c *columns) event(row map[string]json.RawMessage) (e Event, err error) {
 		}
 		e.Extra[name] = value
 	}
-	e.Duration = time.Duration(ms) * time.Millisecond
-	e.CreatedAt = e.CreatedAt.UTC()
+	e.Duration = time.Duration(ms * float64(time.Millisecond))
+	if err == nil && at != "" {
+		e.CreatedAt, err = parseTime(at)
+	}
 	return e, err
+}
+
+// parseTime reads a timestamptz, a timestamp, which is in UTC, or a date.
+func parseTime(s string) (t time.Time, err error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateOnly} {
+		if t, err = time.Parse(layout, s); err == nil {
+			break
+		}
+	}
+	return t.UTC(), err
 }
 
 // readEvents decodes rows one by one, as far as the bound on their bytes goes;

@@ -117,6 +117,32 @@ func TestTimelineColumns(t *testing.T) {
 	}
 }
 
+// Columns of other types, which take all the same what is sent.
+func TestTimelineTypes(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, test := range map[string]struct {
+		createdAt, duration string
+		wantAt              time.Time
+		want                time.Duration
+	}{
+		"a timestamp":       {`"2026-01-02T03:04:05"`, "7", at, 7 * time.Millisecond},
+		"of microseconds":   {`"2026-01-02T03:04:05.000001"`, "0", at.Add(time.Microsecond), 0},
+		"a date":            {`"2026-01-02"`, "null", at.Truncate(24 * time.Hour), 0},
+		"NULL":              {"null", "null", time.Time{}, 0},
+		"numeric":           {`"2026-01-02T04:04:05+01:00"`, "1500.250", at, 1500250 * time.Microsecond},
+		"more than integer": {`"2026-01-02T03:04:05Z"`, "86400000000", at, 1000 * 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row := strings.NewReplacer(`"2026-01-02T03:04:05.678901+02:00"`, test.createdAt, "1500", test.duration).Replace(timelineRow)
+			c, _ := newClient(t, &script{answers: []answer{{body: "[" + row + "]"}}})
+			got, err := c.Timeline(t.Context(), testDocument)
+			if err != nil || !got[0].CreatedAt.Equal(test.wantAt) || got[0].Duration != test.want {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+}
+
 func TestTimelineBounds(t *testing.T) {
 	long := answer{body: "[" + strings.TrimSuffix(strings.Repeat(strings.Replace(timelineRow, "page 3", strings.Repeat("x", 64<<10), 1)+",", 999), ",") + "]"}
 	for _, tt := range []struct {

@@ -444,6 +444,7 @@ func TestRemedy(t *testing.T) {
 		{Error{Status: 401, Code: "PGRST303", Message: "JWT expired"}, "the key has expired"},
 		{Error{Status: 401, Code: "42501", Message: "permission denied for table events"}, "service-role (secret) key"},
 		{Error{Status: 403, Code: "42501", Message: "permission denied for schema audit"}, "GRANT USAGE ON SCHEMA audit TO service_role;"},
+		{Error{Status: 403, Code: "42501", Message: "permission denied for sequence events_id_seq"}, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA audit TO service_role;"},
 		{Error{Status: 404, Message: htmlPage}, "check SUPABASE_URL: the API is not at this address"},
 		{Error{Status: 404, Message: "no Route matched with those values"}, "check SUPABASE_URL: the API is not at this address"},
 		{Error{Status: 404, Message: "Not Found"}, "a PostgREST before 13 answers so where it doesn't know audit.events"},
