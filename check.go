@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -74,81 +73,63 @@ func lasting(ctx context.Context, ask func() error) error {
 	}
 }
 
-// rehearse sends a rehearsal of every accepted type, and others where it takes
-// them to tell what the first was refused for.
+// rehearse rehearses with every accepted type, and with others where it takes them
+// to tell what the first was refused for.
 func (c *Client) rehearse(ctx context.Context) error {
 	columns, types := &c.config.columns, c.config.eventTypes
-	anyType := len(types) == 0 || columns.Type == noColumn
-	if anyType {
+	if len(types) == 0 || columns.Type == noColumn { // the table decides: any will do
 		types = []EventType{Completed}
 	}
 	bare := record{
 		documentID: uuid.New(), createdAt: time.Now().UnixMicro(), partial: len(columns.Extra) > 0,
 		noDocument: columns.DocumentID == noColumn, noUser: columns.UserID == noColumn,
 	}
-	err := c.ask(ctx, rehearsal(bare, types...))
-	for columns.fill(&bare, err) {
-		err = c.ask(ctx, rehearsal(bare, types...))
-	}
+	err := c.ask(ctx, &bare, types...)
 	e, answered := errors.AsType[*Error](err)
-	if !answered || e.Status == http.StatusUnauthorized { // a role that doesn't exist is 22023
+	if !answered {
 		return err
 	}
-	finding, well := c.config.finding(e)
+	finding, _ := c.config.finding(e)
 	switch {
-	case well,
-		bare.extra != "" && strings.HasPrefix(e.Code, "22"),         // what fill gave it
-		finding == aboutType && anyType && columns.Type != noColumn: // the table decides
+	case bare.extra != "" && strings.HasPrefix(e.Code, "22"), // what fill gave it
+		finding == aboutType && len(c.config.eventTypes) == 0 && columns.Type != noColumn:
 		return nil
 	case finding == aboutType, finding == aboutValue:
-		if finding, err = c.narrow(ctx, finding, bare, types, e.Code); finding == "" {
-			return err
-		}
-	case finding == "":
+		finding, err = c.narrow(ctx, finding, bare, types, e.Code)
+	}
+	if finding == "" {
 		return err
 	}
 	return fmt.Errorf("%s: %w", finding, e)
 }
 
-// fill gives r a value in a column that takes no NULL, and that may take what it
-// gets of real events: without one nothing else can be told. It says whether
-// there was such a column.
-func (c *columns) fill(r *record, err error) bool {
-	e, answered := errors.AsType[*Error](err)
-	if !answered || e.Code != "23502" {
-		return false
-	}
-	switch column := firstQuoted(e.Message); {
-	case column == c.Stage && r.stage == "":
-		r.stage = "check"
-	case slices.Contains(c.Extra, column) && !strings.Contains(r.extra, `,"`+column+`":`):
-		r.extra += `,"` + column + `":"` + r.documentID.String() + `"` // fits text, uuid and jsonb
-	default:
-		return false
-	}
-	return true
-}
-
-// ask sends a rehearsal, and doesn't leave it in the table.
-func (c *Client) ask(ctx context.Context, rows []record) error {
-	if err := c.explain(c.insertRows(ctx, rows)); err != nil {
-		return err
-	}
-	return c.takeOut(ctx, rows)
-}
-
-// rehearsal is a row of each type like r and behind them the one that is refused.
-// That one has values for what is NULL in the others, since PostgreSQL casts all
-// values before it looks at any row.
-func rehearsal(r record, types ...EventType) []record {
+// ask rehearses with a row like r of each type, and behind them the one that is
+// refused. That one has values for what is NULL in the others, since PostgreSQL
+// casts all values before it looks at any row. nil: the table takes them.
+func (c *Client) ask(ctx context.Context, r *record, types ...EventType) error {
 	var rows []record
-	r.eventType = Completed
-	for _, r.eventType = range types {
-		r.id = uuid.Must(uuid.NewV7())
-		rows = append(rows, r)
+	last := *r
+	last.eventType = Completed
+	for _, last.eventType = range types {
+		last.id = uuid.Must(uuid.NewV7())
+		rows = append(rows, last)
 	}
-	r.id = uuid.Nil
-	return append(rows, r.full())
+	last = last.full()
+	last.id = uuid.Nil
+	err := c.explain(c.insertRows(ctx, append(rows, last)))
+	e, answered := errors.AsType[*Error](err)
+	switch {
+	case err == nil:
+		return c.takeOut(ctx, rows, &last)
+	case !answered:
+		return err
+	case c.config.columns.fill(r, e):
+		return c.ask(ctx, r, types...)
+	}
+	if _, well := c.config.finding(e); well {
+		return nil
+	}
+	return err
 }
 
 // full returns r with what an end has, and a start has not.
@@ -157,22 +138,35 @@ func (r record) full() record {
 	return r
 }
 
+// fill gives r a value in a column that takes no NULL and that real events may
+// fill, of Extra or Stage, if e says that this is what it lacks: nothing else is
+// told of until then.
+func (c *columns) fill(r *record, e *Error) bool {
+	switch name := firstQuoted(e.Message); {
+	case e.Code != "23502":
+		return false
+	case name == c.Stage && r.stage == "":
+		r.stage = "check"
+		return true
+	case slices.Contains(c.Extra, name) && !strings.Contains(r.extra, `,"`+name+`":`):
+		r.extra += `,"` + name + `":"` + r.documentID.String() + `"` // fits text, uuid and jsonb
+		return true
+	}
+	return false
+}
+
 var errNotUnique = errors.New("the rows of Check are deleted again")
 
 // takeOut deletes a rehearsal that came in, and says what that means.
-func (c *Client) takeOut(ctx context.Context, rows []record) error {
+func (c *Client) takeOut(ctx context.Context, rows []record, last *record) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	columns := &c.config.columns
 	var ids []string
-	for i := range rows[:len(rows)-1] {
+	for i := range rows {
 		ids = append(ids, rows[i].id.String())
 	}
-	last := rows[len(rows)-1]
-	var err error
-	if len(ids) > 0 {
-		_, _, err = c.from().Delete("minimal", "exact").In(columns.ID, ids).ExecuteWithContext(ctx)
-	}
+	_, _, err := c.from().Delete("minimal", "exact").In(columns.ID, ids).ExecuteWithContext(ctx)
 	if err == nil || errors.Is(err, ErrCountIncomplete) {
 		rest := c.from().Delete("minimal", "exact").Eq(columns.CreatedAt, time.UnixMicro(last.createdAt).UTC().Format(timeFormat))
 		if last.noDocument {

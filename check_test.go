@@ -185,7 +185,7 @@ func TestCheckFindings(t *testing.T) {
 		},
 		"a domain that takes no NULL": {
 			everything(refused("23502", "domain tenant does not allow null values")),
-			[]string{"a column of that domain takes no NULL", "DEFAULT", "domain tenant"},
+			[]string{"the column of that domain takes no NULL", "DEFAULT", "domain tenant"},
 			"the column  takes", nil,
 		},
 		"a CHECK on a column that nobody fills": {
@@ -195,8 +195,8 @@ func TestCheckFindings(t *testing.T) {
 		},
 		"a CHECK where there are no types": {
 			everything(violates("has_tenant")),
-			[]string{"the table takes no event: fill the column that its CHECK is about"},
-			"no event of type", columns(docevents.Columns{Type: "-"}),
+			[]string{"fill the column that it is about from Event.Extra"},
+			"", columns(docevents.Columns{Type: "-"}),
 		},
 		"a default that fails": {
 			everything(refused("22012", "division by zero")),

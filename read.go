@@ -1,7 +1,6 @@
 package docevents
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,7 +49,7 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 		return nil, errors.New("docevents: Timeline: the table has no column for DocumentID: WithColumns says so")
 	}
 	query := url.Values{
-		"select":           {columns.all()},
+		"select":           {columns.all},
 		columns.DocumentID: {"eq." + id.String()},
 		"order":            {columns.CreatedAt + ".asc," + columns.ID + ".asc"},
 		"limit":            {strconv.Itoa(maxTimeline)},
@@ -79,17 +78,6 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 	return events, nil
 }
 
-// all lists the table's columns, as far as an Event knows them.
-func (c *columns) all() string {
-	var all []string
-	for _, name := range c.names() {
-		if *name != noColumn {
-			all = append(all, *name)
-		}
-	}
-	return strings.Join(append(all, c.Extra...), ",")
-}
-
 // event is a row, of all columns, as the app recorded it.
 func (c *columns) event(row map[string]json.RawMessage) (e Event, err error) {
 	var ms float64 // as of a numeric column; NULL leaves all of these alone
@@ -100,17 +88,12 @@ func (c *columns) event(row map[string]json.RawMessage) (e Event, err error) {
 			err = json.Unmarshal(row[*name], fields[i])
 		}
 	}
-	if len(c.Extra) > 0 {
-		e.Extra = make(map[string]any, len(c.Extra))
+	var extra []byte // as in a row
+	for i, name := range c.Extra {
+		extra = append(append(extra, c.extraKeys[i]...), row[name]...)
 	}
-	for _, name := range c.Extra {
-		var value any
-		d := json.NewDecoder(bytes.NewReader(row[name]))
-		d.UseNumber() // exact
-		if err == nil {
-			err = d.Decode(&value)
-		}
-		e.Extra[name] = value
+	if e.Extra = decodeExtra(string(extra)); len(e.Extra) < len(c.Extra) {
+		err = errOtherAnswer
 	}
 	e.Duration = time.Duration(ms * float64(time.Millisecond))
 	if err == nil && at != "" {

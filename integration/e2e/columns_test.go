@@ -84,6 +84,16 @@ func TestTablesOfOnesOwn(t *testing.T) {
 			mend:    []string{"ALTER TABLE TABLE_NAME ADD COLUMN event_id uuid UNIQUE"}, // of its own making: takes NULL
 			columns: docevents.Columns{ID: "event_id"},
 		},
+		"a bigint id, an id that takes NULL, and a CHECK of other types": {
+			make: []string{
+				"ALTER TABLE TABLE_NAME DROP id, ADD id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+				"ALTER TABLE TABLE_NAME ADD COLUMN event_id uuid UNIQUE, ADD CHECK (event_type <> 'upload_started')",
+			},
+			before:  docevents.Columns{ID: "event_id"},
+			finding: `no event of type "upload_started":`,
+			columns: docevents.Columns{ID: "event_id"},
+			types:   []docevents.EventType{docevents.ProcessingStarted, docevents.Completed, docevents.Failed},
+		},
 		"a bigint id, and one that isn't unique": {
 			make: []string{
 				"ALTER TABLE TABLE_NAME DROP id, ADD id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
