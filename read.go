@@ -33,9 +33,8 @@ const (
 // that matches ErrTruncated. A document without events has none, and no error.
 // Values of Extra are as JSON has them, numbers as [json.Number].
 //
-// It is one request, and one more to see whether there are more than 1,000. Each
-// is sent once more after a failure that may pass, within ctx and the time of
-// WithRequestTimeout.
+// It is one request, which is sent once more after a failure that may pass, within
+// ctx and the time of WithRequestTimeout.
 func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, error) {
 	if c.isNone() {
 		return nil, nil
@@ -56,15 +55,18 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 	}
 	var events []Event
 	more := false
-	err = c.read(ctx, c.config.table, query, func(body io.Reader) (err error) {
-		events, more, err = columns.readEvents(body)
+	total := 0 // as the server counts; 0 where it doesn't
+	err = c.read(ctx, c.config.table, query, func(resp *http.Response) (err error) {
+		_, count, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
+		total, _ = strconv.Atoi(count)
+		events, more, err = columns.readEvents(resp.Body)
 		return err
 	})
-	if err == nil && len(events) == maxTimeline && !more { // all there are, or all that the server returns at once
+	if err == nil && total == 0 && len(events) == maxTimeline {
 		query.Set("offset", query.Get("limit"))
 		query.Set("limit", "1")
-		err = c.read(ctx, c.config.table, query, func(body io.Reader) error {
-			next, _, err := columns.readEvents(body)
+		err = c.read(ctx, c.config.table, query, func(resp *http.Response) error {
+			next, _, err := columns.readEvents(resp.Body)
 			more = len(next) > 0
 			return err
 		})
@@ -72,7 +74,7 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("docevents: Timeline: %w", c.explain(err))
-	case more:
+	case more || total > len(events): // the project may return fewer rows at once
 		return events, fmt.Errorf("docevents: Timeline: the oldest %d events: %w", len(events), ErrTruncated)
 	}
 	return events, nil
@@ -172,8 +174,8 @@ func (c *Client) Summary(ctx context.Context, since, until time.Time) (*Summary,
 	}
 	query := url.Values{"since": {since.Format(timeFormat)}, "until": {until.Format(timeFormat)}}
 	var s *Summary
-	err := c.read(ctx, "rpc/"+c.config.table+"_summary", query, func(body io.Reader) (err error) {
-		s, err = readSummary(body)
+	err := c.read(ctx, "rpc/"+c.config.table+"_summary", query, func(resp *http.Response) (err error) {
+		s, err = readSummary(resp.Body)
 		return err
 	})
 	if err != nil {
@@ -237,9 +239,9 @@ func (c *Client) explainSummary(err error) error {
 	return c.explain(err)
 }
 
-// read sends a GET and hands the answer's body to use; after a failure that may pass it
+// read sends a GET and hands the answer to use; after a failure that may pass it
 // does both once more. The transport has made an error of what is no success.
-func (c *Client) read(ctx context.Context, path string, query url.Values, use func(io.Reader) error) error {
+func (c *Client) read(ctx context.Context, path string, query url.Values, use func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	err := c.readOnce(ctx, path, query, use)
@@ -256,7 +258,7 @@ func (c *Client) read(ctx context.Context, path string, query url.Values, use fu
 
 // readOnce is not made with postgrest-go, which reads answers without a bound
 // and hides what goes wrong with a function's.
-func (c *Client) readOnce(ctx context.Context, path string, query url.Values, use func(io.Reader) error) error {
+func (c *Client) readOnce(ctx context.Context, path string, query url.Values, use func(*http.Response) error) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.restURL+"/"+path+"?"+query.Encode(), nil)
 	if err != nil {
 		return err
@@ -266,10 +268,13 @@ func (c *Client) readOnce(ctx context.Context, path string, query url.Values, us
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Accept-Profile", c.config.schema)
+	if path == c.config.table {
+		req.Header.Set("Prefer", "count=exact")
+	}
 	resp, err := (&http.Client{Transport: c.transport}).Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	return use(resp.Body)
+	return use(resp)
 }

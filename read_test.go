@@ -145,6 +145,9 @@ func TestTimelineTypes(t *testing.T) {
 
 func TestTimelineBounds(t *testing.T) {
 	long := answer{body: "[" + strings.TrimSuffix(strings.Repeat(strings.Replace(timelineRow, "page 3", strings.Repeat("x", 64<<10), 1)+",", 999), ",") + "]"}
+	counted := func(rows, of int) answer {
+		return answer{body: rowsOf(rows).body, header: map[string]string{"Content-Range": fmt.Sprintf("0-%d/%d", rows-1, of)}}
+	}
 	for _, tt := range []struct {
 		name     string
 		answers  []answer
@@ -157,6 +160,9 @@ func TestTimelineBounds(t *testing.T) {
 		{"a page", []answer{rowsOf(1000), rowsOf(0)}, 1000, false, 2},
 		{"more than a page", []answer{rowsOf(1000), rowsOf(1)}, 1000, true, 2},
 		{"long messages", []answer{long}, 200, true, 1},
+		{"a page, counted", []answer{counted(1000, 1000)}, 1000, false, 1},
+		{"more than a page, counted", []answer{counted(1000, 1001)}, 1000, true, 1},
+		{"as many as the project returns at once", []answer{counted(500, 501)}, 500, true, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &script{answers: tt.answers}

@@ -81,7 +81,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if isInsert {
 		return inserted(resp)
 	}
-	if counts := resp.StatusCode == http.StatusNoContent || strings.Contains(req.Header.Get("Prefer"), "count="); counts &&
+	if counts := resp.StatusCode == http.StatusNoContent || req.Method == http.MethodDelete && strings.Contains(req.Header.Get("Prefer"), "count="); counts &&
 		!strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789") {
 		resp.Body.Close()
 		return nil, ErrCountIncomplete // neither ids nor a count: a gateway dropped Prefer
