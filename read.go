@@ -29,8 +29,8 @@ const (
 )
 
 // Timeline returns what happened to a document, the oldest event first. Of more
-// than 1,000 events, or 16 MiB of them, it returns the oldest ones and an error
-// that matches ErrTruncated. A document without events has none, and no error.
+// than 1,000 events, than the project returns rows at once, or than 16 MiB, it
+// returns the oldest ones and an error that matches ErrTruncated. A document without events has none, and no error.
 // Values of Extra are as JSON has them, numbers as [json.Number].
 //
 // It is one request, which is sent once more after a failure that may pass, within
@@ -55,26 +55,19 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 	}
 	var events []Event
 	more := false
-	total := 0 // as the server counts; 0 where it doesn't
 	err = c.read(ctx, c.config.table, query, func(resp *http.Response) (err error) {
-		_, count, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
-		total, _ = strconv.Atoi(count)
-		events, more, err = columns.readEvents(resp.Body)
-		return err
-	})
-	if err == nil && total == 0 && len(events) == maxTimeline {
-		query.Set("offset", query.Get("limit"))
-		query.Set("limit", "1")
-		err = c.read(ctx, c.config.table, query, func(resp *http.Response) error {
-			next, _, err := columns.readEvents(resp.Body)
-			more = len(next) > 0
+		if events, more, err = columns.readEvents(resp.Body); more || err != nil {
 			return err
-		})
-	}
+		}
+		_, count, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
+		total, unknown := strconv.Atoi(count) // of all, where a gateway hasn't dropped Prefer
+		more = total > len(events) || unknown != nil && len(events) == maxTimeline
+		return nil
+	})
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("docevents: Timeline: %w", c.explain(err))
-	case more || total > len(events): // the project may return fewer rows at once
+	case more:
 		return events, fmt.Errorf("docevents: Timeline: the oldest %d events: %w", len(events), ErrTruncated)
 	}
 	return events, nil
