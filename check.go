@@ -95,7 +95,7 @@ func (c *Client) rehearse(ctx context.Context) error {
 		finding == aboutType && len(c.config.eventTypes) == 0 && columns.Type != noColumn:
 		return nil
 	case finding == aboutType, finding == aboutValue:
-		finding, err = c.narrow(ctx, finding, bare, types, e.Code)
+		finding, err = c.narrow(ctx, finding, bare, types, e)
 	}
 	if finding == "" {
 		return err

@@ -505,21 +505,28 @@ func TestCheckWaits(t *testing.T) {
 
 // Where ctx ends under a later request, what the server has said is told.
 func TestCheckTellsTheAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		requests := 0
-		c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			if requests++; requests > 1 {
-				<-req.Context().Done()
-				return nil, req.Context().Err()
-			}
-			return (&answer{status: 401, code: "PGRST303", text: "JWT issued at future"}).response(req), nil
-		}))
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		if err := c.Check(ctx); err == nil || !strings.Contains(err.Error(), "PGRST303") || requests != 2 {
-			t.Errorf("%v after %d requests", err, requests)
-		}
-	})
+	for _, first := range []*answer{
+		{status: 401, code: "PGRST303", text: "JWT issued at future"},
+		{status: 400, code: "23514", text: "violates check constraint"},
+	} {
+		t.Run(first.code, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				requests := 0
+				c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					if requests++; requests > 1 {
+						<-req.Context().Done()
+						return nil, req.Context().Err()
+					}
+					return first.response(req), nil
+				}))
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				if err := c.Check(ctx); err == nil || !strings.Contains(err.Error(), first.code) || requests != 2 {
+					t.Errorf("%v after %d requests", err, requests)
+				}
+			})
+		})
+	}
 }
 
 func TestCheckBoundsEachAnswer(t *testing.T) {

@@ -78,16 +78,16 @@ func sqlName(name string) string {
 
 // narrow tells by rehearsals of less what one was refused for, a type or a value;
 // "" where real events alone can tell.
-func (c *Client) narrow(ctx context.Context, about string, bare record, types []EventType, code string) (string, error) {
+func (c *Client) narrow(ctx context.Context, about string, bare record, types []EventType, first *Error) (string, error) {
 	var lacking []string      // types that are refused whatever else an event of them has
 	for _, t := range types { // by itself: of several rows only the first that is refused is told of
 		full := bare.full()
 		err := c.ask(ctx, &bare, t)
-		if err != nil {
+		if errors.As(err, new(*Error)) {
 			err = c.ask(ctx, &full, t)
 		}
 		if err != nil && !errors.As(err, new(*Error)) {
-			return "", err
+			return "", fmt.Errorf("%w, after: %w", err, first)
 		} else if err != nil {
 			lacking = append(lacking, strconv.Quote(string(t)))
 		}
@@ -99,7 +99,7 @@ func (c *Client) narrow(ctx context.Context, about string, bare record, types []
 	case all && about == aboutType:
 		or = "; or, if that is no CHECK of types, fill the column that it is about from Event.Extra"
 	case all:
-		if e, answered := errors.AsType[*Error](c.ask(ctx, &bare)); answered && e.Code == code {
+		if e, answered := errors.AsType[*Error](c.ask(ctx, &bare)); answered && e.Code == first.Code {
 			return "a column is of another type than the migration's: say \"-\" for it in WithColumns, and name it in its Extra", nil
 		}
 		return c.config.notUUID(), nil
