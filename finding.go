@@ -79,11 +79,13 @@ func sqlName(name string) string {
 // narrow tells by rehearsals of less what one was refused for, a type or a value;
 // "" where real events alone can tell.
 func (c *Client) narrow(ctx context.Context, about string, bare record, types []EventType, first *Error) (string, error) {
-	var lacking []string      // types that are refused whatever else an event of them has
-	for _, t := range types { // by itself: of several rows only the first that is refused is told of
+	// The types that are refused whatever else an event of them has. Each is asked
+	// for by itself: of several rows only the first that is refused is told of.
+	var lacking []string
+	for _, t := range types {
 		full := bare.full()
 		err := c.ask(ctx, &bare, t)
-		if errors.As(err, new(*Error)) {
+		if about == aboutType && errors.As(err, new(*Error)) {
 			err = c.ask(ctx, &full, t)
 		}
 		if err != nil && !errors.As(err, new(*Error)) {
