@@ -54,7 +54,7 @@ func (c *config) finding(e *Error) (finding string, well bool) {
 	case e.Code == "428C9":
 		return fmt.Sprintf(`the column %s is generated: say "-" for it in WithColumns, or make it an ordinary one`, name), false
 	case e.Code == "42P10":
-		return fmt.Sprintf("nothing makes the column %s unique: run: ALTER TABLE %s ADD UNIQUE (%s)", c.columns.ID, c.tableName(), sqlName(c.columns.ID)), false
+		return fmt.Sprintf("nothing makes the column %s unique: run: ALTER TABLE %s ADD UNIQUE (%s); on a partitioned table, which takes no such constraint, call the column id", c.columns.ID, c.tableName(), sqlName(c.columns.ID)), false
 	}
 	return "", false
 }

@@ -130,9 +130,9 @@ func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows 
 
 // WithQueueLimits bounds what waits in memory, requests under way included: so
 // many events, from 1 to 10,000,000, and so many bytes, from 128 KiB to 1 GiB,
-// an event counting 300 bytes and its text, that of Extra included. Beyond either, Record drops the new
-// event with reason QueueFull. The defaults are [DefaultQueueEvents] and
-// [DefaultQueueBytes].
+// an event counting 300 bytes and its text, that of Extra included. Beyond
+// either, Record drops the new event with reason QueueFull. The defaults are
+// [DefaultQueueEvents] and [DefaultQueueBytes].
 func WithQueueLimits(events, bytes int) Option {
 	return func(c *config) { c.queueEvents, c.queueBytes = events, bytes }
 }

@@ -30,8 +30,9 @@ const (
 
 // Timeline returns what happened to a document, the oldest event first. Of more
 // than 1,000 events, than the project returns rows at once, or than 16 MiB, it
-// returns the oldest ones and an error that matches ErrTruncated. A document without events has none, and no error.
-// Values of Extra are as JSON has them, numbers as [json.Number].
+// returns the oldest ones and an error that matches ErrTruncated. A document
+// without events has none, and no error. Values of Extra are as JSON has them,
+// numbers as [json.Number].
 //
 // It is one request, which is sent once more after a failure that may pass, within
 // ctx and the time of WithRequestTimeout.
