@@ -114,8 +114,7 @@ func (c *Client) ask(ctx context.Context, r *record, types ...EventType) error {
 		last.id = uuid.Must(uuid.NewV7())
 		rows = append(rows, last)
 	}
-	last = last.full()
-	last.id = uuid.Nil
+	last.id, last.duration, last.message = uuid.Nil, time.Millisecond, "check"
 	err := c.explain(c.insertRows(ctx, append(rows, last)))
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -130,12 +129,6 @@ func (c *Client) ask(ctx context.Context, r *record, types ...EventType) error {
 		return nil
 	}
 	return err
-}
-
-// full returns r with what an end has, and a start has not.
-func (r record) full() record {
-	r.duration, r.message = time.Millisecond, "check"
-	return r
 }
 
 // fill gives r a value in a column that takes no NULL and that real events may
@@ -179,7 +172,7 @@ func (c *Client) takeOut(ctx context.Context, rows []record, last *record) error
 	switch {
 	case err != nil && !errors.Is(err, ErrCountIncomplete):
 		return fmt.Errorf("the table took the rows of Check, whose document is %s, and they couldn't be deleted again: %w", last.documentID, c.explain(err))
-	case columns.conflict: // which PostgREST refuses of a column that isn't unique
+	case columns.ID != base[0].column: // then on_conflict names it, which is refused of a column that isn't unique
 		return nil
 	}
 	return fmt.Errorf("nothing makes the column %s unique, so that an event sent again would be stored twice: run: ALTER TABLE %s ADD PRIMARY KEY (%s); or else a trigger fills it where it is NULL: let a DEFAULT do that; %w",

@@ -66,7 +66,6 @@ type columns struct {
 	Columns
 	all       string            // their names
 	query     string            // of an insert
-	conflict  bool              // query names the ID, so that the primary key may be another
 	keys      [len(base)]string // as they stand in a row; "" where there is no column
 	extraKeys []string
 }
@@ -116,7 +115,7 @@ func newColumns(named Columns) (columns, error) {
 	}
 	c.all = strings.Join(all, ",")
 	c.query = "columns=" + c.all
-	if c.conflict = c.ID != base[0].column; c.conflict { // by itself PostgREST takes the primary key
+	if c.ID != base[0].column { // by itself PostgREST takes the primary key
 		c.query = "on_conflict=" + c.ID + "&" + c.query
 	}
 	return c, errors.Join(bad...)

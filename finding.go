@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // What a finding needs further rehearsals for.
@@ -83,10 +84,11 @@ func (c *Client) narrow(ctx context.Context, about string, bare record, types []
 	// for by itself: of several rows only the first that is refused is told of.
 	var lacking []string
 	for _, t := range types {
-		full := bare.full()
 		err := c.ask(ctx, &bare, t)
 		if about == aboutType && errors.As(err, new(*Error)) {
-			err = c.ask(ctx, &full, t)
+			end := bare
+			end.duration, end.message = time.Millisecond, "check"
+			err = c.ask(ctx, &end, t)
 		}
 		if err != nil && !errors.As(err, new(*Error)) {
 			return "", fmt.Errorf("%w, after: %w", err, first)
