@@ -193,6 +193,11 @@ func TestCheckFindings(t *testing.T) {
 			[]string{`no event of type "upload_started", "processing_started", "completed", "failed"`, "fill the column that it is about from Event.Extra", "has_tenant"},
 			"", nil,
 		},
+		"a CHECK whose name has that of another column in a word": {
+			where(violates("valid_kind"), "event_type", "completed"),
+			[]string{`no event of type "completed":`},
+			"", columns(docevents.Columns{ID: "event_id", Extra: []string{"id"}}),
+		},
 		"a CHECK where there are no types": {
 			everything(violates("has_tenant")),
 			[]string{"fill the column that it is about from Event.Extra"},

@@ -31,7 +31,8 @@ func firstQuoted(message string) string { return append(strings.Split(message, `
 func (c *config) finding(e *Error) (finding string, well bool) {
 	name := firstQuoted(e.Message)
 	_, constraint, _ := strings.Cut(e.Message, `constraint "`)
-	named := func(column string) bool { return strings.Contains(strings.TrimPrefix(constraint, c.table), column) }
+	constraint = "_" + strings.Trim(strings.TrimPrefix(constraint, c.table), `_"`) + "_"
+	named := func(column string) bool { return strings.Contains(constraint, "_"+column+"_") }
 	ofTypes := named(c.columns.Type) || // as far as the name of a CHECK tells
 		!slices.ContainsFunc(append([]string{c.columns.Duration, c.columns.ErrorMessage, c.columns.Stage}, c.columns.Extra...), named)
 	switch {
