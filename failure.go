@@ -76,7 +76,7 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 
 // countLocked counts a failure and says whether it would begin an outage.
 func (d *delivery) countLocked(b *batch, v verdict, next step, err error, now time.Time) bool {
-	d.last = err
+	d.last, d.slow = err, now.Sub(b.sent) >= recently
 	switch {
 	case v == transient, v == tooMuch:
 		d.refused, d.lasting = time.Time{}, nil
