@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/supabase-community/postgrest-go"
 )
 
 // Check tells whether events will be stored and purges will work: meant for the
@@ -108,18 +109,19 @@ func (c *Client) rehearse(ctx context.Context) error {
 // casts all values before it looks at any row. nil: the table takes them.
 func (c *Client) ask(ctx context.Context, r *record, types ...EventType) error {
 	var rows []record
+	var ids []string
 	last := *r
 	last.eventType = Completed
 	for _, last.eventType = range types {
 		last.id = uuid.Must(uuid.NewV7())
-		rows = append(rows, last)
+		rows, ids = append(rows, last), append(ids, last.id.String())
 	}
 	last.id, last.duration, last.message = uuid.Nil, time.Millisecond, "check"
 	err := c.explain(c.insertRows(ctx, append(rows, last)))
 	e, answered := errors.AsType[*Error](err)
 	switch {
 	case err == nil:
-		return c.takeOut(ctx, rows, &last)
+		return c.takeOut(ctx, ids, &last)
 	case !answered:
 		return err
 	case c.config.columns.fill(r, e):
@@ -137,7 +139,6 @@ func (c *Client) ask(ctx context.Context, r *record, types ...EventType) error {
 func (c *columns) fill(r *record, e *Error) bool {
 	switch name := firstQuoted(e.Message); {
 	case e.Code != "23502":
-		return false
 	case name == c.Stage && r.stage == "":
 		r.stage = "check"
 		return true
@@ -151,28 +152,22 @@ func (c *columns) fill(r *record, e *Error) bool {
 var errNotUnique = errors.New("the rows of Check are deleted again")
 
 // takeOut deletes a rehearsal that came in, and says what that means.
-func (c *Client) takeOut(ctx context.Context, rows []record, last *record) error {
+func (c *Client) takeOut(ctx context.Context, ids []string, last *record) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	columns := &c.config.columns
-	var ids []string
-	for i := range rows {
-		ids = append(ids, rows[i].id.String())
+	rest := c.from().Delete("minimal", "exact").Eq(columns.CreatedAt, time.UnixMicro(last.createdAt).UTC().Format(timeFormat))
+	if last.noDocument {
+		rest.Is(columns.ID, "null")
+	} else {
+		rest.Eq(columns.DocumentID, last.documentID.String()) // whatever id a trigger gave it
 	}
-	_, _, err := c.from().Delete("minimal", "exact").In(columns.ID, ids).ExecuteWithContext(ctx)
-	if err == nil || errors.Is(err, ErrCountIncomplete) {
-		rest := c.from().Delete("minimal", "exact").Eq(columns.CreatedAt, time.UnixMicro(last.createdAt).UTC().Format(timeFormat))
-		if last.noDocument {
-			rest.Is(columns.ID, "null")
-		} else {
-			rest.Eq(columns.DocumentID, last.documentID.String()) // whatever id a trigger gave it
+	for _, query := range []*postgrest.FilterBuilder{c.from().Delete("minimal", "exact").In(columns.ID, ids), rest} {
+		if _, _, err := query.ExecuteWithContext(ctx); err != nil && !errors.Is(err, ErrCountIncomplete) {
+			return fmt.Errorf("the table took the rows of Check, whose document is %s, and they couldn't be deleted again: %w", last.documentID, c.explain(err))
 		}
-		_, _, err = rest.ExecuteWithContext(ctx)
 	}
-	switch {
-	case err != nil && !errors.Is(err, ErrCountIncomplete):
-		return fmt.Errorf("the table took the rows of Check, whose document is %s, and they couldn't be deleted again: %w", last.documentID, c.explain(err))
-	case columns.ID != base[0].column: // then on_conflict names it, which is refused of a column that isn't unique
+	if columns.ID != base[0].column { // then on_conflict names it, which is refused of a column that isn't unique
 		return nil
 	}
 	return fmt.Errorf("nothing makes the column %s unique, so that an event sent again would be stored twice: run: ALTER TABLE %s ADD PRIMARY KEY (%s); or else a trigger fills it where it is NULL: let a DEFAULT do that; %w",

@@ -209,10 +209,8 @@ func newConfig(opts []Option) (config, error) {
 	if !nameFormat.MatchString(c.schema) || !nameFormat.MatchString(c.table) {
 		bad = append(bad, errors.New("WithSchema and WithTable must be 1 to 63 letters, digits and underscores"))
 	}
-	var err error
-	if c.columns, err = newColumns(c.columns.Columns); err != nil {
-		bad = append(bad, err)
-	}
+	columns, err := newColumns(c.columns.Columns)
+	c.columns, bad = columns, append(bad, err)
 	for i, t := range c.eventTypes {
 		if !storable(t) {
 			bad = append(bad, fmt.Errorf("WithEventTypes: number %d must be valid text of 1 to %d bytes", i+1, maxTypeBytes))

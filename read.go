@@ -93,19 +93,12 @@ func (c *columns) event(row map[string]json.RawMessage) (e Event, err error) {
 	}
 	e.Duration = time.Duration(ms * float64(time.Millisecond))
 	if err == nil && at != "" {
-		e.CreatedAt, err = parseTime(at)
+		if e.CreatedAt, err = time.Parse(time.RFC3339, at); err != nil { // a timestamp without a zone is in UTC
+			e.CreatedAt, err = time.Parse("2006-01-02T15:04:05", at)
+		}
+		e.CreatedAt = e.CreatedAt.UTC()
 	}
 	return e, err
-}
-
-// parseTime reads a timestamptz, a timestamp, which is in UTC, or a date.
-func parseTime(s string) (t time.Time, err error) {
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", time.DateOnly} {
-		if t, err = time.Parse(layout, s); err == nil {
-			break
-		}
-	}
-	return t.UTC(), err
 }
 
 // readEvents decodes rows one by one, as far as the bound on their bytes goes;
@@ -218,10 +211,6 @@ func (c *Client) explainSummary(err error) error {
 	e, _ := errors.AsType[*Error](err)
 	switch {
 	case e == nil:
-	case e.Code == "PGRST202" || e.Code == "42883":
-		return fmt.Errorf("%w; create the function: run %s; if that is done, run: NOTIFY pgrst, 'reload schema'", e, summaryFile)
-	case e.Code == "42501" && strings.Contains(e.Message, "function"):
-		return fmt.Errorf("%w; run %s again: it grants EXECUTE to service_role", e, summaryFile)
 	case e.Code == "42703":
 		return fmt.Errorf("%w; put your columns' names into %s and run it", e, summaryFile)
 	case e.Code == "57014" || e.Status == http.StatusGatewayTimeout:

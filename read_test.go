@@ -127,7 +127,6 @@ func TestTimelineTypes(t *testing.T) {
 	}{
 		"a timestamp":       {`"2026-01-02T03:04:05"`, "7", at, 7 * time.Millisecond},
 		"of microseconds":   {`"2026-01-02T03:04:05.000001"`, "0", at.Add(time.Microsecond), 0},
-		"a date":            {`"2026-01-02"`, "null", at.Truncate(24 * time.Hour), 0},
 		"NULL":              {"null", "null", time.Time{}, 0},
 		"numeric":           {`"2026-01-02T04:04:05+01:00"`, "1500.250", at, 1500250 * time.Microsecond},
 		"more than integer": {`"2026-01-02T03:04:05Z"`, "86400000000", at, 1000 * 24 * time.Hour},
@@ -268,9 +267,9 @@ func TestReadFailures(t *testing.T) {
 		{"a web page", answer{body: `<!doctype html><p>secret`}, 1, "check SUPABASE_URL", "check SUPABASE_URL"},
 		{"a refused key", bodyless(401, "", ""), 1, "check the key", "check the key"},
 		{"no table", bodyless(404, "42P01", "relation does not exist"), 1, "run sql/013", "run sql/013"},
-		{"no function", bodyless(404, "PGRST202", "Could not find the function"), 1, "compare", "create the function: run " + sql014},
-		{"a function that has gone", bodyless(404, "42883", "function does not exist"), 1, "compare", "create the function: run " + sql014},
-		{"no right to it", bodyless(403, "42501", "permission denied for function f"), 1, "GRANT SELECT", "run " + sql014 + " again: it grants"},
+		{"no function", bodyless(404, "PGRST202", "Could not find the function"), 1, "create the function", "create the function: run " + sql014},
+		{"a function that has gone", bodyless(404, "42883", "function public.events_summary(since) does not exist"), 1, "create the function", "create the function: run " + sql014},
+		{"no right to it", bodyless(403, "42501", "permission denied for function events_summary"), 1, "run " + sql014, "run " + sql014 + " again: it grants"},
 		{"renamed columns", bodyless(400, "42703", "column stage does not exist"), 1, "add the column", "put your columns' names into " + sql014},
 		{"a statement timeout", bodyless(500, "57014", "canceling statement"), 1, "HTTP 500 57014", "ask for a shorter range"},
 	} {

@@ -21,6 +21,8 @@ var remedies = []struct {
 	{regexp.MustCompile(` PGRST303 `), "this passes by itself where the key was made just now or the servers' clocks differ by seconds; if it lasts, copy the key again"},
 	{regexp.MustCompile(`^401 42501 | 42501 .*row-level security`), "use the service-role (secret) key: this one is kept out by row-level security or a missing grant"},
 	{regexp.MustCompile(` 42501 .*for schema`), "run: GRANT USAGE ON SCHEMA {schema} TO service_role;"},
+	{regexp.MustCompile(` PGRST202 | 42883 .*_summary\(`), "create the function: run " + summaryFile + reload},
+	{regexp.MustCompile(` 42501 .*for function .*_summary$`), "run " + summaryFile + " again: it grants EXECUTE to service_role"},
 	{regexp.MustCompile(` 42501 .*for sequence`), "run: GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO service_role;"},
 	{regexp.MustCompile(` 42501 `), "run: GRANT SELECT, INSERT, DELETE ON {table} TO service_role;"},
 	{regexp.MustCompile(` (PGRST205|42P01) `), "create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema" + reload},
