@@ -81,7 +81,7 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 		return nil, t.refusal(resp, resent)
 	}
 	isInsert := req.Method == http.MethodPost
-	wantsCount := resp.StatusCode == http.StatusNoContent || strings.Contains(req.Header.Get("Prefer"), "count=")
+	wantsCount := resp.StatusCode == http.StatusNoContent || req.Method == http.MethodDelete && strings.Contains(req.Header.Get("Prefer"), "count=")
 	body := bufio.NewReader(resp.Body)
 	start, _ := body.Peek(512) // what DetectContentType looks at; an error comes again when the body is read
 	switch {
