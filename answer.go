@@ -19,7 +19,7 @@ var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have done it
 // An Error is an answer of the server that is not a success. Errors of this
 // package that stem from one are found by errors.As.
 //
-// It has no field for PostgREST's details: they repeat the row.
+// PostgREST's details are not in it: they repeat the row.
 type Error struct {
 	Status  int    // HTTP status
 	Code    string // SQLSTATE or PostgREST's own (PGRST205), "" where the answer was not PostgREST's
@@ -36,7 +36,8 @@ type Error struct {
 	// statement). accepted: nothing.
 	told verdict
 
-	resent bool // net/http had sent the request before, on a connection that died
+	details string // of PostgREST, on their way to insert: explain takes them out
+	resent  bool   // net/http had sent the request before, on a connection that died
 }
 
 // Error names the status, the code and the server's message.
@@ -125,38 +126,39 @@ func classify(err error) verdict {
 
 // keyOf finds the columns in details such as "Key (id)=(...) already exists."
 // and, of partitions, "... contains (created_at) = (...).", in any language. A
-// row, as the details of a CHECK have it, names no columns.
-var keyOf = regexp.MustCompile(`^[^(]*\(([^()]*)\)( ?)= ?\(`)
+// row, as the details of a CHECK have it, names no columns, or, for want of a
+// grant, all that were sent.
+var keyOf = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
 // readDetails says what details add to a code, see [Error].told. Every unique
 // key that holds the id is one that only the same event can meet again.
 func readDetails(code, details, idColumn string) verdict {
 	key := keyOf.FindStringSubmatch(details)
+	if key == nil {
+		return accepted
+	}
+	hasID := slices.Contains(strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", "), idColumn)
 	switch {
-	case key == nil:
-		return accepted
-	case code == "23514" && key[2] != "":
+	case code == "23514" && key[2] != "" && !hasID:
 		return configuration
-	case code != "23505":
-		return accepted
+	case code == "23505" && hasID:
+		return storedBefore
+	case code == "23505":
+		return badData
 	}
-	for column := range strings.SplitSeq(key[1], ", ") {
-		if strings.Trim(column, `"`) == idColumn {
-			return storedBefore
-		}
-	}
-	return badData
+	return accepted
 }
 
 var (
 	uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
-	keyFormat  = regexp.MustCompile(`\(([^()]+)\)=\(([^()]*)\)`)
+	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(([^()]*)\)`)
 )
 
 // named returns the places of the rows that an answer's details name, in
 // whatever language: those with the values of a key ("Key (document_id)=(...)
 // is not present"), or the one whose id is among the values of a row ("Failing
-// row contains (...)"). An id that stands in another row's text is no name.
+// row contains (...)"). What stands in a row's text is no name, be it an id or a
+// key's details.
 func named(records []record, details string, c *columns) (places []int) {
 	if key := keyFormat.FindStringSubmatch(details); key != nil {
 		names, values := strings.Split(key[1], ", "), strings.Split(key[2], ", ")
@@ -182,8 +184,7 @@ func named(records []record, details string, c *columns) (places []int) {
 // hold says whether r has these values in these columns.
 func (c *columns) hold(r *record, names, values []string) bool {
 	for i, name := range names {
-		name, value := strings.Trim(name, `"`), values[i]
-		has := strings.Contains(r.extra, `,"`+name+`":"`+value+`"`)
+		name, value, has := strings.Trim(name, `"`), values[i], false
 		switch name {
 		case c.ID:
 			has = value == r.id.String()
@@ -195,6 +196,11 @@ func (c *columns) hold(r *record, names, values []string) bool {
 			has = value == string(r.eventType)
 		case c.Stage:
 			has = value == r.stage
+		case c.CreatedAt: // a part of every key of a table in partitions
+			at, err := time.Parse("2006-01-02 15:04:05-07", value)
+			has = err == nil && at.UnixMicro() == r.createdAt
+		default: // of Extra, a text or a number
+			has = strings.Contains(r.extra+",", `,"`+name+`":"`+value+`",`) || strings.Contains(r.extra+",", `,"`+name+`":`+value+`,`)
 		}
 		if !has {
 			return false
@@ -208,10 +214,12 @@ type unsent struct{ error }
 
 func (e unsent) Unwrap() error { return e.error }
 
-// A sent is the error of one that was, whatever its last attempt met.
-type sent struct{ error }
-
-func (e sent) Unwrap() error { return e.error }
+// isDial says whether an error of a transport's is one of its dialer's.
+func isDial(err error) bool {
+	_, noName := errors.AsType[*net.DNSError](err)
+	op, _ := errors.AsType[*net.OpError](err)
+	return noName || op != nil && op.Op == "dial"
+}
 
 // Codes that may tell of a connection between PostgREST and PostgreSQL that was
 // lost, or of a commit without an answer. PGRST003 had none to lose: its wait for
@@ -232,13 +240,8 @@ func outcomeUnknown(err error) bool {
 		}
 		return e.Status < 300 || e.Status == http.StatusRequestTimeout || e.Status == 499 || e.Status >= 500
 	}
-	if _, wasSent := errors.AsType[sent](err); wasSent {
-		return true
-	}
 	_, unsent := errors.AsType[unsent](err)
-	_, noName := errors.AsType[*net.DNSError](err) // these two from a foreign transport
-	op, _ := errors.AsType[*net.OpError](err)
-	return err != nil && !unsent && !noName && (op == nil || op.Op != "dial")
+	return err != nil && !unsent
 }
 
 // The waits after failures: 200 ms, twice as long each time, at most 30 s, and

@@ -207,11 +207,13 @@ func TestRecordDoesNotAllocate(t *testing.T) {
 		event  Event
 		events int
 		stuck  bool // the handler is
+		spool  string
 	}{
-		"the queue fills":                          {benchEvent, benchEvents, false},
-		"the queue fills, with messages":           {failedEvent, benchEvents, false},
-		"the queue is full":                        {benchEvent, 1, false},
-		"the queue is full, and the handler stuck": {failedEvent, 1, true},
+		"the queue fills":                          {benchEvent, benchEvents, false, ""},
+		"the queue fills, with messages":           {failedEvent, benchEvents, false, ""},
+		"the queue fills, with a spool":            {failedEvent, benchEvents, false, t.TempDir()},
+		"the queue is full":                        {benchEvent, 1, false, ""},
+		"the queue is full, and the handler stuck": {failedEvent, 1, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stuck := make(chan struct{})
@@ -219,7 +221,7 @@ func TestRecordDoesNotAllocate(t *testing.T) {
 			if !test.stuck {
 				handler = nil
 			}
-			c := newStalled(t, test.events, WithDropHandler(handler))
+			c := newStalled(t, test.events, WithDropHandler(handler), WithSpool(test.spool))
 			defer abandon(c)
 			defer close(stuck)
 			for range 2 * maxNotices { // what waits for a handler is bounded

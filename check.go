@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/supabase-community/postgrest-go"
 )
 
 // Check tells whether events will be stored and purges will work: meant for the
@@ -18,8 +17,9 @@ import (
 // for its last row, whose id is NULL; what it is refused for tells what Record
 // would meet. A finding is an error that says what to mend. What only real events
 // decide is none: foreign keys, triggers that raise, unique constraints, columns
-// of Extra and Stage that take no NULL. PostgreSQL logs the refusal, one line a
-// call: null value in column "id".
+// of Extra and Stage that take no NULL. PostgreSQL logs its refusals: one line a
+// call, null value in column "id", and one for each column of Extra or Stage that
+// takes no NULL.
 //
 // Where nothing makes the id unique the rows come in: Check deletes them again,
 // and says so, save where WithColumns names a column for the id, UNIQUE as it
@@ -37,7 +37,7 @@ func (c *Client) Check(ctx context.Context) error {
 		op, err = "delete", lasting(ctx, func() error {
 			ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 			defer cancel()
-			_, err := c.deleteCount(ctx, "lt", beforeAll, "")
+			_, err := c.deleted(ctx, c.deletion().Lt(c.config.columns.CreatedAt, beforeAll))
 			return err
 		})
 	}
@@ -74,192 +74,102 @@ func lasting(ctx context.Context, ask func() error) error {
 	}
 }
 
-// rehearse sends a rehearsal of every accepted type, and others where it takes
-// them to tell what the first was refused for.
+// rehearse rehearses with every accepted type, and with others where it takes them
+// to tell what the first was refused for.
 func (c *Client) rehearse(ctx context.Context) error {
-	types := c.config.eventTypes
-	if c.config.columns.Type == noColumn {
-		types = nil
+	columns, types := &c.config.columns, c.config.eventTypes
+	if len(types) == 0 || columns.Type == noColumn { // the table decides: any will do
+		types = []EventType{Completed}
 	}
-	rows := c.rehearsal(types...)
-	if len(types) == 0 { // the table decides: any will do
-		rows = c.rehearsal(Completed)
+	bare := record{
+		documentID: uuid.New(), createdAt: time.Now().UnixMicro(), partial: len(columns.Extra) > 0,
+		noDocument: columns.DocumentID == noColumn, noUser: columns.UserID == noColumn,
 	}
-	err := c.ask(ctx, rows)
-	e := (*Error)(nil)
-	if !errors.As(err, &e) || e.Status == http.StatusUnauthorized { // a role that doesn't exist is 22023
+	err := c.ask(ctx, &bare, types...)
+	e, answered := errors.AsType[*Error](err)
+	if !answered {
 		return err
 	}
-	finding, well := c.config.finding(e)
+	finding, _ := c.config.finding(e)
 	switch {
-	case well:
+	case bare.extra != "" && strings.HasPrefix(e.Code, "22"), // what fill gave it
+		finding == aboutType && len(c.config.eventTypes) == 0 && columns.Type != noColumn:
 		return nil
-	case finding == aboutType && len(types) == 0:
-		return nil
-	case finding == aboutType:
-		if finding = c.refusedTypes(ctx, types); finding == "" {
-			return err
-		}
-	case finding == aboutValue:
-		again := (*Error)(nil)
-		if errors.As(c.ask(ctx, c.rehearsal()), &again) && again.Code == e.Code {
-			finding = "a column is of another type than the migration's: say \"-\" for it in WithColumns, and name it in its Extra"
-		} else {
-			finding = c.config.notUUID()
-		}
-	case finding == "":
+	case finding == aboutType, finding == aboutValue:
+		finding, err = c.narrow(ctx, finding, bare, types, e)
+	}
+	if finding == "" {
 		return err
 	}
 	return fmt.Errorf("%s: %w", finding, e)
 }
 
-// ask sends a rehearsal, and doesn't leave it in the table.
-func (c *Client) ask(ctx context.Context, rows []record) error {
-	if err := c.explain(c.insertRows(ctx, rows)); err != nil {
-		return err
+// ask rehearses with a row like r of each type, and behind them the one that is
+// refused. That one has values for what is NULL in the others, since PostgreSQL
+// casts all values before it looks at any row. nil: the table takes them.
+func (c *Client) ask(ctx context.Context, r *record, types ...EventType) error {
+	var rows []record
+	var ids []string
+	last := *r
+	last.eventType = Completed
+	for _, last.eventType = range types {
+		last.id = uuid.Must(uuid.NewV7())
+		rows, ids = append(rows, last), append(ids, last.id.String())
 	}
-	return c.takeOut(ctx, rows)
+	last.id, last.duration, last.message = uuid.Nil, time.Millisecond, "check"
+	err := c.explain(c.insertRows(ctx, append(rows, last)))
+	e, answered := errors.AsType[*Error](err)
+	switch {
+	case err == nil:
+		return c.takeOut(ctx, ids, &last)
+	case !answered:
+		return err
+	case c.config.fill(r, e):
+		return c.ask(ctx, r, types...)
+	}
+	if _, well := c.config.finding(e); well {
+		return nil
+	}
+	return err
 }
 
-// rehearsal makes a row of each type and behind them the one that is refused.
-// That one has values for what is NULL in the others, since PostgreSQL casts all
-// values before it looks at any row.
-func (c *Client) rehearsal(types ...EventType) []record {
-	columns := &c.config.columns
-	r := record{
-		documentID: uuid.New(), createdAt: time.Now().UnixMicro(), partial: len(columns.Extra) > 0,
-		noDocument: columns.DocumentID == noColumn, noUser: columns.UserID == noColumn,
+// fill gives r a value in a column that takes no NULL and that real events may
+// fill, of Extra or Stage, if e says that this is what it lacks: nothing else is
+// told of until then.
+func (c *config) fill(r *record, e *Error) bool {
+	switch name, _ := c.quoted(e.Message); {
+	case e.Code != "23502":
+	case name == c.columns.Stage && r.stage == "":
+		r.stage = "check"
+		return true
+	case slices.Contains(c.columns.Extra, name) && !strings.Contains(r.extra, `,"`+name+`":`):
+		r.extra += `,"` + name + `":"` + r.documentID.String() + `"` // fits text, uuid and jsonb
+		return true
 	}
-	var rows []record
-	for _, r.eventType = range types {
-		r.id = uuid.Must(uuid.NewV7())
-		rows = append(rows, r)
-	}
-	if len(types) == 0 {
-		r.eventType = Completed
-	}
-	r.id, r.duration, r.message = uuid.Nil, time.Millisecond, "check"
-	return append(rows, r)
+	return false
 }
 
 var errNotUnique = errors.New("the rows of Check are deleted again")
 
 // takeOut deletes a rehearsal that came in, and says what that means.
-func (c *Client) takeOut(ctx context.Context, rows []record) error {
+func (c *Client) takeOut(ctx context.Context, ids []string, last *record) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	columns := &c.config.columns
-	var ids []string
-	for i := range rows[:len(rows)-1] {
-		ids = append(ids, rows[i].id.String())
+	rest := c.deletion().Eq(columns.CreatedAt, time.UnixMicro(last.createdAt).UTC().Format(timeFormat))
+	if last.noDocument {
+		rest.Is(columns.ID, "null")
+	} else {
+		rest.Eq(columns.DocumentID, last.documentID.String()) // whatever id a trigger gave it
 	}
-	last := rows[len(rows)-1]
-	var err error
-	if len(ids) > 0 {
-		_, _, err = c.from().Delete("minimal", "exact").In(columns.ID, ids).ExecuteWithContext(ctx)
-	}
-	if err == nil || errors.Is(err, ErrCountIncomplete) {
-		rest := c.from().Delete("minimal", "exact").Eq(columns.CreatedAt, time.UnixMicro(last.createdAt).UTC().Format(timeFormat))
-		if last.noDocument {
-			rest.Is(columns.ID, "null")
-		} else {
-			rest.Eq(columns.DocumentID, last.documentID.String()) // whatever id a trigger gave it
+	for _, query := range []*postgrest.FilterBuilder{c.deletion().In(columns.ID, ids), rest} {
+		if _, err := c.deleted(ctx, query); err != nil && !errors.Is(err, ErrCountIncomplete) {
+			return fmt.Errorf("the table took the rows of Check, whose document is %s, and they couldn't be deleted again: %w", last.documentID, err)
 		}
-		_, _, err = rest.ExecuteWithContext(ctx)
 	}
-	switch {
-	case err != nil && !errors.Is(err, ErrCountIncomplete):
-		return fmt.Errorf("the table took the rows of Check, whose document is %s, and they couldn't be deleted again: %w", last.documentID, c.explain(err))
-	case columns.conflict: // which PostgREST refuses of a column that isn't unique
+	if columns.ID != base[0].column { // then on_conflict names it, which is refused of a column that isn't unique
 		return nil
 	}
-	return fmt.Errorf("nothing makes the column %s unique, so that an event sent again would be stored twice: run: ALTER TABLE %s ADD PRIMARY KEY (%s); %w",
-		columns.ID, c.config.tableName(), columns.ID, errNotUnique)
+	return fmt.Errorf("nothing makes the column %s unique, so that an event sent again would be stored twice: run: ALTER TABLE %s ADD PRIMARY KEY (%s); or else a trigger fills it where it is NULL: let a DEFAULT do that; %w",
+		columns.ID, c.config.tableName(), sqlName(columns.ID), errNotUnique)
 }
-
-// refusedTypes says which types the table doesn't take, each asked for alone: of
-// the rows of one insert, only the first that is refused is told of.
-func (c *Client) refusedTypes(ctx context.Context, types []EventType) string {
-	var refused []string
-	for _, t := range types {
-		e := (*Error)(nil)
-		if errors.As(c.ask(ctx, c.rehearsal(t)), &e) {
-			if finding, _ := c.config.finding(e); finding == aboutType {
-				refused = append(refused, fmt.Sprintf("%q", t))
-			}
-		}
-	}
-	if len(refused) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("the table takes no event of type %s: change its CHECK (sql/optional/event_types.sql) or enum, or name with WithEventTypes the types that it takes",
-		strings.Join(refused, ", "))
-}
-
-// What a finding needs further rehearsals for.
-const (
-	aboutType  = "a type is refused"
-	aboutValue = "a value is refused"
-)
-
-var (
-	quotedName = regexp.MustCompile(`["']([^"']+)["']`)
-	realRows   = regexp.MustCompile(`^(23|27|44|P0)...$`)
-)
-
-// finding says what a rehearsal's refusal means for events, and what to mend; ""
-// where that is no other than for any request. well: they will be stored.
-func (c *config) finding(e *Error) (finding string, well bool) {
-	name := ""
-	if m := quotedName.FindStringSubmatch(e.Message); m != nil {
-		name = m[1]
-	}
-	switch {
-	case e.Code == "23502":
-		return c.notNull(name)
-	case e.Code == "23514" && strings.Contains(e.Message, "no partition"):
-		return "no partition takes the events of now: make one for each time to come, or a DEFAULT one (sql/optional/partitioned.sql)", false
-	case e.Code == "23514":
-		for _, column := range append([]string{c.columns.Duration, c.columns.ErrorMessage, c.columns.Stage}, c.columns.Extra...) {
-			if strings.HasSuffix(e.Message, "_"+column+`_check"`) { // as PostgreSQL names it
-				return "", true
-			}
-		}
-		return aboutType, false
-	case strings.HasPrefix(e.Code, "22") && strings.Contains(e.Message, "enum"):
-		return aboutType, false
-	case strings.HasPrefix(e.Code, "22"):
-		return aboutValue, false
-	case realRows.MatchString(e.Code):
-		return "", true
-	case e.Code == "428C9" && name == c.columns.ID:
-		return c.notUUID(), false
-	case e.Code == "428C9":
-		return fmt.Sprintf(`the column %s is generated: say "-" for it in WithColumns, or make it an ordinary one`, name), false
-	case e.Code == "42P10":
-		return fmt.Sprintf("nothing makes the column %s unique: run: ALTER TABLE %s ADD UNIQUE (%[1]s)", c.columns.ID, c.tableName()), false
-	}
-	return "", false
-}
-
-// notNull is the finding about a column that takes no NULL.
-func (c *config) notNull(column string) (finding string, well bool) {
-	switch {
-	case column == c.columns.ID: // all else was in order
-		return "", true
-	case column == c.columns.Stage || slices.Contains(c.columns.Extra, column):
-		return "", true
-	case column == c.columns.Duration || column == c.columns.ErrorMessage:
-		return fmt.Sprintf("the column %s takes no NULL, which events have there: run: ALTER TABLE %s ALTER COLUMN %[1]s DROP NOT NULL", column, c.tableName()), false
-	}
-	return fmt.Sprintf("the column %s takes no NULL, and nobody fills it: give it a DEFAULT or a BEFORE INSERT trigger, or name it in WithColumns' Extra and fill it with every event", column), false
-}
-
-// notUUID is the finding about the id, with the two ways out.
-func (c *config) notUUID() string {
-	return fmt.Sprintf("the column %s doesn't take the UUID by which an event is stored once (Supabase's Table Editor makes it a bigint): "+
-		"give the table one that does, ALTER TABLE %s ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE, and say WithColumns(Columns{ID: \"event_id\"}); "+
-		"or make %[1]s itself a uuid", c.columns.ID, c.tableName())
-}
-
-func (c *config) tableName() string { return c.schema + "." + c.table }

@@ -106,6 +106,30 @@ func where(a *answer, column string, values ...string) inserts {
 	}
 }
 
+// unless refuses an insert with a row in which a column has a value and another
+// has none.
+func unless(a *answer, column, value, needs string) inserts {
+	return func(rows []map[string]any) *answer {
+		for _, row := range rows {
+			if row[column] == value && row[needs] == nil {
+				return a
+			}
+		}
+		return nil
+	}
+}
+
+// required refuses an insert whose rows lack a column, and one whose don't as
+// another answer says.
+func required(lacking, given *answer, column string) inserts {
+	return func(rows []map[string]any) *answer {
+		if rows[0][column] == nil {
+			return lacking
+		}
+		return given
+	}
+}
+
 // What a rehearsal finds, in the words of PostgreSQL 15 behind PostgREST 14.17.
 func TestCheckFindings(t *testing.T) {
 	columns := func(c docevents.Columns) []docevents.Option { return []docevents.Option{docevents.WithColumns(c)} }
@@ -124,6 +148,9 @@ func TestCheckFindings(t *testing.T) {
 	}{
 		"all is well":                      {everything(nil), nil, "", nil},
 		"a partition":                      {everything(notNull("id", "p2026")), nil, "", nil},
+		"in German":                        {everything(refused("23502", "NULL-Wert in Spalte »id« von Relation »p2026« verletzt Not-Null-Constraint")), nil, "", nil},
+		"in French":                        {everything(refused("23502", "une valeur NULL viole la contrainte NOT NULL de la colonne « id » dans la relation « p2026 »")), nil, "", nil},
+		"in Japanese, the table first":     {everything(refused("23502", `リレーション"`+name+`"の列"id"のNULL値が非NULL制約に違反しています`)), nil, "", nil},
 		"an id of another name":            {everything(notNull("event_id", name)), nil, "", columns(docevents.Columns{ID: "event_id"})},
 		"a foreign key":                    {everything(&answer{status: 409, code: "23503", text: `insert or update on table "x" violates foreign key constraint "fk"`}), nil, "", nil},
 		"another unique constraint":        {everything(&answer{status: 409, code: "23505", text: `duplicate key value violates unique constraint "x"`}), nil, "", nil},
@@ -134,6 +161,11 @@ func TestCheckFindings(t *testing.T) {
 		"the stage takes no NULL":          {everything(notNull("stage", name)), nil, "", nil},
 		"a CHECK on the stage":             {everything(violates(name + "_stage_check")), nil, "", nil},
 		"a CHECK on a declared column":     {everything(violates(name + "_tenant_check")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"such a CHECK of one's own name":   {everything(violates("has_tenant")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"a failure needs its message":      {unless(violates(name+"_check"), "event_type", "failed", "error_message"), nil, "", nil},
+		"an end needs its duration":        {unless(violates(name+"_check"), "event_type", "completed", "duration_ms"), nil, "", nil},
+		"a declared column, not of text":   {required(notNull("pages", name), refused("22P02", "invalid input syntax for type integer"), "pages"), nil, "", columns(docevents.Columns{Extra: []string{"pages"}})},
+		"a declared column of an enum":     {required(notNull("plan", name), refused("22P02", "invalid input value for enum plan"), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
 		"the table decides about types":    {everything(violates(name + "_event_type_check")), nil, "", []docevents.Option{docevents.WithEventTypes()}},
 		"an enum decides about types":      {everything(refused("22P02", `invalid input value for enum kind: "completed"`)), nil, "", []docevents.Option{docevents.WithEventTypes()}},
 		"no types at all":                  {everything(nil), nil, "", columns(docevents.Columns{Type: "-"})},
@@ -143,6 +175,51 @@ func TestCheckFindings(t *testing.T) {
 			everything(notNull("tenant_id", name)),
 			[]string{"the column tenant_id takes no NULL, and nobody fills it", "DEFAULT", "trigger", "Extra", "23502"},
 			"", nil,
+		},
+		"behind a declared column that takes no NULL": {
+			required(notNull("tenant_id", name), notNull("job_id", name), "tenant_id"),
+			[]string{"the column job_id takes no NULL, and nobody fills it"},
+			"", columns(docevents.Columns{Extra: []string{"tenant_id"}}),
+		},
+		"behind a stage that takes no NULL": {
+			required(notNull("stage", name), violates(name+"_event_type_check"), "stage"),
+			[]string{"no event of type"},
+			"", nil,
+		},
+		"a domain that takes no NULL": {
+			everything(refused("23502", "domain tenant does not allow null values")),
+			[]string{"the column of that domain takes no NULL", "DEFAULT", "domain tenant"},
+			"the column  takes", nil,
+		},
+		"a CHECK on a column that nobody fills": {
+			everything(violates("has_tenant")),
+			[]string{`no event of type "upload_started", "processing_started", "completed", "failed"`, "fill the column that it is about from Event.Extra", "has_tenant"},
+			"", nil,
+		},
+		"a CHECK whose name has that of another column in a word": {
+			where(violates("valid_kind"), "event_type", "completed"),
+			[]string{`no event of type "completed":`},
+			"", columns(docevents.Columns{ID: "event_id", Extra: []string{"id"}}),
+		},
+		"a CHECK where there are no types": {
+			everything(violates("has_tenant")),
+			[]string{"fill the column that it is about from Event.Extra"},
+			"", columns(docevents.Columns{Type: "-"}),
+		},
+		"a default that fails": {
+			everything(refused("22012", "division by zero")),
+			[]string{"insert: HTTP 400 22012: division by zero"},
+			"another type", nil,
+		},
+		"a type that is too long": {
+			where(refused("22001", "value too long for type character varying(16)"), "event_type", "processing_started"),
+			[]string{`no event of type "processing_started":`, "character varying(16)"},
+			"UUID", nil,
+		},
+		"a name that SQL takes in quotes alone": {
+			everything(notNull("durationMs", name)),
+			[]string{`ALTER TABLE "App".document_processing_events ALTER COLUMN "durationMs" DROP NOT NULL`},
+			"", append(columns(docevents.Columns{Duration: "durationMs"}), docevents.WithSchema("App")),
 		},
 		"a duration that takes no NULL": {
 			everything(notNull("duration_ms", name)),
@@ -163,6 +240,11 @@ func TestCheckFindings(t *testing.T) {
 		"a type that the enum lacks": {
 			where(refused("22P02", `invalid input value for enum kind: "failed"`), "event_type", "failed"),
 			[]string{`no event of type "failed":`, "enum", "WithEventTypes"},
+			`"completed"`, nil,
+		},
+		"the same in Russian": {
+			where(refused("22P02", `неверное значение для перечисления kind: "failed"`), "event_type", "failed"),
+			[]string{`no event of type "failed":`, "WithEventTypes"},
 			`"completed"`, nil,
 		},
 		"the Table Editor's id": {
@@ -188,6 +270,11 @@ func TestCheckFindings(t *testing.T) {
 		"no partition": {
 			everything(refused("23514", `no partition of relation "document_processing_events" found for row`)),
 			[]string{"no partition takes the events of now", "partitioned.sql"},
+			"WithEventTypes", nil,
+		},
+		"no partition, in Spanish": {
+			everything(&answer{status: 400, code: "23514", text: "no se encontró una partición de «" + name + "» para el registro", details: "La llave de particionamiento de la fila que falla contiene (created_at) = (2031-01-02)."}),
+			[]string{"no partition takes the events of now"},
 			"WithEventTypes", nil,
 		},
 		"nothing makes the id unique": {
@@ -436,21 +523,28 @@ func TestCheckWaits(t *testing.T) {
 
 // Where ctx ends under a later request, what the server has said is told.
 func TestCheckTellsTheAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		requests := 0
-		c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			if requests++; requests > 1 {
-				<-req.Context().Done()
-				return nil, req.Context().Err()
-			}
-			return (&answer{status: 401, code: "PGRST303", text: "JWT issued at future"}).response(req), nil
-		}))
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		if err := c.Check(ctx); err == nil || !strings.Contains(err.Error(), "PGRST303") || requests != 2 {
-			t.Errorf("%v after %d requests", err, requests)
-		}
-	})
+	for _, first := range []*answer{
+		{status: 401, code: "PGRST303", text: "JWT issued at future"},
+		{status: 400, code: "23514", text: "violates check constraint"},
+	} {
+		t.Run(first.code, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				requests := 0
+				c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					if requests++; requests > 1 {
+						<-req.Context().Done()
+						return nil, req.Context().Err()
+					}
+					return first.response(req), nil
+				}))
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				if err := c.Check(ctx); err == nil || !strings.Contains(err.Error(), first.code) || requests != 2 {
+					t.Errorf("%v after %d requests", err, requests)
+				}
+			})
+		})
+	}
 }
 
 func TestCheckBoundsEachAnswer(t *testing.T) {

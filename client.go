@@ -98,14 +98,11 @@ func (c *Client) postgrest(parent http.RoundTripper) *postgrest.Client {
 
 // insert is the delivery's way to the server.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
-	defer func() { // a foreign transport that panics must not take the app with it
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the transport panicked with a %T", p)
-		}
-	}()
 	err = c.insertRows(ctx, records)
-	details, _ := takeDetails(err)
-	return named(records, details, &c.config.columns), c.explain(err)
+	if e, answered := errors.AsType[*Error](err); answered {
+		rows = named(records, e.details, &c.config.columns)
+	}
+	return rows, c.explain(err)
 }
 
 // insertRows sends one insert. The transport adds what makes it safe to repeat.
@@ -121,13 +118,17 @@ func (c *Client) insertRows(ctx context.Context, records []record) error {
 }
 
 // explain makes an error of a request fit for the log: without the URL and its
-// query, which http.Client prints, without details, and with the remedy where
-// there is one.
+// query, which http.Client prints, without details, or what came instead of an
+// answer, and with the remedy where there is one.
 func (c *Client) explain(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // a foreign transport may add its own
 		err = wrapped.Err
 	}
-	_, err = takeDetails(err)
+	e, answered := errors.AsType[*Error](err)
+	if !answered {
+		return loggable(err, c.transport.key)
+	}
+	e.details = ""
 	if v := classify(err); v == configuration || v == badData {
 		if do := remedy(err, c.config.schema, c.config.table); do != "" {
 			return fmt.Errorf("%w; %s", err, do)

@@ -402,7 +402,7 @@ func TestDashboardIsNoProject(t *testing.T) {
 	for _, raw := range []string{
 		"https://supabase.com/dashboard/project/abcdefgh", "https://supabase.com/dashboard/project/abcdefgh/settings/api?showConnect=true",
 		"https://app.supabase.com/project/abcdefgh", "https://APP.supabase.io/project/abcdefgh/editor", "https://www.supabase.com:443/",
-		"https://supabase.com/rest/v1", "http://127.0.0.1:54323/project/default", "http://studio.example.com/project/default/editor/17#x",
+		"https://supabase.com/rest/v1", "https://api.supabase.com/v1/projects/abcdefgh", "http://127.0.0.1:54323/project/default", "http://studio.example.com/project/default/editor/17#x",
 		"https://example.com/dashboard/project/abcdefgh", "https://example.com/dashboard",
 	} {
 		if c, err := docevents.New(raw, testKey); c != nil || err == nil || !strings.Contains(err.Error(), "the dashboard's: pass the project's own") {

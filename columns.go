@@ -64,8 +64,8 @@ func (c *Columns) names() [len(base)]*string {
 // need of them.
 type columns struct {
 	Columns
+	all       string            // their names
 	query     string            // of an insert
-	conflict  bool              // query names the ID, so that the primary key may be another
 	keys      [len(base)]string // as they stand in a row; "" where there is no column
 	extraKeys []string
 }
@@ -113,8 +113,9 @@ func newColumns(named Columns) (columns, error) {
 	if len(c.Extra) > maxExtraColumns {
 		bad = append(bad, fmt.Errorf("WithColumns: Extra must be at most %d names, not %d", maxExtraColumns, len(c.Extra)))
 	}
-	c.query = "columns=" + strings.Join(all, ",")
-	if c.conflict = c.ID != base[0].column; c.conflict { // by itself PostgREST takes the primary key
+	c.all = strings.Join(all, ",")
+	c.query = "columns=" + c.all
+	if c.ID != base[0].column { // by itself PostgREST takes the primary key
 		c.query = "on_conflict=" + c.ID + "&" + c.query
 	}
 	return c, errors.Join(bad...)

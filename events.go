@@ -138,15 +138,17 @@ type record struct {
 	partial    bool          // extra leaves a column out
 	noDocument bool          // the table has no such column
 	noUser     bool
+	page       uint32 // the spool's that holds it; 0: none
 
 	// What the delivery remembers of it, under its mutex.
 	number  int64 // of its Record, growing; the first half of an id made here
-	failed  int64 // the newest request when it first failed; 0: it never did
+	failed  int64 // the newest request when it first failed, or was first refused for its data; 0: it never did
 	seen    int64 // the newest request when it last failed
 	strikes uint8 // failures although others were delivered since the one before, alone or in a batch of this size
 	tries   uint8 // failures, likewise
 	doubt   bool  // one of them may have been carried out
-	refused bool  // one of them was a refusal for data, of this row alone
+	data    bool  // one of them was a refusal for data
+	refused bool  // one of these was of this row alone
 }
 
 // nextNumber returns a number that is greater than last: the milliseconds of
@@ -172,15 +174,9 @@ func newRecord(e *Event, c *config) (record, error) {
 		noDocument: c.columns.DocumentID == noColumn, noUser: c.columns.UserID == noColumn,
 	}
 	var badID, badDocument, badUser, badExtra error
-	if e.ID != "" {
-		r.id, badID = uuid.Parse(e.ID)
-	}
-	if !r.noDocument {
-		r.documentID, badDocument = uuid.Parse(e.DocumentID)
-	}
-	if !r.noUser {
-		r.userID, badUser = uuid.Parse(e.UserID)
-	}
+	r.id, badID = uuid.Parse(e.ID)
+	r.documentID, badDocument = uuid.Parse(e.DocumentID)
+	r.userID, badUser = uuid.Parse(e.UserID)
 	r.extra, badExtra = c.columns.encodeExtra(e.Extra)
 	known := slices.Index(c.eventTypes, e.Type)
 	if known >= 0 {
@@ -188,13 +184,13 @@ func newRecord(e *Event, c *config) (record, error) {
 	}
 	typed, lacking := c.columns.Type != noColumn, c.columns.lacks(e)
 	switch year := e.CreatedAt.UTC().Year(); {
-	case badID != nil || e.ID != "" && r.id == uuid.Nil:
+	case e.ID != "" && (badID != nil || r.id == uuid.Nil):
 		return r, errors.New("ID is not a UUID, or the zero one: leave it empty to have it made, or pass one made of the job and the step")
 	case lacking != "":
 		return r, errors.New(lacking + " is filled, and WithColumns says that the table has no column for it: leave it empty")
-	case badDocument != nil:
+	case badDocument != nil && !r.noDocument:
 		return r, errors.New("DocumentID is not a UUID: pass the document's id as the database has it")
-	case badUser != nil:
+	case badUser != nil && !r.noUser:
 		return r, errors.New("UserID is not a UUID: pass the owner's id, or docevents.SystemUser where no user is behind the event")
 	case typed && known < 0 && len(c.eventTypes) > 0:
 		return r, errors.New("the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes")

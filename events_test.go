@@ -387,7 +387,7 @@ func TestMemoryOfLongStrings(t *testing.T) {
 		"dropped, short pieces of something long": {
 			func() docevents.Event {
 				s := strings.Repeat("page\n", long/5)
-				return docevents.Event{DocumentID: s[:20], UserID: s[:20], Type: docevents.EventType(s[:4]), Stage: s[:4], ErrorMessage: s[5:60]}
+				return docevents.Event{ID: s[:20], DocumentID: s[:20], UserID: s[:20], Type: docevents.EventType(s[:4]), Stage: s[:4], ErrorMessage: s[5:60]}
 			},
 			docevents.Stats{Recorded: events, Dropped: docevents.Drops{Invalid: events}},
 			nil,

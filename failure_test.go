@@ -799,31 +799,39 @@ func TestRefusedForAMoment(t *testing.T) {
 		answer    answer
 		perSecond int
 		delay     time.Duration
+		fails     float64 // of the requests before it, by chance
 	}{
-		"a column is missing":            {answer{status: 400, code: "23502", text: "null value"}, 100, 5 * time.Millisecond},
-		"at 1,000 events/s":              {answer{status: 400, code: "23502", text: "null value"}, 1000, 40 * time.Millisecond},
-		"at 10 events/s, slowly":         {answer{status: 400, code: "23502", text: "null value"}, 10, 200 * time.Millisecond},
-		"a type":                         {answer{status: 400, code: "22P02", text: "invalid input syntax"}, 100, 40 * time.Millisecond},
-		"a trigger":                      {answer{status: 400, code: "P0001", text: "not now"}, 10, 5 * time.Millisecond},
-		"a key that is named by its row": {answer{status: 409, code: "23505", text: "duplicate key"}, 100, 5 * time.Millisecond},
-		"a table":                        {answer{status: 404, code: "42P01", text: "no such table"}, 100, 5 * time.Millisecond},
+		"a column is missing":            {answer{status: 400, code: "23502", text: "null value"}, 100, 5 * time.Millisecond, 0},
+		"at 1,000 events/s":              {answer{status: 400, code: "23502", text: "null value"}, 1000, 40 * time.Millisecond, 0},
+		"at 10 events/s, slowly":         {answer{status: 400, code: "23502", text: "null value"}, 10, 200 * time.Millisecond, 0},
+		"a type":                         {answer{status: 400, code: "22P02", text: "invalid input syntax"}, 100, 40 * time.Millisecond, 0},
+		"a trigger":                      {answer{status: 400, code: "P0001", text: "not now"}, 10, 5 * time.Millisecond, 0},
+		"a key that is named by its row": {answer{status: 409, code: "23505", text: "duplicate key"}, 100, 5 * time.Millisecond, 0},
+		"while many requests fail":       {answer{status: 400, code: "23502", text: "null value"}, 100, 200 * time.Millisecond, 0.5},
+		"a table":                        {answer{status: 404, code: "42P01", text: "no such table"}, 100, 5 * time.Millisecond, 0},
 	} {
 		for _, length := range []time.Duration{100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 3 * time.Second} {
 			for _, named := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/named %t", name, length, named), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						begin := time.Now().Add(time.Second)
-						s := &server{discard: true, answer: func(r *request) *answer {
+						chance := rand.New(rand.NewPCG(uint64(length), 4))
+						s := &server{discard: true}
+						s.answer = func(r *request) *answer {
+							s.mu.Lock()
+							defer s.mu.Unlock()
 							a := answer{stored: true}
 							if at := time.Since(begin); at >= 0 && at < length {
 								a = test.answer
 								if named {
 									a.details = failingRow(&r.rows[0])
 								}
+							} else if at < 0 && chance.Float64() < test.fails {
+								a = answer{status: 502}
 							}
 							a.delay = test.delay
 							return &a
-						}}
+						}
 						c, o := newClient(t, s)
 						rnd := rand.New(rand.NewPCG(uint64(length), 3))
 						for range 5 * test.perSecond {

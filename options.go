@@ -130,9 +130,9 @@ func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows 
 
 // WithQueueLimits bounds what waits in memory, requests under way included: so
 // many events, from 1 to 10,000,000, and so many bytes, from 128 KiB to 1 GiB,
-// an event counting 300 bytes and its text, that of Extra included. Beyond either, Record drops the new
-// event with reason QueueFull. The defaults are [DefaultQueueEvents] and
-// [DefaultQueueBytes].
+// an event counting 300 bytes and its text, that of Extra included. Beyond
+// either, Record drops the new event with reason QueueFull. The defaults are
+// [DefaultQueueEvents] and [DefaultQueueBytes].
 func WithQueueLimits(events, bytes int) Option {
 	return func(c *config) { c.queueEvents, c.queueBytes = events, bytes }
 }
@@ -209,10 +209,8 @@ func newConfig(opts []Option) (config, error) {
 	if !nameFormat.MatchString(c.schema) || !nameFormat.MatchString(c.table) {
 		bad = append(bad, errors.New("WithSchema and WithTable must be 1 to 63 letters, digits and underscores"))
 	}
-	var err error
-	if c.columns, err = newColumns(c.columns.Columns); err != nil {
-		bad = append(bad, err)
-	}
+	columns, err := newColumns(c.columns.Columns)
+	c.columns, bad = columns, append(bad, err)
 	for i, t := range c.eventTypes {
 		if !storable(t) {
 			bad = append(bad, fmt.Errorf("WithEventTypes: number %d must be valid text of 1 to %d bytes", i+1, maxTypeBytes))

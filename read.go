@@ -1,7 +1,6 @@
 package docevents
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,13 +29,13 @@ const (
 )
 
 // Timeline returns what happened to a document, the oldest event first. Of more
-// than 1,000 events, or 16 MiB of them, it returns the oldest ones and an error
-// that matches ErrTruncated. A document without events has none, and no error.
-// Values of Extra are as JSON has them, numbers as [json.Number].
+// than 1,000 events, than the project returns rows at once, or than 16 MiB, it
+// returns the oldest ones and an error that matches ErrTruncated. A document
+// without events has none, and no error. Values of Extra are as JSON has them,
+// numbers as [json.Number].
 //
-// It is one request, and one more to see whether there are more than 1,000. Each
-// is sent once more after a failure that may pass, within ctx and the time of
-// WithRequestTimeout.
+// It is one request, which is sent once more after a failure that may pass, within
+// ctx and the time of WithRequestTimeout.
 func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, error) {
 	if c.isNone() {
 		return nil, nil
@@ -50,26 +49,22 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 		return nil, errors.New("docevents: Timeline: the table has no column for DocumentID: WithColumns says so")
 	}
 	query := url.Values{
-		"select":           {columns.all()},
+		"select":           {columns.all},
 		columns.DocumentID: {"eq." + id.String()},
 		"order":            {columns.CreatedAt + ".asc," + columns.ID + ".asc"},
 		"limit":            {strconv.Itoa(maxTimeline)},
 	}
 	var events []Event
 	more := false
-	err = c.read(ctx, c.config.table, query, func(body io.Reader) (err error) {
-		events, more, err = columns.readEvents(body)
-		return err
-	})
-	if err == nil && len(events) == maxTimeline && !more { // all there are, or all that the server returns at once
-		query.Set("offset", query.Get("limit"))
-		query.Set("limit", "1")
-		err = c.read(ctx, c.config.table, query, func(body io.Reader) error {
-			next, _, err := columns.readEvents(body)
-			more = len(next) > 0
+	err = c.read(ctx, c.config.table, query, func(resp *http.Response) (err error) {
+		if events, more, err = columns.readEvents(resp.Body); more || err != nil {
 			return err
-		})
-	}
+		}
+		_, count, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
+		total, unknown := strconv.Atoi(count) // of all, where a gateway hasn't dropped Prefer
+		more = total > len(events) || unknown != nil && len(events) == maxTimeline
+		return nil
+	})
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("docevents: Timeline: %w", c.explain(err))
@@ -79,40 +74,30 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 	return events, nil
 }
 
-// all lists the table's columns, as far as an Event knows them.
-func (c *columns) all() string {
-	var all []string
-	for _, name := range c.names() {
-		if *name != noColumn {
-			all = append(all, *name)
-		}
-	}
-	return strings.Join(append(all, c.Extra...), ",")
-}
-
 // event is a row, of all columns, as the app recorded it.
 func (c *columns) event(row map[string]json.RawMessage) (e Event, err error) {
-	var ms int64 // this and texts: NULL leaves them alone
-	fields := [len(base)]any{&e.ID, &e.DocumentID, &e.UserID, &e.Type, &ms, &e.ErrorMessage, &e.Stage, &e.CreatedAt}
+	var ms float64 // as of a numeric column; NULL leaves all of these alone
+	var at string
+	fields := [len(base)]any{&e.ID, &e.DocumentID, &e.UserID, &e.Type, &ms, &e.ErrorMessage, &e.Stage, &at}
 	for i, name := range c.names() {
 		if *name != noColumn && err == nil {
 			err = json.Unmarshal(row[*name], fields[i])
 		}
 	}
-	if len(c.Extra) > 0 {
-		e.Extra = make(map[string]any, len(c.Extra))
+	var extra []byte // as in a row
+	for i, name := range c.Extra {
+		extra = append(append(extra, c.extraKeys[i]...), row[name]...)
 	}
-	for _, name := range c.Extra {
-		var value any
-		d := json.NewDecoder(bytes.NewReader(row[name]))
-		d.UseNumber() // exact
-		if err == nil {
-			err = d.Decode(&value)
+	if e.Extra = decodeExtra(string(extra)); len(e.Extra) < len(c.Extra) {
+		err = errOtherAnswer
+	}
+	e.Duration = time.Duration(ms * float64(time.Millisecond))
+	if err == nil && at != "" {
+		if e.CreatedAt, err = time.Parse(time.RFC3339, at); err != nil { // a timestamp without a zone is in UTC
+			e.CreatedAt, err = time.Parse("2006-01-02T15:04:05", at)
 		}
-		e.Extra[name] = value
+		e.CreatedAt = e.CreatedAt.UTC()
 	}
-	e.Duration = time.Duration(ms) * time.Millisecond
-	e.CreatedAt = e.CreatedAt.UTC()
 	return e, err
 }
 
@@ -176,8 +161,8 @@ func (c *Client) Summary(ctx context.Context, since, until time.Time) (*Summary,
 	}
 	query := url.Values{"since": {since.Format(timeFormat)}, "until": {until.Format(timeFormat)}}
 	var s *Summary
-	err := c.read(ctx, "rpc/"+c.config.table+"_summary", query, func(body io.Reader) (err error) {
-		s, err = readSummary(body)
+	err := c.read(ctx, "rpc/"+c.config.table+"_summary", query, func(resp *http.Response) (err error) {
+		s, err = readSummary(resp.Body)
 		return err
 	})
 	if err != nil {
@@ -193,7 +178,6 @@ func wholeMicroseconds(t time.Time) time.Time {
 }
 
 func readSummary(body io.Reader) (*Summary, error) {
-	bounded := &io.LimitedReader{R: body, N: maxSummaryBytes}
 	var answer struct {
 		*Summary
 		Seconds int64 `json:"interval_seconds"`
@@ -204,10 +188,8 @@ func readSummary(body io.Reader) (*Summary, error) {
 			Max int64 `json:"max_ms"`
 		} `json:"stages"`
 	}
-	err := json.NewDecoder(bounded).Decode(&answer)
+	err := json.NewDecoder(io.LimitReader(body, maxSummaryBytes)).Decode(&answer)
 	switch {
-	case err != nil && bounded.N <= 0:
-		return nil, fmt.Errorf("the answer is larger than 4 MiB: run %s again", summaryFile)
 	case err != nil:
 		return nil, unreadable(err)
 	case answer.Summary == nil || answer.Seconds < 1:
@@ -229,10 +211,6 @@ func (c *Client) explainSummary(err error) error {
 	e, _ := errors.AsType[*Error](err)
 	switch {
 	case e == nil:
-	case e.Code == "PGRST202" || e.Code == "42883":
-		return fmt.Errorf("%w; create the function: run %s; if that is done, run: NOTIFY pgrst, 'reload schema'", e, summaryFile)
-	case e.Code == "42501" && strings.Contains(e.Message, "function"):
-		return fmt.Errorf("%w; run %s again: it grants EXECUTE to service_role", e, summaryFile)
 	case e.Code == "42703":
 		return fmt.Errorf("%w; put your columns' names into %s and run it", e, summaryFile)
 	case e.Code == "57014" || e.Status == http.StatusGatewayTimeout:
@@ -241,9 +219,9 @@ func (c *Client) explainSummary(err error) error {
 	return c.explain(err)
 }
 
-// read sends a GET and hands the answer's body to use; after a failure that may pass it
+// read sends a GET and hands the answer to use; after a failure that may pass it
 // does both once more. The transport has made an error of what is no success.
-func (c *Client) read(ctx context.Context, path string, query url.Values, use func(io.Reader) error) error {
+func (c *Client) read(ctx context.Context, path string, query url.Values, use func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	err := c.readOnce(ctx, path, query, use)
@@ -260,7 +238,7 @@ func (c *Client) read(ctx context.Context, path string, query url.Values, use fu
 
 // readOnce is not made with postgrest-go, which reads answers without a bound
 // and hides what goes wrong with a function's.
-func (c *Client) readOnce(ctx context.Context, path string, query url.Values, use func(io.Reader) error) error {
+func (c *Client) readOnce(ctx context.Context, path string, query url.Values, use func(*http.Response) error) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.restURL+"/"+path+"?"+query.Encode(), nil)
 	if err != nil {
 		return err
@@ -270,10 +248,13 @@ func (c *Client) readOnce(ctx context.Context, path string, query url.Values, us
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Accept-Profile", c.config.schema)
+	if path == c.config.table {
+		req.Header.Set("Prefer", "count=exact")
+	}
 	resp, err := (&http.Client{Transport: c.transport}).Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	return use(resp.Body)
+	return use(resp)
 }

@@ -100,7 +100,7 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 	if reason != Abandoned { // one line for all of those, by Close
 		r.lineIfDueLocked(msg, now)
 	}
-	text := len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage) + len(extra)
+	text := len(e.ID) + len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage) + len(extra)
 	switch {
 	case r.handler == nil:
 	case reason != Abandoned && (r.calls >= maxNotices || r.text+text > maxNoticeText), r.gaveUp && r.running:
@@ -149,9 +149,7 @@ func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	if r.loud {
 		r.lineLocked(slog.LevelInfo, logRecovered, slog.String("outage", outage.String()), slog.Int64("failed_requests", r.failures))
 		for _, msg := range []string{logTransient, logConfiguration} {
-			if t := r.tallies[msg]; t != nil {
-				t.suppressed, t.err = 0, nil
-			}
+			r.tallyLocked(msg, nil).suppressed = 0
 		}
 		r.sumUpLocked(quietFor, now)
 	}

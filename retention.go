@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/supabase-community/postgrest-go"
@@ -146,20 +147,19 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		}
 		p.oneTime, p.tooMany, p.lastID = "", "", ""
 	}
-	p.boundary, err = p.readNth(ctx, p.config.columns.CreatedAt, p.size.rows, func(query *postgrest.FilterBuilder) {
-		query.Gt(p.config.columns.CreatedAt, p.after).Lt(p.config.columns.CreatedAt, p.before)
-	})
+	at := p.config.columns.CreatedAt
+	p.boundary, err = p.readNth(ctx, at, p.from().Select(at, "", false).Gt(at, p.after).Lt(at, p.before))
 	switch {
 	case err != nil:
 		return false, err
 	case p.boundary == "": // fewer than a step are left, and what was written late with an old time
 		p.after = beforeAll
-		return true, p.counted(p.deleteCount(ctx, "lt", p.before, ""))
+		return true, p.counted(p.deleted(ctx, p.deletion().Lt(at, p.before)))
 	case p.boundary == p.tooMany: // with half the rows, too: all these are of that time
 		p.oneTime = p.boundary
 		return p.step(ctx)
 	}
-	if err = p.counted(p.deleteCount(ctx, "lte", p.boundary, p.after)); err == nil {
+	if err = p.counted(p.deleted(ctx, p.deletion().Gt(at, p.after).Lte(at, p.boundary))); err == nil {
 		p.after = p.boundary
 	}
 	return false, err
@@ -168,20 +168,18 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 // stepByID deletes the oldest rows of one time: up to and with an id, and again
 // behind the last step. It finds none where fewer than a step are left.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
-	match := func(query *postgrest.FilterBuilder) {
-		query.Eq(p.config.columns.CreatedAt, p.oneTime)
+	column := p.config.columns.ID
+	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
 		if p.lastID != "" {
-			query.And(p.config.columns.ID+".gt."+p.lastID, "")
+			query.And(column+".gt."+p.lastID, "")
 		}
+		return query.Eq(p.config.columns.CreatedAt, p.oneTime)
 	}
-	id, err := p.readNth(ctx, p.config.columns.ID, p.size.rows, match)
+	id, err := p.readNth(ctx, column, left(p.from().Select(column, "", false)))
 	if err != nil || id == "" {
 		return false, err
 	}
-	query := p.from().Delete("minimal", "exact").Lte(p.config.columns.ID, id)
-	match(query)
-	_, n, err := query.ExecuteWithContext(ctx)
-	if err = p.counted(n, p.explain(err)); err == nil {
+	if err = p.counted(p.deleted(ctx, left(p.deletion().Lte(column, id)))); err == nil {
 		p.lastID = id
 	}
 	return true, err
@@ -270,30 +268,27 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readNth returns a column of the n-th of the rows that match, in its order,
-// "" where there are fewer.
-func (c *Client) readNth(ctx context.Context, column string, n int, match func(*postgrest.FilterBuilder)) (string, error) {
-	query := c.from().Select(column, "", false)
-	match(query)
-	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(n-1, n-1, "").ExecuteWithContext(ctx)
+// readNth returns the column of a step's last row, of those that match, in its
+// order, "" where they are fewer.
+func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
+	last := p.size.rows - 1
+	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)
 	if err != nil {
-		return "", c.explain(err)
+		return "", p.explain(err)
 	}
-	var rows []map[string]string
+	var rows []map[string]json.RawMessage
 	if err := json.Unmarshal(body, &rows); err != nil || len(rows) == 0 {
 		return "", err
 	}
-	return rows[0][column], nil
+	return strings.Trim(string(rows[0][column]), `"`), nil // a time, or an id: of a table of one's own a number, maybe
 }
 
-// deleteCount deletes the rows up to one time, as the operator says, and after
-// another if there is one, and returns the server's count. Never give a DELETE
-// a limit: PostgREST ignores it since version 13 and deletes all that matches.
-func (c *Client) deleteCount(ctx context.Context, operator, to, after string) (int64, error) {
-	query := c.from().Delete("minimal", "exact").Filter(c.config.columns.CreatedAt, operator, to)
-	if after != "" {
-		query.Gt(c.config.columns.CreatedAt, after)
-	}
+// deletion is a DELETE whose rows the server counts. Never give it a limit:
+// PostgREST ignores it since version 13 and deletes all that matches.
+func (c *Client) deletion() *postgrest.FilterBuilder { return c.from().Delete("minimal", "exact") }
+
+// deleted returns the count.
+func (c *Client) deleted(ctx context.Context, query *postgrest.FilterBuilder) (int64, error) {
 	_, count, err := query.ExecuteWithContext(ctx)
 	return count, c.explain(err)
 }

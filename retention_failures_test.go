@@ -454,6 +454,19 @@ func TestPurgeOfOneTime(t *testing.T) {
 			}
 		}
 	}
+	t.Run("ids that are numbers", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tb := newTable(t, 2)
+			tb.numbers, tb.answer = true, timeout(3)
+			for range 70 {
+				tb.insert(10 * day)
+			}
+			c, _ := newClient(t, tb, docevents.WithPurgeBatch(4))
+			if n, err := c.PurgeOlderThan(t.Context(), 2); n != 70 || err != nil {
+				t.Errorf("%d, %v", n, err)
+			}
+		})
+	})
 	t.Run("its requests", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 2)

@@ -33,6 +33,7 @@ type table struct {
 	answer func(r *purgeRequest, rows int) *answer
 
 	dropPrefer bool // as some gateways do
+	numbers    bool // the ids are, of a table of one's own
 
 	mu       sync.Mutex
 	rows     []time.Time
@@ -52,7 +53,11 @@ func (tb *table) all() []tableRow {
 	for i, at := range tb.rows {
 		if i == len(tb.ids) {
 			tb.given++
-			tb.ids = append(tb.ids, fmt.Sprintf("%08x-0000-4000-8000-%012x", uint32(tb.given)*2654435761, tb.given))
+			id := fmt.Sprintf("%08x-0000-4000-8000-%012x", uint32(tb.given)*2654435761, tb.given)
+			if tb.numbers {
+				id = fmt.Sprint(1_000_000 - tb.given)
+			}
+			tb.ids = append(tb.ids, id)
 		}
 		all[i] = tableRow{at, tb.ids[i]}
 	}
@@ -236,7 +241,11 @@ func (tb *table) execute(r *purgeRequest, matches func(tableRow) bool) *answer {
 		}
 		if r.order == "id" {
 			slices.SortFunc(found, func(a, b tableRow) int { return strings.Compare(a.id, b.id) })
-			return &answer{status: 200, body: fmt.Sprintf(`[{"id":%q}]`, found[r.offset].id)}
+			id := strconv.Quote(found[r.offset].id)
+			if tb.numbers {
+				id = found[r.offset].id
+			}
+			return &answer{status: 200, body: fmt.Sprintf(`[{"id":%s}]`, id)}
 		}
 		slices.SortFunc(found, func(a, b tableRow) int { return a.at.Compare(b.at) })
 		// As PostgreSQL writes it: an offset, and no zeros behind the fraction.

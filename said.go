@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"unicode"
@@ -64,4 +65,28 @@ func repeatable(code, text string) string {
 		text = leftOut
 	}
 	return cutText(text, maxErrorText)
+}
+
+// query is a URL's, as it may stand in a text.
+var query = regexp.MustCompile(`\?\S+`)
+
+// A saidError is an error with a text that may be logged.
+type saidError struct {
+	error
+	text string
+}
+
+func (e saidError) Error() string { return e.text }
+func (e saidError) Unwrap() error { return e.error }
+
+// loggable returns what a transport has returned instead of an answer, with a
+// text that may be logged: a foreign one's may hold the URL, and net/http quotes
+// what is not HTTP, as an echo of the request.
+func loggable(err error, key string) error {
+	said := fmt.Sprint(err) // unlike err.Error() it can't panic
+	text := repeatable("", query.ReplaceAllString(strings.ReplaceAll(said, key, "[key]"), "?…"))
+	if text == said {
+		return err
+	}
+	return saidError{err, text}
 }

@@ -84,10 +84,10 @@ func parseURL(raw string) (string, error) {
 	return rest.String(), nil
 }
 
-// The addresses at which people look at a project: hosted Supabase's dashboard,
-// and a self-hosted Studio's pages.
+// The addresses at which people look at a project: hosted Supabase's dashboard
+// (its projects are at supabase.co), and a self-hosted Studio's pages.
 var (
-	supabaseSite = regexp.MustCompile(`(?i)^(www\.|app\.)?supabase\.(com|io)$`)
+	supabaseSite = regexp.MustCompile(`(?i)(^|\.)supabase\.(com|io)$`)
 	studioPath   = regexp.MustCompile(`^(/dashboard)?/project/[^/]+(/|$)|^/dashboard(/|$)`)
 )
 

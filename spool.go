@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/docevents/docevents-go/internal/spool"
@@ -13,11 +14,10 @@ import (
 const (
 	// replayRows is how many rows are replayed before the mirror looks for
 	// others to write.
-	replayRows = 1000
+	replayRows = 100
 
-	// pageRows is when a page is full: nothing is copied as pages become more.
-	pageRows = 256
-	maxSpare = 32 // pages that are kept for the next rows, some 1.5 MiB
+	// pageBytes are written at once. Nothing is copied as pages become more.
+	pageBytes = 64 << 10
 )
 
 // A mirror has what is pending on disk, too, and replays what dead processes
@@ -27,18 +27,16 @@ const (
 type mirror struct {
 	delivery *delivery
 	spool    *spool.Spool // the goroutine's, until closed is set
-	rows     []byte       // the goroutine's, as are these, for the next page
-	numbers  []int64
+	spare    []byte       // likewise, for the next page
 
 	// delivery.mu guards these; the spool is not used under it.
 	running bool
 	closing bool
 	closed  bool
-	full    [][]record // pages, to be written
-	fresh   []record   // the page behind them
-	spare   [][]record // for the next
-	bytes   int        // of all that
-	settled []int64    // numbers
+	full    [][]byte // pages, to be written
+	fresh   []byte   // the page behind them
+	page    uint32   // the number of the first of these
+	settled []uint32 // numbers of the rows' pages
 }
 
 // openMirror is called before anything is recorded. It does no I/O: that is for
@@ -52,32 +50,27 @@ func (d *delivery) openMirror(restURL string) {
 	go d.mirror.run()
 }
 
-// addLocked has a copy of r written, with the id that it is sent by. Copies are
-// bounded as the queue is: while the disk hangs, further ones are not made.
+// addLocked has r written, with the id that it is sent by. Pages are bounded as
+// the queue is: while the disk hangs, further ones are not made.
 func (m *mirror) addLocked(r *record) {
 	if m == nil {
 		return
 	}
 	r.identify()
-	if m.bytes += recordBytes + r.text(); m.bytes <= m.delivery.config.queueBytes {
-		if len(m.fresh) == cap(m.fresh) {
-			if len(m.fresh) > 0 {
-				m.full = append(m.full, m.fresh)
-			}
-			if n := len(m.spare) - 1; n >= 0 {
-				m.fresh, m.spare = m.spare[n], m.spare[:n]
-			} else {
-				m.fresh = make([]record, 0, pageRows)
-			}
+	if len(m.full)*pageBytes < m.delivery.config.queueBytes {
+		if most := recordBytes + r.text(); cap(m.fresh)-len(m.fresh) < most {
+			m.full = append(m.full, m.fresh)
+			m.fresh = make([]byte, 0, max(pageBytes, most))
 		}
-		m.fresh = append(m.fresh, *r)
+		m.fresh = spool.Frame(m.fresh, func(buf []byte) []byte { return appendRecord(buf, r) })
+		r.page = m.page + uint32(len(m.full))
 	}
 	m.startLocked()
 }
 
 func (m *mirror) settleLocked(r *record) {
 	if m != nil {
-		m.settled = append(m.settled, r.number)
+		m.settled = append(m.settled, r.page)
 		m.startLocked()
 	}
 }
@@ -94,20 +87,20 @@ func (m *mirror) run() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for more := true; more || len(m.fresh)+len(m.settled) > 0; {
-		pages, settled, room := append(m.full, m.fresh), m.settled, d.hasRoomLocked()
-		m.full, m.fresh, m.bytes, m.settled = nil, nil, 0, nil
+		pages, page, settled, room := append(m.full, m.fresh), m.page, m.settled, d.hasRoomLocked()
+		m.full, m.fresh, m.settled = nil, m.spare[:0], nil
+		m.page += uint32(len(pages))
 		d.mu.Unlock()
-		for _, p := range pages {
-			m.write(p)
+		for _, rows := range pages {
+			if err := m.spool.Append(rows, page); err != nil {
+				d.report.fault(logSpool, err, time.Now())
+			}
+			m.spare = rows
+			page++
 		}
 		m.spool.Settle(settled) // what was added before it was settled is written by now
 		more = room && m.replay()
 		d.mu.Lock()
-		for _, p := range pages {
-			if cap(p) > 0 && len(m.spare) < maxSpare {
-				m.spare = append(m.spare, p[:0])
-			}
-		}
 	}
 	if m.closing {
 		d.mu.Unlock()
@@ -119,25 +112,12 @@ func (m *mirror) run() {
 	d.changed.Broadcast()
 }
 
-// write writes a page.
-func (m *mirror) write(p []record) {
-	m.rows, m.numbers = m.rows[:0], m.numbers[:0]
-	for i := range p {
-		m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return appendRecord(buf, &p[i]) })
-		m.numbers = append(m.numbers, p[i].number)
-	}
-	if err := m.spool.Append(m.rows, m.numbers); err != nil {
-		m.delivery.report.fault(logSpool, err, time.Now())
-	}
-	clear(p) // lets go of their text
-}
-
 // replay queues rows of dead processes, and says whether to go on.
 func (m *mirror) replay() (more bool) {
 	d := m.delivery
 	more = true
 	for n := 0; more && n < replayRows; n++ {
-		row, err := m.spool.Next()
+		row, key, err := m.spool.Next()
 		if err == io.EOF {
 			return false
 		} else if err != nil {
@@ -149,13 +129,14 @@ func (m *mirror) replay() (more bool) {
 		r.partial = len(columns.Extra) > 0
 		r.noDocument, r.noUser = columns.DocumentID == noColumn, columns.UserID == noColumn
 		d.mu.Lock()
-		d.stats.Replayed++
 		d.number = nextNumber(d.number, time.Now())
-		r.number = d.number
-		d.queueLocked(&r, time.Now())
+		r.number, r.page = d.number, key
+		if !d.closed { // else it stays for the next process
+			d.stats.Replayed++
+			d.queueLocked(&r, time.Now())
+		}
 		more = d.hasRoomLocked()
 		d.mu.Unlock()
-		m.spool.Keep(r.number)
 	}
 	return more
 }
@@ -180,43 +161,32 @@ func (m *mirror) closeLocked(deadline time.Time) {
 
 // holdsLocked says whether the next process finds r.
 func (m *mirror) holdsLocked(r *record) bool {
-	return m != nil && m.closed && m.spool.Holds(r.number)
+	return m != nil && m.closed && m.spool.Holds(r.page)
 }
 
-// appendRecord appends what readRecord reads. A new text goes to the end: rows
-// without it are read as before.
+// appendRecord appends what readRecord reads. No text has a NUL in it, since
+// PostgreSQL takes none. A new text goes to the end: rows without it are read as
+// before.
 func appendRecord(buf []byte, r *record) []byte {
-	buf = append(buf, r.id[:]...)
-	buf = append(buf, r.documentID[:]...)
-	buf = append(buf, r.userID[:]...)
+	buf = append(append(append(buf, r.id[:]...), r.documentID[:]...), r.userID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.createdAt))
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.duration))
-	buf = appendString(buf, string(r.eventType))
-	buf = appendString(buf, r.stage)
-	buf = appendString(buf, r.message)
-	return appendString(buf, r.extra)
-}
-
-func appendString(buf []byte, text string) []byte {
-	return append(binary.LittleEndian.AppendUint32(buf, uint32(len(text))), text...)
+	for _, text := range [...]string{string(r.eventType), r.stage, r.message, r.extra} {
+		buf = append(append(buf, text...), 0)
+	}
+	return buf
 }
 
 // readRecord takes any bytes, what is missing being zero: that they are what was
 // written is for the spool's checksums to tell.
 func readRecord(b []byte) (r record) {
-	for _, id := range []*uuid.UUID{&r.id, &r.documentID, &r.userID} {
-		b = b[copy(id[:], b):]
-	}
-	for _, number := range []*int64{&r.createdAt, (*int64)(&r.duration)} {
-		n := [8]byte{}
-		b = b[copy(n[:], b):]
-		*number = int64(binary.LittleEndian.Uint64(n[:]))
-	}
+	var head [64]byte
+	texts := string(b[copy(head[:], b):])
+	r.id, r.documentID, r.userID = uuid.UUID(head[:16]), uuid.UUID(head[16:32]), uuid.UUID(head[32:48])
+	r.createdAt = int64(binary.LittleEndian.Uint64(head[48:]))
+	r.duration = time.Duration(binary.LittleEndian.Uint64(head[56:]))
 	for _, text := range []*string{(*string)(&r.eventType), &r.stage, &r.message, &r.extra} {
-		n := [8]byte{}
-		b = b[copy(n[:4], b):]
-		size := min(int(binary.LittleEndian.Uint64(n[:])), len(b))
-		*text, b = string(b[:size]), b[size:]
+		*text, texts, _ = strings.Cut(texts, "\x00")
 	}
 	return r
 }

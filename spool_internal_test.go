@@ -3,6 +3,7 @@ package docevents
 import (
 	"bytes"
 	"math"
+	"os"
 	"strings"
 	"testing"
 
@@ -32,10 +33,38 @@ func TestSpooledRecord(t *testing.T) {
 	t.Run("written before there was the last text", func(t *testing.T) {
 		want := record{id: uuid.New(), eventType: Failed, stage: "ocr", createdAt: 1}
 		b := appendRecord(nil, &want)
-		if got := readRecord(b[:len(b)-4]); got != want {
+		if got := readRecord(b[:len(b)-1]); got != want {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
+}
+
+// TestReplayAfterClose: a row that is read while Close begins stays on disk, and
+// no request carries it.
+func TestReplayAfterClose(t *testing.T) {
+	dir := t.TempDir()
+	dead := newStalled(t, 10, WithSpool(dir))
+	dead.Record(benchEvent)
+	abandon(dead)
+	c, err := newConfig([]Option{WithSpool(dir)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDelivery(nil, newReporter(&c), &c)
+	d.closed = true
+	d.openMirror(dead.restURL)
+	d.mu.Lock()
+	for d.mirror.running {
+		d.changed.Wait()
+	}
+	d.mu.Unlock()
+	if more := d.mirror.replay(); more || d.stats != (Stats{}) {
+		t.Errorf("got %v, %+v, want nothing to be queued", more, d.stats)
+	}
+	d.mirror.spool.Close()
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("got %v, %v, want the row left", left, err)
+	}
 }
 
 // FuzzReadRecord: any bytes are a record, and the same one once it is written.

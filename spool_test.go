@@ -185,6 +185,26 @@ func TestSpool(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a folder that is removed keeps nothing", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "new")
+			c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+			for i := range 100 {
+				c.Record(event(fmt.Sprint(i)))
+			}
+			synctest.Wait()
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Close(closed(t)); err == nil {
+				t.Error("want to hear of what is lost")
+			}
+			checkStats(t, c, &docevents.Stats{Recorded: 100, Dropped: docevents.Drops{Abandoned: 100}})
+			if lost := o.lost(); len(lost) != 100 {
+				t.Errorf("got %d calls of the drop handler", len(lost))
+			}
+		})
+	})
 	t.Run("another project's is left alone, and said once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir := t.TempDir()

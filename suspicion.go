@@ -42,6 +42,9 @@ func (b *batch) fail(v verdict, request, proof int64, unknown, alone bool) histo
 	data := v == badData || v == storedBefore
 	for i := range b.records {
 		r := &b.records[i]
+		if data && !r.data { // that others were delivered since it failed by chance says nothing of the table
+			r.failed, r.data = 0, true
+		}
 		proven := r.failed > 0 && b.known > r.failed
 		struck := r.failed > 0 && proof > r.seen
 		h.proof, h.refused = h.proof || proven, h.refused || r.refused

@@ -71,7 +71,7 @@ func (k *keeper) keep(s string) string {
 
 // owned returns e with copies of its short texts.
 func owned(e Event) Event {
-	for _, text := range []*string{&e.DocumentID, &e.UserID, (*string)(&e.Type), &e.ErrorMessage, &e.Stage} {
+	for _, text := range []*string{&e.ID, &e.DocumentID, &e.UserID, (*string)(&e.Type), &e.ErrorMessage, &e.Stage} {
 		if len(*text) <= maxKept {
 			*text = strings.Clone(*text)
 		}

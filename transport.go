@@ -2,7 +2,6 @@ package docevents
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -18,8 +17,8 @@ import (
 )
 
 const (
-	maxErrorBytes = 64 << 10 // of an error's body, or an insert's answer; PostgREST's are under 2 KiB
-	maxErrorText  = 1 << 10  // of each field of an Error, in bytes
+	maxErrorBytes = 512 << 10 // of an error's body, or an insert's answer: one may quote a text of 64 KiB, in escapes
+	maxErrorText  = 1 << 10   // of each field of an Error, in bytes
 	maxRetryAfter = time.Minute
 )
 
@@ -41,7 +40,12 @@ type transport struct {
 	idColumn string
 }
 
-func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	defer func() { // a foreign one that panics must not take the app with it
+		if p := recover(); p != nil {
+			resp, err = nil, fmt.Errorf("the transport panicked with a %T", p)
+		}
+	}()
 	var sought, found atomic.Int32 // connections; a foreign transport may tell of none
 	req = req.Clone(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GetConn: func(string) { sought.Add(1) },
@@ -49,8 +53,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	})) // a RoundTripper must not change its request
 	req.Header.Set("X-Client-Info", clientInfo)
 	base := t.others
-	isInsert := req.Method == http.MethodPost
-	if isInsert {
+	if req.Method == http.MethodPost {
 		base = t.inserts
 		req.URL.RawQuery = t.query
 		req.Header.Add("Prefer", "resolution=ignore-duplicates") // sending a row again is safe
@@ -58,87 +61,62 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		// closed. Without a value the header stays here.
 		req.Header["Idempotency-Key"] = nil
 	}
-	resp, err := base.RoundTrip(req)
+	resp, err = base.RoundTrip(req)
 	switch {
-	case err != nil && sought.Load() > 0 && found.Load() == 0:
+	case err != nil && found.Load() == 0 && (sought.Load() > 0 || isDial(err)): // a failed dial may be net/http's second attempt
 		return nil, unsent{err}
-	case err != nil && found.Load() > 0: // a failed dial may be net/http's second attempt
-		return nil, sent{err}
 	case err != nil || resp == nil: // nothing at all is an error of http.Client's
 		return nil, err
 	}
+	return t.read(req, resp, found.Load() > 1)
+}
+
+// read tells a success, of PostgREST's, from all else.
+func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // as a fake's may be: http.Client allows for it, but later
 		resp.Body = http.NoBody
 	}
 	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
 		defer resp.Body.Close()
-		err := t.refusal(resp)
-		if e, answered := errors.AsType[*Error](err); answered {
-			e.resent = found.Load() > 1
+		return nil, t.refusal(resp, resent)
+	}
+	isInsert := req.Method == http.MethodPost
+	wantsCount := resp.StatusCode == http.StatusNoContent || req.Method == http.MethodDelete && strings.Contains(req.Header.Get("Prefer"), "count=")
+	body := bufio.NewReader(resp.Body)
+	start, _ := body.Peek(512) // what DetectContentType looks at; an error comes again when the body is read
+	switch {
+	case isHTML(resp.Header, start):
+		err = &Error{Status: resp.StatusCode, Message: htmlPage}
+	case isInsert && resp.StatusCode != http.StatusCreated: // some service that is fine with everything
+		err = &Error{Status: resp.StatusCode, Message: "the answer is not PostgREST's to an insert"}
+	case isInsert:
+		if _, err = io.Copy(io.Discard, io.LimitReader(body, maxErrorBytes)); err != nil {
+			err = fmt.Errorf("answer cut short: %w", err)
 		}
+	case wantsCount && !strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789"):
+		err = ErrCountIncomplete // neither ids nor a count: a gateway dropped Prefer
+	default:
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{body, resp.Body}
+		return resp, nil
+	}
+	resp.Body.Close()
+	if err != nil {
 		return nil, err
 	}
-	if isInsert {
-		return inserted(resp)
-	}
-	if counts := resp.StatusCode == http.StatusNoContent || strings.Contains(req.Header.Get("Prefer"), "count="); counts &&
-		!strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789") {
-		resp.Body.Close()
-		return nil, ErrCountIncomplete // neither ids nor a count: a gateway dropped Prefer
-	}
-	head := bufio.NewReader(resp.Body)
-	start, _ := head.Peek(512) // what DetectContentType looks at; an error comes again when the body is read
-	if isHTML(resp.Header, start) {
-		resp.Body.Close()
-		return nil, &Error{Status: resp.StatusCode, Message: htmlPage}
-	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{head, resp.Body}
+	resp.Body = http.NoBody
 	return resp, nil
 }
 
 const htmlPage = "the answer is an HTML page"
 
-// inserted reads a success of an insert. PostgREST's is 201, always: with any
-// other it is some service that is fine with everything.
-func inserted(resp *http.Response) (*http.Response, error) {
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("answer cut short: %w", err)
-	case isHTML(resp.Header, body):
-		return nil, &Error{Status: resp.StatusCode, Message: htmlPage}
-	case resp.StatusCode != http.StatusCreated:
-		return nil, &Error{Status: resp.StatusCode, Message: "the answer is not PostgREST's to an insert"}
-	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, nil
-}
-
-// A refusal is an Error on its way from the transport to the delivery, with
-// PostgREST's details. They repeat the row, which they are read for, and go no
-// further: see takeDetails.
-type refusal struct {
-	answer  *Error
-	details string
-}
-
-func (r *refusal) Error() string { return r.answer.Error() }
-func (r *refusal) Unwrap() error { return r.answer }
-
-// takeDetails returns the details that came with err, and err without them.
-func takeDetails(err error) (string, error) {
-	if r, ok := errors.AsType[*refusal](err); ok {
-		return r.details, r.answer
-	}
-	return "", err
-}
-
 // refusal reads an answer that is no success.
-func (t *transport) refusal(resp *http.Response) error {
+func (t *transport) refusal(resp *http.Response, resent bool) error {
+	if resp.StatusCode < 200 { // another protocol: it may go on for ever, whatever the context
+		resp.Body = http.NoBody
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
 	if err != nil {
 		return fmt.Errorf("answer with status %d cut short: %w", resp.StatusCode, err)
@@ -152,9 +130,9 @@ func (t *transport) refusal(resp *http.Response) error {
 	}
 	code, details := text(answer.Code), text(answer.Details)
 	e := &Error{
+		details: details, told: readDetails(code, details, t.idColumn), resent: resent,
 		Status: resp.StatusCode, Message: repeatable(code, text(answer.Message)), Hint: repeatable(code, text(answer.Hint)),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
-		told:       readDetails(code, details, t.idColumn),
 	}
 	if codeFormat.MatchString(code) {
 		e.Code = code
@@ -171,10 +149,7 @@ func (t *transport) refusal(resp *http.Response) error {
 	default:
 		e.Message = http.StatusText(resp.StatusCode)
 	}
-	if details == "" {
-		return e
-	}
-	return &refusal{e, details}
+	return e
 }
 
 func isHTML(h http.Header, body []byte) bool {

@@ -13,10 +13,13 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // The rows of DESIGN's table, the first match first.
@@ -124,9 +127,7 @@ func TestOutcomeUnknown(t *testing.T) {
 		{context.DeadlineExceeded, true},
 		{&net.OpError{Op: "read", Err: io.EOF}, true},
 		{&net.OpError{Op: "write", Err: io.EOF}, true},
-		{&net.OpError{Op: "dial", Err: io.EOF}, false},
-		{&net.OpError{Op: "dial", Err: &net.DNSError{}}, false},
-		{&net.DNSError{IsTimeout: true}, false},
+		{&net.OpError{Op: "dial", Err: io.EOF}, true}, // the second attempt's, for all one knows
 		{unsent{context.DeadlineExceeded}, false},
 		{&Error{Status: 502}, true},
 		{&Error{Status: 504}, true},
@@ -291,19 +292,17 @@ func TestRefusal(t *testing.T) {
 	} {
 		rt := &transport{key: "k0", idColumn: "id"}
 		resp := &http.Response{StatusCode: test.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(test.body))}
-		err := rt.refusal(resp)
+		err := rt.refusal(resp, false)
 		if got := outcomeUnknown(err); got != test.unknown {
 			t.Errorf("%s: unknown %v", test.body, got)
 		}
-		details, plain := takeDetails(&url.Error{Op: "Post", Err: err})
-		if details != test.details {
-			t.Errorf("%s: details %q", test.body, details)
-		}
-		if e, ok := errors.AsType[*Error](plain); !ok || *e != test.want {
+		test.want.details = test.details
+		if e, ok := errors.AsType[*Error](err); !ok || *e != test.want {
 			t.Errorf("%s: %#v", test.body, e)
 		}
-		if again, _ := takeDetails(plain); again != "" {
-			t.Errorf("%s: %q is still there", test.body, again)
+		c := &Client{transport: rt}
+		if e, ok := errors.AsType[*Error](c.explain(&url.Error{Op: "Post", Err: err})); !ok || e.details != "" {
+			t.Errorf("%s: %#v", test.body, e)
 		}
 	}
 }
@@ -340,6 +339,10 @@ func TestReadDetails(t *testing.T) {
 		{"23505", "Key (lower(id), id)=(ocr) already exists.", accepted},
 		{"23503", "Key (id)=(" + id + ") is not present in table \"documents\".", accepted},
 		{"23514", "Failing row contains (" + id + ", " + id + ", failed, 12, null, ocr).", accepted},
+		{"23514", "Failing row contains (" + id + ", failed, oops) = (1).", accepted},
+		{"23514", "Failing row contains (id, stage) = (" + id + ", ocr).", accepted}, // without a grant for the table
+		{"23514", "실패한 로우의 파티션 키 값: (event_type, created_at) = (failed, 2031-01-02)", configuration},
+		{"23505", `Key ("tenant-id", id)=(7, ` + id + `) already exists.`, storedBefore},
 		{"23514", "Partition key of the failing row contains (created_at) = (2031-01-02 03:04:05.678901+00).", configuration},
 		{"23514", "Partitionierungsschlüssel der fehlgeschlagenen Zeile enthält (created_at) = (2031-01-02).", configuration},
 		{"23502", "Failing row contains (" + id + ", null).", accepted},
@@ -350,6 +353,53 @@ func TestReadDetails(t *testing.T) {
 	}
 	if got := readDetails("23505", "Key (event_id)=("+id+") already exists.", "event_id"); got != storedBefore {
 		t.Errorf("a renamed id: %d", got)
+	}
+}
+
+// The rows that details name, in PostgreSQL's languages: by a key, or by the id
+// wherever it stands in the row. What a row's text says is no name.
+func TestNamed(t *testing.T) {
+	c, err := newColumns(Columns{Extra: []string{"tenant", "team"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const at = "2026-01-02 03:04:05.678901+00"
+	row := func(n byte) record {
+		created := time.Date(2026, 1, 2, 3, 4, 5, 678_901_000, time.UTC).Add(time.Duration(n) * time.Second)
+		return record{
+			id: uuid.UUID{0: 0xaa, 15: n}, documentID: uuid.UUID{0: 0xdd, 15: n}, eventType: Failed, stage: "ocr",
+			createdAt: created.UnixMicro(), extra: fmt.Sprintf(`,"tenant":%d,"team":"t%d"`, 70+n, n),
+		}
+	}
+	records := []record{row(0), row(1), row(2)}
+	records[2].documentID = records[1].documentID
+	id := func(n int) string { return records[n].id.String() }
+	doc := func(n int) string { return records[n].documentID.String() }
+	for details, want := range map[string][]int{
+		"": nil,
+		"Failing row contains (" + id(1) + ", " + doc(1) + ", failed, 12, null, {a,\"b, c\"}).":                {1},
+		"失敗した行は(7, null, {\"a\": [1]}, " + id(2) + ")を含みます":                                                    {2},
+		"La fila que falla contiene (" + id(0) + ", a)=(b, (id)=(" + id(1) + ")).":                             nil,
+		"Failing row contains (" + id(0) + ", Key (document_id)=(" + doc(1) + ") is not pre...).":              {0},
+		"Failing row contains (" + id(0) + ", see " + id(1) + ").":                                             nil,
+		"Failing row contains (id, stage) = (" + id(1) + ", ocr).":                                             {1},
+		"Key (document_id)=(" + doc(0) + ") is not present in table \"documents\".":                            {0},
+		"Auf Schlüssel (document_id)=(" + doc(1) + ") wird noch verwiesen.":                                    {1, 2},
+		"テーブル\"documents\"にキー(document_id)=(" + doc(0) + ")がありません":                                             {0},
+		"La clé « (id, created_at)=(" + id(0) + ", " + at + ") » existe déjà.":                                 {0},
+		"Key (id, created_at)=(" + id(1) + ", " + at + ") already exists.":                                     nil,
+		"Key (created_at, event_type)=(2026-01-02 05:04:06.678901+02, failed) already exists.":                 {1},
+		"Key (created_at)=(yesterday) already exists.":                                                         nil,
+		"Key (tenant)=(71) is not present in table \"tenants\".":                                               {1},
+		"Key (tenant)=(7) is not present in table \"tenants\".":                                                nil,
+		"Key (tenant, \"team\")=(72, t2) is not present in table \"teams\".":                                   {2},
+		"Key (lower(stage))=(ocr) already exists.":                                                             nil,
+		"Key (stage)=(a, b) already exists.":                                                                   nil,
+		"Key (stage, event_type)=(ocr, failed) conflicts with existing key (stage, event_type)=(ocr, failed).": {0, 1, 2},
+	} {
+		if got := named(records, details, &c); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", details, got, want)
+		}
 	}
 }
 
@@ -444,6 +494,10 @@ func TestRemedy(t *testing.T) {
 		{Error{Status: 401, Code: "PGRST303", Message: "JWT expired"}, "the key has expired"},
 		{Error{Status: 401, Code: "42501", Message: "permission denied for table events"}, "service-role (secret) key"},
 		{Error{Status: 403, Code: "42501", Message: "permission denied for schema audit"}, "GRANT USAGE ON SCHEMA audit TO service_role;"},
+		{Error{Status: 403, Code: "42501", Message: "keine Berechtigung für Schema audit"}, "GRANT USAGE ON SCHEMA audit TO service_role;"},
+		{Error{Status: 401, Message: "Invalid API key"}, "check the key"},
+		{Error{Status: 401, Message: htmlPage}, "check SUPABASE_URL: the API is not at this address"},
+		{Error{Status: 403, Code: "42501", Message: "permission denied for sequence events_id_seq"}, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA audit TO service_role;"},
 		{Error{Status: 404, Message: htmlPage}, "check SUPABASE_URL: the API is not at this address"},
 		{Error{Status: 404, Message: "no Route matched with those values"}, "check SUPABASE_URL: the API is not at this address"},
 		{Error{Status: 404, Message: "Not Found"}, "a PostgREST before 13 answers so where it doesn't know audit.events"},
@@ -455,6 +509,7 @@ func TestRemedy(t *testing.T) {
 		{Error{Status: 400, Code: "42P10"}, "make the id column UNIQUE"},
 		{Error{Status: 400, Code: "428C9"}, "GENERATED ALWAYS"},
 		{Error{Status: 400, Code: "23514", Message: `no partition of relation "events" found for row`}, "make a partition"},
+		{Error{Status: 400, Code: "23514", Message: `行に対応するパーティションがリレーション"events"に見つかりません`, told: configuration}, "make a partition"},
 	} {
 		if v := classify(&test.err); v != configuration {
 			t.Errorf("%v is classified as %d", &test.err, v)
@@ -467,10 +522,12 @@ func TestRemedy(t *testing.T) {
 		{"22P02", `invalid input syntax for type bigint: "…"`, "the id column is a number"},
 		{"22P02", `invalid input value for enum kind: "…"`, "ALTER TYPE"},
 		{"22P02", `ungültiger Eingabewert für Enum kind: "…"`, "ALTER TYPE"},
+		{"22P02", `неверное значение для перечисления kind: "…"`, "ALTER TYPE"},
 		{"22P02", `invalid input syntax for type json: "…"`, ""},
 		{"23502", `null value in column "tenant_id" of relation "events" violates not-null constraint`, "give it a default"},
 		{"23514", `new row for relation "events" violates check constraint "document_processing_events_event_type_check"`, "sql/optional/event_types.sql"},
-		{"23514", `new row for relation "events" violates check constraint "short"`, ""},
+		{"23514", `new row for relation "events" violates check constraint "participants"`, ""},
+		{"23514", `neue Zeile für Relation »events_2026« verletzt Partitions-Constraint`, "make a partition"},
 		{"23505", `duplicate key value violates unique constraint "once"`, ""},
 		{"P0001", leftOut, ""},
 	} {

@@ -2,6 +2,7 @@ package docevents_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"strings"
 	"sync"
@@ -400,5 +402,56 @@ func TestLostThenNoConnection(t *testing.T) {
 	}
 	if lost := o.lost(); len(lost) != 1 || !errors.Is(lost[0].err, docevents.ErrOutcomeUnknown) {
 		t.Errorf("lost %+v", lost)
+	}
+}
+
+// What is no answer to a request ends it all the same, and none of what it holds
+// is repeated: neither an echo of the request, nor another protocol without end.
+func TestAnswersThatAreNone(t *testing.T) {
+	for name, test := range map[string]struct{ answer, want string }{
+		"an echo":             {"", "malformed HTTP"},
+		"an echo of the body": {"HTTP/1.1 200 OK\r\n", "malformed MIME header"},
+		"another protocol":    {"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", "HTTP 101: Switching Protocols; check SUPABASE_URL"},
+		"SSH":                 {"SSH-2.0-OpenSSH_9.2\x1b[31m\r\n", "malformed HTTP"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newLoopback(t, func(w http.ResponseWriter, r *http.Request) {
+				echo, err := httputil.DumpRequest(r, true)
+				if err != nil {
+					return
+				}
+				if test.answer != "" {
+					_, echo, _ = bytes.Cut(echo, []byte("\r\n\r\n"))
+					echo = append([]byte("hunter2 "), echo...) // a purge has no body
+				}
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, test.answer+string(echo)+"\r\n\r\n")
+				_, _ = io.Copy(io.Discard, conn) // until the client closes it
+			})
+			c, err := docevents.New(s.URL, testKey, docevents.WithSlog(discard))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			c.Record(event("hunter2"))
+			_, purge := c.PurgeOlderThan(ctx, 1)
+			for _, err := range []error{c.Flush(ctx), purge, checkOnce(t, c), c.Close(ctx)} {
+				if err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("%v: want %q", err, test.want)
+					continue
+				}
+				for _, secret := range []string{testKey, "hunter2", "columns=", "lt.", "\x1b", `\x1b`} {
+					if strings.Contains(err.Error(), secret) {
+						t.Errorf("%v: repeats %q", err, secret)
+					}
+				}
+			}
+		})
 	}
 }

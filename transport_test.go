@@ -94,6 +94,7 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		"10 MB of garbage":      {500, "application/json", garbage, "Internal Server Error", ""},
 		"10 MB of HTML":         {502, "text/html", html + garbage, "the answer is an HTML page", ""},
 		"10 MB of message":      {500, "application/json", `{"code":"XX000","message":"` + strings.Repeat("m", 10<<20) + `"}`, "Internal Server Error", ""},
+		"a long text quoted":    {400, "application/json", `{"code":"22P02","message":"invalid: \"` + strings.Repeat(`\u001b`, 64<<10) + `\""}`, `invalid: "…"`, "22P02"},
 		"a long message":        {500, "application/json", `{"code":"XX000","message":"` + strings.Repeat("é", 2000) + `"}`, strings.Repeat("é", 512), "XX000"},
 		"an HTML page with 200": {200, "text/html", html, "the answer is an HTML page", ""},
 		"HTML by looks, 201":    {201, "", html, "the answer is an HTML page", ""},
@@ -291,10 +292,10 @@ func TestBodiesAreReadWithinBounds(t *testing.T) {
 		stats        docevents.Stats // of an insert
 		purged       int64           // 0: an error
 	}{
-		"an error":           {"POST", strings.Repeat("x", long), 400, 64 << 10, docevents.Stats{Recorded: 1, Pending: 1}, 0},
-		"an insert":          {"POST", strings.Repeat("x", long), 201, 64 << 10, docevents.Stats{Recorded: 1, Delivered: 1}, 0},
-		"a purge's error":    {"DELETE", strings.Repeat("x", long), 400, 64 << 10, docevents.Stats{}, 0},
-		"a page for a purge": {"DELETE", "<html>" + strings.Repeat("x", long), 200, 64 << 10, docevents.Stats{}, 0},
+		"an error":           {"POST", strings.Repeat("x", long), 400, 512 << 10, docevents.Stats{Recorded: 1, Pending: 1}, 0},
+		"an insert":          {"POST", strings.Repeat("x", long), 201, 516 << 10, docevents.Stats{Recorded: 1, Delivered: 1}, 0},
+		"a purge's error":    {"DELETE", strings.Repeat("x", long), 400, 512 << 10, docevents.Stats{}, 0},
+		"a page for a purge": {"DELETE", "<html>" + strings.Repeat("x", long), 200, 512 << 10, docevents.Stats{}, 0},
 		"a purge":            {"DELETE", idRows(100_000), 200, long, docevents.Stats{}, 100_000},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -438,7 +439,7 @@ func TestErrorsAs(t *testing.T) {
 // not even where a proxy or a foreign transport does.
 func TestSecretsStaySecret(t *testing.T) {
 	const key = "self-hosted-key-0123456789"
-	secrets := []string{key, "hunter2", "columns=", "created_at", "lt.", "secret row"}
+	secrets := []string{key, "hunter2", "columns=", "created_at", "lt.", "secret row", "\n", "\x1b"}
 	for name, respond := range map[string]func(*http.Request) (*http.Response, error){
 		"a proxy that echoes": func(req *http.Request) (*http.Response, error) {
 			body := fmt.Sprintf(`{"code":"%s","message":"Bearer %[1]s of %[1]s","hint":"apikey %[1]s","details":"secret row"}`, key)
@@ -461,6 +462,21 @@ func TestSecretsStaySecret(t *testing.T) {
 		"the same, wrapped": func(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("traced: %w", &url.Error{Op: "Post", URL: req.URL.String(), Err: errReset})
 		},
+		"one that tells of its URL": func(req *http.Request) (*http.Response, error) {
+			return nil, fmt.Errorf("%s %s giving up after 5 attempts\n\x1b[31m", req.Method, req.URL)
+		},
+		"one that tells of its key": func(req *http.Request) (*http.Response, error) {
+			return nil, fmt.Errorf("%v is no answer", req.Header)
+		},
+		"an echo that is no HTTP": func(req *http.Request) (*http.Response, error) {
+			body := []byte("hunter2") // as of an insert
+			return nil, fmt.Errorf("malformed HTTP response %q", body)
+		},
+		"a body that fails": func(req *http.Request) (*http.Response, error) {
+			body := &errorReader{fmt.Errorf("of %s?%s:\n%w", req.URL.Path, req.URL.RawQuery, errReset)}
+			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(body)}, nil
+		},
+		"one that panics": func(req *http.Request) (*http.Response, error) { panic("hunter2") },
 		"refused data": func(req *http.Request) (*http.Response, error) {
 			return (&answer{status: 400, code: "23514", text: "new row violates"}).response(req), nil
 		},
@@ -518,8 +534,15 @@ func TestOddTransports(t *testing.T) {
 		"no answer":         {func(*http.Request) (*http.Response, error) { return nil, nil }, false},
 		"status 0":          {func(*http.Request) (*http.Response, error) { return &http.Response{Body: http.NoBody}, nil }, false},
 		"another protocol": {func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: http.NoBody}, nil
+			return &http.Response{StatusCode: http.StatusSwitchingProtocols, Body: panicking{}}, nil
 		}, false},
+		"a body that panics": {func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 400, Body: panicking{}}, nil
+		}, false},
+		"a success that panics": {func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 201, Body: panicking{}}, nil
+		}, false},
+		"an error that panics": {func(*http.Request) (*http.Response, error) { return nil, (*panicking)(nil) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -541,5 +564,11 @@ func TestOddTransports(t *testing.T) {
 		})
 	}
 }
+
+type panicking struct{ text string }
+
+func (panicking) Read([]byte) (int, error) { panic("row content") }
+func (panicking) Close() error             { panic("row content") }
+func (p *panicking) Error() string         { return p.text }
 
 var discard = slog.New(slog.DiscardHandler)

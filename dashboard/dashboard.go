@@ -120,10 +120,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, h.refusal, http.StatusForbidden)
 		return
 	}
-	asked, _, _ := strings.Cut(r.RequestURI, "?")
+	asked, query, _ := strings.Cut(r.RequestURI, "?")
 	switch _, name := path.Split(r.URL.Path); {
 	case name == "" && asked != "" && !strings.HasSuffix(asked, "/"): // StripPrefix took all: relative links would miss
-		header.Set("Location", "./"+path.Base(asked)+"/")
+		header.Set("Location", strings.TrimSuffix("./"+path.Base(asked)+"/?"+query, "?"))
 		w.WriteHeader(http.StatusMovedPermanently)
 	case name == "":
 		h.serve(w, r, "overview.html", h.overview)
@@ -149,5 +149,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, name string, vie
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(p.status)
-	_, _ = w.Write(body.Bytes()) // the reader may be gone
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body.Bytes()) // the reader may be gone
+	}
 }

@@ -161,8 +161,9 @@ func TestOverview(t *testing.T) {
 			`<a href="?range=24h" aria-current="page">24h</a>`, `<tr><th scope="row">00:15</th><td>11001</td><td>345</td><td>1000</td><td>401</td></tr>`,
 			"<td>1.5 s</td><td>1 min 30 s</td>", "2 h 13 min", "The slowest 20 of 70", "The first 20 of 4,321", "The first 20 of 99",
 			"page # of #", `href="document?id=`+document+`&amp;range=24h"`, "…11111111", `http-equiv="refresh" content="60"`, `<a href="?range=24h&amp;refresh=off">Stop that</a>`)
+		s.summary = strings.Replace(s.summary, `"documents":1234567`, `"documents":1`, 1)
 		still := get(h, "/?refresh=off")
-		check(t, still, 200, `aria-current="page">24h</a>`, `<a href="?">Load it every minute</a>`)
+		check(t, still, 200, "<strong>1</strong> document was seen", `aria-current="page">24h</a>`, `<a href="?">Load it every minute</a>`)
 		if strings.Contains(still.Body.String(), "http-equiv") {
 			t.Error("refresh=off doesn't switch it off")
 		}
@@ -179,6 +180,16 @@ func TestHostileRows(t *testing.T) {
 	s.summary, s.timeline = fullSummary(func(n int) string { return wide[:n] }, time.Now()), timeline(1000, wide, wide)
 	check(t, get(h, "/"), 200)
 	check(t, get(h, "/document?id="+document), 200)
+	id, err := json.Marshal(hostile(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.summary = fullSummary(func(int) string { return "a" }, time.Now())
+	s.summary = strings.ReplaceAll(s.summary, document, string(id[1:len(id)-1])) // where a function of one's own has text for ids
+	check(t, get(h, "/"), 200)
+	long := strings.Repeat("%22", 5000)
+	check(t, get(h, "/?range="+long+"&refresh="+long+"&id="+long), 200)
+	check(t, get(h, "/document?range="+long+"&refresh="+long+"&id="+long), 400)
 	for _, query := range []string{"?range=%22%3E%3Cscript", "?refresh=%22%3E%3Cscript%3E", "?id=%22%3E%3Cscript%3E"} {
 		check(t, get(h, "/"+query), 200)
 	}
@@ -218,7 +229,7 @@ func TestDocument(t *testing.T) {
 			"<code><bdi>page 3: too small</bdi></code>", "1999-12-31 </span>23:00:03", "500 ms",
 			`fill="url(#stripes)" d="M833 1h166v8h-166z"`, `class="completed-fill" d="M500 1h166v8h-166z"`)
 		s.timeline = timeline(1000, "", "")
-		check(t, get(h, "/document?id="+document), 200, "There are newer events than these", "950 older events are not shown", "whole document")
+		check(t, get(h, "/document?id="+document), 200, "There are newer events than these", "The latest event of these is", "950 older events are not shown", "whole document")
 		s.timeline = timeline(1, "", "")
 		check(t, get(h, "/document?id="+strings.ToUpper(document)), 200, "From the first to the last it took 0 ms")
 		s.timeline = "[]"
@@ -237,6 +248,7 @@ func TestProblems(t *testing.T) {
 		want   string
 	}{
 		{"empty table", &server{summary: emptySummary}, 200, "No events in the last 24 hours"},
+		{"no series", &server{summary: strings.Replace(emptySummary, `[{"at":"2026-01-01T00:00:00+00:00"}]`, "[]", 1)}, 200, "No events in the last 24 hours"},
 		{"no function", &server{}, 502, "Run sql/014_create_document_processing_events_summary.sql"},
 		{"refused key", &server{status: 401}, 502, "The server refused to answer"},
 		{"statement timeout", &server{status: 500, code: "57014"}, 504, "The server took too long"},
@@ -322,6 +334,12 @@ func TestMethods(t *testing.T) {
 			t.Errorf("%s: %d, Allow %q", method, w.Code, w.Header().Get("Allow"))
 		}
 	}
+	req := httptest.NewRequest(http.MethodHead, "/", nil)
+	req.RemoteAddr, req.Host = "127.0.0.1:50000", "localhost"
+	w := httptest.NewRecorder() // which takes a body, as a middleware may
+	if h.ServeHTTP(w, req); w.Code != 200 || w.Body.Len() > 0 {
+		t.Errorf("HEAD: %d, %d bytes", w.Code, w.Body.Len())
+	}
 	s := httptest.NewServer(h)
 	defer s.Close()
 	resp, err := http.Head(s.URL)
@@ -355,7 +373,9 @@ func TestPrefixes(t *testing.T) {
 			t.Errorf("%spage.html: %d, want 404", prefix, w.Code)
 		}
 	}
-	if w := get(mux, "/exact"); w.Code != 301 || w.Header().Get("Location") != "./exact/" {
-		t.Errorf("without the slash: %d to %q", w.Code, w.Header().Get("Location"))
+	for _, query := range []string{"", "?range=7d&id=%22"} {
+		if w := get(mux, "/exact"+query); w.Code != 301 || w.Header().Get("Location") != "./exact/"+query {
+			t.Errorf("without the slash: %d to %q", w.Code, w.Header().Get("Location"))
+		}
 	}
 }

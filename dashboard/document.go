@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -25,9 +26,14 @@ type document struct {
 	Overview string
 }
 
+var kinds = map[docevents.EventType]string{
+	docevents.UploadStarted: "started", docevents.ProcessingStarted: "started",
+	docevents.Completed: "completed", docevents.Failed: "failed",
+}
+
 type timelineRow struct {
 	docevents.Event
-	Kind string // failed, completed, started or other
+	Kind string // one of kinds, or other
 
 	// The step's time as a bar, in thousandths of the time shown.
 	X, Width int64
@@ -78,15 +84,7 @@ func timeline(events []docevents.Event) []timelineRow {
 	const least = 8
 	rows := make([]timelineRow, len(events))
 	for i, e := range events {
-		r := timelineRow{Event: e, Kind: "other", Width: max(thousandths(e.Duration), least)}
-		switch e.Type {
-		case docevents.Failed:
-			r.Kind = "failed"
-		case docevents.Completed:
-			r.Kind = "completed"
-		case docevents.UploadStarted, docevents.ProcessingStarted:
-			r.Kind = "started"
-		}
+		r := timelineRow{Event: e, Kind: cmp.Or(kinds[e.Type], "other"), Width: max(thousandths(e.Duration), least)}
 		r.X = min(thousandths(e.CreatedAt.Add(-e.Duration).Sub(start)), 1000-least)
 		r.Width = min(r.Width, 1000-r.X)
 		rows[i] = r

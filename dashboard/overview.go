@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -11,21 +10,23 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// ranges are those that the page offers; the first is the default.
-var ranges = []struct {
-	Name, Words string
+// A span is a range of time that the page offers.
+type span struct {
+	Name, Words string // the latter behind "in the last"
 	length      time.Duration
-}{
-	{"24h", "24 hours", 24 * time.Hour},
+}
+
+var spans = []span{
 	{"1h", "hour", time.Hour},
+	{"24h", "24 hours", 24 * time.Hour}, // the default
 	{"7d", "7 days", 7 * 24 * time.Hour},
 	{"30d", "30 days", 30 * 24 * time.Hour},
 }
 
 type overview struct {
 	*page
-	Ranges    []rangeLink
-	Words     string // the range, behind "in the last"
+	Ranges    []span
+	Range     span
 	Summary   *docevents.Summary
 	Rows      []docevents.Point // of the table of the series: those with anything in them, the newest first
 	Documents chart
@@ -34,25 +35,15 @@ type overview struct {
 	Stats     docevents.Stats
 }
 
-type rangeLink struct {
-	Name, Link string
-	Current    bool
-}
-
 func (h *handler) overview(ctx context.Context, p *page) any {
 	p.Title = "Documents"
-	v := &overview{page: p, Stats: h.client.Stats()}
-	chosen := ranges[0]
-	for _, r := range ranges {
+	v := &overview{page: p, Stats: h.client.Stats(), Ranges: spans, Range: spans[1]}
+	for _, r := range spans {
 		if r.Name == p.query.Get("range") {
-			chosen = r
+			v.Range = r
 		}
 	}
-	for _, i := range []int{1, 0, 2, 3} { // by length
-		v.Ranges = append(v.Ranges, rangeLink{ranges[i].Name, p.Link("range", ranges[i].Name), ranges[i] == chosen})
-	}
-	v.Words = chosen.Words
-	s, err := h.client.Summary(ctx, p.Now.Add(-chosen.length), p.Now)
+	s, err := h.client.Summary(ctx, p.Now.Add(-v.Range.length), p.Now)
 	switch {
 	case err != nil:
 		p.fail(err)
@@ -72,7 +63,7 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 			v.Rows = append(v.Rows, p)
 		}
 	}
-	for i := range 4 {
+	for i := range min(len(s.Series), 4) {
 		v.Ticks = append(v.Ticks, s.Series[i*len(s.Series)/4].At)
 	}
 	return v
@@ -169,25 +160,4 @@ func roundUp(n int64) int64 {
 		}
 	}
 	return max(10*unit, n)
-}
-
-// Dropped lists why this process lost events, if it did.
-func (v *overview) Dropped() string {
-	d := v.Stats.Dropped
-	var parts []string
-	for _, r := range []struct {
-		reason docevents.DropReason
-		n      int64
-	}{
-		{docevents.Invalid, d.Invalid},
-		{docevents.QueueFull, d.QueueFull},
-		{docevents.Rejected, d.Rejected},
-		{docevents.Closed, d.Closed},
-		{docevents.Abandoned, d.Abandoned},
-	} {
-		if r.n > 0 {
-			parts = append(parts, v.Count(r.n)+" "+strings.ReplaceAll(string(r.reason), "_", " "))
-		}
-	}
-	return cmp.Or(strings.Join(parts, ", "), "none")
 }

@@ -55,19 +55,21 @@ func (p *page) fail(err error) {
 	}
 }
 
-// Link is the query of a link to the same page: this page's, with changes in
-// pairs. An empty value takes a parameter away.
-func (p *page) Link(pairs ...string) string {
+// longestValue is the longest that a link's parameter may be: urn:uuid: and a
+// UUID. A page has over forty links.
+const longestValue = 45
+
+// Link is the query of a link to the same page: this page's, with one parameter
+// changed. An empty value takes it away.
+func (p *page) Link(name, value string) string {
 	query := url.Values{}
-	for _, name := range []string{"id", "range", "refresh"} {
-		if v := p.query.Get(name); v != "" {
-			query.Set(name, v)
+	for _, known := range []string{"id", "range", "refresh"} {
+		v := p.query.Get(known)
+		if known == name {
+			v = value
 		}
-	}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		query.Set(pairs[i], pairs[i+1])
-		if pairs[i+1] == "" {
-			query.Del(pairs[i])
+		if v != "" && len(v) <= longestValue {
+			query.Set(known, v)
 		}
 	}
 	return "?" + query.Encode()

@@ -81,9 +81,9 @@ func (p *page) Took(d time.Duration) string {
 	case d < time.Minute:
 		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < time.Hour:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+		return strings.TrimSuffix(fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60), " 0 s")
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+		return strings.TrimSuffix(fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60), " 0 min")
 	}
 	return fmt.Sprintf("%d days", int(d.Hours())/24)
 }
@@ -91,7 +91,7 @@ func (p *page) Took(d time.Duration) string {
 // Age says how long ago t was.
 func (p *page) Age(t time.Time) string {
 	age := p.Now.Sub(t)
-	switch ahead := -age; {
+	switch ahead := t.Sub(p.Now); {
 	case ahead > time.Minute:
 		return "in " + p.rough(ahead)
 	case age < time.Second:
@@ -100,23 +100,20 @@ func (p *page) Age(t time.Time) string {
 	return p.rough(age) + " ago"
 }
 
+// rough is Took for where there is little room.
 func (p *page) rough(d time.Duration) string {
 	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	case d < 10*time.Hour && d%time.Hour >= time.Minute:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h", int(d.Hours()))
+	case d >= 10*time.Hour:
+		d = d.Truncate(time.Hour)
+	case d >= time.Minute:
+		d = d.Truncate(time.Minute)
 	}
-	return fmt.Sprintf("%d days", int(d.Hours())/24)
+	return p.Took(d)
 }
 
 // Short is the end of an id: the beginnings of those made at about the same time
 // are alike.
-func (p *page) Short(id string) string { return "…" + id[max(0, len(id)-8):] }
+func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
 // UTC writes a time for people, Day and Clock its parts, Machine the same for
 // machines.

@@ -63,19 +63,22 @@ func TestNumbers(t *testing.T) {
 	}
 	for d, want := range map[time.Duration]string{
 		0: "0 ms", 999 * time.Millisecond: "999 ms", 1999 * time.Millisecond: "1.9 s", 9999 * time.Millisecond: "9.9 s", 59999 * time.Millisecond: "59 s",
-		200 * time.Second: "3 min 20 s", 125 * time.Minute: "2 h 5 min", 49 * time.Hour: "2 days",
+		200 * time.Second: "3 min 20 s", 10 * time.Minute: "10 min", 20 * time.Hour: "20 h", 125 * time.Minute: "2 h 5 min", 49 * time.Hour: "2 days",
 	} {
 		if got := p.Took(d); got != want {
 			t.Errorf("Took(%v): %s, want %s", d, got, want)
 		}
 	}
 	for d, want := range map[time.Duration]string{
-		0: "just now", -time.Second: "just now", -3 * time.Minute: "in 3 min", 59 * time.Second: "59 s ago", 59 * time.Minute: "59 min ago",
+		0: "just now", -time.Second: "just now", 1500 * time.Millisecond: "1.5 s ago", -3 * time.Minute: "in 3 min", 59 * time.Second: "59 s ago", 59 * time.Minute: "59 min ago",
 		time.Hour: "1 h ago", 90 * time.Minute: "1 h 30 min ago", 47 * time.Hour: "47 h ago", 48 * time.Hour: "2 days ago",
 	} {
 		if got := p.Age(p.Now.Add(-d)); got != want {
 			t.Errorf("Age of %v: %s, want %s", d, got, want)
 		}
+	}
+	if got := p.Age(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)); got != "in 106751 days" { // as much as a Duration holds
+		t.Errorf("Age of the year 9999: %s", got)
 	}
 	for n, want := range map[int64]int64{0: 1, 1: 1, 3: 4, 9: 10, 10: 10, 11: 20, 81: 100, 1001: 2000, math.MaxInt64: math.MaxInt64} {
 		if got := roundUp(n); got != want {

@@ -96,12 +96,19 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	case http.MethodGet:
 		rows, _ := q.split(s.rows)
 		rows = inTime(rows)
+		var total *int64
+		if q.prefer.Counts() {
+			total = new(int64(len(rows)))
+		}
 		rows = rows[min(q.Offset, int64(len(rows))):]
 		if limit := int64(maxRows); q.Limit == nil || *q.Limit > limit {
 			q.Limit = &limit
 		}
 		rows = rows[:min(*q.Limit, int64(len(rows)))]
-		answer, _ := q.prefer.ReadAnswer(q.Offset, int64(len(rows)), nil, q.selected(rows)) // only a count can fail
+		answer, refusal := q.prefer.ReadAnswer(q.Offset, int64(len(rows)), total, q.selected(rows))
+		if refusal != nil {
+			return nil, refusal
+		}
 		return answer, nil
 	}
 	return nil, postgrest.ErrMethod(r.Method)
@@ -128,8 +135,6 @@ func parseQuery(r *http.Request, table []column) (*query, error) {
 	switch p := q.prefer; {
 	case len(p.Unknown) > 0 || p.Handling != "" || p.MaxAffected != nil || p.Resolution == postgrest.MergeDuplicates:
 		return nil, notUnderstood("Prefer: " + strings.Join(r.Header.Values("Prefer"), ","))
-	case r.Method == http.MethodGet && p.Counts():
-		return nil, notUnderstood("a read with a count")
 	case q.OnConflict != nil && !slices.Equal(q.OnConflict, []string{id}):
 		return nil, refuse(400, "42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
 	case q.Order != nil && !slices.Equal(q.Order, byTime) && !slices.Equal(q.Order, byTimeAndID):

@@ -92,7 +92,8 @@ WITH step AS ( -- between two points
     WHERE event_type IN ('completed', 'failed') AND created_at >= since AND created_at < until
     GROUP BY stage COLLATE "C" -- which sorts fastest
 ), points AS (
-    SELECT at, coalesce(completed, 0) AS completed, coalesce(failed, 0) AS failed,
+    SELECT greatest(at, '0001-01-01Z') AS at, -- where JSON's times begin
+        coalesce(completed, 0) AS completed, coalesce(failed, 0) AS failed,
         coalesce(under_way, 0) AS under_way, coalesce(failures, 0) AS failures
     FROM step
     CROSS JOIN generate_series(date_bin(width, since, '2000-01-01Z'), until - interval '1 microsecond', width) AS at

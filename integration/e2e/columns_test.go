@@ -84,6 +84,16 @@ func TestTablesOfOnesOwn(t *testing.T) {
 			mend:    []string{"ALTER TABLE TABLE_NAME ADD COLUMN event_id uuid UNIQUE"}, // of its own making: takes NULL
 			columns: docevents.Columns{ID: "event_id"},
 		},
+		"a bigint id, an id that takes NULL, and a CHECK of other types": {
+			make: []string{
+				"ALTER TABLE TABLE_NAME DROP id, ADD id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+				"ALTER TABLE TABLE_NAME ADD COLUMN event_id uuid UNIQUE, ADD CHECK (event_type <> 'upload_started')",
+			},
+			before:  docevents.Columns{ID: "event_id"},
+			finding: `no event of type "upload_started":`,
+			columns: docevents.Columns{ID: "event_id"},
+			types:   []docevents.EventType{docevents.ProcessingStarted, docevents.Completed, docevents.Failed},
+		},
 		"a bigint id, and one that isn't unique": {
 			make: []string{
 				"ALTER TABLE TABLE_NAME DROP id, ADD id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
@@ -120,6 +130,48 @@ func TestTablesOfOnesOwn(t *testing.T) {
 			finding: "the column tenant_id takes no NULL, and nobody fills it",
 			columns: docevents.Columns{Extra: []string{"tenant_id"}},
 			spoil:   tenanted,
+		},
+		"a tenant and a job that take no NULL": {
+			make:    []string{"ALTER TABLE TABLE_NAME ADD tenant_id uuid NOT NULL, ADD job_id text NOT NULL"},
+			before:  docevents.Columns{Extra: []string{"tenant_id"}},
+			finding: "the column job_id takes no NULL, and nobody fills it",
+			columns: docevents.Columns{Extra: []string{"tenant_id", "job_id"}},
+			spoil:   func(e *docevents.Event) { e.Extra = map[string]any{"tenant_id": tenant, "job_id": "7"} },
+		},
+		"a tenant that takes no NULL, and a CHECK of other types": {
+			make: []string{
+				"ALTER TABLE TABLE_NAME ADD tenant_id uuid NOT NULL, ADD CHECK (event_type IN ('completed', 'failed'))",
+			},
+			before:  docevents.Columns{Extra: []string{"tenant_id"}},
+			finding: `no event of type "upload_started", "processing_started":`,
+			columns: docevents.Columns{Extra: []string{"tenant_id"}},
+			types:   []docevents.EventType{docevents.Completed, docevents.Failed},
+			spoil:   tenanted,
+		},
+		"a failure without a message is refused": {
+			make: []string{"ALTER TABLE TABLE_NAME ADD CHECK ((event_type = 'failed') = (error_message IS NOT NULL))"},
+		},
+		"types of few letters": {
+			make:    []string{"ALTER TABLE TABLE_NAME ALTER event_type TYPE varchar(16)"},
+			finding: `no event of type "processing_started":`,
+			types:   []docevents.EventType{docevents.UploadStarted, docevents.Completed, docevents.Failed},
+		},
+		"a sequence that the key may not use": {
+			make: []string{
+				"ALTER TABLE TABLE_NAME DROP id, ADD id bigserial PRIMARY KEY, ADD event_id uuid NOT NULL UNIQUE",
+				"REVOKE ALL ON SEQUENCE TABLE_NAME_id_seq FROM service_role", // as Supabase makes them now
+			},
+			before:  docevents.Columns{ID: "event_id"},
+			finding: "run: GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO service_role;",
+			mend:    []string{"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO service_role"},
+			columns: docevents.Columns{ID: "event_id"},
+		},
+		"names of capitals, a time without a zone, a duration with a fraction": {
+			make: []string{
+				`ALTER TABLE TABLE_NAME RENAME id TO "eventId"`, `ALTER TABLE TABLE_NAME RENAME created_at TO "createdAt"`,
+				`ALTER TABLE TABLE_NAME ALTER "createdAt" TYPE timestamp(3), ALTER duration_ms TYPE numeric(12, 3)`,
+			},
+			columns: docevents.Columns{ID: "eventId", CreatedAt: "createdAt"},
 		},
 		"metadata that has a default": {
 			make:    []string{"ALTER TABLE TABLE_NAME ADD metadata jsonb NOT NULL DEFAULT '{}', ADD tenant_id uuid"},
@@ -193,9 +245,11 @@ func TestTablesOfOnesOwn(t *testing.T) {
 			}
 			b.wantRows(0)
 			b = clientOf(test.columns, opts...)
+			start := time.Now().AddDate(0, 0, -40)
 			for i := range events {
 				e := event(fmt.Sprint(i))
-				e.CreatedAt = time.Now().AddDate(0, 0, -40).Add(time.Duration(i) * time.Second)
+				e.Duration = 1500 * time.Millisecond
+				e.CreatedAt = start.Add(time.Duration(i) * time.Second)
 				if test.spoil != nil {
 					test.spoil(&e)
 				}
@@ -206,6 +260,14 @@ func TestTablesOfOnesOwn(t *testing.T) {
 				t.Errorf("%+v, %v", st, b.drops())
 			}
 			b.wantRows(events)
+			if test.columns.DocumentID != "-" {
+				timeline, err := b.client.Timeline(t.Context(), document)
+				if err != nil || len(timeline) != events {
+					t.Errorf("a timeline of %d events, %v", len(timeline), err)
+				} else if first := timeline[0]; first.CreatedAt.Sub(start).Abs() > time.Millisecond || first.Duration != 1500*time.Millisecond {
+					t.Errorf("it begins with %+v", first)
+				}
+			}
 			if n, err := b.client.PurgeOlderThan(t.Context(), 30); n != events || err != nil {
 				t.Errorf("purged %d, %v", n, err)
 			}

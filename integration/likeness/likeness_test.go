@@ -247,7 +247,7 @@ func TestReads(t *testing.T) {
 	if _, err := client.Summary(t.Context(), now, now.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "create the function") {
 		t.Errorf("Summary: %v", err)
 	}
-	p.wantSeen("GET 200", "GET 404")
+	p.wantSeen("GET 200", "GET 206", "GET 404")
 }
 
 // TestPurges are the purges that the library makes, each of 400 rows, some of

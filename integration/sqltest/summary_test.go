@@ -152,6 +152,24 @@ func TestSummary(t *testing.T) {
 	})
 }
 
+// TestSummaryOfAllTimes: the zero time is a beginning like others, though the
+// first point would be before it.
+func TestSummaryOfAllTimes(t *testing.T) {
+	d := newDatabase(t).migrated()
+	d.run(summaryFile)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	d.store([]stored{
+		{ID: uuid.NewString(), Document: uuid.NewString(), Type: "completed", MS: 1, At: time.Time{}},
+		{ID: uuid.NewString(), Document: uuid.NewString(), Type: "completed", MS: 1, At: now},
+	})
+	for _, until := range []time.Time{now.Add(time.Minute), time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)} {
+		s := d.summary(time.Time{}, until)
+		if first := s.Series[0]; s.Documents != 2 || len(s.Series) > 100 || !first.At.IsZero() || first.Completed != 1 {
+			t.Errorf("%d documents, %d points, the first is %+v", s.Documents, len(s.Series), first)
+		}
+	}
+}
+
 // TestSummaryOfNow: what lies ahead doesn't make a document stuck.
 func TestSummaryOfNow(t *testing.T) {
 	d := newDatabase(t).migrated()

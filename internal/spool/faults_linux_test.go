@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(appendLimited(s, n))
 	case "replay":
 		for {
-			row, err := s.Next()
+			row, _, err := s.Next()
 			if err == io.EOF {
 				return
 			}
@@ -54,24 +54,21 @@ func TestMain(m *testing.M) {
 func work(s *spool.Spool, name string) {
 	for i := 0; ; i++ {
 		for {
-			row, err := s.Next()
+			row, key, err := s.Next()
 			if err != nil {
 				break
 			}
-			s.Keep(nextKey())
-			moved := s.Append(frames(string(row)), []int64{-lastKey})
-			if moved == nil && s.Holds(-lastKey) {
-				s.Settle([]int64{lastKey})
+			if err := s.Append(frame(string(row)), nextKey()); err == nil && s.Holds(lastKey) {
+				s.Settle([]uint32{key})
 			}
 		}
-		rows := []string{fmt.Sprintf("%s.%d.a", name, i), fmt.Sprintf("%s.%d.b", name, i), "settled"}
-		first := lastKey + 1
-		if err := s.Append(frames(rows...), []int64{nextKey(), nextKey(), nextKey()}); err != nil {
+		b := fmt.Sprintf("%s.%d.b", name, i)
+		if err := s.Append(slices.Concat(frame(fmt.Sprintf("%s.%d.a", name, i)), frame(b), frame("settled")), nextKey()); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
-		fmt.Println(rows[1])
-		s.Settle([]int64{first + 2})
+		fmt.Println(b)
+		s.Settle([]uint32{lastKey})
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -79,7 +76,7 @@ func work(s *spool.Spool, name string) {
 // appendUntil appends rows until one fails, and returns how many are on disk.
 func appendUntil(s *spool.Spool, n int) (done int, err error) {
 	for ; done < n; done++ {
-		err = s.Append(frames(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000))), []int64{nextKey()})
+		err = s.Append(frame(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000))), nextKey())
 		if err != nil || !s.Holds(lastKey) {
 			break
 		}
@@ -244,15 +241,42 @@ func TestFolderRemoved(t *testing.T) {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := appendUntil(s, 1); err == nil || s.Holds(lost) {
-			t.Errorf("got %v, want an error, and the rows forgotten", err)
+		if _, err := appendUntil(s, 1); err == nil {
+			t.Error("want an error")
 		}
-		s.Settle([]int64{lost})
 		time.Sleep(30 * time.Second)
 		appendRows(t, s, "three") // in a folder made again
 		s.Close()
+		if s.Holds(lost) || s.Holds(lost-1) || !s.Holds(lastKey) {
+			t.Error("want row three alone to be held")
+		}
 		checkRows(t, replayAll(open(t, dir)).rows, []string{"three"})
 	})
+}
+
+func TestNotFiles(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	appendRows(t, s, "one")
+	s.Close()
+	for name, make := range map[string]func(name string) error{
+		"0-folder.seg":   func(name string) error { return os.Mkdir(name, 0o700) },
+		"0-fifo.seg":     func(name string) error { return syscall.Mkfifo(name, 0o600) },
+		"0-dangling.seg": func(name string) error { return os.Symlink("nowhere", name) },
+		"0-device.seg":   func(name string) error { return os.Symlink("/dev/zero", name) },
+	} {
+		if err := make(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := open(t, dir)
+	r := replayAll(next)
+	checkRows(t, r.rows, []string{"one"})
+	if len(r.errs) != 3 {
+		t.Errorf("got %v, want to hear of the folder, the FIFO and the device", r.errs)
+	}
+	next.Settle(r.keys)
+	checkFiles(t, dir, "0-*", 4)
 }
 
 // asNobody runs cmd as a user without rights, where this one has them all.

@@ -30,7 +30,6 @@ import (
 
 const (
 	segmentBytes = 8 << 20
-	writeBytes   = 1 << 20 // after which a write ends, at the next row
 
 	// A header is magic, version, project. The version is that of all that
 	// follows, the rows included.
@@ -38,7 +37,9 @@ const (
 	version    = 1
 	headerSize = len(magic) + 4 + 32
 
-	frameHead = 8 // of a row: length and checksum, 4 bytes each, little-endian
+	// A frame is a row's length and checksum, 4 bytes each, little-endian, and
+	// the row.
+	sumAt, rowAt = 4, 8
 
 	// pause is how long after a failed write there is none.
 	pause = 30 * time.Second
@@ -52,7 +53,6 @@ var (
 	// ErrForeign is of a segment that is left alone.
 	ErrForeign = errors.New("left alone: not of this project, table and version")
 
-	errRemoved = errors.New("the spool's files have been removed")
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
@@ -62,10 +62,10 @@ type Spool struct {
 	dir    string
 	header []byte
 
-	where  map[int64]*segment // by the rows' keys
-	made   int                // segments
-	active *segment           // takes the next rows; nil: none
-	resume time.Time          // nothing is written before
+	where  map[uint32]*segment // by the rows' keys
+	made   int                 // segments
+	active *segment            // takes the next rows; nil: none
+	resume time.Time           // nothing is written before
 
 	looked  bool
 	found   []string // segments to look at
@@ -77,7 +77,8 @@ type Spool struct {
 type segment struct {
 	file    *os.File
 	size    int
-	rows    int // not settled
+	rows    int      // not settled
+	keys    []uint32 // of all its rows
 	damaged bool
 }
 
@@ -85,48 +86,39 @@ type segment struct {
 // another project are left alone.
 func New(dir string, project [32]byte) *Spool {
 	header := append(binary.LittleEndian.AppendUint32([]byte(magic), version), project[:]...)
-	return &Spool{dir: dir, header: header, where: map[int64]*segment{}}
+	return &Spool{dir: dir, header: header, where: map[uint32]*segment{}}
 }
 
 // Frame appends a row to rows, as Append takes them. row appends its bytes.
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
-	rows = row(append(rows, make([]byte, frameHead)...))
-	binary.LittleEndian.PutUint32(rows[start:], uint32(len(rows)-start-frameHead))
+	rows = row(append(rows, make([]byte, rowAt)...))
+	binary.LittleEndian.PutUint32(rows[start:], uint32(len(rows)-start-rowAt))
 	return rows
 }
 
-// Append writes rows, as many at once as make a MiB; each has a key. After an
-// error, and for 30 s more, rows are not written: nothing else is said of them,
-// and Holds doesn't know them.
-func (s *Spool) Append(rows []byte, keys []int64) (err error) {
-	for len(rows) > 0 && err == nil && !time.Now().Before(s.resume) {
-		n, size := 0, 0
-		for ; size < min(len(rows), writeBytes); n++ {
-			frame := rows[size:]
-			frame = frame[:frameHead+binary.LittleEndian.Uint32(frame)]
-			binary.LittleEndian.PutUint32(frame[4:], checksum(frame))
-			size += len(frame)
-		}
-		err = s.write(rows[:size], keys[:n])
-		rows, keys = rows[size:], keys[n:]
-	}
-	return err
-}
+// first returns the first frame of rows.
+func first(rows []byte) []byte { return rows[:rowAt+binary.LittleEndian.Uint32(rows)] }
 
 // checksum is of a row and its length.
 func checksum(frame []byte) uint32 {
-	return crc32.Update(crc32.Checksum(frame[:4], castagnoli), castagnoli, frame[frameHead:])
+	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-func (s *Spool) write(rows []byte, keys []int64) (err error) {
-	g := s.active
-	if g == nil || g.size+len(rows) > segmentBytes {
-		g, err = s.begin()
-	} else if _, err = os.Lstat(g.file.Name()); err != nil { // what is written to it would be lost
-		clear(s.where)
-		err = errRemoved
+// Append writes rows at once, all of them or none; they are to be smaller than a
+// segment, and get a key for all of them. Keys grow, from 0, and may come round.
+// After an error, and for 30 s more, rows are not written: nothing else is said
+// of them, and Holds doesn't know their key.
+func (s *Spool) Append(rows []byte, key uint32) error {
+	if len(rows) == 0 || time.Now().Before(s.resume) {
+		return nil
 	}
+	n := 0
+	for b := rows; len(b) > 0; b = b[len(first(b)):] {
+		binary.LittleEndian.PutUint32(b[sumAt:], checksum(first(b)))
+		n++
+	}
+	g, err := s.room(len(rows))
 	if err == nil {
 		_, err = g.file.Write(rows)
 	}
@@ -138,17 +130,20 @@ func (s *Spool) write(rows []byte, keys []int64) (err error) {
 		}
 		return err
 	}
-	s.active = g
+	s.active, s.where[key] = g, g
 	g.size += len(rows)
-	g.rows += len(keys)
-	for _, key := range keys {
-		s.where[key] = g
-	}
+	g.rows += n
+	g.keys = append(g.keys, key)
 	return nil
 }
 
-// begin makes a segment.
-func (s *Spool) begin() (*segment, error) {
+// room returns a segment with room for size bytes: a new one, or the active one,
+// that with an error where its file has been removed.
+func (s *Spool) room(size int) (*segment, error) {
+	if g := s.active; g != nil && g.size+size <= segmentBytes {
+		_, err := os.Lstat(g.file.Name())
+		return g, err
+	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -160,14 +155,23 @@ func (s *Spool) begin() (*segment, error) {
 	if err = lock(f); err == nil {
 		_, err = f.Write(s.header)
 	}
-	return &segment{file: f, size: headerSize}, err
+	_, gone := os.Lstat(f.Name())
+	if err == nil && gone == nil {
+		return &segment{file: f, size: headerSize}, nil
+	}
+	f.Close() // first: where there are no locks, open files can't be removed
+	os.Remove(f.Name())
+	if gone != nil || os.IsTimeout(err) { // before it was locked, somebody took it for a dead process's
+		return s.room(size)
+	}
+	return nil, err
 }
 
-// Settle says that rows are settled. Those that aren't on disk do no harm.
-func (s *Spool) Settle(keys []int64) {
+// Settle says that as many rows of these keys are settled. Those that aren't on
+// disk do no harm.
+func (s *Spool) Settle(keys []uint32) {
 	for _, key := range keys {
 		if g := s.where[key]; g != nil {
-			delete(s.where, key)
 			g.rows--
 			s.finish(g)
 		}
@@ -178,6 +182,9 @@ func (s *Spool) Settle(keys []int64) {
 func (s *Spool) finish(g *segment) {
 	if g.rows > 0 || g == s.reading {
 		return
+	}
+	for _, key := range g.keys {
+		delete(s.where, key)
 	}
 	if g == s.active {
 		s.active = nil
@@ -190,42 +197,37 @@ func (s *Spool) finish(g *segment) {
 	g.file.Close() // last: nobody may adopt what is settled
 }
 
-// Next returns a row that a dead process has left, valid until the next call. It
-// is done with then, unless Keep is called before. Next returns io.EOF at the
-// end; any other error tells of one file.
-func (s *Spool) Next() (row []byte, err error) {
+// Next returns a row that a dead process has left, valid until the next call,
+// and the key to settle it by; io.EOF at the end. Any other error tells of one
+// file.
+func (s *Spool) Next() (row []byte, key uint32, err error) {
 	for err == nil {
 		if g := s.reading; g == nil {
 			err = s.adopt()
 		} else if row, s.rest = cut(s.rest); row != nil {
-			return row, nil
+			g.rows++
+			return row, g.keys[0], nil
 		} else {
 			if g.damaged = len(s.rest) > 0; g.damaged {
 				err = fmt.Errorf("%s: %w", g.file.Name(), ErrDamaged)
 			}
-			s.reading = nil
+			s.reading, s.rest = nil, nil
 			s.finish(g)
 		}
 	}
-	return nil, err
+	return nil, 0, err
 }
 
 // cut returns the first row of b, nil if there is none, and what follows it.
 func cut(b []byte) (row, rest []byte) {
-	if len(b) < frameHead {
+	if len(b) < rowAt || int64(binary.LittleEndian.Uint32(b)) > int64(len(b)-rowAt) {
 		return nil, b
 	}
-	size := int64(binary.LittleEndian.Uint32(b)) + frameHead
-	if size > int64(len(b)) || checksum(b[:size]) != binary.LittleEndian.Uint32(b[4:]) {
+	frame := first(b)
+	if checksum(frame) != binary.LittleEndian.Uint32(b[sumAt:]) {
 		return nil, b
 	}
-	return b[frameHead:size], b[size:]
-}
-
-// Keep makes the row that Next has returned last one that is to be settled.
-func (s *Spool) Keep(key int64) {
-	s.where[key] = s.reading
-	s.reading.rows++
+	return frame[rowAt:], b[len(frame):]
 }
 
 // adopt begins to read the next segment, if its process is dead.
@@ -240,34 +242,52 @@ func (s *Spool) adopt() error {
 	path := filepath.Join(s.dir, s.found[0])
 	s.found = s.found[1:]
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) { // its process has just settled it
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 || lock(f) != nil { // empty: its process is about to lock it
+	if lock(f) != nil {
+		return f.Close()
+	}
+	info, err := os.Stat(path) // not before: its process may have written, then settled all, or died
+	if err != nil {
 		return f.Close()
 	}
 	b := make([]byte, min(info.Size(), segmentBytes))
 	_, err = io.ReadFull(f, b)
-	if err != nil || !bytes.HasPrefix(b, s.header) {
-		f.Close()
-		return fmt.Errorf("%s: %w", path, cmp.Or(err, ErrForeign))
+	switch {
+	case err == nil && bytes.HasPrefix(b, s.header):
+		key := ^uint32(len(s.found)) // Append's are small
+		s.reading, s.rest = &segment{file: f, keys: []uint32{key}}, b[headerSize:]
+		s.where[key] = s.reading
+		return nil
+	case len(b) == 0 && info.Mode().IsRegular(): // its process died before it had written
+		os.Remove(path)
+		return f.Close()
 	}
-	s.reading, s.rest = &segment{file: f}, b[headerSize:]
-	return nil
+	f.Close()
+	return fmt.Errorf("%s: %w", path, cmp.Or(err, ErrForeign))
 }
 
-// Holds says whether a row is on disk. It may be called after Close, too.
-func (s *Spool) Holds(key int64) bool { return s.where[key] != nil }
+// Holds says whether the key's rows that aren't settled are on disk. It may be
+// called after Close, too.
+func (s *Spool) Holds(key uint32) bool { return s.where[key] != nil }
 
-// Close keeps what is not settled for the next process.
+// Close keeps what is not settled for the next process. Rows whose file has been
+// removed aren't held any more.
 func (s *Spool) Close() {
-	for _, g := range s.where {
-		g.file.Close()
+	if g := s.reading; g != nil && len(s.rest) == 0 {
+		s.reading = nil
+		s.finish(g)
 	}
-	if s.reading != nil {
-		s.reading.file.Close()
+	for key, g := range s.where {
+		if _, err := os.Lstat(g.file.Name()); err != nil {
+			delete(s.where, key)
+			g.file.Close()
+		}
+	}
+	for _, g := range s.where { // not before: others may adopt and remove them then
+		g.file.Close()
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,42 +31,39 @@ func open(t testing.TB, dir string) *spool.Spool {
 }
 
 // lastKey gives every row of a test a key of its own.
-var lastKey int64
+var lastKey uint32
 
-func nextKey() int64 {
+func nextKey() uint32 {
 	lastKey++
 	return lastKey
 }
 
 // appendRows returns the rows' keys.
-func appendRows(t testing.TB, s *spool.Spool, rows ...string) (keys []int64) {
+func appendRows(t testing.TB, s *spool.Spool, rows ...string) (keys []uint32) {
 	t.Helper()
-	for range rows {
+	for _, row := range rows {
 		keys = append(keys, nextKey())
-	}
-	if err := s.Append(frames(rows...), keys); err != nil {
-		t.Fatal(err)
+		if err := s.Append(frame(row), lastKey); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return keys
 }
 
-func frames(rows ...string) (all []byte) {
-	for _, row := range rows {
-		all = spool.Frame(all, func(buf []byte) []byte { return append(buf, row...) })
-	}
-	return all
+func frame(row string) []byte {
+	return spool.Frame(nil, func(buf []byte) []byte { return append(buf, row...) })
 }
 
 // A replay is all that dead processes have left.
 type replay struct {
 	rows []string
-	keys []int64
+	keys []uint32
 	errs []error
 }
 
 func replayAll(s *spool.Spool) (r replay) {
 	for {
-		row, err := s.Next()
+		row, key, err := s.Next()
 		switch {
 		case err == io.EOF:
 			return r
@@ -72,8 +71,7 @@ func replayAll(s *spool.Spool) (r replay) {
 			r.errs = append(r.errs, err)
 		default:
 			r.rows = append(r.rows, string(row))
-			r.keys = append(r.keys, nextKey())
-			s.Keep(lastKey)
+			r.keys = append(r.keys, key)
 		}
 	}
 }
@@ -121,8 +119,8 @@ func TestSpool(t *testing.T) {
 		appendRows(t, s, "three")
 		s.Settle(keys)
 		s.Close()
-		if s.Holds(keys[0]) || !s.Holds(lastKey) {
-			t.Error("want row three alone to be held")
+		if !s.Holds(lastKey) {
+			t.Error("want row three to be held")
 		}
 		next := open(t, dir)
 		r := replayAll(next)
@@ -130,34 +128,21 @@ func TestSpool(t *testing.T) {
 		checkRows(t, replayAll(open(t, dir)).rows, nil)       // they are the other's now
 		next.Settle(r.keys[:2])
 		checkFiles(t, dir, "*", 1)
-		next.Settle(r.keys)
+		next.Settle(r.keys[2:])
 		checkFiles(t, dir, "*", 0)
 	})
 	t.Run("a segment goes with its last row, and there is another", func(t *testing.T) {
 		dir := t.TempDir()
 		s := open(t, dir)
-		s.Settle(appendRows(t, s, "one"))
+		keys := appendRows(t, s, "one")
+		s.Settle(keys)
 		checkFiles(t, dir, "*", 0)
-		appendRows(t, s, "two")
-		s.Settle([]int64{-1}) // which isn't there
-		checkFiles(t, dir, "*.seg", 1)
-	})
-	t.Run("a row that is replayed and not kept goes", func(t *testing.T) {
-		dir := t.TempDir()
-		s := open(t, dir)
-		appendRows(t, s, "one", "two")
-		s.Close()
-		next := open(t, dir)
-		for range 2 {
-			if _, err := next.Next(); err != nil {
-				t.Fatal(err)
-			}
+		if s.Holds(keys[0]) {
+			t.Error("want its key to be forgotten")
 		}
-		next.Keep(nextKey())
-		replayAll(next)
-		checkFiles(t, dir, "*", 1)
-		next.Settle([]int64{lastKey})
-		checkFiles(t, dir, "*", 0)
+		appendRows(t, s, "two")
+		s.Settle([]uint32{0}) // which isn't there
+		checkFiles(t, dir, "*.seg", 1)
 	})
 	t.Run("a segment stays until all of it is replayed", func(t *testing.T) {
 		dir := t.TempDir()
@@ -165,13 +150,65 @@ func TestSpool(t *testing.T) {
 		appendRows(t, s, "one", "two")
 		s.Close()
 		next := open(t, dir)
-		if _, err := next.Next(); err != nil {
+		_, key, err := next.Next()
+		if err != nil {
 			t.Fatal(err)
 		}
-		next.Keep(nextKey())
-		next.Settle([]int64{lastKey})
+		next.Settle([]uint32{key})
 		checkFiles(t, dir, "*", 1)
 		checkRows(t, replayAll(next).rows, []string{"two"})
+	})
+	t.Run("a segment that is read to its end goes with its last row, Next or not", func(t *testing.T) {
+		for _, settled := range []bool{true, false} {
+			dir := t.TempDir()
+			s := open(t, dir)
+			appendRows(t, s, "one")
+			s.Close()
+			next := open(t, dir)
+			_, key, err := next.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := 1
+			if settled {
+				next.Settle([]uint32{key})
+				want = 0
+			}
+			next.Close()
+			checkFiles(t, dir, "*", want)
+		}
+	})
+	t.Run("a file whose process was killed before it wrote goes", func(t *testing.T) {
+		dir := t.TempDir()
+		os.WriteFile(filepath.Join(dir, "00000001-1.seg"), nil, 0o600)
+		checkRows(t, replayAll(open(t, dir)).rows, nil)
+		checkFiles(t, dir, "*", 0)
+	})
+	t.Run("a new file isn't taken for a dead process's", func(t *testing.T) {
+		dir := t.TempDir()
+		var done atomic.Bool
+		var adopters sync.WaitGroup
+		for range 2 {
+			adopters.Go(func() {
+				for !done.Load() {
+					s := spool.New(dir, project)
+					for {
+						if _, _, err := s.Next(); err == io.EOF {
+							break
+						}
+					}
+					s.Close()
+				}
+			})
+		}
+		s := open(t, dir)
+		for range 2000 {
+			key := appendRows(t, s, "one")
+			checkFiles(t, dir, "*.seg", 1)
+			s.Settle(key)
+		}
+		done.Store(true)
+		adopters.Wait()
 	})
 	t.Run("nobody else can read it", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "new")
@@ -199,11 +236,10 @@ func TestSpool(t *testing.T) {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("mine"), 0o600)
 		os.Mkdir(filepath.Join(dir, "folder"), 0o700)
-		os.WriteFile(filepath.Join(dir, "empty.seg"), nil, 0o600) // it may be about to be locked
 		if r := replayAll(open(t, dir)); len(r.rows)+len(r.errs) > 0 {
 			t.Errorf("got %+v", r)
 		}
-		checkFiles(t, dir, "*", 3)
+		checkFiles(t, dir, "*", 2)
 	})
 }
 
@@ -284,6 +320,9 @@ func TestDamage(t *testing.T) {
 	})
 }
 
+// rowAt is what stands before a row: its length and sum.
+const rowAt = 4 + 4
+
 // segment returns the bytes of a segment, where its header ends, and where each
 // row does.
 func segment(t testing.TB, rows []string) (content []byte, ends []int) {
@@ -300,7 +339,7 @@ func segment(t testing.TB, rows []string) (content []byte, ends []int) {
 	at := len(content)
 	ends = []int{at}
 	for _, row := range slices.Backward(rows) {
-		at -= 8 + len(row)
+		at -= rowAt + len(row)
 		ends = append(ends, at)
 	}
 	slices.Reverse(ends)
@@ -329,10 +368,10 @@ func FuzzSegment(f *testing.F) {
 			t.Fatalf("got rows of another header: %q", r.rows)
 		}
 		for _, row := range r.rows { // each is there, behind its length and sum
-			head := binary.LittleEndian.AppendUint32(nil, uint32(len(row)))
-			sum := crc32.Checksum(append(bytes.Clone(head), row...), crc32.MakeTable(crc32.Castagnoli))
-			frame := append(binary.LittleEndian.AppendUint32(head, sum), row...)
-			if !bytes.HasPrefix(content, frame) {
+			frame := bytes.Clone(content[:min(rowAt+len(row), len(content))])
+			size := binary.LittleEndian.Uint32(frame)
+			sum := crc32.Checksum(slices.Concat(frame[:4], frame[8:]), crc32.MakeTable(crc32.Castagnoli))
+			if int(size) != len(row) || sum != binary.LittleEndian.Uint32(frame[4:]) || string(frame[rowAt:]) != row {
 				t.Fatalf("got a row that was not written: %q", row)
 			}
 			content = content[len(frame):]
@@ -406,9 +445,9 @@ func TestFlatMemory(t *testing.T) {
 	const rows = 100_000
 	dir := t.TempDir()
 	s := open(t, dir)
-	text := strings.Repeat("x", 400)
+	text := strings.Repeat("x", 470)
 	for i := range rows {
-		if err := s.Append(frames(fmt.Sprintf("%d %s", i, text)), []int64{int64(i)}); err != nil {
+		if err := s.Append(frame(fmt.Sprintf("%d %s", i, text)), uint32(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -418,20 +457,25 @@ func TestFlatMemory(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	for i := range rows {
-		row, err := next.Next()
+		row, key, err := next.Next()
 		if want := fmt.Sprintf("%d %s", i, text); err != nil || string(row) != want {
 			t.Fatalf("row %d: got %.20q, %v, want %.20q", i, row, err, want)
 		}
-		next.Keep(int64(i))
-		next.Settle([]int64{int64(i)})
+		next.Settle([]uint32{key})
 		if i == rows/2 {
 			runtime.GC()
 			runtime.ReadMemStats(&after)
 		}
 	}
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 9<<20 {
-		t.Errorf("got %d bytes in use in the middle of 40 MB, want one segment's", grown)
+		t.Errorf("got %d bytes in use in the middle of 49 MB, want one segment's", grown)
 	}
 	checkRows(t, replayAll(next).rows, nil)
 	checkFiles(t, dir, "*", 0)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if kept := int64(after.HeapAlloc) - int64(before.HeapAlloc); kept > 1<<20 {
+		t.Errorf("got %d bytes in use afterwards, want no segment's", kept)
+	}
+	runtime.KeepAlive(next)
 }
