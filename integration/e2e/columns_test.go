@@ -28,6 +28,7 @@ func (l *lossy) RoundTrip(req *http.Request) (*http.Response, error) {
 // Tables as apps have them: what Check says of each, and that, with what it says
 // done, events are stored once whatever answers are lost, and purged.
 func TestTablesOfOnesOwn(t *testing.T) {
+	t.Parallel()
 	const tenant = "33333333-3333-4333-8333-333333333333"
 	tenanted := func(e *docevents.Event) { e.Extra = map[string]any{"tenant_id": tenant} }
 	for name, test := range map[string]struct {

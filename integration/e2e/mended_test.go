@@ -98,6 +98,7 @@ var missingPartition = fault{
 
 // TestMended records while something is wrong, mends it, and closes.
 func TestMended(t *testing.T) {
+	t.Parallel()
 	for _, f := range append(grants("INSERT", "SELECT"), missingTable(), missingColumn, missingPartition) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel() // each waits 5 s for something better
@@ -130,6 +131,7 @@ func TestMended(t *testing.T) {
 // TestNotMended closes all the same, once the refusal has lasted. What it
 // abandons was refused, and isn't stored.
 func TestNotMended(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	f := missingTable()
 	f.cause(b)
@@ -153,6 +155,7 @@ func TestNotMended(t *testing.T) {
 // TestTableThatComesLate has the table made after the first event, as a
 // migration does: with the NOTIFY that makes the REST server look.
 func TestTableThatComesLate(t *testing.T) {
+	t.Parallel()
 	stack := localstack.Shared(t)
 	b := benchOf(t, stack, stack.ServiceRoleKey, "late_"+strings.ToLower(rand.Text()[:12]))
 	b.client.Record(event("early"))
@@ -198,6 +201,7 @@ func foreignKey(t *testing.T) string {
 
 // TestWrongSettings has what only another client can mend.
 func TestWrongSettings(t *testing.T) {
+	t.Parallel()
 	stack := localstack.Shared(t)
 	table := stack.Table(t)
 	for _, tt := range []struct {
@@ -238,6 +242,7 @@ func TestWrongSettings(t *testing.T) {
 // TestCheck has a sentence for each thing that can be wrong, and is content
 // when it is mended. It leaves the table as it was.
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	for _, f := range append(grants("INSERT", "SELECT", "DELETE"), missingTable(), missingColumn) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel() // each waits 5 s for something better

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -148,7 +149,13 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 //
 // Where it doesn't get to that, as after a Ctrl-C or a test's time-out, the
 // watchdog does it.
+//
+// Tests that are parallel wait for time to pass rather than for a processor: up
+// to 16 run at once, unless the command line says -parallel.
 func Main(m *testing.M) {
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
