@@ -17,11 +17,10 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/servetest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 // missing skips a test for want of a program, or fails it where CI is set.
 func missing(t *testing.T, what string) {
@@ -39,9 +38,7 @@ func TestProgram(t *testing.T) {
 	if !stack.Ours() {
 		t.Skip("the program shows somebody's project as it is")
 	}
-	cmd := exec.Command(exampletest.Build(t))
-	cmd.Env = exampletest.Environ()
-	program := servetest.Listen(t, cmd)
+	program := exampletest.Listen(t, exampletest.Command())
 	t.Run("click", func(t *testing.T) { testClicks(t, program.URL) })
 	t.Run("accessibility", func(t *testing.T) { testAccessibility(t, program.URL) })
 	t.Run("markup", func(t *testing.T) { testMarkup(t, program.URL) })

@@ -66,8 +66,8 @@ func upload(ctx context.Context, url string, body io.Reader, header http.Header)
 }
 
 // testUploads uploads what users upload, and ends the program with Ctrl-C.
-func testUploads(t *testing.T, stack *localstack.Stack, program string) {
-	server := start(t, stack, program)
+func testUploads(t *testing.T, stack *localstack.Stack) {
+	server := start(t, stack)
 	const license = "../../LICENSE"
 	type expectation struct {
 		id     string

@@ -4,21 +4,17 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/servetest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // testPage looks at the run on its page.
-func testPage(t *testing.T, program string) {
+func testPage(t *testing.T) {
 	localstack.Shared(t) // skips where there is no PostgreSQL
-	cmd := exec.Command(program, "-dashboard", "127.0.0.1:0", documents(t))
-	cmd.Env = exampletest.Environ()
-	p := servetest.Listen(t, cmd)
+	p := exampletest.Listen(t, exampletest.Command("-dashboard", "127.0.0.1:0", documents(t)))
 	p.WaitForLine("recorded 1700, delivered 1700, dropped 0,")
 	resp, err := http.Get(p.URL + "?range=1h")
 	if err != nil {

@@ -16,26 +16,20 @@ import (
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/servetest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
-	build := exampletest.Build(t)
-	for _, test := range []struct {
-		name string
-		env  []string
-	}{
-		{"on a project", []string{"SUPABASE_URL=" + stack.URL, "SUPABASE_SERVICE_ROLE_KEY=" + stack.ServiceRoleKey}},
-		{"with a stack of its own", nil},
+	for name, cmd := range map[string]*exec.Cmd{
+		"on a project":            exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-addr", "127.0.0.1:0"),
+		"with a stack of its own": exampletest.Command("-addr", "127.0.0.1:0"),
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			cmd := exec.Command(build, "-addr", "127.0.0.1:0")
-			cmd.Env = exampletest.Environ(test.env...)
-			program := servetest.Listen(t, cmd)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			program := exampletest.Listen(t, cmd)
 			if printed := program.Try(2); printed[0] != "" || !strings.Contains(printed[1], "\ndocevents_recorded_total 1\n") {
 				t.Errorf("its own lines print %q", printed)
 			}
