@@ -110,6 +110,7 @@ func (d *db) wantCheck(want string, opts ...docevents.Option) {
 // TestColumnFilled has the database fill a column that takes no NULL, also for
 // an event that comes before its document.
 func TestColumnFilled(t *testing.T) {
+	t.Parallel()
 	both(t, newTable, func(t *testing.T, d *db) {
 		d.ownTable("documents", "id uuid PRIMARY KEY, tenant_id uuid NOT NULL")
 		document := func(id string) string {
@@ -145,6 +146,7 @@ func TestColumnFilled(t *testing.T) {
 
 // TestColumnFilledWithNull: why the trigger raises.
 func TestColumnFilledWithNull(t *testing.T) {
+	t.Parallel()
 	d := newTable(t).migrated()
 	d.ownTable("documents", "id uuid PRIMARY KEY, tenant_id uuid NOT NULL")
 	d.exec("ALTER TABLE " + d.table + " ADD COLUMN tenant_id uuid NOT NULL")
@@ -169,6 +171,7 @@ func TestColumnFilledWithNull(t *testing.T) {
 // TestBesideBigint gives a table of the Table Editor's kind, with rows, what an
 // event is known by.
 func TestBesideBigint(t *testing.T) {
+	t.Parallel()
 	for block, name := range []string{"small", "large"} {
 		t.Run(name, func(t *testing.T) {
 			d := newTable(t).migrated()
@@ -201,6 +204,7 @@ func newView(t testing.TB) *db {
 
 // TestView: of the events' table there is only a view.
 func TestView(t *testing.T) {
+	t.Parallel()
 	d := newView(t)
 	steps, ids := d.own("public.steps"), d.own("public.step_events")
 	d.exec("INSERT INTO " + steps + " (doc, kind, at) VALUES ('" + user + "', 'completed', now())") // somebody else's
@@ -270,6 +274,7 @@ func TestView(t *testing.T) {
 
 // TestViewWithoutIds: a trigger that only passes rows on stores them once more.
 func TestViewWithoutIds(t *testing.T) {
+	t.Parallel()
 	d := newView(t)
 	body := d.text("SELECT pg_get_functiondef($1::regproc)", d.table+"_write")
 	begin, end := strings.Index(body, "INSERT INTO "+d.own("public.step_events")), strings.LastIndex(body, "RETURN NEW")
