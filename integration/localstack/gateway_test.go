@@ -134,8 +134,19 @@ func twoSchemas(t *testing.T) *localstack.Stack {
 	return stack
 }
 
-func TestReads(t *testing.T) {
+func TestGateway(t *testing.T) {
 	stack := twoSchemas(t)
+	for _, test := range []struct {
+		name string
+		f    func(*testing.T, *localstack.Stack)
+	}{
+		{"reads", testReads}, {"inserts", testInserts}, {"refusals", testRefusals}, {"functions", testFunctions}, {"views", testViews},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.f(t, stack) })
+	}
+}
+
+func testReads(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		query string
 		want  string // the ids, or the code of the error
@@ -206,8 +217,7 @@ func TestReads(t *testing.T) {
 	}
 }
 
-func TestInserts(t *testing.T) {
-	stack := twoSchemas(t)
+func testInserts(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		name, path, prefer, body string
 		status                   int
@@ -250,8 +260,7 @@ func TestInserts(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
-	stack := twoSchemas(t)
+func testRefusals(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		name, method, path string
 		headers            []string
@@ -287,8 +296,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestFunctions(t *testing.T) {
-	stack := own(t, localstack.Options{PostgREST: localstack.Gateway})
+func testFunctions(t *testing.T, stack *localstack.Stack) {
 	execute(t, stack,
 		"CREATE FUNCTION plus(a int, b int DEFAULT 1) RETURNS int LANGUAGE sql IMMUTABLE RETURN a + b",
 		"CREATE FUNCTION plus(a text, c text) RETURNS text LANGUAGE sql IMMUTABLE RETURN a || c",
@@ -339,8 +347,7 @@ func TestFunctions(t *testing.T) {
 // A view's duplicates go by the key of the table beneath, where it shows it: so
 // PostgREST asks for ON CONFLICT, which a view that PostgreSQL updates by itself
 // takes, and one with INSTEAD OF triggers does not.
-func TestViews(t *testing.T) {
-	stack := own(t, localstack.Options{PostgREST: localstack.Gateway})
+func testViews(t *testing.T, stack *localstack.Stack) {
 	const columns = "document_id AS doc, user_id, event_type FROM document_processing_events"
 	execute(t, stack,
 		"CREATE VIEW plain AS SELECT id AS event_id, "+columns,
