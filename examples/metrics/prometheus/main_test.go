@@ -71,6 +71,7 @@ func TestCollector(t *testing.T) {
 		return docevents.Stats{
 			Recorded: 1, Delivered: 2, Pending: 3, PendingBytes: 4, Requests: 5, Retries: 6, Unreported: 7,
 			Dropped: docevents.Drops{Invalid: 8, QueueFull: 9, Rejected: 10, Closed: 11, Abandoned: 12},
+			Replayed: 13, Kept: 14,
 		}
 	}}
 	const want = `
@@ -84,6 +85,9 @@ docevents_dropped_total{reason="closed"} 11
 docevents_dropped_total{reason="invalid"} 8
 docevents_dropped_total{reason="queue_full"} 9
 docevents_dropped_total{reason="rejected"} 10
+# HELP docevents_kept_total Events left in the spool by Close.
+# TYPE docevents_kept_total counter
+docevents_kept_total 14
 # HELP docevents_pending Events queued or under way.
 # TYPE docevents_pending gauge
 docevents_pending 3
@@ -93,6 +97,9 @@ docevents_pending_bytes 4
 # HELP docevents_recorded_total Events recorded.
 # TYPE docevents_recorded_total counter
 docevents_recorded_total 1
+# HELP docevents_replayed_total Events queued of what earlier processes left in the spool.
+# TYPE docevents_replayed_total counter
+docevents_replayed_total 13
 # HELP docevents_requests_total Inserts sent.
 # TYPE docevents_requests_total counter
 docevents_requests_total 5
