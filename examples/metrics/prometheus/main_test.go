@@ -70,7 +70,7 @@ func TestCollector(t *testing.T) {
 	c := collector{func() docevents.Stats {
 		return docevents.Stats{
 			Recorded: 1, Delivered: 2, Pending: 3, PendingBytes: 4, Requests: 5, Retries: 6, Unreported: 7,
-			Dropped: docevents.Drops{Invalid: 8, QueueFull: 9, Rejected: 10, Closed: 11, Abandoned: 12},
+			Dropped:  docevents.Drops{Invalid: 8, QueueFull: 9, Rejected: 10, Closed: 11, Abandoned: 12},
 			Replayed: 13, Kept: 14,
 		}
 	}}
