@@ -2,28 +2,14 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 )
-
-// A lossy transport loses the first answers to inserts: the rows are in.
-type lossy struct{ answers atomic.Int64 }
-
-func (l *lossy) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err == nil && req.Method == http.MethodPost && l.answers.Add(1) <= 2 {
-		resp.Body.Close()
-		return nil, errors.New("connection reset by peer")
-	}
-	return resp, err
-}
 
 // Tables as apps have them: what Check says of each, and that, with what it says
 // done, events are stored once whatever answers are lost, and purged.
@@ -185,7 +171,7 @@ func TestTablesOfOnesOwn(t *testing.T) {
 			}
 			b.execute(test.mend...)
 			b.reload()
-			opts := []docevents.Option{docevents.WithTransport(&lossy{})}
+			opts := []docevents.Option{observe.LostAnswers()}
 			if test.types != nil {
 				opts = append(opts, docevents.WithEventTypes(test.types...))
 			}
@@ -204,7 +190,7 @@ func TestTablesOfOnesOwn(t *testing.T) {
 			}
 			b.settle()
 			if st := b.client.Stats(); st.Delivered != events || st.Retries == 0 {
-				t.Errorf("%+v, %v", st, b.drops())
+				t.Errorf("%+v, %v", st, b.NewDrops())
 			}
 			b.wantRows(events)
 			if n, err := b.client.PurgeOlderThan(t.Context(), 30); n != events || err != nil {

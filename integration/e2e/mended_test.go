@@ -14,6 +14,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
@@ -118,10 +119,10 @@ func TestMended(t *testing.T) {
 			b.close()
 			b.wantStages(want...)
 			b.wantCounts(docevents.Stats{Recorded: 101, Delivered: 101})
-			lines := b.lines()
+			lines := b.Lines()
 			last := len(lines) - 1
-			loud := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "refused until this is mended") })
-			if loud < 0 || !strings.Contains(lines[loud], remedy) || !strings.Contains(lines[last], "delivering again") {
+			loud := slices.IndexFunc(lines, func(l observe.Line) bool { return strings.Contains(l.Text, "refused until this is mended") })
+			if loud < 0 || !strings.Contains(lines[loud].Text, remedy) || !strings.Contains(lines[last].Text, "delivering again") {
 				t.Errorf("log %q, want a line that says what to mend, %q, and one of the recovery", lines, remedy)
 			}
 		})
@@ -144,9 +145,9 @@ func TestNotMended(t *testing.T) {
 		t.Errorf("Close: %v", err)
 	}
 	b.wantCounts(docevents.Stats{Recorded: 10, Dropped: docevents.Drops{Abandoned: 10}})
-	for _, d := range b.drops() {
-		if d.reason != docevents.Abandoned || errors.Is(d.err, docevents.ErrOutcomeUnknown) {
-			t.Errorf("dropped as %s: %v", d.reason, d.err)
+	for _, d := range b.NewDrops() {
+		if d.Reason != docevents.Abandoned || errors.Is(d.Err, docevents.ErrOutcomeUnknown) {
+			t.Errorf("dropped as %s: %v", d.Reason, d.Err)
 		}
 	}
 	f.mend(b)
@@ -165,7 +166,7 @@ func TestTableThatComesLate(t *testing.T) {
 		"NOTIFY pgrst, 'reload schema'")
 	defer b.execute("DROP TABLE TABLE_NAME")
 	b.client.Record(event("late"))
-	await(t, "the REST server has looked", func() bool { return b.client.Check(t.Context()) == nil })
+	observe.Await(t, "the REST server has looked", func() bool { return b.client.Check(t.Context()) == nil })
 	b.close()
 	b.wantStages("early", "late")
 }
@@ -177,8 +178,8 @@ func TestForeignKey(t *testing.T) {
 		"ALTER TABLE TABLE_NAME ADD CONSTRAINT document FOREIGN KEY (document_id) REFERENCES TABLE_NAME_documents")
 	defer b.execute("ALTER TABLE TABLE_NAME DROP CONSTRAINT document", "DROP TABLE TABLE_NAME_documents")
 	b.client.Record(event("a"))
-	await(t, "the insert is refused", func() bool { return len(b.lines()) > 0 })
-	if line := b.lines()[0]; !strings.Contains(line, "23503") || !strings.Contains(line, "trying again") {
+	observe.Await(t, "the insert is refused", func() bool { return len(b.Lines()) > 0 })
+	if line := b.Lines()[0].Text; !strings.Contains(line, "23503") || !strings.Contains(line, "trying again") {
 		t.Errorf("log: %s", line)
 	}
 	b.wantCounts(docevents.Stats{Recorded: 1, Pending: 1})
@@ -229,8 +230,8 @@ func TestWrongSettings(t *testing.T) {
 			wantError(t, err, tt.status, tt.code, tt.remedy)
 			b.wantCounts(docevents.Stats{Recorded: 1, Dropped: docevents.Drops{Abandoned: 1}})
 			b.wantStages()
-			for _, said := range append(b.lines(), fmt.Sprint(err, n)) {
-				said, _, _ = strings.Cut(said, " document_id=") // which a drop's line names
+			for _, said := range append(b.Lines(), observe.Line{Text: fmt.Sprint(err, n)}) {
+				said, _, _ := strings.Cut(said.Text, " document_id=") // which a drop's line names
 				if strings.Contains(said, tt.key) || strings.Contains(said, document) {
 					t.Errorf("it repeats the key or the row: %s", said)
 				}

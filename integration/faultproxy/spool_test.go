@@ -17,6 +17,7 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/integration/faultproxy"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
 // recorderEnv makes the test binary a process that records until it is killed:
@@ -117,7 +118,7 @@ func TestSpoolKilled(t *testing.T) {
 	}
 	b.proxy.Deal(faultproxy.Pass)
 	last := s.through(t, b.proxy, docevents.WithSpool(dir))
-	await(t, "everything is replayed", func() bool {
+	observe.Await(t, "everything is replayed", func() bool {
 		left, _ := filepath.Glob(filepath.Join(dir, "*.seg"))
 		return len(left) == 0 && last.client.Stats().Pending == 0
 	})

@@ -99,6 +99,25 @@ func Shared(t testing.TB) *Stack {
 	return shared.stack
 }
 
+// Own starts a stack, migrated, for a test that breaks it or needs another one
+// than Shared. Without PostgreSQL it does as Shared does.
+func Own(t testing.TB, opts Options) *Stack {
+	t.Helper()
+	stack, err := Start(t.Context(), opts)
+	if err != nil {
+		giveUp(t, err)
+	}
+	t.Cleanup(func() {
+		if err := stack.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := stack.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return stack
+}
+
 // giveUp ends a test that can't have a stack.
 func giveUp(t testing.TB, err error) {
 	t.Helper()

@@ -29,17 +29,7 @@ func TestPurgeOfOneTime(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it fills a table three times")
 	}
-	if !localstack.Shared(t).Ours() {
-		t.Skip("it needs a statement timeout of its own")
-	}
-	stack, err := localstack.Start(t.Context(), localstack.Options{StatementTimeout: 100 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = stack.Close() }()
-	if err := stack.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	stack := localstack.Own(t, localstack.Options{StatementTimeout: 100 * time.Millisecond})
 	table := &table{t, stack, docevents.DefaultTable}
 	for _, test := range []struct{ name, at string }{
 		{"spread", "timestamptz '2025-06-01Z' + i * interval '1 second'"},

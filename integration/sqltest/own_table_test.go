@@ -1,16 +1,14 @@
 package sqltest
 
 import (
-	"errors"
-	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
 // execSection runs what a section of sql/README.md says about a table of one's
@@ -51,26 +49,13 @@ func (d *db) ownTable(name, columns string) {
 	d.t.Cleanup(func() { d.exec("DROP TABLE " + name + " CASCADE") })
 }
 
-// losesAnswers loses the first answers to inserts: the rows are in.
-func losesAnswers() docevents.Option {
-	var inserts atomic.Int64
-	return docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		resp, err := http.DefaultTransport.RoundTrip(req)
-		if err == nil && req.Method == http.MethodPost && inserts.Add(1) <= 2 {
-			resp.Body.Close()
-			return nil, errors.New("connection reset by peer")
-		}
-		return resp, err
-	}))
-}
-
 // wantStoredOnce records twenty events of the document, forty days old, under
 // lost answers, and purges them.
 func (d *db) wantStoredOnce(document string, opts ...docevents.Option) {
 	d.t.Helper()
 	const events = 20
 	before := d.count()
-	client := d.client(append(opts, losesAnswers(), docevents.WithSlog(quiet))...)
+	client := d.client(append(opts, observe.LostAnswers(), docevents.WithSlog(quiet))...)
 	old := time.Now().AddDate(0, 0, -40).Truncate(time.Second)
 	for i := range events {
 		client.Record(docevents.Event{DocumentID: document, UserID: user, Type: docevents.Completed, Duration: time.Second, CreatedAt: old.Add(time.Duration(i) * time.Second)})
