@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -21,24 +20,6 @@ import (
 
 func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
-func post(ctx context.Context, t *testing.T, url, id, text string) (status int, body string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/documents/"+id, strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
-}
-
 // TestProgram kills the program after a reply, as a platform may. The events are
 // in the table by then.
 func TestProgram(t *testing.T) {
@@ -47,7 +28,7 @@ func TestProgram(t *testing.T) {
 	program := exampletest.Listen(t, exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-addr", "127.0.0.1:0"))
 	for i := range 5 {
 		id := uuid.NewString()
-		if status, body := post(t.Context(), t, program.URL, id, "three short words"); status != 200 || !strings.Contains(body, `"Words":3`) {
+		if status, body := exampletest.Request(t, http.MethodPost, program.URL+"/documents/"+id, "three short words"); status != 200 || !strings.Contains(body, `"Words":3`) {
 			t.Errorf("got %d %s", status, body)
 		}
 		if i == 4 {

@@ -5,6 +5,8 @@ package exampletest
 import (
 	"bufio"
 	"bytes"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -173,6 +175,25 @@ func (p *Program) Wait() Outcome {
 	}
 	_ = p.cmd.Wait() // the exit code says it
 	return Outcome{p.stdout.String(), p.stderr.String(), p.cmd.ProcessState.ExitCode()}
+}
+
+// Request sends a request and returns the answer.
+func Request(t testing.TB, method, url, body string) (status int, text string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(answer)
 }
 
 // History returns a document's events in order, each as type, stage and message.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -34,9 +33,9 @@ func TestProgram(t *testing.T) {
 				t.Errorf("its own lines print %q", printed)
 			}
 			for range 2 {
-				request(t, http.MethodPost, program.URL+"/documents")
+				exampletest.Request(t, http.MethodPost, program.URL+"/documents", "")
 			}
-			if text := request(t, http.MethodGet, program.URL+"/metrics"); !strings.Contains(text, "\ndocevents_recorded_total 3\n") {
+			if _, text := exampletest.Request(t, http.MethodGet, program.URL+"/metrics", ""); !strings.Contains(text, "\ndocevents_recorded_total 3\n") {
 				t.Errorf("got %s", text)
 			}
 			program.Signal(syscall.SIGTERM)
@@ -45,24 +44,6 @@ func TestProgram(t *testing.T) {
 			}
 		})
 	}
-}
-
-func request(t *testing.T, method, url string) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode >= 300 {
-		t.Fatalf("%s: %v", resp.Status, err)
-	}
-	return string(text)
 }
 
 // Every count is under its own name: no two are the same here.
