@@ -96,7 +96,7 @@ func (r reply) crashed() bool {
 
 // TestConnectionLost kills the session under a statement that waits for a lock.
 func TestConnectionLost(t *testing.T) {
-	stack := localstack.Own(t, localstack.Options{PostgREST: localstack.Gateway})
+	stack := localstack.Own(t, localstack.Options{PostgREST: localstack.Gateway, StatementTimeout: time.Minute})
 	tx, err := stack.Pool().Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestRestartPostgres(t *testing.T) {
 }
 
 func TestRestartREST(t *testing.T) {
-	stack := localstack.Own(t, localstack.Options{StatementTimeout: time.Minute}) // its answer must not come first
+	stack := localstack.Own(t, localstack.Options{StatementTimeout: time.Minute})
 	address := stack.URL
 
 	// A statement that waits for a lock is under way when the server ends.
