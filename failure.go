@@ -69,9 +69,6 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 			b.twin.twin, b.twin.apart = nil, false
 		}
 		d.halveLocked(b, v == badData || v == storedBefore, h.proof)
-	case next == hurry:
-		b.apart, b.proven = true, true
-		d.queue.push(b)
 	default:
 		d.restLocked(b, v, h, err, now)
 	}

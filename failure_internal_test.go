@@ -12,11 +12,9 @@ func TestDecide(t *testing.T) {
 		want step
 	}{
 		"a batch fails for the first time":                 {transient, history{rows: 10}, again},
-		"again, while others got through":                  {transient, history{rows: 10, proof: true, struck: true, strikes: 1}, hurry},
+		"again, while others got through":                  {transient, history{rows: 10, proof: true, strikes: 1}, again},
 		"and again":                                        {transient, history{rows: 10, proof: true, strikes: 2}, halve},
 		"as often, though nothing got through meanwhile":   {transient, history{rows: 10, strikes: 1}, again},
-		"half of a refused batch, likewise":                {transient, history{rows: 10, linked: true, proof: true, struck: true, strikes: 5}, hurry},
-		"until that has to be chance no longer":            {transient, history{rows: 10, linked: true, proof: true, struck: true, strikes: 6}, halve},
 		"a refused key":                                    {configuration, history{rows: 10}, again},
 		"a trigger's missing table, while others get in":   {configuration, history{rows: 10, proof: true, strikes: 2}, halve},
 		"too much at once":                                 {tooMuch, history{rows: 10}, halve},
@@ -99,37 +97,32 @@ func TestProofIsSentAfterTheFailure(t *testing.T) {
 func TestBatchRemembersItsFailures(t *testing.T) {
 	failed := func(strikes uint8) record { return record{failed: 3, seen: 5, strikes: strikes, tries: 2} }
 	for name, test := range map[string]struct {
-		rows   []record
-		v      verdict
-		known  int64
-		proof  int64
-		alone  bool
-		linked bool
-		want   history
+		rows  []record
+		v     verdict
+		known int64
+		proof int64
+		alone bool
+		want  history
 	}{
 		"for the first time":               {rows: []record{{}, {}}, v: transient, known: 9, proof: 9, alone: true},
 		"nothing came through":             {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 5},
 		"something, before it failed last": {rows: []record{failed(0), {}}, v: transient, known: 4, proof: 5, want: history{proof: true}},
-		"something, while it was sent":     {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 6, want: history{struck: true, strikes: 1}},
-		"something, since":                 {rows: []record{failed(1), {}}, v: transient, known: 6, proof: 6, want: history{proof: true, struck: true, strikes: 2}},
-		"which is the same of the last":    {rows: []record{{}, failed(1)}, v: transient, known: 6, proof: 6, want: history{proof: true, struck: true, strikes: 2}},
-		"of any":                           {rows: []record{{}, failed(1), {}}, v: configuration, known: 6, proof: 6, want: history{proof: true, struck: true, strikes: 2}},
+		"something, while it was sent":     {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 6, want: history{strikes: 1}},
+		"something, since":                 {rows: []record{failed(1), {}}, v: transient, known: 6, proof: 6, want: history{proof: true, strikes: 2}},
+		"which is the same of the last":    {rows: []record{{}, failed(1)}, v: transient, known: 6, proof: 6, want: history{proof: true, strikes: 2}},
+		"of any":                           {rows: []record{{}, failed(1), {}}, v: configuration, known: 6, proof: 6, want: history{proof: true, strikes: 2}},
 		"none are left":                    {rows: []record{failed(0), {}}, v: transient, known: 4, proof: 5, alone: true, want: history{proof: true, strikes: 1}},
 		"nor ever came through":            {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 3, alone: true},
-		"none are left, half of a refused": {rows: []record{failed(0), {}}, v: transient, known: 4, proof: 5, alone: true, linked: true, want: history{proof: true}},
 		"none are left, a row":             {rows: []record{failed(0)}, v: transient, known: 4, proof: 5, alone: true, want: history{proof: true}},
-		"refused, which is no strike":      {rows: []record{failed(0), {}}, v: badData, known: 6, proof: 6, want: history{proof: true, struck: true}},
-		"stored before, which isn't":       {rows: []record{failed(0), {}}, v: storedBefore, known: 6, proof: 6, want: history{proof: true, struck: true}},
+		"refused, which is no strike":      {rows: []record{failed(0), {}}, v: badData, known: 6, proof: 6, want: history{proof: true}},
+		"stored before, which isn't":       {rows: []record{failed(0), {}}, v: storedBefore, known: 6, proof: 6, want: history{proof: true}},
 		"refused before":                   {rows: []record{{refused: true}, {}}, v: transient, want: history{refused: true}},
-		"no more strikes can be counted":   {rows: []record{failed(255), {}}, v: transient, known: 6, proof: 6, want: history{proof: true, struck: true, strikes: 255}},
+		"no more strikes can be counted":   {rows: []record{failed(255), {}}, v: transient, known: 6, proof: 6, want: history{proof: true, strikes: 255}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBatch(test.rows, false, false)
 			b.known, b.request = test.known, 7
-			if test.linked {
-				b.twin = &batch{}
-			}
-			test.want.rows, test.want.linked = len(test.rows), test.linked
+			test.want.rows = len(test.rows)
 			before := b.records[0]
 			if got := b.fail(test.v, 8, test.proof, true, test.alone); got != test.want {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)

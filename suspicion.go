@@ -11,7 +11,6 @@ import (
 // the time before, for what comes next.
 const (
 	halveStrikes  = 2  // of a batch, at each size
-	loseStrikes   = 6  // of one that has a twin: without it a search begins anew
 	giveUpStrikes = 10 // of a row
 	closeTries    = 4  // of a row: Close then waits for it no longer
 )
@@ -29,9 +28,7 @@ const (
 type history struct {
 	rows    int
 	named   bool  // the answer names some of them, not all
-	linked  bool  // half of a batch that was refused for its data
 	proof   bool  // it was sent again after others were delivered since one of them first failed
-	struck  bool  // others were delivered since it last failed
 	refused bool  // it was refused for its data before, by itself
 	strikes uint8 // how often it failed though others were delivered since the time before, or none are left, at this size
 }
@@ -41,14 +38,14 @@ type history struct {
 // was sent before a row failed proves nothing. alone: no others are left to be
 // delivered; what came through once is proof enough to look for bad rows then.
 func (b *batch) fail(v verdict, request, proof int64, unknown, alone bool) history {
-	h := history{rows: len(b.records), linked: b.twin != nil}
+	h := history{rows: len(b.records)}
 	data := v == badData || v == storedBefore
 	for i := range b.records {
 		r := &b.records[i]
 		proven := r.failed > 0 && b.known > r.failed
 		struck := r.failed > 0 && proof > r.seen
-		h.proof, h.struck, h.refused = h.proof || proven, h.struck || struck, h.refused || r.refused
-		if !data && (struck || proven && alone && h.rows > 1 && !h.linked) && r.strikes < math.MaxUint8 {
+		h.proof, h.refused = h.proof || proven, h.refused || r.refused
+		if !data && (struck || proven && alone && h.rows > 1) && r.strikes < math.MaxUint8 {
 			r.strikes++
 		}
 		r.refused = r.refused || data && len(b.records) == 1
@@ -72,7 +69,6 @@ type step int
 
 const (
 	again    step = iota // send it again, after a wait of its own
-	hurry                // send it again at once: whether it fails by itself is to be seen
 	halve                // look for the row by halves
 	setAside             // take out the rows that are named, send the rest again
 	giveUp               // a row: drop it
@@ -93,10 +89,8 @@ func decide(v verdict, h history) step {
 		return again
 	case one && h.strikes >= giveUpStrikes:
 		return giveUp
-	case !one && h.strikes >= halveStrikes && (!h.linked || h.strikes >= loseStrikes):
+	case !one && h.strikes >= halveStrikes:
 		return halve
-	case !one && h.struck:
-		return hurry
 	}
 	return again
 }
