@@ -17,7 +17,7 @@
 //	mkdir -p /tmp/jobs && cp README.md /tmp/jobs/$(uuidgen).md
 //	go run ./examples/worker -drain /tmp/jobs
 //
-// With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
+// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment the events
 // go to that project, which must have the table. Without them it starts a local
 // PostgreSQL with a REST API in front, for as long as it runs.
 //
