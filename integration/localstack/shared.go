@@ -170,10 +170,14 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 // watchdog does it.
 //
 // Tests that are parallel wait for time to pass rather than for a processor: up
-// to 16 run at once, unless the command line says -parallel.
+// to 16 run at once, unless the command line says -parallel, or -fuzz, whose
+// workers it would be the number of.
 func Main(m *testing.M) {
-	if err := flag.Set("test.parallel", "16"); err != nil {
-		panic(err)
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" || f.Name == "test.fuzz" })
+	if !chosen {
+		_ = flag.Set("test.parallel", "16") // it is a number
 	}
 	code := m.Run()
 	shared.mu.Lock()
