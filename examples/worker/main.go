@@ -14,7 +14,7 @@
 // name and then renames it. What is no job is passed over, with a line that says
 // so. To try it:
 //
-//	mkdir -p /tmp/jobs && cp README.md /tmp/jobs/$(uuidgen).md
+//	mkdir -p /tmp/jobs && cp README.md /tmp/jobs/0198a5e2-0000-7000-8000-000000000001.md
 //	go run ./examples/worker -drain /tmp/jobs
 //
 // With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment the events
