@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -221,16 +222,21 @@ func TestWrongSettings(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel() // each waits 5 s for something better
 			b := benchOf(t, stack, tt.key, table, tt.opts...)
-			wantError(t, b.client.Check(t.Context()), tt.status, tt.code, tt.remedy)
+			var check, purge error
+			var others sync.WaitGroup
+			others.Go(func() { check = b.client.Check(t.Context()) })
+			others.Go(func() { _, purge = b.client.PurgeOlderThan(t.Context(), 30) })
 			b.client.Record(event("a"))
-			wantError(t, b.client.Flush(t.Context()), tt.status, tt.code, tt.remedy)
-			n, err := b.client.PurgeOlderThan(t.Context(), 30)
-			wantError(t, err, tt.status, tt.code, tt.remedy)
-			err = b.client.Close(t.Context())
-			wantError(t, err, tt.status, tt.code, tt.remedy)
+			flush := b.client.Flush(t.Context())
+			others.Wait()
+			var lines []observe.Line
+			for _, err := range []error{check, flush, purge, b.client.Close(t.Context())} {
+				wantError(t, err, tt.status, tt.code, tt.remedy)
+				lines = append(lines, observe.Line{Text: fmt.Sprint(err)})
+			}
 			b.wantCounts(docevents.Stats{Recorded: 1, Dropped: docevents.Drops{Abandoned: 1}})
 			b.wantStages()
-			for _, said := range append(b.Lines(), observe.Line{Text: fmt.Sprint(err, n)}) {
+			for _, said := range append(lines, b.Lines()...) {
 				said, _, _ := strings.Cut(said.Text, " document_id=") // which a drop's line names
 				if strings.Contains(said, tt.key) || strings.Contains(said, document) {
 					t.Errorf("it repeats the key or the row: %s", said)

@@ -170,8 +170,8 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 // watchdog does it.
 //
 // Tests that are parallel wait for time to pass rather than for a processor: up
-// to 16 run at once, unless the command line says -parallel, or -fuzz, whose
-// workers it would be the number of.
+// to 16 run at once, unless the command line says -parallel, or -fuzz: then that
+// is the number of workers.
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false
