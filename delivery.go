@@ -85,6 +85,7 @@ type delivery struct {
 	refused  time.Time // since when every answer was a refusal; zero: the newest was not
 	lasting  error     // the newest of these, once they have stood for lastingAfter
 
+	slow  bool        // the newest failure took long
 	down  bool        // an outage
 	step  int         // how many probes have failed
 	timer *time.Timer // of the next probe
@@ -146,7 +147,7 @@ func (d *delivery) startLocked(now time.Time, all bool) {
 		if n > 0 && joins && !all {
 			return
 		}
-		b := d.nextLocked(now)
+		b := d.nextLocked(now, all)
 		if b == nil {
 			return
 		}
@@ -154,12 +155,19 @@ func (d *delivery) startLocked(now time.Time, all bool) {
 	}
 }
 
-// nextLocked takes what is to be sent next.
-func (d *delivery) nextLocked(now time.Time) *batch {
+// nextLocked takes what is to be sent next. Where failures take long, as
+// behind a lock, half of the senders are not for suspects, unless all is set.
+func (d *delivery) nextLocked(now time.Time, all bool) *batch {
 	if d.down || d.cause != nil {
 		return nil
 	}
-	b := d.queue.take()
+	suspects := 0
+	for _, b := range d.inFlight {
+		if b.apart {
+			suspects++
+		}
+	}
+	b := d.queue.take(all || !d.slow || suspects < max(1, d.config.maxInFlight/2))
 	if b != nil {
 		d.flyLocked(b, now)
 	}
@@ -177,7 +185,7 @@ func (d *delivery) flyLocked(b *batch, now time.Time) {
 	if again {
 		d.stats.Retries++
 	}
-	b.request, b.known = d.stats.Requests, d.proof
+	b.request, b.known, b.sent = d.stats.Requests, d.proof, now
 	d.inFlight = append(d.inFlight, b)
 	d.started = now
 }
@@ -206,7 +214,7 @@ func (d *delivery) settle(b *batch, named []int, err error) *batch {
 	if d.queue.waiting[b] && len(d.inFlight) > 0 && now.Sub(d.delivered) >= recently && !d.closed {
 		return nil // the others, or b's own wait, tell whether this is an outage
 	}
-	next := d.nextLocked(now)
+	next := d.nextLocked(now, false)
 	d.startLocked(now, false)
 	return next
 }

@@ -22,7 +22,7 @@ const (
 
 // failLocked acts on an answer that stored none of b's rows, or on none.
 func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now time.Time) {
-	alone := len(b.records) > 1 && d.aloneLocked() // of a row it makes no difference, and looking takes long
+	alone := len(b.records) > 1 && d.allLocked(func(b *batch) bool { return b.proven }) // of a row it makes no difference, and looking takes long
 	h := b.fail(v, d.stats.Requests, d.proof, outcomeUnknown(err), alone)
 	h.named = len(named) > 0 && len(named) < len(b.records)
 	next := decide(v, h)
@@ -76,7 +76,7 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 
 // countLocked counts a failure and says whether it would begin an outage.
 func (d *delivery) countLocked(b *batch, v verdict, next step, err error, now time.Time) bool {
-	d.last = err
+	d.last, d.slow = err, now.Sub(b.sent) >= recently
 	switch {
 	case v == transient, v == tooMuch:
 		d.refused, d.lasting = time.Time{}, nil
@@ -85,7 +85,7 @@ func (d *delivery) countLocked(b *batch, v verdict, next step, err error, now ti
 	case now.Sub(d.refused) >= lastingAfter:
 		d.lasting = err
 	}
-	quiet := now.Sub(d.delivered)
+	quiet := b.sent.Sub(d.delivered) // a failure may take long
 	weight := newsWeight
 	if next == setAside && v == badData && quiet < recently {
 		weight = 0 // one row less, each time
@@ -94,8 +94,8 @@ func (d *delivery) countLocked(b *batch, v verdict, next step, err error, now ti
 	}
 	d.failures += weight
 	idle := len(d.inFlight) == 0 && !b.apart && v != badData
-	lone := d.stats.Pending == 1 // its own waits are as long
-	return !lone && isOutage(d.failures, idle, quiet)
+	alone := d.stats.Pending == 1 || d.closed && b.proven // its own waits are as long, or Close's
+	return !alone && isOutage(d.failures, idle, quiet)
 }
 
 // isOutage says whether failures of this weight, with no success between them,

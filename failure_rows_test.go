@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -711,5 +712,47 @@ func TestMisleadingDetails(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A row whose request takes long to fail (a statement timeout, a lock, a stall)
+// is asked for ten times. Many such rows must not take every sender: the others
+// would wait for minutes, while the server takes them in 5 ms.
+func TestSlowSuspectsLeaveSendersFree(t *testing.T) {
+	for name, bad := range map[string]answer{
+		"a statement timeout": {status: 500, code: "57014", delay: 8 * time.Second},
+		"a lock":              {status: 500, code: "55P03", delay: 8 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const perSecond, every = 100, 2000 // one row in 20 s
+				var mu sync.Mutex
+				late := 0
+				s := &server{discard: true, answer: func(r *request) *answer {
+					if r.has("bad") {
+						return &bad
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					for i := range r.rows {
+						if at, _ := time.Parse(time.RFC3339Nano, r.rows[i].CreatedAt); time.Since(at) > 10*time.Second {
+							late++
+						}
+					}
+					return &answer{delay: 5 * time.Millisecond}
+				}}
+				c, _ := newClient(t, s)
+				for i := range 600 * perSecond {
+					c.Record(event([]string{"bad", "fine"}[min(1, (i+every/2)%every)]))
+					time.Sleep(time.Second / perSecond)
+				}
+				if got := c.Stats().Pending; late > 60 || got > 60 {
+					t.Errorf("%d events waited for more than 10 s, %d are pending", late, got)
+				}
+				ended, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = c.Close(ended)
+			})
+		})
 	}
 }

@@ -93,7 +93,7 @@ func (d *delivery) close(ctx context.Context) error {
 	defer context.AfterFunc(ctx, d.wake)()
 	for d.stats.Pending > 0 && d.cause == nil {
 		switch {
-		case d.onlySuspectsLocked():
+		case d.allLocked(func(b *batch) bool { return b.tried }): // they have failed since, although the server takes others
 			d.cause = fmt.Errorf("%w: %w", errSuspects, d.last)
 		default:
 			d.cause = d.whyLocked(ctx)
@@ -116,20 +116,6 @@ func (d *delivery) close(ctx context.Context) error {
 		return fmt.Errorf("docevents: Close: %d events abandoned: %w", n, d.cause)
 	}
 	return nil
-}
-
-// onlySuspectsLocked says whether all that is left are rows that have failed
-// since Close began although the server takes others.
-func (d *delivery) onlySuspectsLocked() bool {
-	if len(d.queue.ready)+len(d.inFlight) > 0 {
-		return false
-	}
-	for b := range d.queue.waiting {
-		if !b.tried {
-			return false
-		}
-	}
-	return true
 }
 
 // abandonLocked drops what is left, a batch at a time, so that Record doesn't

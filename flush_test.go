@@ -496,6 +496,56 @@ func TestCloseGivesUpOnSuspects(t *testing.T) {
 	}
 }
 
+// Close ends, under whatever context, when what is left fails again while the
+// server took the others: however many rows that are, and however long each of
+// their requests takes.
+func TestCloseGivesUpOnManySuspects(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer answer
+		rows   int // that get it, of 1,000
+		most   time.Duration
+	}{
+		"a firewall":                   {answer{status: 403}, 7, time.Minute},
+		"a firewall, many":             {answer{status: 403}, 50, time.Minute},
+		"resets":                       {answer{err: errReset}, 7, time.Minute},
+		"foreign keys":                 {answer{status: 409, code: "23503"}, 50, time.Minute},
+		"too large":                    {answer{status: 413}, 4, time.Minute},
+		"a statement timeout":          {answer{status: 500, code: "57014", delay: 8 * time.Second}, 1, 5 * time.Minute},
+		"statement timeouts":           {answer{status: 500, code: "57014", delay: 8 * time.Second}, 7, 10 * time.Minute},
+		"statement timeouts, and many": {answer{status: 500, code: "57014", delay: 8 * time.Second}, 50, time.Hour},
+	} {
+		for _, after := range []time.Duration{0, 3 * time.Second} {
+			t.Run(fmt.Sprint(name, " after ", after), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := &server{answer: func(r *request) *answer {
+						if r.has("bad") {
+							return &test.answer
+						}
+						return &answer{stored: true, delay: 5 * time.Millisecond}
+					}}
+					c, o := newClient(t, s)
+					for i := range 1000 {
+						c.Record(event([]string{"bad", "fine"}[min(1, i%(1000/test.rows))]))
+					}
+					time.Sleep(after)
+					ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour) // stands for Background
+					defer cancel()
+					begin := time.Now()
+					err := c.Close(ctx)
+					if took := time.Since(begin); took > test.most {
+						t.Errorf("Close took %s, %d requests: %v", took, s.sent(), err)
+					}
+					for _, d := range o.lost() {
+						if d.event.Stage == "fine" {
+							t.Fatal("an innocent event is lost")
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // A deadline's error names what failed last, while it is failing.
 func TestFlushNamesNoOldFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

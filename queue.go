@@ -21,6 +21,7 @@ type batch struct {
 	proven  bool // others were delivered since: apart through outages, too
 
 	request int64       // number of the request that carries it
+	sent    time.Time   // when that was sent
 	known   int64       // the newest request that had delivered anything then
 	timer   *time.Timer // while it waits on a time of its own
 	due     time.Time   // likewise
@@ -101,12 +102,20 @@ func (q *queue) add(r *record) {
 // take removes the batch at the head of the queue, joined by those behind it
 // as far as one request may carry them, suspects between them passed over: what
 // an outage or a search for a bad row leaves doesn't come back as requests of a
-// few rows.
-func (q *queue) take() *batch {
-	if len(q.ready) == 0 {
+// few rows. Where no more suspects may be sent it is the first batch that isn't
+// apart.
+func (q *queue) take(suspects bool) *batch {
+	at := 0
+	for !suspects && at < len(q.ready) && q.ready[at].apart {
+		at++
+	}
+	if at == len(q.ready) {
 		return nil
 	}
-	b := q.pop()
+	b := q.ready[at]
+	copy(q.ready[1:], q.ready[:at])
+	q.ready[0] = b
+	q.pop()
 	if b.apart || len(b.records) >= q.maxRows { // as most are in a long queue
 		return b
 	}

@@ -96,7 +96,7 @@ func TestQueueTake(t *testing.T) {
 			q := newQueue(10)
 			q.push(test.ready...)
 			got := []int{}
-			for b := q.take(); b != nil; b = q.take() {
+			for b := q.take(true); b != nil; b = q.take(true) {
 				got = append(got, len(b.records))
 				checkText(t, b)
 			}
@@ -107,11 +107,29 @@ func TestQueueTake(t *testing.T) {
 	}
 }
 
+// Suspects that may not be sent stay, in their order.
+func TestQueueTakesNoSuspect(t *testing.T) {
+	q := newQueue(10)
+	for _, n := range []int{2, 3, 1, 4, 5} {
+		q.push(newBatch(run(n), n > 1, false))
+	}
+	for _, want := range []int{1, 0} {
+		if b := q.take(false); b == nil && want > 0 || b != nil && len(b.records) != want {
+			t.Errorf("took %+v, want %d rows", b, want)
+		}
+	}
+	for _, want := range []int{2, 3, 4, 5} {
+		if b := q.take(true); b == nil || len(b.records) != want {
+			t.Errorf("took %+v, want %d rows", b, want)
+		}
+	}
+}
+
 // What is taken is closed: nothing is added to a batch in flight.
 func TestQueueTakesTheOpenBatch(t *testing.T) {
 	for name, leave := range map[string]func(q *queue) *batch{
-		"taken":  func(q *queue) *batch { return q.take() },
-		"joined": func(q *queue) *batch { q.insert(0, newBatch(run(1), false, false)); return q.take() },
+		"taken":  func(q *queue) *batch { return q.take(true) },
+		"joined": func(q *queue) *batch { q.insert(0, newBatch(run(1), false, false)); return q.take(true) },
 		"removed": func(q *queue) *batch {
 			b := q.open
 			if !q.remove(b) || q.remove(b) {

@@ -95,15 +95,15 @@ func decide(v verdict, h history) step {
 	return again
 }
 
-// aloneLocked says whether whatever else is pending is under suspicion, too.
-func (d *delivery) aloneLocked() bool {
-	unproven := func(b *batch) bool { return !b.proven }
+// allLocked says whether that is so of all that is pending.
+func (d *delivery) allLocked(is func(*batch) bool) bool {
 	for b := range d.queue.waiting {
-		if unproven(b) {
+		if !is(b) {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(d.queue.ready, unproven) && !slices.ContainsFunc(d.inFlight, unproven)
+	isNot := func(b *batch) bool { return !is(b) }
+	return !slices.ContainsFunc(d.queue.ready, isNot) && !slices.ContainsFunc(d.inFlight, isNot)
 }
 
 // giveUpLocked drops a row against which there is proof.
