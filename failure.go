@@ -22,11 +22,12 @@ const (
 
 // failLocked acts on an answer that stored none of b's rows, or on none.
 func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now time.Time) {
-	alone := len(b.records) > 1 && d.allLocked(func(b *batch) bool { return b.proven }) // of a row it makes no difference, and looking takes long
+	looks := len(b.records) > 1 || !b.apart // of a suspect's failure it makes no difference, and looking takes long
+	alone := looks && d.allLocked(func(other *batch) bool { return other.proven })
 	h := b.fail(v, d.stats.Requests, d.proof, outcomeUnknown(err), alone)
 	h.named = len(named) > 0 && len(named) < len(b.records)
 	next := decide(v, h)
-	begins := d.countLocked(b, v, next, err, now)
+	begins := d.countLocked(b, v, next, alone, err, now)
 	// What is refused for its data, while others are delivered, is said when it
 	// is dropped, and a refused key once it is more than a moment's.
 	fresh := v == badData && now.Sub(d.delivered) < shortly
@@ -75,7 +76,7 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 }
 
 // countLocked counts a failure and says whether it would begin an outage.
-func (d *delivery) countLocked(b *batch, v verdict, next step, err error, now time.Time) bool {
+func (d *delivery) countLocked(b *batch, v verdict, next step, alone bool, err error, now time.Time) bool {
 	d.last, d.slow = err, now.Sub(b.sent) >= recently
 	switch {
 	case v == transient, v == tooMuch:
@@ -85,17 +86,17 @@ func (d *delivery) countLocked(b *batch, v verdict, next step, err error, now ti
 	case now.Sub(d.refused) >= lastingAfter:
 		d.lasting = err
 	}
-	quiet := b.sent.Sub(d.delivered) // a failure may take long
+	quiet := b.sent.Sub(d.delivered)     // a failure may take long
+	lone := alone && len(b.records) == 1 // its own waits are as long as an outage's
 	weight := newsWeight
 	if next == setAside && v == badData && quiet < recently {
 		weight = 0 // one row less, each time
-	} else if b.apart || v == badData && quiet < recently {
+	} else if b.apart || lone || v == badData && quiet < recently {
 		weight = 1
 	}
 	d.failures += weight
-	idle := len(d.inFlight) == 0 && !b.apart && v != badData
-	alone := d.stats.Pending == 1 || d.closed && b.proven // its own waits are as long, or Close's
-	return !alone && isOutage(d.failures, idle, quiet)
+	idle := len(d.inFlight) == 0 && !b.apart && !lone && v != badData
+	return !(d.closed && b.proven) && isOutage(d.failures, idle, quiet)
 }
 
 // isOutage says whether failures of this weight, with no success between them,

@@ -471,17 +471,22 @@ func failingRow(row *wireRow) string {
 func TestBadRowsHoldUpNobody(t *testing.T) {
 	reset := answer{err: errReset}
 	for name, test := range map[string]struct {
-		perSecond, every int
-		answer           answer
+		pause  time.Duration // between two events
+		every  int           // one in so many is bad
+		answer answer
 	}{
-		"a firewall dislikes one in 100":          {500, 100, answer{status: 403, body: "<html>blocked</html>"}},
-		"a firewall dislikes one in 20":           {100, 20, answer{status: 403, body: "<html>blocked</html>"}},
-		"a firewall that answers 406":             {100, 20, answer{status: 406}},
-		"the connection is reset for one in 100":  {500, 100, reset},
-		"the document of one in 20 was deleted":   {100, 20, answer{status: 409, code: "23503", text: "violates foreign key constraint"}},
-		"a trigger misses a function, one in 100": {10, 100, answer{status: 404, code: "42883", text: "function audit(text) does not exist"}},
-		"a trigger misses a table, one in 100":    {100, 100, answer{status: 404, code: "42P01", text: `relation "audit" does not exist`}},
-		"refused data, one in 20":                 {100, 20, answer{status: 400, code: "22001", text: "value too long"}},
+		"a firewall dislikes one in 100":          {2 * time.Millisecond, 100, answer{status: 403, body: "<html>blocked</html>"}},
+		"a firewall dislikes one in 20":           {10 * time.Millisecond, 20, answer{status: 403, body: "<html>blocked</html>"}},
+		"a firewall that answers 406":             {10 * time.Millisecond, 20, answer{status: 406}},
+		"the connection is reset for one in 100":  {2 * time.Millisecond, 100, reset},
+		"the document of one in 20 was deleted":   {10 * time.Millisecond, 20, answer{status: 409, code: "23503", text: "violates foreign key constraint"}},
+		"a trigger misses a function, one in 100": {100 * time.Millisecond, 100, answer{status: 404, code: "42883", text: "function audit(text) does not exist"}},
+		"a trigger misses a table, one in 100":    {10 * time.Millisecond, 100, answer{status: 404, code: "42P01", text: `relation "audit" does not exist`}},
+		"one in 20 of few, a firewall":            {10 * time.Second, 20, answer{status: 403}},
+		"one in five of few, a firewall":          {10 * time.Second, 5, answer{status: 403}},
+		"one in five of few, a trigger":           {10 * time.Second, 5, answer{status: 404, code: "42P01"}},
+		"one in five a second, resets":            {time.Second, 5, reset},
+		"refused data, one in 20":                 {10 * time.Millisecond, 20, answer{status: 400, code: "22001", text: "value too long"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -504,7 +509,7 @@ func TestBadRowsHoldUpNobody(t *testing.T) {
 					return a
 				}
 				c, o := newClient(t, s)
-				for i := range 120 * test.perSecond { // two minutes
+				for i := range max(300, int(2*time.Minute/test.pause)) {
 					stage := fmt.Sprint(i)
 					if i%test.every == test.every/2 {
 						stage = "poison " + stage
@@ -513,7 +518,7 @@ func TestBadRowsHoldUpNobody(t *testing.T) {
 					recorded[stage] = time.Now()
 					s.mu.Unlock()
 					c.Record(event(stage))
-					time.Sleep(time.Second / time.Duration(test.perSecond))
+					time.Sleep(test.pause)
 				}
 				s.mu.Lock()
 				if slowest > 2*time.Second {
