@@ -47,7 +47,7 @@ const (
 // test's own goroutine.
 type Server struct {
 	URL string // as SUPABASE_URL
-	Key string // as SUPABASE_SERVICE_ROLE_KEY; any other is refused
+	Key string // as SUPABASE_SECRET_KEY; any other is refused
 
 	// What the table is like: as the migration makes it. To be changed, if at
 	// all, before the first request.

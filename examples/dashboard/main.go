@@ -7,7 +7,7 @@
 //	go run ./examples/dashboard [-addr 127.0.0.1:0]
 //
 // It prints the page's address and goes on until a Ctrl-C. With SUPABASE_URL and
-// SUPABASE_SERVICE_ROLE_KEY in the environment it shows that project instead,
+// SUPABASE_SECRET_KEY in the environment it shows that project instead,
 // and records nothing there.
 package main
 

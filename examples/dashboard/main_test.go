@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,11 +15,10 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/servetest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 // missing skips a test for want of a program, or fails it where CI is set.
 func missing(t *testing.T, what string) {
@@ -39,9 +36,7 @@ func TestProgram(t *testing.T) {
 	if !stack.Ours() {
 		t.Skip("the program shows somebody's project as it is")
 	}
-	cmd := exec.Command(exampletest.Build(t))
-	cmd.Env = exampletest.Environ()
-	program := servetest.Listen(t, cmd)
+	program := exampletest.Listen(t, exampletest.Command())
 	t.Run("click", func(t *testing.T) { testClicks(t, program.URL) })
 	t.Run("accessibility", func(t *testing.T) { testAccessibility(t, program.URL) })
 	t.Run("markup", func(t *testing.T) { testMarkup(t, program.URL) })
@@ -95,25 +90,12 @@ func testClicks(t *testing.T, home string) {
 // pages returns what is checked: the overview, a document, and one that isn't.
 func pages(t *testing.T, home string) []string {
 	t.Helper()
-	_, after, found := strings.Cut(string(fetch(t, home)), `href="document?id=`)
+	_, overview := exampletest.Request(t, http.MethodGet, home, "")
+	_, after, found := strings.Cut(overview, `href="document?id=`)
 	if !found {
 		t.Fatal("no link to a document")
 	}
 	return []string{home + "?range=1h", home + "document?id=" + after[:36], home + "document?id=42"}
-}
-
-func fetch(t *testing.T, page string) []byte {
-	t.Helper()
-	resp, err := http.Get(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return body
 }
 
 // testAccessibility asks axe-core, on a wide and a narrow screen, light and dark.
@@ -175,11 +157,11 @@ func testMarkup(t *testing.T, home string) {
 	args := []string{"--config", filepath.Join("check", ".htmlvalidate.json"), "--formatter", "text"}
 	for i, address := range pages(t, home) {
 		name := filepath.Join(folder, fmt.Sprint(i, ".html"))
-		body := fetch(t, address)
-		if err := os.WriteFile(name, body, 0o600); err != nil {
+		_, body := exampletest.Request(t, http.MethodGet, address, "")
+		if err := os.WriteFile(name, []byte(body), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if i == 0 && (len(body) < 10_000 || len(body) > 60_000) || !bytes.Contains(body, []byte("</html>")) {
+		if i == 0 && (len(body) < 10_000 || len(body) > 60_000) || !strings.Contains(body, "</html>") {
 			t.Errorf("%s: %d bytes", address, len(body))
 		}
 		args = append(args, name)

@@ -3,28 +3,23 @@
 package main
 
 import (
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/servetest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 // TestProgram runs the program as a user would.
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
-	program := exampletest.Build(t)
 	for _, test := range []struct {
 		name  string
-		f     func(*testing.T, *localstack.Stack, string)
+		f     func(*testing.T, *localstack.Stack)
 		locks bool
 	}{
 		{name: "uploads", f: testUploads},
@@ -37,47 +32,32 @@ func TestProgram(t *testing.T) {
 			if test.locks && !stack.Ours() {
 				t.Skip("it locks the table: not on a project of somebody else's")
 			}
-			test.f(t, stack, program)
+			if !test.locks {
+				t.Parallel()
+			}
+			test.f(t, stack)
 		})
 	}
 }
 
 // start starts the program on the shared stack.
-func start(t *testing.T, stack *localstack.Stack, program string, args ...string) *servetest.Program {
+func start(t *testing.T, stack *localstack.Stack, args ...string) *exampletest.Program {
 	t.Helper()
-	cmd := exec.Command(program, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
-	cmd.Env = exampletest.Environ("SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
-	return servetest.Listen(t, cmd)
-}
-
-// history returns a document's events in order, as type, stage and message.
-func history(t *testing.T, stack *localstack.Stack, id string) []string {
-	t.Helper()
-	rows, err := stack.Pool().Query(t.Context(), "SELECT concat_ws(' ', event_type, stage, error_message) "+
-		"FROM document_processing_events WHERE document_id = $1 ORDER BY created_at, id", id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	events, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return events
+	args = append([]string{"-addr", "127.0.0.1:0"}, args...)
+	return exampletest.Listen(t, exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, args...))
 }
 
 var processed = []string{"upload_started", "processing_started count", "completed count", "completed"}
 
 func checkHistory(t *testing.T, stack *localstack.Stack, id string, want []string) {
 	t.Helper()
-	if got := history(t, stack, id); !slices.Equal(got, want) {
+	if got := exampletest.History(t, stack, id); !slices.Equal(got, want) {
 		t.Errorf("document %s has the events %q, want %q", id, got, want)
 	}
 }
 
-func testOwnStack(t *testing.T, _ *localstack.Stack, program string) {
-	cmd := exec.Command(program, "-addr", "127.0.0.1:0")
-	cmd.Env = exampletest.Environ()
-	server := servetest.Listen(t, cmd)
+func testOwnStack(t *testing.T, _ *localstack.Stack) {
+	server := exampletest.Listen(t, exampletest.Command("-addr", "127.0.0.1:0"))
 	if printed := server.Try(2); !strings.HasPrefix(printed[0], `{"id":"`) || !strings.Contains(printed[1], `"docevents": {`) {
 		t.Errorf("its own lines print %q", printed)
 	}

@@ -66,8 +66,8 @@ func lockTable(t *testing.T, stack *localstack.Stack) (unlock func()) {
 
 // testSIGTERM sends SIGTERM while uploads come in, one of them half sent, and
 // while the table takes no events. Everything that was accepted is found there.
-func testSIGTERM(t *testing.T, stack *localstack.Stack, program string) {
-	server := start(t, stack, program, "-workers", "1")
+func testSIGTERM(t *testing.T, stack *localstack.Stack) {
+	server := start(t, stack, "-workers", "1")
 	source, err := os.ReadFile("main.go")
 	if err != nil {
 		t.Fatal(err)
@@ -124,8 +124,8 @@ func testSIGTERM(t *testing.T, stack *localstack.Stack, program string) {
 
 // testGraceEnds sends SIGTERM while an upload is half sent, and never goes on.
 // The program breaks it off and records that.
-func testGraceEnds(t *testing.T, stack *localstack.Stack, program string) {
-	server := start(t, stack, program, "-grace", "4s")
+func testGraceEnds(t *testing.T, stack *localstack.Stack) {
+	server := start(t, stack, "-grace", "4s")
 	before := failedUploads(t, stack)
 	slow := startSlowUpload(t, server.URL)
 	server.Signal(syscall.SIGTERM)
@@ -153,8 +153,8 @@ func failedUploads(t *testing.T, stack *localstack.Stack) (n int) {
 }
 
 // testEventsLost ends the program while the table takes no events. It says so.
-func testEventsLost(t *testing.T, stack *localstack.Stack, program string) {
-	server := start(t, stack, program, "-grace", "1s")
+func testEventsLost(t *testing.T, stack *localstack.Stack) {
+	server := start(t, stack, "-grace", "1s")
 	defer lockTable(t, stack)()
 	if id, status, err := upload(t.Context(), server.URL, strings.NewReader("text"), nil); id == "" || err != nil {
 		t.Fatalf("got %d, %v", status, err)

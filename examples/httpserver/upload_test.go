@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/examples/internal/exampletest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
@@ -66,8 +67,8 @@ func upload(ctx context.Context, url string, body io.Reader, header http.Header)
 }
 
 // testUploads uploads what users upload, and ends the program with Ctrl-C.
-func testUploads(t *testing.T, stack *localstack.Stack, program string) {
-	server := start(t, stack, program)
+func testUploads(t *testing.T, stack *localstack.Stack) {
+	server := start(t, stack)
 	const license = "../../LICENSE"
 	type expectation struct {
 		id     string
@@ -155,17 +156,9 @@ func (endless) Read(p []byte) (int, error) {
 
 func vars(t *testing.T, url string) docevents.Stats {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/debug/vars", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
+	_, text := exampletest.Request(t, http.MethodGet, url+"/debug/vars", "")
 	var all struct{ Docevents docevents.Stats }
-	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
 		t.Fatal(err)
 	}
 	return all.Docevents

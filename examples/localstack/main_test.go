@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"net/http"
 	"net/url"
@@ -13,50 +11,25 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/docevents/docevents-go/examples/internal/exampletest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// build builds the program. It asks for a shared stack first, so that the tests
-// are skipped where there is no PostgreSQL.
-func build(t *testing.T) string {
-	t.Helper()
-	localstack.Shared(t)
-	program := filepath.Join(t.TempDir(), "localstack")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return program
-}
-
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 // TestProgram uses the program as its comment says.
 func TestProgram(t *testing.T) {
 	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
-		t.Run(sig.String(), func(t *testing.T) { testProgram(t, build(t), sig) })
+		t.Run(sig.String(), func(t *testing.T) { testProgram(t, sig) })
 	}
 }
 
-func testProgram(t *testing.T, program string, sig os.Signal) {
-	cmd := exec.Command(program)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Process.Kill() // where the test fails before the signal
-	var text strings.Builder
-	lines := bufio.NewScanner(out)
-	for lines.Scan() && lines.Text() != "# ready" {
-		text.WriteString(lines.Text() + "\n")
-	}
-	text.WriteString(lines.Text() + "\n")
-
-	values := sourced(t, text.String())
+func testProgram(t *testing.T, sig os.Signal) {
+	t.Parallel()
+	localstack.Shared(t) // skips where there is no PostgreSQL
+	program := exampletest.Start(t, exampletest.Command())
+	program.WaitForLine("# ready")
+	values := sourced(t, program.Printed())
 	req, err := http.NewRequestWithContext(t.Context(), "GET", values["SUPABASE_URL"]+"/rest/v1/document_processing_events", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -79,11 +52,9 @@ func testProgram(t *testing.T, program string, sig os.Signal) {
 		t.Fatal(err)
 	}
 
-	if err := cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
-		t.Errorf("%v: %s", err, &stderr)
+	program.Signal(sig)
+	if got := program.Wait(); got.Code != 0 || got.Stderr != "" {
+		t.Errorf("%+v", got)
 	}
 	if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder is still there: %v", err)
@@ -115,17 +86,10 @@ func sourced(t *testing.T, text string) map[string]string {
 }
 
 func TestProgramFails(t *testing.T) {
-	cmd := exec.Command(build(t), "-addr", "192.0.2.1:1") // nobody's address
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Errorf("%v, want exit status 1", err)
-	}
-	if text := stderr.String(); !strings.HasPrefix(text, "localstack: ") || strings.Count(text, "\n") != 1 {
-		t.Errorf("not one clear sentence: %s", text)
-	}
-	if stdout.Len() > 0 {
-		t.Errorf("it printed %s", &stdout)
+	t.Parallel()
+	localstack.Shared(t)
+	got := exampletest.Run(t, exampletest.Command("-addr", "192.0.2.1:1")) // nobody's address
+	if got.Code != 1 || got.Stdout != "" || !strings.HasPrefix(got.Stderr, "localstack: ") || strings.Count(got.Stderr, "\n") != 1 {
+		t.Errorf("%+v, want exit code 1 and one clear sentence", got)
 	}
 }

@@ -24,7 +24,7 @@ import (
 
 // The interrupt comes while the third of five documents is under way: its
 // pdftotext is one that never ends.
-func testInterrupt(t *testing.T, program string) {
+func testInterrupt(t *testing.T) {
 	stack := localstack.Shared(t)
 	root := tree(t, "1.txt", "2.txt", "4.txt", "5.txt")
 	if err := os.WriteFile(filepath.Join(root, "3.pdf"), []byte(onePage), 0o600); err != nil {
@@ -42,16 +42,15 @@ func testInterrupt(t *testing.T, program string) {
 	if err := os.WriteFile(filepath.Join(bin, "pdftotext"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-workers", "1", root)
-	cmd.Env = exampletest.Environ("SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey,
-		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-	wait := exampletest.Start(t, cmd)
+	cmd := exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-workers", "1", root)
+	cmd.Env = append(cmd.Env, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	program := exampletest.Start(t, cmd)
 	go func() {
 		if _, err := os.ReadFile(begun); err == nil { // waits for the script to write
 			_ = cmd.Process.Signal(os.Interrupt)
 		}
 	}()
-	got := wait()
+	got := program.Wait()
 	if got.Code != 130 {
 		t.Errorf("exit code %d, want 130\n%s", got.Code, got.Stderr)
 	}
@@ -90,7 +89,7 @@ func fake(t *testing.T, insert http.HandlerFunc) *httptest.Server {
 
 // The second interrupt comes while the first waits for a server that doesn't
 // answer.
-func testSecondInterrupt(t *testing.T, program string) {
+func testSecondInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	asked := make(chan struct{}, 100)
 	server := fake(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -101,8 +100,7 @@ func testSecondInterrupt(t *testing.T, program string) {
 		}
 	})
 	defer cancel()
-	cmd := exec.Command(program, tree(t, "1.txt"))
-	cmd.Env = exampletest.Environ("SUPABASE_URL="+server.URL, "SUPABASE_SECRET_KEY=sb_secret_x")
+	cmd := exampletest.CommandOn(server.URL, "sb_secret_x", tree(t, "1.txt"))
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

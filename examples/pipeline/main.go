@@ -8,7 +8,7 @@
 //
 // With -dashboard it shows its run on a page there, until a Ctrl-C.
 //
-// With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
+// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment the events
 // go to that project, which must have the table. Without them it starts a local
 // PostgreSQL with a REST API in front, for as long as it runs.
 //

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -17,18 +16,21 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 // TestProgram runs the program as a user would.
 func TestProgram(t *testing.T) {
-	program := exampletest.Build(t)
-	t.Run("on a project", func(t *testing.T) { testProject(t, program) })
-	t.Run("with a stack of its own", func(t *testing.T) { testOwnStack(t, program) })
-	t.Run("interrupted", func(t *testing.T) { testInterrupt(t, program) })
-	t.Run("interrupted twice", func(t *testing.T) { testSecondInterrupt(t, program) })
-	t.Run("on a broken project", func(t *testing.T) { testBrokenProject(t, program) })
-	t.Run("with a page", func(t *testing.T) { testPage(t, program) })
-	t.Run("with wrong arguments", func(t *testing.T) { testArguments(t, program) })
+	for name, test := range map[string]func(*testing.T){
+		"on a project": testProject, "with a stack of its own": testOwnStack, "with a page": testPage,
+		"interrupted": testInterrupt, "interrupted twice": testSecondInterrupt,
+		"on a project that refuses rows": testRowsRefused, "on one that forgets them": testRowsForgotten,
+		"with wrong arguments": testArguments,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t)
+		})
+	}
 }
 
 // documents makes a folder of 300 files, each sixth of them broken.
@@ -76,11 +78,9 @@ func checkStored(t *testing.T, stack *localstack.Stack, got exampletest.Outcome,
 	}
 }
 
-func testProject(t *testing.T, program string) {
+func testProject(t *testing.T) {
 	stack := localstack.Shared(t)
-	cmd := exec.Command(program, documents(t))
-	cmd.Env = exampletest.Environ("SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
-	got := exampletest.Run(t, cmd)
+	got := exampletest.Run(t, exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, documents(t)))
 	if got.Code != 0 {
 		t.Errorf("exit code %d\n%s", got.Code, got.Stderr)
 	}
@@ -95,42 +95,38 @@ func testProject(t *testing.T, program string) {
 	}
 }
 
-func testOwnStack(t *testing.T, program string) {
+func testOwnStack(t *testing.T) {
 	localstack.Shared(t) // skips where there is no PostgreSQL
-	cmd := exec.Command(program, "-workers", "1", documents(t))
-	cmd.Env = exampletest.Environ()
-	got := exampletest.Run(t, cmd)
+	got := exampletest.Run(t, exampletest.Command("-workers", "1", documents(t)))
 	if got.Code != 0 || !strings.Contains(got.Stdout, "recorded 1700, delivered 1700, dropped 0,") ||
 		!strings.Contains(got.Stderr, "SUPABASE_URL is not set") {
 		t.Errorf("exit code %d\n%s\n%s", got.Code, got.Stdout, got.Stderr)
 	}
 }
 
-func testBrokenProject(t *testing.T, program string) {
-	for _, test := range []struct {
-		name, want string
-		insert     http.HandlerFunc
-	}{
-		{"refuses rows", "1700 events were lost: {Invalid:0 QueueFull:0 Rejected:0 Closed:0 Abandoned:1700}", func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(http.StatusBadRequest)
-			_, _ = io.WriteString(w, `{"code":"22P02","message":"invalid input syntax"}`)
-		}},
-		{"forgets rows", "300 events upload_started were recorded, but the table has 0", func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(http.StatusCreated)
-		}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			cmd := exec.Command(program, documents(t))
-			cmd.Env = exampletest.Environ("SUPABASE_URL="+fake(t, test.insert).URL, "SUPABASE_SECRET_KEY=sb_secret_x")
-			got := exampletest.Run(t, cmd)
-			if got.Code != 1 || !strings.Contains(got.Stderr, test.want) {
-				t.Errorf("exit code %d, want 1 and %q:\n%s", got.Code, test.want, got.Stderr)
-			}
-		})
+func testRowsRefused(t *testing.T) {
+	checkBroken(t, "1700 events were lost: {Invalid:0 QueueFull:0 Rejected:0 Closed:0 Abandoned:1700}", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"code":"22P02","message":"invalid input syntax"}`)
+	})
+}
+
+func testRowsForgotten(t *testing.T) {
+	checkBroken(t, "300 events upload_started were recorded, but the table has 0", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusCreated)
+	})
+}
+
+// checkBroken runs the program on a project that answers inserts so.
+func checkBroken(t *testing.T, want string, insert http.HandlerFunc) {
+	t.Helper()
+	got := exampletest.Run(t, exampletest.CommandOn(fake(t, insert).URL, "sb_secret_x", documents(t)))
+	if got.Code != 1 || !strings.Contains(got.Stderr, want) {
+		t.Errorf("exit code %d, want 1 and %q:\n%s", got.Code, want, got.Stderr)
 	}
 }
 
-func testArguments(t *testing.T, program string) {
+func testArguments(t *testing.T) {
 	for _, test := range []struct {
 		args []string
 		code int
@@ -142,7 +138,7 @@ func testArguments(t *testing.T, program string) {
 		{[]string{"-dashboard", "nowhere", "."}, 1, "missing port"},
 		{[]string{filepath.Join(t.TempDir(), "missing")}, 1, "no such file or directory"},
 	} {
-		got := exampletest.Run(t, exec.Command(program, test.args...))
+		got := exampletest.Run(t, exampletest.Command(test.args...))
 		if got.Code != test.code || !strings.Contains(got.Stderr, test.want) || got.Stdout != "" {
 			t.Errorf("%q: exit code %d, want %d and %q:\n%s", test.args, got.Code, test.code, test.want, got.Stderr)
 		}

@@ -1,36 +1,23 @@
 package main
 
 import (
-	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/servetest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // testPage looks at the run on its page.
-func testPage(t *testing.T, program string) {
+func testPage(t *testing.T) {
 	localstack.Shared(t) // skips where there is no PostgreSQL
-	cmd := exec.Command(program, "-dashboard", "127.0.0.1:0", documents(t))
-	cmd.Env = exampletest.Environ()
-	p := servetest.Listen(t, cmd)
+	p := exampletest.Listen(t, exampletest.Command("-dashboard", "127.0.0.1:0", documents(t)))
 	p.WaitForLine("recorded 1700, delivered 1700, dropped 0,")
-	resp, err := http.Get(p.URL + "?range=1h")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	page, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, page := exampletest.Request(t, http.MethodGet, p.URL+"?range=1h", "")
 	for _, want := range []string{"<strong>300</strong> documents were seen: 250 completed, 50 failed, 0 under way", "gzip: unexpected EOF", ">summarize<"} {
-		if !strings.Contains(string(page), want) {
+		if !strings.Contains(page, want) {
 			t.Errorf("no %q in\n%s", want, page)
 		}
 	}

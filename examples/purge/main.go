@@ -5,7 +5,7 @@
 //
 //	purge -older-than 30d [-batch 10000] [-timeout 10m] [-dry-run] [-json]
 //
-// The project is that of SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY, or the
+// The project is that of SUPABASE_URL and SUPABASE_SECRET_KEY, or the
 // other names that docevents.NewFromEnv reads. The last line of the standard
 // output says what was done, as text or with -json as an object; how far it is
 // goes to the standard error.

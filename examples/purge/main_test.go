@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docevents/docevents-go/integration/localstack"
+	"github.com/docevents/docevents-go/examples/internal/exampletest"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 func TestParseAge(t *testing.T) {
 	const day = 24 * time.Hour
@@ -66,16 +66,22 @@ func TestUsage(tt *testing.T) {
 func TestFails(tt *testing.T) {
 	t := newTable(tt)
 	t.plant(5, "31 days")
-	for _, args := range [][]string{{"-older-than", "30d"}, {"-older-than", "30d", "-dry-run"}} {
-		if r := t.json(exitFailed, append(args, "-table", "no_such_table")...); r.Outcome != "failed" || !strings.Contains(r.Error, "013_create_processing_events_table.sql") {
-			t.Errorf("%+v", r)
+	t.Run("at once", func(tt *testing.T) {
+		for args, want := range map[string]string{
+			"-table no_such_table":          "013_create_processing_events_table.sql",
+			"-table no_such_table -dry-run": "013_create_processing_events_table.sql",
+			"-schema elsewhere":             "expose the schema elsewhere",
+			"-schema elsewhere -dry-run":    "expose the schema elsewhere",
+		} {
+			tt.Run(args, func(tt *testing.T) {
+				tt.Parallel() // Check waits 5 s for something better
+				t := &table{tt, t.stack, t.name}
+				if r := t.json(exitFailed, strings.Fields("-older-than 30d "+args)...); r.Outcome != "failed" || !strings.Contains(r.Error, want) {
+					t.Errorf("%+v", r)
+				}
+			})
 		}
-	}
-	for _, dry := range []string{"", "-dry-run"} {
-		if r := t.json(exitFailed, strings.Fields("-older-than 30d -schema elsewhere "+dry)...); !strings.Contains(r.Error, "expose the schema elsewhere") {
-			t.Errorf("%+v", r)
-		}
-	}
+	})
 	t.Setenv("SUPABASE_URL", "http://127.0.0.1:1")
 	if r := t.json(exitFailed, "-older-than", "30d"); !strings.Contains(r.Error, "check SUPABASE_URL") {
 		t.Errorf("%+v", r)

@@ -59,13 +59,14 @@ func (r *result) print(w io.Writer, asJSON bool) error {
 		return json.NewEncoder(w).Encode(r)
 	}
 	verb, rows, about := "deleted", r.Deleted, "at least "
+	rate := fmt.Sprintf(" (%.0f/s)", float64(rows)/r.Seconds)
 	if r.DryRun {
-		verb, rows, about = "would delete", r.Due, "about "
+		verb, rows, about, rate = "would delete", r.Due, "about ", ""
 	}
 	if r.Exact {
 		about = ""
 	}
-	_, err := fmt.Fprintf(w, "purge: %s: %s %s%d rows created before %s, in %.1f s (%.0f/s)\n",
-		r.Outcome, verb, about, rows, r.Cutoff.Format(time.RFC3339), r.Seconds, float64(rows)/r.Seconds)
+	_, err := fmt.Fprintf(w, "purge: %s: %s %s%d rows created before %s, in %.1f s%s\n",
+		r.Outcome, verb, about, rows, r.Cutoff.Format(time.RFC3339), r.Seconds, rate)
 	return err
 }

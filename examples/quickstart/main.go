@@ -2,7 +2,7 @@
 //
 //	go run ./examples/quickstart
 //
-// With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment it works on
+// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment it works on
 // that project, which must have the table of sql/. Without them it starts a local
 // PostgreSQL with a REST API in front, for as long as it runs.
 package main

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,24 +17,24 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 const wantCounts = "recorded 7, delivered 7, dropped 0"
 
 // TestProgram runs the program as a user would.
 func TestProgram(t *testing.T) {
-	program := exampletest.Build(t)
-	t.Run("with a stack of its own", func(t *testing.T) { testOwnStack(t, program) })
-	t.Run("on a project", func(t *testing.T) { testProject(t, program) })
-	t.Run("on a broken project", func(t *testing.T) { testBrokenProject(t, program) })
-	t.Run("interrupted", func(t *testing.T) { testInterrupt(t, program) })
+	t.Run("with a stack of its own", testOwnStack)
+	t.Run("on a project", testProject)
+	t.Run("on a broken project", testBrokenProject)
+	t.Run("interrupted", testInterrupt)
 }
 
-func testOwnStack(t *testing.T, program string) {
+func testOwnStack(t *testing.T) {
+	t.Parallel()
 	localstack.Shared(t) // skips where there is no PostgreSQL
-	cmd := exec.Command(program)
+	cmd := exampletest.Command()
 	tmp := tempDir(t)
-	cmd.Env = exampletest.Environ("TMPDIR=" + tmp)
+	cmd.Env = append(cmd.Env, "TMPDIR="+tmp)
 	got := exampletest.Run(t, cmd)
 	if got.LastLine() != wantCounts || got.Code != 0 {
 		t.Errorf("exit code %d, last line %q, want 0 and %q\n%s", got.Code, got.LastLine(), wantCounts, got.Stderr)
@@ -57,7 +56,8 @@ func testOwnStack(t *testing.T, program string) {
 }
 
 // On somebody's project the rows stay, and none of theirs is touched.
-func testProject(t *testing.T, program string) {
+func testProject(t *testing.T) {
+	t.Parallel()
 	stack := localstack.Shared(t)
 	count := func() (n int) {
 		t.Helper()
@@ -67,9 +67,7 @@ func testProject(t *testing.T, program string) {
 		return n
 	}
 	before := count()
-	cmd := exec.Command(program)
-	cmd.Env = exampletest.Environ("SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
-	got := exampletest.Run(t, cmd)
+	got := exampletest.Run(t, exampletest.CommandOn(stack.URL, stack.ServiceRoleKey))
 	if got.LastLine() != wantCounts || got.Code != 0 {
 		t.Errorf("exit code %d, last line %q, want 0 and %q\n%s", got.Code, got.LastLine(), wantCounts, got.Stderr)
 	}
@@ -78,7 +76,8 @@ func testProject(t *testing.T, program string) {
 	}
 }
 
-func testBrokenProject(t *testing.T, program string) {
+func testBrokenProject(t *testing.T) {
+	const secret = "sb_secret_x"
 	noTable := answer(http.StatusNotFound, `{"code":"PGRST205","message":"Could not find the table"}`)
 	badKey := answer(http.StatusUnauthorized, `{"message":"Invalid API key"}`)
 	nobody := httptest.NewServer(noTable)
@@ -87,32 +86,23 @@ func testBrokenProject(t *testing.T, program string) {
 		name, key, want string
 		handler         http.Handler // nil: nobody listens
 	}{
-		{name: "no table", handler: noTable, want: "013_create_processing_events_table.sql"},
-		{name: "wrong key", handler: badKey, want: "check the key"},
+		{name: "no table", key: secret, handler: noTable, want: "013_create_processing_events_table.sql"},
+		{name: "wrong key", key: secret, handler: badKey, want: "check the key"},
 		{name: "publishable key", key: "sb_publishable_x", handler: badKey, want: "not a service-role key"},
-		{name: "no key", key: "-", handler: badKey, want: "SUPABASE_SERVICE_ROLE_KEY"},
-		{name: "unreachable", want: "connection refused"},
+		{name: "no key", handler: badKey, want: "SUPABASE_SERVICE_ROLE_KEY"},
+		{name: "unreachable", key: secret, want: "connection refused"},
 		// It stores nothing and says it did: the counts can't agree.
-		{name: "forgetful", handler: forgetful, want: "7 events were recorded, but the table has 0"},
+		{name: "forgetful", key: secret, handler: forgetful, want: "7 events were recorded, but the table has 0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel() // Check waits 5 s for something better
 			url := nobody.URL
 			if test.handler != nil {
 				server := httptest.NewServer(test.handler)
 				defer server.Close()
 				url = server.URL
 			}
-			settings := []string{"SUPABASE_URL=" + url}
-			switch test.key {
-			case "":
-				settings = append(settings, "SUPABASE_SECRET_KEY=sb_secret_x")
-			case "-":
-			default:
-				settings = append(settings, "SUPABASE_SECRET_KEY="+test.key)
-			}
-			cmd := exec.Command(program)
-			cmd.Env = exampletest.Environ(settings...)
-			got := exampletest.Run(t, cmd)
+			got := exampletest.Run(t, exampletest.CommandOn(url, test.key))
 			if got.Code != 1 || !strings.Contains(got.Stderr, test.want) || strings.Count(got.Stderr, "\n") != 1 {
 				t.Errorf("exit code %d, want 1 and one line that names %q:\n%s", got.Code, test.want, got.Stderr)
 			}
@@ -120,30 +110,17 @@ func testBrokenProject(t *testing.T, program string) {
 	}
 }
 
-func testInterrupt(t *testing.T, program string) {
+func testInterrupt(t *testing.T) {
+	t.Parallel()
 	localstack.Shared(t)
 	tmp := tempDir(t)
-	cmd := exec.Command(program)
-	cmd.Env = exampletest.Environ("TMPDIR=" + tmp)
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	// The first line of the output is about the start of the stack.
-	if _, err := stdout.Read(make([]byte, 1)); err != nil {
-		t.Error(err)
-	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Error(err)
-	}
-	if _, err := io.Copy(io.Discard, stdout); err != nil {
-		t.Error(err)
-	}
-	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 {
-		t.Errorf("%v, want exit code 1", err)
+	cmd := exampletest.Command()
+	cmd.Env = append(cmd.Env, "TMPDIR="+tmp)
+	program := exampletest.Start(t, cmd)
+	program.WaitForLine("SUPABASE_URL is not set: starting")
+	program.Signal(os.Interrupt)
+	if got := program.Wait(); got.Code != 1 {
+		t.Errorf("%+v, want exit code 1", got)
 	}
 	checkEmpty(t, tmp)
 }

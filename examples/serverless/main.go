@@ -8,7 +8,7 @@
 //
 // It prints the line that calls it, with the document's id.
 //
-// With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
+// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment the events
 // go to that project, which must have the table. Without them it starts a local
 // PostgreSQL with a REST API in front, for as long as it runs.
 //

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,40 +15,20 @@ import (
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/servetest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
-
-func post(ctx context.Context, t *testing.T, url, id, text string) (status int, body string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/documents/"+id, strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
-}
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 // TestProgram kills the program after a reply, as a platform may. The events are
 // in the table by then.
 func TestProgram(t *testing.T) {
+	t.Parallel()
 	stack := localstack.Shared(t)
-	cmd := exec.Command(exampletest.Build(t), "-addr", "127.0.0.1:0")
-	cmd.Env = exampletest.Environ("SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
-	program := servetest.Listen(t, cmd)
+	program := exampletest.Listen(t, exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-addr", "127.0.0.1:0"))
 	for i := range 5 {
 		id := uuid.NewString()
-		if status, body := post(t.Context(), t, program.URL, id, "three short words"); status != 200 || !strings.Contains(body, `"Words":3`) {
+		if status, body := exampletest.Request(t, http.MethodPost, program.URL+"/documents/"+id, "three short words"); status != 200 || !strings.Contains(body, `"Words":3`) {
 			t.Errorf("got %d %s", status, body)
 		}
 		if i == 4 {
@@ -66,10 +44,9 @@ func TestProgram(t *testing.T) {
 }
 
 func TestProgramWithItsOwnStack(t *testing.T) {
+	t.Parallel()
 	localstack.Shared(t) // skips where there is no PostgreSQL
-	cmd := exec.Command(exampletest.Build(t), "-addr", "127.0.0.1:0")
-	cmd.Env = exampletest.Environ()
-	program := servetest.Listen(t, cmd)
+	program := exampletest.Listen(t, exampletest.Command("-addr", "127.0.0.1:0"))
 	if printed := program.Try(1); !strings.Contains(printed[0], `"Words":`) {
 		t.Errorf("its own line prints %q", printed)
 	}
@@ -123,6 +100,7 @@ func TestCallerGone(t *testing.T) {
 // A project that refuses the events holds up the reply for flushTimeout, and no
 // longer. They stay queued.
 func TestReplyDespiteARefusal(t *testing.T) {
+	t.Parallel()
 	server := doceventstest.NewServer(t)
 	client := server.Client()
 	for range 100 { // more than there are attempts

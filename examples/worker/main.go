@@ -14,10 +14,10 @@
 // name and then renames it. What is no job is passed over, with a line that says
 // so. To try it:
 //
-//	mkdir -p /tmp/jobs && cp README.md /tmp/jobs/$(uuidgen).md
+//	mkdir -p /tmp/jobs && cp README.md /tmp/jobs/0198a5e2-0000-7000-8000-000000000001.md
 //	go run ./examples/worker -drain /tmp/jobs
 //
-// With SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY in the environment the events
+// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment the events
 // go to that project, which must have the table. Without them it starts a local
 // PostgreSQL with a REST API in front, for as long as it runs.
 //

@@ -13,22 +13,18 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/servetest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 // TestProgram runs the program as a user would.
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
-	program := exampletest.Build(t)
 	for _, test := range []struct {
 		name string
-		f    func(*testing.T, *localstack.Stack, string)
+		f    func(*testing.T, *localstack.Stack)
 	}{
 		{"two drain a queue", testDrain},
 		{"SIGTERM", testSIGTERM},
@@ -36,48 +32,41 @@ func TestProgram(t *testing.T) {
 		{"with a stack of its own", testOwnStack},
 		{"with wrong arguments", testArguments},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.f(t, stack, program) })
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.f(t, stack)
+		})
 	}
 }
 
-func command(stack *localstack.Stack, program string, args ...string) *exec.Cmd {
-	cmd := exec.Command(program, args...)
-	cmd.Env = exampletest.Environ("SUPABASE_URL="+stack.URL, "SUPABASE_SERVICE_ROLE_KEY="+stack.ServiceRoleKey)
-	return cmd
+// command is the program on the stack.
+func command(stack *localstack.Stack, args ...string) *exec.Cmd {
+	return exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, args...)
 }
 
 // history returns a document's events in order.
 func history(t *testing.T, stack *localstack.Stack, id string) string {
 	t.Helper()
-	rows, err := stack.Pool().Query(t.Context(), "SELECT concat_ws(': ', event_type, error_message) "+
-		"FROM document_processing_events WHERE document_id = $1 ORDER BY created_at, id", id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	events, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Join(events, ", ")
+	return strings.Join(exampletest.History(t, stack, id), ", ")
 }
 
 const completed = "processing_started, completed"
 
-func testDrain(t *testing.T, stack *localstack.Stack, program string) {
+func testDrain(t *testing.T, stack *localstack.Stack) {
 	dir := t.TempDir()
 	want := map[string]string{}
 	for range 40 {
 		want[put(t, dir, "three short words")] = completed
 	}
-	want[put(t, dir, "")] = "processing_started, failed: the document is empty"
-	want[put(t, dir, "\x00")] = "processing_started, failed: the document is not a text in UTF-8"
+	want[put(t, dir, "")] = "processing_started, failed the document is empty"
+	want[put(t, dir, "\x00")] = "processing_started, failed the document is not a text in UTF-8"
 	if err := os.WriteFile(filepath.Join(dir, "README\x1b.md"), []byte("no job"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
-	first := exampletest.Start(t, command(stack, program, "-drain", dir))
-	second := exampletest.Start(t, command(stack, program, "-drain", dir))
-	outcomes := []exampletest.Outcome{first(), second()}
+	first := exampletest.Start(t, command(stack, "-drain", dir))
+	second := exampletest.Start(t, command(stack, "-drain", dir))
+	outcomes := []exampletest.Outcome{first.Wait(), second.Wait()}
 	recorded := 0
 	for _, outcome := range outcomes {
 		var n, delivered int
@@ -106,12 +95,12 @@ func testDrain(t *testing.T, stack *localstack.Stack, program string) {
 }
 
 // The signal comes while the second of three jobs is under way.
-func testSIGTERM(t *testing.T, stack *localstack.Stack, program string) {
+func testSIGTERM(t *testing.T, stack *localstack.Stack) {
 	dir := t.TempDir()
 	first := put(t, dir, "text")
 	second, pipe := putPipe(t, dir)
 	third := put(t, dir, "text")
-	worker := servetest.Start(t, command(stack, program, "-workers", "1", dir))
+	worker := exampletest.Start(t, command(stack, "-workers", "1", dir))
 	w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits for the worker
 	if err != nil {
 		t.Fatal(err)
@@ -137,10 +126,10 @@ func testSIGTERM(t *testing.T, stack *localstack.Stack, program string) {
 }
 
 // The job of a worker that is killed is taken again.
-func testKilled(t *testing.T, stack *localstack.Stack, program string) {
+func testKilled(t *testing.T, stack *localstack.Stack) {
 	dir := t.TempDir()
 	id, pipe := putPipe(t, dir)
-	worker := servetest.Start(t, command(stack, program, "-workers", "1", dir))
+	worker := exampletest.Start(t, command(stack, "-workers", "1", dir))
 	w, err := os.OpenFile(pipe, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -149,11 +138,11 @@ func testKilled(t *testing.T, stack *localstack.Stack, program string) {
 	worker.Wait()
 	w.Close()
 
-	wait := exampletest.Start(t, command(stack, program, "-drain", "-workers", "1", dir))
+	worker = exampletest.Start(t, command(stack, "-drain", "-workers", "1", dir))
 	if err := os.WriteFile(pipe, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if outcome := wait(); outcome.Code != 0 || outcome.LastLine() != "recorded 2, delivered 2, dropped 0" {
+	if outcome := worker.Wait(); outcome.Code != 0 || outcome.LastLine() != "recorded 2, delivered 2, dropped 0" {
 		t.Errorf("got %+v", outcome)
 	}
 	// The first beginning may have been delivered, too.
@@ -162,23 +151,21 @@ func testKilled(t *testing.T, stack *localstack.Stack, program string) {
 	}
 }
 
-func testOwnStack(t *testing.T, _ *localstack.Stack, program string) {
+func testOwnStack(t *testing.T, _ *localstack.Stack) {
 	dir := t.TempDir()
 	put(t, dir, "text")
-	cmd := exec.Command(program, "-drain", dir)
-	cmd.Env = exampletest.Environ()
-	if outcome := exampletest.Run(t, cmd); outcome.Code != 0 || outcome.LastLine() != "recorded 2, delivered 2, dropped 0" {
+	if outcome := exampletest.Run(t, exampletest.Command("-drain", dir)); outcome.Code != 0 || outcome.LastLine() != "recorded 2, delivered 2, dropped 0" {
 		t.Errorf("got %+v", outcome)
 	}
 }
 
-func testArguments(t *testing.T, stack *localstack.Stack, program string) {
+func testArguments(t *testing.T, stack *localstack.Stack) {
 	for _, args := range [][]string{nil, {"a", "b"}, {"-workers", "0", t.TempDir()}, {"-nope", t.TempDir()}} {
-		if outcome := exampletest.Run(t, command(stack, program, args...)); outcome.Code != 2 || !strings.Contains(outcome.Stderr, "usage: worker") {
+		if outcome := exampletest.Run(t, command(stack, args...)); outcome.Code != 2 || !strings.Contains(outcome.Stderr, "usage: worker") {
 			t.Errorf("%v: got %+v", args, outcome)
 		}
 	}
-	if outcome := exampletest.Run(t, command(stack, program, "main.go")); outcome.Code != 1 || !strings.Contains(outcome.Stderr, "not a directory") {
+	if outcome := exampletest.Run(t, command(stack, "main.go")); outcome.Code != 1 || !strings.Contains(outcome.Stderr, "not a directory") {
 		t.Errorf("got %+v", outcome)
 	}
 }

@@ -5,17 +5,14 @@
 package e2e
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -25,7 +22,7 @@ func TestMain(m *testing.M) { localstack.Main(m) }
 
 // A bench is a client and the table that it records to.
 type bench struct {
-	observer
+	observe.Observer
 	t      testing.TB
 	stack  *localstack.Stack
 	table  string
@@ -43,11 +40,7 @@ func benchOf(t testing.TB, stack *localstack.Stack, key, table string, opts ...d
 	t.Helper()
 	b := &bench{t: t, stack: stack, table: table}
 	var err error
-	b.client, err = docevents.New(stack.URL, key, append([]docevents.Option{
-		docevents.WithTable(table),
-		docevents.WithSlog(slog.New(&b.observer)),
-		docevents.WithDropHandler(b.dropped),
-	}, opts...)...)
+	b.client, err = docevents.New(stack.URL, key, slices.Concat(b.Options(), []docevents.Option{docevents.WithTable(table)}, opts)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,65 +162,4 @@ func wantError(t testing.TB, err error, status int, code, remedy string) {
 	if strings.Count(err.Error(), remedy) != 1 {
 		t.Errorf("error %q, want it to say once %q", err, remedy)
 	}
-}
-
-// await looks until it is true, for two minutes: longer than any wait of the
-// client's.
-func await(t testing.TB, what string, true func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !true(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not yet: %s", what)
-		}
-	}
-}
-
-// An observer keeps what a client says: its log lines and its handler's calls.
-type observer struct {
-	mu    sync.Mutex
-	said  []string
-	calls []drop
-}
-
-type drop struct {
-	event  docevents.Event
-	reason docevents.DropReason
-	err    error
-}
-
-func (o *observer) Enabled(context.Context, slog.Level) bool { return true }
-func (o *observer) WithAttrs([]slog.Attr) slog.Handler       { return o }
-func (o *observer) WithGroup(string) slog.Handler            { return o }
-
-func (o *observer) Handle(_ context.Context, r slog.Record) error {
-	line := r.Message
-	r.Attrs(func(a slog.Attr) bool {
-		line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
-		return true
-	})
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.said = append(o.said, line)
-	return nil
-}
-
-func (o *observer) dropped(e docevents.Event, reason docevents.DropReason, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.calls = append(o.calls, drop{e, reason, err})
-}
-
-func (o *observer) lines() []string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.Clone(o.said)
-}
-
-// drops returns the handler's calls since the last look.
-func (o *observer) drops() []drop {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	calls := o.calls
-	o.calls = nil
-	return calls
 }

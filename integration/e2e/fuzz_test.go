@@ -56,22 +56,22 @@ func FuzzRecordStored(f *testing.F) {
 		b.settle()
 		after := time.Now()
 		rows := b.query("DELETE FROM TABLE_NAME RETURNING id, document_id, user_id, event_type, duration_ms, error_message, stage, created_at")
-		drops := b.drops()
+		drops := b.NewDrops()
 
 		if len(rows)+len(drops) != 1 {
 			t.Fatalf("%d rows and %d drops, want one of either: %+v, %+v", len(rows), len(drops), rows, drops)
 		}
 		if !storable(&e) {
-			if len(drops) != 1 || drops[0].reason != docevents.Invalid {
+			if len(drops) != 1 || drops[0].Reason != docevents.Invalid {
 				t.Fatalf("rows %+v, drops %+v, want it handed back as invalid", rows, drops)
 			}
-			back := drops[0].event
+			back := drops[0].Event
 			wantText(t, "ErrorMessage", e.ErrorMessage, back.ErrorMessage, 64<<10)
 			wantText(t, "Stage", e.Stage, back.Stage, 1<<10)
 			return
 		}
 		if len(rows) != 1 {
-			t.Fatalf("dropped as %s: %v", drops[0].reason, drops[0].err)
+			t.Fatalf("dropped as %s: %v", drops[0].Reason, drops[0].Err)
 		}
 		got := rows[0]
 		if got.DocumentID != uuid.MustParse(documentID) || got.UserID != uuid.MustParse(userID) || got.EventType != kind {

@@ -8,12 +8,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
@@ -98,6 +100,7 @@ var missingPartition = fault{
 
 // TestMended records while something is wrong, mends it, and closes.
 func TestMended(t *testing.T) {
+	t.Parallel()
 	for _, f := range append(grants("INSERT", "SELECT"), missingTable(), missingColumn, missingPartition) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel() // each waits 5 s for something better
@@ -117,10 +120,10 @@ func TestMended(t *testing.T) {
 			b.close()
 			b.wantStages(want...)
 			b.wantCounts(docevents.Stats{Recorded: 101, Delivered: 101})
-			lines := b.lines()
+			lines := b.Lines()
 			last := len(lines) - 1
-			loud := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "refused until this is mended") })
-			if loud < 0 || !strings.Contains(lines[loud], remedy) || !strings.Contains(lines[last], "delivering again") {
+			loud := slices.IndexFunc(lines, func(l observe.Line) bool { return strings.Contains(l.Text, "refused until this is mended") })
+			if loud < 0 || !strings.Contains(lines[loud].Text, remedy) || !strings.Contains(lines[last].Text, "delivering again") {
 				t.Errorf("log %q, want a line that says what to mend, %q, and one of the recovery", lines, remedy)
 			}
 		})
@@ -130,6 +133,7 @@ func TestMended(t *testing.T) {
 // TestNotMended closes all the same, once the refusal has lasted. What it
 // abandons was refused, and isn't stored.
 func TestNotMended(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	f := missingTable()
 	f.cause(b)
@@ -142,9 +146,9 @@ func TestNotMended(t *testing.T) {
 		t.Errorf("Close: %v", err)
 	}
 	b.wantCounts(docevents.Stats{Recorded: 10, Dropped: docevents.Drops{Abandoned: 10}})
-	for _, d := range b.drops() {
-		if d.reason != docevents.Abandoned || errors.Is(d.err, docevents.ErrOutcomeUnknown) {
-			t.Errorf("dropped as %s: %v", d.reason, d.err)
+	for _, d := range b.NewDrops() {
+		if d.Reason != docevents.Abandoned || errors.Is(d.Err, docevents.ErrOutcomeUnknown) {
+			t.Errorf("dropped as %s: %v", d.Reason, d.Err)
 		}
 	}
 	f.mend(b)
@@ -153,6 +157,7 @@ func TestNotMended(t *testing.T) {
 // TestTableThatComesLate has the table made after the first event, as a
 // migration does: with the NOTIFY that makes the REST server look.
 func TestTableThatComesLate(t *testing.T) {
+	t.Parallel()
 	stack := localstack.Shared(t)
 	b := benchOf(t, stack, stack.ServiceRoleKey, "late_"+strings.ToLower(rand.Text()[:12]))
 	b.client.Record(event("early"))
@@ -162,7 +167,7 @@ func TestTableThatComesLate(t *testing.T) {
 		"NOTIFY pgrst, 'reload schema'")
 	defer b.execute("DROP TABLE TABLE_NAME")
 	b.client.Record(event("late"))
-	await(t, "the REST server has looked", func() bool { return b.client.Check(t.Context()) == nil })
+	observe.Await(t, "the REST server has looked", func() bool { return b.client.Check(t.Context()) == nil })
 	b.close()
 	b.wantStages("early", "late")
 }
@@ -174,8 +179,8 @@ func TestForeignKey(t *testing.T) {
 		"ALTER TABLE TABLE_NAME ADD CONSTRAINT document FOREIGN KEY (document_id) REFERENCES TABLE_NAME_documents")
 	defer b.execute("ALTER TABLE TABLE_NAME DROP CONSTRAINT document", "DROP TABLE TABLE_NAME_documents")
 	b.client.Record(event("a"))
-	await(t, "the insert is refused", func() bool { return len(b.lines()) > 0 })
-	if line := b.lines()[0]; !strings.Contains(line, "23503") || !strings.Contains(line, "trying again") {
+	observe.Await(t, "the insert is refused", func() bool { return len(b.Lines()) > 0 })
+	if line := b.Lines()[0].Text; !strings.Contains(line, "23503") || !strings.Contains(line, "trying again") {
 		t.Errorf("log: %s", line)
 	}
 	b.wantCounts(docevents.Stats{Recorded: 1, Pending: 1})
@@ -198,6 +203,7 @@ func foreignKey(t *testing.T) string {
 
 // TestWrongSettings has what only another client can mend.
 func TestWrongSettings(t *testing.T) {
+	t.Parallel()
 	stack := localstack.Shared(t)
 	table := stack.Table(t)
 	for _, tt := range []struct {
@@ -216,17 +222,22 @@ func TestWrongSettings(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel() // each waits 5 s for something better
 			b := benchOf(t, stack, tt.key, table, tt.opts...)
-			wantError(t, b.client.Check(t.Context()), tt.status, tt.code, tt.remedy)
+			var check, purge error
+			var others sync.WaitGroup
+			others.Go(func() { check = b.client.Check(t.Context()) })
+			others.Go(func() { _, purge = b.client.PurgeOlderThan(t.Context(), 30) })
 			b.client.Record(event("a"))
-			wantError(t, b.client.Flush(t.Context()), tt.status, tt.code, tt.remedy)
-			n, err := b.client.PurgeOlderThan(t.Context(), 30)
-			wantError(t, err, tt.status, tt.code, tt.remedy)
-			err = b.client.Close(t.Context())
-			wantError(t, err, tt.status, tt.code, tt.remedy)
+			flush := b.client.Flush(t.Context())
+			others.Wait()
+			var lines []observe.Line
+			for _, err := range []error{check, flush, purge, b.client.Close(t.Context())} {
+				wantError(t, err, tt.status, tt.code, tt.remedy)
+				lines = append(lines, observe.Line{Text: fmt.Sprint(err)})
+			}
 			b.wantCounts(docevents.Stats{Recorded: 1, Dropped: docevents.Drops{Abandoned: 1}})
 			b.wantStages()
-			for _, said := range append(b.lines(), fmt.Sprint(err, n)) {
-				said, _, _ = strings.Cut(said, " document_id=") // which a drop's line names
+			for _, said := range append(lines, b.Lines()...) {
+				said, _, _ := strings.Cut(said.Text, " document_id=") // which a drop's line names
 				if strings.Contains(said, tt.key) || strings.Contains(said, document) {
 					t.Errorf("it repeats the key or the row: %s", said)
 				}
@@ -238,6 +249,7 @@ func TestWrongSettings(t *testing.T) {
 // TestCheck has a sentence for each thing that can be wrong, and is content
 // when it is mended. It leaves the table as it was.
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	for _, f := range append(grants("INSERT", "SELECT", "DELETE"), missingTable(), missingColumn) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel() // each waits 5 s for something better

@@ -139,7 +139,7 @@ func TestFields(t *testing.T) {
 			b.settle()
 			rows := b.rows()
 			if len(rows) != 1 {
-				t.Fatalf("%d rows, want 1; dropped: %+v", len(rows), b.drops())
+				t.Fatalf("%d rows, want 1; dropped: %+v", len(rows), b.NewDrops())
 			}
 			got := rows[0]
 			if got.ID.Version() != 7 {
@@ -209,7 +209,7 @@ func TestInvalid(t *testing.T) {
 		change(&e)
 		b.client.Record(e)
 		b.settle()
-		if drops := b.drops(); len(drops) != 1 || drops[0].reason != docevents.Invalid || drops[0].event.Stage != name {
+		if drops := b.NewDrops(); len(drops) != 1 || drops[0].Reason != docevents.Invalid || drops[0].Event.Stage != name {
 			t.Errorf("%s: dropped %+v, want it as invalid", name, drops)
 		}
 	}
@@ -235,13 +235,13 @@ func TestOpenTypes(t *testing.T) {
 	b.settle()
 	b.wantStages(stages...)
 	b.wantCounts(docevents.Stats{Recorded: 100, Delivered: 99, Dropped: docevents.Drops{Rejected: 1}})
-	drops := b.drops()
-	if len(drops) != 1 || drops[0].event.Type != "archived" || drops[0].reason != docevents.Rejected {
+	drops := b.NewDrops()
+	if len(drops) != 1 || drops[0].Event.Type != "archived" || drops[0].Reason != docevents.Rejected {
 		t.Fatalf("dropped %+v, want the one type that the table refuses", drops)
 	}
-	wantError(t, drops[0].err, 400, "23514", "violates check constraint")
-	if errors.Is(drops[0].err, docevents.ErrOutcomeUnknown) {
-		t.Errorf("the outcome is known: %v", drops[0].err)
+	wantError(t, drops[0].Err, 400, "23514", "violates check constraint")
+	if errors.Is(drops[0].Err, docevents.ErrOutcomeUnknown) {
+		t.Errorf("the outcome is known: %v", drops[0].Err)
 	}
 
 	var check string
@@ -296,7 +296,7 @@ func TestManyGoroutines(t *testing.T) {
 	b.wantCounts(docevents.Stats{
 		Recorded: 2*goroutines*each + 1, Delivered: 2 * goroutines * each, Dropped: docevents.Drops{Closed: 1},
 	})
-	if drops := b.drops(); len(drops) != 1 || drops[0].reason != docevents.Closed || !errors.Is(drops[0].err, docevents.ErrClosed) {
+	if drops := b.NewDrops(); len(drops) != 1 || drops[0].Reason != docevents.Closed || !errors.Is(drops[0].Err, docevents.ErrClosed) {
 		t.Errorf("dropped %+v, want the late one as closed", drops)
 	}
 }

@@ -2,19 +2,15 @@ package faultproxy_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/integration/faultproxy"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 	"github.com/google/uuid"
 )
@@ -41,7 +37,7 @@ func newStage(t *testing.T) *stage {
 // Its events have a document of their own in common, and a stage as their name.
 type bench struct {
 	*stage
-	observer
+	observe.Observer
 	t        *testing.T
 	proxy    *faultproxy.Proxy
 	client   *docevents.Client
@@ -66,11 +62,7 @@ func (s *stage) through(t *testing.T, proxy *faultproxy.Proxy, opts ...docevents
 	t.Helper()
 	b := &bench{stage: s, t: t, proxy: proxy, document: uuid.NewString()}
 	var err error
-	b.client, err = docevents.New(proxy.URL, s.stack.ServiceRoleKey, append([]docevents.Option{
-		docevents.WithTable(s.table),
-		docevents.WithSlog(slog.New(&b.observer)),
-		docevents.WithDropHandler(b.dropped),
-	}, opts...)...)
+	b.client, err = docevents.New(proxy.URL, s.stack.ServiceRoleKey, slices.Concat(b.Options(), []docevents.Option{docevents.WithTable(s.table)}, opts)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,16 +113,6 @@ func (b *bench) close(want error) {
 	}
 }
 
-// await looks until it is true, for two minutes: longer than any wait of the client's.
-func await(t *testing.T, what string, true func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !true(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not yet: %s", what)
-		}
-	}
-}
-
 // wantStats compares all that doesn't depend on time.
 func (b *bench) wantStats(want docevents.Stats) {
 	b.t.Helper()
@@ -176,18 +158,18 @@ func (b *bench) wantStored(want ...string) {
 // wantDrop checks that one event was dropped, and returns why.
 func (b *bench) wantDrop(stage string, reason docevents.DropReason, unknown bool) error {
 	b.t.Helper()
-	drops := b.drops()
+	drops := b.Drops()
 	if len(drops) != 1 {
 		b.t.Fatalf("%d drops, want 1: %+v", len(drops), drops)
 	}
 	d := drops[0]
-	if d.event.Stage != stage || d.event.DocumentID != b.document || d.reason != reason {
-		b.t.Errorf("dropped %+v as %s, want %q as %s", d.event, d.reason, stage, reason)
+	if d.Event.Stage != stage || d.Event.DocumentID != b.document || d.Reason != reason {
+		b.t.Errorf("dropped %+v as %s, want %q as %s", d.Event, d.Reason, stage, reason)
 	}
-	if errors.Is(d.err, docevents.ErrOutcomeUnknown) != unknown {
-		b.t.Errorf("dropped with %v, want the outcome unknown: %t", d.err, unknown)
+	if errors.Is(d.Err, docevents.ErrOutcomeUnknown) != unknown {
+		b.t.Errorf("dropped with %v, want the outcome unknown: %t", d.Err, unknown)
 	}
-	return d.err
+	return d.Err
 }
 
 // wantAnswer checks that err holds the status and the code of a fault's answer,
@@ -221,72 +203,17 @@ var ownCode = regexp.MustCompile(`"code":"([0-9A-Z]{5}|PGRST...)"`)
 // wantLines checks the log: these lines, and nothing that mustn't be in one.
 func (b *bench) wantLines(want ...string) {
 	b.t.Helper()
-	lines := b.lines()
+	lines := b.Lines()
 	matches := len(lines) == len(want)
 	for i, l := range lines {
-		matches = matches && strings.Contains(l.text, want[i])
+		matches = matches && strings.Contains(l.Text, want[i])
 		for _, secret := range []string{b.stack.ServiceRoleKey, b.document, faultproxy.SecretRow, "columns="} {
-			if strings.Contains(l.text, secret) {
-				b.t.Errorf("%q in the log: %s", secret, l.text)
+			if strings.Contains(l.Text, secret) {
+				b.t.Errorf("%q in the log: %s", secret, l.Text)
 			}
 		}
 	}
 	if !matches {
 		b.t.Errorf("log %v, want %q", lines, want)
 	}
-}
-
-// An observer keeps what a client says: its log lines and its handler's calls.
-type observer struct {
-	mu    sync.Mutex
-	said  []line
-	calls []drop
-}
-
-type line struct {
-	text string // message and attributes
-	err  error
-}
-
-type drop struct {
-	event  docevents.Event
-	reason docevents.DropReason
-	err    error
-}
-
-func (o *observer) Enabled(context.Context, slog.Level) bool { return true }
-func (o *observer) WithAttrs([]slog.Attr) slog.Handler       { return o }
-func (o *observer) WithGroup(string) slog.Handler            { return o }
-
-func (o *observer) Handle(_ context.Context, r slog.Record) error {
-	l := line{text: r.Message}
-	r.Attrs(func(a slog.Attr) bool {
-		l.text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
-		if err, ok := a.Value.Any().(error); ok {
-			l.err = err
-		}
-		return true
-	})
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.said = append(o.said, l)
-	return nil
-}
-
-func (o *observer) dropped(e docevents.Event, reason docevents.DropReason, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.calls = append(o.calls, drop{e, reason, err})
-}
-
-func (o *observer) lines() []line {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.Clone(o.said)
-}
-
-func (o *observer) drops() []drop {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.Clone(o.calls)
 }

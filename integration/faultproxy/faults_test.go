@@ -16,6 +16,7 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/integration/faultproxy"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
 // Faults, each met by the first request of a client that records one event, and
@@ -162,7 +163,7 @@ func TestHarmless(t *testing.T) {
 			b.close(nil)
 			b.wantStats(docevents.Stats{Recorded: 1, Delivered: 1, Requests: 1})
 			b.wantStored("a")
-			if lines := b.lines(); len(lines) > 0 {
+			if lines := b.Lines(); len(lines) > 0 {
 				t.Errorf("log: %v", lines)
 			}
 		})
@@ -182,7 +183,7 @@ func TestPassing(t *testing.T) {
 			b.wantStats(docevents.Stats{Recorded: 1, Delivered: 1, Requests: 2, Retries: 1})
 			b.wantStored("a")
 			b.wantLines("insert failed, trying again", "delivering again")
-			b.wantAnswer(b.lines()[0].err, f.Answer)
+			b.wantAnswer(b.Lines()[0].Err, f.Answer)
 		})
 	}
 }
@@ -205,7 +206,7 @@ func TestNoAnswerInTime(t *testing.T) {
 			b.close(nil)
 			b.wantCounts(docevents.Stats{Recorded: 1, Delivered: 1})
 			b.wantStored("a")
-			if err := b.lines()[0].err; !errors.Is(err, context.DeadlineExceeded) {
+			if err := b.Lines()[0].Err; !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("the first line's error: %v", err)
 			}
 		})
@@ -244,14 +245,14 @@ func TestRetryAfter(t *testing.T) {
 						t.Errorf("the next request came after %s, want at least %s", pause, want)
 					}
 				} else {
-					await(t, "the refusal", func() bool { return len(b.lines()) > 0 })
+					observe.Await(t, "the refusal", func() bool { return len(b.Lines()) > 0 })
 					b.wantCounts(docevents.Stats{Recorded: 1, Pending: 1})
 				}
 				b.close(nil) // ends the wait
 				b.wantStats(docevents.Stats{Recorded: 1, Delivered: 1, Requests: 2, Retries: 1})
 				b.wantStored("a")
 				var e *docevents.Error
-				if err := b.lines()[0].err; !errors.As(err, &e) || e.RetryAfter != want {
+				if err := b.Lines()[0].Err; !errors.As(err, &e) || e.RetryAfter != want {
 					t.Errorf("RetryAfter %s, want %s", e.RetryAfter, want)
 				}
 			})
@@ -313,7 +314,7 @@ func TestData(t *testing.T) {
 			b := stage.open(t)
 			b.proxy.Deal(faultproxy.ForRow(chosen, f, faultproxy.Pass))
 			b.record(chosen)
-			await(t, "the refusal", func() bool { return len(b.lines()) > 0 })
+			observe.Await(t, "the refusal", func() bool { return len(b.Lines()) > 0 })
 			b.record("b") // the proof that the server takes others
 			b.settle()
 			b.close(nil)
@@ -359,7 +360,7 @@ func TestDataAfter(t *testing.T) {
 				return refuse(r)
 			})
 			b.record(chosen)
-			await(t, "the failure", func() bool { return len(b.lines()) > 0 })
+			observe.Await(t, "the failure", func() bool { return len(b.Lines()) > 0 })
 			b.record("b") // the proof that the server takes others
 			b.settle()
 			b.close(nil)
@@ -391,9 +392,9 @@ func TestRefusedConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.record("a")
-	await(t, "the failure", func() bool { return len(b.lines()) > 0 })
+	observe.Await(t, "the failure", func() bool { return len(b.Lines()) > 0 })
 	b.wantCounts(docevents.Stats{Recorded: 2, Delivered: 1, Pending: 1})
-	await(t, "a connection is refused", func() bool { return b.client.Check(t.Context()) != nil })
+	observe.Await(t, "a connection is refused", func() bool { return b.client.Check(t.Context()) != nil })
 	if err := b.client.Check(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("Check: %v, want a refused connection", err)
 	}
@@ -421,9 +422,9 @@ func TestNoServer(t *testing.T) {
 	defer proxy.Close()
 	b := stage.through(t, proxy)
 	b.record("a")
-	await(t, "the failure", func() bool { return len(b.lines()) > 0 })
+	observe.Await(t, "the failure", func() bool { return len(b.Lines()) > 0 })
 	var e *docevents.Error
-	if err := b.lines()[0].err; errors.As(err, &e) {
+	if err := b.Lines()[0].Err; errors.As(err, &e) {
 		t.Errorf("an answer: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -485,7 +486,7 @@ func TestOneRow(t *testing.T) {
 			t.Parallel()
 			b := stage.open(t, docevents.WithMaxInFlight(1))
 			b.batch(faultproxy.ForRow(chosen, tt.fault, faultproxy.Pass), stages...)
-			await(t, "the others are stored", func() bool { return b.client.Stats().Delivered == recorded-1 })
+			observe.Await(t, "the others are stored", func() bool { return b.client.Stats().Delivered == recorded-1 })
 			b.wantCounts(docevents.Stats{Recorded: recorded, Delivered: recorded - 1, Pending: 1})
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()

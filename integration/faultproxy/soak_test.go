@@ -6,9 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/integration/faultproxy"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 	"github.com/google/uuid"
 )
@@ -49,7 +48,7 @@ func TestSoak(t *testing.T) {
 	seed := cmp.Or(*soakSeed, rand.Uint64())
 	t.Logf("to repeat its faults: go test ./internal/faultproxy -run TestSoak -soak=%t -seed %d", *longSoak, seed)
 
-	stack := ownStack(t)
+	stack := localstack.Own(t, localstack.Options{})
 	proxy, err := faultproxy.Start(stack.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -67,14 +66,12 @@ func TestSoak(t *testing.T) {
 	}
 	proxy.Deal(chosen(faultproxy.Random(seed, share, faults...)))
 
-	s.client, err = docevents.New(proxy.URL, stack.ServiceRoleKey,
+	s.client, err = docevents.New(proxy.URL, stack.ServiceRoleKey, append(s.Options(),
 		docevents.WithEventTypes(), // so that the table's CHECK has something to refuse
 		docevents.WithQueueLimits(events, 1<<30),
 		docevents.WithMaxBatch(batch),
 		docevents.WithRequestTimeout(2*time.Second),
-		docevents.WithSlog(slog.New(&s.observer)),
-		docevents.WithDropHandler(s.dropped),
-	)
+	)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,10 +87,10 @@ func TestSoak(t *testing.T) {
 
 	// The faults end, save those of the chosen rows: all others must arrive.
 	proxy.Deal(chosen(faultproxy.Pass))
-	await(t, "all events but the chosen are settled", func() bool {
+	observe.Await(t, "all events but the chosen are settled", func() bool {
 		left := len(s.fated(forbidden)) + len(s.fated(dubious))
-		for _, d := range s.drops() { // they may have been given up
-			if strings.HasSuffix(d.event.Stage, forbidden) || strings.HasSuffix(d.event.Stage, dubious) {
+		for _, d := range s.Drops() { // they may have been given up
+			if strings.HasSuffix(d.Event.Stage, forbidden) || strings.HasSuffix(d.Event.Stage, dubious) {
 				left--
 			}
 		}
@@ -150,29 +147,8 @@ var slowFaults = []faultproxy.Fault{
 	faultproxy.Refusal(404, "PGRST205", "Could not find the table"),
 }
 
-// ownStack is a stack for a test that breaks it.
-func ownStack(t *testing.T) *localstack.Stack {
-	t.Helper()
-	stack, err := localstack.Start(t.Context(), localstack.Options{})
-	if errors.Is(err, localstack.ErrNoPostgres) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := stack.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := stack.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return stack
-}
-
 type soak struct {
-	observer
+	observe.Observer
 	stack   *localstack.Stack
 	proxy   *faultproxy.Proxy
 	client  *docevents.Client
@@ -316,14 +292,14 @@ func (s *soak) crash(t *testing.T, recording context.Context, every int64) {
 }
 
 func (s *soak) check(t *testing.T, stats docevents.Stats) {
-	drops := map[string]drop{}
+	drops := map[string]observe.Drop{}
 	byReason := map[docevents.DropReason]int64{}
-	for _, d := range s.drops() {
-		if _, twice := drops[d.event.Stage]; twice {
-			t.Errorf("%q was dropped twice", d.event.Stage)
+	for _, d := range s.Drops() {
+		if _, twice := drops[d.Event.Stage]; twice {
+			t.Errorf("%q was dropped twice", d.Event.Stage)
 		}
-		drops[d.event.Stage] = d
-		byReason[d.reason]++
+		drops[d.Event.Stage] = d
+		byReason[d.Reason]++
 	}
 	stored := s.stored(t)
 
@@ -335,8 +311,8 @@ func (s *soak) check(t *testing.T, stats docevents.Stats) {
 			t.Errorf("%q was delivered, and is in the table %d times", name, n)
 		case !dropped:
 			delivered++
-		case n > 1 || n == 1 && !errors.Is(d.err, docevents.ErrOutcomeUnknown):
-			t.Errorf("%q was dropped (%s: %v), and is in the table %d times", name, d.reason, d.err, n)
+		case n > 1 || n == 1 && !errors.Is(d.Err, docevents.ErrOutcomeUnknown):
+			t.Errorf("%q was dropped (%s: %v), and is in the table %d times", name, d.Reason, d.Err, n)
 		case n == 1:
 			storedDrops++
 		}
@@ -362,31 +338,31 @@ func (s *soak) check(t *testing.T, stats docevents.Stats) {
 	if stats != want {
 		t.Errorf("stats %+v, want %+v", stats, want)
 	}
-	if want := int64(len(s.names)) - delivered; int64(len(s.drops())) != want {
-		t.Errorf("%d drops, want %d", len(s.drops()), want)
+	if want := int64(len(s.names)) - delivered; int64(len(s.Drops())) != want {
+		t.Errorf("%d drops, want %d", len(s.Drops()), want)
 	}
 }
 
 // checkFate looks at one event's drop, or that it has none.
-func (s *soak) checkFate(t *testing.T, name string, d drop, dropped bool) {
+func (s *soak) checkFate(t *testing.T, name string, d observe.Drop, dropped bool) {
 	_, fate, _ := strings.Cut(name, " ")
 	var e *docevents.Error
 	ok := false
 	switch fate {
 	case "": // by one of the proxy's refusals, and only by its word
-		ok = !dropped || d.reason == docevents.Rejected && errors.As(d.err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
+		ok = !dropped || d.Reason == docevents.Rejected && errors.As(d.Err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
 	case poisoned:
-		ok = dropped && d.reason == docevents.Rejected && errors.As(d.err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
+		ok = dropped && d.Reason == docevents.Rejected && errors.As(d.Err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
 	case recanted:
-		ok = dropped && d.reason == docevents.Rejected && errors.As(d.err, &e) && e.Code == "23514" &&
-			errors.Is(d.err, docevents.ErrOutcomeUnknown)
+		ok = dropped && d.Reason == docevents.Rejected && errors.As(d.Err, &e) && e.Code == "23514" &&
+			errors.Is(d.Err, docevents.ErrOutcomeUnknown)
 	case invalid:
-		ok = dropped && d.reason == docevents.Invalid
+		ok = dropped && d.Reason == docevents.Invalid
 	case forbidden, dubious: // given up, or left at the end
-		ok = dropped && (d.reason == docevents.Rejected || d.reason == docevents.Abandoned)
+		ok = dropped && (d.Reason == docevents.Rejected || d.Reason == docevents.Abandoned)
 	}
 	if !ok {
-		t.Errorf("%q: dropped %t as %s: %v", name, dropped, d.reason, d.err)
+		t.Errorf("%q: dropped %t as %s: %v", name, dropped, d.Reason, d.Err)
 	}
 }
 

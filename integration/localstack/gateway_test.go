@@ -11,19 +11,20 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 // TestSchemaCache checks that tables and columns exist once the cache has been
 // told to reload, and not before.
 func TestSchemaCache(t *testing.T) {
-	stack := own(t, localstack.Options{})
+	stack := localstack.Own(t, localstack.Options{})
 	execute(t, stack, "CREATE TABLE late (a int)", "GRANT ALL ON late TO service_role")
 	if r := call(t, stack, "POST", "late", `{"a":1}`); r.status != 404 || r.code() != "PGRST205" {
 		t.Errorf("a new table before the reload: %d %s", r.status, r.body)
 	}
 	execute(t, stack, "NOTIFY pgrst, 'reload schema'")
-	await(t, "the table is known", func() bool { return call(t, stack, "POST", "late", `{"a":1}`).status == 201 })
+	observe.Await(t, "the table is known", func() bool { return call(t, stack, "POST", "late", `{"a":1}`).status == 201 })
 
 	execute(t, stack, "ALTER TABLE late ADD b int")
 	if r := call(t, stack, "POST", "late", `{"a":1,"b":2}`); r.status != 400 || r.code() != "PGRST204" {
@@ -44,7 +45,7 @@ func TestSchemaCache(t *testing.T) {
 
 // TestRoleSettings reads the session's state through a view.
 func TestRoleSettings(t *testing.T) {
-	stack := own(t, localstack.Options{StatementTimeout: 7 * time.Second})
+	stack := localstack.Own(t, localstack.Options{StatementTimeout: 7 * time.Second})
 	execute(t, stack,
 		"CREATE VIEW session AS SELECT current_setting('statement_timeout') AS timeout, current_user::text AS who, "+
 			"current_setting('request.jwt.claims')::json->>'role' AS claimed",
@@ -68,7 +69,7 @@ func TestRoleSettings(t *testing.T) {
 		t.Errorf("before the reload: %s", got)
 	}
 	execute(t, stack, "NOTIFY pgrst, 'reload config'")
-	await(t, "the new setting holds", func() bool { return strings.Contains(session("service_role"), `"5s"`) })
+	observe.Await(t, "the new setting holds", func() bool { return strings.Contains(session("service_role"), `"5s"`) })
 }
 
 func TestKeys(t *testing.T) {
@@ -116,7 +117,7 @@ func TestKeys(t *testing.T) {
 // the gateway: a real PostgREST can do more than the tests say.
 func twoSchemas(t *testing.T) *localstack.Stack {
 	t.Helper()
-	stack := own(t, localstack.Options{
+	stack := localstack.Own(t, localstack.Options{
 		Schemas: []string{"public", "other"}, MaxRows: 5, PostgREST: localstack.Gateway,
 	})
 	execute(t, stack,
@@ -134,8 +135,19 @@ func twoSchemas(t *testing.T) *localstack.Stack {
 	return stack
 }
 
-func TestReads(t *testing.T) {
+func TestGateway(t *testing.T) {
 	stack := twoSchemas(t)
+	for _, test := range []struct {
+		name string
+		f    func(*testing.T, *localstack.Stack)
+	}{
+		{"reads", testReads}, {"inserts", testInserts}, {"refusals", testRefusals}, {"functions", testFunctions}, {"views", testViews},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.f(t, stack) })
+	}
+}
+
+func testReads(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		query string
 		want  string // the ids, or the code of the error
@@ -206,8 +218,7 @@ func TestReads(t *testing.T) {
 	}
 }
 
-func TestInserts(t *testing.T) {
-	stack := twoSchemas(t)
+func testInserts(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		name, path, prefer, body string
 		status                   int
@@ -250,8 +261,7 @@ func TestInserts(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
-	stack := twoSchemas(t)
+func testRefusals(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		name, method, path string
 		headers            []string
@@ -287,8 +297,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestFunctions(t *testing.T) {
-	stack := own(t, localstack.Options{PostgREST: localstack.Gateway})
+func testFunctions(t *testing.T, stack *localstack.Stack) {
 	execute(t, stack,
 		"CREATE FUNCTION plus(a int, b int DEFAULT 1) RETURNS int LANGUAGE sql IMMUTABLE RETURN a + b",
 		"CREATE FUNCTION plus(a text, c text) RETURNS text LANGUAGE sql IMMUTABLE RETURN a || c",
@@ -339,8 +348,7 @@ func TestFunctions(t *testing.T) {
 // A view's duplicates go by the key of the table beneath, where it shows it: so
 // PostgREST asks for ON CONFLICT, which a view that PostgreSQL updates by itself
 // takes, and one with INSTEAD OF triggers does not.
-func TestViews(t *testing.T) {
-	stack := own(t, localstack.Options{PostgREST: localstack.Gateway})
+func testViews(t *testing.T, stack *localstack.Stack) {
 	const columns = "document_id AS doc, user_id, event_type FROM document_processing_events"
 	execute(t, stack,
 		"CREATE VIEW plain AS SELECT id AS event_id, "+columns,

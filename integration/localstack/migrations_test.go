@@ -329,7 +329,7 @@ func TestMigrations(t *testing.T) {
 	})
 	t.Run("no roles", func(t *testing.T) {
 		// A plain PostgreSQL. Roles belong to all databases: this takes a server.
-		plain := own(t, localstack.Options{})
+		plain := localstack.Own(t, localstack.Options{})
 		if err := plain.StopREST(); err != nil {
 			t.Fatal(err)
 		}

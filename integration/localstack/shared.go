@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -98,6 +99,25 @@ func Shared(t testing.TB) *Stack {
 	return shared.stack
 }
 
+// Own starts a stack, migrated, for a test that breaks it or needs another one
+// than Shared. Without PostgreSQL it does as Shared does.
+func Own(t testing.TB, opts Options) *Stack {
+	t.Helper()
+	stack, err := Start(t.Context(), opts)
+	if err != nil {
+		giveUp(t, err)
+	}
+	t.Cleanup(func() {
+		if err := stack.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := stack.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return stack
+}
+
 // giveUp ends a test that can't have a stack.
 func giveUp(t testing.TB, err error) {
 	t.Helper()
@@ -148,7 +168,17 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 //
 // Where it doesn't get to that, as after a Ctrl-C or a test's time-out, the
 // watchdog does it.
+//
+// Tests that are parallel wait for time to pass rather than for a processor: up
+// to 16 run at once, unless the command line says -parallel, or -fuzz: then that
+// is the number of workers.
 func Main(m *testing.M) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" || f.Name == "test.fuzz" })
+	if !chosen {
+		_ = flag.Set("test.parallel", "16") // it is a number
+	}
 	code := m.Run()
 	shared.mu.Lock()
 	defer shared.mu.Unlock()

@@ -17,34 +17,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
-
-// own starts a stack for a test that breaks it.
-func own(t *testing.T, opts localstack.Options) *localstack.Stack {
-	t.Helper()
-	localstack.Shared(t) // skips the test where there is no PostgreSQL
-	stack, err := localstack.Start(t.Context(), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := stack.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := stack.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return stack
-}
 
 const tablePath = "document_processing_events"
 
 // TestKillPostgres checks what end-to-end tests build on: every row that was
 // acknowledged is there after a crash.
 func TestKillPostgres(t *testing.T) {
-	stack := own(t, localstack.Options{})
+	stack := localstack.Own(t, localstack.Options{})
 	ctx := t.Context()
 	var (
 		wg    sync.WaitGroup
@@ -114,7 +96,7 @@ func (r reply) crashed() bool {
 
 // TestConnectionLost kills the session under a statement that waits for a lock.
 func TestConnectionLost(t *testing.T) {
-	stack := own(t, localstack.Options{PostgREST: localstack.Gateway})
+	stack := localstack.Own(t, localstack.Options{PostgREST: localstack.Gateway, StatementTimeout: time.Minute})
 	tx, err := stack.Pool().Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +125,7 @@ func TestConnectionLost(t *testing.T) {
 func eventID(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
 
 func TestRestartPostgres(t *testing.T) {
-	stack := own(t, localstack.Options{PostgREST: localstack.Gateway})
+	stack := localstack.Own(t, localstack.Options{PostgREST: localstack.Gateway})
 	if r := call(t, stack, "POST", tablePath, event(1)); r.status != 201 {
 		t.Fatalf("%d %s", r.status, r.body)
 	}
@@ -178,7 +160,7 @@ func TestRestartPostgres(t *testing.T) {
 }
 
 func TestRestartREST(t *testing.T) {
-	stack := own(t, localstack.Options{StatementTimeout: time.Minute}) // its answer must not come first
+	stack := localstack.Own(t, localstack.Options{StatementTimeout: time.Minute})
 	address := stack.URL
 
 	// A statement that waits for a lock is under way when the server ends.
@@ -231,7 +213,7 @@ func TestClientGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	release()
-	await(t, "the row is stored", func() bool {
+	observe.Await(t, "the row is stored", func() bool {
 		return query(t, stack, "SELECT count(*) FROM "+table) == "1"
 	})
 }
@@ -257,21 +239,10 @@ func lock(t *testing.T, stack *localstack.Stack, table string) (release func()) 
 // awaitBlocked waits until n statements of the REST server wait for a lock.
 func awaitBlocked(t *testing.T, stack *localstack.Stack, n int) {
 	t.Helper()
-	await(t, "a statement waits for the lock", func() bool {
+	observe.Await(t, "a statement waits for the lock", func() bool {
 		return query(t, stack, "SELECT count(*) FROM pg_stat_activity "+
 			"WHERE usename = 'authenticator' AND wait_event_type = 'Lock'") == strconv.Itoa(n)
 	})
-}
-
-// await looks until it is true; a test's time-out ends it.
-func await(t *testing.T, what string, true func() bool) {
-	t.Helper()
-	for !true() {
-		if t.Context().Err() != nil {
-			t.Fatalf("not yet: %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 func TestClose(t *testing.T) {
@@ -348,7 +319,7 @@ func TestWatchdog(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // "signal: killed"
-	await(t, "the folder is gone", func() bool {
+	observe.Await(t, "the folder is gone", func() bool {
 		_, err := os.Stat(folder)
 		return errors.Is(err, os.ErrNotExist)
 	})

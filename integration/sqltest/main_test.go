@@ -199,14 +199,23 @@ func (d *db) plant(n int, end string) {
 // conn returns a connection of the test's own, as another program would have.
 func (d *db) conn() *pgx.Conn {
 	d.t.Helper()
+	conn, _ := d.noted()
+	return conn
+}
+
+// noted is conn, with the notices that the server sends.
+func (d *db) noted() (*pgx.Conn, *[]string) {
+	d.t.Helper()
+	notices := &[]string{}
 	config := d.pool.Config().ConnConfig
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // as psql and pg_cron
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { *notices = append(*notices, n.Message) }
 	conn, err := pgx.ConnectConfig(ctx(d.t), config)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() { _ = conn.Close(ctx(d.t)) })
-	return conn
+	return conn, notices
 }
 
 // as runs SQL as the role and returns the code of its error, if any. What it

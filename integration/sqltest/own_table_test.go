@@ -1,16 +1,14 @@
 package sqltest
 
 import (
-	"errors"
-	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
 // execSection runs what a section of sql/README.md says about a table of one's
@@ -51,26 +49,13 @@ func (d *db) ownTable(name, columns string) {
 	d.t.Cleanup(func() { d.exec("DROP TABLE " + name + " CASCADE") })
 }
 
-// losesAnswers loses the first answers to inserts: the rows are in.
-func losesAnswers() docevents.Option {
-	var inserts atomic.Int64
-	return docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		resp, err := http.DefaultTransport.RoundTrip(req)
-		if err == nil && req.Method == http.MethodPost && inserts.Add(1) <= 2 {
-			resp.Body.Close()
-			return nil, errors.New("connection reset by peer")
-		}
-		return resp, err
-	}))
-}
-
 // wantStoredOnce records twenty events of the document, forty days old, under
 // lost answers, and purges them.
 func (d *db) wantStoredOnce(document string, opts ...docevents.Option) {
 	d.t.Helper()
 	const events = 20
 	before := d.count()
-	client := d.client(append(opts, losesAnswers(), docevents.WithSlog(quiet))...)
+	client := d.client(append(opts, observe.LostAnswers(), docevents.WithSlog(quiet))...)
 	old := time.Now().AddDate(0, 0, -40).Truncate(time.Second)
 	for i := range events {
 		client.Record(docevents.Event{DocumentID: document, UserID: user, Type: docevents.Completed, Duration: time.Second, CreatedAt: old.Add(time.Duration(i) * time.Second)})
@@ -110,6 +95,7 @@ func (d *db) wantCheck(want string, opts ...docevents.Option) {
 // TestColumnFilled has the database fill a column that takes no NULL, also for
 // an event that comes before its document.
 func TestColumnFilled(t *testing.T) {
+	t.Parallel()
 	both(t, newTable, func(t *testing.T, d *db) {
 		d.ownTable("documents", "id uuid PRIMARY KEY, tenant_id uuid NOT NULL")
 		document := func(id string) string {
@@ -145,6 +131,7 @@ func TestColumnFilled(t *testing.T) {
 
 // TestColumnFilledWithNull: why the trigger raises.
 func TestColumnFilledWithNull(t *testing.T) {
+	t.Parallel()
 	d := newTable(t).migrated()
 	d.ownTable("documents", "id uuid PRIMARY KEY, tenant_id uuid NOT NULL")
 	d.exec("ALTER TABLE " + d.table + " ADD COLUMN tenant_id uuid NOT NULL")
@@ -169,6 +156,7 @@ func TestColumnFilledWithNull(t *testing.T) {
 // TestBesideBigint gives a table of the Table Editor's kind, with rows, what an
 // event is known by.
 func TestBesideBigint(t *testing.T) {
+	t.Parallel()
 	for block, name := range []string{"small", "large"} {
 		t.Run(name, func(t *testing.T) {
 			d := newTable(t).migrated()
@@ -201,6 +189,7 @@ func newView(t testing.TB) *db {
 
 // TestView: of the events' table there is only a view.
 func TestView(t *testing.T) {
+	t.Parallel()
 	d := newView(t)
 	steps, ids := d.own("public.steps"), d.own("public.step_events")
 	d.exec("INSERT INTO " + steps + " (doc, kind, at) VALUES ('" + user + "', 'completed', now())") // somebody else's
@@ -270,6 +259,7 @@ func TestView(t *testing.T) {
 
 // TestViewWithoutIds: a trigger that only passes rows on stores them once more.
 func TestViewWithoutIds(t *testing.T) {
+	t.Parallel()
 	d := newView(t)
 	body := d.text("SELECT pg_get_functiondef($1::regproc)", d.table+"_write")
 	begin, end := strings.Index(body, "INSERT INTO "+d.own("public.step_events")), strings.LastIndex(body, "RETURN NEW")

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/docevents/docevents-go"
 )
@@ -418,6 +416,38 @@ func TestPartitionedSchedule(t *testing.T) {
 	}
 }
 
+// A trickle records an event every millisecond or so.
+type trickle struct {
+	*docevents.Client
+	stop func() // returns when nothing is recorded any more
+}
+
+func newTrickle(client *docevents.Client) *trickle {
+	stop := make(chan bool)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond): // a rate, not a wait for anything
+				client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed})
+			}
+		}
+	})
+	return &trickle{client, func() {
+		close(stop)
+		wg.Wait()
+	}}
+}
+
+// more waits until n events more are delivered.
+func (c *trickle) more(t *testing.T, n int64) {
+	for target := c.Stats().Delivered + n; c.Stats().Delivered < target && !t.Failed(); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // TestPartitionPlainTable turns a table in use into the first partition of the
 // new one, while events are recorded through the library.
 func TestPartitionPlainTable(t *testing.T) {
@@ -429,34 +459,9 @@ func TestPartitionPlainTable(t *testing.T) {
 			file := d.text("SELECT pg_relation_filepath($1::regclass)", d.table)
 
 			answers := &lossy{}
-			client := d.client(docevents.WithTransport(answers))
-			stop := make(chan bool)
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					case <-time.After(time.Millisecond): // a rate, not a wait for anything
-						client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed})
-					}
-				}
-			})
-			more := func(n int64) { // events that were recorded after the call
-				for target := client.Stats().Delivered + n; client.Stats().Delivered < target && !t.Failed(); {
-					time.Sleep(time.Millisecond)
-				}
-			}
-			more(50)
-			var notices []string
-			config := d.pool.Config().ConnConfig
-			config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
-			config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
-			conn, err := pgx.ConnectConfig(ctx(t), config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close(ctx(t))
+			client := newTrickle(d.client(docevents.WithTransport(answers)))
+			client.more(t, 50)
+			conn, notices := d.noted()
 			exec := func(sql string) {
 				if _, err := conn.Exec(ctx(t), sql); err != nil {
 					t.Errorf("%.200s: %v", sql, err)
@@ -466,19 +471,19 @@ func TestPartitionPlainTable(t *testing.T) {
 				for _, step := range steps(t, d.read(prepareFile)) {
 					answers.lose.Store(1)
 					exec(step)
-					more(20)
+					client.more(t, 20)
 				}
 			}
 			exec("SET client_min_messages = debug1")
 			answers.lose.Store(1) // stored in the plain table, sent again to the other
 			exec(d.read(partitionedFile))
-			more(50)
-			close(stop)
-			wg.Wait()
-			d.flush(client)
-			d.wantCount(there + client.Stats().Recorded)
-			if n := d.number("SELECT count(DISTINCT id) FROM " + d.table); n != there+client.Stats().Recorded {
-				t.Errorf("%d ids of %d rows", n, there+client.Stats().Recorded)
+			client.more(t, 50)
+			client.stop()
+			d.flush(client.Client)
+			all := there + client.Stats().Recorded
+			d.wantCount(all)
+			if n := d.number("SELECT count(DISTINCT id) FROM " + d.table); n != all {
+				t.Errorf("%d ids of %d rows", n, all)
 			}
 			legacy := d.table + "_legacy"
 			if got := d.text("SELECT pg_relation_filepath($1::regclass)", legacy); got != file {
@@ -488,15 +493,15 @@ func TestPartitionPlainTable(t *testing.T) {
 			if prepare {
 				days = 8
 			}
-			want := fmt.Sprintf("legacy - %s %d", d.day(days, inBound), there+client.Stats().Recorded)
+			want := fmt.Sprintf("legacy - %s %d", d.day(days, inBound), all)
 			if got := d.partitions()[0]; got != want {
 				t.Errorf("the first partition is %q, want %q", got, want)
 			}
-			implied := slices.ContainsFunc(notices, func(s string) bool {
+			implied := slices.ContainsFunc(*notices, func(s string) bool {
 				return strings.Contains(s, "partition constraint for table \""+legacy+"\" is implied by existing constraints")
 			})
 			if implied != prepare {
-				t.Errorf("the table was not read: %t, want %t; %q", implied, prepare, notices)
+				t.Errorf("the table was not read: %t, want %t; %q", implied, prepare, *notices)
 			}
 			wantLines(t, "keys and checks", d.texts(`SELECT replace(conname, $1::text || '_', '') FROM pg_constraint
 				WHERE conrelid = $2::regclass ORDER BY 1`, d.table, legacy), "event_type_check", "legacy_pkey")

@@ -41,55 +41,68 @@ func (d *db) ask(query string) []string {
 	return d.texts(query)
 }
 
+const day = 24 * time.Hour
+
+// A cast is the documents that the queries are asked about, each of one digit.
+type cast struct {
+	documents [12]string
+	now, noon time.Time
+	first     time.Time // the first moment of the daily counts
+}
+
+func (c *cast) ago(d time.Duration) time.Time { return c.now.Add(-d) }
+
+// record has the client record what happened to them.
+func (d *db) record() *cast {
+	d.t.Helper()
+	now := time.Now().UTC()
+	c := &cast{now: now, noon: now.Truncate(day).Add(day / 2), first: now.Truncate(day).Add(-13 * day)}
+	for i := range c.documents {
+		c.documents[i] = strings.ReplaceAll(uuid.Nil.String(), "0", string("0123456789ab"[i]))
+	}
+	client := d.client()
+	record := func(document int, typ docevents.EventType, at time.Time, stage string, took time.Duration, message string) {
+		client.Record(docevents.Event{
+			DocumentID: c.documents[document], UserID: user, Type: typ, CreatedAt: at,
+			Stage: stage, Duration: took, ErrorMessage: message,
+		})
+	}
+
+	// Documents 0 and 1: the whole way. 2: fails, is tried again, completes.
+	for i := range 2 {
+		at := c.noon.Add(-3 * day)
+		record(i, docevents.UploadStarted, at, "", 0, "")
+		record(i, docevents.ProcessingStarted, at.Add(time.Second), "extract", 0, "")
+		record(i, docevents.Completed, at.Add(3*time.Second), "extract", time.Duration(1+i)*time.Second, "")
+	}
+	record(2, docevents.ProcessingStarted, c.noon.Add(-2*day), "extract", 0, "")
+	record(2, docevents.Failed, c.noon.Add(-2*day+time.Second), "extract", 9*time.Second, "page 3: too small")
+	record(2, docevents.ProcessingStarted, c.noon.Add(-2*day+time.Minute), "extract", 0, "")
+	record(2, docevents.Completed, c.noon.Add(-2*day+2*time.Minute), "summarize", 5*time.Second, "")
+	// 3 and 4: what fails right now; 5: something else; 6: failed too long ago to count.
+	record(3, docevents.Failed, c.ago(10*time.Minute), "extract", 0, "page 7 of "+c.documents[3]+": too small")
+	record(4, docevents.Failed, c.ago(5*time.Minute), "extract", 0, "page 12 of "+c.documents[4]+": too small")
+	record(5, docevents.Failed, c.ago(time.Minute), "summarize", 0, "out of memory")
+	record(6, docevents.Failed, c.ago(90*time.Minute), "extract", 0, "page 9: too small")
+	// 7: hangs. 8: begins again and again. 9: began 10 minutes ago. 1 begins anew, and ends at once.
+	record(7, docevents.UploadStarted, c.ago(3*time.Hour), "", 0, "")
+	record(7, docevents.ProcessingStarted, c.ago(2*time.Hour), "ocr", 0, "")
+	record(8, docevents.ProcessingStarted, c.ago(70*time.Minute), "extract", 0, "")
+	record(8, docevents.ProcessingStarted, c.ago(40*time.Minute), "extract", 0, "")
+	record(8, docevents.ProcessingStarted, c.ago(5*time.Minute), "extract", 0, "")
+	record(9, docevents.ProcessingStarted, c.ago(10*time.Minute), "extract", 0, "")
+	record(1, docevents.ProcessingStarted, c.ago(45*time.Minute), "extract", 0, "")
+	record(1, docevents.Completed, c.ago(45*time.Minute), "extract", 3*time.Second, "")
+	// The first moment of the daily counts, and the last before it.
+	record(10, docevents.Completed, c.first, "", 0, "")
+	record(11, docevents.Completed, c.first.Add(-time.Microsecond), "", 0, "")
+	d.flush(client)
+	return c
+}
+
 func TestQueries(t *testing.T) {
 	both(t, newTable, func(t *testing.T, d *db) {
-		now := time.Now().UTC()
-		noon := now.Truncate(24 * time.Hour).Add(12 * time.Hour)
-		var documents [12]string
-		for i := range documents {
-			documents[i] = strings.ReplaceAll(uuid.Nil.String(), "0", string("0123456789ab"[i]))
-		}
-		client := d.client()
-		record := func(document int, typ docevents.EventType, at time.Time, stage string, took time.Duration, message string) {
-			client.Record(docevents.Event{
-				DocumentID: documents[document], UserID: user, Type: typ, CreatedAt: at,
-				Stage: stage, Duration: took, ErrorMessage: message,
-			})
-		}
-		ago := func(d time.Duration) time.Time { return now.Add(-d) }
-		const day = 24 * time.Hour
-
-		// Documents 0 and 1: the whole way. 2: fails, is tried again, completes.
-		for i := range 2 {
-			at := noon.Add(-3 * day)
-			record(i, docevents.UploadStarted, at, "", 0, "")
-			record(i, docevents.ProcessingStarted, at.Add(time.Second), "extract", 0, "")
-			record(i, docevents.Completed, at.Add(3*time.Second), "extract", time.Duration(1+i)*time.Second, "")
-		}
-		record(2, docevents.ProcessingStarted, noon.Add(-2*day), "extract", 0, "")
-		record(2, docevents.Failed, noon.Add(-2*day+time.Second), "extract", 9*time.Second, "page 3: too small")
-		record(2, docevents.ProcessingStarted, noon.Add(-2*day+time.Minute), "extract", 0, "")
-		record(2, docevents.Completed, noon.Add(-2*day+2*time.Minute), "summarize", 5*time.Second, "")
-		// 3 and 4: what fails right now; 5: something else; 6: failed too long ago to count.
-		record(3, docevents.Failed, ago(10*time.Minute), "extract", 0, "page 7 of "+documents[3]+": too small")
-		record(4, docevents.Failed, ago(5*time.Minute), "extract", 0, "page 12 of "+documents[4]+": too small")
-		record(5, docevents.Failed, ago(time.Minute), "summarize", 0, "out of memory")
-		record(6, docevents.Failed, ago(90*time.Minute), "extract", 0, "page 9: too small")
-		// 7: hangs. 8: begins again and again. 9: began 10 minutes ago. 1 begins anew, and ends at once.
-		record(7, docevents.UploadStarted, ago(3*time.Hour), "", 0, "")
-		record(7, docevents.ProcessingStarted, ago(2*time.Hour), "ocr", 0, "")
-		record(8, docevents.ProcessingStarted, ago(70*time.Minute), "extract", 0, "")
-		record(8, docevents.ProcessingStarted, ago(40*time.Minute), "extract", 0, "")
-		record(8, docevents.ProcessingStarted, ago(5*time.Minute), "extract", 0, "")
-		record(9, docevents.ProcessingStarted, ago(10*time.Minute), "extract", 0, "")
-		record(1, docevents.ProcessingStarted, ago(45*time.Minute), "extract", 0, "")
-		record(1, docevents.Completed, ago(45*time.Minute), "extract", 3*time.Second, "")
-		// The first moment of the daily counts, and the last before it.
-		first := now.Truncate(day).Add(-13 * day)
-		record(10, docevents.Completed, first, "", 0, "")
-		record(11, docevents.Completed, first.Add(-time.Microsecond), "", 0, "")
-		d.flush(client)
-
+		c := d.record()
 		questions, queries := d.queries()
 		check := func(i int, query, columns string, want ...string) {
 			t.Helper()
@@ -103,9 +116,9 @@ func TestQueries(t *testing.T) {
 			}
 			return strings.ReplaceAll(queries[i-1], old, change)
 		}
-		check(1, replace(1, documents[0], documents[2]), "event_type, stage, duration_ms, error_message IS NULL",
+		check(1, replace(1, c.documents[0], c.documents[2]), "event_type, stage, duration_ms, error_message IS NULL",
 			"processing_started|extract||t", "failed|extract|9000|f", "processing_started|extract||t", "completed|summarize|5000|t")
-		check(2, replace(2, documents[1], documents[7]), "left(document_id::text, 1), event_type, stage",
+		check(2, replace(2, c.documents[1], c.documents[7]), "left(document_id::text, 1), event_type, stage",
 			"0|completed|extract", "7|processing_started|ocr")
 		check(2, queries[1], "left(document_id::text, 1), event_type, created_at > now() - interval '1 day'", "0|completed|f", "1|completed|t")
 
@@ -117,13 +130,13 @@ func TestQueries(t *testing.T) {
 			daily[at.Format(time.DateOnly)] = n
 		}
 		for at, failed := range map[time.Time]int{
-			ago(10 * time.Minute): 1, ago(5 * time.Minute): 1, ago(time.Minute): 1, ago(90 * time.Minute): 1, ago(45 * time.Minute): 0,
-			noon.Add(-2*day + time.Minute): 0, noon.Add(-3 * day): 0, first: 0, // of a document only its latest counts
+			c.ago(10 * time.Minute): 1, c.ago(5 * time.Minute): 1, c.ago(time.Minute): 1, c.ago(90 * time.Minute): 1, c.ago(45 * time.Minute): 0,
+			c.noon.Add(-2*day + time.Minute): 0, c.noon.Add(-3 * day): 0, c.first: 0, // of a document only its latest counts
 		} {
 			count(at, failed)
 		}
 		var want []string
-		for at := now; at.After(now.Add(-20 * day)); at = at.Add(-day) {
+		for at := c.now; at.After(c.now.Add(-20 * day)); at = at.Add(-day) {
 			if n, ok := daily[at.Format(time.DateOnly)]; ok {
 				want = append(want, at.Format(time.DateOnly)+"|"+d.text("SELECT concat_ws('|', $1::int, $2::int, round(100.0 * $2 / ($1 + $2), 1))", n[0], n[1]))
 			}

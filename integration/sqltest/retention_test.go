@@ -4,9 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const retentionFile = "optional/retention_pg_cron.sql"
@@ -160,19 +157,12 @@ func TestNotScheduled(t *testing.T) {
 		if file == retentionFile {
 			d.migrated()
 		}
-		var notices []string
-		config := d.pool.Config().ConnConfig
-		config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
-		conn, err := pgx.ConnectConfig(ctx(t), config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close(ctx(t))
+		conn, notices := d.noted()
 		if _, err := conn.Exec(ctx(t), d.read(file)); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.ContainsFunc(notices, func(s string) bool { return strings.HasPrefix(s, "pg_cron is not installed") }) {
-			t.Errorf("%s: notices %q", file, notices)
+		if !slices.ContainsFunc(*notices, func(s string) bool { return strings.HasPrefix(s, "pg_cron is not installed") }) {
+			t.Errorf("%s: notices %q", file, *notices)
 		}
 	}
 }

@@ -67,9 +67,9 @@ func explainStart(ctx context.Context, err error) error {
 		return ctx.Err()
 	case errors.Is(err, localstack.ErrNoPostgres):
 		return fmt.Errorf("%w: install it (apt-get install postgresql, brew install postgresql), "+
-			"or set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY to use a Supabase project", localstack.ErrNoPostgres)
+			"or set SUPABASE_URL and SUPABASE_SECRET_KEY to use a Supabase project", localstack.ErrNoPostgres)
 	}
-	return fmt.Errorf("the local stack did not start (SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY name a project instead): %w", err)
+	return fmt.Errorf("the local stack did not start (SUPABASE_URL and SUPABASE_SECRET_KEY name a project instead): %w", err)
 }
 
 // Local reports whether the project is a stack of this program's own, which

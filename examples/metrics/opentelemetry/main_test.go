@@ -18,22 +18,17 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 // TestProgram runs the program as a user would.
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
-	program := exampletest.Build(t)
-	for _, test := range []struct {
-		name string
-		env  []string
-	}{
-		{"on a project", []string{"SUPABASE_URL=" + stack.URL, "SUPABASE_SERVICE_ROLE_KEY=" + stack.ServiceRoleKey}},
-		{"with a stack of its own", nil},
+	for name, cmd := range map[string]*exec.Cmd{
+		"on a project":            exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-n", "2"),
+		"with a stack of its own": exampletest.Command("-n", "2"),
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			cmd := exec.Command(program, "-n", "2")
-			cmd.Env = exampletest.Environ(test.env...)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			outcome := exampletest.Run(t, cmd)
 			if outcome.Code != 0 {
 				t.Errorf("got %+v", outcome)

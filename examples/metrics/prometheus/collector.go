@@ -17,6 +17,8 @@ var (
 	recorded     = prometheus.NewDesc("docevents_recorded_total", "Events recorded.", nil, nil)
 	delivered    = prometheus.NewDesc("docevents_delivered_total", "Events stored, as the server has acknowledged.", nil, nil)
 	dropped      = prometheus.NewDesc("docevents_dropped_total", "Events lost, by reason.", []string{"reason"}, nil)
+	replayed     = prometheus.NewDesc("docevents_replayed_total", "Events queued of what earlier processes left in the spool.", nil, nil)
+	kept         = prometheus.NewDesc("docevents_kept_total", "Events left in the spool by Close.", nil, nil)
 	pending      = prometheus.NewDesc("docevents_pending", "Events queued or under way.", nil, nil)
 	pendingBytes = prometheus.NewDesc("docevents_pending_bytes", "What the pending events count against the queue's limit.", nil, nil)
 	requests     = prometheus.NewDesc("docevents_requests_total", "Inserts sent.", nil, nil)
@@ -26,7 +28,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{recorded, delivered, dropped, pending, pendingBytes, requests, retries, unreported} {
+	for _, d := range []*prometheus.Desc{recorded, delivered, dropped, replayed, kept, pending, pendingBytes, requests, retries, unreported} {
 		descs <- d
 	}
 }
@@ -45,6 +47,8 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	} {
 		send(dropped, prometheus.CounterValue, n, string(reason))
 	}
+	send(replayed, prometheus.CounterValue, s.Replayed)
+	send(kept, prometheus.CounterValue, s.Kept)
 	send(pending, prometheus.GaugeValue, s.Pending)
 	send(pendingBytes, prometheus.GaugeValue, s.PendingBytes)
 	send(requests, prometheus.CounterValue, s.Requests)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -16,33 +15,27 @@ import (
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
 	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/examples/internal/servetest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { localstack.Main(m) }
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
-	build := exampletest.Build(t)
-	for _, test := range []struct {
-		name string
-		env  []string
-	}{
-		{"on a project", []string{"SUPABASE_URL=" + stack.URL, "SUPABASE_SERVICE_ROLE_KEY=" + stack.ServiceRoleKey}},
-		{"with a stack of its own", nil},
+	for name, cmd := range map[string]*exec.Cmd{
+		"on a project":            exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-addr", "127.0.0.1:0"),
+		"with a stack of its own": exampletest.Command("-addr", "127.0.0.1:0"),
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			cmd := exec.Command(build, "-addr", "127.0.0.1:0")
-			cmd.Env = exampletest.Environ(test.env...)
-			program := servetest.Listen(t, cmd)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			program := exampletest.Listen(t, cmd)
 			if printed := program.Try(2); printed[0] != "" || !strings.Contains(printed[1], "\ndocevents_recorded_total 1\n") {
 				t.Errorf("its own lines print %q", printed)
 			}
 			for range 2 {
-				request(t, http.MethodPost, program.URL+"/documents")
+				exampletest.Request(t, http.MethodPost, program.URL+"/documents", "")
 			}
-			if text := request(t, http.MethodGet, program.URL+"/metrics"); !strings.Contains(text, "\ndocevents_recorded_total 3\n") {
+			if _, text := exampletest.Request(t, http.MethodGet, program.URL+"/metrics", ""); !strings.Contains(text, "\ndocevents_recorded_total 3\n") {
 				t.Errorf("got %s", text)
 			}
 			program.Signal(syscall.SIGTERM)
@@ -53,30 +46,13 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-func request(t *testing.T, method, url string) string {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode >= 300 {
-		t.Fatalf("%s: %v", resp.Status, err)
-	}
-	return string(text)
-}
-
 // Every count is under its own name: no two are the same here.
 func TestCollector(t *testing.T) {
 	c := collector{func() docevents.Stats {
 		return docevents.Stats{
 			Recorded: 1, Delivered: 2, Pending: 3, PendingBytes: 4, Requests: 5, Retries: 6, Unreported: 7,
-			Dropped: docevents.Drops{Invalid: 8, QueueFull: 9, Rejected: 10, Closed: 11, Abandoned: 12},
+			Dropped:  docevents.Drops{Invalid: 8, QueueFull: 9, Rejected: 10, Closed: 11, Abandoned: 12},
+			Replayed: 13, Kept: 14,
 		}
 	}}
 	const want = `
@@ -90,6 +66,9 @@ docevents_dropped_total{reason="closed"} 11
 docevents_dropped_total{reason="invalid"} 8
 docevents_dropped_total{reason="queue_full"} 9
 docevents_dropped_total{reason="rejected"} 10
+# HELP docevents_kept_total Events left in the spool by Close.
+# TYPE docevents_kept_total counter
+docevents_kept_total 14
 # HELP docevents_pending Events queued or under way.
 # TYPE docevents_pending gauge
 docevents_pending 3
@@ -99,6 +78,9 @@ docevents_pending_bytes 4
 # HELP docevents_recorded_total Events recorded.
 # TYPE docevents_recorded_total counter
 docevents_recorded_total 1
+# HELP docevents_replayed_total Events queued of what earlier processes left in the spool.
+# TYPE docevents_replayed_total counter
+docevents_replayed_total 13
 # HELP docevents_requests_total Inserts sent.
 # TYPE docevents_requests_total counter
 docevents_requests_total 5

@@ -1,0 +1,122 @@
+// Package observe watches a client under test.
+package observe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// An Observer keeps what a client says: its log lines and its handler's calls.
+type Observer struct {
+	mu    sync.Mutex // guards all that follows
+	lines []Line
+	drops []Drop
+	seen  int // of drops, by NewDrops
+}
+
+// A Line is one of the log.
+type Line struct {
+	Text string // message and attributes
+	Err  error
+}
+
+// A Drop is a call of the drop handler.
+type Drop struct {
+	Event  docevents.Event
+	Reason docevents.DropReason
+	Err    error
+}
+
+// Options make a client tell o.
+func (o *Observer) Options() []docevents.Option {
+	return []docevents.Option{docevents.WithSlog(slog.New(handler{o})), docevents.WithDropHandler(o.dropped)}
+}
+
+func (o *Observer) dropped(e docevents.Event, reason docevents.DropReason, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drops = append(o.drops, Drop{e, reason, err})
+}
+
+// Lines returns the log so far.
+func (o *Observer) Lines() []Line {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.lines)
+}
+
+// Drops returns the handler's calls so far.
+func (o *Observer) Drops() []Drop {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.drops)
+}
+
+// NewDrops returns the handler's calls since it was last asked.
+func (o *Observer) NewDrops() []Drop {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	from := o.seen
+	o.seen = len(o.drops)
+	return slices.Clone(o.drops[from:])
+}
+
+type handler struct{ *Observer }
+
+func (h handler) Enabled(context.Context, slog.Level) bool { return true }
+func (h handler) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h handler) WithGroup(string) slog.Handler            { return h }
+
+func (h handler) Handle(_ context.Context, r slog.Record) error {
+	l := Line{Text: r.Message}
+	r.Attrs(func(a slog.Attr) bool {
+		l.Text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		if err, ok := a.Value.Any().(error); ok {
+			l.Err = err
+		}
+		return true
+	})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lines = append(h.lines, l)
+	return nil
+}
+
+// Await looks until it is true, for two minutes: longer than any wait of the
+// client's.
+func Await(t testing.TB, what string, true func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !true(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not yet: %s", what)
+		}
+	}
+}
+
+// LostAnswers is a transport that loses the first two answers to inserts, whose
+// rows are in.
+func LostAnswers() docevents.Option {
+	var inserts atomic.Int64
+	return docevents.WithTransport(roundTripper(func(req *http.Request) (*http.Response, error) {
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err == nil && req.Method == http.MethodPost && inserts.Add(1) <= 2 {
+			resp.Body.Close()
+			return nil, errors.New("connection reset by peer")
+		}
+		return resp, err
+	}))
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
