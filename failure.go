@@ -32,8 +32,10 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	// is dropped, and a refused key once it is more than a moment's.
 	fresh := v == badData && now.Sub(d.delivered) < shortly
 	passing := v == configuration && d.lasting == nil
-	if !passing && (d.down || begins || next == again && !fresh || next == giveUp && v != badData) {
-		d.report.failed(d.lasting != nil, err, d.stats.Pending, now)
+	if d.down || begins || next == again && !fresh || next == giveUp && v != badData {
+		if !passing {
+			d.report.failed(d.lasting != nil, err, d.stats.Pending, now)
+		}
 		if d.since.IsZero() && !b.apart {
 			d.since = now
 		}

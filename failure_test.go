@@ -666,14 +666,16 @@ func TestTheTablesFault(t *testing.T) {
 						if n := c.Stats().Requests; n > 40 {
 							t.Errorf("%d requests", n)
 						}
-						loud := 0
+						loud, back := 0, 0
 						for _, l := range o.logged() {
 							if strings.Contains(l.text, "until this is mended") {
 								loud++
+							} else if strings.Contains(l.text, "delivering again") {
+								back++
 							}
 						}
-						if loud == 0 || loud > 3 { // at once, and its sums
-							t.Errorf("%d loud lines in a minute", loud)
+						if loud == 0 || loud > 3 || back != 1 { // at once, and its sums
+							t.Errorf("%d loud lines in a minute, and %d of the recovery", loud, back)
 						}
 						_ = c.Close(t.Context())
 					})
