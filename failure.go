@@ -32,7 +32,7 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	// is dropped, and a refused key once it is more than a moment's.
 	fresh := v == badData && now.Sub(d.delivered) < shortly
 	passing := v == configuration && d.lasting == nil
-	if d.down || begins || next == again && !fresh || next == giveUp && v != badData {
+	if begins || next == again && !fresh || next == giveUp && v != badData {
 		if !passing {
 			d.report.failed(d.lasting != nil, err, d.stats.Pending, now)
 		}
@@ -91,7 +91,7 @@ func (d *delivery) countLocked(b *batch, v verdict, next step, alone bool, err e
 	quiet := b.sent.Sub(d.delivered)     // a failure may take long
 	lone := alone && len(b.records) == 1 // its own waits are as long as an outage's
 	weight := newsWeight
-	if next == setAside && v == badData && quiet < recently {
+	if next == setAside && quiet < recently {
 		weight = 0 // one row less, each time
 	} else if b.apart || lone || v == badData && quiet < recently {
 		weight = 1
@@ -155,7 +155,7 @@ func (d *delivery) halveLocked(b *batch, linked, proven bool) {
 	if linked {
 		first.twin, second.twin = second, first
 	}
-	d.queue.insert(0, first)
+	d.queue.insert(first)
 	d.queue.push(second)
 }
 
@@ -164,7 +164,7 @@ func (d *delivery) halveLocked(b *batch, linked, proven bool) {
 // given up; of several that share a key, one may be stored.
 func (d *delivery) setAsideLocked(b *batch, named []int, v verdict, h history, err error, now time.Time) {
 	rest, lone := b.without(named, h.proof)
-	d.queue.insert(1, rest) // behind another, which it would hold up with many such rows: what it delivers is proof
+	d.queue.insert(rest) // behind another, which it would hold up with many such rows: what it delivers is proof
 	for _, l := range lone {
 		switch {
 		case v == storedBefore:

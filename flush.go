@@ -66,7 +66,7 @@ func (d *delivery) whyLocked(ctx context.Context) error {
 	switch {
 	case d.lasting != nil, ctx.Err() == nil:
 		return d.lasting
-	case d.last == nil || d.failures == 0:
+	case d.failures == 0:
 		return ctx.Err()
 	}
 	return fmt.Errorf("%w, after: %w", ctx.Err(), d.last)

@@ -147,9 +147,8 @@ func (q *queue) pop() *batch {
 
 func (q *queue) push(batches ...*batch) { q.ready = append(q.ready, batches...) }
 
-func (q *queue) insert(at int, b *batch) {
-	q.ready = slices.Insert(q.ready, min(at, len(q.ready)), b)
-}
+// insert puts b behind the next.
+func (q *queue) insert(b *batch) { q.ready = slices.Insert(q.ready, min(1, len(q.ready)), b) }
 
 // remove takes b out of the batches that can be sent, and says whether it was
 // there.

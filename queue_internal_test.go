@@ -128,8 +128,11 @@ func TestQueueTakesNoSuspect(t *testing.T) {
 // What is taken is closed: nothing is added to a batch in flight.
 func TestQueueTakesTheOpenBatch(t *testing.T) {
 	for name, leave := range map[string]func(q *queue) *batch{
-		"taken":  func(q *queue) *batch { return q.take(true) },
-		"joined": func(q *queue) *batch { q.insert(0, newBatch(run(1), false, false)); return q.take(true) },
+		"taken": func(q *queue) *batch { return q.take(true) },
+		"joined": func(q *queue) *batch {
+			q.ready = slices.Insert(q.ready, 0, newBatch(run(1), false, false))
+			return q.take(true)
+		},
 		"removed": func(q *queue) *batch {
 			b := q.open
 			if !q.remove(b) || q.remove(b) {

@@ -123,9 +123,8 @@ func (d *delivery) giveUpLocked(b *batch, v verdict, h history, err error, now t
 
 // judgeLocked goes through the refused rows when others were delivered since.
 // Where refusals of their code are known to be the rows' own, they are given up.
-// Where not, one is sent again, to tell; once it is delivered (fine), all are.
+// Where not, they are sent again, to tell; once one is delivered (fine), as good as any.
 func (d *delivery) judgeLocked(now time.Time, fine bool) {
-	tried := false
 	d.refusals = slices.DeleteFunc(d.refusals, func(b *batch) bool {
 		switch {
 		case b.gone || b.refusal == nil: // or forgiven
@@ -135,8 +134,7 @@ func (d *delivery) judgeLocked(now time.Time, fine bool) {
 			if d.queue.end(b) || d.queue.remove(b) {
 				d.dropLocked(b, Rejected, b.refusal, false, now)
 			}
-		case fine || !tried:
-			tried, b.tried = true, false
+		default:
 			if fine {
 				b.apart, b.refusal = false, nil
 			}
