@@ -142,13 +142,13 @@ type record struct {
 
 	// What the delivery remembers of it, under its mutex.
 	number  int64 // of its Record, growing; the first half of an id made here
-	failed  int64 // the newest request when it first failed, or was first refused for its data; 0: it never did
+	failed  int64 // the newest request when it first failed; 0: it never did
+	data    int64 // the newest request when it was first refused for its data; likewise
 	seen    int64 // the newest request when it last failed
 	strikes uint8 // failures although others were delivered since the one before, alone or in a batch of this size
 	tries   uint8 // failures, likewise
 	doubt   bool  // one of them may have been carried out
-	data    bool  // one of them was a refusal for data
-	refused bool  // one of these was of this row alone
+	refused bool  // one of them was a refusal for data, of this row alone
 }
 
 // nextNumber returns a number that is greater than last: the milliseconds of

@@ -44,11 +44,7 @@ func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now t
 	case d.probe == b:
 		d.probe = nil
 		d.step++
-		if v == badData && h.refused && h.proof { // it was, by itself, before the outage, too
-			d.dropLocked(b, Rejected, err, false, now)
-		} else {
-			d.queue.giveBack(b)
-		}
+		d.queue.giveBack(b)
 		d.timer = time.AfterFunc(d.waitLocked(d.step, err, now), d.tryServer)
 	case d.down:
 		d.queue.giveBack(b)

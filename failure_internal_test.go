@@ -114,10 +114,10 @@ func TestBatchRemembersItsFailures(t *testing.T) {
 		"none are left":                    {rows: []record{failed(0), {}}, v: transient, known: 4, proof: 5, alone: true, want: history{proof: true, strikes: 1}},
 		"nor ever came through":            {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 3, alone: true},
 		"none are left, a row":             {rows: []record{failed(0)}, v: transient, known: 4, proof: 5, alone: true, want: history{proof: true}},
-		"refused, which is no strike":      {rows: []record{{failed: 3, seen: 5, tries: 2, data: true}, {}}, v: badData, known: 6, proof: 6, want: history{proof: true}},
-		"stored before, which isn't":       {rows: []record{{failed: 3, seen: 5, tries: 2, data: true}, {}}, v: storedBefore, known: 6, proof: 6, want: history{proof: true}},
+		"refused, which is no strike":      {rows: []record{{failed: 3, seen: 5, tries: 2, data: 3}, {}}, v: badData, known: 6, proof: 6, want: history{proof: true}},
+		"stored before, which isn't":       {rows: []record{{failed: 3, seen: 5, tries: 2, data: 3}, {}}, v: storedBefore, known: 6, proof: 6, want: history{proof: true}},
 		"refused, but failed by chance":    {rows: []record{failed(0), {}}, v: badData, known: 6, proof: 6},
-		"refused before":                   {rows: []record{{refused: true}, {}}, v: transient, want: history{refused: true}},
+		"and was refused by itself before": {rows: []record{{failed: 3, seen: 5, data: 5, refused: true}}, v: badData, known: 4, proof: 6, want: history{proof: true}},
 		"no more strikes can be counted":   {rows: []record{failed(255), {}}, v: transient, known: 6, proof: 6, want: history{proof: true, strikes: 255}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -29,7 +30,6 @@ type history struct {
 	rows    int
 	named   bool  // the answer names some of them, not all
 	proof   bool  // it was sent again after others were delivered since one of them first failed
-	refused bool  // it was refused for its data before, by itself
 	strikes uint8 // how often it failed though others were delivered since the time before, or none are left, at this size
 }
 
@@ -40,22 +40,24 @@ type history struct {
 func (b *batch) fail(v verdict, request, proof int64, unknown, alone bool) history {
 	h := history{rows: len(b.records)}
 	data := v == badData || v == storedBefore
+	at := request
+	if h.rows == 1 { // by itself: what was sent after it will do
+		at = b.request
+	}
 	for i := range b.records {
 		r := &b.records[i]
-		if data && !r.data { // that others were delivered since it failed by chance says nothing of the table
-			r.failed, r.data = 0, true
-		}
 		proven := r.failed > 0 && b.known > r.failed
 		struck := r.failed > 0 && proof > r.seen
-		h.proof, h.refused = h.proof || proven, h.refused || r.refused
+		if data && !r.refused { // that others were delivered since it failed by chance says nothing of the table
+			proven = r.data > 0 && b.known > r.data
+		}
+		h.proof = h.proof || proven
 		if !data && (struck || proven && alone && h.rows > 1) && r.strikes < math.MaxUint8 {
 			r.strikes++
 		}
-		r.refused = r.refused || data && len(b.records) == 1
-		if r.failed == 0 && len(b.records) == 1 { // by itself: what was sent after it will do
-			r.failed = b.request
-		} else if r.failed == 0 {
-			r.failed = request
+		r.failed = cmp.Or(r.failed, at)
+		if data {
+			r.data, r.refused = cmp.Or(r.data, at), r.refused || h.rows == 1
 		}
 		r.seen = request
 		if r.tries < math.MaxUint8 {
@@ -123,18 +125,20 @@ func (d *delivery) giveUpLocked(b *batch, v verdict, h history, err error, now t
 
 // judgeLocked goes through the refused rows when others were delivered since.
 // Where refusals of their code are known to be the rows' own, they are given up.
-// Where not, they are sent again, to tell; once one is delivered (fine), as good as any.
+// Where not, one is sent again, to tell; once it is delivered (fine), all are.
 func (d *delivery) judgeLocked(now time.Time, fine bool) {
+	tried := false
 	d.refusals = slices.DeleteFunc(d.refusals, func(b *batch) bool {
 		switch {
 		case b.gone || b.refusal == nil: // or forgiven
 			return true
-		case d.proof <= b.records[0].failed:
+		case d.proof <= b.records[0].data:
 		case codeOf(b.refusal) == d.certain && now.Sub(d.certainAt) < certainFor && d.delivered.Sub(b.refused) < recently:
 			if d.queue.end(b) || d.queue.remove(b) {
 				d.dropLocked(b, Rejected, b.refusal, false, now)
 			}
-		default:
+		case fine || !tried:
+			tried, b.tried = true, false // Close waits for it
 			if fine {
 				b.apart, b.refusal = false, nil
 			}

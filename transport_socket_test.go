@@ -415,6 +415,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		"SSH":                 {"SSH-2.0-OpenSSH_9.2\x1b[31m\r\n", "malformed HTTP"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each waits until its ctx ends
 			s := newLoopback(t, func(w http.ResponseWriter, r *http.Request) {
 				echo, err := httputil.DumpRequest(r, true)
 				if err != nil {
@@ -437,7 +438,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			c.Record(event("hunter2"))
 			_, purge := c.PurgeOlderThan(ctx, 1)

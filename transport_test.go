@@ -41,7 +41,7 @@ func TestRedirects(t *testing.T) {
 				}
 				c.Record(event("a"))
 				shortly := func(call func(context.Context) error) error {
-					ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					defer cancel()
 					return call(ctx)
 				}
