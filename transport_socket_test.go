@@ -438,7 +438,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			c.Record(event("hunter2"))
 			_, purge := c.PurgeOlderThan(ctx, 1)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -40,22 +41,22 @@ func TestRedirects(t *testing.T) {
 					t.Fatal(err)
 				}
 				c.Record(event("a"))
-				shortly := func(call func(context.Context) error) error {
+				refused := func(call string, do func(context.Context) error) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					defer cancel()
-					return call(ctx)
-				}
-				for call, err := range map[string]error{
-					"PurgeOlderThan": shortly(func(ctx context.Context) error { _, err := c.PurgeOlderThan(ctx, 1); return err }),
-					"Flush":          shortly(c.Flush),
-					"Check":          shortly(c.Check),
-					"Close":          shortly(c.Close),
-				} {
 					var e *docevents.Error
-					if !errors.As(err, &e) || e.Status != status || !strings.Contains(err.Error(), "no redirect is followed") {
+					if err := do(ctx); !errors.As(err, &e) || e.Status != status || !strings.Contains(err.Error(), "no redirect is followed") {
 						t.Errorf("%s %s: %v", name, call, err)
 					}
 				}
+				var calls sync.WaitGroup
+				calls.Go(func() {
+					refused("PurgeOlderThan", func(ctx context.Context) error { _, err := c.PurgeOlderThan(ctx, 1); return err })
+				})
+				calls.Go(func() { refused("Flush", c.Flush) })
+				calls.Go(func() { refused("Check", c.Check) })
+				calls.Wait()
+				refused("Close", c.Close)
 				checkStats(t, c, &docevents.Stats{Recorded: 1, Dropped: docevents.Drops{Abandoned: 1}})
 			}
 			if got := stolen.Load(); got != 0 || thief.opened() != 0 {
