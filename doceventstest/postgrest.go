@@ -95,23 +95,27 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return q.changed(r.Method, deleted), nil
 	case http.MethodGet:
 		rows, _ := q.split(s.rows)
-		rows = inTime(rows)
-		var total *int64
-		if q.prefer.Counts() {
-			total = new(int64(len(rows)))
-		}
-		rows = rows[min(q.Offset, int64(len(rows))):]
-		if limit := int64(maxRows); q.Limit == nil || *q.Limit > limit {
-			q.Limit = &limit
-		}
-		rows = rows[:min(*q.Limit, int64(len(rows)))]
-		answer, refusal := q.prefer.ReadAnswer(q.Offset, int64(len(rows)), total, q.selected(rows))
-		if refusal != nil {
-			return nil, refusal
-		}
-		return answer, nil
+		return q.read(inTime(rows))
 	}
 	return nil, postgrest.ErrMethod(r.Method)
+}
+
+// read answers a GET that those rows match.
+func (q *query) read(rows []row) (*postgrest.Answer, error) {
+	var total *int64
+	if q.prefer.Counts() {
+		total = new(int64(len(rows)))
+	}
+	rows = rows[min(q.Offset, int64(len(rows))):]
+	if limit := int64(maxRows); q.Limit == nil || *q.Limit > limit {
+		q.Limit = &limit
+	}
+	rows = rows[:min(*q.Limit, int64(len(rows)))]
+	answer, refusal := q.prefer.ReadAnswer(q.Offset, int64(len(rows)), total, q.selected(rows))
+	if refusal != nil {
+		return nil, refusal
+	}
+	return answer, nil
 }
 
 // A query is what a request asks for beside the rows of an insert.
