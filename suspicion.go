@@ -29,7 +29,7 @@ const (
 type history struct {
 	rows    int
 	named   bool  // the answer names some of them, not all
-	proof   bool  // it was sent again after others were delivered since one of them first failed
+	proof   bool  // it was sent again after others were delivered since one of them first failed, or was first refused
 	strikes uint8 // how often it failed though others were delivered since the time before, or none are left, at this size
 }
 
