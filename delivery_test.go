@@ -115,6 +115,7 @@ func TestNothingWaitsForASuspect(t *testing.T) {
 		time.Sleep(time.Minute) // it has failed since, and its waits are long
 		beside.Store(true)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if took := sent.Sub(tried); took != 10*time.Millisecond {
 			t.Errorf("sent after %s, want when the suspect had failed", took)
 		}

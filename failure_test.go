@@ -70,9 +70,9 @@ func TestOutageOfTenMinutes(t *testing.T) {
 // own waits are.
 func TestOutageOfSuspects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := true
+		var down atomic.Bool
 		s := &server{answer: func(r *request) *answer {
-			if !up || r.has("disliked") {
+			if down.Load() || r.has("disliked") {
 				return &answer{err: errReset}
 			}
 			return nil
@@ -86,7 +86,7 @@ func TestOutageOfSuspects(t *testing.T) {
 			c.Record(event("fine"))
 			time.Sleep(50 * time.Millisecond)
 		}
-		up = false
+		down.Store(true)
 		before := s.sent()
 		time.Sleep(10 * time.Minute)
 		checkStats(t, c, &docevents.Stats{Recorded: 120, Delivered: 100, Pending: 20})

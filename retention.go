@@ -159,7 +159,7 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		p.oneTime = p.boundary
 		return p.step(ctx)
 	}
-	if err = p.counted(p.deleted(ctx, p.deletion().Gt(at, p.after).Lte(at, p.boundary))); err == nil {
+	if err = p.counted(p.deleted(ctx, p.deletion().Lte(at, p.boundary).Gt(at, p.after))); err == nil {
 		p.after = p.boundary
 	}
 	return false, err
