@@ -711,9 +711,12 @@ func TestOutageEndsByItself(t *testing.T) {
 			c.Record(event("a"))
 		}
 		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		s.mu.Lock()
 		if s.most != docevents.DefaultMaxInFlight {
 			t.Errorf("%d requests at once after it", s.most)
 		}
+		s.mu.Unlock()
 		c.Record(event("a"))
 		c.Record(event("a"))
 		time.Sleep(time.Minute)

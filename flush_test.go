@@ -605,10 +605,13 @@ func TestCloseTriesSuspectsAnew(t *testing.T) {
 		t.Run(fmt.Sprintf("taken the %dth time", taken), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				closing, tries := false, 0
-				s := &server{answer: func(r *request) *answer {
+				s := &server{}
+				s.answer = func(r *request) *answer {
 					if !r.has("disliked") {
 						return nil
 					}
+					s.mu.Lock()
+					defer s.mu.Unlock()
 					if closing {
 						tries++
 					}
@@ -616,7 +619,7 @@ func TestCloseTriesSuspectsAnew(t *testing.T) {
 						return nil
 					}
 					return &answer{status: 403}
-				}}
+				}
 				c, _ := newClient(t, s)
 				c.Record(event("disliked"))
 				for range 5 {
@@ -624,7 +627,9 @@ func TestCloseTriesSuspectsAnew(t *testing.T) {
 					c.Record(event("fine"))
 				}
 				time.Sleep(time.Second)
+				s.mu.Lock()
 				closing = true
+				s.mu.Unlock()
 				if err := c.Close(t.Context()); (err != nil) != (want.Dropped.Abandoned > 0) {
 					t.Errorf("Close: %v", err)
 				}
