@@ -169,13 +169,13 @@ func (d *delivery) nextLocked(now time.Time, all bool) *batch {
 	}
 	b := d.queue.take(all || !d.slow || suspects < max(1, d.config.maxInFlight/2))
 	if b != nil {
-		d.flyLocked(b, now)
+		d.dispatchLocked(b, now)
 	}
 	return b
 }
 
-// flyLocked counts a request of b and gives its rows the ids that they keep.
-func (d *delivery) flyLocked(b *batch, now time.Time) {
+// dispatchLocked counts a request of b and gives its rows the ids that they keep.
+func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
 	again := false
 	for i := range b.records {

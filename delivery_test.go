@@ -421,7 +421,7 @@ func randomSchedule(t *testing.T, seed uint64) {
 			if isPoison(&r.rows[i]) {
 				return &answer{delay: delay, status: 400, code: "23514"}
 			}
-			if r.rows[i].Stage != nil && strings.HasPrefix(*r.rows[i].Stage, "guilty") {
+			if r.rows[i].Stage != nil && strings.HasPrefix(*r.rows[i].Stage, "suspect") {
 				return &answer{delay: delay, err: errReset}
 			}
 		}
@@ -438,7 +438,7 @@ func randomSchedule(t *testing.T, seed uint64) {
 				name := fmt.Sprint(number.Add(1))
 				switch roll(200) {
 				case 0:
-					c.Record(event("guilty " + name))
+					c.Record(event("suspect " + name))
 				case 1, 2, 3:
 					c.Record(event("poison " + name))
 				case 4:

@@ -132,7 +132,7 @@ func (d *delivery) tryServer() {
 		d.down = false
 		return
 	}
-	d.flyLocked(d.probe, time.Now())
+	d.dispatchLocked(d.probe, time.Now())
 	go d.send(d.probe)
 }
 

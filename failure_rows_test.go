@@ -156,7 +156,7 @@ func TestBisectingIsBounded(t *testing.T) {
 }
 
 // A row that something on the way doesn't like, every time, while others pass.
-func TestGuiltyRow(t *testing.T) {
+func TestSuspectRow(t *testing.T) {
 	for name, dislike := range map[string]answer{
 		"a gateway answers 502 and HTML":      {status: 502, body: "<html>blocked</html>", header: map[string]string{"Content-Type": "text/html"}},
 		"a firewall resets the connection":    {err: errReset},
@@ -223,7 +223,7 @@ func TestGuiltyRow(t *testing.T) {
 	}
 }
 
-// Without other traffic there is no telling a guilty row from a server that is
+// Without other traffic there is no telling a bad row from a server that is
 // down, so it waits.
 func TestLoneRowWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -417,7 +417,7 @@ func TestPoisonAtTheHeadOfEveryBatch(t *testing.T) {
 			if got := len(s.stages()); got != 990 {
 				t.Errorf("%d others stored within a minute, want 990", got)
 			}
-			for i := range 60 { // so that a guilty row can be told
+			for i := range 60 { // so that a bad row can be told
 				c.Record(event(fmt.Sprintf("later %d", i)))
 				time.Sleep(time.Minute)
 			}

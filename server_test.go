@@ -32,7 +32,7 @@ type server struct {
 	rows     map[string]wireRow
 	requests []*request
 	count    int // requests
-	flying   int
+	inFlight int
 	most     int // requests under way at once
 }
 
@@ -95,12 +95,12 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 		s.requests = append(s.requests, r)
 	}
 	s.count++
-	s.flying++
-	s.most = max(s.most, s.flying)
+	s.inFlight++
+	s.most = max(s.most, s.inFlight)
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		s.flying--
+		s.inFlight--
 		s.mu.Unlock()
 	}()
 	a := &answer{stored: true}
