@@ -32,6 +32,11 @@ type Columns struct {
 	// CreatedAt is what a purge goes by. It can't be "-".
 	CreatedAt string
 
+	// TextIDs sends document and user ids as they are, for columns that are text,
+	// numbers, or of any other type that PostgreSQL reads from text. Without it
+	// they must be UUIDs.
+	TextIDs bool
+
 	// Extra names further columns, at most 50, for the values of [Event].Extra.
 	// They may have any name that no column above has: a table whose document
 	// ids are text says DocumentID: "-" and Extra: []string{"document_id"}.

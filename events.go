@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -168,21 +166,20 @@ func (r *record) identify() {
 // and the remedy, never the value.
 func newRecord(e *Event, c *config) (record, error) {
 	r := record{
-		eventType: e.Type, message: e.ErrorMessage, stage: e.Stage,
+		message: e.ErrorMessage, stage: e.Stage,
 		duration: max(e.Duration, 0), createdAt: e.CreatedAt.UnixMicro(),
 		partial:    len(e.Extra) < len(c.columns.Extra),
 		noDocument: c.columns.DocumentID == noColumn, noUser: c.columns.UserID == noColumn,
 	}
-	var badID, badDocument, badUser, badExtra error
+	var badID, badDocument, badUser, badType, badExtra error
 	r.id, badID = uuid.Parse(e.ID)
 	r.documentID, badDocument = uuid.Parse(e.DocumentID)
 	r.userID, badUser = uuid.Parse(e.UserID)
 	r.extra, badExtra = c.columns.encodeExtra(e.Extra)
-	known := slices.Index(c.eventTypes, e.Type)
-	if known >= 0 {
-		r.eventType = c.eventTypes[known] // holds on to no memory of the caller's
+	if c.columns.Type != noColumn {
+		r.eventType, badType = c.types.accept(e.Type)
 	}
-	typed, lacking := c.columns.Type != noColumn, c.columns.lacks(e)
+	lacking := c.columns.lacks(e)
 	switch year := e.CreatedAt.UTC().Year(); {
 	case e.ID != "" && (badID != nil || r.id == uuid.Nil):
 		return r, errors.New("ID is not a UUID, or the zero one: leave it empty to have it made, or pass one made of the job and the step")
@@ -192,16 +189,12 @@ func newRecord(e *Event, c *config) (record, error) {
 		return r, errors.New("DocumentID is not a UUID: pass the document's id as the database has it")
 	case badUser != nil && !r.noUser:
 		return r, errors.New("UserID is not a UUID: pass the owner's id, or docevents.SystemUser where no user is behind the event")
-	case typed && known < 0 && len(c.eventTypes) > 0:
-		return r, errors.New("the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes")
-	case typed && known < 0 && !storable(e.Type):
-		return r, errors.New("the event's Type is empty, too long or not valid text: use one that the table's CHECK allows")
+	case badType != nil:
+		return r, badType
 	case year < 1 || year > 9999:
 		return r, errors.New("CreatedAt is outside the years 1 to 9999: leave it zero for the time of Record")
 	case badExtra != nil:
 		return r, badExtra
-	case known < 0:
-		r.eventType = EventType(strings.Clone(string(e.Type)))
 	}
 	return r, nil
 }

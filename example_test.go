@@ -278,7 +278,7 @@ func ExampleWithSlog() {
 
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: "archived"})
 	client.Close(context.Background())
-	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
+	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or list the table's own with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
 }
 
 // What the server refuses, or what waits too long, can be kept elsewhere.
@@ -347,7 +347,9 @@ func ExampleWithTable() {
 // For a table whose CHECK has been changed.
 func ExampleWithEventTypes() {
 	const archived docevents.EventType = "archived"
-	client := newExampleClient(docevents.WithEventTypes(docevents.Completed, docevents.Failed, archived))
+	client := newExampleClient(docevents.WithEventTypes(docevents.EventTypes{
+		Skipped: []docevents.EventType{archived}, // the four constants stay
+	}))
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: archived})
 	client.Close(context.Background())
 	fmt.Println(client.Stats().Delivered)

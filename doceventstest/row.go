@@ -155,6 +155,26 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 	return parse(text)
 }
 
+// takes reports whether the table's CHECK allows t.
+func (s *Server) takes(t docevents.EventType) bool {
+	types := s.EventTypes
+	if types.Open || slices.Contains(types.Skipped, t) || slices.Contains(types.Notes, t) {
+		return true
+	}
+	for _, field := range []struct {
+		types []docevents.EventType
+		word  docevents.EventType // the migration's
+	}{
+		{types.Arrived, docevents.UploadStarted}, {types.Started, docevents.ProcessingStarted},
+		{types.Completed, docevents.Completed}, {types.Failed, docevents.Failed},
+	} {
+		if slices.Contains(field.types, t) || len(field.types) == 0 && t == field.word {
+			return true
+		}
+	}
+	return false
+}
+
 // insertLocked stores all of the rows or none, and returns those that are new.
 func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
@@ -168,7 +188,7 @@ func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) 
 				return nil, refuse(400, "23502", "null value in column %q of relation %q violates not-null constraint", c.name, s.Table)
 			}
 		}
-		if t, typed := r.fields["Type"].(string); typed && len(s.EventTypes) > 0 && !slices.Contains(s.EventTypes, docevents.EventType(t)) {
+		if t, typed := r.fields["Type"].(string); typed && !s.takes(docevents.EventType(t)) {
 			return nil, refuse(400, "23514", "new row for relation %q violates check constraint %q", s.Table, s.Table+"_event_type_check")
 		}
 		if id := r.fields["ID"]; !known[id] {

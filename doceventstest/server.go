@@ -53,8 +53,8 @@ type Server struct {
 	// all, before the first request.
 	Schema     string
 	Table      string
-	EventTypes []docevents.EventType // those that the CHECK allows; none: all
-	Columns    docevents.Columns     // as for docevents.WithColumns; those of Extra take anything
+	EventTypes docevents.EventTypes // those that the CHECK allows, as for docevents.WithEventTypes
+	Columns    docevents.Columns    // as for docevents.WithColumns; those of Extra take anything
 
 	t testing.TB
 
@@ -78,11 +78,10 @@ func NewServer(t testing.TB) *Server {
 // newServer makes a server that doesn't listen.
 func newServer(t testing.TB) *Server {
 	s := &Server{
-		Key:        "sb_secret_doceventstest",
-		Schema:     docevents.DefaultSchema,
-		Table:      docevents.DefaultTable,
-		EventTypes: []docevents.EventType{docevents.UploadStarted, docevents.ProcessingStarted, docevents.Completed, docevents.Failed},
-		t:          t,
+		Key:    "sb_secret_doceventstest",
+		Schema: docevents.DefaultSchema,
+		Table:  docevents.DefaultTable,
+		t:      t,
 	}
 	s.changed = sync.NewCond(&s.mu)
 	return s
@@ -96,7 +95,7 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 		docevents.WithSlog(slog.New(slog.NewTextHandler(s.t.Output(), nil))),
 		docevents.WithSchema(s.Schema),
 		docevents.WithTable(s.Table),
-		docevents.WithEventTypes(s.EventTypes...),
+		docevents.WithEventTypes(s.EventTypes),
 		docevents.WithColumns(s.Columns),
 	}, opts...)...)
 	if err != nil {
