@@ -2,7 +2,6 @@ package docevents
 
 import (
 	"errors"
-	"fmt"
 	"regexp"
 	"strings"
 )
@@ -21,8 +20,6 @@ var remedies = []struct {
 	{regexp.MustCompile(` PGRST303 `), "this passes by itself where the key was made just now or the servers' clocks differ by seconds; if it lasts, copy the key again"},
 	{regexp.MustCompile(`^401 42501 | 42501 .*row-level security`), "use the service-role (secret) key: this one is kept out by row-level security or a missing grant"},
 	{regexp.MustCompile(` 42501 .*for schema`), "run: GRANT USAGE ON SCHEMA {schema} TO service_role;"},
-	{regexp.MustCompile(` PGRST202 | 42883 .*_summary\(`), "create the function: run " + summaryFile + reload},
-	{regexp.MustCompile(` 42501 .*for function .*_summary$`), "run " + summaryFile + " again: it grants EXECUTE to service_role"},
 	{regexp.MustCompile(` 42501 .*for sequence`), "run: GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO service_role;"},
 	{regexp.MustCompile(` 42501 `), "let service_role do what the message names; for this table, run: GRANT SELECT, INSERT, DELETE ON {table} TO service_role; and for its schema: GRANT USAGE ON SCHEMA {schema} TO service_role;"},
 	{regexp.MustCompile(` (PGRST205|42P01) `), "create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema" + reload},
@@ -53,13 +50,12 @@ const reload = "; if that is done, run: NOTIFY pgrst, 'reload schema'"
 // the latter means that nothing is known.
 func remedy(err error, schema, table string) string {
 	e, _ := errors.AsType[*Error](err)
-	answer := fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message)
 	do := ""
 	if classify(err) == configuration {
 		do = "compare the table and the key's role with sql/013_create_processing_events_table.sql"
 	}
 	for _, r := range remedies {
-		if r.answer.MatchString(answer) {
+		if r.answer.MatchString(e.line()) {
 			do = r.do
 			break
 		}

@@ -225,8 +225,7 @@ func TestClient(t *testing.T) {
 	p.wantSeen("GET 200")
 }
 
-// TestReads is what Timeline and Summary ask for, the latter where its function
-// is missing.
+// TestReads is what Timeline asks for, and a function that is missing.
 func TestReads(t *testing.T) {
 	p := newPair(t)
 	client := p.client()
@@ -246,8 +245,14 @@ func TestReads(t *testing.T) {
 	if events, err := client.Timeline(t.Context(), uuid.NewString()); len(events) != 0 || err != nil {
 		t.Errorf("of no document: %d events, %v", len(events), err)
 	}
-	if _, err := client.Summary(t.Context(), now, now.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "create the function") {
-		t.Errorf("Summary: %v", err)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.fake.URL+"/rest/v1/rpc/no_function?b=1&a=2", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Apikey", p.fake.Key)
+	req.Header.Set("Accept-Profile", "public")
+	if resp, err := p.RoundTrip(req); err != nil || resp.StatusCode != 404 {
+		t.Errorf("a function that is missing: %v, %v", resp, err)
 	}
 	p.wantSeen("GET 200", "GET 206", "GET 404")
 }
