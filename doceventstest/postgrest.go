@@ -85,23 +85,40 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	switch r.Method {
 	case http.MethodPost:
 		rows, err := s.parseRows(body, q.Columns, q.prefer.Missing == postgrest.MissingDefault)
-		if err == nil {
-			rows, err = s.insertLocked(rows, q.prefer.Resolution == postgrest.IgnoreDuplicates)
+		if err != nil {
+			return nil, err
 		}
-		return q.changed(r.Method, rows), err
+		added, err := s.newRows(rows, q.prefer.Resolution == postgrest.IgnoreDuplicates)
+		if err != nil {
+			return nil, err
+		}
+		return s.changeLocked(r, q, added, slices.Concat(s.rows, added))
 	case http.MethodDelete:
 		deleted, kept := q.split(s.rows)
-		s.rows = kept
-		return q.changed(r.Method, deleted), nil
+		return s.changeLocked(r, q, deleted, kept)
 	case http.MethodGet:
 		rows, _ := q.split(s.rows)
-		return q.read(inTime(rows))
+		return q.read(r, inTime(rows))
 	}
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
+// changeLocked answers an insert or a delete of the changed rows, after which the
+// table holds the rows of after. If PostgREST would roll it back, nothing changes.
+func (s *Server) changeLocked(r *http.Request, q *query, changed, after []row) (*postgrest.Answer, error) {
+	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
+		return nil, refusal
+	}
+	s.rows = after
+	var body []byte
+	if q.prefer.Representation() {
+		body = q.selected(changed)
+	}
+	return q.prefer.ChangeAnswer(r.Method, int64(len(changed)), body).For(r), nil
+}
+
 // read answers a GET that those rows match.
-func (q *query) read(rows []row) (*postgrest.Answer, error) {
+func (q *query) read(r *http.Request, rows []row) (*postgrest.Answer, error) {
 	var total *int64
 	if q.prefer.Counts() {
 		total = new(int64(len(rows)))
@@ -111,11 +128,14 @@ func (q *query) read(rows []row) (*postgrest.Answer, error) {
 		q.Limit = &limit
 	}
 	rows = rows[:min(*q.Limit, int64(len(rows)))]
+	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(rows))); refusal != nil {
+		return nil, refusal
+	}
 	answer, refusal := q.prefer.ReadAnswer(q.Offset, int64(len(rows)), total, q.selected(rows))
 	if refusal != nil {
 		return nil, refusal
 	}
-	return answer, nil
+	return answer.For(r), nil
 }
 
 // A query is what a request asks for beside the rows of an insert.
@@ -182,15 +202,6 @@ func (q *query) split(rows []row) (matching, others []row) {
 		}
 	}
 	return matching, others
-}
-
-// changed answers an insert or a delete of these rows.
-func (q *query) changed(method string, rows []row) *postgrest.Answer {
-	var body []byte
-	if q.prefer.Representation() {
-		body = q.selected(rows)
-	}
-	return q.prefer.ChangeAnswer(method, int64(len(rows)), body)
 }
 
 // selected returns the columns that were asked for, as JSON.

@@ -175,13 +175,14 @@ func (s *Server) takes(t docevents.EventType) bool {
 	return false
 }
 
-// insertLocked stores all of the rows or none, and returns those that are new.
-func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) {
+// newRows returns the rows that an insert of these adds to the table, or the
+// error that refuses all of them.
+func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
 		known[r.fields["ID"]] = true
 	}
-	var stored []row
+	var added []row
 	for _, r := range rows {
 		for _, c := range s.columns() {
 			if c.required && r.fields[c.field] == nil {
@@ -193,13 +194,12 @@ func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) 
 		}
 		if id := r.fields["ID"]; !known[id] {
 			known[id] = true
-			stored = append(stored, r)
+			added = append(added, r)
 		} else if !ignoreDuplicates {
 			return nil, refuse(409, "23505", "duplicate key value violates unique constraint %q", s.Table+"_pkey")
 		}
 	}
-	s.rows = append(s.rows, stored...)
-	return stored, nil
+	return added, nil
 }
 
 // inTime returns the rows in the order of their times. Those of the same

@@ -5,10 +5,12 @@
 package postgrest
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // Schema is the one that the request means, or def.
@@ -20,12 +22,54 @@ func Schema(r *http.Request, def string) string {
 	return cmp.Or(r.Header.Get(header), def)
 }
 
+const (
+	mediaJSON   = "application/json"
+	mediaObject = "application/vnd.pgrst.object+json"
+)
+
+// accepted is the media type that the request's Accept header names first.
+func accepted(r *http.Request) string {
+	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
+	media, _, _ := strings.Cut(first, ";")
+	return strings.ToLower(strings.TrimSpace(media))
+}
+
+// Single reports whether the request asks for one JSON object in place of an
+// array of rows.
+func Single(r *http.Request) bool { return accepted(r) == mediaObject }
+
+// CheckRows returns the error with which PostgREST refuses a result of n rows.
+// PostgREST asks after the statement has run and before the commit, so the
+// statement must be rolled back.
+func CheckRows(r *http.Request, p Preferences, n int64) *Error {
+	switch {
+	case Single(r) && n != 1:
+		return Errorf(406, "PGRST116", "Cannot coerce the result to a single JSON object").
+			WithDetails(fmt.Sprintf("The result contains %d rows", n))
+	case r.Method == http.MethodDelete && p.Strict() && p.MaxAffected != nil && n > *p.MaxAffected:
+		return Errorf(400, "PGRST124", "Query result exceeds max-affected preference constraint").
+			WithDetails(fmt.Sprintf("The query affects %d rows", n))
+	}
+	return nil
+}
+
 // An Answer is a response that is no error.
 type Answer struct {
 	Status       int
 	ContentRange string
 	Applied      string // preferences
+	ContentType  string // empty: application/json
 	Body         []byte // nil: none, and no Content-Type
+}
+
+// For gives the answer the form that the request asks for: if that is a single
+// object, the body is the one row without its array.
+func (a *Answer) For(r *http.Request) *Answer {
+	if a.Body != nil && Single(r) {
+		a.ContentType = mediaObject
+		a.Body = bytes.TrimSuffix(bytes.TrimPrefix(a.Body, []byte("[")), []byte("]"))
+	}
+	return a
 }
 
 // ReadAnswer answers with so many rows, those from the offset on. total is how
@@ -82,5 +126,5 @@ func (a *Answer) Write(w http.ResponseWriter) {
 		w.WriteHeader(a.Status)
 		return
 	}
-	WriteJSON(w, a.Status, a.Body)
+	writeBody(w, a.Status, cmp.Or(a.ContentType, mediaJSON), a.Body)
 }
