@@ -197,7 +197,7 @@ func TestInvalidEvents(t *testing.T) {
 		field, want string
 		opts        []docevents.Option
 	}{
-		"no document":              {func(e *docevents.Event) { e.DocumentID = "" }, "DocumentID", "is not a UUID", nil},
+		"no document":              {func(e *docevents.Event) { e.DocumentID = "" }, "DocumentID", "is empty", nil},
 		"a document's name":        {func(e *docevents.Event) { e.DocumentID = secret }, "DocumentID", "is not a UUID", nil},
 		"a UUID cut short":         {func(e *docevents.Event) { e.DocumentID = testDocument[:35] }, "DocumentID", "is not a UUID", nil},
 		"a UUID with a wrong dash": {func(e *docevents.Event) { e.DocumentID = strings.ReplaceAll(testDocument, "-", "_") }, "DocumentID", "is not a UUID", nil},

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // The log's messages. Each is a kind of its own: its first line is written at
@@ -39,9 +37,10 @@ const (
 	maxNotices    = 1000    // handler calls that wait
 	maxNoticeText = 1 << 20 // the text of their events, in bytes
 
-	// maxLoggedType bounds what a line repeats of an event's type, in bytes. It
-	// is an app's own constant, mostly.
+	// maxLoggedType and maxLoggedID bound what a line repeats of an event's type
+	// and of its document's id, in bytes.
 	maxLoggedType = 64
+	maxLoggedID   = 128
 
 	// quietFor is how long the repeats of a line are only counted.
 	quietFor = 30 * time.Second
@@ -59,8 +58,8 @@ type tally struct {
 	written    time.Time // the last line; zero, before all: none yet
 	suppressed int64     // repeats since
 	err        error     // the last of them
-	document   uuid.UUID // of the last event, if it is about events and has a document; a copy, as is its
-	eventType  []byte
+	document   []byte    // of the last event, a copy; empty if the line isn't about events, or it has none
+	eventType  []byte    // likewise
 }
 
 // A reporter owns what is foreign and loud: the app's logger and its drop
@@ -68,6 +67,7 @@ type tally struct {
 // say, and so can neither delay nor break anybody else.
 type reporter struct {
 	log        *slog.Logger
+	columns    *columns
 	handler    func(Event, DropReason, error) // nil: none
 	unreported atomic.Int64
 
@@ -86,7 +86,7 @@ type reporter struct {
 }
 
 func newReporter(c *config) *reporter {
-	r := &reporter{log: c.log, handler: c.dropHandler, tallies: map[string]*tally{}}
+	r := &reporter{log: c.log, columns: &c.columns, handler: c.dropHandler, tallies: map[string]*tally{}}
 	r.changed = sync.NewCond(&r.mu)
 	return r
 }
@@ -94,12 +94,16 @@ func newReporter(c *config) *reporter {
 // drop reports a lost event, whose Extra is decoded only for the handler. What
 // Close abandons is handed over whatever its number.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
-	document, _ := uuid.Parse(e.DocumentID) // what is no id may be anything, and isn't logged
+	document, documentText, badID := r.columns.parseID(e.DocumentID)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	msg := logDropped[reason]
 	t := r.tallyLocked(msg, err)
-	t.document, t.eventType = document, append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
+	t.eventType = append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
+	t.document = append(t.document[:0], cutText(documentText, maxLoggedID)...)
+	if badID == nil && documentText == "" { // a bad id may be anything, and isn't logged
+		t.document = appendHex(t.document, document)
+	}
 	if reason != Abandoned { // one line for all of those, by Close
 		r.lineIfDueLocked(msg, now)
 	}
@@ -194,8 +198,8 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	if e, answered := errors.AsType[*Error](t.err); answered {
 		attrs = append(attrs, slog.Int("status", e.Status), slog.String("code", e.Code))
 	}
-	if t.document != uuid.Nil {
-		attrs = append(attrs, slog.String("document_id", t.document.String()))
+	if len(t.document) > 0 {
+		attrs = append(attrs, slog.String("document_id", oneLine(string(t.document))))
 	}
 	if len(t.eventType) > 0 {
 		attrs = append(attrs, slog.String("event_type", oneLine(string(t.eventType))))

@@ -60,9 +60,9 @@ func (c *columns) appendRow(b []byte, r *record) []byte {
 				b = appendUUID(b, r.id)
 			}
 		case "DocumentID":
-			b = appendUUID(b, r.documentID)
+			b = appendID(b, r.documentID, r.documentText, r.noDocument)
 		case "UserID":
-			b = appendUUID(b, r.userID)
+			b = appendID(b, r.userID, r.userText, r.noUser)
 		case "Type":
 			b = appendText(b, string(r.eventType))
 		case "Duration":
@@ -79,12 +79,26 @@ func (c *columns) appendRow(b []byte, r *record) []byte {
 	return append(append(b, r.extra...), '}')
 }
 
+// appendID appends a document's or a user's id. PostgreSQL reads a number from
+// a JSON string as well.
+func appendID(b []byte, id uuid.UUID, text string, null bool) []byte {
+	if null || text != "" {
+		return appendText(b, text)
+	}
+	return appendUUID(b, id)
+}
+
 func appendUUID(b []byte, id uuid.UUID) []byte {
-	b = hex.AppendEncode(append(b, '"'), id[:4])
+	return append(appendHex(append(b, '"'), id), '"')
+}
+
+// appendHex appends id's canonical form.
+func appendHex(b []byte, id uuid.UUID) []byte {
+	b = hex.AppendEncode(b, id[:4])
 	for _, part := range [][]byte{id[4:6], id[6:8], id[8:10], id[10:]} {
 		b = hex.AppendEncode(append(b, '-'), part)
 	}
-	return append(b, '"')
+	return b
 }
 
 func appendDuration(b []byte, d time.Duration) []byte {

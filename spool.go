@@ -127,7 +127,8 @@ func (m *mirror) replay() (more bool) {
 		r := readRecord(row)
 		columns := &d.config.columns // which may have changed
 		r.partial = len(columns.Extra) > 0
-		r.noDocument, r.noUser = columns.DocumentID == noColumn, columns.UserID == noColumn
+		r.noDocument = r.noDocument || columns.DocumentID == noColumn
+		r.noUser = r.noUser || columns.UserID == noColumn
 		d.mu.Lock()
 		d.number = nextNumber(d.number, time.Now())
 		r.number, r.page = d.number, key
@@ -174,7 +175,20 @@ func appendRecord(buf []byte, r *record) []byte {
 	for _, text := range [...]string{string(r.eventType), r.stage, r.message, r.extra} {
 		buf = append(append(buf, text...), 0)
 	}
-	return buf
+	buf = appendSpooledID(buf, r.documentText, r.noDocument)
+	return appendSpooledID(buf, r.userText, r.noUser)
+}
+
+// appendSpooledID appends what is not in the row's UUID: "-" is NULL, "=" begins
+// a text, and nothing is a UUID.
+func appendSpooledID(buf []byte, text string, null bool) []byte {
+	switch {
+	case null:
+		buf = append(buf, '-')
+	case text != "":
+		buf = append(append(buf, '='), text...)
+	}
+	return append(buf, 0)
 }
 
 // readRecord takes any bytes, what is missing being zero: that they are what was
@@ -188,5 +202,17 @@ func readRecord(b []byte) (r record) {
 	for _, text := range []*string{(*string)(&r.eventType), &r.stage, &r.message, &r.extra} {
 		*text, texts, _ = strings.Cut(texts, "\x00")
 	}
+	document, texts, _ := strings.Cut(texts, "\x00")
+	user, _, _ := strings.Cut(texts, "\x00")
+	r.documentText, r.noDocument = readSpooledID(document)
+	r.userText, r.noUser = readSpooledID(user)
 	return r
+}
+
+func readSpooledID(s string) (text string, null bool) {
+	text, isText := strings.CutPrefix(s, "=")
+	if !isText {
+		text = ""
+	}
+	return text, s == "-"
 }
