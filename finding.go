@@ -80,7 +80,7 @@ func (r *rehearsal) count(n, sent int) {
 	switch {
 	case n < 0 || r.bad[r.config.columns.ID]:
 	case n > sent:
-		r.find(r.notUnique(), nil)
+		r.find(r.notUnique(nil), nil)
 	case n < sent:
 		r.find(fmt.Sprintf("of %d events the table kept %d: a trigger or rule of it discards rows, and Record can't notice: let it store them", sent, n), nil)
 	}
@@ -107,7 +107,7 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 		r.find(r.generated(name), e)
 		return r.drop(name)
 	case e.Code == "42P10":
-		r.find(r.notUnique(), e)
+		r.find(r.notUnique(e), e)
 		r.refused = true
 		return false
 	case e.Code == "23502":

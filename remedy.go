@@ -125,19 +125,23 @@ func (r *rehearsal) notUUID() string {
 	return doesnt + fmt.Sprintf("give the table one that does, ALTER TABLE %s ADD COLUMN %s uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE, and say WithColumns(Columns{ID: %[2]q}); or make %s itself a uuid", r.tableName(), name, id)
 }
 
-// notUnique is about an id by which nothing keeps an event from being stored twice.
-func (r *rehearsal) notUnique() string {
+// notUnique is about an id by which nothing keeps an event from being stored twice;
+// e is the refusal of ON CONFLICT, if there was one. Without a name for the id,
+// PostgREST names the primary key there, which is refused for a view alone.
+func (r *rehearsal) notUnique(e *Error) string {
 	id, at := r.config.columns.ID, r.config.columns.CreatedAt
 	nothing := fmt.Sprintf("nothing makes the column %s unique, so that an event sent again would be stored twice: ", id)
 	switch {
-	case r.about.isView(), id == base[0].column && r.isKey(id):
-		return nothing + "if the table is a view, name the table beneath it with WithTable, or a view of that table without INSTEAD OF triggers, whose id is UNIQUE; if a trigger replaces the id, let a DEFAULT do that"
+	case r.about.isView(), e != nil && id == base[0].column:
+		return nothing + "if the table is a view, name the table beneath it with WithTable, or a view of it without INSTEAD OF triggers that shows its key"
+	case r.isKey(id) && e == nil:
+		return nothing + "a trigger replaces it: let a DEFAULT fill it instead"
 	case r.isKey(at):
 		return nothing + fmt.Sprintf("a partitioned table needs a primary key of the column, called id, and of its partition key: (id, %s)", at)
 	case id == base[0].column:
 		return nothing + fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it is partitioned, one of its partition key as well", r.tableName(), sqlName(id))
 	}
-	return nothing + fmt.Sprintf("run: ALTER TABLE %s ADD UNIQUE (%s); if it is partitioned, it needs a primary key of the column, called id, and of its partition key", r.tableName(), sqlName(id))
+	return nothing + fmt.Sprintf("run: ALTER TABLE %s ADD UNIQUE (%s); or, if it is partitioned, call the column id and make a primary key of it and the partition key", r.tableName(), sqlName(id))
 }
 
 // isKey reports whether a column is in the primary key, by the description.
