@@ -65,6 +65,8 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return nil, refuse(401, "", "Invalid API key")
 	case schema != s.Schema:
 		return nil, postgrest.ErrSchema(schema, s.Schema)
+	case table == "":
+		return s.describe(r)
 	case isCall: // that of sql/014 takes a PostgreSQL
 		params, err := postgrest.ParseParams(r.URL.RawQuery)
 		if err != nil {
