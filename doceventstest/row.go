@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,11 +38,14 @@ type column struct {
 // columns are the table's, the migration's in its order, in which PostgreSQL
 // looks at them.
 func (s *Server) columns() []column {
-	named := s.Columns
+	named, parseID := s.Columns, parseUUID
+	if named.TextIDs {
+		parseID = parseText
+	}
 	all := []column{
 		{"ID", cmp.Or(named.ID, "id"), true, parseUUID},
-		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), true, parseUUID},
-		{"UserID", cmp.Or(named.UserID, "user_id"), true, parseUUID},
+		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), !s.own(), parseID},
+		{"UserID", cmp.Or(named.UserID, "user_id"), !s.own(), parseID},
 		{"Type", cmp.Or(named.Type, "event_type"), true, parseText},
 		{"Duration", cmp.Or(named.Duration, "duration_ms"), false, parseInteger},
 		{"ErrorMessage", cmp.Or(named.ErrorMessage, "error_message"), false, parseText},
@@ -169,7 +173,7 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 				return nil, refuse(400, "23502", "null value in column %q of relation %q violates not-null constraint", c.name, s.Table)
 			}
 		}
-		if t, typed := r.fields["Type"].(string); typed && len(s.EventTypes) > 0 && !slices.Contains(s.EventTypes, docevents.EventType(t)) {
+		if t, typed := r.fields["Type"].(string); typed && !s.takes(docevents.EventType(t)) {
 			return nil, refuse(400, "23514", "new row for relation %q violates check constraint %q", s.Table, s.Table+"_event_type_check")
 		}
 		if id := r.fields["ID"]; !known[id] {
@@ -217,4 +221,28 @@ func (r row) event() docevents.Event {
 		CreatedAt:    r.createdAt(),
 		Extra:        maps.Clone(r.extra), // the caller's own
 	}
+}
+
+// own reports whether the table differs from the migration's. Its document and
+// user ids may be NULL.
+func (s *Server) own() bool { return !reflect.ValueOf(s.Columns).IsZero() }
+
+// takes reports whether the table's CHECK allows t.
+func (s *Server) takes(t docevents.EventType) bool {
+	types := s.EventTypes
+	if types.Open || slices.Contains(types.Skipped, t) || slices.Contains(types.Notes, t) {
+		return true
+	}
+	for _, field := range []struct {
+		types []docevents.EventType
+		word  docevents.EventType // the migration's
+	}{
+		{types.Arrived, docevents.UploadStarted}, {types.Started, docevents.ProcessingStarted},
+		{types.Completed, docevents.Completed}, {types.Failed, docevents.Failed},
+	} {
+		if slices.Contains(field.types, t) || len(field.types) == 0 && t == field.word {
+			return true
+		}
+	}
+	return false
 }

@@ -189,7 +189,7 @@ func (p *pair) wantSeen(kinds ...string) {
 // TestClient is what the library itself sends.
 func TestClient(t *testing.T) {
 	p := newPair(t)
-	client := p.client(docevents.WithEventTypes()) // the table decides
+	client := p.client(docevents.WithEventTypes(docevents.EventTypes{Open: true})) // the table decides
 	if err := client.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
