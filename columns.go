@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/google/uuid"
 )
 
 // Columns says how the table's columns differ from those of
@@ -132,26 +130,18 @@ func newColumns(named Columns) (columns, error) {
 // isNull reports whether an id is stored as NULL, or not at all, in that column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
 
-// parseID reads a document's or a user's id: as a UUID, or as text if the
-// columns take that. idError describes what is wrong with it.
-func (c *columns) parseID(id string) (parsed uuid.UUID, text string, err error) {
-	switch {
-	case !c.TextIDs:
-		parsed, err = uuid.Parse(id)
-	case !storable(id, maxIDBytes):
-		err = errNoText
-	case len(id) > maxKept: // the keeper doesn't copy it
-		text = strings.Clone(id)
-	default:
-		text = id
+// checkTextID reports what is wrong with an id that is sent as text.
+func checkTextID(id string) error {
+	if !storable(id, maxIDBytes) {
+		return errNoText
 	}
-	return parsed, text, err
+	return nil
 }
 
 var errNoText = fmt.Errorf("not 1 to %d bytes of valid text", maxIDBytes)
 
-// idError says what is wrong with an id that parseID doesn't take, and what to
-// pass instead. field is the id's name.
+// idError says what is wrong with a document's or a user's id, and what to pass
+// instead. field is its name in Event.
 func (c *columns) idError(field, id string) error {
 	kind := "UUID"
 	if c.TextIDs {

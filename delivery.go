@@ -124,7 +124,7 @@ func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, err
 	}
 	d.number = nextNumber(d.number, now)
 	r.number = d.number
-	d.texts.own(r)
+	r.message, r.stage = d.texts.keep(r.message), d.texts.keep(r.stage)
 	d.mirror.addLocked(r)
 	d.queueLocked(r, now)
 	return "", nil

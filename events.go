@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -134,8 +135,9 @@ func (c *Client) Record(e Event) {
 // Extra, can make a request fail that another record would not.
 type record struct {
 	id         uuid.UUID // the event's; or set once, by the first request that carries it
-	documentID uuid.UUID // zero if noDocument, or if documentText is set
+	documentID uuid.UUID // not used if ids is set, or noDocument
 	userID     uuid.UUID // likewise
+	ids        string    // with Columns.TextIDs: the document's id, NUL, the user's; else ""
 	eventType  EventType
 	message    string
 	stage      string
@@ -146,9 +148,6 @@ type record struct {
 	noDocument bool          // NULL, or the table has no such column
 	noUser     bool          // likewise
 	page       uint32        // the spool's that holds it; 0: none
-
-	documentText string // with Columns.TextIDs; "": documentID is the id
-	userText     string // likewise
 
 	// What the delivery remembers of it, under its mutex.
 	number  int64 // of its Record, growing; the first half of an id made here
@@ -185,8 +184,12 @@ func newRecord(e *Event, c *config) (record, error) {
 	}
 	var badID, badDocument, badUser, badType, badExtra error
 	r.id, badID = uuid.Parse(e.ID)
-	r.documentID, r.documentText, badDocument = c.columns.parseID(e.DocumentID)
-	r.userID, r.userText, badUser = c.columns.parseID(e.UserID)
+	if !c.columns.TextIDs {
+		r.documentID, badDocument = uuid.Parse(e.DocumentID)
+		r.userID, badUser = uuid.Parse(e.UserID)
+	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.noDocument || badDocument == nil) && (r.noUser || badUser == nil) {
+		r.ids = e.DocumentID + "\x00" + e.UserID
+	}
 	r.extra, badExtra = c.columns.encodeExtra(e.Extra)
 	if c.columns.Type != noColumn {
 		r.eventType, badType = c.types.accept(e.Type)
@@ -213,7 +216,7 @@ func newRecord(e *Event, c *config) (record, error) {
 
 // text is how many bytes of text r holds.
 func (r *record) text() int {
-	return len(r.message) + len(r.stage) + len(r.eventType) + len(r.extra) + len(r.documentText) + len(r.userText)
+	return len(r.message) + len(r.stage) + len(r.eventType) + len(r.extra) + len(r.ids)
 }
 
 // event gives r back to the app, save its Extra: see decodeExtra.
@@ -230,11 +233,23 @@ func (r *record) event() Event {
 	}
 }
 
+// textIDs returns the ids if they are text, or "".
+func (r *record) textIDs() (document, user string) {
+	document, user, _ = strings.Cut(r.ids, "\x00")
+	return document, user
+}
+
 // document returns the document's id, "" if it is NULL.
-func (r *record) document() string { return idText(r.documentID, r.documentText, r.noDocument) }
+func (r *record) document() string {
+	text, _ := r.textIDs()
+	return idText(r.documentID, text, r.noDocument)
+}
 
 // user returns the user's id, "" if it is NULL.
-func (r *record) user() string { return idText(r.userID, r.userText, r.noUser) }
+func (r *record) user() string {
+	_, text := r.textIDs()
+	return idText(r.userID, text, r.noUser)
+}
 
 func idText(id uuid.UUID, text string, null bool) string {
 	if null || text != "" {

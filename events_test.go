@@ -384,6 +384,26 @@ func TestMemoryOfLongStrings(t *testing.T) {
 			docevents.Stats{Recorded: events, Pending: events},
 			nil,
 		},
+		"queued, text ids that are pieces of something long": {
+			func() docevents.Event {
+				s := strings.Repeat("page\n", long/5)
+				e := event("")
+				e.DocumentID, e.UserID = s[:1000], s[:30]
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: events},
+			[]docevents.Option{textIDs},
+		},
+		"dropped as too many, text ids that are pieces of something long": {
+			func() docevents.Event {
+				s := strings.Repeat("page\n", long/5)
+				e := event("")
+				e.DocumentID, e.UserID = s[:1000], s[:30]
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: 1, Dropped: docevents.Drops{QueueFull: events - 1}},
+			[]docevents.Option{textIDs, docevents.WithQueueLimits(1, 1<<20)},
+		},
 		"dropped, short pieces of something long": {
 			func() docevents.Event {
 				s := strings.Repeat("page\n", long/5)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // The log's messages. Each is a kind of its own: its first line is written at
@@ -58,8 +60,9 @@ type tally struct {
 	written    time.Time // the last line; zero, before all: none yet
 	suppressed int64     // repeats since
 	err        error     // the last of them
-	document   []byte    // of the last event, a copy; empty if the line isn't about events, or it has none
-	eventType  []byte    // likewise
+	document   uuid.UUID // of the last event, if it is about events and has a document
+	documentID []byte    // likewise, a copy, with Columns.TextIDs
+	eventType  []byte    // of the last event, a copy
 }
 
 // A reporter owns what is foreign and loud: the app's logger and its drop
@@ -67,7 +70,7 @@ type tally struct {
 // say, and so can neither delay nor break anybody else.
 type reporter struct {
 	log        *slog.Logger
-	columns    *columns
+	textIDs    bool                           // Columns.TextIDs
 	handler    func(Event, DropReason, error) // nil: none
 	unreported atomic.Int64
 
@@ -86,7 +89,7 @@ type reporter struct {
 }
 
 func newReporter(c *config) *reporter {
-	r := &reporter{log: c.log, columns: &c.columns, handler: c.dropHandler, tallies: map[string]*tally{}}
+	r := &reporter{log: c.log, textIDs: c.columns.TextIDs, handler: c.dropHandler, tallies: map[string]*tally{}}
 	r.changed = sync.NewCond(&r.mu)
 	return r
 }
@@ -94,16 +97,17 @@ func newReporter(c *config) *reporter {
 // drop reports a lost event, whose Extra is decoded only for the handler. What
 // Close abandons is handed over whatever its number.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
-	document, documentText, badID := r.columns.parseID(e.DocumentID)
+	var documentID string
+	document, _ := uuid.Parse(e.DocumentID) // a bad UUID may be anything, and isn't logged
+	if r.textIDs && checkTextID(e.DocumentID) == nil {
+		documentID = cutText(e.DocumentID, maxLoggedID)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	msg := logDropped[reason]
 	t := r.tallyLocked(msg, err)
-	t.eventType = append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
-	t.document = append(t.document[:0], cutText(documentText, maxLoggedID)...)
-	if badID == nil && documentText == "" { // a bad id may be anything, and isn't logged
-		t.document = appendHex(t.document, document)
-	}
+	t.document, t.eventType = document, append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
+	t.documentID = append(t.documentID[:0], documentID...)
 	if reason != Abandoned { // one line for all of those, by Close
 		r.lineIfDueLocked(msg, now)
 	}
@@ -198,8 +202,11 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	if e, answered := errors.AsType[*Error](t.err); answered {
 		attrs = append(attrs, slog.Int("status", e.Status), slog.String("code", e.Code))
 	}
-	if len(t.document) > 0 {
-		attrs = append(attrs, slog.String("document_id", oneLine(string(t.document))))
+	switch {
+	case len(t.documentID) > 0:
+		attrs = append(attrs, slog.String("document_id", oneLine(string(t.documentID))))
+	case t.document != uuid.Nil:
+		attrs = append(attrs, slog.String("document_id", t.document.String()))
 	}
 	if len(t.eventType) > 0 {
 		attrs = append(attrs, slog.String("event_type", oneLine(string(t.eventType))))

@@ -47,6 +47,7 @@ func (c *columns) body(records []record) []byte {
 }
 
 func (c *columns) appendRow(b []byte, r *record) []byte {
+	document, user := r.textIDs()
 	for i, key := range c.keys {
 		if key == "" {
 			continue
@@ -60,9 +61,9 @@ func (c *columns) appendRow(b []byte, r *record) []byte {
 				b = appendUUID(b, r.id)
 			}
 		case "DocumentID":
-			b = appendID(b, r.documentID, r.documentText, r.noDocument)
+			b = appendID(b, r.documentID, document, r.noDocument)
 		case "UserID":
-			b = appendID(b, r.userID, r.userText, r.noUser)
+			b = appendID(b, r.userID, user, r.noUser)
 		case "Type":
 			b = appendText(b, string(r.eventType))
 		case "Duration":
@@ -89,16 +90,11 @@ func appendID(b []byte, id uuid.UUID, text string, null bool) []byte {
 }
 
 func appendUUID(b []byte, id uuid.UUID) []byte {
-	return append(appendHex(append(b, '"'), id), '"')
-}
-
-// appendHex appends id's canonical form.
-func appendHex(b []byte, id uuid.UUID) []byte {
-	b = hex.AppendEncode(b, id[:4])
+	b = hex.AppendEncode(append(b, '"'), id[:4])
 	for _, part := range [][]byte{id[4:6], id[6:8], id[8:10], id[10:]} {
 		b = hex.AppendEncode(append(b, '-'), part)
 	}
-	return b
+	return append(b, '"')
 }
 
 func appendDuration(b []byte, d time.Duration) []byte {

@@ -175,12 +175,12 @@ func appendRecord(buf []byte, r *record) []byte {
 	for _, text := range [...]string{string(r.eventType), r.stage, r.message, r.extra} {
 		buf = append(append(buf, text...), 0)
 	}
-	buf = appendSpooledID(buf, r.documentText, r.noDocument)
-	return appendSpooledID(buf, r.userText, r.noUser)
+	document, user := r.textIDs()
+	return appendSpooledID(appendSpooledID(buf, document, r.noDocument), user, r.noUser)
 }
 
-// appendSpooledID appends what is not in the row's UUID: "-" is NULL, "=" begins
-// a text, and nothing is a UUID.
+// appendSpooledID appends "-" for NULL, "=" and the id for text, and nothing if
+// the id is a UUID, each with a NUL at its end.
 func appendSpooledID(buf []byte, text string, null bool) []byte {
 	switch {
 	case null:
@@ -204,15 +204,17 @@ func readRecord(b []byte) (r record) {
 	}
 	document, texts, _ := strings.Cut(texts, "\x00")
 	user, _, _ := strings.Cut(texts, "\x00")
-	r.documentText, r.noDocument = readSpooledID(document)
-	r.userText, r.noUser = readSpooledID(user)
+	r.noDocument, r.noUser = document == "-", user == "-"
+	if document, user = readSpooledID(document), readSpooledID(user); document+user != "" {
+		r.ids = document + "\x00" + user
+	}
 	return r
 }
 
-func readSpooledID(s string) (text string, null bool) {
-	text, isText := strings.CutPrefix(s, "=")
-	if !isText {
-		text = ""
+// readSpooledID returns the id if it is text.
+func readSpooledID(s string) string {
+	if text, ok := strings.CutPrefix(s, "="); ok {
+		return text
 	}
-	return text, s == "-"
+	return ""
 }

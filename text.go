@@ -70,13 +70,6 @@ func (k *keeper) keep(s string) string {
 	return k.shared.String()[k.shared.Len()-len(s):]
 }
 
-// own replaces r's short texts by copies.
-func (k *keeper) own(r *record) {
-	for _, text := range []*string{&r.documentText, &r.userText, &r.message, &r.stage} {
-		*text = k.keep(*text)
-	}
-}
-
 // owned returns e with copies of its ids and of its short texts.
 func owned(e Event) Event {
 	for i, text := range []*string{&e.ID, &e.DocumentID, &e.UserID, (*string)(&e.Type), &e.ErrorMessage, &e.Stage} {

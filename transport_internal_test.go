@@ -412,13 +412,13 @@ func TestNamedByTextIDs(t *testing.T) {
 	}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixMicro()
 	records := []record{
-		{documentText: "42", userText: "ann", createdAt: at},
-		{documentText: "4", noUser: true},
-		{documentText: "a", userText: "b, c"},
-		{documentText: "a) is not", userText: "b"},
-		{documentText: "a", userText: "b"},
-		{id: uuid.UUID{15: 6}, documentText: uuid.UUID{15: 7}.String(), userText: "e"},
-		{id: uuid.UUID{15: 7}, documentText: "f", userText: "f"},
+		{ids: "42\x00ann", createdAt: at},
+		{ids: "4\x00", noUser: true},
+		{ids: "a\x00b, c"},
+		{ids: "a) is not\x00b"},
+		{ids: "a\x00b"},
+		{id: uuid.UUID{15: 6}, ids: uuid.UUID{15: 7}.String() + "\x00e"},
+		{id: uuid.UUID{15: 7}, ids: "f\x00f"},
 	}
 	for details, want := range map[string][]int{
 		`Key (document_id)=(42) is not present in table "documents".`:         {0},

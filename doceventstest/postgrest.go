@@ -65,6 +65,8 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return nil, refuse(401, "", "Invalid API key")
 	case schema != s.Schema:
 		return nil, postgrest.ErrSchema(schema, s.Schema)
+	case table == "":
+		return s.describe(r)
 	case isCall: // that of sql/014 takes a PostgreSQL
 		params, err := postgrest.ParseParams(r.URL.RawQuery)
 		if err != nil {
@@ -178,7 +180,8 @@ func parseQuery(r *http.Request, table []column) (*query, error) {
 func newCondition(f postgrest.Filter, table []column) (func(row) bool, error) {
 	switch filter := f.Column + " " + f.Operator; filter {
 	case nameOf("DocumentID", table) + " eq":
-		id, err := parseUUID(f.Value)
+		i := slices.IndexFunc(table, func(c column) bool { return c.field == "DocumentID" })
+		id, err := table[i].parse(f.Value)
 		return func(r row) bool { return r.fields["DocumentID"] == id }, err
 	case nameOf("CreatedAt", table) + " lt", nameOf("CreatedAt", table) + " lte", nameOf("CreatedAt", table) + " gt":
 		value, err := parseTime(f.Value)
