@@ -63,6 +63,8 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return nil, refuse(404, "", "no Route matched with those values")
 	case r.Header.Get("Apikey") != s.Key:
 		return nil, refuse(401, "", "Invalid API key")
+	case table == "" && schema == s.Schema:
+		return s.describe(r)
 	case isCall: // the functions of sql/014 take a PostgreSQL
 		params, err := postgrest.ParseParams(r.URL.RawQuery)
 		if err != nil {

@@ -468,3 +468,39 @@ func TestTimeline(t *testing.T) {
 		t.Errorf("Summary: %v", err)
 	}
 }
+
+// TestDescription checks GET / with columns of other names, and switched off.
+func TestDescription(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	server.Columns = docevents.Columns{ID: "event_id", UserID: "-", Extra: []string{"metadata"}}
+	get := func() (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/rest/v1/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Apikey": {server.Key}, "Accept-Profile": {server.Schema}, "Accept": {"application/openapi+json"}}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	status, body := get()
+	for _, want := range []string{
+		`"required":["event_id","document_id","event_type","created_at"]`, `"metadata":{"format":"jsonb"}`,
+		`"event_id":{"default":"gen_random_uuid()","description":"Note:\nThis is a Primary Key.<pk/>","format":"uuid","type":"string"}`,
+	} {
+		if status != 200 || !strings.Contains(body, want) {
+			t.Errorf("%d %s, want %s", status, body, want)
+		}
+	}
+	server.FailNext(404, "PGRST126")
+	if status, body := get(); status != 404 || !strings.Contains(body, "PGRST126") {
+		t.Errorf("%d %s", status, body)
+	}
+}

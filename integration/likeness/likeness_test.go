@@ -225,6 +225,32 @@ func TestClient(t *testing.T) {
 	p.wantSeen("GET 200")
 }
 
+// TestDescription compares how the two describe the table.
+func TestDescription(t *testing.T) {
+	p := newPair(t)
+	describe := func(base, key string) any {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.fake.URL+"/rest/v1/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Apikey": {p.fake.Key}, "Accept": {"application/openapi+json"}, "Accept-Profile": {"public"}}
+		r, _, err := p.send(req, nil, base, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := r.body.(map[string]any)
+		definitions, _ := body["definitions"].(map[string]any)
+		if r.status != 200 || definitions[p.fake.Table] == nil {
+			t.Fatalf("%+v", r)
+		}
+		return definitions[p.fake.Table]
+	}
+	got, want := describe(p.fake.URL, p.fake.Key), describe(p.stack.URL, p.stack.ServiceRoleKey)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("doceventstest describes %v, the stack %v", got, want)
+	}
+}
+
 // TestReads is what Timeline asks for, and a function that is missing.
 func TestReads(t *testing.T) {
 	p := newPair(t)

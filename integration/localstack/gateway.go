@@ -38,9 +38,10 @@ type gateway struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the listener
 
-	schema   atomic.Pointer[schemaCache]
-	settings atomic.Pointer[roleSettings]
-	delay    atomic.Int64 // seconds until the listener's next attempt, while it has no connection
+	schema      atomic.Pointer[schemaCache]
+	settings    atomic.Pointer[roleSettings]
+	undescribed atomic.Bool  // GET / is switched off
+	delay       atomic.Int64 // seconds until the listener's next attempt, while it has no connection
 }
 
 // poolTimeout is PostgREST's db-pool-acquisition-timeout.
@@ -144,7 +145,12 @@ func (g *gateway) reloadConfig(conn *pgx.Conn) error {
 	if err != nil {
 		return fmt.Errorf("reading the roles' settings: %w", err)
 	}
+	undescribed, err := loadOpenAPIMode(g.ctx, conn)
+	if err != nil {
+		return fmt.Errorf("reading the settings of PostgREST: %w", err)
+	}
 	g.settings.Store(&settings)
+	g.undescribed.Store(undescribed)
 	return nil
 }
 
@@ -174,6 +180,9 @@ func (g *gateway) serve(r *http.Request) (*postgrest.Answer, *postgrest.Error) {
 		return nil, postgrest.ErrSchema(schema, g.schemas...)
 	}
 	path := strings.Trim(r.URL.Path, "/")
+	if path == "" {
+		return g.describe(r, who, schema)
+	}
 	if name, found := strings.CutPrefix(path, "rpc/"); found && !strings.Contains(name, "/") {
 		return g.call(r, who, schema, name)
 	}
@@ -217,10 +226,7 @@ func (g *gateway) serve(r *http.Request) (*postgrest.Answer, *postgrest.Error) {
 
 // table finds the table that the path names.
 func (g *gateway) table(schema, path string) (*table, *postgrest.Error) {
-	switch {
-	case path == "":
-		return nil, errNoRoot
-	case strings.Contains(path, "/"):
+	if strings.Contains(path, "/") {
 		return nil, errInvalidPath
 	}
 	t := g.schema.Load().tables[schema+"."+path]

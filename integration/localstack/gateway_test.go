@@ -333,7 +333,8 @@ func testRefusals(t *testing.T, stack *localstack.Stack) {
 		{"the same, leniently", "DELETE", "things?id=eq.0", []string{"Prefer", "odd"}, 204, ""},
 		{"a method", "PUT", "things", nil, 405, "PGRST117"},
 		{"a path", "GET", "things/1", nil, 404, "PGRST125"},
-		{"the root", "GET", "", nil, 404, "PGRST126"},
+		{"a description of another media type", "GET", "", []string{"Accept", "text/csv"}, 406, "PGRST107"},
+		{"a write to the root", "POST", "", nil, 405, "PGRST117"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -27,16 +27,18 @@ const (
 	mediaObject = "application/vnd.pgrst.object+json"
 )
 
-// accepted is the media type that the request's Accept header names first.
-func accepted(r *http.Request) string {
-	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
-	media, _, _ := strings.Cut(first, ";")
+// mediaType is that of an element of an Accept header.
+func mediaType(item string) string {
+	media, _, _ := strings.Cut(item, ";")
 	return strings.ToLower(strings.TrimSpace(media))
 }
 
 // Single reports whether the request asks for one JSON object in place of an
-// array of rows.
-func Single(r *http.Request) bool { return accepted(r) == mediaObject }
+// array of rows. It looks at the media type that Accept names first.
+func Single(r *http.Request) bool {
+	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
+	return mediaType(first) == mediaObject
+}
 
 // CheckRows returns the error with which PostgREST refuses a result of n rows.
 // PostgREST asks after the statement has run and before the commit, so the
@@ -56,7 +58,7 @@ func CheckRows(r *http.Request, p Preferences, n int64) *Error {
 // An Answer is a response that is no error.
 type Answer struct {
 	Status       int
-	ContentRange string
+	ContentRange string // empty: no such header
 	Applied      string // preferences
 	ContentType  string // empty: application/json
 	Body         []byte // nil: none, and no Content-Type
@@ -115,7 +117,9 @@ func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answe
 // Write answers a request with it.
 func (a *Answer) Write(w http.ResponseWriter) {
 	h := w.Header()
-	h.Set("Content-Range", a.ContentRange)
+	if a.ContentRange != "" {
+		h.Set("Content-Range", a.ContentRange)
+	}
 	if a.Applied != "" {
 		h.Set("Preference-Applied", a.Applied)
 	}
