@@ -710,7 +710,7 @@ func (s *sentRequest) rows(t *testing.T) []map[string]any {
 }
 
 // answer responds always the same, with these headers: a name, its value, and
-// so on; save that an insert of a row whose id is NULL is refused.
+// so on; but Check's rehearsal is rolled back.
 func (w *wire) answer(status int, body string, headers ...string) httpmock.Responder {
 	return func(req *http.Request) (*http.Response, error) {
 		sent := sentRequest{method: req.Method, url: req.URL, header: req.Header}
@@ -724,8 +724,8 @@ func (w *wire) answer(status int, body string, headers ...string) httpmock.Respo
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.requests = append(w.requests, sent)
-		if status < 300 && strings.Contains(sent.body, `"id":null`) {
-			return nullID.response(req), nil
+		if status < 300 && req.Header.Get("Accept") == "application/vnd.pgrst.object+json" {
+			return rolledBack(strings.Count(sent.body, `"id":`) - 1).response(req), nil
 		}
 		resp := httpmock.NewStringResponse(status, body)
 		for i := 0; i < len(headers); i += 2 {

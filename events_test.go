@@ -197,7 +197,7 @@ func TestInvalidEvents(t *testing.T) {
 		field, want string
 		opts        []docevents.Option
 	}{
-		"no document":              {func(e *docevents.Event) { e.DocumentID = "" }, "DocumentID", "is not a UUID", nil},
+		"no document":              {func(e *docevents.Event) { e.DocumentID = "" }, "DocumentID", "is empty", nil},
 		"a document's name":        {func(e *docevents.Event) { e.DocumentID = secret }, "DocumentID", "is not a UUID", nil},
 		"a UUID cut short":         {func(e *docevents.Event) { e.DocumentID = testDocument[:35] }, "DocumentID", "is not a UUID", nil},
 		"a UUID with a wrong dash": {func(e *docevents.Event) { e.DocumentID = strings.ReplaceAll(testDocument, "-", "_") }, "DocumentID", "is not a UUID", nil},
@@ -383,6 +383,26 @@ func TestMemoryOfLongStrings(t *testing.T) {
 			},
 			docevents.Stats{Recorded: events, Pending: events},
 			nil,
+		},
+		"queued, text ids that are pieces of something long": {
+			func() docevents.Event {
+				s := strings.Repeat("page\n", long/5)
+				e := event("")
+				e.DocumentID, e.UserID = s[:1000], s[:30]
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: events},
+			[]docevents.Option{textIDs},
+		},
+		"dropped as too many, text ids that are pieces of something long": {
+			func() docevents.Event {
+				s := strings.Repeat("page\n", long/5)
+				e := event("")
+				e.DocumentID, e.UserID = s[:1000], s[:30]
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: 1, Dropped: docevents.Drops{QueueFull: events - 1}},
+			[]docevents.Option{textIDs, docevents.WithQueueLimits(1, 1<<20)},
 		},
 		"dropped, short pieces of something long": {
 			func() docevents.Event {

@@ -263,7 +263,7 @@ func ExampleWithLogger() {
 
 	client.Record(docevents.Event{DocumentID: "invoice.pdf", UserID: docevents.SystemUser, Type: docevents.Completed})
 	client.Close(context.Background())
-	// Output: level=error msg="docevents: event dropped, it can't be stored" count=1 error="DocumentID is not a UUID: pass the document's id as the database has it" event_type=completed
+	// Output: level=error msg="docevents: event dropped, it can't be stored" count=1 error="DocumentID is not a UUID: pass the document's UUID; if the column is text or a number, use WithColumns(Columns{TextIDs: true})" event_type=completed
 }
 
 func ExampleWithSlog() {
@@ -297,7 +297,7 @@ func ExampleWithDropHandler() {
 	}
 	client.Record(docevents.Event{DocumentID: "report.pdf", UserID: docevents.SystemUser, Type: docevents.Completed, Stage: "ocr"})
 	client.Close(context.Background())
-	// Output: ocr invalid DocumentID is not a UUID: pass the document's id as the database has it
+	// Output: ocr invalid DocumentID is not a UUID: pass the document's UUID; if the column is text or a number, use WithColumns(Columns{TextIDs: true})
 }
 
 // Every request passes through, such as one for tracing.

@@ -109,10 +109,13 @@ func WithEventTypes(types EventTypes) Option {
 	return func(c *config) { c.types.EventTypes = types }
 }
 
-// WithColumns is for a table whose columns are not the migration's.
+// WithColumns is for a table of your own: its columns have other names or types
+// than the migration's, or take NULL for a document or a user. With it, an empty
+// DocumentID or UserID is stored as NULL; without it, the event is dropped as
+// Invalid.
 func WithColumns(columns Columns) Option {
 	columns.Extra = slices.Clone(columns.Extra)
-	return func(c *config) { c.columns.Columns = columns }
+	return func(c *config) { c.columns.Columns, c.columns.own = columns, true }
 }
 
 // WithRequestTimeout bounds one insert request, from 1 ms to 10 min. The
@@ -210,6 +213,7 @@ func newConfig(opts []Option) (config, error) {
 		bad = append(bad, errors.New("WithSchema and WithTable must be 1 to 63 letters, digits and underscores"))
 	}
 	columns, badColumns := newColumns(c.columns.Columns)
+	columns.own = c.columns.own
 	types, badTypes := newEventTypes(c.types.EventTypes)
 	c.columns, c.types, bad = columns, types, append(bad, badColumns, badTypes)
 	return c, errors.Join(bad...)
@@ -228,9 +232,12 @@ func (h logrusHandler) Handle(_ context.Context, r slog.Record) error {
 		fields[a.Key] = a.Value.Any()
 		return true
 	})
-	if r.Level == slog.LevelInfo {
+	switch r.Level {
+	case slog.LevelInfo:
 		h.WithFields(fields).Info(r.Message)
-	} else {
+	case slog.LevelWarn:
+		h.WithFields(fields).Warn(r.Message)
+	default:
 		h.WithFields(fields).Error(r.Message)
 	}
 	return nil

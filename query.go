@@ -149,7 +149,7 @@ func (c *Client) explainCall(err error) error {
 		for _, r := range callRemedies {
 			if r.answer.MatchString(e.line()) {
 				e.details = ""
-				return fmt.Errorf("%w; %s", e, strings.ReplaceAll(r.do, "{table}", c.config.tableName()))
+				return fmt.Errorf("%w; %s", e, strings.ReplaceAll(r.do, "{table}", c.tableName()))
 			}
 		}
 	}

@@ -111,7 +111,7 @@ func newEventTypes(given EventTypes) (eventTypes, error) {
 	listed := map[EventType]string{} // the field's name
 	for _, f := range types.fields() {
 		for i, t := range *f.types {
-			if !storable(t) {
+			if !storable(string(t), maxTypeBytes) {
 				bad = append(bad, fmt.Errorf("WithEventTypes: %s[%d] must be valid text of 1 to %d bytes", f.name, i, maxTypeBytes))
 			}
 			if other := cmp.Or(listed[t], f.name); other != f.name {
@@ -149,7 +149,7 @@ func (types *eventTypes) accept(t EventType) (EventType, error) {
 	switch {
 	case !types.Open:
 		return "", errNotListed
-	case !storable(t):
+	case !storable(string(t), maxTypeBytes):
 		return "", errNotStorable
 	}
 	return EventType(strings.Clone(string(t))), nil

@@ -63,6 +63,8 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return nil, refuse(404, "", "no Route matched with those values")
 	case r.Header.Get("Apikey") != s.Key:
 		return nil, refuse(401, "", "Invalid API key")
+	case table == "" && schema == s.Schema:
+		return s.describe(r)
 	case isCall: // the functions of sql/014 take a PostgreSQL
 		params, err := postgrest.ParseParams(r.URL.RawQuery)
 		if err != nil {
@@ -85,26 +87,43 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	switch r.Method {
 	case http.MethodPost:
 		rows, err := s.parseRows(body, q.Columns, q.prefer.Missing == postgrest.MissingDefault)
-		if err == nil {
-			rows, err = s.insertLocked(rows, q.prefer.Resolution == postgrest.IgnoreDuplicates)
+		if err != nil {
+			return nil, err
 		}
-		return q.changed(r.Method, rows), err
+		added, err := s.newRows(rows, q.prefer.Resolution == postgrest.IgnoreDuplicates)
+		if err != nil {
+			return nil, err
+		}
+		return s.changeLocked(r, q, added, slices.Concat(s.rows, added))
 	case http.MethodDelete:
 		deleted, kept := q.split(s.rows)
-		s.rows = kept
-		return q.changed(r.Method, deleted), nil
+		return s.changeLocked(r, q, deleted, kept)
 	case http.MethodGet:
 		rows, _ := q.split(s.rows)
 		if rows = inTime(rows); len(q.Order) > 1 {
 			slices.Reverse(rows)
 		}
-		return q.read(rows)
+		return q.read(r, rows)
 	}
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
+// changeLocked answers an insert or a delete of the changed rows, after which the
+// table holds the rows of after. If PostgREST would roll it back, nothing changes.
+func (s *Server) changeLocked(r *http.Request, q *query, changed, after []row) (*postgrest.Answer, error) {
+	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
+		return nil, refusal
+	}
+	s.rows = after
+	var body []byte
+	if q.prefer.Representation() {
+		body = q.selected(changed)
+	}
+	return q.prefer.ChangeAnswer(r.Method, int64(len(changed)), body).For(r), nil
+}
+
 // read answers a GET that those rows match.
-func (q *query) read(rows []row) (*postgrest.Answer, error) {
+func (q *query) read(r *http.Request, rows []row) (*postgrest.Answer, error) {
 	var total *int64
 	if q.prefer.Counts() {
 		total = new(int64(len(rows)))
@@ -114,11 +133,14 @@ func (q *query) read(rows []row) (*postgrest.Answer, error) {
 		q.Limit = &limit
 	}
 	rows = rows[:min(*q.Limit, int64(len(rows)))]
+	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(rows))); refusal != nil {
+		return nil, refusal
+	}
 	answer, refusal := q.prefer.ReadAnswer(q.Offset, int64(len(rows)), total, q.selected(rows))
 	if refusal != nil {
 		return nil, refusal
 	}
-	return answer, nil
+	return answer.For(r), nil
 }
 
 // A query is what a request asks for beside the rows of an insert.
@@ -161,7 +183,8 @@ func parseQuery(r *http.Request, table []column) (*query, error) {
 func newCondition(f postgrest.Filter, table []column) (func(row) bool, error) {
 	switch filter := f.Column + " " + f.Operator; filter {
 	case nameOf("DocumentID", table) + " eq":
-		id, err := parseUUID(f.Value)
+		i := slices.IndexFunc(table, func(c column) bool { return c.field == "DocumentID" })
+		id, err := table[i].parse(f.Value)
 		return func(r row) bool { return r.fields["DocumentID"] == id }, err
 	case nameOf("CreatedAt", table) + " lt", nameOf("CreatedAt", table) + " lte", nameOf("CreatedAt", table) + " gt":
 		value, err := parseTime(f.Value)
@@ -185,15 +208,6 @@ func (q *query) split(rows []row) (matching, others []row) {
 		}
 	}
 	return matching, others
-}
-
-// changed answers an insert or a delete of these rows.
-func (q *query) changed(method string, rows []row) *postgrest.Answer {
-	var body []byte
-	if q.prefer.Representation() {
-		body = q.selected(rows)
-	}
-	return q.prefer.ChangeAnswer(method, int64(len(rows)), body)
 }
 
 // selected returns the columns that were asked for, as JSON.

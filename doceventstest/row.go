@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,11 +38,14 @@ type column struct {
 // columns are the table's, the migration's in its order, in which PostgreSQL
 // looks at them.
 func (s *Server) columns() []column {
-	named := s.Columns
+	named, parseID := s.Columns, parseUUID
+	if named.TextIDs {
+		parseID = parseText
+	}
 	all := []column{
 		{"ID", cmp.Or(named.ID, "id"), true, parseUUID},
-		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), true, parseUUID},
-		{"UserID", cmp.Or(named.UserID, "user_id"), true, parseUUID},
+		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), !s.own(), parseID},
+		{"UserID", cmp.Or(named.UserID, "user_id"), !s.own(), parseID},
 		{"Type", cmp.Or(named.Type, "event_type"), true, parseText},
 		{"Duration", cmp.Or(named.Duration, "duration_ms"), false, parseInteger},
 		{"ErrorMessage", cmp.Or(named.ErrorMessage, "error_message"), false, parseText},
@@ -155,33 +159,14 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 	return parse(text)
 }
 
-// takes reports whether the table's CHECK allows t.
-func (s *Server) takes(t docevents.EventType) bool {
-	types := s.EventTypes
-	if types.Open || slices.Contains(types.Skipped, t) || slices.Contains(types.Notes, t) {
-		return true
-	}
-	for _, field := range []struct {
-		types []docevents.EventType
-		word  docevents.EventType // the migration's
-	}{
-		{types.Arrived, docevents.UploadStarted}, {types.Started, docevents.ProcessingStarted},
-		{types.Completed, docevents.Completed}, {types.Failed, docevents.Failed},
-	} {
-		if slices.Contains(field.types, t) || len(field.types) == 0 && t == field.word {
-			return true
-		}
-	}
-	return false
-}
-
-// insertLocked stores all of the rows or none, and returns those that are new.
-func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) {
+// newRows returns the rows that an insert of these adds to the table, or the
+// error that refuses all of them.
+func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
 		known[r.fields["ID"]] = true
 	}
-	var stored []row
+	var added []row
 	for _, r := range rows {
 		for _, c := range s.columns() {
 			if c.required && r.fields[c.field] == nil {
@@ -193,13 +178,12 @@ func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) 
 		}
 		if id := r.fields["ID"]; !known[id] {
 			known[id] = true
-			stored = append(stored, r)
+			added = append(added, r)
 		} else if !ignoreDuplicates {
 			return nil, refuse(409, "23505", "duplicate key value violates unique constraint %q", s.Table+"_pkey")
 		}
 	}
-	s.rows = append(s.rows, stored...)
-	return stored, nil
+	return added, nil
 }
 
 // inTime returns the rows in the order of their times. Those of the same
@@ -237,4 +221,28 @@ func (r row) event() docevents.Event {
 		CreatedAt:    r.createdAt(),
 		Extra:        maps.Clone(r.extra), // the caller's own
 	}
+}
+
+// own reports whether the table differs from the migration's. Its document and
+// user ids may be NULL.
+func (s *Server) own() bool { return !reflect.ValueOf(s.Columns).IsZero() }
+
+// takes reports whether the table's CHECK allows t.
+func (s *Server) takes(t docevents.EventType) bool {
+	types := s.EventTypes
+	if types.Open || slices.Contains(types.Skipped, t) || slices.Contains(types.Notes, t) {
+		return true
+	}
+	for _, field := range []struct {
+		types []docevents.EventType
+		word  docevents.EventType // the migration's
+	}{
+		{types.Arrived, docevents.UploadStarted}, {types.Started, docevents.ProcessingStarted},
+		{types.Completed, docevents.Completed}, {types.Failed, docevents.Failed},
+	} {
+		if slices.Contains(field.types, t) || len(field.types) == 0 && t == field.word {
+			return true
+		}
+	}
+	return false
 }

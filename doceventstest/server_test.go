@@ -117,6 +117,68 @@ func TestTheTableCanDiffer(t *testing.T) {
 	server.WaitFor(2)
 }
 
+// TestIDs: the table takes text ids and NULL as docevents.Columns says, and gives
+// them back.
+func TestIDs(t *testing.T) {
+	for name, test := range map[string]struct {
+		columns        docevents.Columns
+		document, user string
+		invalid        bool
+	}{
+		"the migration's UUIDs":   {docevents.Columns{}, document, docevents.SystemUser, false},
+		"the migration's NULL":    {docevents.Columns{}, document, "", true},
+		"text":                    {docevents.Columns{TextIDs: true}, "invoice-42", "ann", false},
+		"text that is NULL":       {docevents.Columns{TextIDs: true}, "", "", false},
+		"a UUID that is NULL":     {docevents.Columns{Stage: "step"}, document, "", false},
+		"text in a uuid column":   {docevents.Columns{Stage: "step"}, "invoice-42", "", true},
+		"a column under its name": {docevents.Columns{DocumentID: "file", TextIDs: true}, "42", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := doceventstest.NewServer(t)
+			server.Columns = test.columns
+			client := server.Client()
+			e := event("")
+			e.DocumentID, e.UserID = test.document, test.user
+			client.Record(e)
+			flush(t, client)
+			if test.invalid {
+				if got := client.Stats().Dropped.Invalid; got != 1 {
+					t.Errorf("%d events are invalid, want 1", got)
+				}
+				return
+			}
+			if got := server.WaitFor(1)[0]; got.DocumentID != test.document || got.UserID != test.user {
+				t.Errorf("got %q, %q", got.DocumentID, got.UserID)
+			}
+		})
+	}
+}
+
+// TestTypesByMeaning: the table takes the types that the client records, Step's
+// among them.
+func TestTypesByMeaning(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	server.EventTypes = docevents.EventTypes{
+		Started: []docevents.EventType{"begun"}, Completed: []docevents.EventType{"done"}, Skipped: []docevents.EventType{"cancelled"},
+	}
+	client := server.Client(docevents.WithMaxInFlight(1))
+	if err := client.Step(event("ocr"), func() error { return nil }); err != nil {
+		t.Error(err)
+	}
+	for _, kept := range []docevents.EventType{"cancelled", docevents.UploadStarted, docevents.Failed} {
+		e := event("")
+		e.Type = kept
+		client.Record(e)
+	}
+	var got []string
+	for _, e := range server.WaitFor(5) {
+		got = append(got, string(e.Type))
+	}
+	if want := "begun done cancelled upload_started failed"; strings.Join(got, " ") != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestFailNext(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	client := server.Client()
@@ -404,5 +466,41 @@ func TestTimeline(t *testing.T) {
 	_, err = client.Summary(t.Context(), docevents.Query{Since: longAgo, Until: longAgo.Add(time.Hour)})
 	if err == nil || !strings.Contains(err.Error(), "run sql/014") {
 		t.Errorf("Summary: %v", err)
+	}
+}
+
+// TestDescription checks GET / with columns of other names, and switched off.
+func TestDescription(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	server.Columns = docevents.Columns{ID: "event_id", UserID: "-", Extra: []string{"metadata"}}
+	get := func() (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/rest/v1/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Apikey": {server.Key}, "Accept-Profile": {server.Schema}, "Accept": {"application/openapi+json"}}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	status, body := get()
+	for _, want := range []string{
+		`"required":["event_id","document_id","event_type","created_at"]`, `"metadata":{"format":"jsonb"}`,
+		`"event_id":{"default":"gen_random_uuid()","description":"Note:\nThis is a Primary Key.<pk/>","format":"uuid","type":"string"}`,
+	} {
+		if status != 200 || !strings.Contains(body, want) {
+			t.Errorf("%d %s, want %s", status, body, want)
+		}
+	}
+	server.FailNext(404, "PGRST126")
+	if status, body := get(); status != 404 || !strings.Contains(body, "PGRST126") {
+		t.Errorf("%d %s", status, body)
 	}
 }

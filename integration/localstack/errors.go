@@ -21,7 +21,6 @@ var (
 	// A connection to PostgreSQL that died under a statement: seen of 14.17 and 16.2.
 	errLostConnection = postgrest.Errorf(400, "", "")
 	errInvalidPath    = postgrest.Errorf(404, "PGRST125", "Invalid path specified in request URL")
-	errNoRoot         = postgrest.Errorf(404, "PGRST126", "Root endpoint metadata is disabled")
 )
 
 // connectError is a database that can't be reached.

@@ -38,9 +38,10 @@ type gateway struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the listener
 
-	schema   atomic.Pointer[schemaCache]
-	settings atomic.Pointer[roleSettings]
-	delay    atomic.Int64 // seconds until the listener's next attempt, while it has no connection
+	schema      atomic.Pointer[schemaCache]
+	settings    atomic.Pointer[roleSettings]
+	undescribed atomic.Bool  // GET / is switched off
+	delay       atomic.Int64 // seconds until the listener's next attempt, while it has no connection
 }
 
 // poolTimeout is PostgREST's db-pool-acquisition-timeout.
@@ -144,7 +145,12 @@ func (g *gateway) reloadConfig(conn *pgx.Conn) error {
 	if err != nil {
 		return fmt.Errorf("reading the roles' settings: %w", err)
 	}
+	undescribed, err := loadOpenAPIMode(g.ctx, conn)
+	if err != nil {
+		return fmt.Errorf("reading the settings of PostgREST: %w", err)
+	}
 	g.settings.Store(&settings)
+	g.undescribed.Store(undescribed)
 	return nil
 }
 
@@ -174,6 +180,9 @@ func (g *gateway) serve(r *http.Request) (*postgrest.Answer, *postgrest.Error) {
 		return nil, postgrest.ErrSchema(schema, g.schemas...)
 	}
 	path := strings.Trim(r.URL.Path, "/")
+	if path == "" {
+		return g.describe(r, who, schema)
+	}
 	if name, found := strings.CutPrefix(path, "rpc/"); found && !strings.Contains(name, "/") {
 		return g.call(r, who, schema, name)
 	}
@@ -194,32 +203,30 @@ func (g *gateway) serve(r *http.Request) (*postgrest.Answer, *postgrest.Error) {
 	if r.Method == http.MethodPost && prefer.Resolution != "" && len(q.conflictTarget(prefer)) == 0 {
 		prefer.Resolution = "" // PostgREST has nothing to resolve by then
 	}
+	check := func(rows int64) *postgrest.Error { return postgrest.CheckRows(r, prefer, rows) }
 	switch r.Method {
 	case http.MethodGet:
-		result, err := g.run(who, pgx.ReadOnly, q.read(g.maxRows, prefer.Counts()), nil)
+		result, err := g.run(who, pgx.ReadOnly, q.read(g.maxRows, prefer.Counts()), check)
 		if err != nil {
 			return nil, err
 		}
-		return prefer.ReadAnswer(q.Offset, result.rows, result.total, result.body)
-	case http.MethodPost:
-		return g.insert(who, q, prefer, r)
-	case http.MethodDelete:
-		limit := prefer.MaxAffected
-		if !prefer.Strict() {
-			limit = nil
+		answer, err := prefer.ReadAnswer(q.Offset, result.rows, result.total, result.body)
+		if err != nil {
+			return nil, err
 		}
-		result, err := g.run(who, pgx.ReadWrite, q.remove(prefer), limit)
-		return prefer.ChangeAnswer(r.Method, result.rows, result.body), err
+		return answer.For(r), nil
+	case http.MethodPost:
+		return g.insert(who, q, prefer, r, check)
+	case http.MethodDelete:
+		result, err := g.run(who, pgx.ReadWrite, q.remove(prefer), check)
+		return prefer.ChangeAnswer(r.Method, result.rows, result.body).For(r), err
 	}
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
 // table finds the table that the path names.
 func (g *gateway) table(schema, path string) (*table, *postgrest.Error) {
-	switch {
-	case path == "":
-		return nil, errNoRoot
-	case strings.Contains(path, "/"):
+	if strings.Contains(path, "/") {
 		return nil, errInvalidPath
 	}
 	t := g.schema.Load().tables[schema+"."+path]
@@ -229,7 +236,7 @@ func (g *gateway) table(schema, path string) (*table, *postgrest.Error) {
 	return t, nil
 }
 
-func (g *gateway) insert(who caller, q *query, prefer postgrest.Preferences, r *http.Request) (*postgrest.Answer, *postgrest.Error) {
+func (g *gateway) insert(who caller, q *query, prefer postgrest.Preferences, r *http.Request, check rowCheck) (*postgrest.Answer, *postgrest.Error) {
 	if header := r.Header.Get("Content-Type"); header != "" {
 		if kind, _, err := mime.ParseMediaType(header); err != nil || kind != "application/json" {
 			return nil, postgrest.Errorf(400, "PGRST102", "Content-Type not acceptable: %s", header)
@@ -250,7 +257,7 @@ func (g *gateway) insert(who caller, q *query, prefer postgrest.Preferences, r *
 	if apiErr != nil {
 		return nil, apiErr
 	}
-	result, apiErr := g.run(who, pgx.ReadWrite, q.insert(columns, body, prefer), nil)
+	result, apiErr := g.run(who, pgx.ReadWrite, q.insert(columns, body, prefer), check)
 	if apiErr != nil {
 		return nil, apiErr
 	}
@@ -258,7 +265,7 @@ func (g *gateway) insert(who caller, q *query, prefer postgrest.Preferences, r *
 	if prefer.Resolution == postgrest.MergeDuplicates && result.inserted == 0 {
 		a.Status = http.StatusOK
 	}
-	return a, nil
+	return a.For(r), nil
 }
 
 // result is the one row that every statement returns.
@@ -269,9 +276,12 @@ type result struct {
 	body     []byte
 }
 
-// run runs the statement as the caller, in a transaction that is rolled back
-// when more rows than maxAffected were.
-func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, maxAffected *int64) (result, *postgrest.Error) {
+// rowCheck returns an error if a statement's number of rows is not acceptable.
+type rowCheck func(rows int64) *postgrest.Error
+
+// run runs the statement as the caller, in a transaction of its own. If check,
+// which may be nil, returns an error, the transaction is rolled back.
+func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, check rowCheck) (result, *postgrest.Error) {
 	acquire, cancel := context.WithTimeout(g.ctx, poolTimeout)
 	conn, err := g.pool.Acquire(acquire)
 	cancel()
@@ -290,9 +300,10 @@ func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, maxAffe
 		if err := tx.QueryRow(g.ctx, s.String(), s.args...).Scan(&r.total, &r.rows, &r.inserted, &r.body); err != nil {
 			return err
 		}
-		if maxAffected != nil && r.rows > *maxAffected {
-			return postgrest.Errorf(400, "PGRST124", "Query result exceeds max-affected preference constraint").
-				WithDetails(fmt.Sprintf("The query affects %d rows", r.rows))
+		if check != nil {
+			if refusal := check(r.rows); refusal != nil {
+				return refusal
+			}
 		}
 		return nil
 	})

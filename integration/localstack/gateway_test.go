@@ -141,7 +141,7 @@ func TestGateway(t *testing.T) {
 		name string
 		f    func(*testing.T, *localstack.Stack)
 	}{
-		{"reads", testReads}, {"inserts", testInserts}, {"refusals", testRefusals}, {"functions", testFunctions}, {"views", testViews},
+		{"reads", testReads}, {"inserts", testInserts}, {"single objects", testSingleObjects}, {"refusals", testRefusals}, {"functions", testFunctions}, {"views", testViews},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.f(t, stack) })
 	}
@@ -261,6 +261,62 @@ func testInserts(t *testing.T, stack *localstack.Stack) {
 	}
 }
 
+// testSingleObjects checks that a statement whose result isn't one row is run
+// and then rolled back if the request accepts a single object only. PostgREST's
+// own test of this is SingularSpec.hs.
+func testSingleObjects(t *testing.T, stack *localstack.Stack) {
+	execute(t, stack,
+		"CREATE SEQUENCE fired",
+		"GRANT ALL ON SEQUENCE fired TO service_role",
+		`CREATE FUNCTION after_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			PERFORM nextval('public.fired');
+			IF NEW.name = 'refused' THEN RAISE 'not this one'; END IF;
+			RETURN NEW; END $$`,
+		"CREATE TRIGGER after_insert AFTER INSERT ON things FOR EACH ROW EXECUTE FUNCTION after_insert()")
+	tests := []struct {
+		name, method, path, prefer, body string
+		status                           int
+		want                             string // a part of the body
+		fired                            string // by how many rows the trigger was fired
+		stored                           string // the ids above 5
+	}{
+		{"two rows", "POST", "things", "return=minimal", `[{"id":6},{"id":7}]`, 406, "The result contains 2 rows", "2", ""},
+		{"two rows of which one is known", "POST", "things", "return=minimal,resolution=ignore-duplicates", `[{"id":1},{"id":6},{"id":7}]`, 406, "The result contains 2 rows", "2", ""},
+		{"two rows, representation", "POST", "things", "return=representation", `[{"id":6},{"id":7}]`, 406, "PGRST116", "2", ""},
+		{"no row", "POST", "things?columns=id", "return=minimal", `[]`, 406, "The result contains 0 rows", "0", ""},
+		{"a trigger that refuses", "POST", "things", "", `[{"id":6,"name":"x"},{"id":7,"name":"refused"}]`, 400, "not this one", "2", ""},
+		{"a foreign key", "POST", "things", "", `[{"id":6,"parent":1},{"id":7,"parent":99}]`, 409, "23503", "1", ""},
+		{"one row", "POST", "things", "return=minimal", `[{"id":6}]`, 201, "", "1", "6"},
+		{"one row, representation", "POST", "things?select=id", "return=representation", `[{"id":6}]`, 201, `{"id":6}`, "1", "6"},
+		{"read one", "GET", "things?select=id&id=eq.1", "", "", 200, `{"id":1}`, "0", ""},
+		{"read all", "GET", "things", "", "", 406, "The result contains 5 rows", "0", ""},
+		{"delete two", "DELETE", "parents?id=gt.7", "", "", 406, "The result contains 2 rows", "0", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			execute(t, stack, "ALTER SEQUENCE fired RESTART")
+			r := call(t, stack, tt.method, tt.path, tt.body, "Prefer", tt.prefer, "Accept", "application/vnd.pgrst.object+json")
+			if r.status != tt.status || !strings.Contains(r.body, tt.want) {
+				t.Errorf("%d %s, want %d %s", r.status, r.body, tt.status, tt.want)
+			}
+			if kind := r.header.Get("Content-Type"); r.status < 300 && r.body != "" && kind != "application/vnd.pgrst.object+json; charset=utf-8" {
+				t.Errorf("Content-Type %s", kind)
+			}
+			if got := query(t, stack, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM fired"); got != tt.fired {
+				t.Errorf("the trigger fired %s times, want %s", got, tt.fired)
+			}
+			if got := query(t, stack, "SELECT coalesce(string_agg(id::text, ' '), '') FROM things WHERE id > 5"); got != tt.stored {
+				t.Errorf("stored %q, want %q", got, tt.stored)
+			}
+			execute(t, stack, "DELETE FROM things WHERE id > 5")
+		})
+	}
+	if got := query(t, stack, "SELECT count(*) FROM parents"); got != "9" {
+		t.Errorf("%s parents are left, want 9", got)
+	}
+	execute(t, stack, "DROP TRIGGER after_insert ON things", "DROP SEQUENCE fired")
+}
+
 func testRefusals(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		name, method, path string
@@ -277,7 +333,8 @@ func testRefusals(t *testing.T, stack *localstack.Stack) {
 		{"the same, leniently", "DELETE", "things?id=eq.0", []string{"Prefer", "odd"}, 204, ""},
 		{"a method", "PUT", "things", nil, 405, "PGRST117"},
 		{"a path", "GET", "things/1", nil, 404, "PGRST125"},
-		{"the root", "GET", "", nil, 404, "PGRST126"},
+		{"a description of another media type", "GET", "", []string{"Accept", "text/csv"}, 406, "PGRST107"},
+		{"a write to the root", "POST", "", nil, 405, "PGRST117"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

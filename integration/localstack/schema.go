@@ -19,13 +19,17 @@ type schemaCache struct {
 // table is a table or view, and the SQL pieces that name it.
 type table struct {
 	schema, relation string
+	comment          string
 	columns          []*column
 	byName           map[string]*column
 	key              []string // the primary key's columns
 }
 
 // column has the type and the default expression as SQL, from the catalog.
-type column struct{ name, typ, def string }
+type column struct {
+	name, typ, def string
+	described      postgrest.Column // of tables only
+}
 
 func (t *table) name() string { return quote(t.schema) + "." + quote(t.relation) }
 
@@ -46,54 +50,99 @@ func (t *table) find(names []string) ([]*column, *postgrest.Error) {
 	return columns, nil
 }
 
-// A view's key is that of the table beneath, where it shows all of it: each
-// column's origin is in the view's rule, and PostgREST looks there too.
+// A view's keys are those of the table beneath if the view shows all of their
+// columns. Each column's origin is in the view's rule, where PostgREST looks for
+// it as well; that of a view on a view is followed down to the table.
+//
+// The default of a column that generates its numbers by default is the next
+// number of its sequence. PostgREST knows no default of one that always does.
 const tablesQuery = `
-WITH keys AS (
-    SELECT indrelid, unnest(indkey) AS attnum FROM pg_index WHERE indisprimary
-), origins AS (
+WITH RECURSIVE rules AS (
     SELECT r.ev_class, m[1]::smallint AS attnum, m[2]::oid AS base, m[3]::smallint AS base_attnum
     FROM pg_rewrite r
-    JOIN pg_class c ON c.oid = r.ev_class AND c.relkind = 'v'
-    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = ANY($1),
+    JOIN pg_class c ON c.oid = r.ev_class AND c.relkind IN ('v', 'm')
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = ANY($1 || '{public}'::text[]),
         regexp_matches(r.ev_action::text, ':resno (\d+) :resname \S+ :ressortgroupref \d+ :resorigtbl (\d+) :resorigcol (\d+)', 'g') AS m
     WHERE r.rulename = '_RETURN'
+), paths AS (
+    SELECT * FROM rules
+    UNION
+    SELECT p.ev_class, p.attnum, r.base, r.base_attnum
+    FROM paths p JOIN rules r ON r.ev_class = p.base AND r.attnum = p.base_attnum
+), own AS (
+    SELECT oid, contype, conrelid, unnest(conkey) AS attnum, cardinality(conkey) AS columns, confrelid, confkey[1] AS target
+    FROM pg_constraint WHERE contype IN ('p', 'f') AND (contype = 'p' OR conparentid = 0 AND cardinality(conkey) = 1)
+), keys AS (
+    SELECT *, conrelid AS relation, attnum AS shown_as, columns AS shown FROM own
+    UNION ALL
+    SELECT k.*, p.ev_class, p.attnum, count(*) OVER (PARTITION BY k.oid, p.ev_class)
+    FROM own k
+    JOIN (SELECT ev_class, base, base_attnum, min(attnum) AS attnum FROM paths GROUP BY 1, 2, 3) p
+        ON p.base = k.conrelid AND p.base_attnum = k.attnum
+), foreign_keys AS (
+    SELECT k.relation, k.shown_as, t.relnamespace, min(t.relname::text || E'\n' || a.attname) AS target
+    FROM keys k
+    JOIN pg_class t ON t.oid = k.confrelid
+    JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = k.target
+    WHERE k.contype = 'f' GROUP BY 1, 2, 3
 )
-SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
-       coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
-       EXISTS (SELECT FROM keys k WHERE k.indrelid = c.oid AND k.attnum = a.attnum)
-       OR EXISTS (
-           SELECT FROM origins o JOIN keys k ON k.indrelid = o.base AND k.attnum = o.base_attnum
-           WHERE o.ev_class = c.oid AND o.attnum = a.attnum
-               AND NOT EXISTS (SELECT FROM keys k WHERE k.indrelid = o.base AND k.attnum NOT IN (
-                   SELECT base_attnum FROM origins WHERE ev_class = c.oid AND base = o.base)))
+SELECT n.nspname, c.relname, coalesce(obj_description(c.oid, 'pg_class'), ''),
+       a.attname, format_type(a.atttypid, a.atttypmod),
+       coalesce(CASE
+           WHEN a.attgenerated <> '' OR a.attidentity = 'a' THEN NULL
+           WHEN a.attidentity = 'd' THEN (
+               SELECT format('nextval(%L)', objid::regclass) FROM pg_depend
+               WHERE refclassid = 'pg_class'::regclass AND refobjid = c.oid AND refobjsubid = a.attnum
+                   AND classid = 'pg_class'::regclass AND deptype = 'i')
+           WHEN d.oid IS NULL THEN pg_get_expr(t.typdefaultbin, 0)
+           ELSE pg_get_expr(d.adbin, d.adrelid)
+       END, ''),
+       coalesce(col_description(c.oid, a.attnum), ''),
+       CASE WHEN b.typnamespace = 'pg_catalog'::regnamespace THEN format_type(b.oid, NULL)
+           ELSE format_type(a.atttypid, a.atttypmod) END,
+       a.attnotnull OR t.typnotnull,
+       p.oid IS NOT NULL,
+       information_schema._pg_char_max_length(
+           information_schema._pg_truetypid(a, t), information_schema._pg_truetypmod(a, t)),
+       ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder),
+       coalesce(f.target, '')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum AND a.attgenerated = ''
+JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
+LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+LEFT JOIN keys p ON p.relation = c.oid AND p.shown_as = a.attnum AND p.contype = 'p' AND p.shown = p.columns
+LEFT JOIN foreign_keys f ON f.relation = c.oid AND f.shown_as = a.attnum AND f.relnamespace = c.relnamespace
 WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
 ORDER BY c.oid, a.attnum`
 
 func loadSchema(ctx context.Context, conn *pgx.Conn, schemas []string) (*schemaCache, error) {
+	// Names then come with their schema, whoever reads them.
+	if _, err := conn.Exec(ctx, "SET search_path = ''"); err != nil {
+		return nil, err
+	}
 	found, err := conn.Query(ctx, tablesQuery, schemas)
 	if err != nil {
 		return nil, err
 	}
 	tables := map[string]*table{}
-	var schema, relation string
-	var c column
-	var key bool
-	_, err = pgx.ForEachRow(found, []any{&schema, &relation, &c.name, &c.typ, &c.def, &key}, func() error {
+	var schema, relation, comment, typ, target string
+	var c postgrest.Column
+	_, err = pgx.ForEachRow(found, []any{
+		&schema, &relation, &comment, &c.Name, &typ, &c.Default, &c.Comment, &c.Type, &c.NotNull, &c.Key, &c.MaxLength, &c.Enum, &target,
+	}, func() error {
 		t := tables[schema+"."+relation]
 		if t == nil {
-			t = &table{schema: schema, relation: relation, byName: map[string]*column{}}
+			t = &table{schema: schema, relation: relation, comment: comment, byName: map[string]*column{}}
 			tables[schema+"."+relation] = t
 		}
-		added := c
-		t.columns = append(t.columns, &added)
-		t.byName[c.name] = &added
-		if key {
-			t.key = append(t.key, c.name)
+		c.ForeignTable, c.ForeignColumn, _ = strings.Cut(target, "\n")
+		added := &column{c.Name, typ, c.Default, c}
+		t.columns = append(t.columns, added)
+		t.byName[c.Name] = added
+		if c.Key {
+			t.key = append(t.key, c.Name)
 		}
 		return nil
 	})

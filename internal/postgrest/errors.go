@@ -98,7 +98,11 @@ func (e *Error) Write(w http.ResponseWriter) {
 
 // WriteJSON writes an answer, of PostgREST's or of a gateway before it.
 func WriteJSON(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	writeBody(w, status, mediaJSON, body)
+}
+
+func writeBody(w http.ResponseWriter, status int, media string, body []byte) {
+	w.Header().Set("Content-Type", media+"; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may be gone
 }
