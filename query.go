@@ -139,6 +139,8 @@ var callRemedies = []struct {
 	{regexp.MustCompile(` PGRST106 `), "expose the schema " + readingSchema + " in the project's API settings: the functions of " + readingFile + " are in it"},
 	{regexp.MustCompile(` 3F000 `), "name the table's schema with WithSchema"},
 	{regexp.MustCompile(` 42703 `), "name the columns of {table} with WithColumns, \"-\" for those that it lacks, and in Where only columns that it has"},
+	{regexp.MustCompile(` 42804 `), "the column for CreatedAt must be a timestamptz or a timestamp: name it with WithColumns"},
+	{regexp.MustCompile(` 42883 .*operator`), "in Where name only columns that can be compared: json can't"},
 	{regexp.MustCompile(` 22(P02|003|007|008) `), "a value of Where doesn't fit its column's type"},
 	{regexp.MustCompile(`^5[02]4 | 57014 `), "ask for a shorter range, or raise service_role's statement_timeout"},
 }

@@ -59,7 +59,8 @@ $$;
 -- same names and types for every table, failures, and the documents by state. In it $1 is since, $2
 -- until, $3 source and $4 stuck_after; among is a condition on document_id that limits the
 -- documents. docevents_source looks up every name in the catalog: PostgreSQL takes a name that isn't
--- a column for a function, and applies it to the row. It doesn't execute what it returns.
+-- a column for a function, and applies it to the row. It doesn't execute what it returns. Its errors
+-- are in PostgreSQL's words: docevents logs no others.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_source(source jsonb, among text DEFAULT 'true')
 RETURNS text
@@ -106,7 +107,7 @@ BEGIN
             value := value || jsonb_build_object(key, 'NULL::text');
             CONTINUE;
         ELSIF type IS NULL THEN
-            RAISE undefined_column USING MESSAGE = format('column %I of %s does not exist', name, relation);
+            RAISE undefined_column USING MESSAGE = format('column "%s" of relation "%s.%s" does not exist', name, schema_name, table_name);
         END IF;
         value := value || jsonb_build_object(key, format(CASE
             WHEN key = 'created' THEN 'source.%I'
@@ -124,11 +125,11 @@ BEGIN
     IF type = 'timestamp without time zone' THEN -- in UTC. Bounds of another type don't use its index under row level security.
         bounds := 'source.%1$I >= ($1 AT TIME ZONE ''UTC'') AND source.%1$I < ($2 AT TIME ZONE ''UTC'')';
     ELSIF type NOT IN ('timestamp with time zone', 'date') THEN
-        RAISE invalid_parameter_value USING MESSAGE = format('column %I of %s is %s, not a time', name, relation, type);
+        RAISE datatype_mismatch USING MESSAGE = format('column "%s" is of type %s but expression is of type timestamp with time zone', name, type);
     END IF;
     FOR key IN SELECT jsonb_object_keys(source -> 'filters') LOOP
         IF types ->> key IS NULL THEN
-            RAISE undefined_column USING MESSAGE = format('column %I of %s does not exist', key, relation);
+            RAISE undefined_column USING MESSAGE = format('column "%s" of relation "%s.%s" does not exist', key, schema_name, table_name);
         END IF;
         filters := filters || format(CASE
             WHEN source -> 'filters' ->> key IS NULL THEN ' AND source.%1$I IS NULL'

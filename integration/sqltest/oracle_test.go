@@ -346,3 +346,69 @@ func documentLines(list []docevents.Document) (lines []string) {
 	}
 	return lines
 }
+
+// TestReadingErrors are the mistakes that a client can make: each has an answer
+// that says what to do, and a function's name is not taken for a column.
+func TestReadingErrors(t *testing.T) {
+	d := newDatabase(t).migrated()
+	d.run(readingFile)
+	d.exec("ALTER TABLE " + d.table + " ADD details json, ADD tenant uuid, ADD at_text text")
+	columns := func(c docevents.Columns) []docevents.Option {
+		return []docevents.Option{docevents.WithColumns(c)}
+	}
+	for want, c := range map[string]struct {
+		opts  []docevents.Option
+		where string
+	}{
+		`42703: column "nope" of relation "public.` + d.table + `" does not exist; name the columns`:        {columns(docevents.Columns{Stage: "nope"}), ""},
+		`42703: column "row_to_json" of relation "public.` + d.table + `" does not exist; name the columns`: {columns(docevents.Columns{ErrorMessage: "row_to_json"}), ""},
+		`42703: column "tableoid" of relation "public.` + d.table + `" does not exist; name the columns`:    {columns(docevents.Columns{Stage: "tableoid"}), ""},
+		`42703: column "pg_typeof" of relation "public.` + d.table + `" does not exist; name the columns`:   {nil, "pg_typeof"},
+		`42804: column "at_text" is of type text but expression`:                                            {columns(docevents.Columns{CreatedAt: "at_text"}), ""},
+		`42P01: relation "public.nope" does not exist; create the table`:                                    {[]docevents.Option{docevents.WithTable("nope")}, ""},
+		`3F000: schema "nope" does not exist; name the table's schema`:                                      {[]docevents.Option{docevents.WithSchema("nope")}, ""},
+		`42883: operator does not exist: json = json; in Where name only`:                                   {nil, "details"},
+		`22P02: invalid input syntax for type uuid: "…"; a value of Where`:                                  {nil, "tenant"},
+	} {
+		client := d.reader(c.opts...)
+		q := docevents.Query{Since: time.Now().Add(-time.Hour), Until: time.Now()}
+		if c.where != "" {
+			q.Where = map[string]string{c.where: "x' OR true --"}
+		}
+		if _, err := client.Summary(ctx(t), q); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Summary: %v, want %q", err, want)
+		}
+		if _, err := client.Documents(ctx(t), docevents.DocumentsQuery{Query: q}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Documents: %v, want %q", err, want)
+		}
+	}
+	for _, source := range []string{"null", "[]", `"{}"`, `{"columns": []}`, `{"events": ["failed"]}`, `{"filters": "x"}`} {
+		if got := d.as("service_role", "SELECT docevents_summary('"+source+"', now() - interval '1 hour', now())"); got != "22023" {
+			t.Errorf("%s: error %q", source, got)
+		}
+	}
+	long := strings.Repeat("x", 64)
+	if got := d.as("service_role", `SELECT docevents_summary('{"table": "`+long+`"}', now(), now())`); got != "42P01" {
+		t.Errorf("a name that PostgreSQL would cut: error %q", got)
+	}
+	if got := d.as("service_role", "SELECT docevents_summary('{}', '-infinity', now())"); got != "22023" {
+		t.Errorf("an infinite range: error %q", got)
+	}
+}
+
+// TestReadingFileReplacesOlderFunctions: functions of the same names with other
+// arguments go, and grants of the others stay.
+func TestReadingFileReplacesOlderFunctions(t *testing.T) {
+	d := newDatabase(t).migrated()
+	d.exec(`CREATE FUNCTION docevents_summary(since timestamptz) RETURNS json LANGUAGE sql AS 'SELECT NULL::json';
+		CREATE FUNCTION docevents_source(source jsonb) RETURNS text LANGUAGE sql AS 'SELECT NULL::text'`)
+	d.run(readingFile)
+	d.exec("GRANT EXECUTE ON FUNCTION docevents_summary, docevents_source TO pg_monitor")
+	d.run(readingFile)
+	if n := d.number("SELECT count(*) FROM pg_proc WHERE proname LIKE 'docevents%'"); n != 3 {
+		t.Errorf("%d functions", n)
+	}
+	if n := d.number("SELECT count(*) FROM pg_proc WHERE proname LIKE 'docevents%' AND has_function_privilege('pg_monitor', oid, 'EXECUTE')"); n != 2 {
+		t.Errorf("%d grants are left, want 2", n)
+	}
+}
