@@ -62,8 +62,8 @@ func newConnections(maxInFlight int) *connections {
 	c := &connections{inserts: ownTransport(standard), others: ownTransport(standard)}
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.inserts.DialContext = c.track(c.inserts)
-	c.inserts.MaxConnsPerHost = maxInFlight + 1
-	c.inserts.MaxIdleConns, c.inserts.MaxIdleConnsPerHost = maxInFlight, maxInFlight
+	most := maxInFlight + 1
+	c.inserts.MaxConnsPerHost, c.inserts.MaxIdleConns, c.inserts.MaxIdleConnsPerHost = most, most, most
 	return c
 }
 
@@ -134,6 +134,7 @@ func (c *connections) close() {
 // Connections of a DialTLSContext of the app are not tracked.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
+	//lint:ignore SA1019 an app may have set it on http.DefaultTransport
 	if old := t.Dial; dial == nil && old != nil {
 		dial = func(_ context.Context, network, addr string) (net.Conn, error) { return old(network, addr) }
 	} else if dial == nil {
