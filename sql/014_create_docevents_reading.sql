@@ -276,8 +276,7 @@ SELECT json_build_object(
     'stages_total', (SELECT count(*) FROM stages),
     'stages', (
         SELECT coalesce(json_agg(top), '[]') FROM (
-            SELECT left(stage, 200) AS stage, count, failed, measured, round(p[1]::numeric)::bigint AS p50_ms,
-                round(p[2]::numeric)::bigint AS p95_ms, round(longest::numeric)::bigint AS max_ms
+            SELECT left(stage, 200) AS stage, count, failed, measured, p[1]::bigint AS p50_ms, p[2]::bigint AS p95_ms, longest::bigint AS max_ms
             FROM stages ORDER BY p95_ms DESC NULLS LAST, count DESC, stages.stage LIMIT 20
         ) AS top),
     'errors_total', (SELECT count(*) FROM errors),
