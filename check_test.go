@@ -266,6 +266,7 @@ func TestCheckFindings(t *testing.T) {
 		"a declared column of an enum":      {required(notNull("plan", name), refused("22P02", `invalid input value for enum plan: "x"`), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
 		"a stage of an enum":                {where(refused("22P02", `invalid input value for enum step: "x"`), "stage"), nil, "", nil},
 		"a stage of few letters":            {where(refused("22001", "value too long for type character varying(3)"), "stage", "check"), nil, "", nil},
+		"a message of few letters":          {where(refused("22001", "value too long for type character varying(3)"), "error_message"), nil, "", nil},
 		"the table decides about types":     {everything(violates(name + "_event_type_check")), nil, "", types(docevents.EventTypes{Open: true})},
 		"an enum decides about types":       {where(refused("22P02", `invalid input value for enum kind: "x"`), "event_type"), nil, "", types(docevents.EventTypes{Open: true})},
 		"a word that the migration keeps":   {where(violates("x_event_type_check"), "event_type", "failed"), nil, "", types(docevents.EventTypes{Completed: []docevents.EventType{"done"}})},
