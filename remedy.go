@@ -29,8 +29,6 @@ var remedies = []struct {
 	{regexp.MustCompile(` PGRST303 `), "the server can't use a claim of the key: copy the project's service-role (secret) key again"},
 	{regexp.MustCompile(`^401 42501 | 42501 .*row-level security`), "use the service-role (secret) key: this one is kept out by row-level security or a missing grant"},
 	{regexp.MustCompile(` 42501 .*for schema`), "run: GRANT USAGE ON SCHEMA {schema} TO service_role;"},
-	{regexp.MustCompile(` PGRST202 | 42883 .*_summary\(`), "create the function: run " + summaryFile + reload},
-	{regexp.MustCompile(` 42501 .*for function .*_summary$`), "run " + summaryFile + " again: it grants EXECUTE to service_role"},
 	{regexp.MustCompile(` 42501 .*for sequence`), "run: GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO service_role;"},
 	{regexp.MustCompile(` 42501 .*(for function|` + anotherRelation + `)`), "a trigger or view of {table} needs it: let service_role do what the message names, or make the trigger's function SECURITY DEFINER; what the table itself needs: GRANT SELECT, INSERT, DELETE ON {table} TO service_role;"},
 	{regexp.MustCompile(` 42501 `), "let service_role do what the message names; for this table, run: GRANT SELECT, INSERT, DELETE ON {table} TO service_role; and for its schema: GRANT USAGE ON SCHEMA {schema} TO service_role;"},
@@ -67,7 +65,7 @@ var relationName = regexp.MustCompile(`(?:relation|table|view) "?(?:[^" ]+\.)?([
 // for the latter if nothing is known.
 func remedy(err error, schema, table string) string {
 	e, _ := errors.AsType[*Error](err)
-	answer := fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message)
+	answer := e.line()
 	if m := relationName.FindStringSubmatch(e.Message); m != nil && m[1] != table {
 		answer += anotherRelation
 	}

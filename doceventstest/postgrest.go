@@ -63,11 +63,9 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return nil, refuse(404, "", "no Route matched with those values")
 	case r.Header.Get("Apikey") != s.Key:
 		return nil, refuse(401, "", "Invalid API key")
-	case schema != s.Schema:
-		return nil, postgrest.ErrSchema(schema, s.Schema)
-	case table == "":
+	case table == "" && schema == s.Schema:
 		return s.describe(r)
-	case isCall: // that of sql/014 takes a PostgreSQL
+	case isCall: // the functions of sql/014 take a PostgreSQL
 		params, err := postgrest.ParseParams(r.URL.RawQuery)
 		if err != nil {
 			return nil, err
@@ -77,6 +75,8 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 			names = append(names, p.Key)
 		}
 		return nil, postgrest.ErrFunction(schema+"."+function, names, false)
+	case schema != s.Schema:
+		return nil, postgrest.ErrSchema(schema, s.Schema)
 	case table != s.Table:
 		return nil, postgrest.ErrTable(s.Schema, table)
 	}
@@ -100,7 +100,10 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return s.changeLocked(r, q, deleted, kept)
 	case http.MethodGet:
 		rows, _ := q.split(s.rows)
-		return q.read(r, inTime(rows))
+		if rows = inTime(rows); len(q.Order) > 1 {
+			slices.Reverse(rows)
+		}
+		return q.read(r, rows)
 	}
 	return nil, postgrest.ErrMethod(r.Method)
 }
@@ -157,13 +160,13 @@ func parseQuery(r *http.Request, table []column) (*query, error) {
 	q := &query{Query: asked, table: table, prefer: postgrest.ParsePreferences(r.Header.Values("Prefer"))}
 	id, at := nameOf("ID", table), nameOf("CreatedAt", table)
 	byTime := []postgrest.OrderTerm{{Column: at, Direction: " ASC NULLS LAST"}}
-	byTimeAndID := []postgrest.OrderTerm{{Column: at, Direction: " ASC"}, {Column: id, Direction: " ASC"}}
+	newestFirst := []postgrest.OrderTerm{{Column: at, Direction: " DESC"}, {Column: id, Direction: " DESC"}}
 	switch p := q.prefer; {
 	case len(p.Unknown) > 0 || p.Handling != "" || p.MaxAffected != nil || p.Resolution == postgrest.MergeDuplicates:
 		return nil, notUnderstood("Prefer: " + strings.Join(r.Header.Values("Prefer"), ","))
 	case q.OnConflict != nil && !slices.Equal(q.OnConflict, []string{id}):
 		return nil, refuse(400, "42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
-	case q.Order != nil && !slices.Equal(q.Order, byTime) && !slices.Equal(q.Order, byTimeAndID):
+	case q.Order != nil && !slices.Equal(q.Order, byTime) && !slices.Equal(q.Order, newestFirst):
 		return nil, notUnderstood("the order " + fmt.Sprint(q.Order))
 	}
 	for _, f := range q.Filters {
@@ -219,6 +222,9 @@ func (q *query) selected(rows []row) []byte {
 			}
 			if at, isTime := value.(time.Time); isTime {
 				value = at.Format("2006-01-02T15:04:05.999999-07:00") // as PostgreSQL writes it
+			}
+			if value != nil && slices.Contains(q.Texts, c.name) {
+				value = fmt.Sprint(value)
 			}
 			if q.Select == nil || slices.Contains(q.Select, c.name) {
 				list[i][c.name] = value

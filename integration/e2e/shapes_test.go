@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/dashboard"
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
@@ -160,7 +164,14 @@ func TestShapes(t *testing.T) {
 				name string
 				do   func(*testing.T, *shapeBench)
 			}{
-				{"Check", checkShape}, {"Record", recordShape}, {"Step", stepShape}, {"Timeline", timelineShape}, {"purge", purgeShape},
+				{"Check", checkShape},
+				{"Record", recordShape},
+				{"Step", stepShape},
+				{"Timeline", timelineShape},
+				{"Summary", summaryShape},
+				{"Documents", documentsShape},
+				{"page", pageShape},
+				{"purge", purgeShape},
 			} {
 				t.Run(operation.name, func(t *testing.T) {
 					b.t = t
@@ -202,8 +213,10 @@ func (s shape) bench(t *testing.T) *shapeBench {
 		types *[]docevents.EventType
 		word  docevents.EventType
 	}{
-		{&full.Arrived, docevents.UploadStarted}, {&full.Started, docevents.ProcessingStarted},
-		{&full.Completed, docevents.Completed}, {&full.Failed, docevents.Failed},
+		{&full.Arrived, docevents.UploadStarted},
+		{&full.Started, docevents.ProcessingStarted},
+		{&full.Completed, docevents.Completed},
+		{&full.Failed, docevents.Failed},
 	} {
 		if len(*field.types) == 0 {
 			*field.types = words(field.word)
@@ -295,6 +308,76 @@ func timelineShape(t *testing.T, b *shapeBench) {
 	} else if got[2].Duration != 1500*time.Millisecond || got[4].Duration != 2500*time.Millisecond {
 		t.Errorf("durations %s, %s", got[2].Duration, got[4].Duration)
 	}
+}
+
+// summaryShape counts the old document, whose latest event ends it well.
+func summaryShape(t *testing.T, b *shapeBench) {
+	s, err := b.client.Summary(t.Context(), b.ofOldDocument())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Documents != 1 || s.Completed != 1 || s.Failed != 0 || s.UnderWay != 0 || s.ErrorsTotal != 1 || s.StagesTotal != 2 {
+		t.Errorf("got %+v", s)
+	}
+	if len(s.Errors) != 1 || s.Errors[0].Example != b.document || s.Errors[0].Stage != "ocr" {
+		t.Errorf("errors %+v, want one of %q", s.Errors, b.document)
+	}
+	if len(s.Stages) != 2 || s.Stages[0].P50 != 2500*time.Millisecond || s.Stages[1].P50 != 1500*time.Millisecond {
+		t.Errorf("stages %+v", s.Stages)
+	}
+}
+
+// documentsShape lists that document.
+func documentsShape(t *testing.T, b *shapeBench) {
+	page, err := b.client.Documents(t.Context(), docevents.DocumentsQuery{Query: b.ofOldDocument(), State: docevents.StateCompleted})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := b.recorded[4]
+	if len(page.Documents) != 1 || page.Next != "" {
+		t.Fatalf("got %+v", page)
+	}
+	d := page.Documents[0]
+	if d.ID != b.document || d.UserID != last.UserID || d.Type != last.Type || d.Stage != last.Stage || !d.LastAt.Equal(last.CreatedAt) {
+		t.Errorf("got %+v, want that of %+v", d, last)
+	}
+}
+
+// ofOldDocument is the range of recordShape's events.
+func (b *shapeBench) ofOldDocument() docevents.Query {
+	return docevents.Query{Since: b.recorded[0].CreatedAt, Until: b.recorded[4].CreatedAt.Add(time.Second)}
+}
+
+// pageTakesTextIDs is for the page of a document whose id is not a UUID.
+const pageTakesTextIDs = false
+
+// pageShape opens the overview, which shows Step's events of today, and the
+// document's own page.
+func pageShape(t *testing.T, b *shapeBench) {
+	handler := dashboard.Handler(b.client)
+	open := func(path string, wants ...string) {
+		req := httptest.NewRequest(http.MethodGet, path, nil)
+		req.RemoteAddr, req.Host = "127.0.0.1:50000", "localhost"
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, req)
+		if answer.Code != http.StatusOK {
+			t.Errorf("%s: %d", path, answer.Code)
+		}
+		for _, want := range wants {
+			if !strings.Contains(answer.Body.String(), want) {
+				t.Errorf("%s: without %q", path, want)
+			}
+		}
+	}
+	if b.noStep {
+		open("/")
+	} else {
+		open("/", "split")
+	}
+	if b.columns != nil && b.columns.TextIDs && !pageTakesTextIDs {
+		t.Skip("the page of a document takes UUIDs")
+	}
+	open("/document?id="+url.QueryEscape(b.document), "page 3: no text", string(b.recorded[4].Type))
 }
 
 // purgeShape deletes the old document, not Step's events of today.

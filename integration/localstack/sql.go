@@ -1,6 +1,7 @@
 package localstack
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -78,6 +79,9 @@ func (q *query) list(s *statement) {
 	for i, name := range q.Select {
 		s.separate(i, ", ")
 		s.add(q.table.column(name))
+		if slices.Contains(q.Texts, name) {
+			s.add("::text AS ", quote(name))
+		}
 	}
 }
 

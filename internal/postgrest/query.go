@@ -34,6 +34,7 @@ func ParseParams(rawQuery string) ([]Param, *Error) {
 // A Query is what a request's URL asks for, as far as it is understood here.
 type Query struct {
 	Select     []string // columns; nil: all
+	Texts      []string // those of Select that are cast to text
 	Filters    []Filter // all of them must hold
 	Order      []OrderTerm
 	Limit      *int64
@@ -63,7 +64,7 @@ func ParseQuery(rawQuery string) (*Query, *Error) {
 	for _, p := range params {
 		switch p.Key {
 		case "select":
-			q.Select, err = parseSelect(p.Value)
+			q.Select, q.Texts, err = parseSelect(p.Value)
 		case "order":
 			q.Order, err = parseOrder(p.Value)
 		case "limit":
@@ -106,15 +107,21 @@ func splitList(list string) []string {
 	return names
 }
 
-func parseSelect(list string) ([]string, *Error) {
-	if strings.ContainsAny(list, "(:>") {
-		return nil, parseError("select parameter", list, "column names: here are no embedding, JSON paths, casts or aliases")
+func parseSelect(list string) (columns, texts []string, err *Error) {
+	columns = splitList(list)
+	for i, column := range columns {
+		name, cast := strings.CutSuffix(column, "::text")
+		if strings.ContainsAny(name, "(:>") {
+			return nil, nil, parseError("select parameter", list, "column names, with or without ::text: here are no embedding, JSON paths, other casts or aliases")
+		}
+		if columns[i] = name; cast {
+			texts = append(texts, name)
+		}
 	}
-	columns := splitList(list)
 	if len(columns) == 0 || slices.Equal(columns, []string{"*"}) {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return columns, nil
+	return columns, texts, nil
 }
 
 func parseOrder(list string) ([]OrderTerm, *Error) {
