@@ -31,7 +31,7 @@ import (
 func TestMain(m *testing.M) { localstack.Main(m) }
 
 var (
-	pairs = flag.Int("pairs", 40, "how many pairs of quirks are drawn")
+	pairs = flag.Int("pairs", 25, "how many pairs of quirks are drawn")
 	seed  = flag.Uint64("seed", 1, "of the draw")
 )
 
@@ -183,7 +183,7 @@ func create(t *testing.T, stack *localstack.Stack, set []quirk) *subject {
 // drop drops the tables, a few at a time: a transaction holds a lock for each.
 func drop(t *testing.T, stack *localstack.Stack, subjects []*subject) {
 	for _, s := range subjects {
-		exec(t, stack, "DROP TABLE IF EXISTS public."+s.name+" CASCADE; DROP TABLE IF EXISTS public."+s.name+"_base CASCADE; DROP TYPE IF EXISTS public."+s.name+"_kind CASCADE")
+		exec(t, stack, "DROP TABLE IF EXISTS public."+s.name+"_base CASCADE; DROP TABLE IF EXISTS public."+s.name+" CASCADE; DROP TYPE IF EXISTS public."+s.name+"_kind CASCADE")
 	}
 }
 

@@ -13,7 +13,8 @@ const (
 
 	columns = `document_id uuid NOT NULL, user_id uuid NOT NULL, event_type text NOT NULL,
 		duration_ms integer, error_message text, stage text, created_at timestamptz NOT NULL DEFAULT now()`
-	table = `CREATE TABLE {t} (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), ` + columns + `)`
+	viewed = `CREATE TABLE {t}_base (id uuid PRIMARY KEY, ` + columns + `); CREATE VIEW {t} AS SELECT * FROM {t}_base`
+	table  = `CREATE TABLE {t} (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), ` + columns + `)`
 )
 
 // A quirk makes a table differ from the migration's. {t} is the table with its
@@ -138,5 +139,9 @@ var quirks = []quirk{
 	{name: "no partition", about: "id", table: `CREATE TABLE {t} (id uuid, ` + columns + `, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at)`},
 	{name: "partitions by type", about: "id", table: `CREATE TABLE {t} (id uuid, ` + columns + `, PRIMARY KEY (id, event_type)) PARTITION BY LIST (event_type); CREATE TABLE {t}_p PARTITION OF {t} FOR VALUES IN ('completed', 'failed')`},
 	{name: "partitions by an extra column", about: "id", hidden: true, columns: extra("region_id"), fill: map[string]any{"region_id": "eu"}, table: `CREATE TABLE {t} (id uuid, region_id text NOT NULL, ` + columns + `, PRIMARY KEY (id, region_id)) PARTITION BY LIST (region_id); CREATE TABLE {t}_p PARTITION OF {t} FOR VALUES IN ('eu')`},
+	{name: "a view", about: "view", table: viewed},
+	{name: "a view with a trigger", about: "view", table: viewed + `; CREATE FUNCTION {t}_f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO {t}_base SELECT NEW.* ON CONFLICT DO NOTHING; RETURN NEW; END $$;
+		CREATE TRIGGER instead INSTEAD OF INSERT ON {t} FOR EACH ROW EXECUTE FUNCTION {t}_f()`},
+	{name: "a view of a table with a column that nobody fills", about: "view", table: viewed + `; ALTER TABLE {t}_base ADD hidden uuid NOT NULL`},
 	{name: "hash partitions", about: "id", table: `CREATE TABLE {t} (id uuid PRIMARY KEY, ` + columns + `) PARTITION BY HASH (id); CREATE TABLE {t}_p PARTITION OF {t} FOR VALUES WITH (MODULUS 1, REMAINDER 0)`},
 }
