@@ -181,3 +181,28 @@ func loadSettings(ctx context.Context, conn *pgx.Conn) (roleSettings, error) {
 	})
 	return settings, err
 }
+
+// restConfig are options of PostgREST by name: jwt_secret, jwt_aud, db_anon_role
+// and openapi_mode. As with PostgREST, each can be set in the database, and
+// takes effect with the next "reload config":
+//
+//	ALTER ROLE authenticator SET pgrst.openapi_mode = 'disabled'
+type restConfig map[string]string
+
+// loadConfig adds the database's options to those that the gateway was started
+// with. An empty one counts as not set.
+func loadConfig(ctx context.Context, conn *pgx.Conn, config restConfig) (restConfig, error) {
+	found, err := conn.Query(ctx, `
+SELECT split_part(s.setting, '=', 1), substr(s.setting, strpos(s.setting, '=') + 1)
+FROM pg_roles r CROSS JOIN unnest(r.rolconfig) AS s(setting)
+WHERE r.rolname = current_user AND s.setting LIKE 'pgrst.%'`)
+	if err != nil {
+		return nil, err
+	}
+	var name, value string
+	_, err = pgx.ForEachRow(found, []any{&name, &value}, func() error {
+		config[strings.TrimPrefix(name, "pgrst.")] = value
+		return nil
+	})
+	return config, err
+}

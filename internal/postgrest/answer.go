@@ -86,8 +86,12 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").WithDetails(
-				fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total))
+			// This error is made as an answer is: it has an answer's headers, and not
+			// Proxy-Status, which other errors have.
+			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
+				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
+				WithHeader("Content-Range", "*/"+all).
+				WithHeader("Preference-Applied", a.Applied)
 		case rows < *total:
 			a.Status = http.StatusPartialContent
 		}
