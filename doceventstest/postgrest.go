@@ -144,7 +144,7 @@ type query struct {
 	*postgrest.Query
 	table      []column
 	conditions []func(row) bool     // all must hold
-	order      []func(a, b row) int // the first that isn't 0 counts
+	order      []func(a, b row) int // in turn, until one isn't 0
 	prefer     postgrest.Preferences
 }
 
@@ -200,8 +200,8 @@ func (s *Server) column(name string) (column, error) {
 	return column{}, refuse(400, "42703", "column %s.%s does not exist", s.Table, name)
 }
 
-// newCondition returns the condition of a filter on the column. NULL meets none
-// but is.null.
+// newCondition returns the condition of a filter on the column. NULL meets only
+// is.null.
 func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	if f.Operator == "is" {
 		return func(r row) bool { return r.value(c) == nil }, nil
@@ -258,8 +258,8 @@ func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	}
 }
 
-// sorted returns the rows in the order of the query, and rows of which this says
-// nothing in the order of their times.
+// sorted returns the rows in the order of the query. Rows that are equal in it
+// are in the order of their times.
 func (q *query) sorted(rows []row) []row {
 	rows = inTime(rows)
 	slices.SortStableFunc(rows, func(a, b row) int {

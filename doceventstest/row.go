@@ -211,7 +211,7 @@ func (r row) value(c column) any {
 	return r.fields[c.field]
 }
 
-// compare compares two values of a column's type, none of which is NULL.
+// compare compares two values of a column's type, neither of which is NULL.
 func compare(a, b any) int {
 	switch a := a.(type) {
 	case uuid.UUID:
@@ -225,8 +225,8 @@ func compare(a, b any) int {
 	return strings.Compare(asText(a), asText(b))
 }
 
-// asText is a value cast to text, as PostgreSQL does it. A text in a column of
-// Extra is taken for one of a text column.
+// asText casts a value to text as PostgreSQL does. It treats a string in a column
+// of Extra as the value of a text column.
 func asText(value any) string {
 	switch v := value.(type) {
 	case string:

@@ -21,8 +21,8 @@ const describedRights = `) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.
     OR has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
     OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`
 
-// describe answers GET / with the schema's tables. What it says of them is as old
-// as the schema cache; the caller's rights are asked for.
+// describe answers GET / with the schema's tables. The tables are those of the
+// schema cache, and the caller's rights are current.
 func (g *gateway) describe(r *http.Request, who caller, schema string) (*postgrest.Answer, *postgrest.Error) {
 	if (*g.config.Load())["openapi_mode"] == "disabled" {
 		return nil, postgrest.ErrDescriptionDisabled
@@ -36,7 +36,7 @@ func (g *gateway) describe(r *http.Request, who caller, schema string) (*postgre
 		return nil, refusal
 	}
 	var names []string
-	_ = json.Unmarshal(result.body, &names) // PostgreSQL made it
+	_ = json.Unmarshal(result.body, &names) // PostgreSQL wrote it
 	var tables []postgrest.Table
 	for _, name := range names {
 		t := g.schema.Load().tables[schema+"."+name]

@@ -84,7 +84,7 @@ func testRaised(t *testing.T, stack *localstack.Stack) {
 		want   string // a part of the body
 	}{
 		{`RAISE 'not this one'`, 400, `{"code":"P0001","details":null,"hint":null,"message":"not this one"}`},
-		{`RAISE SQLSTATE '40001' USING MESSAGE = 'again'`, 500, `"40001"`}, // as 16.2: 14.17 would try again for ever
+		{`RAISE SQLSTATE '40001' USING MESSAGE = 'again'`, 500, `"40001"`}, // as 16.2 answers; 14.17 retries without end
 		{`RAISE SQLSTATE 'PT418'`, 418, `"PT418"`},
 		{`RAISE SQLSTATE 'PGRST' USING MESSAGE = '` + full + `', DETAIL = '{"status":418,"headers":{"x-teapot":"yes"}}'`, 418, full},
 		{`RAISE SQLSTATE 'PGRST' USING MESSAGE = '{"code":"T1","message":"m"}', DETAIL = '{"status":402,"headers":{}}'`, 402, `{"code":"T1","details":null,"hint":null,"message":"m"}`},

@@ -3,10 +3,11 @@ package postgrest
 import "strings"
 
 const (
-	// similarEnough is the least similarity of a name in a hint. Versions before
-	// the one that set it give hints of less similar names as well.
+	// similarEnough is the least similarity of a name in a hint. Earlier versions
+	// of PostgREST suggest less similar names as well.
 	similarEnough = 0.75
-	// maxHintTables is the number of tables from which on PostgREST gives no hint.
+	// maxHintTables limits the search. PostgREST gives no hint if there are this
+	// many tables or more.
 	maxHintTables = 500
 )
 

@@ -19,7 +19,7 @@ type Error struct {
 	Message string  `json:"message"`
 
 	Status int         `json:"-"`
-	Header http.Header `json:"-"` // headers beside those that every error has
+	Header http.Header `json:"-"` // in addition to the headers of every error
 }
 
 func (e *Error) Error() string {
@@ -66,7 +66,8 @@ func ErrSchema(schema string, exposed ...string) *Error {
 		WithHint("Only the following schemas are exposed: " + strings.Join(exposed, ", "))
 }
 
-// ErrTable is a table that the schema, which has the known tables, lacks.
+// ErrTable reports that the schema lacks the table. The hint names the most similar
+// of the known tables.
 func ErrTable(schema, table string, known ...string) *Error {
 	e := Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
 	if name := closest(table, known); name != "" {
@@ -104,7 +105,7 @@ func ErrFunction(name string, given []string, posted bool) *Error {
 func (e *Error) Write(w http.ResponseWriter) {
 	body := EncodeJSON(e)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	if e.Status != http.StatusRequestedRangeNotSatisfiable || e.Header == nil { // see ReadAnswer
+	if e.Status != http.StatusRequestedRangeNotSatisfiable || e.Header == nil { // ReadAnswer says why
 		w.Header().Set("Proxy-Status", "PostgREST; error="+e.Code)
 	}
 	maps.Copy(w.Header(), e.Header)
