@@ -484,7 +484,7 @@ func TestBackoff(t *testing.T) {
 	} {
 		seen := map[time.Duration]bool{}
 		for range 200 {
-			wait := backoff(step, errors.New("x"))
+			wait := backoff(step, longWait, errors.New("x"))
 			seen[wait] = true
 			if wait < most/2 || wait > most {
 				t.Errorf("step %d: %s, want %s to %s", step, wait, most/2, most)
@@ -498,11 +498,11 @@ func TestBackoff(t *testing.T) {
 		0: 100 * time.Millisecond, time.Millisecond: 100 * time.Millisecond, time.Second: time.Second, time.Minute: time.Minute,
 	} {
 		err := fmt.Errorf("wrapped: %w", &Error{Status: 503, RetryAfter: asked})
-		if wait := backoff(0, err); wait < least || wait > max(least, 200*time.Millisecond) {
+		if wait := backoff(0, longWait, err); wait < least || wait > max(least, 200*time.Millisecond) {
 			t.Errorf("Retry-After %s: waits %s, want %s", asked, wait, least)
 		}
 	}
-	if wait := backoff(longStep, &Error{RetryAfter: time.Second}); wait < 15*time.Second {
+	if wait := backoff(longStep, longWait, &Error{RetryAfter: time.Second}); wait < 15*time.Second {
 		t.Errorf("a short Retry-After makes a long wait shorter: %s", wait)
 	}
 }
@@ -636,7 +636,7 @@ func FuzzClassify(f *testing.F) {
 		if outcomeUnknown(err) != outcomeUnknown(fmt.Errorf("wrapped: %w", err)) {
 			t.Errorf("%v: the outcome depends on the wrapping", err)
 		}
-		if wait := backoff(len(code), err); wait < 0 || wait > maxRetryAfter {
+		if wait := backoff(len(code), longWait, err); wait < 0 || wait > maxRetryAfter {
 			t.Errorf("%v: waits %s", err, wait)
 		}
 		if err.Error() == "" {
