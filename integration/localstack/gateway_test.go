@@ -145,8 +145,16 @@ func TestGateway(t *testing.T) {
 		name string
 		f    func(*testing.T, *localstack.Stack)
 	}{
-		{"reads", testReads}, {"inserts", testInserts}, {"single objects", testSingleObjects}, {"refusals", testRefusals}, {"functions", testFunctions}, {"views", testViews},
-		{"casts", testCasts}, {"raised", testRaised}, {"hints", testHints}, {"config", testConfig},
+		{"reads", testReads},
+		{"inserts", testInserts},
+		{"single objects", testSingleObjects},
+		{"refusals", testRefusals},
+		{"functions", testFunctions},
+		{"views", testViews},
+		{"casts", testCasts},
+		{"raised", testRaised},
+		{"hints", testHints},
+		{"config", testConfig},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.f(t, stack) })
 	}
