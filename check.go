@@ -77,7 +77,7 @@ func lasting(ctx context.Context, ask func() error) error {
 // rehearse rehearses with every accepted type, and with others where it takes them
 // to tell what the first was refused for.
 func (c *Client) rehearse(ctx context.Context) error {
-	columns, types := &c.config.columns, c.config.eventTypes
+	columns, types := &c.config.columns, c.config.types.listed
 	if len(types) == 0 || columns.Type == noColumn { // the table decides: any will do
 		types = []EventType{Completed}
 	}
@@ -93,7 +93,7 @@ func (c *Client) rehearse(ctx context.Context) error {
 	finding, _ := c.config.finding(e)
 	switch {
 	case bare.extra != "" && strings.HasPrefix(e.Code, "22"), // what fill gave it
-		finding == aboutType && len(c.config.eventTypes) == 0 && columns.Type != noColumn:
+		finding == aboutType && len(c.config.types.listed) == 0 && columns.Type != noColumn:
 		return nil
 	case finding == aboutType, finding == aboutValue:
 		finding, err = c.narrow(ctx, finding, bare, types, e)

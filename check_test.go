@@ -166,8 +166,8 @@ func TestCheckFindings(t *testing.T) {
 		"an end needs its duration":        {unless(violates(name+"_check"), "event_type", "completed", "duration_ms"), nil, "", nil},
 		"a declared column, not of text":   {required(notNull("pages", name), refused("22P02", "invalid input syntax for type integer"), "pages"), nil, "", columns(docevents.Columns{Extra: []string{"pages"}})},
 		"a declared column of an enum":     {required(notNull("plan", name), refused("22P02", "invalid input value for enum plan"), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
-		"the table decides about types":    {everything(violates(name + "_event_type_check")), nil, "", []docevents.Option{docevents.WithEventTypes()}},
-		"an enum decides about types":      {everything(refused("22P02", `invalid input value for enum kind: "completed"`)), nil, "", []docevents.Option{docevents.WithEventTypes()}},
+		"the table decides about types":    {everything(violates(name + "_event_type_check")), nil, "", []docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})}},
+		"an enum decides about types":      {everything(refused("22P02", `invalid input value for enum kind: "completed"`)), nil, "", []docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})}},
 		"no types at all":                  {everything(nil), nil, "", columns(docevents.Columns{Type: "-"})},
 		"an Extra that is a required word": {everything(notNull("tenant_id", name)), []string{"the column tenant_id takes no NULL, and nobody fills it", "DEFAULT", "trigger", "Extra"}, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
 
@@ -230,7 +230,7 @@ func TestCheckFindings(t *testing.T) {
 			where(violates(name+"_event_type_check"), "event_type", "retried", "queued"),
 			[]string{`no event of type "queued", "retried"`, "WithEventTypes", "sql/optional/event_types.sql", "23514"},
 			"completed",
-			[]docevents.Option{docevents.WithEventTypes("completed", "queued", "failed", "retried")},
+			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Arrived: []docevents.EventType{"queued"}, Completed: []docevents.EventType{"completed"}, Notes: []docevents.EventType{"retried"}})},
 		},
 		"types under another name": {
 			where(violates(name+"_kind_check"), "kind", "failed"),

@@ -413,7 +413,7 @@ func TestDashboardIsNoProject(t *testing.T) {
 
 func TestEverythingBadIsReportedAtOnce(t *testing.T) {
 	_, err := docevents.New("ftp://u:hunter2@a.co", "sb_publishable_0123456789",
-		docevents.WithSchema(""), docevents.WithTable("a b"), docevents.WithEventTypes(""),
+		docevents.WithSchema(""), docevents.WithTable("a b"), docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{""}}),
 		docevents.WithRequestTimeout(0), docevents.WithMaxInFlight(0), docevents.WithMaxBatch(0),
 		docevents.WithQueueLimits(0, 0), docevents.WithPurgeBatch(0))
 	if err == nil {

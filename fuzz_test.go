@@ -50,7 +50,7 @@ func FuzzRecord(f *testing.F) {
 		db := &postgres{t: t}
 		var opts []docevents.Option
 		if anyType {
-			opts = append(opts, docevents.WithEventTypes())
+			opts = append(opts, docevents.WithEventTypes(docevents.EventTypes{Open: true}))
 		}
 		c, o := newClient(t, db, opts...)
 		e := docevents.Event{

@@ -532,6 +532,45 @@ func TestNamed(t *testing.T) {
 	}
 }
 
+// TestNamedByTextIDs: text ids name their rows, also those that look like the
+// end of a key.
+func TestNamedByTextIDs(t *testing.T) {
+	c, err := newColumns(Columns{TextIDs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixMicro()
+	records := []record{
+		{ids: "42\x00ann", createdAt: at},
+		{ids: "4\x00", noUser: true},
+		{ids: "a\x00b, c"},
+		{ids: "a) is not\x00b"},
+		{ids: "a\x00b"},
+		{id: uuid.UUID{15: 6}, ids: uuid.UUID{15: 7}.String() + "\x00e"},
+		{id: uuid.UUID{15: 7}, ids: "f\x00f"},
+	}
+	for details, want := range map[string][]int{
+		`Key (document_id)=(42) is not present in table "documents".`:         {0},
+		`Key (document_id)=(4) is not present in table "documents".`:          {1},
+		`Key (document_id)=(a) is not present in table "documents".`:          {2, 4},
+		`Key (document_id)=(a) is not) is not present in table "documents".`:  {3},
+		`Key (user_id)=(ann) is not present in table "users".`:                {0},
+		`Key (user_id)=() is not present in table "users".`:                   nil,
+		`Key (document_id, user_id)=(a, b, c) is not present in table "x".`:   {2},
+		`Key (document_id, user_id)=(a, b) already exists.`:                   {4},
+		`Key (document_id)=(a (b)) already exists.`:                           nil,
+		`Key (document_id, created_at)=(42, 2026-01-02 03:04:05) is not`:      {0}, // a timestamp without a zone
+		`Key (created_at, document_id)=(2026-01-02 08:34:05+05:30, 42) is no`: {0},
+		`Key (document_id)=(` + uuid.UUID{15: 7}.String() + `) is not`:        {5}, // another row's id
+		`Key (document_id)=(4`: nil,
+		`Key (document_id)=(`:  nil,
+	} {
+		if got := named(records, details, &c); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", details, got, want)
+		}
+	}
+}
+
 func TestRetryAfterHeader(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for header, want := range map[string]time.Duration{

@@ -18,7 +18,7 @@ type ownTable struct {
 	finding string // Check's; "": it is content at once
 	mend    []string
 	columns docevents.Columns
-	types   []docevents.EventType
+	types   docevents.EventTypes
 	spoil   func(*docevents.Event)
 }
 
@@ -80,7 +80,7 @@ var ownTables = map[string]ownTable{
 		before:  docevents.Columns{ID: "event_id"},
 		finding: `no event of type "upload_started":`,
 		columns: docevents.Columns{ID: "event_id"},
-		types:   []docevents.EventType{docevents.ProcessingStarted, docevents.Completed, docevents.Failed},
+		types:   docevents.EventTypes{Started: []docevents.EventType{docevents.ProcessingStarted}},
 	},
 	"a bigint id, and one that isn't unique": {
 		make: []string{
@@ -133,7 +133,7 @@ var ownTables = map[string]ownTable{
 		before:  docevents.Columns{Extra: []string{"tenant_id"}},
 		finding: `no event of type "upload_started", "processing_started":`,
 		columns: docevents.Columns{Extra: []string{"tenant_id"}},
-		types:   []docevents.EventType{docevents.Completed, docevents.Failed},
+		types:   docevents.EventTypes{Completed: []docevents.EventType{docevents.Completed}, Failed: []docevents.EventType{docevents.Failed}},
 		spoil:   tenanted,
 	},
 	"a failure without a message is refused": {
@@ -142,7 +142,7 @@ var ownTables = map[string]ownTable{
 	"types of few letters": {
 		make:    []string{"ALTER TABLE TABLE_NAME ALTER event_type TYPE varchar(16)"},
 		finding: `no event of type "processing_started":`,
-		types:   []docevents.EventType{docevents.UploadStarted, docevents.Completed, docevents.Failed},
+		types:   docevents.EventTypes{Arrived: []docevents.EventType{docevents.UploadStarted}},
 	},
 	"a sequence that the key may not use": {
 		make: []string{
@@ -172,13 +172,13 @@ var ownTables = map[string]ownTable{
 			"ALTER TABLE TABLE_NAME DROP CONSTRAINT IF EXISTS document_processing_events_event_type_check, ALTER event_type TYPE TABLE_NAME_kind USING NULL",
 		},
 		finding: `no event of type "upload_started", "processing_started", "completed", "failed"`,
-		types:   []docevents.EventType{"queued", "done"},
+		types:   docevents.EventTypes{Arrived: []docevents.EventType{"queued"}, Completed: []docevents.EventType{"done"}},
 		spoil:   func(e *docevents.Event) { e.Type = "done" },
 	},
 	"a CHECK of other types": {
 		make:    []string{"ALTER TABLE TABLE_NAME ADD CHECK (event_type IN ('completed', 'failed'))"},
 		finding: `no event of type "upload_started", "processing_started":`,
-		types:   []docevents.EventType{docevents.Completed, docevents.Failed},
+		types:   docevents.EventTypes{Completed: []docevents.EventType{docevents.Completed}, Failed: []docevents.EventType{docevents.Failed}},
 	},
 	"another unique constraint": {
 		make: []string{"ALTER TABLE TABLE_NAME ADD UNIQUE (document_id, created_at)"},
@@ -234,10 +234,7 @@ func (test ownTable) test(t *testing.T) {
 	}
 	b.execute(test.mend...)
 	b.reload()
-	opts := []docevents.Option{observe.LostAnswers()}
-	if test.types != nil {
-		opts = append(opts, docevents.WithEventTypes(test.types...))
-	}
+	opts := []docevents.Option{observe.LostAnswers(), docevents.WithEventTypes(test.types)}
 	if err := clientOf(test.columns, opts[1:]...).client.Check(t.Context()); err != nil {
 		t.Fatalf("mended: %v", err)
 	}
