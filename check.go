@@ -1,53 +1,54 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
-	"github.com/supabase-community/postgrest-go"
 )
 
-// Check tells whether events will be stored and purges will work: meant for the
-// start of a program. It rehearses with an insert that PostgreSQL refuses, whole,
-// for its last row, whose id is NULL; what it is refused for tells what Record
-// would meet. A finding is an error that says what to mend. What only real events
-// decide is none: foreign keys, triggers that raise, unique constraints, columns
-// of Extra and Stage that take no NULL. PostgreSQL logs its refusals: one line a
-// call, null value in column "id", and one for each column of Extra or Stage that
-// takes no NULL.
+// Check reports whether events will be stored and whether purges will work. Call
+// it when the program starts. Its error lists every finding, one a line, with what
+// to do about it.
 //
-// Where nothing makes the id unique the rows come in: Check deletes them again,
-// and says so, save where WithColumns names a column for the id, UNIQUE as it
-// must be, that takes NULL.
+// Check rehearses: it sends Record's own insert, of each type, in a way that
+// PostgREST carries out and then rolls back. It also reads PostgREST's description
+// of the table, if the server gives one. It reports only what it knows. What
+// depends on the app's own values is no finding: foreign keys, triggers that raise,
+// CHECKs on columns that the app fills. If a column is NOT NULL that events may
+// leave empty, Check returns nil and logs which fields the app must fill.
 //
-// An answer that may pass by itself, as when PostgREST reloads its schema, is
-// asked for again, within ctx and for at most 5 s. Each answer may take as long
-// as an insert's.
+// If a server stores the rehearsal's rows all the same, Check deletes them, and that
+// is a finding. An answer that may pass by itself, as while PostgREST reloads its
+// schema, is asked for again, within ctx and for at most 5 s. Each answer may take
+// as long as an insert's.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
 		return nil
 	}
-	op, err := "insert", lasting(ctx, func() error { return c.rehearse(ctx) })
-	if err == nil {
-		op, err = "delete", lasting(ctx, func() error {
-			ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
-			defer cancel()
-			_, err := c.deleted(ctx, c.deletion().Lt(c.config.columns.CreatedAt, beforeAll))
-			return err
-		})
+	var r *rehearsal
+	err := lasting(ctx, func() error {
+		r = newRehearsal(c)
+		return r.examine(ctx)
+	})
+	if len(r.required) > 0 {
+		c.report.warn(logRequired, slog.String("fields", strings.Join(r.required, ", ")))
 	}
-	switch {
-	case err == nil, errors.Is(err, ErrCountIncomplete): // the latter only means that purges can't count
-		return nil
-	case !errors.As(err, new(*Error)) && !errors.Is(err, errNotUnique):
-		return fmt.Errorf("docevents: Check: %s: check SUPABASE_URL and the network: no answer came: %w", op, err)
+	if r.slowKey {
+		c.report.warn(logSlowKey)
 	}
-	return fmt.Errorf("docevents: Check: %s: %w", op, err)
+	if err != nil {
+		return fmt.Errorf("docevents: Check: %w", err)
+	}
+	return nil
 }
 
 // lasting asks again while the answer is one of configuration, until that has
@@ -74,102 +75,95 @@ func lasting(ctx context.Context, ask func() error) error {
 	}
 }
 
-// rehearse rehearses with every accepted type, and with others where it takes them
-// to tell what the first was refused for.
-func (c *Client) rehearse(ctx context.Context) error {
-	columns, types := &c.config.columns, c.config.types.listed
-	if len(types) == 0 || columns.Type == noColumn { // the table decides: any will do
-		types = []EventType{Completed}
+// examine looks at the table, rehearses and tries whether rows may be deleted. Its
+// error joins the findings, those of configuration first: lasting goes by these.
+func (r *rehearsal) examine(ctx context.Context) error {
+	r.about = r.describe(ctx)
+	r.readTypes()
+	for range maxRehearsals {
+		rows := r.rows()
+		n, err := r.send(ctx, r.columns, rows)
+		if err == nil {
+			r.count(n, len(rows))
+		} else if r.learn(ctx, err) {
+			continue
+		}
+		break
 	}
-	bare := record{
-		documentID: uuid.New(), createdAt: time.Now().UnixMicro(), partial: len(columns.Extra) > 0,
-		noDocument: columns.DocumentID == noColumn, noUser: columns.UserID == noColumn,
+	if !r.refused && !r.bad[r.config.columns.CreatedAt] {
+		r.add("delete", r.mayDelete(ctx))
 	}
-	err := c.ask(ctx, &bare, types...)
-	e, answered := errors.AsType[*Error](err)
-	if !answered {
-		return err
-	}
-	finding, _ := c.config.finding(e)
-	switch {
-	case bare.extra != "" && strings.HasPrefix(e.Code, "22"), // what fill gave it
-		finding == aboutType && len(c.config.types.listed) == 0 && columns.Type != noColumn:
-		return nil
-	case finding == aboutType, finding == aboutValue:
-		finding, err = c.narrow(ctx, finding, bare, types, e)
-	}
-	if finding == "" {
-		return err
-	}
-	return fmt.Errorf("%s: %w", finding, e)
+	slices.SortStableFunc(r.findings, func(a, b error) int { return cmp.Compare(order(a), order(b)) })
+	return errors.Join(r.findings...)
 }
 
-// ask rehearses with a row like r of each type, and behind them the one that is
-// refused. That one has values for what is NULL in the others, since PostgreSQL
-// casts all values before it looks at any row. nil: the table takes them.
-func (c *Client) ask(ctx context.Context, r *record, types ...EventType) error {
-	var rows []record
-	var ids []string
-	last := *r
-	last.eventType = Completed
-	for _, last.eventType = range types {
-		last.id = uuid.Must(uuid.NewV7())
-		rows, ids = append(rows, last), append(ids, last.id.String())
+func order(err error) int {
+	if classify(err) == configuration {
+		return 0
 	}
-	last.id, last.duration, last.message = uuid.Nil, time.Millisecond, "check"
-	err := c.explain(c.insertRows(ctx, append(rows, last)))
-	e, answered := errors.AsType[*Error](err)
-	switch {
-	case err == nil:
-		return c.takeOut(ctx, ids, &last)
-	case !answered:
-		return err
-	case c.config.fill(r, e):
-		return c.ask(ctx, r, types...)
-	}
-	if _, well := c.config.finding(e); well {
+	return 1
+}
+
+// mayDelete sends a purge that matches no row.
+func (r *rehearsal) mayDelete(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
+	defer cancel()
+	_, err := r.deleted(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll))
+	if errors.Is(err, ErrCountIncomplete) { // only means that purges can't count
 		return nil
 	}
 	return err
 }
 
-// fill gives r a value in a column that takes no NULL and that real events may
-// fill, of Extra or Stage, if e says that this is what it lacks: nothing else is
-// told of until then.
-func (c *config) fill(r *record, e *Error) bool {
-	switch name, _ := c.quoted(e.Message); {
-	case e.Code != "23502":
-	case name == c.columns.Stage && r.stage == "":
-		r.stage = "check"
-		return true
-	case slices.Contains(c.columns.Extra, name) && !strings.Contains(r.extra, `,"`+name+`":`):
-		r.extra += `,"` + name + `":"` + r.documentID.String() + `"` // fits text, uuid and jsonb
-		return true
+// add adds an error of a request to the findings, with what to do about it.
+func (r *rehearsal) add(op string, err error) {
+	switch _, answered := errors.AsType[*Error](err); {
+	case err == nil:
+	case answered:
+		r.findings = append(r.findings, fmt.Errorf("%s: %w", op, err))
+	case r.isMocked() && !isNetwork(err):
+		r.findings = append(r.findings, fmt.Errorf("%s: the app's own transport returned an error: if a test mocks it, add a responder for this request: %w", op, err))
+	default:
+		r.findings = append(r.findings, fmt.Errorf("%s: check SUPABASE_URL and the network: no answer came: %w", op, err))
 	}
-	return false
 }
 
-var errNotUnique = errors.New("the rows of Check are deleted again")
+// isMocked reports whether the transport is the app's own.
+func (c *Client) isMocked() bool {
+	_, standard := http.DefaultTransport.(*http.Transport)
+	return c.config.transport != nil || !standard
+}
 
-// takeOut deletes a rehearsal that came in, and says what that means.
-func (c *Client) takeOut(ctx context.Context, ids []string, last *record) error {
-	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
+// isNetwork reports whether an error of a transport is one of a connection's.
+func isNetwork(err error) bool {
+	return errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled)
+}
+
+// describe reads PostgREST's description of the table. Without one Check knows less:
+// servers may switch it off, and one of thousands of tables may take too long.
+func (r *rehearsal) describe(ctx context.Context) (about definition) {
+	ctx, cancel := context.WithTimeout(ctx, min(describeTimeout, r.config.requestTimeout))
 	defer cancel()
-	columns := &c.config.columns
-	rest := c.deletion().Eq(columns.CreatedAt, time.UnixMicro(last.createdAt).UTC().Format(timeFormat))
-	if last.noDocument {
-		rest.Is(columns.ID, "null")
-	} else {
-		rest.Eq(columns.DocumentID, last.documentID.String()) // whatever id a trigger gave it
+	resp, err := r.get(ctx, "/", "", "application/openapi+json")
+	if err != nil {
+		return definition{}
 	}
-	for _, query := range []*postgrest.FilterBuilder{c.deletion().In(columns.ID, ids), rest} {
-		if _, err := c.deleted(ctx, query); err != nil && !errors.Is(err, ErrCountIncomplete) {
-			return fmt.Errorf("the table took the rows of Check, whose document is %s, and they couldn't be deleted again: %w", last.documentID, err)
-		}
+	defer resp.Body.Close()
+	return readDefinition(io.LimitReader(resp.Body, maxDescriptionBytes), r.config.table)
+}
+
+func (r *rehearsal) get(ctx context.Context, path, query, accept string) (*http.Response, error) {
+	u, err := url.Parse(r.restURL)
+	if err != nil {
+		return nil, err
 	}
-	if columns.ID != base[0].column { // then on_conflict names it, which is refused of a column that isn't unique
-		return nil
+	u = u.JoinPath(path)
+	u.RawQuery = query
+	req := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{}}).WithContext(ctx)
+	for name, value := range r.headers {
+		req.Header.Set(name, value)
 	}
-	return fmt.Errorf("nothing makes the column %s unique, so that an event sent again would be stored twice: run: ALTER TABLE %s ADD PRIMARY KEY (%s); or else a trigger fills it where it is NULL: let a DEFAULT do that; %w",
-		columns.ID, c.config.tableName(), sqlName(columns.ID), errNotUnique)
+	req.Header.Set("Accept", accept)
+	req.Header.Set("Accept-Profile", r.config.schema)
+	return (&http.Client{Transport: r.transport}).Do(req)
 }

@@ -230,7 +230,7 @@ func ExampleClient_PurgeBefore() {
 func ExampleMigrations() {
 	names, err := fs.Glob(docevents.Migrations(), "*.sql")
 	fmt.Println(names, err)
-	// Output: [013_create_processing_events_table.sql 014_create_document_processing_events_summary.sql] <nil>
+	// Output: [013_create_processing_events_table.sql 014_create_docevents_reading.sql] <nil>
 }
 
 // The server's answer, behind an error of this package.

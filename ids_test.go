@@ -193,6 +193,33 @@ func TestTextIDsCount(t *testing.T) {
 	})
 }
 
+// TestSpooledUUIDs: rows of a version whose ids were UUIDs are replayed by one whose
+// ids are text.
+func TestSpooledUUIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		before, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+		before.Record(event("old"))
+		if err := before.Close(closed(t)); err != nil {
+			t.Error(err)
+		}
+		db := &server{}
+		after, _ := newClient(t, db, docevents.WithSpool(dir), textIDs)
+		synctest.Wait()
+		if err := after.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for _, row := range db.rows {
+			if row.DocumentID != testDocument || row.UserID != docevents.SystemUser {
+				t.Errorf("got %+v", row)
+			}
+		}
+		if len(db.rows) != 1 {
+			t.Errorf("%d rows, want 1", len(db.rows))
+		}
+	})
+}
+
 // TestSpooledIDs: text ids, NULL and UUIDs come out of the spool as they went in.
 func TestSpooledIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -232,9 +232,12 @@ func (h logrusHandler) Handle(_ context.Context, r slog.Record) error {
 		fields[a.Key] = a.Value.Any()
 		return true
 	})
-	if r.Level == slog.LevelInfo {
+	switch r.Level {
+	case slog.LevelInfo:
 		h.WithFields(fields).Info(r.Message)
-	} else {
+	case slog.LevelWarn:
+		h.WithFields(fields).Warn(r.Message)
+	default:
 		h.WithFields(fields).Error(r.Message)
 	}
 	return nil

@@ -22,6 +22,8 @@ const (
 	logSpool         = "docevents: the spool can't be written, so events wait in memory alone"
 	logReplay        = "docevents: the spool holds what can't be replayed"
 	logPurge         = "docevents: purge failed, trying again"
+	logRequired      = "docevents: Check: an event that leaves one of these fields empty will be rejected, since its column is NOT NULL"
+	logSlowKey       = "docevents: Check: the id is UNIQUE but not the primary key, so a lost answer costs a request for each of its events: make the id the primary key"
 )
 
 var logDropped = map[DropReason]string{
@@ -157,6 +159,13 @@ func (r *reporter) fault(msg string, err error, now time.Time) {
 	defer r.mu.Unlock()
 	r.tallyLocked(msg, err)
 	r.lineIfDueLocked(msg, now)
+}
+
+// warn writes a line about the table.
+func (r *reporter) warn(msg string, attrs ...slog.Attr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lineLocked(slog.LevelWarn, msg, attrs...)
 }
 
 // recovered reports the end of an outage, if the log tells of its beginning.

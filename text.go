@@ -9,7 +9,7 @@ import (
 // storable reports whether s is 1 to limit bytes of text that PostgreSQL can
 // store.
 func storable(s string, limit int) bool {
-	return s != "" && len(s) <= limit && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
+	return s != "" && len(s) <= limit && isText(s)
 }
 
 // cleanText makes s storable: no NUL, valid UTF-8, at most limit bytes. It

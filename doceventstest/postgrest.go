@@ -62,11 +62,9 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return nil, refuse(404, "", "no Route matched with those values")
 	case r.Header.Get("Apikey") != s.Key:
 		return nil, refuse(401, "", "Invalid API key")
-	case schema != s.Schema:
-		return nil, postgrest.ErrSchema(schema, s.Schema)
-	case table == "":
+	case table == "" && schema == s.Schema:
 		return s.describe(r)
-	case isCall: // that of sql/014 takes a PostgreSQL
+	case isCall: // the functions of sql/014 take a PostgreSQL
 		params, err := postgrest.ParseParams(r.URL.RawQuery)
 		if err != nil {
 			return nil, err
@@ -76,6 +74,8 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 			names = append(names, p.Key)
 		}
 		return nil, postgrest.ErrFunction(schema+"."+function, names, false)
+	case schema != s.Schema:
+		return nil, postgrest.ErrSchema(schema, s.Schema)
 	case table != s.Table:
 		return nil, postgrest.ErrTable(s.Schema, table, s.Table)
 	}

@@ -251,8 +251,7 @@ func TestDescription(t *testing.T) {
 	}
 }
 
-// TestReads is what Timeline and Summary ask for, the latter where its function
-// is missing.
+// TestReads is what Timeline asks for, and a function that is missing.
 func TestReads(t *testing.T) {
 	p := newPair(t)
 	client := p.client()
@@ -272,8 +271,14 @@ func TestReads(t *testing.T) {
 	if events, err := client.Timeline(t.Context(), uuid.NewString()); len(events) != 0 || err != nil {
 		t.Errorf("of no document: %d events, %v", len(events), err)
 	}
-	if _, err := client.Summary(t.Context(), now, now.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "create the function") {
-		t.Errorf("Summary: %v", err)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.fake.URL+"/rest/v1/rpc/no_function?b=1&a=2", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Apikey", p.fake.Key)
+	req.Header.Set("Accept-Profile", "public")
+	if resp, err := p.RoundTrip(req); err != nil || resp.StatusCode != 404 {
+		t.Errorf("a function that is missing: %v, %v", resp, err)
 	}
 	p.wantSeen("GET 200", "GET 206", "GET 404")
 }
@@ -384,7 +389,7 @@ func TestRequests(t *testing.T) {
 		{"rehearsed, a type of the CHECK", "POST", table + columns, "[" + row(13, "stage", nil) + "," + row(15, "event_type", "x") + "]", append(ignore, "Accept", single), 400},
 		{"rehearsed without rows", "POST", table + columns, "[]", append(ignore, "Accept", single), 406},
 		{"a single row", "POST", table + columns, "[" + row(15, "stage", nil) + "]", []string{"Prefer", "return=representation", "Accept", single}, 201},
-		{"a single row read", "GET", table + "?created_at=gt.2026-01-02T03:04:04Z&limit=1&order=created_at.asc,id.asc", "", []string{"Accept", single}, 200},
+		{"a single row read", "GET", table + "?created_at=gt.2026-01-02T03:04:04Z&limit=1&order=created_at.desc,id.desc", "", []string{"Accept", single}, 200},
 		{"many rows read", "GET", table + "?select=id", "", []string{"Accept", single}, 406},
 		{"as text", "GET", table + "?select=id::text,document_id::text,duration_ms::text,stage::text,created_at::text&order=created_at.desc,id.desc", "", nil, 200},
 		{"by stage", "GET", table + "?stage=eq.7", "", nil, 200},
