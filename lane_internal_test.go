@@ -141,23 +141,18 @@ func TestLaneDraws(t *testing.T) {
 }
 
 func TestLaneJoins(t *testing.T) {
-	var l lane
-	for _, names := range []string{"a b", "c d e", "f", "g", "h i j k"} {
-		l.push(failedBatch(strings.Fields(names)...), time.Time{})
-	}
 	struck, refused, unproven := failedBatch("struck"), failedBatch("refused"), failedBatch("unproven")
 	struck.strikes, refused.refusedAt, unproven.refusedAt, unproven.failedAt = 1, 3, 4, 4
-	newer := l.batches[2]
-	newer.failedAt, newer.refusedAt = 4, 4
-	for _, b := range []*batch{struck, refused, unproven} {
-		l.push(b, time.Time{})
+	var l lane
+	for i, b := range []*batch{struck, failedBatch("a", "b"), failedBatch("c", "d", "e"), unproven, failedBatch("f"), failedBatch("g"), failedBatch("h", "i", "j", "k"), refused} {
+		l.push(b, time.Time{}.Add(time.Duration(i)))
 	}
 	l.join(4, 4)
-	if got, want := l.names(), "[a b f g] [c d e] [h i j k] [unproven] [struck] [refused]"; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	if got, want := l.names(), "[struck] [a b unproven f] [c d e] [g] [h i j k] [refused]"; got != want {
+		t.Errorf("got  %s\nwant %s, suspects alone and the others in full batches", got, want)
 	}
 	checkText(t, l.batches...)
-	if b := l.batches[0]; b.failedAt != 4 || b.refusedAt != 0 {
+	if b := l.batches[1]; b.failedAt != 4 || b.refusedAt != 0 {
 		t.Errorf("joined: failedAt %d, refusedAt %d; want the newest failure, and no row's refusal", b.failedAt, b.refusedAt)
 	}
 	text := strings.Repeat("m", maxBatchText/2+1)
