@@ -55,8 +55,12 @@ func serve(t *testing.T, stack *localstack.Stack, good, broken string, perMinute
 	s.cancel = cancel
 	s.line = newPipeline(user, func(e docevents.Event) { s.work(ctx, e) }, nil)
 	go func() {
-		for ctx.Err() == nil {
-			time.Sleep(time.Duration(s.random.ExpFloat64() / perMinute(time.Now()) * float64(time.Minute)))
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Duration(s.random.ExpFloat64() / perMinute(time.Now()) * float64(time.Minute))):
+			}
 			d := document{uuid.NewString(), s.good, "good.md"}
 			if s.random.Int64N(100) < s.failing.Load() {
 				d.path = s.broken
