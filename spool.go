@@ -127,7 +127,8 @@ func (m *mirror) replay() (more bool) {
 		r := readRecord(row)
 		columns := &d.config.columns // which may have changed
 		r.partial = len(columns.Extra) > 0
-		r.noDocument, r.noUser = columns.DocumentID == noColumn, columns.UserID == noColumn
+		r.noDocument = r.noDocument || columns.DocumentID == noColumn
+		r.noUser = r.noUser || columns.UserID == noColumn
 		d.mu.Lock()
 		d.number = nextNumber(d.number, time.Now())
 		r.number, r.page = d.number, key
@@ -174,7 +175,20 @@ func appendRecord(buf []byte, r *record) []byte {
 	for _, text := range [...]string{string(r.eventType), r.stage, r.message, r.extra} {
 		buf = append(append(buf, text...), 0)
 	}
-	return buf
+	document, user := r.textIDs()
+	return appendSpooledID(appendSpooledID(buf, document, r.noDocument), user, r.noUser)
+}
+
+// appendSpooledID appends "-" for NULL, "=" and the id for text, and nothing if
+// the id is a UUID, each with a NUL at its end.
+func appendSpooledID(buf []byte, text string, null bool) []byte {
+	switch {
+	case null:
+		buf = append(buf, '-')
+	case text != "":
+		buf = append(append(buf, '='), text...)
+	}
+	return append(buf, 0)
 }
 
 // readRecord takes any bytes, what is missing being zero: that they are what was
@@ -188,5 +202,19 @@ func readRecord(b []byte) (r record) {
 	for _, text := range []*string{(*string)(&r.eventType), &r.stage, &r.message, &r.extra} {
 		*text, texts, _ = strings.Cut(texts, "\x00")
 	}
+	document, texts, _ := strings.Cut(texts, "\x00")
+	user, _, _ := strings.Cut(texts, "\x00")
+	r.noDocument, r.noUser = document == "-", user == "-"
+	if document, user = readSpooledID(document), readSpooledID(user); document+user != "" {
+		r.ids = document + "\x00" + user
+	}
 	return r
+}
+
+// readSpooledID returns the id if it is text.
+func readSpooledID(s string) string {
+	if text, ok := strings.CutPrefix(s, "="); ok {
+		return text
+	}
+	return ""
 }
