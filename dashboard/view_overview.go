@@ -2,71 +2,84 @@ package dashboard
 
 import (
 	"context"
-	"fmt"
-	"math"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/docevents/docevents-go"
 )
 
-// A span is a range of time that the page offers.
-type span struct {
-	Name, Words string // the latter behind "in the last"
-	length      time.Duration
-}
-
-var spans = []span{
-	{"1h", "hour", time.Hour},
-	{"24h", "24 hours", 24 * time.Hour}, // the default
-	{"7d", "7 days", 7 * 24 * time.Hour},
-	{"30d", "30 days", 30 * 24 * time.Hour},
-}
+// maxItems is how many stages, errors and stuck documents the overview has.
+const maxItems = 20
 
 type overview struct {
 	*page
-	Ranges    []span
-	Range     span
-	Summary   *docevents.Summary
-	Rows      []docevents.Point // of the table of the series: those with anything in them, the newest first
-	Documents chart
-	Failures  chart
-	Ticks     []time.Time
-	Stats     docevents.Stats
+	Summary    *docevents.Summary
+	HasSkipped bool // the app skips documents
+	Chart      chart
+	Rows       []docevents.Point // of the chart's table: those with anything in them, the newest first
+	Ticks      []time.Time
+	Stages     []stage
+	ByFailures bool // how Stages are sorted
+	Errors     []failure
+	Stuck      []docevents.StuckDocument
+	Stats      docevents.Stats
+	Lost       []loss
+
+	types docevents.EventTypes
 }
 
 func (h *handler) overview(ctx context.Context, p *page) any {
-	p.Title = "Documents"
-	v := &overview{page: p, Stats: h.client.Stats(), Ranges: spans, Range: spans[1]}
-	for _, r := range spans {
-		if r.Name == p.query.Get("range") {
-			v.Range = r
-		}
+	v := &overview{page: p, Stats: h.client.Stats(), types: h.types}
+	v.Lost = losses(v.Stats.Dropped)
+	p.Title, p.refresh = "Documents", refreshEvery
+	if p.query.Get("sort") == "failures" {
+		p.own["sort"], v.ByFailures = "failures", true
 	}
-	s, err := h.client.Summary(ctx, docevents.Query{Since: p.Now.Add(-v.Range.length), Until: p.Now})
-	switch {
-	case err != nil:
-		p.fail(err)
+	if p.Range.Name == "" || p.Still {
+		p.refresh = 0
+	}
+	if p.Problem != nil {
 		return v
-	case s == nil:
-		p.Problem = &problem{
-			Title:  "This process has no Supabase settings",
-			Advice: "Its docevents client is nil, so nothing is recorded and nothing can be read. Set SUPABASE_URL and the service-role key, and start it again.",
-		}
+	}
+	query, scope := p.scope()
+	s, err := share(ctx, &h.reads, "summary?"+scope, func(ctx context.Context) (*docevents.Summary, error) {
+		return h.client.Summary(ctx, query)
+	})
+	if err != nil {
+		p.fail(err)
 		return v
 	}
 	v.Summary = s
-	v.Documents = newChart(s.Series, func(p docevents.Point) []int64 { return []int64{p.Failed, p.Completed, p.UnderWay} })
-	v.Failures = newChart(s.Series, func(p docevents.Point) []int64 { return []int64{p.Failures} })
-	for i := len(s.Series) - 1; i >= 0; i-- {
-		if p := s.Series[i]; p.Completed+p.Failed+p.UnderWay+p.Failures > 0 {
-			v.Rows = append(v.Rows, p)
+	v.HasSkipped = len(h.types.Skipped) > 0 || s.Skipped > 0
+	v.Chart = newChart(s.Series)
+	for _, point := range slices.Backward(s.Series) {
+		if !isEmpty(point) {
+			v.Rows = append(v.Rows, point)
 		}
 	}
 	for i := range min(len(s.Series), 4) {
 		v.Ticks = append(v.Ticks, s.Series[i*len(s.Series)/4].At)
 	}
+	items := min(maxItems, p.Rows)
+	v.Stages = newStages(s.Stages, v.ByFailures)
+	v.Stages = v.Stages[:min(len(v.Stages), items)]
+	v.Errors = newFailures(s.Errors)
+	v.Errors = v.Errors[:min(len(v.Errors), items)]
+	v.Stuck = s.Stuck[:min(len(s.Stuck), items)]
 	return v
+}
+
+// IsRoomy reports whether there is room for the chart's links and table.
+func (v *overview) IsRoomy() bool { return v.page.Rows == maxRows }
+
+// List is a link to the documents in a state.
+func (v *overview) List(state docevents.State) string {
+	return v.To("documents", "state", string(state))
+}
+
+// Bar is a link to this page for the time of one bar.
+func (v *overview) Bar(at time.Time) string {
+	return v.Here("since", inputTime(at), "until", inputTime(at.Add(v.Summary.Interval)))
 }
 
 // Tick is a time as the axis has room for, Row one of the table.
@@ -80,84 +93,72 @@ func (v *overview) short(t time.Time, format string) string {
 	return t.UTC().Format(format)
 }
 
-// Each is the interval in words.
-func (v *overview) Each() string { return v.rough(v.Summary.Interval) }
+// Edge is the end of the chart's axis.
+func (v *overview) Edge() string {
+	if v.Range.Name != "" {
+		return "now"
+	}
+	return v.Tick(v.Summary.Until)
+}
 
-// Ended is how many documents came to an end.
+// Each is the interval in words.
+func (v *overview) Each() string { return v.Rough(v.Summary.Interval) }
+
+// Ended is how many documents have completed or failed.
 func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
 
-// Bar says whether a stage has a bar, and Part is d in thousandths of the longest
-// one. Beside its steps a whole document has none: it would dwarf them.
-func (v *overview) Bar(s docevents.Stage) bool {
-	return s.Measured > 0 && (s.Name != "" || len(v.Summary.Stages) == 1)
+// StageLink is a link to the documents with events of a stage. Events without a
+// stage can't be told apart by a filter: there it is the list of all documents.
+func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
+
+// StageFailedLink is a link to the documents with failures of a stage.
+func (v *overview) StageFailedLink(name string) string {
+	if failed := v.types.Failed; len(failed) == 1 && name != "" {
+		return v.To("documents", "stage", name, "type", string(failed[0]))
+	}
+	return v.To("documents", "stage", name, "state", string(docevents.StateFailed))
 }
 
-func (v *overview) Part(d time.Duration) int64 {
-	longest := time.Millisecond
-	for _, s := range v.Summary.Stages {
-		if v.Bar(s) {
-			longest = max(longest, s.P95)
-		}
-	}
-	return int64(1000 * d / longest)
+// HasCutStage reports whether a stage's bar is cut off.
+func (v *overview) HasCutStage() bool {
+	return slices.ContainsFunc(v.Stages, func(s stage) bool { return s.HasBar && s.IsCut })
 }
 
-// A chart is bars of stacked values: a path for each value, in units of a bar's
-// distance across and of chartHeight up. What it is stretched to is the
-// stylesheet's.
-type chart struct {
-	Bars  int
-	Top   int64 // the value of the upper edge
-	Paths []string
-	Hover []hover
+// FailureLink is a link to the documents with an error.
+func (v *overview) FailureLink(f failure) string {
+	if len(f.Stages) == 1 {
+		return v.ErrorLink(f.Message, f.Stages[0].Stage)
+	}
+	return v.ErrorLink(f.Message, "")
 }
 
-type hover struct {
-	X     int
-	Point docevents.Point
+// ErrorLink is a link to the documents with an error, in one stage or, with "",
+// in all. Failures without a message can only be found by their stage.
+func (v *overview) ErrorLink(message, stage string) string {
+	if message == "" {
+		return v.StageFailedLink(stage)
+	}
+	return v.To("documents", "error", message, "failed_in", stage)
 }
 
-const chartHeight = 120
-
-func newChart(series []docevents.Point, values func(docevents.Point) []int64) chart {
-	c := chart{Bars: len(series), Top: 1}
-	for _, p := range series {
-		var sum int64
-		for _, v := range values(p) {
-			sum += v
-		}
-		c.Top = max(c.Top, roundUp(sum))
-	}
-	paths := make([]strings.Builder, len(values(docevents.Point{})))
-	for x, p := range series {
-		foot := chartHeight
-		for i, v := range values(p) {
-			if v > 0 {
-				height := max(int(math.Round(float64(v)/float64(c.Top)*chartHeight)), 2) // what is there shows
-				fmt.Fprintf(&paths[i], "M%d.1 %dh.8v-%dh-.8z", x, max(foot, height), height)
-				foot -= height
-			}
-		}
-		if p.Completed+p.Failed+p.UnderWay+p.Failures > 0 {
-			c.Hover = append(c.Hover, hover{x, p})
-		}
-	}
-	for i := range paths {
-		c.Paths = append(c.Paths, paths[i].String())
-	}
-	return c
+// A loss is a reason for dropped events, and their number.
+type loss struct {
+	Reason string
+	Count  int64
 }
 
-// roundUp returns the next of 1, 2, 4, 6, 8, 10, 20, 40 ...
-func roundUp(n int64) int64 {
-	unit := int64(1)
-	for n > 10*unit && unit < 1e17 {
-		unit *= 10
-	}
-	for _, step := range []int64{1, 2, 4, 6, 8} {
-		if n <= step*unit {
-			return step * unit
+// losses returns the reasons for which events were dropped.
+func losses(d docevents.Drops) (lost []loss) {
+	for _, l := range []loss{
+		{"invalid", d.Invalid},
+		{"queue full", d.QueueFull},
+		{"rejected", d.Rejected},
+		{"closed", d.Closed},
+		{"abandoned", d.Abandoned},
+	} {
+		if l.Count > 0 {
+			lost = append(lost, l)
 		}
 	}
-	return max(10*unit, n)
+	return lost
 }
