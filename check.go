@@ -1,14 +1,10 @@
 package docevents
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -25,8 +21,8 @@ import (
 // CHECKs on columns that the app fills. If a column is NOT NULL that events may
 // leave empty, Check returns nil and logs which fields the app must fill.
 //
-// If a server stores the rehearsal's rows all the same, Check deletes them and logs
-// that it did. An answer that may pass by itself, as while PostgREST reloads its
+// If a server stores the rehearsal's rows all the same, Check deletes them, and that
+// is a finding. An answer that may pass by itself, as while PostgREST reloads its
 // schema, is asked for again, within ctx and for at most 5 s. Each answer may take
 // as long as an insert's.
 func (c *Client) Check(ctx context.Context) error {
@@ -41,8 +37,8 @@ func (c *Client) Check(ctx context.Context) error {
 	if len(r.required) > 0 {
 		c.report.warn(logRequired, slog.String("fields", strings.Join(r.required, ", ")))
 	}
-	for _, msg := range r.warnings {
-		c.report.warn(msg)
+	if r.slowKey {
+		c.report.warn(logSlowKey)
 	}
 	if err != nil {
 		return fmt.Errorf("docevents: Check: %w", err)
@@ -60,7 +56,7 @@ func lasting(ctx context.Context, ask func() error) error {
 		if last != nil && ctx.Err() != nil {
 			return last
 		}
-		wait := backoff(step, err)
+		wait := backoff(step, longWait, err)
 		end, ends := ctx.Deadline()
 		if classify(err) != configuration || time.Since(began)+wait > lastingAfter || ends && time.Until(end) < wait {
 			return err
@@ -75,9 +71,9 @@ func lasting(ctx context.Context, ask func() error) error {
 }
 
 // examine looks at the table, rehearses and tries whether rows may be deleted. Its
-// error joins the findings, those of configuration first: lasting goes by these.
+// error joins the findings.
 func (r *rehearsal) examine(ctx context.Context) error {
-	r.about = r.describe(ctx)
+	r.describe(ctx)
 	r.readTypes()
 	for range maxRehearsals {
 		rows := r.rows()
@@ -92,15 +88,7 @@ func (r *rehearsal) examine(ctx context.Context) error {
 	if !r.refused && !r.bad[r.config.columns.CreatedAt] {
 		r.add("delete", r.mayDelete(ctx))
 	}
-	slices.SortStableFunc(r.findings, func(a, b error) int { return cmp.Compare(order(a), order(b)) })
 	return errors.Join(r.findings...)
-}
-
-func order(err error) int {
-	if classify(err) == configuration {
-		return 0
-	}
-	return 1
 }
 
 // mayDelete sends a purge that matches no row.
@@ -114,52 +102,17 @@ func (r *rehearsal) mayDelete(ctx context.Context) error {
 	return err
 }
 
-// add adds an error of a request to the findings, with what to do about it.
+// add adds an error of a request to the findings. Those of configuration come first:
+// lasting goes by the first.
 func (r *rehearsal) add(op string, err error) {
-	switch _, answered := errors.AsType[*Error](err); {
-	case err == nil:
-	case answered:
-		r.findings = append(r.findings, fmt.Errorf("%s: %w", op, err))
-	case r.isMocked() && !isNetwork(err):
-		r.findings = append(r.findings, fmt.Errorf("%s: the app's own transport returned an error: if a test mocks it, add a responder for this request: %w", op, err))
-	default:
-		r.findings = append(r.findings, fmt.Errorf("%s: check SUPABASE_URL and the network: no answer came: %w", op, err))
+	if err == nil {
+		return
 	}
-}
-
-// isMocked reports whether the transport is the app's own.
-func (c *Client) isMocked() bool {
-	_, standard := http.DefaultTransport.(*http.Transport)
-	return c.config.transport != nil || !standard
-}
-
-// isNetwork reports whether an error of a transport is one of a connection's.
-func isNetwork(err error) bool {
-	return errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled)
-}
-
-// describe reads PostgREST's description of the table. Without one Check knows less:
-// servers may switch it off, and one of thousands of tables may take too long.
-func (r *rehearsal) describe(ctx context.Context) (about definition) {
-	ctx, cancel := context.WithTimeout(ctx, min(describeTimeout, r.config.requestTimeout))
-	defer cancel()
-	resp, err := r.get(ctx, "/", "application/openapi+json")
-	if err != nil {
-		return definition{}
+	at := len(r.findings)
+	if !errors.As(err, new(*Error)) {
+		err = fmt.Errorf("check SUPABASE_URL and the network, or, if a test mocks the transport, add a responder for this request: %w", err)
+	} else if classify(err) == configuration {
+		at = 0
 	}
-	defer resp.Body.Close()
-	return readDefinition(io.LimitReader(resp.Body, maxDescriptionBytes), r.config.table)
-}
-
-func (r *rehearsal) get(ctx context.Context, path, accept string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.restURL+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	for name, value := range r.headers {
-		req.Header.Set(name, value)
-	}
-	req.Header.Set("Accept", accept)
-	req.Header.Set("Accept-Profile", r.config.schema)
-	return (&http.Client{Transport: r.transport}).Do(req)
+	r.findings = slices.Insert(r.findings, at, fmt.Errorf("%s: %w", op, err))
 }

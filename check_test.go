@@ -266,6 +266,7 @@ func TestCheckFindings(t *testing.T) {
 		"a declared column of an enum":      {required(notNull("plan", name), refused("22P02", `invalid input value for enum plan: "x"`), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
 		"a stage of an enum":                {where(refused("22P02", `invalid input value for enum step: "x"`), "stage"), nil, "", nil},
 		"a stage of few letters":            {where(refused("22001", "value too long for type character varying(3)"), "stage", "check"), nil, "", nil},
+		"a message of few letters":          {where(refused("22001", "value too long for type character varying(3)"), "error_message"), nil, "", nil},
 		"the table decides about types":     {everything(violates(name + "_event_type_check")), nil, "", types(docevents.EventTypes{Open: true})},
 		"an enum decides about types":       {where(refused("22P02", `invalid input value for enum kind: "x"`), "event_type"), nil, "", types(docevents.EventTypes{Open: true})},
 		"a word that the migration keeps":   {where(violates("x_event_type_check"), "event_type", "failed"), nil, "", types(docevents.EventTypes{Completed: []docevents.EventType{"done"}})},
@@ -405,7 +406,8 @@ func TestCheckFindings(t *testing.T) {
 		"a table whose name is a word of SQL": {
 			whereGiven(refused("428C9", `cannot insert a non-DEFAULT value into column "created_at"`), "created_at"),
 			[]string{`ALTER TABLE public."order" ALTER COLUMN created_at DROP`},
-			"", []docevents.Option{docevents.WithTable("order")},
+			"",
+			[]docevents.Option{docevents.WithTable("order")},
 		},
 		"no partition": {
 			everything(noPartition("created_at")),
@@ -465,7 +467,7 @@ func TestCheckFindings(t *testing.T) {
 		"a trigger that may not write": {
 			everything(&answer{status: 403, code: "42501", text: "permission denied for table audit_log"}),
 			[]string{"a trigger", "SECURITY DEFINER", "audit_log"},
-			"GRANT SELECT, INSERT, DELETE", nil,
+			"", nil,
 		},
 		"a host that can't be reached": {
 			func([]map[string]any) *answer {
@@ -524,7 +526,7 @@ func checkSays(t *testing.T, c *docevents.Client, want []string, not string) {
 // checkOnce leaves Check no time to ask again, as it does for 5 s.
 func checkOnce(t *testing.T, c *docevents.Client) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	return c.Check(ctx)
 }
@@ -560,8 +562,8 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 		refuse  bool   // the DELETE
 		want    []string
 	}{
-		"a unique id":                 {docevents.Columns{}, "5", false, nil},
-		"no document":                 {docevents.Columns{DocumentID: "-", CreatedAt: "at"}, "5", false, nil},
+		"a unique id":                 {docevents.Columns{}, "5", false, []string{"deleted again", "Accept"}},
+		"no document":                 {docevents.Columns{DocumentID: "-", CreatedAt: "at"}, "5", false, []string{"deleted again", "Accept"}},
 		"nothing makes the id unique": {docevents.Columns{}, "6", false, []string{"nothing makes the column id unique", "ALTER TABLE public.document_processing_events ADD PRIMARY KEY (id)", "deleted again"}},
 		"and they can't be deleted":   {docevents.Columns{}, "5", true, []string{"couldn't be deleted again", "GRANT SELECT, INSERT, DELETE"}},
 	} {
@@ -569,7 +571,7 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var rows []map[string]any
 				var deletes []url.Values
-				c, o := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
 					switch {
 					case req.Method == http.MethodGet:
 						return undescribed.response(req), nil
@@ -585,7 +587,6 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 					return (&answer{status: http.StatusNoContent, header: map[string]string{"Content-Range": "*/" + test.count}}).response(req), nil
 				}), docevents.WithColumns(test.columns))
 				checkSays(t, c, test.want, "no answer came")
-				synctest.Wait()
 				if test.refuse {
 					return
 				}
@@ -598,9 +599,6 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 				}
 				if document, has := rows[0]["document_id"].(string); has && !strings.Contains(deletes[1].Encode(), document) {
 					t.Errorf("DELETE %v, want those of %s", deletes[1], document) // whatever ids a trigger gave them
-				}
-				if lines := o.logged(); len(test.want) == 0 && (len(lines) != 1 || !strings.Contains(lines[0].text, "deleted again")) {
-					t.Errorf("logged %v", lines)
 				}
 			})
 		})
@@ -627,7 +625,7 @@ func TestCheckTakesLaterRowsOut(t *testing.T) {
 				came++
 				return (&answer{}).response(req), nil
 			}))
-			if err := c.Check(t.Context()); err != nil {
+			if err := c.Check(t.Context()); err == nil || strings.Count(err.Error(), "deleted again") != 1 {
 				t.Error(err)
 			}
 			if came == 0 || deletes < came {
@@ -658,7 +656,8 @@ func TestCheckWarns(t *testing.T) {
 		"the migration's table": {described(everything(nil), `{"required": ["document_id", "user_id"], "properties": {}}`), nil, nil},
 		"a key that isn't the primary one": {
 			repeatedRow(&answer{status: 409, code: "23505", text: `duplicate key value violates unique constraint "x"`, details: "Key (id)=(x) already exists."}),
-			[]string{"make the id the primary key"}, nil,
+			[]string{"make the id the primary key"},
+			nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -717,15 +716,18 @@ func TestCheckReadsTheDescription(t *testing.T) {
 	}{
 		"an interval": {
 			everything(nil), `{"properties": {"duration_ms": {"format": "interval"}}}`,
-			[]string{"the column duration_ms is an interval", "ALTER TABLE public." + name + " ALTER COLUMN duration_ms TYPE integer USING"}, "", nil,
+			[]string{"the column duration_ms is an interval", "ALTER TABLE public." + name + " ALTER COLUMN duration_ms TYPE integer USING"},
+			"", nil,
 		},
 		"a date": {
 			everything(nil), `{"properties": {"created_at": {"format": "date"}}}`,
-			[]string{"the column created_at is a date", "ALTER TABLE public." + name + " ALTER COLUMN created_at TYPE timestamptz"}, "", nil,
+			[]string{"the column created_at is a date", "ALTER TABLE public." + name + " ALTER COLUMN created_at TYPE timestamptz"},
+			"", nil,
 		},
 		"a time of day": {
 			everything(nil), `{"properties": {"created_at": {"format": "time without time zone"}}}`,
-			[]string{"the column created_at has no date", "CreatedAt"}, `"-"`, nil,
+			[]string{"the column created_at has no date", "CreatedAt"},
+			`"-"`, nil,
 		},
 		"a timestamp": {everything(nil), `{"properties": {"created_at": {"format": "timestamp without time zone"}}}`, nil, "", nil},
 		"an enum's word for a column of Extra": {
@@ -738,7 +740,8 @@ func TestCheckReadsTheDescription(t *testing.T) {
 				}
 				return rolledBack(len(rows))
 			}, `{"properties": {"plan": {"enum": ["free"]}}}`,
-			[]string{"nothing makes the column id unique"}, "",
+			[]string{"nothing makes the column id unique"},
+			"",
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"plan"}})},
 		},
 		"a row that a foreign key can point to": {
@@ -748,16 +751,19 @@ func TestCheckReadsTheDescription(t *testing.T) {
 				}
 				return rolledBack(len(rows))
 			}, `{"properties": {"document_id": {"description": "Note:\nThis is a Foreign Key to ` + "`documents.id`" + `.<fk table='documents' column='id'/>"}}}`,
-			[]string{"nothing makes the column id unique"}, "", nil,
+			[]string{"nothing makes the column id unique"},
+			"", nil,
 		},
 		"an id in the key of a partitioned table": {
 			where(refused("22P02", `invalid input syntax for type bigint: "x"`), "id"),
 			`{"required": ["id"], "properties": {"id": {"description": "Note:\nThis is a Primary Key.<pk/>"}, "created_at": {"description": "Note:\nThis is a Primary Key.<pk/>"}}}`,
-			[]string{"the column id doesn't take the UUID", "(id, created_at)"}, "UNIQUE", nil,
+			[]string{"the column id doesn't take the UUID", "(id, created_at)"},
+			"UNIQUE", nil,
 		},
 		"an id of a view": {
 			where(refused("22P02", `invalid input syntax for type bigint: "x"`), "id"), `{"properties": {"id": {}}}`,
-			[]string{"let the view show a uuid column"}, "ALTER TABLE", nil,
+			[]string{"let the view show a uuid column"},
+			"ALTER TABLE", nil,
 		},
 	} {
 		t.Run(title, func(t *testing.T) {
