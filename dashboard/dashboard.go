@@ -73,6 +73,7 @@ type handler struct {
 	documentLink func(string) string // may be nil
 	columns      []string            // of WithFilters
 	stuckAfter   time.Duration
+	limits       docevents.Limits
 
 	filters []filter // that the page offers, without values
 	textIDs bool
@@ -140,6 +141,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serve(w, r, name, h.document)
 	case name == "event":
 		h.serveEvent(w, r)
+	case name == "health":
+		h.serveHealth(w, r)
 	case name == "style.css", name == "icon.svg":
 		http.ServeFileFS(w, r, files, name)
 	default:

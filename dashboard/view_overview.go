@@ -151,6 +151,7 @@ type loss struct {
 func losses(d docevents.Drops) (lost []loss) {
 	for _, l := range []loss{
 		{"invalid", d.Invalid},
+		{"filtered", d.Filtered},
 		{"queue full", d.QueueFull},
 		{"rejected", d.Rejected},
 		{"closed", d.Closed},
