@@ -16,6 +16,8 @@
 // Handler has at most four reads in flight, and identical ones share an answer
 // for five seconds; further views get a 503 that says when to come back.
 //
+// Its address health is for an uptime monitor: see [WithHealth].
+//
 // It is plain HTML and one stylesheet, without any script, and works under any
 // Content-Security-Policy that allows an app's own styles; links are relative.
 //

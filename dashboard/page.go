@@ -20,13 +20,10 @@ const (
 
 // A page is what all views have: what was asked for, when, and what went wrong.
 type page struct {
+	scope
 	Title   string
 	Self    string // the view's own address, relative
 	Now     time.Time
-	Range   span      // its Name is "" for a range of one's own
-	Since   time.Time // the range, in UTC
-	Until   time.Time
-	Filters []filter
 	Still   bool // the reader has switched the refresh off
 	Problem *problem
 
@@ -38,7 +35,6 @@ type page struct {
 	Rows int
 
 	isUnset    bool // the client does nothing
-	isRangeBad bool
 	query      url.Values
 	own        map[string]string // the view's own parameters that links to it keep
 	status     int

@@ -22,6 +22,16 @@ var spans = []span{
 	{"30d", "30 days", 30 * 24 * time.Hour},
 }
 
+// A scope is what the page looks at: a range of time, and the events that match
+// the filters.
+type scope struct {
+	Range      span // its Name is "" for a range of the reader's own
+	Since      time.Time
+	Until      time.Time // in UTC, as Since
+	Filters    []filter
+	isRangeBad bool
+}
+
 // A filter limits the page to the events with one value in a column.
 type filter struct {
 	Param  string // its name in the URL
@@ -129,9 +139,9 @@ const (
 	maxFilters   = 2_400   // bytes of all filters in a link, of which a view has at least 25
 )
 
-// scope is the query of what the page looks at, and a key for it: reads at
-// another time of the same relative range have the same key.
-func (p *page) scope() (docevents.Query, string) {
+// scopeQuery returns the scope as a query, and a key for it. Reads of the same
+// relative range have the same key, at whatever time.
+func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}
 	if p.Range.Name == "" {

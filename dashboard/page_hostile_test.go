@@ -2,7 +2,10 @@ package dashboard_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,4 +68,15 @@ func TestLargestRows(t *testing.T) {
 	check(t, get(h, "/?range="+long+"&refresh="+long+"&id="+long+"&edit="+long), 200)
 	check(t, get(h, "/document?range="+long+"&refresh="+long+"&id="+long), 400)
 	check(t, get(h, "/document?id=%22%3E%3Cscript%3E&range=%22%3E%3Cscript"), 400, "no document&#39;s id")
+}
+
+// One event can be larger than a view may be.
+func TestLargestEvent(t *testing.T) {
+	extra := map[string]any{}
+	for i := range 50 {
+		extra[fmt.Sprintf("column_%s_%02d", strings.Repeat("x", 50), i)] = hostile(1 << 10)
+	}
+	s := &server{events: []map[string]any{row(time.Now(), 0, "failed", strings.Repeat("x", 64<<10), extra)}}
+	h := handler(newClient(t, s, docevents.WithColumns(docevents.Columns{Extra: slices.Sorted(maps.Keys(extra))})))
+	check(t, get(h, "/document?id="+document), 200, "_00</bdi>", "_49</bdi>", "All of this event, as plain text")
 }

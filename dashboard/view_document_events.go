@@ -43,13 +43,14 @@ type eventRow struct {
 }
 
 // roomForMessages is how many bytes of messages a view with n events has room
-// for, next to everything else.
-func roomForMessages(n int) int { return maxBytes - 8_000 - 600*n }
+// for, next to everything else. If the view turned out too large, so that it has
+// fewer rows, there is less.
+func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.Rows / maxRows }
 
 // eventRows makes rows of events, and finds out what all of them have in common.
 func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows []eventRow) {
 	rows = placed(s.Events)
-	room := roomForMessages(len(rows))
+	room := p.roomForMessages(len(rows))
 	for i := range rows {
 		r := &rows[i]
 		r.Kind, r.Gap, r.Facts = kind(h.types, r.Type), s.Gaps[i], facts(r.Event)

@@ -232,9 +232,9 @@ func TestEventsBefore(t *testing.T) {
 	}
 	h := handler(newClient(t, s))
 	first := get(h, "/document?order=oldest&id="+document)
-	check(t, first, 200, "step 500<", "The events before all of these")
+	check(t, first, 200, "step 500<", "The oldest of 1,000 events first", "The events before all of these")
 	path := nextPage(first.Body.String(), ">← The events")
-	check(t, get(h, path), 200, "step 0<", "These are earlier events, up to 2026-01-01 00:08:20 UTC", `>First page</a>`)
+	check(t, get(h, path), 200, "step 0<", "This is a further page of its events.", `>First page</a>`)
 }
 
 // nextPage returns the path of a link on a document's page, "" if there is none.

@@ -62,7 +62,7 @@ func (h *handler) documents(ctx context.Context, p *page) any {
 	if p.Problem != nil {
 		return v
 	}
-	query, scope := p.scope()
+	query, scope := p.scopeQuery()
 	cursor := p.query.Get("cursor")
 	v.IsFirst = cursor == ""
 	q := docevents.DocumentsQuery{

@@ -41,7 +41,7 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 	if p.Problem != nil {
 		return v
 	}
-	query, scope := p.scope()
+	query, scope := p.scopeQuery()
 	s, err := share(ctx, &h.reads, "summary?"+scope, func(ctx context.Context) (*docevents.Summary, error) {
 		return h.client.Summary(ctx, query)
 	})
