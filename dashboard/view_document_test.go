@@ -135,7 +135,7 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// A link of the app's that would run as a script is none.
+// A link of the app's can't run a script.
 func TestDocumentLink(t *testing.T) {
 	h := func(link string) http.Handler {
 		return handler(newClient(t, &server{timeline: timeline(1, "", "")}), dashboard.WithDocumentLink(func(string) string { return link }))
