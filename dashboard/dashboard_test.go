@@ -46,6 +46,7 @@ type server struct {
 
 	mu       sync.Mutex
 	requests []*url.URL
+	windows  map[string]string // of events, by the time before which they are
 }
 
 // last is the query of the last request.
@@ -63,7 +64,12 @@ func (s *server) count() int {
 
 // window returns the newest events before a time, as PostgREST does.
 func (s *server) window(query url.Values) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	before, all := strings.TrimPrefix(query.Get("created_at"), "lt."), []map[string]any{}
+	if known, ok := s.windows[before]; ok {
+		return known
+	}
 	for _, e := range slices.Backward(s.events) {
 		if at := e["created_at"].(time.Time); before == "" || at.Format("2006-01-02T15:04:05.000000Z07:00") < before {
 			all = append(all, e)
@@ -73,6 +79,10 @@ func (s *server) window(query url.Values) string {
 	if err != nil {
 		panic(err)
 	}
+	if s.windows == nil {
+		s.windows = map[string]string{}
+	}
+	s.windows[before] = string(body)
 	return string(body)
 }
 
