@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -25,8 +26,8 @@ import (
 // CHECKs on columns that the app fills. If a column is NOT NULL that events may
 // leave empty, Check returns nil and logs which fields the app must fill.
 //
-// If a server stores the rehearsal's rows all the same, Check deletes them and logs
-// that it did. An answer that may pass by itself, as while PostgREST reloads its
+// If a server stores the rehearsal's rows all the same, Check deletes them, and that
+// is a finding. An answer that may pass by itself, as while PostgREST reloads its
 // schema, is asked for again, within ctx and for at most 5 s. Each answer may take
 // as long as an insert's.
 func (c *Client) Check(ctx context.Context) error {
@@ -41,8 +42,8 @@ func (c *Client) Check(ctx context.Context) error {
 	if len(r.required) > 0 {
 		c.report.warn(logRequired, slog.String("fields", strings.Join(r.required, ", ")))
 	}
-	for _, msg := range r.warnings {
-		c.report.warn(msg)
+	if r.slowKey {
+		c.report.warn(logSlowKey)
 	}
 	if err != nil {
 		return fmt.Errorf("docevents: Check: %w", err)
@@ -60,7 +61,7 @@ func lasting(ctx context.Context, ask func() error) error {
 		if last != nil && ctx.Err() != nil {
 			return last
 		}
-		wait := backoff(step, err)
+		wait := backoff(step, longWait, err)
 		end, ends := ctx.Deadline()
 		if classify(err) != configuration || time.Since(began)+wait > lastingAfter || ends && time.Until(end) < wait {
 			return err
@@ -143,7 +144,7 @@ func isNetwork(err error) bool {
 func (r *rehearsal) describe(ctx context.Context) (about definition) {
 	ctx, cancel := context.WithTimeout(ctx, min(describeTimeout, r.config.requestTimeout))
 	defer cancel()
-	resp, err := r.get(ctx, "/", "application/openapi+json")
+	resp, err := r.get(ctx, "/", "", "application/openapi+json")
 	if err != nil {
 		return definition{}
 	}
@@ -151,11 +152,14 @@ func (r *rehearsal) describe(ctx context.Context) (about definition) {
 	return readDefinition(io.LimitReader(resp.Body, maxDescriptionBytes), r.config.table)
 }
 
-func (r *rehearsal) get(ctx context.Context, path, accept string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.restURL+path, nil)
+func (r *rehearsal) get(ctx context.Context, path, query, accept string) (*http.Response, error) {
+	u, err := url.Parse(r.restURL)
 	if err != nil {
 		return nil, err
 	}
+	u = u.JoinPath(path)
+	u.RawQuery = query
+	req := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{}}).WithContext(ctx)
 	for name, value := range r.headers {
 		req.Header.Set(name, value)
 	}

@@ -465,7 +465,7 @@ func TestCheckFindings(t *testing.T) {
 		"a trigger that may not write": {
 			everything(&answer{status: 403, code: "42501", text: "permission denied for table audit_log"}),
 			[]string{"a trigger", "SECURITY DEFINER", "audit_log"},
-			"GRANT SELECT, INSERT, DELETE", nil,
+			"", nil,
 		},
 		"a host that can't be reached": {
 			func([]map[string]any) *answer {
@@ -560,8 +560,8 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 		refuse  bool   // the DELETE
 		want    []string
 	}{
-		"a unique id":                 {docevents.Columns{}, "5", false, nil},
-		"no document":                 {docevents.Columns{DocumentID: "-", CreatedAt: "at"}, "5", false, nil},
+		"a unique id":                 {docevents.Columns{}, "5", false, []string{"deleted again", "Accept"}},
+		"no document":                 {docevents.Columns{DocumentID: "-", CreatedAt: "at"}, "5", false, []string{"deleted again", "Accept"}},
 		"nothing makes the id unique": {docevents.Columns{}, "6", false, []string{"nothing makes the column id unique", "ALTER TABLE public.document_processing_events ADD PRIMARY KEY (id)", "deleted again"}},
 		"and they can't be deleted":   {docevents.Columns{}, "5", true, []string{"couldn't be deleted again", "GRANT SELECT, INSERT, DELETE"}},
 	} {
@@ -569,7 +569,7 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var rows []map[string]any
 				var deletes []url.Values
-				c, o := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
 					switch {
 					case req.Method == http.MethodGet:
 						return undescribed.response(req), nil
@@ -585,7 +585,6 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 					return (&answer{status: http.StatusNoContent, header: map[string]string{"Content-Range": "*/" + test.count}}).response(req), nil
 				}), docevents.WithColumns(test.columns))
 				checkSays(t, c, test.want, "no answer came")
-				synctest.Wait()
 				if test.refuse {
 					return
 				}
@@ -598,9 +597,6 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 				}
 				if document, has := rows[0]["document_id"].(string); has && !strings.Contains(deletes[1].Encode(), document) {
 					t.Errorf("DELETE %v, want those of %s", deletes[1], document) // whatever ids a trigger gave them
-				}
-				if lines := o.logged(); len(test.want) == 0 && (len(lines) != 1 || !strings.Contains(lines[0].text, "deleted again")) {
-					t.Errorf("logged %v", lines)
 				}
 			})
 		})
@@ -627,7 +623,7 @@ func TestCheckTakesLaterRowsOut(t *testing.T) {
 				came++
 				return (&answer{}).response(req), nil
 			}))
-			if err := c.Check(t.Context()); err != nil {
+			if err := c.Check(t.Context()); err == nil || strings.Count(err.Error(), "deleted again") != 1 {
 				t.Error(err)
 			}
 			if came == 0 || deletes < came {

@@ -182,6 +182,21 @@ func (d Drops) Total() int64 {
 	return d.Invalid + d.QueueFull + d.Rejected + d.Closed + d.Abandoned
 }
 
+func (d *Drops) add(reason DropReason) {
+	switch reason {
+	case Invalid:
+		d.Invalid++
+	case QueueFull:
+		d.QueueFull++
+	case Rejected:
+		d.Rejected++
+	case Closed:
+		d.Closed++
+	case Abandoned:
+		d.Abandoned++
+	}
+}
+
 // Stats returns the current counts. It doesn't block.
 func (c *Client) Stats() Stats {
 	if c.isNone() {

@@ -372,7 +372,7 @@ func TestURLs(t *testing.T) {
 			t.Errorf("%q: Check: %v", raw, err)
 		}
 		for _, sent := range wire.all() {
-			if got := sent.path(); got != want+"/document_processing_events" {
+			if got := sent.path(); got != want+"/document_processing_events" && (sent.method != http.MethodGet || got != want+"/") {
 				t.Errorf("%q: sent to %s, want %s", raw, got, want)
 			}
 		}
@@ -406,6 +406,29 @@ func TestDashboardIsNoProject(t *testing.T) {
 		"https://example.com/dashboard/project/abcdefgh", "https://example.com/dashboard",
 	} {
 		if c, err := docevents.New(raw, testKey); c != nil || err == nil || !strings.Contains(err.Error(), "the dashboard's: pass the project's own") {
+			t.Errorf("%q: %v", raw, err)
+		}
+	}
+}
+
+// The database speaks no HTTP, and a key that goes out unencrypted is anybody's.
+func TestAddressesThatAreRefused(t *testing.T) {
+	for raw, want := range map[string]string{
+		"https://db.abcdefgh.supabase.co":                                                 "the database's or its pooler's",
+		"https://DB.abcdefgh.supabase.co:5432/postgres":                                   "the database's or its pooler's",
+		"postgresql://postgres:hunter2@db.abcdefgh.supabase.co:5432/postgres":             "the database's or its pooler's",
+		"postgresql://postgres:[hunter2 %]@db.abcdefgh.supabase.co:5432/postgres":         "the database's or its pooler's",
+		"https://aws-0-eu-central-1.pooler.supabase.com":                                  "the database's or its pooler's",
+		"postgres://postgres.abcdefgh:hunter2@aws-1-us-east-1.pooler.supabase.com:6543/a": "the database's or its pooler's",
+		"http://abcdefgh.supabase.co":                                                     "unencrypted",
+		"HTTP://abcdefgh.Supabase.co.:80/rest/v1":                                         "unencrypted",
+	} {
+		if c, err := docevents.New(raw, testKey); c != nil || err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v, want %q", raw, err, want)
+		}
+	}
+	for _, raw := range []string{"https://db.example.com", "http://localhost:54321", "https://abcdefgh.supabase.co", "http://supabase.internal", "http://kong:8000"} {
+		if _, err := docevents.New(raw, testKey); err != nil {
 			t.Errorf("%q: %v", raw, err)
 		}
 	}

@@ -199,7 +199,7 @@ func (r *rehearsal) point(ctx context.Context, e *Error) bool {
 func (r *rehearsal) parent(ctx context.Context, table, column string) any {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
-	resp, err := r.get(ctx, "/"+url.PathEscape(table)+"?limit=1&select="+url.QueryEscape(column), "application/json")
+	resp, err := r.get(ctx, url.PathEscape(table), "limit=1&select="+url.QueryEscape(column), "application/json")
 	if err != nil {
 		return nil
 	}
@@ -218,9 +218,7 @@ func (r *rehearsal) separate(e *Error) bool {
 	for _, name := range key {
 		switch name {
 		case columns.ID:
-			if !r.tried["key"] {
-				r.warnings = append(r.warnings, logNoPrimaryKey)
-			}
+			r.slowKey = true
 			return r.once("key")
 		case columns.DocumentID, columns.UserID, columns.Type:
 		default:

@@ -30,7 +30,7 @@ func (c *Client) read(ctx context.Context, r reading, use func(*http.Response) e
 		case err == nil:
 			return nil
 		case answered && e.Status == http.StatusUnauthorized && e.Code == "PGRST303":
-			if wait = backoff(step, err); time.Since(began)+wait > lastingAfter {
+			if wait = backoff(step, longWait, err); time.Since(began)+wait > lastingAfter {
 				return err
 			}
 		case retried || classify(err) != transient || answered && e.RetryAfter > 0:

@@ -30,7 +30,7 @@ var remedies = []struct {
 	{regexp.MustCompile(`^401 42501 | 42501 .*row-level security`), "use the service-role (secret) key: this one is kept out by row-level security or a missing grant"},
 	{regexp.MustCompile(` 42501 .*for schema`), "run: GRANT USAGE ON SCHEMA {schema} TO service_role;"},
 	{regexp.MustCompile(` 42501 .*for sequence`), "run: GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO service_role;"},
-	{regexp.MustCompile(` 42501 .*(for function|` + anotherRelation + `)`), "a trigger or view of {table} needs it: grant service_role the right to use it, or make the trigger's function SECURITY DEFINER"},
+	{regexp.MustCompile(` 42501 .*(for function|` + anotherRelation + `)`), "a trigger or view of {table} needs it: let service_role do what the message names, or make the trigger's function SECURITY DEFINER; what the table itself needs: GRANT SELECT, INSERT, DELETE ON {table} TO service_role;"},
 	{regexp.MustCompile(` 42501 `), "let service_role do what the message names; for this table, run: GRANT SELECT, INSERT, DELETE ON {table} TO service_role; and for its schema: GRANT USAGE ON SCHEMA {schema} TO service_role;"},
 	{regexp.MustCompile(` (42P01|42703|42883) .*(` + anotherRelation + `|record |function )`), "a trigger, rule, view or default of {table} needs it: create it, or change what needs it"},
 	{regexp.MustCompile(` (PGRST205|42P01) `), "create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema" + reload},
@@ -38,14 +38,14 @@ var remedies = []struct {
 	{regexp.MustCompile(` (PGRST106|3F000) `), "expose the schema {schema} in the project's API settings, or name another with WithSchema"},
 	{regexp.MustCompile(`^(40[1456]  |\d+ PGRST125 ).*(HTML|no Route|path)`), "check SUPABASE_URL: the API is not at this address; pass the project's, without a path of its own"},
 	{regexp.MustCompile(`^401 `), "check the key: it must be the service-role (secret) key of this very project"},
-	{regexp.MustCompile(`^40[456]  `), "check SUPABASE_URL, the API may not be at this address, and the table: a PostgREST before 13 answers so if it doesn't know {table}" + reload},
+	{regexp.MustCompile(`^40[456]  `), "check SUPABASE_URL, the API may not be at this address, and the table: a PostgREST before 13 answers so where it doesn't know {table}" + reload},
 	{regexp.MustCompile(` 0A000 .*cached plan`), "this passes by itself once the server's connections are renewed, mostly within minutes; if it lasts, restart PostgREST or the pooler"},
 	{regexp.MustCompile(` 0A000 .*rules`), "replace the rule of {table} by a trigger: PostgreSQL allows no ON CONFLICT, by which an event is stored once, on a table with a rule for INSERT or UPDATE"},
 	{regexp.MustCompile(` 55000 .*deferrable`), "make the key of the id NOT DEFERRABLE: drop the constraint and add it again without DEFERRABLE (ALTER CONSTRAINT can't change a key)"},
 	{regexp.MustCompile(` (55000|42809) .*view`), "{table} is a view that can't be written to: name the table beneath it with WithTable, or make it a view of one table and its columns, without GROUP BY, DISTINCT or joins"},
-	{regexp.MustCompile(` 42P10 `), "nothing that PostgreSQL can use makes the id unique: give {table} a primary key that holds it (and is called id if the table is partitioned); a view with an INSTEAD OF trigger has none"},
+	{regexp.MustCompile(` 42P10 `), "make the id column UNIQUE or the primary key: it is what an event is stored once by. A partitioned table takes only a primary key of a column called id and its partition key, and a view with an INSTEAD OF trigger takes none: name the table beneath it with WithTable"},
 	{regexp.MustCompile(` 428C9 `), "that column is GENERATED ALWAYS: make it an ordinary one, or, unless it is the id or the time, say \"-\" for it in WithColumns"},
-	{regexp.MustCompile(` 22P02 .*\b(bigint|integer|smallint)\b`), "if every event is refused, a column is a number: the id must be a uuid (name another column as Columns.ID), other ids may be numbers with Columns.TextIDs"},
+	{regexp.MustCompile(` 22P02 .*\b(bigint|integer|smallint)\b`), "if every event is refused, the id column is a number: name a unique uuid column with WithColumns (Columns.ID), or make the id a uuid; document and user ids may be numbers with Columns.TextIDs"},
 	{regexp.MustCompile(` 22P02 .*enum`), "if every event of a type is refused, the enum lacks it: run ALTER TYPE ... ADD VALUE, or list the types that it has with WithEventTypes"},
 	{regexp.MustCompile(` 23502 `), "if every event is refused, nobody fills that column: give it a default or a trigger, or fill it from Event.Extra with WithColumns"},
 	{regexp.MustCompile(` 23503 .*constraint ("[^"]+")`), "the row that ${1} points to isn't there: record the event after that row is committed. docevents.SystemUser is only for a table without a foreign key on the user: with WithColumns an empty UserID is stored as NULL"},
@@ -92,13 +92,20 @@ func (c *Client) remedy(e *Error) string {
 
 func (c *Client) tableName() string { return sqlName(c.config.schema) + "." + sqlName(c.config.table) }
 
-// bareName is of names that SQL takes without quotes: no word of SQL has an
-// underscore, but for some like current_user.
-var bareName = regexp.MustCompile(`^(id|public|[a-z]+[a-z0-9]*(_[a-z0-9]+)+)$`)
+// reserved are the words that SQL takes for a name in quotes alone.
+// https://www.postgresql.org/docs/15/sql-keywords-appendix.html
+const reserved = " all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation column concurrently " +
+	"constraint create cross current_catalog current_date current_role current_schema current_time current_timestamp current_user default deferrable " +
+	"desc distinct do else end except false fetch for foreign freeze from full grant group having ilike in initially inner intersect into is isnull " +
+	"join lateral leading left like limit localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary " +
+	"references returning right select session_user similar some symmetric table tablesample then to trailing true union unique user using variadic " +
+	"verbose when where window with "
 
-// sqlName returns a name as SQL takes it.
+var bareName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
+
+// sqlName returns a name as SQL takes it: without quotes capitals would be lost.
 func sqlName(name string) string {
-	if bareName.MatchString(name) && !strings.HasPrefix(name, "current_") && !strings.HasPrefix(name, "session_") {
+	if bareName.MatchString(name) && !strings.Contains(reserved, " "+name+" ") {
 		return name
 	}
 	return `"` + name + `"`

@@ -23,8 +23,7 @@ const (
 	logReplay        = "docevents: the spool holds what can't be replayed"
 	logPurge         = "docevents: purge failed, trying again"
 	logRequired      = "docevents: Check: an event that leaves one of these fields empty will be rejected, since its column is NOT NULL"
-	logStored        = "docevents: Check: the server stored the rows of a rehearsal, they are deleted again: a proxy may remove the header Accept"
-	logNoPrimaryKey  = "docevents: Check: the id is UNIQUE but not the primary key, so a lost answer costs a request for each of its events: make the id the primary key"
+	logSlowKey       = "docevents: Check: the id is UNIQUE but not the primary key, so a lost answer costs a request for each of its events: make the id the primary key"
 )
 
 var logDropped = map[DropReason]string{
@@ -34,6 +33,15 @@ var logDropped = map[DropReason]string{
 	Closed:    "docevents: event dropped, it was recorded after Close",
 	Abandoned: "docevents: events abandoned by Close",
 }
+
+// Why an event is dropped, or a request failed, without the server's doing.
+var (
+	// ErrClosed is the error of events that are recorded after Close.
+	ErrClosed = errors.New("the client is closed")
+
+	errQueueFull = errors.New("the queue is full: the server is away, or slower than events are recorded; WithQueueLimits sets the limits")
+	errGoexit    = errors.New("the transport ended its goroutine")
+)
 
 const (
 	maxNotices    = 1000    // handler calls that wait

@@ -123,7 +123,7 @@ func (p *purge) run(ctx context.Context) (err error) {
 		p.whole = p.whole && !fewer
 		p.report.fault(logPurge, err, time.Now())
 		select {
-		case <-time.After(backoff(p.failures-1, err)):
+		case <-time.After(backoff(p.failures-1, longWait, err)):
 		case <-ctx.Done():
 		}
 	}

@@ -11,7 +11,8 @@ import (
 // ownWords are the messages and hints of PostgreSQL and PostgREST that may be
 // logged, each after its codes, as regular expressions: NAME is a name in quotes,
 // BARE one without, TYPE a type's, and VALUE may hold anything and is replaced. A
-// trigger can raise any code with any text, so what is in other words is left out.
+// trigger can raise any SQLSTATE with any text, so what is in other words is left
+// out. PostgREST's codes are no SQLSTATEs.
 //
 // https://github.com/postgres/postgres/tree/REL_15_STABLE/src/backend
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -58,15 +59,8 @@ const ownWords = `
 55000 ON CONFLICT does not support deferrable unique constraints/exclusion constraints as arbiters|cannot (insert into|delete from) view NAME
 55P03|57014 canceling statement due to (statement timeout|lock timeout|user request|conflict with recovery)
 57P0. terminating connection due to (administrator command|conflict with recovery|idle-in-transaction timeout|idle-session timeout|unexpected postmaster exit)|the database system is (starting up|shutting down|in recovery mode|not yet accepting connections)
-PGRST00[0-3] (Database (connection|client) error|Could not query the database for the schema cache)\.( Retrying( the connection)?\.)?|Timed out acquiring connection from connection pool\.|no connection
-PGRST1.. Empty or invalid json|All object keys must match|Requested range not satisfiable|Content-Type not acceptable: VALUE|"VALUE" \(line \d+, column \d+\)|Root endpoint metadata is disabled
-PGRST1.. (Invalid schema: |The schema must be one of the following: )BARE(, BARE)*|Invalid preferences given with handling=strict|Query result exceeds max-affected preference constraint
-PGRST1.. Invalid path specified in request URL|Unsupported HTTP method: [A-Z]+|None of these media types are available: VALUE|(Cannot coerce the result to a single JSON object|JSON object requested, multiple \(or no\) rows returned)
-PGRST20. Could not find the (table '?BARE'?|'?BARE'? column of '?BARE'?|function BARE(\([\w ,]*\))?( without parameters)?) in the schema cache|Perhaps you meant (the table|to call the function) '?BARE'?(\([\w ,]*\))?
-PGRST300 Server lacks JWT secret
-PGRST301 Expected 3 parts in JWT; got \d+|Empty JWT is sent in Authorization header|No suitable key or wrong key type|None of the keys was able to decode the JWT|JWS(Error|InvalidSignature)[\w ()]*|Wrong or unsupported encoding algorithm|JWT cryptographic operation failed|Unexpected type in JWT
-PGRST302 Anonymous access is disabled
-PGRST303 JWT (expired|not yet valid|issued at future|not in audience)|Parsing claims failed|The JWT '[a-z]+' claim must be (a|an) [a-z]+( or [a-z ]{1,40})?
+PGRST1.. "VALUE" \(line \d+, column \d+\)|Content-Type not acceptable: VALUE|None of these media types are available: VALUE
+PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
 type form struct{ code, text *regexp.Regexp }
@@ -139,6 +133,9 @@ func repeatable(code, text string) string {
 	case code == "":
 		text = values.ReplaceAllString(text, `$2"…"`)
 	default:
+		if len(text) > maxErrorText { // a value may be long, and stands in quotes
+			text = cutText(text, maxErrorText) + `"`
+		}
 		text = ownText(code, text)
 	}
 	return cutText(text, maxErrorText)

@@ -60,8 +60,7 @@ func TestRepeatable(t *testing.T) {
 		{"55000", secret, leftOut},
 		{"57014", "canceled by " + secret, leftOut},
 		{"XX000", secret, leftOut},
-		{"PGRST204", "Could not find " + secret, leftOut},
-		{"PGRST301", secret, leftOut},
+		{"PGRST301", `"` + secret + `"`, leftOut},
 
 		// In one line, and without escapes.
 		{"", "a\r\nb\tc\x1b[31md\x00e\u2028f\u2029g\u202eh\u2066i\u0085j\x9bk\xffl\ufeffm", "a  b c\ufffd[31md\ufffde\ufffdf\ufffdg\ufffdh\ufffdi jk"},

@@ -237,8 +237,10 @@ func (s *Server) takes(t docevents.EventType) bool {
 		types []docevents.EventType
 		word  docevents.EventType // the migration's
 	}{
-		{types.Arrived, docevents.UploadStarted}, {types.Started, docevents.ProcessingStarted},
-		{types.Completed, docevents.Completed}, {types.Failed, docevents.Failed},
+		{types.Arrived, docevents.UploadStarted},
+		{types.Started, docevents.ProcessingStarted},
+		{types.Completed, docevents.Completed},
+		{types.Failed, docevents.Failed},
 	} {
 		if slices.Contains(field.types, t) || len(field.types) == 0 && t == field.word {
 			return true

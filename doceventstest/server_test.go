@@ -103,9 +103,8 @@ func TestTheTableCanDiffer(t *testing.T) {
 	e.Type = docevents.Completed
 	lenient := server.Client(docevents.WithEventTypes(docevents.EventTypes{Open: true})) // leaves it to the table
 	lenient.Record(e)
-	for e.Type = "signed"; lenient.Stats().Dropped.Rejected == 0; { // the proof that it takes others
-		lenient.Record(e)
-		flush(t, lenient)
+	for e.Type = "signed"; lenient.Stats().Dropped.Rejected == 0; time.Sleep(10 * time.Millisecond) {
+		lenient.Record(e) // evidence that the table takes others
 	}
 	e.Type = docevents.Completed
 
@@ -492,7 +491,7 @@ func TestDescription(t *testing.T) {
 	}
 	status, body := get()
 	for _, want := range []string{
-		`"required":["event_id","document_id","event_type","created_at"]`, `"metadata":{"format":"jsonb"}`,
+		`"required":["event_id","event_type","created_at"]`, `"metadata":{"format":"jsonb"}`,
 		`"event_id":{"default":"gen_random_uuid()","description":"Note:\nThis is a Primary Key.<pk/>","format":"uuid","type":"string"}`,
 	} {
 		if status != 200 || !strings.Contains(body, want) {

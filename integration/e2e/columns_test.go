@@ -44,7 +44,7 @@ var ownTables = map[string]ownTable{
 	},
 	"numbers for ids of documents": {
 		make:    []string{"ALTER TABLE TABLE_NAME DROP document_id, ADD document_id bigint NOT NULL"},
-		finding: "a column is of another type than the migration's",
+		finding: "the column document_id takes no UUID",
 		columns: docevents.Columns{DocumentID: "-", Extra: []string{"document_id"}},
 		spoil: func(e *docevents.Event) {
 			e.DocumentID, e.Extra = "", map[string]any{"document_id": 42}
@@ -109,9 +109,7 @@ var ownTables = map[string]ownTable{
 		make: []string{"ALTER TABLE TABLE_NAME DROP id, ADD id uuid NOT NULL UNIQUE"},
 	},
 	"an id that is unique and takes NULL": {
-		make:    []string{"ALTER TABLE TABLE_NAME DROP id, ADD id uuid UNIQUE"},
-		finding: "nothing makes the column id unique",
-		mend:    []string{"ALTER TABLE TABLE_NAME ADD PRIMARY KEY (id)"},
+		make: []string{"ALTER TABLE TABLE_NAME DROP id, ADD id uuid UNIQUE"}, // it works, if slowly after lost answers
 	},
 	"a tenant that takes no NULL": {
 		make:    []string{"ALTER TABLE TABLE_NAME ADD tenant_id uuid NOT NULL"},

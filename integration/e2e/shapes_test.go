@@ -164,8 +164,14 @@ func TestShapes(t *testing.T) {
 				name string
 				do   func(*testing.T, *shapeBench)
 			}{
-				{"Check", checkShape}, {"Record", recordShape}, {"Step", stepShape}, {"Timeline", timelineShape},
-				{"Summary", summaryShape}, {"Documents", documentsShape}, {"page", pageShape}, {"purge", purgeShape},
+				{"Check", checkShape},
+				{"Record", recordShape},
+				{"Step", stepShape},
+				{"Timeline", timelineShape},
+				{"Summary", summaryShape},
+				{"Documents", documentsShape},
+				{"page", pageShape},
+				{"purge", purgeShape},
 			} {
 				t.Run(operation.name, func(t *testing.T) {
 					b.t = t
@@ -207,8 +213,10 @@ func (s shape) bench(t *testing.T) *shapeBench {
 		types *[]docevents.EventType
 		word  docevents.EventType
 	}{
-		{&full.Arrived, docevents.UploadStarted}, {&full.Started, docevents.ProcessingStarted},
-		{&full.Completed, docevents.Completed}, {&full.Failed, docevents.Failed},
+		{&full.Arrived, docevents.UploadStarted},
+		{&full.Started, docevents.ProcessingStarted},
+		{&full.Completed, docevents.Completed},
+		{&full.Failed, docevents.Failed},
 	} {
 		if len(*field.types) == 0 {
 			*field.types = words(field.word)

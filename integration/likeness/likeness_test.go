@@ -389,7 +389,7 @@ func TestRequests(t *testing.T) {
 		{"rehearsed, a type of the CHECK", "POST", table + columns, "[" + row(13, "stage", nil) + "," + row(15, "event_type", "x") + "]", append(ignore, "Accept", single), 400},
 		{"rehearsed without rows", "POST", table + columns, "[]", append(ignore, "Accept", single), 406},
 		{"a single row", "POST", table + columns, "[" + row(15, "stage", nil) + "]", []string{"Prefer", "return=representation", "Accept", single}, 201},
-		{"a single row read", "GET", table + "?created_at=gt.2026-01-02T03:04:04Z&limit=1&order=created_at.asc,id.asc", "", []string{"Accept", single}, 200},
+		{"a single row read", "GET", table + "?created_at=gt.2026-01-02T03:04:04Z&limit=1&order=created_at.desc,id.desc", "", []string{"Accept", single}, 200},
 		{"many rows read", "GET", table + "?select=id", "", []string{"Accept", single}, 406},
 		{"many rows deleted", "DELETE", table + "?created_at=lt.2027-06-01T00:00:00Z", "", []string{"Prefer", "return=minimal", "Accept", single}, 406},
 		{"boundary", "GET", table + "?select=created_at&created_at=lt.2027-01-01T00:00:00Z&order=created_at.asc.nullslast&offset=1&limit=1", "", nil, 200},
