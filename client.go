@@ -45,7 +45,6 @@ type Client struct {
 	restURL   string
 	headers   map[string]string // the key
 	transport *transport
-	ownIdle   func() // closes the idle connections of a transport of our own
 	report    *reporter
 	delivery  *delivery
 }
@@ -67,10 +66,8 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
 	c := &Client{config: cfg, restURL: restURL, headers: headers}
-	c.transport = &transport{inserts: cfg.transport, others: cfg.transport, key: key, query: cfg.columns.query, idColumn: cfg.columns.ID}
-	if cfg.transport == nil {
-		c.transport.inserts, c.transport.others, c.ownIdle = defaultTransports(cfg.maxInFlight)
-	}
+	c.transport = newTransport(cfg.transport, cfg.maxInFlight)
+	c.transport.key, c.transport.query, c.transport.idColumn = key, cfg.columns.query, cfg.columns.ID
 	c.report = newReporter(&c.config)
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
 	c.delivery.openMirror(restURL)
@@ -253,8 +250,6 @@ func (c *Client) Close(ctx context.Context) error {
 	})()
 	err := c.delivery.close(ctx)
 	c.report.close(grace)
-	if c.ownIdle != nil {
-		c.ownIdle()
-	}
+	c.transport.own.close()
 	return err
 }

@@ -42,6 +42,10 @@ import (
 // rows wait to share the next request, instead of each taking a sender.
 const joinWindow = 50 * time.Millisecond
 
+// hangTime is how long no request must have been sent, while as many as allowed
+// are in flight, for Flush and Close to take them for hung.
+const hangTime = time.Second
+
 // A delivery owns the lanes and the senders. A sender is a goroutine that sends
 // batches until there is nothing to send. While rows wait to become due there is
 // a timer and no goroutine; an idle delivery has neither.
@@ -128,11 +132,7 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 
 // nextLocked takes the batch that is sent next. nil: nothing may be sent now.
 func (d *delivery) nextLocked(now time.Time, join bool) *batch {
-	senders := d.config.maxInFlight
-	if d.closed || len(d.flushes) > 0 {
-		senders++ // the others may hang
-	}
-	if d.cause != nil || len(d.inFlight) >= senders {
+	if hung := d.hungAtLocked(); d.cause != nil || len(d.inFlight) >= d.config.maxInFlight && (hung.IsZero() || now.Before(hung)) {
 		return nil
 	}
 	var b *batch
@@ -169,6 +169,16 @@ func (d *delivery) probeLocked(lanes ...*lane) *batch {
 		}
 	}
 	return d.health.probe
+}
+
+// hungAtLocked returns when the requests in flight, as many as allowed, are taken
+// for hung. Then Flush and Close get one request more. Zero: never.
+func (d *delivery) hungAtLocked() time.Time {
+	n := len(d.inFlight)
+	if n != d.config.maxInFlight || !d.closed && len(d.flushes) == 0 {
+		return time.Time{}
+	}
+	return d.inFlight[n-1].sent.Add(hangTime)
 }
 
 // mayRetryLocked reports whether a sender is free for the retry lane. One is
@@ -209,7 +219,9 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 // due already waits for a sender to end, and needs no timer.
 func (d *delivery) setTimerLocked(now time.Time) {
 	at := d.retry.due()
-	if d.isOutage() || d.retry.isOpen() {
+	if hung := d.hungAtLocked(); !hung.IsZero() {
+		at = hung
+	} else if d.isOutage() || d.retry.isOpen() {
 		at = d.health.probeAt
 	}
 	if !at.After(now) || d.stats.Pending == 0 || d.cause != nil {

@@ -66,19 +66,21 @@ func speaksAgainstServer(v verdict, named, struck bool, sinceStored time.Duratio
 //
 // newest is the number of the newest request.
 func (b *batch) fail(v verdict, err error, newest int64) (struck bool) {
-	before := b.failedAt
+	before, one := b.failedAt, len(b.records) == 1
 	if v == badData {
 		before = b.refusedAt
 	}
 	struck = before > 0 && b.storedWhenSent > before
-	switch one := len(b.records) == 1; {
-	case v == badData && one:
-		b.refusedAt = cmp.Or(b.refusedAt, newest)
-	case v != badData && struck:
+	if v != badData && struck {
 		b.strikes++
 	}
-	if b.failedAt == 0 || len(b.records) == 1 {
-		b.failedAt = newest
+	if v == badData && one {
+		b.refusedAt = cmp.Or(b.refusedAt, newest)
+	}
+	if one {
+		b.failedAt = b.request
+	} else {
+		b.failedAt = cmp.Or(b.failedAt, newest)
 	}
 	b.err = err
 	b.noteDoubt(err)

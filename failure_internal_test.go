@@ -101,7 +101,7 @@ func TestStrikes(t *testing.T) {
 			b := newBatch(make([]record, test.rows), 0, nil)
 			struck := false
 			for _, f := range test.failures {
-				b.storedWhenSent = f.stored
+				b.request, b.storedWhenSent = f.newest, f.stored
 				struck = b.fail(f.v, errors.New("failed"), f.newest)
 			}
 			if struck != test.struck || b.strikes != test.strikes {

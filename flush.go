@@ -97,6 +97,7 @@ func (d *delivery) close(ctx context.Context) error {
 	if !d.closed {
 		d.closed = true
 		d.health.step = 0
+		d.retry.failures = 0 // suspects are tried at their own pace
 		for _, b := range d.batchesLocked() {
 			b.strikes = min(b.strikes, closeStrikes-1) // a suspect gets one more attempt
 		}

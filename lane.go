@@ -27,17 +27,18 @@ type batch struct {
 	sent           time.Time // when
 	storedWhenSent int64     // the newest request that had stored rows by then
 
-	// failedAt is the number of the newest request at the time of a failure: a
-	// request with a greater number was sent after it. For a row it is the last
-	// failure. For several rows it is the first, and halves inherit it, so that
-	// a half that fails is split at once. 0: the batch never failed, it belongs
-	// in the fresh lane.
+	// failedAt is the number of a request: those with a greater number were sent
+	// after the failure. For a row it is the request that failed last. For
+	// several rows it is the newest request at the first failure, and halves
+	// inherit it, so that a half that fails is split at once. 0: the batch never
+	// failed, it belongs in the fresh lane.
 	failedAt int64
 
-	// refusedAt is failedAt of the first time that the server refused the data
-	// of this row, and of no other: the row was alone in its request, or the
-	// answer named it. 0: never, and for batches of several rows. It allows
-	// dropping the row at its next refusal, if other rows were stored between.
+	// refusedAt is the number of the newest request when the server first refused
+	// the data of this row, and of no other: the row was alone in its request,
+	// or the answer named it. 0: never, and for batches of several rows. It
+	// allows dropping the row at its next refusal, if other rows were stored
+	// between.
 	refusedAt int64
 
 	// strikes counts failures for other reasons than the row's data, each with

@@ -148,15 +148,17 @@ func TestLaneJoins(t *testing.T) {
 	}
 	struck, refused, unproven := failedBatch("struck"), failedBatch("refused"), failedBatch("unproven")
 	struck.strikes, refused.refusedAt, unproven.refusedAt, unproven.failedAt = 1, 3, 4, 4
+	newer := l.batches[2]
+	newer.failedAt, newer.refusedAt = 4, 4
 	for _, b := range []*batch{struck, refused, unproven} {
 		l.push(b, time.Time{})
 	}
 	l.join(4, 4)
-	if got, want := l.names(), "[a b] [c d e f] [g unproven] [h i j k] [struck] [refused]"; got != want {
+	if got, want := l.names(), "[a b f g] [c d e] [h i j k] [unproven] [struck] [refused]"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	checkText(t, l.batches...)
-	if b := l.batches[2]; b.failedAt != 4 || b.refusedAt != 0 {
+	if b := l.batches[0]; b.failedAt != 4 || b.refusedAt != 0 {
 		t.Errorf("joined: failedAt %d, refusedAt %d; want the newest failure, and no row's refusal", b.failedAt, b.refusedAt)
 	}
 	text := strings.Repeat("m", maxBatchText/2+1)
