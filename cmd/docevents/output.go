@@ -48,7 +48,7 @@ func short(d time.Duration) string {
 	case d < time.Minute:
 		return d.Round(10 * time.Millisecond).String()
 	case d < time.Hour:
-		return d.Round(time.Second).String()
+		return plainDuration(d.Round(time.Second))
 	}
 	return plainDuration(d.Round(time.Minute))
 }
