@@ -1,15 +1,10 @@
 package docevents
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -76,9 +71,9 @@ func lasting(ctx context.Context, ask func() error) error {
 }
 
 // examine looks at the table, rehearses and tries whether rows may be deleted. Its
-// error joins the findings, those of configuration first: lasting goes by these.
+// error joins the findings.
 func (r *rehearsal) examine(ctx context.Context) error {
-	r.about = r.describe(ctx)
+	r.describe(ctx)
 	r.readTypes()
 	for range maxRehearsals {
 		rows := r.rows()
@@ -93,15 +88,7 @@ func (r *rehearsal) examine(ctx context.Context) error {
 	if !r.refused && !r.bad[r.config.columns.CreatedAt] {
 		r.add("delete", r.mayDelete(ctx))
 	}
-	slices.SortStableFunc(r.findings, func(a, b error) int { return cmp.Compare(order(a), order(b)) })
 	return errors.Join(r.findings...)
-}
-
-func order(err error) int {
-	if classify(err) == configuration {
-		return 0
-	}
-	return 1
 }
 
 // mayDelete sends a purge that matches no row.
@@ -115,55 +102,17 @@ func (r *rehearsal) mayDelete(ctx context.Context) error {
 	return err
 }
 
-// add adds an error of a request to the findings, with what to do about it.
+// add adds an error of a request to the findings. Those of configuration come first:
+// lasting goes by the first.
 func (r *rehearsal) add(op string, err error) {
-	switch _, answered := errors.AsType[*Error](err); {
-	case err == nil:
-	case answered:
-		r.findings = append(r.findings, fmt.Errorf("%s: %w", op, err))
-	case r.isMocked() && !isNetwork(err):
-		r.findings = append(r.findings, fmt.Errorf("%s: the app's own transport returned an error: if a test mocks it, add a responder for this request: %w", op, err))
-	default:
-		r.findings = append(r.findings, fmt.Errorf("%s: check SUPABASE_URL and the network: no answer came: %w", op, err))
+	if err == nil {
+		return
 	}
-}
-
-// isMocked reports whether the transport is the app's own.
-func (c *Client) isMocked() bool {
-	_, standard := http.DefaultTransport.(*http.Transport)
-	return c.config.transport != nil || !standard
-}
-
-// isNetwork reports whether an error of a transport is one of a connection's.
-func isNetwork(err error) bool {
-	return errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled)
-}
-
-// describe reads PostgREST's description of the table. Without one Check knows less:
-// servers may switch it off, and one of thousands of tables may take too long.
-func (r *rehearsal) describe(ctx context.Context) (about definition) {
-	ctx, cancel := context.WithTimeout(ctx, min(describeTimeout, r.config.requestTimeout))
-	defer cancel()
-	resp, err := r.get(ctx, "/", "", "application/openapi+json")
-	if err != nil {
-		return definition{}
+	at := len(r.findings)
+	if !errors.As(err, new(*Error)) {
+		err = fmt.Errorf("check SUPABASE_URL and the network, or, if a test mocks the transport, add a responder for this request: %w", err)
+	} else if classify(err) == configuration {
+		at = 0
 	}
-	defer resp.Body.Close()
-	return readDefinition(io.LimitReader(resp.Body, maxDescriptionBytes), r.config.table)
-}
-
-func (r *rehearsal) get(ctx context.Context, path, query, accept string) (*http.Response, error) {
-	u, err := url.Parse(r.restURL)
-	if err != nil {
-		return nil, err
-	}
-	u = u.JoinPath(path)
-	u.RawQuery = query
-	req := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{}}).WithContext(ctx)
-	for name, value := range r.headers {
-		req.Header.Set(name, value)
-	}
-	req.Header.Set("Accept", accept)
-	req.Header.Set("Accept-Profile", r.config.schema)
-	return (&http.Client{Transport: r.transport}).Do(req)
+	r.findings = slices.Insert(r.findings, at, fmt.Errorf("%s: %w", op, err))
 }

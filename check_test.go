@@ -266,6 +266,7 @@ func TestCheckFindings(t *testing.T) {
 		"a declared column of an enum":      {required(notNull("plan", name), refused("22P02", `invalid input value for enum plan: "x"`), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
 		"a stage of an enum":                {where(refused("22P02", `invalid input value for enum step: "x"`), "stage"), nil, "", nil},
 		"a stage of few letters":            {where(refused("22001", "value too long for type character varying(3)"), "stage", "check"), nil, "", nil},
+		"a message of few letters":          {where(refused("22001", "value too long for type character varying(3)"), "error_message"), nil, "", nil},
 		"the table decides about types":     {everything(violates(name + "_event_type_check")), nil, "", types(docevents.EventTypes{Open: true})},
 		"an enum decides about types":       {where(refused("22P02", `invalid input value for enum kind: "x"`), "event_type"), nil, "", types(docevents.EventTypes{Open: true})},
 		"a word that the migration keeps":   {where(violates("x_event_type_check"), "event_type", "failed"), nil, "", types(docevents.EventTypes{Completed: []docevents.EventType{"done"}})},
@@ -405,7 +406,8 @@ func TestCheckFindings(t *testing.T) {
 		"a table whose name is a word of SQL": {
 			whereGiven(refused("428C9", `cannot insert a non-DEFAULT value into column "created_at"`), "created_at"),
 			[]string{`ALTER TABLE public."order" ALTER COLUMN created_at DROP`},
-			"", []docevents.Option{docevents.WithTable("order")},
+			"",
+			[]docevents.Option{docevents.WithTable("order")},
 		},
 		"no partition": {
 			everything(noPartition("created_at")),
@@ -524,7 +526,7 @@ func checkSays(t *testing.T, c *docevents.Client, want []string, not string) {
 // checkOnce leaves Check no time to ask again, as it does for 5 s.
 func checkOnce(t *testing.T, c *docevents.Client) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	return c.Check(ctx)
 }
@@ -654,7 +656,8 @@ func TestCheckWarns(t *testing.T) {
 		"the migration's table": {described(everything(nil), `{"required": ["document_id", "user_id"], "properties": {}}`), nil, nil},
 		"a key that isn't the primary one": {
 			repeatedRow(&answer{status: 409, code: "23505", text: `duplicate key value violates unique constraint "x"`, details: "Key (id)=(x) already exists."}),
-			[]string{"make the id the primary key"}, nil,
+			[]string{"make the id the primary key"},
+			nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -713,15 +716,18 @@ func TestCheckReadsTheDescription(t *testing.T) {
 	}{
 		"an interval": {
 			everything(nil), `{"properties": {"duration_ms": {"format": "interval"}}}`,
-			[]string{"the column duration_ms is an interval", "ALTER TABLE public." + name + " ALTER COLUMN duration_ms TYPE integer USING"}, "", nil,
+			[]string{"the column duration_ms is an interval", "ALTER TABLE public." + name + " ALTER COLUMN duration_ms TYPE integer USING"},
+			"", nil,
 		},
 		"a date": {
 			everything(nil), `{"properties": {"created_at": {"format": "date"}}}`,
-			[]string{"the column created_at is a date", "ALTER TABLE public." + name + " ALTER COLUMN created_at TYPE timestamptz"}, "", nil,
+			[]string{"the column created_at is a date", "ALTER TABLE public." + name + " ALTER COLUMN created_at TYPE timestamptz"},
+			"", nil,
 		},
 		"a time of day": {
 			everything(nil), `{"properties": {"created_at": {"format": "time without time zone"}}}`,
-			[]string{"the column created_at has no date", "CreatedAt"}, `"-"`, nil,
+			[]string{"the column created_at has no date", "CreatedAt"},
+			`"-"`, nil,
 		},
 		"a timestamp": {everything(nil), `{"properties": {"created_at": {"format": "timestamp without time zone"}}}`, nil, "", nil},
 		"an enum's word for a column of Extra": {
@@ -734,7 +740,8 @@ func TestCheckReadsTheDescription(t *testing.T) {
 				}
 				return rolledBack(len(rows))
 			}, `{"properties": {"plan": {"enum": ["free"]}}}`,
-			[]string{"nothing makes the column id unique"}, "",
+			[]string{"nothing makes the column id unique"},
+			"",
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"plan"}})},
 		},
 		"a row that a foreign key can point to": {
@@ -744,16 +751,19 @@ func TestCheckReadsTheDescription(t *testing.T) {
 				}
 				return rolledBack(len(rows))
 			}, `{"properties": {"document_id": {"description": "Note:\nThis is a Foreign Key to ` + "`documents.id`" + `.<fk table='documents' column='id'/>"}}}`,
-			[]string{"nothing makes the column id unique"}, "", nil,
+			[]string{"nothing makes the column id unique"},
+			"", nil,
 		},
 		"an id in the key of a partitioned table": {
 			where(refused("22P02", `invalid input syntax for type bigint: "x"`), "id"),
 			`{"required": ["id"], "properties": {"id": {"description": "Note:\nThis is a Primary Key.<pk/>"}, "created_at": {"description": "Note:\nThis is a Primary Key.<pk/>"}}}`,
-			[]string{"the column id doesn't take the UUID", "(id, created_at)"}, "UNIQUE", nil,
+			[]string{"the column id doesn't take the UUID", "(id, created_at)"},
+			"UNIQUE", nil,
 		},
 		"an id of a view": {
 			where(refused("22P02", `invalid input syntax for type bigint: "x"`), "id"), `{"properties": {"id": {}}}`,
-			[]string{"let the view show a uuid column"}, "ALTER TABLE", nil,
+			[]string{"let the view show a uuid column"},
+			"ALTER TABLE", nil,
 		},
 	} {
 		t.Run(title, func(t *testing.T) {

@@ -1,9 +1,11 @@
 package docevents
 
 import (
+	"context"
 	"encoding/json"
 	"io"
-	"slices"
+	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -28,50 +30,67 @@ type definition struct {
 // isView reports whether the definition looks like a view's.
 func (d *definition) isView() bool { return d.Properties != nil && len(d.Required) == 0 }
 
-// readDefinition finds a table in a description without holding the others in
-// memory. It returns an empty definition if the table isn't there or the answer is
-// something else.
-func readDefinition(body io.Reader, table string) definition {
-	dec := json.NewDecoder(body)
-	var d definition
-	if !enter(dec, "definitions") || !enter(dec, table) || dec.Decode(&d) != nil {
-		return definition{}
+// describe reads PostgREST's description of the table, without holding those of
+// others in memory. Without one Check knows less: a server may not give it.
+func (r *rehearsal) describe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, min(describeTimeout, r.config.requestTimeout))
+	defer cancel()
+	r.get(ctx, "/", "", "application/openapi+json", func(body io.Reader) {
+		dec := json.NewDecoder(io.LimitReader(body, maxDescriptionBytes))
+		var about definition
+		if enter(dec, "definitions") && enter(dec, r.config.table) && dec.Decode(&about) == nil {
+			r.about = about
+		}
+	})
+}
+
+// parent returns a value of a column in another table, nil if none can be had.
+func (r *rehearsal) parent(ctx context.Context, table, column string) any {
+	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
+	defer cancel()
+	rows := make([]map[string]any, 1)
+	r.get(ctx, table, url.Values{"select": {column}, "limit": {"1"}}.Encode(), "application/json", func(body io.Reader) {
+		_ = json.NewDecoder(io.LimitReader(body, maxErrorBytes)).Decode(&rows)
+	})
+	return append(rows, nil)[0][column]
+}
+
+// get hands the body of an answer to use, if there is one.
+func (r *rehearsal) get(ctx context.Context, path, query, accept string, use func(io.Reader)) {
+	u, err := url.Parse(r.restURL)
+	if err != nil {
+		return // unreachable: the URL is parseURL's
 	}
-	return d
+	u = u.JoinPath(path)
+	u.RawQuery = query
+	req := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{"Accept": {accept}, "Accept-Profile": {r.config.schema}}}).WithContext(ctx)
+	for name, value := range r.headers {
+		req.Header.Set(name, value)
+	}
+	if resp, err := (&http.Client{Transport: r.transport}).Do(req); err == nil {
+		defer resp.Body.Close()
+		use(resp.Body)
+	}
 }
 
 // enter moves into the object that comes next, up to the value of key.
 func enter(dec *json.Decoder, key string) bool {
-	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
-		return false
-	}
-	for dec.More() {
-		if name, err := dec.Token(); err != nil {
-			return false
-		} else if name == key {
-			return true
-		}
-		if !skip(dec) {
-			return false
-		}
-	}
-	return false
-}
-
-// skip reads past the value that comes next.
-func skip(dec *json.Decoder) bool {
+	isKey := true // or a value, at depth 1
 	for depth := 0; ; {
-		token, err := dec.Token()
-		if err != nil {
+		switch token, err := dec.Token(); {
+		case err != nil, depth == 0 && token != json.Delim('{'):
 			return false
-		}
-		if delim, is := token.(json.Delim); is && slices.Contains([]json.Delim{'{', '['}, delim) {
+		case token == json.Delim('{'), token == json.Delim('['):
 			depth++
-		} else if is {
-			depth--
+		case token == json.Delim('}'), token == json.Delim(']'):
+			depth, isKey = depth-1, true
+		case depth == 1 && isKey && token == key:
+			return true
+		case depth == 1:
+			isKey = !isKey
 		}
 		if depth == 0 {
-			return true
+			return false
 		}
 	}
 }

@@ -3,11 +3,8 @@ package docevents
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -37,8 +34,7 @@ func (r *rehearsal) find(finding string, e *Error) {
 // chooses words for the event types if the app leaves them to the table.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
-	switch format := r.about.Properties[columns.Duration].Format; {
-	case format == "interval" && columns.Duration != noColumn:
+	if r.about.Properties[columns.Duration].Format == "interval" {
 		r.find(fmt.Sprintf("the column %s is an interval and would take milliseconds for seconds: run: ALTER TABLE %s ALTER COLUMN %s TYPE integer USING (extract(epoch FROM %[3]s) * 1000)::integer",
 			columns.Duration, r.tableName(), sqlName(columns.Duration)), nil)
 	}
@@ -195,22 +191,6 @@ func (r *rehearsal) point(ctx context.Context, e *Error) bool {
 	return true
 }
 
-// parent returns a value of a column in another table, nil if none can be had.
-func (r *rehearsal) parent(ctx context.Context, table, column string) any {
-	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
-	defer cancel()
-	resp, err := r.get(ctx, url.PathEscape(table), "limit=1&select="+url.QueryEscape(column), "application/json")
-	if err != nil {
-		return nil
-	}
-	defer resp.Body.Close()
-	var rows []map[string]any
-	if json.NewDecoder(io.LimitReader(resp.Body, maxErrorBytes)).Decode(&rows) != nil || len(rows) == 0 {
-		return nil
-	}
-	return rows[0][column]
-}
-
 // separate acts on a unique or exclusion constraint that rows of the rehearsal
 // have violated among themselves.
 func (r *rehearsal) separate(e *Error) bool {
@@ -349,6 +329,8 @@ func (r *rehearsal) cast(ctx context.Context, first *Error) bool {
 		case name != columns.Stage && name != columns.ErrorMessage, e.Code == "22P02" && !strings.Contains(e.Message, "enum"):
 			r.find(r.otherType(name), e)
 			r.drop(name)
+		default: // a short message is the app's own matter
+			delete(r.values, name)
 		}
 		again = true
 	}

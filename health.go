@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 )
 
@@ -207,10 +208,7 @@ func documentsHave(n int64) string {
 }
 
 func inMinutes(d time.Duration) string {
-	if d%time.Minute != 0 {
-		return fmt.Sprintf("%v s", d.Seconds())
-	}
-	return fmt.Sprintf("%d min", d/time.Minute)
+	return strconv.FormatFloat(math.Round(10*d.Minutes())/10, 'f', -1, 64) + " min"
 }
 
 func inUTC(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

@@ -27,7 +27,7 @@ func TestJudge(t *testing.T) {
 		"as many stuck as may be": {limits: Limits{MaxStuck: 3}, long: stuck(3, ago(90))},
 		"one more": {
 			limits: Limits{MaxStuck: 3, StuckAfter: 90 * time.Second}, long: stuck(4, ago(90)),
-			want: []string{"4 documents have been under way for longer than 90 s, the oldest since 2026-03-01 10:30:00 UTC; the limit is 3."},
+			want: []string{"4 documents have been under way for longer than 1.5 min, the oldest since 2026-03-01 10:30:00 UTC; the limit is 3."},
 		},
 		"half failed": {recent: Summary{Completed: 10, Failed: 10}},
 		"more than half failed": {

@@ -54,16 +54,16 @@ func (q *Query) normalize() error {
 	case !q.Since.Before(q.Until) || q.Since.Year() < 1 || q.Until.Year() > 9999:
 		return errors.New("since must be before until, both in the years 1 to 9999")
 	case q.StuckAfter < 0:
-		return errors.New("StuckAfter is negative: leave it 0 for 30 minutes")
+		return errors.New("the StuckAfter is negative: leave it 0 for 30 minutes")
 	case q.StuckAfter == 0:
 		q.StuckAfter = defaultStuckAfter
 	}
 	for column, value := range q.Where {
 		switch {
 		case column == "" || len(column) > 63 || !isText(column):
-			return fmt.Errorf("Where: %.70q is not the name of a column: it must be 1 to 63 bytes of valid text", column)
+			return fmt.Errorf("in Where %.70q is not the name of a column: it must be 1 to 63 bytes of valid text", column)
 		case !isText(value):
-			return fmt.Errorf("Where: the value of %q is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
+			return fmt.Errorf("in Where the value of %q is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
 		}
 	}
 	return nil
@@ -120,7 +120,7 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 			return unreadable(err)
 		}
 		if !decoded.valid() {
-			return fmt.Errorf("the answer is not the function's: run %s again", readingFile)
+			return fmt.Errorf("%w: run that file again", ErrOtherAnswer)
 		}
 		answer = decoded
 		return nil

@@ -33,7 +33,7 @@ func serve(ctx context.Context, c *call) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	server := &http.Server{Handler: dashboard.Handler(client), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: dashboard.Handler(client, dashboard.WithLoopback()), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	fmt.Fprintf(c.stdout, "The dashboard is at http://%s/ until Ctrl-C.\n", listener.Addr())

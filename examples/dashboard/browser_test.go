@@ -53,8 +53,9 @@ func newBrowser(t *testing.T) *browser {
 		defer b.mu.Unlock()
 		switch e := event.(type) {
 		case *network.EventRequestWillBeSent:
-			u, _ := url.Parse(e.Request.URL)
-			b.hosts = append(b.hosts, u.Host)
+			if u, _ := url.Parse(e.Request.URL); u.Scheme != "data" { // as the browser's own icons are
+				b.hosts = append(b.hosts, u.Host)
+			}
 		case *runtime.EventConsoleAPICalled:
 			b.said = append(b.said, fmt.Sprint(e.Type))
 		case *runtime.EventExceptionThrown:
