@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"html"
-	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -12,19 +11,17 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
-
-	"github.com/docevents/docevents-go/examples/internal/exampletest"
 )
 
 // pages returns what is checked: every view, in each form that it has.
 func pages(t *testing.T, home string) []string {
 	t.Helper()
-	_, overview := exampletest.Request(t, http.MethodGet, home, "")
+	overview := request(t, home)
 	example := regexp.MustCompile(`href="document\?id=([0-9a-f-]{36})`).FindStringSubmatch(overview)
 	if example == nil {
 		t.Fatal("no link to a document")
 	}
-	_, completed := exampletest.Request(t, http.MethodGet, home+"documents?state=completed", "")
+	completed := request(t, home+"documents?state=completed")
 	older := regexp.MustCompile(`href="([^"]*)" rel="next"`).FindStringSubmatch(completed)
 	if older == nil {
 		t.Fatal("no older documents")
@@ -53,8 +50,8 @@ func errorOf(overview, begin string) string {
 // withLongError returns a document whose error has several lines.
 func withLongError(t *testing.T, home string) string {
 	t.Helper()
-	_, overview := exampletest.Request(t, http.MethodGet, home, "")
-	_, list := exampletest.Request(t, http.MethodGet, home+"documents?error="+url.QueryEscape(errorOf(overview, "the file is encrypted")), "")
+	overview := request(t, home)
+	list := request(t, home+"documents?error="+url.QueryEscape(errorOf(overview, "the file is encrypted")))
 	found := regexp.MustCompile(`href="document\?id=([0-9a-f-]{36})`).FindStringSubmatch(list)
 	if found == nil {
 		t.Fatalf("no document with a long error in\n%s", list)
