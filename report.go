@@ -174,7 +174,7 @@ func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.loud {
-		r.lineLocked(slog.LevelInfo, logRecovered, slog.String("outage", outage.String()), slog.Int64("failed_requests", r.failures))
+		r.lineLocked(slog.LevelInfo, logRecovered, slog.String("after", outage.String()), slog.Int64("failed_requests", r.failures))
 		for _, msg := range []string{logTransient, logConfiguration} {
 			r.tallyLocked(msg, nil).suppressed = 0
 		}

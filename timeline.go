@@ -86,6 +86,7 @@ func (c *Client) timeline(ctx context.Context, method, documentID, before string
 		return nil
 	})
 	slices.Reverse(events)
+	slices.SortStableFunc(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) }) // for fakes, which may not order
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("docevents: %s: %w", method, c.explain(err))

@@ -189,13 +189,18 @@ func TestAlertIsOurs(t *testing.T) {
 	d.run(alertFile)
 	for _, role := range apiRoles {
 		for _, sql := range []string{
-			"SELECT docevents_health()", "SELECT docevents_alert('', '{}')",
-			"SELECT FROM docevents_alerts", "DELETE FROM docevents_alerts", "INSERT INTO docevents_alerts VALUES ('a')",
+			"SELECT docevents_health()", "SELECT FROM docevents_alerts", "DELETE FROM docevents_alerts", "INSERT INTO docevents_alerts VALUES ('a')",
 		} {
 			if got := d.as(role, sql); got != denied {
 				t.Errorf("%s: %s: error %q, want %s", role, sql, got, denied)
 			}
 		}
+		if n := d.number("SELECT count(*) FROM pg_proc WHERE proname IN ('docevents_health', 'docevents_alert') AND NOT has_function_privilege($1, oid, 'EXECUTE')", role); n != 2 {
+			t.Errorf("%s: %d of the 2 functions are refused", role, n)
+		}
+	}
+	if got := d.text("SELECT relrowsecurity::text FROM pg_class WHERE relname = 'docevents_alerts'"); got != "true" {
+		t.Errorf("row-level security: %s", got)
 	}
 }
 
