@@ -1,4 +1,6 @@
-package main
+// Package health runs a service for a day of virtual time, and checks that
+// Health reports its faults and nothing else.
+package health
 
 import (
 	"context"
@@ -26,34 +28,33 @@ var limits = docevents.Limits{
 	Window: 3 * time.Minute, StuckAfter: 90 * time.Second, MaxFailureRate: 0.12, MinEnded: 25, Silence: time.Minute,
 }
 
+func TestMain(m *testing.M) { localstack.Main(m) }
+
 // A service processes documents as they arrive, in virtual time: a day takes
-// seconds. The documents, the pipeline and the database are real.
+// seconds. The database is real.
 type service struct {
 	*docevents.Client
-	line          *pipeline
+	user          string // of this service: tells its rows from all others
 	limits        docevents.Limits
 	random        *rand.Rand
 	mu            sync.Mutex // guards recorded
 	recorded      []docevents.Event
-	good, broken  string       // files
 	failing       atomic.Int64 // percent of the documents that are broken
 	killed, hangs atomic.Bool  // the next worker; all of them
 	cancel        context.CancelFunc
 }
 
-func serve(t *testing.T, stack *localstack.Stack, good, broken string, perMinute func(time.Time) float64) *service {
+func serve(t *testing.T, stack *localstack.Stack, perMinute func(time.Time) float64) *service {
 	client, err := docevents.New(stack.URL, stack.ServiceRoleKey,
 		docevents.WithTransport(&http.Transport{DisableKeepAlives: true})) // an idle connection would stop the virtual time
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{Client: client, limits: limits, random: rand.New(rand.NewPCG(1, 2)), good: good, broken: broken}
-	user := uuid.NewString() // of this service: tells its rows from all others
-	s.limits.Where = map[string]string{"user_id": user}
+	s := &service{Client: client, limits: limits, user: uuid.NewString(), random: rand.New(rand.NewPCG(1, 2))}
+	s.limits.Where = map[string]string{"user_id": s.user}
 	s.failing.Store(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	s.cancel = cancel
-	s.line = newPipeline(user, func(e docevents.Event) { s.work(ctx, e) }, nil)
 	go func() {
 		for {
 			select {
@@ -61,14 +62,29 @@ func serve(t *testing.T, stack *localstack.Stack, good, broken string, perMinute
 				return
 			case <-time.After(time.Duration(s.random.ExpFloat64() / perMinute(time.Now()) * float64(time.Minute))):
 			}
-			d := document{uuid.NewString(), s.good, "good.md"}
-			if s.random.Int64N(100) < s.failing.Load() {
-				d.path = s.broken
-			}
-			go s.line.process(ctx, d)
+			go s.process(ctx, uuid.NewString(), s.random.Int64N(100) < s.failing.Load())
 		}
 	}()
 	return s
+}
+
+// process takes a document through two steps. A broken one fails in the first.
+func (s *service) process(ctx context.Context, document string, broken bool) {
+	record := func(stage string, t docevents.EventType) {
+		s.work(ctx, docevents.Event{DocumentID: document, UserID: s.user, Stage: stage, Type: t})
+	}
+	record("", docevents.UploadStarted)
+	end := docevents.Completed
+	for _, stage := range []string{"extract", "summarize"} {
+		record(stage, docevents.ProcessingStarted)
+		if broken {
+			end = docevents.Failed
+		}
+		if record(stage, end); broken {
+			break
+		}
+	}
+	record("", end)
 }
 
 // work keeps an event for the next check, and spends the time that a step takes after its
@@ -123,7 +139,6 @@ func (s *service) stop(t *testing.T) {
 // Each fault is reported within two minutes.
 func TestHealthReportsFaults(t *testing.T) {
 	stack := localstack.Shared(t)
-	good, broken := file(t, "good.md", "# Title\ntext"), file(t, "cut.gz", packed(t, "text")[:12])
 	for name, test := range map[string]struct {
 		inject func(*service)
 		want   string
@@ -134,7 +149,7 @@ func TestHealthReportsFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := serve(t, stack, good, broken, func(time.Time) float64 { return 16 })
+				s := serve(t, stack, func(time.Time) float64 { return 16 })
 				defer s.stop(t)
 				for range 20 {
 					time.Sleep(30 * time.Second)
@@ -165,10 +180,9 @@ func TestHealthOfNormalDay(t *testing.T) {
 		t.Skip("it takes about 20 seconds")
 	}
 	stack := localstack.Shared(t)
-	good, broken := file(t, "good.md", "# Title\ntext"), file(t, "cut.gz", packed(t, "text")[:12])
 	synctest.Test(t, func(t *testing.T) {
 		midnight := time.Now()
-		s := serve(t, stack, good, broken, func(now time.Time) float64 {
+		s := serve(t, stack, func(now time.Time) float64 {
 			return 0.5 + 15.5*math.Exp(-math.Pow((now.Sub(midnight).Hours()-12)/3, 2))
 		})
 		defer s.stop(t)
