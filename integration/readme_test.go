@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -244,10 +245,16 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// The queries on the page are those of the file.
+// The page lists the questions that the queries answer.
 func TestQueries(t *testing.T) {
-	_, queries, found := strings.Cut(read(t, "../sql/optional/queries.sql"), "-- 1.")
-	if !found || len(pieces(t, "docs/observability.md", "sql", "-- 1."+queries)) != 1 {
-		t.Error("docs/observability.md doesn't have the six queries of sql/optional/queries.sql as they are there")
+	page := read(t, "../docs/observability.md")
+	questions := regexp.MustCompile(`(?m)^-- (\d\. .*)$`).FindAllStringSubmatch(read(t, "../sql/optional/queries.sql"), -1)
+	if len(questions) != 6 {
+		t.Errorf("found %q", questions)
+	}
+	for _, question := range questions {
+		if !strings.Contains(page, "\n"+question[1]+"\n") {
+			t.Errorf("docs/observability.md lacks the question %q", question[1])
+		}
 	}
 }
