@@ -24,6 +24,15 @@ func sources(t *testing.T, folder string, tests bool) (code string) {
 	return code
 }
 
+// allTests is the code of all tests of the repository.
+func allTests(t *testing.T) (code string) {
+	t.Helper()
+	for _, folder := range []string{"..", "../internal/*", ".", "*", "../examples/*", "../cmd/*", "../dashboard", "../doceventstest"} {
+		code += sources(t, folder, true)
+	}
+	return code
+}
+
 // The pages document every option, setting, log line and drop reason of the code.
 func TestNothingIsMissing(t *testing.T) {
 	library := sources(t, "..", false)
@@ -62,10 +71,7 @@ var (
 // library is missing there.
 func TestDesign(t *testing.T) {
 	page := read(t, "../docs/design.md")
-	tests := sources(t, "..", true)
-	for _, folder := range []string{"internal/*", "integration", "integration/*", "cmd/*", "dashboard", "doceventstest"} {
-		tests += sources(t, filepath.Join("..", folder), true)
-	}
+	tests := allTests(t)
 	cited := testName.FindAllStringSubmatch(page, -1)
 	if len(cited) < 20 {
 		t.Errorf("the invariants name only %q", cited)
