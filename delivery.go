@@ -85,23 +85,21 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 	return d
 }
 
-// add counts r and queues a copy of it, or returns why it is dropped. invalid is
-// the fault that was found in it already.
-func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, error) {
+// add counts r and queues a copy of it, or returns why it is dropped: for the
+// given reason and error, unless reason is "".
+func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.text())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stats.Recorded++
-	reason, err := DropReason(""), error(nil)
 	switch {
-	case invalid != nil:
-		reason, err = Invalid, invalid
+	case reason != "":
 	case d.closed:
 		reason, err = Closed, ErrClosed
 	case d.stats.Pending >= int64(d.config.queueEvents) || d.stats.PendingBytes+cost > int64(d.config.queueBytes):
 		reason, err = QueueFull, errQueueFull
 	}
-	if err != nil {
+	if reason != "" {
 		d.stats.Dropped.add(reason)
 		return reason, err
 	}
@@ -131,27 +129,35 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 
 // nextLocked takes the batch that is sent next. nil: nothing may be sent now.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
-	if hung := d.hungAtLocked(); d.cause != nil || len(d.inFlight) >= d.config.maxInFlight && (hung.IsZero() || now.Before(hung)) {
+	if !d.senderIsFreeLocked(now) {
 		return nil
 	}
-	if d.isOutage() {
+	switch {
+	case d.isOutage():
 		b = d.probeLocked(now)
-	} else {
-		if !d.mayRetryLocked() {
-			b = nil
-		} else if d.retry.isOpen() {
-			b = d.probeLocked(now)
-		} else {
-			b = d.retry.take(now)
-		}
-		if b == nil && !(join && now.Before(d.joinsUntilLocked())) {
-			b = d.fresh.take(now)
-		}
+	case !d.mayRetryLocked():
+	case d.retry.isOpen():
+		b = d.probeLocked(now)
+	default:
+		b = d.retry.take(now)
+	}
+	if b == nil && !d.isOutage() && !(join && d.joinsLocked(now)) {
+		b = d.fresh.take(now)
 	}
 	if b != nil {
 		d.dispatchLocked(b, now)
 	}
 	return b
+}
+
+// senderIsFreeLocked reports whether another request may be in flight. If all of
+// them seem to hang, Flush and Close get one more.
+func (d *delivery) senderIsFreeLocked(now time.Time) bool {
+	n, most := len(d.inFlight), d.config.maxInFlight
+	if n == most && d.isAwaited() && now.Sub(d.inFlight[n-1].sent) >= hangTime {
+		most++
+	}
+	return n < most && d.cause == nil
 }
 
 // probeLocked takes one row, if a probe is due. In an outage it is a row of the
@@ -170,16 +176,6 @@ func (d *delivery) probeLocked(now time.Time) *batch {
 	return h.probe
 }
 
-// hungAtLocked returns when the requests in flight, as many as allowed, are taken
-// for hung. Then Flush and Close get one request more. Zero: never.
-func (d *delivery) hungAtLocked() time.Time {
-	n := len(d.inFlight)
-	if n != d.config.maxInFlight || !d.isAwaited() {
-		return time.Time{}
-	}
-	return d.inFlight[n-1].sent.Add(hangTime)
-}
-
 // isAwaited reports whether Flush or Close waits.
 func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 
@@ -187,28 +183,21 @@ func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 // kept for fresh rows, since failures may take long, as those behind a lock do.
 // A client with only one sender sends every second request from the retry lane.
 func (d *delivery) mayRetryLocked() bool {
-	if n := d.config.maxInFlight; len(d.fresh.batches) == 0 && (d.isAwaited() || n == 1) {
-		return true
-	} else if n == 1 {
-		return d.stats.Requests%2 == 0
-	}
-	retries := 0
+	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
 		if b.failedAt > 0 {
 			retries++
 		}
 	}
-	return retries < d.config.maxInFlight-1
+	return retries < n-1 || noFresh && d.isAwaited() || n == 1 && (noFresh || d.stats.Requests%2 == 0)
 }
 
-// joinsUntilLocked returns until when the fresh rows, less than a batch, wait to
-// share the next request. Zero: they don't.
-func (d *delivery) joinsUntilLocked() time.Time {
+// joinsLocked reports whether the fresh rows, less than a batch, wait to share the
+// next request.
+func (d *delivery) joinsLocked(now time.Time) bool {
 	n := len(d.inFlight)
-	if n == 0 || len(d.fresh.batches) != 1 || len(d.fresh.batches[0].records) >= d.config.maxBatch {
-		return time.Time{}
-	}
-	return d.inFlight[n-1].sent.Add(joinWindow)
+	return n > 0 && len(d.fresh.batches) == 1 && len(d.fresh.batches[0].records) < d.config.maxBatch &&
+		now.Sub(d.inFlight[n-1].sent) < joinWindow
 }
 
 // dispatchLocked counts a request of b and gives its rows the ids that they keep.
@@ -224,11 +213,19 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.inFlight = append(d.inFlight, b)
 }
 
-// setTimerLocked has senders started when more may be sent. A batch that is due
-// needs no timer: it is sent as soon as a sender ends.
+// setTimerLocked has senders started when something becomes due, and when the
+// newest request has been in flight for joinWindow or hangTime. A batch that is
+// due already is sent as soon as a sender ends.
 func (d *delivery) setTimerLocked(now time.Time) {
+	times := [3]time.Time{d.retry.due()}
+	if d.isProbing() {
+		times[0] = d.health.probeAt
+	}
+	if n := len(d.inFlight); n > 0 {
+		times[1], times[2] = d.inFlight[n-1].sent.Add(joinWindow), d.inFlight[n-1].sent.Add(hangTime)
+	}
 	next := time.Time{}
-	for _, at := range []time.Time{d.waitsUntilLocked(), d.joinsUntilLocked(), d.hungAtLocked()} {
+	for _, at := range times {
 		if at.After(now) && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
@@ -243,14 +240,6 @@ func (d *delivery) setTimerLocked(now time.Time) {
 	if d.timerAt = next; !next.IsZero() {
 		d.timer.Reset(next.Sub(now))
 	}
-}
-
-// waitsUntilLocked returns when a batch of the retry lane, or a probe, is due.
-func (d *delivery) waitsUntilLocked() time.Time {
-	if d.isProbing() {
-		return d.health.probeAt
-	}
-	return d.retry.due()
 }
 
 // timeout is called by the timer.

@@ -147,11 +147,13 @@ func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now 
 	named := len(places) > 0 && len(places) < len(b.records)
 	evidence := b.fail(v, err, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
+	if !evidence {
+		h.failed(v, err, now)
+	}
 	if d.closed && b.isSuspect(h.stored) { // there may be no other rows left to be stored
 		b.closeTries++
 		evidence = true
 	}
-	h.failed(v, err, now)
 	wasProbing, blamed := d.isProbing(), blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
 	if blamed {
 		lane.failures++

@@ -61,6 +61,7 @@ var printed = []struct{ line, by string }{
 	{"docevents purge", pattern},
 	{"ANALYZE public.document_processing_events", here},
 	{"CREATE UNIQUE INDEX CONCURRENTLY", pattern},
+	{"SELECT public.docevents_health();", "TestAlert"},
 
 	// docs/performance.md
 	{"go run ./integration/benchmark -guard", ".ci/run"},
@@ -93,6 +94,7 @@ var sqlSections = map[string]string{
 	"## 014_create_docevents_reading.sql":             "TestUndo",
 	"## Reading by SQL":                               "TestReadingBySQL",
 	"## optional/retention_pg_cron.sql":               "TestUndo",
+	"## optional/alert_pg_cron.sql":                   "TestUndo",
 	"## optional/partitioned.sql":                     "TestReadmeExamples",
 	"### Back to the plain table":                     "TestUndo",
 	"## optional/partitioned_prepare.sql":             "TestUndo",
