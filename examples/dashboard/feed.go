@@ -52,14 +52,22 @@ var steps = []struct {
 	{"index", 0.09, 0.3, 0.001},
 }
 
+// The customers whose users the documents belong to.
+var tenants = []string{"northwind", "contoso", "tailspin"}
+
 // The outage, after the start: meanwhile the model behind summarize answers 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
 // story is what happens to a document that comes at a time.
 func (f *feed) story(at time.Time) []docevents.Event {
+	user := f.rand.IntN(25)
 	d := &tale{
 		feed: f, at: at,
-		event: docevents.Event{DocumentID: uuid.Must(uuid.NewV7()).String(), UserID: uuid.NewSHA1(uuid.Nil, []byte{byte(f.rand.IntN(25))}).String()},
+		event: docevents.Event{
+			DocumentID: uuid.Must(uuid.NewV7()).String(),
+			UserID:     uuid.NewSHA1(uuid.Nil, []byte{byte(user)}).String(),
+			Extra:      map[string]any{"tenant_id": tenants[user%len(tenants)]},
+		},
 	}
 	d.add(docevents.UploadStarted, "", 0, "")
 	d.at = d.at.Add(seconds(0.2 + f.rand.ExpFloat64()))
@@ -133,7 +141,7 @@ func (d *tale) message(stage string, fails float64) string {
 	case stage == "extract" && d.rand.IntN(3) > 0:
 		return fmt.Sprintf("page %d of %d: no text layer", page, pages)
 	case stage == "extract":
-		return "the file is encrypted"
+		return encrypted
 	case stage == "ocr":
 		return fmt.Sprintf("page %d of %d: resolution of %d dpi is too low", page, pages, 40+d.rand.IntN(30))
 	case stage == "summarize":
@@ -141,5 +149,14 @@ func (d *tale) message(stage string, fails float64) string {
 	}
 	return fmt.Sprintf("connection refused: 10.0.0.%d:6333", 2+d.rand.IntN(3))
 }
+
+// encrypted is an error with the output of a program, as errors often are.
+const encrypted = `the file is encrypted: pdftotext: exit status 1
+Syntax Warning: May not be a PDF file (continuing anyway)
+Syntax Error (212): Illegal character <8e> in hex string
+Syntax Error (214): Illegal character <c1> in hex string
+Syntax Error (219): Dictionary key must be a name object
+Command Line Error: Incorrect password
+Error: the document needs a user password to open (Encrypt dictionary: V=4 R=4 Length=128)`
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

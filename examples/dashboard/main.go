@@ -57,7 +57,16 @@ func run(ctx context.Context, addr string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	client, err := p.Connect(ctx)
+	var options []docevents.Option
+	pageOptions := []dashboard.Option{dashboard.WithLoopback()} // not for a server: see dashboard.WithAuthorize
+	if p.Local() {
+		if err := p.AlterTable(ctx, "ADD tenant_id text, ALTER document_id DROP NOT NULL, ALTER user_id DROP NOT NULL"); err != nil {
+			return err
+		}
+		options = append(options, docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id"}}))
+		pageOptions = append(pageOptions, dashboard.WithFilters("tenant_id"))
+	}
+	client, err := p.Connect(ctx, options...)
 	if err != nil {
 		return err
 	}
@@ -77,7 +86,7 @@ func run(ctx context.Context, addr string, out io.Writer) (err error) {
 	}
 
 	mux := http.NewServeMux()
-	mux.Handle("/documents/", dashboard.Handler(client)) // without dashboard.WithAuthorize: for this machine alone
+	mux.Handle("/documents/", dashboard.Handler(client, pageOptions...))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	fmt.Fprintf(out, "The last hour: http://%s/documents/?range=1h\n", listener.Addr())

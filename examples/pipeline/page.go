@@ -21,7 +21,7 @@ func servePage(addr string, client *docevents.Client, out io.Writer) (stop func(
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Handler: dashboard.Handler(client), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: dashboard.Handler(client, dashboard.WithLoopback()), ReadHeaderTimeout: 10 * time.Second}
 	go server.Serve(listener) // until Close
 	fmt.Fprintf(out, "listening on http://%s/\n", listener.Addr())
 	return func() { server.Close() }, nil

@@ -76,6 +76,16 @@ func explainStart(ctx context.Context, err error) error {
 // nobody else writes to and which goes away with it.
 func (p *Project) Local() bool { return p.stack != nil }
 
+// AlterTable changes the table of a local stack, as an app's own migration
+// would. It must not be called for somebody's project.
+func (p *Project) AlterTable(ctx context.Context, actions string) error {
+	_, err := p.stack.Pool().Exec(ctx, "ALTER TABLE "+docevents.DefaultSchema+"."+docevents.DefaultTable+" "+actions)
+	if err != nil {
+		return err
+	}
+	return p.stack.Reload(ctx)
+}
+
 // checkTimeout is how long a project may take to answer when a program starts.
 const checkTimeout = 15 * time.Second
 

@@ -8,8 +8,6 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/docevents/docevents-go"
 )
 
 func TestClean(t *testing.T) {
@@ -79,25 +77,5 @@ func TestNumbers(t *testing.T) {
 	}
 	if got := p.Age(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)); got != "in 106751 days" { // as much as a Duration holds
 		t.Errorf("Age of the year 9999: %s", got)
-	}
-	for n, want := range map[int64]int64{0: 1, 1: 1, 3: 4, 9: 10, 10: 10, 11: 20, 81: 100, 1001: 2000, math.MaxInt64: math.MaxInt64} {
-		if got := roundUp(n); got != want {
-			t.Errorf("roundUp(%d): %d, want %d", n, got, want)
-		}
-	}
-}
-
-func TestChart(t *testing.T) {
-	c := newChart([]docevents.Point{{}, {Failed: 5, Completed: 20}, {Completed: 100_000}, {Failed: 1, Completed: 199_999}},
-		func(p docevents.Point) []int64 { return []int64{p.Failed, p.Completed} })
-	// The least height of what is there, the full one of the highest.
-	want := []string{"M1.1 120h.8v-2h-.8zM3.1 120h.8v-2h-.8z", "M1.1 118h.8v-2h-.8zM2.1 120h.8v-60h-.8zM3.1 120h.8v-120h-.8z"}
-	if c.Top != 200_000 || c.Bars != 4 || len(c.Hover) != 3 {
-		t.Errorf("%d, %d bars, %d of them not empty", c.Top, c.Bars, len(c.Hover))
-	}
-	for i := range want {
-		if c.Paths[i] != want[i] {
-			t.Errorf("path %d: %s, want %s", i, c.Paths[i], want[i])
-		}
 	}
 }

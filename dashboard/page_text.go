@@ -11,8 +11,8 @@ import (
 )
 
 // clean makes a text from a row fit for a page: on one line, without characters
-// that control or that reorder what stands beside them, and so short that
-// escaped it takes at most so many bytes.
+// that control or reorder the text around them, and so short that escaped it
+// takes at most limit bytes.
 func clean(s string, limit int) string {
 	var b strings.Builder
 	size, space := 0, true
@@ -36,6 +36,24 @@ func clean(s string, limit int) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
+// cleanLines is clean for a text that keeps its lines. size is how many bytes it
+// takes escaped. A text that takes more than limit is not returned.
+func cleanLines(s string, limit int) (text string, size int, fits bool) {
+	var b strings.Builder
+	for _, r := range strings.ReplaceAll(s, "\r\n", "\n") {
+		switch {
+		case r == '\n' || r == '\t' || r == '\u200c' || r == '\u200d':
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
+			r = '\uFFFD'
+		}
+		if size += len(template.HTMLEscapeString(string(r))); size > limit {
+			return "", 0, false
+		}
+		b.WriteRune(r)
+	}
+	return b.String(), size, true
+}
+
 // Stage names a stage, or what an event without one is about.
 func (p *page) Stage(name string) string {
 	if name = clean(name, 48); name == "" {
@@ -44,8 +62,9 @@ func (p *page) Stage(name string) string {
 	return name
 }
 
-// Text is a row's text.
+// Text is a row's text, ID a row's id.
 func (p *page) Text(s string) string { return clean(s, 180) }
+func (p *page) ID(s string) string   { return clean(s, 100) }
 
 // Count writes 1234567 as 1,234,567.
 func (p *page) Count(n int64) string {
@@ -56,7 +75,7 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent is how much of all n is. It is 0 or 100 only where that is exact.
+// Percent is how much of all n is. It is 0 or 100 only if that is exact.
 func (p *page) Percent(n, all int64) string {
 	if all == 0 {
 		return "–"
@@ -88,20 +107,23 @@ func (p *page) Took(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d.Hours())/24)
 }
 
-// Age says how long ago t was.
+// Age is how long ago t was, in words.
 func (p *page) Age(t time.Time) string {
 	age := p.Now.Sub(t)
 	switch ahead := t.Sub(p.Now); {
 	case ahead > time.Minute:
-		return "in " + p.rough(ahead)
+		return "in " + p.Rough(ahead)
 	case age < time.Second:
 		return "just now"
 	}
-	return p.rough(age) + " ago"
+	return p.Rough(age) + " ago"
 }
 
-// rough is Took for where there is little room.
-func (p *page) rough(d time.Duration) string {
+// Elapsed is the time since t.
+func (p *page) Elapsed(t time.Time) time.Duration { return p.Now.Sub(t) }
+
+// Rough is Took with fewer digits.
+func (p *page) Rough(d time.Duration) string {
 	switch {
 	case d >= 10*time.Hour:
 		d = d.Truncate(time.Hour)
