@@ -480,9 +480,9 @@ func TestNewFromEnv(t *testing.T) {
 		"keys that are no text":          {env{testURL, `{"default":{"hunter2":1}}`, "first", "", ""}, "", `no key named "default"`},
 		"null":                           {env{testURL, `null`, "first", "", ""}, "", `no key named "default"`},
 		"keys without a URL":             {env{"", `{"default":"hunter2"}`, "", "", ""}, "", "SUPABASE_URL is not set"},
-		"nothing":                        {env{}, "", "set SUPABASE_URL and SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY"},
+		"nothing":                        {env{}, "", "set SUPABASE_URL and SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY (SUPABASE_KEY is not read)"},
 		"no URL":                         {env{"", "", "", "first", ""}, "", "SUPABASE_URL is not set"},
-		"no key":                         {env{testURL, "", "", "", ""}, "", "no key is set"},
+		"no key":                         {env{testURL, "", "", "", ""}, "", "no key is set: set SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY (SUPABASE_KEY is not read)"},
 		"a bad URL":                      {env{"supabase.test", "", "first", "", ""}, "", "the Supabase URL"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,22 +18,22 @@ var (
 	// nothing, and report success.
 	ErrNotServiceRole = errors.New("not a service-role key")
 
-	// ErrNoSettings is returned by NewFromEnv where neither SUPABASE_URL nor a
-	// key is set, as on a laptop: a nil Client will do there.
+	// ErrNoSettings is returned by NewFromEnv if neither SUPABASE_URL nor a key
+	// is set, as on a laptop. The program can go on with the nil Client.
 	ErrNoSettings = errors.New("no Supabase settings in the environment")
 )
 
 // NewFromEnv is New with SUPABASE_URL and the first key that is set of
 // SUPABASE_SECRET_KEYS (a JSON object of keys by name, of which it takes
 // "default"), SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY and
-// SUPABASE_SERVICE_KEY. Where neither the URL nor a key is, the error matches
-// ErrNoSettings.
+// SUPABASE_SERVICE_KEY. If neither the URL nor a key is set, the error matches
+// ErrNoSettings. SUPABASE_KEY is not read, because it is often the anonymous key.
 //
-// The secret keys come first: the legacy service-role keys are going away, and
+// The secret keys come first: the legacy service-role keys end with 2026, and
 // projects that have switched them off refuse them.
 // https://supabase.com/docs/guides/api/api-keys
 func NewFromEnv(opts ...Option) (*Client, error) {
-	const keyNames = "SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY"
+	const keyNames = "SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY (SUPABASE_KEY is not read)"
 	supabaseURL := os.Getenv("SUPABASE_URL")
 	key, err := envKey()
 	switch {

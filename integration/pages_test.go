@@ -24,7 +24,16 @@ func sources(t *testing.T, folder string, tests bool) (code string) {
 	return code
 }
 
-// What the code has, the pages tell of.
+// allTests is the code of all tests of the repository.
+func allTests(t *testing.T) (code string) {
+	t.Helper()
+	for _, folder := range []string{"..", "../internal/*", ".", "*", "../examples/*", "../cmd/*", "../dashboard", "../doceventstest"} {
+		code += sources(t, folder, true)
+	}
+	return code
+}
+
+// The pages document every option, setting, log line and drop reason of the code.
 func TestNothingIsMissing(t *testing.T) {
 	library := sources(t, "..", false)
 	for name, c := range map[string]struct {
@@ -32,8 +41,8 @@ func TestNothingIsMissing(t *testing.T) {
 		page  string
 		least int
 	}{
-		"options":      {`(?m)^func (With\w+)\(`, "README.md", 14},
-		"settings":     {`Getenv\("(\w+)"\)`, "README.md", 5},
+		"options":      {`(?m)^func (With\w+)\(`, "docs/options.md", 14},
+		"settings":     {`Getenv\("(\w+)"\)`, "docs/options.md", 5},
 		"lines logged": {`(?m)^\t(?:log\w+ += |\w+: +)"(docevents: [^"]+)",?$`, "docs/observability.md", 12},
 		"drops":        {`(?m)^\t(\w+) +DropReason = `, "README.md", 5},
 	} {
@@ -44,27 +53,52 @@ func TestNothingIsMissing(t *testing.T) {
 		page := read(t, filepath.Join("..", c.page))
 		for _, what := range found {
 			if !strings.Contains(page, what[1]) {
-				t.Errorf("%s doesn't tell of %s, of the %s", c.page, what[1], name)
+				t.Errorf("%s lacks %s, one of the %s", c.page, what[1], name)
 			}
 		}
 	}
-	if size := len(read(t, "../README.md")); size > 9<<10 {
-		t.Errorf("README.md is %d bytes: what is more than 9 KiB belongs in docs/", size)
+	if size := len(read(t, "../README.md")); size > 8500 {
+		t.Errorf("README.md has %d bytes: what exceeds 8,500 belongs in docs/", size)
 	}
 }
 
-// The states of the diagram are those of the code.
-func TestDiagram(t *testing.T) {
-	code := strings.ToLower(read(t, "../queue.go") + read(t, "../delivery.go"))
-	states := regexp.MustCompile(`(?m)^ +(\S+) --> (\w+|\[\*\])`).FindAllStringSubmatch(read(t, "../docs/delivery.md"), -1)
-	if len(states) < 10 {
-		t.Fatalf("found %q", states)
+var (
+	testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`")
+	fileName = regexp.MustCompile("`([\\w/]+\\.(?:go|sql))`")
+)
+
+// Every file and test that docs/design.md names exists, and no file of the
+// library is missing there.
+func TestDesign(t *testing.T) {
+	page := read(t, "../docs/design.md")
+	tests := allTests(t)
+	cited := testName.FindAllStringSubmatch(page, -1)
+	if len(cited) < 20 {
+		t.Errorf("the invariants name only %q", cited)
 	}
-	for _, state := range states {
-		for _, name := range state[1:] {
-			if name != "[*]" && !regexp.MustCompile(`\b`+strings.ToLower(name)+`\b`).MatchString(code) {
-				t.Errorf("the code knows no %q", name)
-			}
+	for _, name := range cited {
+		if !strings.Contains(tests, "\nfunc "+name[1]+"(") {
+			t.Errorf("docs/design.md names %s, which does not exist", name[1])
+		}
+	}
+
+	var files []string
+	for _, pattern := range []string{"../*.go", "../internal/*/*.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatal(pattern, found, err)
+		}
+		files = append(files, found...)
+	}
+	for _, file := range files {
+		if name := filepath.Base(file); !strings.HasSuffix(name, "_test.go") && !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("docs/design.md doesn't name %s", strings.TrimPrefix(file, "../"))
+		}
+	}
+	for _, name := range fileName.FindAllStringSubmatch(page, -1) {
+		_, err := os.Stat(filepath.Join("..", name[1]))
+		if err != nil && !slices.ContainsFunc(files, func(file string) bool { return filepath.Base(file) == name[1] }) {
+			t.Errorf("docs/design.md names %s, which does not exist", name[1])
 		}
 	}
 }
