@@ -31,7 +31,7 @@ func TestGroupCommit(t *testing.T) {
 	}{
 		"a lone event is sent at once": {time.Second, []step{{0, 1, []int{1}}}},
 		"the events of 50 ms share a request": {time.Second, []step{
-			{0, 1, []int{1}}, {0, 5, []int{1}}, {49 * time.Millisecond, 1, []int{1}}, {time.Millisecond, 1, []int{1, 7}},
+			{0, 1, []int{1}}, {0, 5, []int{1}}, {49 * time.Millisecond, 1, []int{1}}, {time.Millisecond, 0, []int{1, 6}},
 		}},
 		"a full batch doesn't wait":            {time.Second, []step{{0, 1, []int{1}}, {0, 9, []int{1}}, {0, 1, []int{1, 10}}, {0, 25, []int{1, 10, 10}}}},
 		"an answer ends the wait":              {10 * time.Millisecond, []step{{0, 1, []int{1}}, {0, 5, []int{1}}, {10 * time.Millisecond, 0, []int{1, 5}}}},

@@ -546,7 +546,7 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 		most   time.Duration // that another event waits
 	}{
 		"a firewall dislikes one in 100":          {2 * ms, 100, 20 * ms, firewall, 600 * ms},
-		"slowly":                                  {2 * ms, 100, 60 * ms, firewall, 3 * time.Second},
+		"slowly, one in 200":                      {2 * ms, 200, 60 * ms, firewall, 3 * time.Second},
 		"a firewall dislikes one in 20":           {10 * ms, 20, 5 * ms, firewall, time.Second},
 		"a firewall that answers 406":             {10 * ms, 20, 5 * ms, answer{status: 406}, time.Second},
 		"the connection is reset for one in 100":  {2 * ms, 100, 5 * ms, reset, time.Second},

@@ -4,17 +4,17 @@
 //
 //	http.Handle("/admin/documents/", dashboard.Handler(client, dashboard.WithAuthorize(isAdmin)))
 //
-// The page shows users' data, so it answers nobody until the app says who may
-// see it: [WithAuthorize], or [WithLoopback] on a developer's machine. Requests
-// from this machine are not let in by themselves, because a proxy's look the
+// The page shows users' data. So it answers nobody unless the app passes
+// [WithAuthorize], or [WithLoopback] on a developer's machine. Requests from the
+// same machine are not allowed by default, because those of a proxy look the
 // same: nginx since 1.29.7, for example, speaks HTTP/1.1 to the app and adds no
-// header that would give it away.
+// header that identifies it as a proxy.
 //
 // It reads with [docevents.Client.Summary], [docevents.Client.Documents] and
 // [docevents.Client.Timeline], and needs the functions of
-// sql/014_create_docevents_reading.sql. However many people look at it, a
-// Handler has at most four reads in flight, and identical ones share an answer
-// for five seconds; further views get a 503 that says when to come back.
+// sql/014_create_docevents_reading.sql. A Handler has at most four reads in
+// flight, and identical reads share an answer for five seconds. A view that
+// would need a fifth read gets a 503 with the header Retry-After.
 //
 // Its address health is for an uptime monitor: see [WithHealth].
 //
@@ -69,15 +69,15 @@ const defaultStuckAfter = 30 * time.Minute
 type handler struct {
 	client *docevents.Client
 
-	authorize func(http.ResponseWriter, *http.Request) bool // nil: it isn't asked
-	loopback  bool                                          // this machine alone
+	authorize func(http.ResponseWriter, *http.Request) bool // may be nil
+	loopback  bool                                          // only this machine is answered
 
 	documentLink func(string) string // may be nil
 	columns      []string            // of WithFilters
 	stuckAfter   time.Duration
 	limits       docevents.Limits
 
-	filters []filter // that the page offers, without values
+	filters []filter // those that the page offers, without values
 	textIDs bool
 	types   docevents.EventTypes
 	reads   reads
@@ -85,7 +85,7 @@ type handler struct {
 
 // Handler returns the page as an http.Handler, for GET and HEAD. Mount it on a
 // path that ends in a slash, with or without http.StripPrefix. It is safe for
-// concurrent use. A nil client gives a page that says so.
+// concurrent use. With a nil client the page shows that there is no client.
 func Handler(client *docevents.Client, opts ...Option) http.Handler {
 	h := &handler{client: client, types: client.EventTypes()}
 	for _, opt := range opts {
@@ -132,7 +132,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	asked, query, _ := strings.Cut(r.RequestURI, "?")
 	switch _, name := path.Split(r.URL.Path); {
-	case name == "" && asked != "" && !strings.HasSuffix(asked, "/"): // StripPrefix took all: relative links would miss
+	case name == "" && asked != "" && !strings.HasSuffix(asked, "/"): // StripPrefix has removed the slash, without which relative links lead elsewhere
 		header.Set("Location", strings.TrimSuffix("./"+path.Base(asked)+"/?"+query, "?"))
 		w.WriteHeader(http.StatusMovedPermanently)
 	case name == "":

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// WithAuthorize lets f say who may see the page. It is called for each request,
-// at the same time from several goroutines. Whoever it returns false for gets a
-// 403, unless f has written another answer itself: a redirect to the app's
-// login, or a 401 that asks for a password. A nil f lets nobody in.
+// WithAuthorize makes f decide who may see the page. The page calls f for each
+// request, also from several goroutines at once. If f returns false, the answer
+// is a 403, unless f has written another one: a redirect to the app's login, or
+// a 401 that asks for a password. With a nil f nobody may see the page.
 func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.Request) bool](f F) Option {
 	return func(h *handler) {
 		h.authorize = func(http.ResponseWriter, *http.Request) bool { return false }
@@ -27,11 +27,11 @@ func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.
 	}
 }
 
-// WithLoopback answers requests from this machine alone, to a loopback address
-// or localhost, which have not come through a proxy. It is for development: a
-// proxy on this machine that adds none of the usual headers can't be told from a
-// local browser, and would show the page to the world. Given with
-// [WithAuthorize], a request must pass both.
+// WithLoopback allows requests from the same machine, to a loopback address or
+// localhost, that have no header of a proxy. It is for development: a proxy on
+// that machine that adds none of the usual headers looks like a local browser,
+// and would show the page to everybody. With [WithAuthorize] as well, a request
+// must pass both.
 func WithLoopback() Option {
 	return func(h *handler) { h.loopback = true }
 }
@@ -41,11 +41,11 @@ func (h *handler) allow(w http.ResponseWriter, r *http.Request) bool {
 	refusal := "You may not see this page."
 	switch {
 	case !h.loopback && h.authorize == nil:
-		refusal = "This page shows users' data, so it answers nobody until the app says who may see it: " +
+		refusal = "This page shows users' data, so by default it answers nobody: " +
 			"pass dashboard.WithAuthorize with your app's own check, or dashboard.WithLoopback() on a developer's machine."
 	case h.loopback && !fromLoopback(r):
-		refusal = "This page answers only to this machine, because of dashboard.WithLoopback: " +
-			"open it by localhost, without a proxy, or let dashboard.WithAuthorize say who may see it."
+		refusal = "Because of dashboard.WithLoopback this page answers only requests from its own machine: " +
+			"open it at localhost, without a proxy, or pass dashboard.WithAuthorize instead."
 	case h.authorize == nil:
 		return true
 	default:
@@ -80,10 +80,10 @@ func (w *watched) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// fromLoopback reports whether a request comes from this machine. Behind a proxy
-// on it every request does: the proxy's headers give that away, or HTTP/1.0,
-// which older nginx speak. A web site whose name leads to this machine comes in
-// the user's own browser: the Host gives it away.
+// fromLoopback reports whether a request comes from this machine and has not
+// passed a proxy, as far as its headers show. HTTP/1.0 is a proxy's: older
+// versions of nginx speak it. The Host must be local, or any web site could
+// point its name at this machine and read the page in the user's browser.
 func fromLoopback(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if len(r.Header.Values(name)) > 0 {

@@ -38,6 +38,7 @@ type server struct {
 	documents string // likewise
 	timeline  string // instead of events
 	events    []map[string]any
+	maxRows   int // of events in an answer; 0 means 1,000
 	status    int // instead of all
 	code      string
 	message   string
@@ -61,19 +62,20 @@ func (s *server) count() int {
 	return len(s.requests)
 }
 
-// window returns the newest events before a time, as PostgREST does.
-func (s *server) window(query url.Values) string {
+// window returns the newest events before a time as PostgREST does, and how many
+// there are in all.
+func (s *server) window(query url.Values) (body string, total int) {
 	before, all := strings.TrimPrefix(query.Get("created_at"), "lt."), []map[string]any{}
 	for _, e := range slices.Backward(s.events) {
 		if at := e["created_at"].(time.Time); before == "" || at.Format("2006-01-02T15:04:05.000000Z07:00") < before {
 			all = append(all, e)
 		}
 	}
-	body, err := json.Marshal(all[:min(len(all), 1000)])
+	text, err := json.Marshal(all[:min(len(all), cmp.Or(s.maxRows, 1000))])
 	if err != nil {
 		panic(err)
 	}
-	return string(body)
+	return string(text), len(all)
 }
 
 func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -88,14 +90,16 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	status, body := http.StatusOK, s.timeline
+	status, body, header := http.StatusOK, s.timeline, http.Header{"Content-Type": {"application/json"}}
 	switch {
 	case strings.HasSuffix(req.URL.Path, "/rpc/docevents_summary"):
 		body = s.summary
 	case strings.HasSuffix(req.URL.Path, "/rpc/docevents_documents"):
 		body = s.documents
 	case s.events != nil:
-		body = s.window(req.URL.Query())
+		var total int
+		body, total = s.window(req.URL.Query())
+		header.Set("Content-Range", fmt.Sprint("*/", total))
 	}
 	switch {
 	case s.status != 0:
@@ -104,7 +108,7 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 		status, body = http.StatusNotFound, `{"code":"PGRST202","message":"Could not find the function"}`
 	}
 	return &http.Response{
-		StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Request: req,
+		StatusCode: status, Header: header, Request: req,
 		Body: io.NopCloser(strings.NewReader(body)),
 	}, nil
 }

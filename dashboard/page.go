@@ -12,13 +12,14 @@ import (
 const (
 	refreshEvery = time.Minute
 
-	// maxRows is how many documents or events a view shows, maxBytes how large
-	// it may be: texts of users decide how much that is for a row.
+	// maxRows is how many documents or events a view shows. maxBytes is how
+	// large a view may be, whatever the length of the texts.
 	maxRows  = 50
 	maxBytes = 80_000
 )
 
-// A page is what all views have: what was asked for, when, and what went wrong.
+// A page is the common part of all views: the request, its time, and what went
+// wrong.
 type page struct {
 	scope
 	Title   string
@@ -29,17 +30,17 @@ type page struct {
 
 	StuckAfter time.Duration
 
-	// Rows is how many rows the view may show. With fewer than maxRows, texts
-	// are so long that the view would be too large: it leaves out what is there
-	// for convenience.
+	// Rows is how many rows the view may show. It is less than maxRows if the
+	// view would be too large otherwise; then it leaves out the chart's links
+	// and table as well.
 	Rows int
 
 	isUnset    bool // the client does nothing
 	query      url.Values
-	own        map[string]string // the view's own parameters that links to it keep
+	own        map[string]string // parameters of this view, which links to it keep
 	status     int
-	retryAfter time.Duration // 0: none
-	refresh    time.Duration // 0: the view stays as it is
+	retryAfter time.Duration // 0 means none
+	refresh    time.Duration // 0 means never
 }
 
 func (h *handler) newPage(r *http.Request, rows int) *page {
@@ -66,8 +67,8 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 	return p
 }
 
-// serve renders a view in memory first, so that its status is the right one and
-// its size bounded. Until it is small enough it is made again with half the rows.
+// serve renders a view in memory first, so that its status is right and its size
+// bounded. While it is too large, it is rendered again with half the rows.
 func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
@@ -102,8 +103,8 @@ func (p *page) refuse(title, advice string) {
 	p.status, p.Problem = http.StatusBadRequest, &problem{Title: title, Advice: advice}
 }
 
-// Refresh is after how many seconds the browser loads the page again; 0 means
-// never. It would take away what is being typed into the form.
+// Refresh is after how many seconds the browser loads the page again. 0 means
+// never. With the form open it is 0, since a reload would clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() {
 		return 0

@@ -47,9 +47,9 @@ var reserved = []string{
 	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
 }
 
-// newFilters returns a filter for each column that the table has, and for those
-// that the app names. A column that is called as another parameter has a dot
-// after it in the URL.
+// newFilters returns filters for stage, type and user, if the table has these
+// columns, and for the columns of WithFilters. A column with the name of another
+// parameter gets a dot after its name in the URL.
 func newFilters(columns docevents.Columns, types docevents.EventTypes, more []string) []filter {
 	var words []string
 	for _, list := range [][]docevents.EventType{types.Arrived, types.Started, types.Completed, types.Failed, types.Skipped, types.Notes} {
@@ -136,7 +136,7 @@ func inputTime(t time.Time) string {
 
 const (
 	longestValue = 1 << 10 // of an id, in bytes
-	maxFilters   = 2_400   // bytes of all filters in a link, of which a view has at least 25
+	maxFilters   = 2_400   // bytes of all filters in a link; a view has at least 25 links
 )
 
 // scopeQuery returns the scope as a query, and a key for it. Reads of the same
@@ -153,13 +153,13 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 				q.Where = map[string]string{}
 			}
 			q.Where[f.column] = f.Value
-			key.Set("where "+f.column, f.Value)
+			key.Set("filter "+f.column, f.Value)
 		}
 	}
 	return q, key.Encode()
 }
 
-// A chip is a limit of the page, with a link that takes it away.
+// A chip shows one limit of the page, with a link that removes it.
 type chip struct{ Label, Value, Without string }
 
 // Chips returns the page's limits.
@@ -186,7 +186,7 @@ func (p *page) IsFiltered() bool {
 	return slices.ContainsFunc(p.Filters, func(f filter) bool { return f.Value != "" })
 }
 
-// When is the range in words, to begin a sentence with.
+// When is the range in words, as the beginning of a sentence.
 func (p *page) When() string {
 	if p.Range.Name != "" {
 		return "In the last " + p.Range.Words
@@ -195,7 +195,7 @@ func (p *page) When() string {
 }
 
 // Here is a link to the same view with some parameters changed, given as names
-// and values. An empty value takes the parameter away.
+// and values. An empty value removes the parameter.
 func (p *page) Here(changes ...string) string {
 	query := p.kept()
 	for name, value := range p.own {
@@ -206,7 +206,7 @@ func (p *page) Here(changes ...string) string {
 	return "?" + change(query, changes).Encode()
 }
 
-// To is a link to a view, which looks at the same range and filters.
+// To is a link to a view of the same range and filters.
 func (p *page) To(view string, changes ...string) string {
 	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
 }

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// The form for the filters and a range of one's own is part of a view, so that
-// nothing else is needed to open it than a link.
+// The form for the filters and the range is part of a view, which a link opens.
 
 // IsEdited reports whether the form for the range and the filters is open.
 func (p *page) IsEdited() bool { return p.query.Get("edit") != "" }
 
-// InputTime is a time of the range in the form: "" if the range is one of spans.
+// InputTime is a time of the range as the form shows it. It is "" for one of the
+// spans.
 func (p *page) InputTime(t time.Time) string {
 	if p.Range.Name != "" || p.isRangeBad {
 		return ""
@@ -19,12 +19,12 @@ func (p *page) InputTime(t time.Time) string {
 	return inputTime(t.Truncate(time.Minute))
 }
 
-// IsPlain reports whether an input can hold the filter's value. Browsers take
-// line breaks out, and other characters can't be seen there.
+// IsPlain reports whether an input can hold the filter's value. Browsers remove
+// line breaks, and other characters can't be seen there.
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
-// Keep is the query that the form sends along as one value: what it has no
-// inputs for. Encoded, it gets through the form unchanged.
+// Keep returns the parameters that the form has no inputs for, as one encoded
+// value, which a form sends unchanged.
 func (p *page) Keep() string {
 	query := url.Values{}
 	for name, value := range p.own {
@@ -49,7 +49,7 @@ func (p *page) Keep() string {
 	return query.Encode()
 }
 
-// unkeep returns the query of a request, with what Keep has sent along.
+// unkeep returns the query of a request, with the parameters of Keep in it.
 func unkeep(query url.Values) url.Values {
 	kept, err := url.ParseQuery(query.Get("keep"))
 	if err != nil {

@@ -21,8 +21,8 @@ type problem struct{ Title, Advice, Detail string }
 
 const inMemory = " Until then, events that this process records wait in its memory."
 
-// answers says what an answer of the server means, by "STATUS CODE message"; the
-// first match counts. A status of 0 is 502, as the fault is not the reader's.
+// answers has a title and advice for each kind of answer, by "STATUS CODE
+// message". The first match counts. A status of 0 means 502.
 var answers = []struct {
 	answer        *regexp.Regexp
 	status        int
@@ -87,8 +87,8 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
-// isNetwork reports whether an error came from the connection: there was no
-// answer, or not all of it.
+// isNetwork reports whether an error comes from the connection: there was no
+// answer, or only a part of one.
 func isNetwork(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.As(err, new(net.Error)) || errors.As(err, new(syscall.Errno)) ||

@@ -20,8 +20,8 @@ import (
 
 const noNetwork = "No answer from the server"
 
-// What can't be read has a page that says whose fault it is and what to do, with
-// this process's counts. The network is blamed only for the network's faults.
+// If the events can't be read, the page names the cause and what to do, and still
+// has this process's counts. Only a fault of the network is put down to it.
 func TestProblems(t *testing.T) {
 	noDocuments := docevents.WithColumns(docevents.Columns{DocumentID: "-", Extra: []string{"document_id"}})
 	for _, tt := range []struct {

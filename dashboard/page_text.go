@@ -11,8 +11,8 @@ import (
 )
 
 // clean makes a text from a row fit for a page: on one line, without characters
-// that control or that reorder what stands beside them, and so short that
-// escaped it takes at most so many bytes.
+// that control or reorder the text around them, and so short that escaped it
+// takes at most limit bytes.
 func clean(s string, limit int) string {
 	var b strings.Builder
 	size, space := 0, true
@@ -75,7 +75,7 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent is how much of all n is. It is 0 or 100 only where that is exact.
+// Percent is how much of all n is. It is 0 or 100 only if that is exact.
 func (p *page) Percent(n, all int64) string {
 	if all == 0 {
 		return "–"
@@ -107,7 +107,7 @@ func (p *page) Took(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d.Hours())/24)
 }
 
-// Age says how long ago t was.
+// Age is how long ago t was, in words.
 func (p *page) Age(t time.Time) string {
 	age := p.Now.Sub(t)
 	switch ahead := t.Sub(p.Now); {

@@ -20,28 +20,28 @@ const (
 // errBusy is the error of a read that would be one too many.
 var errBusy = errors.New("this page has four reads in flight already")
 
-// reads bounds what a handler asks of the database. The zero value is ready.
+// reads bounds a handler's load on the database. The zero value can be used.
 //
-//	a read:  none like it     -> in flight (at most maxReads, else errBusy)
-//	         one in flight    -> waits for its answer
-//	         answered lately  -> has that answer
+//	no identical read              -> a new read, if fewer than maxReads are in flight; else errBusy
+//	an identical read in flight    -> its answer, after a wait
+//	answered less than sharedFor ago -> that answer
 type reads struct {
 	mu       sync.Mutex // guards what is below; no read runs under it
 	inFlight int
 	answers  map[string]*answer
 }
 
-// An answer is a read's, also while it is in flight.
+// An answer is the result of a read, which may still be in flight.
 type answer struct {
-	done  chan struct{} // closed when value and err are set, for good
+	done  chan struct{} // closed when value and err are final
 	value any
 	err   error
 }
 
-// share returns what read returns, or what it returned to another caller with the
-// same key, who must have asked the same. The value is shared: it must not be
-// changed. read runs on the goroutine of the first caller; it goes on if that
-// caller leaves, as others may be waiting.
+// share calls read, or returns the result of another caller's read with the same
+// key. Callers with the same key must read the same. The value is shared, so
+// nobody may change it. read runs on the goroutine of the first caller, and goes
+// on if that caller's ctx ends, since others may be waiting.
 func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
 	a, first, err := r.find(key)
 	if err != nil {

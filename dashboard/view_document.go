@@ -67,8 +67,8 @@ func (h *handler) document(ctx context.Context, p *page) any {
 	return v
 }
 
-// documentID returns the id that is asked for, in the table's form, or puts a
-// problem on the page.
+// documentID returns the request's id in the table's form, or puts a problem on
+// the page.
 func (h *handler) documentID(p *page) (id string, ok bool) {
 	id = p.query.Get("id")
 	switch {
@@ -94,11 +94,11 @@ func (h *handler) documentID(p *page) (id string, ok bool) {
 	return parsed.String(), true
 }
 
-// A position is a place in a timeline. Events are read in windows, the newest
-// ones before a time; within a window they are counted.
+// A position is a place in a timeline. A read returns a window: the newest 1,000
+// events before a time. Within a window, events are counted in the order shown.
 type position struct {
-	before      time.Time // zero: the newest
-	from        int       // so many events are passed over, in the order shown
+	before      time.Time // zero means the newest window
+	from        int       // events to skip
 	oldestFirst bool
 }
 
@@ -120,19 +120,19 @@ func (p *page) position() (at position, ok bool) {
 	return at, true
 }
 
-// A stretch is some events of a window, and where others are.
+// A stretch is a page of events of a window, and the positions of the next ones.
 type stretch struct {
 	Events     []docevents.Event // in the order shown
-	Gaps       []time.Duration   // since the event before each; -1: unknown, or there is none
+	Gaps       []time.Duration   // since the event before each; -1 if there is none in the window
 	First      time.Time         // of the window
 	Last       docevents.Event   // of the window
 	HasEarlier bool              // there are events before the window
 
 	size          int       // of the window
-	next, earlier *position // nil: there are none
+	next, earlier *position // nil if there are none
 }
 
-// readStretch reads a window and takes the events of a position out of it.
+// readStretch reads a window and returns its events at a position.
 func (h *handler) readStretch(ctx context.Context, p *page, id string, at position) (*stretch, error) {
 	key := url.Values{"id": {id}, "before": {inputTime(at.before)}, "at": {fmt.Sprint(at.from, at.oldestFirst, p.Rows)}}
 	return share(ctx, &h.reads, "document?"+key.Encode(), func(ctx context.Context) (*stretch, error) {
@@ -144,7 +144,7 @@ func (h *handler) readStretch(ctx context.Context, p *page, id string, at positi
 	})
 }
 
-// newStretch takes up to n events out of a window, which has the oldest first.
+// newStretch returns up to n events of a window, whose oldest event comes first.
 func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *stretch {
 	s := &stretch{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {
@@ -173,11 +173,11 @@ func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *
 	if !hasEarlier {
 		return s
 	}
-	// The window before this one ends with the events of first's time, which may
-	// be in both.
+	// The window before this one ends with all events of first's time, also with
+	// those that are in this window: they are skipped there.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), at.oldestFirst}
-	if same < 0 { // no window gets beyond them: pass over those that are left
+	if same < 0 { // a window holds no more than these: further ones of this time are left out
 		s.earlier.before = first.CreatedAt
 	}
 	if at.oldestFirst {

@@ -34,9 +34,9 @@ type eventRow struct {
 	Gap  time.Duration
 
 	Facts   []fact
-	Message string // in one line
-	Whole   string // the message in full; "" if Message is all of it, or if it is too long
-	Text    string // the link to the event as plain text; "" if everything is on the page
+	Message string // the beginning, in one line
+	Whole   string // the complete message; "" if Message is complete, or if there is no room
+	Text    string // a link to the event as plain text; "" if all of it is on the page
 
 	// The step's time as a bar, in thousandths of the time shown.
 	X, Width int64
@@ -47,7 +47,7 @@ type eventRow struct {
 // fewer rows, there is less.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.Rows / maxRows }
 
-// eventRows makes rows of events, and finds out what all of them have in common.
+// eventRows returns the rows of a page, and the facts that all of them share.
 func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows []eventRow) {
 	rows = placed(s.Events)
 	room := p.roomForMessages(len(rows))
@@ -72,7 +72,7 @@ func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows
 type fact struct {
 	Name, Value string
 	IsUser      bool
-	isCut       bool // Value isn't all of it
+	isCut       bool // Value is shortened
 }
 
 // facts returns an event's further values, in the order of their names.
@@ -106,7 +106,8 @@ func extraText(value any) string {
 	return strings.TrimSpace(text.String())
 }
 
-// splitFacts takes the facts that all rows have out of them and returns them.
+// splitFacts removes the facts that all rows share from the rows, and returns
+// them.
 func splitFacts(rows []eventRow) (common []fact) {
 	if len(rows) < 2 {
 		return nil

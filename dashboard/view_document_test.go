@@ -135,7 +135,7 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// A link of the app's that would run as a script is none.
+// A link of the app's can't run a script.
 func TestDocumentLink(t *testing.T) {
 	h := func(link string) http.Handler {
 		return handler(newClient(t, &server{timeline: timeline(1, "", "")}), dashboard.WithDocumentLink(func(string) string { return link }))
@@ -181,12 +181,12 @@ func TestPages(t *testing.T) {
 		"one":             {1, func(i int) time.Time { return begin }},
 		"a page":          {50, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Second) }},
 		"two pages":       {51, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Microsecond) }},
-		"a window":        {1000, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Second) }},
-		"three windows":   {2345, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Second) }},
-		"equal times":     {1234, func(i int) time.Time { return begin.Add(time.Duration(i/70) * time.Second) }},
-		"many equal ones": {1900, func(i int) time.Time { return begin.Add(time.Duration(i/900) * time.Second) }},
+		"a window":        {120, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Second) }},
+		"three windows":   {345, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Second) }},
+		"equal times":     {234, func(i int) time.Time { return begin.Add(time.Duration(i/7) * time.Second) }},
+		"many equal ones": {290, func(i int) time.Time { return begin.Add(time.Duration(i/110) * time.Second) }},
 	} {
-		s := &server{}
+		s := &server{maxRows: 120} // as a project may be set
 		for i := range tt.events {
 			s.events = append(s.events, row(tt.at(i), i, "completed", "", nil))
 		}
@@ -206,7 +206,7 @@ func TestPages(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%s, newest first: %d events, want %d", name, len(got), len(want))
 		}
-		if tt.events > 1000 {
+		if tt.events > s.maxRows {
 			continue // the oldest first begins in the newest window
 		}
 		got = nil

@@ -39,7 +39,7 @@ func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// health returns the verdict. If there is none, its problem says why.
+// health returns the verdict. If it can't be reached, its problem is the reason.
 func (h *handler) health(ctx context.Context, p *page) docevents.Health {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()

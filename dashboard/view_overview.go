@@ -107,8 +107,8 @@ func (v *overview) Each() string { return v.Rough(v.Summary.Interval) }
 // Ended is how many documents have completed or failed.
 func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
 
-// StageLink is a link to the documents with events of a stage. Events without a
-// stage can't be told apart by a filter: there it is the list of all documents.
+// StageLink is a link to the documents with events of a stage. No filter selects
+// the events without a stage: their link leads to all documents.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
 // StageFailedLink is a link to the documents with failures of a stage.
@@ -132,8 +132,8 @@ func (v *overview) FailureLink(f failure) string {
 	return v.ErrorLink(f.Message, "")
 }
 
-// ErrorLink is a link to the documents with an error, in one stage or, with "",
-// in all. Failures without a message can only be found by their stage.
+// ErrorLink is a link to the documents with an error in a stage; "" means in any
+// stage. Failures without a message can only be listed by their stage.
 func (v *overview) ErrorLink(message, stage string) string {
 	if message == "" {
 		return v.StageFailedLink(stage)

@@ -10,8 +10,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A chart is the overview's two rows of bars. What they are stretched to is the
-// stylesheet's.
+// A chart is the overview's two rows of bars. The stylesheet sets their size.
 type chart struct {
 	Bars      int
 	Documents bars // of failed, completed, skipped and under way, in this order

@@ -13,8 +13,8 @@ import (
 type stage struct {
 	docevents.Stage
 
-	// The bar, in thousandths of the width: full up to P50, an outline up to P95.
-	// It ends at the edge if IsCut. Without HasBar there is none.
+	// The bar is in thousandths of the width: full up to P50, an outline up to
+	// P95. If IsCut, it would go on beyond the edge.
 	P50Width, P95Width int64
 	HasBar, IsCut      bool
 }

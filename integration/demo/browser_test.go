@@ -16,12 +16,12 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// A browser keeps what a page does beside showing itself.
+// A browser records the hosts that a page sends requests to, and its messages.
 type browser struct {
 	context.Context
-	mu    sync.Mutex
-	hosts []string
-	said  []string // console messages and exceptions
+	mu       sync.Mutex
+	hosts    []string
+	messages []string // console messages and exceptions
 }
 
 // newBrowser starts one without any profile.
@@ -40,7 +40,7 @@ func newBrowser(t *testing.T) *browser {
 	opts := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancelBrowser := chromedp.NewExecAllocator(ctx, opts...)
 	t.Cleanup(cancelBrowser)
@@ -57,11 +57,11 @@ func newBrowser(t *testing.T) *browser {
 				b.hosts = append(b.hosts, u.Host)
 			}
 		case *runtime.EventConsoleAPICalled:
-			b.said = append(b.said, fmt.Sprint(e.Type))
+			b.messages = append(b.messages, fmt.Sprint(e.Type))
 		case *runtime.EventExceptionThrown:
-			b.said = append(b.said, e.ExceptionDetails.Text)
+			b.messages = append(b.messages, e.ExceptionDetails.Text)
 		case *log.EventEntryAdded:
-			b.said = append(b.said, e.Entry.Text)
+			b.messages = append(b.messages, e.Entry.Text)
 		}
 	})
 	if err != nil {

@@ -186,8 +186,8 @@ func setTime(id string, at time.Time) chromedp.Action[chromedp.Void] {
 	return chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.getElementById(%q).value = %q", id, at.Format("2006-01-02T15:04")))
 }
 
-// checkTraffic checks that the browser has asked nobody else, and complained of
-// nothing.
+// checkTraffic checks that the browser has sent no request to another host, and
+// has logged no message.
 func checkTraffic(t *testing.T, b *browser, home string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -197,7 +197,7 @@ func checkTraffic(t *testing.T, b *browser, home string) {
 			t.Errorf("a request to %s", host)
 		}
 	}
-	if len(b.said) > 0 || len(b.hosts) < 4 {
-		t.Errorf("the console has %q after %d requests", b.said, len(b.hosts))
+	if len(b.messages) > 0 || len(b.hosts) < 4 {
+		t.Errorf("the console has %q after %d requests", b.messages, len(b.hosts))
 	}
 }
