@@ -9,16 +9,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
 )
 
-// history returns the types of a document's events, or of all documents' if
-// there is only one.
+// history returns the types of a document's events.
 func history(events []docevents.Event, document string) (types []docevents.EventType) {
 	for _, e := range events {
-		if document == "" || e.DocumentID == document {
+		if e.DocumentID == document {
 			types = append(types, e.Type)
 		}
 	}
@@ -56,5 +56,27 @@ func TestShutdown(t *testing.T) {
 	want := []docevents.EventType{docevents.UploadStarted, docevents.ProcessingStarted, docevents.Completed}
 	if got := history(server.Events(), strings.TrimSpace(string(id))); !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// A shutdown waits for the work in the background before it closes the client.
+func TestShutdownWaitsForWork(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{client: server.Client()}
+	ctx, shutDown := context.WithCancel(t.Context())
+	s.start(func() {
+		time.Sleep(50 * time.Millisecond) // the shutdown is over by then if it doesn't wait
+		s.client.Record(docevents.Event{DocumentID: docevents.SystemUser, UserID: docevents.SystemUser, Type: docevents.Completed})
+	})
+	shutDown()
+	if err := serve(ctx, listener, s); err != nil {
+		t.Error(err)
+	}
+	if n := len(server.Events()); n != 1 {
+		t.Errorf("%d events are stored, want 1", n)
 	}
 }
