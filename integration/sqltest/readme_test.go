@@ -141,7 +141,7 @@ func TestReadmeNamesFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	optional, err := filepath.Glob("testdata/sql/optional/*")
+	optional, err := filepath.Glob("testdata/sql/optional/*.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
