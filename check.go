@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 )
@@ -36,9 +35,6 @@ func (c *Client) Check(ctx context.Context) error {
 	})
 	if len(r.required) > 0 {
 		c.report.warn(logRequired, slog.String("fields", strings.Join(r.required, ", ")))
-	}
-	if r.slowKey {
-		c.report.warn(logSlowKey)
 	}
 	if err != nil {
 		return fmt.Errorf("docevents: Check: %w", err)
@@ -75,44 +71,26 @@ func lasting(ctx context.Context, ask func() error) error {
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
-	for range maxRehearsals {
+	for again, i := len(r.types) > 0, 0; again && i < maxRehearsals; i++ {
 		rows := r.rows()
-		n, err := r.send(ctx, r.columns, rows)
-		if err == nil {
-			r.count(n, len(rows))
-		} else if r.learn(ctx, err) {
-			continue
+		n, err := r.send(ctx, rows)
+		if again = err != nil && r.learn(ctx, err); err == nil {
+			r.count(n, len(rows)/r.copies)
 		}
-		break
 	}
-	if !r.refused && !r.bad[r.config.columns.CreatedAt] {
-		r.add("delete", r.mayDelete(ctx))
+	if !r.refused {
+		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // as a purge, of no row
 	}
 	return errors.Join(r.findings...)
 }
 
-// mayDelete sends a purge that matches no row.
-func (r *rehearsal) mayDelete(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
-	defer cancel()
-	_, err := r.deleted(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll))
-	if errors.Is(err, ErrCountIncomplete) { // only means that purges can't count
-		return nil
-	}
-	return err
-}
-
-// add adds an error of a request to the findings. Those of configuration come first:
-// lasting goes by the first.
+// add adds an error of a request to the findings.
 func (r *rehearsal) add(op string, err error) {
-	if err == nil {
+	switch {
+	case err == nil, errors.Is(err, errStored):
 		return
-	}
-	at := len(r.findings)
-	if !errors.As(err, new(*Error)) {
+	case !errors.As(err, new(*Error)):
 		err = fmt.Errorf("check SUPABASE_URL and the network, or, if a test mocks the transport, add a responder for this request: %w", err)
-	} else if classify(err) == configuration {
-		at = 0
 	}
-	r.findings = slices.Insert(r.findings, at, fmt.Errorf("%s: %w", op, err))
+	r.findings = append(r.findings, fmt.Errorf("%s: %w", op, err))
 }

@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,10 +47,11 @@ func (c *Client) read(ctx context.Context, r reading, use func(*http.Response) e
 	}
 }
 
-// A reading is a GET: of the table, or of a function.
+// A reading is a GET: of the table, of a function, or of the description.
 type reading struct {
 	path, schema string
 	prefer       string
+	accept       string // application/json if empty
 	query        url.Values
 }
 
@@ -64,7 +66,7 @@ func (c *Client) readOnce(ctx context.Context, r reading, use func(*http.Respons
 	for name, value := range c.headers {
 		req.Header.Set(name, value)
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", cmp.Or(r.accept, "application/json"))
 	req.Header.Set("Accept-Profile", r.schema)
 	if r.prefer != "" {
 		req.Header.Set("Prefer", r.prefer)
