@@ -10,19 +10,20 @@ import (
 )
 
 // Check reports whether events will be stored and whether purges will work. Call
-// it when the program starts. Its error lists every finding, one a line, with what
-// to do about it.
+// it when the program starts. Its error lists every finding, one a line, and each
+// says what to do.
 //
-// Check rehearses: it sends Record's own insert, of each type, in a way that
-// PostgREST carries out and then rolls back. It also reads PostgREST's description
-// of the table, if the server gives one. It reports only what it knows. What
-// depends on the app's own values is no finding: foreign keys, triggers that raise,
-// CHECKs on columns that the app fills. If a column is NOT NULL that events may
-// leave empty, Check returns nil and logs which fields the app must fill.
+// Check reads PostgREST's description of the table, if the server gives one. Then it
+// rehearses: it sends Record's own insert, of each type, in a way that PostgREST
+// runs and rolls back. It returns no error for problems that depend on the app's own
+// values, such as foreign keys, triggers that raise, and CHECKs on columns that the
+// app fills: docs/your-table.md lists them. It logs a warning if a column is NOT NULL
+// that events may leave empty, if a trigger discards some of the events, or if the id
+// is UNIQUE but not the primary key.
 //
-// If a server stores the rehearsal's rows all the same, Check deletes them, and that
-// is a finding. An answer that may pass by itself, as while PostgREST reloads its
-// schema, is asked for again, within ctx and for at most 5 s. Each answer may take
+// If a server stores the rehearsal's rows all the same, Check deletes them, and
+// reports that. If an answer may pass by itself, for example while PostgREST reloads
+// its schema, Check asks again for at most 5 s and within ctx. Each answer may take
 // as long as an insert's.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {

@@ -389,6 +389,13 @@ func TestCheckFindings(t *testing.T) {
 			[]string{"nothing makes the column id unique", "ALTER TABLE public." + name + " ADD PRIMARY KEY (id)"},
 			"", nil,
 		},
+		"no key, and a trigger that discards a type": {
+			func(rows []map[string]any) *answer {
+				return rolledBack(len(slices.DeleteFunc(rows, func(row map[string]any) bool { return row["event_type"] == "completed" })))
+			},
+			[]string{"nothing makes the column id unique"},
+			"", nil,
+		},
 		"a trigger that keeps no row": {
 			func([]map[string]any) *answer { return rolledBack(0) },
 			[]string{"discards every event", "trigger"},
@@ -609,15 +616,18 @@ func TestCheckWarns(t *testing.T) {
 	}{
 		"a duration": {
 			described(required(notNull("duration_ms"), nil, "duration_ms"), `{"required": ["duration_ms"], "properties": {}}`),
-			[]string{"fields=Duration"}, nil,
+			[]string{"fields=Duration"},
+			nil,
 		},
 		"two of them": {
 			described(required(notNull("error_message"), nil, "error_message"), `{"required": ["error_message", "stage"], "properties": {}}`),
-			[]string{"fields=ErrorMessage, Stage"}, nil,
+			[]string{"fields=ErrorMessage, Stage"},
+			nil,
 		},
 		"a trigger that keeps some rows": {
 			inserts(func([]map[string]any) *answer { return rolledBack(2) }),
-			[]string{"discards some of the events"}, nil,
+			[]string{"discards some of the events"},
+			nil,
 		},
 		"document and user": {
 			described(everything(nil), `{"required": ["document_id", "user_id"], "properties": {}}`),

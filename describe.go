@@ -32,7 +32,7 @@ type definition struct {
 func (r *rehearsal) describe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, min(describeTimeout, r.config.requestTimeout))
 	defer cancel()
-	_ = r.readOnce(ctx, reading{schema: r.config.schema, accept: "application/openapi+json"}, func(resp *http.Response) error {
+	_ = r.readOnce(ctx, reading{path: "/", schema: r.config.schema, accept: "application/openapi+json"}, func(resp *http.Response) error {
 		var about definition
 		dec := json.NewDecoder(io.LimitReader(resp.Body, maxDescriptionBytes))
 		if enter(dec, "definitions") && enter(dec, r.config.table) && dec.Decode(&about) == nil {

@@ -15,14 +15,14 @@ var (
 	constraintName = regexp.MustCompile(`constraint "([^"]+)"`)
 	depends        = regexp.MustCompile(`^(22...|23502|23514)$`) // on the columns that an event fills
 
-	// builtIn are PostgreSQL's types that don't hold every text.
+	// builtIn matches PostgreSQL's own types that don't hold every text, as PostgREST
+	// names them: int64 is a bigint.
 	builtIn = regexp.MustCompile(`^(int32|int64|numeric|real|double precision|boolean|uuid|date|time .*|timestamp .*|interval|.*\[\])$`)
 	uuids   = regexp.MustCompile(`^uuid$`)
-	none    = regexp.MustCompile(`^$`)
 )
 
-// fits lists, in the order of base, which of the types of builtIn a column may have,
-// what to do about another one, and a value to fill the column with.
+// fits lists, in the order of base, which types of builtIn a column may have, the
+// advice if it has another one, and a text to fill the column with. nil means none.
 var fits = [len(base)]struct {
 	types *regexp.Regexp
 	do    string
@@ -31,10 +31,10 @@ var fits = [len(base)]struct {
 	{uuids, "{key}; or make {column} itself a uuid", ""},
 	{uuids, textIDs, ""},
 	{uuids, textIDs, ""},
-	{none, "make it text or an enum, or name another column as Type with WithColumns", ""},
+	{nil, "make it text or an enum, or name another column as Type with WithColumns", ""},
 	{regexp.MustCompile(`^(int32|int64|numeric|real|double precision)$`), "make it an integer of milliseconds, or write \"-\" for it in WithColumns. From an interval: ALTER TABLE {table} ALTER COLUMN {column} TYPE integer USING (extract(epoch FROM {column}) * 1000)::integer", "2"},
-	{none, extraInstead, "check"},
-	{none, extraInstead, "check"},
+	{nil, extraInstead, "check"},
+	{nil, extraInstead, "check"},
 	{regexp.MustCompile(`^timestamp`), "make it a timestamptz (from a date: ALTER TABLE {table} ALTER COLUMN {column} TYPE timestamptz), or name another column as CreatedAt with WithColumns", ""},
 }
 
@@ -43,13 +43,13 @@ const (
 	extraInstead = "write \"-\" for it in WithColumns, and name it in Extra"
 )
 
-// find adds a finding about a column that no answer names.
+// find adds a finding about a column. {key} in it stands for newKey's advice.
 func (r *rehearsal) find(column, finding string) {
 	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.tableName(), "{column}", sqlName(column))
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(finding)))
 }
 
-// newKey says how to get a column by which an event is stored once.
+// newKey returns the advice for a table without a column that makes events unique.
 func (r *rehearsal) newKey(column string) string {
 	switch at := r.config.columns.CreatedAt; {
 	case len(r.about.Required) == 0 && r.about.Properties != nil:
@@ -62,8 +62,9 @@ func (r *rehearsal) newKey(column string) string {
 	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.tableName(), sqlName(column))
 }
 
-// readTypes finds columns whose type doesn't fit, and fills the columns that are NOT
-// NULL. Without a description, or for a view, these are the ids.
+// readTypes finds columns whose type doesn't fit, and makes up values. Every event
+// fills the columns that are NOT NULL. Without a description, or for a view, which has
+// none in it, every event fills the ids.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
@@ -74,13 +75,19 @@ func (r *rehearsal) readTypes() {
 		} else if isID {
 			fit.value = r.document
 		}
-		switch {
-		case builtIn.MatchString(about.Format) && !fit.types.MatchString(about.Format), isID && about.MaxLength > 0 && about.MaxLength < len(fit.value):
-			r.drop(name)
+		wrong := builtIn.MatchString(about.Format) && (fit.types == nil || !fit.types.MatchString(about.Format)) || isID && about.MaxLength > 0 && about.MaxLength < len(fit.value)
+		if wrong {
+			r.noID = r.noID || i == 0
 			r.find(name, "the type of the column {column} can't hold Event."+base[i].field+": "+fit.do)
+		}
+		switch {
+		case fit.value == "" && wrong && about.Format != "date":
+			r.drop(name)
 			continue
 		case fit.value == "":
 			continue
+		case wrong: // with a value that fits, the rehearsal finds further problems
+			fit.value = "1"
 		case required && (columns.own || !isID):
 			r.required = append(r.required, base[i].field)
 		}
@@ -138,6 +145,8 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	case ours && (e.Code == "PGRST204" || e.Code == "428C9" || e.Code == "0A000" || e.Code == "42703" && strings.Contains(e.Message, strconv.Quote(r.config.table))):
 		r.add("insert", r.explain(e))
 		return r.drop(name)
+	case e.Code == "23502" && slices.Contains(strings.Split(columns.all, ","), name) && !ours:
+		return false // it has a finding
 	case e.Code == "23502" && isThere && !ours:
 		r.add("insert", r.explain(e))
 		r.makeUp(name, "1")

@@ -59,10 +59,13 @@ type reading struct {
 // hides a function's errors. The transport has made an error of every answer
 // that isn't a success.
 func (c *Client) readOnce(ctx context.Context, r reading, use func(*http.Response) error) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.restURL+"/"+r.path+"?"+r.query.Encode(), nil)
+	u, err := url.Parse(c.restURL)
 	if err != nil {
 		return err
 	}
+	u = u.JoinPath(r.path)
+	u.RawQuery = r.query.Encode()
+	req := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{}}).WithContext(ctx)
 	for name, value := range c.headers {
 		req.Header.Set(name, value)
 	}

@@ -15,7 +15,7 @@ var remedies = []struct {
 	answer *regexp.Regexp
 	do     string
 }{
-	{regexp.MustCompile(`^[0-3]\d\d `), "check SUPABASE_URL: the answer is not from Supabase's API (redirects are not followed, because they would carry the key to another host)"},
+	{regexp.MustCompile(`^[0-3]\d\d `), "check SUPABASE_URL: the answer is not from Supabase's API (no redirect is followed, because it would carry the key to another host)"},
 	{regexp.MustCompile(`^(402|540) `), "look at the project in the Supabase dashboard: it is paused or over its quota"},
 	{regexp.MustCompile(` 25006 `), "the database is read-only: SUPABASE_URL may be a read replica's, or the project's disk is full (see the dashboard)"},
 	{regexp.MustCompile(` PGRST300 `), "give the server its JWT secret (PostgREST's jwt-secret, PGRST_JWT_SECRET): without it no key can be verified"},
@@ -25,7 +25,7 @@ var remedies = []struct {
 	{regexp.MustCompile(` PGRST303 `), "the key has expired or has a claim that the server can't use: copy the project's service-role (secret) key again"},
 	{regexp.MustCompile(`^401 42501 | 42501 .*row-level security`), "use the service-role (secret) key: this one is kept out by row-level security or a missing grant"},
 	{regexp.MustCompile(` 42501 .*(for function|` + anotherRelation + `)`), "a trigger or view of {table} needs it: let service_role do what the message names, or make the trigger's function SECURITY DEFINER"},
-	{regexp.MustCompile(` 42501 `), "run: GRANT USAGE ON SCHEMA {schema} TO service_role; GRANT SELECT, INSERT, DELETE ON {table} TO service_role; and, if the message names a sequence: GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO service_role;"},
+	{regexp.MustCompile(` 42501 `), "run: GRANT SELECT, INSERT, DELETE ON {table} TO service_role; if the message names the schema or a sequence, run: GRANT USAGE ON SCHEMA {schema} TO service_role; GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO service_role;"},
 	{regexp.MustCompile(` (42P01|42703|42883) .*(` + anotherRelation + `|record |function )`), "a trigger, rule or default of {table} needs it: create it, or change the trigger, rule or default"},
 	{regexp.MustCompile(` (PGRST205|42P01) `), "create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema" + reload},
 	{regexp.MustCompile(` (PGRST204|42703) `), "add the column: {table} needs those of sql/013_create_processing_events_table.sql, or name yours with WithColumns" + reload},

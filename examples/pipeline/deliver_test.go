@@ -71,9 +71,9 @@ func fake(t *testing.T, insert http.HandlerFunc) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		switch {
-		case strings.HasSuffix(r.Header.Get("Accept"), "object+json"): // Check's rehearsal: a copy of a row doesn't count
+		case strings.HasSuffix(r.Header.Get("Accept"), "object+json"): // Check's rehearsal: it sends each row twice, and a copy is not stored
 			w.WriteHeader(http.StatusNotAcceptable)
-			_, _ = fmt.Fprintf(w, `{"code":"PGRST116","details":"The result contains %d rows"}`, strings.Count(string(body), `"id":`)-1)
+			_, _ = fmt.Fprintf(w, `{"code":"PGRST116","details":"The result contains %d rows"}`, strings.Count(string(body), `"id":`)/2)
 		case r.Method == http.MethodPost && strings.Contains(string(body), "document_id"):
 			insert(w, r)
 		case r.Method == http.MethodPost:
