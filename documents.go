@@ -140,12 +140,12 @@ func (q *DocumentsQuery) normalize() error {
 	}
 	switch {
 	case q.Limit < 0 || q.Limit > maxDocuments:
-		return fmt.Errorf("Limit must be from 1 to %d, or 0 for %d, not %d", maxDocuments, defaultDocuments, q.Limit)
+		return fmt.Errorf("the Limit must be from 1 to %d, or 0 for %d, not %d", maxDocuments, defaultDocuments, q.Limit)
 	case q.Limit == 0:
 		q.Limit = defaultDocuments
 	}
 	if !isText(q.Stage) || !isText(q.Error) {
-		return errors.New("Stage or Error is not valid text: pass them as Summary returns them")
+		return errors.New("the Stage or Error is not valid text: pass them as Summary returns them")
 	}
 	return q.Query.normalize()
 }

@@ -69,7 +69,7 @@ func TestQueryArguments(t *testing.T) {
 		"Stage or Error is not valid text":    func(q *docevents.DocumentsQuery) { q.Error = "\x00" },
 		"StuckAfter is negative":              func(q *docevents.DocumentsQuery) { q.StuckAfter = -1 },
 		"since must be before until":          func(q *docevents.DocumentsQuery) { q.Until = q.Since },
-		`Where: "" is not the name`:           where("", "1"),
+		`in Where "" is not the name`:         where("", "1"),
 		"is not the name of a column":         where(strings.Repeat("x", 64), "1"),
 		`the value of "tenant_id" is not`:     where("tenant_id", "\xff"),
 		"make a request line of ":             where("tenant_id", strings.Repeat("x", 8<<10)),

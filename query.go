@@ -54,16 +54,16 @@ func (q *Query) normalize() error {
 	case !q.Since.Before(q.Until) || q.Since.Year() < 1 || q.Until.Year() > 9999:
 		return errors.New("since must be before until, both in the years 1 to 9999")
 	case q.StuckAfter < 0:
-		return errors.New("StuckAfter is negative: leave it 0 for 30 minutes")
+		return errors.New("the StuckAfter is negative: leave it 0 for 30 minutes")
 	case q.StuckAfter == 0:
 		q.StuckAfter = defaultStuckAfter
 	}
 	for column, value := range q.Where {
 		switch {
 		case column == "" || len(column) > 63 || !isText(column):
-			return fmt.Errorf("Where: %.70q is not the name of a column: it must be 1 to 63 bytes of valid text", column)
+			return fmt.Errorf("in Where %.70q is not the name of a column: it must be 1 to 63 bytes of valid text", column)
 		case !isText(value):
-			return fmt.Errorf("Where: the value of %q is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
+			return fmt.Errorf("in Where the value of %q is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
 		}
 	}
 	return nil
@@ -120,7 +120,7 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 			return unreadable(err)
 		}
 		if !decoded.valid() {
-			return fmt.Errorf("the answer is not the function's: run %s again", readingFile)
+			return fmt.Errorf("%w: run that file again", ErrOtherAnswer)
 		}
 		answer = decoded
 		return nil
@@ -139,6 +139,8 @@ var callRemedies = []struct {
 	{regexp.MustCompile(` PGRST106 `), "expose the schema " + readingSchema + " in the project's API settings: the functions of " + readingFile + " are in it"},
 	{regexp.MustCompile(` 3F000 `), "name the table's schema with WithSchema"},
 	{regexp.MustCompile(` 42703 `), "name the columns of {table} with WithColumns, \"-\" for those that it lacks, and in Where only columns that it has"},
+	{regexp.MustCompile(` 42804 `), "the column for CreatedAt must be a timestamptz or a timestamp: name it with WithColumns"},
+	{regexp.MustCompile(` 42883 .*operator`), "in Where name only columns that can be compared: json can't"},
 	{regexp.MustCompile(` 22(P02|003|007|008) `), "a value of Where doesn't fit its column's type"},
 	{regexp.MustCompile(`^5[02]4 | 57014 `), "ask for a shorter range, or raise service_role's statement_timeout"},
 }

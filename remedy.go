@@ -26,7 +26,7 @@ var remedies = []struct {
 	{regexp.MustCompile(`^401 42501 | 42501 .*row-level security`), "use the service-role (secret) key: this one is kept out by row-level security or a missing grant"},
 	{regexp.MustCompile(` 42501 .*(for function|` + anotherRelation + `)`), "a trigger or view of {table} needs it: let service_role do what the message names, or make the trigger's function SECURITY DEFINER"},
 	{regexp.MustCompile(` 42501 `), "run: GRANT SELECT, INSERT, DELETE ON {table} TO service_role; if the message names the schema or a sequence, run: GRANT USAGE ON SCHEMA {schema} TO service_role; GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO service_role;"},
-	{regexp.MustCompile(` (42P01|42703|42883) .*(` + anotherRelation + `|record |function )`), "a trigger, rule or default of {table} needs it: create it, or change the trigger, rule or default"},
+	{regexp.MustCompile(` (42P01|42703|42883) .*(` + anotherRelation + `|record |function )`), "a trigger, rule, view or default of {table} needs it: create it, or change what needs it"},
 	{regexp.MustCompile(` (PGRST205|42P01) `), "create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema" + reload},
 	{regexp.MustCompile(` (PGRST204|42703) `), "add the column: {table} needs those of sql/013_create_processing_events_table.sql, or name yours with WithColumns" + reload},
 	{regexp.MustCompile(` (PGRST106|3F000) `), "expose the schema {schema} in the project's API settings, or name another with WithSchema"},

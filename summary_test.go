@@ -127,3 +127,16 @@ func inUTC(s *docevents.Summary) *docevents.Summary {
 func lastHour() docevents.Query {
 	return docevents.Query{Since: time.Now().Add(-time.Hour), Until: time.Now()}
 }
+
+// The functions are missing: the remedy holds for a table of any name.
+func TestSummaryWithoutItsFunction(t *testing.T) {
+	c, _ := newClient(t, &script{answers: []answer{{
+		status: 404, code: "PGRST202",
+		text: "Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache",
+	}}}, docevents.WithTable("steps"))
+	_, err := c.Summary(t.Context(), lastHour())
+	want := "run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, public.steps too; "
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}

@@ -86,6 +86,7 @@ func (c *Client) timeline(ctx context.Context, method, documentID, before string
 		return nil
 	})
 	slices.Reverse(events)
+	slices.SortStableFunc(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) }) // for fakes, which may not order
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("docevents: %s: %w", method, c.explain(err))
@@ -139,7 +140,7 @@ func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err err
 	rows := json.NewDecoder(bounded)
 	start, err := rows.Token()
 	if err == nil && start != json.Delim('[') {
-		err = errOtherAnswer
+		err = ErrOtherAnswer
 	}
 	for err == nil && rows.More() {
 		var row map[string]json.RawMessage

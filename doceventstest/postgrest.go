@@ -2,7 +2,6 @@ package doceventstest
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -78,9 +77,9 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	case schema != s.Schema:
 		return nil, postgrest.ErrSchema(schema, s.Schema)
 	case table != s.Table:
-		return nil, postgrest.ErrTable(s.Schema, table)
+		return nil, postgrest.ErrTable(s.Schema, table, s.Table)
 	}
-	q, err := parseQuery(r, s.columns())
+	q, err := s.parseQuery(r)
 	if err != nil {
 		return nil, err
 	}
@@ -100,10 +99,7 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return s.changeLocked(r, q, deleted, kept)
 	case http.MethodGet:
 		rows, _ := q.split(s.rows)
-		if rows = inTime(rows); len(q.Order) > 1 {
-			slices.Reverse(rows)
-		}
-		return q.read(r, rows)
+		return q.read(r, q.sorted(rows))
 	}
 	return nil, postgrest.ErrMethod(r.Method)
 }
@@ -147,55 +143,134 @@ func (q *query) read(r *http.Request, rows []row) (*postgrest.Answer, error) {
 type query struct {
 	*postgrest.Query
 	table      []column
-	conditions []func(row) bool // all must hold
+	conditions []func(row) bool     // all must hold
+	order      []func(a, b row) int // in turn, until one isn't 0
 	prefer     postgrest.Preferences
 }
 
 // parseQuery refuses what PostgREST understands and docevents doesn't send.
-func parseQuery(r *http.Request, table []column) (*query, error) {
+func (s *Server) parseQuery(r *http.Request) (*query, error) {
 	asked, refusal := postgrest.ParseQuery(r.URL.RawQuery)
 	if refusal != nil {
 		return nil, refusal
 	}
-	q := &query{Query: asked, table: table, prefer: postgrest.ParsePreferences(r.Header.Values("Prefer"))}
-	id, at := nameOf("ID", table), nameOf("CreatedAt", table)
-	byTime := []postgrest.OrderTerm{{Column: at, Direction: " ASC NULLS LAST"}}
-	newestFirst := []postgrest.OrderTerm{{Column: at, Direction: " DESC"}, {Column: id, Direction: " DESC"}}
+	q := &query{Query: asked, table: s.columns(), prefer: postgrest.ParsePreferences(r.Header.Values("Prefer"))}
 	switch p := q.prefer; {
 	case len(p.Unknown) > 0 || p.Handling != "" || p.MaxAffected != nil || p.Resolution == postgrest.MergeDuplicates:
 		return nil, notUnderstood("Prefer: " + strings.Join(r.Header.Values("Prefer"), ","))
-	case q.OnConflict != nil && !slices.Equal(q.OnConflict, []string{id}):
+	case q.OnConflict != nil && !slices.Equal(q.OnConflict, []string{nameOf("ID", q.table)}):
 		return nil, refuse(400, "42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
-	case q.Order != nil && !slices.Equal(q.Order, byTime) && !slices.Equal(q.Order, newestFirst):
-		return nil, notUnderstood("the order " + fmt.Sprint(q.Order))
+	}
+	for _, item := range q.Select {
+		if _, err := s.column(item.Column); err != nil {
+			return nil, err
+		}
+		if item.Cast != "" && item.Cast != "text" {
+			return nil, notUnderstood("a cast to " + item.Cast)
+		}
 	}
 	for _, f := range q.Filters {
-		condition, err := newCondition(f, table)
+		c, err := s.column(f.Column)
+		if err != nil {
+			return nil, err
+		}
+		condition, err := newCondition(f, c)
 		if err != nil {
 			return nil, err
 		}
 		q.conditions = append(q.conditions, condition)
 	}
+	for _, term := range q.Order {
+		c, err := s.column(term.Column)
+		if err != nil {
+			return nil, err
+		}
+		q.order = append(q.order, newOrder(term, c))
+	}
 	return q, nil
 }
 
-// newCondition knows those of a document and of a time.
-func newCondition(f postgrest.Filter, table []column) (func(row) bool, error) {
-	switch filter := f.Column + " " + f.Operator; filter {
-	case nameOf("DocumentID", table) + " eq":
-		i := slices.IndexFunc(table, func(c column) bool { return c.field == "DocumentID" })
-		id, err := table[i].parse(f.Value)
-		return func(r row) bool { return r.fields["DocumentID"] == id }, err
-	case nameOf("CreatedAt", table) + " lt", nameOf("CreatedAt", table) + " lte", nameOf("CreatedAt", table) + " gt":
-		value, err := parseTime(f.Value)
-		with, _ := value.(time.Time)
-		return func(r row) bool {
-			order := r.createdAt().Compare(with)
-			return order < 0 && f.Operator != "gt" || order == 0 && f.Operator == "lte" || order > 0 && f.Operator == "gt"
-		}, err
-	default:
-		return nil, notUnderstood("the filter " + filter)
+// column returns the column of a name in a query.
+func (s *Server) column(name string) (column, error) {
+	for _, c := range s.columns() {
+		if c.name == name {
+			return c, nil
+		}
 	}
+	return column{}, refuse(400, "42703", "column %s.%s does not exist", s.Table, name)
+}
+
+// newCondition returns the condition of a filter on the column. NULL meets only
+// is.null.
+func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
+	if f.Operator == "is" {
+		return func(r row) bool { return r.value(c) == nil }, nil
+	}
+	if c.field == "" && f.Operator != "eq" && f.Operator != "in" {
+		return nil, notUnderstood("the filter " + f.Operator + " on a column of Extra")
+	}
+	texts := f.Values
+	if f.Operator != "in" {
+		texts = []string{f.Value}
+	}
+	values := make([]any, len(texts))
+	for i, text := range texts {
+		var err error
+		if values[i], err = c.parse(text); err != nil {
+			return nil, err
+		}
+	}
+	holds := map[string]func(order int) bool{
+		"eq": func(order int) bool { return order == 0 },
+		"in": func(order int) bool { return order == 0 },
+		"lt": func(order int) bool { return order < 0 }, "lte": func(order int) bool { return order <= 0 },
+		"gt": func(order int) bool { return order > 0 }, "gte": func(order int) bool { return order >= 0 },
+	}[f.Operator]
+	return func(r row) bool {
+		value := r.value(c)
+		return value != nil && slices.ContainsFunc(values, func(with any) bool { return holds(compare(value, with)) })
+	}, nil
+}
+
+// newOrder returns the comparison of a term of order.
+func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
+	sign := 1
+	if strings.Contains(term.Direction, " DESC") {
+		sign = -1
+	}
+	nulls := sign // NULL is larger than all values, so it comes first in descending order
+	if strings.Contains(term.Direction, "NULLS FIRST") {
+		nulls = -1
+	} else if strings.Contains(term.Direction, "NULLS LAST") {
+		nulls = 1
+	}
+	return func(a, b row) int {
+		switch x, y := a.value(c), b.value(c); {
+		case x == nil && y == nil:
+			return 0
+		case x == nil:
+			return nulls
+		case y == nil:
+			return -nulls
+		default:
+			return sign * compare(x, y)
+		}
+	}
+}
+
+// sorted returns the rows in the order of the query. Rows that are equal in it
+// are in the order of their times.
+func (q *query) sorted(rows []row) []row {
+	rows = inTime(rows)
+	slices.SortStableFunc(rows, func(a, b row) int {
+		for _, order := range q.order {
+			if n := order(a, b); n != 0 {
+				return n
+			}
+		}
+		return 0
+	})
+	return rows
 }
 
 // split returns the rows that match the filters, and those that don't.
@@ -212,23 +287,24 @@ func (q *query) split(rows []row) (matching, others []row) {
 
 // selected returns the columns that were asked for, as JSON.
 func (q *query) selected(rows []row) []byte {
+	items := q.Select
+	if items == nil {
+		for _, c := range q.table {
+			items = append(items, postgrest.SelectItem{Column: c.name})
+		}
+	}
 	list := make([]map[string]any, len(rows))
 	for i, r := range rows {
 		list[i] = map[string]any{}
-		for _, c := range q.table {
-			value := r.fields[c.field]
-			if c.field == "" {
-				value = r.extra[c.name]
-			}
-			if at, isTime := value.(time.Time); isTime {
+		for _, item := range items {
+			at := slices.IndexFunc(q.table, func(c column) bool { return c.name == item.Column })
+			value := r.value(q.table[at])
+			if item.Cast != "" && value != nil {
+				value = asText(value)
+			} else if at, isTime := value.(time.Time); isTime {
 				value = at.Format("2006-01-02T15:04:05.999999-07:00") // as PostgreSQL writes it
 			}
-			if value != nil && slices.Contains(q.Texts, c.name) {
-				value = fmt.Sprint(value)
-			}
-			if q.Select == nil || slices.Contains(q.Select, c.name) {
-				list[i][c.name] = value
-			}
+			list[i][item.Column] = value
 		}
 	}
 	return postgrest.EncodeJSON(list)

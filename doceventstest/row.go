@@ -32,29 +32,36 @@ type column struct {
 	field    string // "": Extra's
 	name     string
 	required bool
-	parse    func(string) (any, error)
+	typ      string // PostgreSQL's; of Extra's columns jsonb, which takes any value
 }
+
+// parsers are those of the columns' types.
+var parsers = map[string]func(string) (any, error){
+	"uuid": parseUUID, "text": parseText, "integer": parseInteger, "timestamp with time zone": parseTime, "jsonb": parseText,
+}
+
+func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
 // columns are the table's, the migration's in its order, in which PostgreSQL
 // looks at them.
 func (s *Server) columns() []column {
-	named, parseID := s.Columns, parseUUID
+	named, ids := s.Columns, "uuid"
 	if named.TextIDs {
-		parseID = parseText
+		ids = "text"
 	}
 	all := []column{
-		{"ID", cmp.Or(named.ID, "id"), true, parseUUID},
-		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), !s.own(), parseID},
-		{"UserID", cmp.Or(named.UserID, "user_id"), !s.own(), parseID},
-		{"Type", cmp.Or(named.Type, "event_type"), true, parseText},
-		{"Duration", cmp.Or(named.Duration, "duration_ms"), false, parseInteger},
-		{"ErrorMessage", cmp.Or(named.ErrorMessage, "error_message"), false, parseText},
-		{"Stage", cmp.Or(named.Stage, "stage"), false, parseText},
-		{"CreatedAt", cmp.Or(named.CreatedAt, "created_at"), true, parseTime},
+		{"ID", cmp.Or(named.ID, "id"), true, "uuid"},
+		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), !s.own(), ids},
+		{"UserID", cmp.Or(named.UserID, "user_id"), !s.own(), ids},
+		{"Type", cmp.Or(named.Type, "event_type"), true, "text"},
+		{"Duration", cmp.Or(named.Duration, "duration_ms"), false, "integer"},
+		{"ErrorMessage", cmp.Or(named.ErrorMessage, "error_message"), false, "text"},
+		{"Stage", cmp.Or(named.Stage, "stage"), false, "text"},
+		{"CreatedAt", cmp.Or(named.CreatedAt, "created_at"), true, "timestamp with time zone"},
 	}
 	all = slices.DeleteFunc(all, func(c column) bool { return c.name == "-" })
 	for _, name := range named.Extra {
-		all = append(all, column{name: name})
+		all = append(all, column{name: name, typ: "jsonb"})
 	}
 	return all
 }
@@ -194,6 +201,44 @@ func inTime(rows []row) []row {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
 		return cmp.Or(a.createdAt().Compare(b.createdAt()), bytes.Compare(idA[:], idB[:]))
 	})
+}
+
+// value is that of a column, nil for NULL.
+func (r row) value(c column) any {
+	if c.field == "" {
+		return r.extra[c.name]
+	}
+	return r.fields[c.field]
+}
+
+// compare compares two values of a column's type, neither of which is NULL.
+func compare(a, b any) int {
+	switch a := a.(type) {
+	case uuid.UUID:
+		b := b.(uuid.UUID)
+		return bytes.Compare(a[:], b[:])
+	case int64:
+		return cmp.Compare(a, b.(int64))
+	case time.Time:
+		return a.Compare(b.(time.Time))
+	}
+	return strings.Compare(asText(a), asText(b))
+}
+
+// asText casts a value to text as PostgreSQL does. It treats a string in a column
+// of Extra as the value of a text column.
+func asText(value any) string {
+	switch v := value.(type) {
+	case string:
+		return v
+	case uuid.UUID:
+		return v.String()
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case time.Time:
+		return v.Format("2006-01-02 15:04:05.999999-07")
+	}
+	return string(postgrest.EncodeJSON(value))
 }
 
 func (r row) createdAt() time.Time { return r.fields["CreatedAt"].(time.Time) }

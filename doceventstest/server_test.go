@@ -326,8 +326,12 @@ func TestRefusals(t *testing.T) {
 		{"unknown method", "PATCH", table, "{}", 405, "PGRST117"},
 		{"bad time in a filter", "DELETE", table + "?created_at=lt.nonsense", "", 400, "22007"},
 		{"bad time in a group", "GET", table + "?and=(created_at.gt.2025-01-01T00:00:00Z,created_at.lt.nonsense)", "", 400, "22007"},
-		{"another column's filter", "DELETE", table + "?id=eq.7", "", 501, ""},
-		{"another operator", "DELETE", table + "?created_at=eq.2025-01-01T00:00:00Z", "", 501, ""},
+		{"bad id in a filter", "DELETE", table + "?id=eq.7", "", 400, "22P02"},
+		{"unknown column in a filter", "DELETE", table + "?nope=eq.7", "", 400, "42703"},
+		{"unknown column in a selection", "GET", table + "?select=id,nope", "", 400, "42703"},
+		{"unknown column in an order", "GET", table + "?order=nope.desc", "", 400, "42703"},
+		{"another operator", "DELETE", table + "?id=neq.7", "", 400, "PGRST100"},
+		{"another cast", "GET", table + "?select=id::bytea", "", 501, ""},
 		{"a negative limit", "GET", table + "?limit=-1", "", 416, "PGRST103"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -59,7 +59,8 @@ $$;
 -- same names and types for every table, failures, and the documents by state. In it $1 is since, $2
 -- until, $3 source and $4 stuck_after; among is a condition on document_id that limits the
 -- documents. docevents_source looks up every name in the catalog: PostgreSQL takes a name that isn't
--- a column for a function, and applies it to the row. It doesn't execute what it returns.
+-- a column for a function, and applies it to the row. It doesn't execute what it returns. Its errors
+-- are in PostgreSQL's words: docevents logs no others.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_source(source jsonb, among text DEFAULT 'true')
 RETURNS text
@@ -77,8 +78,8 @@ DECLARE
     key         text;
     name        text;
     type        text;
-    value       jsonb := '{}'; -- the SQL for each key of columns
-    words       jsonb := '{}'; -- an array literal for each key of events
+    exprs       jsonb := '{}'; -- the SQL for each key of columns
+    means       jsonb := '{}'; -- the condition for each key of events
     bounds      text := 'source.%1$I >= $1 AND source.%1$I < $2';
     filters     text := '';
 BEGIN
@@ -103,12 +104,12 @@ BEGIN
     FOR key, name IN SELECT c.key, c.value FROM jsonb_each_text(columns) AS c LOOP
         type := types ->> name;
         IF name = '-' AND key NOT IN ('document', 'created') THEN
-            value := value || jsonb_build_object(key, 'NULL::text');
+            exprs := exprs || jsonb_build_object(key, 'NULL::text');
             CONTINUE;
         ELSIF type IS NULL THEN
-            RAISE undefined_column USING MESSAGE = format('column %I of %s does not exist', name, relation);
+            RAISE undefined_column USING MESSAGE = format('column "%s" of relation "%s.%s" does not exist', name, schema_name, table_name);
         END IF;
-        value := value || jsonb_build_object(key, format(CASE
+        exprs := exprs || jsonb_build_object(key, format(CASE
             WHEN key = 'created' THEN 'source.%I'
             -- Uncast, its index serves. What is left compares as text: as citext or json it might not compare at all.
             WHEN key IN ('id', 'document') AND type IN ('uuid', 'integer', 'bigint', 'text', 'character varying') THEN 'source.%I'
@@ -124,11 +125,11 @@ BEGIN
     IF type = 'timestamp without time zone' THEN -- in UTC. Bounds of another type don't use its index under row level security.
         bounds := 'source.%1$I >= ($1 AT TIME ZONE ''UTC'') AND source.%1$I < ($2 AT TIME ZONE ''UTC'')';
     ELSIF type NOT IN ('timestamp with time zone', 'date') THEN
-        RAISE invalid_parameter_value USING MESSAGE = format('column %I of %s is %s, not a time', name, relation, type);
+        RAISE datatype_mismatch USING MESSAGE = format('column "%s" is of type %s but expression is of type timestamp with time zone', name, type);
     END IF;
     FOR key IN SELECT jsonb_object_keys(source -> 'filters') LOOP
         IF types ->> key IS NULL THEN
-            RAISE undefined_column USING MESSAGE = format('column %I of %s does not exist', key, relation);
+            RAISE undefined_column USING MESSAGE = format('column "%s" of relation "%s.%s" does not exist', key, schema_name, table_name);
         END IF;
         filters := filters || format(CASE
             WHEN source -> 'filters' ->> key IS NULL THEN ' AND source.%1$I IS NULL'
@@ -136,7 +137,9 @@ BEGIN
         END, key, key, types ->> key);
     END LOOP;
     FOR key IN SELECT jsonb_object_keys(events) LOOP
-        words := words || jsonb_build_object(key, format('%L::text[]', ARRAY(SELECT jsonb_array_elements_text(events -> key))));
+        SELECT format('%s IN (%s)', exprs ->> 'event', string_agg(quote_literal(word), ', ')) INTO name -- of one word PostgreSQL makes the cheaper =
+            FROM jsonb_array_elements_text(events -> key) AS word HAVING count(*) > 0;
+        means := means || jsonb_build_object(key, coalesce(name, 'false'));
     END LOOP;
 
     RETURN format($sql$
@@ -144,12 +147,13 @@ WITH event AS NOT MATERIALIZED (
     SELECT %1$s AS id, %2$s AS document_id, %3$s AS user_id, %4$s AS event_type, %5$s AS duration_ms, %6$s AS error_message,
         %7$s AS stage, %8$s AS at, %8$s::timestamptz AS created_at,
         CASE
-            WHEN %4$s = ANY (%9$s) THEN 'completed'
-            WHEN %4$s = ANY (%10$s) THEN 'failed'
-            WHEN %4$s = ANY (%11$s) THEN 'started'
-            WHEN %4$s = ANY (%12$s) THEN 'arrived'
-            WHEN %4$s = ANY (%13$s) THEN CASE WHEN %7$s IS NULL THEN 'skipped' ELSE 'completed' END
-        END AS kind
+            WHEN %9$s THEN 'completed'
+            WHEN %10$s THEN 'started'
+            WHEN %11$s THEN 'arrived'
+            WHEN %12$s THEN 'failed'
+            WHEN %13$s THEN CASE WHEN %7$s IS NULL THEN 'skipped' ELSE 'completed' END
+        END AS kind, -- the same as conditions, which cost less:
+        %12$s AS failed, %9$s OR %12$s OR %13$s AND %7$s IS NOT NULL AS ended
     FROM %14$s AS source
     WHERE %15$s%16$s
 ), failures AS (
@@ -162,25 +166,28 @@ WITH event AS NOT MATERIALIZED (
                 left(regexp_replace(left(error_message, 1000),
                     '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), 200) AS error
             FROM event
-            WHERE kind = 'failed'
+            WHERE failed
         ) AS failed
     ) AS marked
     WHERE NOT repeated
 ), seen AS (
-    SELECT document_id, min(created_at) AS first_at,
+    SELECT document_id,
         coalesce(max(created_at) FILTER (WHERE kind IS NOT NULL), max(created_at)) AS last_at,
         (array_agg(kind ORDER BY created_at DESC, id DESC) FILTER (WHERE kind IS NOT NULL))[1] AS last_kind,
-        coalesce(max(created_at) FILTER (WHERE kind = 'started' AND stage IS NULL)
-            > coalesce(max(created_at) FILTER (WHERE kind IN ('completed', 'failed', 'skipped') AND stage IS NULL), '-infinity'),
+        coalesce(max(created_at) FILTER (WHERE kind = 'started' AND own)
+            > coalesce(max(created_at) FILTER (WHERE kind IN ('completed', 'failed', 'skipped') AND own), '-infinity'),
             false) AS whole, -- has begun and not ended
         max(created_at) FILTER (WHERE kind IN ('completed', 'failed', 'skipped')) AS step_end,
-        max(created_at) FILTER (WHERE kind = 'failed' OR kind IN ('completed', 'skipped') AND stage IS NULL) AS whole_end,
+        max(created_at) FILTER (WHERE kind = 'failed' OR kind IN ('completed', 'skipped') AND own) AS whole_end,
         array_agg(created_at) FILTER (WHERE kind IN ('arrived', 'started')) AS starts
-    FROM (SELECT * FROM event WHERE %17$s OFFSET 0) AS event -- a fence: without it the whole index on document_id may be walked
-    WHERE document_id IS NOT NULL
+    FROM (
+        SELECT document_id, id, created_at, kind, stage IS NULL AS own FROM event
+        WHERE document_id IS NOT NULL AND %17$s
+        OFFSET 0 -- a fence: without it the whole index on document_id may be walked
+    ) AS event
     GROUP BY document_id
 ), documents AS (
-    SELECT document_id, first_at, last_at, state,
+    SELECT document_id, last_at, state,
         CASE WHEN state = 'under_way' THEN starts END AS starts, -- the others' would be kept for nothing
         coalesce(CASE WHEN whole THEN whole_end ELSE step_end END, '-infinity') AS last_end
     FROM seen CROSS JOIN LATERAL (
@@ -193,14 +200,14 @@ WITH event AS NOT MATERIALIZED (
 ), begun AS (
     SELECT document_id, last_at, min(start) AS started, count(*) AS starts
     FROM documents CROSS JOIN unnest(starts) AS start
-    WHERE state = 'under_way' AND start > last_end
+    WHERE state = 'under_way' AND (start > last_end OR start = last_at) -- a start may have the time of the end before it
     GROUP BY document_id, last_at
 ), stuck AS (
     SELECT * FROM begun WHERE started < least($2, now()) - $4
 )$sql$,
-        value ->> 'id', value ->> 'document', value ->> 'user', value ->> 'event', value ->> 'duration', value ->> 'error',
-        value ->> 'stage', value ->> 'created', words ->> 'completed', words ->> 'failed', words ->> 'started', words ->> 'arrived',
-        words ->> 'skipped', relation, format(bounds, columns ->> 'created'), filters, among);
+        exprs ->> 'id', exprs ->> 'document', exprs ->> 'user', exprs ->> 'event', exprs ->> 'duration', exprs ->> 'error',
+        exprs ->> 'stage', exprs ->> 'created', means ->> 'completed', means ->> 'started', means ->> 'arrived', means ->> 'failed',
+        means ->> 'skipped', relation, format(bounds, columns ->> 'created'), filters, among);
 END
 $function$;
 -- +goose StatementEnd
@@ -228,12 +235,12 @@ BEGIN
     FROM failures
     GROUP BY stage, error
 ), stages AS (
-    SELECT stage COLLATE "C" AS stage, count(*) AS count, count(*) FILTER (WHERE kind = 'failed') AS failed,
+    SELECT stage COLLATE "C" AS stage, count(*) AS count, count(*) FILTER (WHERE failed) AS failed,
         count(duration_ms) AS measured,
         percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY duration_ms) AS p,
         max(duration_ms) AS longest
     FROM event
-    WHERE kind IN ('completed', 'failed')
+    WHERE ended
     GROUP BY stage COLLATE "C" -- which sorts fastest
 ), points AS (
     SELECT greatest(at, '0001-01-01Z') AS at, -- where JSON's times begin
@@ -269,9 +276,8 @@ SELECT json_build_object(
     'stages_total', (SELECT count(*) FROM stages),
     'stages', (
         SELECT coalesce(json_agg(top), '[]') FROM (
-            SELECT left(stage, 200) AS stage, count, failed, measured, round(p[1]::numeric)::bigint AS p50_ms,
-                round(p[2]::numeric)::bigint AS p95_ms, round(longest::numeric)::bigint AS max_ms
-            FROM stages ORDER BY p[2] DESC NULLS LAST, count DESC, stages.stage LIMIT 20
+            SELECT left(stage, 200) AS stage, count, failed, measured, p[1]::bigint AS p50_ms, p[2]::bigint AS p95_ms, longest::bigint AS max_ms
+            FROM stages ORDER BY p95_ms DESC NULLS LAST, count DESC, stages.stage LIMIT 20
         ) AS top),
     'errors_total', (SELECT count(*) FROM errors),
     'errors', (
@@ -328,13 +334,12 @@ BEGIN
                     SELECT FROM event AS later
                     WHERE later.document_id = event.document_id
                         AND (later.kind IS NOT NULL, later.at, later.id IS NULL, later.id) > (event.kind IS NOT NULL, event.at, event.id IS NULL, event.id))%s)$sql$,
-            CASE WHEN state IN ('failed', 'skipped') THEN format(' AND event_type = ANY (%L::text[]) AND kind = $5',
-                ARRAY(SELECT jsonb_array_elements_text(coalesce(source -> 'events' -> state, jsonb_build_array(state))))) END,
+            CASE WHEN state IN ('failed', 'skipped') THEN ' AND kind = $5' END,
             CASE WHEN stage IS NOT NULL THEN ' AND stage = $6' END,
             CASE WHEN state IS NULL OR state IN ('failed', 'skipped') THEN ' ORDER BY at DESC, document_id::text COLLATE "C" DESC LIMIT $10' END);
     END IF;
     EXECUTE public.docevents_source(source, among) || $sql$, listed AS (
-    SELECT document_id, document_id::text COLLATE "C" AS name, last_at, coalesce(begun.started, first_at) AS started,
+    SELECT document_id, document_id::text COLLATE "C" AS name, last_at, begun.started,
         CASE WHEN begun.started < least($2, now()) - $4 THEN 'stuck' ELSE state END AS state
     FROM documents LEFT JOIN begun USING (document_id, last_at)
     WHERE ($5 IS NULL OR state = $5 OR $5 = 'stuck' AND begun.started < least($2, now()) - $4)
@@ -344,12 +349,12 @@ BEGIN
 )
 SELECT coalesce(json_agg(json_build_object(
     'document_id', name, 'user_id', user_id, 'state', state, 'type', event_type, 'stage', left(stage, 200),
-    'error', left(error_message, 200), 'started', started, 'last_at', last_at) ORDER BY last_at DESC, name DESC), '[]')
+    'error', left(error_message, 200), 'started', coalesce(started, first_at), 'last_at', last_at) ORDER BY last_at DESC, name DESC), '[]')
 FROM listed JOIN (
-    SELECT DISTINCT ON (event.document_id) event.document_id, user_id, event_type, stage, error_message
+    SELECT DISTINCT ON (event.document_id) event.document_id, user_id, event_type, stage, error_message,
+        min(created_at) OVER (PARTITION BY event.document_id) AS first_at
     FROM event JOIN listed USING (document_id)
-    WHERE created_at = last_at
-    ORDER BY event.document_id, kind IS NOT NULL DESC, id DESC
+    ORDER BY event.document_id, created_at = last_at DESC, kind IS NOT NULL DESC, id DESC
 ) AS latest USING (document_id)$sql$
         INTO page USING since, until, source, stuck_after, state, stage, error, before_at, before_id, least(greatest(max, 1), 501);
     RETURN page;

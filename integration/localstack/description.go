@@ -1,7 +1,6 @@
 package localstack
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 
@@ -22,10 +21,10 @@ const describedRights = `) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.
     OR has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
     OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`
 
-// describe answers GET / with the schema's tables. What it says of them is as old
-// as the schema cache; the caller's rights are asked for.
+// describe answers GET / with the schema's tables. The tables are those of the
+// schema cache, and the caller's rights are current.
 func (g *gateway) describe(r *http.Request, who caller, schema string) (*postgrest.Answer, *postgrest.Error) {
-	if g.undescribed.Load() {
+	if (*g.config.Load())["openapi_mode"] == "disabled" {
 		return nil, postgrest.ErrDescriptionDisabled
 	}
 	s := &statement{}
@@ -37,7 +36,7 @@ func (g *gateway) describe(r *http.Request, who caller, schema string) (*postgre
 		return nil, refusal
 	}
 	var names []string
-	_ = json.Unmarshal(result.body, &names) // PostgreSQL made it
+	_ = json.Unmarshal(result.body, &names) // PostgreSQL wrote it
 	var tables []postgrest.Table
 	for _, name := range names {
 		t := g.schema.Load().tables[schema+"."+name]
@@ -51,14 +50,4 @@ func (g *gateway) describe(r *http.Request, who caller, schema string) (*postgre
 		tables = append(tables, described)
 	}
 	return postgrest.Describe(r, tables)
-}
-
-// loadOpenAPIMode reports whether GET / is switched off. As with PostgREST, this
-// is a setting of the role authenticator, read with the other roles' settings:
-//
-//	ALTER ROLE authenticator SET pgrst.openapi_mode = 'disabled'
-func loadOpenAPIMode(ctx context.Context, conn *pgx.Conn) (disabled bool, err error) {
-	err = conn.QueryRow(ctx, `SELECT EXISTS (
-		SELECT FROM pg_roles WHERE rolname = current_user AND 'pgrst.openapi_mode=disabled' = ANY(rolconfig))`).Scan(&disabled)
-	return disabled, err
 }

@@ -1,7 +1,6 @@
 package localstack
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -76,11 +75,12 @@ func (q *query) list(s *statement) {
 			s.add(q.table.column(c.name))
 		}
 	}
-	for i, name := range q.Select {
+	for i, item := range q.Select {
 		s.separate(i, ", ")
-		s.add(q.table.column(name))
-		if slices.Contains(q.Texts, name) {
-			s.add("::text AS ", quote(name))
+		if item.Cast == "" {
+			s.add(q.table.column(item.Column))
+		} else {
+			s.add("CAST(", q.table.column(item.Column), " AS ", item.Cast, ") AS ", quote(item.Column))
 		}
 	}
 }

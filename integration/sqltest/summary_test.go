@@ -429,7 +429,7 @@ func TestSummaryByREST(t *testing.T) {
 			t.Fatalf("%+v, %v", page, err)
 		}
 		query.Where["nobody"] = "1"
-		if _, err = client.Summary(t.Context(), query); err == nil || !strings.Contains(err.Error(), "column nobody of public."+d.table+" does not exist; name the columns of") {
+		if _, err = client.Summary(t.Context(), query); err == nil || !strings.Contains(err.Error(), `column "nobody" of relation "public.`+d.table+`" does not exist; name the columns of`) {
 			t.Errorf("a filter of a missing column: %v", err)
 		}
 

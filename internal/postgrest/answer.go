@@ -40,9 +40,9 @@ func Single(r *http.Request) bool {
 	return mediaType(first) == mediaObject
 }
 
-// CheckRows returns the error with which PostgREST refuses a result of n rows.
-// PostgREST asks after the statement has run and before the commit, so the
-// statement must be rolled back.
+// CheckRows returns an error if PostgREST refuses a result of n rows, else nil.
+// PostgREST checks the number after the statement has run and before it commits.
+// After an error the caller must roll back.
 func CheckRows(r *http.Request, p Preferences, n int64) *Error {
 	switch {
 	case Single(r) && n != 1:
@@ -86,8 +86,12 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").WithDetails(
-				fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total))
+			// PostgREST writes this error as it writes rows, so it has the headers of
+			// rows, and no Proxy-Status.
+			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
+				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
+				WithHeader("Content-Range", "*/"+all).
+				WithHeader("Preference-Applied", a.Applied)
 		case rows < *total:
 			a.Status = http.StatusPartialContent
 		}

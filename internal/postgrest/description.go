@@ -125,8 +125,8 @@ func jsonType(sqlType string) string {
 	return "string"
 }
 
-// defaultJSON returns the default's expression as JSON. Of an expression that
-// happens not to be JSON, as 1+1 for an integer, PostgREST shows nothing.
+// defaultJSON returns the default's expression as JSON. PostgREST omits a default
+// whose expression isn't JSON, such as 1+1 for an integer.
 func (c Column) defaultJSON() json.RawMessage {
 	text := c.Default
 	if text == "" {
