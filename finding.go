@@ -209,12 +209,8 @@ func (r *rehearsal) narrow(ctx context.Context, empty *Error) bool {
 			lacking, last = append(lacking, strconv.Quote(string(t))), e
 		}
 	}
-	switch {
-	case len(lacking) == 0:
-	case len(kept) == 0 && empty.Message == last.Message && r.certain(last):
-		r.refused = true
-		r.add("insert", r.explain(last))
-	case len(kept) > 0 && len(r.config.types.listed) > 0: // else the table decides
+	listed := len(kept) > 0 && len(r.config.types.listed) > 0 // else the table decides about types
+	if len(lacking) > 0 && (listed || len(kept) == 0 && empty.Message == last.Message && r.certain(last)) {
 		r.add("insert: the table takes no event of type "+strings.Join(lacking, ", "), r.explain(last))
 	}
 	r.types = kept

@@ -169,7 +169,7 @@ var ownTables = map[string]ownTable{
 			"CREATE TYPE TABLE_NAME_kind AS ENUM ('queued', 'done')",
 			"ALTER TABLE TABLE_NAME DROP CONSTRAINT IF EXISTS document_processing_events_event_type_check, ALTER event_type TYPE TABLE_NAME_kind USING NULL",
 		},
-		finding: "run ALTER TYPE ... ADD VALUE for an enum",
+		finding: `no event of type "upload_started", "processing_started", "completed", "failed"`,
 		types:   docevents.EventTypes{Arrived: []docevents.EventType{"queued"}, Completed: []docevents.EventType{"done"}},
 		spoil:   func(e *docevents.Event) { e.Type = "done" },
 	},
