@@ -24,7 +24,7 @@ var remedies = []struct {
 	{regexp.MustCompile(` PGRST303 .*audience`), "the server accepts keys for another audience: compare the key's claim aud with the server's jwt-aud (PGRST_JWT_AUD)"},
 	{regexp.MustCompile(` PGRST303 `), "the key has expired or has a claim that the server can't use: copy the project's service-role (secret) key again"},
 	{regexp.MustCompile(`^401 42501 | 42501 .*row-level security`), "use the service-role (secret) key: this one is kept out by row-level security or a missing grant"},
-	{regexp.MustCompile(` 42501 .*(for function|` + anotherRelation + `)`), "a trigger or view of {table} needs it: let service_role do what the message names, or make the trigger's function SECURITY DEFINER"},
+	{regexp.MustCompile(` 42501 .*(for function|` + anotherRelation + `)`), "a trigger or view of {table} needs it: let service_role do what the message names, or make the trigger's function SECURITY DEFINER; what the table itself needs: GRANT SELECT, INSERT, DELETE ON {table} TO service_role;"},
 	{regexp.MustCompile(` 42501 `), "run: GRANT SELECT, INSERT, DELETE ON {table} TO service_role; if the message names the schema or a sequence, run: GRANT USAGE ON SCHEMA {schema} TO service_role; GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO service_role;"},
 	{regexp.MustCompile(` (42P01|42703|42883) .*(` + anotherRelation + `|record |function )`), "a trigger, rule, view or default of {table} needs it: create it, or change what needs it"},
 	{regexp.MustCompile(` (PGRST205|42P01) `), "create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema" + reload},
