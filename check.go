@@ -5,25 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 )
 
 // Check reports whether events will be stored and whether purges will work. Call
-// it when the program starts. Its error lists every finding, one a line, with what
-// to do about it.
+// it when the program starts. Its error lists every finding, one a line, and each
+// says what to do.
 //
-// Check rehearses: it sends Record's own insert, of each type, in a way that
-// PostgREST carries out and then rolls back. It also reads PostgREST's description
-// of the table, if the server gives one. It reports only what it knows. What
-// depends on the app's own values is no finding: foreign keys, triggers that raise,
-// CHECKs on columns that the app fills. If a column is NOT NULL that events may
-// leave empty, Check returns nil and logs which fields the app must fill.
+// Check reads PostgREST's description of the table, if the server gives one. Then it
+// rehearses: it sends Record's own insert, of each type, in a way that PostgREST
+// runs and rolls back. It returns no error for problems that depend on the app's own
+// values, such as foreign keys, triggers that raise, and CHECKs on columns that the
+// app fills: docs/your-table.md lists them. It logs a warning if a column is NOT NULL
+// that events may leave empty, if a trigger discards some of the events, or if the id
+// is UNIQUE but not the primary key.
 //
-// If a server stores the rehearsal's rows all the same, Check deletes them, and that
-// is a finding. An answer that may pass by itself, as while PostgREST reloads its
-// schema, is asked for again, within ctx and for at most 5 s. Each answer may take
+// If a server stores the rehearsal's rows all the same, Check deletes them, and
+// reports that. If an answer may pass by itself, for example while PostgREST reloads
+// its schema, Check asks again for at most 5 s and within ctx. Each answer may take
 // as long as an insert's.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
@@ -36,9 +36,6 @@ func (c *Client) Check(ctx context.Context) error {
 	})
 	if len(r.required) > 0 {
 		c.report.warn(logRequired, slog.String("fields", strings.Join(r.required, ", ")))
-	}
-	if r.slowKey {
-		c.report.warn(logSlowKey)
 	}
 	if err != nil {
 		return fmt.Errorf("docevents: Check: %w", err)
@@ -75,44 +72,26 @@ func lasting(ctx context.Context, ask func() error) error {
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
-	for range maxRehearsals {
+	for again, i := len(r.types) > 0, 0; again && i < maxRehearsals; i++ {
 		rows := r.rows()
-		n, err := r.send(ctx, r.columns, rows)
-		if err == nil {
-			r.count(n, len(rows))
-		} else if r.learn(ctx, err) {
-			continue
+		n, err := r.send(ctx, rows)
+		if again = err != nil && r.learn(ctx, err); err == nil {
+			r.count(n, len(rows)/r.copies)
 		}
-		break
 	}
-	if !r.refused && !r.bad[r.config.columns.CreatedAt] {
-		r.add("delete", r.mayDelete(ctx))
+	if !r.refused {
+		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // as a purge, of no row
 	}
 	return errors.Join(r.findings...)
 }
 
-// mayDelete sends a purge that matches no row.
-func (r *rehearsal) mayDelete(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
-	defer cancel()
-	_, err := r.deleted(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll))
-	if errors.Is(err, ErrCountIncomplete) { // only means that purges can't count
-		return nil
-	}
-	return err
-}
-
-// add adds an error of a request to the findings. Those of configuration come first:
-// lasting goes by the first.
+// add adds an error of a request to the findings.
 func (r *rehearsal) add(op string, err error) {
-	if err == nil {
+	switch {
+	case err == nil, errors.Is(err, errStored):
 		return
-	}
-	at := len(r.findings)
-	if !errors.As(err, new(*Error)) {
+	case !errors.As(err, new(*Error)):
 		err = fmt.Errorf("check SUPABASE_URL and the network, or, if a test mocks the transport, add a responder for this request: %w", err)
-	} else if classify(err) == configuration {
-		at = 0
 	}
-	r.findings = slices.Insert(r.findings, at, fmt.Errorf("%s: %w", op, err))
+	r.findings = append(r.findings, fmt.Errorf("%s: %w", op, err))
 }

@@ -750,7 +750,7 @@ func (w *wire) answer(status int, body string, headers ...string) httpmock.Respo
 		defer w.mu.Unlock()
 		w.requests = append(w.requests, sent)
 		if status < 300 && req.Header.Get("Accept") == "application/vnd.pgrst.object+json" {
-			return rolledBack(strings.Count(sent.body, `"id":`) - 1).response(req), nil
+			return rolledBack(strings.Count(sent.body, `"id":`) / 2).response(req), nil
 		}
 		resp := httpmock.NewStringResponse(status, body)
 		for i := 0; i < len(headers); i += 2 {

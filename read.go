@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,10 +47,11 @@ func (c *Client) read(ctx context.Context, r reading, use func(*http.Response) e
 	}
 }
 
-// A reading is a GET: of the table, or of a function.
+// A reading is a GET: of the table, of a function, or of the description.
 type reading struct {
 	path, schema string
 	prefer       string
+	accept       string // application/json if empty
 	query        url.Values
 }
 
@@ -57,14 +59,17 @@ type reading struct {
 // hides a function's errors. The transport has made an error of every answer
 // that isn't a success.
 func (c *Client) readOnce(ctx context.Context, r reading, use func(*http.Response) error) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.restURL+"/"+r.path+"?"+r.query.Encode(), nil)
+	u, err := url.Parse(c.restURL)
 	if err != nil {
 		return err
 	}
+	u = u.JoinPath(r.path)
+	u.RawQuery = r.query.Encode()
+	req := (&http.Request{Method: http.MethodGet, URL: u, Header: http.Header{}}).WithContext(ctx)
 	for name, value := range c.headers {
 		req.Header.Set(name, value)
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", cmp.Or(r.accept, "application/json"))
 	req.Header.Set("Accept-Profile", r.schema)
 	if r.prefer != "" {
 		req.Header.Set("Prefer", r.prefer)

@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,88 +13,85 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/supabase-community/postgrest-go"
 )
 
 const (
 	// maxRehearsals bounds one call of Check: each rehearsal after the first leaves
-	// out, fills or adds a column, or leaves out types.
+	// out or adds a column, or leaves out types.
 	maxRehearsals = 100
 
-	// maxVaried is how many columns of Extra are tried one by one.
-	maxVaried = 4
+	maxVaried = 8 // columns that are filled one by one, to bound the requests
 )
 
-// A rehearsal is Record's insert, sent so that PostgREST rolls it back: asked for
-// one object, it refuses a result of several rows, after triggers and immediate
-// foreign keys have run, and reports how many rows there were. A result of one row
-// would be stored.
+// A rehearsal is Record's insert, sent so that PostgREST rolls it back. PostgREST
+// is asked for a single object. It runs the insert with its triggers and immediate
+// foreign keys, finds several rows, rolls back and reports their number. A result
+// of one row would be stored, so every rehearsal has several. Each event is sent
+// twice: if the id is unique, one of the two is kept.
 //
-// A refusal becomes a finding if it concerns every event. What it is about is then
-// filled or left out, and the next rehearsal shows what was hidden behind it:
+// A refusal becomes a finding if it concerns every event. The next rehearsal
+// leaves out or fills the column in question, and shows the problems after it:
 //
-//	send -> rolled back -> count: is the id unique, are rows swallowed?
+//	send -> rolled back -> count: is the id unique, does a trigger discard rows?
 //	     -> refused -> learn -> a column is filled, added or left out -> send
-//	                         -> types are left out                    -> send
-//	                         -> only real events can show more: the end
+//	                         -> narrow: types are left out            -> send
+//	                         -> only the app's own values decide: the end
 type rehearsal struct {
 	*Client
 	about    definition
 	columns  []string // of the insert
 	types    []EventType
-	values   map[string]any         // made up, by column; a newValue for each row
+	document string                 // a made-up UUID
+	values   map[string]any         // made up, by column
 	filled   []string               // the columns with a value in every row
-	fills    map[EventType][]string // the further ones of a type, if it needs some
-	bad      map[string]bool        // columns with a finding
-	tried    map[string]bool        // what is tried once
+	guessed  bool                   // one of them may need another value
+	fills    map[EventType][]string // further columns that a type must fill; nil before narrow
+	copies   int                    // of each event: 2, or 1 if the id is UNIQUE but not the primary key
+	noID     bool                   // the id column has a finding
+	refused  bool                   // for a reason that a DELETE shares
 	at       time.Time              // of the last row
-	refused  bool                   // and not for its rows
+	required []string               // fields that no event may leave empty
 	findings []error
-	required []string // fields that an event must not leave empty
-	slowKey  bool     // the id is UNIQUE and not the primary key
 }
 
-// A newValue is another value for each row.
-type newValue func() string
-
-// madeUp are values of which a column of almost any type takes one.
-var madeUp = []any{newValue(uuid.NewString), "x", 1, "2024-01-01T00:00:00Z", []any{}, "::1", "empty", "a@b.co"}
-
 func newRehearsal(c *Client) *rehearsal {
-	columns := &c.config.columns
 	return &rehearsal{
-		Client: c, types: c.config.types.listed, at: time.Now().Add(-time.Second), columns: strings.Split(columns.all, ","),
-		values: map[string]any{
-			columns.Duration: 2, columns.ErrorMessage: "check", columns.Stage: "check",
-			columns.DocumentID: uuid.NewString(), columns.UserID: uuid.NewString(),
-		},
-		filled: []string{columns.DocumentID, columns.UserID},
-		fills:  map[EventType][]string{}, bad: map[string]bool{}, tried: map[string]bool{},
+		Client: c, types: c.config.types.listed, columns: strings.Split(c.config.columns.all, ","),
+		document: uuid.NewString(), values: map[string]any{}, copies: 2, at: time.Now().Add(-time.Second),
 	}
 }
 
-// once reports whether it is called with these words for the first time.
-func (r *rehearsal) once(words ...string) bool {
-	key := strings.Join(words, " ")
-	first := !r.tried[key]
-	r.tried[key] = true
-	return first
+// makeUp chooses a value that the column's type takes, by default a text that is cut
+// to the column's length.
+func (r *rehearsal) makeUp(name, text string) {
+	switch about := r.about.Properties[name]; {
+	case len(about.Enum) > 0:
+		r.values[name] = about.Enum[0]
+	case about.Format == "uuid":
+		r.values[name] = r.document
+	case about.Format == "date", strings.HasPrefix(about.Format, "time"):
+		r.values[name] = "2024-01-01T00:00:00Z"
+	case about.Format == "inet", about.Format == "cidr":
+		r.values[name] = "::1"
+	case strings.HasSuffix(about.Format, "[]"):
+		r.values[name] = []any{}
+	default:
+		r.values[name] = text[:min(len(text), cmp.Or(about.MaxLength, len(text)))]
+	}
 }
 
-// rows returns a row of each type, one more that fills all it can, unless a CHECK
-// has refused that, and a copy of the first: a unique id passes over it.
+// rows returns an event of each type, and their copies. The number of events is odd:
+// if nothing makes the id unique, and a trigger discards half of the events, the
+// copies of the others don't add up to it.
 func (r *rehearsal) rows() (rows []map[string]any) {
 	for _, t := range r.types {
 		rows = append(rows, r.row(t, r.fills[t]))
 	}
-	fill := []string{r.config.columns.Duration, r.config.columns.ErrorMessage, r.config.columns.Stage}
-	if r.tried["types"] {
-		fill = r.fills[r.types[0]]
+	for len(rows) < 3 || len(rows)%2 == 0 {
+		rows = append(rows, r.row(r.types[0], r.fills[r.types[0]]))
 	}
-	rows = append(rows, r.row(r.types[0], fill))
-	if !r.tried["key"] {
-		rows = append(rows, rows[0])
-	}
-	return rows
+	return slices.Repeat(rows, r.copies)
 }
 
 // row returns an event of a type that fills these columns and those that every
@@ -102,7 +100,6 @@ func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	row, columns := map[string]any{}, &r.config.columns
 	r.at = r.at.Add(-time.Millisecond) // a key may hold the time
 	for _, name := range r.columns {
-		value, known := r.values[name]
 		switch {
 		case name == columns.ID:
 			row[name] = uuid.Must(uuid.NewV7()).String()
@@ -110,11 +107,8 @@ func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 			row[name] = t
 		case name == columns.CreatedAt:
 			row[name] = r.at.UTC().Format(timeFormat)
-		case known && (slices.Contains(r.filled, name) || slices.Contains(fill, name)):
-			if each, is := value.(newValue); is {
-				value = each()
-			}
-			row[name] = value
+		case slices.Contains(r.filled, name) || slices.Contains(fill, name):
+			row[name] = r.values[name]
 		case !slices.Contains(columns.Extra, name):
 			row[name] = nil
 		}
@@ -122,11 +116,28 @@ func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	return row
 }
 
-var number = regexp.MustCompile(`\d+`)
+// fillings returns what an event may fill beyond the columns that all must: nothing,
+// one column, everything but one, everything.
+func (r *rehearsal) fillings() (fillings [][]string) {
+	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool {
+		return r.values[name] == nil || slices.Contains(r.filled, name)
+	})
+	fillings = append(fillings, nil)
+	for i := range min(len(optional), maxVaried) {
+		fillings = append(fillings, optional[i:i+1], slices.Concat(optional[:i], optional[i+1:]))
+	}
+	return append(fillings, optional)
+}
 
-// send rehearses an insert and returns how many rows it had, or -1 if the server
-// has stored them: then they are deleted again.
-func (r *rehearsal) send(ctx context.Context, columns []string, rows []map[string]any) (n int, err error) {
+var (
+	number = regexp.MustCompile(`\d+`)
+
+	// errStored means that the server has stored a rehearsal: a finding already.
+	errStored = errors.New("stored")
+)
+
+// send rehearses an insert and returns how many rows it had.
+func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
 	body, err := json.Marshal(rows)
@@ -134,13 +145,13 @@ func (r *rehearsal) send(ctx context.Context, columns []string, rows []map[strin
 		return 0, err
 	}
 	t := *r.transport
-	t.query = "columns=" + strings.Join(columns, ",")
-	if id := r.config.columns.ID; id != base[0].column && !r.bad[id] {
+	t.query = "columns=" + strings.Join(r.columns, ",")
+	if id := r.config.columns.ID; id != base[0].column && !r.noID {
 		t.query = "on_conflict=" + id + "&" + t.query
 	}
 	pg := r.postgrest(&insertion{&t, body})
 	pg.Transport.SetHeader("Accept", "application/vnd.pgrst.object+json")
-	if slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(columns) }) {
+	if slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(r.columns) }) {
 		pg.Transport.SetHeader("Prefer", "missing=default")
 	}
 	_, _, err = pg.From(r.config.table).Insert(nil, false, "", "minimal", "").ExecuteWithContext(timeout)
@@ -148,7 +159,7 @@ func (r *rehearsal) send(ctx context.Context, columns []string, rows []map[strin
 	switch {
 	case err == nil && len(rows) > 0:
 		r.takeOut(ctx, rows)
-		return -1, nil
+		return 0, errStored
 	case answered && e.Code == "PGRST116":
 		return strconv.Atoi(number.FindString(e.details))
 	case answered:
@@ -157,107 +168,26 @@ func (r *rehearsal) send(ctx context.Context, columns []string, rows []map[strin
 	return 0, r.explain(err)
 }
 
-// takeOut deletes rows that the server has stored, by their ids and, in case a
-// trigger has changed these, by document and time.
+// takeOut deletes rows that the server has stored: by their ids, or, if the id
+// column has a finding, by their document.
 func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
-	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
-	defer cancel()
 	columns, ids := &r.config.columns, []string{}
 	for _, row := range rows {
-		if id, has := row[columns.ID].(string); has && !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
+		ids = append(ids, fmt.Sprint(row[columns.ID]))
 	}
-	n, err := r.deleted(ctx, r.deletion().In(columns.ID, ids))
-	if document, has := rows[0][columns.DocumentID].(string); has && (err == nil || errors.Is(err, ErrCountIncomplete)) {
-		rest := r.deletion().Gte(columns.CreatedAt, r.at.UTC().Format(timeFormat)).Lt(columns.CreatedAt, time.Now().UTC().Format(timeFormat))
-		_, err = r.deleted(ctx, rest.Eq(columns.DocumentID, document))
+	theirs := r.deletion().In(columns.ID, ids)
+	if r.noID {
+		theirs = r.deletion().Eq(columns.DocumentID, r.document)
 	}
-	switch {
-	case err != nil && !errors.Is(err, ErrCountIncomplete):
-		r.findings = append(r.findings, fmt.Errorf("insert: the server stored the rows of Check, whose document is %v, and they couldn't be deleted again: %w", rows[0][columns.DocumentID], err))
-	case n > int64(len(ids)):
-		r.find(r.notUnique(nil)+"; the server stored the rows of Check, and they are deleted again", nil)
-	case r.once("stored"):
-		r.find("the server stored the rows of Check instead of rolling them back, and they are deleted again: does a proxy in front of it remove the header Accept?", nil)
-	}
+	r.find("", "the server stored the rows of Check instead of rolling them back: let the proxies in front of it pass the header Accept on. The rows, of the document "+r.document+", are deleted unless this error says otherwise")
+	r.remove(ctx, theirs)
 }
 
-// refuses reports whether a column's type doesn't take a value, with the refusal:
-// PostgreSQL casts the values before it looks at rows. If it refuses NULL for the
-// same reason, a trigger raises that, and nothing can be known.
-func (r *rehearsal) refuses(ctx context.Context, name string, value any) *Error {
-	id, columns := r.config.columns.ID, []string{name}
-	if name != id && !r.bad[id] {
-		columns = append(columns, id)
+// remove deletes rows. That the server doesn't count them is no finding.
+func (r *rehearsal) remove(ctx context.Context, rows *postgrest.FilterBuilder) {
+	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
+	defer cancel()
+	if _, err := r.deleted(ctx, rows); !errors.Is(err, ErrCountIncomplete) {
+		r.add("delete", err)
 	}
-	ask := func(value any) *Error {
-		if r.tried["trigger"] {
-			return nil
-		}
-		var rows []map[string]any
-		for range 2 {
-			row := map[string]any{id: uuid.NewString(), name: value}
-			if each, is := value.(newValue); is {
-				row[name] = each()
-			}
-			rows = append(rows, row)
-		}
-		_, err := r.send(ctx, columns, rows)
-		e, _ := errors.AsType[*Error](err)
-		if e != nil && (strings.HasPrefix(e.Code, "22") || e.Code == "23514" && strings.HasPrefix(e.Message, "value for domain")) {
-			return e
-		}
-		return nil
-	}
-	e := ask(value)
-	if e != nil && (ask(nil) != nil) {
-		r.tried["trigger"] = true
-		return nil
-	}
-	return e
-}
-
-// choose finds a value that a column's type takes.
-func (r *rehearsal) choose(ctx context.Context, name string, values ...any) bool {
-	if words := r.about.Properties[name].Enum; len(words) > 0 {
-		values = words
-	}
-	for _, value := range values {
-		if r.refuses(ctx, name, value) == nil {
-			r.values[name] = value
-			return true
-		}
-	}
-	delete(r.values, name)
-	return false
-}
-
-// fillings returns what events of a type may fill beyond the columns that all of
-// them must: none or more of duration, message and stage, with none, all, one or all
-// but one of Extra.
-func (r *rehearsal) fillings(ctx context.Context) (fillings [][]string) {
-	columns := &r.config.columns
-	extras := [][]string{nil}
-	optional := slices.DeleteFunc(slices.Clone(columns.Extra), func(name string) bool { return slices.Contains(r.filled, name) || r.bad[name] })
-	if len(optional) > 0 {
-		extras = append(extras, optional)
-	}
-	for i := range optional {
-		if r.choose(ctx, optional[i], madeUp...); len(optional) > 1 && len(optional) <= maxVaried {
-			extras = append(extras, optional[i:i+1], slices.Delete(slices.Clone(optional), i, i+1))
-		}
-	}
-	for _, extra := range extras {
-		for set := range 8 {
-			fill := slices.Clone(extra)
-			for i, name := range []string{columns.Duration, columns.ErrorMessage, columns.Stage} {
-				if set&(1<<i) != 0 {
-					fill = append(fill, name)
-				}
-			}
-			fillings = append(fillings, fill)
-		}
-	}
-	return fillings
 }

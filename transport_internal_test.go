@@ -682,14 +682,14 @@ func TestRemedy(t *testing.T) {
 		{Error{Status: 403, Code: "42501", Message: "permission denied for sequence events_id_seq"}, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA audit TO service_role;"},
 		{Error{Status: 404, Message: htmlPage}, "check SUPABASE_URL: the API is not at this address"},
 		{Error{Status: 404, Message: "no Route matched with those values"}, "check SUPABASE_URL: the API is not at this address"},
-		{Error{Status: 404, Message: "Not Found"}, "a PostgREST before 13 answers so where it doesn't know audit.events"},
+		{Error{Status: 404, Message: "Not Found"}, "a PostgREST before 13 answers so if it doesn't know audit.events"},
 		{Error{Status: 405, Message: "Method Not Allowed"}, "check SUPABASE_URL"},
 		{Error{Status: 404, Code: "PGRST125", Message: "Invalid path specified in request URL"}, "check SUPABASE_URL"},
 		{Error{Status: 405, Code: "25006", Message: "cannot execute INSERT in a read-only transaction"}, "the database is read-only"},
 		{Error{Status: 400, Code: "0A000", Message: "cached plan must not change result type"}, "passes by itself"},
 		{Error{Status: 500, Code: "0A000"}, "sql/013_create_processing_events_table.sql"},
 		{Error{Status: 400, Code: "42P10"}, "make the id column UNIQUE"},
-		{Error{Status: 400, Code: "428C9"}, "GENERATED ALWAYS"},
+		{Error{Status: 400, Code: "428C9", Message: `cannot insert a non-DEFAULT value into column "stage"`}, `ALTER TABLE audit.events ALTER COLUMN "stage" DROP EXPRESSION`},
 		{Error{Status: 400, Code: "23514", Message: `no partition of relation "events" found for row`}, "make a partition"},
 	} {
 		if v := classify(&test.err); v != configuration {
@@ -700,14 +700,14 @@ func TestRemedy(t *testing.T) {
 		}
 	}
 	for _, test := range []struct{ code, message, want string }{
-		{"22P02", `invalid input syntax for type bigint: "…"`, "the id column is a number"},
+		{"22P02", `invalid input syntax for type bigint: "…"`, "the id must be a uuid"},
 		{"22P02", `invalid input value for enum kind: "…"`, "ALTER TYPE"},
 		{"22P02", `invalid input syntax for type json: "…"`, ""},
-		{"23502", `null value in column "tenant_id" of relation "events" violates not-null constraint`, "give it a default"},
+		{"23502", `null value in column "tenant_id" of relation "events" violates not-null constraint`, "give it a DEFAULT"},
 		{"23514", `new row for relation "events" violates check constraint "document_processing_events_event_type_check"`, "sql/optional/event_types.sql"},
-		{"23514", `new row for relation "events" violates check constraint "participants"`, ""},
+		{"23514", `new row for relation "events" violates check constraint "participants"`, "if the CHECK is about another column"},
 		{"23514", `new row for relation "events_2026" violates partition constraint`, "make a partition"},
-		{"23505", `duplicate key value violates unique constraint "once"`, ""},
+		{"23505", `duplicate key value violates unique constraint "once"`, `drop the constraint "once"`},
 		{"P0001", leftOut, ""},
 	} {
 		err := &Error{Status: 400, Code: test.code, Message: test.message}

@@ -95,7 +95,7 @@ var missingPartition = fault{
 		"GRANT SELECT, INSERT, DELETE ON TABLE_NAME TO service_role"),
 	mend:   statements("CREATE TABLE TABLE_NAME_new PARTITION OF TABLE_NAME FOR VALUES FROM ('2025-01-01') TO (MAXVALUE)"),
 	status: 400, code: "23514",
-	remedy: "make a partition for the events' created_at, or a default one",
+	remedy: "make a partition for the event's created_at or type, or a DEFAULT one",
 }
 
 // TestMended records while something is wrong, mends it, and closes.

@@ -72,11 +72,21 @@ func (p *pair) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	p.seen[fmt.Sprintf("%s %d", req.Method, want.status)]++
+	if strings.HasSuffix(req.URL.Path, "/rest/v1/") { // the stack has other tables as well
+		got.body, want.body = p.definition(got.body), p.definition(want.body)
+	}
 	if !reflect.DeepEqual(got, want) {
 		got.body, want.body = without(got.body, want.body), without(want.body, got.body)
 		p.t.Errorf("%s %s: doceventstest answers %+v, the stack %+v", req.Method, req.URL.RequestURI(), got, want)
 	}
 	return resp, nil
+}
+
+// definition returns the table's, of a description.
+func (p *pair) definition(description any) any {
+	whole, _ := description.(map[string]any)
+	definitions, _ := whole["definitions"].(map[string]any)
+	return definitions[p.fake.Table]
 }
 
 // A reply is what is compared of an answer.
@@ -193,7 +203,7 @@ func TestClient(t *testing.T) {
 	if err := client.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
-	p.wantSeen("POST 400", "DELETE 204") // the rehearsal always fails
+	p.wantSeen("GET 200", "POST 406", "DELETE 204") // the rehearsal is rolled back
 	for i, e := range []docevents.Event{
 		{},
 		{Type: docevents.Failed, Duration: 1500 * time.Millisecond, ErrorMessage: "no \"text\" in it: <&>\n\x00\xff ünïcode \U0001F600", Stage: `a\b`},
