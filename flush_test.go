@@ -393,7 +393,7 @@ func TestFlushAndCloseOutlastShortRefusals(t *testing.T) {
 }
 
 // A bad row that is the last to be recorded is not dropped, since nothing is stored
-// after its refusal. Both return the refusal, after 5 s.
+// after its refusal. Both return the refusal after some seconds.
 func TestFlushAndCloseAfterABadRow(t *testing.T) {
 	for _, bad := range []int{1, 20} {
 		for _, isNamed := range []bool{false, true} {
@@ -416,7 +416,7 @@ func TestFlushAndCloseAfterABadRow(t *testing.T) {
 					if e, ok := errors.AsType[*docevents.Error](err); !ok || e.Code != "23514" {
 						t.Errorf("%v", err)
 					}
-					if took := time.Since(start); took > 6*time.Second {
+					if took := time.Since(start); took < 2*time.Second || took > 11*time.Second {
 						t.Errorf("took %s", took)
 					}
 					st := c.Stats()
@@ -566,11 +566,11 @@ func TestCloseStopsWaitingForSuspects(t *testing.T) {
 	}
 }
 
-// Close tries a suspect once more, however often it has failed before.
-func TestCloseTriesSuspectsOnce(t *testing.T) {
+// Close tries a suspect five times, however often it has failed before.
+func TestCloseTriesSuspects(t *testing.T) {
 	for at, want := range map[int]docevents.Stats{
-		1: {Recorded: 6, Delivered: 6},
-		2: {Recorded: 6, Delivered: 5, Dropped: docevents.Drops{Abandoned: 1}},
+		5: {Recorded: 6, Delivered: 6},
+		6: {Recorded: 6, Delivered: 5, Dropped: docevents.Drops{Abandoned: 1}},
 	} {
 		t.Run(fmt.Sprintf("stored at attempt %d", at), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
