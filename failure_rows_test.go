@@ -343,7 +343,7 @@ func TestLoneRowWaitsForEvidence(t *testing.T) {
 				s := &server{answer: answerBad(test.answer, 0)}
 				c, o := newClient(t, s)
 				c.Record(event("bad"))
-				time.Sleep(24 * time.Hour)
+				time.Sleep(3 * time.Hour)
 				checkStats(t, c, &docevents.Stats{Recorded: 1, Pending: 1})
 				for i := range int64(12) {
 					c.Record(event("fine"))
@@ -407,8 +407,8 @@ func TestForeignKeyThatComesLate(t *testing.T) {
 		late  time.Duration
 	}{
 		"one row":            {1, nil, 15 * time.Second},
-		"many rows":          {500, nil, 20 * time.Second},
-		"many rows of a key": {500, func(r *wireRow) string { return "Key (document_id)=(" + r.DocumentID + ") is not present." }, 20 * time.Second},
+		"many rows":          {200, nil, 20 * time.Second},
+		"many rows of a key": {200, func(r *wireRow) string { return "Key (document_id)=(" + r.DocumentID + ") is not present." }, 20 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -537,7 +537,11 @@ func TestBadRowsAtTheHead(t *testing.T) {
 		"a run, resets":                {answer{err: errReset}, func(i int) bool { return i < 500 }, 30 * time.Minute, 250},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for range 10 { // they are drawn at random
+			repeats := 10 // what is sent is drawn at random
+			if testing.Short() {
+				repeats = 3
+			}
+			for range repeats {
 				synctest.Test(t, func(t *testing.T) {
 					s := &server{answer: answerBad(test.answer, time.Millisecond)}
 					c, o := newClient(t, s, docevents.WithMaxBatch(100), docevents.WithMaxInFlight(1+3*rand.IntN(2)))
@@ -591,7 +595,7 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				events := 60_000
 				if testing.Short() {
-					events = 5000
+					events = 3000
 				}
 				events = min(events, int(time.Hour/test.pause))
 				var slowest time.Duration
@@ -634,6 +638,10 @@ func TestSlowSuspectsLeaveSendersFree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const perSecond, every = 100, 2000 // a bad row each 20 s
+				seconds := 300
+				if testing.Short() {
+					seconds = 120
+				}
 				late := 0
 				s := &server{discard: true}
 				s.answer = func(r *request) *answer {
@@ -645,7 +653,7 @@ func TestSlowSuspectsLeaveSendersFree(t *testing.T) {
 					return answerBad(bad, 5*time.Millisecond)(r)
 				}
 				c, _ := newClient(t, s)
-				for i := range 300 * perSecond {
+				for i := range seconds * perSecond {
 					c.Record(event([]string{"bad", "fine"}[min(1, (i+every/2)%every)]))
 					time.Sleep(time.Second / perSecond)
 				}
@@ -664,7 +672,7 @@ func TestSlowSuspectsLeaveSendersFree(t *testing.T) {
 func TestTableBreaksUnderBadRows(t *testing.T) {
 	seeds := uint64(20)
 	if testing.Short() {
-		seeds = 2
+		seeds = 1
 	}
 	broken := named["a CHECK"]
 	broken.code = "23502"

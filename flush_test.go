@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -290,7 +291,7 @@ func TestFlushAndCloseTryEverything(t *testing.T) {
 		left    int64 // in the request that hangs
 	}{
 		"rows that wait to share a request that hangs": {[]answer{hangs}, 500, 0, 1},
-		"a probe hangs":                    {[]answer{{status: 503}, {status: 503}, {status: 503}, {status: 503}, {status: 503}, {status: 503}, {status: 503}, {status: 503}, hangs}, 6000, time.Second, 1},
+		"a probe hangs":                    {append(slices.Repeat([]answer{{status: 503, delay: 10 * time.Millisecond}}, 8), hangs), 6000, time.Second, 1},
 		"Retry-After":                      {[]answer{{status: 503, header: map[string]string{"Retry-After": "60"}}}, 1000, time.Second, 0},
 		"a refusal":                        {[]answer{{status: 404, code: "PGRST205"}}, 1000, 50 * time.Millisecond, 0},
 		"Retry-After, and a request hangs": {[]answer{{status: 503, header: map[string]string{"Retry-After": "60"}, delay: 60 * time.Millisecond}, hangs}, 1, 100 * time.Millisecond, 1},
@@ -514,7 +515,7 @@ func TestCloseStopsWaitingForSuspects(t *testing.T) {
 	slowly := answer{status: 500, code: "57014", delay: 8 * time.Second}
 	for name, test := range map[string]struct {
 		answer answer
-		bad    int // of 1,000
+		bad    int // of 400
 		most   time.Duration
 	}{
 		"a firewall":              {answer{status: 403, body: "<html>"}, 7, time.Minute},
@@ -535,11 +536,11 @@ func TestCloseStopsWaitingForSuspects(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						s := &server{discard: true, answer: answerBad(test.answer, 5*time.Millisecond)}
 						c, o := newClient(t, s)
-						each, at := 1000/test.bad, 5
+						each, at := 400/test.bad, 5
 						if first {
 							at = 0
 						}
-						for i := range 1000 {
+						for i := range 400 {
 							c.Record(event(map[bool]string{true: "bad", false: "fine"}[i%each == at && i < each*test.bad]))
 						}
 						time.Sleep(after)
@@ -551,7 +552,7 @@ func TestCloseStopsWaitingForSuspects(t *testing.T) {
 							t.Errorf("Close took %s, %d requests: %v", took, s.sent(), err)
 						}
 						st := c.Stats()
-						if st.Delivered != int64(1000-test.bad) || (err != nil) != (st.Dropped.Abandoned > 0) {
+						if st.Delivered != int64(400-test.bad) || (err != nil) != (st.Dropped.Abandoned > 0) {
 							t.Errorf("%+v: %v", st, err)
 						}
 						for _, d := range o.lost() {
