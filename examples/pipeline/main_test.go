@@ -105,7 +105,7 @@ func testOwnStack(t *testing.T) {
 }
 
 func testRowsRefused(t *testing.T) {
-	checkBroken(t, "1700 events were lost: {Invalid:0 QueueFull:0 Rejected:0 Closed:0 Abandoned:1700}", func(w http.ResponseWriter, _ *http.Request) {
+	checkBroken(t, "1700 events were lost: {Invalid:0 Filtered:0 QueueFull:0 Rejected:0 Closed:0 Abandoned:1700}", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = io.WriteString(w, `{"code":"22P02","message":"invalid input syntax"}`)
 	})
