@@ -173,18 +173,17 @@ func TestNamedRowsOfTheLastBatch(t *testing.T) {
 	for _, test := range []struct {
 		delay time.Duration // of an answer
 		bad   int
-		skip  string
 	}{
-		{2 * time.Millisecond, 1, ""},
-		{2 * time.Millisecond, 10, ""},
-		{2 * time.Millisecond, 100, ""},
-		{8 * time.Millisecond, 10, ""},
-		{8 * time.Millisecond, 100, "lane.draw draws a batch, not a row, so that the probes are almost always bad rows; and lane.join forgets refusedAt"},
+		{2 * time.Millisecond, 1},
+		{2 * time.Millisecond, 10},
+		{2 * time.Millisecond, 100},
+		{8 * time.Millisecond, 10},
+		{8 * time.Millisecond, 100},
 	} {
 		for _, senders := range []int{1, 4} {
 			t.Run(fmt.Sprintf("%d bad rows/%s/%d senders", test.bad, test.delay, senders), func(t *testing.T) {
-				if test.skip != "" {
-					t.Skip(test.skip)
+				if test.delay*time.Duration(test.bad) > 500*time.Millisecond {
+					t.Skip("a known fault: lane.draw draws a batch and then a row, so that probes are almost always bad rows that wait by themselves, and the others wait for an hour; it should draw one of all rows")
 				}
 				synctest.Test(t, func(t *testing.T) {
 					s := &server{discard: true, answer: func(r *request) *answer {
@@ -216,9 +215,6 @@ func TestBadRowsAmongFewEvents(t *testing.T) {
 	for _, bad := range []int{1, 2, 10} {
 		for _, pause := range []time.Duration{time.Second, 10 * time.Second, time.Minute} {
 			t.Run(fmt.Sprintf("%d bad rows, an event each %s", bad, pause), func(t *testing.T) {
-				if bad > 1 {
-					t.Skip("while the retry lane probes, lane.join puts rows that were refused by themselves together again and forgets refusedAt: they are split and joined for ever, by 13 requests a second")
-				}
 				synctest.Test(t, func(t *testing.T) {
 					s := &server{discard: true, answer: answerBad(refusal, 5*time.Millisecond)}
 					c, o := newClient(t, s)
@@ -590,7 +586,7 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "slowly" {
-				t.Skip("lane.take sends suspects before rows that were never sent by themselves, which may be innocent: some wait 13 s")
+				t.Skip("a known fault: lane.take sends rows that failed by themselves before innocent rows at the end of a split, some of which wait 13 s; the former should be last")
 			}
 			synctest.Test(t, func(t *testing.T) {
 				events := 60_000
