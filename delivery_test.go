@@ -51,7 +51,7 @@ func TestGroupCommit(t *testing.T) {
 					}
 					synctest.Wait()
 					var got []int
-					for _, r := range s.requests {
+					for _, r := range s.all() {
 						got = append(got, len(r.rows))
 					}
 					slices.Sort(got) // requests of one moment arrive in any order
@@ -105,7 +105,7 @@ func TestBatchHasABoundOnText(t *testing.T) {
 		if err := c.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range s.requests {
+		for _, r := range s.all() {
 			if len(r.rows) > 17 {
 				t.Errorf("a request of %d rows of 60 KiB, more than 1 MiB", len(r.rows))
 			}

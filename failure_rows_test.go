@@ -311,7 +311,7 @@ func TestMisleadingDetails(t *testing.T) {
 					others := drain(t, c)
 					checkStats(t, c, &docevents.Stats{Recorded: 103 + others, Delivered: 100 + others, Dropped: docevents.Drops{Rejected: 3}})
 					checkLost(t, o)
-					for _, r := range s.requests {
+					for _, r := range s.all() {
 						if len(r.rows) == 0 {
 							t.Error("a request of no rows")
 						}
@@ -574,6 +574,7 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 	}{
 		"a firewall dislikes one in 100":          {2 * ms, 100, 20 * ms, firewall, 600 * ms},
 		"slowly":                                  {2 * ms, 100, 40 * ms, firewall, time.Second},
+		"slowly, one in 200":                      {2 * ms, 200, 60 * ms, firewall, 3 * time.Second},
 		"a firewall dislikes one in 20":           {10 * ms, 20, 5 * ms, firewall, time.Second},
 		"a firewall that answers 406":             {10 * ms, 20, 5 * ms, answer{status: 406}, time.Second},
 		"the connection is reset for one in 100":  {2 * ms, 100, 5 * ms, reset, time.Second},
@@ -609,10 +610,12 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 					c.Record(event([]string{"bad", "fine"}[min(1, (i+test.every/2)%test.every)]))
 					time.Sleep(test.pause)
 				}
+				closeNow(t, c)
+				s.mu.Lock()
+				defer s.mu.Unlock()
 				if slowest > test.most {
 					t.Errorf("an event waited %s for others, want %s at most", slowest, test.most)
 				}
-				closeNow(t, c)
 				checkStats(t, c, nil)
 				for _, d := range o.lost() {
 					if d.event.Stage == "fine" && d.reason != docevents.Abandoned {

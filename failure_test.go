@@ -55,11 +55,11 @@ func TestOutageIsProbed(t *testing.T) {
 			time.Sleep(2 * time.Minute)
 			checkStats(t, c, &docevents.Stats{Recorded: int64(1+outage) * 10_000, Delivered: int64(1+outage) * 10_000})
 			wait := 200 * time.Millisecond
-			for i, r := range s.requests[first+probes:][:10] {
+			for i, r := range s.all()[first+probes:][:10] {
 				if len(r.rows) != 1 {
 					t.Errorf("outage %d, probe %d has %d rows, want 1", outage, i, len(r.rows))
 				}
-				got := r.at.Sub(s.requests[first+probes+i-1].at) - 10*time.Millisecond
+				got := r.at.Sub(s.all()[first+probes+i-1].at) - 10*time.Millisecond
 				if got < wait/2 || got > wait {
 					t.Errorf("outage %d, wait %d: %s, want %s to %s", outage, i, got, wait/2, wait)
 				}
@@ -223,7 +223,7 @@ func TestDownForGood(t *testing.T) {
 		checkStats(t, c, &docevents.Stats{Recorded: 2 * room, Dropped: docevents.Drops{QueueFull: room, Abandoned: room}})
 		checkReported(t, c, o)
 		inDoubt, sent := 0, map[string]bool{}
-		for _, r := range s.requests {
+		for _, r := range s.all() {
 			for _, row := range r.rows {
 				sent[row.ID] = true
 			}
@@ -374,7 +374,7 @@ func TestFailureDelaysNoOther(t *testing.T) {
 			"later": {60150 * time.Millisecond, 60150 * time.Millisecond},
 		} {
 			var last *request
-			for _, r := range s.requests {
+			for _, r := range s.all() {
 				if r.has(stage) {
 					last = r
 				}

@@ -115,7 +115,7 @@ func TestCloseInAnOutage(t *testing.T) {
 			closed <- c.Close(ctx)
 		}()
 		synctest.Wait()
-		if got := s.sent() - before; got != 1 || len(s.requests[before].rows) != 1 {
+		if got := s.sent() - before; got != 1 || len(s.all()[before].rows) != 1 {
 			t.Errorf("Close made %d attempts at once, want one of one row", got)
 		}
 		if err := <-closed; err != nil {
@@ -161,7 +161,7 @@ func TestCloseWhileARequestIsInFlight(t *testing.T) {
 				if took := time.Since(start); (err != nil) != test.fails || took < low || took > high {
 					t.Errorf("Close: %v after %s, want %s to %s", err, took, low, high)
 				}
-				if next := s.requests[1].at.Sub(start); next > 1200*time.Millisecond {
+				if next := s.all()[1].at.Sub(start); next > 1200*time.Millisecond {
 					t.Errorf("the next attempt came after %s", next)
 				}
 			})

@@ -49,8 +49,8 @@ const (
 )
 
 const (
-	// stuckFor is how long a document stays stuck in Health's eyes, beyond the
-	// limit. Without a bound each check would read the whole table.
+	// stuckFor is how long Health counts a document as stuck, after the limit.
+	// Without a bound each check would read all rows of the table.
 	stuckFor = 24 * time.Hour
 
 	maxLimit = 365 * 24 * time.Hour // of the durations in Limits

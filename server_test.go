@@ -221,6 +221,13 @@ func answerBad(a answer, delay time.Duration) func(*request) *answer {
 
 func refused(code, text string) *answer { return &answer{status: 400, code: code, text: text} }
 
+// all returns the requests that came.
+func (s *server) all() []*request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
 // sent is how many requests came.
 func (s *server) sent() int {
 	s.mu.Lock()

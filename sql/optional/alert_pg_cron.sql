@@ -6,8 +6,8 @@
 --
 -- Before you run this, fill in the webhook and the limits at the end of the file. Without pg_cron and
 -- pg_net (Supabase: Integrations, Cron; Database, Extensions) only the table and the functions are
--- made. If a check fails, it posts nothing: cron.job_run_details has its error. pg_net doesn't post
--- again what the webhook refuses: net._http_response has the answer.
+-- made. If a check fails, nothing is posted; cron.job_run_details has the error. pg_net doesn't retry;
+-- net._http_response has the webhook's answer.
 
 -- Remembers what was posted last, by the alert's name.
 CREATE TABLE IF NOT EXISTS public.docevents_alerts (
@@ -20,12 +20,13 @@ ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 -- docevents_health returns {"ok", "problems", "kinds", ...} and the figures behind them. Health in Go
 -- has the same limits, figures and sentences, and its documentation explains them.
 --   source: which table, and which of its rows; see 014. '{}' is the table of 013.
---   rate_window: the time whose failure rate is checked. Shorter is sooner, and takes more documents.
+--   rate_window: the time whose failure rate is checked. A short one reports a rise sooner.
 --   stuck_after: how long a document is under way before it counts as stuck.
 --   max_stuck: how many documents may be stuck.
 --   max_failure_rate: the greatest share of failed documents among those that ended, from 0 to 1.
 --   min_ended: fewer ended documents have no failure rate.
---   silence: how long no document may complete while another one is under way for as long. NULL: any time.
+--   silence: how long no document may complete while another one is under way for as long. NULL means that
+--     this isn't checked.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_health(
     source           jsonb            DEFAULT '{}',

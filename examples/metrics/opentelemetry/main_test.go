@@ -15,11 +15,10 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
-	"github.com/docevents/docevents-go/examples/internal/exampletest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { exampletest.Main(m, main) }
+func TestMain(m *testing.M) { localstack.Main(m) }
 
 // TestProgram runs the program as a user would, on a table with the column.
 func TestProgram(t *testing.T) {
@@ -36,15 +35,18 @@ func TestProgram(t *testing.T) {
 	if err := stack.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	outcome := exampletest.Run(t, exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-n", "2", "-table", table))
-	if outcome.Code != 0 {
-		t.Fatalf("got %+v", outcome)
+	t.Setenv("SUPABASE_URL", stack.URL)
+	t.Setenv("SUPABASE_SECRET_KEYS", "")
+	t.Setenv("SUPABASE_SECRET_KEY", stack.ServiceRoleKey)
+	var out strings.Builder
+	if err := run(t.Context(), 2, table, &out); err != nil {
+		t.Fatal(err)
 	}
-	if strings.Contains(outcome.Stdout, stack.ServiceRoleKey) {
+	if strings.Contains(out.String(), stack.ServiceRoleKey) {
 		t.Error("the key is in a span")
 	}
 	traces, requests := map[string]bool{}, 0
-	for spans := json.NewDecoder(strings.NewReader(outcome.Stdout)); spans.More(); {
+	for spans := json.NewDecoder(strings.NewReader(out.String())); spans.More(); {
 		var span struct {
 			Name        string
 			SpanContext struct{ TraceID string }
@@ -60,7 +62,7 @@ func TestProgram(t *testing.T) {
 		}
 	}
 	if len(traces) != 2 || requests == 0 {
-		t.Errorf("got %d documents and %d requests in %s", len(traces), requests, outcome.Stdout)
+		t.Errorf("got %d documents and %d requests in %s", len(traces), requests, out.String())
 	}
 	for id := range traces {
 		var n int

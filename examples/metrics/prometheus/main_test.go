@@ -1,13 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,40 +19,63 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
-	"github.com/docevents/docevents-go/examples/internal/exampletest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { exampletest.Main(m, main) }
+func TestMain(m *testing.M) { localstack.Main(m) }
 
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
-	program := exampletest.Listen(t, exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-addr", "127.0.0.1:0"))
-	if printed := program.Try(2); printed[0] != "" || !strings.Contains(printed[1], "\ndocevents_recorded_total 1\n") {
-		t.Errorf("its own lines print %q", printed)
+	t.Setenv("SUPABASE_URL", stack.URL)
+	t.Setenv("SUPABASE_SECRET_KEYS", "")
+	t.Setenv("SUPABASE_SECRET_KEY", stack.ServiceRoleKey)
+	ctx, stop := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, "127.0.0.1:0", in)
+		in.Close()
+	}()
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	_, url, listens := strings.Cut(strings.TrimSpace(line), "listening on ")
+	if !listens {
+		t.Fatal(<-ended)
 	}
-	for range 2 {
-		exampletest.Request(t, http.MethodPost, program.URL+"/documents", "")
+	go io.Copy(io.Discard, out)
+	for range 3 {
+		resp, err := http.Post(url+"/documents", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
 	}
-	_, text := exampletest.Request(t, http.MethodGet, program.URL+"/metrics", "")
+	text := get(t, url+"/metrics")
 	for deadline := time.Now().Add(time.Minute); strings.Contains(text, "\ndocevents_health_timestamp_seconds 0\n") && time.Now().Before(deadline); {
-		_, text = exampletest.Request(t, http.MethodGet, program.URL+"/metrics", "")
+		text = get(t, url+"/metrics")
 	}
 	for _, line := range []string{"docevents_recorded_total 3", "docevents_healthy 1", "docevents_documents_stuck 0"} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("there is no %s in %s", line, text)
 		}
 	}
-	program.Signal(syscall.SIGTERM)
-	if outcome := program.Wait(); outcome.Code != 0 || outcome.Stderr != "" {
-		t.Errorf("got %+v", outcome)
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
-func TestNoProject(t *testing.T) {
-	if outcome := exampletest.Run(t, exampletest.Command("-addr", "127.0.0.1:0")); outcome.Code != 1 || !strings.Contains(outcome.Stderr, "set SUPABASE_URL") {
-		t.Errorf("got %+v", outcome)
+func get(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // The gauges follow the checks, and keep their values if a check fails.
