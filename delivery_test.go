@@ -84,8 +84,8 @@ func TestBurstFillsBatches(t *testing.T) {
 		if got := s.sent(); got > events/docevents.DefaultMaxBatch+5 {
 			t.Errorf("%d requests for %d events", got, events)
 		}
-		if s.most != docevents.DefaultMaxInFlight {
-			t.Errorf("%d requests at once, want %d", s.most, docevents.DefaultMaxInFlight)
+		if s.peak() != docevents.DefaultMaxInFlight {
+			t.Errorf("%d requests at once, want %d", s.peak(), docevents.DefaultMaxInFlight)
 		}
 		if got := s.stages()["a"]; got != events {
 			t.Errorf("%d rows stored, want %d", got, events)

@@ -150,8 +150,8 @@ func TestOutage(t *testing.T) {
 					if in > most || after > mostAfter {
 						t.Errorf("%d requests in it, want at most %d; %d after it, want at most %d", in, most, after, mostAfter)
 					}
-					if test.answer.delay > 0 && s.most != docevents.DefaultMaxInFlight {
-						t.Errorf("%d requests at once after it, want %d", s.most, docevents.DefaultMaxInFlight)
+					if test.answer.delay > 0 && s.peak() != docevents.DefaultMaxInFlight {
+						t.Errorf("%d requests at once after it, want %d", s.peak(), docevents.DefaultMaxInFlight)
 					}
 					if infos := linesAt(o, slog.LevelInfo); len(infos) != 1 || !strings.Contains(infos[0].text, "delivering again") {
 						t.Errorf("recovery lines: %v", infos)

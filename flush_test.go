@@ -359,8 +359,8 @@ func TestFlushAndCloseWhileAllHang(t *testing.T) {
 				if want := 1000 - 301*(test.most-4); len(s.stages()) < want-99 || (err != nil) != (test.most > 4) {
 					t.Errorf("%d of 1000 stored: %v", len(s.stages()), err)
 				}
-				if s.most != test.most {
-					t.Errorf("%d requests at once, want %d", s.most, test.most)
+				if s.peak() != test.most {
+					t.Errorf("%d requests at once, want %d", s.peak(), test.most)
 				}
 				closeNow(t, c)
 			})

@@ -228,6 +228,13 @@ func (s *server) all() []*request {
 	return slices.Clone(s.requests)
 }
 
+// peak returns how many requests were in flight at once, at most.
+func (s *server) peak() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
+
 // sent is how many requests came.
 func (s *server) sent() int {
 	s.mu.Lock()
