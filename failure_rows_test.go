@@ -394,8 +394,8 @@ func TestSuspectInABatch(t *testing.T) {
 	}
 }
 
-// A row that another table's row must precede is not lost to a client that
-// stores others meanwhile, and neither are many such rows.
+// A row whose foreign key is missing for a while is not lost, though the client
+// stores others, and neither are many such rows.
 func TestForeignKeyThatComesLate(t *testing.T) {
 	for name, test := range map[string]struct {
 		rows  int

@@ -257,7 +257,7 @@ func (s *server) stages() map[string]int {
 	return m
 }
 
-// An observer keeps what a client says: its log lines and its handler's calls.
+// An observer keeps a client's log lines and the calls of its drop handler.
 type observer struct {
 	mu    sync.Mutex
 	lines []line
