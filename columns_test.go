@@ -437,8 +437,8 @@ func TestInvalidExtra(t *testing.T) {
 	}
 }
 
-// The map, and what is in it, is the caller's again when Record returns; what
-// the handler gets is what would have been stored.
+// Record copies Extra: the caller may change the map afterwards. The handler gets
+// the values that would have been stored.
 func TestExtraIsReadByRecordAlone(t *testing.T) {
 	columns := docevents.WithColumns(docevents.Columns{Extra: []string{"metadata", "tenant_id", "left_out"}})
 	want := map[string]any{"metadata": map[string]any{"pages": json.Number("9007199254740993")}, "tenant_id": "x"}

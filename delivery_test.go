@@ -36,7 +36,7 @@ func TestGroupCommit(t *testing.T) {
 		"a full batch doesn't wait":            {time.Second, []step{{0, 1, []int{1}}, {0, 9, []int{1}}, {0, 1, []int{1, 10}}, {0, 25, []int{1, 10, 10}}}},
 		"an answer ends the wait":              {10 * time.Millisecond, []step{{0, 1, []int{1}}, {0, 5, []int{1}}, {10 * time.Millisecond, 0, []int{1, 5}}}},
 		"there are at most three at once":      {time.Second, []step{{0, 31, []int{1, 10, 10}}, {time.Minute, 0, []int{1, 10, 10, 10}}}},
-		"each request starts the wait again":   {time.Second, []step{{0, 1, []int{1}}, {50 * time.Millisecond, 1, []int{1, 1}}, {49 * time.Millisecond, 1, []int{1, 1}}}},
+		"each request starts the wait again":   {time.Second, []step{{0, 1, []int{1}}, {50 * time.Millisecond, 1, []int{1, 1}}, {49 * time.Millisecond, 1, []int{1, 1}}, {time.Millisecond, 0, []int{1, 1, 1}}}},
 		"nothing is sent for nothing":          {time.Second, []step{{time.Minute, 0, nil}}},
 		"a burst on an idle client is batched": {time.Millisecond, []step{{0, 95, []int{1, 10, 10}}, {time.Second, 0, []int{1, 10, 10, 10, 10, 10, 10, 10, 10, 10, 4}}}},
 	} {
@@ -51,7 +51,7 @@ func TestGroupCommit(t *testing.T) {
 					}
 					synctest.Wait()
 					var got []int
-					for _, r := range s.requests {
+					for _, r := range s.all() {
 						got = append(got, len(r.rows))
 					}
 					slices.Sort(got) // requests of one moment arrive in any order
@@ -84,8 +84,8 @@ func TestBurstFillsBatches(t *testing.T) {
 		if got := s.sent(); got > events/docevents.DefaultMaxBatch+5 {
 			t.Errorf("%d requests for %d events", got, events)
 		}
-		if s.most != docevents.DefaultMaxInFlight {
-			t.Errorf("%d requests at once, want %d", s.most, docevents.DefaultMaxInFlight)
+		if s.peak() != docevents.DefaultMaxInFlight {
+			t.Errorf("%d requests at once, want %d", s.peak(), docevents.DefaultMaxInFlight)
 		}
 		if got := s.stages()["a"]; got != events {
 			t.Errorf("%d rows stored, want %d", got, events)
@@ -105,7 +105,7 @@ func TestBatchHasABoundOnText(t *testing.T) {
 		if err := c.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range s.requests {
+		for _, r := range s.all() {
 			if len(r.rows) > 17 {
 				t.Errorf("a request of %d rows of 60 KiB, more than 1 MiB", len(r.rows))
 			}

@@ -8,16 +8,16 @@ import (
 
 func TestDecide(t *testing.T) {
 	for name, test := range map[string]struct {
-		v             verdict
-		rows          int
-		named, struck bool
-		strikes       int
-		want          action
+		v               verdict
+		rows            int
+		named, evidence bool
+		strikes         int
+		want            action
 	}{
 		"a batch fails for the first time":                   {v: transient, rows: 10, want: sendAgain},
-		"again, and others were stored between":              {v: transient, rows: 10, struck: true, strikes: 1, want: split},
+		"again, and others were stored between":              {v: transient, rows: 10, evidence: true, strikes: 1, want: split},
 		"a refused key":                                      {v: configuration, rows: 10, want: sendAgain},
-		"a trigger's missing table, while others are stored": {v: configuration, rows: 10, struck: true, strikes: 1, want: split},
+		"a trigger's missing table, while others are stored": {v: configuration, rows: 10, evidence: true, strikes: 1, want: split},
 		"too much at once":                                   {v: tooMuch, rows: 10, want: split},
 		"a row that is too much":                             {v: tooMuch, rows: 1, want: sendAgain},
 		"refused for the data of a row":                      {v: badData, rows: 10, want: split},
@@ -29,14 +29,14 @@ func TestDecide(t *testing.T) {
 		"too much, with details that look like a name":       {v: tooMuch, rows: 10, named: true, want: split},
 		"a row is refused, nothing else was stored":          {v: badData, rows: 1, want: sendAgain},
 		"a row is refused after nine other strikes":          {v: badData, rows: 1, strikes: 9, want: sendAgain},
-		"a row is refused again, and others were stored":     {v: badData, rows: 1, struck: true, want: drop},
-		"a row fails for the tenth time":                     {v: transient, rows: 1, struck: true, strikes: 9, want: sendAgain},
-		"a row fails once more":                              {v: transient, rows: 1, struck: true, strikes: 10, want: drop},
-		"a row that is too much, as often":                   {v: tooMuch, rows: 1, struck: true, strikes: 10, want: drop},
-		"a row of a table that is refused to it, as often":   {v: configuration, rows: 1, struck: true, strikes: 10, want: drop},
+		"a row is refused again, and others were stored":     {v: badData, rows: 1, evidence: true, want: drop},
+		"a row fails for the tenth time":                     {v: transient, rows: 1, evidence: true, strikes: 9, want: sendAgain},
+		"a row fails once more":                              {v: transient, rows: 1, evidence: true, strikes: 10, want: drop},
+		"a row that is too much, as often":                   {v: tooMuch, rows: 1, evidence: true, strikes: 10, want: drop},
+		"a row of a table that is refused to it, as often":   {v: configuration, rows: 1, evidence: true, strikes: 10, want: drop},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := decide(test.v, test.rows, test.named, test.struck, test.strikes); got != test.want {
+			if got := decide(test.v, test.rows, test.named, test.evidence, test.strikes); got != test.want {
 				t.Errorf("got %d, want %d", got, test.want)
 			}
 		})
@@ -45,67 +45,74 @@ func TestDecide(t *testing.T) {
 
 func TestBlamesServer(t *testing.T) {
 	for name, test := range map[string]struct {
-		v             verdict
-		named, struck bool
-		sinceStored   time.Duration
-		want          bool
+		v               verdict
+		named, evidence bool
+		sinceStored     time.Duration
+		want            bool
 	}{
 		"a 503": {v: transient, want: true},
-		"a 503, and other rows were stored between": {v: transient, struck: true, sinceStored: time.Hour},
-		"a refused key":                                {v: configuration, want: true},
-		"a statement timeout":                          {v: tooMuch, want: true},
-		"refused data while others are stored":         {v: badData, sinceStored: shortly - 1},
-		"refused data, nothing stored for long":        {v: badData, sinceStored: shortly, want: true},
-		"stored before, while others are stored":       {v: storedBefore, sinceStored: shortly - 1},
-		"a key that isn't there yet, likewise":         {v: transient, named: true, sinceStored: shortly - 1},
-		"the same, and nothing stored for long":        {v: transient, named: true, sinceStored: shortly, want: true},
-		"refused data, and other rows stored between":  {v: badData, struck: true, sinceStored: time.Hour},
-		"refused data, sent before the last delivery":  {v: badData, sinceStored: -time.Hour},
-		"refused data, and nothing was ever delivered": {v: badData, sinceStored: time.Since(time.Time{}), want: true},
+		"a 503, and other rows were stored between": {v: transient, evidence: true, sinceStored: time.Hour},
+		"a refused key":                               {v: configuration, want: true},
+		"a statement timeout":                         {v: tooMuch, want: true},
+		"refused data while others are stored":        {v: badData, sinceStored: shortly - 1},
+		"refused data, nothing stored for long":       {v: badData, sinceStored: shortly, want: true},
+		"stored before, while others are stored":      {v: storedBefore, sinceStored: shortly - 1},
+		"a key that isn't there yet, likewise":        {v: transient, named: true, sinceStored: shortly - 1},
+		"the same, and nothing stored for long":       {v: transient, named: true, sinceStored: shortly, want: true},
+		"refused data, and other rows stored between": {v: badData, evidence: true, sinceStored: time.Hour},
+		"refused data, sent before rows were stored":  {v: badData, sinceStored: -time.Hour},
+		"refused data, and nothing was ever stored":   {v: badData, sinceStored: time.Since(time.Time{}), want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := blamesServer(test.v, test.named, test.struck, test.sinceStored); got != test.want {
+			if got := blamesServer(test.v, test.named, test.evidence, test.sinceStored); got != test.want {
 				t.Errorf("got %t", got)
 			}
 		})
 	}
 }
 
-// A failure is a strike if a request that was sent after the failure before had
-// stored rows when the batch was sent again.
-func TestStrikes(t *testing.T) {
+// There is evidence against a batch if a request that was sent after it failed
+// had stored rows when the batch was sent again. Refusals of data and other
+// failures have evidence of their own kind.
+func TestEvidence(t *testing.T) {
 	type failure struct {
-		v      verdict
-		newest int64 // request at the failure
-		stored int64 // newest request with a delivery when it was sent again
+		v       verdict
+		request int64 // that failed
+		newest  int64 // request at the failure
+		stored  int64 // newest request that had stored rows when it was sent
 	}
 	for name, test := range map[string]struct {
 		rows     int
 		failures []failure
-		struck   bool
+		evidence bool // of the last failure
 		strikes  int
 	}{
-		"the first failure":                           {1, []failure{{transient, 5, 4}}, false, 0},
-		"nothing was stored between":                  {1, []failure{{transient, 5, 4}, {transient, 6, 4}}, false, 0},
-		"stored by a request sent before the failure": {1, []failure{{transient, 5, 4}, {transient, 6, 5}}, false, 0},
-		"stored between":                              {1, []failure{{transient, 5, 4}, {transient, 7, 6}}, true, 1},
-		"stored between each":                         {1, []failure{{transient, 5, 4}, {configuration, 7, 6}, {tooMuch, 9, 8}}, true, 2},
-		"stored before the newest failure only":       {1, []failure{{transient, 5, 4}, {transient, 7, 6}, {transient, 9, 7}}, false, 1},
-		"refused after a 503":                         {1, []failure{{transient, 5, 4}, {badData, 7, 6}}, false, 0},
-		"refused twice":                               {1, []failure{{badData, 5, 4}, {badData, 7, 6}}, true, 0},
-		"refused twice, with a 503 between":           {1, []failure{{badData, 5, 4}, {transient, 7, 4}, {badData, 9, 6}}, true, 0},
-		"refused twice, a request was under way":      {1, []failure{{badData, 5, 4}, {badData, 7, 5}}, false, 0},
-		"several rows, refused twice":                 {2, []failure{{badData, 5, 4}, {badData, 7, 6}}, false, 0},
+		"the first failure":                            {1, []failure{{transient, 5, 5, 4}}, false, 0},
+		"nothing was stored between":                   {1, []failure{{transient, 5, 5, 4}, {transient, 6, 6, 4}}, false, 0},
+		"stored by a request sent before the failure":  {1, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 5}}, false, 0},
+		"stored between":                               {1, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 6}}, true, 1},
+		"stored while it was in flight":                {1, []failure{{transient, 5, 7, 4}, {transient, 8, 8, 6}}, true, 1},
+		"stored between each":                          {1, []failure{{transient, 5, 5, 4}, {configuration, 7, 7, 6}, {tooMuch, 9, 9, 8}}, true, 2},
+		"stored before the last strike":                {1, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 6}, {transient, 9, 9, 7}}, false, 1},
+		"stored before the last failure":               {1, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 4}, {transient, 9, 9, 6}}, true, 1},
+		"refused after a 503":                          {1, []failure{{transient, 5, 5, 4}, {badData, 7, 7, 6}}, false, 0},
+		"refused twice":                                {1, []failure{{badData, 5, 5, 4}, {badData, 7, 7, 6}}, true, 0},
+		"refused twice, with a 503 between":            {1, []failure{{badData, 5, 5, 4}, {transient, 7, 7, 4}, {badData, 9, 9, 6}}, true, 0},
+		"refused twice, stored while it was in flight": {1, []failure{{badData, 5, 7, 4}, {badData, 8, 8, 6}}, false, 0},
+		"several rows, stored while in flight":         {2, []failure{{transient, 5, 7, 4}, {transient, 8, 8, 6}}, false, 0},
+		"several rows, stored between":                 {2, []failure{{transient, 5, 7, 4}, {transient, 9, 9, 8}}, true, 0},
+		"several rows, stored after the first failure": {2, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 4}, {transient, 9, 9, 6}}, true, 0},
+		"several rows, refused twice":                  {2, []failure{{badData, 5, 5, 4}, {badData, 7, 7, 6}}, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBatch(make([]record, test.rows), 0, nil)
-			struck := false
+			evidence := false
 			for _, f := range test.failures {
-				b.request, b.storedWhenSent = f.newest, f.stored
-				struck = b.fail(f.v, errors.New("failed"), f.newest)
+				b.request, b.storedWhenSent = f.request, f.stored
+				evidence = b.fail(f.v, errors.New("failed"), f.newest)
 			}
-			if struck != test.struck || b.strikes != test.strikes {
-				t.Errorf("struck %t, %d strikes; want %t, %d", struck, b.strikes, test.struck, test.strikes)
+			if evidence != test.evidence || b.strikes != test.strikes {
+				t.Errorf("evidence %t, %d strikes; want %t, %d", evidence, b.strikes, test.evidence, test.strikes)
 			}
 		})
 	}

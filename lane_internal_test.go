@@ -140,15 +140,39 @@ func TestLaneDraws(t *testing.T) {
 	}
 }
 
+func TestSuspects(t *testing.T) {
+	for name, test := range map[string]struct {
+		rows      int
+		strikes   int
+		refusedAt int64
+		want      bool // when request 5 has stored rows
+	}{
+		"a row":                             {1, 0, 0, false},
+		"a row with a strike":               {1, 1, 0, true},
+		"refused, and others stored since":  {1, 0, 4, true},
+		"refused by the first request":      {1, 0, 1, true},
+		"refused, and nothing stored since": {1, 0, 5, false},
+		"several rows":                      {2, 1, 4, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBatch(make([]record, test.rows), 1, nil)
+			b.strikes, b.refusedAt = test.strikes, test.refusedAt
+			if got := b.isSuspect(5); got != test.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
+
 func TestLaneJoins(t *testing.T) {
-	struck, refused, unproven := failedBatch("struck"), failedBatch("refused"), failedBatch("unproven")
-	struck.strikes, refused.refusedAt, unproven.refusedAt, unproven.failedAt = 1, 3, 4, 4
+	struck, refused, recent := failedBatch("struck"), failedBatch("refused"), failedBatch("recent")
+	struck.strikes, refused.refusedAt, recent.refusedAt, recent.failedAt = 1, 3, 4, 4
 	var l lane
-	for i, b := range []*batch{struck, failedBatch("a", "b"), failedBatch("c", "d", "e"), unproven, failedBatch("f"), failedBatch("g"), failedBatch("h", "i", "j", "k"), refused} {
+	for i, b := range []*batch{struck, failedBatch("a", "b"), failedBatch("c", "d", "e"), recent, failedBatch("f"), failedBatch("g"), failedBatch("h", "i", "j", "k"), refused} {
 		l.push(b, time.Time{}.Add(time.Duration(i)))
 	}
 	l.join(4, func(b *batch) bool { return b.isSuspect(4) })
-	if got, want := l.names(), "[struck] [a b unproven f] [c d e] [g] [h i j k] [refused]"; got != want {
+	if got, want := l.names(), "[struck] [a b recent f] [c d e] [g] [h i j k] [refused]"; got != want {
 		t.Errorf("got  %s\nwant %s, suspects alone and the others in full batches", got, want)
 	}
 	checkText(t, l.batches...)
@@ -165,14 +189,14 @@ func TestLaneJoins(t *testing.T) {
 	}
 }
 
-func TestBatchInPieces(t *testing.T) {
-	whole := func() *batch {
+func TestBatchIsCut(t *testing.T) {
+	all := func() *batch {
 		b := failedBatch("a", "b", "c", "d", "e")
 		b.strikes = 1
 		return b
 	}
-	first, second := whole().cut(func(i int) bool { return i < 2 })
-	named, rest := whole().cut(func(i int) bool { return i == 1 || i == 3 })
+	first, second := all().cut(func(i int) bool { return i < 2 })
+	named, rest := all().cut(func(i int) bool { return i == 1 || i == 3 })
 	if got := fmt.Sprint(first.names(), "|", second.names(), "|", named.names(), "|", rest.names()); got != "a b|c d e|b d|a c e" {
 		t.Error(got)
 	}

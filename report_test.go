@@ -34,7 +34,7 @@ func (f slogFunc) Handle(_ context.Context, r slog.Record) error {
 }
 
 // A logger or a handler that panics, ends its goroutine, blocks for ever, or
-// calls Record and Stats itself: Record takes no longer, nothing else is lost or stuck, and Close ends.
+// calls Record and Stats: Record takes no longer, no event is lost, and Close ends.
 func TestMisbehavingLoggerOrHandler(t *testing.T) {
 	const good, bad = 5000, 3000
 	for name, misbehave := range map[string]func(c *docevents.Client, release chan struct{}){
@@ -143,8 +143,8 @@ func TestMisbehavingLoggerOrHandler(t *testing.T) {
 	}
 }
 
-// While the handler is slow, 1,000 calls or 1 MiB of text wait for it. The rest
-// are skipped and counted, and once it has caught up calls come again.
+// While the handler is slow, up to 1,000 calls or 1 MiB of text wait for it. Other
+// calls are skipped and counted.
 func TestNoticesAreBounded(t *testing.T) {
 	for name, test := range map[string]struct {
 		message int // bytes
@@ -216,8 +216,8 @@ func TestFlushEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// What Close abandons is handed over whatever its number, and the handler has a
-// second beyond ctx for it. What is left then is Unreported.
+// The handler gets every event that Close abandons, and has a second after ctx
+// ends for that. Then the others are Unreported.
 func TestCloseAndTheHandler(t *testing.T) {
 	const events = 5000
 	for name, test := range map[string]struct {
@@ -282,8 +282,8 @@ func TestCloseAndTheHandler(t *testing.T) {
 	}
 }
 
-// Once Close has given up on a handler, nothing waits for that any more.
-func TestRecordAfterCloseGaveUpOnTheHandler(t *testing.T) {
+// After Close stopped waiting for a handler that hangs, nothing waits for it.
+func TestRecordWhileTheHandlerHangsAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		var calls atomic.Int64
@@ -300,7 +300,7 @@ func TestRecordAfterCloseGaveUpOnTheHandler(t *testing.T) {
 			t.Errorf("Close: %v", err)
 		}
 		if got := c.Stats().Unreported; got != 9 {
-			t.Errorf("%d unreported after Close, want the 9 behind the call that hangs", got)
+			t.Errorf("%d unreported after Close, want the 9 after the call that hangs", got)
 		}
 		for range 10 {
 			c.Record(event("a"))
@@ -322,8 +322,8 @@ func TestRecordAfterCloseGaveUpOnTheHandler(t *testing.T) {
 	})
 }
 
-// A drop's line names the document and the event's type, so that the event can
-// be found; of what is no id, and of what the event's text is, it says nothing.
+// The line of a drop has the document and the type, so that the event can be
+// found. It has neither malformed ids nor the event's text.
 func TestDropNamesTheEvent(t *testing.T) {
 	const other = "22222222-2222-4222-8222-222222222222"
 	for name, test := range map[string]struct {
@@ -386,8 +386,8 @@ func TestDropNamesTheEvent(t *testing.T) {
 	})
 }
 
-// Failures are counted anew in each outage, also after one whose end wasn't
-// logged.
+// failed_requests counts the failures of one outage, even if the end of the one
+// before wasn't logged.
 func TestFailedRequestsAreThoseOfTheOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failures := 0
@@ -419,9 +419,9 @@ func TestFailedRequestsAreThoseOfTheOutage(t *testing.T) {
 	})
 }
 
-// A program that flushes before each reply doesn't grow behind a handler that is
-// stuck.
-func TestFlushBehindAStuckHandlerTakesNoMemory(t *testing.T) {
+// A program that calls Flush before each reply doesn't grow while the handler
+// hangs.
+func TestFlushWhileTheHandlerHangsTakesNoMemory(t *testing.T) {
 	stuck := make(chan struct{})
 	c, _ := newClient(t, &server{}, docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) { <-stuck }))
 	c.Record(docevents.Event{})
@@ -438,8 +438,8 @@ func TestFlushBehindAStuckHandlerTakesNoMemory(t *testing.T) {
 	_ = c.Close(t.Context())
 }
 
-// The first of a kind at once, repeats summed up: at most a line per 30 s,
-// written at the next one, at Flush or at Close.
+// The first line of a kind is written at once. Its repeats are counted, and
+// written at most every 30 s, with the next of them, at Flush or at Close.
 func TestRepeatsAreSummedUp(t *testing.T) {
 	for name, test := range map[string]struct {
 		set func(t *testing.T) (c *docevents.Client, o *observer, again func())
@@ -548,8 +548,8 @@ func TestRepeatsAreSummedUp(t *testing.T) {
 	}
 }
 
-// An outage is a line when it begins, a line per 30 s, and one Info line when it
-// ends; one that follows within 30 s stays quiet.
+// An outage costs a line when it begins, a line per 30 s, and an Info line when it
+// ends. An outage within 30 s of another isn't logged.
 func TestOutageInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool
@@ -596,7 +596,7 @@ func TestOutageInTheLog(t *testing.T) {
 		if err := c.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		want("a Flush later: nothing is told twice", "insert failed", "delivering again")
+		want("a Flush later: nothing is logged twice", "insert failed", "delivering again")
 		outage(time.Second)
 		want("another outage", "insert failed", "delivering again", "insert failed", "delivering again")
 		outage(time.Second)
@@ -612,12 +612,12 @@ func TestOutageInTheLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := len(o.logged()) - 4 - len(lines); got != 0 {
-			t.Errorf("%d lines at Close, after all was told", got)
+			t.Errorf("%d lines at Close, after everything was logged", got)
 		}
 	})
 }
 
-// Recovery is an occasion for the sums of other kinds, too.
+// At a recovery the repeats of other kinds of lines are written.
 func TestSumsAreWrittenAtRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -647,8 +647,8 @@ func TestSumsAreWrittenAtRecovery(t *testing.T) {
 }
 
 // WithSlog and WithLogger give the same lines, fields and levels.
-func TestSlogAndLogrusSayTheSame(t *testing.T) {
-	type said struct {
+func TestSlogAndLogrusGetTheSame(t *testing.T) {
+	type written struct {
 		level, msg string
 		fields     map[string]string
 	}
@@ -691,7 +691,7 @@ func TestSlogAndLogrusSayTheSame(t *testing.T) {
 		c.Record(event("c"))
 		synctest.Wait()
 	}
-	var bySlog, byLogrus []said
+	var bySlog, byLogrus []written
 	normal := func(key, value string) string {
 		if key == "after" || key == "failed_requests" { // of a random wait
 			return ""
@@ -705,7 +705,7 @@ func TestSlogAndLogrusSayTheSame(t *testing.T) {
 				fields[a.Key] = normal(a.Key, a.Value.String())
 				return true
 			})
-			bySlog = append(bySlog, said{strings.ToLower(r.Level.String()), r.Message, fields})
+			bySlog = append(bySlog, written{strings.ToLower(r.Level.String()), r.Message, fields})
 		}))))
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -716,7 +716,7 @@ func TestSlogAndLogrusSayTheSame(t *testing.T) {
 			for key, value := range e.Data {
 				fields[key] = normal(key, fmt.Sprint(value))
 			}
-			byLogrus = append(byLogrus, said{e.Level.String(), e.Message, fields})
+			byLogrus = append(byLogrus, written{e.Level.String(), e.Message, fields})
 		}
 	})
 	if !reflect.DeepEqual(sorted(bySlog), sorted(byLogrus)) {
@@ -739,7 +739,7 @@ func TestSlogAndLogrusSayTheSame(t *testing.T) {
 	}
 }
 
-// sorted is lines as texts, in order: Close sums up in any.
+// sorted returns lines as sorted texts: Close writes repeats in any order.
 func sorted[T any](lines []T) []string {
 	texts := make([]string, len(lines))
 	for i, l := range lines {
@@ -749,8 +749,7 @@ func sorted[T any](lines []T) []string {
 	return texts
 }
 
-// A logrus logger at a higher level, or with a formatter of its own, is the
-// app's choice.
+// The app chooses the level of its logrus logger.
 func TestLogrusLevelIsTheApps(t *testing.T) {
 	log, hook := logrustest.NewNullLogger()
 	log.SetLevel(logrus.PanicLevel)

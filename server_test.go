@@ -221,6 +221,20 @@ func answerBad(a answer, delay time.Duration) func(*request) *answer {
 
 func refused(code, text string) *answer { return &answer{status: 400, code: code, text: text} }
 
+// all returns the requests that came.
+func (s *server) all() []*request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
+// peak returns how many requests were in flight at once, at most.
+func (s *server) peak() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
+
 // sent is how many requests came.
 func (s *server) sent() int {
 	s.mu.Lock()
@@ -243,7 +257,7 @@ func (s *server) stages() map[string]int {
 	return m
 }
 
-// An observer keeps what a client says: its log lines and its handler's calls.
+// An observer keeps a client's log lines and the calls of its drop handler.
 type observer struct {
 	mu    sync.Mutex
 	lines []line
