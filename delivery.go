@@ -211,6 +211,7 @@ func (d *delivery) settle(b *batch, named []int, err error) *batch {
 	defer d.mu.Unlock()
 	now := time.Now()
 	d.settleLocked(b, named, err, now)
+	d.mirror.wakeLocked()
 	if d.queue.waiting[b] && len(d.inFlight) > 0 && now.Sub(d.delivered) >= recently && !d.closed {
 		return nil // the others, or b's own wait, tell whether this is an outage
 	}
@@ -263,10 +264,12 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, unknown bo
 	d.shrinkLocked(b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	for i := range b.records {
-		if r := &b.records[i]; reason == Abandoned && d.mirror.holdsLocked(r) {
+		r := &b.records[i]
+		held, maybe := d.mirror.holdsLocked(r)
+		if reason == Abandoned && held {
 			d.stats.Dropped.Abandoned--
 			d.stats.Kept++
-		} else if unknown || r.doubt {
+		} else if unknown || r.doubt || maybe && reason == Abandoned {
 			d.report.drop(r.event(), r.extra, reason, inDoubt, now)
 		} else {
 			d.report.drop(r.event(), r.extra, reason, err, now)
@@ -281,7 +284,6 @@ func (d *delivery) shrinkLocked(b *batch) {
 	for i := range b.records {
 		r := &b.records[i]
 		d.stats.PendingBytes -= int64(recordBytes + r.text())
-		d.mirror.settleLocked(r)
 		for _, f := range d.flushes {
 			if r.number <= f.until {
 				f.left--

@@ -135,10 +135,7 @@ type record struct {
 	extra      string        // as it stands in a row
 	duration   time.Duration // 0: NULL
 	createdAt  int64         // Unix microseconds
-	partial    bool          // extra leaves a column out
-	noDocument bool          // the table has no such column
-	noUser     bool
-	page       uint32 // the spool's that holds it; 0: none
+	block      int64         // where the spool has it: see mirror
 
 	// What the delivery remembers of it, under its mutex.
 	number  int64 // of its Record, growing; the first half of an id made here
@@ -149,6 +146,10 @@ type record struct {
 	tries   uint8 // failures, likewise
 	doubt   bool  // one of them may have been carried out
 	refused bool  // one of them was a refusal for data, of this row alone
+
+	partial    bool // extra leaves a column out
+	noDocument bool // the table has no such column
+	noUser     bool
 }
 
 // nextNumber returns a number that is greater than last: the milliseconds of

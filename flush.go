@@ -89,11 +89,12 @@ func (d *delivery) close(ctx context.Context) error {
 			b.records[0].tries = 0 // what failed before doesn't count
 		}
 		d.attemptLocked(time.Now())
+		d.mirror.lookLocked()
 	}
 	defer context.AfterFunc(ctx, d.wake)()
-	for d.stats.Pending > 0 && d.cause == nil {
+	for (d.stats.Pending > 0 || d.mirror.isBusyLocked()) && d.cause == nil {
 		switch {
-		case d.allLocked(func(b *batch) bool { return b.tried }): // they have failed since, although the server takes others
+		case d.stats.Pending > 0 && d.allLocked(func(b *batch) bool { return b.tried }): // they have failed since, although the server takes others
 			d.cause = fmt.Errorf("%w: %w", errSuspects, d.last)
 		default:
 			d.cause = d.whyLocked(ctx)
@@ -106,11 +107,11 @@ func (d *delivery) close(ctx context.Context) error {
 	// A late answer still counts, but a foreign transport may never return.
 	deadline := time.Now().Add(cancelGrace)
 	defer time.AfterFunc(cancelGrace, d.wake).Stop()
-	defer time.AfterFunc(2*cancelGrace, d.wake).Stop() // as does a disk
+	defer time.AfterFunc(cancelGrace*3/2, d.wake).Stop() // as does a disk
 	for len(d.inFlight) > 0 && time.Now().Before(deadline) {
 		d.changed.Wait()
 	}
-	d.mirror.closeLocked(deadline.Add(cancelGrace))
+	d.mirror.closeLocked(deadline.Add(cancelGrace / 2)) // and leaves the drop handler some time
 	d.abandonLocked()
 	if n := d.stats.Dropped.Abandoned; n > 0 {
 		return fmt.Errorf("docevents: Close: %d events abandoned: %w", n, d.cause)

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/spool"
 	"github.com/sirupsen/logrus"
 )
 
@@ -42,7 +44,9 @@ type config struct {
 	dropHandler    func(Event, DropReason, error)
 	transport      http.RoundTripper
 	schema, table  string
-	spoolDir       string      // empty: none
+	spoolDir       string // absolute; empty: none
+	spoolErr       error  // of making it absolute
+	spoolFiles     spool.FS
 	eventTypes     []EventType // empty: the table decides
 	columns        columns
 	requestTimeout time.Duration
@@ -155,7 +159,13 @@ func WithQueueLimits(events, bytes int) Option {
 // events wait in memory alone. On Windows they always do.
 //
 // The default, "", is none.
-func WithSpool(dir string) Option { return func(c *config) { c.spoolDir = dir } }
+func WithSpool(dir string) Option {
+	var err error
+	if dir != "" {
+		dir, err = filepath.Abs(dir)
+	}
+	return func(c *config) { c.spoolDir, c.spoolErr, c.spoolFiles = dir, err, spool.OS{} }
+}
 
 // WithPurgeBatch makes a purge go in steps of so many rows, from 1 to
 // 1,000,000. The default is one DELETE, and steps of [DefaultPurgeBatch] rows
@@ -208,6 +218,9 @@ func newConfig(opts []Option) (config, error) {
 	}
 	if !nameFormat.MatchString(c.schema) || !nameFormat.MatchString(c.table) {
 		bad = append(bad, errors.New("WithSchema and WithTable must be 1 to 63 letters, digits and underscores"))
+	}
+	if c.spoolErr != nil {
+		bad = append(bad, fmt.Errorf("WithSpool: pass an absolute path: %w", c.spoolErr))
 	}
 	columns, err := newColumns(c.columns.Columns)
 	c.columns, bad = columns, append(bad, err)

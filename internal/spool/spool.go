@@ -1,95 +1,140 @@
-// Package spool keeps rows on disk while they are pending, so that they survive
-// the process: kill -9, a panic, running out of memory, a container's restart on
-// a volume that is kept. There is no fsync, so they don't survive the loss of
-// power.
+// Package spool keeps rows in files while they are pending, so that they survive
+// the process: kill -9, a panic, running out of memory, or the restart of a
+// container whose volume is kept. It doesn't call fsync, so rows don't survive a
+// loss of power.
 //
-// A segment is a file that one process has made and holds locked for as long as
-// it lives: a header, then rows, each behind its length and a checksum. It is
-// deleted when all of its rows are settled. Nothing else is on disk, so there is
-// nothing that must agree with it. Where the lock is free the process is dead,
-// and the first to lock the file adopts it. So any number of processes may share
-// a folder.
+// A segment is a file of rows that belongs to one process:
 //
-// All rows of an adopted segment are replayed, those that were settled too:
-// storing a row twice must do no harm.
+//		 Append            Retire             Discard
+//		--------> current --------> retired -----------> removed; .bad, .kept
+//		             |                 |  ^
+//		             | process ends    |  | read to its end
+//		             v                 v  |
+//		            left ---------> being read
+//		                    Next
+//
+//	  - current: has rows that are pending. Append adds to the newest.
+//	  - retired: is removed once none of its rows is pending, or all that are have
+//	    been appended again.
+//	  - left: its process has ended. The first process to rename it owns it.
+//	  - being read: Next returns its rows, which are pending here from then on.
+//
+// A segment's name is PROJECT-STAMP-OWNER.seg: a hash of the project, the time at
+// which it was made, and its process. A process keeps the file PROJECT-OWNER.lock
+// locked for as long as it lives. So any number of processes may share a folder,
+// and each has its lock, one segment and one file more open, at the most.
+//
+// A process that ends while it copies rows leaves them in two segments. So storing
+// a row twice must do no harm.
 package spool
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
 const (
+	// segmentBytes is the size from which on a segment takes no more rows. Next
+	// has one segment in memory.
 	segmentBytes = 8 << 20
 
-	// A header is magic, version, project. The version is that of all that
-	// follows, the rows included.
-	magic      = "rowspool"
-	version    = 1
-	headerSize = len(magic) + 4 + 32
-
-	// A frame is a row's length and checksum, 4 bytes each, little-endian, and
-	// the row.
+	// A segment is frames: the first has the table's columns, each of the others a
+	// row. A frame is a length and a checksum, 4 bytes each, little-endian, and so
+	// many bytes.
 	sumAt, rowAt = 4, 8
-
-	// pause is how long after a failed write there is none.
-	pause = 30 * time.Second
 )
 
 var (
-	// ErrDamaged is of a segment that ends in a torn row, or in one that isn't
-	// what was written.
-	ErrDamaged = errors.New("damaged: what precedes the damage is replayed, then the file is kept as .bad")
+	// ErrRemoved is returned by Append if the newest segment is gone.
+	ErrRemoved = errors.New("the spool's file was removed by somebody else")
 
-	// ErrForeign is of a segment that is left alone.
-	ErrForeign = errors.New("left alone: not of this project, table and version")
+	// ErrFull is returned by Append beyond the limit.
+	ErrFull = errors.New("the spool is full of events of earlier processes, which go first")
 
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	// ErrShared is returned by Look if others could have put segments there.
+	ErrShared = errors.New("other users can write to the spool's folder, and the service key would insert their files: let it be yours, with mode 0700")
+
+	// ErrDamaged is returned by Next for a segment with a torn or changed row.
+	ErrDamaged = errors.New("damaged: the rows before the damage are replayed, then the file is kept as .bad")
+
+	// ErrKept is returned by Keep.
+	ErrKept = errors.New("rows in it have values that WithColumns has no column for: the others are replayed, then the file is kept as .kept; to replay it, add the columns and take .kept off its name")
 )
 
-// A Spool is for one goroutine at a time. Its errors are for the log: after any
-// of them it goes on. None holds bytes of a row.
+// An FS is the part of package os that a spool uses. Tests put faults in front of
+// [OS].
+type FS interface {
+	MkdirAll(path string, perm fs.FileMode) error
+	Stat(path string) (fs.FileInfo, error)
+	ReadDir(path string) ([]fs.DirEntry, error)
+	OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error)
+	Write(f *os.File, b []byte) (int, error)
+	Rename(from, to string) error
+	Remove(path string) error
+}
+
+// OS is the file system of the operating system.
+type OS struct{}
+
+func (OS) MkdirAll(path string, perm fs.FileMode) error { return os.MkdirAll(path, perm) }
+func (OS) Stat(path string) (fs.FileInfo, error)        { return os.Stat(path) }
+func (OS) ReadDir(path string) ([]fs.DirEntry, error)   { return os.ReadDir(path) }
+func (OS) Write(f *os.File, b []byte) (int, error)      { return f.Write(b) }
+func (OS) Rename(from, to string) error                 { return os.Rename(from, to) }
+func (OS) Remove(path string) error                     { return os.Remove(path) }
+func (OS) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	return os.OpenFile(path, flag, perm)
+}
+
+// A Spool is for one goroutine at a time. Its errors are for the log: it can be
+// used after any of them. None has text of a row.
 type Spool struct {
-	dir    string
-	header []byte
+	fs      FS
+	dir     string
+	project string // the beginning of the names
+	header  []byte // the first frame of a segment
+	limit   int64
 
-	where  map[uint32]*segment // by the rows' keys
-	made   int                 // segments
-	active *segment            // takes the next rows; nil: none
-	resume time.Time           // nothing is written before
+	owner   string
+	lock    *os.File // nil: not made yet
+	stamp   int64    // of the newest segment
+	current []segment
+	active  *os.File // the newest of them; nil: the next Append makes one
+	retired []segment
 
-	looked  bool
-	found   []string // segments to look at
-	reading *segment // one of a dead process; nil: none
-	rest    []byte   // of it
+	found   []segment       // left by dead processes, the oldest first
+	reading []segment       // one at most
+	columns string          // of that
+	rest    []byte          // of that
+	refused map[string]bool // files of which an error has been returned
 }
 
-// A segment is open and locked until all of its rows are settled.
 type segment struct {
-	file    *os.File
-	size    int
-	rows    int      // not settled
-	keys    []uint32 // of all its rows
-	damaged bool
+	name, suffix string // suffix: to be kept under this, instead of removed
+	size         int64
 }
 
-// New returns a spool in dir, which is made when it is needed. Segments of
-// another project are left alone.
-func New(dir string, project [32]byte) *Spool {
-	header := append(binary.LittleEndian.AppendUint32([]byte(magic), version), project[:]...)
-	return &Spool{dir: dir, header: header, where: map[uint32]*segment{}}
+// New returns a spool in dir, an absolute path, which is made when it is needed.
+// It does no I/O. Segments of other projects are left alone. columns is kept in
+// each segment. Append refuses rows while the segments of this process and of
+// dead ones, other than the retired, have more than limit bytes.
+func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
+	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
+	sum(header)
+	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit, refused: map[string]bool{}}
 }
 
-// Frame appends a row to rows, as Append takes them. row appends its bytes.
+// Frame appends a row to rows, in the form that Append takes. row appends the
+// row's bytes.
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
 	rows = row(append(rows, make([]byte, rowAt)...))
@@ -100,194 +145,172 @@ func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 // first returns the first frame of rows.
 func first(rows []byte) []byte { return rows[:rowAt+binary.LittleEndian.Uint32(rows)] }
 
+// sum sets the checksums of rows.
+func sum(rows []byte) {
+	for ; len(rows) > 0; rows = rows[len(first(rows)):] {
+		binary.LittleEndian.PutUint32(rows[sumAt:], checksum(first(rows)))
+	}
+}
+
 // checksum is of a row and its length.
 func checksum(frame []byte) uint32 {
+	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows at once, all of them or none; they are to be smaller than a
-// segment, and get a key for all of them. Keys grow, from 0, and may come round.
-// After an error, and for 30 s more, rows are not written: nothing else is said
-// of them, and Holds doesn't know their key.
-func (s *Spool) Append(rows []byte, key uint32) error {
-	if len(rows) == 0 || time.Now().Before(s.resume) {
+// Append writes rows: all of them, or none and returns why.
+func (s *Spool) Append(rows []byte) error {
+	sum(rows)
+	if n := len(s.current); n > 0 && !s.exist(s.current[n-1:]) {
+		s.end()
+		s.disown()
+		s.current = nil
+		return ErrRemoved
+	}
+	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired ones are to go
+		return fmt.Errorf("%w: its files take %d KiB, and %d KiB is the most", ErrFull, used>>10, s.limit>>10)
+	}
+	if s.Size() > 0 && s.current[len(s.current)-1].size >= segmentBytes {
+		s.end()
+	}
+	if s.active == nil {
+		if err := s.begin(); err != nil {
+			return err
+		}
+		rows = slices.Concat(s.header, rows)
+	}
+	g := &s.current[len(s.current)-1]
+	_, err := s.fs.Write(s.active, rows)
+	if err == nil {
+		g.size += int64(len(rows))
 		return nil
 	}
-	n := 0
-	for b := rows; len(b) > 0; b = b[len(first(b)):] {
-		binary.LittleEndian.PutUint32(b[sumAt:], checksum(first(b)))
-		n++
+	s.active.Truncate(g.size) // else Next finds a torn row
+	s.end()
+	if g.size == 0 {
+		s.fs.Remove(s.path(g.name))
+		s.current = s.current[:len(s.current)-1]
 	}
-	g, err := s.room(len(rows))
-	if err == nil {
-		_, err = g.file.Write(rows)
-	}
-	if err != nil {
-		s.active, s.resume = nil, time.Now().Add(pause)
-		if g != nil {
-			g.file.Truncate(int64(g.size)) // or a reader finds a torn row
-			s.finish(g)
-		}
+	return err
+}
+
+// begin makes a current segment.
+func (s *Spool) begin() error {
+	if err := s.own(); err != nil {
 		return err
 	}
-	s.active, s.where[key] = g, g
-	g.size += len(rows)
-	g.rows += n
-	g.keys = append(g.keys, key)
+	s.stamp = max(s.stamp+1, time.Now().UnixNano()) // in order, also if the clock is set back
+	name := fmt.Sprintf("%s%016x%08x-%s.seg", s.project, uint64(s.stamp), rand.Uint32(), s.owner)
+	f, err := s.fs.OpenFile(s.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrNotExist) { // the folder was removed: own makes it again
+		s.disown()
+	}
+	if err == nil {
+		s.active, s.current = f, append(s.current, segment{name: name})
+	}
+	return err
+}
+
+func (s *Spool) end() {
+	if s.active != nil {
+		s.active.Close()
+		s.active = nil
+	}
+}
+
+// own makes this process known as alive.
+func (s *Spool) own() error {
+	if s.lock != nil {
+		return nil
+	}
+	if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	s.owner = fmt.Sprintf("%016x", rand.Uint64())
+	made := s.lockPath(s.owner) + ".new" // others find it once it is locked
+	f, err := s.fs.OpenFile(made, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err = lock(f, true); err == nil {
+		err = s.fs.Rename(made, s.lockPath(s.owner))
+	}
+	if err != nil {
+		f.Close()
+		s.fs.Remove(made)
+		return err
+	}
+	s.lock = f
 	return nil
 }
 
-// room returns a segment with room for size bytes: a new one, or the active one,
-// that with an error where its file has been removed.
-func (s *Spool) room(size int) (*segment, error) {
-	if g := s.active; g != nil && g.size+size <= segmentBytes {
-		_, err := os.Lstat(g.file.Name())
-		return g, err
-	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return nil, err
-	}
-	s.made++ // so that their order owes nothing to a clock
-	f, err := os.CreateTemp(s.dir, fmt.Sprintf("%08d-*.seg", s.made))
-	if err != nil {
-		return nil, err
-	}
-	if err = lock(f); err == nil {
-		_, err = f.Write(s.header)
-	}
-	_, gone := os.Lstat(f.Name())
-	if err == nil && gone == nil {
-		return &segment{file: f, size: headerSize}, nil
-	}
-	f.Close() // first: where there are no locks, open files can't be removed
-	os.Remove(f.Name())
-	if gone != nil || os.IsTimeout(err) { // before it was locked, somebody took it for a dead process's
-		return s.room(size)
-	}
-	return nil, err
-}
-
-// Settle says that as many rows of these keys are settled. Those that aren't on
-// disk do no harm.
-func (s *Spool) Settle(keys []uint32) {
-	for _, key := range keys {
-		if g := s.where[key]; g != nil {
-			g.rows--
-			s.finish(g)
-		}
+func (s *Spool) disown() {
+	if s.lock != nil {
+		s.fs.Remove(s.lockPath(s.owner))
+		s.lock.Close()
+		s.lock = nil
 	}
 }
 
-// finish lets go of g if none of its rows is pending, nor to be read.
-func (s *Spool) finish(g *segment) {
-	if g.rows > 0 || g == s.reading {
-		return
-	}
-	for _, key := range g.keys {
-		delete(s.where, key)
-	}
-	if g == s.active {
-		s.active = nil
-	}
-	if name := g.file.Name(); g.damaged {
-		os.Rename(name, name+".bad")
-	} else {
-		os.Remove(name)
-	}
-	g.file.Close() // last: nobody may adopt what is settled
+// Size is the bytes of the current segments.
+func (s *Spool) Size() int64 { return total(s.current) }
+
+// Retire makes the current segments retired ones.
+func (s *Spool) Retire() {
+	s.end()
+	s.retired, s.current = append(s.retired, s.current...), nil
 }
 
-// Next returns a row that a dead process has left, valid until the next call,
-// and the key to settle it by; io.EOF at the end. Any other error tells of one
-// file.
-func (s *Spool) Next() (row []byte, key uint32, err error) {
-	for err == nil {
-		if g := s.reading; g == nil {
-			err = s.adopt()
-		} else if row, s.rest = cut(s.rest); row != nil {
-			g.rows++
-			return row, g.keys[0], nil
+// Others reports whether there are retired segments, and whether there are these
+// or one that is being read.
+func (s *Spool) Others() (retired, any bool) {
+	retired = len(s.retired) > 0
+	return retired, retired || len(s.reading) > 0
+}
+
+// Discard removes the retired segments. None of their rows is pending, or all that
+// are have been appended again.
+func (s *Spool) Discard() error {
+	var bad error
+	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
+		path := s.path(g.name)
+		var err error
+		if g.suffix != "" {
+			err = s.fs.Rename(path, path+g.suffix)
 		} else {
-			if g.damaged = len(s.rest) > 0; g.damaged {
-				err = fmt.Errorf("%s: %w", g.file.Name(), ErrDamaged)
-			}
-			s.reading, s.rest = nil, nil
-			s.finish(g)
+			err = s.fs.Remove(path)
 		}
-	}
-	return nil, 0, err
-}
-
-// cut returns the first row of b, nil if there is none, and what follows it.
-func cut(b []byte) (row, rest []byte) {
-	if len(b) < rowAt || int64(binary.LittleEndian.Uint32(b)) > int64(len(b)-rowAt) {
-		return nil, b
-	}
-	frame := first(b)
-	if checksum(frame) != binary.LittleEndian.Uint32(b[sumAt:]) {
-		return nil, b
-	}
-	return frame[rowAt:], b[len(frame):]
-}
-
-// adopt begins to read the next segment, if its process is dead.
-func (s *Spool) adopt() error {
-	if !s.looked {
-		s.looked = true
-		s.found, _ = fs.Glob(os.DirFS(s.dir), "*.seg") // a folder that can't be read fails Append
-	}
-	if len(s.found) == 0 {
-		return io.EOF
-	}
-	path := filepath.Join(s.dir, s.found[0])
-	s.found = s.found[1:]
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	if lock(f) != nil {
-		return f.Close()
-	}
-	info, err := os.Stat(path) // not before: its process may have written, then settled all, or died
-	if err != nil {
-		return f.Close()
-	}
-	b := make([]byte, min(info.Size(), segmentBytes))
-	_, err = io.ReadFull(f, b)
-	switch {
-	case err == nil && bytes.HasPrefix(b, s.header):
-		key := ^uint32(len(s.found)) // Append's are small
-		s.reading, s.rest = &segment{file: f, keys: []uint32{key}}, b[headerSize:]
-		s.where[key] = s.reading
-		return nil
-	case len(b) == 0 && info.Mode().IsRegular(): // its process died before it had written
-		os.Remove(path)
-		return f.Close()
-	}
-	f.Close()
-	return fmt.Errorf("%s: %w", path, cmp.Or(err, ErrForeign))
-}
-
-// Holds says whether the key's rows that aren't settled are on disk. It may be
-// called after Close, too.
-func (s *Spool) Holds(key uint32) bool { return s.where[key] != nil }
-
-// Close keeps what is not settled for the next process. Rows whose file has been
-// removed aren't held any more.
-func (s *Spool) Close() {
-	if g := s.reading; g != nil && len(s.rest) == 0 {
-		s.reading = nil
-		s.finish(g)
-	}
-	for key, g := range s.where {
-		if _, err := os.Lstat(g.file.Name()); err != nil {
-			delete(s.where, key)
-			g.file.Close()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			bad = err
+			return false
 		}
-	}
-	for _, g := range s.where { // not before: others may adopt and remove them then
-		g.file.Close()
-	}
+		return true
+	})
+	return bad
 }
+
+// Close leaves the segments to other processes. It reports whether the current
+// ones are still there, and the others.
+func (s *Spool) Close() (current, others bool) {
+	current, others = s.exist(s.current), s.exist(s.retired) && s.exist(s.reading)
+	s.end()
+	s.disown() // last: from now on others may have the segments
+	return current, others
+}
+
+func (s *Spool) exist(segments []segment) bool {
+	return !slices.ContainsFunc(segments, func(g segment) bool {
+		_, err := s.fs.Stat(s.path(g.name))
+		return errors.Is(err, fs.ErrNotExist)
+	})
+}
+
+func total(segments []segment) (size int64) {
+	for i := range segments {
+		size += segments[i].size
+	}
+	return size
+}
+
+func (s *Spool) path(name string) string      { return filepath.Join(s.dir, name) }
+func (s *Spool) lockPath(owner string) string { return s.path(s.project + owner + ".lock") }

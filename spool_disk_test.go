@@ -1,0 +1,268 @@
+package docevents_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/internal/spool"
+)
+
+// faultyFiles is a disk with faults. fault is called before each use of it, with
+// the number of the use, from 1; nil is none.
+type faultyFiles struct {
+	disk  spool.OS
+	fault func(n int, use string) error
+
+	mu sync.Mutex
+	n  int
+}
+
+func (f *faultyFiles) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.n
+}
+
+func (f *faultyFiles) use(use string) error {
+	f.mu.Lock()
+	f.n++
+	n := f.n
+	f.mu.Unlock()
+	if f.fault == nil {
+		return nil
+	}
+	return f.fault(n, use)
+}
+
+func (f *faultyFiles) MkdirAll(path string, perm fs.FileMode) error {
+	if err := f.use("mkdir"); err != nil {
+		return err
+	}
+	return f.disk.MkdirAll(path, perm)
+}
+
+func (f *faultyFiles) Stat(path string) (fs.FileInfo, error) {
+	if err := f.use("stat"); err != nil {
+		return nil, err
+	}
+	return f.disk.Stat(path)
+}
+
+func (f *faultyFiles) ReadDir(path string) ([]fs.DirEntry, error) {
+	if err := f.use("list"); err != nil {
+		return nil, err
+	}
+	return f.disk.ReadDir(path)
+}
+
+func (f *faultyFiles) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	if err := f.use("open"); err != nil {
+		return nil, err
+	}
+	return f.disk.OpenFile(path, flag, perm)
+}
+
+// Write writes a part if the fault is a disk that is full.
+func (f *faultyFiles) Write(file *os.File, b []byte) (int, error) {
+	if err := f.use("write"); errors.Is(err, syscall.ENOSPC) {
+		n, _ := file.Write(b[:2*len(b)/3])
+		return n, err
+	} else if err != nil {
+		return 0, err
+	}
+	return f.disk.Write(file, b)
+}
+
+func (f *faultyFiles) Rename(from, to string) error {
+	if err := f.use("rename"); err != nil {
+		return err
+	}
+	return f.disk.Rename(from, to)
+}
+
+func (f *faultyFiles) Remove(path string) error {
+	if err := f.use("remove"); err != nil {
+		return err
+	}
+	return f.disk.Remove(path)
+}
+
+// lives are two processes in one folder, in which a dead one has left rows. The
+// first has the faults.
+type lives struct {
+	t     *testing.T
+	dir   string
+	files *faultyFiles
+	done  chan struct{} // closed when the first process has ended
+	uses  int           // of the disk, by the first process
+}
+
+// live runs them and checks the promises: an event that was dropped isn't stored,
+// unless its error says that it may be; all others are, once each.
+func (l *lives) live() {
+	t := l.t
+	leaveRows(t, l.dir, 30, "left", docevents.WithQueueLimits(1000, 256<<10))
+	db := &server{}
+	away := false
+	db.answer = func(*request) *answer {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		if away {
+			return &answer{err: errReset}
+		}
+		return nil
+	}
+	outage := func(begins bool) {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		away = begins
+	}
+	outage(true)
+	c, o := newClient(t, db, docevents.WithSpool(l.dir), docevents.WithSpoolFiles(l.files), docevents.WithQueueLimits(1000, 256<<10))
+	recorded := 0
+	record := func(events int, pause time.Duration) {
+		for range events {
+			e := event(fmt.Sprint(recorded))
+			e.ErrorMessage = string(make([]byte, 0)) + fmt.Sprintf("%0500d", recorded)
+			c.Record(e)
+			recorded++
+			time.Sleep(pause)
+		}
+	}
+	record(50, time.Millisecond)
+	time.Sleep(35 * time.Second)
+	record(50, 0)
+	outage(false)
+	time.Sleep(20 * time.Second)
+	record(50, 100*time.Millisecond)
+	outage(true)
+	record(100, time.Second)
+	closeIn(t, c, 5*time.Second)
+	checkStats(t, c, nil)
+	st := c.Stats()
+	l.uses = l.files.count()
+	close(l.done)
+	synctest.Wait()
+
+	outage(false)
+	next, after := newClient(t, db, docevents.WithSpool(l.dir), docevents.WithQueueLimits(1000, 256<<10))
+	time.Sleep(2 * time.Minute)
+	if err := closeIn(t, next, time.Minute); err != nil {
+		t.Error(err)
+	}
+	checkStats(t, next, nil)
+	if left := segments(t, l.dir); len(left) > 0 {
+		t.Errorf("got %q left, %v", left, after.logged())
+	}
+	stored, dropped := db.stages(), map[string]error{}
+	for _, d := range o.lost() {
+		dropped[d.event.Stage] = d.err
+	}
+	if int64(len(dropped)) != st.Dropped.Total() {
+		t.Errorf("got %d calls of the drop handler, %+v", len(dropped), st)
+	}
+	check := func(stage string) {
+		err, wasDropped := dropped[stage]
+		switch n := stored[stage]; {
+		case n > 1, n == 0 && !wasDropped, n == 1 && wasDropped && !errors.Is(err, docevents.ErrOutcomeUnknown):
+			t.Errorf("event %s is stored %d times, dropped: %v, %v; %+v", stage, n, wasDropped, err, st)
+		}
+	}
+	for i := range recorded {
+		check(fmt.Sprint(i))
+	}
+	for i := range 30 {
+		check(fmt.Sprint("left", i))
+	}
+}
+
+// TestDiskFaults has every use of the disk fail, in turn, in each way.
+func TestDiskFaults(t *testing.T) {
+	live := func(t *testing.T, fault func(n int, use string) error, done chan struct{}) (uses int) {
+		l := &lives{t: t, dir: filepath.Join(t.TempDir(), "spool"), files: &faultyFiles{fault: fault}, done: done}
+		l.live()
+		return l.uses
+	}
+	uses := 0
+	synctest.Test(t, func(t *testing.T) { uses = live(t, nil, make(chan struct{})) })
+	t.Log(uses, "uses of the disk")
+	for name, fault := range map[string]func(at int, done chan struct{}) func(n int, use string) error{
+		"one use fails": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if n == at {
+					return syscall.EIO
+				}
+				return nil
+			}
+		},
+		"all fail for a while": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if at <= n && n < at+20 {
+					return syscall.EACCES
+				}
+				return nil
+			}
+		},
+		"all fail from then on": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if n >= at {
+					return syscall.EIO
+				}
+				return nil
+			}
+		},
+		"the disk is full": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, use string) error {
+				if n >= at && use == "write" {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+		},
+		"a write is cut short": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, use string) error {
+				if at <= n && n < at+5 && use == "write" {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+		},
+		"the disk hangs for a minute": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if n == at {
+					time.Sleep(time.Minute)
+				}
+				return nil
+			}
+		},
+		"the disk hangs until the process has ended": func(at int, done chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if n >= at {
+					<-done
+				}
+				return nil
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for at := 1; at <= uses; at += 1 + uses/25 {
+				synctest.Test(t, func(t *testing.T) {
+					done := make(chan struct{})
+					live(t, fault(at, done), done)
+				})
+				if t.Failed() {
+					t.Fatalf("at use %d of the disk", at)
+				}
+			}
+		})
+	}
+}
