@@ -211,7 +211,7 @@ func (d *delivery) settle(b *batch, named []int, err error) *batch {
 	defer d.mu.Unlock()
 	now := time.Now()
 	d.settleLocked(b, named, err, now)
-	d.mirror.wakeLocked()
+	d.mirror.wakeLocked(false)
 	if d.queue.waiting[b] && len(d.inFlight) > 0 && now.Sub(d.delivered) >= recently && !d.closed {
 		return nil // the others, or b's own wait, tell whether this is an outage
 	}

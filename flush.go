@@ -89,7 +89,7 @@ func (d *delivery) close(ctx context.Context) error {
 			b.records[0].tries = 0 // what failed before doesn't count
 		}
 		d.attemptLocked(time.Now())
-		d.mirror.lookLocked()
+		d.mirror.wakeLocked(true)
 	}
 	defer context.AfterFunc(ctx, d.wake)()
 	for (d.stats.Pending > 0 || d.mirror.isBusyLocked()) && d.cause == nil {

@@ -1,8 +1,8 @@
 package docevents
 
 import (
+	"cmp"
 	"crypto/sha256"
-	"errors"
 	"io"
 	"strings"
 	"time"
@@ -63,12 +63,12 @@ type mirror struct {
 	closing bool // Close waits for the goroutine
 	closed  bool // nothing more is written or removed
 
-	rows    []byte // block next, the buffer
-	behind  bool   // some pending rows are on no disk and not in the buffer
-	first   int64  // current files have the blocks from first on
-	written int64  // those below are on disk
-	next    int64
-	others  bool // there are files beside the current ones
+	rows    []byte      // block next, the buffer
+	behind  bool        // some pending rows are on no disk and not in the buffer
+	first   int64       // current files have the blocks from first on
+	written int64       // those below are on disk
+	next    int64       //
+	files   spool.State // what there is beside blocks
 
 	failed bool      // the disk is not written until due
 	due    time.Time // when to look for files of dead processes
@@ -111,19 +111,17 @@ func (m *mirror) bufferLocked(r *record) {
 	}
 }
 
-// wakeLocked is called after each answer of the server: files may have to go, there is room for rows of dead processes, or time has passed.
-func (m *mirror) wakeLocked() {
-	if m != nil {
-		m.startLocked()
+// wakeLocked is called after each answer of the server: files may have to go,
+// there is room for rows of dead processes, or time has passed. As Close begins,
+// it has files of dead processes looked for.
+func (m *mirror) wakeLocked(look bool) {
+	if m == nil {
+		return
 	}
-}
-
-// lookLocked has files of dead processes looked for now.
-func (m *mirror) lookLocked() {
-	if m != nil && !m.failed {
+	if look && !m.failed {
 		m.due = time.Time{}
-		m.startLocked()
 	}
+	m.startLocked()
 }
 
 // isBusyLocked reports whether more rows may be replayed, which Close waits for.
@@ -149,8 +147,9 @@ func (m *mirror) holdsLocked(r *record) (holds, may bool) {
 		return false, false
 	}
 	n := max(r.block, -r.block)
-	holds = m.first <= n && n < m.written || m.others && (r.block < 0 || 0 < n && n < m.first)
-	return holds, m.closed && m.running
+	current := m.files.Current > 0 && m.first <= n && n < m.written
+	other := (m.files.Retired || m.files.Reading) && (r.block < 0 || 0 < n && n < m.first)
+	return current || other, m.closed && m.running
 }
 
 func (m *mirror) startLocked() {
@@ -170,115 +169,72 @@ func (m *mirror) run() {
 		m.stepLocked()
 	}
 	if m.closing {
-		var current, others bool
-		m.doLocked(func() error { current, others = m.spool.Close(); return nil })
-		if !m.closed && !current {
-			m.written = m.first
-		}
-		m.others = m.others && (m.closed || others)
+		m.doLocked(m.spool.Close)
 		m.closed = true
 	}
 	m.running = false
 	d.changed.Broadcast()
 }
 
-// doLocked uses the disk, without the lock.
-func (m *mirror) doLocked(use func() error) error {
+// doLocked uses the disk, without the lock. A failure is logged, and the disk is
+// left alone for a while.
+func (m *mirror) doLocked(use func() error) (ok bool) {
 	m.delivery.mu.Unlock()
 	err := use()
-	_, others := m.spool.Others()
+	files := m.spool.State()
 	m.delivery.mu.Lock()
-	m.others = others
-	return err
-}
-
-// checkLocked logs a failure of the disk, and has it left alone for a while.
-func (m *mirror) checkLocked(err error) {
+	m.files = files
 	if now := time.Now(); err != nil {
 		m.failed, m.due = true, now.Add(spoolPause)
 		m.delivery.report.fault(logSpool, err, now)
 	}
+	return err == nil
 }
 
-// stepLocked does a part of what there is to do. It sets again if that isn't all.
+// stepLocked does a part of what there is to do. It sets again if there is more.
 func (m *mirror) stepLocked() {
-	if now := time.Now(); !m.closing && !now.Before(m.due) {
+	if now := time.Now(); !now.Before(m.due) {
 		m.failed, m.due = false, now.Add(spoolPause)
-		m.checkLocked(m.doLocked(m.spool.Look))
+		m.doLocked(m.spool.Look)
 	}
 	m.replayLocked()
+	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
 	switch {
 	case m.closed:
-	case m.delivery.stats.Pending == 0: // no file but the one that is being read has pending rows
+	case stats.Pending == 0: // so all files go but the one that is being read
 		m.rows, m.behind = m.rows[:0], false
-		if retired, _ := m.spool.Others(); retired || m.first < m.next {
-			m.first, m.written = m.next, m.next
-			m.checkLocked(m.doLocked(func() error { m.spool.Retire(); return m.spool.Discard() }))
+		m.first, m.written = m.next, m.next
+		if m.files.Current > 0 || m.files.Retired {
+			m.doLocked(func() error { return cmp.Or(m.spool.Retire(), m.spool.Discard()) })
 		}
-	case !m.failed:
+	case m.failed:
+	case !m.copyLocked() && m.files.Retired: // no pending row is in these alone
+		m.again = m.doLocked(m.spool.Discard) || m.again
+	case !m.files.Retired && m.files.Current > min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes): // much is not pending
+		m.doLocked(m.spool.Retire)
+		m.first, m.again = m.written, true
+	case len(m.rows) > 0:
 		m.writeLocked()
 	}
 }
 
-// writeLocked writes a block, and removes or retires files.
+// writeLocked writes a block.
 func (m *mirror) writeLocked() {
-	copied := m.copyLocked()
-	if rows := m.rows; len(rows) > 0 {
-		m.rows, m.spare = m.spare[:0], nil
-		m.next++
-		err := m.doLocked(func() error { return m.spool.Append(rows) })
-		m.spare = rows
-		switch {
-		case m.closed:
-			return
-		case err != nil:
-			m.forgetLocked(err)
-			return
-		}
-		m.written = m.next
+	rows := m.rows
+	m.rows, m.spare = m.spare[:0], nil
+	m.next++
+	ok := m.doLocked(func() error { return m.spool.Append(rows) })
+	m.spare = rows
+	if m.closed {
+		return
 	}
-	m.again = m.again || copied
-	q, size := int64(m.delivery.config.queueBytes), m.spool.Size()
-	switch retired, _ := m.spool.Others(); {
-	case m.closing || retired && copied:
-	case retired: // no pending row is in these files alone
-		m.checkLocked(m.doLocked(m.spool.Discard))
-	case size > min(q*7/4, min(q/4, 4<<20)+4*m.delivery.stats.PendingBytes): // much of it is not pending
-		m.doLocked(func() error { m.spool.Retire(); return nil })
-		m.first, m.again = m.written, true
+	if ok {
+		m.written, m.again = m.next, true
+		return
 	}
-}
-
-// copyLocked adds the pending rows that no current file has to the next block, and
-// reports whether there were any.
-func (m *mirror) copyLocked() (copied bool) {
-	retired, _ := m.spool.Others()
-	retired = retired && !m.closing
-	if !m.behind && !retired {
-		return false
-	}
-	m.behind = false
-	m.delivery.eachPendingLocked(func(r *record) {
-		n := max(r.block, -r.block)
-		switch {
-		case n >= m.first:
-			r.block = n // on disk by now, if it is a copy
-		case n > 0 && !retired:
-		case len(m.rows) >= bufferBytes:
-			m.behind, copied = m.behind || n == 0, true
-		default:
-			m.bufferLocked(r)
-			copied = true
-		}
-	})
-	return copied
-}
-
-// forgetLocked takes the blocks for lost that were not written, or, if the file was
-// removed, all of the current files.
-func (m *mirror) forgetLocked(err error) {
+	// Some blocks are lost: their rows are copied when the disk is used again.
 	lost := m.written
-	if errors.Is(err, spool.ErrRemoved) {
+	if m.files.Current == 0 {
 		lost = m.first
 		m.first, m.written = m.next, m.next
 	}
@@ -290,7 +246,29 @@ func (m *mirror) forgetLocked(err error) {
 			r.block = 1 // still in another file
 		}
 	})
-	m.checkLocked(err)
+}
+
+// copyLocked adds the pending rows that no current file has to the next block, and
+// reports whether there were any.
+func (m *mirror) copyLocked() (copied bool) {
+	if !m.behind && !m.files.Retired {
+		return false
+	}
+	m.behind = false
+	m.delivery.eachPendingLocked(func(r *record) {
+		n := max(r.block, -r.block)
+		switch {
+		case n >= m.first:
+			r.block = n // on disk by now, if it is a copy
+		case n > 0 && !m.files.Retired:
+		case len(m.rows) >= bufferBytes:
+			m.behind, copied = m.behind || n == 0, true
+		default:
+			m.bufferLocked(r)
+			copied = true
+		}
+	})
+	return copied
 }
 
 // hasRoomLocked reports whether rows of dead processes may be queued. They can
@@ -308,31 +286,39 @@ func (m *mirror) replayLocked() {
 		}
 		var row []byte
 		var columns string
-		err := m.doLocked(func() (err error) {
+		var err error
+		m.doLocked(func() error {
 			row, columns, err = m.spool.Next()
-			return err
+			return nil
 		})
 		if err == io.EOF {
 			return
 		}
-		var r record
+		now := time.Now()
 		if err == nil {
-			r, err = d.config.readRow(row, columns, m.columns)
-			switch {
-			case err != nil:
-				err = m.spool.Keep()
-			case d.cause == nil: // else the next process reads it
-				d.number = nextNumber(d.number, time.Now())
-				r.number, r.block = d.number, 1
-				d.stats.Replayed++
-				d.queueLocked(&r, time.Now())
-			}
+			err = m.queueLocked(row, columns, now)
 		}
 		if err != nil {
-			d.report.fault(logReplay, err, time.Now())
+			d.report.fault(logReplay, err, now)
 		}
 	}
 	m.again = true
+}
+
+// queueLocked queues a row of a dead process, unless no column takes its values.
+func (m *mirror) queueLocked(row []byte, columns string, now time.Time) error {
+	d := m.delivery
+	r, err := d.config.readRow(row, columns, m.columns)
+	if err != nil {
+		return m.spool.Keep()
+	}
+	if d.cause == nil { // else the next process reads it
+		d.number = nextNumber(d.number, now)
+		r.number, r.block = d.number, 1
+		d.stats.Replayed++
+		d.queueLocked(&r, now)
+	}
+	return nil
 }
 
 // eachPendingLocked calls f for every row that is queued or in flight.

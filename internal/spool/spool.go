@@ -22,13 +22,14 @@
 // A segment's name is PROJECT-STAMP-OWNER.seg: a hash of the project, the time at
 // which it was made, and its process. A process keeps the file PROJECT-OWNER.lock
 // locked for as long as it lives. So any number of processes may share a folder,
-// and each has its lock, one segment and one file more open, at the most.
+// and each has its lock and one other file open, at the most.
 //
 // A process that ends while it copies rows leaves them in two segments. So storing
 // a row twice must do no harm.
 package spool
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -54,9 +55,6 @@ const (
 )
 
 var (
-	// ErrRemoved is returned by Append if the newest segment is gone.
-	ErrRemoved = errors.New("the spool's file was removed by somebody else")
-
 	// ErrFull is returned by Append beyond the limit.
 	ErrFull = errors.New("the spool is full of events of earlier processes, which go first")
 
@@ -107,8 +105,8 @@ type Spool struct {
 	owner   string
 	lock    *os.File // nil: not made yet
 	stamp   int64    // of the newest segment
+	torn    bool     // the next Append makes another
 	current []segment
-	active  *os.File // the newest of them; nil: the next Append makes one
 	retired []segment
 
 	found   []segment       // left by dead processes, the oldest first
@@ -158,64 +156,44 @@ func checksum(frame []byte) uint32 {
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows: all of them, or none and returns why.
+// Append writes rows: all of them, or none and returns why. If that is
+// fs.ErrNotExist, somebody has removed the current segments.
 func (s *Spool) Append(rows []byte) error {
 	sum(rows)
-	if n := len(s.current); n > 0 && !s.exist(s.current[n-1:]) {
-		s.end()
-		s.disown()
-		s.current = nil
-		return ErrRemoved
-	}
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired ones are to go
 		return fmt.Errorf("%w: its files take %d KiB, and %d KiB is the most", ErrFull, used>>10, s.limit>>10)
 	}
-	if s.Size() > 0 && s.current[len(s.current)-1].size >= segmentBytes {
-		s.end()
-	}
-	if s.active == nil {
-		if err := s.begin(); err != nil {
+	flag := os.O_WRONLY | os.O_APPEND
+	if n := len(s.current); n == 0 || s.torn || s.current[n-1].size >= segmentBytes {
+		if err := s.own(); err != nil {
 			return err
 		}
+		s.stamp = max(s.stamp+1, time.Now().UnixNano()) // in order, also if the clock is set back
+		name := fmt.Sprintf("%s%016x%08x-%s.seg", s.project, uint64(s.stamp), rand.Uint32(), s.owner)
+		s.current = append(s.current, segment{name: name})
 		rows = slices.Concat(s.header, rows)
+		flag |= os.O_CREATE | os.O_EXCL
 	}
-	g := &s.current[len(s.current)-1]
-	_, err := s.fs.Write(s.active, rows)
+	n := len(s.current) - 1
+	g := &s.current[n]
+	f, err := s.fs.OpenFile(s.path(g.name), flag, 0o600)
+	if err == nil {
+		if _, err = s.fs.Write(f, rows); err != nil {
+			f.Truncate(g.size) // else Next finds a torn row
+		}
+		f.Close()
+	}
+	s.torn = err != nil
 	if err == nil {
 		g.size += int64(len(rows))
-		return nil
-	}
-	s.active.Truncate(g.size) // else Next finds a torn row
-	s.end()
-	if g.size == 0 {
-		s.fs.Remove(s.path(g.name))
-		s.current = s.current[:len(s.current)-1]
-	}
-	return err
-}
-
-// begin makes a current segment.
-func (s *Spool) begin() error {
-	if err := s.own(); err != nil {
-		return err
-	}
-	s.stamp = max(s.stamp+1, time.Now().UnixNano()) // in order, also if the clock is set back
-	name := fmt.Sprintf("%s%016x%08x-%s.seg", s.project, uint64(s.stamp), rand.Uint32(), s.owner)
-	f, err := s.fs.OpenFile(s.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrNotExist) { // the folder was removed: own makes it again
+	} else if errors.Is(err, fs.ErrNotExist) {
+		s.current = nil
 		s.disown()
-	}
-	if err == nil {
-		s.active, s.current = f, append(s.current, segment{name: name})
+	} else if g.size == 0 {
+		s.fs.Remove(s.path(g.name))
+		s.current = s.current[:n]
 	}
 	return err
-}
-
-func (s *Spool) end() {
-	if s.active != nil {
-		s.active.Close()
-		s.active = nil
-	}
 }
 
 // own makes this process known as alive.
@@ -252,57 +230,54 @@ func (s *Spool) disown() {
 	}
 }
 
-// Size is the bytes of the current segments.
-func (s *Spool) Size() int64 { return total(s.current) }
-
 // Retire makes the current segments retired ones.
-func (s *Spool) Retire() {
-	s.end()
+func (s *Spool) Retire() error {
 	s.retired, s.current = append(s.retired, s.current...), nil
-}
-
-// Others reports whether there are retired segments, and whether there are these
-// or one that is being read.
-func (s *Spool) Others() (retired, any bool) {
-	retired = len(s.retired) > 0
-	return retired, retired || len(s.reading) > 0
+	return nil
 }
 
 // Discard removes the retired segments. None of their rows is pending, or all that
 // are have been appended again.
-func (s *Spool) Discard() error {
-	var bad error
+func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
-		path := s.path(g.name)
-		var err error
+		path, failed := s.path(g.name), error(nil)
 		if g.suffix != "" {
-			err = s.fs.Rename(path, path+g.suffix)
+			failed = s.fs.Rename(path, path+g.suffix)
 		} else {
-			err = s.fs.Remove(path)
+			failed = s.fs.Remove(path)
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			bad = err
-			return false
+		if errors.Is(failed, fs.ErrNotExist) {
+			failed = nil
 		}
-		return true
+		err = cmp.Or(err, failed)
+		return failed == nil
 	})
-	return bad
+	return err
 }
 
-// Close leaves the segments to other processes. It reports whether the current
-// ones are still there, and the others.
-func (s *Spool) Close() (current, others bool) {
-	current, others = s.exist(s.current), s.exist(s.retired) && s.exist(s.reading)
-	s.end()
-	s.disown() // last: from now on others may have the segments
-	return current, others
+// A State is the segments of this process.
+type State struct {
+	Current          int64 // bytes
+	Retired, Reading bool  // there are such segments
 }
 
-func (s *Spool) exist(segments []segment) bool {
-	return !slices.ContainsFunc(segments, func(g segment) bool {
-		_, err := s.fs.Stat(s.path(g.name))
-		return errors.Is(err, fs.ErrNotExist)
-	})
+// State returns the state after the last call.
+func (s *Spool) State() State {
+	return State{total(s.current), len(s.retired) > 0, len(s.reading) > 0}
+}
+
+// Close leaves the segments to other processes, and forgets those of them that
+// somebody has removed.
+func (s *Spool) Close() error {
+	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
+		for _, g := range *segments {
+			if _, err := s.fs.Stat(s.path(g.name)); errors.Is(err, fs.ErrNotExist) {
+				*segments = nil // as the others, probably
+			}
+		}
+	}
+	s.disown()
+	return nil
 }
 
 func total(segments []segment) (size int64) {

@@ -60,8 +60,7 @@ func frame(row string) []byte {
 // discard removes all segments of s but the one that is being read.
 func discard(t testing.TB, s *spool.Spool) {
 	t.Helper()
-	s.Retire()
-	if err := s.Discard(); err != nil {
+	if err := errors.Join(s.Retire(), s.Discard()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -159,8 +158,8 @@ func TestSpool(t *testing.T) {
 			t.Fatal(err)
 		}
 		discard(t, s)
-		if retired, any := s.Others(); retired || !any {
-			t.Errorf("got %v, %v, want a segment that is being read", retired, any)
+		if got := s.State(); got != (spool.State{Reading: true}) {
+			t.Errorf("got %+v, want a segment that is being read", got)
 		}
 		s.Close()
 		checkRows(t, replayAll(open(t, dir)).rows, []string{"one", "two"})
