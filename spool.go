@@ -1,8 +1,8 @@
 package docevents
 
 import (
-	"cmp"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"strings"
 	"time"
@@ -63,12 +63,12 @@ type mirror struct {
 	closing bool // Close waits for the goroutine
 	closed  bool // nothing more is written or removed
 
-	rows    []byte      // block next, the buffer
-	behind  bool        // some pending rows are on no disk and not in the buffer
-	first   int64       // current files have the blocks from first on
-	written int64       // those below are on disk
-	next    int64       //
-	files   spool.State // what there is beside blocks
+	rows    []byte // block next, the buffer
+	behind  bool   // some pending rows are on no disk and not in the buffer
+	first   int64  // current files have the blocks from first on
+	written int64  // those below are on disk
+	next    int64
+	files   spool.State
 
 	failed bool      // the disk is not written until due
 	due    time.Time // when to look for files of dead processes
@@ -205,7 +205,7 @@ func (m *mirror) stepLocked() {
 		m.rows, m.behind = m.rows[:0], false
 		m.first, m.written = m.next, m.next
 		if m.files.Current > 0 || m.files.Retired {
-			m.doLocked(func() error { return cmp.Or(m.spool.Retire(), m.spool.Discard()) })
+			m.doLocked(func() error { return errors.Join(m.spool.Retire(), m.spool.Discard()) })
 		}
 	case m.failed:
 	case !m.copyLocked() && m.files.Retired: // no pending row is in these alone
@@ -259,7 +259,9 @@ func (m *mirror) copyLocked() (copied bool) {
 		n := max(r.block, -r.block)
 		switch {
 		case n >= m.first:
-			r.block = n // on disk by now, if it is a copy
+			if n < m.written {
+				r.block = n // the copy is on disk
+			}
 		case n > 0 && !m.files.Retired:
 		case len(m.rows) >= bufferBytes:
 			m.behind, copied = m.behind || n == 0, true

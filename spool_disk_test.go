@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -132,7 +133,7 @@ func (l *lives) live() {
 	record := func(events int, pause time.Duration) {
 		for range events {
 			e := event(fmt.Sprint(recorded))
-			e.ErrorMessage = string(make([]byte, 0)) + fmt.Sprintf("%0500d", recorded)
+			e.ErrorMessage = fmt.Sprintf("%0500d", recorded)
 			c.Record(e)
 			recorded++
 			time.Sleep(pause)
@@ -265,4 +266,146 @@ func TestDiskFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCloseWhileTheDiskHangs: rows that are on disk are kept, whatever hangs. Later
+// rows are abandoned, and their error says that they may be stored.
+func TestCloseWhileTheDiskHangs(t *testing.T) {
+	for _, hung := range []string{"write", "open", "stat", "remove"} {
+		t.Run(hung, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				hangs, done := make(chan struct{}), make(chan struct{})
+				files := &faultyFiles{fault: func(_ int, use string) error {
+					select {
+					case <-hangs:
+						if use == hung {
+							<-done
+						}
+					default:
+					}
+					return nil
+				}}
+				c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithSpoolFiles(files))
+				for i := range 100 {
+					c.Record(event(fmt.Sprint(i)))
+				}
+				time.Sleep(time.Second)
+				close(hangs)
+				c.Record(event("late"))
+				synctest.Wait()
+				began := time.Now()
+				err := c.Close(closed(t))
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("Close took %s", took)
+				}
+				st := c.Stats()
+				if st.Kept < 100 || st.Kept+st.Dropped.Abandoned != 101 || (err != nil) != (st.Kept == 100) {
+					t.Errorf("got %v, %+v, want what was on disk kept", err, st)
+				}
+				for _, d := range o.lost() {
+					if !errors.Is(d.err, docevents.ErrOutcomeUnknown) {
+						t.Errorf("got %v, want %v", d.err, docevents.ErrOutcomeUnknown)
+					}
+				}
+				close(done) // and the disk is fine again
+				synctest.Wait()
+				db := &server{}
+				next, _ := newClient(t, db, docevents.WithSpool(dir))
+				synctest.Wait()
+				next.Close(t.Context())
+				if got := len(db.stages()); got < 100 {
+					t.Errorf("the next process replays %d events, want 100", got)
+				}
+			})
+		})
+	}
+}
+
+// TestMemoryWhileTheDiskHangs: it doesn't grow with the events that are stored.
+func TestMemoryWhileTheDiskHangs(t *testing.T) {
+	done := make(chan struct{})
+	files := &faultyFiles{fault: func(_ int, use string) error {
+		if use == "write" {
+			<-done
+		}
+		return nil
+	}}
+	c, _ := newClient(t, &server{discard: true}, docevents.WithSpool(t.TempDir()), docevents.WithSpoolFiles(files), docevents.WithQueueLimits(10_000, 1<<20))
+	run := func(events int64) (heap int64) {
+		for end := c.Stats().Delivered + events; c.Stats().Delivered < end; {
+			if c.Stats().Pending < 2000 {
+				for range 500 {
+					c.Record(event("ocr"))
+				}
+			} else {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := run(30_000) // the buffer is full by now
+	if grown := run(200_000) - before; grown > 2<<20 {
+		t.Errorf("the heap has grown by %d KiB in 200,000 events", grown>>10)
+	}
+	close(done)
+	closeIn(t, c, 10*time.Second)
+	checkStats(t, c, nil)
+}
+
+// TestDiskIsFineAgain: everything that is pending is written then, whether more is
+// recorded or not.
+func TestDiskIsFineAgain(t *testing.T) {
+	for _, later := range []int{0, 30} {
+		t.Run(fmt.Sprint(later, " events later"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := filepath.Join(t.TempDir(), "spool")
+				if err := os.WriteFile(dir, nil, 0o600); err != nil { // no folder can be made there
+					t.Fatal(err)
+				}
+				c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+				for i := range 100 {
+					c.Record(event(fmt.Sprint("then ", i)))
+				}
+				time.Sleep(time.Second)
+				os.Remove(dir)
+				time.Sleep(time.Minute)
+				if got := onDisk(t, dir); got < 100*65 {
+					t.Errorf("got %d bytes on disk a minute later, want all 100 events", got)
+				}
+				for i := range later {
+					c.Record(event(fmt.Sprint("later ", i)))
+					time.Sleep(time.Minute)
+				}
+				if err := c.Close(closed(t)); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: int64(100 + later), Kept: int64(100 + later)})
+				if got := linesWith(o, "spool"); len(got) != 1 {
+					t.Errorf("got %q, want a line", got)
+				}
+			})
+		})
+	}
+	t.Run("as Close begins", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "spool")
+			if err := os.WriteFile(dir, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+			for i := range 100 {
+				c.Record(event(fmt.Sprint(i)))
+			}
+			time.Sleep(time.Second)
+			os.Remove(dir)
+			if err := c.Close(closed(t)); err != nil {
+				t.Error(err)
+			}
+			checkStats(t, c, &docevents.Stats{Recorded: 100, Kept: 100})
+		})
+	})
 }
