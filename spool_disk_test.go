@@ -103,6 +103,7 @@ type lives struct {
 	t     *testing.T
 	dir   string
 	files *faultyFiles
+	away  bool          // the server, for as long as the first process lives
 	done  chan struct{} // closed when the first process has ended
 	uses  int           // of the disk, by the first process
 }
@@ -142,7 +143,7 @@ func (l *lives) live() {
 	record(50, time.Millisecond)
 	time.Sleep(35 * time.Second)
 	record(50, 0)
-	outage(false)
+	outage(l.away)
 	time.Sleep(20 * time.Second)
 	record(50, 100*time.Millisecond)
 	outage(true)
@@ -182,19 +183,23 @@ func (l *lives) live() {
 		check(fmt.Sprint(i))
 	}
 	for i := range 30 {
-		check(fmt.Sprint("left", i))
+		stage := fmt.Sprint("left", i)
+		check(stage)
+		if _, wasDropped := dropped[stage]; wasDropped {
+			t.Errorf("event %s was on disk all the time, and dropped: %v", stage, dropped[stage])
+		}
 	}
 }
 
 // TestDiskFaults has every use of the disk fail, in turn, in each way.
 func TestDiskFaults(t *testing.T) {
-	live := func(t *testing.T, fault func(n int, use string) error, done chan struct{}) (uses int) {
-		l := &lives{t: t, dir: filepath.Join(t.TempDir(), "spool"), files: &faultyFiles{fault: fault}, done: done}
+	live := func(t *testing.T, away bool, fault func(n int, use string) error, done chan struct{}) (uses int) {
+		l := &lives{t: t, dir: filepath.Join(t.TempDir(), "spool"), files: &faultyFiles{fault: fault}, away: away, done: done}
 		l.live()
 		return l.uses
 	}
 	uses := 0
-	synctest.Test(t, func(t *testing.T) { uses = live(t, nil, make(chan struct{})) })
+	synctest.Test(t, func(t *testing.T) { uses = live(t, true, nil, make(chan struct{})) })
 	t.Log(uses, "uses of the disk")
 	for name, fault := range map[string]func(at int, done chan struct{}) func(n int, use string) error{
 		"one use fails": func(at int, _ chan struct{}) func(int, string) error {
@@ -255,10 +260,10 @@ func TestDiskFaults(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for at := 1; at <= uses; at += 1 + uses/25 {
+			for at := 1; at <= uses; at += 1 + at/8 { // most happens as it begins
 				synctest.Test(t, func(t *testing.T) {
 					done := make(chan struct{})
-					live(t, fault(at, done), done)
+					live(t, at%3 > 0, fault(at, done), done)
 				})
 				if t.Failed() {
 					t.Fatalf("at use %d of the disk", at)
@@ -407,5 +412,37 @@ func TestDiskIsFineAgain(t *testing.T) {
 			}
 			checkStats(t, c, &docevents.Stats{Recorded: 100, Kept: 100})
 		})
+	})
+}
+
+// TestFolderRemovedWhileRunning: it is made again, with everything that is pending.
+func TestFolderRemovedWhileRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "spool")
+		leaveRows(t, dir, 10, "left")
+		c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+		for i := range 100 {
+			c.Record(event(fmt.Sprint(i)))
+		}
+		synctest.Wait()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		c.Record(event("later"))
+		time.Sleep(time.Minute)
+		if err := c.Close(closed(t)); err != nil {
+			t.Error(err)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 101, Replayed: 10, Kept: 111})
+		if got := linesWith(o, "spool"); len(got) != 1 {
+			t.Errorf("got %q, want a line", got)
+		}
+		db := &server{}
+		next, _ := newClient(t, db, docevents.WithSpool(dir))
+		synctest.Wait()
+		next.Close(t.Context())
+		if got := len(db.stages()); got != 111 {
+			t.Errorf("got %d of 111 events replayed", got)
+		}
 	})
 }

@@ -3,11 +3,9 @@ package docevents_test
 import (
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -15,50 +13,33 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// limitedEnv makes the test binary a process that may open 64 files: an address
-// of a server that is away for a while, and a folder.
+// limitedEnv makes the test binary a process that may open 64 files: a folder.
 const limitedEnv = "DOCEVENTS_TEST_LIMITED"
 
-// TestReplayWithFewDescriptors: with the segments of 200 dead processes, the app
-// can open files and listen, and everything is stored once the server is back.
+// TestReplayWithFewDescriptors: with the segments of 200 dead processes and the
+// server away, the app can open files and listen.
 func TestReplayWithFewDescriptors(t *testing.T) {
-	if args := os.Getenv(limitedEnv); args != "" {
-		limited(t, args)
+	if dir := os.Getenv(limitedEnv); dir != "" {
+		limited(t, dir)
 		return
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
 	dir := t.TempDir()
-	for range 200 {
-		c, err := docevents.New("http://"+address, testKey, docevents.WithTransport(&server{answer: away}), docevents.WithSpool(dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Record(event("left"))
-		if err := c.Close(closed(t)); err != nil {
-			t.Fatal(err)
-		}
+	for i := range 200 {
+		leaveRows(t, dir, 1, fmt.Sprint(i, "."))
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestReplayWithFewDescriptors$", "-test.v")
-	cmd.Env = append(os.Environ(), limitedEnv+"="+address+" "+dir)
+	cmd.Env = append(os.Environ(), limitedEnv+"="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
-func limited(t *testing.T, args string) {
+func limited(t *testing.T, dir string) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64}); err != nil {
 		t.Skip(err)
 	}
-	address, dir, _ := strings.Cut(args, " ")
-	c, err := docevents.New("http://"+address, testKey, docevents.WithSpool(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := newOutage(0)
+	c, _ := newClient(t, db, docevents.WithSpool(dir))
 	for c.Stats().Replayed < 200 && t.Context().Err() == nil {
 		time.Sleep(time.Millisecond)
 	}
@@ -67,13 +48,12 @@ func limited(t *testing.T, args string) {
 		t.Errorf("the app can't open a file: %v", err)
 	}
 	f.Close()
-	l, err := net.Listen("tcp", address)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("the app can't listen: %v", err)
 	}
-	db := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusCreated) })}
-	go db.Serve(l)
-	defer db.Close()
+	l.Close()
+	db.end()
 	if err := closeIn(t, c, 20*time.Second); err != nil || c.Stats().Delivered != 200 {
 		t.Errorf("%v, %+v", err, c.Stats())
 	}
