@@ -244,22 +244,22 @@ func outcomeUnknown(err error) bool {
 	return err != nil && !unsent
 }
 
-// The waits after failures: 200 ms, twice as long each time, at most 30 s, and
-// of that between half and all, so that clients don't come back in step.
+// The waits after failures: 200 ms, doubling with each step, and of that between
+// half and all at random, so that clients don't retry in step with each other.
 const (
-	// lastingAfter is how long an answer of configuration must have stood to be
-	// taken for more than a cache that is reloading, or clocks that differ.
+	// lastingAfter is how long refusals must go on to be more than a schema
+	// cache that reloads, or clocks that differ.
 	lastingAfter = 5 * time.Second
 
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
-	longStep  = 8 // the first step at longWait
+	longStep  = 8 // the first step at which longWait is reached
 )
 
-// backoff returns the wait after so many steps, or what err asks for if that is
-// longer.
-func backoff(step int, err error) time.Duration {
-	wait := min(firstWait<<min(step, longStep), longWait)
+// backoff returns the wait after a number of steps, at most the given one, or
+// the wait that err asks for if that is longer.
+func backoff(step int, most time.Duration, err error) time.Duration {
+	wait := min(firstWait<<min(step, longStep), most)
 	wait = wait/2 + rand.N(wait/2+1)
 	if e, answered := errors.AsType[*Error](err); answered {
 		wait = max(wait, e.RetryAfter)

@@ -60,7 +60,7 @@ func lasting(ctx context.Context, ask func() error) error {
 		if last != nil && ctx.Err() != nil {
 			return last
 		}
-		wait := backoff(step, err)
+		wait := backoff(step, longWait, err)
 		end, ends := ctx.Deadline()
 		if classify(err) != configuration || time.Since(began)+wait > lastingAfter || ends && time.Until(end) < wait {
 			return err

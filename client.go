@@ -44,7 +44,6 @@ type Client struct {
 	restURL   string
 	headers   map[string]string // the key
 	transport *transport
-	ownIdle   func() // closes the idle connections of a transport of our own
 	report    *reporter
 	delivery  *delivery
 }
@@ -66,10 +65,8 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
 	c := &Client{config: cfg, restURL: restURL, headers: headers}
-	c.transport = &transport{inserts: cfg.transport, others: cfg.transport, key: key, query: cfg.columns.query, idColumn: cfg.columns.ID}
-	if cfg.transport == nil {
-		c.transport.inserts, c.transport.others, c.ownIdle = defaultTransports(cfg.maxInFlight)
-	}
+	c.transport = newTransport(cfg.transport, cfg.maxInFlight)
+	c.transport.key, c.transport.query, c.transport.idColumn = key, cfg.columns.query, cfg.columns.ID
 	c.report = newReporter(&c.config)
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
 	c.delivery.openMirror(restURL)
@@ -110,7 +107,7 @@ func (c *Client) insertRows(ctx context.Context, records []record) error {
 	defer cancel()
 	pg := c.postgrest(&insertion{c.transport, c.config.columns.body(records)})
 	partial := false
-	for i := range records { // not copied: the spool writes their pages
+	for i := range records { // not copied: the spool writes record.block
 		partial = partial || records[i].partial
 	}
 	if partial {
@@ -185,6 +182,21 @@ func (d Drops) Total() int64 {
 	return d.Invalid + d.QueueFull + d.Rejected + d.Closed + d.Abandoned
 }
 
+func (d *Drops) add(reason DropReason) {
+	switch reason {
+	case Invalid:
+		d.Invalid++
+	case QueueFull:
+		d.QueueFull++
+	case Rejected:
+		d.Rejected++
+	case Closed:
+		d.Closed++
+	case Abandoned:
+		d.Abandoned++
+	}
+}
+
 // Stats returns the current counts. It doesn't block.
 func (c *Client) Stats() Stats {
 	if c.isNone() {
@@ -241,8 +253,6 @@ func (c *Client) Close(ctx context.Context) error {
 	})()
 	err := c.delivery.close(ctx)
 	c.report.close(grace)
-	if c.ownIdle != nil {
-		c.ownIdle()
-	}
+	c.transport.own.close()
 	return err
 }

@@ -574,7 +574,8 @@ func TestDefaultTransportReplacedTooLate(t *testing.T) {
 }
 
 // Four requests at once, twice: the second four find the first four's
-// connections, of which http.DefaultTransport would have kept but two.
+// connections, of which http.DefaultTransport would have kept two. There may be
+// one more, because net/http may dial while a connection becomes free.
 func TestOwnTransportKeepsConnections(t *testing.T) {
 	var (
 		mu      sync.Mutex
@@ -607,13 +608,14 @@ func TestOwnTransportKeepsConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := s.opened(); got != docevents.DefaultMaxInFlight {
-		t.Errorf("%d connections, want %d", got, docevents.DefaultMaxInFlight)
+	opened := s.opened()
+	if opened < docevents.DefaultMaxInFlight || opened > docevents.DefaultMaxInFlight+1 {
+		t.Errorf("%d connections, want %d or one more", opened, docevents.DefaultMaxInFlight)
 	}
 	if err := c.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.awaitClosed(docevents.DefaultMaxInFlight) // hangs where Close leaves them open
+	s.awaitClosed(opened) // hangs if Close leaves them open
 }
 
 func TestCloseLeavesForeignConnectionsAlone(t *testing.T) {

@@ -2,125 +2,109 @@ package docevents
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 )
 
-// ErrClosed is the error of what comes after Close.
-var ErrClosed = errors.New("the client is closed")
+// The engine: how a row gets from Record into the table.
+//
+//	Record -> fresh lane -> in flight -> stored        (closes both breakers)
+//	                        |       ^
+//	                        v       |
+//	                      retry lane     a suspect may be dropped instead
+//
+// A row is in exactly one of three places: the fresh lane, the retry lane, or in
+// flight. nextLocked alone decides what is sent, settle alone acts on an answer,
+// doneLocked alone lowers Pending.
+//
+// Fresh rows are sent at once, and under load in full batches. A batch that
+// failed goes to the retry lane, where it can't delay fresh rows by more than a
+// request. There it waits until it is due; a batch that may hold a bad row is
+// split, down to the row.
+//
+// Evidence: a row is dropped only if the server stored other rows between its
+// failures. If the server refuses everything, the table or the key is at fault,
+// not the rows, and everything waits.
+//
+// Circuit breakers: five failures in a row, with nothing stored between, open a
+// lane's breaker. If the fresh lane's is open, this is an outage: nothing is
+// sent but one row per wait, a probe. If only the retry lane's is open, fresh
+// rows are sent, and one row per wait of the retry lane. Anything stored closes
+// both.
+//
+// lane.go holds batches and lanes, failure.go decides what a failure means,
+// flush.go waits for the end.
 
-var (
-	errQueueFull = errors.New("the queue is full: the server is away, or slower than what is recorded; WithQueueLimits sets the limits")
-	errGoexit    = errors.New("the transport ended its goroutine")
-)
+// While the newest request has been in flight for less than joinWindow, fresh
+// rows wait to share the next request, instead of each taking a sender.
+const joinWindow = 50 * time.Millisecond
 
-// The way of a row:
-//
-//	Record -> ready -> in flight -> delivered
-//	            ^         |
-//	            |         +-> dropped, where others were delivered since it first failed
-//	            |         |
-//	            +- waits -+-> failed: alone for a short while, or all of them in an outage
-//
-// A failure costs only what failed: while some requests succeed, a batch that
-// failed waits by itself and everybody else goes on. What fails again though
-// others get through is cut in halves, down to the row; where the answer names
-// the row, that row is taken out and the rest goes again whole.
-//
-// An outage is failures with no success between them. In it everything is ready
-// and nothing is sent but one probe of one row per wait; the first row that is
-// delivered ends it. It leaves no traces: batches are as whole as before.
-//
-// Nothing is given up without proof that the server takes others, since what
-// every row gets is the table's fault, or the server's.
-//
-// queue.go holds what waits, suspicion.go what is held against rows, failure.go
-// says what a failure does, flush.go how waiting for all of it ends.
-const (
-	// While the newest request has been in flight for less, what is recorded
-	// waits to share the next one, instead of each event taking a request of
-	// its own while senders are left.
-	joinWindow = 50 * time.Millisecond
-)
+// hangTime is how long no request must have been sent, while as many as allowed
+// are in flight, for Flush and Close to take them for hung.
+const hangTime = time.Second
 
-// A delivery owns the queue and its senders: a group commit. What is recorded
-// while requests are in flight shares the next one. A sender is a goroutine
-// that sends batches until there is nothing to send; during a wait there is
-// none, only a timer.
-//
-// settleLocked alone acts on an answer, shrinkLocked alone lowers Pending.
+// A delivery owns the lanes and the senders. A sender is a goroutine that sends
+// batches until there is nothing to send. While rows wait to become due there is
+// a timer and no goroutine; an idle delivery has neither.
 type delivery struct {
-	// insert sends one request. Where it is refused and the answer names rows,
-	// it says which.
-	insert func(context.Context, []record) (named []int, err error)
+	// insert sends one request. If the answer names some of the rows, it
+	// returns their places.
+	insert func([]record) (places []int, err error)
+	cancel context.CancelFunc // of all requests
 	report *reporter
 	config *config
 	mirror *mirror
-	ctx    context.Context // of the requests
-	cancel context.CancelFunc
 
-	mu       sync.Mutex // guards all that follows; nothing is sent, logged or called under it
-	changed  *sync.Cond // a batch was settled, a sender has ended, a context is done
+	mu       sync.Mutex // guards the fields below; no I/O, logging or foreign code runs under it
+	changed  *sync.Cond // an answer was acted on, a context ended
 	stats    Stats
-	queue    queue
+	number   int64 // of the newest row
 	texts    keeper
-	inFlight []*batch  // each with a sender
-	number   int64     // of the newest record
-	started  time.Time // of the newest request
+	fresh    lane
+	retry    lane
+	inFlight []*batch // one for each sender, in the order in which they were sent
+	health   health
+	timer    *time.Timer // starts senders at timerAt
+	timerAt  time.Time   // zero: the timer isn't running
 	flushes  []*flush
-	tried    time.Time // when Flush last ended the waits
+	flushed  time.Time // when Flush last ended the waits
 
-	proof     int64     // the newest request that delivered anything
-	delivered time.Time // when
-	refusals  []*batch  // rows that were refused for their data
-	certain   string    // the code of a refusal that was a row's own
-	certainAt time.Time // when
-
-	failures int       // weight of the failures since then
-	since    time.Time // the first of them; zero: none
-	last     error     // the newest of them
-	refused  time.Time // since when every answer was a refusal; zero: the newest was not
-	lasting  error     // the newest of these, once they have stood for lastingAfter
-
-	slow  bool        // the newest failure took long
-	down  bool        // an outage
-	step  int         // how many probes have failed
-	timer *time.Timer // of the next probe
-	probe *batch      // in flight
-
-	closed bool
-	before int64 // the newest request then
-	cause  error // why Close abandons events; once it is set nothing more is sent
+	closed bool  // Close has begun: no more rows are accepted
+	cause  error // why Close stopped waiting; once it is set, nothing is sent
 }
 
 func newDelivery(insert func(context.Context, []record) ([]int, error), report *reporter, c *config) *delivery {
-	d := &delivery{insert: insert, report: report, config: c}
-	d.queue = queue{maxRows: c.maxBatch, waiting: map[*batch]bool{}}
+	d := &delivery{report: report, config: c}
 	d.changed = sync.NewCond(&d.mu)
-	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.timer = time.AfterFunc(time.Hour, d.timeout)
+	d.timer.Stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	d.insert, d.cancel = func(rows []record) ([]int, error) { return insert(ctx, rows) }, cancel
 	return d
 }
 
-// add counts r and queues a copy of it, or says why not. invalid is what is
-// wrong with it already.
+// add counts r and queues a copy of it, or returns why it is dropped. invalid is
+// the fault that was found in it already.
 func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.text())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stats.Recorded++
+	reason, err := DropReason(""), error(nil)
 	switch {
 	case invalid != nil:
-		d.stats.Dropped.Invalid++
-		return Invalid, invalid
+		reason, err = Invalid, invalid
 	case d.closed:
-		d.stats.Dropped.Closed++
-		return Closed, ErrClosed
+		reason, err = Closed, ErrClosed
 	case d.stats.Pending >= int64(d.config.queueEvents) || d.stats.PendingBytes+cost > int64(d.config.queueBytes):
-		d.stats.Dropped.QueueFull++
-		return QueueFull, errQueueFull
+		reason, err = QueueFull, errQueueFull
+	}
+	if err != nil {
+		d.stats.Dropped.add(reason)
+		return reason, err
 	}
 	d.number = nextNumber(d.number, now)
 	r.number = d.number
@@ -133,61 +117,130 @@ func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, err
 func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.stats.Pending++
 	d.stats.PendingBytes += int64(recordBytes + r.text())
-	d.queue.add(r)
-	d.startLocked(now, false)
+	d.fresh.add(r, d.config.maxBatch)
+	d.startLocked(now, true)
 }
 
-// startLocked starts senders: the first at once, further ones only when a full
-// batch waits or when the newest request has been in flight for long, or, if
-// all is set, for whatever is ready.
-func (d *delivery) startLocked(now time.Time, all bool) {
-	for n := len(d.inFlight); n < d.config.maxInFlight; n++ {
-		ready, open := d.queue.ready, d.queue.open
-		joins := len(ready) == 1 && ready[0] == open && len(open.records) < d.config.maxBatch && now.Sub(d.started) < joinWindow
-		if n > 0 && joins && !all {
-			return
-		}
-		b := d.nextLocked(now, all)
-		if b == nil {
-			return
-		}
+// startLocked starts senders for everything that may be sent now, and the timer
+// for the rest. join: fresh rows may wait to share the next request.
+func (d *delivery) startLocked(now time.Time, join bool) {
+	for b := d.nextLocked(now, join); b != nil; b = d.nextLocked(now, join) {
 		go d.send(b)
 	}
+	d.setTimerLocked(now)
 }
 
-// nextLocked takes what is to be sent next. Where failures take long, as
-// behind a lock, half of the senders are not for suspects, unless all is set.
-func (d *delivery) nextLocked(now time.Time, all bool) *batch {
-	if d.down || d.cause != nil {
+// nextLocked takes the batch that is sent next. nil: nothing may be sent now.
+func (d *delivery) nextLocked(now time.Time, join bool) *batch {
+	if hung := d.hungAtLocked(); d.cause != nil || len(d.inFlight) >= d.config.maxInFlight && (hung.IsZero() || now.Before(hung)) {
 		return nil
 	}
-	suspects := 0
-	for _, b := range d.inFlight {
-		if b.apart {
-			suspects++
-		}
+	var b *batch
+	outage := d.isOutage()
+	switch probeDue := d.health.probe == nil && !now.Before(d.health.probeAt); {
+	case outage && probeDue:
+		b = d.probeLocked(&d.fresh, &d.retry)
+	case outage || !d.mayRetryLocked():
+	case !d.retry.isOpen():
+		b = d.retry.take(now)
+	case probeDue:
+		b = d.probeLocked(&d.retry)
 	}
-	b := d.queue.take(all || !d.slow || suspects < max(1, d.config.maxInFlight/2))
+	if b == nil && !outage && !(join && d.joinsLocked(now)) {
+		b = d.fresh.take(now)
+	}
 	if b != nil {
 		d.dispatchLocked(b, now)
 	}
 	return b
 }
 
+// probeLocked takes one row of the first lane that has any: at random, so that a
+// bad row can't block the lane wherever it stands. Every second time it is the
+// newest row: the older ones may be the reason for the failures.
+func (d *delivery) probeLocked(lanes ...*lane) *batch {
+	pick := rand.IntN
+	if d.health.step%2 == 1 {
+		pick = newest
+	}
+	for _, l := range lanes {
+		if d.health.probe == nil {
+			d.health.probe = l.draw(d.health.stored, pick)
+		}
+	}
+	return d.health.probe
+}
+
+// hungAtLocked returns when the requests in flight, as many as allowed, are taken
+// for hung. Then Flush and Close get one request more. Zero: never.
+func (d *delivery) hungAtLocked() time.Time {
+	n := len(d.inFlight)
+	if n != d.config.maxInFlight || !d.closed && len(d.flushes) == 0 {
+		return time.Time{}
+	}
+	return d.inFlight[n-1].sent.Add(hangTime)
+}
+
+// mayRetryLocked reports whether a sender is free for the retry lane. One is
+// kept for fresh rows, since failures may take long, as those behind a lock do.
+// If there is only one sender, the retry lane may have every second request.
+func (d *delivery) mayRetryLocked() bool {
+	retries, n := 0, d.config.maxInFlight
+	for _, b := range d.inFlight {
+		if b.failedAt > 0 {
+			retries++
+		}
+	}
+	return retries < n-1 || n == 1 && (len(d.fresh.batches) == 0 || d.stats.Requests%2 == 0)
+}
+
+// joinsLocked reports whether the fresh rows, less than a batch, should wait for
+// the next request.
+func (d *delivery) joinsLocked(now time.Time) bool {
+	n := len(d.inFlight)
+	return n > 0 && len(d.fresh.batches) == 1 && len(d.fresh.batches[0].records) < d.config.maxBatch &&
+		now.Sub(d.inFlight[n-1].sent) < joinWindow
+}
+
 // dispatchLocked counts a request of b and gives its rows the ids that they keep.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
-	again := false
-	for i := range b.records {
-		b.records[i].identify()
-		again = again || b.records[i].failed > 0
-	}
-	if again {
+	if b.failedAt > 0 {
 		d.stats.Retries++
 	}
-	b.request, b.known, b.sent = d.stats.Requests, d.proof, now
+	for i := range b.records {
+		b.records[i].identify()
+	}
+	b.request, b.storedWhenSent, b.sent = d.stats.Requests, d.health.stored, now
 	d.inFlight = append(d.inFlight, b)
-	d.started = now
+}
+
+// setTimerLocked has senders started when something becomes due. A batch that is
+// due already waits for a sender to end, and needs no timer.
+func (d *delivery) setTimerLocked(now time.Time) {
+	at := d.retry.due()
+	if hung := d.hungAtLocked(); !hung.IsZero() {
+		at = hung
+	} else if d.isOutage() || d.retry.isOpen() {
+		at = d.health.probeAt
+	}
+	if !at.After(now) || d.stats.Pending == 0 || d.cause != nil {
+		at = time.Time{}
+	}
+	if at.Equal(d.timerAt) {
+		return
+	}
+	d.timer.Stop()
+	if d.timerAt = at; !at.IsZero() {
+		d.timer.Reset(at.Sub(now))
+	}
+}
+
+// timeout is called by the timer.
+func (d *delivery) timeout() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.startLocked(time.Now(), true)
 }
 
 // send is a sender.
@@ -199,77 +252,63 @@ func (d *delivery) send(b *batch) {
 		}
 	}()
 	for b != nil {
-		named, err := d.insert(d.ctx, b.records)
-		b = d.settle(b, named, err)
+		places, err := d.insert(b.records)
+		b = d.settle(b, places, err)
 	}
 	returned = true
 }
 
 // settle acts on an answer and returns what its sender sends next.
-func (d *delivery) settle(b *batch, named []int, err error) *batch {
+func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	d.settleLocked(b, named, err, now)
-	d.mirror.wakeLocked(false)
-	if d.queue.waiting[b] && len(d.inFlight) > 0 && now.Sub(d.delivered) >= recently && !d.closed {
-		return nil // the others, or b's own wait, tell whether this is an outage
+	d.inFlight = slices.DeleteFunc(d.inFlight, func(other *batch) bool { return other == b })
+	switch v := classify(err); {
+	case b.done: // Close didn't wait for this answer
+	case v == accepted, v == storedBefore && len(b.records) == 1:
+		d.storeLocked(b, now)
+	case d.cause != nil: // Close has cancelled it, and abandons it next
+		b.noteDoubt(err)
+		d.retry.push(b, now)
+	default:
+		d.failLocked(b, places, v, err, now)
 	}
-	next := d.nextLocked(now, false)
-	d.startLocked(now, false)
+	d.mirror.wakeLocked(false)
+	d.changed.Broadcast()
+	next = d.nextLocked(now, false)
+	d.startLocked(now, true)
 	return next
 }
 
-func (d *delivery) settleLocked(b *batch, named []int, err error, now time.Time) {
-	defer d.changed.Broadcast()
-	d.inFlight = slices.DeleteFunc(d.inFlight, func(other *batch) bool { return other == b })
-	v := classify(err)
-	switch {
-	case b.gone: // Close didn't wait for this answer
-	case v == accepted, v == storedBefore && len(b.records) == 1:
-		d.deliverLocked(b, now)
-	case d.cause != nil: // Close cancelled it
-		d.queue.push(b)
-	default:
-		d.failLocked(b, named, v, err, now)
-	}
-}
-
-// deliverLocked acts on an answer that b's rows are stored.
-func (d *delivery) deliverLocked(b *batch, now time.Time) {
+// storeLocked acts on an answer that b's rows are stored.
+func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.stats.Delivered += int64(len(b.records))
-	d.shrinkLocked(b)
-	clear(b.records) // lets go of their text
-	if !d.since.IsZero() {
-		d.report.recovered(now.Sub(d.since), now)
+	d.doneLocked(b)
+	clear(b.records) // releases their text
+	h := &d.health
+	if !h.since.IsZero() {
+		d.report.recovered(now.Sub(h.since), now)
 	}
-	d.proof, d.delivered = max(d.proof, b.request), now
-	d.failures, d.since, d.step = 0, time.Time{}, 0
-	d.refused, d.lasting = time.Time{}, nil
-	d.endOutageLocked()
-	if twin := b.twin; twin != nil && len(twin.records) > 1 && d.queue.remove(twin) { // what both were refused for is in there
-		d.halveLocked(twin, true, true)
-	}
-	d.judgeLocked(now, b.refusal != nil)
+	*h = health{stored: max(h.stored, b.request), storedAt: now}
+	d.fresh.failures, d.retry.failures = 0, 0
 }
 
-// dropLocked gives b up. Its rows may be stored where the answer to an earlier
-// request was lost, or where Close doesn't wait for one: then the error says so.
-func (d *delivery) dropLocked(b *batch, reason DropReason, err error, unknown bool, now time.Time) {
-	if reason == Abandoned {
-		d.stats.Dropped.Abandoned += int64(len(b.records))
-	} else {
-		d.stats.Dropped.Rejected += int64(len(b.records))
-	}
-	d.shrinkLocked(b)
+// dropLocked drops b. If an answer to an earlier request was lost, or if Close
+// doesn't wait for one, its rows may be stored: then the error says so.
+func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {
+	inFlight := slices.Contains(d.inFlight, b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	d.doneLocked(b)
 	for i := range b.records {
 		r := &b.records[i]
-		held, maybe := d.mirror.holdsLocked(r)
-		if reason == Abandoned && held {
-			d.stats.Dropped.Abandoned--
+		holds, may := d.mirror.holdsLocked(r)
+		if reason == Abandoned && holds {
 			d.stats.Kept++
-		} else if unknown || r.doubt || maybe && reason == Abandoned {
+			continue
+		}
+		d.stats.Dropped.add(reason)
+		if inFlight || r.doubt || may {
 			d.report.drop(r.event(), r.extra, reason, inDoubt, now)
 		} else {
 			d.report.drop(r.event(), r.extra, reason, err, now)
@@ -277,17 +316,22 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, unknown bo
 	}
 }
 
-// shrinkLocked takes b's rows off what is pending: they are settled.
-func (d *delivery) shrinkLocked(b *batch) {
-	b.gone = true
+// doneLocked takes b's rows off the pending ones.
+func (d *delivery) doneLocked(b *batch) {
+	b.done = true
 	d.stats.Pending -= int64(len(b.records))
 	for i := range b.records {
 		r := &b.records[i]
 		d.stats.PendingBytes -= int64(recordBytes + r.text())
 		for _, f := range d.flushes {
-			if r.number <= f.until {
+			if r.number <= f.last {
 				f.left--
 			}
 		}
 	}
+}
+
+// batchesLocked returns every batch, in flight or not.
+func (d *delivery) batchesLocked() []*batch {
+	return slices.Concat(d.inFlight, d.fresh.batches, d.retry.batches)
 }

@@ -137,15 +137,9 @@ type record struct {
 	createdAt  int64         // Unix microseconds
 	block      int64         // where the spool has it: see mirror
 
-	// What the delivery remembers of it, under its mutex.
-	number  int64 // of its Record, growing; the first half of an id made here
-	failed  int64 // the newest request when it first failed; 0: it never did
-	data    int64 // the newest request when it was first refused for its data; likewise
-	seen    int64 // the newest request when it last failed
-	strikes uint8 // failures although others were delivered since the one before, alone or in a batch of this size
-	tries   uint8 // failures, likewise
-	doubt   bool  // one of them may have been carried out
-	refused bool  // one of them was a refusal for data, of this row alone
+	// The engine's, guarded by delivery.mu.
+	number int64 // grows with each Record; the first half of an id made here
+	doubt  bool  // a request that carried it may have been carried out, and its answer was lost
 
 	partial    bool // extra leaves a column out
 	noDocument bool // the table has no such column

@@ -2,208 +2,208 @@ package docevents
 
 import (
 	"cmp"
+	"fmt"
+	"slices"
 	"time"
 )
 
 const (
-	// What was delivered so recently tells of a server that is up: more
-	// failures in a row are then put down to chance.
-	recently = time.Second
+	// maxStrikes drop a row.
+	maxStrikes = 10
 
-	// A refusal for data so shortly after a delivery is hardly the table's.
+	// closeStrikes are enough for Close to stop waiting for a row.
+	closeStrikes = 4
+
+	// shortly after a delivery a refusal for data is put down to the row, not
+	// to the table: a quarter of a second is a few requests.
 	shortly = 250 * time.Millisecond
 
-	// Failures in a row are weighed: another one of rows that are under
-	// suspicion already is hardly news.
-	newsWeight    = 10
-	outageWeight  = 3 * newsWeight  // where nothing was delivered recently
-	certainWeight = 10 * newsWeight // whatever was delivered
+	// outageWait bounds the wait between two probes. A probe is one row, so
+	// finding the server back soon costs little.
+	outageWait = 10 * time.Second
 )
 
-// failLocked acts on an answer that stored none of b's rows, or on none.
-func (d *delivery) failLocked(b *batch, named []int, v verdict, err error, now time.Time) {
-	looks := len(b.records) > 1 || !b.apart // of a suspect's failure it makes no difference, and looking takes long
-	alone := looks && d.allLocked(func(other *batch) bool { return other.proven })
-	h := b.fail(v, d.stats.Requests, d.proof, outcomeUnknown(err), alone)
-	h.named = len(named) > 0 && len(named) < len(b.records)
-	next := decide(v, h)
-	begins := d.countLocked(b, v, next, alone, err, now)
-	// What is refused for its data, while others are delivered, is said when it
-	// is dropped, and a refused key once it is more than a moment's.
-	fresh := v == badData && now.Sub(d.delivered) < shortly
-	passing := v == configuration && d.lasting == nil
-	if begins || next == again && !fresh || next == giveUp && v != badData {
-		if !passing {
-			d.report.failed(d.lasting != nil, err, d.stats.Pending, now)
-		}
-		if d.since.IsZero() && !b.apart {
-			d.since = now
-		}
-	}
+// An action is what happens to a batch that failed.
+type action int
+
+const (
+	retry    action = iota // send it again after a wait
+	setAside               // the rows that the answer names become a batch; both are sent again
+	split                  // send each half by itself, to find the row at fault
+	drop                   // the row is at fault: Rejected
+)
+
+// decide returns what happens to a batch after an answer. named: the answer
+// names some of the rows, but not all. struck: other rows were stored since the
+// failure before. strikes includes this one.
+func decide(v verdict, rows int, named, struck bool, strikes int) action {
+	several := rows > 1
 	switch {
-	case d.probe == b:
-		d.probe = nil
-		d.step++
-		d.queue.giveBack(b)
-		d.timer = time.AfterFunc(d.waitLocked(d.step, err, now), d.tryServer)
-	case d.down:
-		d.queue.giveBack(b)
-	case d.closed && b.request <= d.before: // Close's own attempt is still to come
-		d.queue.push(b)
-	case begins: // what waits already is tried no later than it would be
-		d.down = true
-		due := d.queue.forgive()
-		d.queue.giveBack(b)
-		wait := d.waitLocked(d.step, err, now)
-		if !due.IsZero() {
-			wait = min(wait, due.Sub(now))
+	case several && named && (v == badData || v == storedBefore || v == transient):
+		return setAside
+	case several && (v == badData || v == storedBefore || v == tooMuch || struck):
+		return split
+	case !several && (v == badData && struck || strikes >= maxStrikes):
+		return drop
+	}
+	return retry
+}
+
+// speaksAgainstServer reports whether an answer counts towards an open breaker.
+// It doesn't if the row is at fault: other rows were stored between its
+// failures (struck), or it was refused for its data, or named, while other rows
+// were being stored. sinceStored is the time from the last delivery to this
+// request.
+func speaksAgainstServer(v verdict, named, struck bool, sinceStored time.Duration) bool {
+	ofRow := named || v == badData || v == storedBefore
+	return !struck && (!ofRow || sinceStored >= shortly)
+}
+
+// fail writes a failure into b's memory and reports whether it is a strike:
+// whether a request that was sent after b's failure before, of the same kind,
+// had stored rows when b was sent again. What is stored only afterwards is no
+// evidence: a table that breaks for a moment would cost innocent rows.
+//
+// newest is the number of the newest request.
+func (b *batch) fail(v verdict, err error, newest int64) (struck bool) {
+	before, one := b.failedAt, len(b.records) == 1
+	if v == badData {
+		before = b.refusedAt
+	}
+	struck = before > 0 && b.storedWhenSent > before
+	if v != badData && struck {
+		b.strikes++
+	}
+	if v == badData && one {
+		b.refusedAt = cmp.Or(b.refusedAt, newest)
+	}
+	if one {
+		b.failedAt = b.request
+	} else {
+		b.failedAt = cmp.Or(b.failedAt, newest)
+	}
+	b.err = err
+	b.noteDoubt(err)
+	return struck
+}
+
+// noteDoubt remembers that b's rows may be stored, if the answer was lost.
+func (b *batch) noteDoubt(err error) {
+	if outcomeUnknown(err) {
+		for i := range b.records {
+			b.records[i].doubt = true
 		}
-		d.timer = time.AfterFunc(wait, d.tryServer)
-	case next == setAside:
-		d.setAsideLocked(b, named, v, h, err, now)
-	case next == giveUp:
-		d.giveUpLocked(b, v, h, err, now)
-	case next == halve:
-		if b.twin != nil { // which may be as good as any
-			b.twin.twin, b.twin.apart = nil, false
-		}
-		d.halveLocked(b, v == badData || v == storedBefore, h.proof)
-	default:
-		d.restLocked(b, v, h, err, now)
 	}
 }
 
-// countLocked counts a failure and says whether it would begin an outage.
-func (d *delivery) countLocked(b *batch, v verdict, next step, alone bool, err error, now time.Time) bool {
-	d.last, d.slow = err, now.Sub(b.sent) >= recently
+// The health of the server, as its answers tell. delivery.mu guards it.
+type health struct {
+	stored   int64     // the newest request that stored rows; 0: none
+	storedAt time.Time // when it was answered
+
+	// These are about the failures since then.
+	since   time.Time // the first that was more than a row's fault; zero: none
+	refused time.Time // the first of the refusals, if the newest answer was one; zero: it wasn't
+	lasting error     // the newest refusal, once they have lasted for lastingAfter
+
+	// The clock of an open breaker, of either lane.
+	step    int       // how many probes have failed
+	probeAt time.Time // when the next is due
+	probe   *batch    // in flight; nil: none
+}
+
+// failed notes an answer. A refusal, of the request or of its data, is lasting
+// if there was no other answer for lastingAfter.
+func (h *health) failed(v verdict, err error, now time.Time) {
 	switch {
-	case v == transient, v == tooMuch:
-		d.refused, d.lasting = time.Time{}, nil
-	case d.refused.IsZero():
-		d.refused = now
-	case now.Sub(d.refused) >= lastingAfter:
-		d.lasting = err
-	}
-	quiet := b.sent.Sub(d.delivered)     // a failure may take long
-	lone := alone && len(b.records) == 1 // its own waits are as long as an outage's
-	weight := newsWeight
-	if next == setAside && quiet < recently {
-		weight = 0 // one row less, each time
-	} else if b.apart || lone || v == badData && quiet < recently {
-		weight = 1
-	}
-	d.failures += weight
-	idle := len(d.inFlight) == 0 && !b.apart && !lone && v != badData
-	return !(d.closed && b.proven) && isOutage(d.failures, idle, quiet)
-}
-
-// isOutage says whether failures of this weight, with no success between them,
-// are one: three in a row or all that was in flight, or ten where something was
-// delivered within the last second. At one failure in three by chance, three in
-// a row come every second, ten in an hour.
-func isOutage(failures int, idle bool, quiet time.Duration) bool {
-	return failures >= certainWeight || quiet >= recently && (failures >= outageWeight || idle)
-}
-
-// waitLocked returns how long to wait after a failure. A refusal is tried again
-// when it has stood for as long as makes it lasting.
-func (d *delivery) waitLocked(step int, err error, now time.Time) time.Duration {
-	switch {
-	case d.lasting != nil:
-		return backoff(longStep, err)
-	case !d.refused.IsZero():
-		return min(backoff(step, err), d.refused.Add(lastingAfter).Sub(now))
-	}
-	return backoff(step, err)
-}
-
-// tryServer tries, at the end of a wait, whether an outage is over.
-func (d *delivery) tryServer() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.down || d.probe != nil || d.cause != nil {
-		return
-	}
-	if len(d.queue.ready) == 0 { // suspects alone: they don't knock one by one
-		d.queue.wake()
-	}
-	d.probe = d.queue.draw()
-	if d.probe == nil { // the last row that waited is gone
-		d.down = false
-		return
-	}
-	d.dispatchLocked(d.probe, time.Now())
-	go d.send(d.probe)
-}
-
-func (d *delivery) endOutageLocked() {
-	if d.down {
-		d.down, d.probe = false, nil // one that is still in flight is a request like any other now
-		d.timer.Stop()
+	case v == transient || v == tooMuch:
+		h.refused, h.lasting = time.Time{}, nil
+	case h.refused.IsZero():
+		h.refused = now
+	case now.Sub(h.refused) >= lastingAfter:
+		h.lasting = err
 	}
 }
 
-// halveLocked sends the halves of b. Linked, they are known to hold a refused
-// row between them: the second waits behind the others, so that it need not be
-// sent as a whole once the first is found fine.
-func (d *delivery) halveLocked(b *batch, linked, proven bool) {
-	first, second := b.halves(proven)
-	if linked {
-		first.twin, second.twin = second, first
+// setProbe sets when the next probe is due. While every answer is a refusal,
+// there is one at the moment when the refusal becomes lasting.
+func (h *health) setProbe(err error, now time.Time) {
+	wait := backoff(h.step, outageWait, err)
+	if h.lasting != nil {
+		wait = backoff(longStep, longWait, err)
+	} else if !h.refused.IsZero() {
+		wait = min(wait, h.refused.Add(lastingAfter).Sub(now))
 	}
-	d.queue.insert(first)
-	d.queue.push(second)
+	h.probeAt = now.Add(wait)
 }
 
-// setAsideLocked takes the rows that an answer names out of b and sends the
-// rest again. A row that is refused for its data need not be sent again to be
-// given up; of several that share a key, one may be stored.
-func (d *delivery) setAsideLocked(b *batch, named []int, v verdict, h history, err error, now time.Time) {
-	rest, lone := b.without(named, h.proof)
-	d.queue.insert(rest) // behind another, which it would hold up with many such rows: what it delivers is proof
-	for _, l := range lone {
-		switch {
-		case v == storedBefore:
-			l.request = b.request
-			d.deliverLocked(l, now)
-		case v == badData && len(lone) > 1:
-			d.queue.push(l)
-		default:
-			d.restLocked(l, v, history{rows: 1}, err, now)
+// isOutage reports whether the server is away, or refuses everything: the fresh
+// lane's breaker is open. Then one row at a time is sent, of either lane.
+func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
+
+// failLocked acts on an answer that stored none of b's rows, or on the lack of
+// an answer. places are those of the rows that the answer names.
+func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now time.Time) {
+	h, rows, from := &d.health, len(b.records), &d.fresh
+	if b.failedAt > 0 {
+		from = &d.retry
+	}
+	named := len(places) > 0 && len(places) < rows
+	struck := b.fail(v, err, d.stats.Requests)
+	ofRow := struck
+	if d.closed && !struck && rows == 1 && h.stored > 0 && (b.strikes > 0 || b.refusedAt > 0) {
+		b.strikes++ // Close can't wait for other rows to be stored: there may be none left
+		ofRow = true
+	}
+	act := decide(v, rows, named, struck, b.strikes)
+	h.failed(v, err, now)
+
+	against := speaksAgainstServer(v, named, ofRow, b.sent.Sub(h.storedAt))
+	wasOpen := d.fresh.isOpen() || d.retry.isOpen()
+	if against {
+		from.failures++
+	}
+	opens := !wasOpen && from.isOpen()
+	if probed := h.probe == b; probed || opens {
+		if probed {
+			h.probe = nil
+			h.step++
+		}
+		h.setProbe(err, now)
+	}
+	if opens || act == retry && against {
+		h.since = cmp.Or(h.since, now)
+		if v != configuration || h.lasting != nil { // a refusal that passes isn't worth a line
+			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
+	d.placeLocked(b, act, places, v, now)
+	if d.isOutage() {
+		d.retry.join(d.config.maxBatch, h.stored)
+	}
 }
 
-// restLocked lets b wait by itself: a batch a short while, a row twice as long
-// each time.
-func (d *delivery) restLocked(b *batch, v verdict, h history, err error, now time.Time) {
-	step := 0
-	if h.rows == 1 {
-		step = int(b.records[0].tries) - 1
-		b.proven = b.proven || h.strikes > 0
-		b.apart = b.proven || v == badData
-		fresh := v == badData && now.Sub(d.delivered) < shortly
-		if v == badData && b.refusal == nil {
-			b.refusal = err
-			d.refusals = append(d.refusals, b)
+// placeLocked carries out what was decided about b.
+func (d *delivery) placeLocked(b *batch, act action, places []int, v verdict, now time.Time) {
+	switch act {
+	case retry:
+		d.retry.push(b, now.Add(backoff(b.strikes, longWait, b.err)))
+	case setAside:
+		named, rest := b.cut(func(place int) bool { return slices.Contains(places, place) })
+		if v == badData && len(places) == 1 {
+			named.refusedAt = d.stats.Requests
 		}
-		if v == badData {
-			step, b.refused = judgeStep, cmp.Or(b.refused, now)
-		} else if b.twin != nil || !b.refused.IsZero() { // it is refused for its data: what else comes is by chance
-			step = min(step, 1)
+		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))
+		d.retry.push(rest, now)
+	case split:
+		first, second := b.cut(func(place int) bool { return place < len(b.records)/2 })
+		d.retry.push(first, now)
+		d.retry.push(second, now)
+	case drop:
+		err := b.err
+		if v != badData {
+			err = fmt.Errorf("dropped after %d failures while other events were stored: %w", b.strikes, err)
 		}
-		b.tried = d.closed && (fresh || h.proof && b.records[0].tries >= closeTries)
+		d.dropLocked(b, Rejected, err, now)
 	}
-	b.compact()
-	d.queue.waiting[b] = true
-	wait := d.waitLocked(step, err, now)
-	b.due = now.Add(wait)
-	b.timer = time.AfterFunc(wait, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.queue.end(b) {
-			d.queue.push(b)
-			d.startLocked(time.Now(), false)
-		}
-	})
 }

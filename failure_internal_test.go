@@ -1,148 +1,137 @@
 package docevents
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
 
 func TestDecide(t *testing.T) {
 	for name, test := range map[string]struct {
-		v    verdict
-		h    history
-		want step
+		v             verdict
+		rows          int
+		named, struck bool
+		strikes       int
+		want          action
 	}{
-		"a batch fails for the first time":                 {transient, history{rows: 10}, again},
-		"again, while others got through":                  {transient, history{rows: 10, proof: true, strikes: 1}, again},
-		"and again":                                        {transient, history{rows: 10, proof: true, strikes: 2}, halve},
-		"as often, though nothing got through meanwhile":   {transient, history{rows: 10, strikes: 1}, again},
-		"a refused key":                                    {configuration, history{rows: 10}, again},
-		"a trigger's missing table, while others get in":   {configuration, history{rows: 10, proof: true, strikes: 2}, halve},
-		"too much at once":                                 {tooMuch, history{rows: 10}, halve},
-		"a row that is too much":                           {tooMuch, history{rows: 1}, again},
-		"refused for the data of one of them":              {badData, history{rows: 10}, halve},
-		"which is named":                                   {badData, history{rows: 10, named: true}, setAside},
-		"a named key that isn't there yet":                 {transient, history{rows: 10, named: true}, setAside},
-		"stored before, named":                             {storedBefore, history{rows: 10, named: true}, setAside},
-		"stored before, not named":                         {storedBefore, history{rows: 10}, halve},
-		"a configuration error whose details look like it": {configuration, history{rows: 10, named: true}, again},
-		"a row refused, nothing else got through":          {badData, history{rows: 1}, again},
-		"a row refused, however often it failed before":    {badData, history{rows: 1, strikes: 10}, again},
-		"a row refused, others got through":                {badData, history{rows: 1, proof: true}, giveUp},
-		"a row that fails":                                 {transient, history{rows: 1, proof: true, strikes: 9}, again},
-		"for the tenth time, with proof":                   {transient, history{rows: 1, proof: true, strikes: 10}, giveUp},
-		"a row that is too much, for the tenth time":       {tooMuch, history{rows: 1, proof: true, strikes: 10}, giveUp},
-		"a configuration error of its own, likewise":       {configuration, history{rows: 1, proof: true, strikes: 10}, giveUp},
+		"a batch fails for the first time":                   {v: transient, rows: 10, want: retry},
+		"again, and others were stored between":              {v: transient, rows: 10, struck: true, strikes: 1, want: split},
+		"a refused key":                                      {v: configuration, rows: 10, want: retry},
+		"a trigger's missing table, while others are stored": {v: configuration, rows: 10, struck: true, strikes: 1, want: split},
+		"too much at once":                                   {v: tooMuch, rows: 10, want: split},
+		"a row that is too much":                             {v: tooMuch, rows: 1, want: retry},
+		"refused for the data of a row":                      {v: badData, rows: 10, want: split},
+		"refused for the data of a row that is named":        {v: badData, rows: 10, named: true, want: setAside},
+		"a key that isn't there yet, named":                  {v: transient, rows: 10, named: true, want: setAside},
+		"stored before, named":                               {v: storedBefore, rows: 10, named: true, want: setAside},
+		"stored before, not named":                           {v: storedBefore, rows: 10, want: split},
+		"misconfigured, with details that look like a name":  {v: configuration, rows: 10, named: true, want: retry},
+		"too much, with details that look like a name":       {v: tooMuch, rows: 10, named: true, want: split},
+		"a row is refused, nothing else was stored":          {v: badData, rows: 1, want: retry},
+		"a row is refused after nine other strikes":          {v: badData, rows: 1, strikes: 9, want: retry},
+		"a row is refused again, and others were stored":     {v: badData, rows: 1, struck: true, want: drop},
+		"a row fails for the tenth time":                     {v: transient, rows: 1, struck: true, strikes: 9, want: retry},
+		"a row fails once more":                              {v: transient, rows: 1, struck: true, strikes: 10, want: drop},
+		"a row that is too much, as often":                   {v: tooMuch, rows: 1, struck: true, strikes: 10, want: drop},
+		"a row of a table that is refused to it, as often":   {v: configuration, rows: 1, struck: true, strikes: 10, want: drop},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := decide(test.v, test.h); got != test.want {
+			if got := decide(test.v, test.rows, test.named, test.struck, test.strikes); got != test.want {
 				t.Errorf("got %d, want %d", got, test.want)
 			}
 		})
 	}
 }
 
-func TestIsOutage(t *testing.T) {
+func TestSpeaksAgainstServer(t *testing.T) {
 	for name, test := range map[string]struct {
-		failures int
-		idle     bool
-		quiet    time.Duration
-		want     bool
+		v             verdict
+		named, struck bool
+		sinceStored   time.Duration
+		want          bool
 	}{
-		"one, others in flight":                          {newsWeight, false, time.Hour, false},
-		"all that was in flight":                         {newsWeight, true, time.Hour, true},
-		"all that was in flight, after a recent success": {newsWeight, true, time.Second - 1, false},
-		"two":                                {2 * newsWeight, false, time.Second, false},
-		"three":                              {3 * newsWeight, false, time.Second, true},
-		"three, after a recent success":      {3 * newsWeight, false, time.Second - 1, false},
-		"ten, after a recent success":        {10 * newsWeight, false, 0, true},
-		"nine":                               {10*newsWeight - 1, false, 0, false},
-		"three suspects knock":               {3, false, time.Hour, false},
-		"thirty suspects knock":              {30, false, time.Hour, true},
-		"three, with nothing delivered ever": {3 * newsWeight, false, time.Since(time.Time{}), true},
+		"a 503": {v: transient, want: true},
+		"a 503, and other rows were stored between": {v: transient, struck: true, sinceStored: time.Hour},
+		"a refused key":                                {v: configuration, want: true},
+		"a statement timeout":                          {v: tooMuch, want: true},
+		"refused data while others are stored":         {v: badData, sinceStored: shortly - 1},
+		"refused data, nothing stored for long":        {v: badData, sinceStored: shortly, want: true},
+		"stored before, while others are stored":       {v: storedBefore, sinceStored: shortly - 1},
+		"a key that isn't there yet, likewise":         {v: transient, named: true, sinceStored: shortly - 1},
+		"the same, and nothing stored for long":        {v: transient, named: true, sinceStored: shortly, want: true},
+		"refused data, and other rows stored between":  {v: badData, struck: true, sinceStored: time.Hour},
+		"refused data, sent before the last delivery":  {v: badData, sinceStored: -time.Hour},
+		"refused data, and nothing was ever delivered": {v: badData, sinceStored: time.Since(time.Time{}), want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := isOutage(test.failures, test.idle, test.quiet); got != test.want {
+			if got := speaksAgainstServer(test.v, test.named, test.struck, test.sinceStored); got != test.want {
 				t.Errorf("got %t", got)
 			}
 		})
 	}
 }
 
-// What was sent before rows failed proves nothing against them, however late
-// its answer comes: the table may have been changed in between.
-func TestProofIsSentAfterTheFailure(t *testing.T) {
+// A failure is a strike if a request that was sent after the failure before had
+// stored rows when the batch was sent again.
+func TestStrikes(t *testing.T) {
+	type failure struct {
+		v      verdict
+		newest int64 // request at the failure
+		stored int64 // newest request with a delivery when it was sent again
+	}
 	for name, test := range map[string]struct {
-		proof int64
-		want  bool
+		rows     int
+		failures []failure
+		struck   bool
+		strikes  int
 	}{
-		"sent before":               {4, false},
-		"the newest when it failed": {5, false},
-		"sent after":                {6, true},
+		"the first failure":                           {1, []failure{{transient, 5, 4}}, false, 0},
+		"nothing was stored between":                  {1, []failure{{transient, 5, 4}, {transient, 6, 4}}, false, 0},
+		"stored by a request sent before the failure": {1, []failure{{transient, 5, 4}, {transient, 6, 5}}, false, 0},
+		"stored between":                              {1, []failure{{transient, 5, 4}, {transient, 7, 6}}, true, 1},
+		"stored between each":                         {1, []failure{{transient, 5, 4}, {configuration, 7, 6}, {tooMuch, 9, 8}}, true, 2},
+		"stored before the newest failure only":       {1, []failure{{transient, 5, 4}, {transient, 7, 6}, {transient, 9, 7}}, false, 1},
+		"refused after a 503":                         {1, []failure{{transient, 5, 4}, {badData, 7, 6}}, false, 0},
+		"refused twice":                               {1, []failure{{badData, 5, 4}, {badData, 7, 6}}, true, 0},
+		"refused twice, with a 503 between":           {1, []failure{{badData, 5, 4}, {transient, 7, 4}, {badData, 9, 6}}, true, 0},
+		"refused twice, a request was under way":      {1, []failure{{badData, 5, 4}, {badData, 7, 5}}, false, 0},
+		"several rows, refused twice":                 {2, []failure{{badData, 5, 4}, {badData, 7, 6}}, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(make([]record, 2), false, false)
-			if h := b.fail(transient, 5, 0, false, false); h.proof || h.strikes != 0 {
-				t.Errorf("the first failure: %+v", h)
+			b := newBatch(make([]record, test.rows), 0, nil)
+			struck := false
+			for _, f := range test.failures {
+				b.request, b.storedWhenSent = f.newest, f.stored
+				struck = b.fail(f.v, errors.New("failed"), f.newest)
 			}
-			b.known = test.proof
-			h := b.fail(transient, 7, test.proof, false, false)
-			if h.proof != test.want || (h.strikes == 1) != test.want {
-				t.Errorf("got %+v, want proof %t", h, test.want)
+			if struck != test.struck || b.strikes != test.strikes {
+				t.Errorf("struck %t, %d strikes; want %t, %d", struck, b.strikes, test.struck, test.strikes)
 			}
 		})
 	}
 }
 
-// What is known of one row of a batch is known of the batch.
-func TestBatchRemembersItsFailures(t *testing.T) {
-	failed := func(strikes uint8) record { return record{failed: 3, seen: 5, strikes: strikes, tries: 2} }
+func TestRefusalsBecomeLasting(t *testing.T) {
+	start := time.Now()
 	for name, test := range map[string]struct {
-		rows  []record
-		v     verdict
-		known int64
-		proof int64
-		alone bool
-		want  history
+		answers []verdict // one per second
+		lasting bool
 	}{
-		"for the first time":               {rows: []record{{}, {}}, v: transient, known: 9, proof: 9, alone: true},
-		"nothing came through":             {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 5},
-		"something, before it failed last": {rows: []record{failed(0), {}}, v: transient, known: 4, proof: 5, want: history{proof: true}},
-		"something, while it was sent":     {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 6, want: history{strikes: 1}},
-		"something, since":                 {rows: []record{failed(1), {}}, v: transient, known: 6, proof: 6, want: history{proof: true, strikes: 2}},
-		"which is the same of the last":    {rows: []record{{}, failed(1)}, v: transient, known: 6, proof: 6, want: history{proof: true, strikes: 2}},
-		"of any":                           {rows: []record{{}, failed(1), {}}, v: configuration, known: 6, proof: 6, want: history{proof: true, strikes: 2}},
-		"none are left":                    {rows: []record{failed(0), {}}, v: transient, known: 4, proof: 5, alone: true, want: history{proof: true, strikes: 1}},
-		"nor ever came through":            {rows: []record{failed(0), {}}, v: transient, known: 3, proof: 3, alone: true},
-		"none are left, a row":             {rows: []record{failed(0)}, v: transient, known: 4, proof: 5, alone: true, want: history{proof: true}},
-		"refused, which is no strike":      {rows: []record{{failed: 3, seen: 5, tries: 2, data: 3}, {}}, v: badData, known: 6, proof: 6, want: history{proof: true}},
-		"stored before, which isn't":       {rows: []record{{failed: 3, seen: 5, tries: 2, data: 3}, {}}, v: storedBefore, known: 6, proof: 6, want: history{proof: true}},
-		"refused, but failed by chance":    {rows: []record{failed(0), {}}, v: badData, known: 6, proof: 6},
-		"and was refused by itself before": {rows: []record{{failed: 3, seen: 5, data: 5, refused: true}}, v: badData, known: 4, proof: 6, want: history{proof: true}},
-		"no more strikes can be counted":   {rows: []record{failed(255), {}}, v: transient, known: 6, proof: 6, want: history{proof: true, strikes: 255}},
+		"for 4 s":            {[]verdict{configuration, configuration, badData, configuration, configuration}, false},
+		"for 5 s":            {[]verdict{configuration, configuration, badData, configuration, configuration, badData}, true},
+		"a 503 between":      {[]verdict{configuration, configuration, configuration, transient, configuration, configuration}, false},
+		"a 503 afterwards":   {[]verdict{configuration, configuration, configuration, configuration, configuration, configuration, transient}, false},
+		"a timeout between":  {[]verdict{configuration, tooMuch, configuration, configuration, configuration, configuration}, false},
+		"503s only, for 5 s": {[]verdict{transient, transient, transient, transient, transient, transient}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(test.rows, false, false)
-			b.known, b.request = test.known, 7
-			test.want.rows = len(test.rows)
-			before := b.records[0]
-			if got := b.fail(test.v, 8, test.proof, true, test.alone); got != test.want {
-				t.Errorf("got  %+v\nwant %+v", got, test.want)
+			var h health
+			for i, v := range test.answers {
+				h.failed(v, errors.New("failed"), start.Add(time.Duration(i)*time.Second))
 			}
-			lone := len(b.records) == 1
-			for i, r := range b.records {
-				if first := r.failed != 3; r.seen != 8 || !r.doubt || first && r.failed != 8 || !lone && test.v == badData && r.refused {
-					t.Errorf("row %d: %+v", i, r)
-				}
-			}
-			if got := b.records[0].tries; got != before.tries+1 {
-				t.Errorf("%d tries", got)
+			if got := h.lasting != nil; got != test.lasting {
+				t.Errorf("lasting: %t", got)
 			}
 		})
-	}
-	b := newBatch([]record{{tries: 255}}, false, false)
-	b.request = 7
-	b.fail(badData, 8, 0, false, false)
-	if r := b.records[0]; r.failed != 7 || r.tries != 255 || !r.refused || r.doubt {
-		t.Errorf("a lone row's first failure is its request's own: %+v", r)
 	}
 }

@@ -11,68 +11,79 @@ import (
 // cancelGrace is how long Close waits for cancelled requests to return.
 const cancelGrace = 500 * time.Millisecond
 
-// flushPause is how often Flush ends the waits at most: functions call it
-// before every reply, in an outage, too.
+// flushPause is the shortest time between two attempts by Flush. Serverless
+// functions call it before every reply, also during an outage.
 const flushPause = time.Second
 
-var errSuspects = errors.New("what is left fails while other events are delivered")
+var errSuspects = errors.New("the events that are left go on failing, while others were stored")
 
-// A flush counts down the records that one call of Flush waits for.
+// A flush counts down the rows that one call of Flush waits for.
 type flush struct {
-	until int64 // the number of the last one
-	left  int64
+	last int64 // the number of the last of these rows
+	left int64
 }
 
-// attemptLocked ends every wait and sends whatever is not in flight, while
-// senders are free. Should it fail again, the outage goes on where it was.
+// attemptLocked ends all waits. In an outage the next probe is due then.
 func (d *delivery) attemptLocked(now time.Time) {
-	d.endOutageLocked()
-	d.lasting = nil
-	d.queue.wake()
-	d.startLocked(now, true)
+	d.health.lasting = nil // to be confirmed by the next answer
+	d.health.probeAt, d.health.probe = now, nil
+	for _, b := range d.retry.batches {
+		b.due = now
+	}
 }
 
-// flush waits until what was recorded before is settled, or ctx is done, or a
-// refusal is lasting.
+// flush waits until the rows recorded before are stored or dropped, ctx is done,
+// or a refusal is lasting.
 func (d *delivery) flush(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f := &flush{until: d.number, left: d.stats.Pending}
+	f := &flush{last: d.number, left: d.stats.Pending}
 	d.flushes = append(d.flushes, f)
 	defer func() {
 		d.flushes = slices.DeleteFunc(d.flushes, func(other *flush) bool { return other == f })
 	}()
 	if ctx.Err() == nil { // else there is nothing to wait for
-		defer context.AfterFunc(ctx, d.wake)()
+		defer context.AfterFunc(ctx, d.wakeWaiting)()
 	}
-	if now := time.Now(); now.Sub(d.tried) >= flushPause {
-		d.tried = now
+	if now := time.Now(); now.Sub(d.flushed) >= flushPause {
+		d.flushed = now
 		d.attemptLocked(now)
-	} else {
-		d.startLocked(now, true)
 	}
+	d.startLocked(time.Now(), false)
 	for f.left > 0 {
-		if why := d.whyLocked(ctx); why != nil {
-			return fmt.Errorf("docevents: Flush: %d events still pending: %w", f.left, why)
+		if err := d.stopWaitingLocked(ctx); err != nil {
+			return fmt.Errorf("docevents: Flush: %d events still pending: %w", f.left, err)
 		}
 		d.changed.Wait()
 	}
 	return nil
 }
 
-// whyLocked says why to wait no longer: a lasting refusal, or that ctx is done,
-// with what failed last.
-func (d *delivery) whyLocked(ctx context.Context) error {
-	switch {
-	case d.lasting != nil, ctx.Err() == nil:
-		return d.lasting
-	case d.failures == 0:
-		return ctx.Err()
+// stopWaitingLocked returns why Flush and Close should wait no longer: a lasting
+// refusal, or the end of ctx together with the last failure. nil: go on waiting.
+func (d *delivery) stopWaitingLocked(ctx context.Context) error {
+	if d.health.lasting != nil || ctx.Err() == nil {
+		return d.health.lasting
 	}
-	return fmt.Errorf("%w, after: %w", ctx.Err(), d.last)
+	if last := d.lastFailureLocked(); last != nil {
+		return fmt.Errorf("%w, after: %w", ctx.Err(), last)
+	}
+	return ctx.Err()
 }
 
-func (d *delivery) wake() {
+// lastFailureLocked returns the newest failure of a pending row. nil: none has
+// failed.
+func (d *delivery) lastFailureLocked() (err error) {
+	newest := int64(0)
+	for _, b := range d.batchesLocked() {
+		if b.failedAt > newest {
+			newest, err = b.failedAt, b.err
+		}
+	}
+	return err
+}
+
+func (d *delivery) wakeWaiting() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.changed.Broadcast()
@@ -84,34 +95,33 @@ func (d *delivery) close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.closed {
-		d.closed, d.before, d.step = true, d.stats.Requests, 0
-		for b := range d.queue.waiting {
-			b.records[0].tries = 0 // what failed before doesn't count
+		d.closed = true
+		d.health.step = 0
+		d.retry.failures = 0 // suspects are tried at their own pace
+		for _, b := range d.batchesLocked() {
+			b.strikes = min(b.strikes, closeStrikes-1) // a suspect gets one more attempt
 		}
 		d.attemptLocked(time.Now())
+		d.startLocked(time.Now(), false)
 		d.mirror.wakeLocked(true)
 	}
-	defer context.AfterFunc(ctx, d.wake)()
+	defer context.AfterFunc(ctx, d.wakeWaiting)()
 	for (d.stats.Pending > 0 || d.mirror.isBusyLocked()) && d.cause == nil {
-		switch {
-		case d.stats.Pending > 0 && d.allLocked(func(b *batch) bool { return b.tried }): // they have failed since, although the server takes others
-			d.cause = fmt.Errorf("%w: %w", errSuspects, d.last)
-		default:
-			d.cause = d.whyLocked(ctx)
-		}
-		if d.cause == nil {
+		if d.stats.Pending > 0 && d.onlySuspectsLocked() {
+			d.cause = fmt.Errorf("%w: %w", errSuspects, d.lastFailureLocked())
+		} else if d.cause = d.stopWaitingLocked(ctx); d.cause == nil {
 			d.changed.Wait()
 		}
 	}
 	d.cancel()
 	// A late answer still counts, but a foreign transport may never return.
 	deadline := time.Now().Add(cancelGrace)
-	defer time.AfterFunc(cancelGrace, d.wake).Stop()
-	defer time.AfterFunc(cancelGrace*3/2, d.wake).Stop() // as does a disk
+	defer time.AfterFunc(cancelGrace, d.wakeWaiting).Stop()
+	defer time.AfterFunc(cancelGrace*3/2, d.wakeWaiting).Stop() // for the spool
 	for len(d.inFlight) > 0 && time.Now().Before(deadline) {
 		d.changed.Wait()
 	}
-	d.mirror.closeLocked(deadline.Add(cancelGrace / 2)) // and leaves the drop handler some time
+	d.mirror.closeLocked(deadline.Add(cancelGrace / 2)) // the drop handler has the rest of closeGrace
 	d.abandonLocked()
 	if n := d.stats.Dropped.Abandoned; n > 0 {
 		return fmt.Errorf("docevents: Close: %d events abandoned: %w", n, d.cause)
@@ -119,24 +129,28 @@ func (d *delivery) close(ctx context.Context) error {
 	return nil
 }
 
-// abandonLocked drops what is left, a batch at a time, so that Record doesn't
-// wait for all of it.
+// onlySuspectsLocked reports whether Close may stop waiting, since all that is
+// pending are single rows, in flight or not, that failed again and again while
+// the server stored others.
+func (d *delivery) onlySuspectsLocked() bool {
+	return len(d.fresh.batches) == 0 && !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool {
+		return len(b.records) > 1 || b.strikes < closeStrikes
+	})
+}
+
+// abandonLocked drops the rest, a batch at a time, so that Record doesn't wait
+// for all of it.
 func (d *delivery) abandonLocked() {
-	if d.stats.Pending == 0 {
-		return
-	}
-	err := fmt.Errorf("abandoned by Close: %w", d.cause)
-	d.endOutageLocked()
-	d.queue.wake()
-	for _, b := range d.inFlight {
-		if !b.gone {
-			d.dropLocked(b, Abandoned, err, true, time.Now())
+	left := slices.DeleteFunc(d.batchesLocked(), func(b *batch) bool { return b.done })
+	d.fresh, d.retry = lane{}, lane{}
+	for _, b := range left {
+		err := d.cause
+		if b.strikes > 0 || b.refusedAt > 0 {
+			err = b.err // its own says more
 		}
-	}
-	for len(d.queue.ready) > 0 {
-		d.dropLocked(d.queue.pop(), Abandoned, err, false, time.Now())
-		d.changed.Broadcast()
+		d.dropLocked(b, Abandoned, fmt.Errorf("abandoned by Close: %w", err), time.Now())
 		d.mu.Unlock()
 		d.mu.Lock()
 	}
+	d.setTimerLocked(time.Now())
 }

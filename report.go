@@ -32,6 +32,15 @@ var logDropped = map[DropReason]string{
 	Abandoned: "docevents: events abandoned by Close",
 }
 
+// Why an event is dropped, or a request failed, without the server's doing.
+var (
+	// ErrClosed is the error of events that are recorded after Close.
+	ErrClosed = errors.New("the client is closed")
+
+	errQueueFull = errors.New("the queue is full: the server is away, or slower than events are recorded; WithQueueLimits sets the limits")
+	errGoexit    = errors.New("the transport ended its goroutine")
+)
+
 const (
 	maxNotices    = 1000    // handler calls that wait
 	maxNoticeText = 1 << 20 // the text of their events, in bytes

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -87,6 +88,100 @@ func TestPurgeOfASlowTable(t *testing.T) {
 			if timeouts > 20 {
 				t.Errorf("at most %d rows a time: %d of %d requests timed out", most, timeouts, len(tb.requests))
 			}
+		})
+	}
+}
+
+// headerTimeout is net/http's error when ResponseHeaderTimeout has passed.
+type headerTimeout struct{}
+
+func (headerTimeout) Error() string   { return "net/http: timeout awaiting response headers" }
+func (headerTimeout) Timeout() bool   { return true }
+func (headerTimeout) Temporary() bool { return true }
+
+// Something on the way allows less time than the database. The one DELETE is
+// sent once, and steps get smaller until they are short enough.
+func TestPurgeAfterAnySignOfTooLong(t *testing.T) {
+	const html = "<html>A timeout occurred</html>"
+	for name, tooLong := range map[string]answer{
+		"a statement timeout":       {delay: 8 * time.Second, status: 500, code: "57014"},
+		"a transaction timeout":     {delay: 8 * time.Second, status: 500, code: "25P04"},
+		"a gateway's 504":           {delay: time.Minute, status: 504, body: html},
+		"Cloudflare's 524":          {delay: 100 * time.Second, status: 524, body: html},
+		"a 408":                     {delay: 10 * time.Second, status: 408},
+		"a gateway's 502":           {delay: 30 * time.Second, status: 502, body: html},
+		"a gateway's 503":           {delay: 30 * time.Second, status: 503},
+		"a timeout of the app's":    {delay: time.Second, err: headerTimeout{}},
+		"a reset":                   {delay: time.Minute, err: errReset},
+		"a connection that is shut": {delay: 15 * time.Second, err: io.ErrUnexpectedEOF},
+		"an answer cut short":       {delay: 15 * time.Second, status: 200, header: map[string]string{"Content-Range": "*/40"}, body: "[", cut: true},
+	} {
+		for most, opts := range map[int][]docevents.Option{50: nil, 10: {docevents.WithPurgeBatch(40)}} {
+			t.Run(fmt.Sprint(name, ", at most ", most), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					tb := newTable(t, 65)
+					tb.answer = func(r *purgeRequest, rows int) *answer {
+						if r.method == http.MethodDelete && rows > most {
+							return &tooLong
+						}
+						return nil
+					}
+					if opts == nil { // only the one DELETE takes too long
+						tb.answer = func(r *purgeRequest, _ int) *answer {
+							if r.prefer == "return=representation" {
+								return &tooLong
+							}
+							return nil
+						}
+					}
+					c, _ := newClient(t, tb, opts...)
+					ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+					defer cancel()
+					_, err := c.PurgeOlderThan(ctx, 1)
+					if tb.left() != 2 || err != nil && !errors.Is(err, docevents.ErrCountIncomplete) {
+						t.Errorf("%v, %d left", err, tb.left())
+					}
+					failed := 0
+					for _, r := range tb.deletes() {
+						if r.prefer == "return=representation" {
+							failed++
+						}
+					}
+					if opts == nil && failed != 1 || len(tb.requests) > 30 {
+						t.Errorf("%d requests, %d of them the one DELETE", len(tb.requests), failed)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The one DELETE is not repeated, whatever it failed with.
+func TestPurgeSendsTheOneDeleteOnce(t *testing.T) {
+	for name, failure := range map[string]answer{
+		"a reset at once":   {err: errReset},
+		"a 502 at once":     {status: 502},
+		"a database away":   {status: 503, code: "57P01"},
+		"a deadlock":        {status: 409, code: "40P01"},
+		"a clock that lags": {status: 401, code: "PGRST303"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tb := newTable(t, 65)
+				tb.answer = func(r *purgeRequest, _ int) *answer {
+					if r.prefer == "return=representation" {
+						return &failure
+					}
+					return nil
+				}
+				c, _ := newClient(t, tb)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				_, err := c.PurgeOlderThan(ctx, 1)
+				if tb.left() != 2 || err != nil && !errors.Is(err, docevents.ErrCountIncomplete) || len(tb.requests) != 3 {
+					t.Errorf("%v, %d left after %v", err, tb.left(), tb.requests)
+				}
+			})
 		})
 	}
 }

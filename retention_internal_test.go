@@ -1,58 +1,123 @@
 package docevents
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// What a purge does after a failure, by what it was and what came before.
-func TestPurgeAfterAFailure(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+// What a purge does after a failed request.
+func TestAfterFailure(t *testing.T) {
 	timeout := &Error{Status: 500, Code: "57014"}
 	refusal := &Error{Status: 403, Code: "42501"}
-	gateway := &Error{Status: 504}
+	reset := errors.New("connection reset")
 	for name, test := range map[string]struct {
-		p            purge // with its failures before this one
 		err          error
-		bounded      bool
+		f            purgeFailure
 		again, fewer bool
 	}{
-		"a timeout":                                 {purge{}, timeout, false, true, true},
-		"the ninth, of one row":                     {purge{failures: 8, size: stepSize{rows: 1}}, timeout, false, true, true},
-		"the tenth":                                 {purge{failures: 9, size: stepSize{rows: 1}}, timeout, false, false, true},
-		"the tenth, before a deadline":              {purge{failures: 9, size: stepSize{rows: 1}}, timeout, true, false, true},
-		"the tenth, of two rows":                    {purge{failures: 9, size: stepSize{rows: 2}}, timeout, false, true, true},
-		"the twentieth":                             {purge{failures: 19, size: stepSize{rows: 2}}, timeout, true, false, true},
-		"of the one DELETE":                         {purge{whole: true}, timeout, false, true, true},
-		"a gateway that waits no longer for it":     {purge{whole: true}, gateway, false, true, true},
-		"a gateway that waits no longer for a step": {purge{}, gateway, false, true, false},
-		"no free connection for the one DELETE":     {purge{whole: true}, &Error{Status: 504, Code: "PGRST003"}, false, true, false},
-		"no answer":                                 {purge{whole: true}, errors.New("connection reset"), false, true, false},
-		"the tenth outage":                          {purge{failures: 9}, errors.New("connection reset"), false, false, false},
-		"the tenth outage before a deadline":        {purge{failures: 9}, errors.New("connection reset"), true, true, false},
-		"a deadlock":                                {purge{}, &Error{Status: 409, Code: "40P01"}, false, true, false},
-		"no lock in time":                           {purge{}, &Error{Status: 500, Code: "55P03"}, false, true, false},
-		"a refusal":                                 {purge{}, refusal, false, true, false},
-		"the tenth refusal in 4.9 s":                {purge{failures: 9, refused: now.Add(-4900 * time.Millisecond)}, refusal, false, true, false},
-		"a refusal of 5 s":                          {purge{failures: 1, refused: now.Add(-5 * time.Second)}, refusal, true, false, false},
-		"rows that others point to":                 {purge{}, &Error{Status: 409, Code: "23503"}, true, false, false},
-		"bad data":                                  {purge{}, &Error{Status: 400, Code: "22007"}, true, false, false},
-		"a trigger's refusal":                       {purge{}, &Error{Status: 400, Code: "P0001"}, true, false, false},
-		"too large":                                 {purge{}, &Error{Status: 413}, true, false, false},
+		"a timeout":                          {timeout, purgeFailure{inRow: 1, rows: 10}, true, true},
+		"the ninth, of one row":              {timeout, purgeFailure{inRow: 9, rows: 1}, true, true},
+		"the tenth":                          {timeout, purgeFailure{inRow: 10, rows: 1}, false, true},
+		"the tenth, before a deadline":       {timeout, purgeFailure{inRow: 10, rows: 1, bounded: true}, false, true},
+		"the tenth, of two rows":             {timeout, purgeFailure{inRow: 10, rows: 2}, true, true},
+		"the twentieth":                      {timeout, purgeFailure{inRow: 20, rows: 2, bounded: true}, false, true},
+		"a gateway's timeout":                {&Error{Status: 524}, purgeFailure{inRow: 1}, true, true},
+		"the tenth of a gateway":             {&Error{Status: 524}, purgeFailure{inRow: 10}, false, true},
+		"the tenth before a deadline":        {&Error{Status: 524}, purgeFailure{inRow: 10, bounded: true}, true, true},
+		"no answer":                          {reset, purgeFailure{inRow: 1}, true, false},
+		"no answer for a minute":             {reset, purgeFailure{inRow: 1, took: time.Minute}, true, true},
+		"the tenth outage":                   {reset, purgeFailure{inRow: 10}, false, false},
+		"the tenth outage before a deadline": {reset, purgeFailure{inRow: 10, bounded: true}, true, false},
+		"a deadlock":                         {&Error{Status: 409, Code: "40P01"}, purgeFailure{inRow: 1}, true, false},
+		"no lock in time":                    {&Error{Status: 500, Code: "55P03"}, purgeFailure{inRow: 1, took: time.Minute}, true, false},
+		"a refusal":                          {refusal, purgeFailure{inRow: 1}, true, false},
+		"the tenth refusal in 4.9 s":         {refusal, purgeFailure{inRow: 10, refused: 4900 * time.Millisecond}, true, false},
+		"a refusal of 5 s":                   {refusal, purgeFailure{inRow: 2, refused: 5 * time.Second, bounded: true}, false, false},
+		"a slow web page":                    {&Error{Status: 200}, purgeFailure{inRow: 1, took: time.Minute}, true, false},
+		"rows that others point to":          {&Error{Status: 409, Code: "23503"}, purgeFailure{inRow: 1, bounded: true}, false, false},
+		"bad data":                           {&Error{Status: 400, Code: "22007"}, purgeFailure{inRow: 1, bounded: true}, false, false},
+		"a trigger's refusal":                {&Error{Status: 400, Code: "P0001"}, purgeFailure{inRow: 1, bounded: true}, false, false},
+		"too large":                          {&Error{Status: 413}, purgeFailure{inRow: 1, bounded: true}, false, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			p, failures := test.p, test.p.failures
-			if again, fewer := p.failed(fmt.Errorf("outer: %w", test.err), now, test.bounded); again != test.again || fewer != test.fewer {
-				t.Errorf("again %v, fewer %v", again, fewer)
-			}
-			if p.failures != failures+1 || p.refused.IsZero() != (test.err != refusal) {
-				t.Errorf("remembers %d failures, refused since %s", p.failures, p.refused)
-			}
-		})
+		if again, fewer := afterFailure(fmt.Errorf("outer: %w", test.err), test.f); again != test.again || fewer != test.fewer {
+			t.Errorf("%s: again %v, fewer %v, want %v, %v", name, again, fewer, test.again, test.fewer)
+		}
 	}
+}
+
+// The signs that a request asked for more than something on its way allows.
+func TestTookTooLong(t *testing.T) {
+	const never = time.Duration(math.MaxInt64)
+	timedOut := &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
+	for name, test := range map[string]struct {
+		err  error
+		from time.Duration // it is a sign when it comes after this
+	}{
+		"a statement timeout":              {&Error{Status: 500, Code: "57014"}, 0},
+		"a transaction timeout":            {&Error{Status: 500, Code: "25P04"}, 0},
+		"Cloudflare's 524":                 {&Error{Status: 524}, 0},
+		"a 408":                            {&Error{Status: 408}, 0},
+		"a timeout of the transport":       {timedOut, 0},
+		"the same, of a context":           {context.DeadlineExceeded, 0},
+		"a gateway's 504":                  {&Error{Status: 504}, purgePatience},
+		"a 502":                            {&Error{Status: 502}, purgePatience},
+		"a 500 without a code":             {&Error{Status: 500}, purgePatience},
+		"a 503 with a code of its own":     {&Error{Status: 503, Code: "H12"}, purgePatience},
+		"nginx's 499":                      {&Error{Status: 499}, purgePatience},
+		"a reset":                          {syscall.ECONNRESET, purgePatience},
+		"an answer cut short":              {fmt.Errorf("answer cut short: %w", io.ErrUnexpectedEOF), purgePatience},
+		"the end of the connection":        {io.EOF, purgePatience},
+		"no connection":                    {unsent{timedOut}, never},
+		"no name":                          {unsent{&net.DNSError{IsTimeout: true}}, never},
+		"a 429":                            {&Error{Status: 429}, never},
+		"a firewall's page":                {&Error{Status: 403}, never},
+		"no connection of PostgREST's":     {&Error{Status: 504, Code: "PGRST003"}, never},
+		"a database that is shutting down": {&Error{Status: 503, Code: "57P01"}, never},
+		"a deadlock":                       {&Error{Status: 409, Code: "40P01"}, never},
+		"no lock in time":                  {&Error{Status: 500, Code: "55P03"}, never},
+	} {
+		for _, took := range []time.Duration{0, purgePatience - 1, purgePatience, 30 * time.Second, time.Hour} {
+			if got := tookTooLong(fmt.Errorf("outer: %w", test.err), took); got != (took >= test.from) {
+				t.Errorf("%s, after %s: %v", name, took, got)
+			}
+		}
+	}
+}
+
+// What a purge remembers of its failures.
+func TestPurgeRemembersFailures(t *testing.T) {
+	refusal, outage := &Error{Status: 401}, &Error{Status: 503}
+	synctest.Test(t, func(t *testing.T) {
+		p := &purge{size: stepSize{rows: 7}}
+		for i, test := range []struct {
+			err  error
+			want purgeFailure
+		}{
+			{refusal, purgeFailure{inRow: 1}},
+			{refusal, purgeFailure{inRow: 2, refused: 2 * time.Second}},
+			{refusal, purgeFailure{inRow: 3, refused: 4 * time.Second}},
+			{outage, purgeFailure{inRow: 4}},
+			{refusal, purgeFailure{inRow: 5}},
+			{refusal, purgeFailure{inRow: 6, refused: 2 * time.Second}},
+		} {
+			test.want.took, test.want.rows, test.want.bounded = 2*time.Second, 7, true
+			began := time.Now()
+			time.Sleep(2 * time.Second)
+			if got := p.failed(test.err, began, true); got != test.want {
+				t.Errorf("failure %d: %+v, want %+v", i+1, got, test.want)
+			}
+		}
+	})
 }
 
 // Steps after timeouts (t) and successes (+), of 32 rows at most.

@@ -95,7 +95,7 @@ func (m *mirror) addLocked(r *record) {
 	if m.behind = m.behind || len(m.rows) >= bufferBytes; !m.behind {
 		m.bufferLocked(r)
 	}
-	if !m.failed { // else the next answer, or the end of an outage, wakes it
+	if !m.failed || !time.Now().Before(m.due) {
 		m.startLocked()
 	}
 }
@@ -325,20 +325,11 @@ func (m *mirror) queueLocked(row []byte, columns string, now time.Time) error {
 
 // eachPendingLocked calls f for every row that is queued or in flight.
 func (d *delivery) eachPendingLocked(f func(*record)) {
-	visit := func(b *batch) {
+	for _, b := range d.batchesLocked() {
 		for i := range b.records {
-			if !b.gone {
+			if !b.done {
 				f(&b.records[i])
 			}
 		}
-	}
-	for _, b := range d.queue.ready {
-		visit(b)
-	}
-	for b := range d.queue.waiting {
-		visit(b)
-	}
-	for _, b := range d.inFlight {
-		visit(b)
 	}
 }

@@ -319,6 +319,135 @@ func TestOwnTransport(t *testing.T) {
 	}
 }
 
+// The clone speaks HTTP/2 if the original does, however that was set up.
+func TestOwnTransportSpeaksHTTP2(t *testing.T) {
+	foreign := map[string]func(string, *tls.Conn) http.RoundTripper{"h2": func(string, *tls.Conn) http.RoundTripper { return nil }}
+	none := map[string]func(string, *tls.Conn) http.RoundTripper{}
+	http1 := &http.Protocols{}
+	http1.SetHTTP1(true)
+	for name, test := range map[string]struct {
+		standard *http.Transport
+		want     bool
+	}{
+		"http.DefaultTransport":          {http.DefaultTransport.(*http.Transport), true},
+		"a zero one":                     {&http.Transport{}, true},
+		"one of golang.org/x/net":        {&http.Transport{TLSNextProto: foreign}, true},
+		"that, and a TLS configuration":  {&http.Transport{TLSNextProto: foreign, TLSClientConfig: &tls.Config{}}, true},
+		"that, and Protocols":            {&http.Transport{TLSNextProto: foreign, Protocols: http1}, true},
+		"switched off by TLSNextProto":   {&http.Transport{TLSNextProto: none, ForceAttemptHTTP2: true}, false},
+		"switched off by Protocols":      {&http.Transport{Protocols: http1}, false},
+		"a TLS configuration of the app": {&http.Transport{TLSClientConfig: &tls.Config{}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(test.standard.TLSNextProto)
+			own := ownTransport(test.standard)
+			if own.TLSNextProto["h2"] != nil {
+				t.Error("it uses the connections of the app")
+			}
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if got := r.ProtoMajor == 2; got != test.want {
+					t.Errorf("speaks %s", r.Proto)
+				}
+			}))
+			s.EnableHTTP2 = true
+			s.StartTLS()
+			defer s.Close()
+			if own.TLSClientConfig == nil {
+				own.TLSClientConfig = &tls.Config{}
+			}
+			own.TLSClientConfig.InsecureSkipVerify = true
+			resp, err := (&http.Client{Transport: own}).Get(s.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if len(test.standard.TLSNextProto) < before {
+				t.Error("the original has changed")
+			}
+		})
+	}
+}
+
+// When idle connections are closed: before the request that follows a failure,
+// unless the failure is an answer among successes.
+func TestWhenConnectionsAreSuspect(t *testing.T) {
+	results := map[byte]error{
+		'+': nil,
+		'r': &Error{Status: 400, Code: "22001"}, // rows are refused: the server works
+		't': &Error{Status: 500, Code: "57014"},
+		'5': &Error{Status: 503},
+		'c': &Error{Status: 401},
+		'x': context.DeadlineExceeded, // no answer
+	}
+	for _, test := range []struct {
+		name  string
+		steps string // a to d begin; the same letter in upper case and a result ends it
+		want  string // the requests before which idle connections are closed
+	}{
+		{"successes", "aA+bB+cC+", ""},
+		{"the first failure of all", "aA5b", "b"},
+		{"a failure after a success", "aA+bB5cC+d", "c"},
+		{"failures one by one", "aA+bB5cCcdD5a", "cda"},
+		{"a failure among successes", "aA+abA+B5c", ""},
+		{"failures of all in flight", "aA+abcA5B5C5d", "d"},
+		{"two failures without a success between them", "aA+abcA+B5C5d", "d"},
+		{"a success between them", "aA+abcA+B5abA+CcC", ""},
+		{"no answer, among successes", "aA+abA+Bxc", "c"},
+		{"no answer, begun again before the next", "aA+abcBxbCxa", "ba"},
+		{"refused rows", "aA+bBrcCtd", ""},
+		{"a failure among refused rows", "aA+abArB5c", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newConnections(4)
+			began := map[byte]int64{}
+			got := ""
+			for i := 0; i < len(test.steps); i++ {
+				step := test.steps[i]
+				if step >= 'a' {
+					if c.suspect.Load() {
+						got += string(step)
+					}
+					began[step] = c.begin()
+					continue
+				}
+				if i++; i < len(test.steps) {
+					c.end(results[test.steps[i]], began[step+'a'-'A'])
+				}
+			}
+			if got != test.want {
+				t.Errorf("%s: closed before %q, want %q", test.steps, got, test.want)
+			}
+		})
+	}
+}
+
+// A request gets a connection although as many as may be in flight hang.
+func TestOneConnectionMoreThanInFlight(t *testing.T) {
+	for _, inFlight := range []int{1, 4} {
+		arrived := make(chan bool)
+		s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			arrived <- true
+			<-r.Context().Done()
+		}))
+		defer s.Close()
+		rt := newTransport(nil, inFlight)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for i := range inFlight + 1 {
+			go func() {
+				req, _ := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, strings.NewReader("[]"))
+				_, _ = rt.RoundTrip(req)
+			}()
+			select {
+			case <-arrived:
+			case <-ctx.Done():
+				t.Fatalf("with %d in flight, request %d gets no connection", inFlight, i+1)
+			}
+		}
+	}
+}
+
 // What details say, in any language, under any name.
 func TestReadDetails(t *testing.T) {
 	const id = "aaaaaaaa-0000-4000-8000-000000000001"
@@ -445,7 +574,7 @@ func TestBackoff(t *testing.T) {
 	} {
 		seen := map[time.Duration]bool{}
 		for range 200 {
-			wait := backoff(step, errors.New("x"))
+			wait := backoff(step, longWait, errors.New("x"))
 			seen[wait] = true
 			if wait < most/2 || wait > most {
 				t.Errorf("step %d: %s, want %s to %s", step, wait, most/2, most)
@@ -459,11 +588,11 @@ func TestBackoff(t *testing.T) {
 		0: 100 * time.Millisecond, time.Millisecond: 100 * time.Millisecond, time.Second: time.Second, time.Minute: time.Minute,
 	} {
 		err := fmt.Errorf("wrapped: %w", &Error{Status: 503, RetryAfter: asked})
-		if wait := backoff(0, err); wait < least || wait > max(least, 200*time.Millisecond) {
+		if wait := backoff(0, longWait, err); wait < least || wait > max(least, 200*time.Millisecond) {
 			t.Errorf("Retry-After %s: waits %s, want %s", asked, wait, least)
 		}
 	}
-	if wait := backoff(longStep, &Error{RetryAfter: time.Second}); wait < 15*time.Second {
+	if wait := backoff(longStep, longWait, &Error{RetryAfter: time.Second}); wait < 15*time.Second {
 		t.Errorf("a short Retry-After makes a long wait shorter: %s", wait)
 	}
 }
@@ -597,7 +726,7 @@ func FuzzClassify(f *testing.F) {
 		if outcomeUnknown(err) != outcomeUnknown(fmt.Errorf("wrapped: %w", err)) {
 			t.Errorf("%v: the outcome depends on the wrapping", err)
 		}
-		if wait := backoff(len(code), err); wait < 0 || wait > maxRetryAfter {
+		if wait := backoff(len(code), longWait, err); wait < 0 || wait > maxRetryAfter {
 			t.Errorf("%v: waits %s", err, wait)
 		}
 		if err.Error() == "" {

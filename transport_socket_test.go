@@ -85,6 +85,12 @@ func (s *secure) client(t *testing.T, address string, opts ...docevents.Option) 
 	return c
 }
 
+func (s *secure) sent() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests
+}
+
 func overBoth(t *testing.T, test func(t *testing.T, http2 bool)) {
 	t.Run("HTTP/1.1", func(t *testing.T) { test(t, false) })
 	t.Run("HTTP/2", func(t *testing.T) { test(t, true) })

@@ -11,6 +11,7 @@ require (
 	github.com/pressly/goose/v3 v3.27.0
 	github.com/sirupsen/logrus v1.10.2
 	github.com/supabase-community/postgrest-go v0.0.12
+	golang.org/x/net v0.58.0
 	golang.org/x/text v0.41.0
 )
 

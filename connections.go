@@ -1,0 +1,201 @@
+package docevents
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Many requests share one HTTP/2 connection, and the timeout of a request
+// doesn't close it. Only pings detect that it is dead. Hosted Supabase speaks
+// HTTP/2.
+const (
+	pingAfter   = 3 * time.Second // without a frame from the server
+	pingTimeout = 3 * time.Second
+)
+
+// connections are the transports of a Client that wasn't given one. They are
+// clones of http.DefaultTransport, one for inserts and one for everything else.
+// It also decides which requests need a new connection.
+//
+// An idle connection may be dead, or may lead to a server that the project's
+// name no longer points to, and a request on it can't find out without failing.
+// So one failure is evidence against all idle connections. They are closed just
+// before the next request: by then net/http has put the connection of the
+// failed request back among the idle ones.
+//
+// Its methods are safe for concurrent use, and do nothing on a nil receiver.
+type connections struct {
+	inserts, others *http.Transport
+
+	working   atomic.Int64 // answers so far that show a working server
+	atFailure atomic.Int64 // the value of working at the newest failure
+	suspect   atomic.Bool  // close the idle connections before the next request
+
+	mu     sync.Mutex      // guards the rest
+	life   context.Context // ends the connections for inserts, and their dials
+	cancel context.CancelFunc
+}
+
+// newConnections returns the transports of a Client with at most maxInFlight
+// inserts in flight, or nil if the app has replaced http.DefaultTransport with
+// a type that can't be cloned.
+//
+// Without a bound, an http.Transport opens more connections than it has
+// requests: when a connection becomes free while another is being dialed for a
+// request, the request takes the free one, and the next request dials again.
+// The bound is one more than maxInFlight, because Close makes an attempt even
+// if all requests in flight hang. Other requests have a transport without a
+// bound, so that a long purge doesn't hold one of the connections for inserts.
+func newConnections(maxInFlight int) *connections {
+	standard, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return nil
+	}
+	c := &connections{inserts: ownTransport(standard), others: ownTransport(standard)}
+	c.life, c.cancel = context.WithCancel(context.Background())
+	c.inserts.DialContext = c.track(c.inserts)
+	most := maxInFlight + 1
+	c.inserts.MaxConnsPerHost, c.inserts.MaxIdleConns, c.inserts.MaxIdleConnsPerHost = most, most, most
+	return c
+}
+
+// begin prepares the connections for a request. Its result is for end.
+func (c *connections) begin() (working int64) {
+	if c == nil {
+		return 0
+	}
+	if c.suspect.Swap(false) {
+		c.closeIdle()
+	}
+	return c.working.Load()
+}
+
+// end records how a request has ended. began is the result of its begin.
+func (c *connections) end(err error, began int64) {
+	switch answered, works := evidence(err); {
+	case c == nil:
+	case works:
+		c.working.Add(1)
+	default:
+		now := c.working.Load()
+		repeated := c.atFailure.Swap(now) == now
+		// New connections cost round trips, so an error status counts only if no
+		// other request has succeeded meanwhile, or between two such failures.
+		if !answered || now == began || repeated {
+			c.suspect.Store(true)
+		}
+	}
+}
+
+// evidence reports whether a request was answered, and whether its answer shows
+// that the connection leads to a working server. A refusal of rows for their
+// data or their number does.
+func evidence(err error) (answered, works bool) {
+	if err == nil || errors.Is(err, ErrCountIncomplete) {
+		return true, true
+	}
+	_, answered = errors.AsType[*Error](err)
+	v := classify(err)
+	return answered, answered && v != transient && v != configuration
+}
+
+func (c *connections) closeIdle() {
+	c.inserts.CloseIdleConnections()
+	c.others.CloseIdleConnections()
+}
+
+// close closes all connections for inserts and the idle ones of other requests:
+// a purge may go on. Later requests get new connections.
+//
+// net/http alone would leave some behind. It finishes dials although nothing
+// waits for them, and an HTTP/2 connection counts as in use for a moment after
+// its last request has been cancelled.
+func (c *connections) close() {
+	if c == nil {
+		return
+	}
+	c.closeIdle()
+	c.mu.Lock()
+	cancel := c.cancel
+	c.life, c.cancel = context.WithCancel(context.Background())
+	c.mu.Unlock()
+	cancel()
+}
+
+// track returns a DialContext for t whose connections end when close is called.
+// Connections of a DialTLSContext of the app are not tracked.
+func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
+	dial := t.DialContext
+	//lint:ignore SA1019 an app may have set it on http.DefaultTransport
+	if old := t.Dial; dial == nil && old != nil {
+		dial = func(_ context.Context, network, addr string) (net.Conn, error) { return old(network, addr) }
+	} else if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c.mu.Lock()
+		life := c.life
+		c.mu.Unlock()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(life, cancel)()
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &trackedConn{conn, context.AfterFunc(life, func() { conn.Close() })}, nil
+	}
+}
+
+type trackedConn struct {
+	net.Conn
+	forget func() bool
+}
+
+func (c *trackedConn) Close() error {
+	c.forget()
+	return c.Conn.Close()
+}
+
+// ownTransport returns a clone of standard that stops using a dead HTTP/2
+// connection within seconds. Its errors don't contain the address of a proxy,
+// which may include a password.
+func ownTransport(standard *http.Transport) *http.Transport {
+	t := standard.Clone()
+	if standard.TLSNextProto["h2"] != nil { // since Clone, it has this entry if it speaks HTTP/2
+		// The clone has it only if the app has called http2.ConfigureTransport of
+		// golang.org/x/net. It leads to the app's connections, without pings.
+		delete(t.TLSNextProto, "h2")
+		if t.Protocols == nil { // net/http would guess from fields that differ between the two
+			t.Protocols = &http.Protocols{}
+			t.Protocols.SetHTTP1(true)
+		}
+		t.Protocols.SetHTTP2(true)
+	}
+	if t.HTTP2 == nil {
+		t.HTTP2 = &http.HTTP2Config{}
+	}
+	t.HTTP2.SendPingTimeout = cmp.Or(t.HTTP2.SendPingTimeout, pingAfter)
+	t.HTTP2.PingTimeout = cmp.Or(t.HTTP2.PingTimeout, pingTimeout)
+	if proxy := t.Proxy; proxy != nil {
+		t.Proxy = func(req *http.Request) (*url.URL, error) {
+			req = req.WithContext(req.Context()) // a shallow copy, for code of the app
+			req.Header = maps.Clone(req.Header)
+			delete(req.Header, idempotencyKey)
+			u, err := proxy(req)
+			if err != nil {
+				return nil, unsent{errors.New("the proxy's address can't be read: check HTTPS_PROXY and HTTP_PROXY")}
+			}
+			return u, nil
+		}
+	}
+	return t
+}

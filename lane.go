@@ -1,0 +1,209 @@
+package docevents
+
+import (
+	"slices"
+	"sort"
+	"time"
+)
+
+const (
+	// maxBatchText bounds the text of one request's rows, in bytes.
+	maxBatchText = 1 << 20
+
+	// openAfter is how many failures in a row open a lane's circuit breaker.
+	openAfter = 5
+)
+
+// A batch is the rows of one request, and its memory of how they failed.
+//
+// delivery.mu guards its fields. While a batch is in flight nobody writes its
+// records but record.block, and its sender reads the rest of them without the
+// mutex.
+type batch struct {
+	records []record
+	text    int // bytes of the records' text
+
+	// The newest request that carried it.
+	request        int64     // its number, from 1
+	sent           time.Time // when
+	storedWhenSent int64     // the newest request that had stored rows by then
+
+	// failedAt is the number of a request: those with a greater number were sent
+	// after the failure. For a row it is the request that failed last. For
+	// several rows it is the newest request at the first failure, and halves
+	// inherit it, so that a half that fails is split at once. 0: the batch never
+	// failed, it belongs in the fresh lane.
+	failedAt int64
+
+	// refusedAt is the number of the newest request when the server first refused
+	// the data of this row, and of no other: the row was alone in its request,
+	// or the answer named it. 0: never, and for batches of several rows. It
+	// allows dropping the row at its next refusal, if other rows were stored
+	// between.
+	refusedAt int64
+
+	// strikes counts failures for other reasons than the row's data, each with
+	// other rows stored since the failure before. It lengthens the wait; ten
+	// drop the row. A batch of several rows is split at its first.
+	strikes int
+
+	err  error     // its last failure
+	due  time.Time // it is not sent again before
+	done bool      // stored, dropped or kept: a later answer changes nothing
+}
+
+func newBatch(records []record, failedAt int64, err error) *batch {
+	b := &batch{records: records, failedAt: failedAt, err: err}
+	for i := range records {
+		b.text += records[i].text()
+	}
+	return b
+}
+
+func (b *batch) hasRoom(rows, text, maxRows int) bool {
+	return len(b.records)+rows <= maxRows && b.text+text <= maxBatchText
+}
+
+// isSuspect reports whether b is one row that failed while the server stored
+// other rows. Suspects are not joined with other rows again. stored is the
+// newest request that stored rows.
+func (b *batch) isSuspect(stored int64) bool {
+	return len(b.records) == 1 && (b.strikes > 0 || b.refusedAt > 0 && stored > b.refusedAt)
+}
+
+// cut returns the rows of b in two batches: those at the places that isIn
+// accepts, and the rest. Each has an array of its own, so that neither keeps
+// the other's text in memory.
+func (b *batch) cut(isIn func(place int) bool) (in, rest *batch) {
+	var rows [2][]record
+	for i := range b.records {
+		at := 1
+		if isIn(i) {
+			at = 0
+		}
+		rows[at] = append(rows[at], b.records[i])
+	}
+	return newBatch(rows[0], b.failedAt, b.err), newBatch(rows[1], b.failedAt, b.err)
+}
+
+// absorb appends the rows of another batch. What is remembered of single rows is
+// not true of both.
+func (b *batch) absorb(other *batch) {
+	b.records = append(b.records, other.records...)
+	b.text += other.text
+	b.failedAt, b.refusedAt = max(b.failedAt, other.failedAt), 0
+}
+
+// A lane holds the batches that wait to be sent, in the order in which they are
+// due, and counts for its circuit breaker. There are two: fresh, for rows that
+// were never sent, and retry, for rows that failed. delivery.mu guards them.
+type lane struct {
+	batches []*batch
+
+	// failures counts the answers in a row that speak against the server.
+	// Anything stored resets it.
+	failures int
+}
+
+// isOpen reports whether the lane's breaker is open: then the lane sends one
+// row per wait.
+func (l *lane) isOpen() bool { return l.failures >= openAfter }
+
+// add appends a copy of r to the last batch, or to a new one if that is full.
+func (l *lane) add(r *record, maxRows int) {
+	var last *batch
+	if n := len(l.batches); n > 0 {
+		last = l.batches[n-1]
+	}
+	if last == nil || !last.hasRoom(1, r.text(), maxRows) {
+		full := last != nil && len(last.records) >= maxRows
+		last = &batch{}
+		if full { // this one is likely to fill up as well: don't grow it step by step
+			last.records = make([]record, 0, maxRows)
+		}
+		l.batches = append(l.batches, last)
+	}
+	last.records = append(last.records, *r)
+	last.text += r.text()
+}
+
+// push inserts a batch that failed, to be sent when it is due.
+func (l *lane) push(b *batch, due time.Time) {
+	b.due = due
+	at := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(due) })
+	l.batches = slices.Insert(l.batches, at, b)
+}
+
+// take removes a batch that is due: the first of several rows, since there may
+// be innocent rows among them, else the first. nil: nothing is due.
+func (l *lane) take(now time.Time) *batch {
+	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
+	if n == 0 {
+		return nil
+	}
+	at := slices.IndexFunc(l.batches[:n], func(b *batch) bool { return len(b.records) > 1 })
+	return l.remove(max(at, 0))
+}
+
+func (l *lane) remove(at int) *batch {
+	b := l.batches[at]
+	l.batches = slices.Delete(l.batches, at, at+1)
+	return b
+}
+
+// due returns when the first batch is due. Zero: the lane is empty.
+func (l *lane) due() time.Time {
+	if len(l.batches) == 0 {
+		return time.Time{}
+	}
+	return l.batches[0].due
+}
+
+// draw removes one row, whenever it is due: pick chooses a batch among several,
+// and a row in it. It passes over suspects if it can. nil: the lane is empty.
+func (l *lane) draw(stored int64, pick func(n int) int) *batch {
+	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool { return b.isSuspect(stored) })
+	if len(from) == 0 {
+		from = l.batches
+	}
+	if len(from) == 0 {
+		return nil
+	}
+	b := from[pick(len(from))]
+	if len(b.records) == 1 {
+		return l.remove(slices.Index(l.batches, b))
+	}
+	at, last := pick(len(b.records)), len(b.records)-1
+	row := newBatch([]record{b.records[at]}, b.failedAt, b.err)
+	b.records[at], b.records[last] = b.records[last], record{} // moves no other row
+	b.records = b.records[:last]
+	b.text -= row.text
+	return row
+}
+
+// newest is a pick of draw; rand.IntN is the other.
+func newest(n int) int { return n - 1 }
+
+// join puts the batches together again, up to the size of a request, except
+// suspects. An outage splits batches that have nothing wrong with them.
+func (l *lane) join(maxRows int, stored int64) {
+	var joined, suspects []*batch
+	var open *batch // the smallest of the joined
+	for _, b := range l.batches {
+		switch {
+		case b.isSuspect(stored):
+			suspects = append(suspects, b)
+		case open != nil && open.hasRoom(len(b.records), b.text, maxRows):
+			open.absorb(b)
+		default:
+			joined = append(joined, b)
+			if open == nil || len(b.records) < len(open.records) {
+				open = b
+			}
+		}
+	}
+	l.batches = nil
+	for _, b := range append(joined, suspects...) {
+		l.push(b, b.due)
+	}
+}

@@ -1,0 +1,194 @@
+package docevents
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rowsOf returns records whose stages are the names.
+func rowsOf(names ...string) (records []record) {
+	for _, name := range names {
+		records = append(records, record{stage: name})
+	}
+	return records
+}
+
+// failedBatch returns a batch of the retry lane.
+func failedBatch(names ...string) *batch { return newBatch(rowsOf(names...), 1, errors.New("failed")) }
+
+func (b *batch) names() string {
+	if b == nil {
+		return "nothing"
+	}
+	var names []string
+	for i := range b.records {
+		names = append(names, b.records[i].stage)
+	}
+	return strings.Join(names, " ")
+}
+
+// names lists a lane's batches in the order in which they are sent.
+func (l *lane) names() string {
+	var all []string
+	for _, b := range l.batches {
+		all = append(all, "["+b.names()+"]")
+	}
+	return strings.Join(all, " ")
+}
+
+// checkText holds that a batch's text is that of its rows.
+func checkText(t *testing.T, batches ...*batch) {
+	t.Helper()
+	for _, b := range batches {
+		text := 0
+		for i := range b.records {
+			text += b.records[i].text()
+		}
+		if b.text != text {
+			t.Errorf("[%s] counts %d bytes of text, want %d", b.names(), b.text, text)
+		}
+	}
+}
+
+func TestLaneFillsBatches(t *testing.T) {
+	var l lane
+	for i := range 7 {
+		l.add(&record{stage: fmt.Sprint(i)}, 3)
+	}
+	l.add(&record{message: strings.Repeat("m", maxBatchText-1)}, 3) // with the "6" exactly a batch's text
+	l.add(&record{stage: "8"}, 3)
+	if got, want := l.names(), "[0 1 2] [3 4 5] [6 ] [8]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	checkText(t, l.batches...)
+}
+
+func TestLaneSendsWhatIsDue(t *testing.T) {
+	now := time.Now()
+	var l lane
+	l.push(failedBatch("c", "d"), now.Add(2))
+	l.push(failedBatch("suspect"), now.Add(1))
+	l.push(failedBatch("a", "b"), now.Add(1))
+	l.push(failedBatch("e", "f"), now.Add(2))
+	l.push(failedBatch("late"), now.Add(9))
+	if due := l.due(); !due.Equal(now.Add(1)) {
+		t.Errorf("due %s, want the earliest time", due)
+	}
+	for _, step := range []struct {
+		at   time.Duration
+		want string
+	}{
+		{0, "nothing"},
+		{1, "a b"},
+		{2, "c d"}, // several rows before the suspect that is due for longer
+		{2, "e f"}, // among those due at the same time the one that came first
+		{2, "suspect"},
+		{2, "nothing"},
+	} {
+		if got := l.take(now.Add(step.at)).names(); got != step.want {
+			t.Errorf("after %d ns: %s, want %s", step.at, got, step.want)
+		}
+	}
+	if got := l.take(now.Add(9)).names(); got != "late" {
+		t.Errorf("after 9 ns: %s", got)
+	}
+	if due := l.due(); !due.IsZero() {
+		t.Errorf("an empty lane is due at %s", due)
+	}
+}
+
+func TestLaneDraws(t *testing.T) {
+	lanes := func() *lane {
+		l := &lane{}
+		for _, name := range []string{"a", "b", "c", "d"} {
+			l.add(&rowsOf(name)[0], 2)
+		}
+		suspect := failedBatch("suspect")
+		suspect.strikes = 1
+		l.push(suspect, time.Time{})
+		return l
+	}
+	drawn := map[string]int{}
+	for range 400 {
+		l := lanes()
+		row := l.draw(0, rand.IntN)
+		drawn[row.names()]++
+		rest := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(l.names()))
+		if slices.Contains(rest, row.names()) || len(rest) != 4 {
+			t.Fatalf("drew %s, left %s", row.names(), l.names())
+		}
+		checkText(t, row)
+		checkText(t, l.batches...)
+	}
+	if len(drawn) != 4 || drawn["suspect"] != 0 {
+		t.Errorf("drew %v, want each row now and then, and never the suspect", drawn)
+	}
+	l := lanes()
+	for _, want := range []string{"d", "c", "b", "a", "suspect", "nothing"} {
+		if got := l.draw(0, newest).names(); got != want {
+			t.Errorf("newest: %s, want %s", got, want)
+		}
+	}
+	var failed lane
+	failed.push(failedBatch("a", "b"), time.Time{})
+	if row := failed.draw(0, rand.IntN); row.failedAt != 1 || row.err == nil {
+		t.Error("a row that is drawn forgets the failure of its batch")
+	}
+}
+
+func TestLaneJoins(t *testing.T) {
+	var l lane
+	for _, names := range []string{"a b", "c d e", "f", "g", "h i j k"} {
+		l.push(failedBatch(strings.Fields(names)...), time.Time{})
+	}
+	struck, refused, unproven := failedBatch("struck"), failedBatch("refused"), failedBatch("unproven")
+	struck.strikes, refused.refusedAt, unproven.refusedAt, unproven.failedAt = 1, 3, 4, 4
+	newer := l.batches[2]
+	newer.failedAt, newer.refusedAt = 4, 4
+	for _, b := range []*batch{struck, refused, unproven} {
+		l.push(b, time.Time{})
+	}
+	l.join(4, 4)
+	if got, want := l.names(), "[a b f g] [c d e] [h i j k] [unproven] [struck] [refused]"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	checkText(t, l.batches...)
+	if b := l.batches[0]; b.failedAt != 4 || b.refusedAt != 0 {
+		t.Errorf("joined: failedAt %d, refusedAt %d; want the newest failure, and no row's refusal", b.failedAt, b.refusedAt)
+	}
+	text := strings.Repeat("m", maxBatchText/2+1)
+	var long lane
+	long.push(failedBatch(text), time.Time{})
+	long.push(failedBatch(text), time.Time{})
+	long.join(4, 0)
+	if n := len(long.batches); n != 2 {
+		t.Errorf("%d batches of more than half a request's text, want 2", n)
+	}
+}
+
+func TestBatchInPieces(t *testing.T) {
+	whole := func() *batch {
+		b := failedBatch("a", "b", "c", "d", "e")
+		b.strikes = 1
+		return b
+	}
+	first, second := whole().cut(func(i int) bool { return i < 2 })
+	named, rest := whole().cut(func(i int) bool { return i == 1 || i == 3 })
+	if got := fmt.Sprint(first.names(), "|", second.names(), "|", named.names(), "|", rest.names()); got != "a b|c d e|b d|a c e" {
+		t.Error(got)
+	}
+	for _, piece := range []*batch{first, second, named, rest} {
+		checkText(t, piece)
+		if piece.failedAt != 1 || piece.err == nil || piece.strikes != 0 {
+			t.Errorf("[%s]: failedAt %d, strikes %d; want the failure remembered, and no strike: each size is judged by itself", piece.names(), piece.failedAt, piece.strikes)
+		}
+		if cap(piece.records) > len(piece.records)+1 {
+			t.Errorf("[%s] keeps an array for %d rows", piece.names(), cap(piece.records))
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package docevents
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/supabase-community/postgrest-go"
+)
+
+// beforeAll is PostgreSQL's word for a time before every other.
+const beforeAll = "-infinity"
+
+// A position is where the next step of a purge begins.
+//
+// A step reads the time of its last row, its boundary, and deletes the rows up
+// to and including that time. It begins after the last step's boundary, because
+// PostgreSQL would otherwise read the index entries of the deleted rows again:
+// on a million rows that takes twice as long.
+//
+// If a step takes too long, and the next one with half the rows has the same
+// boundary, then all its rows have the same time. They are deleted in steps of
+// their own, in the order of their ids.
+type position struct {
+	after    string // the boundary of the last step
+	boundary string // of this step
+	tooMany  string // the boundary of a step that took too long
+
+	oneTime string // the time whose rows are deleted by their ids, or ""
+	lastID  string // the last id among the deleted ones, or ""
+}
+
+// step deletes the oldest rows, and reports whether no others are left.
+func (p *purge) step(ctx context.Context) (done bool, err error) {
+	if p.whole {
+		return true, p.counted(p.deleteIDs(ctx, p.before))
+	}
+	if p.next.oneTime != "" {
+		if found, err := p.stepByID(ctx); found || err != nil {
+			return false, err
+		}
+		p.next.oneTime, p.next.tooMany, p.next.lastID = "", "", ""
+	}
+	at, next := p.config.columns.CreatedAt, &p.next
+	next.boundary, err = p.readNth(ctx, at, p.from().Select(at, "", false).Gt(at, next.after).Lt(at, p.before))
+	switch {
+	case err != nil:
+		return false, err
+	case next.boundary == "": // the last step: it also deletes rows that were stored late with an old time
+		next.after = beforeAll
+		return true, p.counted(p.deleted(ctx, p.deletion().Lt(at, p.before)))
+	case next.boundary == next.tooMany:
+		next.oneTime = next.boundary
+		return p.step(ctx)
+	}
+	if err = p.counted(p.deleted(ctx, p.deletion().Lte(at, next.boundary).Gt(at, next.after))); err == nil {
+		next.after = next.boundary
+	}
+	return false, err
+}
+
+// stepByID deletes the rows of one time that have the smallest ids. It reports
+// false if fewer than a step are left. An ordinary step deletes those.
+func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
+	column := p.config.columns.ID
+	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
+		if p.next.lastID != "" {
+			query.And(column+".gt."+p.next.lastID, "")
+		}
+		return query.Eq(p.config.columns.CreatedAt, p.next.oneTime)
+	}
+	id, err := p.readNth(ctx, column, left(p.from().Select(column, "", false)))
+	if err != nil || id == "" {
+		return false, err
+	}
+	if err = p.counted(p.deleted(ctx, left(p.deletion().Lte(column, id)))); err == nil {
+		p.next.lastID = id
+	}
+	return true, err
+}
+
+// counted adds the result of a DELETE to the count. Only a DELETE that has
+// deleted rows resets the number of failures: if a trigger keeps the rows, every
+// step succeeds and nothing is deleted.
+func (p *purge) counted(n int64, err error) error {
+	p.count += n
+	switch incomplete := errors.Is(err, ErrCountIncomplete); {
+	case incomplete || n > 0:
+		p.failures = 0
+		p.lost = p.lost || incomplete
+		return nil
+	case outcomeUnknown(err):
+		p.lost = true
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+	return err
+}
+
+// A stepSize is the number of rows of a step. It is halved when a step takes too
+// long, and doubled after a success. A size that has never succeeded is tried
+// again after one success of its half, then after two, four, and so on, since a
+// try may cost the whole statement timeout.
+type stepSize struct {
+	rows, most int
+	successes  int // at this size
+	limit      int // the smallest size that took too long before it had a success; 0: none
+	patience   int // more successes than this are needed to try the limit again
+}
+
+func (s *stepSize) succeeded() {
+	s.successes++
+	if s.rows >= s.limit {
+		s.limit = 0
+	}
+	if next := min(2*s.rows, s.most); next > s.rows && (s.limit == 0 || next < s.limit || s.successes > s.patience) {
+		s.rows, s.successes = next, 0
+	}
+}
+
+func (s *stepSize) timedOut() {
+	if s.rows == s.limit {
+		s.patience = 2*s.patience + 1
+	} else if s.successes == 0 {
+		s.limit, s.patience = s.rows, 0
+	}
+	s.rows, s.successes = max(s.rows/2, 1), 0
+}
+
+// deleteIDs deletes every row before a time, and counts the ids in the answer. An
+// answer with all columns would be six times as long.
+func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
+	query := c.from()
+	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
+	body, _, err := query.Delete("representation", "").Lt(c.config.columns.CreatedAt, before).ExecuteWithContext(ctx)
+	if err != nil {
+		return 0, c.explain(err)
+	}
+	var ids []struct{}
+	if json.Unmarshal(body, &ids) != nil || ids == nil {
+		return 0, ErrCountIncomplete // as transport.read does for an answer without a body
+	}
+	return int64(len(ids)), nil
+}
+
+// readNth returns the value of column in the last row of a step. The rows are
+// those of query, in the order of column. The result is "" if there are fewer.
+func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
+	last := p.size.rows - 1
+	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)
+	if err != nil {
+		return "", p.explain(err)
+	}
+	var rows []map[string]json.RawMessage
+	if err := json.Unmarshal(body, &rows); err != nil || len(rows) == 0 {
+		return "", err
+	}
+	return strings.Trim(string(rows[0][column]), `"`), nil // a time or an id, which may be a number
+}
+
+// deletion returns a DELETE for deleted. Never give it a limit: since version 13
+// PostgREST ignores the limit of a DELETE and deletes every matching row.
+func (c *Client) deletion() *postgrest.FilterBuilder { return c.from().Delete("minimal", "exact") }
+
+// deleted sends a DELETE and returns the number of deleted rows.
+func (c *Client) deleted(ctx context.Context, query *postgrest.FilterBuilder) (int64, error) {
+	_, count, err := query.ExecuteWithContext(ctx)
+	return count, c.explain(err)
+}
