@@ -82,7 +82,11 @@ func (d *delivery) openMirror(restURL string) {
 		return
 	}
 	project := sha256.Sum256([]byte(strings.Join([]string{spoolVersion, restURL, c.schema, c.table}, " ")))
-	d.mirror = &mirror{delivery: d, columns: c.columns.inFile(), first: firstBlock, written: firstBlock, next: firstBlock}
+	const capacity = bufferBytes + bufferBytes/4 // they don't grow, since that takes long
+	d.mirror = &mirror{
+		delivery: d, columns: c.columns.inFile(), first: firstBlock, written: firstBlock, next: firstBlock,
+		rows: make([]byte, 0, capacity), spare: make([]byte, 0, capacity),
+	}
 	d.mirror.spool = spool.New(c.spoolFiles, c.spoolDir, project, d.mirror.columns, 2*int64(c.queueBytes))
 	d.mirror.startLocked() // nobody else has d yet
 }

@@ -317,8 +317,12 @@ func TestReplayUnderOtherColumns(t *testing.T) {
 		"a column is gone":                 {cols{}, cols{Stage: "-"}, full, nil},
 		"a column is gone that was empty":  {cols{}, cols{Duration: "-", ErrorMessage: "-"}, event("ocr"), map[string]string{"stage": `"ocr"`}},
 		"an Extra column is gone":          {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": 7}), nil},
-		"an Extra column is gone, left out": {cols{Extra: []string{"tenant", "region"}}, cols{Extra: []string{"region"}}, with(map[string]any{"region": "eu"}),
-			map[string]string{"region": `"eu"`}},
+		"an Extra column is gone, left out": {
+			cols{Extra: []string{"tenant", "region"}},
+			cols{Extra: []string{"region"}},
+			with(map[string]any{"region": "eu"}),
+			map[string]string{"region": `"eu"`},
+		},
 		"an Extra column is gone, NULL": {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": nil}), map[string]string{"stage": `"ocr"`}},
 		"an Extra column is new":        {cols{Extra: []string{"tenant"}}, cols{Extra: []string{"tenant", "region"}}, with(map[string]any{"tenant": 9007199254740993}), map[string]string{"tenant": "9007199254740993"}},
 		"a column is new that needs a value": {cols{UserID: "-"}, cols{}, func() docevents.Event {

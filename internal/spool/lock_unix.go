@@ -8,13 +8,15 @@ import (
 	"syscall"
 )
 
+var flock = syscall.Flock // replaced by a test
+
 func lock(f *os.File, exclusive bool) error {
 	how := syscall.LOCK_SH
 	if exclusive {
 		how = syscall.LOCK_EX
 	}
 	for {
-		if err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); err != syscall.EINTR {
+		if err := flock(int(f.Fd()), how|syscall.LOCK_NB); err != syscall.EINTR {
 			return os.NewSyscallError("flock", err)
 		}
 	}
