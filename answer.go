@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -149,9 +150,19 @@ func readDetails(code, details, idColumn string) verdict {
 	return accepted
 }
 
+// keyColumns returns the columns of a key in details, nil if it isn't about one or
+// holds an expression.
+func keyColumns(details string) []string {
+	key := keyOf.FindStringSubmatch(details)
+	if key == nil {
+		return nil
+	}
+	return strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", ")
+}
+
 var (
 	uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
-	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(([^()]*)\)`)
+	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)
 )
 
 // named returns the places of the rows that an answer's details name, in
@@ -161,9 +172,13 @@ var (
 // key's details.
 func named(records []record, details string, c *columns) (places []int) {
 	if key := keyFormat.FindStringSubmatch(details); key != nil {
-		names, values := strings.Split(key[1], ", "), strings.Split(key[2], ", ")
+		columns, values, longest := strings.Split(key[1], ", "), details[len(key[0]):], 0
 		for i := range records {
-			if len(names) == len(values) && c.hold(&records[i], names, values) {
+			// A text may hold a parenthesis: "a" begins as "a) b" does.
+			switch n := c.matchKey(&records[i], columns, values); {
+			case n > longest:
+				longest, places = n, []int{i}
+			case n > 0 && n == longest:
 				places = append(places, i)
 			}
 		}
@@ -181,32 +196,58 @@ func named(records []record, details string, c *columns) (places []int) {
 	return places
 }
 
-// hold says whether r has these values in these columns.
-func (c *columns) hold(r *record, names, values []string) bool {
+// matchKey returns how many bytes of values are r's key in these columns, as
+// PostgreSQL lists it, with the parenthesis at its end. It returns 0 if r has
+// another key.
+func (c *columns) matchKey(r *record, names []string, values string) int {
+	rest := values
 	for i, name := range names {
-		name, value, has := strings.Trim(name, `"`), values[i], false
-		switch name {
-		case c.ID:
-			has = value == r.id.String()
-		case c.DocumentID:
-			has = value == r.documentID.String()
-		case c.UserID:
-			has = value == r.userID.String()
-		case c.Type:
-			has = value == string(r.eventType)
-		case c.Stage:
-			has = value == r.stage
-		case c.CreatedAt: // a part of every key of a table in partitions
-			at, err := time.Parse("2006-01-02 15:04:05-07", value)
-			has = err == nil && at.UnixMicro() == r.createdAt
-		default: // of Extra, a text or a number
-			has = strings.Contains(r.extra+",", `,"`+name+`":"`+value+`",`) || strings.Contains(r.extra+",", `,"`+name+`":`+value+`,`)
+		same := i == 0
+		if !same {
+			rest, same = strings.CutPrefix(rest, ", ")
 		}
-		if !has {
-			return false
+		value := c.keyValue(r, strings.Trim(name, `"`), rest)
+		if !same || value == "" || !strings.HasPrefix(rest, value) {
+			return 0
 		}
+		rest = rest[len(value):]
 	}
-	return true
+	if !strings.HasPrefix(rest, ")") {
+		return 0
+	}
+	return len(values) - len(rest) + 1
+}
+
+// keyValue returns r's value in a column, as PostgreSQL prints it. values are
+// those of a key, from this column on: they show how a time is printed.
+func (c *columns) keyValue(r *record, name, values string) string {
+	switch name {
+	case c.ID:
+		return r.id.String()
+	case c.DocumentID:
+		return r.document()
+	case c.UserID:
+		return r.user()
+	case c.Type:
+		return string(r.eventType)
+	case c.Stage:
+		return r.stage
+	case c.CreatedAt: // a part of every key of a partitioned table
+		value := values[:max(0, strings.IndexAny(values, ",)"))]
+		for _, layout := range []string{"2006-01-02 15:04:05-07", "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05"} {
+			if at, err := time.Parse(layout, value); err == nil && at.UnixMicro() == r.createdAt {
+				return value
+			}
+		}
+		return ""
+	}
+	switch value := decodeExtra(r.extra)[name].(type) {
+	case string:
+		return value
+	case json.Number:
+		return value.String()
+	}
+	return ""
 }
 
 // An unsent is the error of a request that was never on a connection.

@@ -4,50 +4,46 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
-	"github.com/supabase-community/postgrest-go"
 )
 
-// Check tells whether events will be stored and purges will work: meant for the
-// start of a program. It rehearses with an insert that PostgreSQL refuses, whole,
-// for its last row, whose id is NULL; what it is refused for tells what Record
-// would meet. A finding is an error that says what to mend. What only real events
-// decide is none: foreign keys, triggers that raise, unique constraints, columns
-// of Extra and Stage that take no NULL. PostgreSQL logs its refusals: one line a
-// call, null value in column "id", and one for each column of Extra or Stage that
-// takes no NULL.
+// Check reports whether events will be stored and whether purges will work. Call
+// it when the program starts. Its error lists every finding, one a line, with what
+// to do about it.
 //
-// Where nothing makes the id unique the rows come in: Check deletes them again,
-// and says so, save where WithColumns names a column for the id, UNIQUE as it
-// must be, that takes NULL.
+// Check rehearses: it sends Record's own insert, of each type, in a way that
+// PostgREST carries out and then rolls back. It also reads PostgREST's description
+// of the table, if the server gives one. It reports only what it knows. What
+// depends on the app's own values is no finding: foreign keys, triggers that raise,
+// CHECKs on columns that the app fills. If a column is NOT NULL that events may
+// leave empty, Check returns nil and logs which fields the app must fill.
 //
-// An answer that may pass by itself, as when PostgREST reloads its schema, is
-// asked for again, within ctx and for at most 5 s. Each answer may take as long
-// as an insert's.
+// If a server stores the rehearsal's rows all the same, Check deletes them, and that
+// is a finding. An answer that may pass by itself, as while PostgREST reloads its
+// schema, is asked for again, within ctx and for at most 5 s. Each answer may take
+// as long as an insert's.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
 		return nil
 	}
-	op, err := "insert", lasting(ctx, func() error { return c.rehearse(ctx) })
-	if err == nil {
-		op, err = "delete", lasting(ctx, func() error {
-			ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
-			defer cancel()
-			_, err := c.deleted(ctx, c.deletion().Lt(c.config.columns.CreatedAt, beforeAll))
-			return err
-		})
+	var r *rehearsal
+	err := lasting(ctx, func() error {
+		r = newRehearsal(c)
+		return r.examine(ctx)
+	})
+	if len(r.required) > 0 {
+		c.report.warn(logRequired, slog.String("fields", strings.Join(r.required, ", ")))
 	}
-	switch {
-	case err == nil, errors.Is(err, ErrCountIncomplete): // the latter only means that purges can't count
-		return nil
-	case !errors.As(err, new(*Error)) && !errors.Is(err, errNotUnique):
-		return fmt.Errorf("docevents: Check: %s: check SUPABASE_URL and the network: no answer came: %w", op, err)
+	if r.slowKey {
+		c.report.warn(logSlowKey)
 	}
-	return fmt.Errorf("docevents: Check: %s: %w", op, err)
+	if err != nil {
+		return fmt.Errorf("docevents: Check: %w", err)
+	}
+	return nil
 }
 
 // lasting asks again while the answer is one of configuration, until that has
@@ -74,102 +70,49 @@ func lasting(ctx context.Context, ask func() error) error {
 	}
 }
 
-// rehearse rehearses with every accepted type, and with others where it takes them
-// to tell what the first was refused for.
-func (c *Client) rehearse(ctx context.Context) error {
-	columns, types := &c.config.columns, c.config.eventTypes
-	if len(types) == 0 || columns.Type == noColumn { // the table decides: any will do
-		types = []EventType{Completed}
+// examine looks at the table, rehearses and tries whether rows may be deleted. Its
+// error joins the findings.
+func (r *rehearsal) examine(ctx context.Context) error {
+	r.describe(ctx)
+	r.readTypes()
+	for range maxRehearsals {
+		rows := r.rows()
+		n, err := r.send(ctx, r.columns, rows)
+		if err == nil {
+			r.count(n, len(rows))
+		} else if r.learn(ctx, err) {
+			continue
+		}
+		break
 	}
-	bare := record{
-		documentID: uuid.New(), createdAt: time.Now().UnixMicro(), partial: len(columns.Extra) > 0,
-		noDocument: columns.DocumentID == noColumn, noUser: columns.UserID == noColumn,
+	if !r.refused && !r.bad[r.config.columns.CreatedAt] {
+		r.add("delete", r.mayDelete(ctx))
 	}
-	err := c.ask(ctx, &bare, types...)
-	e, answered := errors.AsType[*Error](err)
-	if !answered {
-		return err
-	}
-	finding, _ := c.config.finding(e)
-	switch {
-	case bare.extra != "" && strings.HasPrefix(e.Code, "22"), // what fill gave it
-		finding == aboutType && len(c.config.eventTypes) == 0 && columns.Type != noColumn:
-		return nil
-	case finding == aboutType, finding == aboutValue:
-		finding, err = c.narrow(ctx, finding, bare, types, e)
-	}
-	if finding == "" {
-		return err
-	}
-	return fmt.Errorf("%s: %w", finding, e)
+	return errors.Join(r.findings...)
 }
 
-// ask rehearses with a row like r of each type, and behind them the one that is
-// refused. That one has values for what is NULL in the others, since PostgreSQL
-// casts all values before it looks at any row. nil: the table takes them.
-func (c *Client) ask(ctx context.Context, r *record, types ...EventType) error {
-	var rows []record
-	var ids []string
-	last := *r
-	last.eventType = Completed
-	for _, last.eventType = range types {
-		last.id = uuid.Must(uuid.NewV7())
-		rows, ids = append(rows, last), append(ids, last.id.String())
-	}
-	last.id, last.duration, last.message = uuid.Nil, time.Millisecond, "check"
-	err := c.explain(c.insertRows(ctx, append(rows, last)))
-	e, answered := errors.AsType[*Error](err)
-	switch {
-	case err == nil:
-		return c.takeOut(ctx, ids, &last)
-	case !answered:
-		return err
-	case c.config.fill(r, e):
-		return c.ask(ctx, r, types...)
-	}
-	if _, well := c.config.finding(e); well {
+// mayDelete sends a purge that matches no row.
+func (r *rehearsal) mayDelete(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
+	defer cancel()
+	_, err := r.deleted(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll))
+	if errors.Is(err, ErrCountIncomplete) { // only means that purges can't count
 		return nil
 	}
 	return err
 }
 
-// fill gives r a value in a column that takes no NULL and that real events may
-// fill, of Extra or Stage, if e says that this is what it lacks: nothing else is
-// told of until then.
-func (c *config) fill(r *record, e *Error) bool {
-	switch name, _ := c.quoted(e.Message); {
-	case e.Code != "23502":
-	case name == c.columns.Stage && r.stage == "":
-		r.stage = "check"
-		return true
-	case slices.Contains(c.columns.Extra, name) && !strings.Contains(r.extra, `,"`+name+`":`):
-		r.extra += `,"` + name + `":"` + r.documentID.String() + `"` // fits text, uuid and jsonb
-		return true
+// add adds an error of a request to the findings. Those of configuration come first:
+// lasting goes by the first.
+func (r *rehearsal) add(op string, err error) {
+	if err == nil {
+		return
 	}
-	return false
-}
-
-var errNotUnique = errors.New("the rows of Check are deleted again")
-
-// takeOut deletes a rehearsal that came in, and says what that means.
-func (c *Client) takeOut(ctx context.Context, ids []string, last *record) error {
-	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
-	defer cancel()
-	columns := &c.config.columns
-	rest := c.deletion().Eq(columns.CreatedAt, time.UnixMicro(last.createdAt).UTC().Format(timeFormat))
-	if last.noDocument {
-		rest.Is(columns.ID, "null")
-	} else {
-		rest.Eq(columns.DocumentID, last.documentID.String()) // whatever id a trigger gave it
+	at := len(r.findings)
+	if !errors.As(err, new(*Error)) {
+		err = fmt.Errorf("check SUPABASE_URL and the network, or, if a test mocks the transport, add a responder for this request: %w", err)
+	} else if classify(err) == configuration {
+		at = 0
 	}
-	for _, query := range []*postgrest.FilterBuilder{c.deletion().In(columns.ID, ids), rest} {
-		if _, err := c.deleted(ctx, query); err != nil && !errors.Is(err, ErrCountIncomplete) {
-			return fmt.Errorf("the table took the rows of Check, whose document is %s, and they couldn't be deleted again: %w", last.documentID, err)
-		}
-	}
-	if columns.ID != base[0].column { // then on_conflict names it, which is refused of a column that isn't unique
-		return nil
-	}
-	return fmt.Errorf("nothing makes the column %s unique, so that an event sent again would be stored twice: run: ALTER TABLE %s ADD PRIMARY KEY (%s); or else a trigger fills it where it is NULL: let a DEFAULT do that; %w",
-		columns.ID, c.config.tableName(), sqlName(columns.ID), errNotUnique)
+	r.findings = slices.Insert(r.findings, at, fmt.Errorf("%s: %w", op, err))
 }

@@ -129,8 +129,8 @@ func (c *Client) explain(err error) error {
 		return loggable(err, c.transport.key)
 	}
 	e.details = ""
-	if v := classify(err); v == configuration || v == badData {
-		if do := remedy(err, c.config.schema, c.config.table); do != "" {
+	if v := classify(err); v == configuration || v == badData || e.Code == "23503" {
+		if do := c.remedy(e); do != "" {
 			return fmt.Errorf("%w; %s", err, do)
 		}
 	}

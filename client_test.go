@@ -372,7 +372,7 @@ func TestURLs(t *testing.T) {
 			t.Errorf("%q: Check: %v", raw, err)
 		}
 		for _, sent := range wire.all() {
-			if got := sent.path(); got != want+"/document_processing_events" {
+			if got := sent.path(); got != want+"/document_processing_events" && (sent.method != http.MethodGet || got != want+"/") {
 				t.Errorf("%q: sent to %s, want %s", raw, got, want)
 			}
 		}
@@ -411,9 +411,32 @@ func TestDashboardIsNoProject(t *testing.T) {
 	}
 }
 
+// The database speaks no HTTP, and a key that goes out unencrypted is anybody's.
+func TestAddressesThatAreRefused(t *testing.T) {
+	for raw, want := range map[string]string{
+		"https://db.abcdefgh.supabase.co":                                                 "the database's or its pooler's",
+		"https://DB.abcdefgh.supabase.co:5432/postgres":                                   "the database's or its pooler's",
+		"postgresql://postgres:hunter2@db.abcdefgh.supabase.co:5432/postgres":             "the database's or its pooler's",
+		"postgresql://postgres:[hunter2 %]@db.abcdefgh.supabase.co:5432/postgres":         "the database's or its pooler's",
+		"https://aws-0-eu-central-1.pooler.supabase.com":                                  "the database's or its pooler's",
+		"postgres://postgres.abcdefgh:hunter2@aws-1-us-east-1.pooler.supabase.com:6543/a": "the database's or its pooler's",
+		"http://abcdefgh.supabase.co":                                                     "unencrypted",
+		"HTTP://abcdefgh.Supabase.co.:80/rest/v1":                                         "unencrypted",
+	} {
+		if c, err := docevents.New(raw, testKey); c != nil || err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v, want %q", raw, err, want)
+		}
+	}
+	for _, raw := range []string{"https://db.example.com", "http://localhost:54321", "https://abcdefgh.supabase.co", "http://supabase.internal", "http://kong:8000"} {
+		if _, err := docevents.New(raw, testKey); err != nil {
+			t.Errorf("%q: %v", raw, err)
+		}
+	}
+}
+
 func TestEverythingBadIsReportedAtOnce(t *testing.T) {
 	_, err := docevents.New("ftp://u:hunter2@a.co", "sb_publishable_0123456789",
-		docevents.WithSchema(""), docevents.WithTable("a b"), docevents.WithEventTypes(""),
+		docevents.WithSchema(""), docevents.WithTable("a b"), docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{""}}),
 		docevents.WithRequestTimeout(0), docevents.WithMaxInFlight(0), docevents.WithMaxBatch(0),
 		docevents.WithQueueLimits(0, 0), docevents.WithPurgeBatch(0))
 	if err == nil {
@@ -712,7 +735,7 @@ func (s *sentRequest) rows(t *testing.T) []map[string]any {
 }
 
 // answer responds always the same, with these headers: a name, its value, and
-// so on; save that an insert of a row whose id is NULL is refused.
+// so on; but Check's rehearsal is rolled back.
 func (w *wire) answer(status int, body string, headers ...string) httpmock.Responder {
 	return func(req *http.Request) (*http.Response, error) {
 		sent := sentRequest{method: req.Method, url: req.URL, header: req.Header}
@@ -726,8 +749,8 @@ func (w *wire) answer(status int, body string, headers ...string) httpmock.Respo
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.requests = append(w.requests, sent)
-		if status < 300 && strings.Contains(sent.body, `"id":null`) {
-			return nullID.response(req), nil
+		if status < 300 && req.Header.Get("Accept") == "application/vnd.pgrst.object+json" {
+			return rolledBack(strings.Count(sent.body, `"id":`) - 1).response(req), nil
 		}
 		resp := httpmock.NewStringResponse(status, body)
 		for i := 0; i < len(headers); i += 2 {

@@ -32,9 +32,13 @@ type Columns struct {
 	// CreatedAt is what a purge goes by. It can't be "-".
 	CreatedAt string
 
+	// TextIDs sends document and user ids as they are, each 1 to 1,024 bytes of
+	// valid text, for columns of any type that PostgreSQL reads from text: text,
+	// bigint, uuid. By default they must be UUIDs.
+	TextIDs bool
+
 	// Extra names further columns, at most 50, for the values of [Event].Extra.
-	// They may have any name that no column above has: a table whose document
-	// ids are text says DocumentID: "-" and Extra: []string{"document_id"}.
+	// They may have any name that no column above has.
 	Extra []string
 }
 
@@ -64,6 +68,7 @@ func (c *Columns) names() [len(base)]*string {
 // need of them.
 type columns struct {
 	Columns
+	own       bool              // WithColumns was given: empty ids are NULL
 	all       string            // their names
 	query     string            // of an insert
 	keys      [len(base)]string // as they stand in a row; "" where there is no column
@@ -75,7 +80,8 @@ var (
 	queryWords   = []string{"and", "columns", "limit", "offset", "on_conflict", "or", "order", "select"} // PostgREST's
 )
 
-// newColumns gives what is left out its name, and names all that is wrong.
+// newColumns gives what is left out its name, and reports everything that is
+// wrong.
 //
 // Every row of a request must have the same keys. With columns=... in the query
 // PostgREST hands the body to PostgreSQL as it is, instead of parsing it to
@@ -119,6 +125,42 @@ func newColumns(named Columns) (columns, error) {
 		c.query = "on_conflict=" + c.ID + "&" + c.query
 	}
 	return c, errors.Join(bad...)
+}
+
+// isNull reports whether an id is stored as NULL, or not at all, in that column.
+func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
+
+// checkTextID reports what is wrong with an id that is sent as text.
+func checkTextID(id string) error {
+	if !storable(id, maxIDBytes) {
+		return errNoText
+	}
+	return nil
+}
+
+var errNoText = fmt.Errorf("not 1 to %d bytes of valid text", maxIDBytes)
+
+// idError says what is wrong with a document's or a user's id, and what to pass
+// instead. field is its name in Event.
+func (c *columns) idError(field, id string) error {
+	kind := "UUID"
+	if c.TextIDs {
+		kind = "id"
+	}
+	pass := "the document's " + kind
+	switch {
+	case field == "UserID" && c.own:
+		pass = "the owner's " + kind + ", or leave it empty for NULL"
+	case field == "UserID":
+		pass = "the owner's " + kind + ", or docevents.SystemUser if no user caused the event"
+	}
+	switch {
+	case id == "":
+		return fmt.Errorf("%s is empty: pass %s; WithColumns stores an empty one as NULL", field, pass)
+	case c.TextIDs:
+		return fmt.Errorf("%s is %w: pass %s", field, errNoText, pass)
+	}
+	return fmt.Errorf("%s is not a UUID: pass %s; if the column is text or a number, use WithColumns(Columns{TextIDs: true})", field, pass)
 }
 
 // lacks returns the field that e fills and that has no column, if there is one.

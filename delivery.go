@@ -3,7 +3,6 @@ package docevents
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -30,16 +29,16 @@ import (
 // not the rows, and everything waits.
 //
 // Circuit breakers: five failures in a row, with nothing stored between, open a
-// lane's breaker. If the fresh lane's is open, this is an outage: nothing is
-// sent but one row per wait, a probe. If only the retry lane's is open, fresh
-// rows are sent, and one row per wait of the retry lane. Anything stored closes
-// both.
+// lane's breaker. If the fresh lane's is open, this is an outage: one row per
+// wait is sent, a probe, and nothing else. If only the retry lane's is open, the
+// probes are its rows, and fresh rows are sent as usual. Anything stored closes
+// both breakers.
 //
 // lane.go holds batches and lanes, failure.go decides what a failure means,
 // flush.go waits for the end.
 
-// While the newest request has been in flight for less than joinWindow, fresh
-// rows wait to share the next request, instead of each taking a sender.
+// joinWindow is how long fresh rows wait after the newest request was sent, to
+// share the next one instead of each taking a sender.
 const joinWindow = 50 * time.Millisecond
 
 // hangTime is how long no request must have been sent, while as many as allowed
@@ -70,7 +69,7 @@ type delivery struct {
 	timer    *time.Timer // starts senders at timerAt
 	timerAt  time.Time   // zero: the timer isn't running
 	flushes  []*flush
-	flushed  time.Time // when Flush last ended the waits
+	attempt  time.Time // when Flush last ended the waits
 
 	closed bool  // Close has begun: no more rows are accepted
 	cause  error // why Close stopped waiting; once it is set, nothing is sent
@@ -131,22 +130,20 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 }
 
 // nextLocked takes the batch that is sent next. nil: nothing may be sent now.
-func (d *delivery) nextLocked(now time.Time, join bool) *batch {
-	if hung := d.hungAtLocked(); d.cause != nil || len(d.inFlight) >= d.config.maxInFlight && (hung.IsZero() || now.Before(hung)) {
+func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
+	if !d.senderIsFreeLocked(now) {
 		return nil
 	}
-	var b *batch
-	outage := d.isOutage()
-	switch probeDue := d.health.probe == nil && !now.Before(d.health.probeAt); {
-	case outage && probeDue:
-		b = d.probeLocked(&d.fresh, &d.retry)
-	case outage || !d.mayRetryLocked():
-	case !d.retry.isOpen():
+	switch {
+	case d.isOutage():
+		b = d.probeLocked(now)
+	case !d.mayRetryLocked():
+	case d.retry.isOpen():
+		b = d.probeLocked(now)
+	default:
 		b = d.retry.take(now)
-	case probeDue:
-		b = d.probeLocked(&d.retry)
 	}
-	if b == nil && !outage && !(join && d.joinsLocked(now)) {
+	if b == nil && !d.isOutage() && !(join && d.joinsLocked(now)) {
 		b = d.fresh.take(now)
 	}
 	if b != nil {
@@ -155,47 +152,50 @@ func (d *delivery) nextLocked(now time.Time, join bool) *batch {
 	return b
 }
 
-// probeLocked takes one row of the first lane that has any: at random, so that a
-// bad row can't block the lane wherever it stands. Every second time it is the
-// newest row: the older ones may be the reason for the failures.
-func (d *delivery) probeLocked(lanes ...*lane) *batch {
-	pick := rand.IntN
-	if d.health.step%2 == 1 {
-		pick = newest
+// senderIsFreeLocked reports whether another request may be in flight. If all of
+// them seem to hang, Flush and Close get one more.
+func (d *delivery) senderIsFreeLocked(now time.Time) bool {
+	n, most := len(d.inFlight), d.config.maxInFlight
+	if n == most && d.isAwaited() && now.Sub(d.inFlight[n-1].sent) >= hangTime {
+		most++
 	}
-	for _, l := range lanes {
-		if d.health.probe == nil {
-			d.health.probe = l.draw(d.health.stored, pick)
-		}
-	}
-	return d.health.probe
+	return n < most && d.cause == nil
 }
 
-// hungAtLocked returns when the requests in flight, as many as allowed, are taken
-// for hung. Then Flush and Close get one request more. Zero: never.
-func (d *delivery) hungAtLocked() time.Time {
-	n := len(d.inFlight)
-	if n != d.config.maxInFlight || !d.closed && len(d.flushes) == 0 {
-		return time.Time{}
+// probeLocked takes one row, if a probe is due. In an outage it is a row of the
+// fresh lane, at random, so that no bad row is drawn again and again; or its
+// newest, since the older ones may be the reason for the failures; or a row of
+// the retry lane; and so on.
+func (d *delivery) probeLocked(now time.Time) *batch {
+	h, lane, last := &d.health, &d.fresh, d.health.step%3 == 1
+	if h.probe != nil || now.Before(h.probeAt) {
+		return nil
 	}
-	return d.inFlight[n-1].sent.Add(hangTime)
+	if !d.isOutage() || h.step%3 == 2 && len(d.retry.batches) > 0 || len(d.fresh.batches) == 0 {
+		lane, last = &d.retry, false
+	}
+	h.probe = lane.draw(h.stored, last)
+	return h.probe
 }
+
+// isAwaited reports whether Flush or Close waits.
+func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 
 // mayRetryLocked reports whether a sender is free for the retry lane. One is
 // kept for fresh rows, since failures may take long, as those behind a lock do.
-// If there is only one sender, the retry lane may have every second request.
+// A client with only one sender sends every second request from the retry lane.
 func (d *delivery) mayRetryLocked() bool {
-	retries, n := 0, d.config.maxInFlight
+	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
 		if b.failedAt > 0 {
 			retries++
 		}
 	}
-	return retries < n-1 || n == 1 && (len(d.fresh.batches) == 0 || d.stats.Requests%2 == 0)
+	return retries < n-1 || noFresh && d.isAwaited() || n == 1 && (noFresh || d.stats.Requests%2 == 0)
 }
 
-// joinsLocked reports whether the fresh rows, less than a batch, should wait for
-// the next request.
+// joinsLocked reports whether the fresh rows, less than a batch, wait to share the
+// next request.
 func (d *delivery) joinsLocked(now time.Time) bool {
 	n := len(d.inFlight)
 	return n > 0 && len(d.fresh.batches) == 1 && len(d.fresh.batches[0].records) < d.config.maxBatch &&
@@ -215,24 +215,32 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.inFlight = append(d.inFlight, b)
 }
 
-// setTimerLocked has senders started when something becomes due. A batch that is
-// due already waits for a sender to end, and needs no timer.
+// setTimerLocked has senders started when something becomes due, and when the
+// newest request has been in flight for joinWindow or hangTime. A batch that is
+// due already is sent as soon as a sender ends.
 func (d *delivery) setTimerLocked(now time.Time) {
-	at := d.retry.due()
-	if hung := d.hungAtLocked(); !hung.IsZero() {
-		at = hung
-	} else if d.isOutage() || d.retry.isOpen() {
-		at = d.health.probeAt
+	times := [3]time.Time{d.retry.due()}
+	if d.isProbing() {
+		times[0] = d.health.probeAt
 	}
-	if !at.After(now) || d.stats.Pending == 0 || d.cause != nil {
-		at = time.Time{}
+	if n := len(d.inFlight); n > 0 {
+		times[1], times[2] = d.inFlight[n-1].sent.Add(joinWindow), d.inFlight[n-1].sent.Add(hangTime)
 	}
-	if at.Equal(d.timerAt) {
+	next := time.Time{}
+	for _, at := range times {
+		if at.After(now) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	if d.cause != nil || d.stats.Pending == 0 {
+		next = time.Time{}
+	}
+	if next.Equal(d.timerAt) {
 		return
 	}
 	d.timer.Stop()
-	if d.timerAt = at; !at.IsZero() {
-		d.timer.Reset(at.Sub(now))
+	if d.timerAt = next; !next.IsZero() {
+		d.timer.Reset(next.Sub(now))
 	}
 }
 
@@ -285,7 +293,7 @@ func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.stats.Delivered += int64(len(b.records))
 	d.doneLocked(b)
-	clear(b.records) // releases their text
+	clear(b.records) // frees their text
 	h := &d.health
 	if !h.since.IsZero() {
 		d.report.recovered(now.Sub(h.since), now)
@@ -316,7 +324,7 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.T
 	}
 }
 
-// doneLocked takes b's rows off the pending ones.
+// doneLocked ends b: its rows are no longer pending.
 func (d *delivery) doneLocked(b *batch) {
 	b.done = true
 	d.stats.Pending -= int64(len(b.records))

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,12 +22,14 @@ const (
 	Failed            EventType = "failed"
 )
 
-// SystemUser is the UserID of an event that no user is behind: the zero UUID,
-// since the column takes no NULL.
+// SystemUser is the UserID of an event that no user caused: the zero UUID, since
+// the migration's column takes no NULL. It is no user of auth.users: if the
+// table's column has a foreign key, use [WithColumns] and leave UserID empty.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
-// An Event is one row of the table. DocumentID, UserID and Type are required,
-// save where [Columns] says that the table has no such column.
+// An Event is one row of the table. DocumentID, UserID and Type are required.
+// With [WithColumns], an empty DocumentID or UserID is stored as NULL, and a
+// field must be empty if the table has no column for it.
 type Event struct {
 	// ID is the row's UUID, in any form that [uuid.Parse] takes but the zero
 	// UUID; "" for one made here, of version 7. Events of the same ID are the
@@ -36,11 +37,13 @@ type Event struct {
 	// the job and the step ([uuid.NewSHA1]). The first one stored stays.
 	ID string
 
-	// DocumentID is the document's UUID, in any form that [uuid.Parse] takes.
-	// It is sent in canonical form.
+	// DocumentID is the document's UUID, in any form that [uuid.Parse] takes. It
+	// is sent in canonical form. With [Columns].TextIDs it is 1 to 1,024 bytes of
+	// valid text, sent as it is.
 	DocumentID string
 
-	// UserID is the UUID of the document's owner, or [SystemUser].
+	// UserID is the id of the document's owner, of the same form, or
+	// [SystemUser].
 	UserID string
 
 	Type EventType
@@ -79,6 +82,7 @@ const (
 	maxMessageBytes = 64 << 10
 	maxStageBytes   = 1 << 10
 	maxTypeBytes    = 256
+	maxIDBytes      = 1 << 10
 
 	// recordBytes is what an event counts against the queue's bytes beside its
 	// text: a record, what a slice's growth wastes, and its share of a request.
@@ -115,9 +119,13 @@ func (c *Client) Record(e Event) {
 	case "":
 		return
 	case Invalid: // these may be anything, of any length
+		longest := maxTypeBytes
+		if c.config.columns.TextIDs {
+			longest = maxIDBytes
+		}
 		e.ID = cleanText(e.ID, maxTypeBytes)
-		e.DocumentID = cleanText(e.DocumentID, maxTypeBytes)
-		e.UserID = cleanText(e.UserID, maxTypeBytes)
+		e.DocumentID = cleanText(e.DocumentID, longest)
+		e.UserID = cleanText(e.UserID, longest)
 		e.Type = EventType(cleanText(string(e.Type), maxTypeBytes))
 	}
 	c.report.drop(e, r.extra, reason, err, now)
@@ -127,8 +135,9 @@ func (c *Client) Record(e Event) {
 // Extra, can make a request fail that another record would not.
 type record struct {
 	id         uuid.UUID // the event's; or set once, by the first request that carries it
-	documentID uuid.UUID
-	userID     uuid.UUID
+	documentID uuid.UUID // not used if ids is set, or noDocument
+	userID     uuid.UUID // likewise
+	ids        string    // with Columns.TextIDs: the document's id, NUL, the user's; else ""
 	eventType  EventType
 	message    string
 	stage      string
@@ -142,8 +151,8 @@ type record struct {
 	doubt  bool  // a request that carried it may have been carried out, and its answer was lost
 
 	partial    bool // extra leaves a column out
-	noDocument bool // the table has no such column
-	noUser     bool
+	noDocument bool // NULL, or the table has no such column
+	noUser     bool // likewise
 }
 
 // nextNumber returns a number that is greater than last: the milliseconds of
@@ -163,53 +172,54 @@ func (r *record) identify() {
 // and the remedy, never the value.
 func newRecord(e *Event, c *config) (record, error) {
 	r := record{
-		eventType: e.Type, message: e.ErrorMessage, stage: e.Stage,
+		message: e.ErrorMessage, stage: e.Stage,
 		duration: max(e.Duration, 0), createdAt: e.CreatedAt.UnixMicro(),
 		partial:    len(e.Extra) < len(c.columns.Extra),
-		noDocument: c.columns.DocumentID == noColumn, noUser: c.columns.UserID == noColumn,
+		noDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), noUser: c.columns.isNull(c.columns.UserID, e.UserID),
 	}
-	var badID, badDocument, badUser, badExtra error
+	var badID, badDocument, badUser, badType, badExtra error
 	r.id, badID = uuid.Parse(e.ID)
-	r.documentID, badDocument = uuid.Parse(e.DocumentID)
-	r.userID, badUser = uuid.Parse(e.UserID)
-	r.extra, badExtra = c.columns.encodeExtra(e.Extra)
-	known := slices.Index(c.eventTypes, e.Type)
-	if known >= 0 {
-		r.eventType = c.eventTypes[known] // holds on to no memory of the caller's
+	if !c.columns.TextIDs {
+		r.documentID, badDocument = uuid.Parse(e.DocumentID)
+		r.userID, badUser = uuid.Parse(e.UserID)
+	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.noDocument || badDocument == nil) && (r.noUser || badUser == nil) {
+		r.ids = e.DocumentID + "\x00" + e.UserID
 	}
-	typed, lacking := c.columns.Type != noColumn, c.columns.lacks(e)
+	r.extra, badExtra = c.columns.encodeExtra(e.Extra)
+	if c.columns.Type != noColumn {
+		r.eventType, badType = c.types.accept(e.Type)
+	}
+	lacking := c.columns.lacks(e)
 	switch year := e.CreatedAt.UTC().Year(); {
 	case e.ID != "" && (badID != nil || r.id == uuid.Nil):
 		return r, errors.New("ID is not a UUID, or the zero one: leave it empty to have it made, or pass one made of the job and the step")
 	case lacking != "":
 		return r, errors.New(lacking + " is filled, and WithColumns says that the table has no column for it: leave it empty")
 	case badDocument != nil && !r.noDocument:
-		return r, errors.New("DocumentID is not a UUID: pass the document's id as the database has it")
+		return r, c.columns.idError("DocumentID", e.DocumentID)
 	case badUser != nil && !r.noUser:
-		return r, errors.New("UserID is not a UUID: pass the owner's id, or docevents.SystemUser where no user is behind the event")
-	case typed && known < 0 && len(c.eventTypes) > 0:
-		return r, errors.New("the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes")
-	case typed && known < 0 && !storable(e.Type):
-		return r, errors.New("the event's Type is empty, too long or not valid text: use one that the table's CHECK allows")
+		return r, c.columns.idError("UserID", e.UserID)
+	case badType != nil:
+		return r, badType
 	case year < 1 || year > 9999:
 		return r, errors.New("CreatedAt is outside the years 1 to 9999: leave it zero for the time of Record")
 	case badExtra != nil:
 		return r, badExtra
-	case known < 0:
-		r.eventType = EventType(strings.Clone(string(e.Type)))
 	}
 	return r, nil
 }
 
 // text is how many bytes of text r holds.
-func (r *record) text() int { return len(r.message) + len(r.stage) + len(r.eventType) + len(r.extra) }
+func (r *record) text() int {
+	return len(r.message) + len(r.stage) + len(r.eventType) + len(r.extra) + len(r.ids)
+}
 
 // event gives r back to the app, save its Extra: see decodeExtra.
 func (r *record) event() Event {
 	return Event{
-		ID:           idText(r.id, r.id == uuid.Nil),
-		DocumentID:   idText(r.documentID, r.noDocument),
-		UserID:       idText(r.userID, r.noUser),
+		ID:           idText(r.id, "", r.id == uuid.Nil),
+		DocumentID:   r.document(),
+		UserID:       r.user(),
 		Type:         r.eventType,
 		Duration:     r.duration,
 		ErrorMessage: r.message,
@@ -218,9 +228,27 @@ func (r *record) event() Event {
 	}
 }
 
-func idText(id uuid.UUID, none bool) string {
-	if none {
-		return ""
+// textIDs returns the ids if they are text, or "".
+func (r *record) textIDs() (document, user string) {
+	document, user, _ = strings.Cut(r.ids, "\x00")
+	return document, user
+}
+
+// document returns the document's id, "" if it is NULL.
+func (r *record) document() string {
+	text, _ := r.textIDs()
+	return idText(r.documentID, text, r.noDocument)
+}
+
+// user returns the user's id, "" if it is NULL.
+func (r *record) user() string {
+	_, text := r.textIDs()
+	return idText(r.userID, text, r.noUser)
+}
+
+func idText(id uuid.UUID, text string, null bool) string {
+	if null || text != "" {
+		return text
 	}
 	return id.String()
 }

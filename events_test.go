@@ -123,11 +123,11 @@ func TestOddInput(t *testing.T) {
 		"time: the last":                   at(time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), "9999-12-31T23:59:59.999999Z"),
 		"time: year 10000 there, not here": at(time.Date(10000, 1, 1, 0, 30, 0, 0, zone(1)), "9999-12-31T23:30:00.000000Z"),
 
-		"type: one of its own":       eventType("archived", docevents.WithEventTypes("archived", "restored")),
-		"type: whatever":             eventType("anything at all", docevents.WithEventTypes()),
-		"type: as long as any":       eventType(docevents.EventType(big[:256]), docevents.WithEventTypes()),
-		"type: beyond ASCII":         eventType("archivé", docevents.WithEventTypes()),
-		"type: a constant, whatever": eventType(docevents.UploadStarted, docevents.WithEventTypes()),
+		"type: one of its own":       eventType("archived", notes("archived", "restored")),
+		"type: whatever":             eventType("anything at all", docevents.WithEventTypes(docevents.EventTypes{Open: true})),
+		"type: as long as any":       eventType(docevents.EventType(big[:256]), docevents.WithEventTypes(docevents.EventTypes{Open: true})),
+		"type: beyond ASCII":         eventType("archivé", docevents.WithEventTypes(docevents.EventTypes{Open: true})),
+		"type: a constant, whatever": eventType(docevents.UploadStarted, docevents.WithEventTypes(docevents.EventTypes{Open: true})),
 		"type: processing_started":   eventType(docevents.ProcessingStarted),
 		"type: upload_started":       eventType(docevents.UploadStarted),
 		"type: completed":            eventType(docevents.Completed),
@@ -197,7 +197,7 @@ func TestInvalidEvents(t *testing.T) {
 		field, want string
 		opts        []docevents.Option
 	}{
-		"no document":              {func(e *docevents.Event) { e.DocumentID = "" }, "DocumentID", "is not a UUID", nil},
+		"no document":              {func(e *docevents.Event) { e.DocumentID = "" }, "DocumentID", "is empty", nil},
 		"a document's name":        {func(e *docevents.Event) { e.DocumentID = secret }, "DocumentID", "is not a UUID", nil},
 		"a UUID cut short":         {func(e *docevents.Event) { e.DocumentID = testDocument[:35] }, "DocumentID", "is not a UUID", nil},
 		"a UUID with a wrong dash": {func(e *docevents.Event) { e.DocumentID = strings.ReplaceAll(testDocument, "-", "_") }, "DocumentID", "is not a UUID", nil},
@@ -213,27 +213,27 @@ func TestInvalidEvents(t *testing.T) {
 		"a constant no longer listed": {
 			func(e *docevents.Event) { e.Type = docevents.Completed },
 			"Type", "WithEventTypes",
-			[]docevents.Option{docevents.WithEventTypes("archived")},
+			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Completed: []docevents.EventType{"archived"}})},
 		},
 		"no type, whatever the types": {
 			func(e *docevents.Event) { e.Type = "" },
-			"Type", "the table's CHECK",
-			[]docevents.Option{docevents.WithEventTypes()},
+			"Type", "the table takes",
+			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"a type with a NUL": {
 			func(e *docevents.Event) { e.Type = secret + "\x00" },
-			"Type", "the table's CHECK",
-			[]docevents.Option{docevents.WithEventTypes()},
+			"Type", "the table takes",
+			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"a type that is no text": {
 			func(e *docevents.Event) { e.Type = secret + "\xff" },
-			"Type", "the table's CHECK",
-			[]docevents.Option{docevents.WithEventTypes()},
+			"Type", "the table takes",
+			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"a type of 257 bytes": {
 			func(e *docevents.Event) { e.Type = docevents.EventType(strings.Repeat("t", 257)) },
-			"Type", "the table's CHECK",
-			[]docevents.Option{docevents.WithEventTypes()},
+			"Type", "the table takes",
+			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"the year 0":     {func(e *docevents.Event) { e.CreatedAt = time.Date(0, 12, 31, 23, 59, 59, 0, time.UTC) }, "CreatedAt", "leave it zero", nil},
 		"the year 10000": {func(e *docevents.Event) { e.CreatedAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "CreatedAt", "leave it zero", nil},
@@ -249,7 +249,7 @@ func TestInvalidEvents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &server{}
-				c, o := newClient(t, s, append([]docevents.Option{docevents.WithEventTypes(docevents.Failed, docevents.Completed)}, test.opts...)...)
+				c, o := newClient(t, s, test.opts...)
 				bad := event("bad")
 				bad.Type, bad.ErrorMessage = docevents.Failed, secret
 				if len(test.opts) > 0 {
@@ -342,7 +342,7 @@ func TestDroppedEventIsAsStored(t *testing.T) {
 // Neither a queued event nor a dropped one keeps 10 MB of the caller's alive.
 func TestMemoryOfLongStrings(t *testing.T) {
 	const long, events = 10 << 20, 6
-	whatever := docevents.WithEventTypes()
+	whatever := docevents.WithEventTypes(docevents.EventTypes{Open: true})
 	for name, test := range map[string]struct {
 		make func() docevents.Event
 		want docevents.Stats
@@ -383,6 +383,26 @@ func TestMemoryOfLongStrings(t *testing.T) {
 			},
 			docevents.Stats{Recorded: events, Pending: events},
 			nil,
+		},
+		"queued, text ids that are pieces of something long": {
+			func() docevents.Event {
+				s := strings.Repeat("page\n", long/5)
+				e := event("")
+				e.DocumentID, e.UserID = s[:1000], s[:30]
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: events},
+			[]docevents.Option{textIDs},
+		},
+		"dropped as too many, text ids that are pieces of something long": {
+			func() docevents.Event {
+				s := strings.Repeat("page\n", long/5)
+				e := event("")
+				e.DocumentID, e.UserID = s[:1000], s[:30]
+				return e
+			},
+			docevents.Stats{Recorded: events, Pending: 1, Dropped: docevents.Drops{QueueFull: events - 1}},
+			[]docevents.Option{textIDs, docevents.WithQueueLimits(1, 1<<20)},
 		},
 		"dropped, short pieces of something long": {
 			func() docevents.Event {

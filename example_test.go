@@ -230,7 +230,7 @@ func ExampleClient_PurgeBefore() {
 func ExampleMigrations() {
 	names, err := fs.Glob(docevents.Migrations(), "*.sql")
 	fmt.Println(names, err)
-	// Output: [013_create_processing_events_table.sql 014_create_document_processing_events_summary.sql] <nil>
+	// Output: [013_create_processing_events_table.sql 014_create_docevents_reading.sql] <nil>
 }
 
 // The server's answer, behind an error of this package.
@@ -263,7 +263,7 @@ func ExampleWithLogger() {
 
 	client.Record(docevents.Event{DocumentID: "invoice.pdf", UserID: docevents.SystemUser, Type: docevents.Completed})
 	client.Close(context.Background())
-	// Output: level=error msg="docevents: event dropped, it can't be stored" count=1 error="DocumentID is not a UUID: pass the document's id as the database has it" event_type=completed
+	// Output: level=error msg="docevents: event dropped, it can't be stored" count=1 error="DocumentID is not a UUID: pass the document's UUID; if the column is text or a number, use WithColumns(Columns{TextIDs: true})" event_type=completed
 }
 
 func ExampleWithSlog() {
@@ -278,7 +278,7 @@ func ExampleWithSlog() {
 
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: "archived"})
 	client.Close(context.Background())
-	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or name the table's own with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
+	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or list the table's own with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
 }
 
 // What the server refuses, or what waits too long, can be kept elsewhere.
@@ -297,7 +297,7 @@ func ExampleWithDropHandler() {
 	}
 	client.Record(docevents.Event{DocumentID: "report.pdf", UserID: docevents.SystemUser, Type: docevents.Completed, Stage: "ocr"})
 	client.Close(context.Background())
-	// Output: ocr invalid DocumentID is not a UUID: pass the document's id as the database has it
+	// Output: ocr invalid DocumentID is not a UUID: pass the document's UUID; if the column is text or a number, use WithColumns(Columns{TextIDs: true})
 }
 
 // Every request passes through, such as one for tracing.
@@ -347,7 +347,9 @@ func ExampleWithTable() {
 // For a table whose CHECK has been changed.
 func ExampleWithEventTypes() {
 	const archived docevents.EventType = "archived"
-	client := newExampleClient(docevents.WithEventTypes(docevents.Completed, docevents.Failed, archived))
+	client := newExampleClient(docevents.WithEventTypes(docevents.EventTypes{
+		Skipped: []docevents.EventType{archived}, // the four constants stay
+	}))
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: archived})
 	client.Close(context.Background())
 	fmt.Println(client.Stats().Delivered)

@@ -11,80 +11,85 @@ const (
 	// maxStrikes drop a row.
 	maxStrikes = 10
 
-	// closeStrikes are enough for Close to stop waiting for a row.
-	closeStrikes = 4
+	// enoughTries of a suspect end the waiting of Close: 3 to 6 s.
+	enoughTries = 5
 
 	// shortly after a delivery a refusal for data is put down to the row, not
 	// to the table: a quarter of a second is a few requests.
 	shortly = 250 * time.Millisecond
 
-	// outageWait bounds the wait between two probes. A probe is one row, so
-	// finding the server back soon costs little.
+	// Between two probes there are at most these waits. A probe is one row, so
+	// finding the server back soon costs little, and Close has little time.
 	outageWait = 10 * time.Second
+	closeWait  = time.Second
 )
 
 // An action is what happens to a batch that failed.
 type action int
 
 const (
-	retry    action = iota // send it again after a wait
-	setAside               // the rows that the answer names become a batch; both are sent again
-	split                  // send each half by itself, to find the row at fault
-	drop                   // the row is at fault: Rejected
+	sendAgain action = iota // after a wait
+	setAside                // the rows that the answer names become a batch; both are sent again
+	split                   // each half is sent, to find the row at fault
+	drop                    // the row is at fault: Rejected
 )
 
 // decide returns what happens to a batch after an answer. named: the answer
-// names some of the rows, but not all. struck: other rows were stored since the
-// failure before. strikes includes this one.
-func decide(v verdict, rows int, named, struck bool, strikes int) action {
+// names some of the rows, but not all. evidence: other rows were stored since
+// its last failure. strikes includes this failure.
+func decide(v verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
-	case several && named && (v == badData || v == storedBefore || v == transient):
+	case several && named && v != configuration && v != tooMuch:
 		return setAside
-	case several && (v == badData || v == storedBefore || v == tooMuch || struck):
+	case several && (v == badData || v == storedBefore || v == tooMuch || evidence):
 		return split
-	case !several && (v == badData && struck || strikes >= maxStrikes):
+	case !several && (v == badData && evidence || strikes >= maxStrikes):
 		return drop
 	}
-	return retry
+	return sendAgain
 }
 
-// speaksAgainstServer reports whether an answer counts towards an open breaker.
-// It doesn't if the row is at fault: other rows were stored between its
-// failures (struck), or it was refused for its data, or named, while other rows
-// were being stored. sinceStored is the time from the last delivery to this
-// request.
-func speaksAgainstServer(v verdict, named, struck bool, sinceStored time.Duration) bool {
+// blamesServer reports whether an answer counts towards an open breaker. It
+// doesn't if the row is at fault: there is evidence against it, or it was
+// refused for its data, or named, while other rows were being stored.
+// sinceStored is the time from the last delivery to this request.
+func blamesServer(v verdict, named, evidence bool, sinceStored time.Duration) bool {
 	ofRow := named || v == badData || v == storedBefore
-	return !struck && (!ofRow || sinceStored >= shortly)
+	return !evidence && (!ofRow || sinceStored >= shortly)
 }
 
-// fail writes a failure into b's memory and reports whether it is a strike:
-// whether a request that was sent after b's failure before, of the same kind,
-// had stored rows when b was sent again. What is stored only afterwards is no
-// evidence: a table that breaks for a moment would cost innocent rows.
+// fail writes a failure into b's memory and reports whether there is evidence
+// that b is at fault: when b was sent, other rows had been stored by a request
+// that was sent after b failed before, in the same way. Rows that are stored
+// only later are no evidence, or a table that breaks for a moment would cost
+// innocent rows.
 //
-// newest is the number of the newest request.
-func (b *batch) fail(v verdict, err error, newest int64) (struck bool) {
-	before, one := b.failedAt, len(b.records) == 1
+// newest is the number of the newest request. It is the start of the evidence,
+// since requests in flight may have been carried out before the failure. For a
+// single row that failed by chance its own request will do: ten strikes are
+// needed.
+func (b *batch) fail(v verdict, err error, newest int64) (evidence bool) {
+	single := len(b.records) == 1
+	before := b.failedAt
 	if v == badData {
 		before = b.refusedAt
 	}
-	struck = before > 0 && b.storedWhenSent > before
-	if v != badData && struck {
+	evidence = before > 0 && b.storedWhenSent > before
+	strike := evidence && single && v != badData
+	if strike {
 		b.strikes++
 	}
-	if v == badData && one {
+	if single && v == badData {
 		b.refusedAt = cmp.Or(b.refusedAt, newest)
 	}
-	if one {
+	if single && (strike || b.failedAt == 0) {
 		b.failedAt = b.request
-	} else {
-		b.failedAt = cmp.Or(b.failedAt, newest)
 	}
+	b.failedAt = cmp.Or(b.failedAt, newest)
 	b.err = err
 	b.noteDoubt(err)
-	return struck
+	return evidence
 }
 
 // noteDoubt remembers that b's rows may be stored, if the answer was lost.
@@ -96,13 +101,13 @@ func (b *batch) noteDoubt(err error) {
 	}
 }
 
-// The health of the server, as its answers tell. delivery.mu guards it.
+// The health of the server, judged by its answers. delivery.mu guards it.
 type health struct {
 	stored   int64     // the newest request that stored rows; 0: none
 	storedAt time.Time // when it was answered
 
-	// These are about the failures since then.
-	since   time.Time // the first that was more than a row's fault; zero: none
+	// About the failures since then.
+	since   time.Time // the first that blames the server; zero: none
 	refused time.Time // the first of the refusals, if the newest answer was one; zero: it wasn't
 	lasting error     // the newest refusal, once they have lasted for lastingAfter
 
@@ -125,76 +130,79 @@ func (h *health) failed(v verdict, err error, now time.Time) {
 	}
 }
 
-// setProbe sets when the next probe is due. While every answer is a refusal,
-// there is one at the moment when the refusal becomes lasting.
-func (h *health) setProbe(err error, now time.Time) {
-	wait := backoff(h.step, outageWait, err)
-	if h.lasting != nil {
-		wait = backoff(longStep, longWait, err)
-	} else if !h.refused.IsZero() {
-		wait = min(wait, h.refused.Add(lastingAfter).Sub(now))
-	}
-	h.probeAt = now.Add(wait)
-}
-
-// isOutage reports whether the server is away, or refuses everything: the fresh
-// lane's breaker is open. Then one row at a time is sent, of either lane.
+// isOutage reports whether the server is away, or refuses everything. Then one
+// row per wait is sent, of either lane, and nothing else.
 func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
+
+// isProbing reports whether the breaker of either lane is open.
+func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
 // failLocked acts on an answer that stored none of b's rows, or on the lack of
 // an answer. places are those of the rows that the answer names.
 func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now time.Time) {
-	h, rows, from := &d.health, len(b.records), &d.fresh
+	h, lane := &d.health, &d.fresh
 	if b.failedAt > 0 {
-		from = &d.retry
+		lane = &d.retry
 	}
-	named := len(places) > 0 && len(places) < rows
-	struck := b.fail(v, err, d.stats.Requests)
-	ofRow := struck
-	if d.closed && !struck && rows == 1 && h.stored > 0 && (b.strikes > 0 || b.refusedAt > 0) {
-		b.strikes++ // Close can't wait for other rows to be stored: there may be none left
-		ofRow = true
+	named := len(places) > 0 && len(places) < len(b.records)
+	evidence := b.fail(v, err, d.stats.Requests)
+	act := decide(v, len(b.records), named, evidence, b.strikes)
+	if !evidence {
+		h.failed(v, err, now)
 	}
-	act := decide(v, rows, named, struck, b.strikes)
-	h.failed(v, err, now)
-
-	against := speaksAgainstServer(v, named, ofRow, b.sent.Sub(h.storedAt))
-	wasOpen := d.fresh.isOpen() || d.retry.isOpen()
-	if against {
-		from.failures++
+	if d.closed && b.isSuspect(h.stored) { // there may be no other rows left to be stored
+		b.closeTries++
+		evidence = true
 	}
-	opens := !wasOpen && from.isOpen()
-	if probed := h.probe == b; probed || opens {
-		if probed {
-			h.probe = nil
-			h.step++
-		}
-		h.setProbe(err, now)
+	wasProbing, blamed := d.isProbing(), blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
+	if blamed {
+		lane.failures++
 	}
-	if opens || act == retry && against {
+	opens := !wasProbing && d.isProbing()
+	d.setProbeLocked(b, opens, now)
+	if opens || blamed && act == sendAgain {
 		h.since = cmp.Or(h.since, now)
 		if v != configuration || h.lasting != nil { // a refusal that passes isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
-	if d.isOutage() {
+	if d.isProbing() {
 		d.retry.join(d.config.maxBatch, h.stored)
 	}
 }
 
-// placeLocked carries out what was decided about b.
+// setProbeLocked sets when the next probe is due, if b was one or if a breaker
+// opens.
+func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
+	h, most := &d.health, outageWait
+	if h.probe == b {
+		h.probe = nil
+		h.step++
+	} else if !opens {
+		return
+	}
+	if h.lasting != nil {
+		h.step, most = max(h.step, longStep), longWait
+	}
+	if d.closed {
+		most = closeWait
+	}
+	h.probeAt = now.Add(backoff(h.step, most, b.err))
+}
+
+// placeLocked carries out the action on b.
 func (d *delivery) placeLocked(b *batch, act action, places []int, v verdict, now time.Time) {
 	switch act {
-	case retry:
-		d.retry.push(b, now.Add(backoff(b.strikes, longWait, b.err)))
+	case sendAgain:
+		d.retry.push(b, now.Add(backoff(b.strikes+b.closeTries, longWait, b.err)))
 	case setAside:
-		named, rest := b.cut(func(place int) bool { return slices.Contains(places, place) })
+		named, others := b.cut(func(place int) bool { return slices.Contains(places, place) })
 		if v == badData && len(places) == 1 {
 			named.refusedAt = d.stats.Requests
 		}
 		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))
-		d.retry.push(rest, now)
+		d.retry.push(others, now)
 	case split:
 		first, second := b.cut(func(place int) bool { return place < len(b.records)/2 })
 		d.retry.push(first, now)

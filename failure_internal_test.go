@@ -14,23 +14,23 @@ func TestDecide(t *testing.T) {
 		strikes       int
 		want          action
 	}{
-		"a batch fails for the first time":                   {v: transient, rows: 10, want: retry},
+		"a batch fails for the first time":                   {v: transient, rows: 10, want: sendAgain},
 		"again, and others were stored between":              {v: transient, rows: 10, struck: true, strikes: 1, want: split},
-		"a refused key":                                      {v: configuration, rows: 10, want: retry},
+		"a refused key":                                      {v: configuration, rows: 10, want: sendAgain},
 		"a trigger's missing table, while others are stored": {v: configuration, rows: 10, struck: true, strikes: 1, want: split},
 		"too much at once":                                   {v: tooMuch, rows: 10, want: split},
-		"a row that is too much":                             {v: tooMuch, rows: 1, want: retry},
+		"a row that is too much":                             {v: tooMuch, rows: 1, want: sendAgain},
 		"refused for the data of a row":                      {v: badData, rows: 10, want: split},
 		"refused for the data of a row that is named":        {v: badData, rows: 10, named: true, want: setAside},
 		"a key that isn't there yet, named":                  {v: transient, rows: 10, named: true, want: setAside},
 		"stored before, named":                               {v: storedBefore, rows: 10, named: true, want: setAside},
 		"stored before, not named":                           {v: storedBefore, rows: 10, want: split},
-		"misconfigured, with details that look like a name":  {v: configuration, rows: 10, named: true, want: retry},
+		"misconfigured, with details that look like a name":  {v: configuration, rows: 10, named: true, want: sendAgain},
 		"too much, with details that look like a name":       {v: tooMuch, rows: 10, named: true, want: split},
-		"a row is refused, nothing else was stored":          {v: badData, rows: 1, want: retry},
-		"a row is refused after nine other strikes":          {v: badData, rows: 1, strikes: 9, want: retry},
+		"a row is refused, nothing else was stored":          {v: badData, rows: 1, want: sendAgain},
+		"a row is refused after nine other strikes":          {v: badData, rows: 1, strikes: 9, want: sendAgain},
 		"a row is refused again, and others were stored":     {v: badData, rows: 1, struck: true, want: drop},
-		"a row fails for the tenth time":                     {v: transient, rows: 1, struck: true, strikes: 9, want: retry},
+		"a row fails for the tenth time":                     {v: transient, rows: 1, struck: true, strikes: 9, want: sendAgain},
 		"a row fails once more":                              {v: transient, rows: 1, struck: true, strikes: 10, want: drop},
 		"a row that is too much, as often":                   {v: tooMuch, rows: 1, struck: true, strikes: 10, want: drop},
 		"a row of a table that is refused to it, as often":   {v: configuration, rows: 1, struck: true, strikes: 10, want: drop},
@@ -43,7 +43,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-func TestSpeaksAgainstServer(t *testing.T) {
+func TestBlamesServer(t *testing.T) {
 	for name, test := range map[string]struct {
 		v             verdict
 		named, struck bool
@@ -64,7 +64,7 @@ func TestSpeaksAgainstServer(t *testing.T) {
 		"refused data, and nothing was ever delivered": {v: badData, sinceStored: time.Since(time.Time{}), want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := speaksAgainstServer(test.v, test.named, test.struck, test.sinceStored); got != test.want {
+			if got := blamesServer(test.v, test.named, test.struck, test.sinceStored); got != test.want {
 				t.Errorf("got %t", got)
 			}
 		})

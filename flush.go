@@ -45,8 +45,8 @@ func (d *delivery) flush(ctx context.Context) error {
 	if ctx.Err() == nil { // else there is nothing to wait for
 		defer context.AfterFunc(ctx, d.wakeWaiting)()
 	}
-	if now := time.Now(); now.Sub(d.flushed) >= flushPause {
-		d.flushed = now
+	if now := time.Now(); now.Sub(d.attempt) >= flushPause {
+		d.attempt = now
 		d.attemptLocked(now)
 	}
 	d.startLocked(time.Now(), false)
@@ -76,8 +76,8 @@ func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 func (d *delivery) lastFailureLocked() (err error) {
 	newest := int64(0)
 	for _, b := range d.batchesLocked() {
-		if b.failedAt > newest {
-			newest, err = b.failedAt, b.err
+		if b.err != nil && b.request >= newest {
+			newest, err = b.request, b.err
 		}
 	}
 	return err
@@ -98,11 +98,10 @@ func (d *delivery) close(ctx context.Context) error {
 		d.closed = true
 		d.health.step = 0
 		d.retry.failures = 0 // suspects are tried at their own pace
-		for _, b := range d.batchesLocked() {
-			b.strikes = min(b.strikes, closeStrikes-1) // a suspect gets one more attempt
+		if ctx.Err() == nil {
+			d.attemptLocked(time.Now())
+			d.startLocked(time.Now(), false)
 		}
-		d.attemptLocked(time.Now())
-		d.startLocked(time.Now(), false)
 		d.mirror.wakeLocked(true)
 	}
 	defer context.AfterFunc(ctx, d.wakeWaiting)()
@@ -129,28 +128,37 @@ func (d *delivery) close(ctx context.Context) error {
 	return nil
 }
 
-// onlySuspectsLocked reports whether Close may stop waiting, since all that is
-// pending are single rows, in flight or not, that failed again and again while
-// the server stored others.
+// onlySuspectsLocked reports whether Close may stop waiting: each pending row, in
+// flight or not, is a suspect that has failed often enough since Close began.
 func (d *delivery) onlySuspectsLocked() bool {
-	return len(d.fresh.batches) == 0 && !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool {
-		return len(b.records) > 1 || b.strikes < closeStrikes
-	})
+	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }
 
 // abandonLocked drops the rest, a batch at a time, so that Record doesn't wait
-// for all of it.
+// for all of it. Several calls of Close may do so at once.
 func (d *delivery) abandonLocked() {
-	left := slices.DeleteFunc(d.batchesLocked(), func(b *batch) bool { return b.done })
-	d.fresh, d.retry = lane{}, lane{}
-	for _, b := range left {
-		err := d.cause
-		if b.strikes > 0 || b.refusedAt > 0 {
-			err = b.err // its own says more
+	for _, b := range d.inFlight {
+		if !b.done {
+			d.dropLocked(b, Abandoned, d.abandonErrLocked(b), time.Now())
 		}
-		d.dropLocked(b, Abandoned, fmt.Errorf("abandoned by Close: %w", err), time.Now())
+	}
+	d.retry.batches = append(d.retry.batches, d.fresh.batches...)
+	d.fresh.batches = nil
+	for n := len(d.retry.batches); n > 0; n = len(d.retry.batches) {
+		b := d.retry.remove(n - 1)
+		d.dropLocked(b, Abandoned, d.abandonErrLocked(b), time.Now())
 		d.mu.Unlock()
 		d.mu.Lock()
 	}
 	d.setTimerLocked(time.Now())
+}
+
+// abandonErrLocked prefers the row's own failure if there was one while other
+// rows were stored.
+func (d *delivery) abandonErrLocked(b *batch) error {
+	err := d.cause
+	if b.refusedAt > 0 || b.isSuspect(d.health.stored) {
+		err = b.err
+	}
+	return fmt.Errorf("abandoned by Close: %w", err)
 }

@@ -50,7 +50,7 @@ func FuzzRecord(f *testing.F) {
 		db := &postgres{t: t}
 		var opts []docevents.Option
 		if anyType {
-			opts = append(opts, docevents.WithEventTypes())
+			opts = append(opts, docevents.WithEventTypes(docevents.EventTypes{Open: true}))
 		}
 		c, o := newClient(t, db, opts...)
 		e := docevents.Event{
@@ -116,6 +116,55 @@ func FuzzRecord(f *testing.F) {
 			}
 			if !at.After(earliest) || at.After(latest) {
 				t.Errorf("created at %s, want %s", row.CreatedAt, e.CreatedAt.UTC())
+			}
+		}
+	})
+}
+
+// FuzzTextIDs: an id is stored as it is, an empty one as NULL, and the event of
+// one that PostgreSQL can't store is dropped. The log has no line breaks.
+func FuzzTextIDs(f *testing.F) {
+	for _, id := range []string{"", "42", " a\"\\\n\x1b ", "caf\xe9", "a\x00b", strings.Repeat("é", 512), strings.Repeat("é", 513), "=", "-"} {
+		f.Add(id, "ann", false)
+		f.Add("invoice-42", id, true)
+	}
+	f.Fuzz(func(t *testing.T, document, user string, reject bool) {
+		db := &server{answer: func(r *request) *answer {
+			if reject && r.has("fuzzed") && len(r.rows) == 1 {
+				return refused("22P02", "invalid input syntax for type bigint")
+			}
+			return nil
+		}}
+		c, o := newClient(t, db, docevents.WithColumns(docevents.Columns{TextIDs: true}))
+		e := event("fuzzed")
+		e.DocumentID, e.UserID = document, user
+		c.Record(e)
+		ctx, cancel := context.WithCancel(context.Background())
+		if reject {
+			cancel() // the event is abandoned
+		}
+		defer cancel()
+		_ = c.Close(ctx)
+		storable := func(id string) bool {
+			return len(id) <= 1024 && utf8.ValidString(id) && !strings.Contains(id, "\x00")
+		}
+		valid := storable(document) && storable(user)
+		if drops := c.Stats().Dropped; (drops.Invalid == 0) != valid {
+			t.Errorf("%q, %q: %+v", document, user, drops)
+		}
+		for _, row := range db.rows {
+			if !valid || row.DocumentID != document || row.UserID != user {
+				t.Errorf("stored %q, %q as %q, %q", document, user, row.DocumentID, row.UserID)
+			}
+		}
+		for _, lost := range o.lost() {
+			if got := lost.event; valid && (got.DocumentID != document || got.UserID != user) {
+				t.Errorf("dropped %q, %q as %q, %q", document, user, got.DocumentID, got.UserID)
+			}
+		}
+		for _, line := range o.logged() {
+			if strings.ContainsAny(line.text, "\n\r\x1b\x00") || !utf8.ValidString(line.text) {
+				t.Errorf("logged %q", line.text)
 			}
 		}
 	})
@@ -319,7 +368,7 @@ func FuzzURL(f *testing.F) {
 		for _, sent := range wire.all() {
 			u := sent.url
 			if u.Scheme != want.Scheme || u.Scheme != "http" && u.Scheme != "https" || u.Host != want.Host || u.User != nil || u.Fragment != "" ||
-				!strings.HasSuffix(u.Path, "/rest/v1/document_processing_events") || slices.Contains(strings.Split(u.Path, "/"), "..") {
+				!strings.HasSuffix(u.Path, "/rest/v1/document_processing_events") && !strings.HasSuffix(u.Path, "/rest/v1/") || slices.Contains(strings.Split(u.Path, "/"), "..") {
 				t.Errorf("%q: sent to %s", raw, u)
 			}
 			if _, err := url.Parse(u.String()); err != nil {

@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"math/rand/v2"
 	"slices"
 	"sort"
 	"time"
@@ -23,33 +24,33 @@ type batch struct {
 	records []record
 	text    int // bytes of the records' text
 
-	// The newest request that carried it.
+	// The last request that carried it.
 	request        int64     // its number, from 1
 	sent           time.Time // when
 	storedWhenSent int64     // the newest request that had stored rows by then
 
-	// failedAt is the number of a request: those with a greater number were sent
-	// after the failure. For a row it is the request that failed last. For
-	// several rows it is the newest request at the first failure, and halves
-	// inherit it, so that a half that fails is split at once. 0: the batch never
-	// failed, it belongs in the fresh lane.
+	// failedAt is the number of a request; a request with a greater number that
+	// stores other rows is evidence against this batch. It is set at the first
+	// failure, and for a single row again at each strike. Halves inherit it, so
+	// that a half that fails is split at once. 0: the batch never failed, it
+	// belongs in the fresh lane.
 	failedAt int64
 
-	// refusedAt is the number of the newest request when the server first refused
-	// the data of this row, and of no other: the row was alone in its request,
-	// or the answer named it. 0: never, and for batches of several rows. It
-	// allows dropping the row at its next refusal, if other rows were stored
-	// between.
+	// refusedAt is the same for refusals of a single row's data. The row must
+	// have been alone in its request, or named by the answer. 0: never, and for
+	// batches of several rows. The next refusal drops the row, if there is
+	// evidence by then.
 	refusedAt int64
 
-	// strikes counts failures for other reasons than the row's data, each with
-	// other rows stored since the failure before. It lengthens the wait; ten
-	// drop the row. A batch of several rows is split at its first.
+	// strikes counts a single row's failures for other reasons than its data,
+	// each with evidence since the one before. It lengthens the wait; ten drop
+	// the row.
 	strikes int
 
-	err  error     // its last failure
-	due  time.Time // it is not sent again before
-	done bool      // stored, dropped or kept: a later answer changes nothing
+	closeTries int       // how often it failed, as a suspect, since Close began
+	err        error     // its last failure
+	due        time.Time // it is not sent again before
+	done       bool      // stored, dropped or kept: a later answer changes nothing
 }
 
 func newBatch(records []record, failedAt int64, err error) *batch {
@@ -64,30 +65,29 @@ func (b *batch) hasRoom(rows, text, maxRows int) bool {
 	return len(b.records)+rows <= maxRows && b.text+text <= maxBatchText
 }
 
-// isSuspect reports whether b is one row that failed while the server stored
-// other rows. Suspects are not joined with other rows again. stored is the
-// newest request that stored rows.
+// isSuspect reports whether there is evidence against b, a single row. Suspects
+// are not joined with other rows again. stored is the newest request that
+// stored rows.
 func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.refusedAt > 0 && stored > b.refusedAt)
 }
 
-// cut returns the rows of b in two batches: those at the places that isIn
-// accepts, and the rest. Each has an array of its own, so that neither keeps
-// the other's text in memory.
-func (b *batch) cut(isIn func(place int) bool) (in, rest *batch) {
-	var rows [2][]record
+// cut returns the rows of b in two batches: those at the places that isFirst
+// accepts, and the others. Each has its own array, so that the text of one can
+// be freed before the other is done.
+func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
+	var rows, others []record
 	for i := range b.records {
-		at := 1
-		if isIn(i) {
-			at = 0
+		if isFirst(i) {
+			rows = append(rows, b.records[i])
+		} else {
+			others = append(others, b.records[i])
 		}
-		rows[at] = append(rows[at], b.records[i])
 	}
-	return newBatch(rows[0], b.failedAt, b.err), newBatch(rows[1], b.failedAt, b.err)
+	return newBatch(rows, b.failedAt, b.err), newBatch(others, b.failedAt, b.err)
 }
 
-// absorb appends the rows of another batch. What is remembered of single rows is
-// not true of both.
+// absorb appends the rows of another batch.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
@@ -159,9 +159,9 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row, whenever it is due: pick chooses a batch among several,
-// and a row in it. It passes over suspects if it can. nil: the lane is empty.
-func (l *lane) draw(stored int64, pick func(n int) int) *batch {
+// draw removes one row, whenever it is due: the last one, or one at random. It
+// passes over suspects if it can. nil: the lane is empty.
+func (l *lane) draw(stored int64, last bool) *batch {
 	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool { return b.isSuspect(stored) })
 	if len(from) == 0 {
 		from = l.batches
@@ -169,36 +169,38 @@ func (l *lane) draw(stored int64, pick func(n int) int) *batch {
 	if len(from) == 0 {
 		return nil
 	}
+	pick := rand.IntN
+	if last {
+		pick = func(n int) int { return n - 1 }
+	}
 	b := from[pick(len(from))]
 	if len(b.records) == 1 {
 		return l.remove(slices.Index(l.batches, b))
 	}
-	at, last := pick(len(b.records)), len(b.records)-1
+	at, end := pick(len(b.records)), len(b.records)-1
 	row := newBatch([]record{b.records[at]}, b.failedAt, b.err)
-	b.records[at], b.records[last] = b.records[last], record{} // moves no other row
-	b.records = b.records[:last]
+	b.records[at], b.records[end] = b.records[end], record{} // moves no other row
+	b.records = b.records[:end]
 	b.text -= row.text
 	return row
 }
 
-// newest is a pick of draw; rand.IntN is the other.
-func newest(n int) int { return n - 1 }
-
 // join puts the batches together again, up to the size of a request, except
-// suspects. An outage splits batches that have nothing wrong with them.
+// suspects: while the server stores nothing, batches are split that have nothing
+// wrong with them.
 func (l *lane) join(maxRows int, stored int64) {
 	var joined, suspects []*batch
-	var open *batch // the smallest of the joined
+	var target *batch // the one of joined that the next batch is added to
 	for _, b := range l.batches {
 		switch {
 		case b.isSuspect(stored):
 			suspects = append(suspects, b)
-		case open != nil && open.hasRoom(len(b.records), b.text, maxRows):
-			open.absorb(b)
+		case target != nil && target.hasRoom(len(b.records), b.text, maxRows):
+			target.absorb(b)
 		default:
 			joined = append(joined, b)
-			if open == nil || len(b.records) < len(open.records) {
-				open = b
+			if target == nil || len(b.records) < len(target.records) {
+				target = b
 			}
 		}
 	}

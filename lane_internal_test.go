@@ -3,7 +3,6 @@ package docevents
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -116,7 +115,7 @@ func TestLaneDraws(t *testing.T) {
 	drawn := map[string]int{}
 	for range 400 {
 		l := lanes()
-		row := l.draw(0, rand.IntN)
+		row := l.draw(0, false)
 		drawn[row.names()]++
 		rest := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(l.names()))
 		if slices.Contains(rest, row.names()) || len(rest) != 4 {
@@ -130,35 +129,30 @@ func TestLaneDraws(t *testing.T) {
 	}
 	l := lanes()
 	for _, want := range []string{"d", "c", "b", "a", "suspect", "nothing"} {
-		if got := l.draw(0, newest).names(); got != want {
+		if got := l.draw(0, true).names(); got != want {
 			t.Errorf("newest: %s, want %s", got, want)
 		}
 	}
 	var failed lane
 	failed.push(failedBatch("a", "b"), time.Time{})
-	if row := failed.draw(0, rand.IntN); row.failedAt != 1 || row.err == nil {
+	if row := failed.draw(0, false); row.failedAt != 1 || row.err == nil {
 		t.Error("a row that is drawn forgets the failure of its batch")
 	}
 }
 
 func TestLaneJoins(t *testing.T) {
-	var l lane
-	for _, names := range []string{"a b", "c d e", "f", "g", "h i j k"} {
-		l.push(failedBatch(strings.Fields(names)...), time.Time{})
-	}
 	struck, refused, unproven := failedBatch("struck"), failedBatch("refused"), failedBatch("unproven")
 	struck.strikes, refused.refusedAt, unproven.refusedAt, unproven.failedAt = 1, 3, 4, 4
-	newer := l.batches[2]
-	newer.failedAt, newer.refusedAt = 4, 4
-	for _, b := range []*batch{struck, refused, unproven} {
-		l.push(b, time.Time{})
+	var l lane
+	for i, b := range []*batch{struck, failedBatch("a", "b"), failedBatch("c", "d", "e"), unproven, failedBatch("f"), failedBatch("g"), failedBatch("h", "i", "j", "k"), refused} {
+		l.push(b, time.Time{}.Add(time.Duration(i)))
 	}
 	l.join(4, 4)
-	if got, want := l.names(), "[a b f g] [c d e] [h i j k] [unproven] [struck] [refused]"; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	if got, want := l.names(), "[struck] [a b unproven f] [c d e] [g] [h i j k] [refused]"; got != want {
+		t.Errorf("got  %s\nwant %s, suspects alone and the others in full batches", got, want)
 	}
 	checkText(t, l.batches...)
-	if b := l.batches[0]; b.failedAt != 4 || b.refusedAt != 0 {
+	if b := l.batches[1]; b.failedAt != 4 || b.refusedAt != 0 {
 		t.Errorf("joined: failedAt %d, refusedAt %d; want the newest failure, and no row's refusal", b.failedAt, b.refusedAt)
 	}
 	text := strings.Repeat("m", maxBatchText/2+1)

@@ -47,7 +47,7 @@ type config struct {
 	spoolDir       string // absolute; empty: none
 	spoolErr       error  // of making it absolute
 	spoolFiles     spool.FS
-	eventTypes     []EventType // empty: the table decides
+	types          eventTypes
 	columns        columns
 	requestTimeout time.Duration
 	maxInFlight    int
@@ -105,17 +105,21 @@ func WithSchema(name string) Option { return func(c *config) { c.schema = name }
 // default is [DefaultTable].
 func WithTable(name string) Option { return func(c *config) { c.table = name } }
 
-// WithEventTypes lists the types that Record accepts, for a table whose CHECK
-// has been changed. The default are the four constants. With no argument every
-// type goes through, and the table decides.
-func WithEventTypes(types ...EventType) Option {
-	return func(c *config) { c.eventTypes = slices.Clone(types) }
+// WithEventTypes lists the types that the table takes, by what they mean. The
+// default is [UploadStarted], [ProcessingStarted], [Completed] and [Failed];
+// EventTypes{Open: true} accepts any other type as well.
+func WithEventTypes(types EventTypes) Option {
+	types.clone()
+	return func(c *config) { c.types.EventTypes = types }
 }
 
-// WithColumns is for a table whose columns are not the migration's.
+// WithColumns is for a table of your own: its columns have other names or types
+// than the migration's, or take NULL for a document or a user. With it, an empty
+// DocumentID or UserID is stored as NULL; without it, the event is dropped as
+// Invalid.
 func WithColumns(columns Columns) Option {
 	columns.Extra = slices.Clone(columns.Extra)
-	return func(c *config) { c.columns.Columns = columns }
+	return func(c *config) { c.columns.Columns, c.columns.own = columns, true }
 }
 
 // WithRequestTimeout bounds one insert request, from 1 ms to 10 min. The
@@ -163,8 +167,10 @@ func WithQueueLimits(events, bytes int) Option {
 // The default, "", is no spool.
 func WithSpool(dir string) Option {
 	var err error
-	if dir != "" {
-		dir, err = filepath.Abs(dir)
+	if dir != "" && !filepath.IsAbs(dir) {
+		if dir, err = filepath.Abs(dir); err != nil {
+			err = fmt.Errorf("WithSpool: pass an absolute path: %w", err)
+		}
 	}
 	return func(c *config) { c.spoolDir, c.spoolErr, c.spoolFiles = dir, err, spool.OS{} }
 }
@@ -186,7 +192,6 @@ func newConfig(opts []Option) (config, error) {
 	c := config{
 		schema:         DefaultSchema,
 		table:          DefaultTable,
-		eventTypes:     []EventType{UploadStarted, ProcessingStarted, Completed, Failed},
 		requestTimeout: DefaultRequestTimeout,
 		maxInFlight:    DefaultMaxInFlight,
 		maxBatch:       DefaultMaxBatch,
@@ -221,16 +226,10 @@ func newConfig(opts []Option) (config, error) {
 	if !nameFormat.MatchString(c.schema) || !nameFormat.MatchString(c.table) {
 		bad = append(bad, errors.New("WithSchema and WithTable must be 1 to 63 letters, digits and underscores"))
 	}
-	if c.spoolErr != nil {
-		bad = append(bad, fmt.Errorf("WithSpool: pass an absolute path: %w", c.spoolErr))
-	}
-	columns, err := newColumns(c.columns.Columns)
-	c.columns, bad = columns, append(bad, err)
-	for i, t := range c.eventTypes {
-		if !storable(t) {
-			bad = append(bad, fmt.Errorf("WithEventTypes: number %d must be valid text of 1 to %d bytes", i+1, maxTypeBytes))
-		}
-	}
+	columns, badColumns := newColumns(c.columns.Columns)
+	columns.own = c.columns.own
+	types, badTypes := newEventTypes(c.types.EventTypes)
+	c.columns, c.types, bad = columns, types, append(bad, badColumns, badTypes, c.spoolErr)
 	return c, errors.Join(bad...)
 }
 
@@ -247,9 +246,12 @@ func (h logrusHandler) Handle(_ context.Context, r slog.Record) error {
 		fields[a.Key] = a.Value.Any()
 		return true
 	})
-	if r.Level == slog.LevelInfo {
+	switch r.Level {
+	case slog.LevelInfo:
 		h.WithFields(fields).Info(r.Message)
-	} else {
+	case slog.LevelWarn:
+		h.WithFields(fields).Warn(r.Message)
+	default:
 		h.WithFields(fields).Error(r.Message)
 	}
 	return nil

@@ -88,14 +88,14 @@ func TestOptionBounds(t *testing.T) {
 		{"a line end", table, false, docevents.WithTable("t\n")},
 		{"beyond ASCII", table, false, docevents.WithTable("täble")},
 
-		{"none", types, true, docevents.WithEventTypes()},
-		{"one", types, true, docevents.WithEventTypes("archived")},
-		{"longest", types, true, docevents.WithEventTypes(docevents.EventType(strings.Repeat("t", 256)))},
-		{"empty", types, false, docevents.WithEventTypes("")},
-		{"one of two empty", types, false, docevents.WithEventTypes("archived", "")},
-		{"too long", types, false, docevents.WithEventTypes(docevents.EventType(strings.Repeat("t", 257)))},
-		{"a NUL", types, false, docevents.WithEventTypes("a\x00b")},
-		{"invalid UTF-8", types, false, docevents.WithEventTypes("a\xff")},
+		{"open", types, true, docevents.WithEventTypes(docevents.EventTypes{Open: true})},
+		{"one", types, true, notes("archived")},
+		{"longest", types, true, notes(docevents.EventType(strings.Repeat("t", 256)))},
+		{"empty", types, false, notes("")},
+		{"one of two empty", types, false, notes("archived", "")},
+		{"too long", types, false, notes(docevents.EventType(strings.Repeat("t", 257)))},
+		{"a NUL", types, false, notes("a\x00b")},
+		{"invalid UTF-8", types, false, notes("a\xff")},
 	} {
 		c, err := docevents.New(testURL, testKey, docevents.WithTransport(refuseAll(t)), test.opt)
 		switch {
@@ -142,7 +142,7 @@ func TestLastOptionCounts(t *testing.T) {
 // The smallest queue that New accepts takes any one event.
 func TestSmallestQueueTakesTheLargestEvent(t *testing.T) {
 	s := &server{}
-	c, _ := newClient(t, s, docevents.WithQueueLimits(1, 128<<10), docevents.WithEventTypes())
+	c, _ := newClient(t, s, docevents.WithQueueLimits(1, 128<<10), docevents.WithEventTypes(docevents.EventTypes{Open: true}))
 	c.Record(docevents.Event{
 		DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.EventType(strings.Repeat("t", 256)),
 		ErrorMessage: strings.Repeat("m", 1<<20), Stage: strings.Repeat("s", 1<<20),
@@ -208,11 +208,11 @@ func TestTypedNils(t *testing.T) {
 	checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Invalid: 1}})
 }
 
-// WithEventTypes keeps a copy: the app may go on with its slice.
+// WithEventTypes keeps a copy: the app may change its slice.
 func TestEventTypesAreCopied(t *testing.T) {
 	types := []docevents.EventType{"archived"}
 	s := &server{}
-	c, _ := newClient(t, s, docevents.WithEventTypes(types...))
+	c, _ := newClient(t, s, notes(types...))
 	types[0] = "changed"
 	e := event("a")
 	e.Type = "archived"
@@ -221,6 +221,11 @@ func TestEventTypesAreCopied(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
+}
+
+// notes lists types that say nothing about a document's state.
+func notes(types ...docevents.EventType) docevents.Option {
+	return docevents.WithEventTypes(docevents.EventTypes{Notes: types})
 }
 
 // refuseAll is a transport for what must do no I/O.

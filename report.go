@@ -22,6 +22,8 @@ const (
 	logSpool         = "docevents: the spool can't be written, so events wait in memory alone"
 	logReplay        = "docevents: the spool holds what can't be replayed"
 	logPurge         = "docevents: purge failed, trying again"
+	logRequired      = "docevents: Check: an event that leaves one of these fields empty will be rejected, since its column is NOT NULL"
+	logSlowKey       = "docevents: Check: the id is UNIQUE but not the primary key, so a lost answer costs a request for each of its events: make the id the primary key"
 )
 
 var logDropped = map[DropReason]string{
@@ -45,9 +47,10 @@ const (
 	maxNotices    = 1000    // handler calls that wait
 	maxNoticeText = 1 << 20 // the text of their events, in bytes
 
-	// maxLoggedType bounds what a line repeats of an event's type, in bytes. It
-	// is an app's own constant, mostly.
+	// maxLoggedType and maxLoggedID bound what a line repeats of an event's type
+	// and of its document's id, in bytes.
 	maxLoggedType = 64
+	maxLoggedID   = 128
 
 	// quietFor is how long the repeats of a line are only counted.
 	quietFor = 30 * time.Second
@@ -65,8 +68,9 @@ type tally struct {
 	written    time.Time // the last line; zero, before all: none yet
 	suppressed int64     // repeats since
 	err        error     // the last of them
-	document   uuid.UUID // of the last event, if it is about events and has a document; a copy, as is its
-	eventType  []byte
+	document   uuid.UUID // of the last event, if it is about events and has a document
+	documentID []byte    // likewise, a copy, with Columns.TextIDs
+	eventType  []byte    // of the last event, a copy
 }
 
 // A reporter owns what is foreign and loud: the app's logger and its drop
@@ -74,6 +78,7 @@ type tally struct {
 // say, and so can neither delay nor break anybody else.
 type reporter struct {
 	log        *slog.Logger
+	textIDs    bool                           // Columns.TextIDs
 	handler    func(Event, DropReason, error) // nil: none
 	unreported atomic.Int64
 
@@ -92,7 +97,7 @@ type reporter struct {
 }
 
 func newReporter(c *config) *reporter {
-	r := &reporter{log: c.log, handler: c.dropHandler, tallies: map[string]*tally{}}
+	r := &reporter{log: c.log, textIDs: c.columns.TextIDs, handler: c.dropHandler, tallies: map[string]*tally{}}
 	r.changed = sync.NewCond(&r.mu)
 	return r
 }
@@ -100,12 +105,17 @@ func newReporter(c *config) *reporter {
 // drop reports a lost event, whose Extra is decoded only for the handler. What
 // Close abandons is handed over whatever its number.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
-	document, _ := uuid.Parse(e.DocumentID) // what is no id may be anything, and isn't logged
+	var documentID string
+	document, _ := uuid.Parse(e.DocumentID) // a bad UUID may be anything, and isn't logged
+	if r.textIDs && checkTextID(e.DocumentID) == nil {
+		documentID = cutText(e.DocumentID, maxLoggedID)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	msg := logDropped[reason]
 	t := r.tallyLocked(msg, err)
 	t.document, t.eventType = document, append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
+	t.documentID = append(t.documentID[:0], documentID...)
 	if reason != Abandoned { // one line for all of those, by Close
 		r.lineIfDueLocked(msg, now)
 	}
@@ -151,12 +161,19 @@ func (r *reporter) fault(msg string, err error, now time.Time) {
 	r.lineIfDueLocked(msg, now)
 }
 
+// warn writes a line about the table.
+func (r *reporter) warn(msg string, attrs ...slog.Attr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lineLocked(slog.LevelWarn, msg, attrs...)
+}
+
 // recovered reports the end of an outage, if the log tells of its beginning.
 func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.loud {
-		r.lineLocked(slog.LevelInfo, logRecovered, slog.String("outage", outage.String()), slog.Int64("failed_requests", r.failures))
+		r.lineLocked(slog.LevelInfo, logRecovered, slog.String("after", outage.String()), slog.Int64("failed_requests", r.failures))
 		for _, msg := range []string{logTransient, logConfiguration} {
 			r.tallyLocked(msg, nil).suppressed = 0
 		}
@@ -193,7 +210,10 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	if e, answered := errors.AsType[*Error](t.err); answered {
 		attrs = append(attrs, slog.Int("status", e.Status), slog.String("code", e.Code))
 	}
-	if t.document != uuid.Nil {
+	switch {
+	case len(t.documentID) > 0:
+		attrs = append(attrs, slog.String("document_id", oneLine(string(t.documentID))))
+	case t.document != uuid.Nil:
 		attrs = append(attrs, slog.String("document_id", t.document.String()))
 	}
 	if len(t.eventType) > 0 {

@@ -47,6 +47,7 @@ func (c *columns) body(records []record) []byte {
 }
 
 func (c *columns) appendRow(b []byte, r *record) []byte {
+	document, user := r.textIDs()
 	for i, key := range c.keys {
 		if key == "" {
 			continue
@@ -60,9 +61,9 @@ func (c *columns) appendRow(b []byte, r *record) []byte {
 				b = appendUUID(b, r.id)
 			}
 		case "DocumentID":
-			b = appendUUID(b, r.documentID)
+			b = appendID(b, r.documentID, document, r.noDocument)
 		case "UserID":
-			b = appendUUID(b, r.userID)
+			b = appendID(b, r.userID, user, r.noUser)
 		case "Type":
 			b = appendText(b, string(r.eventType))
 		case "Duration":
@@ -77,6 +78,15 @@ func (c *columns) appendRow(b []byte, r *record) []byte {
 		}
 	}
 	return append(append(b, r.extra...), '}')
+}
+
+// appendID appends a document's or a user's id. PostgreSQL reads a number from
+// a JSON string as well.
+func appendID(b []byte, id uuid.UUID, text string, null bool) []byte {
+	if null || text != "" {
+		return appendText(b, text)
+	}
+	return appendUUID(b, id)
 }
 
 func appendUUID(b []byte, id uuid.UUID) []byte {

@@ -4,33 +4,110 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 )
 
-// What a message may hold is told by its code. PostgreSQL's own messages of the
-// first kind name columns, tables and constraints; those of the second kind, and
-// a gateway's without a code, quote values as well. What is of neither kind may
-// hold anything: a trigger or a function has raised it, for all one knows.
-var (
-	namesOnly    = regexp.MustCompile(`^((08|0A|21|23|25|26|28|2B|2D|34|3B|3D|3F|40|42|44|53|54|55|57|58|XX)[0-9A-Z]{3}|PGRST[0-9A-Z]{3})$`)
-	quotesValues = regexp.MustCompile(`^(22[0-9A-Z]{3}|27000|42601|PGRST1..)?$`)
-	codeFormat   = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
-)
+// ownWords are the messages and hints of PostgreSQL and PostgREST that may be
+// logged, each after its codes, as regular expressions: NAME is a name in quotes,
+// BARE one without, TYPE a type's, and VALUE may hold anything and is replaced. A
+// trigger can raise any SQLSTATE with any text, so what is in other words is left
+// out. PostgREST's codes are no SQLSTATEs.
+//
+// https://github.com/postgres/postgres/tree/REL_15_STABLE/src/backend
+// https://docs.postgrest.org/en/v14/references/errors.html
+const ownWords = `
+0A000 cached plan must not change result type
+0A000 INSERT with ON CONFLICT clause cannot be used with table that has INSERT or UPDATE rules
+0A000 cannot (insert into|update) column NAME of view NAME
+21000 (DELETE|UPDATE) requires a WHERE clause
+22001 value too long for type TYPE
+22003 (smallint|integer|bigint|real|double precision|numeric|interval|money) out of range|numeric field overflow|value "VALUE" is out of range for type TYPE
+22007|22P02 invalid input syntax for type TYPE(: "VALUE")?
+22008 date/time field value out of range: "VALUE"|timestamp out of range
+22012 division by zero
+22021 invalid byte sequence for encoding NAME: VALUE
+22023 role NAME does not exist
+22P02 invalid input value for enum (BARE|NAME): "VALUE"|malformed array literal: "VALUE"
+22P05 unsupported Unicode escape sequence
+23502 null value in column NAME( of relation NAME)? violates not-null constraint|domain BARE does not allow null values
+23503 (insert or update|update or delete) on table NAME violates foreign key constraint NAME( on table NAME)?
+23505 duplicate key value violates unique constraint NAME
+23514 new row for relation NAME violates (check constraint NAME|partition constraint)|value for domain BARE violates check constraint NAME|no partition of relation NAME found for row
+23P01 conflicting key value violates exclusion constraint NAME
+25006 cannot execute BARE in a read-only transaction
+26000|42P05 prepared statement NAME (does not exist|already exists)
+27000 tuple to be updated was already modified by an operation triggered by the current command
+28P01 password authentication failed for user NAME
+3F000 schema NAME does not exist
+40001 could not serialize access due to (concurrent update|concurrent delete|read/write dependencies among transactions)
+40P01 deadlock detected
+42501 permission denied for KIND (BARE|NAME)|new row violates row-level security policy( BARE| NAME)?( \(USING expression\))? for table NAME|permission denied to set role NAME|must be owner of KIND BARE
+42703 column (NAME|BARE)( of relation NAME)? does not exist|record "(new|old)" has no field NAME
+42804 column NAME is of type TYPE but expression is of type TYPE
+42809 cannot (insert into|change|delete from) (materialized view|view|foreign table|sequence) NAME
+42883 function BARE\([^()]*\) does not exist|operator does not exist: TYPE \S+ TYPE
+428C9 cannot insert a non-DEFAULT value into column NAME
+42P01 relation NAME does not exist|missing FROM-clause entry for table NAME
+42P10 there is no unique or exclusion constraint matching the ON CONFLICT specification
+42P17 infinite recursion detected in (policy|rules) for relation NAME
+44000 new row violates check option for view NAME
+53100 could not extend file NAME: No space left on device
+53300 sorry, too many clients already|remaining connection slots are reserved for (non-replication superuser connections|roles with .?SUPERUSER.? attribute|roles with privileges of the "pg_use_reserved_connections" role)|too many connections for (role|database) NAME
+54000 index row size \d+ exceeds (btree version \d )?maximum \d+ for index NAME
+54001 stack depth limit exceeded
+55000 ON CONFLICT does not support deferrable unique constraints/exclusion constraints as arbiters|cannot (insert into|delete from) view NAME
+55P03|57014 canceling statement due to (statement timeout|lock timeout|user request|conflict with recovery)
+57P0. terminating connection due to (administrator command|conflict with recovery|idle-in-transaction timeout|idle-session timeout|unexpected postmaster exit)|the database system is (starting up|shutting down|in recovery mode|not yet accepting connections)
+PGRST1.. "VALUE" \(line \d+, column \d+\)|Content-Type not acceptable: VALUE|None of these media types are available: VALUE
+PGRST... [^"]+
+XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
+
+type form struct{ code, text *regexp.Regexp }
+
+// forms is ownWords, compiled when the first message comes. Only values are captured.
+var forms = sync.OnceValue(func() (forms []form) {
+	words := strings.NewReplacer(`\(`, `\(`, `(`, `(?:`,
+		"NAME", `"[\pL\pN_$./-]{1,127}"`,
+		"BARE", `[\pL\pN_$.-]{1,127}`,
+		"TYPE", `(?:character varying|bit varying|double precision|"?[\pL_][\pL\pN_$.]{0,126}"?)(?:\([0-9,]+\))?(?: with(?:out)? time zone)?(?:\[\])?`,
+		"KIND", `(?:table|view|materialized view|foreign table|schema|sequence|function|procedure|type|relation|database)`,
+		"VALUE", `(.*)`)
+	for _, line := range strings.Split(strings.TrimSpace(ownWords), "\n") {
+		code, text, _ := strings.Cut(line, " ")
+		forms = append(forms, form{regexp.MustCompile("^(" + code + ")$"), regexp.MustCompile("(?s)^(?:" + words.Replace(text) + ")$")})
+	}
+	return forms
+})
+
+// ownText returns a message in PostgreSQL's or PostgREST's own words, without the
+// value in it, or leftOut.
+func ownText(code, text string) string {
+	for _, f := range forms() {
+		if !f.code.MatchString(code) {
+			continue
+		}
+		at := f.text.FindStringSubmatchIndex(text)
+		for i := 2; i < len(at); i += 2 {
+			if start, end := at[i], at[i+1]; start >= 0 {
+				return text[:start] + "…" + text[end:]
+			}
+		}
+		if at != nil {
+			return text
+		}
+	}
+	return leftOut
+}
+
+var codeFormat = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
 
 // leftOut stands for a message that may hold anything.
 const leftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
-const quotes = `"«»„“”‟‹›「」『』`
-
-var (
-	// values is from the first quote to the last, or to the end: a value may
-	// hold quotes of its own. A single one after a letter is an apostrophe.
-	values = regexp.MustCompile(`((^|[^\pL\pN` + quotes + `])['‘‚]|[` + quotes + `])(.*['’‘` + quotes + `]|.*)`)
-
-	// Names stay as they are; a quote that can't be a name is a value after all.
-	quoted = regexp.MustCompile(`[` + quotes + `][^` + quotes + `]*[` + quotes + `]`)
-	name   = regexp.MustCompile(`^.[\pZ]?[\pL\pN_$.-]{1,127}[\pZ]?.$`)
-)
+// values is from the first quote to the last, or to the end: a value may hold quotes.
+// A single one after a letter is an apostrophe.
+var values = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // oneLine replaces what could break a line, be a terminal's escape or change
 // the direction of what follows. Invalid UTF-8 comes out as U+FFFD.
@@ -47,22 +124,19 @@ func oneLine(text string) string {
 }
 
 // repeatable returns what may be logged of a message that came with that code:
-// one line of at most maxErrorText bytes, without what may be a row's text.
+// one line of at most maxErrorText bytes, without what may be a row's text. A
+// message without a code is a gateway's.
 func repeatable(code, text string) string {
 	text = oneLine(text)
 	switch {
 	case text == "":
-	case quotesValues.MatchString(code):
+	case code == "":
 		text = values.ReplaceAllString(text, `$2"…"`)
-	case namesOnly.MatchString(code):
-		text = quoted.ReplaceAllStringFunc(text, func(q string) string {
-			if name.MatchString(q) {
-				return q
-			}
-			return `"…"`
-		})
 	default:
-		text = leftOut
+		if len(text) > maxErrorText { // a value may be long, and stands in quotes
+			text = cutText(text, maxErrorText) + `"`
+		}
+		text = ownText(code, text)
 	}
 	return cutText(text, maxErrorText)
 }

@@ -268,6 +268,30 @@ func event(stage string) docevents.Event {
 
 var testDocument = uuid.MustParse("11111111-1111-4111-8111-111111111111").String()
 
+// drain records an event every 100 ms until nothing is pending, and returns how
+// many. A bad row is dropped only after other rows have been stored.
+func drain(t *testing.T, c *docevents.Client) (others int64) {
+	t.Helper()
+	for c.Stats().Pending > 0 {
+		if others++; others > 36_000 {
+			t.Fatalf("not drained within an hour: %+v", c.Stats())
+		}
+		c.Record(event("other"))
+		time.Sleep(100 * time.Millisecond)
+	}
+	return others
+}
+
+// closeNow closes c without waiting, and so abandons what is pending.
+func closeNow(t *testing.T, c *docevents.Client) {
+	t.Helper()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if pending := c.Stats().Pending; (c.Close(ended) != nil) != (pending > 0) {
+		t.Errorf("Close abandons %d events", pending)
+	}
+}
+
 // checkStats holds the promise of every snapshot, and want where it is given.
 func checkStats(t *testing.T, c *docevents.Client, want *docevents.Stats) {
 	t.Helper()

@@ -69,11 +69,20 @@ func envKey() (string, error) {
 // repeat the URL, which may hold a password.
 func parseURL(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+	host := raw // a database's URL may hold a password that can't be parsed
+	if err == nil {
+		host = strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	}
+	switch {
+	case databaseSite.MatchString(host):
+		return "", errors.New("the Supabase URL is the database's or its pooler's: pass the project's own, such as https://abcdefgh.supabase.co, from its API settings")
+	case err != nil || host == "" || u.Scheme != "https" && u.Scheme != "http":
 		return "", errors.New("the Supabase URL is not one: pass the project's, such as https://abcdefgh.supabase.co")
+	case u.Scheme == "http" && projectSite.MatchString(host):
+		return "", errors.New("the Supabase URL begins with http://, which would send the key unencrypted: pass it with https://")
 	}
 	path, isAPI := strings.CutSuffix(strings.TrimRight(u.Path, "/"), "/rest/v1")
-	if supabaseSite.MatchString(u.Hostname()) || !isAPI && studioPath.MatchString(path) {
+	if supabaseSite.MatchString(host) || !isAPI && studioPath.MatchString(path) {
 		return "", errors.New("the Supabase URL is the dashboard's: pass the project's own, such as https://abcdefgh.supabase.co, from its API settings")
 	}
 	rest := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path + "/rest/v1"}
@@ -84,11 +93,14 @@ func parseURL(raw string) (string, error) {
 	return rest.String(), nil
 }
 
-// The addresses at which people look at a project: hosted Supabase's dashboard
-// (its projects are at supabase.co), and a self-hosted Studio's pages.
+// The addresses at which people look at a project, hosted Supabase's dashboard and a
+// self-hosted Studio's pages; those of databases (db.abcdefgh.supabase.co,
+// aws-0-eu-central-1.pooler.supabase.com); and those of projects.
 var (
-	supabaseSite = regexp.MustCompile(`(?i)(^|\.)supabase\.(com|io)$`)
+	supabaseSite = regexp.MustCompile(`(^|\.)supabase\.(com|io)$`)
 	studioPath   = regexp.MustCompile(`^(/dashboard)?/project/[^/]+(/|$)|^/dashboard(/|$)`)
+	databaseSite = regexp.MustCompile(`(?i)(^|@)db\.[^.]+\.supabase\.(co|in|net|red)\b|\bpooler\.supabase\.(com|co|in)\b`)
+	projectSite  = regexp.MustCompile(`(^|\.)supabase\.(co|in|net|red)$`)
 )
 
 // pathFormat is of a prefix before /rest/v1, as a self-hosted project may have.

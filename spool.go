@@ -21,7 +21,9 @@ const (
 	// replayRows is how many rows are replayed before new ones are written.
 	replayRows = 100
 
-	firstBlock = 2
+	// firstBlock is the number of the first block. Files of dead processes have
+	// numbers from 1.
+	firstBlock = 1 << 40
 )
 
 // A mirror writes pending rows to disk, and replays the rows that dead processes
@@ -45,8 +47,8 @@ const (
 // record.block says where a row is:
 //
 //	0   on no disk
-//	n   in block n: in the buffer, or in a current file, or, if n < first, in
-//	    another file
+//	n   in block n: in the buffer or in a current file; if n < first, in another
+//	    file, of which n may be the number
 //	-n  likewise, and in another file until block n is written
 //
 // One goroutine uses the disk, without the lock. It runs while there is something
@@ -152,7 +154,7 @@ func (m *mirror) holdsLocked(r *record) (holds, may bool) {
 	}
 	n := max(r.block, -r.block)
 	current := m.files.Current > 0 && m.first <= n && n < m.written
-	other := (m.files.Retired || m.files.Reading) && (r.block < 0 || 0 < n && n < m.first)
+	other := (m.files.Retired || m.files.Reading > 0) && (r.block < 0 || 0 < n && n < m.first)
 	return current || other, m.closed && m.running
 }
 
@@ -247,7 +249,7 @@ func (m *mirror) writeLocked() {
 		if r.block >= lost {
 			r.block = 0
 		} else if r.block <= -lost {
-			r.block = 1 // still in another file
+			r.block = firstBlock - 1 // still in another file
 		}
 	})
 }
@@ -266,7 +268,7 @@ func (m *mirror) copyLocked() (copied bool) {
 			if n < m.written {
 				r.block = n // the copy is on disk
 			}
-		case n > 0 && !m.files.Retired:
+		case n > 0 && (!m.files.Retired || n == m.files.Reading):
 		case len(m.rows) >= bufferBytes:
 			m.behind, copied = m.behind || n == 0, true
 		default:
@@ -320,7 +322,7 @@ func (m *mirror) queueLocked(row []byte, columns string, now time.Time) error {
 	}
 	if d.cause == nil { // else the next process reads it
 		d.number = nextNumber(d.number, now)
-		r.number, r.block = d.number, 1
+		r.number, r.block = d.number, m.files.Reading
 		d.stats.Replayed++
 		d.queueLocked(&r, now)
 	}

@@ -17,8 +17,9 @@ var spooledRecords = []record{
 	{},
 	{id: uuid.Must(uuid.NewV7()), documentID: uuid.New(), userID: uuid.New(), eventType: Completed, createdAt: 1_767_323_045_678_901},
 	{id: uuid.New(), eventType: "größer", stage: "ocr", extra: `,"tenant":7`, message: "boom\n\x01", duration: math.MaxInt64, createdAt: -62_135_596_800_000_000},
-	{id: uuid.New(), noDocument: true, userID: uuid.New()},
-	{id: uuid.New(), documentID: uuid.New(), noUser: true, createdAt: 1},
+	{id: uuid.New(), ids: "invoice-42\x00ann", eventType: Completed},
+	{id: uuid.New(), ids: "\x00ann", noDocument: true, eventType: Completed},
+	{id: uuid.New(), documentID: uuid.New(), noUser: true, eventType: Completed},
 	{id: uuid.New(), eventType: EventType(strings.Repeat("t", maxTypeBytes)), stage: strings.Repeat("s", maxStageBytes), message: strings.Repeat("m", maxMessageBytes), createdAt: math.MaxInt64},
 }
 

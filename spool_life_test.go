@@ -104,14 +104,14 @@ func TestReplayByShortProcesses(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir := t.TempDir()
 			leaveRows(t, dir, 10, "left")
+			db := &server{}
 			for range 3 {
-				c, _ := newClient(t, &server{}, docevents.WithSpool(dir))
+				c, _ := newClient(t, db, docevents.WithSpool(dir))
 				if err := c.Close(closed(t)); err != nil {
 					t.Error(err)
 				}
 				checkStats(t, c, nil)
 			}
-			db := &server{}
 			c, _ := newClient(t, db, docevents.WithSpool(dir))
 			synctest.Wait()
 			c.Close(t.Context())
@@ -120,6 +120,39 @@ func TestReplayByShortProcesses(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestReplayDoesNotMultiply: in an outage, process after process passes the rows
+// on, each once.
+func TestReplayDoesNotMultiply(t *testing.T) {
+	for _, long := range []bool{false, true} {
+		t.Run(fmt.Sprint("processes that live for long: ", long), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const processes, rows = 20, 50
+				dir := t.TempDir()
+				limits := docevents.WithQueueLimits(400, 1<<20) // replays stop in the middle of files
+				for n := range processes {
+					c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), limits)
+					if long {
+						time.Sleep(time.Minute)
+					}
+					for i := range rows {
+						c.Record(event(fmt.Sprint(n, ".", i)))
+					}
+					c.Close(closed(t))
+					if st := c.Stats(); st.Kept != st.Recorded+st.Replayed {
+						t.Fatalf("got %+v, want all kept", st)
+					}
+				}
+				db := &server{}
+				c, _ := newClient(t, db, docevents.WithSpool(dir))
+				closeIn(t, c, time.Minute)
+				if got := c.Stats().Replayed; got != processes*rows || len(db.stages()) != processes*rows {
+					t.Errorf("got %d rows replayed, %d stored, want %d", got, len(db.stages()), processes*rows)
+				}
+			})
+		})
+	}
 }
 
 // TestReplayWhileRunning: rows of a process that dies after the client has started
@@ -325,11 +358,9 @@ func TestReplayUnderOtherColumns(t *testing.T) {
 		},
 		"an Extra column is gone, NULL": {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": nil}), map[string]string{"stage": `"ocr"`}},
 		"an Extra column is new":        {cols{Extra: []string{"tenant"}}, cols{Extra: []string{"tenant", "region"}}, with(map[string]any{"tenant": 9007199254740993}), map[string]string{"tenant": "9007199254740993"}},
-		"a column is new that needs a value": {cols{UserID: "-"}, cols{}, func() docevents.Event {
-			e := event("ocr")
-			e.UserID = ""
-			return e
-		}(), nil},
+		"a column is new":               {cols{DocumentID: "-"}, cols{}, without(event("ocr")), map[string]string{"document_id": "null"}},
+		"ids are text now":              {cols{}, cols{TextIDs: true}, full, map[string]string{"document_id": `"` + testDocument + `"`}},
+		"text ids move from Extra":      {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{TextIDs: true}, without(with(map[string]any{"document_id": "INV-7"})), map[string]string{"document_id": `"INV-7"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

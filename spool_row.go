@@ -2,6 +2,7 @@ package docevents
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -19,9 +20,8 @@ const (
 	rowWithoutUser
 )
 
-// appendRecord appends r in the form that readRecord reads. No text has a NUL,
-// since PostgreSQL takes none. A new text goes to the end: rows without it are
-// read as before.
+// appendRecord appends r in the form that readRecord reads. No text but ids has a
+// NUL, since PostgreSQL takes none.
 func appendRecord(buf []byte, r *record) []byte {
 	buf = append(append(append(buf, r.id[:]...), r.documentID[:]...), r.userID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.createdAt))
@@ -37,7 +37,7 @@ func appendRecord(buf []byte, r *record) []byte {
 	for _, text := range [...]string{string(r.eventType), r.stage, r.message, r.extra} {
 		buf = append(append(buf, text...), 0)
 	}
-	return buf
+	return append(buf, r.ids...)
 }
 
 // readRecord takes any bytes; what is missing is zero. The spool's checksums
@@ -52,6 +52,7 @@ func readRecord(b []byte) (r record) {
 	for _, text := range []*string{(*string)(&r.eventType), &r.stage, &r.message, &r.extra} {
 		*text, texts, _ = strings.Cut(texts, "\x00")
 	}
+	r.ids = texts
 	return r
 }
 
@@ -61,7 +62,7 @@ func (c *columns) inFile() string {
 	for _, name := range c.names() {
 		names = append(names, *name)
 	}
-	return strings.Join(append(names, c.Extra...), ",")
+	return fmt.Sprint(strings.Join(append(names, c.Extra...), ","), ",", c.TextIDs, ",", c.own)
 }
 
 // readRow returns a row that was written under the columns that inFile described.
@@ -97,6 +98,6 @@ func (c *config) readRow(b []byte, written, today string) (record, error) {
 		e.Extra[names[4]], e.Duration = e.Duration.Milliseconds(), 0
 	}
 	any := *c
-	any.eventTypes = nil // the table decides
+	any.types.Open = true // the table decides
 	return newRecord(&e, &any)
 }

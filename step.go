@@ -8,26 +8,28 @@ import (
 	"github.com/google/uuid"
 )
 
-// Step records ProcessingStarted, runs do, and records Completed, or Failed with
-// do's error, with the time it took. It returns do's error. Where do panics, or
-// ends its goroutine, that is Failed too, and goes on as it would without Step.
-// On a nil Client it only runs do.
+// Step records ProcessingStarted, runs do, and records Completed with the time
+// that do took, or Failed with the time and do's error. It returns do's error. If
+// do panics or ends its goroutine, Step records Failed, and the panic goes on.
+// With [WithEventTypes], the first type of Started, Completed and Failed stands
+// for these three. On a nil Client Step only runs do.
 //
-// e says which document, user and stage. Its Type, Duration and ErrorMessage
-// are Step's own, and left out where [Columns] says that the table has none. Its
-// CreatedAt, where given, is the time of the first event, and so much later is
-// the second's. Its ID, where given, is of the step, and each event's is made of
-// it and the type, so that a step done twice leaves one row of each type.
+// e holds the document, the user and the stage. Step sets Type, Duration and
+// ErrorMessage; the latter two stay empty if [Columns] has "-" for them. If e has a
+// CreatedAt, it is the time of the first event, and the second event's is later
+// by the time that do took. If e has an ID, each event's ID is derived from it and
+// the type, so that a step that runs twice leaves one row of each type.
 //
-// With a Stage the events are about that step and Duration is the step's, without
-// one they are about the whole document.
+// With a Stage, the events are about that step and Duration is the step's.
+// Without one, they are about the whole document.
 func (c *Client) Step(e Event, do func() error) error {
-	if c == nil {
+	if c.isNone() {
 		return do()
 	}
+	types := &c.config.types
 	began := time.Now()
-	c.record(e, ProcessingStarted, 0, "")
-	outcome, message := Failed, "the goroutine has ended"
+	c.record(e, types.Started[0], 0, "")
+	outcome, message := types.Failed[0], "the goroutine has ended"
 	defer func() {
 		p := recover()
 		if p != nil {
@@ -39,9 +41,9 @@ func (c *Client) Step(e Event, do func() error) error {
 		}
 	}()
 	err := do()
-	outcome, message = Completed, ""
+	outcome, message = types.Completed[0], ""
 	if err != nil {
-		outcome, message = Failed, fmt.Sprint(err) // unlike err.Error() it can't panic
+		outcome, message = types.Failed[0], fmt.Sprint(err) // unlike err.Error() it can't panic
 	}
 	return err
 }

@@ -2,7 +2,9 @@ package docevents_test
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -142,9 +144,7 @@ func TestStepsEvent(t *testing.T) {
 				if err := c.Step(e, func() error { time.Sleep(took); return errors.New("boom") }); err == nil {
 					t.Error("no error")
 				}
-				if err := c.Flush(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+				synctest.Wait() // Flush would send both at once
 				if test.invalid != "" {
 					if lost := o.lost(); len(lost) != 2 || !strings.HasPrefix(lost[1].err.Error(), test.invalid) {
 						t.Errorf("lost %+v", lost)
@@ -164,6 +164,54 @@ func TestStepsEvent(t *testing.T) {
 							t.Errorf("row %d: %s is %v, want %v", i, column, got, value)
 						}
 					}
+				}
+			})
+		})
+	}
+}
+
+// TestStepWithOwnTypes: Step records the first type of a meaning, and derives
+// the events' ids from it.
+func TestStepWithOwnTypes(t *testing.T) {
+	job := uuid.MustParse("aabbccdd-eeff-5011-8233-445566778899")
+	types := docevents.EventTypes{
+		Started:   []docevents.EventType{"ocr_started", "started"},
+		Completed: []docevents.EventType{"done", "finished"},
+		Failed:    []docevents.EventType{"broken"},
+		Skipped:   []docevents.EventType{"cancelled"},
+	}
+	for name, test := range map[string]struct {
+		types docevents.EventTypes
+		err   error
+		want  []docevents.EventType
+	}{
+		"succeeds":                 {types, nil, []docevents.EventType{"ocr_started", "done"}},
+		"fails":                    {types, errors.New("boom"), []docevents.EventType{"ocr_started", "broken"}},
+		"only one word of its own": {docevents.EventTypes{Completed: types.Completed}, nil, []docevents.EventType{docevents.ProcessingStarted, "done"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, o, w := newWired(t, docevents.WithEventTypes(test.types), docevents.WithMaxInFlight(1))
+				e := event("ocr")
+				e.ID = job.String()
+				if err := c.Step(e, func() error { return test.err }); err != test.err {
+					t.Errorf("got %v", err)
+				}
+				if err := c.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, sent := range w.all() {
+					for _, row := range sent.rows(t) {
+						got = append(got, fmt.Sprint(row["event_type"], " ", row["id"]))
+					}
+				}
+				var want []string
+				for _, word := range test.want {
+					want = append(want, fmt.Sprint(word, " ", uuid.NewSHA1(job, []byte(word))))
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("got %q, want %q; lost %+v", got, want, o.lost())
 				}
 			})
 		})

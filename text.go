@@ -6,9 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// storable says whether any table could store t.
-func storable(t EventType) bool {
-	return t != "" && len(t) <= maxTypeBytes && utf8.ValidString(string(t)) && !strings.Contains(string(t), "\x00")
+// storable reports whether s is 1 to limit bytes of text that PostgreSQL can
+// store.
+func storable(s string, limit int) bool {
+	return s != "" && len(s) <= limit && isText(s)
 }
 
 // cleanText makes s storable: no NUL, valid UTF-8, at most limit bytes. It
@@ -69,10 +70,10 @@ func (k *keeper) keep(s string) string {
 	return k.shared.String()[k.shared.Len()-len(s):]
 }
 
-// owned returns e with copies of its short texts.
+// owned returns e with copies of its ids and of its short texts.
 func owned(e Event) Event {
-	for _, text := range []*string{&e.ID, &e.DocumentID, &e.UserID, (*string)(&e.Type), &e.ErrorMessage, &e.Stage} {
-		if len(*text) <= maxKept {
+	for i, text := range []*string{&e.ID, &e.DocumentID, &e.UserID, (*string)(&e.Type), &e.ErrorMessage, &e.Stage} {
+		if isID := i < 3; isID || len(*text) <= maxKept {
 			*text = strings.Clone(*text)
 		}
 	}

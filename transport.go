@@ -158,6 +158,9 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	if codeFormat.MatchString(code) {
 		e.Code = code
 	}
+	if code == "23505" && e.told == accepted && primaryKey.MatchString(text(answer.Message)) { // in any language
+		e.told = storedBefore
+	}
 	if e.Hint == leftOut { // the message already is
 		e.Hint = ""
 	}

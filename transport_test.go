@@ -77,7 +77,7 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		message     string
 		code        string
 	}{
-		"PostgREST":             {409, "application/json", `{"code":"23514","details":"secret","hint":null,"message":"check"}`, "check", "23514"},
+		"PostgREST":             {400, "application/json", `{"code":"42P10","details":"secret","hint":null,"message":"there is no unique or exclusion constraint matching the ON CONFLICT specification"}`, "there is no unique or exclusion constraint matching the ON CONFLICT specification", "42P10"},
 		"null":                  {503, "application/json", "null", "Service Unavailable", ""},
 		"nothing":               {502, "", "", "Bad Gateway", ""},
 		"a list":                {500, "application/json", `[{"code":"23514"}]`, "Internal Server Error", ""},
@@ -95,8 +95,8 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		"10 MB of garbage":      {500, "application/json", garbage, "Internal Server Error", ""},
 		"10 MB of HTML":         {502, "text/html", html + garbage, "the answer is an HTML page", ""},
 		"10 MB of message":      {500, "application/json", `{"code":"XX000","message":"` + strings.Repeat("m", 10<<20) + `"}`, "Internal Server Error", ""},
-		"a long text quoted":    {400, "application/json", `{"code":"22P02","message":"invalid: \"` + strings.Repeat(`\u001b`, 64<<10) + `\""}`, `invalid: "…"`, "22P02"},
-		"a long message":        {500, "application/json", `{"code":"XX000","message":"` + strings.Repeat("é", 2000) + `"}`, strings.Repeat("é", 512), "XX000"},
+		"a long text quoted":    {400, "application/json", `{"code":"22P02","message":"invalid input syntax for type json: \"` + strings.Repeat(`\u001b`, 64<<10) + `\""}`, `invalid input syntax for type json: "…"`, "22P02"},
+		"a long message":        {500, "application/json", `{"message":"` + strings.Repeat("é", 2000) + `"}`, strings.Repeat("é", 512), ""},
 		"an HTML page with 200": {200, "text/html", html, "the answer is an HTML page", ""},
 		"HTML by looks, 201":    {201, "", html, "the answer is an HTML page", ""},
 		"an empty page, 200":    {200, "text/html", "", "the answer is an HTML page", ""},

@@ -7,7 +7,7 @@
 //
 // It reads the table anew for every view, by [docevents.Client.Summary] and
 // [docevents.Client.Timeline], and so needs the function of
-// sql/014_create_document_processing_events_summary.sql. It is plain HTML and one
+// sql/014_create_docevents_reading.sql. It is plain HTML and one
 // stylesheet, without any script, and works under any Content-Security-Policy
 // that allows an app's own styles; links are relative. Texts from the rows, among
 // them error messages, are shown: they are users' data.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -213,6 +214,7 @@ func timeline(n int, message, stage string) string {
 			rows[i]["error_message"] = message
 		}
 	}
+	slices.Reverse(rows) // Timeline asks for the newest first
 	body, err := json.Marshal(rows)
 	if err != nil {
 		panic(err)
@@ -229,7 +231,7 @@ func TestDocument(t *testing.T) {
 			"<code><bdi>page 3: too small</bdi></code>", "1999-12-31 </span>23:00:03", "500 ms",
 			`fill="url(#stripes)" d="M833 1h166v8h-166z"`, `class="completed-fill" d="M500 1h166v8h-166z"`)
 		s.timeline = timeline(1000, "", "")
-		check(t, get(h, "/document?id="+document), 200, "There are newer events than these", "The latest event of these is", "950 older events are not shown", "whole document")
+		check(t, get(h, "/document?id="+document), 200, "There are older events than these", "From the first of these to the last", "950 older events are not shown", "whole document")
 		s.timeline = timeline(1, "", "")
 		check(t, get(h, "/document?id="+strings.ToUpper(document)), 200, "From the first to the last it took 0 ms")
 		s.timeline = "[]"
@@ -249,7 +251,7 @@ func TestProblems(t *testing.T) {
 	}{
 		{"empty table", &server{summary: emptySummary}, 200, "No events in the last 24 hours"},
 		{"no series", &server{summary: strings.Replace(emptySummary, `[{"at":"2026-01-01T00:00:00+00:00"}]`, "[]", 1)}, 200, "No events in the last 24 hours"},
-		{"no function", &server{}, 502, "Run sql/014_create_document_processing_events_summary.sql"},
+		{"no function", &server{}, 502, "Run sql/014_create_docevents_reading.sql"},
 		{"refused key", &server{status: 401}, 502, "The server refused to answer"},
 		{"statement timeout", &server{status: 500, code: "57014"}, 504, "The server took too long"},
 		{"gateway timeout", &server{status: 504}, 504, "The server took too long"},

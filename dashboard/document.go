@@ -20,7 +20,7 @@ type document struct {
 	ID       string
 	Rows     []timelineRow // the newest maxRows
 	Hidden   int64         // so many older ones
-	More     bool          // there are newer ones, which Timeline doesn't return
+	More     bool          // there are older ones, which Timeline doesn't return
 	First    time.Time
 	Last     docevents.Event
 	Overview string

@@ -43,7 +43,7 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 			v.Range = r
 		}
 	}
-	s, err := h.client.Summary(ctx, p.Now.Add(-v.Range.length), p.Now)
+	s, err := h.client.Summary(ctx, docevents.Query{Since: p.Now.Add(-v.Range.length), Until: p.Now})
 	switch {
 	case err != nil:
 		p.fail(err)

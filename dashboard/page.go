@@ -41,7 +41,7 @@ func (p *page) fail(err error) {
 	switch {
 	case answered && (e.Code == "PGRST202" || e.Code == "42883"):
 		p.Problem.Title = "The database has no summary function yet"
-		p.Problem.Advice = "Run sql/014_create_document_processing_events_summary.sql once, in Supabase's SQL editor or by your migrations, and load this page again."
+		p.Problem.Advice = "Run sql/014_create_docevents_reading.sql once, in Supabase's SQL editor or by your migrations, and load this page again."
 	case errors.Is(err, context.DeadlineExceeded), answered && (e.Code == "57014" || e.Status == http.StatusGatewayTimeout):
 		p.status = http.StatusGatewayTimeout
 		p.Problem.Title = "The server took too long"

@@ -2,7 +2,6 @@ package doceventstest
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -63,9 +62,9 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return nil, refuse(404, "", "no Route matched with those values")
 	case r.Header.Get("Apikey") != s.Key:
 		return nil, refuse(401, "", "Invalid API key")
-	case schema != s.Schema:
-		return nil, postgrest.ErrSchema(schema, s.Schema)
-	case isCall: // that of sql/014 takes a PostgreSQL
+	case table == "" && schema == s.Schema:
+		return s.describe(r)
+	case isCall: // the functions of sql/014 take a PostgreSQL
 		params, err := postgrest.ParseParams(r.URL.RawQuery)
 		if err != nil {
 			return nil, err
@@ -75,33 +74,52 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 			names = append(names, p.Key)
 		}
 		return nil, postgrest.ErrFunction(schema+"."+function, names, false)
+	case schema != s.Schema:
+		return nil, postgrest.ErrSchema(schema, s.Schema)
 	case table != s.Table:
-		return nil, postgrest.ErrTable(s.Schema, table)
+		return nil, postgrest.ErrTable(s.Schema, table, s.Table)
 	}
-	q, err := parseQuery(r, s.columns())
+	q, err := s.parseQuery(r)
 	if err != nil {
 		return nil, err
 	}
 	switch r.Method {
 	case http.MethodPost:
 		rows, err := s.parseRows(body, q.Columns, q.prefer.Missing == postgrest.MissingDefault)
-		if err == nil {
-			rows, err = s.insertLocked(rows, q.prefer.Resolution == postgrest.IgnoreDuplicates)
+		if err != nil {
+			return nil, err
 		}
-		return q.changed(r.Method, rows), err
+		added, err := s.newRows(rows, q.prefer.Resolution == postgrest.IgnoreDuplicates)
+		if err != nil {
+			return nil, err
+		}
+		return s.changeLocked(r, q, added, slices.Concat(s.rows, added))
 	case http.MethodDelete:
 		deleted, kept := q.split(s.rows)
-		s.rows = kept
-		return q.changed(r.Method, deleted), nil
+		return s.changeLocked(r, q, deleted, kept)
 	case http.MethodGet:
 		rows, _ := q.split(s.rows)
-		return q.read(inTime(rows))
+		return q.read(r, q.sorted(rows))
 	}
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
+// changeLocked answers an insert or a delete of the changed rows, after which the
+// table holds the rows of after. If PostgREST would roll it back, nothing changes.
+func (s *Server) changeLocked(r *http.Request, q *query, changed, after []row) (*postgrest.Answer, error) {
+	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
+		return nil, refusal
+	}
+	s.rows = after
+	var body []byte
+	if q.prefer.Representation() {
+		body = q.selected(changed)
+	}
+	return q.prefer.ChangeAnswer(r.Method, int64(len(changed)), body).For(r), nil
+}
+
 // read answers a GET that those rows match.
-func (q *query) read(rows []row) (*postgrest.Answer, error) {
+func (q *query) read(r *http.Request, rows []row) (*postgrest.Answer, error) {
 	var total *int64
 	if q.prefer.Counts() {
 		total = new(int64(len(rows)))
@@ -111,65 +129,148 @@ func (q *query) read(rows []row) (*postgrest.Answer, error) {
 		q.Limit = &limit
 	}
 	rows = rows[:min(*q.Limit, int64(len(rows)))]
+	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(rows))); refusal != nil {
+		return nil, refusal
+	}
 	answer, refusal := q.prefer.ReadAnswer(q.Offset, int64(len(rows)), total, q.selected(rows))
 	if refusal != nil {
 		return nil, refusal
 	}
-	return answer, nil
+	return answer.For(r), nil
 }
 
 // A query is what a request asks for beside the rows of an insert.
 type query struct {
 	*postgrest.Query
 	table      []column
-	conditions []func(row) bool // all must hold
+	conditions []func(row) bool     // all must hold
+	order      []func(a, b row) int // in turn, until one isn't 0
 	prefer     postgrest.Preferences
 }
 
 // parseQuery refuses what PostgREST understands and docevents doesn't send.
-func parseQuery(r *http.Request, table []column) (*query, error) {
+func (s *Server) parseQuery(r *http.Request) (*query, error) {
 	asked, refusal := postgrest.ParseQuery(r.URL.RawQuery)
 	if refusal != nil {
 		return nil, refusal
 	}
-	q := &query{Query: asked, table: table, prefer: postgrest.ParsePreferences(r.Header.Values("Prefer"))}
-	id, at := nameOf("ID", table), nameOf("CreatedAt", table)
-	byTime := []postgrest.OrderTerm{{Column: at, Direction: " ASC NULLS LAST"}}
-	byTimeAndID := []postgrest.OrderTerm{{Column: at, Direction: " ASC"}, {Column: id, Direction: " ASC"}}
+	q := &query{Query: asked, table: s.columns(), prefer: postgrest.ParsePreferences(r.Header.Values("Prefer"))}
 	switch p := q.prefer; {
 	case len(p.Unknown) > 0 || p.Handling != "" || p.MaxAffected != nil || p.Resolution == postgrest.MergeDuplicates:
 		return nil, notUnderstood("Prefer: " + strings.Join(r.Header.Values("Prefer"), ","))
-	case q.OnConflict != nil && !slices.Equal(q.OnConflict, []string{id}):
+	case q.OnConflict != nil && !slices.Equal(q.OnConflict, []string{nameOf("ID", q.table)}):
 		return nil, refuse(400, "42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
-	case q.Order != nil && !slices.Equal(q.Order, byTime) && !slices.Equal(q.Order, byTimeAndID):
-		return nil, notUnderstood("the order " + fmt.Sprint(q.Order))
+	}
+	for _, item := range q.Select {
+		if _, err := s.column(item.Column); err != nil {
+			return nil, err
+		}
+		if item.Cast != "" && item.Cast != "text" {
+			return nil, notUnderstood("a cast to " + item.Cast)
+		}
 	}
 	for _, f := range q.Filters {
-		condition, err := newCondition(f, table)
+		c, err := s.column(f.Column)
+		if err != nil {
+			return nil, err
+		}
+		condition, err := newCondition(f, c)
 		if err != nil {
 			return nil, err
 		}
 		q.conditions = append(q.conditions, condition)
 	}
+	for _, term := range q.Order {
+		c, err := s.column(term.Column)
+		if err != nil {
+			return nil, err
+		}
+		q.order = append(q.order, newOrder(term, c))
+	}
 	return q, nil
 }
 
-// newCondition knows those of a document and of a time.
-func newCondition(f postgrest.Filter, table []column) (func(row) bool, error) {
-	switch filter := f.Column + " " + f.Operator; filter {
-	case nameOf("DocumentID", table) + " eq":
-		id, err := parseUUID(f.Value)
-		return func(r row) bool { return r.fields["DocumentID"] == id }, err
-	case nameOf("CreatedAt", table) + " lt", nameOf("CreatedAt", table) + " lte", nameOf("CreatedAt", table) + " gt":
-		value, err := parseTime(f.Value)
-		with, _ := value.(time.Time)
-		return func(r row) bool {
-			order := r.createdAt().Compare(with)
-			return order < 0 && f.Operator != "gt" || order == 0 && f.Operator == "lte" || order > 0 && f.Operator == "gt"
-		}, err
-	default:
-		return nil, notUnderstood("the filter " + filter)
+// column returns the column of a name in a query.
+func (s *Server) column(name string) (column, error) {
+	for _, c := range s.columns() {
+		if c.name == name {
+			return c, nil
+		}
 	}
+	return column{}, refuse(400, "42703", "column %s.%s does not exist", s.Table, name)
+}
+
+// newCondition returns the condition of a filter on the column. NULL meets only
+// is.null.
+func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
+	if f.Operator == "is" {
+		return func(r row) bool { return r.value(c) == nil }, nil
+	}
+	if c.field == "" && f.Operator != "eq" && f.Operator != "in" {
+		return nil, notUnderstood("the filter " + f.Operator + " on a column of Extra")
+	}
+	texts := f.Values
+	if f.Operator != "in" {
+		texts = []string{f.Value}
+	}
+	values := make([]any, len(texts))
+	for i, text := range texts {
+		var err error
+		if values[i], err = c.parse(text); err != nil {
+			return nil, err
+		}
+	}
+	holds := map[string]func(order int) bool{
+		"eq": func(order int) bool { return order == 0 },
+		"in": func(order int) bool { return order == 0 },
+		"lt": func(order int) bool { return order < 0 }, "lte": func(order int) bool { return order <= 0 },
+		"gt": func(order int) bool { return order > 0 }, "gte": func(order int) bool { return order >= 0 },
+	}[f.Operator]
+	return func(r row) bool {
+		value := r.value(c)
+		return value != nil && slices.ContainsFunc(values, func(with any) bool { return holds(compare(value, with)) })
+	}, nil
+}
+
+// newOrder returns the comparison of a term of order.
+func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
+	sign := 1
+	if strings.Contains(term.Direction, " DESC") {
+		sign = -1
+	}
+	nulls := sign // NULL is larger than all values, so it comes first in descending order
+	if strings.Contains(term.Direction, "NULLS FIRST") {
+		nulls = -1
+	} else if strings.Contains(term.Direction, "NULLS LAST") {
+		nulls = 1
+	}
+	return func(a, b row) int {
+		switch x, y := a.value(c), b.value(c); {
+		case x == nil && y == nil:
+			return 0
+		case x == nil:
+			return nulls
+		case y == nil:
+			return -nulls
+		default:
+			return sign * compare(x, y)
+		}
+	}
+}
+
+// sorted returns the rows in the order of the query. Rows that are equal in it
+// are in the order of their times.
+func (q *query) sorted(rows []row) []row {
+	rows = inTime(rows)
+	slices.SortStableFunc(rows, func(a, b row) int {
+		for _, order := range q.order {
+			if n := order(a, b); n != 0 {
+				return n
+			}
+		}
+		return 0
+	})
+	return rows
 }
 
 // split returns the rows that match the filters, and those that don't.
@@ -184,31 +285,26 @@ func (q *query) split(rows []row) (matching, others []row) {
 	return matching, others
 }
 
-// changed answers an insert or a delete of these rows.
-func (q *query) changed(method string, rows []row) *postgrest.Answer {
-	var body []byte
-	if q.prefer.Representation() {
-		body = q.selected(rows)
-	}
-	return q.prefer.ChangeAnswer(method, int64(len(rows)), body)
-}
-
 // selected returns the columns that were asked for, as JSON.
 func (q *query) selected(rows []row) []byte {
+	items := q.Select
+	if items == nil {
+		for _, c := range q.table {
+			items = append(items, postgrest.SelectItem{Column: c.name})
+		}
+	}
 	list := make([]map[string]any, len(rows))
 	for i, r := range rows {
 		list[i] = map[string]any{}
-		for _, c := range q.table {
-			value := r.fields[c.field]
-			if c.field == "" {
-				value = r.extra[c.name]
-			}
-			if at, isTime := value.(time.Time); isTime {
+		for _, item := range items {
+			at := slices.IndexFunc(q.table, func(c column) bool { return c.name == item.Column })
+			value := r.value(q.table[at])
+			if item.Cast != "" && value != nil {
+				value = asText(value)
+			} else if at, isTime := value.(time.Time); isTime {
 				value = at.Format("2006-01-02T15:04:05.999999-07:00") // as PostgreSQL writes it
 			}
-			if q.Select == nil || slices.Contains(q.Select, c.name) {
-				list[i][c.name] = value
-			}
+			list[i][item.Column] = value
 		}
 	}
 	return postgrest.EncodeJSON(list)

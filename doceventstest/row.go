@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,26 +32,36 @@ type column struct {
 	field    string // "": Extra's
 	name     string
 	required bool
-	parse    func(string) (any, error)
+	typ      string // PostgreSQL's; of Extra's columns jsonb, which takes any value
 }
+
+// parsers are those of the columns' types.
+var parsers = map[string]func(string) (any, error){
+	"uuid": parseUUID, "text": parseText, "integer": parseInteger, "timestamp with time zone": parseTime, "jsonb": parseText,
+}
+
+func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
 // columns are the table's, the migration's in its order, in which PostgreSQL
 // looks at them.
 func (s *Server) columns() []column {
-	named := s.Columns
+	named, ids := s.Columns, "uuid"
+	if named.TextIDs {
+		ids = "text"
+	}
 	all := []column{
-		{"ID", cmp.Or(named.ID, "id"), true, parseUUID},
-		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), true, parseUUID},
-		{"UserID", cmp.Or(named.UserID, "user_id"), true, parseUUID},
-		{"Type", cmp.Or(named.Type, "event_type"), true, parseText},
-		{"Duration", cmp.Or(named.Duration, "duration_ms"), false, parseInteger},
-		{"ErrorMessage", cmp.Or(named.ErrorMessage, "error_message"), false, parseText},
-		{"Stage", cmp.Or(named.Stage, "stage"), false, parseText},
-		{"CreatedAt", cmp.Or(named.CreatedAt, "created_at"), true, parseTime},
+		{"ID", cmp.Or(named.ID, "id"), true, "uuid"},
+		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), !s.own(), ids},
+		{"UserID", cmp.Or(named.UserID, "user_id"), !s.own(), ids},
+		{"Type", cmp.Or(named.Type, "event_type"), true, "text"},
+		{"Duration", cmp.Or(named.Duration, "duration_ms"), false, "integer"},
+		{"ErrorMessage", cmp.Or(named.ErrorMessage, "error_message"), false, "text"},
+		{"Stage", cmp.Or(named.Stage, "stage"), false, "text"},
+		{"CreatedAt", cmp.Or(named.CreatedAt, "created_at"), true, "timestamp with time zone"},
 	}
 	all = slices.DeleteFunc(all, func(c column) bool { return c.name == "-" })
 	for _, name := range named.Extra {
-		all = append(all, column{name: name})
+		all = append(all, column{name: name, typ: "jsonb"})
 	}
 	return all
 }
@@ -155,31 +166,31 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 	return parse(text)
 }
 
-// insertLocked stores all of the rows or none, and returns those that are new.
-func (s *Server) insertLocked(rows []row, ignoreDuplicates bool) ([]row, error) {
+// newRows returns the rows that an insert of these adds to the table, or the
+// error that refuses all of them.
+func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
 		known[r.fields["ID"]] = true
 	}
-	var stored []row
+	var added []row
 	for _, r := range rows {
 		for _, c := range s.columns() {
 			if c.required && r.fields[c.field] == nil {
 				return nil, refuse(400, "23502", "null value in column %q of relation %q violates not-null constraint", c.name, s.Table)
 			}
 		}
-		if t, typed := r.fields["Type"].(string); typed && len(s.EventTypes) > 0 && !slices.Contains(s.EventTypes, docevents.EventType(t)) {
+		if t, typed := r.fields["Type"].(string); typed && !s.takes(docevents.EventType(t)) {
 			return nil, refuse(400, "23514", "new row for relation %q violates check constraint %q", s.Table, s.Table+"_event_type_check")
 		}
 		if id := r.fields["ID"]; !known[id] {
 			known[id] = true
-			stored = append(stored, r)
+			added = append(added, r)
 		} else if !ignoreDuplicates {
 			return nil, refuse(409, "23505", "duplicate key value violates unique constraint %q", s.Table+"_pkey")
 		}
 	}
-	s.rows = append(s.rows, stored...)
-	return stored, nil
+	return added, nil
 }
 
 // inTime returns the rows in the order of their times. Those of the same
@@ -190,6 +201,44 @@ func inTime(rows []row) []row {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
 		return cmp.Or(a.createdAt().Compare(b.createdAt()), bytes.Compare(idA[:], idB[:]))
 	})
+}
+
+// value is that of a column, nil for NULL.
+func (r row) value(c column) any {
+	if c.field == "" {
+		return r.extra[c.name]
+	}
+	return r.fields[c.field]
+}
+
+// compare compares two values of a column's type, neither of which is NULL.
+func compare(a, b any) int {
+	switch a := a.(type) {
+	case uuid.UUID:
+		b := b.(uuid.UUID)
+		return bytes.Compare(a[:], b[:])
+	case int64:
+		return cmp.Compare(a, b.(int64))
+	case time.Time:
+		return a.Compare(b.(time.Time))
+	}
+	return strings.Compare(asText(a), asText(b))
+}
+
+// asText casts a value to text as PostgreSQL does. It treats a string in a column
+// of Extra as the value of a text column.
+func asText(value any) string {
+	switch v := value.(type) {
+	case string:
+		return v
+	case uuid.UUID:
+		return v.String()
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case time.Time:
+		return v.Format("2006-01-02 15:04:05.999999-07")
+	}
+	return string(postgrest.EncodeJSON(value))
 }
 
 func (r row) createdAt() time.Time { return r.fields["CreatedAt"].(time.Time) }
@@ -217,4 +266,30 @@ func (r row) event() docevents.Event {
 		CreatedAt:    r.createdAt(),
 		Extra:        maps.Clone(r.extra), // the caller's own
 	}
+}
+
+// own reports whether the table differs from the migration's. Its document and
+// user ids may be NULL.
+func (s *Server) own() bool { return !reflect.ValueOf(s.Columns).IsZero() }
+
+// takes reports whether the table's CHECK allows t.
+func (s *Server) takes(t docevents.EventType) bool {
+	types := s.EventTypes
+	if types.Open || slices.Contains(types.Skipped, t) || slices.Contains(types.Notes, t) {
+		return true
+	}
+	for _, field := range []struct {
+		types []docevents.EventType
+		word  docevents.EventType // the migration's
+	}{
+		{types.Arrived, docevents.UploadStarted},
+		{types.Started, docevents.ProcessingStarted},
+		{types.Completed, docevents.Completed},
+		{types.Failed, docevents.Failed},
+	} {
+		if slices.Contains(field.types, t) || len(field.types) == 0 && t == field.word {
+			return true
+		}
+	}
+	return false
 }

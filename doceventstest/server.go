@@ -49,12 +49,15 @@ type Server struct {
 	URL string // as SUPABASE_URL
 	Key string // as SUPABASE_SECRET_KEY; any other is refused
 
-	// What the table is like: as the migration makes it. To be changed, if at
+	// The table. By default it is as the migration makes it. Change it, if at
 	// all, before the first request.
 	Schema     string
 	Table      string
-	EventTypes []docevents.EventType // those that the CHECK allows; none: all
-	Columns    docevents.Columns     // as for docevents.WithColumns; those of Extra take anything
+	EventTypes docevents.EventTypes // that the table takes, as for docevents.WithEventTypes
+
+	// Columns are as for docevents.WithColumns; those of Extra take any value.
+	// If they differ from the zero value, document and user ids may be NULL.
+	Columns docevents.Columns
 
 	t testing.TB
 
@@ -78,11 +81,10 @@ func NewServer(t testing.TB) *Server {
 // newServer makes a server that doesn't listen.
 func newServer(t testing.TB) *Server {
 	s := &Server{
-		Key:        "sb_secret_doceventstest",
-		Schema:     docevents.DefaultSchema,
-		Table:      docevents.DefaultTable,
-		EventTypes: []docevents.EventType{docevents.UploadStarted, docevents.ProcessingStarted, docevents.Completed, docevents.Failed},
-		t:          t,
+		Key:    "sb_secret_doceventstest",
+		Schema: docevents.DefaultSchema,
+		Table:  docevents.DefaultTable,
+		t:      t,
 	}
 	s.changed = sync.NewCond(&s.mu)
 	return s
@@ -92,13 +94,16 @@ func newServer(t testing.TB) *Server {
 // and is closed at its end. The options come after those.
 func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	s.t.Helper()
-	c, err := docevents.New(s.URL, s.Key, append([]docevents.Option{
+	table := []docevents.Option{
 		docevents.WithSlog(slog.New(slog.NewTextHandler(s.t.Output(), nil))),
 		docevents.WithSchema(s.Schema),
 		docevents.WithTable(s.Table),
-		docevents.WithEventTypes(s.EventTypes...),
-		docevents.WithColumns(s.Columns),
-	}, opts...)...)
+		docevents.WithEventTypes(s.EventTypes),
+	}
+	if s.own() {
+		table = append(table, docevents.WithColumns(s.Columns))
+	}
+	c, err := docevents.New(s.URL, s.Key, append(table, opts...)...)
 	if err != nil {
 		s.t.Fatal(err)
 	}

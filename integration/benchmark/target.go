@@ -140,13 +140,16 @@ type machine struct {
 	RTT        string    `json:"rtt,omitempty"`
 }
 
+// localGateway is the server of a local stack without a PostgREST.
+const localGateway = "the local stack's gateway"
+
 func (t *target) describe(ctx context.Context) machine {
 	m := machine{
 		Taken: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), CPUs: runtime.NumCPU(),
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Server: "somebody's gateway",
 	}
 	if t.stack != nil {
-		m.Server = "the local stack's gateway"
+		m.Server = localGateway
 	}
 	if t.delay != nil {
 		m.RTT = (2 * t.delay.each).String()

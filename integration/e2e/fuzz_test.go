@@ -20,7 +20,7 @@ import (
 //
 //	go test ./e2e -run '^$' -fuzz FuzzRecordStored -fuzztime 2m -fuzzminimizetime 10x
 func FuzzRecordStored(f *testing.F) {
-	b := newBench(f, docevents.WithEventTypes())
+	b := newBench(f, docevents.WithEventTypes(docevents.EventTypes{Open: true}))
 	var check string
 	if err := b.stack.Pool().QueryRow(f.Context(), "SELECT conname FROM pg_constraint WHERE conrelid = $1::regclass AND contype = 'c'",
 		"public."+b.table).Scan(&check); err != nil {

@@ -221,7 +221,7 @@ func TestInvalid(t *testing.T) {
 
 // TestOpenTypes leaves the types to the table's CHECK.
 func TestOpenTypes(t *testing.T) {
-	b := newBench(t, docevents.WithEventTypes())
+	b := newBench(t, docevents.WithEventTypes(docevents.EventTypes{Open: true}))
 	archived := event("archived")
 	archived.Type = "archived"
 	var stages []string

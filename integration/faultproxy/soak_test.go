@@ -67,7 +67,7 @@ func TestSoak(t *testing.T) {
 	proxy.Deal(chosen(faultproxy.Random(seed, share, faults...)))
 
 	s.client, err = docevents.New(proxy.URL, stack.ServiceRoleKey, append(s.Options(),
-		docevents.WithEventTypes(), // so that the table's CHECK has something to refuse
+		docevents.WithEventTypes(docevents.EventTypes{Open: true}), // so that the table's CHECK has something to refuse
 		docevents.WithQueueLimits(events, 1<<30),
 		docevents.WithMaxBatch(batch),
 		docevents.WithRequestTimeout(2*time.Second),

@@ -42,8 +42,9 @@ type exchange struct {
 	After string
 }
 
-// TestCases replays the recorded exchanges, against the gateway or, where
-// POSTGREST_BIN names one, a real PostgREST.
+// TestCases replays all of the recorded exchanges, against the gateway or, if
+// POSTGREST_BIN names one, a real PostgREST. TestDescription has the recorded
+// description of tables.
 func TestCases(t *testing.T) {
 	stack := localstack.Shared(t)
 	if !stack.Ours() {

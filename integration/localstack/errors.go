@@ -1,6 +1,7 @@
 package localstack
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -21,7 +22,6 @@ var (
 	// A connection to PostgreSQL that died under a statement: seen of 14.17 and 16.2.
 	errLostConnection = postgrest.Errorf(400, "", "")
 	errInvalidPath    = postgrest.Errorf(404, "PGRST125", "Invalid path specified in request URL")
-	errNoRoot         = postgrest.Errorf(404, "PGRST126", "Root endpoint metadata is disabled")
 )
 
 // connectError is a database that can't be reached.
@@ -36,6 +36,9 @@ func databaseError(err error, anonymous bool) *postgrest.Error {
 	if !errors.As(err, &pg) {
 		return errLostConnection
 	}
+	if pg.Code == "PGRST" {
+		return raised(pg)
+	}
 	e := postgrest.Errorf(httpStatus(pg, anonymous), pg.Code, "%s", pg.Message)
 	if pg.Detail != "" {
 		e.Details = &pg.Detail
@@ -44,7 +47,42 @@ func databaseError(err error, anonymous bool) *postgrest.Error {
 		e.Hint = &pg.Hint
 	}
 	if e.Status == http.StatusUnauthorized {
-		e.Authenticate = "Bearer"
+		e.WithHeader("Www-Authenticate", "Bearer")
+	}
+	return e
+}
+
+// raised is the answer that a function or trigger asks for with RAISE SQLSTATE
+// 'PGRST', by
+// https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes.
+// The raised message and detail are JSON.
+func raised(pg *pgconn.PgError) *postgrest.Error {
+	var message struct {
+		Code, Message *string
+		Details, Hint *string
+	}
+	var detail struct {
+		Status  *int
+		Headers *map[string]string
+	}
+	refuse := func(what, hint string) *postgrest.Error {
+		return postgrest.Errorf(500, "PGRST121", `Could not parse JSON in the "RAISE SQLSTATE 'PGRST'" error`).
+			WithDetails(what).WithHint(hint)
+	}
+	const detailHint = "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'."
+	switch {
+	case json.Unmarshal([]byte(pg.Message), &message) != nil || message.Code == nil || message.Message == nil:
+		return refuse("Invalid JSON value for MESSAGE: '"+pg.Message+"'",
+			"MESSAGE must be a JSON object with obligatory keys: 'code', 'message' and optional keys: 'details', 'hint'.")
+	case pg.Detail == "":
+		return refuse("DETAIL is missing in the RAISE statement", detailHint)
+	case json.Unmarshal([]byte(pg.Detail), &detail) != nil || detail.Status == nil || detail.Headers == nil:
+		return refuse("Invalid JSON value for DETAIL: '"+pg.Detail+"'", detailHint)
+	}
+	e := postgrest.Errorf(*detail.Status, *message.Code, "%s", *message.Message)
+	e.Details, e.Hint = message.Details, message.Hint
+	for name, value := range *detail.Headers {
+		e.WithHeader(http.CanonicalHeaderKey(name), value)
 	}
 	return e
 }

@@ -64,8 +64,9 @@ func (f *function) takes(given []string) bool {
 	})
 }
 
-// call builds the call; PostgreSQL takes the arguments out of the JSON itself.
-func (f *function) call(given []string, body []byte) *statement {
+// call builds the call; PostgreSQL takes the arguments out of the JSON itself. Of
+// a GET they are texts, each of which it casts to the argument's type.
+func (f *function) call(given []string, body []byte, texts bool) *statement {
 	s := &statement{}
 	var arguments []*column
 	for _, a := range f.arguments {
@@ -76,10 +77,18 @@ func (f *function) call(given []string, body []byte) *statement {
 	s.add("SELECT NULL::bigint, 1::bigint, 0::bigint, coalesce(to_json(", quote(f.schema), ".", quote(f.name), "(")
 	for i, a := range arguments {
 		s.separate(i, ", ")
-		s.add(quote(a.name), " := arguments.", quote(a.name))
+		if s.add(quote(a.name), " := "); texts {
+			s.add("(")
+			s.bind(body)
+			s.add("::json ->> ")
+			s.bind(a.name)
+			s.add("::text)::", a.typ)
+		} else {
+			s.add("arguments.", quote(a.name))
+		}
 	}
 	s.add(")), 'null')::text")
-	if len(arguments) > 0 {
+	if len(arguments) > 0 && !texts {
 		s.add(" FROM json_to_record(")
 		s.bind(body)
 		s.add("::json) AS arguments(")
@@ -115,7 +124,7 @@ func (g *gateway) call(r *http.Request, who caller, schema, name string) (*postg
 	}
 	for _, f := range g.schema.Load().functions[schema+"."+name] {
 		if f.takes(given) {
-			result, err := g.run(who, access, f.call(given, body), nil)
+			result, err := g.run(who, access, f.call(given, body, r.Method == http.MethodGet), nil)
 			return &postgrest.Answer{Status: http.StatusOK, ContentRange: "0-0/*", Body: result.body}, err
 		}
 	}

@@ -3,6 +3,7 @@ package localstack
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,10 +35,14 @@ func (c caller) anonymous() bool { return c.role == anonRole }
 
 // verify reads the Authorization header as PostgREST does: none, or one of
 // another scheme, is the anonymous role, and so is a token without a role.
-func verify(secret []byte, authorization string) (caller, *postgrest.Error) {
+func verify(config restConfig, authorization string) (caller, *postgrest.Error) {
 	claims := jwt.MapClaims{}
 	scheme, text, _ := strings.Cut(authorization, " ")
 	if strings.EqualFold(scheme, "Bearer") {
+		secret := []byte(config["jwt_secret"])
+		if len(secret) == 0 {
+			return caller{}, postgrest.Errorf(500, "PGRST300", "Server lacks JWT secret")
+		}
 		text = strings.TrimSpace(text)
 		if text == "" {
 			return caller{}, decodeError("Empty JWT is sent in Authorization header")
@@ -53,10 +58,17 @@ func verify(secret []byte, authorization string) (caller, *postgrest.Error) {
 		if err != nil {
 			return caller{}, tokenError(err)
 		}
+		wanted := config["jwt_aud"]
+		if audience, err := claims.GetAudience(); wanted != "" && err == nil && len(audience) > 0 && !slices.Contains(audience, wanted) {
+			return caller{}, claimsError("JWT not in audience")
+		}
 	}
 	role, ok := claims["role"].(string)
 	if !ok {
-		role = anonRole
+		role = config["db_anon_role"]
+	}
+	if role == "" {
+		return caller{}, postgrest.Errorf(401, "PGRST302", "Anonymous access is disabled").WithHeader("Www-Authenticate", "Bearer")
 	}
 	claims["role"] = role
 	return caller{role, postgrest.EncodeJSON(claims)}, nil
@@ -83,7 +95,6 @@ func decodeError(message string) *postgrest.Error { return invalidToken("PGRST30
 func claimsError(message string) *postgrest.Error { return invalidToken("PGRST303", message) }
 
 func invalidToken(code, message string) *postgrest.Error {
-	e := postgrest.Errorf(401, code, "%s", message)
-	e.Authenticate = fmt.Sprintf("Bearer error=%q, error_description=%q", "invalid_token", message)
-	return e
+	return postgrest.Errorf(401, code, "%s", message).
+		WithHeader("Www-Authenticate", fmt.Sprintf("Bearer error=%q, error_description=%q", "invalid_token", message))
 }

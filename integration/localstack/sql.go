@@ -75,9 +75,13 @@ func (q *query) list(s *statement) {
 			s.add(q.table.column(c.name))
 		}
 	}
-	for i, name := range q.Select {
+	for i, item := range q.Select {
 		s.separate(i, ", ")
-		s.add(q.table.column(name))
+		if item.Cast == "" {
+			s.add(q.table.column(item.Column))
+		} else {
+			s.add("CAST(", q.table.column(item.Column), " AS ", item.Cast, ") AS ", quote(item.Column))
+		}
 	}
 }
 

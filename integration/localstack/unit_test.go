@@ -131,6 +131,7 @@ func TestStackEnv(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	secret := []byte(strings.Repeat("s", 32))
+	config := restConfig{"jwt_secret": string(secret), "db_anon_role": "anon", "jwt_aud": "us"}
 	bearer := func(method jwt.SigningMethod, claims jwt.MapClaims) string {
 		t.Helper()
 		var key any = secret
@@ -158,10 +159,12 @@ func TestVerify(t *testing.T) {
 		{"another algorithm", bearer(jwt.SigningMethodHS512, jwt.MapClaims{"role": "r"}), "PGRST301: No suitable key or wrong key type"},
 		{"no claims", "Bearer a.b.c", "PGRST301: JWT couldn't be decoded"},
 		{"empty", "Bearer ", "PGRST301: Empty JWT is sent in Authorization header"},
+		{"for us", bearer(hs256, jwt.MapClaims{"role": "r", "aud": []string{"them", "us"}}), "r"},
+		{"for others", bearer(hs256, jwt.MapClaims{"role": "r", "aud": "them"}), "PGRST303: JWT not in audience"},
 		{"none", "", "anon"},
 	}
 	for _, tt := range tests {
-		who, err := verify(secret, tt.authorization)
+		who, err := verify(config, tt.authorization)
 		got := who.role
 		if err != nil {
 			got = err.Code + ": " + err.Message

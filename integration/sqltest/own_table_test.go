@@ -224,7 +224,7 @@ func TestView(t *testing.T) {
 		}
 	})
 	t.Run("Check sees what the table refuses", func(t *testing.T) {
-		d.wantCheck(`no event of type "ocr_started"`, docevents.WithEventTypes(docevents.Completed, "ocr_started"))
+		d.wantCheck(`no event of type "ocr_started"`, docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{"ocr_started"}}))
 		d.exec("ALTER TABLE " + steps + " ADD COLUMN tenant uuid NOT NULL DEFAULT gen_random_uuid(); ALTER TABLE " + steps + " ALTER tenant DROP DEFAULT")
 		d.wantCheck("the column tenant takes no NULL, and nobody fills it")
 		d.exec("ALTER TABLE " + steps + " DROP COLUMN tenant")

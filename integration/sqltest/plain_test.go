@@ -11,54 +11,127 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// Go's own summary, by the definitions at the head of 014.
-func plainSummary(rows []stored, since, until time.Time) *docevents.Summary {
-	rows = slices.DeleteFunc(slices.Clone(rows), func(r stored) bool { return r.At.Before(since) || !r.At.Before(until) })
+// Go's own answers, by the definitions at the head of 014. "" stands for NULL.
+
+// A stored row. A negative MS is NULL.
+type stored struct {
+	ID, Document, User, Type, Stage, Message, Tenant string
+	MS                                               float64
+	At                                               time.Time
+}
+
+// A plain answers from rows in memory.
+type plain struct {
+	rows  []stored
+	types docevents.EventTypes
+}
+
+// kind is what the function's CTE calls so; "" is a note's.
+func (p plain) kind(r stored) string {
+	word := docevents.EventType(r.Type)
+	switch t := p.types; {
+	case slices.Contains(t.Arrived, word):
+		return "arrived"
+	case slices.Contains(t.Started, word):
+		return "started"
+	case slices.Contains(t.Completed, word), r.Stage != "" && slices.Contains(t.Skipped, word):
+		return "completed"
+	case slices.Contains(t.Failed, word):
+		return "failed"
+	case slices.Contains(t.Skipped, word):
+		return "skipped"
+	}
+	return ""
+}
+
+// look returns the rows that q looks at, in their order.
+func (p plain) look(q docevents.Query) []stored {
+	rows := slices.DeleteFunc(slices.Clone(p.rows), func(r stored) bool {
+		tenant, filtered := q.Where["tenant"]
+		return r.At.Before(q.Since) || !r.At.Before(q.Until) || filtered && r.Tenant != tenant
+	})
 	slices.SortFunc(rows, func(a, b stored) int { return cmp.Or(a.At.Compare(b.At), strings.Compare(a.ID, b.ID)) })
-	s := &docevents.Summary{Since: since, Until: until, Interval: plainInterval(until.Sub(since))}
+	return rows
+}
+
+// failures are those that count, with their messages folded.
+func (p plain) failures(rows []stored) (failures []stored) {
+	stepFailed := map[[2]string]bool{}
+	for _, r := range rows {
+		if p.kind(r) == "failed" && r.Stage != "" {
+			stepFailed[[2]string{r.Document, fold(r.Message)}] = true
+		}
+	}
+	for _, r := range rows {
+		r.Message = fold(r.Message)
+		if p.kind(r) == "failed" && (r.Stage != "" || r.Document == "" || !stepFailed[[2]string{r.Document, r.Message}]) {
+			failures = append(failures, r)
+		}
+	}
+	return failures
+}
+
+func (p plain) summary(q docevents.Query) *docevents.Summary {
+	rows := p.look(q)
+	s := &docevents.Summary{Since: q.Since, Until: q.Until, Interval: plainInterval(q.Until.Sub(q.Since))}
 	points := map[time.Time]*docevents.Point{}
 	bin := func(at time.Time) time.Time {
 		origin := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 		return origin.Add(time.Duration(math.Floor(float64(at.Sub(origin))/float64(s.Interval))) * s.Interval)
 	}
-	for at := bin(since); at.Before(until); at = at.Add(s.Interval) {
+	for at := bin(q.Since); at.Before(q.Until); at = at.Add(s.Interval) {
 		points[at] = &docevents.Point{At: at}
 	}
-	stepFailed := map[[2]string]bool{}
-	for _, r := range rows {
-		if r.Type == "failed" && r.Stage != "" {
-			stepFailed[[2]string{r.Document, fold(r.Message)}] = true
+	for _, d := range p.documents(rows, q) {
+		s.Documents++
+		point := points[bin(d.LastAt)]
+		switch d.State {
+		case docevents.StateCompleted:
+			s.Completed++
+			point.Completed++
+			if d.LastAt.After(s.LastCompleted) {
+				s.LastCompleted = d.LastAt
+			}
+		case docevents.StateFailed:
+			s.Failed++
+			point.Failed++
+		case docevents.StateSkipped:
+			s.Skipped++
+			point.Skipped++
+		case docevents.StateUnderWay, docevents.StateStuck:
+			s.UnderWay++
+			point.UnderWay++
+		}
+		if d.State == docevents.StateStuck {
+			s.Stuck = append(s.Stuck, docevents.StuckDocument{
+				DocumentID: d.ID, Since: d.Started, Starts: d.starts, LastEvent: d.Type, LastStage: d.Stage, LastAt: d.LastAt,
+			})
 		}
 	}
-	byDocument := map[string][]stored{}
 	byStage := map[string][]stored{}
-	byError := map[[2]string][]stored{}
 	for _, r := range rows {
-		byDocument[r.Document] = append(byDocument[r.Document], r)
-		if r.Type == "completed" || r.Type == "failed" {
+		if kind := p.kind(r); kind == "completed" || kind == "failed" {
 			byStage[r.Stage] = append(byStage[r.Stage], r)
 		}
-		if r.Type == "failed" && (r.Stage != "" || !stepFailed[[2]string{r.Document, fold(r.Message)}]) {
-			key := [2]string{r.Stage, fold(r.Message)}
-			byError[key] = append(byError[key], r)
-			s.LastFailure = r.At
-			points[bin(r.At)].Failures++
-		}
-	}
-	for _, events := range byDocument {
-		plainDocument(s, events, points[bin(events[len(events)-1].At)])
 	}
 	for name, ends := range byStage {
-		s.Stages = append(s.Stages, plainStage(name, ends))
+		s.Stages = append(s.Stages, p.stage(name, ends))
+	}
+	byError := map[[2]string][]stored{}
+	for _, f := range p.failures(rows) {
+		byError[[2]string{f.Stage, f.Message}] = append(byError[[2]string{f.Stage, f.Message}], f)
+		s.LastFailure = f.At
+		points[bin(f.At)].Failures++
 	}
 	for key, failures := range byError {
-		last := failures[len(failures)-1]
 		group := docevents.ErrorGroup{
-			Stage: key[0], Message: key[1], Count: int64(len(failures)), First: failures[0].At, Last: last.At, Example: last.Document,
+			Stage: key[0], Message: key[1], Count: int64(len(failures)), First: failures[0].At, Last: failures[len(failures)-1].At,
 		}
 		documents := map[string]bool{}
 		for _, f := range failures {
-			documents[f.Document] = true
+			if f.Document != "" {
+				documents[f.Document], group.Example = true, f.Document
+			}
 		}
 		group.Documents = int64(len(documents))
 		s.Errors = append(s.Errors, group)
@@ -70,69 +143,110 @@ func plainSummary(rows []stored, since, until time.Time) *docevents.Summary {
 	return s
 }
 
-// plainDocument adds a document to s and to the point of its latest event.
-func plainDocument(s *docevents.Summary, events []stored, p *docevents.Point) {
+type plainDocument struct {
+	docevents.Document
+	starts int64
+}
+
+// documents returns all of them, in no order.
+func (p plain) documents(rows []stored, q docevents.Query) (list []plainDocument) {
+	byDocument := map[string][]stored{}
+	for _, r := range rows {
+		if r.Document != "" {
+			byDocument[r.Document] = append(byDocument[r.Document], r)
+		}
+	}
+	for _, events := range byDocument {
+		list = append(list, p.document(events, q))
+	}
+	return list
+}
+
+func (p plain) document(events []stored, q docevents.Query) plainDocument {
 	latest := events[len(events)-1]
 	var wholeStart, wholeEnd, stepEnd, badEnd time.Time
 	for _, e := range events {
-		whole, ends := e.Stage == "", e.Type == "completed" || e.Type == "failed"
-		switch {
-		case whole && e.Type == "processing_started":
+		kind, whole := p.kind(e), e.Stage == ""
+		if kind == "" {
+			continue
+		}
+		latest = e
+		ends := kind == "completed" || kind == "failed" || kind == "skipped"
+		if whole && kind == "started" {
 			wholeStart = e.At
-		case whole && ends:
+		}
+		if whole && ends {
 			wholeEnd = e.At
 		}
 		if ends {
 			stepEnd = e.At
 		}
-		if e.Type == "failed" || ends && whole {
+		if kind == "failed" || ends && whole {
 			badEnd = e.At
 		}
 	}
 	begun := wholeStart.After(wholeEnd)
-	s.Documents++
-	switch {
-	case latest.Type == "completed" && !begun:
-		s.Completed++
-		p.Completed++
-		if latest.At.After(s.LastCompleted) {
-			s.LastCompleted = latest.At
-		}
-		return
-	case latest.Type == "failed":
-		s.Failed++
-		p.Failed++
-		return
-	case latest.Type == "archived":
-		return
+	d := plainDocument{Document: docevents.Document{
+		ID: latest.Document, UserID: latest.User, Type: docevents.EventType(latest.Type), Stage: cutRunes(latest.Stage, 200), Error: cutRunes(latest.Message, 200),
+		Started: events[0].At, LastAt: latest.At,
+	}}
+	switch kind := p.kind(latest); {
+	case kind == "completed" && !begun, kind == "failed", kind == "skipped":
+		d.State = docevents.State(kind)
+		return d
+	case kind == "": // notes alone
+		return d
 	}
-	s.UnderWay++
-	p.UnderWay++
+	d.State = docevents.StateUnderWay
 	lastEnd := stepEnd
 	if begun {
 		lastEnd = badEnd
 	}
-	stuck := docevents.StuckDocument{DocumentID: latest.Document, LastEvent: docevents.EventType(latest.Type), LastStage: latest.Stage, LastAt: latest.At}
 	for _, e := range slices.Backward(events) {
-		if strings.HasSuffix(e.Type, "_started") && e.At.After(lastEnd) {
-			stuck.Starts++
-			stuck.Since = e.At
+		if kind := p.kind(e); (kind == "started" || kind == "arrived") && e.At.After(lastEnd) {
+			d.starts++
+			d.Started = e.At
 		}
 	}
-	if stuck.Starts > 0 && stuck.Since.Before(s.Until.Add(-30*time.Minute)) {
-		s.Stuck = append(s.Stuck, stuck)
+	if d.starts > 0 && d.Started.Before(q.Until.Add(-cmp.Or(q.StuckAfter, 30*time.Minute))) {
+		d.State = docevents.StateStuck
 	}
+	return d
 }
 
-func plainStage(name string, ends []stored) docevents.Stage {
+// list returns all pages of a query at once.
+func (p plain) list(q docevents.DocumentsQuery) (list []docevents.Document) {
+	rows := p.look(q.Query)
+	failed := map[string]bool{} // with that error
+	for _, f := range p.failures(rows) {
+		if f.Message == q.Error && (q.Stage == "" || f.Stage == q.Stage) {
+			failed[f.Document] = true
+		}
+	}
+	for _, d := range p.documents(rows, q.Query) {
+		switch {
+		case q.Error != "" && !failed[d.ID],
+			q.Error == "" && q.Stage != "" && d.Stage != q.Stage,
+			q.State != "" && d.State != q.State && !(q.State == docevents.StateUnderWay && d.State == docevents.StateStuck):
+		default:
+			list = append(list, d.Document)
+		}
+	}
+	slices.SortFunc(list, func(a, b docevents.Document) int {
+		return cmp.Or(b.LastAt.Compare(a.LastAt), strings.Compare(b.ID, a.ID))
+	})
+	return list
+}
+
+func (p plain) stage(name string, ends []stored) docevents.Stage {
 	stage := docevents.Stage{Name: name, Count: int64(len(ends))}
 	var took []time.Duration
 	for _, e := range ends {
-		if e.Type == "failed" {
+		if p.kind(e) == "failed" {
 			stage.Failed++
 		}
 		if e.MS >= 0 {
-			took = append(took, time.Duration(e.MS)*time.Millisecond)
+			took = append(took, time.Duration(math.Round(e.MS))*time.Millisecond)
 		}
 	}
 	if stage.Measured = int64(len(took)); stage.Measured > 0 {

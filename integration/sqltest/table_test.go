@@ -166,7 +166,7 @@ func TestEventTypes(t *testing.T) {
 	both(t, newTable, func(t *testing.T, d *db) {
 		const ocr = docevents.EventType("ocr_started")
 		d.plant(100, "now()")
-		before := d.client(docevents.WithEventTypes(docevents.Completed, ocr), docevents.WithSlog(quiet))
+		before := d.client(docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{ocr}}), docevents.WithSlog(quiet))
 		before.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: ocr})
 		before.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed}) // is stored: the proof
 		if err := before.Flush(ctx(t)); err != nil {
@@ -183,7 +183,7 @@ func TestEventTypes(t *testing.T) {
 					t.Fatal(err)
 				}
 				// Both while the rows are not looked at yet and afterwards.
-				client := d.client(docevents.WithEventTypes(docevents.Completed, ocr))
+				client := d.client(docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{ocr}}))
 				client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: ocr})
 				client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed})
 				d.flush(client)

@@ -5,10 +5,12 @@
 package postgrest
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // Schema is the one that the request means, or def.
@@ -20,12 +22,56 @@ func Schema(r *http.Request, def string) string {
 	return cmp.Or(r.Header.Get(header), def)
 }
 
+const (
+	mediaJSON   = "application/json"
+	mediaObject = "application/vnd.pgrst.object+json"
+)
+
+// mediaType is that of an element of an Accept header.
+func mediaType(item string) string {
+	media, _, _ := strings.Cut(item, ";")
+	return strings.ToLower(strings.TrimSpace(media))
+}
+
+// Single reports whether the request asks for one JSON object in place of an
+// array of rows. It looks at the media type that Accept names first.
+func Single(r *http.Request) bool {
+	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
+	return mediaType(first) == mediaObject
+}
+
+// CheckRows returns an error if PostgREST refuses a result of n rows, else nil.
+// PostgREST checks the number after the statement has run and before it commits.
+// After an error the caller must roll back.
+func CheckRows(r *http.Request, p Preferences, n int64) *Error {
+	switch {
+	case Single(r) && n != 1:
+		return Errorf(406, "PGRST116", "Cannot coerce the result to a single JSON object").
+			WithDetails(fmt.Sprintf("The result contains %d rows", n))
+	case r.Method == http.MethodDelete && p.Strict() && p.MaxAffected != nil && n > *p.MaxAffected:
+		return Errorf(400, "PGRST124", "Query result exceeds max-affected preference constraint").
+			WithDetails(fmt.Sprintf("The query affects %d rows", n))
+	}
+	return nil
+}
+
 // An Answer is a response that is no error.
 type Answer struct {
 	Status       int
-	ContentRange string
+	ContentRange string // empty: no such header
 	Applied      string // preferences
+	ContentType  string // empty: application/json
 	Body         []byte // nil: none, and no Content-Type
+}
+
+// For gives the answer the form that the request asks for: if that is a single
+// object, the body is the one row without its array.
+func (a *Answer) For(r *http.Request) *Answer {
+	if a.Body != nil && Single(r) {
+		a.ContentType = mediaObject
+		a.Body = bytes.TrimSuffix(bytes.TrimPrefix(a.Body, []byte("[")), []byte("]"))
+	}
+	return a
 }
 
 // ReadAnswer answers with so many rows, those from the offset on. total is how
@@ -40,8 +86,12 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").WithDetails(
-				fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total))
+			// PostgREST writes this error as it writes rows, so it has the headers of
+			// rows, and no Proxy-Status.
+			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
+				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
+				WithHeader("Content-Range", "*/"+all).
+				WithHeader("Preference-Applied", a.Applied)
 		case rows < *total:
 			a.Status = http.StatusPartialContent
 		}
@@ -71,7 +121,9 @@ func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answe
 // Write answers a request with it.
 func (a *Answer) Write(w http.ResponseWriter) {
 	h := w.Header()
-	h.Set("Content-Range", a.ContentRange)
+	if a.ContentRange != "" {
+		h.Set("Content-Range", a.ContentRange)
+	}
 	if a.Applied != "" {
 		h.Set("Preference-Applied", a.Applied)
 	}
@@ -82,5 +134,5 @@ func (a *Answer) Write(w http.ResponseWriter) {
 		w.WriteHeader(a.Status)
 		return
 	}
-	WriteJSON(w, a.Status, a.Body)
+	writeBody(w, a.Status, cmp.Or(a.ContentType, mediaJSON), a.Body)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -17,8 +18,8 @@ type Error struct {
 	Hint    *string `json:"hint"`
 	Message string  `json:"message"`
 
-	Status       int    `json:"-"`
-	Authenticate string `json:"-"` // the WWW-Authenticate header, if any
+	Status int         `json:"-"`
+	Header http.Header `json:"-"` // in addition to the headers of every error
 }
 
 func (e *Error) Error() string {
@@ -32,6 +33,15 @@ func Errorf(status int, code, format string, args ...any) *Error {
 
 func (e *Error) WithDetails(details string) *Error {
 	e.Details = &details
+	return e
+}
+
+// WithHeader adds a header, whose name is in canonical form.
+func (e *Error) WithHeader(name, value string) *Error {
+	if e.Header == nil {
+		e.Header = http.Header{}
+	}
+	e.Header[name] = []string{value}
 	return e
 }
 
@@ -56,8 +66,14 @@ func ErrSchema(schema string, exposed ...string) *Error {
 		WithHint("Only the following schemas are exposed: " + strings.Join(exposed, ", "))
 }
 
-func ErrTable(schema, table string) *Error {
-	return Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
+// ErrTable reports that the schema lacks the table. The hint names the most similar
+// of the known tables.
+func ErrTable(schema, table string, known ...string) *Error {
+	e := Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
+	if name := closest(table, known); name != "" {
+		e.WithHint(fmt.Sprintf("Perhaps you meant the table '%s.%s'", schema, name))
+	}
+	return e
 }
 
 func ErrColumn(table, column string) *Error {
@@ -89,16 +105,20 @@ func ErrFunction(name string, given []string, posted bool) *Error {
 func (e *Error) Write(w http.ResponseWriter) {
 	body := EncodeJSON(e)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.Header().Set("Proxy-Status", "PostgREST; error="+e.Code)
-	if e.Authenticate != "" {
-		w.Header().Set("WWW-Authenticate", e.Authenticate)
+	if e.Status != http.StatusRequestedRangeNotSatisfiable || e.Header == nil { // ReadAnswer says why
+		w.Header().Set("Proxy-Status", "PostgREST; error="+e.Code)
 	}
+	maps.Copy(w.Header(), e.Header)
 	WriteJSON(w, e.Status, body)
 }
 
 // WriteJSON writes an answer, of PostgREST's or of a gateway before it.
 func WriteJSON(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	writeBody(w, status, mediaJSON, body)
+}
+
+func writeBody(w http.ResponseWriter, status int, media string, body []byte) {
+	w.Header().Set("Content-Type", media+"; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may be gone
 }

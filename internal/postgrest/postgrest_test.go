@@ -1,6 +1,8 @@
 package postgrest_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/docevents/docevents-go/internal/postgrest"
@@ -9,6 +11,7 @@ import (
 // FuzzParseQuery checks that no URL makes the parser panic.
 func FuzzParseQuery(f *testing.F) {
 	f.Add(`select=a,"b,c":d&and=(a.eq."x",c.in.(1,2))&order=a.desc&limit=1`)
+	f.Add("select=a::text,b::int[]&order=a.desc.nullslast")
 	f.Add("a=eq.%zz&and=((,)&b=in.()")
 	f.Fuzz(func(t *testing.T, rawQuery string) {
 		q, err := postgrest.ParseQuery(rawQuery)
@@ -33,6 +36,38 @@ func TestPreferences(t *testing.T) {
 	for _, tt := range tests {
 		if got := postgrest.ParsePreferences(tt.headers).Applied(tt.method); got != tt.want {
 			t.Errorf("%s %q: %q, want %q", tt.method, tt.headers, got, tt.want)
+		}
+	}
+}
+
+// TestHint has PostgREST's own examples of names that are similar enough: 0.875
+// and 0.75, but not 0.5.
+func TestHint(t *testing.T) {
+	known := []string{"clients", "projects", "Tasks"}
+	many := make([]string, 500)
+	for i := range many {
+		many[i] = fmt.Sprint("projects", i)
+	}
+	for _, test := range []struct {
+		name  string
+		known []string
+		want  string
+	}{
+		{"projectx", known, "projects"},
+		{"projecxx", known, "projects"},
+		{"projxxxx", known, ""},
+		{"task", known, "Tasks"},
+		{"", known, ""},
+		{"projects", nil, ""},
+		{"projects0", many[:499], "projects0"},
+		{"projects0", many, ""},
+	} {
+		got := ""
+		if hint := postgrest.ErrTable("api", test.name, test.known...).Hint; hint != nil {
+			got = strings.TrimSuffix(strings.TrimPrefix(*hint, "Perhaps you meant the table 'api."), "'")
+		}
+		if got != test.want {
+			t.Errorf("%q among %d tables: got %q, want %q", test.name, len(test.known), got, test.want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package postgrest
 
 import (
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,14 +34,18 @@ func ParseParams(rawQuery string) ([]Param, *Error) {
 
 // A Query is what a request's URL asks for, as far as it is understood here.
 type Query struct {
-	Select     []string // columns; nil: all
-	Filters    []Filter // all of them must hold
+	Select     []SelectItem // nil: all columns
+	Filters    []Filter     // all of them must hold
 	Order      []OrderTerm
 	Limit      *int64
 	Offset     int64
 	Columns    []string // of the columns parameter; nil where there is none
 	OnConflict []string
 }
+
+// A SelectItem is a column, with the type to cast it to, if any: created_at::text.
+// The cast column keeps its name.
+type SelectItem struct{ Column, Cast string }
 
 // An OrderTerm has its direction in SQL, with a space before it, "" for none.
 type OrderTerm struct{ Column, Direction string }
@@ -106,15 +111,23 @@ func splitList(list string) []string {
 	return names
 }
 
-func parseSelect(list string) ([]string, *Error) {
-	if strings.ContainsAny(list, "(:>") {
-		return nil, parseError("select parameter", list, "column names: here are no embedding, JSON paths, casts or aliases")
-	}
+// castType is a type's name as it may stand in SQL.
+var castType = regexp.MustCompile(`^[a-z_][a-z0-9_ ]*(\[\])?$`)
+
+func parseSelect(list string) ([]SelectItem, *Error) {
 	columns := splitList(list)
 	if len(columns) == 0 || slices.Equal(columns, []string{"*"}) {
 		return nil, nil
 	}
-	return columns, nil
+	items := make([]SelectItem, len(columns))
+	for i, text := range columns {
+		column, cast, found := strings.Cut(text, "::")
+		if strings.ContainsAny(column, "(:>") || found && !castType.MatchString(cast) {
+			return nil, parseError("select parameter", list, "column names, with casts: here are no embedding, JSON paths or aliases")
+		}
+		items[i] = SelectItem{strings.Trim(column, `"`), cast}
+	}
+	return items, nil
 }
 
 func parseOrder(list string) ([]OrderTerm, *Error) {

@@ -117,13 +117,14 @@ func (s *Spool) claim() error {
 	g := s.found[0]
 	s.found = s.found[1:]
 	mine := strings.TrimSuffix(g.name, ownerOf(g.name)) + s.owner + ".seg"
-	b, err := s.read(g)
+	b, err := s.content(g)
 	if err == nil {
 		err = s.fs.Rename(s.path(g.name), s.path(mine))
 	}
 	if err == nil {
 		g.name = mine
 		s.reading = []segment{g}
+		s.read++
 		columns, rest := cut(b)
 		s.columns, s.rest = string(columns), rest
 		return nil
@@ -135,7 +136,7 @@ func (s *Spool) claim() error {
 	return fmt.Errorf("%s: %w", g.name, err)
 }
 
-func (s *Spool) read(g segment) ([]byte, error) {
+func (s *Spool) content(g segment) ([]byte, error) {
 	f, err := s.fs.OpenFile(s.path(g.name), os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err

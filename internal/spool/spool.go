@@ -110,6 +110,7 @@ type Spool struct {
 	retired []segment
 
 	found   []segment       // left by dead processes, the oldest first
+	read    int64           // how many were read
 	reading []segment       // one at most
 	columns string          // of that
 	rest    []byte          // of that
@@ -257,13 +258,14 @@ func (s *Spool) Discard() (err error) {
 
 // A State is the segments of this process.
 type State struct {
-	Current          int64 // bytes
-	Retired, Reading bool  // there are such segments
+	Current int64 // bytes
+	Retired bool  // there are such segments
+	Reading int64 // the number of the segment that is being read, from 1; 0: none
 }
 
 // State returns the state after the last call.
 func (s *Spool) State() State {
-	return State{total(s.current), len(s.retired) > 0, len(s.reading) > 0}
+	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
 }
 
 // Close leaves the segments to other processes, and forgets those of them that

@@ -158,7 +158,7 @@ func TestSpool(t *testing.T) {
 			t.Fatal(err)
 		}
 		discard(t, s)
-		if got := s.State(); got != (spool.State{Reading: true}) {
+		if got := s.State(); got != (spool.State{Reading: 1}) {
 			t.Errorf("got %+v, want a segment that is being read", got)
 		}
 		s.Close()

@@ -1,7 +1,7 @@
 -- +goose Up
 -- +goose NO TRANSACTION
 -- Changes the event types that the table takes. List all of them here, yours at the end, and in the
--- app: docevents.WithEventTypes(docevents.UploadStarted, ..., "ocr_started"). Safe to run again.
+-- app: docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{"ocr_started"}}). Safe to run again.
 --
 -- To add types: this first, then the app. To take some away: the app first, then this; rows of
 -- such a type must be gone by then, or step 2 fails.

@@ -27,7 +27,8 @@ WITH seen AS (
             > coalesce(max(created_at) FILTER (WHERE event_type IN ('completed', 'failed') AND stage IS NULL), '-infinity'),
             false) AS whole -- has begun and not ended
     FROM public.document_processing_events
-    WHERE created_at >= date_trunc('day', now(), 'UTC')
+    WHERE event_type IN ('upload_started', 'processing_started', 'completed', 'failed') -- others say nothing about the document's state
+        AND created_at >= date_trunc('day', now(), 'UTC')
         - interval '13 days' -- so many days before today
     GROUP BY document_id
 ), ended AS (
@@ -99,7 +100,8 @@ WITH seen AS (
         max(created_at) FILTER (WHERE event_type = 'failed' OR event_type = 'completed' AND stage IS NULL) AS whole_end,
         array_agg(created_at) FILTER (WHERE event_type IN ('upload_started', 'processing_started')) AS starts
     FROM public.document_processing_events
-    WHERE created_at >= now()
+    WHERE event_type IN ('upload_started', 'processing_started', 'completed', 'failed')
+        AND created_at >= now()
         - interval '2 days' -- the time looked at
     GROUP BY document_id
 )

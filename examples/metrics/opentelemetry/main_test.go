@@ -55,9 +55,9 @@ func TestProgram(t *testing.T) {
 					}
 				}
 			}
-			// Of Check: an insert that fails and a delete. Of the events: one request
+			// Of Check: the description, an insert that is rolled back and a delete. Of the events: one request
 			// or some. Of the purge: one.
-			if seen["docevents POST 400"] != 1 || seen["docevents POST 201"] < 1 || seen["docevents DELETE 204"] != 1 || seen["docevents DELETE 200"] != 1 || len(seen) != 4 {
+			if seen["docevents GET 200"] != 1 || seen["docevents POST 406"] != 1 || seen["docevents POST 201"] < 1 || seen["docevents DELETE 204"] != 1 || seen["docevents DELETE 200"] != 1 || len(seen) != 5 {
 				t.Errorf("got the spans %v", seen)
 			}
 		})

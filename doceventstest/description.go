@@ -1,0 +1,28 @@
+package doceventstest
+
+import (
+	"net/http"
+
+	"github.com/docevents/docevents-go/internal/postgrest"
+)
+
+// describe answers GET / as PostgREST describes the migration's table. A column
+// of Extra takes any JSON and may be empty.
+func (s *Server) describe(r *http.Request) (*postgrest.Answer, error) {
+	table := postgrest.Table{Name: s.Table}
+	for _, c := range s.columns() {
+		described := postgrest.Column{Name: c.name, Type: c.typ, NotNull: c.required}
+		switch c.field {
+		case "ID":
+			described.Key, described.Default = true, "gen_random_uuid()"
+		case "CreatedAt":
+			described.Default = "now()"
+		}
+		table.Columns = append(table.Columns, described)
+	}
+	answer, refusal := postgrest.Describe(r, []postgrest.Table{table})
+	if refusal != nil {
+		return nil, refusal
+	}
+	return answer, nil
+}

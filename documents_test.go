@@ -1,0 +1,115 @@
+package docevents_test
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+const documentRow = `{"document_id":"42","user_id":null,"state":"stuck","type":"progress","stage":"ocr","error":null,` +
+	`"started":"2026-01-01T00:00:00+00:00","last_at":"2026-01-01T00:30:00.000001+00:00"}`
+
+const migrationSource = `{"schema":"public","table":"document_processing_events","columns":{"id":"id","document":"document_id","user":"user_id","event":"event_type",
+	"duration":"duration_ms","error":"error_message","stage":"stage","created":"created_at"},"events":{"arrived":["upload_started"],"started":["processing_started"],
+	"completed":["completed"],"failed":["failed"],"skipped":null}}`
+
+func TestDocuments(t *testing.T) {
+	s := &script{answers: []answer{{body: "[" + documentRow + ", " + documentRow + "]"}, {body: "[]"}}}
+	c, _ := newClient(t, s)
+	since := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	q := docevents.DocumentsQuery{Query: docevents.Query{Since: since, Until: since.Add(time.Hour)}, State: docevents.StateStuck, Stage: "ocr", Limit: 1}
+	page, err := c.Documents(t.Context(), q)
+	want := []docevents.Document{{ID: "42", State: docevents.StateStuck, Type: "progress", Stage: "ocr", Started: since, LastAt: since.Add(30*time.Minute + time.Microsecond)}}
+	if err != nil || page.Next == "" || fmt.Sprint(page.Documents) != fmt.Sprint(want) {
+		t.Errorf("got  %+v, %v\nwant %+v", page, err, want)
+	}
+	if got := s.requests[0].Method + " " + s.requests[0].URL.Path; got != "GET /rest/v1/rpc/docevents_documents" {
+		t.Error(got)
+	}
+	arguments := map[string]string{
+		"since": "2026-01-01T00:00:00.000000Z", "until": "2026-01-01T01:00:00.000000Z", "stuck_after": "1800000000 microseconds",
+		"state": "stuck", "stage": "ocr", "max": "2",
+	}
+	wantArguments(t, s.requests[0], arguments, migrationSource)
+
+	// The next page begins after the last document, in the range of the first.
+	q.Cursor, q.Since, q.Until = page.Next, since.Add(time.Minute), time.Time{}
+	if page, err = c.Documents(t.Context(), q); err != nil || page.Next != "" || len(page.Documents) != 0 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	arguments = maps.Clone(arguments)
+	arguments["before_at"], arguments["before_id"] = "2026-01-01T00:30:00.000001Z", "42"
+	wantArguments(t, s.requests[1], arguments, migrationSource)
+
+	s.requests = nil
+	if _, err = c.Documents(t.Context(), docevents.DocumentsQuery{Query: q.Query, Cursor: q.Cursor, Error: "page #"}); err != nil {
+		t.Error(err)
+	}
+	if got := s.requests[0].URL.Query(); got.Get("max") != "51" || got.Has("state") || got.Has("stage") || got.Get("error") != "page #" {
+		t.Errorf("defaults: %v", got)
+	}
+}
+
+func TestQueryArguments(t *testing.T) {
+	s := &script{answers: []answer{{body: "[]"}}}
+	c, _ := newClient(t, s)
+	where := func(column, value string) func(*docevents.DocumentsQuery) {
+		return func(q *docevents.DocumentsQuery) { q.Where = map[string]string{column: value} }
+	}
+	for want, change := range map[string]func(*docevents.DocumentsQuery){
+		"is not a State":                      func(q *docevents.DocumentsQuery) { q.State = "done" },
+		"Limit must be from 1 to 500":         func(q *docevents.DocumentsQuery) { q.Limit = 501 },
+		"or 0 for 50, not -1":                 func(q *docevents.DocumentsQuery) { q.Limit = -1 },
+		"the Cursor is not one":               func(q *docevents.DocumentsQuery) { q.Cursor = "e30=" },
+		"Stage or Error is not valid text":    func(q *docevents.DocumentsQuery) { q.Error = "\x00" },
+		"StuckAfter is negative":              func(q *docevents.DocumentsQuery) { q.StuckAfter = -1 },
+		"since must be before until":          func(q *docevents.DocumentsQuery) { q.Until = q.Since },
+		`in Where "" is not the name`:         where("", "1"),
+		"is not the name of a column":         where(strings.Repeat("x", 64), "1"),
+		`the value of "tenant_id" is not`:     where("tenant_id", "\xff"),
+		"make a request line of ":             where("tenant_id", strings.Repeat("x", 8<<10)),
+		"they are no longer than they may be": nil,
+	} {
+		q := docevents.DocumentsQuery{Query: lastHour(), Limit: 500}
+		if change == nil {
+			where("tenant id", strings.Repeat("x", 5<<10))(&q)
+			if _, err := c.Documents(t.Context(), q); err != nil || len(s.requests) != 1 {
+				t.Errorf("%s: %d requests, %v", want, len(s.requests), err)
+			}
+			s.requests = nil
+			continue
+		}
+		change(&q)
+		if _, err := c.Documents(t.Context(), q); err == nil || !strings.HasPrefix(err.Error(), "docevents: Documents: ") || !strings.Contains(err.Error(), want) || len(s.requests) > 0 {
+			t.Errorf("want %q: %d requests, %v", want, len(s.requests), err)
+		}
+	}
+	c, _ = newClient(t, s, docevents.WithColumns(docevents.Columns{DocumentID: "-"}))
+	if _, err := c.Documents(t.Context(), docevents.DocumentsQuery{Query: lastHour()}); err == nil || !strings.Contains(err.Error(), "no column for DocumentID") {
+		t.Errorf("without a column for documents: %v", err)
+	}
+	if page, err := (*docevents.Client)(nil).Documents(t.Context(), docevents.DocumentsQuery{}); page != nil || err != nil {
+		t.Errorf("a nil client: %v, %v", page, err)
+	}
+}
+
+// A cursor of another list, or one that somebody has changed, is an error or a
+// place in the list.
+func FuzzCursor(f *testing.F) {
+	for _, cursor := range []string{"", "e30", "eyJTaW5jZSI6MSwiVW50aWwiOjIsIkF0IjoxLCJJRCI6IjQyIn0", "bnVsbA", "W10"} {
+		f.Add(cursor)
+	}
+	f.Fuzz(func(t *testing.T, cursor string) {
+		s := &script{answers: []answer{{body: "[]"}}}
+		c, _ := newClient(t, s)
+		page, err := c.Documents(t.Context(), docevents.DocumentsQuery{Query: lastHour(), Cursor: cursor})
+		if (err == nil) != (len(s.requests) == 1) || err == nil && !reflect.DeepEqual(page, &docevents.DocumentsPage{Documents: []docevents.Document{}}) {
+			t.Errorf("%d requests, %+v, %v", len(s.requests), page, err)
+		}
+	})
+}

@@ -1,0 +1,258 @@
+package docevents_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+var textIDs = docevents.WithColumns(docevents.Columns{TextIDs: true})
+
+// TestIDs: the JSON that an id is sent as, or the error of the event that is
+// dropped for it. A user's id follows the same rules as a document's.
+func TestIDs(t *testing.T) {
+	longest := strings.Repeat("d", 1024)
+	own := docevents.WithColumns(docevents.Columns{})
+	for name, test := range map[string]struct {
+		id   string
+		opt  docevents.Option
+		want string // "": dropped
+		err  string
+	}{
+		"text":                         {"invoice-2026-0042", textIDs, `"invoice-2026-0042"`, ""},
+		"a number":                     {"42", textIDs, `"42"`, ""},
+		"a UUID is sent as it is":      {strings.ToUpper("{" + testDocument + "}"), textIDs, `"` + strings.ToUpper("{"+testDocument+"}") + `"`, ""},
+		"spaces, quotes, line ends":    {" a\"\\\n\t<&>\u2028é📄 ", textIDs, `" a\"\\\n\t\u003c\u0026\u003e\u2028é📄 "`, ""},
+		"the longest":                  {longest, textIDs, `"` + longest + `"`, ""},
+		"text that is NULL":            {"", textIDs, "null", ""},
+		"a UUID that is NULL":          {"", own, "null", ""},
+		"a UUID in a table of its own": {strings.ToUpper(testDocument), own, `"` + testDocument + `"`, ""},
+		"zero is not NULL":             {docevents.SystemUser, own, `"` + docevents.SystemUser + `"`, ""},
+
+		"empty":                  {"", nil, "", "is empty: pass the "},
+		"text for a UUID":        {"invoice", nil, "", "is not a UUID: pass the "},
+		"text names TextIDs":     {"invoice", own, "", "WithColumns(Columns{TextIDs: true})"},
+		"a number names TextIDs": {"42", nil, "", "WithColumns(Columns{TextIDs: true})"},
+		"too long":               {longest + "d", textIDs, "", "is not 1 to 1024 bytes of valid text"},
+		"10 MB":                  {strings.Repeat(longest, 10<<10), textIDs, "", "is not 1 to 1024 bytes of valid text"},
+		"a NUL":                  {"a\x00b", textIDs, "", "is not 1 to 1024 bytes of valid text"},
+		"invalid UTF-8":          {"caf\xe9", textIDs, "", "is not 1 to 1024 bytes of valid text"},
+		"nothing but a NUL":      {"\x00", textIDs, "", "is not 1 to 1024 bytes of valid text"},
+	} {
+		for field, column := range map[string]string{"DocumentID": "document_id", "UserID": "user_id"} {
+			t.Run(name+"/"+field, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c, o, w := newWired(t, test.opt)
+					good, e := event("good"), event("")
+					if field == "DocumentID" {
+						e.DocumentID = test.id
+					} else {
+						e.UserID = test.id
+					}
+					c.Record(e)
+					c.Record(good)
+					if err := c.Close(t.Context()); err != nil {
+						t.Error(err)
+					}
+					sent := map[string]map[string]json.RawMessage{} // by stage
+					for _, request := range w.all() {
+						var rows []map[string]json.RawMessage
+						if err := json.Unmarshal([]byte(request.body), &rows); err != nil {
+							t.Fatal(err)
+						}
+						for _, row := range rows {
+							sent[string(row["stage"])] = row
+						}
+					}
+					if test.want != "" {
+						if len(sent) != 2 || string(sent["null"][column]) != test.want {
+							t.Errorf("got %.300q, want %.300s; lost %+v", sent, test.want, o.lost())
+						}
+						return
+					}
+					lost := o.lost()
+					if len(sent) != 1 || len(lost) != 1 || lost[0].reason != docevents.Invalid {
+						t.Fatalf("got %.300q, lost %+v", sent, lost)
+					}
+					if err := lost[0].err.Error(); !strings.HasPrefix(err, field+" is ") || !strings.Contains(err, test.err) {
+						t.Errorf("got %q, want %s and %q", err, field, test.err)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestUserIDAdvice: SystemUser is proposed for the migration's table only. A
+// table of the app's own may have a foreign key.
+func TestUserIDAdvice(t *testing.T) {
+	for name, test := range map[string]struct {
+		opts []docevents.Option
+		want string
+	}{
+		"the migration's table": {nil, "docevents.SystemUser"},
+		"another table":         {[]docevents.Option{docevents.WithColumns(docevents.Columns{})}, "leave it empty for NULL"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c, o := newClient(t, &server{}, test.opts...)
+			e := event("")
+			e.UserID = "ann"
+			c.Record(e)
+			if err := c.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if lost := o.lost(); len(lost) != 1 || !strings.Contains(lost[0].err.Error(), test.want) {
+				t.Errorf("%s: got %+v, want %q", name, lost, test.want)
+			}
+		})
+	}
+}
+
+// TestDroppedTextIDs: an event that is dropped keeps its ids, and the log names
+// its document on one line, cut to 128 bytes.
+func TestDroppedTextIDs(t *testing.T) {
+	long := strings.Repeat("long/", 200)
+	for name, test := range map[string]struct {
+		event  docevents.Event
+		reason docevents.DropReason
+		logged string // "": no document
+	}{
+		"rejected":             {docevents.Event{DocumentID: "invoice-42", UserID: "ann", Stage: "bad"}, docevents.Rejected, "invoice-42 "},
+		"rejected, no ids":     {docevents.Event{Stage: "bad"}, docevents.Rejected, ""},
+		"invalid type":         {docevents.Event{DocumentID: long, UserID: long, Type: "nonsense"}, docevents.Invalid, long[:128] + " "},
+		"invalid user":         {docevents.Event{DocumentID: "invoice-42", UserID: long + long}, docevents.Invalid, "invoice-42 "},
+		"invalid document":     {docevents.Event{DocumentID: "invoice\x00", UserID: "ann"}, docevents.Invalid, "invoice "},
+		"a terminal's escapes": {docevents.Event{DocumentID: "a\n\x1b[31m\u202eb", UserID: "ann", Stage: "bad"}, docevents.Rejected, "a \ufffd[31m\ufffdb "},
+		"a rune that is cut":   {docevents.Event{DocumentID: strings.Repeat("d", 127) + "éé", Stage: "bad"}, docevents.Rejected, strings.Repeat("d", 127) + " "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: func(r *request) *answer {
+					if r.has("bad") {
+						return refused("22P02", "invalid input syntax for type bigint")
+					}
+					return nil
+				}}
+				c, o := newClient(t, s, textIDs)
+				if test.event.Type == "" {
+					test.event.Type = docevents.Completed
+				}
+				c.Record(test.event)
+				for range 5 { // evidence that the server takes others
+					c.Record(event("good"))
+					time.Sleep(time.Second)
+				}
+				if err := c.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+				lost := o.lost()
+				if len(lost) != 1 || lost[0].reason != test.reason {
+					t.Fatalf("lost %+v", lost)
+				}
+				got := lost[0].event
+				if test.reason == docevents.Rejected && (got.DocumentID != test.event.DocumentID || got.UserID != test.event.UserID) {
+					t.Errorf("got %q, %q", got.DocumentID, got.UserID)
+				}
+				if len(got.DocumentID) > 1024 || len(got.UserID) > 1024 || strings.Contains(got.DocumentID, "\x00") {
+					t.Errorf("got %d and %d bytes", len(got.DocumentID), len(got.UserID))
+				}
+				for _, line := range o.logged() {
+					if !strings.Contains(line.text, "event dropped") {
+						continue
+					}
+					_, named, _ := strings.Cut(line.text, "document_id=")
+					if !strings.HasPrefix(named, test.logged) || test.logged == "" && named != "" {
+						t.Errorf("logged %q, want %q", line.text, test.logged)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestTextIDsCount: they count against the queue's bytes.
+func TestTextIDsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newClient(t, &server{answer: away}, textIDs)
+		bytes := func() int64 { return c.Stats().PendingBytes }
+		e := event("")
+		e.DocumentID, e.UserID = "d", "u"
+		c.Record(e)
+		one := bytes()
+		e.DocumentID, e.UserID = strings.Repeat("d", 1001), strings.Repeat("u", 1001)
+		c.Record(e)
+		if got := bytes() - 2*one; got != 2000 {
+			t.Errorf("2,000 bytes more count as %d", got)
+		}
+		_ = c.Close(closed(t))
+	})
+}
+
+// TestSpooledUUIDs: rows of a version whose ids were UUIDs are replayed by one whose
+// ids are text.
+func TestSpooledUUIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		before, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+		before.Record(event("old"))
+		if err := before.Close(closed(t)); err != nil {
+			t.Error(err)
+		}
+		db := &server{}
+		after, _ := newClient(t, db, docevents.WithSpool(dir), textIDs)
+		synctest.Wait()
+		if err := after.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for _, row := range db.rows {
+			if row.DocumentID != testDocument || row.UserID != docevents.SystemUser {
+				t.Errorf("got %+v", row)
+			}
+		}
+		if len(db.rows) != 1 {
+			t.Errorf("%d rows, want 1", len(db.rows))
+		}
+	})
+}
+
+// TestSpooledIDs: text ids, NULL and UUIDs come out of the spool as they went in.
+func TestSpooledIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		ids := [][2]string{{"invoice-42", "ann"}, {"-", "="}, {"", "ann"}, {"invoice-42", ""}, {"", ""}, {testDocument, docevents.SystemUser}}
+		before, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), textIDs)
+		for i, pair := range ids {
+			e := event(fmt.Sprint(i))
+			e.DocumentID, e.UserID = pair[0], pair[1]
+			before.Record(e)
+		}
+		if err := before.Close(closed(t)); err != nil {
+			t.Error(err)
+		}
+		after, _, w := newWired(t, docevents.WithSpool(dir), textIDs)
+		synctest.Wait()
+		if err := after.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		found := map[string][2]string{}
+		for _, request := range w.all() {
+			for _, row := range request.rows(t) {
+				id := func(column string) string {
+					text, _ := row[column].(string) // "" is NULL
+					return text
+				}
+				found[fmt.Sprint(row["stage"])] = [2]string{id("document_id"), id("user_id")}
+			}
+		}
+		for i, want := range ids {
+			if got, stored := found[fmt.Sprint(i)]; !stored || got != want {
+				t.Errorf("%q came back as %q, %v", want, got, stored)
+			}
+		}
+	})
+}

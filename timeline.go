@@ -1,0 +1,216 @@
+package docevents
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// ErrTruncated is matched by the error of a Timeline that has more events than
+// it returned.
+var ErrTruncated = errors.New("truncated: the document has further, older events")
+
+const (
+	maxTimeline      = 1000     // events; hosted projects return no more rows than that at once
+	maxTimelineBytes = 16 << 20 // of them, as JSON: 1,000 events with the longest messages would be 64 MiB
+)
+
+// Timeline returns what happened to a document, the oldest event first. If there
+// are more than 1,000 events, more than the project returns rows at once, or
+// more than 16 MiB, it returns the newest ones and an error that matches
+// ErrTruncated; TimelineBefore returns the ones before. A document without
+// events has an empty timeline and no error.
+//
+// The columns may be of any type. A value that the event's field can't hold
+// leaves the field empty; so does NULL. Values of Extra are as JSON has them,
+// numbers as [json.Number].
+//
+// Timeline sends one request, and one more after a failure that may pass. A 401
+// that passes by itself is waited out for up to 5 s. All of it ends with ctx and
+// after the time of WithRequestTimeout. It is safe for concurrent use.
+func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, error) {
+	return c.timeline(ctx, "Timeline", documentID, "")
+}
+
+// TimelineBefore is Timeline for the events before a time: the newest of them,
+// the oldest first. Events at that time are not among them, so pages that begin
+// with events[0].CreatedAt leave out further events of the same microsecond. To
+// miss none, ask for a microsecond later and pass over those that you have.
+func (c *Client) TimelineBefore(ctx context.Context, documentID string, before time.Time) ([]Event, error) {
+	before = wholeMicroseconds(before)
+	if year := before.Year(); !c.isNone() && (before.IsZero() || year < 1 || year > 9999) {
+		return nil, errors.New("docevents: TimelineBefore: the time is zero, or outside the years 1 to 9999")
+	}
+	return c.timeline(ctx, "TimelineBefore", documentID, before.Format(timeFormat))
+}
+
+func (c *Client) timeline(ctx context.Context, method, documentID, before string) ([]Event, error) {
+	if c.isNone() {
+		return nil, nil
+	}
+	columns := &c.config.columns
+	id, err := columns.documentID(documentID)
+	if err != nil {
+		return nil, fmt.Errorf("docevents: %s: %w", method, err)
+	}
+	query := url.Values{
+		"select":           {columns.selection()},
+		columns.DocumentID: {"eq." + id},
+		"order":            {columns.CreatedAt + ".desc," + columns.ID + ".desc"},
+		"limit":            {strconv.Itoa(maxTimeline)},
+	}
+	if before != "" {
+		query.Set(columns.CreatedAt, "lt."+before)
+	}
+	var events []Event
+	more := false
+	r := reading{path: c.config.table, schema: c.config.schema, prefer: "count=exact", query: query}
+	err = c.read(ctx, r, func(resp *http.Response) (err error) {
+		if events, more, err = columns.readEvents(resp.Body); more || err != nil {
+			return err
+		}
+		_, count, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
+		total, unknown := strconv.Atoi(count) // of all rows, unless a gateway dropped Prefer
+		more = total > len(events) || unknown != nil && len(events) == maxTimeline
+		return nil
+	})
+	slices.Reverse(events)
+	slices.SortStableFunc(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) }) // for fakes, which may not order
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("docevents: %s: %w", method, c.explain(err))
+	case more:
+		return events, fmt.Errorf("docevents: %s: the newest %d events: %w", method, len(events), ErrTruncated)
+	}
+	return events, nil
+}
+
+var errNoDocumentID = errors.New("the table has no column for DocumentID, by WithColumns: name it there, with TextIDs if the ids are not UUIDs")
+
+// documentID returns the id as the table has it.
+func (c *columns) documentID(id string) (string, error) {
+	switch {
+	case c.DocumentID == noColumn:
+		return "", errNoDocumentID
+	case id == "":
+		return "", errors.New("the document's id is empty")
+	case c.TextIDs && !isText(id):
+		return "", errors.New("the document's id is not valid text: PostgreSQL takes UTF-8 without NUL bytes")
+	case c.TextIDs:
+		return id, nil
+	}
+	parsed, err := uuid.Parse(id)
+	if err != nil {
+		return "", errors.New("the document's id is not a UUID: pass it as the database has it, or set TextIDs in WithColumns if the table's ids are not UUIDs")
+	}
+	return parsed.String(), nil
+}
+
+// selection returns the columns of a timeline. PostgREST casts those that are
+// read as text. A time is left to JSON, which has it in ISO 8601 whatever the
+// database's DateStyle.
+func (c *columns) selection() string {
+	var list []string
+	for _, name := range c.names() {
+		switch {
+		case name == &c.CreatedAt:
+			list = append(list, *name)
+		case *name != noColumn:
+			list = append(list, *name+"::text")
+		}
+	}
+	return strings.Join(append(list, c.Extra...), ",")
+}
+
+// readEvents decodes rows one by one, up to the bound on their bytes; more
+// reports whether there are rows beyond it.
+func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err error) {
+	bounded := &io.LimitedReader{R: body, N: maxTimelineBytes}
+	rows := json.NewDecoder(bounded)
+	start, err := rows.Token()
+	if err == nil && start != json.Delim('[') {
+		err = errOtherAnswer
+	}
+	for err == nil && rows.More() {
+		var row map[string]json.RawMessage
+		var e Event
+		if err = rows.Decode(&row); err == nil {
+			if e, err = c.event(row); err == nil {
+				events = append(events, e)
+			}
+		}
+	}
+	if err == nil {
+		_, err = rows.Token() // the end: without it the answer was cut short
+	}
+	switch {
+	case err != nil && bounded.N <= 0:
+		return events, true, nil
+	case err != nil:
+		return nil, false, unreadable(err)
+	}
+	return events, false, nil
+}
+
+// event returns a row as the app recorded it. A value that can't be parsed
+// leaves its field empty. The row must have every column.
+func (c *columns) event(row map[string]json.RawMessage) (e Event, err error) {
+	var texts [len(base)]string
+	for i, name := range c.names() {
+		value, ok := row[*name]
+		if !ok && *name != noColumn {
+			return e, otherAnswer(*name)
+		}
+		texts[i] = valueText(value)
+	}
+	e.ID, e.DocumentID, e.UserID, e.Type = texts[0], texts[1], texts[2], EventType(texts[3])
+	ms, _ := strconv.ParseFloat(texts[4], 64) // a numeric column's may have a fraction
+	e.Duration = milliseconds(ms)
+	e.ErrorMessage, e.Stage, e.CreatedAt = texts[5], texts[6], parseTime(texts[7])
+	var extra []byte // as in a row of an insert
+	for i, name := range c.Extra {
+		value, ok := row[name]
+		if !ok {
+			return e, otherAnswer(name)
+		}
+		extra = append(append(extra, c.extraKeys[i]...), value...)
+	}
+	e.Extra = decodeExtra(string(extra))
+	return e, nil
+}
+
+// valueText returns a string's content, "" for NULL, and the JSON of any other
+// value.
+func valueText(value json.RawMessage) string {
+	var text string
+	if json.Unmarshal(value, &text) == nil || len(value) == 0 { // null leaves text alone
+		return text
+	}
+	return string(bytes.TrimSpace(value))
+}
+
+// PostgreSQL's forms of a time: with a zone, whose offset has seconds before
+// about 1900, and without one, in UTC.
+var timeFormats = []string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z07:00:00", "2006-01-02T15:04:05", "2006-01-02"}
+
+// parseTime returns the zero time for what isn't a time that Go can hold.
+func parseTime(text string) time.Time {
+	text = strings.Replace(text, " ", "T", 1)
+	for _, format := range timeFormats {
+		if at, err := time.Parse(format, text); err == nil {
+			return at.UTC()
+		}
+	}
+	return time.Time{}
+}
