@@ -300,10 +300,17 @@ const (
 // backoff returns the wait after a number of steps, at most the given one, or
 // the wait that err asks for if that is longer.
 func backoff(step int, most time.Duration, err error) time.Duration {
+	return max(jitter(step, most), retryAfterOf(err))
+}
+
+func jitter(step int, most time.Duration) time.Duration {
 	wait := min(firstWait<<min(step, longStep), most)
-	wait = wait/2 + rand.N(wait/2+1)
+	return wait/2 + rand.N(wait/2+1)
+}
+
+func retryAfterOf(err error) time.Duration {
 	if e, answered := errors.AsType[*Error](err); answered {
-		wait = max(wait, e.RetryAfter)
+		return e.RetryAfter
 	}
-	return wait
+	return 0
 }

@@ -46,6 +46,7 @@ type Client struct {
 	transport *transport
 	report    *reporter
 	delivery  *delivery
+	before    before
 }
 
 // New returns a Client for the project at supabaseURL, such as
@@ -143,21 +144,21 @@ func (c *Client) explain(err error) error {
 //
 // Replayed and Kept are 0 without WithSpool.
 type Stats struct {
-	Recorded  int64 // calls of Record
-	Delivered int64 // stored, each once, as the server has acknowledged
-	Pending   int64 // queued or under way
-	Replayed  int64 // queued of what earlier processes left in the spool
-	Kept      int64 // left in the spool by Close
+	Recorded  int64 `json:"recorded"`  // calls of Record
+	Delivered int64 `json:"delivered"` // stored, each once, as the server has acknowledged
+	Pending   int64 `json:"pending"`   // queued or under way
+	Replayed  int64 `json:"replayed"`  // queued of what earlier processes left in the spool
+	Kept      int64 `json:"kept"`      // left in the spool by Close
 
-	Dropped      Drops
-	PendingBytes int64 // what Pending counts against WithQueueLimits
+	Dropped      Drops `json:"dropped"`
+	PendingBytes int64 `json:"pending_bytes"` // what Pending counts against WithQueueLimits
 
-	Requests int64 // inserts sent
-	Retries  int64 // of those, how many carried rows that had been sent before
+	Requests int64 `json:"requests"` // inserts sent
+	Retries  int64 `json:"retries"`  // of those, how many carried rows that had been sent before
 
 	// Unreported counts the dropped events whose handler call was skipped,
 	// because the handler was too slow.
-	Unreported int64
+	Unreported int64 `json:"unreported"`
 }
 
 // DropReason says why an event was lost.
@@ -166,6 +167,7 @@ type DropReason string
 // The reasons, each counted in [Drops].
 const (
 	Invalid   DropReason = "invalid"    // can't be stored; the error names the field and the remedy
+	Filtered  DropReason = "filtered"   // WithBefore's function returned false
 	QueueFull DropReason = "queue_full" // the queue had no room; see WithQueueLimits
 	Rejected  DropReason = "rejected"   // refused by the server for its data, or given up after ten failures, while others were delivered
 	Closed    DropReason = "closed"     // recorded after Close; the error matches ErrClosed
@@ -174,18 +176,25 @@ const (
 
 // Drops counts lost events by reason.
 type Drops struct {
-	Invalid, QueueFull, Rejected, Closed, Abandoned int64
+	Invalid   int64 `json:"invalid"`
+	Filtered  int64 `json:"filtered"`
+	QueueFull int64 `json:"queue_full"`
+	Rejected  int64 `json:"rejected"`
+	Closed    int64 `json:"closed"`
+	Abandoned int64 `json:"abandoned"`
 }
 
 // Total is the number of lost events.
 func (d Drops) Total() int64 {
-	return d.Invalid + d.QueueFull + d.Rejected + d.Closed + d.Abandoned
+	return d.Invalid + d.Filtered + d.QueueFull + d.Rejected + d.Closed + d.Abandoned
 }
 
 func (d *Drops) add(reason DropReason) {
 	switch reason {
 	case Invalid:
 		d.Invalid++
+	case Filtered:
+		d.Filtered++
 	case QueueFull:
 		d.QueueFull++
 	case Rejected:

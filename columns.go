@@ -173,3 +173,14 @@ func (c *columns) lacks(e *Event) string {
 	}
 	return ""
 }
+
+// Columns returns the table's columns by their real names, "-" for those that it
+// lacks. Those of a nil Client are all "".
+func (c *Client) Columns() Columns {
+	if c.isNone() {
+		return Columns{}
+	}
+	named := c.config.columns.Columns
+	named.Extra = slices.Clone(named.Extra)
+	return named
+}

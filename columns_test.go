@@ -452,12 +452,12 @@ func TestExtraIsReadByRecordAlone(t *testing.T) {
 		"invalid":    {docevents.Invalid, func(e *docevents.Event) { e.DocumentID = "x" }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &server{answer: checkViolation(isPoison)}
+			s := &server{answer: answerBad(refusal, 0)}
 			c, o := newClient(t, s, append(test.opts, columns)...)
 			if test.reason == docevents.QueueFull {
 				c.Record(event("first"))
 			}
-			e := event("poison")
+			e := event("bad")
 			pages := map[string]any{"pages": int64(9007199254740993)}
 			e.Extra = map[string]any{"metadata": pages, "tenant_id": "x"}
 			if test.spoil != nil {
@@ -473,7 +473,7 @@ func TestExtraIsReadByRecordAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, d := range o.lost() {
-				if d.event.Stage == "poison" && (d.reason != test.reason || !reflect.DeepEqual(d.event.Extra, want)) {
+				if d.event.Stage == "bad" && (d.reason != test.reason || !reflect.DeepEqual(d.event.Extra, want)) {
 					t.Errorf("%s: got %v, want %v", d.reason, d.event.Extra, want)
 				}
 			}

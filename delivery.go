@@ -85,23 +85,21 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 	return d
 }
 
-// add counts r and queues a copy of it, or returns why it is dropped. invalid is
-// the fault that was found in it already.
-func (d *delivery) add(r *record, invalid error, now time.Time) (DropReason, error) {
+// add counts r and queues a copy of it, or returns why it is dropped: for the
+// given reason and error, unless reason is "".
+func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.text())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stats.Recorded++
-	reason, err := DropReason(""), error(nil)
 	switch {
-	case invalid != nil:
-		reason, err = Invalid, invalid
+	case reason != "":
 	case d.closed:
 		reason, err = Closed, ErrClosed
 	case d.stats.Pending >= int64(d.config.queueEvents) || d.stats.PendingBytes+cost > int64(d.config.queueBytes):
 		reason, err = QueueFull, errQueueFull
 	}
-	if err != nil {
+	if reason != "" {
 		d.stats.Dropped.add(reason)
 		return reason, err
 	}

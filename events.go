@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -102,9 +103,20 @@ const (
 // There is no context on purpose: a request's context is cancelled when its
 // handler returns, and the insert must outlive it. Call Flush or Close before
 // the program ends, or lose what is queued.
-func (c *Client) Record(e Event) {
+//
+// With [WithBefore], Record first calls its function. See [Client.RecordContext].
+func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
+
+// RecordContext is Record with a context for the function of [WithBefore], which
+// may read values from it, such as a trace id or a tenant. Nothing else uses
+// ctx: if it is cancelled, the event is stored all the same.
+func (c *Client) RecordContext(ctx context.Context, e Event) {
 	if c.isNone() {
 		return
+	}
+	reason, err := DropReason(""), error(nil)
+	if c.config.before != nil {
+		e, reason, err = c.before.call(ctx, c.config.before, e)
 	}
 	now := time.Now()
 	e.ErrorMessage = cleanText(e.ErrorMessage, maxMessageBytes)
@@ -112,13 +124,16 @@ func (c *Client) Record(e Event) {
 	if e.CreatedAt.IsZero() {
 		e.CreatedAt = now
 	}
-	r, err := newRecord(&e, &c.config)
+	r, invalid := newRecord(&e, &c.config)
 	e.Extra = nil // the caller's again
-	reason, err := c.delivery.add(&r, err, now)
+	if reason == "" && invalid != nil {
+		reason, err = Invalid, invalid
+	}
+	reason, err = c.delivery.add(&r, reason, err, now)
 	switch reason {
 	case "":
 		return
-	case Invalid: // these may be anything, of any length
+	case Invalid, Filtered: // these may be anything, of any length
 		longest := maxTypeBytes
 		if c.config.columns.TextIDs {
 			longest = maxIDBytes

@@ -168,7 +168,11 @@ func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now 
 	}
 	d.placeLocked(b, act, places, v, now)
 	if d.isProbing() {
-		d.retry.join(d.config.maxBatch, h.stored)
+		// A refused row is joined only in an outage, when all rows are refused.
+		// Else it would be forgotten that it was refused by itself.
+		d.retry.join(d.config.maxBatch, func(b *batch) bool {
+			return b.isSuspect(h.stored) || b.refusedAt > 0 && !d.isOutage()
+		})
 	}
 }
 
@@ -188,7 +192,11 @@ func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	if d.closed {
 		most = closeWait
 	}
-	h.probeAt = now.Add(backoff(h.step, most, b.err))
+	wait := jitter(h.step, most)
+	if !h.refused.IsZero() && h.lasting == nil { // ask when the refusal becomes lasting
+		wait = min(wait, h.refused.Add(lastingAfter).Sub(now))
+	}
+	h.probeAt = now.Add(max(wait, retryAfterOf(b.err)))
 }
 
 // placeLocked carries out the action on b.

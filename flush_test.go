@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,30 +15,50 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
+// flushAndClose runs a test in a bubble for Flush and for Close. end calls one of
+// them, with a deadline.
+func flushAndClose(t *testing.T, test func(t *testing.T, closes bool, end func(c *docevents.Client, within time.Duration) error)) {
+	for _, closes := range []bool{false, true} {
+		t.Run(map[bool]string{false: "Flush", true: "Close"}[closes], func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				test(t, closes, func(c *docevents.Client, within time.Duration) error {
+					ctx, cancel := context.WithTimeout(t.Context(), within)
+					defer cancel()
+					if closes {
+						return c.Close(ctx)
+					}
+					return c.Flush(ctx)
+				})
+			})
+		})
+	}
+}
+
+// never stands for a context without a deadline. The bubble would wait for ever.
+const never = 1000 * time.Hour
+
+// Flush waits for the events recorded before it, and for no later ones.
 func TestFlushIsABarrier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {
 			if r.has("late") {
 				return &answer{delay: time.Hour, stored: true}
 			}
-			return &answer{delay: time.Second, stored: true}
+			if r.has("between") {
+				return nil
+			}
+			return &answer{delay: 2 * time.Second, stored: true}
 		}}
 		c, _ := newClient(t, s, docevents.WithMaxBatch(1), docevents.WithRequestTimeout(10*time.Minute))
 		c.Record(event("early"))
 		c.Record(event("early"))
-		done := make(chan error)
-		go func() { done <- c.Flush(context.Background()) }()
-		synctest.Wait()
-		c.Record(event("late"))
+		time.AfterFunc(time.Second, func() { c.Record(event("between")); c.Record(event("late")) })
 		start := time.Now()
-		if err := <-done; err != nil {
-			t.Fatal(err)
+		if err := c.Flush(t.Context()); err != nil || time.Since(start) != 2*time.Second {
+			t.Errorf("Flush: %v after %s, want the early events' 2 s", err, time.Since(start))
 		}
-		if took := time.Since(start); took > 3*time.Second {
-			t.Errorf("Flush took %s: it waited for what came after it", took)
-		}
-		if got := s.stages()["early"]; got != 2 {
-			t.Errorf("Flush returned with %d of 2 stored", got)
+		if got := s.stages(); got["early"] != 2 || got["between"] != 1 {
+			t.Errorf("stored %v", got)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -46,25 +67,6 @@ func TestFlushIsABarrier(t *testing.T) {
 		}
 		if err := c.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Close: %v", err)
-		}
-	})
-}
-
-// What was recorded after Flush began doesn't count for what was before.
-func TestFlushCountsItsOwnEvents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &server{answer: func(r *request) *answer {
-			if r.has("early") {
-				return &answer{delay: 5 * time.Second, stored: true}
-			}
-			return nil
-		}}
-		c, _ := newClient(t, s)
-		start := time.Now()
-		c.Record(event("early"))
-		time.AfterFunc(time.Second, func() { c.Record(event("late")) })
-		if err := c.Flush(t.Context()); err != nil || time.Since(start) != 5*time.Second {
-			t.Errorf("Flush: %v after %s, want 5 s", err, time.Since(start))
 		}
 	})
 }
@@ -88,7 +90,9 @@ func TestFlushWaitsForTheHandler(t *testing.T) {
 	})
 }
 
-func TestCloseGoesOnThroughAnOutage(t *testing.T) {
+// In an outage Close makes an attempt at once, of one row, and goes on until the
+// outage ends.
+func TestCloseInAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		s := &server{answer: func(*request) *answer {
@@ -98,36 +102,40 @@ func TestCloseGoesOnThroughAnOutage(t *testing.T) {
 			return nil
 		}}
 		c, _ := newClient(t, s)
-		for range 3000 {
+		for range 8000 {
 			c.Record(event("a"))
 		}
 		time.Sleep(40 * time.Second) // the wait is long by now
 		before := s.sent()
-		closing := make(chan error)
+		closed := make(chan error)
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 			defer cancel()
-			closing <- c.Close(ctx)
+			closed <- c.Close(ctx)
 		}()
 		synctest.Wait()
 		if got := s.sent() - before; got != 1 || len(s.requests[before].rows) != 1 {
-			t.Errorf("Close made %d attempts at once, want one, of one row", got)
+			t.Errorf("Close made %d attempts at once, want one of one row", got)
 		}
-		if err := <-closing; err != nil {
+		if err := <-closed; err != nil {
 			t.Error(err)
 		}
-		checkStats(t, c, &docevents.Stats{Recorded: 3000, Delivered: 3000})
+		if took := time.Since(start); took > 101*time.Second {
+			t.Errorf("closed after %s, want a probe's wait at most after the outage", took)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 8000, Delivered: 8000})
 	})
 }
 
-// What was under way when Close began is not the attempt that Close makes.
-func TestCloseWhileARequestIsUnderWay(t *testing.T) {
+// A request that was in flight when Close began is not Close's attempt. If it
+// fails, another is made soon.
+func TestCloseWhileARequestIsInFlight(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
-		fails  bool
+		fails  bool // every time
 	}{
-		"passing":       {answer{err: errReset}, false},
-		"configuration": {answer{status: 401}, false},
+		"a reset":       {answer{err: errReset}, false},
+		"a refusal":     {answer{status: 401}, false},
 		"still refused": {answer{status: 401}, true}, // for the 5 s that make it lasting
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -145,88 +153,93 @@ func TestCloseWhileARequestIsUnderWay(t *testing.T) {
 				synctest.Wait()
 				start := time.Now()
 				err := c.Close(context.Background())
-				low, high := time.Second, 1200*time.Millisecond // that request, and another shortly after
+				low, high := time.Second, 1200*time.Millisecond // that request, and another
 				if test.fails {
 					low, high = 6*time.Second, 8*time.Second // a request takes a second
 				}
-				if took := time.Since(start); (err != nil) != test.fails || took < low || took > high || s.requests[1].at.Sub(start) > 1200*time.Millisecond {
-					t.Errorf("Close: %v after %s, want %s to %s, and an attempt soon after the one in flight had failed", err, took, low, high)
+				if took := time.Since(start); (err != nil) != test.fails || took < low || took > high {
+					t.Errorf("Close: %v after %s, want %s to %s", err, took, low, high)
+				}
+				if next := s.requests[1].at.Sub(start); next > 1200*time.Millisecond {
+					t.Errorf("the next attempt came after %s", next)
 				}
 			})
 		})
 	}
 }
 
-// The answer that comes while Close gives up still counts.
+// An answer that comes while Close cancels the requests still counts.
 func TestCloseCountsALateAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		var s server
-		c, o := newClient(t, roundTripper(func(r *request) *answer {
+		s := &server{answer: func(*request) *answer {
 			<-release // whatever the context says
 			time.Sleep(100 * time.Millisecond)
 			return &answer{stored: true}
-		}, &s), docevents.WithMaxInFlight(1), docevents.WithMaxBatch(1))
+		}}
+		c, o := newClient(t, s, docevents.WithMaxInFlight(1))
 		c.Record(event("a"))
-		c.Record(event("b")) // is sent by Close
-		c.Record(event("c"))
+		synctest.Wait()
+		c.Record(event("b"))
 		ctx, cancel := context.WithCancel(t.Context())
 		context.AfterFunc(ctx, func() { close(release) })
-		time.AfterFunc(time.Second, cancel)
+		time.AfterFunc(500*time.Millisecond, cancel)
 		err := c.Close(ctx)
 		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "1 events abandoned") {
 			t.Errorf("Close: %v", err)
 		}
-		checkStats(t, c, &docevents.Stats{Recorded: 3, Delivered: 2, Dropped: docevents.Drops{Abandoned: 1}})
+		checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Abandoned: 1}})
 		checkReported(t, c, o)
 	})
 }
 
-// A foreign transport that ignores its context can't hold Close up.
-func TestCloseLeavesAStuckTransport(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		var s server
-		c, o := newClient(t, roundTripper(func(*request) *answer {
-			<-release
-			return &answer{stored: true}
-		}, &s))
-		for range 10 {
-			c.Record(event("a"))
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		start := time.Now()
-		if err := c.Close(ctx); !strings.Contains(fmt.Sprint(err), "10 events abandoned") {
-			t.Errorf("Close: %v", err)
-		}
-		if took := time.Since(start); took > 4*time.Second {
-			t.Errorf("Close took %s", took)
-		}
-		close(release)
-		synctest.Wait()
-		sent := 0
-		for _, d := range o.lost() {
-			if errors.Is(d.err, docevents.ErrOutcomeUnknown) {
-				sent++
-			}
-		}
-		if sent != 10 {
-			t.Errorf("the outcome of %d is said to be unknown, all 10 were sent", sent)
-		}
-		checkStats(t, c, &docevents.Stats{Recorded: 10, Dropped: docevents.Drops{Abandoned: 10}})
-		checkReported(t, c, o)
-	})
-}
-
-func roundTripper(answer func(*request) *answer, s *server) *server {
-	s.answer = answer
-	return s
+// The events of a request that Close cancels may be stored. Their errors match
+// ErrOutcomeUnknown, whether the transport returns at once, late, or never, and
+// those of events that were never sent don't.
+func TestOutcomeOfCancelledRequests(t *testing.T) {
+	for name, returns := range map[string]time.Duration{"at once": 0, "late": 100 * time.Millisecond, "never": never} {
+		t.Run("the transport returns "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{}
+				c, o := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					resp, err := s.RoundTrip(req) // stores the rows
+					<-req.Context().Done()
+					time.Sleep(returns)
+					return resp, errors.Join(err, req.Context().Err())
+				}), docevents.WithMaxInFlight(1), docevents.WithMaxBatch(10))
+				for range 21 { // one, and then ten hang
+					c.Record(event("a"))
+				}
+				start := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				if err := c.Close(ctx); !strings.Contains(fmt.Sprint(err), "21 events abandoned") {
+					t.Errorf("Close: %v", err)
+				}
+				if took := time.Since(start); took > 4*time.Second {
+					t.Errorf("Close took %s", took)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 21, Dropped: docevents.Drops{Abandoned: 21}})
+				unknown := 0
+				for _, d := range o.lost() {
+					if errors.Is(d.err, docevents.ErrOutcomeUnknown) {
+						unknown++
+					}
+				}
+				if stored := s.stages()["a"]; unknown != stored || stored != 11 {
+					t.Errorf("the outcome of %d is unknown, %d are stored, want 11 of each", unknown, stored)
+				}
+				checkReported(t, c, o)
+				time.Sleep(never) // a late answer changes nothing
+				checkStats(t, c, &docevents.Stats{Recorded: 21, Dropped: docevents.Drops{Abandoned: 21}})
+			})
+		})
+	}
 }
 
 func TestCloseWhile64GoroutinesRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &server{answer: func(*request) *answer { return &answer{delay: time.Millisecond, stored: true} }}
+		s := slow(time.Millisecond)
 		c, o := newClient(t, s)
 		var wg sync.WaitGroup
 		var stop atomic.Bool
@@ -267,129 +280,181 @@ func TestCloseWhile64GoroutinesRecord(t *testing.T) {
 	})
 }
 
-// Both try at once what waits for anything: what shares a request that hangs,
-// what an outage holds back, its probe hanging, and what waits by itself.
+// Both send everything that waits, for whatever reason, at once.
 func TestFlushAndCloseTryEverything(t *testing.T) {
 	hangs := answer{delay: time.Hour}
 	for name, test := range map[string]struct {
 		answers []answer // to the first requests; the others store
-		inOne   int      // recorded in the moment of the first request
+		events  int      // recorded at the moment of the first request
 		wait    time.Duration
-		left    int64 // under the request that hangs
+		left    int64 // in the request that hangs
 	}{
-		"what waits to share a request that hangs":   {[]answer{hangs}, 500, 0, 1},
-		"what is held back while a probe hangs":      {[]answer{{status: 503}, hangs}, 1000, time.Second, 1},
-		"what is held back by Retry-After":           {[]answer{{status: 503, header: map[string]string{"Retry-After": "60"}}}, 1000, time.Second, 0},
-		"what is held back by a refusal":             {[]answer{{status: 404, code: "PGRST205"}}, 1000, 50 * time.Millisecond, 0},
-		"what waits by itself beside one that hangs": {[]answer{{status: 503, header: map[string]string{"Retry-After": "60"}, delay: 60 * time.Millisecond}, hangs}, 1, 100 * time.Millisecond, 1},
+		"rows that wait to share a request that hangs": {[]answer{hangs}, 500, 0, 1},
+		"a probe hangs":                    {[]answer{{status: 503}, {status: 503}, {status: 503}, {status: 503}, {status: 503}, {status: 503}, {status: 503}, {status: 503}, hangs}, 6000, time.Second, 1},
+		"Retry-After":                      {[]answer{{status: 503, header: map[string]string{"Retry-After": "60"}}}, 1000, time.Second, 0},
+		"a refusal":                        {[]answer{{status: 404, code: "PGRST205"}}, 1000, 50 * time.Millisecond, 0},
+		"Retry-After, and a request hangs": {[]answer{{status: 503, header: map[string]string{"Retry-After": "60"}, delay: 60 * time.Millisecond}, hangs}, 1, 100 * time.Millisecond, 1},
 	} {
-		for _, closes := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/Close %t", name, closes), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					s := &server{answer: func(r *request) *answer {
-						if r.number < len(test.answers) {
-							return &test.answers[r.number]
-						}
-						return nil
-					}}
-					c, _ := newClient(t, s, docevents.WithRequestTimeout(10*time.Minute))
-					c.Record(event("first"))
-					synctest.Wait()
-					if test.inOne == 1 { // late enough for a request of its own
-						time.Sleep(51 * time.Millisecond)
+		t.Run(name, func(t *testing.T) {
+			flushAndClose(t, func(t *testing.T, _ bool, end func(*docevents.Client, time.Duration) error) {
+				s := &server{answer: func(r *request) *answer {
+					if r.number < len(test.answers) {
+						return &test.answers[r.number]
 					}
-					for range test.inOne {
-						c.Record(event("a"))
-					}
-					time.Sleep(test.wait)
-					start := time.Now()
-					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-					defer cancel()
-					err := c.Flush
-					if closes {
-						err = c.Close
-					}
-					got := err(ctx)
-					st := c.Stats()
-					if left := st.Pending + st.Dropped.Abandoned; left != test.left || (got != nil) != (left > 0) {
-						t.Errorf("%d left after %d requests: %v", left, st.Requests, got)
-					}
-					if took := time.Since(start); test.left == 0 && took > 0 {
-						t.Errorf("took %s", took)
-					}
-					cancel()
-					_ = c.Close(ctx)
-				})
+					return nil
+				}}
+				c, _ := newClient(t, s, docevents.WithRequestTimeout(10*time.Minute))
+				c.Record(event("first"))
+				synctest.Wait()
+				if test.events == 1 { // late enough not to share the first request
+					time.Sleep(51 * time.Millisecond)
+				}
+				for range test.events {
+					c.Record(event("a"))
+				}
+				time.Sleep(test.wait)
+				start := time.Now()
+				err := end(c, 10*time.Second)
+				st := c.Stats()
+				if left := st.Pending + st.Dropped.Abandoned; left != test.left || (err != nil) != (left > 0) {
+					t.Errorf("%d left after %d requests: %v", left, st.Requests, err)
+				}
+				if took := time.Since(start); test.left == 0 && took > 0 {
+					t.Errorf("took %s", took)
+				}
+				_ = c.Close(t.Context())
 			})
-		}
+		})
 	}
 }
 
-// What hosted Supabase answers for a second or two is waited out.
-func TestFlushAndCloseWaitOutWhatPasses(t *testing.T) {
+// If as many requests hang as there may be in flight, Flush and Close send the
+// rest with one request more. If they are only slow, WithMaxInFlight holds.
+func TestFlushAndCloseWhileAllHang(t *testing.T) {
+	for name, test := range map[string]struct {
+		delay time.Duration // of the first four requests
+		wait  time.Duration // before Flush or Close
+		most  int           // requests at once
+	}{
+		"for long":     {time.Hour, 5 * time.Second, 5},
+		"since now":    {time.Hour, 0, 5},
+		"for a moment": {900 * time.Millisecond, 0, 4},
+		"not any more": {900 * time.Millisecond, time.Second, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			flushAndClose(t, func(t *testing.T, _ bool, end func(*docevents.Client, time.Duration) error) {
+				s := &server{answer: func(r *request) *answer {
+					if r.number < 4 {
+						return &answer{delay: test.delay, stored: true}
+					}
+					return &answer{delay: 10 * time.Millisecond, stored: true}
+				}}
+				c, _ := newClient(t, s, docevents.WithMaxBatch(100), docevents.WithRequestTimeout(10*time.Minute))
+				for i := range 1000 {
+					c.Record(event(fmt.Sprint(i)))
+				}
+				time.Sleep(test.wait)
+				err := end(c, 10*time.Second)
+				if want := 1000 - 301*(test.most-4); len(s.stages()) < want-99 || (err != nil) != (test.most > 4) {
+					t.Errorf("%d of 1000 stored: %v", len(s.stages()), err)
+				}
+				if s.most != test.most {
+					t.Errorf("%d requests at once, want %d", s.most, test.most)
+				}
+				closeNow(t, c)
+			})
+		})
+	}
+}
+
+// Both wait until refusals end that hosted Supabase answers for a second or two.
+func TestFlushAndCloseOutlastShortRefusals(t *testing.T) {
 	for _, a := range []answer{
 		{status: 401, code: "PGRST303", text: "JWT issued at future"},
 		{status: 400, code: "PGRST204", text: "Could not find the 'stage' column"},
 		{status: 404, code: "PGRST205", text: "Could not find the table"},
 		{status: 400, code: "0A000", text: "cached plan must not change result type"},
 	} {
-		for _, closes := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/Close %t", a.code, closes), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					begin := time.Now()
-					s := &server{answer: func(*request) *answer {
-						if time.Since(begin) < 2*time.Second {
-							return &a
+		t.Run(a.code, func(t *testing.T) {
+			flushAndClose(t, func(t *testing.T, _ bool, end func(*docevents.Client, time.Duration) error) {
+				c, _ := newClient(t, during(2*time.Second, a))
+				for range 50 {
+					c.Record(event("a"))
+				}
+				time.Sleep(500 * time.Millisecond)
+				if err := end(c, 5*time.Second); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 50, Delivered: 50})
+				_ = c.Close(t.Context())
+			})
+		})
+	}
+}
+
+// A bad row that is the last to be recorded is not dropped, since nothing is stored
+// after its refusal. Both return the refusal, after 5 s.
+func TestFlushAndCloseAfterABadRow(t *testing.T) {
+	for _, bad := range []int{1, 20} {
+		for _, isNamed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d/named %t", bad, isNamed), func(t *testing.T) {
+				flushAndClose(t, func(t *testing.T, closes bool, end func(*docevents.Client, time.Duration) error) {
+					a := refusal
+					if isNamed {
+						a.names = failingRow
+					}
+					c, o := newClient(t, &server{answer: answerBad(a, time.Millisecond)})
+					for range 100 {
+						c.Record(event("fine"))
+					}
+					time.Sleep(time.Second)
+					for range bad {
+						c.Record(event("bad"))
+					}
+					start := time.Now()
+					err := end(c, never)
+					if e, ok := errors.AsType[*docevents.Error](err); !ok || e.Code != "23514" {
+						t.Errorf("%v", err)
+					}
+					if took := time.Since(start); took > 6*time.Second {
+						t.Errorf("took %s", took)
+					}
+					st := c.Stats()
+					if st.Delivered != 100 || closes && st.Dropped.Abandoned+st.Dropped.Rejected != int64(bad) || !closes && st.Pending+st.Dropped.Rejected != int64(bad) {
+						t.Errorf("%+v", st)
+					}
+					for _, d := range o.lost() {
+						if e, ok := errors.AsType[*docevents.Error](d.err); d.event.Stage != "bad" || !ok || e.Code != "23514" {
+							t.Errorf("%s: %v", d.reason, d.err)
 						}
-						return nil
-					}}
-					c, _ := newClient(t, s)
-					for range 50 {
-						c.Record(event("a"))
 					}
-					time.Sleep(500 * time.Millisecond)
-					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-					defer cancel()
-					err := c.Flush
-					if closes {
-						err = c.Close
+					if !closes {
+						checkQuiet(t, o)
+						n := drain(t, c)
+						checkStats(t, c, &docevents.Stats{Recorded: int64(100+bad) + n, Delivered: 100 + n, Dropped: docevents.Drops{Rejected: int64(bad)}})
 					}
-					if err := err(ctx); err != nil {
-						t.Error(err)
-					}
-					checkStats(t, c, &docevents.Stats{Recorded: 50, Delivered: 50})
-					_ = c.Close(ctx)
 				})
 			})
 		}
 	}
 }
 
-// A function is frozen between its replies: it has no time but that of Flush.
+// A function that is frozen between its replies has no time but that of Flush.
 func TestFlushAfterALongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var up atomic.Bool
-		s := &server{answer: func(*request) *answer {
-			if up.Load() {
-				return nil
-			}
-			return &answer{err: errReset}
-		}}
-		c, _ := newClient(t, s)
+		c, _ := newClient(t, during(3*time.Minute, answer{err: errReset}))
 		c.Record(event("a"))
 		c.Record(event("b"))
 		time.Sleep(3 * time.Minute)
-		up.Store(true)
 		start := time.Now()
 		if err := c.Flush(t.Context()); err != nil || time.Since(start) > 0 {
 			t.Errorf("Flush: %v after %s", err, time.Since(start))
 		}
-		_ = c.Close(t.Context())
 	})
 }
 
 // However often Flush is called, it ends the waits once a second.
-func TestFlushOftenIsNoStorm(t *testing.T) {
+func TestFlushOftenSendsOneRequestASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{err: errReset} }}
 		c, _ := newClient(t, s)
@@ -403,150 +468,164 @@ func TestFlushOftenIsNoStorm(t *testing.T) {
 			}
 			cancel()
 		}
-		if got := s.sent() - before; got < 55 || got > 65 {
-			t.Errorf("%d requests in a minute of Flushes, want one a second and the timer's", got)
+		if got := s.sent() - before; got < 55 || got > 67 {
+			t.Errorf("%d requests in a minute, want one a second and the timer's", got)
 		}
-		ended, cancel := context.WithCancel(t.Context())
-		cancel()
-		_ = c.Close(ended)
+		closeNow(t, c)
 	})
 }
 
-// A row under suspicion has failed while others got in, and now nothing is
-// taken any more: neither waits longer than a refusal takes to be lasting.
+// A suspect is pending, and then the key is refused: neither Flush nor Close waits
+// longer than it takes to confirm that.
 func TestFlushAndCloseOfASuspectWhileTheKeyIsRefused(t *testing.T) {
-	for _, closes := range []bool{false, true} {
-		t.Run(fmt.Sprintf("Close %t", closes), func(t *testing.T) {
+	flushAndClose(t, func(t *testing.T, closes bool, end func(*docevents.Client, time.Duration) error) {
+		var revoked atomic.Bool
+		s := &server{answer: func(r *request) *answer {
+			if revoked.Load() {
+				return &answer{status: 401}
+			}
+			return answerBad(answer{status: 403}, 0)(r)
+		}}
+		c, _ := newClient(t, s)
+		c.Record(event("bad"))
+		for range 5 {
+			time.Sleep(time.Second)
+			c.Record(event("fine"))
+		}
+		time.Sleep(time.Second)
+		checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 5, Pending: 1})
+		revoked.Store(true)
+		time.Sleep(time.Minute)
+		start := time.Now()
+		err := end(c, never)
+		if e, ok := errors.AsType[*docevents.Error](err); !ok || e.Status != 401 {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("took %s", took)
+		}
+		closeNow(t, c)
+	})
+}
+
+// Without a deadline Close ends when the rows that are left fail again, while the
+// server stored the others: however many they are.
+func TestCloseStopsWaitingForSuspects(t *testing.T) {
+	slowly := answer{status: 500, code: "57014", delay: 8 * time.Second}
+	for name, test := range map[string]struct {
+		answer answer
+		bad    int // of 1,000
+		most   time.Duration
+	}{
+		"a firewall":              {answer{status: 403, body: "<html>"}, 7, time.Minute},
+		"a firewall, many rows":   {answer{status: 403}, 50, time.Minute},
+		"resets":                  {answer{err: errReset}, 7, time.Minute},
+		"missing foreign keys":    {answer{status: 409, code: "23503"}, 50, time.Minute},
+		"a trigger's lost table":  {answer{status: 404, code: "42P01", text: `relation "audit" does not exist`}, 1, time.Minute},
+		"too large":               {answer{status: 413}, 4, time.Minute},
+		"a statement timeout":     {slowly, 1, 5 * time.Minute},
+		"statement timeouts":      {slowly, 7, 10 * time.Minute},
+		"many statement timeouts": {slowly, 50, time.Hour},
+		"refused data":            {refusal, 1, 10 * time.Second},
+		"refused data, many rows": {refusal, 50, time.Minute},
+	} {
+		for _, after := range []time.Duration{0, 3 * time.Second} {
+			for _, first := range []bool{false, true} { // a bad row is the first of all, which is sent alone
+				t.Run(fmt.Sprintf("%s/after %s/first %t", name, after, first), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						s := &server{discard: true, answer: answerBad(test.answer, 5*time.Millisecond)}
+						c, o := newClient(t, s)
+						each, at := 1000/test.bad, 5
+						if first {
+							at = 0
+						}
+						for i := range 1000 {
+							c.Record(event(map[bool]string{true: "bad", false: "fine"}[i%each == at && i < each*test.bad]))
+						}
+						time.Sleep(after)
+						start := time.Now()
+						ctx, cancel := context.WithTimeout(t.Context(), never)
+						defer cancel()
+						err := c.Close(ctx)
+						if took := time.Since(start); took > test.most {
+							t.Errorf("Close took %s, %d requests: %v", took, s.sent(), err)
+						}
+						st := c.Stats()
+						if st.Delivered != int64(1000-test.bad) || (err != nil) != (st.Dropped.Abandoned > 0) {
+							t.Errorf("%+v: %v", st, err)
+						}
+						for _, d := range o.lost() {
+							if d.event.Stage != "bad" {
+								t.Fatalf("lost %q: %s, %v", d.event.Stage, d.reason, d.err)
+							}
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// Close tries a suspect once more, however often it has failed before.
+func TestCloseTriesSuspectsOnce(t *testing.T) {
+	for at, want := range map[int]docevents.Stats{
+		1: {Recorded: 6, Delivered: 6},
+		2: {Recorded: 6, Delivered: 5, Dropped: docevents.Drops{Abandoned: 1}},
+	} {
+		t.Run(fmt.Sprintf("stored at attempt %d", at), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var revoked atomic.Bool
+				var closing atomic.Bool
+				var tries atomic.Int64
 				s := &server{answer: func(r *request) *answer {
-					switch {
-					case revoked.Load():
-						return &answer{status: 401}
-					case r.has("disliked"):
-						return &answer{status: 403}
+					if r.bad() < 0 || closing.Load() && tries.Add(1) == int64(at) {
+						return nil
 					}
-					return nil
+					return &answer{status: 403}
 				}}
-				c, _ := newClient(t, s)
-				c.Record(event("disliked"))
+				c, o := newClient(t, s)
+				c.Record(event("bad"))
 				for range 5 {
 					time.Sleep(time.Second)
 					c.Record(event("fine"))
 				}
 				time.Sleep(time.Second)
-				checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 5, Pending: 1})
-				revoked.Store(true)
-				time.Sleep(time.Minute)
-				start := time.Now()
-				err := c.Flush
-				if closes {
-					err = c.Close
-				}
-				got := err(context.Background())
-				if e, ok := errors.AsType[*docevents.Error](got); !ok || e.Status != 401 {
-					t.Errorf("got %v", got)
-				}
-				if took := time.Since(start); took > time.Second {
-					t.Errorf("took %s", took)
-				}
-				ended, cancel := context.WithCancel(t.Context())
-				cancel()
-				_ = c.Close(ended)
-			})
-		})
-	}
-}
-
-// Close waits for a row under suspicion no longer than it takes to fail again
-// while the server takes others, under whatever context.
-func TestCloseGivesUpOnSuspects(t *testing.T) {
-	for name, dislike := range map[string]answer{
-		"a firewall's page":        {status: 403, body: "<html>"},
-		"a connection that is cut": {err: errReset},
-		"a missing foreign key":    {status: 409, code: "23503", text: "violates foreign key constraint"},
-		"a trigger's lost table":   {status: 404, code: "42P01", text: `relation "audit" does not exist`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := &server{answer: func(r *request) *answer {
-					if r.has("disliked") {
-						return &dislike
+				closing.Store(true)
+				err := c.Close(t.Context())
+				if want.Dropped.Abandoned > 0 {
+					for _, err := range []error{err, o.lost()[0].err} {
+						if e, ok := errors.AsType[*docevents.Error](err); !ok || e.Status != 403 {
+							t.Errorf("%v, want the suspect's last failure", err)
+						}
 					}
-					return nil
-				}}
-				c, o := newClient(t, s)
-				for i := range 1000 {
-					c.Record(event([]string{"fine", "disliked"}[i/500%2*(i%500/499)]))
-				}
-				start := time.Now()
-				err := c.Close(context.Background())
-				if took := time.Since(start); took > 30*time.Second {
-					t.Errorf("Close took %s", took)
-				}
-				st := c.Stats()
-				if st.Delivered != 999 || len(o.lost()) != 1 || o.lost()[0].event.Stage != "disliked" {
-					t.Errorf("%+v: %v", st, err)
-				}
-				if st.Dropped.Abandoned == 1 && !strings.Contains(fmt.Sprint(err), "go on failing, while others were stored") {
+					if !strings.Contains(err.Error(), "go on failing, while others were stored") {
+						t.Errorf("Close: %v", err)
+					}
+				} else if err != nil {
 					t.Errorf("Close: %v", err)
 				}
+				checkStats(t, c, &want)
 			})
 		})
 	}
 }
 
-// Close ends, under whatever context, when what is left fails again while the
-// server took the others: however many rows that are, and however long each of
-// their requests takes.
-func TestCloseGivesUpOnManySuspects(t *testing.T) {
-	for name, test := range map[string]struct {
-		answer answer
-		rows   int // that get it, of 1,000
-		most   time.Duration
-	}{
-		"a firewall":                   {answer{status: 403}, 7, 10 * time.Minute},
-		"a firewall, many":             {answer{status: 403}, 50, time.Hour},
-		"resets":                       {answer{err: errReset}, 7, 10 * time.Minute},
-		"foreign keys":                 {answer{status: 409, code: "23503"}, 50, time.Hour},
-		"too large":                    {answer{status: 413}, 4, 10 * time.Minute},
-		"a statement timeout":          {answer{status: 500, code: "57014", delay: 8 * time.Second}, 1, 5 * time.Minute},
-		"statement timeouts":           {answer{status: 500, code: "57014", delay: 8 * time.Second}, 7, 10 * time.Minute},
-		"statement timeouts, and many": {answer{status: 500, code: "57014", delay: 8 * time.Second}, 50, time.Hour},
-	} {
-		for _, after := range []time.Duration{0, 3 * time.Second} {
-			t.Run(fmt.Sprint(name, " after ", after), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					s := &server{answer: func(r *request) *answer {
-						if r.has("bad") {
-							return &test.answer
-						}
-						return &answer{stored: true, delay: 5 * time.Millisecond}
-					}}
-					c, o := newClient(t, s)
-					for i := range 1000 {
-						c.Record(event([]string{"bad", "fine"}[min(1, (i+5)%(1000/test.rows))]))
-					}
-					time.Sleep(after)
-					ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour) // stands for Background
-					defer cancel()
-					begin := time.Now()
-					err := c.Close(ctx)
-					if took := time.Since(begin); took > test.most {
-						t.Errorf("Close took %s, %d requests: %v", took, s.sent(), err)
-					}
-					for _, d := range o.lost() {
-						if d.event.Stage == "fine" {
-							t.Fatal("an innocent event is lost")
-						}
-					}
-				})
-			})
+// However long the outage was: after a first attempt that fails Close soon makes
+// the next.
+func TestCloseStartsTheWaitsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := newClient(t, during(10*time.Minute+time.Millisecond, answer{err: errReset}))
+		c.Record(event("a"))
+		c.Record(event("b"))
+		time.Sleep(10 * time.Minute)
+		start := time.Now()
+		if err := c.Close(t.Context()); err != nil || time.Since(start) > 400*time.Millisecond {
+			t.Errorf("Close: %v after %s", err, time.Since(start))
 		}
-	}
+	})
 }
 
-// A deadline's error names what failed last, while it is failing.
+// The error of a deadline names the last failure of the events that are pending,
+// and no older one.
 func TestFlushNamesNoOldFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {
@@ -571,69 +650,4 @@ func TestFlushNamesNoOldFailure(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// However long the outage was: what Close tries in vain it tries again shortly.
-func TestCloseBeginsTheWaitsAnew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var up atomic.Bool
-		s := &server{answer: func(*request) *answer {
-			if up.Load() {
-				return nil
-			}
-			return &answer{err: errReset}
-		}}
-		c, _ := newClient(t, s)
-		c.Record(event("a"))
-		c.Record(event("b"))
-		time.Sleep(10 * time.Minute)
-		time.AfterFunc(time.Millisecond, func() { up.Store(true) })
-		start := time.Now()
-		if err := c.Close(t.Context()); err != nil || time.Since(start) > 400*time.Millisecond {
-			t.Errorf("Close: %v after %s", err, time.Since(start))
-		}
-	})
-}
-
-// Close tries a suspect once more, however often it has failed before.
-func TestCloseTriesSuspectsOnce(t *testing.T) {
-	for taken, want := range map[int]docevents.Stats{
-		1: {Recorded: 6, Delivered: 6},
-		2: {Recorded: 6, Delivered: 5, Dropped: docevents.Drops{Abandoned: 1}},
-	} {
-		t.Run(fmt.Sprintf("taken at attempt %d", taken), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				closing, tries := false, 0
-				s := &server{}
-				s.answer = func(r *request) *answer {
-					if !r.has("disliked") {
-						return nil
-					}
-					s.mu.Lock()
-					defer s.mu.Unlock()
-					if closing {
-						tries++
-					}
-					if tries == taken {
-						return nil
-					}
-					return &answer{status: 403}
-				}
-				c, _ := newClient(t, s)
-				c.Record(event("disliked"))
-				for range 5 {
-					time.Sleep(time.Second)
-					c.Record(event("fine"))
-				}
-				time.Sleep(time.Second)
-				s.mu.Lock()
-				closing = true
-				s.mu.Unlock()
-				if err := c.Close(t.Context()); (err != nil) != (want.Dropped.Abandoned > 0) {
-					t.Errorf("Close: %v", err)
-				}
-				checkStats(t, c, &want)
-			})
-		})
-	}
 }

@@ -186,15 +186,15 @@ func (l *lane) draw(stored int64, last bool) *batch {
 }
 
 // join puts the batches together again, up to the size of a request, except
-// suspects: while the server stores nothing, batches are split that have nothing
-// wrong with them.
-func (l *lane) join(maxRows int, stored int64) {
-	var joined, suspects []*batch
+// those that stay apart: while the server stores nothing, batches are split that
+// have nothing wrong with them.
+func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
+	var joined, apart []*batch
 	var target *batch // the one of joined that the next batch is added to
 	for _, b := range l.batches {
 		switch {
-		case b.isSuspect(stored):
-			suspects = append(suspects, b)
+		case staysApart(b):
+			apart = append(apart, b)
 		case target != nil && target.hasRoom(len(b.records), b.text, maxRows):
 			target.absorb(b)
 		default:
@@ -205,7 +205,7 @@ func (l *lane) join(maxRows int, stored int64) {
 		}
 	}
 	l.batches = nil
-	for _, b := range append(joined, suspects...) {
+	for _, b := range append(joined, apart...) {
 		l.push(b, b.due)
 	}
 }

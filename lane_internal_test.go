@@ -147,7 +147,7 @@ func TestLaneJoins(t *testing.T) {
 	for i, b := range []*batch{struck, failedBatch("a", "b"), failedBatch("c", "d", "e"), unproven, failedBatch("f"), failedBatch("g"), failedBatch("h", "i", "j", "k"), refused} {
 		l.push(b, time.Time{}.Add(time.Duration(i)))
 	}
-	l.join(4, 4)
+	l.join(4, func(b *batch) bool { return b.isSuspect(4) })
 	if got, want := l.names(), "[struck] [a b unproven f] [c d e] [g] [h i j k] [refused]"; got != want {
 		t.Errorf("got  %s\nwant %s, suspects alone and the others in full batches", got, want)
 	}
@@ -159,7 +159,7 @@ func TestLaneJoins(t *testing.T) {
 	var long lane
 	long.push(failedBatch(text), time.Time{})
 	long.push(failedBatch(text), time.Time{})
-	long.join(4, 0)
+	long.join(4, func(*batch) bool { return false })
 	if n := len(long.batches); n != 2 {
 		t.Errorf("%d batches of more than half a request's text, want 2", n)
 	}

@@ -42,6 +42,7 @@ type Option func(*config)
 type config struct {
 	log            *slog.Logger
 	dropHandler    func(Event, DropReason, error)
+	before         func(context.Context, *Event) bool // nil: none
 	transport      http.RoundTripper
 	schema, table  string
 	spoolDir       string // absolute; empty: none
@@ -86,6 +87,28 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 // recovered and costs a log line.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
+}
+
+// WithBefore calls f for each event before Record does anything else with it. f
+// may change the event: add values such as a worker, a version, a tenant or a
+// trace id, or remove personal data. If f returns false, the event is dropped
+// with reason Filtered: counted in Stats and handed to the drop handler, but not
+// logged. ctx is that of RecordContext or StepContext, else
+// [context.Background].
+//
+// The event is a copy, which must not be used after f returns. Its Extra is a
+// copy as well and never nil, so f may add to it and delete from it; the values
+// in it are the caller's. Fields that Record fills in are still empty, such as
+// CreatedAt. If f makes the event invalid, it is dropped with reason Invalid.
+// Events that are replayed from the spool don't pass f again.
+//
+// f runs on the caller's goroutine, without a lock, so f must be fast and safe
+// for concurrent use. It may record further events with the same Client; f is
+// called for them as well. If f panics, or 10,000 calls of f are running because
+// f blocks or calls itself in this way without end, the event is dropped with
+// reason Invalid and a log line.
+func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
+	return func(c *config) { c.before = f }
 }
 
 // WithTransport sends the requests through rt, which must be safe for

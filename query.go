@@ -120,7 +120,7 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 			return unreadable(err)
 		}
 		if !decoded.valid() {
-			return fmt.Errorf("the answer is not the function's: run %s again", readingFile)
+			return fmt.Errorf("%w: run that file again", ErrOtherAnswer)
 		}
 		answer = decoded
 		return nil

@@ -77,12 +77,15 @@ func (c *Client) readOnce(ctx context.Context, r reading, use func(*http.Respons
 	return use(resp)
 }
 
-var errOtherAnswer = errors.New("the answer is not what PostgREST gives for this table and the functions of " + readingFile)
+// ErrOtherAnswer is matched by the error of a Summary, Documents or Timeline whose
+// answer is a success but not PostgREST's, or not that of this version's
+// functions.
+var ErrOtherAnswer = errors.New("the answer is not what PostgREST gives for this table and the functions of " + readingFile)
 
-// otherAnswer is errOtherAnswer with the name of the field that is missing or of
+// otherAnswer is ErrOtherAnswer with the name of the field that is missing or of
 // another type.
 func otherAnswer(field string) error {
-	return fmt.Errorf("%w: see the field %s", errOtherAnswer, field)
+	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
 }
 
 // unreadable tells an answer that was cut short from one of another service. An
@@ -92,10 +95,10 @@ func unreadable(err error) error {
 		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
 	}
 	switch {
-	case errors.Is(err, errOtherAnswer):
+	case errors.Is(err, ErrOtherAnswer):
 		return err
 	case errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*json.UnmarshalTypeError)), errors.As(err, new(*time.ParseError)):
-		return errOtherAnswer
+		return ErrOtherAnswer
 	}
 	return fmt.Errorf("answer cut short: %w", err)
 }

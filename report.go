@@ -112,12 +112,13 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	msg := logDropped[reason]
-	t := r.tallyLocked(msg, err)
-	t.document, t.eventType = document, append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
-	t.documentID = append(t.documentID[:0], documentID...)
-	if reason != Abandoned { // one line for all of those, by Close
-		r.lineIfDueLocked(msg, now)
+	if msg := logDropped[reason]; msg != "" { // Filtered is no fault
+		t := r.tallyLocked(msg, err)
+		t.document, t.eventType = document, append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
+		t.documentID = append(t.documentID[:0], documentID...)
+		if reason != Abandoned { // one line for all of those, by Close
+			r.lineIfDueLocked(msg, now)
+		}
 	}
 	text := len(e.ID) + len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage) + len(extra)
 	switch {

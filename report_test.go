@@ -438,14 +438,6 @@ func TestFlushBehindAStuckHandlerTakesNoMemory(t *testing.T) {
 	_ = c.Close(t.Context())
 }
 
-// heap is how many bytes are held.
-func heap() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
 // The first of a kind at once, repeats summed up: at most a line per 30 s,
 // written at the next one, at Flush or at Close.
 func TestRepeatsAreSummedUp(t *testing.T) {
@@ -458,9 +450,9 @@ func TestRepeatsAreSummedUp(t *testing.T) {
 			return c, o, func() { c.Record(docevents.Event{}) }
 		}, "it can't be stored"},
 		"rejected": {func(t *testing.T) (*docevents.Client, *observer, func()) {
-			c, o := newClient(t, &server{answer: checkViolation(isPoison)})
+			c, o := newClient(t, &server{answer: answerBad(refusal, 0)})
 			return c, o, func() {
-				for _, stage := range []string{"other", "poison", "other"} { // it is refused twice, with a delivery between
+				for _, stage := range []string{"other", "bad", "other"} { // it is refused twice, with a delivery between
 					c.Record(event(stage))
 					time.Sleep(10 * time.Millisecond)
 				}
@@ -666,7 +658,7 @@ func TestSlogAndLogrusSayTheSame(t *testing.T) {
 			switch {
 			case fail.Load():
 				return &answer{status: 503, code: "PGRST001", text: "no connection"}
-			case r.has("poison"):
+			case r.has("bad"):
 				return refused("23514", "check")
 			}
 			return nil
@@ -677,7 +669,7 @@ func TestSlogAndLogrusSayTheSame(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Record(docevents.Event{})
-		for _, stage := range []string{"others", "poison", "others"} {
+		for _, stage := range []string{"others", "bad", "others"} {
 			c.Record(event(stage))
 			synctest.Wait()
 		}

@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,7 +35,9 @@ type server struct {
 	requests []*request
 	count    int // requests
 	inFlight int
-	most     int // requests under way at once
+	most     int             // requests in flight at once
+	sending  map[string]bool // the ids of their rows
+	twice    string          // an id that was in two of them at once
 }
 
 type wireRow struct {
@@ -56,7 +60,7 @@ type request struct {
 	rows   []wireRow
 }
 
-// has says whether the request carries a row of that stage.
+// has reports whether the request carries a row of that stage.
 func (r *request) has(stage string) bool {
 	for _, row := range r.rows {
 		if row.Stage != nil && *row.Stage == stage {
@@ -64,6 +68,21 @@ func (r *request) has(stage string) bool {
 		}
 	}
 	return false
+}
+
+// waited returns how long ago its oldest row was recorded.
+func (r *request) waited() time.Duration {
+	oldest := r.rows[0].CreatedAt
+	for _, row := range r.rows {
+		oldest = min(oldest, row.CreatedAt)
+	}
+	at, _ := time.Parse(time.RFC3339Nano, oldest)
+	return time.Since(at)
+}
+
+// bad returns the place of the first bad row. -1: the request has none.
+func (r *request) bad() int {
+	return slices.IndexFunc(r.rows, func(row wireRow) bool { return row.Stage != nil && strings.HasPrefix(*row.Stage, "bad") })
 }
 
 type answer struct {
@@ -74,7 +93,8 @@ type answer struct {
 	code    string        // of a PostgREST error
 	text    string        // its message
 	details string
-	body    string // instead of that
+	names   func(bad *wireRow) string // the details, for answerBad
+	body    string                    // instead of that
 	header  map[string]string
 	cut     bool // the body ends in an error
 }
@@ -97,11 +117,23 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 	s.count++
 	s.inFlight++
 	s.most = max(s.most, s.inFlight)
+	if s.sending == nil {
+		s.sending = map[string]bool{}
+	}
+	for _, row := range rows {
+		if s.sending[row.ID] {
+			s.twice = row.ID
+		}
+		s.sending[row.ID] = true
+	}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.inFlight--
-		s.mu.Unlock()
+		for _, row := range rows {
+			delete(s.sending, row.ID)
+		}
 	}()
 	a := &answer{stored: true}
 	if s.answer != nil {
@@ -161,6 +193,31 @@ type errorReader struct{ err error }
 func (r *errorReader) Read([]byte) (int, error) { return 0, r.err }
 
 var errReset = errors.New("connection reset by peer")
+
+// refusal is PostgREST's answer to a row that violates a CHECK.
+var refusal = answer{status: 400, code: "23514", text: `new row for relation "t" violates check constraint "c"`}
+
+// failingRow returns PostgreSQL's details about a row that it refuses.
+func failingRow(row *wireRow) string {
+	return fmt.Sprintf("Failing row contains (%s, %s, %s, completed, null, null, secret row, 2026-01-02 03:04:05+00).", row.ID, row.DocumentID, row.UserID)
+}
+
+// answerBad answers requests that have a bad row with a, and stores the others,
+// both after delay. A row is bad if its stage begins with "bad".
+func answerBad(a answer, delay time.Duration) func(*request) *answer {
+	return func(r *request) *answer {
+		at := r.bad()
+		if at < 0 {
+			return &answer{delay: delay, stored: true}
+		}
+		bad := a
+		bad.delay += delay
+		if a.names != nil {
+			bad.details = a.names(&r.rows[at])
+		}
+		return &bad
+	}
+}
 
 func refused(code, text string) *answer { return &answer{status: 400, code: code, text: text} }
 
@@ -287,8 +344,8 @@ func closeNow(t *testing.T, c *docevents.Client) {
 	t.Helper()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if pending := c.Stats().Pending; (c.Close(ended) != nil) != (pending > 0) {
-		t.Errorf("Close abandons %d events", pending)
+	if pending := c.Stats().Pending; c.Close(ended) == nil && pending > 0 {
+		t.Errorf("Close returns no error and abandons %d events", pending)
 	}
 }
 
@@ -305,4 +362,50 @@ func checkStats(t *testing.T, c *docevents.Client, want *docevents.Stats) {
 	if want != nil && (got.Recorded != want.Recorded || got.Delivered != want.Delivered || got.Pending != want.Pending || got.Replayed != want.Replayed || got.Kept != want.Kept || got.Dropped != want.Dropped) {
 		t.Errorf("got %+v, want %+v", got, *want)
 	}
+}
+
+// linesAt are the log's lines of a level.
+func linesAt(o *observer, level slog.Level) []line {
+	return slices.DeleteFunc(o.logged(), func(l line) bool { return l.level != level })
+}
+
+// checkQuiet checks that the log has at most one Error line of a kind per 30 s.
+func checkQuiet(t *testing.T, o *observer) {
+	t.Helper()
+	last := map[string]time.Time{}
+	for _, l := range linesAt(o, slog.LevelError) {
+		kind, _, _ := strings.Cut(l.text, "=")
+		if before, ok := last[kind]; ok && l.at.Sub(before) < 30*time.Second {
+			t.Errorf("%q again after %s", l.text, l.at.Sub(before))
+		}
+		last[kind] = l.at
+	}
+}
+
+// checkReported checks that the drop handler got every dropped event, or that it
+// was counted as skipped.
+func checkReported(t *testing.T, c *docevents.Client, o *observer) {
+	t.Helper()
+	st := c.Stats()
+	if got := int64(len(o.lost())); got+st.Unreported != st.Dropped.Total() {
+		t.Errorf("%d handler calls and %d skipped, for %+v", got, st.Unreported, st.Dropped)
+	}
+}
+
+// checkLost checks that only bad rows were lost, all of them Rejected.
+func checkLost(t *testing.T, o *observer) {
+	t.Helper()
+	for _, d := range o.lost() {
+		if !strings.HasPrefix(d.event.Stage, "bad") || d.reason != docevents.Rejected {
+			t.Errorf("lost %q: %s, %v", d.event.Stage, d.reason, d.err)
+		}
+	}
+}
+
+// heap returns how many bytes are allocated, after a collection.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

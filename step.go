@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"context"
 	"crypto/fips140"
 	"fmt"
 	"time"
@@ -23,24 +24,31 @@ import (
 // With a Stage, the events are about that step and Duration is the step's.
 // Without one, they are about the whole document.
 func (c *Client) Step(e Event, do func() error) error {
+	return c.StepContext(context.Background(), e, func(context.Context) error { return do() })
+}
+
+// StepContext is Step with a context, which it passes to do and to the function
+// of [WithBefore]. Nothing else uses ctx: if it is cancelled, both events are
+// stored all the same.
+func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Context) error) error {
 	if c.isNone() {
-		return do()
+		return do(ctx)
 	}
 	types := &c.config.types
 	began := time.Now()
-	c.record(e, types.Started[0], 0, "")
+	c.record(ctx, e, types.Started[0], 0, "")
 	outcome, message := types.Failed[0], "the goroutine has ended"
 	defer func() {
 		p := recover()
 		if p != nil {
 			message = "panic: " + fmt.Sprint(p)
 		}
-		c.record(e, outcome, max(time.Since(began), 1), message) // 0 would be: not measured
+		c.record(ctx, e, outcome, max(time.Since(began), 1), message) // 0 would be: not measured
 		if p != nil {
 			panic(p)
 		}
 	}()
-	err := do()
+	err := do(ctx)
 	outcome, message = types.Completed[0], ""
 	if err != nil {
 		outcome, message = types.Failed[0], fmt.Sprint(err) // unlike err.Error() it can't panic
@@ -49,7 +57,7 @@ func (c *Client) Step(e Event, do func() error) error {
 }
 
 // record records one event of a step that so far has taken so long.
-func (c *Client) record(e Event, t EventType, took time.Duration, message string) {
+func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Duration, message string) {
 	e.Type, e.Duration, e.ErrorMessage = t, took, message
 	if c.config.columns.Duration == noColumn {
 		e.Duration = 0
@@ -63,7 +71,7 @@ func (c *Client) record(e Event, t EventType, took time.Duration, message string
 	if id, err := uuid.Parse(e.ID); err == nil && id != uuid.Nil { // else Record says what is wrong with it
 		e.ID = eventID(id, t).String()
 	}
-	c.Record(e)
+	c.RecordContext(ctx, e)
 }
 
 // eventID returns the id of the event of type t in a step with id step: a UUID

@@ -140,7 +140,7 @@ func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err err
 	rows := json.NewDecoder(bounded)
 	start, err := rows.Token()
 	if err == nil && start != json.Delim('[') {
-		err = errOtherAnswer
+		err = ErrOtherAnswer
 	}
 	for err == nil && rows.More() {
 		var row map[string]json.RawMessage

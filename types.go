@@ -159,3 +159,14 @@ var (
 	errNotListed   = errors.New("the event's Type is none of those accepted: use the constants, or list the table's own with WithEventTypes")
 	errNotStorable = errors.New("the event's Type is empty, too long or not valid text: use one that the table takes")
 )
+
+// EventTypes returns the types of [WithEventTypes] with the empty fields filled
+// in. Those of a nil Client are all empty.
+func (c *Client) EventTypes() EventTypes {
+	if c.isNone() {
+		return EventTypes{}
+	}
+	types := c.config.types.EventTypes
+	types.clone()
+	return types
+}

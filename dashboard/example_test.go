@@ -5,32 +5,42 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"time"
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// The page under a prefix, for the app's administrators alone.
+// The page under a prefix, for those who know a password. Most apps have a check
+// of their own, which needs only the request: func(*http.Request) bool.
 func ExampleHandler() {
 	var client *docevents.Client // the app's
-	isAdmin := func(r *http.Request) bool {
-		_, password, _ := r.BasicAuth() // or a session, a role, whatever the app has
-		return subtle.ConstantTimeCompare([]byte(password), []byte("correct horse")) == 1
+	askForPassword := func(w http.ResponseWriter, r *http.Request) bool {
+		_, password, _ := r.BasicAuth()
+		if subtle.ConstantTimeCompare([]byte(password), []byte("correct horse")) == 1 {
+			return true
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="documents"`)
+		http.Error(w, "A password, please.", http.StatusUnauthorized)
+		return false
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/admin/documents/", dashboard.Handler(client, dashboard.WithAuthorize(isAdmin)))
+	mux.Handle("/admin/documents/", dashboard.Handler(client, dashboard.WithAuthorize(askForPassword),
+		dashboard.WithFilters("tenant_id"), dashboard.WithStuckAfter(10*time.Minute),
+		dashboard.WithDocumentLink(func(id string) string { return "/documents/" + url.PathEscape(id) })))
 
 	req := httptest.NewRequest("GET", "/admin/documents/?range=7d", nil)
 	answer := httptest.NewRecorder()
 	mux.ServeHTTP(answer, req)
-	fmt.Println(answer.Code, answer.Body)
+	fmt.Println(answer.Code, answer.Header().Get("WWW-Authenticate"), answer.Body)
 
 	req.SetBasicAuth("admin", "correct horse")
 	answer = httptest.NewRecorder()
 	mux.ServeHTTP(answer, req)
 	fmt.Println(answer.Code, answer.Header().Get("Content-Type"))
 	// Output:
-	// 403 You may not see this page.
+	// 401 Basic realm="documents" A password, please.
 	//
 	// 200 text/html; charset=utf-8
 }

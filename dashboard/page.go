@@ -1,76 +1,116 @@
 package dashboard
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
-
-	"github.com/docevents/docevents-go"
 )
 
-// A page is what both pages have: what was asked for, when, and what went wrong.
+const (
+	refreshEvery = time.Minute
+
+	// maxRows is how many documents or events a view shows. maxBytes is how
+	// large a view may be, whatever the length of the texts.
+	maxRows  = 50
+	maxBytes = 80_000
+)
+
+// A page is the common part of all views: the request, its time, and what went
+// wrong.
 type page struct {
+	scope
 	Title   string
+	Self    string // the view's own address, relative
 	Now     time.Time
-	Refresh int // seconds; 0: off
+	Still   bool // the reader has switched the refresh off
 	Problem *problem
 
-	query  url.Values
-	status int
+	StuckAfter time.Duration
+
+	// Rows is how many rows the view may show. It is less than maxRows if the
+	// view would be too large otherwise; then it leaves out the chart's links
+	// and table as well.
+	Rows int
+
+	isUnset    bool // the client does nothing
+	query      url.Values
+	own        map[string]string // parameters of this view, which links to it keep
+	status     int
+	retryAfter time.Duration // 0 means none
+	refresh    time.Duration // 0 means never
 }
 
-// A problem stands in the place of what could not be read.
-type problem struct{ Title, Advice, Detail string }
-
-func newPage(r *http.Request) *page {
-	p := &page{Now: time.Now().UTC(), Refresh: int(refreshEvery.Seconds()), query: r.URL.Query(), status: http.StatusOK}
-	if p.query.Get("refresh") == "off" {
-		p.Refresh = 0
+func (h *handler) newPage(r *http.Request, rows int) *page {
+	p := &page{
+		Now: time.Now().UTC(), StuckAfter: h.stuckAfter, Rows: rows,
+		query: unkeep(r.URL.Query()), own: map[string]string{}, status: http.StatusOK,
+	}
+	p.Still = p.query.Get("refresh") == "off"
+	p.readScope(h.filters)
+	switch columns := h.client.Columns(); columns.DocumentID {
+	case "":
+		p.isUnset, p.status = true, http.StatusOK
+		p.Problem = &problem{
+			Title:  "This process has no Supabase settings",
+			Advice: "Its docevents client is nil. No events are recorded, and none can be read. Set SUPABASE_URL and the service-role key, and start it again.",
+		}
+	case "-":
+		p.status = http.StatusInternalServerError
+		p.Problem = &problem{
+			Title:  "This app's table has no documents",
+			Advice: "Its docevents client was made with WithColumns and \"-\" for DocumentID, and this page is about documents. If the table has a column for them, name it there, with TextIDs if the ids are not UUIDs.",
+		}
 	}
 	return p
 }
 
-// fail puts a problem on the page for an error of the client's, which says itself
-// what to do.
-func (p *page) fail(err error) {
-	p.status = http.StatusBadGateway
-	e, answered := errors.AsType[*docevents.Error](err)
-	p.Problem = &problem{Detail: clean(err.Error(), 800)}
-	switch {
-	case answered && (e.Code == "PGRST202" || e.Code == "42883"):
-		p.Problem.Title = "The database has no summary function yet"
-		p.Problem.Advice = "Run sql/014_create_docevents_reading.sql once, in Supabase's SQL editor or by your migrations, and load this page again."
-	case errors.Is(err, context.DeadlineExceeded), answered && (e.Code == "57014" || e.Status == http.StatusGatewayTimeout):
-		p.status = http.StatusGatewayTimeout
-		p.Problem.Title = "The server took too long"
-		p.Problem.Advice = "Choose a shorter range. If that is slow as well, look at the database's load, and whether created_at has its index."
-	case answered:
-		p.Problem.Title = "The server refused to answer"
-		p.Problem.Advice = "Its words are below, with what to do about them. Events that are recorded meanwhile wait in this process."
-	default:
-		p.Problem.Title = "No answer from the server"
-		p.Problem.Advice = "Check SUPABASE_URL and the network of this process. Events that are recorded meanwhile wait in it."
+// serve renders a view in memory first, so that its status is right and its size
+// bounded. While it is too large, it is rendered again with half the rows.
+func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
+	defer cancel()
+	var body bytes.Buffer
+	var p *page
+	for rows := maxRows; rows > 0 && (rows == maxRows || body.Len() > maxBytes); rows /= 2 {
+		body.Reset()
+		p = h.newPage(r, rows)
+		p.Self = self
+		if err := templates[self].Execute(&body, view(ctx, p)); err != nil {
+			http.Error(w, "The page could not be made.", http.StatusInternalServerError)
+			return
+		}
+	}
+	p.setRetryAfter(w.Header())
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
+	w.WriteHeader(p.status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body.Bytes()) // the reader may be gone
 	}
 }
 
-// longestValue is the longest that a link's parameter may be: urn:uuid: and a
-// UUID. A page has over forty links.
-const longestValue = 45
-
-// Link is the query of a link to the same page: this page's, with one parameter
-// changed. An empty value takes it away.
-func (p *page) Link(name, value string) string {
-	query := url.Values{}
-	for _, known := range []string{"id", "range", "refresh"} {
-		v := p.query.Get(known)
-		if known == name {
-			v = value
-		}
-		if v != "" && len(v) <= longestValue {
-			query.Set(known, v)
-		}
+func (p *page) setRetryAfter(header http.Header) {
+	if p.retryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(p.retryAfter.Seconds())))
 	}
-	return "?" + query.Encode()
 }
+
+// refuse puts a problem on the page for a request that makes no sense.
+func (p *page) refuse(title, advice string) {
+	p.status, p.Problem = http.StatusBadRequest, &problem{Title: title, Advice: advice}
+}
+
+// Refresh is after how many seconds the browser loads the page again. 0 means
+// never. With the form open it is 0, since a reload would clear the form.
+func (p *page) Refresh() int {
+	if p.IsEdited() {
+		return 0
+	}
+	return int(p.refresh.Seconds())
+}
+
+// Ranges are the ranges to choose from.
+func (p *page) Ranges() []span { return spans }

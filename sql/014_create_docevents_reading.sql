@@ -200,7 +200,7 @@ WITH event AS NOT MATERIALIZED (
 ), begun AS (
     SELECT document_id, last_at, min(start) AS started, count(*) AS starts
     FROM documents CROSS JOIN unnest(starts) AS start
-    WHERE state = 'under_way' AND start > last_end
+    WHERE state = 'under_way' AND (start > last_end OR start = last_at) -- a start may have the time of the end before it
     GROUP BY document_id, last_at
 ), stuck AS (
     SELECT * FROM begun WHERE started < least($2, now()) - $4

@@ -1,172 +1,22 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
+	"net/http/httptest"
 	"testing"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/page"
-	"github.com/chromedp/chromedp"
-
-	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/integration/localstack"
+	"github.com/docevents/docevents-go/dashboard"
 )
 
-func TestMain(m *testing.M) { exampletest.Main(m, main) }
-
-// missing skips a test for want of a program, or fails it where CI is set.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
-// TestProgram runs the program as a user would, and looks at its page in a
-// browser, an accessibility checker and an HTML validator.
-func TestProgram(t *testing.T) {
-	stack := localstack.Shared(t)
-	if !stack.Ours() {
-		t.Skip("the program shows somebody's project as it is")
-	}
-	program := exampletest.Listen(t, exampletest.Command())
-	t.Run("click", func(t *testing.T) { testClicks(t, program.URL) })
-	t.Run("accessibility", func(t *testing.T) { testAccessibility(t, program.URL) })
-	t.Run("markup", func(t *testing.T) { testMarkup(t, program.URL) })
-	program.Signal(os.Interrupt)
-	if o := program.Wait(); o.Code != 0 || o.Stderr != "" || !strings.Contains(o.Stdout, "Played 2h0m0s of a pipeline") {
-		t.Errorf("%+v", o)
-	}
-}
-
-// testClicks goes from the overview into a document and back.
-func testClicks(t *testing.T, home string) {
-	b := newBrowser(t)
-	b.do(t,
-		chromedp.Navigate(home+"?range=1h&refresh=off"),
-		chromedp.Click(".errors li:first-child a"),
-		chromedp.WaitVisible("table.timeline"))
-	heading := ask(t, b, chromedp.Text("h1 code"))
-	b.do(t, chromedp.Click(".back a"), chromedp.WaitVisible(".tiles"))
-	back := ask(t, b, chromedp.Location())
-	b.do(t,
-		chromedp.Click("nav li:nth-child(2) a"),
-		chromedp.WaitVisible("nav li:nth-child(2) a[aria-current]"))
-	lead := ask(t, b, chromedp.Text(".lead"))
-	b.do(t,
-		chromedp.SendKeys("#id", heading),
-		chromedp.Click("form button"),
-		chromedp.WaitVisible("table.timeline"))
-	found := ask(t, b, chromedp.Text("h1 code"))
-	if len(heading) != 36 || found != heading {
-		t.Errorf("the document %q, and by its id %q", heading, found)
-	}
-	if back != home+"?range=1h&refresh=off" {
-		t.Errorf("back at %s", back)
-	}
-	if !strings.HasPrefix(lead, "In the last 24 hours 1,") {
-		t.Errorf("it says %q", lead)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	own, _ := url.Parse(home)
-	for _, host := range b.hosts {
-		if host != own.Host {
-			t.Errorf("a request to %s", host)
+func TestPassword(t *testing.T) {
+	page := dashboard.Handler(nil, dashboard.WithAuthorize(isAdmin("secret")))
+	for password, want := range map[string]bool{"": false, "wrong": false, "secret": true} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.SetBasicAuth("admin", password)
+		w := httptest.NewRecorder()
+		page.ServeHTTP(w, r)
+		if shown := w.Code != http.StatusUnauthorized; shown != want || !shown && w.Header().Get("WWW-Authenticate") == "" {
+			t.Errorf("password %q: %d, want the page: %t", password, w.Code, want)
 		}
-	}
-	if len(b.said) > 0 || len(b.hosts) < 4 {
-		t.Errorf("the console has %q after %d requests", b.said, len(b.hosts))
-	}
-}
-
-// pages returns what is checked: the overview, a document, and one that isn't.
-func pages(t *testing.T, home string) []string {
-	t.Helper()
-	_, overview := exampletest.Request(t, http.MethodGet, home, "")
-	_, after, found := strings.Cut(overview, `href="document?id=`)
-	if !found {
-		t.Fatal("no link to a document")
-	}
-	return []string{home + "?range=1h", home + "document?id=" + after[:36], home + "document?id=42"}
-}
-
-// testAccessibility asks axe-core, on a wide and a narrow screen, light and dark.
-func testAccessibility(t *testing.T, home string) {
-	axe, err := os.ReadFile(filepath.Join("check", "node_modules", "axe-core", "axe.min.js"))
-	if err != nil {
-		missing(t, "no axe-core: npm ci --prefix examples/dashboard/check")
-	}
-	b := newBrowser(t)
-	if _, err := chromedp.Call(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true}); err != nil { // axe comes as a script
-		t.Fatal(err)
-	}
-	for _, address := range pages(t, home) {
-		for _, width := range []int64{1280, 390} {
-			for _, scheme := range []string{"light", "dark"} {
-				_, err := chromedp.Call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-					Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-				b.do(t,
-					chromedp.EmulateViewport(width, 900),
-					chromedp.Navigate(address),
-					chromedp.Evaluate[chromedp.Void](string(axe)))
-				// The page says how to switch the reload off, as WCAG 2.2.1 asks.
-				result := ask(t, b, chromedp.Evaluate[struct {
-					Passes int      `json:"passes"`
-					Width  int64    `json:"width"`
-					Found  []string `json:"found"`
-				}](`axe.run({rules: {"meta-refresh": {enabled: false}}}).then(r => ({
-						passes: r.passes.length, width: document.documentElement.scrollWidth,
-						found: r.violations.map(v => v.id + ": " + v.help + ": " + v.nodes[0].html)}))`, chromedp.EvalAwaitPromise))
-				where := fmt.Sprintf("%s, %d pixels, %s", address, width, scheme)
-				for _, finding := range result.Found {
-					t.Errorf("%s: %s", where, finding)
-				}
-				if result.Passes < 10 {
-					t.Errorf("%s: only %d rules had anything to look at", where, result.Passes)
-				}
-				if result.Width > width {
-					t.Errorf("%s: it is %d pixels wide", where, result.Width)
-				}
-			}
-		}
-	}
-}
-
-// testMarkup asks an HTML validator.
-func testMarkup(t *testing.T, home string) {
-	folder := t.TempDir()
-	validator, err := filepath.Abs(filepath.Join("check", "node_modules", ".bin", "html-validate"))
-	if err == nil {
-		_, err = os.Stat(validator)
-	}
-	if err != nil {
-		missing(t, "no html-validate: npm ci --prefix examples/dashboard/check")
-	}
-	args := []string{"--config", filepath.Join("check", ".htmlvalidate.json"), "--formatter", "text"}
-	for i, address := range pages(t, home) {
-		name := filepath.Join(folder, fmt.Sprint(i, ".html"))
-		_, body := exampletest.Request(t, http.MethodGet, address, "")
-		if err := os.WriteFile(name, []byte(body), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if i == 0 && (len(body) < 10_000 || len(body) > 60_000) || !strings.Contains(body, "</html>") {
-			t.Errorf("%s: %d bytes", address, len(body))
-		}
-		args = append(args, name)
-	}
-	if out, err := exec.Command(validator, args...).CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
 	}
 }

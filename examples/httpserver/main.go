@@ -1,162 +1,138 @@
-// Httpserver takes documents over HTTP, counts their words in the background,
-// and records what happens to each.
-//
-// Usage:
-//
-//	go run ./examples/httpserver [-addr 127.0.0.1:8080] [-workers n] [-grace 25s]
-//
-// It prints the lines that try it. A document is the request's body, too:
+// Httpserver takes documents over HTTP and processes them in the background. It
+// shuts down in the order in which documents flow: uploads, work, events.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8080/documents
-//
-// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment the events
-// go to that project, which must have the table. Without them it starts a local
-// PostgreSQL with a REST API in front, for as long as it runs.
-//
-// SIGTERM or Ctrl-C ends it in the order in which documents flow: it finishes
-// the uploads under way and takes no new ones, processes what is queued, and
-// delivers what has been recorded. All this takes no longer than -grace; what is
-// too slow is broken off, and recorded as failed. A second signal kills.
-//
-// The exit code is 0 where every upload was finished, every document processed
-// and every event delivered, else 1.
+//	curl http://127.0.0.1:8080/debug/vars
 package main
 
 import (
 	"context"
 	"errors"
 	"expvar"
-	"flag"
 	"fmt"
 	"io"
-	"log/slog"
+	"log"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/project"
 )
 
-type config struct {
-	addr    string
-	workers int
-	grace   time.Duration
-}
-
 func main() {
-	var c config
-	flag.StringVar(&c.addr, "addr", "127.0.0.1:8080", "address to listen on; port 0 is a free one")
-	flag.IntVar(&c.workers, "workers", runtime.NumCPU(), "documents processed at a time")
-	// Kubernetes kills 30 s after its SIGTERM.
-	flag.DurationVar(&c.grace, "grace", 25*time.Second, "how long the end may take")
-	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second signal kills
-	if err := run(ctx, c, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "httpserver:", err)
-		os.Exit(1)
+	context.AfterFunc(ctx, stop) // a second signal kills
+	client, err := docevents.NewFromEnv()
+	if errors.Is(err, docevents.ErrNoSettings) {
+		log.Print(err, "; no events are recorded") // the nil Client does nothing
+	} else if err != nil {
+		log.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:8080")
+	if err != nil {
+		log.Fatal(err)
+	}
+	expvar.Publish("docevents", expvar.Func(func() any { return client.Stats() }))
+	if err := serve(ctx, listener, &service{client: client}); err != nil {
+		log.Fatal(err)
 	}
 }
 
-// run serves until ctx ends, and then shuts down.
-func run(ctx context.Context, c config, out io.Writer) (err error) {
-	p, err := project.Open(ctx, out)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	client, err := p.Connect(ctx, docevents.WithSlog(slog.Default()))
-	if err != nil {
-		return err
-	}
-	// Served with the rest, on a loopback address. On the internet metrics need a
-	// listener of their own.
-	expvar.Publish("docevents", expvar.Func(func() any { return client.Stats() }))
-
-	dir, err := os.MkdirTemp("", "httpserver-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.addr)
-	if err != nil {
-		return err
-	}
-	s := &service{record: client.Record, dir: dir, queue: newQueue()}
-	server := &http.Server{
-		Handler:           s.handler(),
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       5 * time.Minute, // of a whole upload
-	}
-	processing, abort := context.WithCancelCause(context.Background())
-	defer abort(nil)
-	var workers sync.WaitGroup
-	for range c.workers {
-		workers.Go(func() { s.work(processing) })
-	}
+// serve serves until ctx ends, and then shuts down. Kubernetes kills 30 s after
+// its SIGTERM, so uploads get 15 s of that, and the events 5 s.
+func serve(ctx context.Context, listener net.Listener, s *service) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /documents", s.upload)
+	mux.Handle("GET /debug/vars", expvar.Handler())
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	fmt.Fprintf(out, `listening on http://%[1]s
-to try it:
-  curl -F file=@README.md http://%[1]s/documents
-  curl http://%[1]s/debug/vars
-`, listener.Addr())
+	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
 
-	fmt.Fprintln(out, "shutting down")
-	end := stages{start: time.Now(), grace: c.grace}
-	err = errors.Join(err,
-		end.stage(0.4, func(ctx context.Context) error { return finishUploads(ctx, server) }),
-		end.stage(0.8, func(ctx context.Context) error { return drain(ctx, s.queue, &workers, abort) }),
-		end.stage(1.0, client.Close),
-	)
-	stats := client.Stats()
-	fmt.Fprintf(out, "recorded %d, delivered %d, dropped %d\n", stats.Recorded, stats.Delivered, stats.Dropped.Total())
-	return err
-}
-
-// stages share the time that the end may take. What a stage leaves over is for
-// those after it.
-type stages struct {
-	start time.Time
-	grace time.Duration
-}
-
-// stage runs what has to end when so much of the grace has gone by.
-func (s stages) stage(share float64, do func(context.Context) error) error {
-	ctx, cancel := context.WithDeadline(context.Background(), s.start.Add(time.Duration(share*float64(s.grace))))
+	uploads, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
-	return do(ctx)
+	err = errors.Join(err, server.Shutdown(uploads)) // no more uploads
+	s.stop()                                         // no more events
+	events, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return errors.Join(err, s.client.Close(events))
 }
 
-// finishUploads lets the uploads under way be finished, and breaks off what is
-// left when ctx ends: their handlers record that.
-func finishUploads(ctx context.Context, server *http.Server) error {
-	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("uploads were broken off: %w", err), server.Close())
+const (
+	maxUpload  = 10 << 20 // bytes
+	maxRunning = 100      // documents
+)
+
+type service struct {
+	client *docevents.Client
+
+	mu      sync.Mutex // guards running and stopped
+	running int
+	stopped bool
+	work    sync.WaitGroup
+}
+
+// upload answers 202 as soon as the document is accepted. Its events then say
+// what becomes of it.
+func (s *service) upload(w http.ResponseWriter, r *http.Request) {
+	e := docevents.Event{DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.UploadStarted}
+	s.client.Record(e)
+	began := time.Now()
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxUpload))
+	status := http.StatusBadRequest
+	if err == nil && !s.start(func() { _ = s.client.Step(e, func() error { return process(text) }) }) {
+		err, status = errors.New("too many documents"), http.StatusServiceUnavailable
 	}
-	return nil
+	if err != nil {
+		e.Type, e.Duration, e.ErrorMessage = docevents.Failed, time.Since(began), "upload: "+err.Error()
+		s.client.Record(e)
+		http.Error(w, err.Error(), status)
+		return
+	}
+	w.WriteHeader(http.StatusAccepted)
+	fmt.Fprintln(w, e.DocumentID)
 }
 
-var errShutdown = errors.New("the server is shutting down")
+// start starts work in the background, unless there is too much or the service
+// has stopped.
+func (s *service) start(work func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped || s.running == maxRunning {
+		return false
+	}
+	s.running++
+	s.work.Go(func() {
+		work()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.running--
+	})
+	return true
+}
 
-// drain waits until what is queued is processed. When ctx ends the workers get
-// through the rest by recording it as failed.
-func drain(ctx context.Context, q *queue, workers *sync.WaitGroup, abort context.CancelCauseFunc) error {
-	inTime := context.AfterFunc(ctx, func() { abort(errShutdown) })
-	q.close()
-	workers.Wait()
-	if !inTime() {
-		return fmt.Errorf("documents were left unprocessed: %w", ctx.Err())
+// stop waits for the work in the background.
+func (s *service) stop() {
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+	s.work.Wait()
+}
+
+// process stands for the app's own work.
+func process(text []byte) error {
+	if len(text) == 0 {
+		return errors.New("the document is empty")
 	}
 	return nil
 }

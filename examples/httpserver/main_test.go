@@ -1,68 +1,82 @@
-//go:build darwin || linux
-
 package main
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
+	"time"
 
-	"github.com/docevents/docevents-go/examples/internal/exampletest"
-	"github.com/docevents/docevents-go/integration/localstack"
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/doceventstest"
 )
 
-func TestMain(m *testing.M) { exampletest.Main(m, main) }
+// history returns the types of a document's events.
+func history(events []docevents.Event, document string) (types []docevents.EventType) {
+	for _, e := range events {
+		if e.DocumentID == document {
+			types = append(types, e.Type)
+		}
+	}
+	return types
+}
 
-// TestProgram runs the program as a user would.
-func TestProgram(t *testing.T) {
-	stack := localstack.Shared(t)
-	for _, test := range []struct {
-		name  string
-		f     func(*testing.T, *localstack.Stack)
-		locks bool
-	}{
-		{name: "uploads", f: testUploads},
-		{name: "SIGTERM", f: testSIGTERM, locks: true},
-		{name: "grace ends", f: testGraceEnds},
-		{name: "events lost", f: testEventsLost, locks: true},
-		{name: "with a stack of its own", f: testOwnStack},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			if test.locks && !stack.Ours() {
-				t.Skip("it locks the table: not on a project of somebody else's")
-			}
-			if !test.locks {
-				t.Parallel()
-			}
-			test.f(t, stack)
-		})
+// A shutdown during an upload lets the upload finish, and stores its events.
+func TestShutdown(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, shutDown := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, listener, &service{client: server.Client()}) }()
+
+	body, half := io.Pipe()
+	go func() {
+		fmt.Fprint(half, "the first half, ")
+		server.WaitFor(1)
+		shutDown()
+		fmt.Fprint(half, "and the second")
+		half.Close()
+	}()
+	resp, err := http.Post("http://"+listener.Addr().String()+"/documents", "text/plain", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	id, _ := io.ReadAll(resp.Body)
+	if err := <-ended; err != nil || resp.StatusCode != http.StatusAccepted {
+		t.Errorf("%d %s, %v", resp.StatusCode, id, err)
+	}
+	want := []docevents.EventType{docevents.UploadStarted, docevents.ProcessingStarted, docevents.Completed}
+	if got := history(server.Events(), strings.TrimSpace(string(id))); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
-// start starts the program on the shared stack.
-func start(t *testing.T, stack *localstack.Stack, args ...string) *exampletest.Program {
-	t.Helper()
-	args = append([]string{"-addr", "127.0.0.1:0"}, args...)
-	return exampletest.Listen(t, exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, args...))
-}
-
-var processed = []string{"upload_started", "processing_started count", "completed count", "completed"}
-
-func checkHistory(t *testing.T, stack *localstack.Stack, id string, want []string) {
-	t.Helper()
-	if got := exampletest.History(t, stack, id); !slices.Equal(got, want) {
-		t.Errorf("document %s has the events %q, want %q", id, got, want)
+// A shutdown waits for the work in the background before it closes the client.
+func TestShutdownWaitsForWork(t *testing.T) {
+	server := doceventstest.NewServer(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-func testOwnStack(t *testing.T, _ *localstack.Stack) {
-	server := exampletest.Listen(t, exampletest.Command("-addr", "127.0.0.1:0"))
-	if printed := server.Try(2); !strings.HasPrefix(printed[0], `{"id":"`) || !strings.Contains(printed[1], `"docevents": {`) {
-		t.Errorf("its own lines print %q", printed)
+	s := &service{client: server.Client()}
+	ctx, shutDown := context.WithCancel(t.Context())
+	s.start(func() {
+		time.Sleep(50 * time.Millisecond) // the shutdown is over by then if it doesn't wait
+		s.client.Record(docevents.Event{DocumentID: docevents.SystemUser, UserID: docevents.SystemUser, Type: docevents.Completed})
+	})
+	shutDown()
+	if err := serve(ctx, listener, s); err != nil {
+		t.Error(err)
 	}
-	server.Signal(syscall.SIGTERM)
-	if outcome := server.Wait(); outcome.Code != 0 || outcome.LastLine() != "recorded 4, delivered 4, dropped 0" {
-		t.Errorf("got %+v", outcome)
+	if n := len(server.Events()); n != 1 {
+		t.Errorf("%d events are stored, want 1", n)
 	}
 }

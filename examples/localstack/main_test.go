@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"net/http"
 	"net/url"
@@ -11,13 +12,27 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/docevents/docevents-go/examples/internal/exampletest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { exampletest.Main(m, main) }
+// programEnv makes the test binary the program that it tests.
+const programEnv = "DOCEVENTS_TEST_PROGRAM"
 
-// TestProgram uses the program as its comment says.
+func TestMain(m *testing.M) {
+	if os.Getenv(programEnv) == "" {
+		localstack.Main(m)
+	}
+	main()
+	os.Exit(0)
+}
+
+func command(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), programEnv+"=1")
+	return cmd
+}
+
+// The program is used as its comment says.
 func TestProgram(t *testing.T) {
 	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) { testProgram(t, sig) })
@@ -26,10 +41,21 @@ func TestProgram(t *testing.T) {
 
 func testProgram(t *testing.T, sig os.Signal) {
 	t.Parallel()
-	localstack.Shared(t) // skips where there is no PostgreSQL
-	program := exampletest.Start(t, exampletest.Command())
-	program.WaitForLine("# ready")
-	values := sourced(t, program.Printed())
+	localstack.Shared(t) // skips if there is no PostgreSQL
+	cmd := command()
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended
+	printed := ""
+	for out := bufio.NewScanner(pipe); !strings.HasSuffix(printed, "# ready\n") && out.Scan(); {
+		printed += out.Text() + "\n"
+	}
+	values := sourced(t, printed)
 	req, err := http.NewRequestWithContext(t.Context(), "GET", values["SUPABASE_URL"]+"/rest/v1/document_processing_events", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -52,9 +78,11 @@ func testProgram(t *testing.T, sig os.Signal) {
 		t.Fatal(err)
 	}
 
-	program.Signal(sig)
-	if got := program.Wait(); got.Code != 0 || got.Stderr != "" {
-		t.Errorf("%+v", got)
+	if err := cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 	if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder is still there: %v", err)
@@ -88,8 +116,8 @@ func sourced(t *testing.T, text string) map[string]string {
 func TestProgramFails(t *testing.T) {
 	t.Parallel()
 	localstack.Shared(t)
-	got := exampletest.Run(t, exampletest.Command("-addr", "192.0.2.1:1")) // nobody's address
-	if got.Code != 1 || got.Stdout != "" || !strings.HasPrefix(got.Stderr, "localstack: ") || strings.Count(got.Stderr, "\n") != 1 {
-		t.Errorf("%+v, want exit code 1 and one clear sentence", got)
+	out, err := command("-addr", "192.0.2.1:1").CombinedOutput() // nobody's address
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 || !strings.HasPrefix(string(out), "localstack: ") || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("%v: %s, want exit code 1 and one clear sentence", err, out)
 	}
 }

@@ -2,9 +2,9 @@
 //
 //	go run ./examples/quickstart
 //
-// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment it works on
-// that project, which must have the table of sql/. Without them it starts a local
-// PostgreSQL with a REST API in front, for as long as it runs.
+// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment it uses that
+// project, which must have the table of sql/. Without them it starts PostgreSQL
+// and a REST API on this machine, and removes them at the end.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/project"
+	"github.com/docevents/docevents-go/integration/localstack"
 )
 
 func main() {
@@ -34,56 +34,59 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer) (err error) {
-	p, err := project.Open(ctx, out)
+	client, err := docevents.NewFromEnv()
+	if errors.Is(err, docevents.ErrNoSettings) {
+		fmt.Fprintln(out, "SUPABASE_URL is not set, so this starts PostgreSQL and a REST API on this machine.")
+		stack, startErr := localstack.Start(ctx, localstack.Options{})
+		if startErr != nil {
+			return startErr
+		}
+		defer func() { err = errors.Join(err, stack.Close()) }()
+		if err := stack.Migrate(ctx); err != nil {
+			return err
+		}
+		client, err = docevents.New(stack.URL, stack.ServiceRoleKey)
+	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // it ends, also when the network is down
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-
-	client, err := docevents.New(p.URL, p.Key)
-	if err != nil {
-		return err
-	}
-	if err := client.Check(ctx); err != nil { // says what is wrong, and what to do
-		return err
+	if err := client.Check(ctx); err != nil { // names what is wrong, and what to do
+		return errors.Join(err, client.Close(ctx))
 	}
 
-	// Record neither waits nor fails: that is all there is to it in an app. An
-	// event with a Stage is about that step, one without about the document.
+	// Record neither waits nor fails. An event with a Stage is about that step,
+	// one without a Stage is about the whole document.
 	user := uuid.NewString()
-	invoice := docevents.Event{DocumentID: uuid.NewString(), UserID: user}
-	scan := docevents.Event{DocumentID: uuid.NewString(), UserID: user}
-	for _, e := range []docevents.Event{invoice, scan} {
-		e.Type = docevents.UploadStarted
-		client.Record(e)
-		e.Type, e.Stage = docevents.ProcessingStarted, "ocr"
-		client.Record(e)
-	}
-	invoice.Type, invoice.Stage, invoice.Duration = docevents.Completed, "ocr", 1840*time.Millisecond
+	invoice := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(invoice)
-	invoice.Stage, invoice.Duration = "", 2100*time.Millisecond
-	client.Record(invoice)
-	scan.Type, scan.Duration, scan.ErrorMessage = docevents.Failed, 12*time.Second, "page 3: image too small"
+	scan := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(scan)
 
-	// Close delivers what is queued. A server calls it when it ends.
+	// Step records the start of a step, and its end with the time and the error.
+	invoice.Stage, scan.Stage = "ocr", "ocr"
+	_ = client.Step(invoice, func() error { time.Sleep(40 * time.Millisecond); return nil })
+	_ = client.Step(scan, func() error { return errors.New("page 3: image too small") })
+	invoice.Stage, invoice.Type, invoice.Duration = "", docevents.Completed, 60*time.Millisecond
+	client.Record(invoice)
+
+	// Close waits until the queued events are stored. A server calls it when it
+	// ends.
 	if err := client.Close(ctx); err != nil {
 		return err
 	}
+	for _, document := range []string{invoice.DocumentID, scan.DocumentID} {
+		events, err := client.Timeline(ctx, document)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			fmt.Fprintf(out, "%s  %s  %-18s  %-4s %6s  %s\n", e.CreatedAt.Format(time.TimeOnly), e.DocumentID,
+				e.Type, cmp.Or(e.Stage, "-"), e.Duration, e.ErrorMessage)
+		}
+	}
 	stats := client.Stats()
-	rows, err := p.Rows(ctx, user)
-	if err != nil {
-		return err
-	}
-	for _, r := range rows {
-		fmt.Fprintf(out, "%s  %s  %-18s  %-4s %9s  %s\n", r.CreatedAt.UTC().Format(time.TimeOnly), r.DocumentID,
-			r.EventType, cmp.Or(r.Stage, "-"), time.Duration(r.DurationMS)*time.Millisecond, r.ErrorMessage)
-	}
-	fmt.Fprintf(out, "\nrecorded %d, delivered %d, dropped %d\n", stats.Recorded, stats.Delivered, stats.Dropped.Total())
-	if int64(len(rows)) != stats.Recorded {
-		return fmt.Errorf("%d events were recorded, but the table has %d", stats.Recorded, len(rows))
-	}
+	fmt.Fprintf(out, "\nrecorded %d, stored %d, dropped %d\n", stats.Recorded, stats.Delivered, stats.Dropped.Total())
 	return nil
 }

@@ -203,7 +203,7 @@ func (p plain) document(events []stored, q docevents.Query) plainDocument {
 		lastEnd = badEnd
 	}
 	for _, e := range slices.Backward(events) {
-		if kind := p.kind(e); (kind == "started" || kind == "arrived") && e.At.After(lastEnd) {
+		if kind := p.kind(e); (kind == "started" || kind == "arrived") && (e.At.After(lastEnd) || e.At.Equal(latest.At)) {
 			d.starts++
 			d.Started = e.At
 		}

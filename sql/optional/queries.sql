@@ -108,7 +108,8 @@ WITH seen AS (
 SELECT document_id, min(start) AS started, count(*) AS starts, last_event, last_at
 FROM seen CROSS JOIN unnest(starts) AS start
 WHERE (last_event IN ('upload_started', 'processing_started') OR last_event = 'completed' AND whole)
-    AND start > coalesce(CASE WHEN whole THEN whole_end ELSE step_end END, '-infinity')
+    AND (start > coalesce(CASE WHEN whole THEN whole_end ELSE step_end END, '-infinity')
+        OR start = last_at) -- a start may have the time of the end before it
 GROUP BY document_id, last_event, last_at
 HAVING min(start) < now()
     - interval '30 minutes' -- longer than anything takes

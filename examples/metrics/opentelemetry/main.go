@@ -1,18 +1,19 @@
-// Opentelemetry traces the requests that docevents sends, through WithTransport.
+// Opentelemetry stores the trace id of each event in a column of its own, and
+// traces the requests that docevents sends.
 //
 // Usage:
 //
-//	go run ./examples/metrics/opentelemetry [-n documents]
+//	go run ./examples/metrics/opentelemetry [-n documents] [-table document_processing_events]
 //
-// It records the events of some documents and a purge, and prints a span for
-// each request to the standard output, a line of JSON each. An app would export
-// them by OTLP.
+// It processes some documents, and prints the spans to the standard output, a
+// line of JSON each. An app would export them by OTLP.
 //
-// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment the events
-// go to that project, which must have the table. Without them it starts a local
-// PostgreSQL with a REST API in front, for as long as it runs.
+// It works on the project of SUPABASE_URL and SUPABASE_SECRET_KEY, for a local one
+// run go run ./examples/localstack. The table needs the column:
 //
-// The exit code is 0 where every event was delivered, else 1.
+//	ALTER TABLE document_processing_events ADD COLUMN trace_id text;
+//
+// The exit code is 0 if every event was delivered, else 1.
 package main
 
 import (
@@ -30,66 +31,83 @@ import (
 	"github.com/google/uuid"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/exporters/stdout/stdouttrace"
-	"go.opentelemetry.io/otel/sdk/trace"
-	oteltrace "go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/project"
 )
 
-// deliveryTimeout is how long the few events may take.
-const deliveryTimeout = 30 * time.Second
+// timeout is how long the few events may take.
+const timeout = 30 * time.Second
 
 func main() {
 	documents := flag.Int("n", 3, "documents")
+	table := flag.String("table", docevents.DefaultTable, "a table with the column trace_id")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second signal kills
-	if err := run(ctx, *documents, os.Stdout, os.Stderr); err != nil {
+	if err := run(ctx, *documents, *table, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "opentelemetry:", err)
 		os.Exit(1)
 	}
 }
 
-// transport wraps what docevents would use by itself, a clone of the default
-// transport that keeps a connection for each request under way.
-//
-// The spans are roots: an event is recorded without a context, and shares its
-// request with others. They have the URL, with the times of a purge in it, but
-// neither headers, and so not the key, nor bodies.
-func transport(tracing oteltrace.TracerProvider) http.RoundTripper {
-	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.MaxIdleConnsPerHost = docevents.DefaultMaxInFlight + 1
-	return otelhttp.NewTransport(base,
-		otelhttp.WithTracerProvider(tracing),
-		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return "docevents " + r.Method }))
+// addTraceID stores the trace that an event belongs to.
+func addTraceID(ctx context.Context, e *docevents.Event) bool {
+	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
+		e.Extra["trace_id"] = span.TraceID().String()
+	}
+	return true
 }
 
-func run(ctx context.Context, documents int, out, notes io.Writer) (err error) {
+// options has the hook, and a transport that makes a span of each request and
+// sends its trace id along, for the gateway's log.
+//
+// These spans are roots: an event shares its request with others. They have the
+// URL, with the times of a purge in it, but neither headers, and so not the key,
+// nor bodies.
+func options(table string, tracing trace.TracerProvider) []docevents.Option {
+	base := http.DefaultTransport.(*http.Transport).Clone()
+	base.MaxIdleConnsPerHost = docevents.DefaultMaxInFlight + 1 // as docevents has it by itself
+	return []docevents.Option{
+		docevents.WithTable(table),
+		docevents.WithColumns(docevents.Columns{Extra: []string{"trace_id"}}),
+		docevents.WithBefore(addTraceID),
+		docevents.WithTransport(otelhttp.NewTransport(base,
+			otelhttp.WithTracerProvider(tracing),
+			otelhttp.WithPropagators(propagation.TraceContext{}),
+			otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return "docevents " + r.Method }))),
+	}
+}
+
+func run(ctx context.Context, documents int, table string, out io.Writer) (err error) {
 	exporter, err := stdouttrace.New(stdouttrace.WithWriter(out))
 	if err != nil {
 		return err
 	}
-	tracing := trace.NewTracerProvider(trace.WithBatcher(exporter))
+	tracing := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter))
 	defer func() { err = errors.Join(err, tracing.Shutdown(context.WithoutCancel(ctx))) }() // prints the last ones
 
-	p, err := project.Open(ctx, notes)
+	client, err := docevents.NewFromEnv(options(table, tracing)...)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	client, err := p.Connect(ctx, docevents.WithTransport(transport(tracing)))
-	if err != nil {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := client.Check(ctx); err != nil {
 		return err
 	}
 	for range documents {
-		e := docevents.Event{DocumentID: uuid.NewString(), UserID: docevents.SystemUser}
-		for _, e.Type = range []docevents.EventType{docevents.UploadStarted, docevents.ProcessingStarted, docevents.Completed} {
-			client.Record(e)
-		}
+		err = errors.Join(err, process(ctx, client, tracing.Tracer("documents"), uuid.NewString()))
 	}
-	ctx, cancel := context.WithTimeout(ctx, deliveryTimeout)
-	defer cancel()
-	_, purgeErr := client.PurgeBefore(ctx, time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC)) // deletes nothing of anybody's
-	return errors.Join(purgeErr, client.Close(ctx))
+	return errors.Join(err, client.Close(ctx))
+}
+
+// process is the app's work on a document, in a span.
+func process(ctx context.Context, client *docevents.Client, tracer trace.Tracer, document string) error {
+	ctx, span := tracer.Start(ctx, "process document")
+	defer span.End()
+	e := docevents.Event{DocumentID: document, UserID: docevents.SystemUser}
+	return client.StepContext(ctx, e, func(context.Context) error { return nil /* the work */ })
 }

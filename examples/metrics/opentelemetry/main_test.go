@@ -3,73 +3,106 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os/exec"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/sdk/trace"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
-	"github.com/docevents/docevents-go/examples/internal/exampletest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { exampletest.Main(m, main) }
+func TestMain(m *testing.M) { localstack.Main(m) }
 
-// TestProgram runs the program as a user would.
+// TestProgram runs the program as a user would, on a table with the column.
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
-	for name, cmd := range map[string]*exec.Cmd{
-		"on a project":            exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-n", "2"),
-		"with a stack of its own": exampletest.Command("-n", "2"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			outcome := exampletest.Run(t, cmd)
-			if outcome.Code != 0 {
-				t.Errorf("got %+v", outcome)
-			}
-			if strings.Contains(outcome.Stdout, stack.ServiceRoleKey) {
-				t.Error("the key is in a span")
-			}
-			seen := map[string]int{}
-			spans := json.NewDecoder(strings.NewReader(outcome.Stdout))
-			for spans.More() {
-				var span struct {
-					Name       string
-					Attributes []struct {
-						Key   string
-						Value struct{ Value any }
-					}
-				}
-				if err := spans.Decode(&span); err != nil {
-					t.Fatal(err)
-				}
-				for _, a := range span.Attributes {
-					if a.Key == "http.response.status_code" {
-						seen[fmt.Sprint(span.Name, " ", a.Value.Value)]++
-					}
-				}
-			}
-			// Of Check: the description, an insert that is rolled back and a delete. Of the events: one request
-			// or some. Of the purge: one.
-			if seen["docevents GET 200"] != 1 || seen["docevents POST 406"] != 1 || seen["docevents POST 201"] < 1 || seen["docevents DELETE 204"] != 1 || seen["docevents DELETE 200"] != 1 || len(seen) != 5 {
-				t.Errorf("got the spans %v", seen)
-			}
-		})
+	table := "traced_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := stack.Pool().Exec(t.Context(), strings.ReplaceAll(sql, "traced", table)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("CREATE TABLE traced (LIKE document_processing_events INCLUDING ALL); ALTER TABLE traced ADD COLUMN trace_id text; GRANT ALL ON traced TO service_role")
+	defer exec("DROP TABLE traced")
+	if err := stack.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SUPABASE_URL", stack.URL)
+	t.Setenv("SUPABASE_SECRET_KEYS", "")
+	t.Setenv("SUPABASE_SECRET_KEY", stack.ServiceRoleKey)
+	var out strings.Builder
+	if err := run(t.Context(), 2, table, &out); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(out.String(), stack.ServiceRoleKey) {
+		t.Error("the key is in a span")
+	}
+	traces, requests := map[string]bool{}, 0
+	for spans := json.NewDecoder(strings.NewReader(out.String())); spans.More(); {
+		var span struct {
+			Name        string
+			SpanContext struct{ TraceID string }
+		}
+		if err := spans.Decode(&span); err != nil {
+			t.Fatal(err)
+		}
+		switch span.Name {
+		case "process document":
+			traces[span.SpanContext.TraceID] = true
+		case "docevents POST":
+			requests++
+		}
+	}
+	if len(traces) != 2 || requests == 0 {
+		t.Errorf("got %d documents and %d requests in %s", len(traces), requests, out.String())
+	}
+	for id := range traces {
+		var n int
+		if err := stack.Pool().QueryRow(t.Context(), "SELECT count(*) FROM "+table+" WHERE trace_id = $1", id).Scan(&n); err != nil || n != 2 {
+			t.Errorf("%d events of the trace %s, %v; want the start and the end", n, id, err)
+		}
 	}
 }
 
-// A failed request and its repetition are a span each, and the first tells.
+// The gateway gets the id of the request's trace.
+func TestTraceparent(t *testing.T) {
+	exporter := tracetest.NewInMemoryExporter()
+	tracing := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
+	parents := make(chan string, 1)
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		parents <- r.Header.Get("Traceparent")
+		w.WriteHeader(http.StatusCreated)
+	}))
+	defer gateway.Close()
+	client, err := docevents.New(gateway.URL, "sb_secret_test", options(docevents.DefaultTable, tracing)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.Completed})
+	if err := client.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	parent := <-parents
+	if spans := exporter.GetSpans(); len(spans) != 1 || !strings.Contains(parent, spans[0].SpanContext.TraceID().String()) {
+		t.Errorf("the header is %q, the spans are %+v", parent, spans)
+	}
+}
+
+// A failed request and its repetition are a span each, and the first shows it.
 func TestFailedRequest(t *testing.T) {
 	exporter := tracetest.NewInMemoryExporter()
-	tracing := trace.NewTracerProvider(trace.WithSyncer(exporter))
+	tracing := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
 	server := doceventstest.NewServer(t)
-	client := server.Client(docevents.WithTransport(transport(tracing)))
+	server.Columns = docevents.Columns{Extra: []string{"trace_id"}}
+	client := server.Client(options(docevents.DefaultTable, tracing)...)
 	server.FailNext(503, "PGRST000")
 	client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.Completed, ErrorMessage: "confidential"})
 	if err := client.Flush(t.Context()); err != nil {

@@ -9,8 +9,8 @@ import (
 // A collector gives a client's Stats to Prometheus. It asks for them at each
 // scrape: there is nothing to keep in step, and all counts are of one moment.
 //
-// To be alerted: increase(docevents_dropped_total[5m]) > 0, and docevents_pending
-// that stays high.
+// To be alerted: increase(docevents_dropped_total{reason!="filtered"}[5m]) > 0,
+// and docevents_pending that stays high.
 type collector struct{ stats func() docevents.Stats }
 
 var (
@@ -42,8 +42,8 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	send(recorded, prometheus.CounterValue, s.Recorded)
 	send(delivered, prometheus.CounterValue, s.Delivered)
 	for reason, n := range map[docevents.DropReason]int64{
-		docevents.Invalid: s.Dropped.Invalid, docevents.QueueFull: s.Dropped.QueueFull, docevents.Rejected: s.Dropped.Rejected,
-		docevents.Closed: s.Dropped.Closed, docevents.Abandoned: s.Dropped.Abandoned,
+		docevents.Invalid: s.Dropped.Invalid, docevents.Filtered: s.Dropped.Filtered, docevents.QueueFull: s.Dropped.QueueFull,
+		docevents.Rejected: s.Dropped.Rejected, docevents.Closed: s.Dropped.Closed, docevents.Abandoned: s.Dropped.Abandoned,
 	} {
 		send(dropped, prometheus.CounterValue, n, string(reason))
 	}

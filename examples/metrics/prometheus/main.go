@@ -1,4 +1,4 @@
-// Prometheus serves what docevents counts as Prometheus metrics.
+// Prometheus serves as metrics how the documents do, and what docevents counts.
 //
 // Usage:
 //
@@ -6,11 +6,11 @@
 //
 // It prints the lines that make them move.
 //
-// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment the events
-// go to that project, which must have the table. Without them it starts a local
-// PostgreSQL with a REST API in front, for as long as it runs.
+// It works on the project of SUPABASE_URL and SUPABASE_SECRET_KEY, which must have
+// the table and the functions of sql/013 and sql/014. For a local one run
+// go run ./examples/localstack.
 //
-// SIGTERM or Ctrl-C ends it. The exit code is 0 where every event was delivered,
+// SIGTERM or Ctrl-C ends it. The exit code is 0 if every event was delivered,
 // else 1.
 package main
 
@@ -32,7 +32,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/docevents/docevents-go"
-	"github.com/docevents/docevents-go/examples/internal/project"
 )
 
 // grace is how long the end may take.
@@ -49,21 +48,21 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, addr string, out io.Writer) (err error) {
-	p, err := project.Open(ctx, out)
+func run(ctx context.Context, addr string, out io.Writer) error {
+	client, err := docevents.NewFromEnv()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	client, err := p.Connect(ctx)
-	if err != nil {
-		return err
-	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{client.Stats})
+	go watch(ctx, registry, time.Minute, func(ctx context.Context) (docevents.Health, error) {
+		return client.Health(ctx, docevents.Limits{Silence: 15 * time.Minute}) // your limits
+	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: handler(client), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: handler(client, registry), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	fmt.Fprintf(out, `listening on http://%[1]s
@@ -80,9 +79,7 @@ to try it:
 	return errors.Join(err, server.Shutdown(ctx), client.Close(ctx))
 }
 
-func handler(client *docevents.Client) http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{client.Stats})
+func handler(client *docevents.Client, registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("POST /documents", func(w http.ResponseWriter, _ *http.Request) {

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,36 +19,102 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/doceventstest"
-	"github.com/docevents/docevents-go/examples/internal/exampletest"
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-func TestMain(m *testing.M) { exampletest.Main(m, main) }
+func TestMain(m *testing.M) { localstack.Main(m) }
 
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
-	for name, cmd := range map[string]*exec.Cmd{
-		"on a project":            exampletest.CommandOn(stack.URL, stack.ServiceRoleKey, "-addr", "127.0.0.1:0"),
-		"with a stack of its own": exampletest.Command("-addr", "127.0.0.1:0"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			program := exampletest.Listen(t, cmd)
-			if printed := program.Try(2); printed[0] != "" || !strings.Contains(printed[1], "\ndocevents_recorded_total 1\n") {
-				t.Errorf("its own lines print %q", printed)
-			}
-			for range 2 {
-				exampletest.Request(t, http.MethodPost, program.URL+"/documents", "")
-			}
-			if _, text := exampletest.Request(t, http.MethodGet, program.URL+"/metrics", ""); !strings.Contains(text, "\ndocevents_recorded_total 3\n") {
-				t.Errorf("got %s", text)
-			}
-			program.Signal(syscall.SIGTERM)
-			if outcome := program.Wait(); outcome.Code != 0 || outcome.Stderr != "" {
-				t.Errorf("got %+v", outcome)
-			}
-		})
+	t.Setenv("SUPABASE_URL", stack.URL)
+	t.Setenv("SUPABASE_SECRET_KEYS", "")
+	t.Setenv("SUPABASE_SECRET_KEY", stack.ServiceRoleKey)
+	ctx, stop := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, "127.0.0.1:0", in)
+		in.Close()
+	}()
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	_, url, listens := strings.Cut(strings.TrimSpace(line), "listening on ")
+	if !listens {
+		t.Fatal(<-ended)
 	}
+	go io.Copy(io.Discard, out)
+	for range 3 {
+		resp, err := http.Post(url+"/documents", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	text := get(t, url+"/metrics")
+	for deadline := time.Now().Add(time.Minute); strings.Contains(text, "\ndocevents_health_timestamp_seconds 0\n") && time.Now().Before(deadline); {
+		text = get(t, url+"/metrics")
+	}
+	for _, line := range []string{"docevents_recorded_total 3", "docevents_healthy 1", "docevents_documents_stuck 0"} {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("there is no %s in %s", line, text)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// The gauges follow the checks, and keep their values if a check fails.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := prometheus.NewPedanticRegistry()
+		now := time.Now()
+		health := docevents.Health{OK: true, UnderWay: 3, At: now}
+		var failed error
+		ctx, cancel := context.WithCancel(t.Context())
+		go watch(ctx, registry, time.Minute, func(context.Context) (docevents.Health, error) { return health, failed })
+		gauges := func(want ...float64) {
+			t.Helper()
+			synctest.Wait()
+			families, err := registry.Gather() // by name
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []float64
+			for _, f := range families {
+				got = append(got, f.Metric[0].Gauge.GetValue())
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		}
+		at := float64(now.Unix())
+		gauges(0, 0, 3, at, 1, 0)
+		health = docevents.Health{FailureRate: 0.5, Stuck: 2, UnderWay: 4, LastCompleted: now, At: now.Add(time.Minute)}
+		time.Sleep(time.Minute)
+		gauges(0.5, 2, 4, at+60, 0, at)
+		health, failed = docevents.Health{}, errors.New("no table")
+		time.Sleep(time.Minute)
+		gauges(0.5, 2, 4, at+60, 0, at)
+		cancel()
+		if problems, err := testutil.GatherAndLint(registry); len(problems) > 0 || err != nil {
+			t.Errorf("%v, %v", problems, err)
+		}
+	})
 }
 
 // Every count is under its own name: no two are the same here.
@@ -51,7 +122,7 @@ func TestCollector(t *testing.T) {
 	c := collector{func() docevents.Stats {
 		return docevents.Stats{
 			Recorded: 1, Delivered: 2, Pending: 3, PendingBytes: 4, Requests: 5, Retries: 6, Unreported: 7,
-			Dropped:  docevents.Drops{Invalid: 8, QueueFull: 9, Rejected: 10, Closed: 11, Abandoned: 12},
+			Dropped:  docevents.Drops{Invalid: 8, QueueFull: 9, Rejected: 10, Closed: 11, Abandoned: 12, Filtered: 15},
 			Replayed: 13, Kept: 14,
 		}
 	}}
@@ -63,6 +134,7 @@ docevents_delivered_total 2
 # TYPE docevents_dropped_total counter
 docevents_dropped_total{reason="abandoned"} 12
 docevents_dropped_total{reason="closed"} 11
+docevents_dropped_total{reason="filtered"} 15
 docevents_dropped_total{reason="invalid"} 8
 docevents_dropped_total{reason="queue_full"} 9
 docevents_dropped_total{reason="rejected"} 10
@@ -107,7 +179,9 @@ docevents_unreported_total 7
 func TestScrape(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	client := server.Client()
-	h := handler(client)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{client.Stats})
+	h := handler(client, registry)
 	scrape := func(want ...string) {
 		t.Helper()
 		w := httptest.NewRecorder()

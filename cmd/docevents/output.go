@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+// printable returns a text without what would disturb a terminal or a table:
+// control characters become spaces, which includes line breaks.
+func printable(text string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) {
+			return r
+		}
+		return ' '
+	}, text))
+}
+
+const timeFormat = "2006-01-02 15:04:05"
+
+// inUTC returns a time for a table, or - for the zero time.
+func inUTC(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format(timeFormat)
+}
+
+// short returns a duration with three digits or so, or - for 0.
+func short(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "-"
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(10 * time.Millisecond).String()
+	case d < time.Hour:
+		return plainDuration(d.Round(time.Second))
+	}
+	return plainDuration(d.Round(time.Minute))
+}
+
+// orDash returns a text for a table.
+func orDash(text string) string {
+	if text = printable(text); text == "" {
+		return "-"
+	}
+	return text
+}
+
+// A table is printed in columns that are as wide as their widest cell. On a
+// terminal the last column is cut to the width of a line.
+type table struct {
+	head []string // in capitals; a space in front aligns a column to the right
+	rows [][]string
+}
+
+func (t *table) add(cells ...any) {
+	row := make([]string, len(cells))
+	for i, cell := range cells {
+		row[i] = fmt.Sprint(cell)
+	}
+	t.rows = append(t.rows, row)
+}
+
+func (t *table) print(w io.Writer) {
+	lines := append([][]string{t.head}, t.rows...)
+	widths := make([]int, len(t.head))
+	for _, line := range lines {
+		for i, cell := range line {
+			widths[i] = max(widths[i], utf8.RuneCountInString(strings.TrimSpace(cell)))
+		}
+	}
+	limit := terminalWidth(w)
+	for _, line := range lines {
+		var b strings.Builder
+		for i, cell := range line {
+			cell = strings.TrimSpace(cell)
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if strings.HasPrefix(t.head[i], " ") {
+				cell = pad + cell
+			} else {
+				cell += pad
+			}
+			if i > 0 {
+				cell = "  " + cell
+			}
+			b.WriteString(cell)
+		}
+		fmt.Fprintln(w, cut(strings.TrimRight(b.String(), " "), limit))
+	}
+}
+
+// cut cuts a line to a number of characters. 0 means no limit.
+func cut(line string, limit int) string {
+	runes := []rune(line)
+	if limit <= 0 || len(runes) <= limit {
+		return line
+	}
+	return string(runes[:limit-1]) + "…"
+}
+
+// terminalWidth returns how many characters a line of a terminal has. It is 0 if
+// w isn't a terminal.
+func terminalWidth(w io.Writer) int {
+	file, ok := w.(*os.File)
+	if !ok || !isTerminal(file) {
+		return 0
+	}
+	if width := columns(file); width > 0 {
+		return width
+	}
+	return 80
+}
+
+// isTerminal reports whether a file is a terminal. It also does for /dev/null,
+// where it makes no difference.
+func isTerminal(file *os.File) bool {
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

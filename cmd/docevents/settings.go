@@ -1,0 +1,240 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/docevents/docevents-go"
+)
+
+// settings describe the table that a command works on: the file of -config, and
+// flags, which go before it. Their names in the file are those of the flags,
+// with an underscore for a hyphen.
+type settings struct {
+	Schema  string               `json:"schema"`
+	Table   string               `json:"table"`
+	Columns map[string]string    `json:"columns"` // by the migration's names
+	TextIDs bool                 `json:"text_ids"`
+	Extra   []string             `json:"extra"`
+	Types   docevents.EventTypes `json:"types"` // by meaning, in lower case
+	Where   map[string]string    `json:"where"`
+}
+
+// tableFlags are the flags of settings.
+var tableFlags = map[string]bool{"config": true, "schema": true, "table": true, "columns": true, "text-ids": true, "extra": true, "types": true, "where": true}
+
+// A tableSource collects the flags of settings as they are given. They are
+// applied after the file has been read, whatever their order.
+type tableSource struct {
+	file    string
+	changes []func(*settings) error
+	filters bool // the command takes -where
+}
+
+// addTable adds the flags that describe the table. The command takes -where if
+// filters is true; otherwise the file must have none.
+func addTable(flags *flag.FlagSet, filters bool) *tableSource {
+	source := &tableSource{filters: filters}
+	change := func(name, usage string, apply func(s *settings, value string) error) {
+		flags.Func(name, usage, func(value string) error {
+			source.changes = append(source.changes, func(s *settings) error {
+				if err := apply(s, value); err != nil {
+					return fmt.Errorf("-%s: %w", name, err)
+				}
+				return nil
+			})
+			return nil
+		})
+	}
+	flags.StringVar(&source.file, "config", "", "`FILE`|JSON object with these flags as its keys")
+	change("schema", "`NAME`|schema, if not public", func(s *settings, v string) error { s.Schema = v; return nil })
+	change("table", "`NAME`|table, if not document_processing_events", func(s *settings, v string) error { s.Table = v; return nil })
+	change("columns", "`LIST`|names of its columns: id=event_id,stage=step,user_id=-", func(s *settings, v string) error {
+		return eachPair(v, func(name, column string) error { return put(&s.Columns, name, column) })
+	})
+	change("extra", "`LIST`|further columns that the app fills: tenant_id,job_id", func(s *settings, v string) error {
+		s.Extra = strings.Split(v, ",")
+		return nil
+	})
+	flags.BoolFunc("text-ids", "document and user ids are text or numbers", func(v string) error {
+		source.changes = append(source.changes, func(s *settings) error { s.TextIDs = v == "true"; return nil })
+		return nil
+	})
+	given := map[string]bool{}
+	change("types", "`LIST`|its event types: completed=done,failed=error,failed=bad", func(s *settings, v string) error {
+		return eachPair(v, func(meaning, word string) error {
+			list := typesOf(&s.Types, meaning)
+			switch {
+			case meaning == "open" && (word == "true" || word == "false"):
+				s.Types.Open = word == "true"
+				return nil
+			case list == nil:
+				return fmt.Errorf("%q is not a meaning: use arrived, started, completed, failed, skipped, notes, or open=true", meaning)
+			case !given[meaning]: // replaces the file's
+				*list = nil
+			}
+			given[meaning] = true
+			*list = append(*list, docevents.EventType(word))
+			return nil
+		})
+	})
+	if filters {
+		change("where", "`COL=VALUE`|only events with this value; may be repeated", func(s *settings, v string) error {
+			column, value, found := strings.Cut(v, "=")
+			if !found {
+				return fmt.Errorf("%q: want a column, =, and a value", v)
+			}
+			return put(&s.Where, column, value)
+		})
+	}
+	return source
+}
+
+func put(m *map[string]string, key, value string) error {
+	if *m == nil {
+		*m = map[string]string{}
+	}
+	(*m)[key] = value
+	return nil
+}
+
+// eachPair calls f for each pair of a list such as a=b,c=d.
+func eachPair(list string, f func(key, value string) error) error {
+	for pair := range strings.SplitSeq(list, ",") {
+		key, value, found := strings.Cut(pair, "=")
+		if !found || key == "" || value == "" {
+			return fmt.Errorf("%q: want pairs such as a=b,c=d", list)
+		}
+		if err := f(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// typesOf returns the list of types of a meaning, or nil if there is no such
+// meaning.
+func typesOf(types *docevents.EventTypes, meaning string) *[]docevents.EventType {
+	switch meaning {
+	case "arrived":
+		return &types.Arrived
+	case "started":
+		return &types.Started
+	case "completed":
+		return &types.Completed
+	case "failed":
+		return &types.Failed
+	case "skipped":
+		return &types.Skipped
+	case "notes":
+		return &types.Notes
+	}
+	return nil
+}
+
+// read returns the settings of the file and the flags.
+func (source *tableSource) read() (*settings, error) {
+	s := &settings{}
+	if source.file != "" {
+		text, err := os.ReadFile(source.file)
+		if err != nil {
+			return nil, usagef("-config: %w", err)
+		}
+		decoder := json.NewDecoder(bytes.NewReader(text))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(s); err != nil {
+			return nil, usagef("-config: %s: %w", source.file, err)
+		}
+		if decoder.More() {
+			return nil, usagef("-config: %s: want one JSON object", source.file)
+		}
+	}
+	for _, change := range source.changes {
+		if err := change(s); err != nil {
+			return nil, usageError{err}
+		}
+	}
+	if len(s.Where) > 0 && !source.filters {
+		return nil, usagef("-config: %s limits events by where, and this command always works on all rows: use a file without where", source.file)
+	}
+	return s, nil
+}
+
+// options returns the options of a client for the table.
+func (s *settings) options() ([]docevents.Option, error) {
+	var options []docevents.Option
+	if s.Schema != "" {
+		options = append(options, docevents.WithSchema(s.Schema))
+	}
+	if s.Table != "" {
+		options = append(options, docevents.WithTable(s.Table))
+	}
+	columns := docevents.Columns{TextIDs: s.TextIDs, Extra: s.Extra}
+	fields := []struct {
+		name  string
+		field *string
+	}{
+		{"id", &columns.ID},
+		{"document_id", &columns.DocumentID},
+		{"user_id", &columns.UserID},
+		{"event_type", &columns.Type},
+		{"duration_ms", &columns.Duration},
+		{"error_message", &columns.ErrorMessage},
+		{"stage", &columns.Stage},
+		{"created_at", &columns.CreatedAt},
+	}
+	var known []string
+	for _, f := range fields {
+		*f.field = s.Columns[f.name]
+		known = append(known, f.name)
+	}
+	for name := range s.Columns {
+		if !slices.Contains(known, name) {
+			return nil, usagef("-columns: %q is not a column of document_processing_events: use %s", name, strings.Join(known, ", "))
+		}
+	}
+	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 {
+		options = append(options, docevents.WithColumns(columns))
+	}
+	return append(options, docevents.WithEventTypes(s.Types)), nil
+}
+
+// connect returns a client for the project of the environment and the table of
+// the flags.
+func (c *call) connect(source *tableSource, more ...docevents.Option) (*docevents.Client, *settings, error) {
+	s, err := source.read()
+	if err != nil {
+		return nil, nil, err
+	}
+	options, err := s.options()
+	if err != nil {
+		return nil, nil, err
+	}
+	options = append(options, docevents.WithSlog(slog.New(lineHandler{c.stderr, c.name})))
+	client, err := docevents.NewFromEnv(append(options, more...)...)
+	switch {
+	case err != nil && optionName.MatchString(err.Error()):
+		return nil, nil, usageError{err}
+	case err != nil:
+		return nil, nil, settingsError{err}
+	}
+	return client, s, nil
+}
+
+// tableName returns the table's name for a message.
+func (s *settings) tableName() string {
+	schema, table := docevents.DefaultSchema, docevents.DefaultTable
+	if s.Schema != "" {
+		schema = s.Schema
+	}
+	if s.Table != "" {
+		table = s.Table
+	}
+	return schema + "." + table
+}

@@ -1,0 +1,254 @@
+package dashboard
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// A span is a range of time that the page offers.
+type span struct {
+	Name, Words string // Words come after "in the last"
+	length      time.Duration
+}
+
+var spans = []span{
+	{"1h", "hour", time.Hour},
+	{"24h", "24 hours", 24 * time.Hour}, // the default
+	{"7d", "7 days", 7 * 24 * time.Hour},
+	{"30d", "30 days", 30 * 24 * time.Hour},
+}
+
+// A scope is what the page looks at: a range of time, and the events that match
+// the filters.
+type scope struct {
+	Range      span // its Name is "" for a range of the reader's own
+	Since      time.Time
+	Until      time.Time // in UTC, as Since
+	Filters    []filter
+	isRangeBad bool
+}
+
+// A filter limits the page to the events with one value in a column.
+type filter struct {
+	Param  string // its name in the URL
+	Label  string
+	Value  string   // "": all
+	Words  []string // values to choose from; others are possible
+	column string   // its name in the table
+}
+
+// reserved are the parameters that aren't filters.
+var reserved = []string{
+	"range", "since", "until", "refresh", "edit", "keep", // of every view
+	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
+}
+
+// newFilters returns filters for stage, type and user, if the table has these
+// columns, and for the columns of WithFilters. A column with the name of another
+// parameter gets a dot after its name in the URL.
+func newFilters(columns docevents.Columns, types docevents.EventTypes, more []string) []filter {
+	var words []string
+	for _, list := range [][]docevents.EventType{types.Arrived, types.Started, types.Completed, types.Failed, types.Skipped, types.Notes} {
+		for _, t := range list {
+			words = append(words, string(t))
+		}
+	}
+	all := []filter{
+		{Param: "stage", Label: "Stage", column: columns.Stage},
+		{Param: "type", Label: "Type", column: columns.Type, Words: words},
+		{Param: "user", Label: "User", column: columns.UserID},
+	}
+	for _, name := range more {
+		all = append(all, filter{Param: name, Label: name, column: name})
+	}
+	var filters []filter
+	taken := slices.Clone(reserved)
+	for _, f := range all {
+		if f.column == "" || f.column == "-" || slices.ContainsFunc(filters, func(other filter) bool { return other.column == f.column }) {
+			continue
+		}
+		for slices.Contains(taken, f.Param) {
+			f.Param += "."
+		}
+		taken = append(taken, f.Param)
+		filters = append(filters, f)
+	}
+	return filters
+}
+
+// readScope reads the range and the filters from the URL.
+func (p *page) readScope(offered []filter) {
+	p.Filters = slices.Clone(offered)
+	size := 0
+	for i := range p.Filters {
+		f := &p.Filters[i]
+		f.Value = p.query.Get(f.Param)
+		if size += len(url.QueryEscape(f.Value)); size > maxFilters {
+			f.Value = ""
+			p.refuse("The filters are too long", "Together they may take 2,400 bytes in the address: remove one.")
+		}
+	}
+	p.Range = spans[1]
+	for _, s := range spans {
+		if s.Name == p.query.Get("range") {
+			p.Range = s
+		}
+	}
+	p.Since, p.Until = p.Now.Add(-p.Range.length), p.Now
+	since, until := p.query.Get("since"), p.query.Get("until")
+	if since == "" && until == "" {
+		return
+	}
+	var ok, alsoOK bool
+	p.Until, ok = parseTime(until, p.Now)
+	p.Since, alsoOK = parseTime(since, p.Until.Add(-p.Range.length))
+	p.Range = span{}
+	if !ok || !alsoOK || !p.Since.Before(p.Until) {
+		p.isRangeBad = true
+		p.refuse("That is no range of time", "A range begins before it ends, both in UTC and in the form 2026-01-31T15:04. Change it, or choose one of the ranges above.")
+	}
+}
+
+// The forms of a time that datetime-local inputs send, and RFC 3339.
+var timeFormats = []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339}
+
+// parseTime returns the default for "".
+func parseTime(text string, otherwise time.Time) (time.Time, bool) {
+	for _, format := range timeFormats {
+		if t, err := time.Parse(format, text); err == nil && t.Year() >= 1 && t.Year() <= 9999 {
+			return t.UTC(), true
+		}
+	}
+	return otherwise, text == ""
+}
+
+// inputTime writes a time as a datetime-local input does.
+func inputTime(t time.Time) string {
+	if t.Truncate(time.Minute).Equal(t) {
+		return t.UTC().Format("2006-01-02T15:04")
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.999999999")
+}
+
+const (
+	longestValue = 1 << 10 // of an id, in bytes
+	maxFilters   = 2_400   // bytes of all filters in a link; a view has at least 25 links
+)
+
+// scopeQuery returns the scope as a query, and a key for it. Reads of the same
+// relative range have the same key, at whatever time.
+func (p *page) scopeQuery() (docevents.Query, string) {
+	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
+	key := url.Values{"range": {p.Range.Name}}
+	if p.Range.Name == "" {
+		key["range"] = []string{inputTime(p.Since), inputTime(p.Until)}
+	}
+	for _, f := range p.Filters {
+		if f.Value != "" {
+			if q.Where == nil {
+				q.Where = map[string]string{}
+			}
+			q.Where[f.column] = f.Value
+			key.Set("filter "+f.column, f.Value)
+		}
+	}
+	return q, key.Encode()
+}
+
+// A chip shows one limit of the page, with a link that removes it.
+type chip struct{ Label, Value, Without string }
+
+// Chips returns the page's limits.
+func (p *page) Chips() (chips []chip) {
+	if p.Range.Name == "" && !p.isRangeBad {
+		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
+	}
+	for _, f := range p.Filters {
+		if f.Value != "" {
+			chips = append(chips, chip{f.Label, f.Value, p.Here(f.Param, "")})
+		}
+	}
+	if v := p.own["error"]; v != "" {
+		chips = append(chips, chip{"Error", v, p.Here("error", "", "failed_in", "")})
+	}
+	if v := p.own["failed_in"]; v != "" {
+		chips = append(chips, chip{"Failed in", v, p.Here("failed_in", "")})
+	}
+	return chips
+}
+
+// IsFiltered reports whether filters limit the page.
+func (p *page) IsFiltered() bool {
+	return slices.ContainsFunc(p.Filters, func(f filter) bool { return f.Value != "" })
+}
+
+// When is the range in words, as the beginning of a sentence.
+func (p *page) When() string {
+	if p.Range.Name != "" {
+		return "In the last " + p.Range.Words
+	}
+	return "From " + p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC"
+}
+
+// Here is a link to the same view with some parameters changed, given as names
+// and values. An empty value removes the parameter.
+func (p *page) Here(changes ...string) string {
+	query := p.kept()
+	for name, value := range p.own {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	return "?" + change(query, changes).Encode()
+}
+
+// To is a link to a view of the same range and filters.
+func (p *page) To(view string, changes ...string) string {
+	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
+}
+
+// kept returns the parameters that all links keep.
+func (p *page) kept() url.Values {
+	query := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	switch {
+	case p.isRangeBad:
+	case p.Range.Name == "":
+		set("since", inputTime(p.Since))
+		set("until", inputTime(p.Until))
+	case p.query.Get("range") == p.Range.Name:
+		set("range", p.Range.Name)
+	}
+	if p.Still {
+		set("refresh", "off")
+	}
+	for _, f := range p.Filters {
+		set(f.Param, f.Value)
+	}
+	return query
+}
+
+func change(query url.Values, changes []string) url.Values {
+	for i := 0; i+1 < len(changes); i += 2 {
+		name, value := changes[i], changes[i+1]
+		switch query.Del(name); name {
+		case "range":
+			query.Del("since")
+			query.Del("until")
+		case "since", "until":
+			query.Del("range")
+		}
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	return query
+}

@@ -1,0 +1,235 @@
+package dashboard
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/docevents/docevents-go"
+)
+
+// A document is one document's timeline, a page of it.
+type document struct {
+	*page
+	DocumentID string
+	AppLink    string // of WithDocumentLink
+	Events     []eventRow
+	Facts      []fact // what all Events have in common
+	About      *stretch
+
+	IsOldestFirst     bool
+	Next, Before      string // links to the next events in this order, and to those before all of these
+	NewestLink        string
+	Other, OtherOrder string // the link to the other order, and its name
+}
+
+func (h *handler) document(ctx context.Context, p *page) any {
+	v := &document{page: p}
+	p.Title = "Document"
+	id, ok := h.documentID(p)
+	if !ok {
+		return v
+	}
+	v.DocumentID, p.own["id"] = id, id
+	p.Title = "Document " + clean(id, 100)
+	at, ok := p.position()
+	if v.IsOldestFirst = at.oldestFirst; at.oldestFirst {
+		p.own["order"] = "oldest"
+	}
+	if !ok {
+		p.refuse("That is no place in a timeline", "The link is incomplete. Begin with the newest events of the document.")
+		return v
+	}
+	s, err := h.readStretch(ctx, p, id, at)
+	switch {
+	case err != nil:
+		p.fail(err)
+		return v
+	case s.size == 0:
+		p.status = http.StatusNotFound
+		p.Problem = &problem{Title: "No events about this document", Advice: "None was recorded, or all of them have been purged, or they are of another project or table than this process reads."}
+		return v
+	}
+	if h.documentLink != nil {
+		v.AppLink = h.documentLink(id)
+	}
+	v.About = s
+	v.Facts, v.Events = h.eventRows(p, id, s)
+	v.links(at)
+	return v
+}
+
+// documentID returns the request's id in the table's form, or puts a problem on
+// the page.
+func (h *handler) documentID(p *page) (id string, ok bool) {
+	id = p.query.Get("id")
+	switch {
+	case p.isUnset:
+		p.status = http.StatusNotFound // there is no document anywhere
+		return "", false
+	case p.Problem != nil && p.status != http.StatusBadRequest: // the scope doesn't matter here
+		return "", false
+	}
+	p.Problem, p.status = nil, http.StatusOK
+	if h.textIDs {
+		if id == "" || len(id) > longestValue || !utf8.ValidString(id) || strings.ContainsRune(id, 0) {
+			p.refuse("That is no document's id", "A document's id is 1 to 1,024 bytes of valid text. Look again at where it comes from.")
+			return "", false
+		}
+		return id, true
+	}
+	parsed, err := uuid.Parse(id)
+	if err != nil {
+		p.refuse("That is no document's id", "A document's id is a UUID, such as 018f4e9a-7f32-7cc0-9d5c-0b2f7a5d9c11. Look again at where it comes from.")
+		return "", false
+	}
+	return parsed.String(), true
+}
+
+// A position is a place in a timeline. A read returns a window: the newest 1,000
+// events before a time. Within a window, events are counted in the order shown.
+type position struct {
+	before      time.Time // zero means the newest window
+	from        int       // events to skip
+	oldestFirst bool
+}
+
+// position reads it from the URL.
+func (p *page) position() (at position, ok bool) {
+	at.oldestFirst = p.query.Get("order") == "oldest"
+	if text := p.query.Get("before"); text != "" {
+		if at.before, ok = parseTime(text, time.Time{}); !ok {
+			return at, false
+		}
+	}
+	if text := p.query.Get("from"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			return at, false
+		}
+		at.from = int(n)
+	}
+	return at, true
+}
+
+// A stretch is a page of events of a window, and the positions of the next ones.
+type stretch struct {
+	Events     []docevents.Event // in the order shown
+	Gaps       []time.Duration   // since the event before each; -1 if there is none in the window
+	First      time.Time         // of the window
+	Last       docevents.Event   // of the window
+	HasEarlier bool              // there are events before the window
+
+	size          int       // of the window
+	next, earlier *position // nil if there are none
+}
+
+// readStretch reads a window and returns its events at a position.
+func (h *handler) readStretch(ctx context.Context, p *page, id string, at position) (*stretch, error) {
+	key := url.Values{"id": {id}, "before": {inputTime(at.before)}, "at": {fmt.Sprint(at.from, at.oldestFirst, p.Rows)}}
+	return share(ctx, &h.reads, "document?"+key.Encode(), func(ctx context.Context) (*stretch, error) {
+		events, hasEarlier, err := h.readWindow(ctx, id, at.before)
+		if err != nil {
+			return nil, err
+		}
+		return newStretch(events, hasEarlier, at, p.Rows), nil
+	})
+}
+
+// newStretch returns up to n events of a window, whose oldest event comes first.
+func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *stretch {
+	s := &stretch{size: len(window), HasEarlier: hasEarlier}
+	if s.size == 0 {
+		return s
+	}
+	first, last := window[0], window[s.size-1]
+	s.First, s.Last = first.CreatedAt, last
+	anchor := at.before
+	if anchor.IsZero() {
+		anchor = last.CreatedAt.Add(time.Microsecond)
+	}
+	for i := at.from; i < min(at.from+n, s.size); i++ {
+		k := i
+		if !at.oldestFirst {
+			k = s.size - 1 - i
+		}
+		gap := time.Duration(-1)
+		if k > 0 {
+			gap = window[k].CreatedAt.Sub(window[k-1].CreatedAt)
+		}
+		s.Events, s.Gaps = append(s.Events, window[k]), append(s.Gaps, gap)
+	}
+	if at.from+n < s.size {
+		s.next = &position{anchor, at.from + n, at.oldestFirst}
+	}
+	if !hasEarlier {
+		return s
+	}
+	// The window before this one ends with all events of first's time, also with
+	// those that are in this window: they are skipped there.
+	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
+	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), at.oldestFirst}
+	if same < 0 { // a window holds no more than these: further ones of this time are left out
+		s.earlier.before = first.CreatedAt
+	}
+	if at.oldestFirst {
+		s.earlier.from = 0
+	} else if s.next == nil {
+		s.next = s.earlier
+	}
+	return s
+}
+
+// links sets the links to other events.
+func (v *document) links(at position) {
+	v.OtherOrder, v.Other = "oldest first", v.Here("order", "oldest")
+	if at.oldestFirst {
+		v.OtherOrder, v.Other = "newest first", v.Here("order", "")
+	}
+	link := func(to *position) string {
+		return v.Here("before", inputTime(to.before), "from", strconv.Itoa(to.from))
+	}
+	if v.About.next != nil {
+		v.Next = link(v.About.next)
+	}
+	if v.About.earlier != nil && at.oldestFirst {
+		v.Before = link(v.About.earlier)
+	}
+	if !at.before.IsZero() || at.from > 0 {
+		v.NewestLink = v.Here()
+	}
+}
+
+// Size is the number of events in the window.
+func (s *stretch) Size() int64 { return int64(s.size) }
+
+// Span is from the window's first event to its last.
+func (s *stretch) Span() time.Duration { return s.Last.CreatedAt.Sub(s.First) }
+
+// Gap is the time since the event before.
+func (v *document) Gap(d time.Duration) string {
+	if d < 0 {
+		return ""
+	}
+	return "+" + v.Took(d)
+}
+
+// A linkedFact is a fact as the page shows it.
+type linkedFact struct{ Short, Link string }
+
+// Linked links a user to their documents.
+func (v *document) Linked(f fact) linkedFact {
+	l := linkedFact{Short: v.Text(f.Value)}
+	if f.IsUser {
+		l.Link = v.To("documents", "user", f.Value)
+	}
+	return l
+}

@@ -1,0 +1,237 @@
+package dashboard
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// readWindow reads the newest events of a document before a time; zero means
+// all. The oldest comes first.
+func (h *handler) readWindow(ctx context.Context, id string, before time.Time) (events []docevents.Event, hasEarlier bool, err error) {
+	if before.IsZero() {
+		events, err = h.client.Timeline(ctx, id)
+	} else {
+		events, err = h.client.TimelineBefore(ctx, id, before)
+	}
+	if errors.Is(err, docevents.ErrTruncated) {
+		return events, true, nil
+	}
+	return events, false, err
+}
+
+// An eventRow is an event on the page.
+type eventRow struct {
+	docevents.Event
+	Kind string // the type's meaning
+	Gap  time.Duration
+
+	Facts   []fact
+	Message string // the beginning, in one line
+	Whole   string // the complete message; "" if Message is complete, or if there is no room
+	Text    string // a link to the event as plain text; "" if all of it is on the page
+
+	// The step's time as a bar, in thousandths of the time shown.
+	X, Width int64
+}
+
+// roomForMessages is how many bytes of messages a view with n events has room
+// for, next to everything else. If the view turned out too large, so that it has
+// fewer rows, there is less.
+func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.Rows / maxRows }
+
+// eventRows returns the rows of a page, and the facts that all of them share.
+func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows []eventRow) {
+	rows = placed(s.Events)
+	room := p.roomForMessages(len(rows))
+	for i := range rows {
+		r := &rows[i]
+		r.Kind, r.Gap, r.Facts = kind(h.types, r.Type), s.Gaps[i], facts(r.Event)
+		isCut := slices.ContainsFunc(r.Facts, func(f fact) bool { return f.isCut })
+		if r.Message = p.Text(r.ErrorMessage); r.Message != r.ErrorMessage {
+			whole, size, fits := cleanLines(r.ErrorMessage, room)
+			r.Whole = whole
+			room -= size
+			isCut = isCut || !fits
+		}
+		if isCut {
+			r.Text = p.To("event", "id", id, "before", inputTime(r.CreatedAt.Add(time.Microsecond)), "event", r.ID)
+		}
+	}
+	return splitFacts(rows), rows
+}
+
+// A fact is a further value of an event: its user, or that of an extra column.
+type fact struct {
+	Name, Value string
+	IsUser      bool
+	isCut       bool // Value is shortened
+}
+
+// facts returns an event's further values, in the order of their names.
+func facts(e docevents.Event) (all []fact) {
+	if e.UserID != "" {
+		all = append(all, fact{Name: "user", Value: e.UserID, IsUser: true})
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Extra)) {
+		if value := extraText(e.Extra[name]); value != "" {
+			short := clean(value, 180)
+			all = append(all, fact{Name: name, Value: short, isCut: short != value})
+		}
+	}
+	return all
+}
+
+// extraText returns a text as it is, "" for NULL, and any other value as JSON.
+func extraText(value any) string {
+	switch value := value.(type) {
+	case nil:
+		return ""
+	case string:
+		return value
+	}
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // the page escapes it
+	if encoder.Encode(value) != nil {
+		return ""
+	}
+	return strings.TrimSpace(text.String())
+}
+
+// splitFacts removes the facts that all rows share from the rows, and returns
+// them.
+func splitFacts(rows []eventRow) (common []fact) {
+	if len(rows) < 2 {
+		return nil
+	}
+	for _, f := range rows[0].Facts {
+		if !slices.ContainsFunc(rows, func(r eventRow) bool { return !slices.Contains(r.Facts, f) }) {
+			common = append(common, f)
+		}
+	}
+	for i := range rows {
+		rows[i].Facts = slices.DeleteFunc(rows[i].Facts, func(f fact) bool { return slices.Contains(common, f) })
+	}
+	return common
+}
+
+// kind is a type's meaning, as the stylesheet calls it.
+func kind(types docevents.EventTypes, t docevents.EventType) string {
+	for _, k := range []struct {
+		name  string
+		types []docevents.EventType
+	}{
+		{"arrived", types.Arrived},
+		{"started", types.Started},
+		{"completed", types.Completed},
+		{"failed", types.Failed},
+		{"skipped", types.Skipped},
+	} {
+		if slices.Contains(k.types, t) {
+			return k.name
+		}
+	}
+	return "note"
+}
+
+// placed puts each event on the time that they take together. An event with a
+// Duration is a bar that ends at its time, any other one a mark.
+func placed(events []docevents.Event) []eventRow {
+	if len(events) == 0 {
+		return nil
+	}
+	start, end := events[0].CreatedAt, events[0].CreatedAt
+	for _, e := range events {
+		if begun := e.CreatedAt.Add(-e.Duration); begun.Before(start) {
+			start = begun
+		}
+		if e.CreatedAt.After(end) {
+			end = e.CreatedAt
+		}
+	}
+	thousandths := func(d time.Duration) int64 {
+		return int64(1000 * d.Seconds() / max(end.Sub(start), time.Millisecond).Seconds())
+	}
+	const least = 8
+	rows := make([]eventRow, len(events))
+	for i, e := range events {
+		r := eventRow{Event: e, Width: max(thousandths(e.Duration), least)}
+		r.X = min(thousandths(e.CreatedAt.Add(-e.Duration).Sub(start)), 1000-least)
+		r.Width = min(r.Width, 1000-r.X)
+		rows[i] = r
+	}
+	return rows
+}
+
+// serveEvent answers with one event as plain text, whatever its size.
+func (h *handler) serveEvent(w http.ResponseWriter, r *http.Request) {
+	p := h.newPage(r, maxRows)
+	text := h.eventText(r.Context(), p)
+	if p.Problem != nil {
+		p.setRetryAfter(w.Header())
+		http.Error(w, p.Problem.Title+"\n"+p.Problem.Advice, p.status)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(text))
+}
+
+func (h *handler) eventText(ctx context.Context, p *page) string {
+	id, ok := h.documentID(p)
+	if !ok {
+		return ""
+	}
+	at, ok := p.position()
+	if !ok {
+		p.refuse("That is no event", "The link is incomplete.")
+		return ""
+	}
+	row := p.query.Get("event")
+	e, err := share(ctx, &h.reads, "event?"+p.query.Encode(), func(ctx context.Context) (*docevents.Event, error) {
+		events, _, err := h.readWindow(ctx, id, at.before)
+		if i := slices.IndexFunc(events, func(e docevents.Event) bool { return e.ID == row }); i >= 0 {
+			e := events[i] // which doesn't keep the others in memory
+			return &e, nil
+		}
+		return nil, err
+	})
+	switch {
+	case err != nil:
+		p.fail(err)
+		return ""
+	case e == nil:
+		p.status = http.StatusNotFound
+		p.Problem = &problem{Title: "No such event", Advice: "It may have been purged since."}
+		return ""
+	}
+	var b strings.Builder
+	line := func(name, value string) {
+		if value != "" {
+			b.WriteString(name + ": " + value + "\n")
+		}
+	}
+	line("document", e.DocumentID)
+	line("event", e.ID)
+	line("time", e.CreatedAt.UTC().Format(time.RFC3339Nano))
+	line("type", string(e.Type))
+	line("stage", e.Stage)
+	if e.Duration > 0 {
+		line("took", e.Duration.String())
+	}
+	line("user", e.UserID)
+	for _, name := range slices.Sorted(maps.Keys(e.Extra)) {
+		line(name, extraText(e.Extra[name]))
+	}
+	if e.ErrorMessage != "" {
+		b.WriteString("\n" + e.ErrorMessage + "\n")
+	}
+	return b.String()
+}

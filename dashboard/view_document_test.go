@@ -1,0 +1,247 @@
+package dashboard_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/dashboard"
+)
+
+// timeline is rows of one document, a second apart, the last one failed.
+func timeline(n int, message, stage string) string {
+	rows := make([]map[string]any, n)
+	start := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(-time.Hour)
+	for i := range rows {
+		typ := []string{"upload_started", "processing_started", "completed", "failed"}[min(i%4, n-1)]
+		rows[i] = map[string]any{
+			"id": document, "document_id": document, "user_id": document, "event_type": typ, "stage": stage, "error_message": nil, "duration_ms": nil,
+			"created_at": start.Add(time.Duration(i) * time.Second),
+		}
+		if typ == "completed" || typ == "failed" {
+			rows[i]["duration_ms"] = 500
+		}
+		if typ == "failed" {
+			rows[i]["error_message"] = message
+		}
+	}
+	slices.Reverse(rows) // Timeline asks for the newest first
+	body, err := json.Marshal(rows)
+	if err != nil {
+		panic(err)
+	}
+	return string(body)
+}
+
+func TestDocument(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // it is midnight of 2000-01-01
+		open := func(body, query string) *httptest.ResponseRecorder {
+			return get(handler(newClient(t, &server{timeline: body})), "/document?id="+query)
+		}
+		check(t, open(timeline(4, "page 3: too small", "extract"), document+"&range=7d"), 200,
+			"Document <code><bdi>"+document+"</bdi></code>", `<a href="./?range=7d">`,
+			"The latest event is <strong><bdi>failed</bdi></strong> of <bdi>extract</bdi>, 59 min ago. From the first to the last it took 3.0 s",
+			"<code><bdi>page 3: too small</bdi></code>", "1999-12-31 </span>23:00:03", `<span class="note">&#43;1.0 s</span>`, "500 ms",
+			`fill="url(#stripes)" d="M833 1h166v8h-166z"`, `class="completed-fill" d="M500 1h166v8h-166z"`,
+			`The newest first: <a href="?id=`+document+`&amp;order=oldest&amp;range=7d">oldest first</a>`,
+			`<dt><bdi>user</bdi></dt><dd><a href="documents?range=7d&amp;user=`+document+`"><bdi>`+document)
+		check(t, open(timeline(1000, "", ""), document), 200, "From the first of the newest 1,000 events to the last", "whole document")
+		check(t, open(timeline(1, "", ""), strings.ToUpper(document)), 200, "From the first to the last it took 0 ms")
+		check(t, open("[]", document), 404, "No events about this document")
+	})
+}
+
+// A message that the page has no room for is complete as plain text.
+func TestWholeMessage(t *testing.T) {
+	long := "Traceback:\n  line 1 <b>\n" + strings.Repeat("  at module.function (file.js:12)\n", 200) + "  the end"
+	largest := strings.Repeat("x", 64<<10)
+	for name, tt := range map[string]struct {
+		messages []string
+		inPage   []string
+	}{
+		"short":            {[]string{"page 3: too small"}, []string{"<code><bdi>page 3: too small</bdi></code>"}},
+		"several lines":    {[]string{long}, []string{"<details><summary><code><bdi>Traceback: line 1 &lt;b&gt; at", "<pre tabindex=\"0\"><bdi>Traceback:\n  line 1 &lt;b&gt;\n", "  the end</bdi></pre>"}},
+		"the longest":      {[]string{largest}, []string{largest + "</bdi></pre>"}},
+		"many of them":     {slices.Repeat([]string{long}, 60), []string{"  the end</bdi></pre>", "All of this event, as plain text"}},
+		"many longest":     {slices.Repeat([]string{largest}, 60), []string{"All of this event, as plain text"}},
+		"longest, escaped": {[]string{strings.Repeat("<", 64<<10)}, []string{"All of this event, as plain text"}},
+	} {
+		s := &server{events: []map[string]any{}}
+		for i, message := range tt.messages {
+			s.events = append(s.events, row(time.Date(2026, 1, 1, 0, i, 0, 0, time.UTC), i, "failed", message, nil))
+		}
+		h := handler(newClient(t, s))
+		w := get(h, "/document?id="+document)
+		check(t, w, 200, tt.inPage...)
+		if strings.Count(w.Body.String(), "<tr>") != min(len(tt.messages), 50)+1 {
+			t.Errorf("%s: %d rows", name, strings.Count(w.Body.String(), "<tr>"))
+		}
+		for _, link := range regexp.MustCompile(`href="(event[^"]*)"`).FindAllStringSubmatch(w.Body.String(), -1)[:min(1, strings.Count(w.Body.String(), `href="event`))] {
+			text := get(h, "/"+strings.ReplaceAll(link[1], "&amp;", "&"))
+			if text.Code != 200 || text.Header().Get("Content-Type") != "text/plain; charset=utf-8" || !strings.HasSuffix(text.Body.String(), "\n\n"+tt.messages[0]+"\n") {
+				t.Errorf("%s: as plain text %d %s %.200q", name, text.Code, text.Header(), text.Body)
+			}
+		}
+	}
+	h := handler(newClient(t, &server{timeline: "[]"}))
+	if w := get(h, "/event?id="+document+"&event="+document); w.Code != 404 || !strings.Contains(w.Body.String(), "No such event") {
+		t.Errorf("an event that isn't there: %d %q", w.Code, w.Body)
+	}
+}
+
+// row is a row of the table as PostgREST returns it.
+func row(at time.Time, i int, typ, message string, extra map[string]any) map[string]any {
+	r := map[string]any{
+		"id": fmt.Sprintf("00000000-0000-4000-8000-%012d", i), "document_id": document, "user_id": document, "event_type": typ, "stage": fmt.Sprint("step ", i),
+		"error_message": message, "duration_ms": nil, "created_at": at,
+	}
+	maps.Copy(r, extra)
+	return r
+}
+
+// The user and the extra columns are shown, once if all events have the same.
+func TestFacts(t *testing.T) {
+	at := func(i int) time.Time { return time.Date(2026, 1, 1, 0, i, 0, 0, time.UTC) }
+	s := &server{events: []map[string]any{
+		row(at(0), 0, "begun", "", map[string]any{"tenant_id": "acme", "worker": 7, "tags": []string{"<b>", "new"}, "note": nil}),
+		row(at(1), 1, "done", "", map[string]any{"tenant_id": "acme", "worker": 8, "tags": nil, "note": strings.Repeat("long ", 100)}),
+	}}
+	client := newClient(t, s, docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id", "worker", "tags", "note"}}),
+		docevents.WithEventTypes(docevents.EventTypes{Started: []docevents.EventType{"begun"}, Completed: []docevents.EventType{"done"}}))
+	h := handler(client, dashboard.WithDocumentLink(func(id string) string { return "../doc/" + id }))
+	w := get(h, "/document?id="+document)
+	check(t, w, 200, `<dt><bdi>tenant_id</bdi></dt><dd><bdi>acme</bdi></dd>`, `<dt><bdi>user</bdi></dt>`, `<bdi>worker</bdi> <bdi>7</bdi>`, `<bdi>worker</bdi> <bdi>8</bdi>`,
+		`<bdi>tags</bdi> <bdi>[&#34;&lt;b&gt;&#34;,&#34;new&#34;]</bdi>`, "long long…", "All of this event, as plain text",
+		`<span class="key started"><bdi>begun</bdi>`, `<span class="key completed"><bdi>done</bdi>`, `<a href="../doc/`+document+`">Open it in the app</a>`)
+	if n := strings.Count(w.Body.String(), "acme"); n != 1 {
+		t.Errorf("the tenant %d times", n)
+	}
+	link := regexp.MustCompile(`href="(event[^"]*)"`).FindStringSubmatch(w.Body.String())
+	text := get(h, "/"+strings.ReplaceAll(link[1], "&amp;", "&")).Body.String()
+	for _, want := range []string{"document: " + document, "time: 2026-01-01T00:01:00Z", "type: done", "stage: step 1", "worker: 8", strings.Repeat("long ", 100)} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in %q", want, text)
+		}
+	}
+}
+
+// A link of the app's can't run a script.
+func TestDocumentLink(t *testing.T) {
+	h := func(link string) http.Handler {
+		return handler(newClient(t, &server{timeline: timeline(1, "", "")}), dashboard.WithDocumentLink(func(string) string { return link }))
+	}
+	if page := get(h(""), "/document?id="+document).Body.String(); strings.Contains(page, "Open it in the app") {
+		t.Error("a link to nowhere")
+	}
+	if page := get(h("javascript:alert(1)"), "/document?id="+document).Body.String(); strings.Contains(page, "javascript") {
+		t.Error("a link that runs a script")
+	}
+}
+
+// Text ids of any kind find their document.
+func TestTextIDs(t *testing.T) {
+	for _, id := range []string{"42", "invoice/2026 #7?a=b&c=d+e%20", "é\u202e\"'<b>", " ", strings.Repeat("x", 1024)} {
+		s := &server{timeline: strings.ReplaceAll(timeline(1, "", ""), document, "7"), documents: list(1, func(int) string { return "" }, func(int) string { return id })}
+		h := handler(newClient(t, s, docevents.WithColumns(docevents.Columns{TextIDs: true})))
+		link := regexp.MustCompile(`class="id" href="([^"]*)"`).FindStringSubmatch(get(h, "/documents").Body.String())
+		if link == nil {
+			t.Fatalf("%q: no link", id)
+		}
+		for _, path := range []string{strings.NewReplacer("&amp;", "&", "&#43;", "+").Replace(link[1]), "document?" + url.Values{"id": {id}}.Encode()} {
+			check(t, get(h, "/"+path), 200)
+			if got := s.last().Get("document_id"); got != "eq."+id {
+				t.Errorf("%q: asked for %q", id, got)
+			}
+		}
+	}
+	h := handler(newClient(t, &server{timeline: "[]"}, docevents.WithColumns(docevents.Columns{TextIDs: true})))
+	check(t, get(h, "/document?id="), 400, "That is no document&#39;s id")
+	check(t, get(h, "/document?id="+strings.Repeat("x", 1025)), 400, "That is no document&#39;s id")
+	check(t, get(h, "/document?id=a%00"), 400, "That is no document&#39;s id")
+}
+
+// However many events a document has, and at whichever times, each is on exactly
+// one page in each order.
+func TestPages(t *testing.T) {
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, tt := range map[string]struct {
+		events int
+		at     func(i int) time.Time
+	}{
+		"one":             {1, func(i int) time.Time { return begin }},
+		"a page":          {50, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Second) }},
+		"two pages":       {51, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Microsecond) }},
+		"a window":        {120, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Second) }},
+		"three windows":   {345, func(i int) time.Time { return begin.Add(time.Duration(i) * time.Second) }},
+		"equal times":     {234, func(i int) time.Time { return begin.Add(time.Duration(i/7) * time.Second) }},
+		"many equal ones": {290, func(i int) time.Time { return begin.Add(time.Duration(i/110) * time.Second) }},
+	} {
+		s := &server{maxRows: 120} // as a project may be set
+		for i := range tt.events {
+			s.events = append(s.events, row(tt.at(i), i, "completed", "", nil))
+		}
+		h := handler(newClient(t, s))
+		var got []string
+		for path := "/document?id=" + document; path != "" && len(got) <= tt.events; {
+			page := get(h, path).Body.String()
+			for _, step := range regexp.MustCompile(`class="of"><bdi>(step \d+)`).FindAllStringSubmatch(page, -1) {
+				got = append(got, step[1])
+			}
+			path = nextPage(page, `rel="next"`)
+		}
+		want := make([]string, tt.events)
+		for i := range want {
+			want[i] = fmt.Sprint("step ", tt.events-1-i)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s, newest first: %d events, want %d", name, len(got), len(want))
+		}
+		if tt.events > s.maxRows {
+			continue // the oldest first begins in the newest window
+		}
+		got = nil
+		for path := "/document?order=oldest&id=" + document; path != "" && len(got) <= tt.events; {
+			page := get(h, path).Body.String()
+			for _, step := range regexp.MustCompile(`class="of"><bdi>(step \d+)`).FindAllStringSubmatch(page, -1) {
+				got = append(got, step[1])
+			}
+			path = nextPage(page, `rel="next"`)
+		}
+		slices.Reverse(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s, oldest first: %d events, want %d", name, len(got), len(want))
+		}
+	}
+}
+
+// With the oldest first, a link leads to the events before the newest 1,000.
+func TestEventsBefore(t *testing.T) {
+	s := &server{}
+	for i := range 1500 {
+		s.events = append(s.events, row(time.Date(2026, 1, 1, 0, 0, i, 0, time.UTC), i, "completed", "", nil))
+	}
+	h := handler(newClient(t, s))
+	first := get(h, "/document?order=oldest&id="+document)
+	check(t, first, 200, "step 500<", "The oldest of 1,000 events first", "The events before all of these")
+	path := nextPage(first.Body.String(), ">← The events")
+	check(t, get(h, path), 200, "step 0<", "This is a further page of its events.", `>First page</a>`)
+}
+
+// nextPage returns the path of a link on a document's page, "" if there is none.
+func nextPage(page, mark string) string {
+	link := regexp.MustCompile(`href="([^"]*)" ?` + regexp.QuoteMeta(mark)).FindStringSubmatch(page)
+	if link == nil {
+		return ""
+	}
+	return "/document" + strings.ReplaceAll(link[1], "&amp;", "&")
+}

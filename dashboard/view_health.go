@@ -1,0 +1,64 @@
+package dashboard
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/docevents/docevents-go"
+)
+
+// WithHealth sets the limits of the page's address health, which an uptime
+// monitor can watch: it answers with a [docevents.Health] as JSON and the status
+// 200, or 503 if a limit is exceeded or the table can't be read. It is there
+// without this option as well, with the defaults of [docevents.Limits]. A
+// StuckAfter of 0 is that of [WithStuckAfter].
+func WithHealth(l docevents.Limits) Option {
+	return func(h *handler) { h.limits = l }
+}
+
+func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
+	p := h.newPage(r, maxRows)
+	health := h.health(r.Context(), p)
+	status := http.StatusOK
+	if !health.OK {
+		status = http.StatusServiceUnavailable
+	}
+	body, err := json.MarshalIndent(health, "", "  ")
+	if err != nil {
+		http.Error(w, "The verdict could not be written.", http.StatusInternalServerError)
+		return
+	}
+	p.setRetryAfter(w.Header())
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // the reader may be gone
+	}
+}
+
+// health returns the verdict. If it can't be reached, its problem is the reason.
+func (h *handler) health(ctx context.Context, p *page) docevents.Health {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	if p.Problem == nil || p.isUnset {
+		limits := h.limits
+		if limits.StuckAfter == 0 {
+			limits.StuckAfter = h.stuckAfter
+		}
+		health, err := share(ctx, &h.reads, "health", func(ctx context.Context) (docevents.Health, error) {
+			return h.client.Health(ctx, limits)
+		})
+		if err == nil {
+			return health
+		}
+		p.fail(err)
+	}
+	problem := p.Problem.Title + ". " + p.Problem.Advice
+	if p.Problem.Detail != "" {
+		problem += " " + p.Problem.Detail
+	}
+	return docevents.Health{Problems: []string{problem}, At: p.Now, Stats: h.client.Stats()}
+}

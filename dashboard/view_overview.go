@@ -1,0 +1,165 @@
+package dashboard
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// maxItems is how many stages, errors and stuck documents the overview has.
+const maxItems = 20
+
+type overview struct {
+	*page
+	Summary    *docevents.Summary
+	HasSkipped bool // the app skips documents
+	Chart      chart
+	Rows       []docevents.Point // of the chart's table: those with anything in them, the newest first
+	Ticks      []time.Time
+	Stages     []stage
+	ByFailures bool // how Stages are sorted
+	Errors     []failure
+	Stuck      []docevents.StuckDocument
+	Stats      docevents.Stats
+	Lost       []loss
+
+	types docevents.EventTypes
+}
+
+func (h *handler) overview(ctx context.Context, p *page) any {
+	v := &overview{page: p, Stats: h.client.Stats(), types: h.types}
+	v.Lost = losses(v.Stats.Dropped)
+	p.Title, p.refresh = "Documents", refreshEvery
+	if p.query.Get("sort") == "failures" {
+		p.own["sort"], v.ByFailures = "failures", true
+	}
+	if p.Range.Name == "" || p.Still {
+		p.refresh = 0
+	}
+	if p.Problem != nil {
+		return v
+	}
+	query, scope := p.scopeQuery()
+	s, err := share(ctx, &h.reads, "summary?"+scope, func(ctx context.Context) (*docevents.Summary, error) {
+		return h.client.Summary(ctx, query)
+	})
+	if err != nil {
+		p.fail(err)
+		return v
+	}
+	v.Summary = s
+	v.HasSkipped = len(h.types.Skipped) > 0 || s.Skipped > 0
+	v.Chart = newChart(s.Series)
+	for _, point := range slices.Backward(s.Series) {
+		if !isEmpty(point) {
+			v.Rows = append(v.Rows, point)
+		}
+	}
+	for i := range min(len(s.Series), 4) {
+		v.Ticks = append(v.Ticks, s.Series[i*len(s.Series)/4].At)
+	}
+	items := min(maxItems, p.Rows)
+	v.Stages = newStages(s.Stages, v.ByFailures)
+	v.Stages = v.Stages[:min(len(v.Stages), items)]
+	v.Errors = newFailures(s.Errors)
+	v.Errors = v.Errors[:min(len(v.Errors), items)]
+	v.Stuck = s.Stuck[:min(len(s.Stuck), items)]
+	return v
+}
+
+// IsRoomy reports whether there is room for the chart's links and table.
+func (v *overview) IsRoomy() bool { return v.page.Rows == maxRows }
+
+// List is a link to the documents in a state.
+func (v *overview) List(state docevents.State) string {
+	return v.To("documents", "state", string(state))
+}
+
+// Bar is a link to this page for the time of one bar.
+func (v *overview) Bar(at time.Time) string {
+	return v.Here("since", inputTime(at), "until", inputTime(at.Add(v.Summary.Interval)))
+}
+
+// Tick is a time as the axis has room for, Row one of the table.
+func (v *overview) Tick(t time.Time) string { return v.short(t, "2 Jan") }
+func (v *overview) Row(t time.Time) string  { return v.short(t, "2 Jan 15:04") }
+
+func (v *overview) short(t time.Time, format string) string {
+	if v.Summary.Until.Sub(v.Summary.Since) <= 24*time.Hour {
+		format = "15:04"
+	}
+	return t.UTC().Format(format)
+}
+
+// Edge is the end of the chart's axis.
+func (v *overview) Edge() string {
+	if v.Range.Name != "" {
+		return "now"
+	}
+	return v.Tick(v.Summary.Until)
+}
+
+// Each is the interval in words.
+func (v *overview) Each() string { return v.Rough(v.Summary.Interval) }
+
+// Ended is how many documents have completed or failed.
+func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
+
+// StageLink is a link to the documents with events of a stage. No filter selects
+// the events without a stage: their link leads to all documents.
+func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
+
+// StageFailedLink is a link to the documents with failures of a stage.
+func (v *overview) StageFailedLink(name string) string {
+	if failed := v.types.Failed; len(failed) == 1 && name != "" {
+		return v.To("documents", "stage", name, "type", string(failed[0]))
+	}
+	return v.To("documents", "stage", name, "state", string(docevents.StateFailed))
+}
+
+// HasCutStage reports whether a stage's bar is cut off.
+func (v *overview) HasCutStage() bool {
+	return slices.ContainsFunc(v.Stages, func(s stage) bool { return s.HasBar && s.IsCut })
+}
+
+// FailureLink is a link to the documents with an error.
+func (v *overview) FailureLink(f failure) string {
+	if len(f.Stages) == 1 {
+		return v.ErrorLink(f.Message, f.Stages[0].Stage)
+	}
+	return v.ErrorLink(f.Message, "")
+}
+
+// ErrorLink is a link to the documents with an error in a stage; "" means in any
+// stage. Failures without a message can only be listed by their stage.
+func (v *overview) ErrorLink(message, stage string) string {
+	if message == "" {
+		return v.StageFailedLink(stage)
+	}
+	return v.To("documents", "error", message, "failed_in", stage)
+}
+
+// A loss is a reason for dropped events, and their number.
+type loss struct {
+	Reason string
+	Count  int64
+}
+
+// losses returns the reasons for which events were dropped.
+func losses(d docevents.Drops) (lost []loss) {
+	for _, l := range []loss{
+		{"invalid", d.Invalid},
+		{"filtered", d.Filtered},
+		{"queue full", d.QueueFull},
+		{"rejected", d.Rejected},
+		{"closed", d.Closed},
+		{"abandoned", d.Abandoned},
+	} {
+		if l.Count > 0 {
+			lost = append(lost, l)
+		}
+	}
+	return lost
+}

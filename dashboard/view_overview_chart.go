@@ -1,0 +1,104 @@
+package dashboard
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/docevents/docevents-go"
+)
+
+// A chart is the overview's two rows of bars. The stylesheet sets their size.
+type chart struct {
+	Bars      int
+	Documents bars // of failed, completed, skipped and under way, in this order
+	Failures  bars
+	Points    []place // those with anything in them
+}
+
+// A place is a point and its bar's number.
+type place struct {
+	X     int
+	Point docevents.Point
+}
+
+// bars are stacked values: a path for each value, in units of a bar's distance
+// across and of chartHeight up.
+type bars struct {
+	Top     int64 // the value of the upper edge
+	Highest int64 // of the bars; more than Top if bars are cut off
+	Paths   []string
+	Cuts    string // marks on the bars that are cut off
+}
+
+const chartHeight = 120
+
+func newChart(series []docevents.Point) chart {
+	c := chart{Bars: len(series)}
+	var documents, failures [][]int64
+	for x, p := range series {
+		documents = append(documents, []int64{p.Failed, p.Completed, p.Skipped, p.UnderWay})
+		failures = append(failures, []int64{p.Failures})
+		if !isEmpty(p) {
+			c.Points = append(c.Points, place{x, p})
+		}
+	}
+	c.Documents, c.Failures = newBars(documents, 4), newBars(failures, 1)
+	return c
+}
+
+func isEmpty(p docevents.Point) bool { return p == docevents.Point{At: p.At} }
+
+// newBars draws a bar of n values for each of stacks.
+func newBars(stacks [][]int64, n int) bars {
+	sums := make([]int64, len(stacks))
+	for x, values := range stacks {
+		for _, v := range values {
+			sums[x] += v
+		}
+	}
+	b := bars{Top: max(fit(sums), 1), Highest: slices.Max(append(sums, 0))}
+	paths := make([]strings.Builder, n)
+	var cuts strings.Builder
+	for x, values := range stacks {
+		scale := float64(chartHeight) / float64(max(b.Top, 1))
+		if sums[x] > b.Top { // keep the shares of its values
+			scale = float64(chartHeight) / float64(sums[x])
+			fmt.Fprintf(&cuts, "M%d 12l1-6v4l-1 6z", x)
+		}
+		foot := chartHeight
+		for i, v := range values {
+			if v > 0 {
+				height := max(int(math.Round(float64(v)*scale)), 2) // the least that can be seen
+				fmt.Fprintf(&paths[i], "M%d.1 %dh.8v-%dh-.8z", x, max(foot, height), height)
+				foot -= height
+			}
+		}
+	}
+	for i := range paths {
+		b.Paths = append(b.Paths, paths[i].String())
+	}
+	b.Cuts = cuts.String()
+	return b
+}
+
+// fit returns the upper edge that suits values: the largest, unless few values
+// would flatten all others: then it is a little above the largest one that is
+// less than an eighth of the largest. At most a twentieth of the values above
+// zero are cut off so, but one may always be.
+func fit(values []int64) int64 {
+	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
+	if len(sorted) == 0 {
+		return 0
+	}
+	slices.SortFunc(sorted, func(a, b int64) int { return cmp.Compare(b, a) })
+	largest := sorted[0]
+	for cut := 1; cut <= max(1, len(sorted)/20) && cut+1 < len(sorted); cut++ {
+		if v := sorted[cut]; v < largest/8 {
+			return v + v/4
+		}
+	}
+	return largest
+}

@@ -1,0 +1,79 @@
+package dashboard
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// A stage is a row of the overview's stages.
+type stage struct {
+	docevents.Stage
+
+	// The bar is in thousandths of the width: full up to P50, an outline up to
+	// P95. If IsCut, it would go on beyond the edge.
+	P50Width, P95Width int64
+	HasBar, IsCut      bool
+}
+
+// newStages returns the stages with the slowest or those with the most failures
+// first. The whole document has no bar next to its steps: it takes as long as
+// all of them together.
+func newStages(all []docevents.Stage, byFailures bool) []stage {
+	stages := make([]stage, len(all))
+	var times []int64
+	for i, s := range all {
+		stages[i] = stage{Stage: s, HasBar: s.Measured > 0 && (s.Name != "" || len(all) == 1)}
+		if stages[i].HasBar {
+			times = append(times, int64(s.P95))
+		}
+	}
+	edge := max(fit(times), int64(time.Millisecond))
+	for i := range stages {
+		s := &stages[i]
+		s.IsCut = int64(s.P95) > edge
+		s.P50Width = int64(1000 * min(float64(s.P50)/float64(edge), 1))
+		s.P95Width = int64(1000 * min(float64(s.P95)/float64(edge), 1))
+	}
+	if byFailures {
+		slices.SortStableFunc(stages, func(a, b stage) int { return cmp.Compare(b.Failed, a.Failed) })
+	}
+	return stages
+}
+
+// A failure is an error message, with the stages that failed with it.
+type failure struct {
+	Message     string
+	Count       int64
+	First, Last time.Time
+	Example     string // the document that failed last
+	Stages      []docevents.ErrorGroup
+}
+
+// newFailures joins the groups of the same message, the most frequent first.
+func newFailures(groups []docevents.ErrorGroup) []failure {
+	var failures []failure
+	for _, g := range groups {
+		i := slices.IndexFunc(failures, func(f failure) bool { return f.Message == g.Message })
+		if i < 0 {
+			i = len(failures)
+			failures = append(failures, failure{Message: g.Message, First: g.First})
+		}
+		f := &failures[i]
+		f.Count += g.Count
+		f.Stages = append(f.Stages, g)
+		if g.First.Before(f.First) {
+			f.First = g.First
+		}
+		if g.Last.After(f.Last) {
+			f.Last, f.Example = g.Last, g.Example
+		}
+	}
+	slices.SortStableFunc(failures, func(a, b failure) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), b.Last.Compare(a.Last), strings.Compare(a.Message, b.Message))
+	})
+	return failures
+}

@@ -1,0 +1,205 @@
+// Package health runs a service for a day of virtual time, and checks that
+// Health reports its faults and nothing else.
+package health
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/integration/localstack"
+)
+
+// limits fit a service with up to 16 documents a minute, each of which takes
+// seconds, and of which one in a hundred fails.
+var limits = docevents.Limits{
+	Window: 3 * time.Minute, StuckAfter: 90 * time.Second, MaxFailureRate: 0.12, MinEnded: 25, Silence: time.Minute,
+}
+
+func TestMain(m *testing.M) { localstack.Main(m) }
+
+// A service processes documents as they arrive, in virtual time: a day takes
+// seconds. The database is real.
+type service struct {
+	*docevents.Client
+	user          string // of this service: tells its rows from all others
+	limits        docevents.Limits
+	random        *rand.Rand
+	mu            sync.Mutex // guards recorded
+	recorded      []docevents.Event
+	failing       atomic.Int64 // percent of the documents that are broken
+	killed, hangs atomic.Bool  // the next worker; all of them
+	cancel        context.CancelFunc
+}
+
+func serve(t *testing.T, stack *localstack.Stack, perMinute func(time.Time) float64) *service {
+	client, err := docevents.New(stack.URL, stack.ServiceRoleKey,
+		docevents.WithTransport(&http.Transport{DisableKeepAlives: true})) // an idle connection would stop the virtual time
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{Client: client, limits: limits, user: uuid.NewString(), random: rand.New(rand.NewPCG(1, 2))}
+	s.limits.Where = map[string]string{"user_id": s.user}
+	s.failing.Store(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	s.cancel = cancel
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Duration(s.random.ExpFloat64() / perMinute(time.Now()) * float64(time.Minute))):
+			}
+			go s.process(ctx, uuid.NewString(), s.random.Int64N(100) < s.failing.Load())
+		}
+	}()
+	return s
+}
+
+// process takes a document through two steps. A broken one fails in the first.
+func (s *service) process(ctx context.Context, document string, broken bool) {
+	record := func(stage string, t docevents.EventType) {
+		s.work(ctx, docevents.Event{DocumentID: document, UserID: s.user, Stage: stage, Type: t})
+	}
+	record("", docevents.UploadStarted)
+	end := docevents.Completed
+	for _, stage := range []string{"extract", "summarize"} {
+		record(stage, docevents.ProcessingStarted)
+		if broken {
+			end = docevents.Failed
+		}
+		if record(stage, end); broken {
+			break
+		}
+	}
+	record("", end)
+}
+
+// work keeps an event for the next check, and spends the time that a step takes after its
+// beginning: 1 to 8 seconds. A worker that is killed or hangs doesn't return.
+func (s *service) work(ctx context.Context, e docevents.Event) {
+	e.CreatedAt = time.Now()
+	s.mu.Lock()
+	s.recorded = append(s.recorded, e)
+	s.mu.Unlock()
+	if e.Type != docevents.ProcessingStarted {
+		return
+	}
+	if s.killed.CompareAndSwap(true, false) {
+		runtime.Goexit()
+	}
+	if s.hangs.Load() {
+		<-ctx.Done()
+		runtime.Goexit()
+	}
+	time.Sleep(time.Second * time.Duration(1+uuid.MustParse(e.DocumentID)[15]%8))
+}
+
+// check stores the events up to now and returns the verdict on them. Stored one
+// by one as they happen, each would cost a request.
+func (s *service) check(t *testing.T) docevents.Health {
+	t.Helper()
+	s.mu.Lock()
+	for _, e := range s.recorded {
+		s.Record(e)
+	}
+	s.recorded = nil
+	s.mu.Unlock()
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h, err := s.Health(t.Context(), s.limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// stop ends the service and its documents.
+func (s *service) stop(t *testing.T) {
+	s.cancel()
+	time.Sleep(time.Minute)
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Each fault is reported within two minutes.
+func TestHealthReportsFaults(t *testing.T) {
+	stack := localstack.Shared(t)
+	for name, test := range map[string]struct {
+		inject func(*service)
+		want   string
+	}{
+		"a killed worker":       {func(s *service) { s.killed.Store(true) }, "1 document has been under way for longer than 1.5 min"},
+		"a failure rate of 30%": {func(s *service) { s.failing.Store(30) }, "documents that ended in the last 3 min failed"},
+		"silence":               {func(s *service) { s.hangs.Store(true) }, "No document has completed since"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := serve(t, stack, func(time.Time) float64 { return 16 })
+				defer s.stop(t)
+				for range 20 {
+					time.Sleep(30 * time.Second)
+					if h := s.check(t); !h.OK {
+						t.Fatalf("before the fault: %q", h.Problems)
+					}
+				}
+				test.inject(s)
+				for began := time.Now(); ; time.Sleep(10 * time.Second) {
+					h, after := s.check(t), time.Since(began)
+					if slices.ContainsFunc(h.Problems, func(p string) bool { return strings.Contains(p, test.want) }) {
+						t.Logf("after %s: %q", after, h.Problems)
+						return
+					}
+					if after >= 2*time.Minute {
+						t.Fatalf("after %s: %q", after, h.Problems)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A day of the same service gives no alarm: 1 document in two minutes at night, 16
+// a minute at noon.
+func TestHealthOfNormalDay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes about 20 seconds")
+	}
+	stack := localstack.Shared(t)
+	synctest.Test(t, func(t *testing.T) {
+		midnight := time.Now()
+		s := serve(t, stack, func(now time.Time) float64 {
+			return 0.5 + 15.5*math.Exp(-math.Pow((now.Sub(midnight).Hours()-12)/3, 2))
+		})
+		defer s.stop(t)
+		var checks, rates int
+		for time.Since(midnight) < 24*time.Hour {
+			time.Sleep(limits.Window)
+			h := s.check(t)
+			if !h.OK {
+				t.Fatalf("%s: %q", time.Since(midnight), h.Problems)
+			}
+			if checks++; h.FailureRate > 0 {
+				rates++
+			}
+		}
+		t.Logf("%d checks, %d with failures, %d events", checks, rates, s.Stats().Recorded)
+		if rates == 0 {
+			t.Error("there was no failure to pass over")
+		}
+	})
+}
