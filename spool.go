@@ -3,7 +3,6 @@ package docevents
 import (
 	"crypto/sha256"
 	"errors"
-	"io"
 	"strings"
 	"time"
 
@@ -11,48 +10,44 @@ import (
 )
 
 const (
-	// spoolPause is how long the disk is not written after a failure, and the time
-	// between two looks for files of dead processes.
+	// spoolPause is how long the disk is left alone after a failure, and how often
+	// the mirror looks for files of dead processes while it is busy.
 	spoolPause = 30 * time.Second
 
 	// bufferBytes bounds the rows that wait to be written.
 	bufferBytes = 1 << 20
-
-	// replayRows is how many rows are replayed before new ones are written.
-	replayRows = 100
 
 	// firstBlock is the number of the first block. Files of dead processes have
 	// numbers from 1.
 	firstBlock = 1 << 40
 )
 
-// A mirror writes pending rows to disk, and replays the rows that dead processes
-// have left there. Without WithSpool it is nil, and does nothing.
+// A mirror keeps pending rows on disk, and replays the rows that dead processes
+// left there. It is nil without WithSpool. This is the way of a row:
 //
-//	addLocked -> block -> current file  -> removed, when no row is pending, or
-//	               ^          |            when the pending ones have been copied
-//	               |          | too large          ^
-//	    copyLocked |          v                    |
-//	               +----- other file --------------+
+//	addLocked -> block -> current file --> removed once no row is pending
+//	               ^          |
+//	    copyLocked |          | too large
+//	               |          v
+//	               +---- retired file ---> removed once its pending rows are copied
 //	                          ^
 //	                          | read to its end
-//	               file of a dead process -> queue
+//	         queue <- file of a dead process
 //
-// A block is the rows that are written at once. Rows come into one as they are
-// recorded, or by copyLocked, which finds the pending rows that no current file
-// has: those of other files, those of a failed write, and those that came while
-// the buffer was full, because the disk was slow or had failed. So everything
-// pending is on disk again once the disk is.
+// A block is the rows that are written at once. addLocked adds new rows to the
+// next block. copyLocked adds pending rows that are in no current file: the rows
+// of retired files, of blocks that could not be written, and rows that were
+// recorded while the buffer was full or the disk had failed. So everything that
+// is pending gets to the disk once that works again.
 //
-// record.block says where a row is:
+// One goroutine uses the disk, without the lock, and runs while there is
+// something to do. What is on disk is known even if it hangs: record.block is
 //
-//	0   on no disk
-//	n   in block n: in the buffer or in a current file; if n < first, in another
-//	    file, of which n may be the number
-//	-n  likewise, and in another file until block n is written
-//
-// One goroutine uses the disk, without the lock. It runs while there is something
-// to do, so the spool's state is known also while the disk hangs.
+//	0   for a row that is not on disk
+//	n   for a row in block n. Blocks from first on are in the current file, if they
+//	    are below written, or else not on disk. A lower n is a row in another file;
+//	    if its process is dead, n is the file's number.
+//	-n  for a row in block n that is in another file until that block is written
 type mirror struct {
 	delivery *delivery
 	columns  string       // of new rows
@@ -61,30 +56,30 @@ type mirror struct {
 
 	// delivery.mu guards these.
 	running bool
-	again   bool // something has changed since the goroutine's last step began
-	closing bool // Close waits for the goroutine
-	closed  bool // nothing more is written or removed
+	again   bool // the goroutine has to take another step
+	closing bool // Close waits until the goroutine has written everything
+	closed  bool // nothing is written or removed from now on
 
-	rows    []byte // block next, the buffer
-	behind  bool   // some pending rows are on no disk and not in the buffer
-	first   int64  // current files have the blocks from first on
-	written int64  // those below are on disk
+	rows    []byte // the buffer: block next
+	behind  bool   // a pending row is neither on disk nor in the buffer
+	first   int64
+	written int64
 	next    int64
 	files   spool.State
 
-	failed bool      // the disk is not written until due
+	failed bool      // nothing is written before due
 	due    time.Time // when to look for files of dead processes
 }
 
-// openMirror is called before anything is recorded. It does no I/O: the goroutine
-// looks for rows to replay.
+// openMirror is called before anything is recorded. It does no I/O, but starts the
+// goroutine, which looks for rows to replay.
 func (d *delivery) openMirror(restURL string) {
 	c := d.config
 	if c.spoolDir == "" {
 		return
 	}
 	project := sha256.Sum256([]byte(strings.Join([]string{spoolVersion, restURL, c.schema, c.table}, " ")))
-	const capacity = bufferBytes + bufferBytes/4 // they don't grow, since that takes long
+	const capacity = bufferBytes + bufferBytes/4 // room for another row of any size: growing takes long
 	d.mirror = &mirror{
 		delivery: d, columns: c.columns.inFile(), first: firstBlock, written: firstBlock, next: firstBlock,
 		rows: make([]byte, 0, capacity), spare: make([]byte, 0, capacity),
@@ -93,7 +88,7 @@ func (d *delivery) openMirror(restURL string) {
 	d.mirror.startLocked() // nobody else has d yet
 }
 
-// addLocked has r written.
+// addLocked is called for each recorded row. The goroutine writes it.
 func (m *mirror) addLocked(r *record) {
 	if m == nil {
 		return
@@ -106,7 +101,7 @@ func (m *mirror) addLocked(r *record) {
 	}
 }
 
-// bufferLocked adds r to the next block, with the id that it is sent with.
+// bufferLocked adds r to the next block. The row gets its id, which is sent later.
 func (m *mirror) bufferLocked(r *record) {
 	r.identify()
 	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return appendRecord(buf, r) })
@@ -117,9 +112,9 @@ func (m *mirror) bufferLocked(r *record) {
 	}
 }
 
-// wakeLocked is called after each answer of the server: files may have to go,
-// there is room for rows of dead processes, or time has passed. As Close begins,
-// it has files of dead processes looked for.
+// wakeLocked is called after each answer of the server, since files may be removed
+// then, rows of dead processes may have room, or a pause may be over. look: look
+// for files of dead processes now, as Close does when it begins.
 func (m *mirror) wakeLocked(look bool) {
 	if m == nil {
 		return
@@ -130,10 +125,10 @@ func (m *mirror) wakeLocked(look bool) {
 	m.startLocked()
 }
 
-// isBusyLocked reports whether more rows may be replayed, which Close waits for.
+// isBusyLocked reports whether rows may be replayed soon. Close waits for them.
 func (m *mirror) isBusyLocked() bool { return m != nil && m.running }
 
-// closeLocked waits until the pending rows are on disk, or for deadline.
+// closeLocked waits until all pending rows are on disk, until deadline at most.
 func (m *mirror) closeLocked(deadline time.Time) {
 	if m == nil {
 		return
@@ -146,8 +141,8 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.closed = true
 }
 
-// holdsLocked reports whether the next process finds r, and whether it may, since
-// the disk hangs.
+// holdsLocked reports, at the end of Close, whether another process will find r on
+// disk, and whether it may, since r may be written although the disk hangs.
 func (m *mirror) holdsLocked(r *record) (holds, may bool) {
 	if m == nil {
 		return false, false
@@ -182,8 +177,8 @@ func (m *mirror) run() {
 	d.changed.Broadcast()
 }
 
-// doLocked uses the disk, without the lock. A failure is logged, and the disk is
-// left alone for a while.
+// doLocked calls use, which does I/O, without the lock. After a failure, which it
+// logs, nothing is written for a while.
 func (m *mirror) doLocked(use func() error) (ok bool) {
 	m.delivery.mu.Unlock()
 	err := use()
@@ -197,7 +192,7 @@ func (m *mirror) doLocked(use func() error) (ok bool) {
 	return err == nil
 }
 
-// stepLocked does a part of what there is to do. It sets again if there is more.
+// stepLocked does one thing, and sets again if there may be more to do.
 func (m *mirror) stepLocked() {
 	if now := time.Now(); !now.Before(m.due) {
 		m.failed, m.due = false, now.Add(spoolPause)
@@ -207,16 +202,16 @@ func (m *mirror) stepLocked() {
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
 	switch {
 	case m.closed:
-	case stats.Pending == 0: // so all files go but the one that is being read
+	case stats.Pending == 0: // remove all files but the one that is being read
 		m.rows, m.behind = m.rows[:0], false
 		m.first, m.written = m.next, m.next
 		if m.files.Current > 0 || m.files.Retired {
 			m.doLocked(func() error { return errors.Join(m.spool.Retire(), m.spool.Discard()) })
 		}
 	case m.failed:
-	case !m.copyLocked() && m.files.Retired: // no pending row is in these alone
+	case !m.copyLocked() && m.files.Retired: // their pending rows are in current files
 		m.again = m.doLocked(m.spool.Discard) || m.again
-	case !m.files.Retired && m.files.Current > min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes): // much is not pending
+	case !m.files.Retired && m.files.Current > min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes): // most of its rows are stored
 		m.doLocked(m.spool.Retire)
 		m.first, m.again = m.written, true
 	case len(m.rows) > 0:
@@ -238,7 +233,7 @@ func (m *mirror) writeLocked() {
 		m.written, m.again = m.next, true
 		return
 	}
-	// Some blocks are lost: their rows are copied when the disk is used again.
+	// The rows of some blocks are not on disk: copyLocked adds them to later ones.
 	lost := m.written
 	if m.files.Current == 0 {
 		lost = m.first
@@ -249,13 +244,14 @@ func (m *mirror) writeLocked() {
 		if r.block >= lost {
 			r.block = 0
 		} else if r.block <= -lost {
-			r.block = firstBlock - 1 // still in another file
+			r.block = firstBlock - 1 // in a retired file
 		}
 	})
 }
 
-// copyLocked adds the pending rows that no current file has to the next block, and
-// reports whether there were any.
+// copyLocked adds the pending rows that are in no current file to the next block,
+// and reports whether there are any. A file that is being read keeps its rows: the
+// next process would read them again.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false
@@ -266,7 +262,7 @@ func (m *mirror) copyLocked() (copied bool) {
 		switch {
 		case n >= m.first:
 			if n < m.written {
-				r.block = n // the copy is on disk
+				r.block = n // drops the sign: the copy is on disk
 			}
 		case n > 0 && (!m.files.Retired || n == m.files.Reading):
 		case len(m.rows) >= bufferBytes:
@@ -277,56 +273,6 @@ func (m *mirror) copyLocked() (copied bool) {
 		}
 	})
 	return copied
-}
-
-// hasRoomLocked reports whether rows of dead processes may be queued. They can
-// wait on disk: half of the queue is left to new rows.
-func (d *delivery) hasRoomLocked() bool {
-	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
-}
-
-// replayLocked queues rows of dead processes.
-func (m *mirror) replayLocked() {
-	d := m.delivery
-	for range replayRows {
-		if m.closing || !d.hasRoomLocked() {
-			return
-		}
-		var row []byte
-		var columns string
-		var err error
-		m.doLocked(func() error {
-			row, columns, err = m.spool.Next()
-			return nil
-		})
-		if err == io.EOF {
-			return
-		}
-		now := time.Now()
-		if err == nil {
-			err = m.queueLocked(row, columns, now)
-		}
-		if err != nil {
-			d.report.fault(logReplay, err, now)
-		}
-	}
-	m.again = true
-}
-
-// queueLocked queues a row of a dead process, unless no column takes its values.
-func (m *mirror) queueLocked(row []byte, columns string, now time.Time) error {
-	d := m.delivery
-	r, err := d.config.readRow(row, columns, m.columns)
-	if err != nil {
-		return m.spool.Keep()
-	}
-	if d.cause == nil { // else the next process reads it
-		d.number = nextNumber(d.number, now)
-		r.number, r.block = d.number, m.files.Reading
-		d.stats.Replayed++
-		d.queueLocked(&r, now)
-	}
-	return nil
 }
 
 // eachPendingLocked calls f for every row that is queued or in flight.

@@ -155,6 +155,36 @@ func TestReplayDoesNotMultiply(t *testing.T) {
 	}
 }
 
+// TestReplayInPart: of a file that is read in part no rows are copied, whatever else
+// is, so that the next process reads them once.
+func TestReplayInPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var dead []*docevents.Client
+		for _, rows := range []int{50, 300} { // a file each
+			c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+			for i := range rows {
+				c.Record(event(fmt.Sprint(rows, ".", i)))
+			}
+			time.Sleep(time.Second) // the first file is the older one
+			dead = append(dead, c)
+		}
+		for _, c := range dead {
+			c.Close(closed(t))
+		}
+		c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithQueueLimits(200, 1<<20))
+		time.Sleep(time.Minute)
+		c.Close(closed(t))
+		checkStats(t, c, &docevents.Stats{Replayed: 100, Kept: 100, Requests: c.Stats().Requests, Retries: c.Stats().Retries})
+		db := &server{}
+		next, _ := newClient(t, db, docevents.WithSpool(dir))
+		closeIn(t, next, time.Minute)
+		if got := next.Stats().Replayed; got != 350 || len(db.stages()) != 350 {
+			t.Errorf("got %d rows replayed, %d stored, want 350", got, len(db.stages()))
+		}
+	})
+}
+
 // TestReplayWhileRunning: rows of a process that dies after the client has started
 // are replayed by it.
 func TestReplayWhileRunning(t *testing.T) {

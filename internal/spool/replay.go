@@ -47,8 +47,8 @@ func (s *Spool) Look() error {
 
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
-// isAlive reports whether that process may be alive. Those who ask at the same
-// time don't disturb each other: their locks are shared.
+// isAlive reports whether the process may be alive. Several processes may ask at
+// the same time, since the lock that each tries is a shared one.
 func (s *Spool) isAlive(owner string) bool {
 	if s.lock != nil && owner == s.owner {
 		return true
@@ -61,9 +61,9 @@ func (s *Spool) isAlive(owner string) bool {
 	return lock(f, false) != nil
 }
 
-// Next returns a row that a dead process has left, and the columns of that
-// process, or io.EOF. Any other error is about one file, or means that nothing can
-// be read now.
+// Next returns a row that a dead process left, and the columns of that process, or
+// io.EOF. After any other error, which is about one file or about all of them, the
+// next call goes on with the next file. The row is valid until then.
 func (s *Spool) Next() (row []byte, columns string, err error) {
 	for err == nil {
 		if len(s.reading) == 0 {
@@ -81,8 +81,8 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep has the file of the row that Next has returned kept. It returns an error
-// the first time.
+// Keep keeps the file of the row that Next returned last, instead of removing it
+// later. It returns ErrKept the first time for a file.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {
@@ -104,8 +104,8 @@ func cut(b []byte) (row, rest []byte) {
 	return frame[rowAt:], b[len(frame):]
 }
 
-// claim begins to read the oldest segment that a dead process has left. Of several
-// processes that try, the one that renames it gets it.
+// claim begins to read the oldest segment of a dead process. If several processes
+// try, the one that renames it gets it.
 func (s *Spool) claim() error {
 	if len(s.found) == 0 {
 		return io.EOF

@@ -5,31 +5,30 @@
 //
 // A segment is a file of rows that belongs to one process:
 //
-//		 Append            Retire             Discard
-//		--------> current --------> retired -----------> removed; .bad, .kept
-//		             |                 |  ^
-//		             | process ends    |  | read to its end
-//		             v                 v  |
-//		            left ---------> being read
-//		                    Next
+//	 Append            Retire             Discard
+//	--------> current --------> retired -----------> removed, or kept as .bad or .kept
+//	             |                 |  ^
+//	             | process ends    |  | read to its end
+//	             v                 v  |
+//	            left ---------> being read
+//	                    Next
 //
-//	  - current: has rows that are pending. Append adds to the newest.
-//	  - retired: is removed once none of its rows is pending, or all that are have
-//	    been appended again.
-//	  - left: its process has ended. The first process to rename it owns it.
-//	  - being read: Next returns its rows, which are pending here from then on.
+// The current segments have pending rows, and Append adds to the newest. A retired
+// segment takes no more rows. Discard may be called once none of its rows is
+// pending, or once those that are have been appended again. A segment is left when
+// its process ends, and belongs to the first process that renames it. Next returns
+// its rows, which are pending in that process from then on.
 //
 // A segment's name is PROJECT-STAMP-OWNER.seg: a hash of the project, the time at
-// which it was made, and its process. A process keeps the file PROJECT-OWNER.lock
-// locked for as long as it lives. So any number of processes may share a folder,
-// and each has its lock and one other file open, at the most.
+// which the segment was made, and its process. A process locks the file
+// PROJECT-OWNER.lock for as long as it lives. So any number of processes may share
+// a folder, and each has at most two files open: its lock and one other.
 //
-// A process that ends while it copies rows leaves them in two segments. So storing
-// a row twice must do no harm.
+// A process that is killed while it copies rows leaves them in two segments. So
+// storing a row twice must do no harm.
 package spool
 
 import (
-	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -44,28 +43,28 @@ import (
 )
 
 const (
-	// segmentBytes is the size from which on a segment takes no more rows. Next
-	// has one segment in memory.
+	// segmentBytes is the size at which a segment takes no more rows. Next reads a
+	// segment into memory.
 	segmentBytes = 8 << 20
 
-	// A segment is frames: the first has the table's columns, each of the others a
-	// row. A frame is a length and a checksum, 4 bytes each, little-endian, and so
-	// many bytes.
+	// A segment consists of frames. The first frame holds the table's columns, each
+	// other one a row. A frame is a length and a checksum, 4 bytes each,
+	// little-endian, and as many bytes as the length says.
 	sumAt, rowAt = 4, 8
 )
 
 var (
 	// ErrFull is returned by Append beyond the limit.
-	ErrFull = errors.New("the spool is full of events of earlier processes, which go first")
+	ErrFull = errors.New("the spool is full, mostly of events that earlier processes left, which are sent first")
 
-	// ErrShared is returned by Look if others could have put segments there.
-	ErrShared = errors.New("other users can write to the spool's folder, and the service key would insert their files: let it be yours, with mode 0700")
+	// ErrShared is returned by Look if other users can put segments there.
+	ErrShared = errors.New("other users can write to the spool's folder, and the client would insert their files: make it your own, with mode 0700")
 
 	// ErrDamaged is returned by Next for a segment with a torn or changed row.
-	ErrDamaged = errors.New("damaged: the rows before the damage are replayed, then the file is kept as .bad")
+	ErrDamaged = errors.New("the file is damaged: the events before the damage are replayed, then it is kept as .bad")
 
-	// ErrKept is returned by Keep.
-	ErrKept = errors.New("rows in it have values that WithColumns has no column for: the others are replayed, then the file is kept as .kept; to replay it, add the columns and take .kept off its name")
+	// ErrKept is returned by Keep, once for a file.
+	ErrKept = errors.New("some events have values that WithColumns has no column for: the others are replayed, then the file is kept as .kept; add the columns and take .kept off its name to replay these")
 )
 
 // An FS is the part of package os that a spool uses. Tests put faults in front of
@@ -102,30 +101,31 @@ type Spool struct {
 	header  []byte // the first frame of a segment
 	limit   int64
 
-	owner   string
-	lock    *os.File // nil: not made yet
-	stamp   int64    // of the newest segment
-	torn    bool     // the next Append makes another
-	current []segment
+	owner   string    // this process, in names
+	lock    *os.File  // nil: nobody knows of this process
+	stamp   int64     // of the newest segment
+	torn    bool      // the next Append makes a segment
+	current []segment // the oldest first
 	retired []segment
 
 	found   []segment       // left by dead processes, the oldest first
-	read    int64           // how many were read
-	reading []segment       // one at most
-	columns string          // of that
-	rest    []byte          // of that
-	refused map[string]bool // files of which an error has been returned
+	reading []segment       // at most one
+	read    int64           // its number, from 1
+	columns string          // its columns
+	rest    []byte          // its rows that Next has not returned yet
+	refused map[string]bool // names of files whose error has been returned
 }
 
 type segment struct {
-	name, suffix string // suffix: to be kept under this, instead of removed
-	size         int64
+	name   string
+	suffix string // Discard appends it to the name; "": Discard removes the file
+	size   int64
 }
 
-// New returns a spool in dir, an absolute path, which is made when it is needed.
-// It does no I/O. Segments of other projects are left alone. columns is kept in
-// each segment. Append refuses rows while the segments of this process and of
-// dead ones, other than the retired, have more than limit bytes.
+// New returns a spool in dir, an absolute path. It does no I/O: the folder is made
+// for the first row. Segments of other projects are left alone. Each segment
+// carries columns. Append refuses rows while the current segments and those of
+// dead processes have more than limit bytes.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	sum(header)
@@ -151,18 +151,18 @@ func sum(rows []byte) {
 	}
 }
 
-// checksum is of a row and its length.
+// checksum returns the checksum of a row and its length.
 func checksum(frame []byte) uint32 {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows: all of them, or none and returns why. If that is
-// fs.ErrNotExist, somebody has removed the current segments.
+// Append writes rows: all of them, or none. If the error is fs.ErrNotExist,
+// somebody has removed the current segments.
 func (s *Spool) Append(rows []byte) error {
 	sum(rows)
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired ones are to go
-		return fmt.Errorf("%w: its files take %d KiB, and %d KiB is the most", ErrFull, used>>10, s.limit>>10)
+		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
 	}
 	flag := os.O_WRONLY | os.O_APPEND
 	if n := len(s.current); n == 0 || s.torn || s.current[n-1].size >= segmentBytes {
@@ -197,7 +197,7 @@ func (s *Spool) Append(rows []byte) error {
 	return err
 }
 
-// own makes this process known as alive.
+// own locks a file, by which other processes see that this one is alive.
 func (s *Spool) own() error {
 	if s.lock != nil {
 		return nil
@@ -241,17 +241,17 @@ func (s *Spool) Retire() error {
 // are have been appended again.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
-		path, failed := s.path(g.name), error(nil)
+		path := s.path(g.name)
+		discard := s.fs.Remove
 		if g.suffix != "" {
-			failed = s.fs.Rename(path, path+g.suffix)
-		} else {
-			failed = s.fs.Remove(path)
+			discard = func(path string) error { return s.fs.Rename(path, path+g.suffix) }
 		}
-		if errors.Is(failed, fs.ErrNotExist) {
-			failed = nil
+		failed := discard(path)
+		gone := failed == nil || errors.Is(failed, fs.ErrNotExist)
+		if !gone {
+			err = failed
 		}
-		err = cmp.Or(err, failed)
-		return failed == nil
+		return gone
 	})
 	return err
 }

@@ -3,6 +3,7 @@ package docevents
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -10,18 +11,72 @@ import (
 	"github.com/google/uuid"
 )
 
-// spoolVersion is a part of the names of the spool's files, so that a version of
-// this library reads no rows of another form.
+// replayRows is how many rows are replayed before new ones are written.
+const replayRows = 100
+
+// spoolVersion is the version of the form of rows and files. It goes into the
+// names of the files, so that files of another form are left alone.
 const spoolVersion = "2"
 
-// What a row's flags in the spool say.
+// The flags of a row on disk.
 const (
 	rowWithoutDocument = 1 << iota
 	rowWithoutUser
 )
 
-// appendRecord appends r in the form that readRecord reads. No text but ids has a
-// NUL, since PostgreSQL takes none.
+// hasRoomLocked reports whether rows of dead processes may be queued. They may take
+// half of the queue, since they can wait on disk, unlike new rows.
+func (d *delivery) hasRoomLocked() bool {
+	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
+}
+
+// replayLocked queues rows of dead processes.
+func (m *mirror) replayLocked() {
+	d := m.delivery
+	for range replayRows {
+		if m.closing || !d.hasRoomLocked() {
+			return
+		}
+		var row []byte
+		var columns string
+		var err error
+		m.doLocked(func() error {
+			row, columns, err = m.spool.Next()
+			return nil
+		})
+		if err == io.EOF {
+			return
+		}
+		now := time.Now()
+		if err == nil {
+			err = m.queueLocked(row, columns, now)
+		}
+		if err != nil {
+			d.report.fault(logReplay, err, now)
+		}
+	}
+	m.again = true
+}
+
+// queueLocked queues a row of a dead process. A row that fits today's columns no
+// more stays in its file.
+func (m *mirror) queueLocked(row []byte, columns string, now time.Time) error {
+	d := m.delivery
+	r, err := d.config.readRow(row, columns, m.columns)
+	if err != nil {
+		return m.spool.Keep()
+	}
+	if d.cause == nil { // else Close has stopped, and the row stays in its file
+		d.number = nextNumber(d.number, now)
+		r.number, r.block = d.number, m.files.Reading
+		d.stats.Replayed++
+		d.queueLocked(&r, now)
+	}
+	return nil
+}
+
+// appendRecord appends r as readRecord reads it. Texts end in a NUL, which
+// PostgreSQL takes in no text; ids, which has one, is the last.
 func appendRecord(buf []byte, r *record) []byte {
 	buf = append(append(append(buf, r.id[:]...), r.documentID[:]...), r.userID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.createdAt))
@@ -56,7 +111,8 @@ func readRecord(b []byte) (r record) {
 	return r
 }
 
-// inFile describes the columns, for the spool's files.
+// inFile describes the columns, for the spool's files: equal descriptions mean that
+// rows can be read as they are.
 func (c *columns) inFile() string {
 	var names []string
 	for _, name := range c.names() {
@@ -65,10 +121,10 @@ func (c *columns) inFile() string {
 	return fmt.Sprint(strings.Join(append(names, c.Extra...), ","), ",", c.TextIDs, ",", c.own)
 }
 
-// readRow returns a row that was written under the columns that inFile described.
-// If these are not today's, a value whose field has lost its column, or has got
-// one, moves to the column of the same name. The error is about a value that no
-// column takes, or a column that needs one.
+// readRow returns a row of a file. written and today are inFile of the process that
+// wrote it and of this one. If they differ, the value of a field that has no column
+// any more, or has one now, moves to the column of the same name. If a value fits no
+// column, or a column lacks a value, readRow returns an error.
 func (c *config) readRow(b []byte, written, today string) (record, error) {
 	r := readRecord(b)
 	r.partial = len(c.columns.Extra) > 0
@@ -97,7 +153,7 @@ func (c *config) readRow(b []byte, written, today string) (record, error) {
 	if c.columns.Duration == noColumn && e.Duration > 0 {
 		e.Extra[names[4]], e.Duration = e.Duration.Milliseconds(), 0
 	}
-	any := *c
-	any.types.Open = true // the table decides
-	return newRecord(&e, &any)
+	now := *c
+	now.types.Open = true // the table decides
+	return newRecord(&e, &now)
 }
