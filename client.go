@@ -31,7 +31,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/supabase-community/postgrest-go"
@@ -108,7 +107,11 @@ func (c *Client) insertRows(ctx context.Context, records []record) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	pg := c.postgrest(&insertion{c.transport, c.config.columns.body(records)})
-	if slices.ContainsFunc(records, func(r record) bool { return r.partial }) {
+	partial := false
+	for i := range records { // not copied: the spool writes record.block
+		partial = partial || records[i].partial
+	}
+	if partial {
 		pg.Transport.SetHeader("Prefer", "missing=default") // not always: it costs the server up to 40 % of a burst
 	}
 	_, _, err := pg.From(c.config.table).Insert(nil, false, "", "minimal", "").ExecuteWithContext(ctx)

@@ -280,6 +280,7 @@ func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	default:
 		d.failLocked(b, places, v, err, now)
 	}
+	d.mirror.wakeLocked(false)
 	d.changed.Broadcast()
 	next = d.nextLocked(now, false)
 	d.startLocked(now, true)
@@ -307,12 +308,13 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.T
 	d.doneLocked(b)
 	for i := range b.records {
 		r := &b.records[i]
-		if reason == Abandoned && d.mirror.holdsLocked(r) {
+		holds, may := d.mirror.holdsLocked(r)
+		if reason == Abandoned && holds {
 			d.stats.Kept++
 			continue
 		}
 		d.stats.Dropped.add(reason)
-		if inFlight || r.doubt {
+		if inFlight || r.doubt || may {
 			d.report.drop(r.event(), r.extra, reason, inDoubt, now)
 		} else {
 			d.report.drop(r.event(), r.extra, reason, err, now)
@@ -327,7 +329,6 @@ func (d *delivery) doneLocked(b *batch) {
 	for i := range b.records {
 		r := &b.records[i]
 		d.stats.PendingBytes -= int64(recordBytes + r.text())
-		d.mirror.settleLocked(r)
 		for _, f := range d.flushes {
 			if r.number <= f.last {
 				f.left--

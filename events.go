@@ -159,14 +159,15 @@ type record struct {
 	extra      string        // as it stands in a row
 	duration   time.Duration // 0: NULL
 	createdAt  int64         // Unix microseconds
-	partial    bool          // extra leaves a column out
-	noDocument bool          // NULL, or the table has no such column
-	noUser     bool          // likewise
-	page       uint32        // the spool's that holds it; 0: none
+	block      int64         // where the spool has it: see mirror
 
 	// The engine's, guarded by delivery.mu.
 	number int64 // grows with each Record; the first half of an id made here
 	doubt  bool  // a request that carried it may have been carried out, and its answer was lost
+
+	partial    bool // extra leaves a column out
+	noDocument bool // NULL, or the table has no such column
+	noUser     bool // likewise
 }
 
 // nextNumber returns a number that is greater than last: the milliseconds of

@@ -102,10 +102,11 @@ func (d *delivery) close(ctx context.Context) error {
 			d.attemptLocked(time.Now())
 			d.startLocked(time.Now(), false)
 		}
+		d.mirror.wakeLocked(true)
 	}
 	defer context.AfterFunc(ctx, d.wakeWaiting)()
-	for d.stats.Pending > 0 && d.cause == nil {
-		if d.onlySuspectsLocked() {
+	for (d.stats.Pending > 0 || d.mirror.isBusyLocked()) && d.cause == nil {
+		if d.stats.Pending > 0 && d.onlySuspectsLocked() {
 			d.cause = fmt.Errorf("%w: %w", errSuspects, d.lastFailureLocked())
 		} else if d.cause = d.stopWaitingLocked(ctx); d.cause == nil {
 			d.changed.Wait()
@@ -115,11 +116,11 @@ func (d *delivery) close(ctx context.Context) error {
 	// A late answer still counts, but a foreign transport may never return.
 	deadline := time.Now().Add(cancelGrace)
 	defer time.AfterFunc(cancelGrace, d.wakeWaiting).Stop()
-	defer time.AfterFunc(2*cancelGrace, d.wakeWaiting).Stop() // for the spool
+	defer time.AfterFunc(cancelGrace*3/2, d.wakeWaiting).Stop() // for the spool
 	for len(d.inFlight) > 0 && time.Now().Before(deadline) {
 		d.changed.Wait()
 	}
-	d.mirror.closeLocked(deadline.Add(cancelGrace))
+	d.mirror.closeLocked(deadline.Add(cancelGrace / 2)) // the drop handler has the rest of closeGrace
 	d.abandonLocked()
 	if n := d.stats.Dropped.Abandoned; n > 0 {
 		return fmt.Errorf("docevents: Close: %d events abandoned: %w", n, d.cause)

@@ -18,7 +18,8 @@ const (
 // A batch is the rows of one request, and its memory of how they failed.
 //
 // delivery.mu guards its fields. While a batch is in flight nobody writes its
-// records, and its sender reads them without the mutex.
+// records but record.block, and its sender reads the rest of them without the
+// mutex.
 type batch struct {
 	records []record
 	text    int // bytes of the records' text

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/spool"
 	"github.com/sirupsen/logrus"
 )
 
@@ -43,7 +45,9 @@ type config struct {
 	before         func(context.Context, *Event) bool // nil: none
 	transport      http.RoundTripper
 	schema, table  string
-	spoolDir       string // empty: none
+	spoolDir       string // absolute; empty: none
+	spoolErr       error  // of making it absolute
+	spoolFiles     spool.FS
 	types          eventTypes
 	columns        columns
 	requestTimeout time.Duration
@@ -164,25 +168,35 @@ func WithQueueLimits(events, bytes int) Option {
 	return func(c *config) { c.queueEvents, c.queueBytes = events, bytes }
 }
 
-// WithSpool keeps what is queued in files of the folder dir, too, until it is
-// delivered or dropped, so that it survives the process: kill -9, a panic,
-// running out of memory, a container's restart on a volume that is kept; not the
-// loss of power, as nothing is synced. What Record took a moment before may not
-// be on disk yet: usually a millisecond, 50 under load. The next client of the
-// same URL, schema and table replays it, under the ids that it had, so that
-// nothing is stored twice; a row that was purged in between may come back. What
-// Close can't deliver in time is kept for that client, and counted in
-// [Stats].Kept instead of being abandoned.
+// WithSpool also keeps queued events in files of the folder dir until they are
+// stored or dropped, so that they survive the process: kill -9, a panic, running
+// out of memory, or the restart of a container whose volume is kept. They don't
+// survive a loss of power, since nothing is synced. An event is on disk a moment
+// after Record, usually within 1 ms, under load within 50. A client with the same
+// URL, schema and table replays the events of dead processes with their ids, so
+// that nothing is stored twice; an event that was purged in between may come
+// back. Close keeps the events that it can't send, and counts them in
+// [Stats].Kept instead of abandoning them.
 //
-// Any number of processes may share dir, which is made if it isn't there, for
-// this user alone. It holds personal data if the events do. It takes about what
-// the queue may, by WithQueueLimits, for each process that died. Segments that
-// turn out to be damaged are kept as .bad files, for you to delete. A disk that
-// is full, slow or broken never stops New or Record: that costs a log line, and
-// events wait in memory alone. On Windows they always do.
+// Any number of processes may share dir. It becomes absolute here, and is made, for
+// this user alone, if it doesn't exist. A folder that other users can write to is
+// refused with a log line. The files hold personal data if the events do. They
+// take about twice the bytes of WithQueueLimits, also if process after process
+// dies: then the newest events wait in memory. Damaged files are kept as .bad, and
+// files with values that fit no column as .kept, for you to delete. A disk that is
+// full, slow or broken never stops New or Record: it costs a log line, and events
+// wait in memory alone. On Windows they always do.
 //
-// The default, "", is none.
-func WithSpool(dir string) Option { return func(c *config) { c.spoolDir = dir } }
+// The default, "", is no spool.
+func WithSpool(dir string) Option {
+	var err error
+	if dir != "" && !filepath.IsAbs(dir) {
+		if dir, err = filepath.Abs(dir); err != nil {
+			err = fmt.Errorf("WithSpool: pass an absolute path: %w", err)
+		}
+	}
+	return func(c *config) { c.spoolDir, c.spoolErr, c.spoolFiles = dir, err, spool.OS{} }
+}
 
 // WithPurgeBatch makes a purge go in steps of so many rows, from 1 to
 // 1,000,000. The default is one DELETE, and steps of [DefaultPurgeBatch] rows
@@ -238,7 +252,7 @@ func newConfig(opts []Option) (config, error) {
 	columns, badColumns := newColumns(c.columns.Columns)
 	columns.own = c.columns.own
 	types, badTypes := newEventTypes(c.types.EventTypes)
-	c.columns, c.types, bad = columns, types, append(bad, badColumns, badTypes)
+	c.columns, c.types, bad = columns, types, append(bad, badColumns, badTypes, c.spoolErr)
 	return c, errors.Join(bad...)
 }
 

@@ -3,12 +3,15 @@ package docevents
 import (
 	"bytes"
 	"math"
-	"os"
 	"strings"
 	"testing"
 
+	"github.com/docevents/docevents-go/internal/spool"
 	"github.com/google/uuid"
 )
+
+// WithSpoolFiles has the spool use files, after WithSpool.
+func WithSpoolFiles(files spool.FS) Option { return func(c *config) { c.spoolFiles = files } }
 
 var spooledRecords = []record{
 	{},
@@ -40,34 +43,6 @@ func TestSpooledRecord(t *testing.T) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
-}
-
-// TestReplayAfterClose: a row that is read while Close begins stays on disk, and
-// no request carries it.
-func TestReplayAfterClose(t *testing.T) {
-	dir := t.TempDir()
-	dead := newStalled(t, 10, WithSpool(dir))
-	dead.Record(benchEvent)
-	abandon(dead)
-	c, err := newConfig([]Option{WithSpool(dir)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := newDelivery(nil, newReporter(&c), &c)
-	d.closed = true
-	d.openMirror(dead.restURL)
-	d.mu.Lock()
-	for d.mirror.running {
-		d.changed.Wait()
-	}
-	d.mu.Unlock()
-	if more := d.mirror.replay(); more || d.stats != (Stats{}) {
-		t.Errorf("got %v, %+v, want nothing to be queued", more, d.stats)
-	}
-	d.mirror.spool.Close()
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
-		t.Errorf("got %v, %v, want the row left", left, err)
-	}
 }
 
 // FuzzReadRecord: any bytes are a record, and the same one once it is written.

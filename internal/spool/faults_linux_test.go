@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/docevents/docevents-go/internal/spool"
@@ -29,7 +28,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	dir, arg, _ := strings.Cut(rest, " ")
-	s := spool.New(dir, project)
+	s := spool.New(spool.OS{}, dir, project, columns, limit)
 	switch what {
 	case "work":
 		work(s, arg)
@@ -39,47 +38,45 @@ func TestMain(m *testing.M) {
 		n, _ := strconv.ParseUint(arg, 10, 64)
 		fmt.Println(appendLimited(s, n))
 	case "replay":
-		for {
-			row, _, err := s.Next()
-			if err == io.EOF {
-				return
-			}
-			fmt.Printf("%.20q %v\n", row, err)
+		r := replayAll(s)
+		for _, row := range r.rows {
+			fmt.Printf("%.20q\n", row)
+		}
+		for _, err := range r.errs {
+			fmt.Println(err)
 		}
 	}
 }
 
 // work adopts what there is, and appends rows with a name of their own until it
-// is killed. It tells of each, and of none that it settles.
+// is killed. It prints each, and none that it takes for stored.
 func work(s *spool.Spool, name string) {
 	for i := 0; ; i++ {
-		for {
-			row, key, err := s.Next()
-			if err != nil {
-				break
-			}
-			if err := s.Append(frame(string(row)), nextKey()); err == nil && s.Holds(lastKey) {
-				s.Settle([]uint32{key})
+		adopted := replayAll(s).rows
+		for _, row := range adopted {
+			if err := s.Append(frame(row)); err != nil {
+				fmt.Println("error", err)
+				os.Exit(1)
 			}
 		}
+		s.Discard()
 		b := fmt.Sprintf("%s.%d.b", name, i)
-		if err := s.Append(slices.Concat(frame(fmt.Sprintf("%s.%d.a", name, i)), frame(b), frame("settled")), nextKey()); err != nil {
+		if err := s.Append(slices.Concat(frame(fmt.Sprintf("%s.%d.a", name, i)), frame(b))); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
 		fmt.Println(b)
-		s.Settle([]uint32{lastKey})
 		time.Sleep(time.Millisecond)
 	}
 }
 
 // appendUntil appends rows until one fails, and returns how many are on disk.
 func appendUntil(s *spool.Spool, n int) (done int, err error) {
-	for ; done < n; done++ {
-		err = s.Append(frame(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000))), nextKey())
-		if err != nil || !s.Holds(lastKey) {
-			break
-		}
+	for ; done < n && err == nil; done++ {
+		err = s.Append(frame(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000))))
+	}
+	if err != nil {
+		done--
 	}
 	return done, err
 }
@@ -179,10 +176,10 @@ func TestKilledInTurns(t *testing.T) {
 	}
 }
 
-// TestDiskFull: what didn't fit is not on disk, what did is whole, and it goes on
-// when there is room.
+// TestDiskFull: rows that didn't fit are not on disk, the others are whole, and it
+// goes on when there is room.
 func TestDiskFull(t *testing.T) {
-	for _, limit := range []uint64{10, 52, 60, 100_000} {
+	for _, limit := range []uint64{10, 40, 60, 100_000} {
 		t.Run(fmt.Sprintf("after %d bytes of a file", limit), func(t *testing.T) {
 			dir := t.TempDir()
 			var n int
@@ -204,79 +201,116 @@ func TestDiskFull(t *testing.T) {
 			t.Skip("needs root: ", err)
 		}
 		t.Cleanup(func() { syscall.Unmount(dir, 0) })
-		synctest.Test(t, func(t *testing.T) {
-			s := open(t, dir)
-			n, err := appendUntil(s, 1000)
-			if !errors.Is(err, syscall.ENOSPC) || n < 10 {
-				t.Fatalf("got %d rows, %v, want %v", n, err, syscall.ENOSPC)
-			}
-			if n, err := appendUntil(s, 1); n > 0 || err != nil {
-				t.Fatalf("soon after: got %d rows, %v, want neither", n, err)
-			}
-			time.Sleep(30 * time.Second)
-			if _, err := appendUntil(s, 1); !errors.Is(err, syscall.ENOSPC) {
-				t.Fatalf("still full: got %v", err)
-			}
-			s.Close()
-			next := open(t, dir)
-			r := replayAll(next)
-			if len(r.rows) != n || len(r.errs) > 0 {
-				t.Errorf("got %d rows, %v, want %d", len(r.rows), r.errs, n)
-			}
-			next.Settle(r.keys)
-			checkFiles(t, dir, "*", 0)
-			if n, err := appendUntil(next, 10); n != 10 || err != nil {
-				t.Errorf("with room again: got %d, %v", n, err)
-			}
-		})
+		s := open(t, dir)
+		n, err := appendUntil(s, 1000)
+		if !errors.Is(err, syscall.ENOSPC) || n < 10 {
+			t.Fatalf("got %d rows, %v, want %v", n, err, syscall.ENOSPC)
+		}
+		if _, err := appendUntil(s, 1); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("still full: got %v", err)
+		}
+		s.Close()
+		next := open(t, dir)
+		r := replayAll(next)
+		if len(r.rows) != n || len(r.errs) > 0 {
+			t.Errorf("got %d rows, %v, want %d", len(r.rows), r.errs, n)
+		}
+		discard(t, next)
+		if n, err := appendUntil(next, 10); n != 10 || err != nil {
+			t.Errorf("with room again: got %d, %v", n, err)
+		}
 	})
 }
 
+// TestFolderRemoved: it is made again, whether a segment was open or not.
 func TestFolderRemoved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	for name, discarded := range map[string]bool{"with a segment": false, "without a segment": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "new")
+			s := open(t, dir)
+			appendRows(t, s, "one", "two")
+			if discarded {
+				discard(t, s)
+			}
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Append(frame("lost")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("got %v, want %v", err, fs.ErrNotExist)
+			}
+			appendRows(t, s, "three")
+			if s.Close(); s.State().Current == 0 {
+				t.Error("want the new segment to be there")
+			}
+			checkRows(t, replayAll(open(t, dir)).rows, []string{"three"})
+		})
+	}
+	t.Run("Close tells", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "new")
+		leave(t, dir, "left")
 		s := open(t, dir)
-		appendRows(t, s, "one", "two")
-		lost := lastKey
+		replayAll(s)
+		appendRows(t, s, "one")
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := appendUntil(s, 1); err == nil {
-			t.Error("want an error")
+		if s.Close(); s.State() != (spool.State{}) {
+			t.Errorf("got %+v, want no segment", s.State())
 		}
-		time.Sleep(30 * time.Second)
-		appendRows(t, s, "three") // in a folder made again
-		s.Close()
-		if s.Holds(lost) || s.Holds(lost-1) || !s.Holds(lastKey) {
-			t.Error("want row three alone to be held")
-		}
-		checkRows(t, replayAll(open(t, dir)).rows, []string{"three"})
 	})
 }
 
+// TestNotFiles: what has a segment's name and is no file is skipped.
 func TestNotFiles(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, dir)
-	appendRows(t, s, "one")
-	s.Close()
-	for name, make := range map[string]func(name string) error{
-		"0-folder.seg":   func(name string) error { return os.Mkdir(name, 0o700) },
-		"0-fifo.seg":     func(name string) error { return syscall.Mkfifo(name, 0o600) },
-		"0-dangling.seg": func(name string) error { return os.Symlink("nowhere", name) },
-		"0-device.seg":   func(name string) error { return os.Symlink("/dev/zero", name) },
+	leave(t, dir, "one")
+	name := files(t, dir, "*.seg")[0]
+	for other, make := range map[string]func(name string) error{
+		"folder":   func(name string) error { return os.Mkdir(name, 0o700) },
+		"fifo":     func(name string) error { return syscall.Mkfifo(name, 0o600) },
+		"dangling": func(name string) error { return os.Symlink("nowhere", name) },
+		"device":   func(name string) error { return os.Symlink("/dev/zero", name) },
+		"link":     func(to string) error { return os.Symlink(name, to) },
 	} {
-		if err := make(filepath.Join(dir, name)); err != nil {
+		if err := make(strings.TrimSuffix(name, ".seg") + other + ".seg"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	next := open(t, dir)
 	r := replayAll(next)
 	checkRows(t, r.rows, []string{"one"})
-	if len(r.errs) != 3 {
-		t.Errorf("got %v, want to hear of the folder, the FIFO and the device", r.errs)
+	if len(r.errs) > 0 {
+		t.Errorf("got %v", r.errs)
 	}
-	next.Settle(r.keys)
-	checkFiles(t, dir, "0-*", 4)
+	discard(t, next)
+	checkFiles(t, dir, "*.seg", 5)
+}
+
+// TestFolderOfOthers: nothing is read from a folder in which others may write.
+func TestFolderOfOthers(t *testing.T) {
+	for _, mode := range []os.FileMode{0o777, 0o770, 0o720, 0o702, 0o777 | os.ModeSticky} {
+		t.Run(mode.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			leave(t, dir, "planted")
+			if err := os.Chmod(dir, mode); err != nil {
+				t.Fatal(err)
+			}
+			r := replayAll(open(t, dir))
+			if len(r.rows) > 0 || len(r.errs) != 1 || !errors.Is(r.errs[0], spool.ErrShared) {
+				t.Errorf("got %+v, want %v", r, spool.ErrShared)
+			}
+		})
+	}
+	t.Run("another user's", func(t *testing.T) {
+		dir := t.TempDir()
+		leave(t, dir, "planted")
+		if err := os.Chown(dir, 65534, 65534); err != nil {
+			t.Skip("needs root: ", err)
+		}
+		if r := replayAll(open(t, dir)); len(r.rows) > 0 || len(r.errs) != 1 || !errors.Is(r.errs[0], spool.ErrShared) {
+			t.Errorf("got %+v, want %v", r, spool.ErrShared)
+		}
+	})
 }
 
 // asNobody runs cmd as a user without rights, where this one has them all.
@@ -286,7 +320,11 @@ func asNobody(t *testing.T, cmd *exec.Cmd) {
 		t.Skip("needs root")
 	}
 	exe := filepath.Join(t.TempDir(), "helper")
-	if err := os.WriteFile(exe, must(os.ReadFile(cmd.Path)), 0o755); err != nil {
+	binary, err := os.ReadFile(cmd.Path)
+	if err == nil {
+		err = os.WriteFile(exe, binary, 0o755)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	for dir := filepath.Dir(exe); strings.HasPrefix(dir, os.TempDir()+"/"); dir = filepath.Dir(dir) {
@@ -309,15 +347,17 @@ func TestOtherUsers(t *testing.T) {
 	})
 	t.Run("segments", func(t *testing.T) {
 		dir := t.TempDir()
-		s := open(t, dir)
-		appendRows(t, s, "root's")
-		s.Close()
+		leave(t, dir, "root's")
 		cmd := helper(t, "replay", dir, "")
 		asNobody(t, cmd)
-		os.Chmod(dir, 0o777)
+		os.Chmod(dir, 0o755)
+		if err := os.Chown(dir, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
 		if got := output(t, cmd); !strings.Contains(got, "permission denied") || strings.Count(got, "\n") > 0 {
 			t.Errorf("got %q, want to hear of it once", got)
 		}
+		os.Chown(dir, 0, 0)
 		checkRows(t, replayAll(open(t, dir)).rows, []string{"root's"})
 	})
 }
@@ -340,9 +380,7 @@ func TestReadOnly(t *testing.T) {
 			t.Skip("needs root: ", err)
 		}
 		t.Cleanup(func() { syscall.Unmount(dir, 0) })
-		s := open(t, dir)
-		appendRows(t, s, "one")
-		s.Close()
+		leave(t, dir, "one")
 		readOnly(t, dir)
 		next := open(t, dir)
 		if r := replayAll(next); len(r.rows) > 0 || len(r.errs) != 1 || !errors.Is(r.errs[0], syscall.EROFS) {

@@ -5,7 +5,12 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 )
 
-func lock(*os.File) error { return fmt.Errorf("no file locks here: %w", errors.ErrUnsupported) }
+func lock(*os.File, bool) error {
+	return fmt.Errorf("no file locks on this platform: %w", errors.ErrUnsupported)
+}
+
+func private(fs.FileInfo) bool { return true }

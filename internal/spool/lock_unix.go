@@ -3,12 +3,27 @@
 package spool
 
 import (
+	"io/fs"
 	"os"
 	"syscall"
 )
 
-// lock doesn't wait. The lock is the kernel's: it ends with the process, however
-// that ends.
-func lock(f *os.File) error {
-	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
+var flock = syscall.Flock // replaced by a test
+
+func lock(f *os.File, exclusive bool) error {
+	how := syscall.LOCK_SH
+	if exclusive {
+		how = syscall.LOCK_EX
+	}
+	for {
+		if err := flock(int(f.Fd()), how|syscall.LOCK_NB); err != syscall.EINTR {
+			return os.NewSyscallError("flock", err)
+		}
+	}
+}
+
+// private reports whether only this user and root can write to the folder.
+func private(folder fs.FileInfo) bool {
+	stat, ok := folder.Sys().(*syscall.Stat_t)
+	return folder.Mode()&0o022 == 0 && (!ok || stat.Uid == 0 || int(stat.Uid) == os.Geteuid())
 }

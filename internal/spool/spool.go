@@ -1,95 +1,139 @@
-// Package spool keeps rows on disk while they are pending, so that they survive
-// the process: kill -9, a panic, running out of memory, a container's restart on
-// a volume that is kept. There is no fsync, so they don't survive the loss of
-// power.
+// Package spool keeps rows in files while they are pending, so that they survive
+// the process: kill -9, a panic, running out of memory, or the restart of a
+// container whose volume is kept. It doesn't call fsync, so rows don't survive a
+// loss of power.
 //
-// A segment is a file that one process has made and holds locked for as long as
-// it lives: a header, then rows, each behind its length and a checksum. It is
-// deleted when all of its rows are settled. Nothing else is on disk, so there is
-// nothing that must agree with it. Where the lock is free the process is dead,
-// and the first to lock the file adopts it. So any number of processes may share
-// a folder.
+// A segment is a file of rows that belongs to one process:
 //
-// All rows of an adopted segment are replayed, those that were settled too:
+//	 Append            Retire             Discard
+//	--------> current --------> retired -----------> removed, or kept as .bad or .kept
+//	             |                 |  ^
+//	             | process ends    |  | read to its end
+//	             v                 v  |
+//	            left ---------> being read
+//	                    Next
+//
+// The current segments have pending rows, and Append adds to the newest. A retired
+// segment takes no more rows. Discard may be called once none of its rows is
+// pending, or once those that are have been appended again. A segment is left when
+// its process ends, and belongs to the first process that renames it. Next returns
+// its rows, which are pending in that process from then on.
+//
+// A segment's name is PROJECT-STAMP-OWNER.seg: a hash of the project, the time at
+// which the segment was made, and its process. A process locks the file
+// PROJECT-OWNER.lock for as long as it lives. So any number of processes may share
+// a folder, and each has at most two files open: its lock and one other.
+//
+// A process that is killed while it copies rows leaves them in two segments. So
 // storing a row twice must do no harm.
 package spool
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
 const (
+	// segmentBytes is the size at which a segment takes no more rows. Next reads a
+	// segment into memory.
 	segmentBytes = 8 << 20
 
-	// A header is magic, version, project. The version is that of all that
-	// follows, the rows included.
-	magic      = "rowspool"
-	version    = 1
-	headerSize = len(magic) + 4 + 32
-
-	// A frame is a row's length and checksum, 4 bytes each, little-endian, and
-	// the row.
+	// A segment consists of frames. The first frame holds the table's columns, each
+	// other one a row. A frame is a length and a checksum, 4 bytes each,
+	// little-endian, and as many bytes as the length says.
 	sumAt, rowAt = 4, 8
-
-	// pause is how long after a failed write there is none.
-	pause = 30 * time.Second
 )
 
 var (
-	// ErrDamaged is of a segment that ends in a torn row, or in one that isn't
-	// what was written.
-	ErrDamaged = errors.New("damaged: what precedes the damage is replayed, then the file is kept as .bad")
+	// ErrFull is returned by Append beyond the limit.
+	ErrFull = errors.New("the spool is full, mostly of events that earlier processes left, which are sent first")
 
-	// ErrForeign is of a segment that is left alone.
-	ErrForeign = errors.New("left alone: not of this project, table and version")
+	// ErrShared is returned by Look if other users can put segments there.
+	ErrShared = errors.New("other users can write to the spool's folder, and the client would insert their files: make it your own, with mode 0700")
 
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	// ErrDamaged is returned by Next for a segment with a torn or changed row.
+	ErrDamaged = errors.New("the file is damaged: the events before the damage are replayed, then it is kept as .bad")
+
+	// ErrKept is returned by Keep, once for a file.
+	ErrKept = errors.New("some events have values that WithColumns has no column for: the others are replayed, then the file is kept as .kept; add the columns and take .kept off its name to replay these")
 )
 
-// A Spool is for one goroutine at a time. Its errors are for the log: after any
-// of them it goes on. None holds bytes of a row.
+// An FS is the part of package os that a spool uses. Tests put faults in front of
+// [OS].
+type FS interface {
+	MkdirAll(path string, perm fs.FileMode) error
+	Stat(path string) (fs.FileInfo, error)
+	ReadDir(path string) ([]fs.DirEntry, error)
+	OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error)
+	Write(f *os.File, b []byte) (int, error)
+	Rename(from, to string) error
+	Remove(path string) error
+}
+
+// OS is the file system of the operating system.
+type OS struct{}
+
+func (OS) MkdirAll(path string, perm fs.FileMode) error { return os.MkdirAll(path, perm) }
+func (OS) Stat(path string) (fs.FileInfo, error)        { return os.Stat(path) }
+func (OS) ReadDir(path string) ([]fs.DirEntry, error)   { return os.ReadDir(path) }
+func (OS) Write(f *os.File, b []byte) (int, error)      { return f.Write(b) }
+func (OS) Rename(from, to string) error                 { return os.Rename(from, to) }
+func (OS) Remove(path string) error                     { return os.Remove(path) }
+func (OS) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	return os.OpenFile(path, flag, perm)
+}
+
+// A Spool is for one goroutine at a time. Its errors are for the log: it can be
+// used after any of them. None has text of a row.
 type Spool struct {
-	dir    string
-	header []byte
+	fs      FS
+	dir     string
+	project string // the beginning of the names
+	header  []byte // the first frame of a segment
+	limit   int64
 
-	where  map[uint32]*segment // by the rows' keys
-	made   int                 // segments
-	active *segment            // takes the next rows; nil: none
-	resume time.Time           // nothing is written before
+	owner   string    // this process, in names
+	lock    *os.File  // nil: nobody knows of this process
+	stamp   int64     // of the newest segment
+	torn    bool      // the next Append makes a segment
+	current []segment // the oldest first
+	retired []segment
 
-	looked  bool
-	found   []string // segments to look at
-	reading *segment // one of a dead process; nil: none
-	rest    []byte   // of it
+	found   []segment       // left by dead processes, the oldest first
+	reading []segment       // at most one
+	read    int64           // its number, from 1
+	columns string          // its columns
+	rest    []byte          // its rows that Next has not returned yet
+	refused map[string]bool // names of files whose error has been returned
 }
 
-// A segment is open and locked until all of its rows are settled.
 type segment struct {
-	file    *os.File
-	size    int
-	rows    int      // not settled
-	keys    []uint32 // of all its rows
-	damaged bool
+	name   string
+	suffix string // Discard appends it to the name; "": Discard removes the file
+	size   int64
 }
 
-// New returns a spool in dir, which is made when it is needed. Segments of
-// another project are left alone.
-func New(dir string, project [32]byte) *Spool {
-	header := append(binary.LittleEndian.AppendUint32([]byte(magic), version), project[:]...)
-	return &Spool{dir: dir, header: header, where: map[uint32]*segment{}}
+// New returns a spool in dir, an absolute path. It does no I/O: the folder is made
+// for the first row. Segments of other projects are left alone. Each segment
+// carries columns. Append refuses rows while the current segments and those of
+// dead processes have more than limit bytes.
+func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
+	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
+	sum(header)
+	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit, refused: map[string]bool{}}
 }
 
-// Frame appends a row to rows, as Append takes them. row appends its bytes.
+// Frame appends a row to rows, in the form that Append takes. row appends the
+// row's bytes.
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
 	rows = row(append(rows, make([]byte, rowAt)...))
@@ -100,194 +144,150 @@ func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 // first returns the first frame of rows.
 func first(rows []byte) []byte { return rows[:rowAt+binary.LittleEndian.Uint32(rows)] }
 
-// checksum is of a row and its length.
+// sum sets the checksums of rows.
+func sum(rows []byte) {
+	for ; len(rows) > 0; rows = rows[len(first(rows)):] {
+		binary.LittleEndian.PutUint32(rows[sumAt:], checksum(first(rows)))
+	}
+}
+
+// checksum returns the checksum of a row and its length.
 func checksum(frame []byte) uint32 {
+	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows at once, all of them or none; they are to be smaller than a
-// segment, and get a key for all of them. Keys grow, from 0, and may come round.
-// After an error, and for 30 s more, rows are not written: nothing else is said
-// of them, and Holds doesn't know their key.
-func (s *Spool) Append(rows []byte, key uint32) error {
-	if len(rows) == 0 || time.Now().Before(s.resume) {
+// Append writes rows: all of them, or none. If the error is fs.ErrNotExist,
+// somebody has removed the current segments.
+func (s *Spool) Append(rows []byte) error {
+	sum(rows)
+	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired ones are to go
+		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
+	}
+	flag := os.O_WRONLY | os.O_APPEND
+	if n := len(s.current); n == 0 || s.torn || s.current[n-1].size >= segmentBytes {
+		if err := s.own(); err != nil {
+			return err
+		}
+		s.stamp = max(s.stamp+1, time.Now().UnixNano()) // in order, also if the clock is set back
+		name := fmt.Sprintf("%s%016x%08x-%s.seg", s.project, uint64(s.stamp), rand.Uint32(), s.owner)
+		s.current = append(s.current, segment{name: name})
+		rows = slices.Concat(s.header, rows)
+		flag |= os.O_CREATE | os.O_EXCL
+	}
+	n := len(s.current) - 1
+	g := &s.current[n]
+	f, err := s.fs.OpenFile(s.path(g.name), flag, 0o600)
+	if err == nil {
+		if _, err = s.fs.Write(f, rows); err != nil {
+			f.Truncate(g.size) // else Next finds a torn row
+		}
+		f.Close()
+	}
+	s.torn = err != nil
+	if err == nil {
+		g.size += int64(len(rows))
+	} else if errors.Is(err, fs.ErrNotExist) {
+		s.current = nil
+		s.disown()
+	} else if g.size == 0 {
+		s.fs.Remove(s.path(g.name))
+		s.current = s.current[:n]
+	}
+	return err
+}
+
+// own locks a file, by which other processes see that this one is alive.
+func (s *Spool) own() error {
+	if s.lock != nil {
 		return nil
 	}
-	n := 0
-	for b := rows; len(b) > 0; b = b[len(first(b)):] {
-		binary.LittleEndian.PutUint32(b[sumAt:], checksum(first(b)))
-		n++
-	}
-	g, err := s.room(len(rows))
-	if err == nil {
-		_, err = g.file.Write(rows)
-	}
-	if err != nil {
-		s.active, s.resume = nil, time.Now().Add(pause)
-		if g != nil {
-			g.file.Truncate(int64(g.size)) // or a reader finds a torn row
-			s.finish(g)
-		}
+	if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
-	s.active, s.where[key] = g, g
-	g.size += len(rows)
-	g.rows += n
-	g.keys = append(g.keys, key)
+	s.owner = fmt.Sprintf("%016x", rand.Uint64())
+	made := s.lockPath(s.owner) + ".new" // others find it once it is locked
+	f, err := s.fs.OpenFile(made, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err = lock(f, true); err == nil {
+		err = s.fs.Rename(made, s.lockPath(s.owner))
+	}
+	if err != nil {
+		f.Close()
+		s.fs.Remove(made)
+		return err
+	}
+	s.lock = f
 	return nil
 }
 
-// room returns a segment with room for size bytes: a new one, or the active one,
-// that with an error where its file has been removed.
-func (s *Spool) room(size int) (*segment, error) {
-	if g := s.active; g != nil && g.size+size <= segmentBytes {
-		_, err := os.Lstat(g.file.Name())
-		return g, err
+func (s *Spool) disown() {
+	if s.lock != nil {
+		s.fs.Remove(s.lockPath(s.owner))
+		s.lock.Close()
+		s.lock = nil
 	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return nil, err
-	}
-	s.made++ // so that their order owes nothing to a clock
-	f, err := os.CreateTemp(s.dir, fmt.Sprintf("%08d-*.seg", s.made))
-	if err != nil {
-		return nil, err
-	}
-	if err = lock(f); err == nil {
-		_, err = f.Write(s.header)
-	}
-	_, gone := os.Lstat(f.Name())
-	if err == nil && gone == nil {
-		return &segment{file: f, size: headerSize}, nil
-	}
-	f.Close() // first: where there are no locks, open files can't be removed
-	os.Remove(f.Name())
-	if gone != nil || os.IsTimeout(err) { // before it was locked, somebody took it for a dead process's
-		return s.room(size)
-	}
-	return nil, err
 }
 
-// Settle says that as many rows of these keys are settled. Those that aren't on
-// disk do no harm.
-func (s *Spool) Settle(keys []uint32) {
-	for _, key := range keys {
-		if g := s.where[key]; g != nil {
-			g.rows--
-			s.finish(g)
+// Retire makes the current segments retired ones.
+func (s *Spool) Retire() error {
+	s.retired, s.current = append(s.retired, s.current...), nil
+	return nil
+}
+
+// Discard removes the retired segments. None of their rows is pending, or all that
+// are have been appended again.
+func (s *Spool) Discard() (err error) {
+	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
+		path := s.path(g.name)
+		discard := s.fs.Remove
+		if g.suffix != "" {
+			discard = func(path string) error { return s.fs.Rename(path, path+g.suffix) }
 		}
-	}
+		failed := discard(path)
+		gone := failed == nil || errors.Is(failed, fs.ErrNotExist)
+		if !gone {
+			err = failed
+		}
+		return gone
+	})
+	return err
 }
 
-// finish lets go of g if none of its rows is pending, nor to be read.
-func (s *Spool) finish(g *segment) {
-	if g.rows > 0 || g == s.reading {
-		return
-	}
-	for _, key := range g.keys {
-		delete(s.where, key)
-	}
-	if g == s.active {
-		s.active = nil
-	}
-	if name := g.file.Name(); g.damaged {
-		os.Rename(name, name+".bad")
-	} else {
-		os.Remove(name)
-	}
-	g.file.Close() // last: nobody may adopt what is settled
+// A State is the segments of this process.
+type State struct {
+	Current int64 // bytes
+	Retired bool  // there are such segments
+	Reading int64 // the number of the segment that is being read, from 1; 0: none
 }
 
-// Next returns a row that a dead process has left, valid until the next call,
-// and the key to settle it by; io.EOF at the end. Any other error tells of one
-// file.
-func (s *Spool) Next() (row []byte, key uint32, err error) {
-	for err == nil {
-		if g := s.reading; g == nil {
-			err = s.adopt()
-		} else if row, s.rest = cut(s.rest); row != nil {
-			g.rows++
-			return row, g.keys[0], nil
-		} else {
-			if g.damaged = len(s.rest) > 0; g.damaged {
-				err = fmt.Errorf("%s: %w", g.file.Name(), ErrDamaged)
+// State returns the state after the last call.
+func (s *Spool) State() State {
+	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
+}
+
+// Close leaves the segments to other processes, and forgets those of them that
+// somebody has removed.
+func (s *Spool) Close() error {
+	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
+		for _, g := range *segments {
+			if _, err := s.fs.Stat(s.path(g.name)); errors.Is(err, fs.ErrNotExist) {
+				*segments = nil // as the others, probably
 			}
-			s.reading, s.rest = nil, nil
-			s.finish(g)
 		}
 	}
-	return nil, 0, err
+	s.disown()
+	return nil
 }
 
-// cut returns the first row of b, nil if there is none, and what follows it.
-func cut(b []byte) (row, rest []byte) {
-	if len(b) < rowAt || int64(binary.LittleEndian.Uint32(b)) > int64(len(b)-rowAt) {
-		return nil, b
+func total(segments []segment) (size int64) {
+	for i := range segments {
+		size += segments[i].size
 	}
-	frame := first(b)
-	if checksum(frame) != binary.LittleEndian.Uint32(b[sumAt:]) {
-		return nil, b
-	}
-	return frame[rowAt:], b[len(frame):]
+	return size
 }
 
-// adopt begins to read the next segment, if its process is dead.
-func (s *Spool) adopt() error {
-	if !s.looked {
-		s.looked = true
-		s.found, _ = fs.Glob(os.DirFS(s.dir), "*.seg") // a folder that can't be read fails Append
-	}
-	if len(s.found) == 0 {
-		return io.EOF
-	}
-	path := filepath.Join(s.dir, s.found[0])
-	s.found = s.found[1:]
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	if lock(f) != nil {
-		return f.Close()
-	}
-	info, err := os.Stat(path) // not before: its process may have written, then settled all, or died
-	if err != nil {
-		return f.Close()
-	}
-	b := make([]byte, min(info.Size(), segmentBytes))
-	_, err = io.ReadFull(f, b)
-	switch {
-	case err == nil && bytes.HasPrefix(b, s.header):
-		key := ^uint32(len(s.found)) // Append's are small
-		s.reading, s.rest = &segment{file: f, keys: []uint32{key}}, b[headerSize:]
-		s.where[key] = s.reading
-		return nil
-	case len(b) == 0 && info.Mode().IsRegular(): // its process died before it had written
-		os.Remove(path)
-		return f.Close()
-	}
-	f.Close()
-	return fmt.Errorf("%s: %w", path, cmp.Or(err, ErrForeign))
-}
-
-// Holds says whether the key's rows that aren't settled are on disk. It may be
-// called after Close, too.
-func (s *Spool) Holds(key uint32) bool { return s.where[key] != nil }
-
-// Close keeps what is not settled for the next process. Rows whose file has been
-// removed aren't held any more.
-func (s *Spool) Close() {
-	if g := s.reading; g != nil && len(s.rest) == 0 {
-		s.reading = nil
-		s.finish(g)
-	}
-	for key, g := range s.where {
-		if _, err := os.Lstat(g.file.Name()); err != nil {
-			delete(s.where, key)
-			g.file.Close()
-		}
-	}
-	for _, g := range s.where { // not before: others may adopt and remove them then
-		g.file.Close()
-	}
-}
+func (s *Spool) path(name string) string      { return filepath.Join(s.dir, name) }
+func (s *Spool) lockPath(owner string) string { return s.path(s.project + owner + ".lock") }

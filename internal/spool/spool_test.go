@@ -22,48 +22,61 @@ import (
 	"github.com/docevents/docevents-go/internal/spool"
 )
 
+const (
+	columns = "id,created_at"
+	limit   = 1 << 30
+)
+
 var project = sha256.Sum256([]byte("https://project/rest/v1 public events"))
 
 func open(t testing.TB, dir string) *spool.Spool {
-	s := spool.New(dir, project)
-	t.Cleanup(s.Close)
+	s := spool.New(spool.OS{}, dir, project, columns, limit)
+	t.Cleanup(func() { s.Close() })
 	return s
 }
 
-// lastKey gives every row of a test a key of its own.
-var lastKey uint32
-
-func nextKey() uint32 {
-	lastKey++
-	return lastKey
-}
-
-// appendRows returns the rows' keys.
-func appendRows(t testing.TB, s *spool.Spool, rows ...string) (keys []uint32) {
+// appendRows writes each row by itself.
+func appendRows(t testing.TB, s *spool.Spool, rows ...string) {
 	t.Helper()
 	for _, row := range rows {
-		keys = append(keys, nextKey())
-		if err := s.Append(frame(row), lastKey); err != nil {
+		if err := s.Append(frame(row)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return keys
+}
+
+// leave leaves rows in a segment, as a process that has ended.
+func leave(t testing.TB, dir string, rows ...string) {
+	t.Helper()
+	s := open(t, dir)
+	appendRows(t, s, rows...)
+	s.Close()
 }
 
 func frame(row string) []byte {
 	return spool.Frame(nil, func(buf []byte) []byte { return append(buf, row...) })
 }
 
-// A replay is all that dead processes have left.
+// discard removes all segments of s but the one that is being read.
+func discard(t testing.TB, s *spool.Spool) {
+	t.Helper()
+	if err := errors.Join(s.Retire(), s.Discard()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A replay is everything that dead processes have left.
 type replay struct {
 	rows []string
-	keys []uint32
 	errs []error
 }
 
 func replayAll(s *spool.Spool) (r replay) {
+	if err := s.Look(); err != nil {
+		r.errs = append(r.errs, err)
+	}
 	for {
-		row, key, err := s.Next()
+		row, _, err := s.Next()
 		switch {
 		case err == io.EOF:
 			return r
@@ -71,7 +84,6 @@ func replayAll(s *spool.Spool) (r replay) {
 			r.errs = append(r.errs, err)
 		default:
 			r.rows = append(r.rows, string(row))
-			r.keys = append(r.keys, key)
 		}
 	}
 }
@@ -112,108 +124,75 @@ func TestSpool(t *testing.T) {
 			t.Errorf("got %v, want no folder", err)
 		}
 	})
-	t.Run("what is pending survives, in order; what is settled goes", func(t *testing.T) {
+	t.Run("rows survive, in order, with their columns", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "a", "b [c]")
+		leave(t, dir, "one", "two", "three")
 		s := open(t, dir)
-		keys := appendRows(t, s, "one", "two")
-		appendRows(t, s, "three")
-		s.Settle(keys)
-		s.Close()
-		if !s.Holds(lastKey) {
-			t.Error("want row three to be held")
-		}
-		next := open(t, dir)
-		r := replayAll(next)
-		checkRows(t, r.rows, []string{"one", "two", "three"}) // all of a segment, or none
-		checkRows(t, replayAll(open(t, dir)).rows, nil)       // they are the other's now
-		next.Settle(r.keys[:2])
-		checkFiles(t, dir, "*", 1)
-		next.Settle(r.keys[2:])
-		checkFiles(t, dir, "*", 0)
-	})
-	t.Run("a segment goes with its last row, and there is another", func(t *testing.T) {
-		dir := t.TempDir()
-		s := open(t, dir)
-		keys := appendRows(t, s, "one")
-		s.Settle(keys)
-		checkFiles(t, dir, "*", 0)
-		if s.Holds(keys[0]) {
-			t.Error("want its key to be forgotten")
-		}
-		appendRows(t, s, "two")
-		s.Settle([]uint32{0}) // which isn't there
-		checkFiles(t, dir, "*.seg", 1)
-	})
-	t.Run("a segment stays until all of it is replayed", func(t *testing.T) {
-		dir := t.TempDir()
-		s := open(t, dir)
-		appendRows(t, s, "one", "two")
-		s.Close()
-		next := open(t, dir)
-		_, key, err := next.Next()
-		if err != nil {
+		if err := s.Look(); err != nil {
 			t.Fatal(err)
 		}
-		next.Settle([]uint32{key})
-		checkFiles(t, dir, "*", 1)
-		checkRows(t, replayAll(next).rows, []string{"two"})
-	})
-	t.Run("a segment that is read to its end goes with its last row, Next or not", func(t *testing.T) {
-		for _, settled := range []bool{true, false} {
-			dir := t.TempDir()
-			s := open(t, dir)
-			appendRows(t, s, "one")
-			s.Close()
-			next := open(t, dir)
-			_, key, err := next.Next()
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := 1
-			if settled {
-				next.Settle([]uint32{key})
-				want = 0
-			}
-			next.Close()
-			checkFiles(t, dir, "*", want)
+		if row, got, err := s.Next(); string(row) != "one" || got != columns || err != nil {
+			t.Errorf("got %q, %q, %v", row, got, err)
 		}
+		checkRows(t, replayAll(s).rows, []string{"two", "three"})
+	})
+	t.Run("a segment that is read stays until it is discarded", func(t *testing.T) {
+		dir := t.TempDir()
+		leave(t, dir, "one", "two")
+		s := open(t, dir)
+		checkRows(t, replayAll(s).rows, []string{"one", "two"})
+		checkRows(t, replayAll(open(t, dir)).rows, nil) // they are the first one's now
+		checkFiles(t, dir, "*.seg", 1)
+		discard(t, s)
+		s.Close()
+		checkFiles(t, dir, "*", 0)
+	})
+	t.Run("a segment that is read in part stays, and is read again", func(t *testing.T) {
+		dir := t.TempDir()
+		leave(t, dir, "one", "two")
+		s := open(t, dir)
+		if err := s.Look(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.Next(); err != nil {
+			t.Fatal(err)
+		}
+		discard(t, s)
+		if got := s.State(); got != (spool.State{Reading: 1}) {
+			t.Errorf("got %+v, want a segment that is being read", got)
+		}
+		s.Close()
+		checkRows(t, replayAll(open(t, dir)).rows, []string{"one", "two"})
+	})
+	t.Run("retired segments stay until they are discarded", func(t *testing.T) {
+		dir := t.TempDir()
+		s := open(t, dir)
+		appendRows(t, s, "one")
+		s.Retire()
+		appendRows(t, s, "two")
+		checkFiles(t, dir, "*.seg", 2)
+		if err := s.Discard(); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		checkRows(t, replayAll(open(t, dir)).rows, []string{"two"})
 	})
 	t.Run("a file whose process was killed before it wrote goes", func(t *testing.T) {
 		dir := t.TempDir()
-		os.WriteFile(filepath.Join(dir, "00000001-1.seg"), nil, 0o600)
-		checkRows(t, replayAll(open(t, dir)).rows, nil)
-		checkFiles(t, dir, "*", 0)
-	})
-	t.Run("a new file isn't taken for a dead process's", func(t *testing.T) {
-		dir := t.TempDir()
-		var done atomic.Bool
-		var adopters sync.WaitGroup
-		for range 2 {
-			adopters.Go(func() {
-				for !done.Load() {
-					s := spool.New(dir, project)
-					for {
-						if _, _, err := s.Next(); err == io.EOF {
-							break
-						}
-					}
-					s.Close()
-				}
-			})
-		}
+		leave(t, dir, "one")
+		os.Truncate(files(t, dir, "*.seg")[0], 0)
 		s := open(t, dir)
-		for range 2000 {
-			key := appendRows(t, s, "one")
-			checkFiles(t, dir, "*.seg", 1)
-			s.Settle(key)
+		if r := replayAll(s); len(r.rows)+len(r.errs) > 0 {
+			t.Errorf("got %+v", r)
 		}
-		done.Store(true)
-		adopters.Wait()
+		discard(t, s)
+		checkFiles(t, dir, "*.seg*", 0)
 	})
 	t.Run("nobody else can read it", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "new")
 		appendRows(t, open(t, dir), "one")
-		for path, want := range map[string]os.FileMode{dir: 0o700 | os.ModeDir, files(t, dir, "*.seg")[0]: 0o600} {
+		want := map[string]os.FileMode{dir: 0o700 | os.ModeDir, files(t, dir, "*.seg")[0]: 0o600, files(t, dir, "*.lock")[0]: 0o600}
+		for path, want := range want {
 			if info, err := os.Stat(path); err != nil || info.Mode() != want {
 				t.Errorf("%s: got %v, %v, want %v", path, info.Mode(), err, want)
 			}
@@ -221,34 +200,142 @@ func TestSpool(t *testing.T) {
 	})
 	t.Run("segments end at 8 MiB", func(t *testing.T) {
 		dir := t.TempDir()
-		s := open(t, dir)
-		keys := appendRows(t, s, slices.Repeat([]string{strings.Repeat("x", 100_000)}, 200)...)
+		appendRows(t, open(t, dir), slices.Repeat([]string{strings.Repeat("x", 100_000)}, 200)...)
 		checkFiles(t, dir, "*.seg", 3)
 		for _, name := range files(t, dir, "*.seg") {
-			if info, err := os.Stat(name); err != nil || info.Size() > 8<<20 {
+			if info, err := os.Stat(name); err != nil || info.Size() > 8<<20+110_000 {
 				t.Errorf("got %d bytes, %v", info.Size(), err)
 			}
 		}
-		s.Settle(keys)
-		checkFiles(t, dir, "*", 0)
 	})
 	t.Run("a folder's other files are left alone", func(t *testing.T) {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("mine"), 0o600)
+		os.WriteFile(filepath.Join(dir, "0-1.seg"), []byte("mine"), 0o600)
 		os.Mkdir(filepath.Join(dir, "folder"), 0o700)
 		if r := replayAll(open(t, dir)); len(r.rows)+len(r.errs) > 0 {
 			t.Errorf("got %+v", r)
 		}
-		checkFiles(t, dir, "*", 2)
+		checkFiles(t, dir, "*", 3)
+	})
+	t.Run("a file to keep is kept, whatever is discarded", func(t *testing.T) {
+		dir := t.TempDir()
+		leave(t, dir, "one", "two")
+		s := open(t, dir)
+		if err := s.Look(); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []error{spool.ErrKept, nil} { // it is reported once
+			if _, _, err := s.Next(); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Keep(); !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
+			}
+		}
+		checkRows(t, replayAll(s).rows, nil)
+		discard(t, s)
+		checkFiles(t, dir, "*.seg.kept", 1)
+		checkFiles(t, dir, "*.seg", 0)
 	})
 }
 
-// TestDamage changes a small segment in every way at every byte: what is
-// replayed is what stands before the damage, and the file is kept.
+// TestNamesTellTheProject has processes of two projects look into a folder at the
+// same time: each replays its own rows, all of them.
+func TestNamesTellTheProject(t *testing.T) {
+	dir := t.TempDir()
+	projects := [2][32]byte{sha256.Sum256([]byte("a")), sha256.Sum256([]byte("b"))}
+	const segments = 50
+	for i, p := range projects {
+		for n := range segments {
+			s := spool.New(spool.OS{}, dir, p, columns, limit)
+			appendRows(t, s, fmt.Sprint(i, ".", n))
+			s.Close()
+		}
+	}
+	var got [2]replay
+	var both sync.WaitGroup
+	for i, p := range projects {
+		both.Go(func() {
+			s := spool.New(spool.OS{}, dir, p, columns, limit)
+			got[i] = replayAll(s)
+			s.Close()
+		})
+	}
+	both.Wait()
+	for i, r := range got {
+		if len(r.rows) != segments || len(r.errs) > 0 || strings.Contains(strings.Join(r.rows, " "), fmt.Sprint(1-i, ".")) {
+			t.Errorf("project %d: got %d rows %.100q, %v", i, len(r.rows), r.rows, r.errs)
+		}
+	}
+}
+
+// TestAdoptersTogether: of several processes that look at the same time, one gets
+// each segment, and none takes another for dead.
+func TestAdoptersTogether(t *testing.T) {
+	dir := t.TempDir()
+	const segments, adopters = 200, 4
+	for n := range segments {
+		leave(t, dir, fmt.Sprint(n))
+	}
+	got := make([]replay, adopters)
+	var all sync.WaitGroup
+	for i := range adopters {
+		s := open(t, dir) // and closed after all have looked
+		all.Go(func() { got[i] = replayAll(s) })
+	}
+	all.Wait()
+	var rows []string
+	for _, r := range got {
+		rows = append(rows, r.rows...)
+		if len(r.errs) > 0 {
+			t.Error(r.errs)
+		}
+	}
+	slices.Sort(rows)
+	if len(rows) != segments || len(slices.Compact(rows)) != segments {
+		t.Errorf("got %d rows, want each of %d once", len(rows), segments)
+	}
+}
+
+// TestALiveProcessIsNotTakenForDead has processes come and go while others look.
+func TestALiveProcessIsNotTakenForDead(t *testing.T) {
+	dir := t.TempDir()
+	var done atomic.Bool
+	var adopters sync.WaitGroup
+	var adopted atomic.Int64
+	for range 2 {
+		adopters.Go(func() {
+			for !done.Load() {
+				s := spool.New(spool.OS{}, dir, project, columns, limit)
+				adopted.Add(int64(len(replayAll(s).rows)))
+				s.Retire()
+				s.Discard()
+				s.Close()
+			}
+		})
+	}
+	for range 100 {
+		s := open(t, dir)
+		appendRows(t, s, "one")
+		discard(t, s)
+		appendRows(t, s, "two")
+		discard(t, s)
+		s.Close()
+	}
+	done.Store(true)
+	adopters.Wait()
+	if n := adopted.Load(); n > 0 {
+		t.Errorf("%d rows of a living process were adopted", n)
+	}
+	checkFiles(t, dir, "*", 0)
+}
+
+// TestDamage changes a small segment in every way at every byte: the rows before
+// the damage are replayed, and the file is kept.
 func TestDamage(t *testing.T) {
 	rows := []string{"one", strings.Repeat("two", 5), "x", "\x00\x00\x00\x00\x00\x00\x00\x00"}
-	whole, ends := segment(t, rows)
-	header := ends[0]
+	whole, ends, name := segmentOf(t, rows)
 	check := func(t *testing.T, content []byte, at int) {
 		intact := 0
 		for _, end := range ends[1:] {
@@ -256,43 +343,28 @@ func TestDamage(t *testing.T) {
 				intact++
 			}
 		}
-		torn := len(content) < len(whole)
 		dir := t.TempDir()
-		name := filepath.Join(dir, "x-00000001.seg")
-		if err := os.WriteFile(name, content, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s := spool.New(dir, project)
-		defer s.Close()
+		s := open(t, dir)
 		r := replayAll(s)
 		checkRows(t, r.rows, rows[:intact])
-		if torn && (at == 0 || slices.Contains(ends, at)) { // nobody can tell
+		checkFiles(t, dir, "*.bad", 0) // the rows are to survive this process, too
+		discard(t, s)
+		checkFiles(t, dir, "*.seg", 0)
+		if len(content) < len(whole) && (at == 0 || slices.Contains(ends, at)) { // nobody can tell
 			if len(r.errs) > 0 {
 				t.Fatalf("got %v, want none", r.errs)
 			}
 			return
 		}
-		want := spool.ErrDamaged
-		if at < header { // it may be anybody's
-			want = spool.ErrForeign
+		if len(r.errs) != 1 || !errors.Is(r.errs[0], spool.ErrDamaged) {
+			t.Fatalf("got %v, want %v, once", r.errs, spool.ErrDamaged)
 		}
-		if len(r.errs) != 1 || !errors.Is(r.errs[0], want) {
-			t.Fatalf("got %v, want %v, once", r.errs, want)
-		}
-		if want == spool.ErrForeign {
-			if kept, err := os.ReadFile(name); !bytes.Equal(kept, content) {
-				t.Fatalf("got %d bytes, %v, want the file left as it was", len(kept), err)
-			}
-			return
-		}
-		if intact > 0 {
-			checkFiles(t, dir, "*.bad", 0) // the rows must survive this process, too
-		}
-		s.Settle(r.keys)
-		if kept, err := os.ReadFile(name + ".bad"); !bytes.Equal(kept, content) {
+		if kept, err := os.ReadFile(files(t, dir, "*.bad")[0]); !bytes.Equal(kept, content) {
 			t.Fatalf("got %d bytes, %v, want the file kept as it was", len(kept), err)
 		}
-		checkFiles(t, dir, "*.seg", 0)
 	}
 	t.Run("torn", func(t *testing.T) {
 		for at := range whole {
@@ -311,28 +383,18 @@ func TestDamage(t *testing.T) {
 	t.Run("zeros behind", func(t *testing.T) { // as some file systems leave after a crash
 		check(t, append(bytes.Clone(whole), make([]byte, 4096)...), len(whole))
 	})
-	t.Run("the next segment is read", func(t *testing.T) {
-		dir := t.TempDir()
-		os.WriteFile(filepath.Join(dir, "x-00000001.seg"), whole[:len(whole)-1], 0o600)
-		os.WriteFile(filepath.Join(dir, "x-00000002.seg"), whole, 0o600)
-		r := replayAll(open(t, dir))
-		checkRows(t, r.rows, slices.Concat(rows[:3], rows))
-	})
 }
 
-// rowAt is what stands before a row: its length and sum.
+// rowAt is the bytes before a row: its length and checksum.
 const rowAt = 4 + 4
 
-// segment returns the bytes of a segment, where its header ends, and where each
-// row does.
-func segment(t testing.TB, rows []string) (content []byte, ends []int) {
+// segmentOf returns the bytes of a segment, the ends of its header and its rows,
+// and its name.
+func segmentOf(t testing.TB, rows []string) (content []byte, ends []int, name string) {
 	dir := t.TempDir()
-	s := spool.New(dir, project)
-	for _, row := range rows {
-		appendRows(t, s, row)
-	}
-	s.Close()
-	content, err := os.ReadFile(files(t, dir, "*.seg")[0])
+	leave(t, dir, rows...)
+	path := files(t, dir, "*.seg")[0]
+	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,96 +405,54 @@ func segment(t testing.TB, rows []string) (content []byte, ends []int) {
 		ends = append(ends, at)
 	}
 	slices.Reverse(ends)
-	return content, ends
+	return content, ends, filepath.Base(path)
 }
 
-// FuzzSegment: whatever bytes a file holds, no row comes of it that was not
-// written.
+// FuzzSegment: whatever bytes a file has, no row is replayed that was not written.
 func FuzzSegment(f *testing.F) {
 	rows := []string{"one", "two", strings.Repeat("three", 100)}
-	whole, ends := segment(f, rows)
-	f.Add(whole[:ends[0]], whole[ends[0]:])
-	f.Add(whole[:ends[0]], whole[ends[1]:])
-	f.Add(whole[:ends[0]], []byte("\xff\xff\xff\x7f\x00\x00\x00\x00"))
-	f.Add(whole[:ends[0]], make([]byte, 8192))
-	f.Add([]byte{}, whole)
-	f.Fuzz(func(t *testing.T, header, body []byte) {
-		content := slices.Concat(header, body)
+	whole, ends, name := segmentOf(f, rows)
+	f.Add(whole)
+	f.Add(whole[ends[0]:])
+	f.Add(whole[ends[1]:])
+	f.Add(append(bytes.Clone(whole[:ends[0]]), "\xff\xff\xff\x7f\x00\x00\x00\x00"...))
+	f.Add(append(bytes.Clone(whole[:ends[0]]), make([]byte, 8192)...))
+	f.Fuzz(func(t *testing.T, content []byte) {
 		dir := t.TempDir()
-		os.WriteFile(filepath.Join(dir, "x-00000001.seg"), content, 0o600)
-		s := spool.New(dir, project)
+		os.WriteFile(filepath.Join(dir, name), content, 0o600)
+		s := spool.New(spool.OS{}, dir, project, columns, limit)
 		defer s.Close()
-		r := replayAll(s)
-		content, ours := bytes.CutPrefix(content, whole[:ends[0]])
-		if !ours && len(r.rows) > 0 {
-			t.Fatalf("got rows of another header: %q", r.rows)
-		}
-		for _, row := range r.rows { // each is there, behind its length and sum
-			frame := bytes.Clone(content[:min(rowAt+len(row), len(content))])
-			size := binary.LittleEndian.Uint32(frame)
-			sum := crc32.Checksum(slices.Concat(frame[:4], frame[8:]), crc32.MakeTable(crc32.Castagnoli))
-			if int(size) != len(row) || sum != binary.LittleEndian.Uint32(frame[4:]) || string(frame[rowAt:]) != row {
-				t.Fatalf("got a row that was not written: %q", row)
+		rest := content
+		next := func() string { // the row of the next frame, if that is whole
+			if len(rest) < rowAt || int64(binary.LittleEndian.Uint32(rest)) > int64(len(rest)-rowAt) {
+				t.Fatal("got a row that was not written")
 			}
-			content = content[len(frame):]
+			frame := rest[:rowAt+binary.LittleEndian.Uint32(rest)]
+			rest = rest[len(frame):]
+			if crc32.Checksum(slices.Concat(frame[:4], frame[8:]), crc32.MakeTable(crc32.Castagnoli)) != binary.LittleEndian.Uint32(frame[4:]) {
+				t.Fatal("got a row with another checksum")
+			}
+			return string(frame[rowAt:])
+		}
+		for i, row := range replayAll(s).rows {
+			if i == 0 {
+				next() // the columns
+			}
+			if got := next(); row != got {
+				t.Fatalf("got row %q, want %q", row, got)
+			}
 		}
 	})
 }
 
-func TestOtherProject(t *testing.T) {
-	dir := t.TempDir()
-	other := spool.New(dir, sha256.Sum256([]byte("other")))
-	appendRows(t, other, "not ours", "neither")
-	appendRows(t, other, "nor this")
-	other.Close()
-	another := spool.New(dir, sha256.Sum256([]byte("another")))
-	appendRows(t, another, "nor that")
-	another.Close()
-	version := must(os.ReadFile(files(t, dir, "*.seg")[0]))
-	version[8]++ // as a later version would write it
-	os.WriteFile(filepath.Join(dir, "z.seg"), version, 0o600)
-	before := contents(t, dir)
-
-	s := open(t, dir)
-	r := replayAll(s)
-	if len(r.rows) > 0 || len(r.errs) != 3 {
-		t.Errorf("got %+v, want to hear of 3 segments", r)
-	}
-	for _, err := range r.errs {
-		if !errors.Is(err, spool.ErrForeign) {
-			t.Errorf("got %v, want %v", err, spool.ErrForeign)
-		}
-	}
-	s.Close()
-	if after := contents(t, dir); !slices.Equal(after, before) {
-		t.Errorf("got %q, want all as it was: %q", after, before)
-	}
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-func contents(t *testing.T, dir string) (all []string) {
-	for _, name := range files(t, dir, "*") {
-		all = append(all, name+": "+string(must(os.ReadFile(name))))
-	}
-	return all
-}
-
 func TestClockSetBack(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, dir)
 	var want []string
 	for i := range 200 {
 		want = append(want, fmt.Sprintf("%08d", i)+strings.Repeat("x", 100_000))
 	}
-	appendRows(t, s, want...)
-	s.Close()
-	for i, name := range files(t, dir, "*.seg") { // each segment before the former
+	leave(t, dir, want...)
+	for i, name := range files(t, dir, "*.seg") { // each segment older than the one before
 		then := time.Now().Add(-time.Duration(i) * time.Hour)
 		if err := os.Chtimes(name, then, then); err != nil {
 			t.Fatal(err)
@@ -441,37 +461,140 @@ func TestClockSetBack(t *testing.T) {
 	checkRows(t, replayAll(open(t, dir)).rows, want)
 }
 
+// TestLimit: the oldest rows stay, and it goes on once there is room.
+func TestLimit(t *testing.T) {
+	dir := t.TempDir()
+	const small = 10_000
+	fill := func() (s *spool.Spool, err error) {
+		s = spool.New(spool.OS{}, dir, project, columns, small)
+		if err := s.Look(); err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			if err = s.Append(frame(strings.Repeat("x", 100))); err != nil {
+				break
+			}
+		}
+		return s, err
+	}
+	for round := range 10 { // a crash loop
+		s, err := fill()
+		if round == 9 && !errors.Is(err, spool.ErrFull) {
+			t.Errorf("got %v, want %v", err, spool.ErrFull)
+		}
+		s.Close()
+	}
+	total := int64(0)
+	for _, name := range files(t, dir, "*.seg") {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += info.Size()
+	}
+	if total > small+200 {
+		t.Errorf("got %d bytes on disk, want %d at most", total, small)
+	}
+	s, _ := fill()
+	replayAll(s)
+	discard(t, s)
+	appendRows(t, s, "there is room")
+	s.Close()
+}
+
+// openFiles counts the files that this process has open, when a spool opens one.
+type openFiles struct {
+	spool.OS
+	calls, most int
+}
+
+func (o *openFiles) count() {
+	o.calls++
+	if o.calls > 100 && o.calls%20 > 0 {
+		return // counting takes long
+	}
+	own, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		own, _ = os.ReadDir("/dev/fd")
+	}
+	o.most = max(o.most, len(own))
+}
+
+func (o *openFiles) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	f, err := o.OS.OpenFile(path, flag, perm)
+	o.count()
+	return f, err
+}
+
+// TestOpenFilesAreConstant: with 10,000 segments of 10,000 dead processes in the
+// folder, it has as many files open as with none.
+func TestOpenFilesAreConstant(t *testing.T) {
+	if _, err := os.ReadDir("/proc/self/fd"); err != nil {
+		t.Skip(err)
+	}
+	most := map[int]int{}
+	for _, segments := range []int{0, 10_000} {
+		dir := t.TempDir()
+		leave(t, dir, "one")
+		whole, err := os.ReadFile(files(t, dir, "*.seg")[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, owner, _ := strings.Cut(filepath.Base(files(t, dir, "*.seg")[0]), "-")
+		for n := range segments {
+			path := filepath.Join(dir, fmt.Sprintf("%s-%024x-%016x%s", name, n, n, owner[len(owner)-len(".seg"):]))
+			if err := os.WriteFile(path, whole, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o := &openFiles{}
+		s := spool.New(o, dir, project, columns, limit)
+		if r := replayAll(s); len(r.rows) != segments+1 || len(r.errs) > 0 {
+			t.Fatalf("got %d rows, %v", len(r.rows), r.errs)
+		}
+		appendRows(t, s, "new")
+		discard(t, s)
+		s.Close()
+		checkFiles(t, dir, "*.seg", 0)
+		most[segments] = o.most
+	}
+	if most[0] != most[10_000] {
+		t.Errorf("got %d files open with 10,000 segments, %d with one", most[10_000], most[0])
+	}
+}
+
 func TestFlatMemory(t *testing.T) {
 	const rows = 100_000
 	dir := t.TempDir()
 	s := open(t, dir)
 	text := strings.Repeat("x", 470)
 	for i := range rows {
-		if err := s.Append(frame(fmt.Sprintf("%d %s", i, text)), uint32(i)); err != nil {
+		if err := s.Append(frame(fmt.Sprintf("%d %s", i, text))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.Close()
 	next := open(t, dir)
+	if err := next.Look(); err != nil {
+		t.Fatal(err)
+	}
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	for i := range rows {
-		row, key, err := next.Next()
+		row, _, err := next.Next()
 		if want := fmt.Sprintf("%d %s", i, text); err != nil || string(row) != want {
 			t.Fatalf("row %d: got %.20q, %v, want %.20q", i, row, err, want)
 		}
-		next.Settle([]uint32{key})
 		if i == rows/2 {
 			runtime.GC()
 			runtime.ReadMemStats(&after)
 		}
 	}
-	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 9<<20 {
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 11<<20 {
 		t.Errorf("got %d bytes in use in the middle of 49 MB, want one segment's", grown)
 	}
 	checkRows(t, replayAll(next).rows, nil)
-	checkFiles(t, dir, "*", 0)
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if kept := int64(after.HeapAlloc) - int64(before.HeapAlloc); kept > 1<<20 {

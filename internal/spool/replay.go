@@ -1,0 +1,146 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// Look finds the segments of dead processes, for Next to read.
+func (s *Spool) Look() error {
+	s.found = nil
+	folder, err := s.fs.Stat(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	} else if !private(folder) {
+		return fmt.Errorf("%s: %w", s.dir, ErrShared)
+	}
+	entries, err := s.fs.ReadDir(s.dir)
+	alive := map[string]bool{}
+	for _, e := range entries {
+		name, ours := strings.CutPrefix(e.Name(), s.project)
+		name, isLock := strings.CutSuffix(name, ".lock")
+		name, isSegment := strings.CutSuffix(name, ".seg")
+		if !ours || !isLock && !isSegment || !e.Type().IsRegular() {
+			continue
+		}
+		owner := ownerOf(name)
+		if _, known := alive[owner]; !known {
+			alive[owner] = s.isAlive(owner)
+		}
+		if alive[owner] {
+			continue
+		} else if isLock {
+			s.fs.Remove(s.path(e.Name()))
+		} else if info, err := e.Info(); err == nil {
+			s.found = append(s.found, segment{name: e.Name(), size: info.Size()})
+		}
+	}
+	return err
+}
+
+func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
+
+// isAlive reports whether the process may be alive. Several processes may ask at
+// the same time, since the lock that each tries is a shared one.
+func (s *Spool) isAlive(owner string) bool {
+	if s.lock != nil && owner == s.owner {
+		return true
+	}
+	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	return lock(f, false) != nil
+}
+
+// Next returns a row that a dead process left, and the columns of that process, or
+// io.EOF. After any other error, which is about one file or about all of them, the
+// next call goes on with the next file. The row is valid until then.
+func (s *Spool) Next() (row []byte, columns string, err error) {
+	for err == nil {
+		if len(s.reading) == 0 {
+			err = s.claim()
+		} else if row, s.rest = cut(s.rest); row != nil {
+			return row, s.columns, nil
+		} else {
+			if len(s.rest) > 0 {
+				s.reading[0].suffix = ".bad"
+				err = fmt.Errorf("%s: %w", s.reading[0].name, ErrDamaged)
+			}
+			s.retired, s.reading, s.rest = append(s.retired, s.reading...), nil, nil
+		}
+	}
+	return nil, "", err
+}
+
+// Keep keeps the file of the row that Next returned last, instead of removing it
+// later. It returns ErrKept the first time for a file.
+func (s *Spool) Keep() error {
+	g := &s.reading[0]
+	if g.suffix != "" {
+		return nil
+	}
+	g.suffix = ".kept"
+	return fmt.Errorf("%s: %w", g.name, ErrKept)
+}
+
+// cut returns the first row of b, nil if there is none, and the bytes after it.
+func cut(b []byte) (row, rest []byte) {
+	if len(b) < rowAt || int64(binary.LittleEndian.Uint32(b)) > int64(len(b)-rowAt) {
+		return nil, b
+	}
+	frame := first(b)
+	if checksum(frame) != binary.LittleEndian.Uint32(b[sumAt:]) {
+		return nil, b
+	}
+	return frame[rowAt:], b[len(frame):]
+}
+
+// claim begins to read the oldest segment of a dead process. If several processes
+// try, the one that renames it gets it.
+func (s *Spool) claim() error {
+	if len(s.found) == 0 {
+		return io.EOF
+	}
+	if err := s.own(); err != nil {
+		s.found = nil
+		return err
+	}
+	g := s.found[0]
+	s.found = s.found[1:]
+	mine := strings.TrimSuffix(g.name, ownerOf(g.name)) + s.owner + ".seg"
+	b, err := s.content(g)
+	if err == nil {
+		err = s.fs.Rename(s.path(g.name), s.path(mine))
+	}
+	if err == nil {
+		g.name = mine
+		s.reading = []segment{g}
+		s.read++
+		columns, rest := cut(b)
+		s.columns, s.rest = string(columns), rest
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) || s.refused[g.name] {
+		return nil
+	}
+	s.refused[g.name] = true
+	return fmt.Errorf("%s: %w", g.name, err)
+}
+
+func (s *Spool) content(g segment) ([]byte, error) {
+	f, err := s.fs.OpenFile(s.path(g.name), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}

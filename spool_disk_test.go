@@ -1,0 +1,448 @@
+package docevents_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+	"github.com/docevents/docevents-go/internal/spool"
+)
+
+// faultyFiles is a disk with faults. fault is called before each use of it, with
+// the number of the use, from 1; nil is none.
+type faultyFiles struct {
+	disk  spool.OS
+	fault func(n int, use string) error
+
+	mu sync.Mutex
+	n  int
+}
+
+func (f *faultyFiles) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.n
+}
+
+func (f *faultyFiles) use(use string) error {
+	f.mu.Lock()
+	f.n++
+	n := f.n
+	f.mu.Unlock()
+	if f.fault == nil {
+		return nil
+	}
+	return f.fault(n, use)
+}
+
+func (f *faultyFiles) MkdirAll(path string, perm fs.FileMode) error {
+	if err := f.use("mkdir"); err != nil {
+		return err
+	}
+	return f.disk.MkdirAll(path, perm)
+}
+
+func (f *faultyFiles) Stat(path string) (fs.FileInfo, error) {
+	if err := f.use("stat"); err != nil {
+		return nil, err
+	}
+	return f.disk.Stat(path)
+}
+
+func (f *faultyFiles) ReadDir(path string) ([]fs.DirEntry, error) {
+	if err := f.use("list"); err != nil {
+		return nil, err
+	}
+	return f.disk.ReadDir(path)
+}
+
+func (f *faultyFiles) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	if err := f.use("open"); err != nil {
+		return nil, err
+	}
+	return f.disk.OpenFile(path, flag, perm)
+}
+
+// Write writes a part if the fault is a disk that is full.
+func (f *faultyFiles) Write(file *os.File, b []byte) (int, error) {
+	if err := f.use("write"); errors.Is(err, syscall.ENOSPC) {
+		n, _ := file.Write(b[:2*len(b)/3])
+		return n, err
+	} else if err != nil {
+		return 0, err
+	}
+	return f.disk.Write(file, b)
+}
+
+func (f *faultyFiles) Rename(from, to string) error {
+	if err := f.use("rename"); err != nil {
+		return err
+	}
+	return f.disk.Rename(from, to)
+}
+
+func (f *faultyFiles) Remove(path string) error {
+	if err := f.use("remove"); err != nil {
+		return err
+	}
+	return f.disk.Remove(path)
+}
+
+// lives are two processes in one folder, in which a dead one has left rows. The
+// first has the faults.
+type lives struct {
+	t     *testing.T
+	dir   string
+	files *faultyFiles
+	away  bool          // the server, for as long as the first process lives
+	done  chan struct{} // closed when the first process has ended
+	uses  int           // of the disk, by the first process
+}
+
+// live runs them and checks the promises: an event that was dropped isn't stored,
+// unless its error says that it may be; all others are, once each.
+func (l *lives) live() {
+	t := l.t
+	leaveRows(t, l.dir, 30, "left", docevents.WithQueueLimits(1000, 256<<10))
+	db := &server{}
+	away := false
+	db.answer = func(*request) *answer {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		if away {
+			return &answer{err: errReset}
+		}
+		return nil
+	}
+	outage := func(begins bool) {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		away = begins
+	}
+	outage(true)
+	c, o := newClient(t, db, docevents.WithSpool(l.dir), docevents.WithSpoolFiles(l.files), docevents.WithQueueLimits(1000, 256<<10))
+	recorded := 0
+	record := func(events int, pause time.Duration) {
+		for range events {
+			e := event(fmt.Sprint(recorded))
+			e.ErrorMessage = fmt.Sprintf("%0500d", recorded)
+			c.Record(e)
+			recorded++
+			time.Sleep(pause)
+		}
+	}
+	record(50, time.Millisecond)
+	time.Sleep(35 * time.Second)
+	record(50, 0)
+	outage(l.away)
+	time.Sleep(20 * time.Second)
+	record(50, 100*time.Millisecond)
+	outage(true)
+	record(100, time.Second)
+	closeIn(t, c, 5*time.Second)
+	checkStats(t, c, nil)
+	st := c.Stats()
+	l.uses = l.files.count()
+	close(l.done)
+	synctest.Wait()
+
+	outage(false)
+	next, after := newClient(t, db, docevents.WithSpool(l.dir), docevents.WithQueueLimits(1000, 256<<10))
+	time.Sleep(2 * time.Minute)
+	if err := closeIn(t, next, time.Minute); err != nil {
+		t.Error(err)
+	}
+	checkStats(t, next, nil)
+	if left := segments(t, l.dir); len(left) > 0 {
+		t.Errorf("got %q left, %v", left, after.logged())
+	}
+	stored, dropped := db.stages(), map[string]error{}
+	for _, d := range o.lost() {
+		dropped[d.event.Stage] = d.err
+	}
+	if int64(len(dropped)) != st.Dropped.Total() {
+		t.Errorf("got %d calls of the drop handler, %+v", len(dropped), st)
+	}
+	check := func(stage string) {
+		err, wasDropped := dropped[stage]
+		switch n := stored[stage]; {
+		case n > 1, n == 0 && !wasDropped, n == 1 && wasDropped && !errors.Is(err, docevents.ErrOutcomeUnknown):
+			t.Errorf("event %s is stored %d times, dropped: %v, %v; %+v", stage, n, wasDropped, err, st)
+		}
+	}
+	for i := range recorded {
+		check(fmt.Sprint(i))
+	}
+	for i := range 30 {
+		stage := fmt.Sprint("left", i)
+		check(stage)
+		if _, wasDropped := dropped[stage]; wasDropped {
+			t.Errorf("event %s was on disk all the time, and dropped: %v", stage, dropped[stage])
+		}
+	}
+}
+
+// TestDiskFaults has every use of the disk fail, in turn, in each way.
+func TestDiskFaults(t *testing.T) {
+	live := func(t *testing.T, away bool, fault func(n int, use string) error, done chan struct{}) (uses int) {
+		l := &lives{t: t, dir: filepath.Join(t.TempDir(), "spool"), files: &faultyFiles{fault: fault}, away: away, done: done}
+		l.live()
+		return l.uses
+	}
+	uses := 0
+	synctest.Test(t, func(t *testing.T) { uses = live(t, true, nil, make(chan struct{})) })
+	t.Log(uses, "uses of the disk")
+	for name, fault := range map[string]func(at int, done chan struct{}) func(n int, use string) error{
+		"one use fails": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if n == at {
+					return syscall.EIO
+				}
+				return nil
+			}
+		},
+		"all fail for a while": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if at <= n && n < at+20 {
+					return syscall.EACCES
+				}
+				return nil
+			}
+		},
+		"all fail from then on": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if n >= at {
+					return syscall.EIO
+				}
+				return nil
+			}
+		},
+		"the disk is full": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, use string) error {
+				if n >= at && use == "write" {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+		},
+		"a write is cut short": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, use string) error {
+				if at <= n && n < at+5 && use == "write" {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+		},
+		"the disk hangs for a minute": func(at int, _ chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if n == at {
+					time.Sleep(time.Minute)
+				}
+				return nil
+			}
+		},
+		"the disk hangs until the process has ended": func(at int, done chan struct{}) func(int, string) error {
+			return func(n int, _ string) error {
+				if n >= at {
+					<-done
+				}
+				return nil
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for at := 1; at <= uses; at += 1 + at/8 { // most happens as it begins
+				synctest.Test(t, func(t *testing.T) {
+					done := make(chan struct{})
+					live(t, at%3 > 0, fault(at, done), done)
+				})
+				if t.Failed() {
+					t.Fatalf("at use %d of the disk", at)
+				}
+			}
+		})
+	}
+}
+
+// TestCloseWhileTheDiskHangs: rows that are on disk are kept, whatever hangs. Later
+// rows are abandoned, and their error says that they may be stored.
+func TestCloseWhileTheDiskHangs(t *testing.T) {
+	for _, hung := range []string{"write", "open", "stat", "remove"} {
+		t.Run(hung, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				hangs, done := make(chan struct{}), make(chan struct{})
+				files := &faultyFiles{fault: func(_ int, use string) error {
+					select {
+					case <-hangs:
+						if use == hung {
+							<-done
+						}
+					default:
+					}
+					return nil
+				}}
+				c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithSpoolFiles(files))
+				for i := range 100 {
+					c.Record(event(fmt.Sprint(i)))
+				}
+				time.Sleep(time.Second)
+				close(hangs)
+				c.Record(event("late"))
+				synctest.Wait()
+				began := time.Now()
+				err := c.Close(closed(t))
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("Close took %s", took)
+				}
+				st := c.Stats()
+				if st.Kept < 100 || st.Kept+st.Dropped.Abandoned != 101 || (err != nil) != (st.Kept == 100) {
+					t.Errorf("got %v, %+v, want what was on disk kept", err, st)
+				}
+				for _, d := range o.lost() {
+					if !errors.Is(d.err, docevents.ErrOutcomeUnknown) {
+						t.Errorf("got %v, want %v", d.err, docevents.ErrOutcomeUnknown)
+					}
+				}
+				close(done) // and the disk is fine again
+				synctest.Wait()
+				db := &server{}
+				next, _ := newClient(t, db, docevents.WithSpool(dir))
+				synctest.Wait()
+				next.Close(t.Context())
+				if got := len(db.stages()); got < 100 {
+					t.Errorf("the next process replays %d events, want 100", got)
+				}
+			})
+		})
+	}
+}
+
+// TestMemoryWhileTheDiskHangs: it doesn't grow with the events that are stored.
+func TestMemoryWhileTheDiskHangs(t *testing.T) {
+	done := make(chan struct{})
+	files := &faultyFiles{fault: func(_ int, use string) error {
+		if use == "write" {
+			<-done
+		}
+		return nil
+	}}
+	c, _ := newClient(t, &server{discard: true}, docevents.WithSpool(t.TempDir()), docevents.WithSpoolFiles(files), docevents.WithQueueLimits(10_000, 1<<20))
+	run := func(events int64) (heap int64) {
+		for end := c.Stats().Delivered + events; c.Stats().Delivered < end; {
+			if c.Stats().Pending < 2000 {
+				for range 500 {
+					c.Record(event("ocr"))
+				}
+			} else {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := run(30_000) // the buffer is full by now
+	if grown := run(200_000) - before; grown > 2<<20 {
+		t.Errorf("the heap has grown by %d KiB in 200,000 events", grown>>10)
+	}
+	close(done)
+	closeIn(t, c, 10*time.Second)
+	checkStats(t, c, nil)
+}
+
+// TestDiskIsFineAgain: everything that is pending is written then, whether more is
+// recorded or not.
+func TestDiskIsFineAgain(t *testing.T) {
+	for _, later := range []int{0, 30} {
+		t.Run(fmt.Sprint(later, " events later"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := filepath.Join(t.TempDir(), "spool")
+				if err := os.WriteFile(dir, nil, 0o600); err != nil { // no folder can be made there
+					t.Fatal(err)
+				}
+				c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+				for i := range 100 {
+					c.Record(event(fmt.Sprint("then ", i)))
+				}
+				time.Sleep(time.Second)
+				os.Remove(dir)
+				time.Sleep(time.Minute)
+				if got := onDisk(t, dir); got < 100*65 {
+					t.Errorf("got %d bytes on disk a minute later, want all 100 events", got)
+				}
+				for i := range later {
+					c.Record(event(fmt.Sprint("later ", i)))
+					time.Sleep(time.Minute)
+				}
+				if err := c.Close(closed(t)); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: int64(100 + later), Kept: int64(100 + later)})
+				if got := linesWith(o, "spool"); len(got) != 1 {
+					t.Errorf("got %q, want a line", got)
+				}
+			})
+		})
+	}
+	t.Run("as Close begins", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "spool")
+			if err := os.WriteFile(dir, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+			for i := range 100 {
+				c.Record(event(fmt.Sprint(i)))
+			}
+			time.Sleep(time.Second)
+			os.Remove(dir)
+			if err := c.Close(closed(t)); err != nil {
+				t.Error(err)
+			}
+			checkStats(t, c, &docevents.Stats{Recorded: 100, Kept: 100})
+		})
+	})
+}
+
+// TestFolderRemovedWhileRunning: it is made again, with everything that is pending.
+func TestFolderRemovedWhileRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "spool")
+		leaveRows(t, dir, 10, "left")
+		c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+		for i := range 100 {
+			c.Record(event(fmt.Sprint(i)))
+		}
+		synctest.Wait()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		c.Record(event("later"))
+		time.Sleep(time.Minute)
+		if err := c.Close(closed(t)); err != nil {
+			t.Error(err)
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 101, Replayed: 10, Kept: 111})
+		if got := linesWith(o, "spool"); len(got) != 1 {
+			t.Errorf("got %q, want a line", got)
+		}
+		db := &server{}
+		next, _ := newClient(t, db, docevents.WithSpool(dir))
+		synctest.Wait()
+		next.Close(t.Context())
+		if got := len(db.stages()); got != 111 {
+			t.Errorf("got %d of 111 events replayed", got)
+		}
+	})
+}

@@ -1,0 +1,489 @@
+package docevents_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docevents/docevents-go"
+)
+
+// leaveRows leaves rows in dir, as a process whose Close had no time.
+func leaveRows(t *testing.T, dir string, rows int, name string, opts ...docevents.Option) {
+	t.Helper()
+	c, _ := newClient(t, &server{answer: away}, append(opts, docevents.WithSpool(dir))...)
+	for i := range rows {
+		c.Record(event(fmt.Sprint(name, i)))
+	}
+	if err := c.Close(closed(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// closeIn closes c, which has that long.
+func closeIn(t *testing.T, c *docevents.Client, d time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return c.Close(ctx)
+}
+
+// onDisk is the size of the segments in dir, in bytes.
+func onDisk(t *testing.T, dir string) (size int64) {
+	t.Helper()
+	for _, name := range segments(t, dir) {
+		if info, err := os.Stat(name); err == nil { // else it was removed
+			size += info.Size()
+		}
+	}
+	return size
+}
+
+// An outage is a server that is away until it ends.
+type outage struct {
+	server
+	mu   sync.Mutex
+	over bool
+}
+
+func newOutage(latency time.Duration) *outage {
+	o := &outage{}
+	o.answer = func(*request) *answer {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.over {
+			return &answer{delay: latency, stored: true}
+		}
+		return away(nil)
+	}
+	return o
+}
+
+func (o *outage) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over = true
+}
+
+// TestReplayByShortProcesses: a job that only lives for an event has its Close
+// replay.
+func TestReplayByShortProcesses(t *testing.T) {
+	for _, latency := range []time.Duration{0, 20 * time.Millisecond, time.Second} {
+		t.Run(fmt.Sprint("an answer takes ", latency), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const left = 2500
+				dir := t.TempDir()
+				leaveRows(t, dir, left, "left")
+				db := newOutage(latency)
+				db.end()
+				for run := range 3 {
+					c, _ := newClient(t, db, docevents.WithSpool(dir))
+					c.Record(event(fmt.Sprint("run", run)))
+					if err := closeIn(t, c, 10*time.Second); err != nil {
+						t.Errorf("run %d: %v", run, err)
+					}
+					checkStats(t, c, nil)
+				}
+				if got := len(db.stages()); got != left+3 || len(segments(t, dir)) > 0 {
+					t.Errorf("got %d of %d events stored, %d files left", got, left+3, len(segments(t, dir)))
+				}
+			})
+		})
+	}
+	t.Run("a Close without time leaves the rows", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			leaveRows(t, dir, 10, "left")
+			db := &server{}
+			for range 3 {
+				c, _ := newClient(t, db, docevents.WithSpool(dir))
+				if err := c.Close(closed(t)); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, nil)
+			}
+			c, _ := newClient(t, db, docevents.WithSpool(dir))
+			synctest.Wait()
+			c.Close(t.Context())
+			if got := len(db.stages()); got != 10 {
+				t.Errorf("got %d of 10 events stored", got)
+			}
+		})
+	})
+}
+
+// TestReplayDoesNotMultiply: in an outage, process after process passes the rows
+// on, each once.
+func TestReplayDoesNotMultiply(t *testing.T) {
+	for _, long := range []bool{false, true} {
+		t.Run(fmt.Sprint("processes that live for long: ", long), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const processes, rows = 20, 50
+				dir := t.TempDir()
+				limits := docevents.WithQueueLimits(400, 1<<20) // replays stop in the middle of files
+				for n := range processes {
+					c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), limits)
+					if long {
+						time.Sleep(time.Minute)
+					}
+					for i := range rows {
+						c.Record(event(fmt.Sprint(n, ".", i)))
+					}
+					c.Close(closed(t))
+					if st := c.Stats(); st.Kept != st.Recorded+st.Replayed {
+						t.Fatalf("got %+v, want all kept", st)
+					}
+				}
+				db := &server{}
+				c, _ := newClient(t, db, docevents.WithSpool(dir))
+				closeIn(t, c, time.Minute)
+				if got := c.Stats().Replayed; got != processes*rows || len(db.stages()) != processes*rows {
+					t.Errorf("got %d rows replayed, %d stored, want %d", got, len(db.stages()), processes*rows)
+				}
+			})
+		})
+	}
+}
+
+// TestReplayInPart: of a file that is read in part no rows are copied, whatever else
+// is, so that the next process reads them once.
+func TestReplayInPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var dead []*docevents.Client
+		for _, rows := range []int{50, 300} { // a file each
+			c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+			for i := range rows {
+				c.Record(event(fmt.Sprint(rows, ".", i)))
+			}
+			time.Sleep(time.Second) // the first file is the older one
+			dead = append(dead, c)
+		}
+		for _, c := range dead {
+			c.Close(closed(t))
+		}
+		c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithQueueLimits(200, 1<<20))
+		time.Sleep(time.Minute)
+		c.Close(closed(t))
+		checkStats(t, c, &docevents.Stats{Replayed: 100, Kept: 100, Requests: c.Stats().Requests, Retries: c.Stats().Retries})
+		db := &server{}
+		next, _ := newClient(t, db, docevents.WithSpool(dir))
+		closeIn(t, next, time.Minute)
+		if got := next.Stats().Replayed; got != 350 || len(db.stages()) != 350 {
+			t.Errorf("got %d rows replayed, %d stored, want 350", got, len(db.stages()))
+		}
+	})
+}
+
+// TestReplayWhileRunning: rows of a process that dies after the client has started
+// are replayed by it.
+func TestReplayWhileRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		db := newOutage(0)
+		old, _ := newClient(t, db, docevents.WithSpool(dir))
+		for i := range 100 {
+			old.Record(event(fmt.Sprint("old ", i)))
+		}
+		time.Sleep(time.Second)
+		next, _ := newClient(t, db, docevents.WithSpool(dir))
+		time.Sleep(time.Second)
+		if err := closeIn(t, old, 5*time.Second); err != nil || old.Stats().Kept != 100 {
+			t.Fatal(err, old.Stats())
+		}
+		db.end()
+		for hour := range 24 {
+			next.Record(event(fmt.Sprint("new ", hour)))
+			time.Sleep(time.Hour)
+		}
+		if s := next.Stats(); s.Replayed != 100 || s.Delivered != 124 || len(segments(t, dir)) > 0 {
+			t.Errorf("got %+v, %d files left, want 100 events replayed", s, len(segments(t, dir)))
+		}
+		closeIn(t, next, 5*time.Second)
+	})
+}
+
+// TestIdleSpool: nothing runs and no timer waits while a client has nothing to do,
+// whatever happens in the folder.
+func TestIdleSpool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		files := &faultyFiles{}
+		c, _ := newClient(t, &server{}, docevents.WithSpool(dir), docevents.WithSpoolFiles(files))
+		c.Record(event("one"))
+		synctest.Wait()
+		leaveRows(t, dir, 1, "left")
+		before := files.count()
+		time.Sleep(time.Hour)
+		if got := files.count(); got != before {
+			t.Errorf("got %d uses of the disk in an idle hour", got-before)
+		}
+		c.Close(t.Context())
+		if got := c.Stats(); got.Replayed != 1 {
+			t.Errorf("got %+v, want Close to replay the row", got)
+		}
+	})
+}
+
+// TestSpoolIsBounded: in a crash loop and with a few rows that wait for long.
+func TestSpoolIsBounded(t *testing.T) {
+	const limit = 1 << 20
+	limits := docevents.WithQueueLimits(100_000, limit)
+	big := func(i int) docevents.Event {
+		e := event(fmt.Sprint(i))
+		e.ErrorMessage = strings.Repeat("m", 1000)
+		return e
+	}
+	t.Run("in a crash loop", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			leaveRows(t, dir, 10, "oldest", limits)
+			var o *observer
+			var c *docevents.Client
+			for range 12 {
+				c, o = newClient(t, &server{answer: away}, docevents.WithSpool(dir), limits)
+				synctest.Wait()
+				for i := range 2000 { // more than the queue takes
+					c.Record(big(i))
+				}
+				c.Close(closed(t)) // as a kill would, it leaves what is on disk
+				checkStats(t, c, nil)
+			}
+			if got := onDisk(t, dir); got > 2*limit+limit/4 {
+				t.Errorf("got %.1f times the queue's limit, want 2", float64(got)/limit)
+			}
+			if got := linesWith(o, "the spool is full"); len(got) == 0 || len(got) > 2 { // the second sums up
+				t.Errorf("got %q, want a line about the bound", got)
+			}
+			if c.Stats().Dropped.Abandoned == 0 {
+				t.Errorf("got %+v, want the newest events in memory alone", c.Stats())
+			}
+			db := &server{}
+			next, _ := newClient(t, db, docevents.WithSpool(dir), limits)
+			time.Sleep(time.Hour)
+			next.Close(t.Context())
+			if left := segments(t, dir); len(left) > 0 || db.stages()["oldest0"] != 1 || db.stages()["oldest9"] != 1 {
+				t.Errorf("got %d files left, want all replayed, the oldest among them", len(left))
+			}
+		})
+	})
+	t.Run("with a few rows that wait", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			early := regexp.MustCompile(`0198a5e2-[0-9a-f-]*`)
+			db := &server{discard: true, answer: func(r *request) *answer { // rows that come before their documents
+				for _, row := range r.rows {
+					if id := early.FindString(row.DocumentID); id != "" {
+						return &answer{status: 409, code: "23503", details: "Key (document_id)=(" + id + ") is not present in table \"documents\"."}
+					}
+				}
+				return nil
+			}}
+			c, _ := newClient(t, db, docevents.WithSpool(dir), limits)
+			most := int64(0)
+			for i := range 10_000 {
+				if i%1000 == 500 {
+					e := event("early")
+					e.DocumentID = fmt.Sprintf("0198a5e2-0000-7000-8000-%012d", i)
+					c.Record(e)
+				}
+				c.Record(big(i))
+				if i%100 == 99 {
+					time.Sleep(10 * time.Millisecond)
+					most = max(most, onDisk(t, dir))
+				}
+			}
+			if got := c.Stats(); got.Dropped.Total() > 0 || got.Pending == 0 {
+				t.Errorf("got %+v, want rows that wait", got)
+			}
+			if most > 2*limit {
+				t.Errorf("got %.1f times the queue's limit on disk, want 2", float64(most)/limit)
+			}
+			c.Close(closed(t))
+			if got := c.Stats(); got.Kept == 0 || got.Kept > 10 {
+				t.Errorf("got %+v, want the rows that waited kept", got)
+			}
+		})
+	})
+}
+
+// TestSpoolOfARelativeFolder: it is the folder that it was for WithSpool.
+func TestSpoolOfARelativeFolder(t *testing.T) {
+	for _, delivered := range []bool{false, true} {
+		t.Run(fmt.Sprint("delivered: ", delivered), func(t *testing.T) {
+			home, other := t.TempDir(), t.TempDir()
+			t.Chdir(home)
+			synctest.Test(t, func(t *testing.T) {
+				db := newOutage(0)
+				c, _ := newClient(t, db, docevents.WithSpool("spool"))
+				c.Record(event("before"))
+				synctest.Wait()
+				t.Chdir(other)
+				c.Record(event("after"))
+				synctest.Wait()
+				ctx := closed(t)
+				if delivered {
+					ctx = t.Context()
+					db.end()
+				}
+				err := c.Close(ctx)
+				left := len(segments(t, filepath.Join(home, "spool")))
+				if s := c.Stats(); err != nil || !delivered && s.Kept != 2 || delivered != (left == 0) {
+					t.Errorf("got %v, %+v, %d files left", err, s, left)
+				}
+				if _, err := os.Stat(filepath.Join(other, "spool")); err == nil {
+					t.Error("there is a second folder")
+				}
+			})
+		})
+	}
+}
+
+// TestReplayUnderOtherColumns: a value goes to the column of today that has its
+// field or its name. Without such a column the row stays in its file.
+func TestReplayUnderOtherColumns(t *testing.T) {
+	full := event("ocr")
+	full.Duration = 1500 * time.Millisecond
+	full.ErrorMessage = "boom"
+	with := func(extra map[string]any) docevents.Event {
+		e := event("ocr")
+		e.Extra = extra
+		return e
+	}
+	without := func(e docevents.Event) docevents.Event {
+		e.DocumentID = ""
+		return e
+	}
+	type cols = docevents.Columns
+	for name, test := range map[string]struct {
+		before, after cols
+		event         docevents.Event
+		want          map[string]string // of the columns, as JSON; nil: the row is kept
+	}{
+		"document ids move to Extra":       {cols{}, cols{DocumentID: "-", Extra: []string{"document_id"}}, full, map[string]string{"document_id": `"` + testDocument + `"`, "error_message": `"boom"`}},
+		"under their own name":             {cols{DocumentID: "doc"}, cols{DocumentID: "-", Extra: []string{"doc"}}, full, map[string]string{"doc": `"` + testDocument + `"`}},
+		"document ids move from Extra":     {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{}, without(with(map[string]any{"document_id": testDocument})), map[string]string{"document_id": `"` + testDocument + `"`}},
+		"text ids have no place in a uuid": {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{}, without(with(map[string]any{"document_id": "INV-7"})), nil},
+		"the duration moves":               {cols{}, cols{Duration: "-", Extra: []string{"duration_ms"}}, full, map[string]string{"duration_ms": "1500", "stage": `"ocr"`}},
+		"the message and stage move":       {cols{}, cols{ErrorMessage: "-", Stage: "-", Extra: []string{"stage", "error_message"}}, full, map[string]string{"error_message": `"boom"`, "stage": `"ocr"`}},
+		"columns are renamed":              {cols{}, cols{ID: "event", DocumentID: "doc", Stage: "step"}, full, map[string]string{"doc": `"` + testDocument + `"`, "step": `"ocr"`}},
+		"a column is gone":                 {cols{}, cols{Stage: "-"}, full, nil},
+		"a column is gone that was empty":  {cols{}, cols{Duration: "-", ErrorMessage: "-"}, event("ocr"), map[string]string{"stage": `"ocr"`}},
+		"an Extra column is gone":          {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": 7}), nil},
+		"an Extra column is gone, left out": {
+			cols{Extra: []string{"tenant", "region"}},
+			cols{Extra: []string{"region"}},
+			with(map[string]any{"region": "eu"}),
+			map[string]string{"region": `"eu"`},
+		},
+		"an Extra column is gone, NULL": {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": nil}), map[string]string{"stage": `"ocr"`}},
+		"an Extra column is new":        {cols{Extra: []string{"tenant"}}, cols{Extra: []string{"tenant", "region"}}, with(map[string]any{"tenant": 9007199254740993}), map[string]string{"tenant": "9007199254740993"}},
+		"a column is new":               {cols{DocumentID: "-"}, cols{}, without(event("ocr")), map[string]string{"document_id": "null"}},
+		"ids are text now":              {cols{}, cols{TextIDs: true}, full, map[string]string{"document_id": `"` + testDocument + `"`}},
+		"text ids move from Extra":      {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{TextIDs: true}, without(with(map[string]any{"document_id": "INV-7"})), map[string]string{"document_id": `"INV-7"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				before, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithColumns(test.before))
+				before.Record(test.event)
+				before.Close(closed(t))
+				checkStats(t, before, &docevents.Stats{Recorded: 1, Kept: 1})
+				var rows []map[string]json.RawMessage
+				var query string
+				after, o := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					query = req.URL.RawQuery
+					if err := json.NewDecoder(req.Body).Decode(&rows); err != nil {
+						t.Error(err)
+					}
+					return (&answer{}).response(req), nil
+				}), docevents.WithSpool(dir), docevents.WithColumns(test.after))
+				time.Sleep(time.Second)
+				after.Close(t.Context())
+				if test.want == nil {
+					checkStats(t, after, &docevents.Stats{})
+					if got := segments(t, dir); len(got) != 1 || len(linesWith(o, "WithColumns has no column")) != 1 {
+						t.Errorf("got files %q, %v, want the row kept, and a line", got, o.logged())
+					}
+					return
+				}
+				checkStats(t, after, &docevents.Stats{Replayed: 1, Delivered: 1})
+				if len(rows) != 1 || len(segments(t, dir)) > 0 {
+					t.Fatalf("got %v, %d files left", rows, len(segments(t, dir)))
+				}
+				for column, want := range test.want {
+					if got := string(rows[0][column]); got != want || !strings.Contains(query, column) {
+						t.Errorf("%s: got %s with %s, want %s", column, got, query, want)
+					}
+				}
+			})
+		})
+	}
+	t.Run("the other rows of a file are stored", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			extra := docevents.WithColumns(cols{Extra: []string{"tenant"}})
+			before, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), extra)
+			for i := range 100 {
+				e := event(fmt.Sprint(i))
+				if i%2 == 0 {
+					e.Extra = map[string]any{"tenant": i}
+				}
+				before.Record(e)
+			}
+			before.Close(closed(t))
+			db := &server{}
+			after, o := newClient(t, db, docevents.WithSpool(dir))
+			after.Record(event("new"))
+			synctest.Wait()
+			after.Close(t.Context())
+			checkStats(t, after, &docevents.Stats{Recorded: 1, Replayed: 50, Delivered: 51})
+			if got := linesWith(o, "WithColumns has no column"); len(got) != 1 {
+				t.Errorf("got %q, want one line", got)
+			}
+			kept := segments(t, dir)
+			if len(kept) != 1 || filepath.Ext(kept[0]) != ".kept" {
+				t.Fatalf("got %q", kept)
+			}
+			if err := os.Rename(kept[0], strings.TrimSuffix(kept[0], ".kept")); err != nil { // as the line says
+				t.Fatal(err)
+			}
+			again, _ := newClient(t, db, docevents.WithSpool(dir), extra)
+			synctest.Wait()
+			again.Close(t.Context())
+			if got := len(db.stages()); got != 101 || len(segments(t, dir)) > 0 {
+				t.Errorf("got %d of 101 events, %d files left", got, len(segments(t, dir)))
+			}
+		})
+	})
+}
+
+// TestReplayOfManyProcesses: rows of 500 dead processes come back in few requests.
+func TestReplayOfManyProcesses(t *testing.T) {
+	dir := t.TempDir()
+	const processes = 500
+	for i := range processes {
+		leaveRows(t, dir, 1, fmt.Sprint(i, "."))
+	}
+	db := &server{}
+	c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		defer io.Copy(io.Discard, req.Body)
+		return db.RoundTrip(req)
+	}), docevents.WithSpool(dir))
+	if err := closeIn(t, c, time.Minute); err != nil {
+		t.Error(err)
+	}
+	if got := len(db.stages()); got != processes || len(segments(t, dir)) > 0 {
+		t.Errorf("got %d of %d rows, %d files left", got, processes, len(segments(t, dir)))
+	}
+}
