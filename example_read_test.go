@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"time"
 
 	"github.com/jarcoal/httpmock"
@@ -96,4 +97,24 @@ func ExampleClient_Summary() {
 	}
 	// Output:
 	// docevents: Summary: HTTP 404 PGRST202: Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache; create the function: run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, public.document_processing_events too; if that is done, run: NOTIFY pgrst, 'reload schema'
+}
+
+func ExampleClient_Columns() {
+	client, err := docevents.New("https://abcdefgh.supabase.co", "sb_secret_example", docevents.WithColumns(docevents.Columns{ID: "event_id", UserID: "-"}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	columns := client.Columns()
+	fmt.Println(columns.ID, columns.UserID, columns.Stage)
+	// Output: event_id - stage
+}
+
+func ExampleClient_EventTypes() {
+	client, err := docevents.New("https://abcdefgh.supabase.co", "sb_secret_example", docevents.WithEventTypes(docevents.EventTypes{Completed: []docevents.EventType{"done"}}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	types := client.EventTypes()
+	fmt.Println(types.Completed[0], types.Failed[0])
+	// Output: done failed
 }

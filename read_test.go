@@ -60,7 +60,7 @@ func TestReadFailures(t *testing.T) {
 		{"another service", answer{body: `"secret"`}, 2, "not what PostgREST gives", "not what PostgREST gives"},
 		{"other columns", answer{body: `[{"stage":7}]`}, 2, `PostgREST gives for this table and the functions of ` + sql014 + `: see the field id`, "not what PostgREST gives"},
 		{"a field of another type", answer{body: `{"documents":"secret"}`}, 2, "not what PostgREST gives", `see the field documents`},
-		{"an empty object", answer{body: `{}`}, 2, "not what PostgREST gives", "run " + sql014 + " again"},
+		{"an empty object", answer{body: `{}`}, 2, "not what PostgREST gives", sql014 + ": run that file again"},
 		{"a web page", answer{body: `<!doctype html><p>secret`}, 1, "check SUPABASE_URL", "check SUPABASE_URL"},
 		{"a refused key", bodyless(401, "", ""), 1, "check the key", "check the key"},
 		{"no table", bodyless(404, "42P01", "relation does not exist"), 1, "run sql/013", "run sql/013"},
