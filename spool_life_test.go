@@ -387,7 +387,7 @@ func TestReplayUnderOtherColumns(t *testing.T) {
 			map[string]string{"region": `"eu"`},
 		},
 		"an Extra column is gone, NULL": {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": nil}), map[string]string{"stage": `"ocr"`}},
-		"an Extra column is new":        {cols{Extra: []string{"tenant"}}, cols{Extra: []string{"tenant", "region"}}, with(map[string]any{"tenant": 9007199254740993}), map[string]string{"tenant": "9007199254740993"}},
+		"an Extra column is new":        {cols{Extra: []string{"tenant"}}, cols{Extra: []string{"tenant", "region"}}, with(map[string]any{"tenant": int64(9007199254740993)}), map[string]string{"tenant": "9007199254740993"}},
 		"a column is new":               {cols{DocumentID: "-"}, cols{}, without(event("ocr")), map[string]string{"document_id": "null"}},
 		"ids are text now":              {cols{}, cols{TextIDs: true}, full, map[string]string{"document_id": `"` + testDocument + `"`}},
 		"text ids move from Extra":      {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{TextIDs: true}, without(with(map[string]any{"document_id": "INV-7"})), map[string]string{"document_id": `"INV-7"`}},
