@@ -69,10 +69,17 @@ func blamesServer(v verdict, named, evidence bool, sinceStored time.Duration) bo
 // since requests in flight may have been carried out before the failure. For a
 // single row that failed by chance its own request will do: ten strikes are
 // needed.
-func (b *batch) fail(v verdict, err error, newest int64) (evidence bool) {
+//
+// last: all rows that are pending were refused by themselves, so maybe no row is
+// left that could become evidence. Then rows count that were stored since the
+// first refusal, also if that was one of several rows.
+func (b *batch) fail(v verdict, err error, newest int64, last bool) (evidence bool) {
 	single := len(b.records) == 1
 	before := b.failedAt
 	if v == badData {
+		before = b.aloneAt
+	}
+	if v == badData && last {
 		before = b.refusedAt
 	}
 	evidence = before > 0 && b.storedWhenSent > before
@@ -80,8 +87,11 @@ func (b *batch) fail(v verdict, err error, newest int64) (evidence bool) {
 	if strike {
 		b.strikes++
 	}
-	if single && v == badData {
-		b.refusedAt = cmp.Or(b.refusedAt, newest)
+	if v == badData {
+		b.refusedAt = cmp.Or(b.refusedAt, b.request)
+	}
+	if v == badData && single {
+		b.aloneAt = cmp.Or(b.aloneAt, newest)
 	}
 	if single && (strike || b.failedAt == 0) {
 		b.failedAt = b.request
@@ -145,7 +155,8 @@ func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now 
 		lane = &d.retry
 	}
 	named := len(places) > 0 && len(places) < len(b.records)
-	evidence := b.fail(v, err, d.stats.Requests)
+	last := b.aloneAt > 0 && !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.aloneAt == 0 })
+	evidence := b.fail(v, err, d.stats.Requests, last)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {
 		h.failed(v, err, now)
@@ -171,7 +182,7 @@ func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now 
 		// A refused row is joined only in an outage, when all rows are refused.
 		// Else it would be forgotten that it was refused by itself.
 		d.retry.join(d.config.maxBatch, func(b *batch) bool {
-			return b.isSuspect(h.stored) || b.refusedAt > 0 && !d.isOutage()
+			return b.isSuspect(h.stored) || b.aloneAt > 0 && !d.isOutage()
 		})
 	}
 }
@@ -207,7 +218,7 @@ func (d *delivery) placeLocked(b *batch, act action, places []int, v verdict, no
 	case setAside:
 		named, others := b.cut(func(place int) bool { return slices.Contains(places, place) })
 		if v == badData && len(places) == 1 {
-			named.refusedAt = d.stats.Requests
+			named.aloneAt = d.stats.Requests
 		}
 		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))
 		d.retry.push(others, now)

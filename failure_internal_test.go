@@ -80,36 +80,42 @@ func TestEvidence(t *testing.T) {
 		request int64 // that failed
 		newest  int64 // request at the failure
 		stored  int64 // newest request that had stored rows when it was sent
+		last    bool  // only rows that were refused by themselves are pending
 	}
 	for name, test := range map[string]struct {
-		rows     int
-		failures []failure
-		evidence bool // of the last failure
-		strikes  int
+		rows      int
+		refusedAt int64 // the batch that it was a part of
+		failures  []failure
+		evidence  bool // of the last failure
+		strikes   int
 	}{
-		"the first failure":                            {1, []failure{{transient, 5, 5, 4}}, false, 0},
-		"nothing was stored between":                   {1, []failure{{transient, 5, 5, 4}, {transient, 6, 6, 4}}, false, 0},
-		"stored by a request sent before the failure":  {1, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 5}}, false, 0},
-		"stored between":                               {1, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 6}}, true, 1},
-		"stored while it was in flight":                {1, []failure{{transient, 5, 7, 4}, {transient, 8, 8, 6}}, true, 1},
-		"stored between each":                          {1, []failure{{transient, 5, 5, 4}, {configuration, 7, 7, 6}, {tooMuch, 9, 9, 8}}, true, 2},
-		"stored before the last strike":                {1, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 6}, {transient, 9, 9, 7}}, false, 1},
-		"stored before the last failure":               {1, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 4}, {transient, 9, 9, 6}}, true, 1},
-		"refused after a 503":                          {1, []failure{{transient, 5, 5, 4}, {badData, 7, 7, 6}}, false, 0},
-		"refused twice":                                {1, []failure{{badData, 5, 5, 4}, {badData, 7, 7, 6}}, true, 0},
-		"refused twice, with a 503 between":            {1, []failure{{badData, 5, 5, 4}, {transient, 7, 7, 4}, {badData, 9, 9, 6}}, true, 0},
-		"refused twice, stored while it was in flight": {1, []failure{{badData, 5, 7, 4}, {badData, 8, 8, 6}}, false, 0},
-		"several rows, stored while in flight":         {2, []failure{{transient, 5, 7, 4}, {transient, 8, 8, 6}}, false, 0},
-		"several rows, stored between":                 {2, []failure{{transient, 5, 7, 4}, {transient, 9, 9, 8}}, true, 0},
-		"several rows, stored after the first failure": {2, []failure{{transient, 5, 5, 4}, {transient, 7, 7, 4}, {transient, 9, 9, 6}}, true, 0},
-		"several rows, refused twice":                  {2, []failure{{badData, 5, 5, 4}, {badData, 7, 7, 6}}, false, 0},
+		"the first failure":                            {1, 0, []failure{{transient, 5, 5, 4, false}}, false, 0},
+		"nothing was stored between":                   {1, 0, []failure{{transient, 5, 5, 4, false}, {transient, 6, 6, 4, false}}, false, 0},
+		"stored by a request sent before the failure":  {1, 0, []failure{{transient, 5, 5, 4, false}, {transient, 7, 7, 5, false}}, false, 0},
+		"stored between":                               {1, 0, []failure{{transient, 5, 5, 4, false}, {transient, 7, 7, 6, false}}, true, 1},
+		"stored while it was in flight":                {1, 0, []failure{{transient, 5, 7, 4, false}, {transient, 8, 8, 6, false}}, true, 1},
+		"stored between each":                          {1, 0, []failure{{transient, 5, 5, 4, false}, {configuration, 7, 7, 6, false}, {tooMuch, 9, 9, 8, false}}, true, 2},
+		"stored before the last strike":                {1, 0, []failure{{transient, 5, 5, 4, false}, {transient, 7, 7, 6, false}, {transient, 9, 9, 7, false}}, false, 1},
+		"stored before the last failure":               {1, 0, []failure{{transient, 5, 5, 4, false}, {transient, 7, 7, 4, false}, {transient, 9, 9, 6, false}}, true, 1},
+		"refused after a 503":                          {1, 0, []failure{{transient, 5, 5, 4, false}, {badData, 7, 7, 6, false}}, false, 0},
+		"refused twice":                                {1, 0, []failure{{badData, 5, 5, 4, false}, {badData, 7, 7, 6, false}}, true, 0},
+		"refused twice, with a 503 between":            {1, 0, []failure{{badData, 5, 5, 4, false}, {transient, 7, 7, 4, false}, {badData, 9, 9, 6, false}}, true, 0},
+		"refused twice, stored while it was in flight": {1, 0, []failure{{badData, 5, 7, 4, false}, {badData, 8, 8, 6, false}}, false, 0},
+		"the last ones, stored since both":             {1, 0, []failure{{badData, 5, 5, 4, false}, {badData, 7, 7, 6, true}}, true, 0},
+		"the last ones, stored since one of several":   {1, 3, []failure{{badData, 5, 5, 4, false}, {badData, 7, 7, 4, true}}, true, 0},
+		"not the last ones":                            {1, 3, []failure{{badData, 5, 5, 4, false}, {badData, 7, 7, 4, false}}, false, 0},
+		"the last ones, nothing was stored between":    {1, 4, []failure{{badData, 5, 5, 4, false}, {badData, 7, 7, 4, true}}, false, 0},
+		"several rows, stored while in flight":         {2, 0, []failure{{transient, 5, 7, 4, false}, {transient, 8, 8, 6, false}}, false, 0},
+		"several rows, stored between":                 {2, 0, []failure{{transient, 5, 7, 4, false}, {transient, 9, 9, 8, false}}, true, 0},
+		"several rows, stored after the first failure": {2, 0, []failure{{transient, 5, 5, 4, false}, {transient, 7, 7, 4, false}, {transient, 9, 9, 6, false}}, true, 0},
+		"several rows, refused twice":                  {2, 0, []failure{{badData, 5, 5, 4, false}, {badData, 7, 7, 6, false}}, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(make([]record, test.rows), 0, nil)
+			b := newBatch(make([]record, test.rows), &batch{refusedAt: test.refusedAt})
 			evidence := false
 			for _, f := range test.failures {
 				b.request, b.storedWhenSent = f.request, f.stored
-				evidence = b.fail(f.v, errors.New("failed"), f.newest)
+				evidence = b.fail(f.v, errors.New("failed"), f.newest, f.last)
 			}
 			if evidence != test.evidence || b.strikes != test.strikes {
 				t.Errorf("evidence %t, %d strikes; want %t, %d", evidence, b.strikes, test.evidence, test.strikes)

@@ -502,9 +502,9 @@ func (u unreliable) speed(t *testing.T, seed uint64, events int) (speed float64)
 			}
 			c.Record(event(stage))
 		}
-		for ; c.Stats().Dropped.Rejected < int64(bad) && others < 100_000; others++ { // bad rows wait for others to be stored
-			c.Record(event("other"))
+		for ; c.Stats().Dropped.Rejected < int64(bad) && others < 100_000; others++ { // most bad rows wait for others to be stored
 			time.Sleep(20 * time.Millisecond)
+			c.Record(event("other"))
 		}
 		if err := c.Flush(t.Context()); err != nil {
 			t.Error(err)
@@ -519,7 +519,7 @@ func (u unreliable) speed(t *testing.T, seed uint64, events int) (speed float64)
 // Requests that fail at random cost about their share of the speed, and bad rows
 // cost a factor.
 func TestSpeedByFailureRate(t *testing.T) {
-	events, rates := 100_000, []float64{0, 0.01, 0.1, 0.2, 0.35}
+	events, rates := 90_000, []float64{0, 0.01, 0.1, 0.2, 0.35}
 	if testing.Short() {
 		events, rates = 10_000, []float64{0.2}
 	}
@@ -541,7 +541,8 @@ func TestSpeedByFailureRate(t *testing.T) {
 		named := speed(unreliable{fails: rate, every: 997, names: true})
 		unnamed := speed(unreliable{fails: rate, every: 997})
 		t.Logf("%2.0f %% of the requests fail: %6.0f events/s; with bad rows that are named %6.0f, not named %6.0f", 100*rate, failing, named, unnamed)
-		if failing < clean*(1-rate)/2 || !testing.Short() && (named < failing/4 || unnamed < failing/20) { // the waits of the last row are too much of a short run
+		tail := testing.Short() || rate > 0.2 // the waits of the last bad row are most of the run
+		if failing < clean*(1-rate)/2 || !tail && (named < failing/6 || unnamed < failing/30) {
 			t.Errorf("without failures %.0f events/s", clean)
 		}
 	}
@@ -557,7 +558,7 @@ func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 		most    int64 // pending
 	}{
 		"a third, at 1,000/s":          {0.35, time.Millisecond, 4, 1000},
-		"half, one sender, at 20/s":    {0.5, 50 * time.Millisecond, 1, 200},
+		"half, one sender, at 20/s":    {0.5, 50 * time.Millisecond, 1, 1000},
 		"a tenth, one sender, at 20/s": {0.1, 50 * time.Millisecond, 1, 50},
 	} {
 		t.Run(name, func(t *testing.T) {

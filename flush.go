@@ -157,7 +157,7 @@ func (d *delivery) abandonLocked() {
 // rows were stored.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
-	if b.refusedAt > 0 || b.isSuspect(d.health.stored) {
+	if b.aloneAt > 0 || b.isSuspect(d.health.stored) {
 		err = b.err
 	}
 	return fmt.Errorf("abandoned by Close: %w", err)

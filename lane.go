@@ -36,10 +36,15 @@ type batch struct {
 	// belongs in the fresh lane.
 	failedAt int64
 
-	// refusedAt is the same for refusals of a single row's data. The row must
-	// have been alone in its request, or named by the answer. 0: never, and for
+	// aloneAt is the same for refusals of a single row's data. The row must have
+	// been alone in its request, or named by the answer. 0: never, and for
 	// batches of several rows. The next refusal drops the row, if there is
 	// evidence by then.
+	aloneAt int64
+
+	// refusedAt is the number of the first request whose data was refused with
+	// these rows in it, alone or not. Halves inherit it. For the last rows that
+	// are pending it takes the place of aloneAt, see fail.
 	refusedAt int64
 
 	// strikes counts a single row's failures for other reasons than its data,
@@ -53,8 +58,9 @@ type batch struct {
 	done       bool      // stored, dropped or kept: a later answer changes nothing
 }
 
-func newBatch(records []record, failedAt int64, err error) *batch {
-	b := &batch{records: records, failedAt: failedAt, err: err}
+// newBatch returns a batch of some of the rows of another one.
+func newBatch(records []record, from *batch) *batch {
+	b := &batch{records: records, failedAt: from.failedAt, refusedAt: from.refusedAt, err: from.err}
 	for i := range records {
 		b.text += records[i].text()
 	}
@@ -69,7 +75,7 @@ func (b *batch) hasRoom(rows, text, maxRows int) bool {
 // are not joined with other rows again. stored is the newest request that
 // stored rows.
 func (b *batch) isSuspect(stored int64) bool {
-	return len(b.records) == 1 && (b.strikes > 0 || b.refusedAt > 0 && stored > b.refusedAt)
+	return len(b.records) == 1 && (b.strikes > 0 || b.aloneAt > 0 && stored > b.aloneAt)
 }
 
 // cut returns the rows of b in two batches: those at the places that isFirst
@@ -84,14 +90,14 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 			others = append(others, b.records[i])
 		}
 	}
-	return newBatch(rows, b.failedAt, b.err), newBatch(others, b.failedAt, b.err)
+	return newBatch(rows, b), newBatch(others, b)
 }
 
 // absorb appends the rows of another batch.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
-	b.failedAt, b.refusedAt = max(b.failedAt, other.failedAt), 0
+	b.failedAt, b.aloneAt, b.refusedAt = max(b.failedAt, other.failedAt), 0, 0
 }
 
 // A lane holds the batches that wait to be sent, in the order in which they are
@@ -178,7 +184,7 @@ func (l *lane) draw(stored int64, last bool) *batch {
 		return l.remove(slices.Index(l.batches, b))
 	}
 	at, end := pick(len(b.records)), len(b.records)-1
-	row := newBatch([]record{b.records[at]}, b.failedAt, b.err)
+	row := newBatch([]record{b.records[at]}, b)
 	b.records[at], b.records[end] = b.records[end], record{} // moves no other row
 	b.records = b.records[:end]
 	b.text -= row.text

@@ -18,7 +18,9 @@ func rowsOf(names ...string) (records []record) {
 }
 
 // failedBatch returns a batch of the retry lane.
-func failedBatch(names ...string) *batch { return newBatch(rowsOf(names...), 1, errors.New("failed")) }
+func failedBatch(names ...string) *batch {
+	return newBatch(rowsOf(names...), &batch{failedAt: 1, err: errors.New("failed")})
+}
 
 func (b *batch) names() string {
 	if b == nil {
@@ -142,10 +144,10 @@ func TestLaneDraws(t *testing.T) {
 
 func TestSuspects(t *testing.T) {
 	for name, test := range map[string]struct {
-		rows      int
-		strikes   int
-		refusedAt int64
-		want      bool // when request 5 has stored rows
+		rows    int
+		strikes int
+		aloneAt int64
+		want    bool // when request 5 has stored rows
 	}{
 		"a row":                             {1, 0, 0, false},
 		"a row with a strike":               {1, 1, 0, true},
@@ -155,8 +157,8 @@ func TestSuspects(t *testing.T) {
 		"several rows":                      {2, 1, 4, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(make([]record, test.rows), 1, nil)
-			b.strikes, b.refusedAt = test.strikes, test.refusedAt
+			b := newBatch(make([]record, test.rows), &batch{failedAt: 1})
+			b.strikes, b.aloneAt = test.strikes, test.aloneAt
 			if got := b.isSuspect(5); got != test.want {
 				t.Errorf("got %t", got)
 			}
@@ -166,7 +168,7 @@ func TestSuspects(t *testing.T) {
 
 func TestLaneJoins(t *testing.T) {
 	struck, refused, recent := failedBatch("struck"), failedBatch("refused"), failedBatch("recent")
-	struck.strikes, refused.refusedAt, recent.refusedAt, recent.failedAt = 1, 3, 4, 4
+	struck.strikes, refused.aloneAt, recent.aloneAt, recent.refusedAt, recent.failedAt = 1, 3, 4, 4, 4
 	var l lane
 	for i, b := range []*batch{struck, failedBatch("a", "b"), failedBatch("c", "d", "e"), recent, failedBatch("f"), failedBatch("g"), failedBatch("h", "i", "j", "k"), refused} {
 		l.push(b, time.Time{}.Add(time.Duration(i)))
@@ -176,8 +178,8 @@ func TestLaneJoins(t *testing.T) {
 		t.Errorf("got  %s\nwant %s, suspects alone and the others in full batches", got, want)
 	}
 	checkText(t, l.batches...)
-	if b := l.batches[1]; b.failedAt != 4 || b.refusedAt != 0 {
-		t.Errorf("joined: failedAt %d, refusedAt %d; want the newest failure, and no row's refusal", b.failedAt, b.refusedAt)
+	if b := l.batches[1]; b.failedAt != 4 || b.aloneAt != 0 || b.refusedAt != 0 {
+		t.Errorf("joined: failedAt %d, aloneAt %d, refusedAt %d; want the newest failure, and no row's refusal", b.failedAt, b.aloneAt, b.refusedAt)
 	}
 	text := strings.Repeat("m", maxBatchText/2+1)
 	var long lane

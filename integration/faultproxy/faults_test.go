@@ -353,15 +353,18 @@ func TestDataAfter(t *testing.T) {
 			t.Parallel()
 			b := stage.open(t)
 			refuse := faultproxy.ForRow(chosen, refusal, faultproxy.Pass)
+			var refused atomic.Bool
 			b.proxy.Deal(func(r *faultproxy.Request) faultproxy.Fault {
 				if r.Number == 0 {
 					return tt.first
 				}
+				refused.Store(true)
 				return refuse(r)
 			})
 			b.record(chosen)
-			observe.Await(t, "the failure", func() bool { return len(b.Lines()) > 0 })
-			b.record("b") // the proof that the server takes others
+			observe.Await(t, "the refusal", refused.Load)
+			observe.Await(t, "its answer", func() bool { return b.client.Stats().Requests > 2 }) // the next attempt
+			b.record("b")                                                                        // the proof that the server takes others
 			b.settle()
 			b.close(nil)
 			b.wantCounts(docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Rejected: 1}})
