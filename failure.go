@@ -79,6 +79,9 @@ func (b *batch) fail(v verdict, err error, newest int64, last bool) (evidence bo
 	if v == badData {
 		before = b.aloneAt
 	}
+	if v == badData && (b.refusedAt == 0 || codeOf(err) != codeOf(b.err)) {
+		b.refusedAt = b.request
+	}
 	if v == badData && last {
 		before = b.refusedAt
 	}
@@ -86,9 +89,6 @@ func (b *batch) fail(v verdict, err error, newest int64, last bool) (evidence bo
 	strike := evidence && single && v != badData
 	if strike {
 		b.strikes++
-	}
-	if v == badData {
-		b.refusedAt = cmp.Or(b.refusedAt, b.request)
 	}
 	if v == badData && single {
 		b.aloneAt = cmp.Or(b.aloneAt, newest)
