@@ -97,22 +97,22 @@ var printed = []struct{ line, by string }{
 // sqlSections lists the sections of sql/README.md that have blocks of SQL, each
 // with the test in sqltest that runs them.
 var sqlSections = map[string]string{
-	"## 013_create_processing_events_table.sql":       "TestUndo",
-	"## 014_create_docevents_reading.sql":             "TestUndo",
-	"## Reading by SQL":                               "TestReadingBySQL",
-	"## optional/retention_pg_cron.sql":               "TestUndo",
-	"## optional/alert_pg_cron.sql":                   "TestUndo",
-	"## optional/partitioned.sql":                     "TestReadmeExamples",
-	"### Back to the plain table":                     "TestUndo",
-	"## optional/partitioned_prepare.sql":             "TestUndo",
-	"## optional/read_own.sql":                        "TestUndo",
-	"## optional/event_types.sql":                     "TestUndo",
-	"## optional/foreign_key.sql":                     "TestUndo",
-	"### A column that the database fills":            "TestColumnFilled",
-	"### A uuid beside a bigint id":                   "TestBesideBigint",
-	"### A view, where the table can't change at all": "TestView",
-	"### An index for timelines":                      "TestTimelineIndex",
-	"## Grafana":                                      "TestGrafana",
+	"## 013_create_processing_events_table.sql": "TestUndo",
+	"## 014_create_docevents_reading.sql":       "TestUndo",
+	"## Reading by SQL":                         "TestReadingBySQL",
+	"## optional/retention_pg_cron.sql":         "TestUndo",
+	"## optional/alert_pg_cron.sql":             "TestUndo",
+	"## optional/partitioned.sql":               "TestReadmeExamples",
+	"### Back to the plain table":               "TestUndo",
+	"## optional/partitioned_prepare.sql":       "TestUndo",
+	"## optional/read_own.sql":                  "TestUndo",
+	"## optional/event_types.sql":               "TestUndo",
+	"## optional/foreign_key.sql":               "TestUndo",
+	"### A column that the database fills":      "TestColumnFilled",
+	"### A uuid next to a bigint id":            "TestUUIDNextToBigint",
+	"### A view, if the table can't change":     "TestView",
+	"### An index for timelines":                "TestTimelineIndex",
+	"## Grafana":                                "TestGrafana",
 }
 
 var (

@@ -568,7 +568,7 @@ func TestPrepareRefusesRowsAhead(t *testing.T) {
 	}
 	// And how to give up.
 	head, _, _ := strings.Cut(d.read(prepareFile), "-- Step 1")
-	_, undo, _ := strings.Cut(head, "To give up:\n")
+	_, undo, _ := strings.Cut(head, "To undo the preparation:\n")
 	for statement := range strings.SplitSeq(strings.ReplaceAll(undo, "--", ""), ";") {
 		if _, err := d.conn().Exec(ctx(t), statement); err != nil {
 			t.Error(err)

@@ -476,7 +476,7 @@ func BenchmarkSummary(b *testing.B) {
 	asked := []string{"SELECT docevents_summary('{}', now() - interval '1 day', now())"}
 	for _, query := range queries[2:] {
 		query = strings.ReplaceAll(query, "date_trunc('day', now(), 'UTC')", "now()")
-		asked = append(asked, regexp.MustCompile(`(- interval '[^']*')( -- (so many|the time looked at))`).ReplaceAllString(query, "- interval '1 day'$2"))
+		asked = append(asked, regexp.MustCompile(`(- interval '[^']*')( -- how (many days|far back))`).ReplaceAllString(query, "- interval '1 day'$2"))
 	}
 	took := make([]time.Duration, len(asked))
 	for range b.N {

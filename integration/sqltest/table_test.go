@@ -108,9 +108,9 @@ func TestReadOwn(t *testing.T) {
 			t.Errorf("the service role's purge: %d, %v", n, err)
 		}
 
-		// The other way, of the file's comment: without the messages.
-		_, other, _ := strings.Cut(d.read(readOwnFile), "them, since select=* is refused:\n")
-		other, _, _ = strings.Cut(other, "-- What it doesn't")
+		// The variant in the file's comment hides error_message.
+		_, other, _ := strings.Cut(d.read(readOwnFile), "because select=* is rejected:\n")
+		other, _, _ = strings.Cut(other, "-- Users can't see")
 		d.exec(strings.ReplaceAll(other, "--", ""))
 		if _, status := read("select=*", d.token(alice)); status != 403 {
 			t.Errorf("select=*: %d, want 403", status)
