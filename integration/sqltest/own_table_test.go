@@ -11,8 +11,8 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// execSection runs what a section of sql/README.md says about a table of one's
-// own, one statement at a time, and has the REST API know of it.
+// execSection runs a block of SQL of a section of sql/README.md with the test's table names, and makes
+// the REST API reload. It runs a block with CONCURRENTLY one statement at a time.
 func (d *db) execSection(title string, block int) {
 	d.t.Helper()
 	blocks := d.section("### " + title)
@@ -33,7 +33,7 @@ func (d *db) execSection(title string, block int) {
 	d.reload()
 }
 
-// own gives the README's other tables names that are this test's.
+// own replaces the names of the README's other tables by names for this test.
 func (d *db) own(sql string) string {
 	for _, name := range []string{"documents", "steps", "step_events"} {
 		sql = strings.ReplaceAll(sql, "public."+name, "public."+d.table+"_"+name)
@@ -41,7 +41,7 @@ func (d *db) own(sql string) string {
 	return sql
 }
 
-// ownTable makes one of the README's other tables.
+// ownTable creates one of the README's other tables.
 func (d *db) ownTable(name, columns string) {
 	d.t.Helper()
 	name = d.own("public." + name)
@@ -49,8 +49,8 @@ func (d *db) ownTable(name, columns string) {
 	d.t.Cleanup(func() { d.exec("DROP TABLE " + name + " CASCADE") })
 }
 
-// wantStoredOnce records twenty events of the document, forty days old, under
-// lost answers, and purges them.
+// wantStoredOnce records 20 events of the document with lost answers, checks that each is stored once,
+// and purges them. The events are 40 days old.
 func (d *db) wantStoredOnce(document string, opts ...docevents.Option) {
 	d.t.Helper()
 	const events = 20
@@ -79,6 +79,8 @@ func (d *db) wantStoredOnce(document string, opts ...docevents.Option) {
 	d.wantCount(before)
 }
 
+// wantCheck checks that Check's error contains want, or that it is nil if want is empty, and that Check
+// stores nothing.
 func (d *db) wantCheck(want string, opts ...docevents.Option) {
 	d.t.Helper()
 	before := d.count()
@@ -92,8 +94,8 @@ func (d *db) wantCheck(want string, opts ...docevents.Option) {
 	d.wantCount(before)
 }
 
-// TestColumnFilled has the database fill a column that takes no NULL, also for
-// an event that comes before its document.
+// TestColumnFilled checks a trigger that fills a NOT NULL column, also for an event that comes before its
+// document.
 func TestColumnFilled(t *testing.T) {
 	t.Parallel()
 	both(t, newTable, func(t *testing.T, d *db) {
@@ -112,14 +114,14 @@ func TestColumnFilled(t *testing.T) {
 		client := d.client(docevents.WithSlog(quiet))
 		early := uuid.NewString()
 		client.Record(docevents.Event{DocumentID: early, UserID: user, Type: docevents.UploadStarted})
-		for range 5 { // each after the last: the early one is beside some of them
+		for range 5 { // the early event is retried while these are stored
 			client.Record(docevents.Event{DocumentID: document(uuid.NewString()), UserID: user, Type: docevents.UploadStarted})
 		}
 		for client.Stats().Delivered < 5 {
-			time.Sleep(time.Millisecond) // the library doesn't tell of it
+			time.Sleep(time.Millisecond)
 		}
 		if s := client.Stats(); s.Pending != 1 {
-			t.Errorf("%+v, want the early one to wait", s)
+			t.Errorf("%+v, want the early event pending", s)
 		}
 		document(early)
 		d.flush(client)
@@ -129,7 +131,8 @@ func TestColumnFilled(t *testing.T) {
 	})
 }
 
-// TestColumnFilledWithNull: why the trigger raises.
+// TestColumnFilledWithNull checks that without the trigger's error, an event whose document doesn't exist
+// is dropped.
 func TestColumnFilledWithNull(t *testing.T) {
 	t.Parallel()
 	d := newTable(t).migrated()
@@ -149,7 +152,7 @@ func TestColumnFilledWithNull(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := client.Stats(); s.Delivered != 2 || s.Dropped.Rejected != 1 {
-		t.Errorf("%+v, want the one without a document to be dropped", s)
+		t.Errorf("%+v, want the event without a document dropped", s)
 	}
 }
 
@@ -167,13 +170,13 @@ func TestUUIDNextToBigint(t *testing.T) {
 			d.execSection("A uuid next to a bigint id", block)
 			columns := docevents.WithColumns(docevents.Columns{ID: "event_id"})
 			d.wantCheck("", columns)
-			document := d.text("SELECT document_id::text FROM " + d.table + " LIMIT 1") // it has a row from before
+			document := d.text("SELECT document_id::text FROM " + d.table + " LIMIT 1") // has a row from before the column was added
 			d.wantStoredOnce(document, columns)
 		})
 	}
 }
 
-// newView makes the README's view before a table of another kind.
+// newView creates the README's view on the table steps.
 func newView(t testing.TB) *db {
 	d := newTable(t)
 	d.ownTable("steps", `id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, doc uuid NOT NULL, seconds numeric, message text,
@@ -187,19 +190,19 @@ func newView(t testing.TB) *db {
 	return d
 }
 
-// TestView: of the events' table there is only a view.
+// TestView checks the README's view.
 func TestView(t *testing.T) {
 	t.Parallel()
 	d := newView(t)
 	steps, ids := d.own("public.steps"), d.own("public.step_events")
-	d.exec("INSERT INTO " + steps + " (doc, kind, at) VALUES ('" + user + "', 'completed', now())") // somebody else's
+	d.exec("INSERT INTO " + steps + " (doc, kind, at) VALUES ('" + user + "', 'completed', now())") // a row of another program
 	d.wantCheck("")
 	d.wantStoredOnce(user)
 	if n := d.number("SELECT count(*) FROM " + ids); n != 0 {
-		t.Errorf("%d ids are left of what was purged", n)
+		t.Errorf("%d ids of purged rows are left", n)
 	}
 
-	t.Run("the same at once", func(t *testing.T) {
+	t.Run("concurrent duplicates", func(t *testing.T) {
 		first := d.conn()
 		insert := "INSERT INTO " + d.table + " (id, document_id, event_type, duration_ms, created_at) VALUES ('" + user + "', '" + user + "', 'failed', 1500, now())"
 		for _, sql := range []string{"BEGIN", insert} {
@@ -210,7 +213,7 @@ func TestView(t *testing.T) {
 		second := make(chan error)
 		go func() { second <- d.try(insert) }()
 		for d.number("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'") == 0 {
-			time.Sleep(5 * time.Millisecond) // PostgreSQL doesn't tell of it
+			time.Sleep(5 * time.Millisecond)
 		}
 		if _, err := first.Exec(ctx(t), "COMMIT"); err != nil {
 			t.Fatal(err)
@@ -223,13 +226,13 @@ func TestView(t *testing.T) {
 			t.Errorf("%s seconds, want 1.5", got)
 		}
 	})
-	t.Run("Check sees what the table refuses", func(t *testing.T) {
+	t.Run("Check reports the table's constraints", func(t *testing.T) {
 		d.wantCheck(`no event of type "ocr_started"`, docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{"ocr_started"}}))
 		d.exec("ALTER TABLE " + steps + " ADD COLUMN tenant uuid NOT NULL DEFAULT gen_random_uuid(); ALTER TABLE " + steps + " ALTER tenant DROP DEFAULT")
 		d.wantCheck(`null value in column "tenant"`)
 		d.exec("ALTER TABLE " + steps + " DROP COLUMN tenant")
 	})
-	t.Run("closed to others", func(t *testing.T) {
+	t.Run("other roles have no rights", func(t *testing.T) {
 		for _, role := range []string{"anon", "authenticated"} {
 			for _, table := range []string{d.table, ids} {
 				if got := d.as(role, "SELECT FROM "+table); got != denied {
@@ -238,13 +241,13 @@ func TestView(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a column that is a key", func(t *testing.T) {
+	t.Run("a plain key column", func(t *testing.T) {
 		definition := d.text("SELECT pg_get_viewdef($1::regclass)", d.table)
-		spoiled := strings.Replace(definition, "step.id + 0", "step.id", 1)
-		if spoiled == definition {
+		changed := strings.Replace(definition, "step.id + 0", "step.id", 1)
+		if changed == definition {
 			t.Fatal(definition)
 		}
-		d.exec("CREATE OR REPLACE VIEW " + d.table + " WITH (security_invoker = true) AS " + spoiled)
+		d.exec("CREATE OR REPLACE VIEW " + d.table + " WITH (security_invoker = true) AS " + changed)
 		d.reload()
 		d.wantCheck("nothing makes the id unique") // 42P10
 		d.exec("CREATE OR REPLACE VIEW " + d.table + " WITH (security_invoker = true) AS " + definition)
@@ -257,7 +260,8 @@ func TestView(t *testing.T) {
 	})
 }
 
-// TestViewWithoutIds: a trigger that only passes rows on stores them once more.
+// TestViewWithoutIds checks that Check reports a view whose trigger doesn't store the ids, since it would
+// store duplicates.
 func TestViewWithoutIds(t *testing.T) {
 	t.Parallel()
 	d := newView(t)
@@ -267,8 +271,8 @@ func TestViewWithoutIds(t *testing.T) {
 	d.wantCheck("nothing makes the column id unique")
 }
 
-// TestTimelineIndex: a document's events come out of the index in order, and
-// 013 doesn't undo that.
+// TestTimelineIndex checks that the index returns a document's events in order, and that running 013 again
+// keeps the index.
 func TestTimelineIndex(t *testing.T) {
 	d := newTable(t).migrated()
 	d.plant(20000, "now()")
@@ -280,20 +284,19 @@ func TestTimelineIndex(t *testing.T) {
 		return strings.Contains(plan, "Presorted Key: created_at") && strings.Contains(plan, "Index Cond: (document_id =")
 	}
 	if inOrder() {
-		t.Fatal("no need of the index")
+		t.Fatal("the events are in order without the index")
 	}
 	d.execSection("An index for timelines", 0)
 	d.run(migration)
 	wantLines(t, "indexes", d.texts("SELECT indexname || substring(indexdef FROM ' \\(.*') FROM pg_indexes WHERE tablename = $1 ORDER BY 1", d.table),
 		d.table+"_pkey (id)", "idx_"+d.table+"_created_at (created_at)", "idx_"+d.table+"_document_id (document_id, created_at)")
 	if !inOrder() {
-		t.Error("the events are sorted")
+		t.Error("the plan sorts the events")
 	}
 	d.wantStoredOnce(uuid.NewString())
 }
 
-// BenchmarkOwnTable inserts a thousand rows a time, as docevents does under
-// load, and purges them all.
+// BenchmarkOwnTable inserts 1,000 rows at a time, as docevents does under load, and purges them all.
 func BenchmarkOwnTable(b *testing.B) {
 	for name, table := range map[string]func(testing.TB) *db{
 		"plain": func(t testing.TB) *db { return newTable(t).migrated() },
