@@ -1,5 +1,5 @@
-// Package connections tests docevents together with golang.org/x/net/http2, which is not a dependency of the
-// library.
+// Package connections tests docevents together with golang.org/x/net/http2, which
+// is not a dependency of the library.
 package connections
 
 import (
@@ -38,9 +38,10 @@ func (w *wire) Close() error {
 	return w.Conn.Close()
 }
 
-// TestAppConfiguresHTTP2 checks a client in an app that calls http2.ConfigureTransport on http.DefaultTransport, as
-// an app must for HTTP/2 with its own TLS configuration. The client still detects a dead connection within seconds,
-// and Close closes every connection.
+// TestAppConfiguresHTTP2 checks a client in an app that calls
+// http2.ConfigureTransport on http.DefaultTransport, as an app must for HTTP/2 with
+// its own TLS configuration. The client still detects a dead connection within
+// seconds, and Close closes every connection.
 func TestAppConfiguresHTTP2(t *testing.T) {
 	for name, configure := range map[string]func(*http.Transport) error{
 		"ConfigureTransport": http2.ConfigureTransport,

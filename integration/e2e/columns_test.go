@@ -199,8 +199,8 @@ var ownTables = map[string]ownTable{
 	},
 }
 
-// TestOwnTables checks Check's finding for each table. After the fix, events are stored once although answers
-// are lost, and can be purged.
+// TestOwnTables checks Check's finding for each table. After the fix, events are
+// stored once although answers are lost, and can be purged.
 func TestOwnTables(t *testing.T) {
 	t.Parallel()
 	for name, test := range ownTables {

@@ -1,6 +1,7 @@
-// Package e2e tests docevents from end to end: through its public API, a REST server and a real
-// PostgreSQL, whose tables the tests read by SQL. The stack is a local stack or a Supabase project that
-// the environment names, see localstack.FromEnv. Each test creates its own tables there.
+// Package e2e tests docevents from end to end: through its public API, a REST
+// server and a real PostgreSQL, whose tables the tests read by SQL. The stack is a
+// local stack or a Supabase project that the environment names, see
+// localstack.FromEnv. Each test creates its own tables there.
 package e2e
 
 import (
@@ -68,7 +69,8 @@ func (b *bench) close() {
 	}
 }
 
-// execute runs statements as the database's owner. TABLE_NAME in them stands for the bench's table.
+// execute runs statements as the database's owner. TABLE_NAME in them stands for
+// the bench's table.
 func (b *bench) execute(statements ...string) {
 	b.t.Helper()
 	for _, sql := range statements {
@@ -148,7 +150,8 @@ func (b *bench) wantCounts(want docevents.Stats) {
 	}
 }
 
-// wantError checks an error's status and code, and that it contains the remedy exactly once.
+// wantError checks an error's status and code, and that it contains the remedy
+// exactly once.
 func wantError(t testing.TB, err error, status int, code, remedy string) {
 	t.Helper()
 	var e *docevents.Error

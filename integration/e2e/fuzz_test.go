@@ -13,9 +13,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// FuzzRecordStored records arbitrary events. Each must be either stored, with the values that the functions
-// below expect, or dropped as invalid if storable returns false. The fuzzing processes share one stack, and
-// each has its own table.
+// FuzzRecordStored records arbitrary events. Each must be either stored, with the
+// values that the functions below expect, or dropped as invalid if storable returns
+// false. The fuzzing processes share one stack, and each has its own table.
 //
 //	go test ./integration/e2e -run '^$' -fuzz FuzzRecordStored -fuzztime 2m -fuzzminimizetime 10x
 func FuzzRecordStored(f *testing.F) {
@@ -114,7 +114,8 @@ func milliseconds(nanoseconds int64) *int32 {
 	return ptr(int32(min(nanoseconds/1e6, math.MaxInt32)))
 }
 
-// orNull returns a nullable column's text, or "" for NULL. The column must not contain an empty text.
+// orNull returns a nullable column's text, or "" for NULL. The column must not
+// contain an empty text.
 func orNull(t *testing.T, s *string) string {
 	t.Helper()
 	switch {

@@ -19,7 +19,8 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// A fault is a misconfiguration of the table, with which no event can be stored until it is fixed.
+// A fault is a misconfiguration of the table, with which no event can be stored
+// until it is fixed.
 type fault struct {
 	name         string
 	cause, fix   func(*bench)
@@ -35,7 +36,8 @@ func statements(sql ...string) func(*bench) {
 	}
 }
 
-// grants returns a fault for each missing privilege. The statement in the error fixes it.
+// grants returns a fault for each missing privilege. The statement in the error
+// fixes it.
 func grants(privileges ...string) []fault {
 	var faults []fault
 	for _, p := range privileges {
@@ -98,7 +100,8 @@ var missingPartition = fault{
 	remedy: "make a partition for the event's created_at or type, or a DEFAULT one",
 }
 
-// TestFaultFixed records events during a fault and then fixes the fault. Close delivers all events.
+// TestFaultFixed records events during a fault and then fixes the fault. Close
+// delivers all events.
 func TestFaultFixed(t *testing.T) {
 	t.Parallel()
 	for _, f := range append(grants("INSERT", "SELECT"), missingTable(), missingColumn, missingPartition) {
@@ -130,8 +133,9 @@ func TestFaultFixed(t *testing.T) {
 	}
 }
 
-// TestFaultNotFixed checks that Close ends although a fault lasts. It drops the events as abandoned, and
-// their outcome is known, because the server rejected them.
+// TestFaultNotFixed checks that Close ends although a fault lasts. It drops the
+// events as abandoned, and their outcome is known, because the server rejected
+// them.
 func TestFaultNotFixed(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -154,8 +158,8 @@ func TestFaultNotFixed(t *testing.T) {
 	f.fix(b)
 }
 
-// TestTableThatComesLate creates the table after the first event, with the NOTIFY of the migration that
-// makes the REST server reload the schema.
+// TestTableThatComesLate creates the table after the first event, with the NOTIFY
+// of the migration that makes the REST server reload the schema.
 func TestTableThatComesLate(t *testing.T) {
 	t.Parallel()
 	stack := localstack.Shared(t)
@@ -246,7 +250,8 @@ func TestWrongSettings(t *testing.T) {
 	}
 }
 
-// TestCheck checks that Check reports each fault, returns nil after the fix, and doesn't change the table.
+// TestCheck checks that Check reports each fault, returns nil after the fix, and
+// doesn't change the table.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	for _, f := range append(grants("INSERT", "SELECT", "DELETE"), missingTable(), missingColumn) {

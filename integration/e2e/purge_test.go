@@ -121,7 +121,8 @@ func TestPurgeInvalidCutoff(t *testing.T) {
 	b.wantStages("0", "1")
 }
 
-// TestPurgeMany purges more rows than one read returns, with many rows of the same time.
+// TestPurgeMany purges more rows than one read returns, with many rows of the same
+// time.
 func TestPurgeMany(t *testing.T) {
 	for way, opts := range map[string][]docevents.Option{
 		"at once": nil, "in steps": {docevents.WithPurgeBatch(400)}, "in steps smaller than the ties": {docevents.WithPurgeBatch(90)},
@@ -141,8 +142,8 @@ func TestPurgeMany(t *testing.T) {
 	}
 }
 
-// TestConcurrentPurges runs several purges of the same rows while events are recorded. Each deleted row must
-// be counted by exactly one purge.
+// TestConcurrentPurges runs several purges of the same rows while events are
+// recorded. Each deleted row must be counted by exactly one purge.
 func TestConcurrentPurges(t *testing.T) {
 	for way, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(50)}} {
 		t.Run(way, func(t *testing.T) {

@@ -17,7 +17,8 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// A shape is a table of docs/your-table.md that works without changes in the database.
+// A shape is a table of docs/your-table.md that works without changes in the
+// database.
 type shape struct {
 	make     []string // statements that turn the migration's table, TABLE_NAME, into it
 	columns  *docevents.Columns
@@ -28,7 +29,8 @@ type shape struct {
 	noStep   bool                   // the table requires a field that Step leaves empty
 }
 
-// fresh returns SQL that creates the table anew, for shapes that ALTER TABLE can't produce.
+// fresh returns SQL that creates the table anew, for shapes that ALTER TABLE can't
+// produce.
 func fresh(rest string, columns ...string) []string {
 	return []string{
 		"DROP TABLE TABLE_NAME",
@@ -348,7 +350,8 @@ func (b *shapeBench) ofOldDocument() docevents.Query {
 	return docevents.Query{Since: b.recorded[0].CreatedAt, Until: b.recorded[4].CreatedAt.Add(time.Second)}
 }
 
-// pageShape opens the dashboard's overview, which shows today's events of Step, and the document's page.
+// pageShape opens the dashboard's overview, which shows today's events of Step, and
+// the document's page.
 func pageShape(t *testing.T, b *shapeBench) {
 	handler := dashboard.Handler(b.client, dashboard.WithLoopback())
 	open := func(path string, wants ...string) {

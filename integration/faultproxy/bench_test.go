@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 	localstack.Main(m)
 }
 
-// A stage is a table that several benches share, because creating a table takes as long as
-// a test.
+// A stage is a table that several benches share, because creating a table takes as
+// long as a test.
 type stage struct {
 	stack *localstack.Stack
 	table string
@@ -33,8 +33,8 @@ func newStage(t *testing.T) *stage {
 	return &stage{stack, stack.Table(t)}
 }
 
-// A bench is a client that sends to a real server through a proxy. Each bench has its own
-// proxy and document. Tests name the document's events by their stage.
+// A bench is a client that sends to a real server through a proxy. Each bench has
+// its own proxy and document. Tests name the document's events by their stage.
 type bench struct {
 	*stage
 	observe.Observer
@@ -75,9 +75,9 @@ func (b *bench) event(stage string) docevents.Event {
 
 func (b *bench) record(stage string) { b.client.Record(b.event(stage)) }
 
-// batch records events that are sent in one request, the first request under the plan. To
-// collect them, it delays the request of an event "first" in the proxy. The client must
-// have at most one request in flight.
+// batch records events that are sent in one request, the first request under the
+// plan. To collect them, it delays the request of an event "first" in the proxy.
+// The client must have at most one request in flight.
 func (b *bench) batch(plan faultproxy.Plan, stages ...string) {
 	b.t.Helper()
 	held, release := make(chan bool), make(chan bool)
@@ -173,8 +173,8 @@ func (b *bench) wantDrop(stage string, reason docevents.DropReason, unknown bool
 	return d.Err
 }
 
-// wantAnswer checks that err has the status and the code of a fault's answer, or no answer
-// if the fault has none.
+// wantAnswer checks that err has the status and the code of a fault's answer, or no
+// answer if the fault has none.
 func (b *bench) wantAnswer(err error, want *faultproxy.Answer) {
 	b.t.Helper()
 	var e *docevents.Error

@@ -22,8 +22,9 @@ type Request struct {
 // Has reports whether the body contains text, for example a chosen row.
 func (r *Request) Has(text string) bool { return bytes.Contains(r.Body, []byte(text)) }
 
-// A Plan returns the fault for a request. It must be safe for concurrent use: it runs on
-// the goroutine of each request. It may block, which delays only that request.
+// A Plan returns the fault for a request. It must be safe for concurrent use: it
+// runs on the goroutine of each request. It may block, which delays only that
+// request.
 type Plan func(*Request) Fault
 
 // Pass is a plan without faults.
@@ -34,8 +35,8 @@ func Always(f Fault) Plan {
 	return func(*Request) Fault { return f }
 }
 
-// Script returns a plan that causes the faults in order, one per request, and no fault
-// after the last.
+// Script returns a plan that causes the faults in order, one per request, and no
+// fault after the last.
 func Script(faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		if r.Number < len(faults) {
@@ -45,8 +46,8 @@ func Script(faults ...Fault) Plan {
 	}
 }
 
-// ForRow returns a plan that causes a fault for every request whose body contains text.
-// The plan others chooses the faults of all other requests.
+// ForRow returns a plan that causes a fault for every request whose body contains
+// text. The plan others chooses the faults of all other requests.
 func ForRow(text string, f Fault, others Plan) Plan {
 	return func(r *Request) Fault {
 		if r.Has(text) {
@@ -56,9 +57,9 @@ func ForRow(text string, f Fault, others Plan) Plan {
 	}
 }
 
-// Random returns a plan that causes one of the faults, all equally likely, for a share of
-// the requests. share is from 0 to 1. With the same seed, the nth request has the same
-// fault in every run.
+// Random returns a plan that causes one of the faults, all equally likely, for a
+// share of the requests. share is from 0 to 1. With the same seed, the nth request
+// has the same fault in every run.
 func Random(seed uint64, share float64, faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		rng := rand.New(rand.NewPCG(seed, uint64(r.Number)))
@@ -69,8 +70,8 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 	}
 }
 
-// A Fault describes how the proxy handles one request. With the zero Fault, the request
-// reaches the server and the answer reaches the client.
+// A Fault describes how the proxy handles one request. With the zero Fault, the
+// request reaches the server and the answer reaches the client.
 type Fault struct {
 	Name string // the key in Proxy.Dealt
 
@@ -127,8 +128,8 @@ func RequestLost() Fault {
 	return Fault{Name: "request lost", Lost: true, Cut: CutAll}
 }
 
-// AnswerLost cuts the connection after the server has processed the request, before the
-// first byte of its answer.
+// AnswerLost cuts the connection after the server has processed the request, before
+// the first byte of its answer.
 func AnswerLost() Fault {
 	return Fault{Name: "answer lost", Cut: CutAll}
 }
@@ -157,8 +158,8 @@ func HeaderLost(name string) Fault {
 	return Fault{Name: "without " + name, Without: name}
 }
 
-// Text answers with a body that has no error code and may be empty. headers are pairs of
-// a name and a value. The request doesn't reach the server.
+// Text answers with a body that has no error code and may be empty. headers are
+// pairs of a name and a value. The request doesn't reach the server.
 func Text(status int, body string, headers ...string) Fault {
 	a := &Answer{Status: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)}
 	for i := 0; i < len(headers); i += 2 {
@@ -185,7 +186,8 @@ func Refusal(status int, code, message string) Fault {
 	return f
 }
 
-// SecretRow stands for the row in the details of a [Refusal]. It must not appear in a log.
+// SecretRow stands for the row in the details of a [Refusal]. It must not appear in
+// a log.
 const SecretRow = "row-that-must-not-be-logged"
 
 // Page answers with an HTML page, as a firewall, a captive portal or a load

@@ -19,8 +19,8 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// Faults by the way in which the client must handle them. The tests cause each fault for
-// the first request of a client that records one event.
+// Faults by the way in which the client must handle them. The tests cause each
+// fault for the first request of a client that records one event.
 var (
 	// The client doesn't notice the fault. One request is enough.
 	harmless = []faultproxy.Fault{
@@ -85,8 +85,9 @@ var (
 		faultproxy.Refusal(400, "rate_limit_exceeded", "a gateway's own"),
 	}
 
-	// The fault may last until somebody fixes the configuration. Here it passes after one
-	// request: the client keeps the event and retries, without a log line.
+	// The fault may last until somebody fixes the configuration. Here it passes
+	// after one request: the client keeps the event and retries, without a log
+	// line.
 	configuration = []faultproxy.Fault{
 		faultproxy.Text(401, `{"message":"Invalid API key"}`),
 		faultproxy.Page(401),
@@ -129,8 +130,8 @@ var (
 		faultproxy.Refusal(403, "PGRST302", "Anonymous access is disabled"),
 	}
 
-	// The server rejects the row's data. The client drops the event after another row has
-	// been stored, and the drop has the server's answer.
+	// The server rejects the row's data. The client drops the event after another
+	// row has been stored, and the drop has the server's answer.
 	data = []faultproxy.Fault{
 		faultproxy.Refusal(500, "21000", "cardinality violation"),
 		faultproxy.Refusal(400, "22001", "value too long"),
@@ -188,8 +189,9 @@ func TestPassing(t *testing.T) {
 	}
 }
 
-// TestNoAnswerInTime checks requests whose answer doesn't come within the request timeout.
-// On a slow machine further requests may time out, so the test doesn't count requests.
+// TestNoAnswerInTime checks requests whose answer doesn't come within the request
+// timeout. On a slow machine further requests may time out, so the test doesn't
+// count requests.
 func TestNoAnswerInTime(t *testing.T) {
 	stage := newStage(t)
 	for _, f := range []faultproxy.Fault{
@@ -284,8 +286,8 @@ func (b *bench) wantKept() {
 	b.wantLines()
 }
 
-// TestRedirect checks that the client handles a redirect as a misconfiguration and doesn't
-// follow it, because the other host would see the key.
+// TestRedirect checks that the client handles a redirect as a misconfiguration and
+// doesn't follow it, because the other host would see the key.
 func TestRedirect(t *testing.T) {
 	stage := newStage(t)
 	var hits atomic.Int32
@@ -326,9 +328,9 @@ func TestData(t *testing.T) {
 	}
 }
 
-// TestDataAfterFault checks a row that is rejected after a first request with another
-// fault. If the outcome of the first request is unknown, the row may be stored, and the
-// drop's error is ErrOutcomeUnknown.
+// TestDataAfterFault checks a row that is rejected after a first request with
+// another fault. If the outcome of the first request is unknown, the row may be
+// stored, and the drop's error is ErrOutcomeUnknown.
 func TestDataAfterFault(t *testing.T) {
 	stage := newStage(t)
 	refusal := faultproxy.Refusal(400, "23514", "violates check constraint")
@@ -376,9 +378,9 @@ func TestDataAfterFault(t *testing.T) {
 	}
 }
 
-// TestDuplicateWithoutPrefer retries an event that is already stored, through a gateway
-// that removes the header Prefer. The server rejects the duplicate id, which tells the
-// client that the event is stored.
+// TestDuplicateWithoutPrefer retries an event that is already stored, through a
+// gateway that removes the header Prefer. The server rejects the duplicate id,
+// which tells the client that the event is stored.
 func TestDuplicateWithoutPrefer(t *testing.T) {
 	b := newStage(t).open(t)
 	b.proxy.Deal(faultproxy.Script(faultproxy.AnswerLost(), faultproxy.HeaderLost("Prefer")))
@@ -556,8 +558,8 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestPurge checks faults of a purge's first DELETE. The purge goes on, and its count is
-// exact unless the error is ErrCountIncomplete.
+// TestPurge checks faults of a purge's first DELETE. The purge goes on, and its
+// count is exact unless the error is ErrCountIncomplete.
 func TestPurge(t *testing.T) {
 	const old = 7
 	for _, tt := range []struct {

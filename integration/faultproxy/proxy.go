@@ -1,6 +1,6 @@
 // Package faultproxy is a proxy for tests. It stands between a client and an HTTP
-// server, listens on the loopback interface, and causes faults: answers that are lost,
-// truncated, late, or replaced by others.
+// server, listens on the loopback interface, and causes faults: answers that are
+// lost, truncated, late, or replaced by others.
 //
 //	proxy, err := faultproxy.Start(stack.URL)
 //	if err != nil { ... }
@@ -8,13 +8,13 @@
 //	proxy.Deal(faultproxy.Script(faultproxy.AnswerLost(), faultproxy.Page(502).Committed()))
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
-// A [Plan] chooses the fault for each request. It can use the request's number, so that
-// a run can be repeated, or its body, so that a fault affects one row only.
+// A [Plan] chooses the fault for each request. It can use the request's number, so
+// that a run can be repeated, or its body, so that a fault affects one row only.
 //
-// A fault's answer must be true. An answer that means that nothing was stored, such as
-// an error with a code of PostgreSQL, is given without sending the request to the server.
-// An answer that leaves open whether rows were stored can also be given after the
-// commit, see [Fault.Committed].
+// A fault's answer must be true. An answer that means that nothing was stored, such
+// as an error with a code of PostgreSQL, is given without sending the request to
+// the server. An answer that leaves open whether rows were stored can also be given
+// after the commit, see [Fault.Committed].
 package faultproxy
 
 import (
@@ -30,8 +30,8 @@ import (
 	"time"
 )
 
-// A Proxy forwards requests to a server and causes the faults of its plan. Its methods
-// are safe for concurrent use.
+// A Proxy forwards requests to a server and causes the faults of its plan. Its
+// methods are safe for concurrent use.
 type Proxy struct {
 	URL string // the proxy's URL, without a path
 
@@ -66,7 +66,8 @@ func Start(target string) (*Proxy, error) {
 	}
 	p := &Proxy{
 		target: u,
-		// One connection per request, so that a broken connection affects no other request.
+		// One connection per request, so that a broken connection affects no other
+		// request.
 		forward: &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 		plan:    Pass,
 		dealt:   map[string]int{},
@@ -124,8 +125,8 @@ func (p *Proxy) Dealt() map[string]int {
 	return maps.Clone(p.dealt)
 }
 
-// Refuse stops listening, so that new connections are refused, and breaks the existing
-// connections. Requests that have reached the server go on there.
+// Refuse stops listening, so that new connections are refused, and breaks the
+// existing connections. Requests that have reached the server go on there.
 func (p *Proxy) Refuse() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -221,9 +222,9 @@ func (p *Proxy) choose(r *Request) Fault {
 	return f
 }
 
-// pass forwards the request to the server, without the header named by without. If the
-// client disconnects, the request goes on, as it does behind a gateway. Only Close
-// aborts it.
+// pass forwards the request to the server, without the header named by without. If
+// the client disconnects, the request goes on, as it does behind a gateway. Only
+// Close aborts it.
 func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host

@@ -34,9 +34,9 @@ const (
 	recanted  = "recanted"  // the first request stores it but the answer is lost; later ones are rejected
 )
 
-// TestSoak records from many goroutines while the proxy causes random faults and the servers
-// behind it are killed and restarted. It checks the library's main promise: every event is
-// either stored once or passed to the drop handler.
+// TestSoak records from many goroutines while the proxy causes random faults and
+// the servers behind it are killed and restarted. It checks the library's main
+// promise: every event is either stored once or passed to the drop handler.
 func TestSoak(t *testing.T) {
 	events, crashes, batch := 6_000, 3, 40
 	share, faults := 0.15, soakFaults
@@ -205,8 +205,8 @@ func (s *soak) fated(fate string) []string {
 	return names
 }
 
-// record records from many goroutines, in bursts with a Flush between them. It waits for
-// delivery, so that it doesn't end before the crashes.
+// record records from many goroutines, in bursts with a Flush between them. It
+// waits for delivery, so that it doesn't end before the crashes.
 func (s *soak) record(events int, seed uint64) {
 	const goroutines = 32
 	var wg sync.WaitGroup
@@ -256,8 +256,8 @@ func (s *soak) watch(t *testing.T, recording context.Context) {
 	}
 }
 
-// crash breaks one part after another, each time after every more events were delivered,
-// and repairs it before it breaks the next.
+// crash breaks one part after another, each time after every more events were
+// delivered, and repairs it before it breaks the next.
 func (s *soak) crash(t *testing.T, recording context.Context, every int64) {
 	ctx := t.Context()
 	crashes := []struct {

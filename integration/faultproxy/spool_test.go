@@ -20,12 +20,13 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// recorderEnv makes the test binary a process that records events until it is killed. Its
-// value holds the URL, key, table, spool folder, document and a prefix of the events' stage.
+// recorderEnv makes the test binary a process that records events until it is
+// killed. Its value holds the URL, key, table, spool folder, document and a prefix
+// of the events' stage.
 const recorderEnv = "DOCEVENTS_TEST_RECORDER"
 
-// recordUntilKilled records events if recorderEnv is set. After each Record, it prints the
-// event's stage and the time.
+// recordUntilKilled records events if recorderEnv is set. After each Record, it
+// prints the event's stage and the time.
 func recordUntilKilled() {
 	args := strings.Fields(os.Getenv(recorderEnv))
 	if len(args) == 0 {
@@ -45,9 +46,10 @@ func recordUntilKilled() {
 	}
 }
 
-// killed runs a recorder, kills it after some time, and returns the stages of the events
-// recorded at least 50 ms before the kill. Of each gap between two events, only 5 ms
-// count toward the 50 ms, because the recorder may have been waiting for a processor.
+// killed runs a recorder, kills it after some time, and returns the stages of the
+// events recorded at least 50 ms before the kill. Of each gap between two events,
+// only 5 ms count toward the 50 ms, because the recorder may have been waiting for
+// a processor.
 func (b *bench) killed(dir, name string, after time.Duration) (recorded []string) {
 	b.t.Helper()
 	exe, err := os.Executable()
@@ -88,8 +90,9 @@ func (b *bench) killed(dir, name string, after time.Duration) (recorded []string
 	return recorded[:n]
 }
 
-// TestSpoolKilled checks that events recorded at least 50 ms before a kill are stored after
-// the next start, whether the server was up, slow or down, and that no event is stored twice.
+// TestSpoolKilled checks that events recorded at least 50 ms before a kill are
+// stored after the next start, whether the server was up, slow or down, and that no
+// event is stored twice.
 func TestSpoolKilled(t *testing.T) {
 	rounds := 51
 	if testing.Short() {

@@ -1,5 +1,5 @@
-// Package health runs a service for up to a day of virtual time and checks that Health reports its faults, and
-// nothing else.
+// Package health runs a service for up to a day of virtual time and checks that
+// Health reports its faults, and nothing else.
 package health
 
 import (
@@ -22,15 +22,16 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// limits fit a service with up to 16 documents per minute. Each takes some seconds, and 1 % of them fail.
+// limits fit a service with up to 16 documents per minute. Each takes some seconds,
+// and 1 % of them fail.
 var limits = docevents.Limits{
 	Window: 3 * time.Minute, StuckAfter: 90 * time.Second, MaxFailureRate: 0.12, MinEnded: 25, Silence: time.Minute,
 }
 
 func TestMain(m *testing.M) { localstack.Main(m) }
 
-// A service processes documents as they arrive, in virtual time, so that a day takes seconds. The database is
-// real.
+// A service processes documents as they arrive, in virtual time, so that a day
+// takes seconds. The database is real.
 type service struct {
 	*docevents.Client
 	user          string // the UserID of this service's events
@@ -86,8 +87,8 @@ func (s *service) process(ctx context.Context, document string, broken bool) {
 	record("", end)
 }
 
-// work keeps an event for the next check. For the start of a step, it then sleeps 1 to 8 seconds. If the worker is
-// killed or hangs, work doesn't return.
+// work keeps an event for the next check. For the start of a step, it then sleeps 1
+// to 8 seconds. If the worker is killed or hangs, work doesn't return.
 func (s *service) work(ctx context.Context, e docevents.Event) {
 	e.CreatedAt = time.Now()
 	s.mu.Lock()
@@ -106,8 +107,8 @@ func (s *service) work(ctx context.Context, e docevents.Event) {
 	time.Sleep(time.Second * time.Duration(1+uuid.MustParse(e.DocumentID)[15]%8))
 }
 
-// check stores the kept events and returns the verdict of Health. Recording each event when it happens would take
-// a request per event.
+// check stores the kept events and returns the verdict of Health. Recording each
+// event when it happens would take a request per event.
 func (s *service) check(t *testing.T) docevents.Health {
 	t.Helper()
 	s.mu.Lock()
@@ -172,8 +173,8 @@ func TestHealthReportsFaults(t *testing.T) {
 	}
 }
 
-// TestHealthOfNormalDay checks that Health reports nothing during a normal day of the service, with one document
-// in two minutes at night and 16 per minute at noon.
+// TestHealthOfNormalDay checks that Health reports nothing during a normal day of
+// the service, with one document in two minutes at night and 16 per minute at noon.
 func TestHealthOfNormalDay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the test takes about 20 seconds")

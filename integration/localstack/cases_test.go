@@ -196,8 +196,8 @@ func expand(v any) any {
 	return v
 }
 
-// newValues matches error details that contain a generated id and time, which differ in
-// every run.
+// newValues matches error details that contain a generated id and time, which
+// differ in every run.
 var newValues = regexp.MustCompile(`^Failing row contains \([0-9a-f-]{36}, null, .*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00\)\.$`)
 
 func hasNewValues(body any) bool {
@@ -236,7 +236,8 @@ func compareBody(t *testing.T, text []byte, want any) {
 	}
 }
 
-// freshSchema recreates the schema with only the migrations' empty table and functions.
+// freshSchema recreates the schema with only the migrations' empty table and
+// functions.
 func freshSchema(t *testing.T, stack *localstack.Stack) {
 	t.Helper()
 	execute(t, stack,

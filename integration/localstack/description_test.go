@@ -25,8 +25,8 @@ func described(t *testing.T, stack *localstack.Stack, headers ...string) map[str
 	return answer.Definitions
 }
 
-// TestDescription compares the description of tables with the recorded one of PostgREST
-// 14.17.
+// TestDescription compares the description of tables with the recorded one of
+// PostgREST 14.17.
 func TestDescription(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{})
 	text, err := os.ReadFile("testdata/openapi.json")
@@ -89,8 +89,9 @@ func TestDescriptionRights(t *testing.T) {
 	}
 }
 
-// TestDescriptionDefaults checks which defaults the description contains, and the notes
-// about keys and comments. PostgREST 14.17 includes and omits the same defaults.
+// TestDescriptionDefaults checks which defaults the description contains, and the
+// notes about keys and comments. PostgREST 14.17 includes and omits the same
+// defaults.
 func TestDescriptionDefaults(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{PostgREST: localstack.Gateway})
 	execute(t, stack,

@@ -19,7 +19,8 @@ var (
 	errPoolTimeout   = postgrest.Errorf(504, "PGRST003", "Timed out acquiring connection from connection pool.")
 	errInvalidJSON   = postgrest.Errorf(400, "PGRST102", "Empty or invalid json")
 	errKeysDiffer    = postgrest.Errorf(400, "PGRST102", "All object keys must match")
-	// PostgREST 14.17 and 16.2 answer this if the connection to PostgreSQL breaks during a statement.
+	// PostgREST 14.17 and 16.2 answer this if the connection to PostgreSQL breaks
+	// during a statement.
 	errLostConnection = postgrest.Errorf(400, "", "")
 	errInvalidPath    = postgrest.Errorf(404, "PGRST125", "Invalid path specified in request URL")
 )

@@ -11,9 +11,9 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// testSingleObjects checks requests that accept only a single object: a statement that
-// doesn't return exactly one row runs and is then rolled back. PostgREST tests this in
-// SingularSpec.hs.
+// testSingleObjects checks requests that accept only a single object: a statement
+// that doesn't return exactly one row runs and is then rolled back. PostgREST tests
+// this in SingularSpec.hs.
 func testSingleObjects(t *testing.T, stack *localstack.Stack) {
 	execute(t, stack,
 		"CREATE SEQUENCE fired",

@@ -20,10 +20,10 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// gateway stands in for PostgREST 14. It answers the requests that docevents and its
-// tests send: reads with filters, order, limit and count, bulk inserts, deletes, calls
-// of functions, and the description of tables. TestCases compares its answers with
-// those of a real PostgREST, recorded in testdata.
+// gateway stands in for PostgREST 14. It answers the requests that docevents and
+// its tests send: reads with filters, order, limit and count, bulk inserts,
+// deletes, calls of functions, and the description of tables. TestCases compares
+// its answers with those of a real PostgREST, recorded in testdata.
 //
 // It differs from PostgREST 14.17 for a transaction that fails with 40001: 14.17
 // retries it without end, but the gateway answers 500, as PostgREST 16.2 does.
@@ -330,9 +330,9 @@ func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, check r
 	return r, databaseError(err, who.anonymous())
 }
 
-// become switches to the caller's role for the rest of the transaction. It applies the
-// role's settings first, while still authenticator, because the role may lack the right
-// to change them.
+// become switches to the caller's role for the rest of the transaction. It applies
+// the role's settings first, while still authenticator, because the role may lack
+// the right to change them.
 func (g *gateway) become(tx pgx.Tx, who caller) error {
 	s := &statement{}
 	set := func(name, value string) {

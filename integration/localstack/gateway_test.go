@@ -117,8 +117,8 @@ func TestKeys(t *testing.T) {
 }
 
 // twoSchemas starts a stack with the rows 1 to 5 in the table things, and a second
-// schema. It uses the gateway, because the tests expect errors for features that only a
-// real PostgREST has.
+// schema. It uses the gateway, because the tests expect errors for features that
+// only a real PostgREST has.
 func twoSchemas(t *testing.T) *localstack.Stack {
 	t.Helper()
 	stack := localstack.Own(t, localstack.Options{
@@ -399,9 +399,9 @@ func testFunctions(t *testing.T, stack *localstack.Stack) {
 	}
 }
 
-// testViews checks inserts of duplicates into views. If a view shows the primary key of
-// its table, PostgREST adds ON CONFLICT. PostgreSQL accepts that for an updatable view
-// and rejects it for a view with INSTEAD OF triggers.
+// testViews checks inserts of duplicates into views. If a view shows the primary
+// key of its table, PostgREST adds ON CONFLICT. PostgreSQL accepts that for an
+// updatable view and rejects it for a view with INSTEAD OF triggers.
 func testViews(t *testing.T, stack *localstack.Stack) {
 	const columns = "document_id AS doc, user_id, event_type FROM document_processing_events"
 	execute(t, stack,

@@ -44,8 +44,8 @@ func orphan() {
 	select {}
 }
 
-// fakePostgREST answers every request with a description of the request. It ignores all
-// signals except SIGKILL.
+// fakePostgREST answers every request with a description of the request. It ignores
+// all signals except SIGKILL.
 func fakePostgREST(socket string) {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)
 	listener, err := net.Listen("unix", socket)
@@ -73,8 +73,8 @@ func (r reply) code() string {
 	return code
 }
 
-// call sends a request to the REST API as service_role. headers are pairs of a name and
-// a value; an empty value removes the header.
+// call sends a request to the REST API as service_role. headers are pairs of a name
+// and a value; an empty value removes the header.
 func call(t *testing.T, stack *localstack.Stack, method, path, body string, headers ...string) reply {
 	t.Helper()
 	r, err := tryCall(t.Context(), stack, method, path, body, headers...)

@@ -19,8 +19,8 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// description is the migrated table, as the query describe returns it from PostgreSQL's
-// catalog.
+// description is the migrated table, as the query describe returns it from
+// PostgreSQL's catalog.
 const description = `
 column id uuid NOT NULL gen_random_uuid()
 column document_id uuid NOT NULL
@@ -250,8 +250,8 @@ func TestMigrationsWithAppMigrations(t *testing.T) {
 	}
 }
 
-// TestMigrationsInTheAppsTable checks the problems that sql/README.md describes if these
-// migrations share the app's version table, and the way to fix them.
+// TestMigrationsInTheAppsTable checks the problems that sql/README.md describes if
+// these migrations share the app's version table, and the way to fix them.
 func TestMigrationsInTheAppsTable(t *testing.T) {
 	const apps = goose.DefaultTablename
 	stack := localstack.Shared(t)
@@ -331,7 +331,8 @@ func TestMigrations(t *testing.T) {
 		checkRights(t, pool)
 	})
 	t.Run("no roles", func(t *testing.T) {
-		// A plain PostgreSQL. Databases share the roles, so this needs a separate server.
+		// A plain PostgreSQL. Databases share the roles, so this needs a separate
+		// server.
 		plain := localstack.Own(t, localstack.Options{})
 		if err := plain.StopREST(); err != nil {
 			t.Fatal(err)

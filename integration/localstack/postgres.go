@@ -37,8 +37,8 @@ var postgresFolders = []string{
 // download is a variable so that a test can make the download fail.
 var download = downloadPostgres
 
-// findPostgres returns the folder of PostgreSQL's programs: the folder on PATH, or the
-// newest version in postgresFolders, or a version that it downloads into dir.
+// findPostgres returns the folder of PostgreSQL's programs: the folder on PATH, or
+// the newest version in postgresFolders, or a version that it downloads into dir.
 func findPostgres(ctx context.Context, dir string) (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// PATH may have a symbolic link. initdb is next to the real file.
@@ -127,8 +127,8 @@ func freePort() (uint32, error) {
 }
 
 // cluster is the stack's PostgreSQL server. It listens only on a Unix socket in its
-// folder, so its port can't collide with another server's, and only the folder's owner
-// and root can connect.
+// folder, so its port can't collide with another server's, and only the folder's
+// owner and root can connect.
 type cluster struct {
 	programs string
 	dir      string
@@ -138,9 +138,10 @@ type cluster struct {
 }
 
 // settings are the server's settings. With fsync off, data doesn't survive a power
-// failure, but committed data survives SIGKILL: with synchronous_commit, a commit waits
-// until the kernel has the WAL, and the kernel's cache outlives the processes.
-// full_page_writes is needed because SIGKILL can interrupt the write of an 8 KiB page.
+// failure, but committed data survives SIGKILL: with synchronous_commit, a commit
+// waits until the kernel has the WAL, and the kernel's cache outlives the
+// processes. full_page_writes is needed because SIGKILL can interrupt the write of
+// an 8 KiB page.
 var settings = []string{
 	"listen_addresses=",
 	"unix_socket_permissions=0700",
@@ -175,8 +176,8 @@ func (c *cluster) create(ctx context.Context) error {
 	return nil
 }
 
-// start starts the server, unless it runs, and waits until it accepts connections. After
-// a crash, this includes the recovery.
+// start starts the server, unless it runs, and waits until it accepts connections.
+// After a crash, this includes the recovery.
 func (c *cluster) start(ctx context.Context) error {
 	if c.server.running() {
 		return nil
@@ -261,8 +262,8 @@ func stackFolder(as *account) (string, error) {
 // timeouts that they have in a hosted project. There are no default privileges: since
 // 2026-10-30, hosted projects grant nobody rights on a new table.
 //
-// service_role has no timeout. The timeout of authenticator, which logs in, applies to
-// it.
+// service_role has no timeout. The timeout of authenticator, which logs in, applies
+// to it.
 func roles(timeout time.Duration) []string {
 	return []string{
 		"create role anon nologin",

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// process is a child process: PostgreSQL or PostgREST. While it runs, the file NAME.pid
-// in the stack's folder holds its process id for the watchdog.
+// process is a child process: PostgreSQL or PostgREST. While it runs, the file
+// NAME.pid in the stack's folder holds its process id for the watchdog.
 type process struct {
 	cmd     *exec.Cmd
 	pidFile string
@@ -118,9 +118,10 @@ func (t *tail) String() string {
 }
 
 // watchdog is a shell process that cleans up even if this process is killed. Its
-// standard input is a pipe that only this process writes to. When the pipe is closed,
-// because this process ended or called close, the shell stops the stack's processes and
-// removes its folder. After Stack.Close has done both, the shell only exits.
+// standard input is a pipe that only this process writes to. When the pipe is
+// closed, because this process ended or called close, the shell stops the stack's
+// processes and removes its folder. After Stack.Close has done both, the shell only
+// exits.
 //
 // Linux's parent-death signal would not do: it depends on the thread that started the
 // child, doesn't remove folders, and other systems don't have it.

@@ -18,8 +18,8 @@ import (
 // PostgreSQL doesn't run as root. A nil account stands for the current user.
 type account struct{ uid, gid uint32 }
 
-// serverAccount returns the account postgres or nobody, or nil unless this process runs
-// as root.
+// serverAccount returns the account postgres or nobody, or nil unless this process
+// runs as root.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -82,15 +82,15 @@ func detach(cmd *exec.Cmd, as *account) {
 	}
 }
 
-// PostgreSQL's shutdown signals. A fast shutdown disconnects the sessions and writes a
-// checkpoint. An immediate shutdown only ends all processes.
+// PostgreSQL's shutdown signals. A fast shutdown disconnects the sessions and
+// writes a checkpoint. An immediate shutdown only ends all processes.
 const (
 	signalFast      = syscall.SIGINT
 	signalImmediate = syscall.SIGQUIT
 )
 
-// killTree ends a process and its children with SIGKILL. It first stops the parent with
-// SIGSTOP, so that the parent can't react or start more children.
+// killTree ends a process and its children with SIGKILL. It first stops the parent
+// with SIGSTOP, so that the parent can't react or start more children.
 func killTree(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return err
@@ -101,8 +101,8 @@ func killTree(pid int) error {
 	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
-// children returns the ids of a process's children, from /proc on Linux and from pgrep
-// on other systems.
+// children returns the ids of a process's children, from /proc on Linux and from
+// pgrep on other systems.
 func children(pid int) []int {
 	var list []byte
 	if tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)); len(tasks) > 0 {

@@ -170,9 +170,9 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 // If the process ends before that, for example after Ctrl-C or a test timeout, the
 // stack's watchdog removes the stack.
 //
-// Main lets 16 parallel tests run at once, because they mostly wait for time to pass.
-// It keeps the default if the command line has -parallel or -fuzz, for which -parallel
-// is the number of workers.
+// Main lets 16 parallel tests run at once, because they mostly wait for time to
+// pass. It keeps the default if the command line has -parallel or -fuzz, for which
+// -parallel is the number of workers.
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false

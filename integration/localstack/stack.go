@@ -1,6 +1,6 @@
 // Package localstack runs the REST API of a Supabase project on this machine, for
-// tests and programs: a real PostgreSQL with Supabase's roles, behind a real PostgREST
-// or, if there is none, behind a gateway that gives the same answers.
+// tests and programs: a real PostgreSQL with Supabase's roles, behind a real
+// PostgREST or, if there is none, behind a gateway that gives the same answers.
 //
 //	stack, err := localstack.Start(ctx, localstack.Options{})
 //	if err != nil { ... }
@@ -10,12 +10,12 @@
 //
 // Tests of one package share a stack: see [Shared] and [Main].
 //
-// localstack looks for PostgreSQL 14 or later on PATH and in the distribution's folder,
-// and otherwise downloads it. PostgREST, version 13 or later, is the program that
-// POSTGREST_BIN names or that is on PATH.
+// localstack looks for PostgreSQL 14 or later on PATH and in the distribution's
+// folder, and otherwise downloads it. PostgREST, version 13 or later, is the
+// program that POSTGREST_BIN names or that is on PATH.
 //
-// A stack consists of child processes, one TCP port on the loopback interface, and one
-// temporary folder. Close removes them all. If this process dies before that, a
+// A stack consists of child processes, one TCP port on the loopback interface, and
+// one temporary folder. Close removes them all. If this process dies before that, a
 // watchdog process removes them.
 //
 // localstack runs only on Unix systems.
@@ -166,8 +166,8 @@ func (s *Stack) start(ctx context.Context) error {
 // Pool returns a pool of connections as the database's owner, for tests that run SQL.
 func (s *Stack) Pool() *pgxpool.Pool { return s.pool }
 
-// Migrate runs docevents' migrations in order, each in one transaction, and waits until
-// the REST API knows the table.
+// Migrate runs docevents' migrations in order, each in one transaction, and waits
+// until the REST API knows the table.
 func (s *Stack) Migrate(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil {
 		return fmt.Errorf("localstack: migrate: %w", err)
@@ -193,9 +193,9 @@ func (s *Stack) migrate(ctx context.Context) error {
 	return s.Reload(ctx)
 }
 
-// Reload makes the REST server read the schema and the roles' settings again, and waits
-// until it has. PostgREST doesn't report the end of a reload, so Reload creates a table
-// and waits until the API knows it.
+// Reload makes the REST server read the schema and the roles' settings again, and
+// waits until it has. PostgREST doesn't report the end of a reload, so Reload
+// creates a table and waits until the API knows it.
 func (s *Stack) Reload(ctx context.Context) error {
 	schema := "public"
 	if len(s.opts.Schemas) > 0 {
@@ -293,8 +293,9 @@ func (s *Stack) StartREST(ctx context.Context) error {
 	return s.awaitREST(ctx, "/", func(status int) bool { return status < http.StatusInternalServerError })
 }
 
-// listen opens the stack's port. A restart retries it up to 100 times: while the server
-// was stopped, a client's connection attempt may have taken the port for a moment.
+// listen opens the stack's port. A restart retries it up to 100 times: while the
+// server was stopped, a client's connection attempt may have taken the port for a
+// moment.
 func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Addr)
@@ -341,8 +342,9 @@ func (s *Stack) KillPostgres() error {
 	return s.withCluster("is killed", (*cluster).kill)
 }
 
-// StartPostgres starts PostgreSQL again and waits until it accepts connections. The REST
-// server reconnects a moment later. StartPostgres does nothing if PostgreSQL runs.
+// StartPostgres starts PostgreSQL again and waits until it accepts connections. The
+// REST server reconnects a moment later. StartPostgres does nothing if PostgreSQL
+// runs.
 func (s *Stack) StartPostgres(ctx context.Context) error {
 	return s.withCluster("starts", func(c *cluster) error { return c.start(ctx) })
 }
@@ -364,7 +366,8 @@ func (s *Stack) withCluster(what string, do func(*cluster) error) error {
 	return err
 }
 
-// Ours reports whether this process started the stack and therefore can stop its servers.
+// Ours reports whether this process started the stack and therefore can stop its
+// servers.
 func (s *Stack) Ours() bool { return s.cluster != nil }
 
 // Close stops the stack and removes its folder. It is safe to call Close twice.

@@ -23,8 +23,8 @@ import (
 
 const tablePath = "document_processing_events"
 
-// TestKillPostgres checks that every acknowledged row survives a crash. The end-to-end
-// tests depend on that.
+// TestKillPostgres checks that every acknowledged row survives a crash. The
+// end-to-end tests depend on that.
 func TestKillPostgres(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{})
 	ctx := t.Context()
@@ -82,8 +82,9 @@ func TestKillPostgres(t *testing.T) {
 	}
 }
 
-// crashed reports whether the reply is PostgREST's answer to a crash of PostgreSQL: 400
-// if it crashed during the statement, or 503 with Retry-After if it crashed before.
+// crashed reports whether the reply is PostgREST's answer to a crash of PostgreSQL:
+// 400 if it crashed during the statement, or 503 with Retry-After if it crashed
+// before.
 func (r reply) crashed() bool {
 	switch r.status {
 	case 400:
@@ -192,8 +193,8 @@ func TestRestartREST(t *testing.T) {
 	}
 }
 
-// TestClientGone checks that a statement goes on after its client has disconnected, as
-// it does with PostgREST.
+// TestClientGone checks that a statement goes on after its client has disconnected,
+// as it does with PostgREST.
 func TestClientGone(t *testing.T) {
 	stack := localstack.Shared(t)
 	if !stack.Ours() {

@@ -1,5 +1,6 @@
-// Package retention tests and measures purges on a real PostgreSQL, with the statement timeout of hosted
-// Supabase, 8 s. These commands measure purges of large tables:
+// Package retention tests and measures purges on a real PostgreSQL, with the
+// statement timeout of hosted Supabase, 8 s. These commands measure purges of large
+// tables:
 //
 //	go test ./integration/retention -run '^$' -bench '^BenchmarkPurge$' -benchtime 5x -rows 1000000
 //	go test ./integration/retention -run '^$' -bench RecordDuringPurge -benchtime 3x -rows 1000000
@@ -84,8 +85,9 @@ const plain = "013_create_processing_events_table.sql"
 // epoch is the time of the first planted row.
 var epoch = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// plant inserts n rows as an app would have recorded them from epoch over the given number of days: with ids
-// in the order of time (UUID v7) and three events per document. It then vacuums and analyzes the table.
+// plant inserts n rows as an app would have recorded them from epoch over the given
+// number of days: with ids in the order of time (UUID v7) and three events per
+// document. It then vacuums and analyzes the table.
 func (t *table) plant(n, days int) {
 	t.Helper()
 	index := "idx_" + t.name + "_document_id" // faster to build after the inserts, since its order is random
@@ -148,8 +150,8 @@ func (h *heapMeter) start() {
 	h.most = h.before
 }
 
-// growth returns the growth of the heap in MiB. The heap includes the local stack's gateway, whose part is the
-// same for every row count.
+// growth returns the growth of the heap in MiB. The heap includes the local stack's
+// gateway, whose part is the same for every row count.
 func (h *heapMeter) growth() float64 { return float64(h.most-h.before) / (1 << 20) }
 
 func (h *heapMeter) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -166,11 +168,13 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// maxGrowth is the limit in MiB for any number of rows. A purge was measured at 0.4 for 50,000 rows and 1.9 for
-// a million; a purge that returns the ids, at 6.4 for 50,000 and 50.7 for 400,000.
+// maxGrowth is the limit in MiB for any number of rows. A purge was measured at 0.4
+// for 50,000 rows and 1.9 for a million; a purge that returns the ids, at 6.4 for
+// 50,000 and 50.7 for 400,000.
 const maxGrowth = 5
 
-// TestPurgeInSteps checks that a purge's count is exact, and that its memory doesn't grow with the rows.
+// TestPurgeInSteps checks that a purge's count is exact, and that its memory
+// doesn't grow with the rows.
 func TestPurgeInSteps(t *testing.T) {
 	table := newTable(t, plain)
 	keep := *rows / 10
@@ -232,8 +236,8 @@ func BenchmarkPurge(b *testing.B) {
 	b.ReportMetric(growth, "heap-MiB")
 }
 
-// BenchmarkRecordDuringPurge compares the time to store an event with and without a running purge. It records
-// one event at a time.
+// BenchmarkRecordDuringPurge compares the time to store an event with and without a
+// running purge. It records one event at a time.
 func BenchmarkRecordDuringPurge(b *testing.B) {
 	table := newTable(b, plain)
 	purger := table.client(docevents.WithPurgeBatch(10_000))
@@ -291,8 +295,8 @@ func after(d time.Duration) <-chan struct{} {
 	return done
 }
 
-// BenchmarkPurgeHalf compares two ways to purge half of a table: deleting rows in steps, and dropping
-// partitions, which counts their rows first.
+// BenchmarkPurgeHalf compares two ways to purge half of a table: deleting rows in
+// steps, and dropping partitions, which counts their rows first.
 func BenchmarkPurgeHalf(b *testing.B) {
 	const days = 100
 	half := cutAt(*rows/2, *rows, days)

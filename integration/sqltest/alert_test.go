@@ -116,7 +116,8 @@ func TestAlertsByName(t *testing.T) {
 	wantLines(t, "state", d.texts("SELECT name || ' ' || kinds::text FROM docevents_alerts ORDER BY name"), "documents {stuck}", "user 2 {stuck}")
 }
 
-// TestAlertNotQueued checks that a post that pg_net couldn't queue is sent by the next run.
+// TestAlertNotQueued checks that a post that pg_net couldn't queue is sent by the
+// next run.
 func TestAlertNotQueued(t *testing.T) {
 	d := alerting(t, "")
 	d.happened(1, "processing_started", "1 hour")
@@ -130,8 +131,8 @@ func TestAlertNotQueued(t *testing.T) {
 	}
 }
 
-// TestAlertIsHealth compares docevents_health with Client.Health for random rows and limits. The verdicts
-// must be identical.
+// TestAlertIsHealth compares docevents_health with Client.Health for random rows
+// and limits. The verdicts must be identical.
 func TestAlertIsHealth(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -181,7 +182,8 @@ func TestAlertIsHealth(t *testing.T) {
 	}
 }
 
-// TestAlertRights checks that the API roles have no rights on the alert's functions and table.
+// TestAlertRights checks that the API roles have no rights on the alert's functions
+// and table.
 func TestAlertRights(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role;
@@ -205,8 +207,8 @@ func TestAlertRights(t *testing.T) {
 	}
 }
 
-// TestAlertNotScheduled runs the file without a webhook or without the extensions. It creates the table and
-// the functions, and sends a notice.
+// TestAlertNotScheduled runs the file without a webhook or without the extensions.
+// It creates the table and the functions, and sends a notice.
 func TestAlertNotScheduled(t *testing.T) {
 	for want, prepare := range map[string]func(*db){
 		"pg_cron or pg_net is not installed": func(d *db) { d.fakeCron() },

@@ -1,5 +1,5 @@
-// Package sqltest tests the files of the folder sql, unchanged, on a real PostgreSQL, and the SQL and
-// the statements of sql/README.md.
+// Package sqltest tests the files of the folder sql, unchanged, on a real
+// PostgreSQL, and the SQL and the statements of sql/README.md.
 package sqltest
 
 import (
@@ -42,7 +42,8 @@ type db struct {
 	table string // replaces tableName, also in the SQL files
 }
 
-// shared returns the shared stack, or skips the test if another process runs that stack.
+// shared returns the shared stack, or skips the test if another process runs that
+// stack.
 func shared(t testing.TB) *localstack.Stack {
 	t.Helper()
 	stack := localstack.Shared(t)
@@ -52,7 +53,8 @@ func shared(t testing.TB) *localstack.Stack {
 	return stack
 }
 
-// newTable returns the database of the REST API, with a new table name. It doesn't create the table.
+// newTable returns the database of the REST API, with a new table name. It doesn't
+// create the table.
 func newTable(t testing.TB) *db {
 	t.Helper()
 	stack := shared(t)
@@ -88,15 +90,17 @@ func newDatabase(t testing.TB) *db {
 	return d
 }
 
-// ctx returns a context for the test and its cleanup, in which t.Context is canceled already.
+// ctx returns a context for the test and its cleanup, in which t.Context is
+// canceled already.
 func ctx(t testing.TB) context.Context {
 	c, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return c
 }
 
-// read returns a file of the folder sql, with the table's name replaced. It uses the link in testdata,
-// because Go's test cache notices only changes of files in the test's module.
+// read returns a file of the folder sql, with the table's name replaced. It uses
+// the link in testdata, because Go's test cache notices only changes of files in
+// the test's module.
 func (d *db) read(name string) string {
 	d.t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "sql", name))
@@ -187,7 +191,8 @@ func (d *db) wantCount(want int64) {
 	}
 }
 
-// plant inserts n rows, one per second. end is an SQL expression for the time of the last row.
+// plant inserts n rows, one per second. end is an SQL expression for the time of
+// the last row.
 func (d *db) plant(n int, end string) {
 	d.t.Helper()
 	d.exec(fmt.Sprintf(`INSERT INTO %s (document_id, user_id, event_type, created_at)
@@ -232,7 +237,8 @@ func (d *db) as(role, sql string) string {
 	return sqlState(d.t, err)
 }
 
-// sqlState returns the code of an error of PostgreSQL, or "" for nil. Other errors fail the test.
+// sqlState returns the code of an error of PostgreSQL, or "" for nil. Other errors
+// fail the test.
 func sqlState(t testing.TB, err error) string {
 	t.Helper()
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
@@ -308,8 +314,8 @@ func (d *db) request(method, query, body, token string) (status int, answer stri
 	return resp.StatusCode, string(text)
 }
 
-// steps splits a file into its steps, which begin with a line "-- Step n: ...". Only comments may come
-// before the first step.
+// steps splits a file into its steps, which begin with a line "-- Step n: ...".
+// Only comments may come before the first step.
 func steps(t testing.TB, file string) []string {
 	t.Helper()
 	parts := regexp.MustCompile(`(?m)^-- Step \d:`).Split(file, -1)
@@ -327,7 +333,8 @@ func steps(t testing.TB, file string) []string {
 	return parts[1:]
 }
 
-// blocked waits until want sessions wait for a lock on the table or on one of its partitions.
+// blocked waits until want sessions wait for a lock on the table or on one of its
+// partitions.
 func (d *db) blocked(want int64) {
 	d.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {

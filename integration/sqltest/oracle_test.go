@@ -22,9 +22,9 @@ var (
 )
 
 // TestReadingRandomTables compares the results of Summary and Documents for random
-// tables with those that plain computes in Go from the same rows. The tables differ in
-// their names, columns, types, event types, kind and indexes, and the databases in their
-// time zones.
+// tables with those that plain computes in Go from the same rows. The tables differ
+// in their names, columns, types, event types, kind and indexes, and the databases
+// in their time zones.
 func TestReadingRandomTables(t *testing.T) {
 	for i, zone := range []string{"UTC", "America/New_York", "Asia/Kolkata", "Europe/Amsterdam"} {
 		t.Run(zone, func(t *testing.T) {
@@ -43,8 +43,8 @@ func TestReadingRandomTables(t *testing.T) {
 	}
 }
 
-// A randomTable has a column for each field of Event, in the order of the fields, and a
-// tenant. Some of the columns may be missing.
+// A randomTable has a column for each field of Event, in the order of the fields,
+// and a tenant. Some of the columns may be missing.
 type randomTable struct {
 	*db
 	r            *rand.Rand
@@ -74,8 +74,8 @@ const (
 	colTenant
 )
 
-// oddNames are column names that need quotes in SQL, or that SQL without quotes or without
-// a table name would take for something else.
+// oddNames are column names that need quotes in SQL, or that SQL without quotes or
+// without a table name would take for something else.
 var oddNames = []string{"id", "User", "from", "group", "X", "source", "event", "at", "kind", "row_to_json", "later", "created_at", "document_id", "n1", "state", "ctid_", "seen"}
 
 func newRandomTable(d *db, r *rand.Rand, n int) *randomTable {
@@ -230,8 +230,8 @@ func (t *randomTable) rows(since, until time.Time) []stored {
 	return rows
 }
 
-// store replaces the table's rows. If a row has no duration, the column holds NULL or, in
-// some types, a value such as NaN that isn't a number.
+// store replaces the table's rows. If a row has no duration, the column holds NULL
+// or, in some types, a value such as NaN that isn't a number.
 func (t *randomTable) store(rows []stored) {
 	t.t.Helper()
 	text, err := json.Marshal(rows)
@@ -318,8 +318,8 @@ func (d *db) wantSame(what string, got, want []string) {
 	}
 }
 
-// pages returns the documents of all pages. It requests the later pages with another range,
-// which the cursor must override.
+// pages returns the documents of all pages. It requests the later pages with
+// another range, which the cursor must override.
 func (d *db) pages(client *docevents.Client, q docevents.DocumentsQuery) (list []docevents.Document) {
 	d.t.Helper()
 	for {
@@ -346,8 +346,8 @@ func documentLines(list []docevents.Document) (lines []string) {
 	return lines
 }
 
-// TestReadingErrors checks the errors for a client's mistakes. Each error names the fix. The
-// name of a function or system column is not accepted as a column.
+// TestReadingErrors checks the errors for a client's mistakes. Each error names the
+// fix. The name of a function or system column is not accepted as a column.
 func TestReadingErrors(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -395,8 +395,8 @@ func TestReadingErrors(t *testing.T) {
 	}
 }
 
-// TestReadingFileReplacesOlderFunctions checks that 014 drops functions of the same names
-// with other arguments, and keeps the grants on the current functions.
+// TestReadingFileReplacesOlderFunctions checks that 014 drops functions of the same
+// names with other arguments, and keeps the grants on the current functions.
 func TestReadingFileReplacesOlderFunctions(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.exec(`CREATE FUNCTION docevents_summary(since timestamptz) RETURNS json LANGUAGE sql AS 'SELECT NULL::json';

@@ -11,8 +11,9 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// execSection runs a block of SQL of a section of sql/README.md with the test's table names, and makes
-// the REST API reload. It runs a block with CONCURRENTLY one statement at a time.
+// execSection runs a block of SQL of a section of sql/README.md with the test's
+// table names, and makes the REST API reload. It runs a block with CONCURRENTLY one
+// statement at a time.
 func (d *db) execSection(title string, block int) {
 	d.t.Helper()
 	blocks := d.section("### " + title)
@@ -49,8 +50,8 @@ func (d *db) ownTable(name, columns string) {
 	d.t.Cleanup(func() { d.exec("DROP TABLE " + name + " CASCADE") })
 }
 
-// wantStoredOnce records 20 events of the document with lost answers, checks that each is stored once,
-// and purges them. The events are 40 days old.
+// wantStoredOnce records 20 events of the document with lost answers, checks that
+// each is stored once, and purges them. The events are 40 days old.
 func (d *db) wantStoredOnce(document string, opts ...docevents.Option) {
 	d.t.Helper()
 	const events = 20
@@ -79,8 +80,8 @@ func (d *db) wantStoredOnce(document string, opts ...docevents.Option) {
 	d.wantCount(before)
 }
 
-// wantCheck checks that Check's error contains want, or that it is nil if want is empty, and that Check
-// stores nothing.
+// wantCheck checks that Check's error contains want, or that it is nil if want is
+// empty, and that Check stores nothing.
 func (d *db) wantCheck(want string, opts ...docevents.Option) {
 	d.t.Helper()
 	before := d.count()
@@ -94,8 +95,8 @@ func (d *db) wantCheck(want string, opts ...docevents.Option) {
 	d.wantCount(before)
 }
 
-// TestColumnFilled checks a trigger that fills a NOT NULL column, also for an event that comes before its
-// document.
+// TestColumnFilled checks a trigger that fills a NOT NULL column, also for an event
+// that comes before its document.
 func TestColumnFilled(t *testing.T) {
 	t.Parallel()
 	both(t, newTable, func(t *testing.T, d *db) {
@@ -131,8 +132,8 @@ func TestColumnFilled(t *testing.T) {
 	})
 }
 
-// TestColumnFilledWithNull checks that without the trigger's error, an event whose document doesn't exist
-// is dropped.
+// TestColumnFilledWithNull checks that without the trigger's error, an event whose
+// document doesn't exist is dropped.
 func TestColumnFilledWithNull(t *testing.T) {
 	t.Parallel()
 	d := newTable(t).migrated()
@@ -260,8 +261,8 @@ func TestView(t *testing.T) {
 	})
 }
 
-// TestViewWithoutIds checks that Check reports a view whose trigger doesn't store the ids, since it would
-// store duplicates.
+// TestViewWithoutIds checks that Check reports a view whose trigger doesn't store
+// the ids, since it would store duplicates.
 func TestViewWithoutIds(t *testing.T) {
 	t.Parallel()
 	d := newView(t)
@@ -271,8 +272,8 @@ func TestViewWithoutIds(t *testing.T) {
 	d.wantCheck("nothing makes the column id unique")
 }
 
-// TestTimelineIndex checks that the index returns a document's events in order, and that running 013 again
-// keeps the index.
+// TestTimelineIndex checks that the index returns a document's events in order, and
+// that running 013 again keeps the index.
 func TestTimelineIndex(t *testing.T) {
 	d := newTable(t).migrated()
 	d.plant(20000, "now()")
@@ -296,7 +297,8 @@ func TestTimelineIndex(t *testing.T) {
 	d.wantStoredOnce(uuid.NewString())
 }
 
-// BenchmarkOwnTable inserts 1,000 rows at a time, as docevents does under load, and purges them all.
+// BenchmarkOwnTable inserts 1,000 rows at a time, as docevents does under load, and
+// purges them all.
 func BenchmarkOwnTable(b *testing.B) {
 	for name, table := range map[string]func(testing.TB) *db{
 		"plain": func(t testing.TB) *db { return newTable(t).migrated() },

@@ -21,8 +21,8 @@ const (
 	prepareFile     = "optional/partitioned_prepare.sql"
 )
 
-// partitions returns a line for each partition: its name without the table's name, its
-// bounds, and the number of its rows.
+// partitions returns a line for each partition: its name without the table's name,
+// its bounds, and the number of its rows.
 func (d *db) partitions() []string {
 	d.t.Helper()
 	return d.texts(d.rename(`SELECT concat_ws(' ',
@@ -33,7 +33,8 @@ func (d *db) partitions() []string {
 		FROM document_processing_events_partitions()`))
 }
 
-// day returns the start of the day n days from now, by the database's clock, in the format.
+// day returns the start of the day n days from now, by the database's clock, in the
+// format.
 func (d *db) day(n int, format string) string {
 	d.t.Helper()
 	return d.text("SELECT to_char(date_trunc('day', now() AT TIME ZONE 'UTC') + $1 * interval '1 day', $2)", n, format)
@@ -61,7 +62,8 @@ func newPartitioned(t testing.TB) *db {
 	return d
 }
 
-// addDay adds the partition of the day n days from now, and rows at the end of that day.
+// addDay adds the partition of the day n days from now, and rows at the end of that
+// day.
 func (d *db) addDay(n, rows int) {
 	d.t.Helper()
 	d.exec(fmt.Sprintf(`SELECT document_processing_events_add_partition(day, day + interval '1 day')
@@ -109,8 +111,8 @@ func TestPartitionedLikePlain(t *testing.T) {
 	}
 }
 
-// TestPartitionsAreClosed checks that the API roles have no rights on the partitions, which
-// don't have the policies of the main table.
+// TestPartitionsAreClosed checks that the API roles have no rights on the
+// partitions, which don't have the policies of the main table.
 func TestPartitionsAreClosed(t *testing.T) {
 	d := newDatabase(t)
 	// In projects from before 2026, the API roles get all rights on new tables.
@@ -147,8 +149,8 @@ func TestPartitionsAreClosed(t *testing.T) {
 	}
 }
 
-// lossy is a transport that loses the answers to the next inserts, after the server has
-// stored the rows.
+// lossy is a transport that loses the answers to the next inserts, after the server
+// has stored the rows.
 type lossy struct{ lose atomic.Int64 } // the number of answers to lose
 
 func (l *lossy) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -167,8 +169,8 @@ func TestPartitionedRecord(t *testing.T) {
 		transport func(http.RoundTripper) http.RoundTripper
 	}{
 		"with Prefer": {func(rt http.RoundTripper) http.RoundTripper { return rt }},
-		// A gateway removes the header Prefer. The duplicate row is then an error (23505), and
-		// docevents recognizes its id by the constraint's name.
+		// A gateway removes the header Prefer. The duplicate row is then an error
+		// (23505), and docevents recognizes its id by the constraint's name.
 		"without Prefer": {func(rt http.RoundTripper) http.RoundTripper {
 			return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				req.Header.Del("Prefer")
@@ -211,8 +213,8 @@ func TestPartitionedRecord(t *testing.T) {
 	}
 }
 
-// TestPartitionedDuplicate checks that PostgreSQL's error for a duplicate names the constraint
-// of the partition, which ends in _pkey. docevents depends on that.
+// TestPartitionedDuplicate checks that PostgreSQL's error for a duplicate names the
+// constraint of the partition, which ends in _pkey. docevents depends on that.
 func TestPartitionedDuplicate(t *testing.T) {
 	d := newTable(t)
 	d.run(migration)
@@ -292,7 +294,8 @@ func TestAddPartitions(t *testing.T) {
 		"document_processing_events_document_id_idx btree (document_id)",
 		"document_processing_events_pkey btree (id, created_at)")
 
-	// After a change from days to months, the first new partition ends with its month.
+	// After a change from days to months, the first new partition ends with its
+	// month.
 	if n := add("'month', '1 month'"); n < 1 || n > 3 {
 		t.Errorf("added %d partitions", n)
 	}
@@ -302,8 +305,8 @@ func TestAddPartitions(t *testing.T) {
 	}
 }
 
-// TestAddPartitionUnderWrites adds a partition while rows of its range are being inserted into
-// the default partition.
+// TestAddPartitionUnderWrites adds a partition while rows of its range are being
+// inserted into the default partition.
 func TestAddPartitionUnderWrites(t *testing.T) {
 	d := newDatabase(t)
 	d.run(partitionedFile)
@@ -352,8 +355,8 @@ func TestDropPartitions(t *testing.T) {
 	d.plant(7, "now() - interval '1 year'")
 	d.plant(9, "now() - interval '10 days'") // also in the default partition
 	d.plant(11, "now()")
-	// The cutoff is at a midnight. The partition that ends there is dropped, and the partition
-	// that starts there stays.
+	// The cutoff is at a midnight. The partition that ends there is dropped, and
+	// the partition that starts there stays.
 	if n := drop("now() - date_trunc('day', now(), 'UTC') + interval '40 days'"); n != 45+44+43+42+41+7 {
 		t.Errorf("dropped %d rows", n)
 	}
@@ -373,8 +376,8 @@ func TestDropPartitions(t *testing.T) {
 	d.wantCount(11)
 }
 
-// TestDropPartitionsGivesWay checks a drop that waits for a reader's lock: it fails after its
-// lock_timeout and changes nothing, and inserts go on.
+// TestDropPartitionsGivesWay checks a drop that waits for a reader's lock: it fails
+// after its lock_timeout and changes nothing, and inserts go on.
 func TestDropPartitionsGivesWay(t *testing.T) {
 	d := newPartitioned(t)
 	d.addDay(-9, 5)
@@ -397,7 +400,8 @@ func TestDropPartitionsGivesWay(t *testing.T) {
 	}
 }
 
-// TestPartitionedSchedule runs the job that the file schedules, and the job in its last comment.
+// TestPartitionedSchedule runs the job that the file schedules, and the job in its
+// last comment.
 func TestPartitionedSchedule(t *testing.T) {
 	d := newDatabase(t)
 	d.fakeCron()
@@ -449,8 +453,8 @@ func (c *trickle) more(t *testing.T, n int64) {
 	}
 }
 
-// TestPartitionPlainTable makes a plain table the first partition of the partitioned table while
-// docevents records events.
+// TestPartitionPlainTable makes a plain table the first partition of the
+// partitioned table while docevents records events.
 func TestPartitionPlainTable(t *testing.T) {
 	for _, prepare := range []bool{true, false} {
 		t.Run(fmt.Sprintf("prepared %t", prepare), func(t *testing.T) {
@@ -522,8 +526,9 @@ func TestPartitionPlainTable(t *testing.T) {
 	}
 }
 
-// TestPartitionPlainTableDatedAhead checks that rows dated after the first partition move to the
-// partitions of their time, and that the file changes nothing if it can't lock the table.
+// TestPartitionPlainTableDatedAhead checks that rows dated after the first
+// partition move to the partitions of their time, and that the file changes nothing
+// if it can't lock the table.
 func TestPartitionPlainTableDatedAhead(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.plant(10, "date_trunc('day', now(), 'UTC') + interval '1 day' - interval '1 microsecond'")
@@ -557,8 +562,8 @@ func TestPartitionPlainTableDatedAhead(t *testing.T) {
 	d.wantCount(60)
 }
 
-// TestPrepareRejectsRowsAhead checks that step 3 of partitioned_prepare.sql fails if rows are dated
-// too far ahead, and that the file's undo works.
+// TestPrepareRejectsRowsAhead checks that step 3 of partitioned_prepare.sql fails
+// if rows are dated too far ahead, and that the file's undo works.
 func TestPrepareRejectsRowsAhead(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.plant(1, "now() + interval '1 year'")

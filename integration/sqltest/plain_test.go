@@ -11,8 +11,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// This file computes summaries and lists of documents in Go, by the definitions at the top of 014. The tests
-// compare them with the results of the SQL functions. "" stands for NULL.
+// This file computes summaries and lists of documents in Go, by the definitions at
+// the top of 014. The tests compare them with the results of the SQL functions. ""
+// stands for NULL.
 
 // stored is a stored row. A negative MS stands for NULL.
 type stored struct {
@@ -27,7 +28,8 @@ type plain struct {
 	types docevents.EventTypes
 }
 
-// kind returns the row's kind, like the column kind in docevents_source, or "" for a note.
+// kind returns the row's kind, like the column kind in docevents_source, or "" for
+// a note.
 func (p plain) kind(r stored) string {
 	word := docevents.EventType(r.Type)
 	switch t := p.types; {

@@ -79,12 +79,14 @@ func (d *db) record() *cast {
 	record(2, docevents.Failed, c.noon.Add(-2*day+time.Second), "extract", 9*time.Second, "page 3: too small")
 	record(2, docevents.ProcessingStarted, c.noon.Add(-2*day+time.Minute), "extract", 0, "")
 	record(2, docevents.Completed, c.noon.Add(-2*day+2*time.Minute), "summarize", 5*time.Second, "")
-	// 3 and 4 failed within the hour with the same error, 5 with another. 6 failed before that.
+	// 3 and 4 failed within the hour with the same error, 5 with another. 6 failed
+	// before that.
 	record(3, docevents.Failed, c.ago(10*time.Minute), "extract", 0, "page 7 of "+c.documents[3]+": too small")
 	record(4, docevents.Failed, c.ago(5*time.Minute), "extract", 0, "page 12 of "+c.documents[4]+": too small")
 	record(5, docevents.Failed, c.ago(time.Minute), "summarize", 0, "out of memory")
 	record(6, docevents.Failed, c.ago(90*time.Minute), "extract", 0, "page 9: too small")
-	// 7 hangs. 8 starts again and again. 9 started 10 minutes ago. 1 starts again and completes at the same time.
+	// 7 hangs. 8 starts again and again. 9 started 10 minutes ago. 1 starts again
+	// and completes at the same time.
 	record(7, docevents.UploadStarted, c.ago(3*time.Hour), "", 0, "")
 	record(7, docevents.ProcessingStarted, c.ago(2*time.Hour), "ocr", 0, "")
 	record(8, docevents.ProcessingStarted, c.ago(70*time.Minute), "extract", 0, "")
@@ -150,7 +152,8 @@ func TestQueries(t *testing.T) {
 	})
 }
 
-// TestQueriesUseIndexes checks the plans of the queries on a table with events of more than a year.
+// TestQueriesUseIndexes checks the plans of the queries on a table with events of
+// more than a year.
 func TestQueriesUseIndexes(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.exec(`INSERT INTO document_processing_events (document_id, user_id, event_type, duration_ms, stage, created_at)

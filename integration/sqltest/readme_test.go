@@ -28,7 +28,8 @@ func (d *db) section(title string) []string {
 	return blocks
 }
 
-// schema returns a line for each object and property of the database that the files can change.
+// schema returns a line for each object and property of the database that the files
+// can change.
 func (d *db) schema() []string {
 	d.t.Helper()
 	return d.texts(`
@@ -131,7 +132,8 @@ func TestReadmeExamples(t *testing.T) {
 	d.exec(examples)
 }
 
-// TestReadmeNamesFiles checks that every SQL file has a row and a section in sql/README.md.
+// TestReadmeNamesFiles checks that every SQL file has a row and a section in
+// sql/README.md.
 func TestReadmeNamesFiles(t *testing.T) {
 	text, err := os.ReadFile("testdata/sql/README.md")
 	if err != nil {

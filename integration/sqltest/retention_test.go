@@ -56,7 +56,8 @@ func TestRetention(t *testing.T) {
 	d.wantCount(7200)
 }
 
-// TestRetentionCommits checks that a purge that fails in its third batch keeps the first two.
+// TestRetentionCommits checks that a purge that fails in its third batch keeps the
+// first two.
 func TestRetentionCommits(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(retentionFile)
@@ -72,8 +73,8 @@ func TestRetentionCommits(t *testing.T) {
 	d.wantCount(30)
 }
 
-// TestRetentionWithinStatementTimeout checks that the purge stops after half of the statement timeout if
-// that is shorter than time_limit.
+// TestRetentionWithinStatementTimeout checks that the purge stops after half of the
+// statement timeout if that is shorter than time_limit.
 func TestRetentionWithinStatementTimeout(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t).migrated()
@@ -93,8 +94,8 @@ func TestRetentionWithinStatementTimeout(t *testing.T) {
 	d.wantCount(40)
 }
 
-// TestRetentionLateRow checks that the last batch deletes a row that was inserted during the purge with an
-// old time.
+// TestRetentionLateRow checks that the last batch deletes a row that was inserted
+// during the purge with an old time.
 func TestRetentionLateRow(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(retentionFile)
@@ -150,7 +151,8 @@ func TestRetentionSchedule(t *testing.T) {
 	}
 }
 
-// TestNotScheduled checks that without pg_cron the files send a notice and don't fail.
+// TestNotScheduled checks that without pg_cron the files send a notice and don't
+// fail.
 func TestNotScheduled(t *testing.T) {
 	for _, file := range []string{retentionFile, partitionedFile} {
 		d := newDatabase(t)
@@ -167,8 +169,8 @@ func TestNotScheduled(t *testing.T) {
 	}
 }
 
-// TestRoutineRights checks that the API roles can't call the files' routines, even if the default
-// privileges grant that.
+// TestRoutineRights checks that the API roles can't call the files' routines, even
+// if the default privileges grant that.
 func TestRoutineRights(t *testing.T) {
 	calls := map[string][]string{
 		retentionFile: {"CALL purge_document_processing_events('30 days')"},

@@ -29,8 +29,8 @@ const (
 	summaryOfAnHour = "SELECT docevents_summary('{}', now() - interval '1 hour', now())"
 )
 
-// reader returns a client whose function calls go directly to the test's database. The REST API
-// serves only the stack's main database.
+// reader returns a client whose function calls go directly to the test's database.
+// The REST API serves only the stack's main database.
 func (d *db) reader(opts ...docevents.Option) *docevents.Client {
 	d.t.Helper()
 	return d.client(append(opts, docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -84,8 +84,8 @@ var migrationTypes = docevents.EventTypes{
 	Completed: []docevents.EventType{docevents.Completed}, Failed: []docevents.EventType{docevents.Failed},
 }
 
-// randomRows returns rows with few documents and times, so that many rows tie. Some of the rows are
-// outside of the range.
+// randomRows returns rows with few documents and times, so that many rows tie. Some
+// of the rows are outside of the range.
 func randomRows(r *rand.Rand, since, until time.Time, kinds int) []stored {
 	pick := func(list ...string) string { return list[r.IntN(len(list))] }
 	step := until.Sub(since) / 50
@@ -140,8 +140,8 @@ func (d *db) anyType() {
 	d.exec("ALTER TABLE " + d.table + " DROP CONSTRAINT document_processing_events_event_type_check")
 }
 
-// TestSummary compares the result of docevents_summary with the result of plain for the same random
-// rows.
+// TestSummary compares the result of docevents_summary with the result of plain for
+// the same random rows.
 func TestSummary(t *testing.T) {
 	both(t, newDatabase, func(t *testing.T, d *db) {
 		d.run(readingFile)
@@ -171,8 +171,9 @@ func TestSummary(t *testing.T) {
 	})
 }
 
-// TestSummaryOfAllTimes checks a range that starts at the zero time. The series then starts at the
-// zero time, although the interval of its first point starts earlier.
+// TestSummaryOfAllTimes checks a range that starts at the zero time. The series
+// then starts at the zero time, although the interval of its first point starts
+// earlier.
 func TestSummaryOfAllTimes(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -189,8 +190,8 @@ func TestSummaryOfAllTimes(t *testing.T) {
 	}
 }
 
-// TestSummaryOfNow checks that a range that ends in the future makes no more documents stuck than one
-// that ends now.
+// TestSummaryOfNow checks that a range that ends in the future makes no more
+// documents stuck than one that ends now.
 func TestSummaryOfNow(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -265,8 +266,8 @@ func TestQueriesAgree(t *testing.T) {
 	}
 }
 
-// TestSummaryRights checks that only service_role may execute docevents_summary, also after
-// partitioned.sql has run.
+// TestSummaryRights checks that only service_role may execute docevents_summary,
+// also after partitioned.sql has run.
 func TestSummaryRights(t *testing.T) {
 	d := newDatabase(t)
 	// Supabase's default: the API roles may execute new functions.
@@ -290,8 +291,8 @@ func TestSummaryRights(t *testing.T) {
 	}
 }
 
-// TestReadingUsesTheIndex checks that the functions find the rows of the range by an index and don't
-// scan the table.
+// TestReadingUsesTheIndex checks that the functions find the rows of the range by
+// an index and don't scan the table.
 func TestReadingUsesTheIndex(t *testing.T) {
 	for _, created := range []string{"timestamptz", "timestamp"} {
 		d := newDatabase(t).migrated()
@@ -459,8 +460,8 @@ func TestSummaryByREST(t *testing.T) {
 
 var summaryRows = flag.Int("summary-rows", 100_000, "rows in the range of BenchmarkSummary")
 
-// BenchmarkSummary compares docevents_summary with queries 3 to 6 of queries.sql. The function should
-// take at most 1.5 times as long as the slowest of them.
+// BenchmarkSummary compares docevents_summary with queries 3 to 6 of queries.sql.
+// The function should take at most 1.5 times as long as the slowest of them.
 func BenchmarkSummary(b *testing.B) {
 	d := newDatabase(b).migrated()
 	d.run(readingFile)

@@ -36,7 +36,8 @@ func both(t *testing.T, table func(testing.TB) *db, test func(t *testing.T, d *d
 	}
 }
 
-// fakeAuth creates Supabase's function auth.uid(), which also runs the statements of more.
+// fakeAuth creates Supabase's function auth.uid(), which also runs the statements
+// of more.
 func (d *db) fakeAuth(more string) {
 	d.t.Helper()
 	d.exec(`CREATE SCHEMA IF NOT EXISTS auth;
@@ -124,8 +125,8 @@ func TestReadOwn(t *testing.T) {
 	})
 }
 
-// TestReadOwnIsFast checks that the policy calls auth.uid() once per query, and that the
-// query uses the index.
+// TestReadOwnIsFast checks that the policy calls auth.uid() once per query, and
+// that the query uses the index.
 func TestReadOwnIsFast(t *testing.T) {
 	both(t, newDatabase, func(t *testing.T, d *db) {
 		d.fakeAuth("PERFORM nextval('calls');")
@@ -182,7 +183,8 @@ func TestEventTypes(t *testing.T) {
 				if _, err := conn.Exec(ctx(t), step); err != nil {
 					t.Fatal(err)
 				}
-				// The types are accepted after step 1, before the rows are checked, and after step 2.
+				// The types are accepted after step 1, before the rows are checked,
+				// and after step 2.
 				client := d.client(docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{ocr}}))
 				client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: ocr})
 				client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed})
@@ -312,8 +314,8 @@ func TestGoose(t *testing.T) {
 	}
 }
 
-// BenchmarkForeignKey inserts 1,000 rows at a time, as docevents does under load. Their
-// documents exist.
+// BenchmarkForeignKey inserts 1,000 rows at a time, as docevents does under load.
+// Their documents exist.
 func BenchmarkForeignKey(b *testing.B) {
 	for _, with := range []bool{false, true} {
 		b.Run(fmt.Sprintf("foreign key %t", with), func(b *testing.B) {

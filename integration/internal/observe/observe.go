@@ -16,8 +16,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// An Observer records a client's log lines and the calls of its drop handler. Its methods
-// are safe for concurrent use.
+// An Observer records a client's log lines and the calls of its drop handler. Its
+// methods are safe for concurrent use.
 type Observer struct {
 	mu    sync.Mutex // guards the fields below
 	lines []Line
@@ -93,8 +93,8 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// Await polls until condition returns true. It fails the test after two minutes, which is
-// longer than any backoff of the client.
+// Await polls until condition returns true. It fails the test after two minutes,
+// which is longer than any backoff of the client.
 func Await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
@@ -104,8 +104,8 @@ func Await(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// LostAnswers returns an option with a transport that loses the answers of the first two
-// inserts after the server has stored the rows.
+// LostAnswers returns an option with a transport that loses the answers of the
+// first two inserts after the server has stored the rows.
 func LostAnswers() docevents.Option {
 	var inserts atomic.Int64
 	return docevents.WithTransport(roundTripper(func(req *http.Request) (*http.Response, error) {
