@@ -153,7 +153,8 @@ func printedLines(t *testing.T) map[string]string {
 	return lines
 }
 
-// TestPrintedLines checks that every printed command and SQL statement is listed in printed, and runs those marked with here.
+// TestPrintedLines checks that every printed command and SQL statement is listed in
+// printed, and runs those marked with here.
 func TestPrintedLines(t *testing.T) {
 	lines := printedLines(t)
 	shell := newShell(t)
@@ -183,7 +184,8 @@ func TestPrintedLines(t *testing.T) {
 	}
 }
 
-// TestPrintedSections checks that every section of sql/README.md with a block of SQL has a test.
+// TestPrintedSections checks that every section of sql/README.md with a block of
+// SQL has a test.
 func TestPrintedSections(t *testing.T) {
 	tests := sources(t, "sqltest", true)
 	title := ""

@@ -105,7 +105,8 @@ func runProgram(t *testing.T, b block, stack *localstack.Stack, want string) {
 	}
 }
 
-// TestProgram checks that the program in the first 30 lines of README.md stores its event.
+// TestProgram checks that the program in the first 30 lines of README.md stores its
+// event.
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
 	programs := pieces(t, "README.md", "go", "package main")
@@ -122,7 +123,8 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// TestProgramOfYourTable runs README.md's program for another table on the table of docs/your-table.md.
+// TestProgramOfYourTable runs README.md's program for another table on the table of
+// docs/your-table.md.
 func TestProgramOfYourTable(t *testing.T) {
 	stack := localstack.Shared(t)
 	table := pieces(t, "docs/your-table.md", "sql", "CREATE TABLE public.job_events")
@@ -185,8 +187,8 @@ var (
 )
 `
 
-// TestSnippets compiles all other Go code of the pages. Statements are compiled in a function that declares the variables
-// that a reader would have.
+// TestSnippets compiles all other Go code of the pages. Statements are compiled in
+// a function that declares the variables that a reader would have.
 func TestSnippets(t *testing.T) {
 	source := snippetFrame
 	for i, b := range blocks(t, "go") {
@@ -214,8 +216,8 @@ func snippet%d(ctx context.Context, client *docevents.Client, db *sql.DB, server
 	}
 }
 
-// TestSQL runs every block of SQL in a transaction and rolls it back, except those of sql/README.md, which need the SQL
-// files. Package sqltest runs those.
+// TestSQL runs every block of SQL in a transaction and rolls it back, except those
+// of sql/README.md, which need the SQL files. Package sqltest runs those.
 func TestSQL(t *testing.T) {
 	stack := localstack.Shared(t)
 	for _, b := range blocks(t, "sql") {

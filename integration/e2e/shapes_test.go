@@ -29,8 +29,8 @@ type shape struct {
 	noStep   bool                   // the table requires a field that Step leaves empty
 }
 
-// fresh returns SQL that creates the table anew, for shapes that ALTER TABLE can't
-// produce.
+// fresh returns SQL that drops and creates the table, for shapes that ALTER TABLE
+// can't produce.
 func fresh(rest string, columns ...string) []string {
 	return []string{
 		"DROP TABLE TABLE_NAME",

@@ -85,8 +85,16 @@ func TestSoak(t *testing.T) {
 	others.Wait()
 
 	// From here on only the chosen rows have faults, and all others must be stored.
+	// The test records further events, because the client drops a rejected row only
+	// after another row has been stored.
 	proxy.Deal(chosen(faultproxy.Pass))
-	observe.Await(t, "all events but the chosen are stored or dropped", func() bool {
+	var followed time.Time
+	observe.Await(t, "only chosen rows are pending", func() bool {
+		if time.Since(followed) > 50*time.Millisecond {
+			followed = time.Now()
+			s.names = append(s.names, fmt.Sprintf("%06d ", len(s.names)))
+			s.client.Record(soakEvent(s.names[len(s.names)-1]))
+		}
 		left := len(s.fated(forbidden)) + len(s.fated(dubious))
 		for _, d := range s.Drops() { // some of these may be dropped already
 			if strings.HasSuffix(d.Event.Stage, forbidden) || strings.HasSuffix(d.Event.Stage, dubious) {
