@@ -308,7 +308,7 @@ func TestMisconfigured(t *testing.T) {
 				checkReported(t, c, o)
 				loud := 0
 				for _, l := range linesAt(o, slog.LevelError) {
-					if strings.Contains(l.text, test.remedy) && strings.Contains(l.text, "until this is mended") {
+					if strings.Contains(l.text, test.remedy) && strings.Contains(l.text, "until this is fixed") {
 						loud++
 					}
 				}
@@ -626,7 +626,7 @@ func TestTableAtFault(t *testing.T) {
 						}
 						loud, back := 0, 0
 						for _, l := range o.logged() {
-							if strings.Contains(l.text, "until this is mended") {
+							if strings.Contains(l.text, "until this is fixed") {
 								loud++
 							} else if strings.Contains(l.text, "delivering again") {
 								back++
@@ -724,7 +724,7 @@ func TestRefusalOfADroppedRowIsNotLasting(t *testing.T) {
 		c.Record(event("bad"))
 		time.Sleep(10 * time.Millisecond)
 		for _, l := range o.logged() {
-			if strings.Contains(l.text, "until this is mended") {
+			if strings.Contains(l.text, "until this is fixed") {
 				t.Errorf("after one refusal of a new row: %s", l.text)
 			}
 		}

@@ -459,7 +459,7 @@ func TestRepeatsAreSummedUp(t *testing.T) {
 				time.Sleep(time.Second)
 				synctest.Wait()
 			}
-		}, "the server doesn't take it"},
+		}, "the server rejected it"},
 		"queue full": {func(t *testing.T) (*docevents.Client, *observer, func()) {
 			s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour, stored: true} }}
 			c, o := newClient(t, s, docevents.WithQueueLimits(1, 1<<20), docevents.WithRequestTimeout(10*time.Minute))
