@@ -58,7 +58,7 @@ type delivery struct {
 	config *config
 	mirror *mirror
 
-	mu       sync.Mutex // guards the fields below; no I/O, logging or foreign code runs under it
+	mu       sync.Mutex // guards the fields below; no I/O, logging or code of the app runs under it
 	changed  *sync.Cond // signals that settle acted on an answer, or that a context ended
 	stats    Stats
 	number   int64 // the number of the newest row
@@ -129,7 +129,7 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 	d.setTimerLocked(now)
 }
 
-// send is the body of a sender. It sends b, and then what settle returns.
+// send is the body of a sender. It sends b, and then each batch that settle returns.
 func (d *delivery) send(b *batch) {
 	returned := false
 	defer func() {

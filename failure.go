@@ -126,7 +126,7 @@ type health struct {
 
 	// The failures since then. Each field is zero if there is none.
 	since   time.Time // the first failure that counts as the server's; the log reports it
-	refused time.Time // the first of the refusals, if the newest answer was one of them
+	refused time.Time // the first of the refusals, if the newest answer is one
 	lasting error     // the newest refusal, once refusals have lasted for lastingAfter
 
 	// The clock of the probes. Both lanes share it.
