@@ -142,13 +142,17 @@ func (l *lane) push(b *batch, due time.Time) {
 }
 
 // take removes a batch that is due, or returns nil. Batches of several rows go
-// first, since good rows may be among them.
+// first, then single rows that were never sent alone, since both may hold good
+// rows.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
 	if n == 0 {
 		return nil
 	}
 	at := slices.IndexFunc(l.batches[:n], func(b *batch) bool { return len(b.records) > 1 })
+	if at < 0 {
+		at = slices.IndexFunc(l.batches[:n], func(b *batch) bool { return b.request == 0 })
+	}
 	return l.remove(max(at, 0))
 }
 
