@@ -201,7 +201,7 @@ func TestFlushEndsWithItsContext(t *testing.T) {
 		for range 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			start := time.Now()
-			if err := c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "still due") {
+			if err := c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "still pending") {
 				t.Errorf("Flush: %v", err)
 			}
 			if took := time.Since(start); took != time.Second {
