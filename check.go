@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// Check reports whether events will be stored and whether purges will work. Call
-// it when the program starts. Its error lists every finding, one a line, and each
-// says what to do.
+// Check finds out whether events will be stored and purges will work. Call it when
+// the program starts. Its error lists every problem that it finds on a line, with
+// advice on how to fix it.
 //
-// Check reads PostgREST's description of the table, if the server gives one. Then it
-// rehearses: it sends Record's own insert, of each type, in a way that PostgREST
-// runs and rolls back. It returns no error for problems that depend on the app's own
+// Check reads PostgREST's description of the table, if the server offers one. Then
+// it rehearses: it sends the inserts of Record with events of each type, and makes
+// PostgREST roll them back. Check can't detect problems that depend on the app's own
 // values, such as foreign keys, triggers that raise, and CHECKs on columns that the
-// app fills: docs/your-table.md lists them. It logs a warning if a column is NOT NULL
-// that events may leave empty, if a trigger discards some of the events, or if the id
+// app fills. docs/your-table.md lists them. It logs a warning if a column that events
+// may leave empty is NOT NULL, if a trigger discards some of the events, or if the id
 // is UNIQUE but not the primary key.
 //
-// If a server stores the rehearsal's rows all the same, Check deletes them, and
-// reports that. If an answer may pass by itself, for example while PostgREST reloads
-// its schema, Check asks again for at most 5 s and within ctx. Each answer may take
-// as long as an insert's.
+// If the server stores the rows of the rehearsal in spite of that, Check deletes them
+// and returns an error. While the server answers that the table or a grant is wrong,
+// which may pass when PostgREST reloads its schema, Check retries for at most 5 s and
+// within ctx. Each request has the timeout of an insert.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -43,8 +43,9 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// lasting asks again while the answer is one of configuration, until that has
-// stood for lastingAfter, and returns the last answer.
+// lasting calls ask again, with a backoff, while its error is a misconfiguration,
+// for at most lastingAfter and within ctx. It returns the last error, or, if ctx
+// ends while ask runs again, the error before.
 func lasting(ctx context.Context, ask func() error) error {
 	began := time.Now()
 	var last error
@@ -67,8 +68,8 @@ func lasting(ctx context.Context, ask func() error) error {
 	}
 }
 
-// examine looks at the table, rehearses and tries whether rows may be deleted. Its
-// error joins the findings.
+// examine reads the description, rehearses, and checks whether rows may be deleted.
+// Its error joins the findings.
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
@@ -80,12 +81,12 @@ func (r *rehearsal) examine(ctx context.Context) error {
 		}
 	}
 	if !r.refused {
-		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // as a purge, of no row
+		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // a purge that deletes no row
 	}
 	return errors.Join(r.findings...)
 }
 
-// add adds an error of a request to the findings.
+// add adds the error of a request to the findings.
 func (r *rehearsal) add(op string, err error) {
 	switch {
 	case err == nil, errors.Is(err, errStored):

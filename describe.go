@@ -9,13 +9,14 @@ import (
 )
 
 const (
-	// A description takes about 3 KB a table, and 0.4 s for 1,000 tables.
+	// A description has about 3 KB for each table, and PostgREST takes 0.4 s for
+	// that of 1,000 tables.
 	describeTimeout     = 5 * time.Second
 	maxDescriptionBytes = 64 << 20
 )
 
 // A definition describes a table or a view in PostgREST's OpenAPI description. It
-// lists no NOT NULL columns for a view. It shows the base type of a domain, and
+// lists no NOT NULL columns for a view. For a domain it has the base type. It has
 // neither CHECKs nor UNIQUE constraints.
 type definition struct {
 	Required   []string // the columns that are NOT NULL
@@ -27,8 +28,8 @@ type definition struct {
 	}
 }
 
-// describe reads PostgREST's description of the table. Without one, as some servers
-// have it switched off, Check finds less.
+// describe reads PostgREST's description of the table into r.about. Some servers
+// have the description switched off, and then Check finds fewer problems.
 func (r *rehearsal) describe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, min(describeTimeout, r.config.requestTimeout))
 	defer cancel()
@@ -42,8 +43,8 @@ func (r *rehearsal) describe(ctx context.Context) {
 	})
 }
 
-// enter moves into the object that comes next, up to the value of key. It holds one
-// value at a time in memory.
+// enter reads the object that comes next up to the value of key, and reports whether
+// the object has that key. It holds one value at a time in memory.
 func enter(dec *json.Decoder, key string) bool {
 	if token, err := dec.Token(); err != nil || token != json.Delim('{') {
 		return false

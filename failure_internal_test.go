@@ -71,22 +71,22 @@ func TestBlamesServer(t *testing.T) {
 	}
 }
 
-// There is evidence against a batch if a request that was sent after it failed
-// had stored rows when the batch was sent again. Refusals of data and other
-// failures have evidence of their own kind.
+// There is evidence against a batch if a request that was sent after the batch
+// failed had stored rows before the batch was sent again. Rejections need an
+// earlier rejection, other failures any earlier failure.
 func TestEvidence(t *testing.T) {
 	type failure struct {
 		v       verdict
-		request int64 // that failed
-		newest  int64 // request at the failure
-		stored  int64 // newest request that had stored rows when it was sent
-		last    bool  // only rows that were refused by themselves are pending
+		request int64 // the request that failed
+		newest  int64 // the newest request at the failure
+		stored  int64 // the newest request that had stored rows when this one was sent
+		last    bool  // every pending row was rejected alone
 	}
 	for name, test := range map[string]struct {
 		rows      int
-		refusedAt int64 // the batch that it was a part of
+		refusedAt int64 // the first rejected request with the row in it
 		failures  []failure
-		evidence  bool // of the last failure
+		evidence  bool // the result of the last failure
 		strikes   int
 	}{
 		"the first failure":                            {1, 0, []failure{{transient, 5, 5, 4, false}}, false, 0},
@@ -127,7 +127,7 @@ func TestEvidence(t *testing.T) {
 func TestRefusalsBecomeLasting(t *testing.T) {
 	start := time.Now()
 	for name, test := range map[string]struct {
-		answers []verdict // one per second
+		answers []verdict // one answer per second
 		lasting bool
 	}{
 		"for 4 s":            {[]verdict{configuration, configuration, badData, configuration, configuration}, false},

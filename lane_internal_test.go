@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// rowsOf returns records whose stages are the names.
+// rowsOf returns records with the names as stages.
 func rowsOf(names ...string) (records []record) {
 	for _, name := range names {
 		records = append(records, record{stage: name})
@@ -42,7 +42,7 @@ func (l *lane) names() string {
 	return strings.Join(all, " ")
 }
 
-// checkText holds that a batch's text is that of its rows.
+// checkText checks that a batch's text is the sum of its rows' texts.
 func checkText(t *testing.T, batches ...*batch) {
 	t.Helper()
 	for _, b := range batches {
@@ -61,7 +61,7 @@ func TestLaneFillsBatches(t *testing.T) {
 	for i := range 7 {
 		l.add(&record{stage: fmt.Sprint(i)}, 3)
 	}
-	l.add(&record{message: strings.Repeat("m", maxBatchText-1)}, 3) // with the "6" exactly a batch's text
+	l.add(&record{message: strings.Repeat("m", maxBatchText-1)}, 3) // with the "6" it has exactly maxBatchText
 	l.add(&record{stage: "8"}, 3)
 	if got, want := l.names(), "[0 1 2] [3 4 5] [6 ] [8]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -86,8 +86,8 @@ func TestLaneSendsWhatIsDue(t *testing.T) {
 	}{
 		{0, "nothing"},
 		{1, "a b"},
-		{2, "c d"}, // several rows before the suspect that is due for longer
-		{2, "e f"}, // among those due at the same time the one that came first
+		{2, "c d"}, // a batch of several rows goes before a suspect that has been due for longer
+		{2, "e f"}, // of batches that are due at the same time, the first that was pushed
 		{2, "suspect"},
 		{2, "nothing"},
 	} {
@@ -117,7 +117,7 @@ func TestLaneDraws(t *testing.T) {
 	drawn := map[string]int{}
 	for range 400 {
 		l := lanes()
-		row := l.draw(0, false)
+		row := l.draw(false)
 		drawn[row.names()]++
 		rest := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(l.names()))
 		if slices.Contains(rest, row.names()) || len(rest) != 4 {
@@ -131,13 +131,13 @@ func TestLaneDraws(t *testing.T) {
 	}
 	l := lanes()
 	for _, want := range []string{"d", "c", "b", "a", "suspect", "nothing"} {
-		if got := l.draw(0, true).names(); got != want {
+		if got := l.draw(true).names(); got != want {
 			t.Errorf("newest: %s, want %s", got, want)
 		}
 	}
 	var failed lane
 	failed.push(failedBatch("a", "b"), time.Time{})
-	if row := failed.draw(0, false); row.failedAt != 1 || row.err == nil {
+	if row := failed.draw(false); row.failedAt != 1 || row.err == nil {
 		t.Error("a row that is drawn forgets the failure of its batch")
 	}
 }
@@ -147,7 +147,7 @@ func TestSuspects(t *testing.T) {
 		rows    int
 		strikes int
 		aloneAt int64
-		want    bool // when request 5 has stored rows
+		want    bool // the result if request 5 has stored rows
 	}{
 		"a row":                             {1, 0, 0, false},
 		"a row with a strike":               {1, 1, 0, true},

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// WithSpoolFiles has the spool use files, after WithSpool.
+// WithSpoolFiles makes the spool use files. It goes after WithSpool.
 func WithSpoolFiles(files spool.FS) Option { return func(c *config) { c.spoolFiles = files } }
 
 var spooledRecords = []record{
@@ -36,7 +36,7 @@ func TestSpooledRecord(t *testing.T) {
 			t.Errorf("got %v, want 0", got)
 		}
 	})
-	t.Run("written before there was the last text", func(t *testing.T) {
+	t.Run("written by a version without the last text", func(t *testing.T) {
 		want := record{id: uuid.New(), eventType: Failed, stage: "ocr", createdAt: 1}
 		b := appendRecord(nil, &want)
 		if got := readRecord(b[:len(b)-1]); got != want {
@@ -45,7 +45,8 @@ func TestSpooledRecord(t *testing.T) {
 	})
 }
 
-// FuzzReadRecord: any bytes are a record, and the same one once it is written.
+// FuzzReadRecord checks that any bytes are read as a record, and that the record is the
+// same after it is written and read again.
 func FuzzReadRecord(f *testing.F) {
 	for _, r := range spooledRecords {
 		b := appendRecord(nil, &r)

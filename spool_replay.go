@@ -11,26 +11,26 @@ import (
 	"github.com/google/uuid"
 )
 
-// replayRows is how many rows are replayed before new ones are written.
+// replayRows is how many rows are replayed before new rows are written.
 const replayRows = 100
 
-// spoolVersion is the version of the form of rows and files. It goes into the
-// names of the files, so that files of another form are left alone.
+// spoolVersion is the version of the format of rows and files. The names of files
+// depend on it, so files in another format are left alone.
 const spoolVersion = "2"
 
-// The flags of a row on disk.
+// These are the flags of a row on disk.
 const (
 	rowWithoutDocument = 1 << iota
 	rowWithoutUser
 )
 
-// hasRoomLocked reports whether rows of dead processes may be queued. They may take
-// half of the queue, since they can wait on disk, unlike new rows.
+// hasRoomLocked reports whether rows of dead processes may be queued. They may fill
+// only half of the queue, because they can wait on disk and new rows can't.
 func (d *delivery) hasRoomLocked() bool {
 	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
 }
 
-// replayLocked queues rows of dead processes.
+// replayLocked queues up to replayRows rows of dead processes.
 func (m *mirror) replayLocked() {
 	d := m.delivery
 	for range replayRows {
@@ -58,15 +58,15 @@ func (m *mirror) replayLocked() {
 	m.again = true
 }
 
-// queueLocked queues a row of a dead process. A row that fits today's columns no
-// more stays in its file.
+// queueLocked queues a row of a dead process. A row that doesn't fit this process's
+// columns stays in its file.
 func (m *mirror) queueLocked(row []byte, columns string, now time.Time) error {
 	d := m.delivery
 	r, err := d.config.readRow(row, columns, m.columns)
 	if err != nil {
 		return m.spool.Keep()
 	}
-	if d.cause == nil { // else Close has stopped, and the row stays in its file
+	if d.cause == nil { // once Close has stopped waiting, the row stays in its file
 		d.number = nextNumber(d.number, now)
 		r.number, r.block = d.number, m.files.Reading
 		d.stats.Replayed++
@@ -75,8 +75,9 @@ func (m *mirror) queueLocked(row []byte, columns string, now time.Time) error {
 	return nil
 }
 
-// appendRecord appends r as readRecord reads it. Texts end in a NUL, which
-// PostgreSQL takes in no text; ids, which has one, is the last.
+// appendRecord appends r in the format that readRecord reads. A NUL ends each text,
+// since PostgreSQL allows none in a text. The field ids contains a NUL, so it comes
+// last and has no end mark.
 func appendRecord(buf []byte, r *record) []byte {
 	buf = append(append(append(buf, r.id[:]...), r.documentID[:]...), r.userID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.createdAt))
@@ -95,8 +96,8 @@ func appendRecord(buf []byte, r *record) []byte {
 	return append(buf, r.ids...)
 }
 
-// readRecord takes any bytes; what is missing is zero. The spool's checksums
-// tell whether they are the bytes that were written.
+// readRecord reads any bytes without an error, and fields that are missing are
+// zero. The spool's checksums have shown that these bytes were written.
 func readRecord(b []byte) (r record) {
 	var head [65]byte
 	texts := string(b[copy(head[:], b):])
@@ -111,8 +112,8 @@ func readRecord(b []byte) (r record) {
 	return r
 }
 
-// inFile describes the columns, for the spool's files: equal descriptions mean that
-// rows can be read as they are.
+// inFile returns a description of the columns for the spool's files. If the
+// descriptions of two processes are equal, one can read the other's rows unchanged.
 func (c *columns) inFile() string {
 	var names []string
 	for _, name := range c.names() {
@@ -121,10 +122,11 @@ func (c *columns) inFile() string {
 	return fmt.Sprint(strings.Join(append(names, c.Extra...), ","), ",", c.TextIDs, ",", c.own)
 }
 
-// readRow returns a row of a file. written and today are inFile of the process that
-// wrote it and of this one. If they differ, the value of a field that has no column
-// any more, or has one now, moves to the column of the same name. If a value fits no
-// column, or a column lacks a value, readRow returns an error.
+// readRow returns a row of a file. written is inFile of the process that wrote the
+// row, and today is inFile of this process. If they differ, values move to the
+// column of the same name: from a field that has no column now to Event.Extra, or
+// from Event.Extra to a field that has a column now. If a value fits no column, or a
+// column lacks a value, readRow returns an error.
 func (c *config) readRow(b []byte, written, today string) (record, error) {
 	r := readRecord(b)
 	r.partial = len(c.columns.Extra) > 0
