@@ -1,6 +1,7 @@
 package docevents_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -769,5 +770,31 @@ func TestMissingKeysOfManyRows(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// The answers name one row of a batch after another, slowly and with no other
+// traffic, so that the retry lane's breaker opens. Its probes are the other rows,
+// not the ones that were named.
+func TestManyNamedRowsDelayNoOthers(t *testing.T) {
+	for _, bad := range []int{8, 20, 50} {
+		t.Run(fmt.Sprint(bad), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := refusal
+				a.names = failingRow
+				c, _ := newClient(t, &server{answer: answerBad(a, 100*time.Millisecond)})
+				c.Record(event("first"))
+				time.Sleep(time.Millisecond)
+				for i := range 1000 {
+					c.Record(event([]string{"bad", "fine"}[min(1, i%(1000/bad))]))
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				if err := c.Close(ctx); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 1001, Delivered: 1001 - int64(bad), Dropped: docevents.Drops{Rejected: int64(bad)}})
+			})
+		})
 	}
 }

@@ -652,3 +652,38 @@ func TestFlushNamesNoOldFailure(t *testing.T) {
 		}
 	})
 }
+
+// In an outage a probe hangs. Flush and Close send another one after a second.
+func TestProbeHangs(t *testing.T) {
+	for name, end := range map[string]func(*docevents.Client, context.Context) error{
+		"Flush": (*docevents.Client).Flush, "Close": (*docevents.Client).Close,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				s := &server{}
+				s.answer = func(*request) *answer {
+					switch after := time.Since(begin); {
+					case after < time.Minute:
+						return &answer{err: errReset}
+					case after < 2*time.Minute+1500*time.Millisecond:
+						return &answer{delay: time.Hour}
+					}
+					return &answer{stored: true}
+				}
+				c, _ := newClient(t, s)
+				for range 5000 {
+					c.Record(event("a"))
+				}
+				time.Sleep(2 * time.Minute)
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				_ = end(c, ctx) // the probes that hang are still pending
+				if got := c.Stats().Delivered; got < 4990 {
+					t.Errorf("%d of 5,000 events are stored, want all but the probes", got)
+				}
+				closeNow(t, c)
+			})
+		})
+	}
+}

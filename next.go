@@ -8,8 +8,9 @@ import (
 // share the next request and don't take a sender each.
 const joinWindow = 50 * time.Millisecond
 
-// hangTime is how long Flush and Close wait for a sender. If all senders are busy
-// and none has sent a request for this long, one more request is allowed.
+// hangTime is how long Flush and Close wait for a sender or a probe. If all senders
+// are busy and none has sent a request for this long, one more request is allowed. If
+// a probe has been in flight for this long, the next one doesn't wait for it.
 const hangTime = time.Second
 
 // nextLocked takes the batch that is sent next, or returns nil if nothing may be
