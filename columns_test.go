@@ -223,7 +223,7 @@ func TestFieldsWithoutAColumn(t *testing.T) {
 				t.Fatal(err)
 			}
 			lost := o.lost()
-			if len(lost) != 1 || lost[0].reason != docevents.Invalid || !strings.HasPrefix(lost[0].err.Error(), field+" is filled") || len(w.all()) != 0 {
+			if len(lost) != 1 || lost[0].reason != docevents.Invalid || !strings.HasPrefix(lost[0].err.Error(), field+" is set") || len(w.all()) != 0 {
 				t.Errorf("%d requests, lost %+v", len(w.all()), lost)
 			}
 		})

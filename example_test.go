@@ -73,8 +73,8 @@ func ExampleNew_refused() {
 	fmt.Println(err)
 	// Output:
 	// true
-	// docevents: the Supabase URL is not one: pass the project's, such as https://abcdefgh.supabase.co
-	// not a service-role key: this is the publishable key; copy the secret one (sb_secret_...)
+	// docevents: the Supabase URL is not valid: pass the project's, such as https://abcdefgh.supabase.co
+	// not a service-role key: this is the publishable key; copy the secret key (sb_secret_...)
 	// WithMaxInFlight must be from 1 to 64, not 1000
 }
 
@@ -278,7 +278,7 @@ func ExampleWithSlog() {
 
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: "archived"})
 	client.Close(context.Background())
-	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or list the table's own with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
+	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is not one of the accepted types: use the constants, or list the table's types with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
 }
 
 // What the server refuses, or what waits too long, can be kept elsewhere.

@@ -118,7 +118,7 @@ func TestStepsEvent(t *testing.T) {
 		},
 		"an ID that is none":   {docevents.Event{ID: "job-7"}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
 		"an ID that is zero":   {docevents.Event{ID: docevents.SystemUser}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
-		"a table without type": {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is filled"},
+		"a table without type": {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is set"},
 		"a time of its own": {
 			docevents.Event{CreatedAt: at},
 			docevents.Columns{},

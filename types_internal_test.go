@@ -91,7 +91,7 @@ func TestBadEventTypes(t *testing.T) {
 		},
 		"nothing left for Step": {
 			EventTypes{Notes: []EventType{ProcessingStarted, Failed}},
-			[]string{`Started is empty, and its word "processing_started" is in Notes`, `Failed is empty, and its word "failed" is in Notes`},
+			[]string{`Started is empty, and its default "processing_started" is in Notes`, `Failed is empty, and its default "failed" is in Notes`},
 		},
 		"not text": {
 			EventTypes{Arrived: []EventType{"a", ""}, Notes: []EventType{"a\x00b"}},
