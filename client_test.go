@@ -314,13 +314,13 @@ func TestKeys(t *testing.T) {
 		"publishable, in quotes":    {`"sb_publishable_0123456789"`, "has quotes around it", false},
 		"a JWT with half of them":   {jwt(`{"role":"service_role"}`) + `"`, "has quotes around it", false},
 		"nothing but quotes":        {`""`, "has quotes around it", false},
-		"a space inside":            {"sb_secret 0123456789", "has a space", false},
+		"a space inside":            {"sb_secret 0123456789", "contains a space", false},
 		"a line end inside":         {"sb_secret_01\r\n23456789", "control character", false},
 		"a NUL":                     {"sb_secret_01\x0023456789", "control character", false},
 		"DEL":                       {"sb_secret_01\x7f23456789", "control character", false},
-		"beyond ASCII":              {"sb_secret_0123456789é", "beyond ASCII", false},
-		"a byte order mark":         {"\ufeffsb_secret_0123456789", "beyond ASCII", false},
-		"invalid UTF-8":             {"sb_secret_0123\xff456789", "beyond ASCII", false},
+		"beyond ASCII":              {"sb_secret_0123456789é", "non-ASCII", false},
+		"a byte order mark":         {"\ufeffsb_secret_0123456789", "non-ASCII", false},
+		"invalid UTF-8":             {"sb_secret_0123\xff456789", "non-ASCII", false},
 	} {
 		c, err := docevents.New(testURL, test.key)
 		if c != nil || err == nil || !strings.Contains(err.Error(), test.want) {
@@ -475,8 +475,8 @@ func TestNewFromEnv(t *testing.T) {
 		"the first that is set counts":   {env{testURL, "", "sb_publishable_x", legacy, ""}, "", "publishable"},
 		"keys without a default":         {env{testURL, `{"ci":"hunter2"}`, "first", "", ""}, "", `no key named "default"`},
 		"an empty default":               {env{testURL, `{"default":""}`, "first", "", ""}, "", `no key named "default"`},
-		"keys that are no JSON":          {env{testURL, "hunter2", "first", "", ""}, "", "no JSON object of keys by name"},
-		"keys that are a list":           {env{testURL, `["hunter2"]`, "first", "", ""}, "", "no JSON object of keys by name"},
+		"keys that are no JSON":          {env{testURL, "hunter2", "first", "", ""}, "", "not a JSON object of keys by name"},
+		"keys that are a list":           {env{testURL, `["hunter2"]`, "first", "", ""}, "", "not a JSON object of keys by name"},
 		"keys that are no text":          {env{testURL, `{"default":{"hunter2":1}}`, "first", "", ""}, "", `no key named "default"`},
 		"null":                           {env{testURL, `null`, "first", "", ""}, "", `no key named "default"`},
 		"keys without a URL":             {env{"", `{"default":"hunter2"}`, "", "", ""}, "", "SUPABASE_URL is not set"},

@@ -65,7 +65,7 @@ func TestQueryArguments(t *testing.T) {
 		"is not a State":                      func(q *docevents.DocumentsQuery) { q.State = "done" },
 		"Limit must be from 1 to 500":         func(q *docevents.DocumentsQuery) { q.Limit = 501 },
 		"or 0 for 50, not -1":                 func(q *docevents.DocumentsQuery) { q.Limit = -1 },
-		"the Cursor is not one":               func(q *docevents.DocumentsQuery) { q.Cursor = "e30=" },
+		"the Cursor is not valid":             func(q *docevents.DocumentsQuery) { q.Cursor = "e30=" },
 		"Stage or Error is not valid text":    func(q *docevents.DocumentsQuery) { q.Error = "\x00" },
 		"StuckAfter is negative":              func(q *docevents.DocumentsQuery) { q.StuckAfter = -1 },
 		"since must be before until":          func(q *docevents.DocumentsQuery) { q.Until = q.Since },

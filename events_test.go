@@ -217,22 +217,22 @@ func TestInvalidEvents(t *testing.T) {
 		},
 		"no type, whatever the types": {
 			func(e *docevents.Event) { e.Type = "" },
-			"Type", "the table takes",
+			"Type", "the table accepts",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"a type with a NUL": {
 			func(e *docevents.Event) { e.Type = secret + "\x00" },
-			"Type", "the table takes",
+			"Type", "the table accepts",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"a type that is no text": {
 			func(e *docevents.Event) { e.Type = secret + "\xff" },
-			"Type", "the table takes",
+			"Type", "the table accepts",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"a type of 257 bytes": {
 			func(e *docevents.Event) { e.Type = docevents.EventType(strings.Repeat("t", 257)) },
-			"Type", "the table takes",
+			"Type", "the table accepts",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"the year 0":     {func(e *docevents.Event) { e.CreatedAt = time.Date(0, 12, 31, 23, 59, 59, 0, time.UTC) }, "CreatedAt", "leave it zero", nil},

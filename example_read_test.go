@@ -96,7 +96,7 @@ func ExampleClient_Summary() {
 		fmt.Println("look at the documents:", summary.Stuck)
 	}
 	// Output:
-	// docevents: Summary: HTTP 404 PGRST202: Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache; create the function: run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, public.document_processing_events too; if that is done, run: NOTIFY pgrst, 'reload schema'
+	// docevents: Summary: HTTP 404 PGRST202: Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache; create the function: run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, including public.document_processing_events; if that is done, run: NOTIFY pgrst, 'reload schema'
 }
 
 func ExampleClient_Columns() {

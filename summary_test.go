@@ -135,7 +135,7 @@ func TestSummaryWithoutItsFunction(t *testing.T) {
 		text: "Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache",
 	}}}, docevents.WithTable("steps"))
 	_, err := c.Summary(t.Context(), lastHour())
-	want := "run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, public.steps too; "
+	want := "run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, including public.steps; "
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}
