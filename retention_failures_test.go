@@ -101,7 +101,7 @@ func (headerTimeout) Temporary() bool { return true }
 
 // Something on the way allows less time than the database. The one DELETE is
 // sent once, and steps get smaller until they are short enough.
-func TestPurgeAfterAnySignOfTooLong(t *testing.T) {
+func TestPurgeAfterTimeouts(t *testing.T) {
 	const html = "<html>A timeout occurred</html>"
 	for name, tooLong := range map[string]answer{
 		"a statement timeout":       {delay: 8 * time.Second, status: 500, code: "57014"},
@@ -187,7 +187,7 @@ func TestPurgeSendsTheOneDeleteOnce(t *testing.T) {
 }
 
 // What says nothing of the step's size is waited out, and the step stays.
-func TestPurgeWaitsOutWhatPasses(t *testing.T) {
+func TestPurgeKeepsStepSize(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
 		lost   bool // what it says of a DELETE
@@ -370,7 +370,7 @@ func TestPurgeOfRowsThatATriggerKeeps(t *testing.T) {
 
 // Hosted projects refuse a good key for a second or two, and PostgREST denies
 // what is there while it reloads its schema cache.
-func TestPurgeBelievesARefusalAfterFiveSeconds(t *testing.T) {
+func TestPurgeEndsAfterFiveSecondsOfRefusals(t *testing.T) {
 	for name, refusal := range map[string]answer{
 		"a key from the future": {status: 401, code: "PGRST303", text: "JWT issued at future"},
 		"no table":              {status: 404, code: "PGRST205", text: "Could not find the table"},

@@ -438,7 +438,7 @@ func TestPurgeThatTimesOutGoesInSteps(t *testing.T) {
 
 // A gateway's 504 is a timeout too, but the server may have gone on: what it
 // deleted then is not in the count.
-func TestPurgeBehindAGatewayThatGivesUp(t *testing.T) {
+func TestPurgeAfterGatewayTimeout(t *testing.T) {
 	for carriedOut, purged := range map[bool]int64{true: 0, false: 98} {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 100)
@@ -800,7 +800,7 @@ func TestPurgeInAnOutage(t *testing.T) {
 }
 
 // A purge takes as long as ctx gives it, whatever an insert's timeout.
-func TestPurgeHasNoTimeoutOfItsOwn(t *testing.T) {
+func TestPurgeIgnoresRequestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t, 65)
 		tb.answer = func(*purgeRequest, int) *answer { return &answer{delay: time.Hour, stored: true} }
