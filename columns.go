@@ -25,7 +25,7 @@ type Columns struct {
 
 	DocumentID, UserID, Type string
 
-	Duration string // a number, in milliseconds
+	Duration string // a number of whole milliseconds
 
 	ErrorMessage, Stage string
 

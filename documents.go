@@ -84,10 +84,10 @@ type Document struct {
 // gets a new event between two calls moves to the front, and may be on none of
 // the later pages.
 //
-// Documents calls a function of sql/014_create_docevents_reading.sql, and its
-// error says so if that function is missing. The call is retried and bounded in
-// time like [Client.Timeline]. It is safe for concurrent use. On a nil Client it
-// returns nil.
+// Documents needs a function of sql/014_create_docevents_reading.sql. If the
+// function is missing, the error names that file. Retries and timeout are those
+// of [Client.Timeline]. It is safe for concurrent use. On a nil Client it returns
+// nil.
 func (c *Client) Documents(ctx context.Context, q DocumentsQuery) (*DocumentsPage, error) {
 	if c.isNone() {
 		return nil, nil

@@ -102,10 +102,9 @@ const (
 // network, a full queue, the logger or the drop handler. It is safe for
 // concurrent use. With [WithBefore], it first calls that option's function.
 //
-// Record drops an event that can't be stored with reason [Invalid], an event for
-// which the queue has no room with [QueueFull], and an event after Close with
-// [Closed]. A dropped event is counted in [Stats], logged, and passed to the drop
-// handler.
+// Record drops the event if it can't be stored (the reason is [Invalid]), if the
+// queue has no room for it ([QueueFull]), or after Close ([Closed]). A dropped
+// event is counted in [Stats], logged, and passed to the drop handler.
 //
 // Record has no context parameter because the insert must outlive the caller's
 // context: a request's context is cancelled when its handler returns. Call Flush

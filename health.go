@@ -22,7 +22,7 @@ type Limits struct {
 	StuckAfter time.Duration
 
 	// MaxStuck is how many documents may be stuck. 0 means none. A stuck document
-	// counts until it ends, or for at least a day.
+	// counts for at least a day, unless it ends earlier.
 	MaxStuck int
 
 	// MaxFailureRate is the highest acceptable share of failed documents, among
@@ -72,8 +72,8 @@ type Health struct {
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// These are about the documents with events in the last day plus StuckAfter
-	// or Silence, or in the Window, whichever is longest.
+	// These cover the last 24 hours plus the longer of StuckAfter and Silence, or
+	// the Window if that is longer.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if there is none

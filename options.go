@@ -30,14 +30,14 @@ const (
 	DefaultQueueEvents = 100_000  // events
 	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
-	// DefaultPurgeBatch is the number of rows per step of a purge. A purge goes
-	// in steps only after its first DELETE has failed, see WithPurgeBatch.
+	// DefaultPurgeBatch is the number of rows per step of a purge. Without
+	// WithPurgeBatch, a purge deletes in steps only after its first DELETE fails.
 	DefaultPurgeBatch = 10_000
 )
 
 // An Option changes a default of [New]. If an option is given twice, the last
 // one counts. A nil argument stands for the default. A value out of bounds makes
-// New return an error, and so does 0: no number means "no limit".
+// New return an error, and so does 0: no option has a value for "unlimited".
 type Option func(*config)
 
 type config struct {
@@ -101,7 +101,7 @@ func WithDropHandler(f func(Event, DropReason, error)) Option {
 //
 // f gets a copy of the event, which it must not use after it returns. Extra is a
 // shallow copy and never nil, so f may add and delete keys, but must not change
-// the values in place. Fields that Record fills in, such as CreatedAt, are still
+// the values in place: they belong to the caller. Fields that Record fills in, such as CreatedAt, are still
 // empty. If f makes the event invalid, the event is dropped with reason
 // [Invalid]. f isn't called again for events that are replayed from the spool.
 //
@@ -183,9 +183,9 @@ func WithQueueLimits(events, bytes int) Option {
 // survive a loss of power, because files are not synced. An event is usually on
 // disk within 1 ms of Record, and under load within 50 ms. The next client with
 // the same URL, schema and table replays the events of dead processes. They keep
-// their IDs, so no event is stored twice, but an event that has been purged
-// meanwhile may be stored again. Close leaves the events that it can't send in
-// the spool and counts them in [Stats].Kept.
+// their IDs, so no event is stored twice. But an event that was stored and then
+// purged may be stored again. Close leaves the events that it can't send in the
+// spool and counts them in [Stats].Kept.
 //
 // Any number of processes may share dir. A relative dir is made absolute by
 // WithSpool. If dir doesn't exist, the client creates it, accessible to this user
@@ -193,9 +193,9 @@ func WithQueueLimits(events, bytes int) Option {
 //
 // The files contain personal data if the events do. All files together take up
 // to about twice the bytes of [WithQueueLimits], even if many processes die; at
-// that size, new events stay in memory only. A damaged file is renamed to .bad,
-// and a file with values for which there is no column to .kept; delete them
-// yourself.
+// that size, new events stay in memory only. The client keeps a damaged file with
+// the suffix .bad, and a file with values for which [WithColumns] has no column
+// with the suffix .kept. It never deletes those files.
 //
 // A disk that is full, slow or broken never blocks New or Record. The failure is
 // logged, and events stay in memory only. On Windows they always do.

@@ -43,8 +43,8 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 //
 // PurgeBefore sends one DELETE that returns the ids. If that fails for a reason
 // that may pass, it continues in steps of [DefaultPurgeBatch] rows, which need
-// little memory. With [WithPurgeBatch] it starts with steps. A step that takes
-// too long for the database or a gateway is halved.
+// little memory. With [WithPurgeBatch] it starts with steps. If a step takes too
+// long for the database or a gateway, the next one has half the rows.
 //
 // PurgeBefore blocks until all these rows are deleted or it fails. After a
 // failure that may pass, it logs a line, waits and continues. It returns an error

@@ -13,7 +13,7 @@ import (
 // returns an error, [Failed] with that error. Both have the duration of do. Step
 // returns the error of do. If do panics or ends its goroutine, Step records
 // Failed and the panic continues. With [WithEventTypes], Step uses the first
-// type of Started, Completed and Failed instead. On a nil Client, Step only calls
+// type in each of Started, Completed and Failed instead. On a nil Client, Step only calls
 // do.
 //
 // e holds the document, the user and the stage. Step sets Type, Duration and
@@ -23,7 +23,7 @@ import (
 // from it and the type, so a step that runs twice stores one row of each type.
 //
 // If e has a Stage, the events are about that step of the document. Otherwise
-// they are about the document itself, and the end of the step ends it.
+// they are about the document itself, and the second event completes or fails it.
 func (c *Client) Step(e Event, do func() error) error {
 	return c.StepContext(context.Background(), e, func(context.Context) error { return do() })
 }

@@ -92,10 +92,10 @@ type StuckDocument struct {
 	LastAt     time.Time `json:"last_at"`
 }
 
-// Summary returns a summary of the events that q selects. It calls a function of
-// sql/014_create_docevents_reading.sql, and its error says so if that function is
-// missing. The call takes longer the more events are in the range: 1.5 s for a
-// million on two cores. It is retried and bounded in time like
+// Summary returns a summary of the events that q selects. It needs a function of
+// sql/014_create_docevents_reading.sql. If the function is missing, the error
+// names that file. The duration depends on the number of events in the range: a
+// million take 1.5 s on two cores. Retries and timeout are those of
 // [Client.Timeline]. Summary is safe for concurrent use. On a nil Client it
 // returns nil.
 func (c *Client) Summary(ctx context.Context, q Query) (*Summary, error) {
