@@ -8,23 +8,23 @@ import (
 	"sync/atomic"
 )
 
-// maxBefore bounds how many calls of WithBefore's function run at once. A
-// function that records an event for each event calls itself without end, and
-// the overflow of the stack would end the process. 10,000 calls within each
-// other take about 20 MB of stack.
+// maxBefore limits the concurrent calls of WithBefore's function. A function that
+// records an event for each event calls itself endlessly, and the stack overflow
+// would end the process. 10,000 nested calls take about 20 MB of stack.
 const maxBefore = 10_000
 
 var (
 	errFiltered = errors.New("WithBefore's function returned false")
-	errTooMany  = fmt.Errorf("%d calls of WithBefore's function are running: it must not block, nor record an event for each event", maxBefore)
+	errTooMany  = fmt.Errorf("%d calls of WithBefore's function are running: it must not block or record an event for each event", maxBefore)
 )
 
-// A before calls WithBefore's function.
+// A before calls WithBefore's function and limits its concurrent calls.
 type before struct{ running atomic.Int64 }
 
-// call returns e as f leaves it, or why it is dropped. f gets a copy of e, so
-// that the e of Record doesn't escape to the heap without WithBefore, and so that
-// an f that keeps its pointer can't change a queued event.
+// call calls f with a copy of e and returns the copy, or the reason why the event
+// is dropped. The copy has two purposes: without WithBefore, Record's e doesn't
+// escape to the heap, and an f that keeps its pointer can't change a queued
+// event.
 func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
@@ -35,7 +35,7 @@ func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool,
 		e.Extra = map[string]any{}
 	}
 	defer func() {
-		if p := recover(); p != nil { // its value may be anything, so it isn't logged
+		if p := recover(); p != nil { // p may contain anything, so only its type is logged
 			changed, reason, err = e, Invalid, fmt.Errorf("WithBefore's function panicked with a %T: fix it, or recover in it", p)
 		}
 	}()

@@ -14,8 +14,9 @@ import (
 	"unicode/utf8"
 )
 
-// The functions of readingFile serve every table of a project. They are in one
-// schema, which the project must expose, whatever the table's.
+// readingFile creates functions that serve every table of a project. The
+// functions are in readingSchema, whatever the table's schema is. The project
+// must expose readingSchema.
 const (
 	readingFile   = "sql/014_create_docevents_reading.sql"
 	readingSchema = "public"
@@ -23,38 +24,38 @@ const (
 
 const (
 	defaultStuckAfter = 30 * time.Minute
-	maxAnswerBytes    = 4 << 20 // the functions' own bounds keep answers under 1 MiB
+	maxAnswerBytes    = 4 << 20 // the limits in the functions keep answers under 1 MiB
 
-	// maxQueryBytes is what gateways take of a URL: nginx, and so Kong, 8 KiB
-	// with the path.
+	// maxQueryBytes is the longest query that gateways accept with some room for
+	// the path: nginx, and therefore Kong, limits the request line to 8 KiB.
 	maxQueryBytes = 7 << 10
 )
 
-// A Query says which events [Client.Summary] and [Client.Documents] look at.
+// A Query selects the events that [Client.Summary] and [Client.Documents] read.
 type Query struct {
-	// Since and Until are the range: events at Since are in it, those at Until
-	// are not. Until must be after Since, both in the years 1 to 9999.
+	// Since and Until are the range of time. It includes Since but not Until.
+	// Until must be after Since, and both must be in the years 1 to 9999.
 	Since, Until time.Time
 
-	// StuckAfter is how long a document is under way before it counts as stuck.
-	// 0 means 30 minutes.
+	// StuckAfter is how long a document may be under way before it counts as
+	// stuck. 0 means 30 minutes. It must not be negative.
 	StuckAfter time.Duration
 
-	// Where limits the events to those with these values in these columns, by
-	// the columns' names in the table, such as "tenant_id". PostgreSQL casts the
-	// values to the columns' types.
+	// Where selects only events whose columns have these values. The keys are
+	// names of columns in the table, such as "tenant_id". PostgreSQL casts the
+	// values to the types of the columns.
 	Where map[string]string
 }
 
-// normalize fills in defaults. A row's time has whole microseconds, so rounding
-// both times up leaves the same rows in the range.
+// normalize sets defaults and validates q. Times in the table are whole
+// microseconds, so rounding both times up selects the same rows.
 func (q *Query) normalize() error {
 	q.Since, q.Until = wholeMicroseconds(q.Since), wholeMicroseconds(q.Until)
 	switch {
 	case !q.Since.Before(q.Until) || q.Since.Year() < 1 || q.Until.Year() > 9999:
 		return errors.New("since must be before until, both in the years 1 to 9999")
 	case q.StuckAfter < 0:
-		return errors.New("the StuckAfter is negative: leave it 0 for 30 minutes")
+		return errors.New("StuckAfter is negative: set it to 0 for 30 minutes")
 	case q.StuckAfter == 0:
 		q.StuckAfter = defaultStuckAfter
 	}
@@ -69,15 +70,15 @@ func (q *Query) normalize() error {
 	return nil
 }
 
-// wholeMicroseconds rounds up to a time that a row can have.
+// wholeMicroseconds rounds t up to whole microseconds, as the table stores times.
 func wholeMicroseconds(t time.Time) time.Time {
 	return t.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond)
 }
 
-// isText reports whether PostgreSQL takes s as a text.
+// isText reports whether PostgreSQL can store s as text.
 func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// A source is the functions' argument of that name: which table they read.
+// A source is the functions' argument of that name. It describes the table.
 type source struct {
 	Schema  string                 `json:"schema"`
 	Table   string                 `json:"table"`
@@ -86,10 +87,10 @@ type source struct {
 	Filters map[string]string      `json:"filters,omitempty"`
 }
 
-// arguments returns those that both functions have.
+// arguments returns the arguments that both functions have.
 func (c *Client) arguments(q *Query) url.Values {
 	columns, types := &c.config.columns, &c.config.types
-	text, _ := json.Marshal(source{ // strings can always be marshaled
+	text, _ := json.Marshal(source{ // can't fail: a source contains only strings
 		Schema: c.config.schema, Table: c.config.table, Filters: q.Where,
 		Columns: map[string]string{
 			"id": columns.ID, "document": columns.DocumentID, "user": columns.UserID, "event": columns.Type,
@@ -105,7 +106,7 @@ func (c *Client) arguments(q *Query) url.Values {
 	}
 }
 
-// call calls a function of readingFile and returns its answer.
+// call calls a function of readingFile and returns its decoded answer.
 func call[T interface{ valid() bool }](ctx context.Context, c *Client, function string, arguments url.Values) (answer T, err error) {
 	if c.config.columns.DocumentID == noColumn {
 		return answer, errNoDocumentID
@@ -128,24 +129,25 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 	return answer, c.explainCall(err)
 }
 
-// What to do about the answers of the functions, as remedies has it for those of
-// the table; the first match wins, and remedies comes after.
+// callRemedies has the advice for errors of the functions. The first match counts.
+// For other errors, explainCall uses remedies, which has the advice for errors of
+// the table.
 var callRemedies = []struct {
 	answer *regexp.Regexp
 	do     string
 }{
-	{regexp.MustCompile(` PGRST20[23] | 42883 .*function (public\.)?docevents_`), "create the function: run " + readingFile + " in the project's database, again if an older version of it has run; it serves every table, {table} too" + reload},
+	{regexp.MustCompile(` PGRST20[23] | 42883 .*function (public\.)?docevents_`), "create the function: run " + readingFile + " in the project's database, again if an older version of it has run; it serves every table, including {table}" + reload},
 	{regexp.MustCompile(` 42501 .*for function`), "run " + readingFile + " again: it grants EXECUTE to service_role"},
 	{regexp.MustCompile(` PGRST106 `), "expose the schema " + readingSchema + " in the project's API settings: the functions of " + readingFile + " are in it"},
 	{regexp.MustCompile(` 3F000 `), "name the table's schema with WithSchema"},
-	{regexp.MustCompile(` 42703 `), "name the columns of {table} with WithColumns, \"-\" for those that it lacks, and in Where only columns that it has"},
+	{regexp.MustCompile(` 42703 `), "name the columns of {table} with WithColumns, \"-\" for each column that it lacks, and use only its columns in Where"},
 	{regexp.MustCompile(` 42804 `), "the column for CreatedAt must be a timestamptz or a timestamp: name it with WithColumns"},
 	{regexp.MustCompile(` 42883 .*operator`), "in Where name only columns that can be compared: json can't"},
 	{regexp.MustCompile(` 22(P02|003|007|008) `), "a value of Where doesn't fit its column's type"},
 	{regexp.MustCompile(`^5[02]4 | 57014 `), "ask for a shorter range, or raise service_role's statement_timeout"},
 }
 
-// explainCall is explain for the answers of the functions.
+// explainCall is like explain, for errors of the functions.
 func (c *Client) explainCall(err error) error {
 	if e, answered := errors.AsType[*Error](err); answered {
 		for _, r := range callRemedies {
@@ -158,5 +160,5 @@ func (c *Client) explainCall(err error) error {
 	return c.explain(err)
 }
 
-// line is what remedies match.
+// line returns the line that remedies and callRemedies match.
 func (e *Error) line() string { return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message) }
