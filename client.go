@@ -33,6 +33,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/advice"
 	"github.com/supabase-community/postgrest-go"
 )
 
@@ -43,6 +44,7 @@ type Client struct {
 	config    config
 	restURL   string
 	headers   map[string]string // the key
+	advice    advice.Settings
 	transport *transport
 	report    *reporter
 	delivery  *delivery
@@ -66,6 +68,7 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
 	c := &Client{config: cfg, restURL: restURL, headers: headers}
+	c.advice = advice.Settings{Schema: cfg.schema, Table: cfg.table, HasToken: headers["Authorization"] != ""}
 	c.transport = newTransport(cfg.transport, cfg.maxInFlight)
 	c.transport.key, c.transport.query, c.transport.idColumn = key, cfg.columns.query, cfg.columns.ID
 	c.report = newReporter(&c.config)
@@ -131,7 +134,11 @@ func (c *Client) explain(err error) error {
 	}
 	e.details = ""
 	if v := classify(err); v == configuration || v == badData || e.Code == "23503" {
-		if do := c.remedy(e); do != "" {
+		do := c.advice.For(e.Status, e.Code, e.Message)
+		if do == "" && v == configuration {
+			do = advice.Compare
+		}
+		if do != "" {
 			return fmt.Errorf("%w; %s", err, do)
 		}
 	}

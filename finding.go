@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/docevents/docevents-go/internal/advice"
 )
 
 var (
@@ -45,7 +47,7 @@ const (
 
 // find adds a finding about a column. {key} in it stands for newKey's advice.
 func (r *rehearsal) find(column, finding string) {
-	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.tableName(), "{column}", sqlName(column))
+	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.advice.TableName(), "{column}", advice.SQLName(column))
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(finding)))
 }
 
@@ -55,11 +57,11 @@ func (r *rehearsal) newKey(column string) string {
 	case len(r.about.Required) == 0 && r.about.Properties != nil:
 		return "name the table beneath the view with WithTable, or name as ID, with WithColumns, a uuid column of the view that is UNIQUE in the table"
 	case strings.Contains(r.about.Properties[at].Description, "<pk/>"):
-		return "a partitioned table needs a uuid column called id, and the primary key (id, " + sqlName(at) + ")"
+		return "a partitioned table needs a uuid column called id, and the primary key (id, " + advice.SQLName(at) + ")"
 	case r.noID:
-		return "run: ALTER TABLE " + r.tableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
+		return "run: ALTER TABLE " + r.advice.TableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
 	}
-	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.tableName(), sqlName(column))
+	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
 }
 
 // readTypes finds columns whose type doesn't fit, and makes up values. Every event

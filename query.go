@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -128,35 +127,13 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 	return answer, c.explainCall(err)
 }
 
-// What to do about the answers of the functions, as remedies has it for those of
-// the table; the first match wins, and remedies comes after.
-var callRemedies = []struct {
-	answer *regexp.Regexp
-	do     string
-}{
-	{regexp.MustCompile(` PGRST20[23] | 42883 .*function (public\.)?docevents_`), "create the function: run " + readingFile + " in the project's database, again if an older version of it has run; it serves every table, {table} too" + reload},
-	{regexp.MustCompile(` 42501 .*for function`), "run " + readingFile + " again: it grants EXECUTE to service_role"},
-	{regexp.MustCompile(` PGRST106 `), "expose the schema " + readingSchema + " in the project's API settings: the functions of " + readingFile + " are in it"},
-	{regexp.MustCompile(` 3F000 `), "name the table's schema with WithSchema"},
-	{regexp.MustCompile(` 42703 `), "name the columns of {table} with WithColumns, \"-\" for those that it lacks, and in Where only columns that it has"},
-	{regexp.MustCompile(` 42804 `), "the column for CreatedAt must be a timestamptz or a timestamp: name it with WithColumns"},
-	{regexp.MustCompile(` 42883 .*operator`), "in Where name only columns that can be compared: json can't"},
-	{regexp.MustCompile(` 22(P02|003|007|008) `), "a value of Where doesn't fit its column's type"},
-	{regexp.MustCompile(`^5[02]4 | 57014 `), "ask for a shorter range, or raise service_role's statement_timeout"},
-}
-
 // explainCall is explain for the answers of the functions.
 func (c *Client) explainCall(err error) error {
 	if e, answered := errors.AsType[*Error](err); answered {
-		for _, r := range callRemedies {
-			if r.answer.MatchString(e.line()) {
-				e.details = ""
-				return fmt.Errorf("%w; %s", e, strings.ReplaceAll(r.do, "{table}", c.tableName()))
-			}
+		if do := c.advice.ForCall(e.Status, e.Code, e.Message); do != "" {
+			e.details = ""
+			return fmt.Errorf("%w; %s", e, do)
 		}
 	}
 	return c.explain(err)
 }
-
-// line is what remedies match.
-func (e *Error) line() string { return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message) }

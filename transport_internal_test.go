@@ -636,90 +636,6 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// Every answer that is one of configuration says what to do about it, and so do
-// refusals of data that are the table's fault where every row gets them.
-func TestRemedy(t *testing.T) {
-	for _, test := range []struct {
-		err  Error
-		want string
-	}{
-		{Error{Status: 200}, "check SUPABASE_URL"},
-		{Error{Status: 302}, "check SUPABASE_URL"},
-		{Error{Status: 402}, "dashboard"},
-		{Error{Status: 540}, "paused"},
-		{Error{Status: 403, Code: "42501", Message: "new row violates row-level security policy for table"}, "service-role (secret) key"},
-		{Error{Status: 403, Code: "42501", Message: "permission denied for table events"}, "GRANT SELECT, INSERT, DELETE ON audit.events TO service_role;"},
-		{Error{Status: 404, Code: "PGRST205"}, "run sql/013_create_processing_events_table.sql"},
-		{Error{Status: 404, Code: "42P01"}, "run sql/013_create_processing_events_table.sql"},
-		{Error{Status: 400, Code: "PGRST204"}, "add the column: audit.events"},
-		{Error{Status: 400, Code: "42703"}, "add the column: audit.events"},
-		{Error{Status: 406, Code: "PGRST106"}, "expose the schema audit"},
-		{Error{Status: 404, Code: "3F000"}, "expose the schema audit"},
-		{Error{Status: 401}, "check the key"},
-		{Error{Status: 401, Code: "PGRST301"}, "check the key"},
-		{Error{Status: 401, Code: "PGRST302", Message: "Anonymous access is disabled"}, "no token"},
-		{Error{Status: 500, Code: "PGRST300", Message: "Server lacks JWT secret"}, "PGRST_JWT_SECRET"},
-		{Error{Status: 401, Code: "PGRST303", Message: "JWT not in audience"}, "PGRST_JWT_AUD"},
-		{Error{Status: 401, Code: "PGRST303", Message: "JWT issued at future"}, "passes by itself"},
-		{Error{Status: 401, Code: "PGRST303", Message: "Parsing claims failed"}, "copy the project's"},
-		{Error{Status: 403, Code: "42501", Message: "permission denied for table audit_log"}, "SECURITY DEFINER"},
-		{Error{Status: 404, Code: "42P01", Message: `relation "public.audit_log" does not exist`}, "a trigger"},
-		{Error{Status: 404, Code: "42P01", Message: `relation "audit.events" does not exist`}, "sql/013_create"},
-		{Error{Status: 404, Code: "42883", Message: "function notify_all(uuid) does not exist"}, "a trigger"},
-		{Error{Status: 400, Code: "42703", Message: `record "new" has no field "page"`}, "a trigger"},
-		{Error{Status: 400, Code: "42703", Message: `column "actor" of relation "audit_log" does not exist`}, "a trigger"},
-		{Error{Status: 400, Code: "42703", Message: `column events.stage does not exist`}, "add the column"},
-		{Error{Status: 500, Code: "55000", Message: "ON CONFLICT does not support deferrable unique constraints/exclusion constraints as arbiters"}, "NOT DEFERRABLE"},
-		{Error{Status: 500, Code: "55000", Message: `cannot insert into view "events"`}, "name the table beneath"},
-		{Error{Status: 400, Code: "0A000", Message: "INSERT with ON CONFLICT clause cannot be used with table that has INSERT or UPDATE rules"}, "replace the rule"},
-		{Error{Status: 401, Code: "PGRST303", Message: "JWT issued at future"}, "passes by itself"},
-		{Error{Status: 401, Code: "PGRST303", Message: "JWT expired"}, "the key has expired"},
-		{Error{Status: 401, Code: "42501", Message: "permission denied for table events"}, "service-role (secret) key"},
-		{Error{Status: 403, Code: "42501", Message: "permission denied for schema audit"}, "GRANT USAGE ON SCHEMA audit TO service_role;"},
-		{Error{Status: 403, Code: "42501", Message: "keine Berechtigung für Schema audit"}, "GRANT USAGE ON SCHEMA audit TO service_role;"},
-		{Error{Status: 401, Message: "Invalid API key"}, "check the key"},
-		{Error{Status: 401, Message: htmlPage}, "check SUPABASE_URL: the API is not at this address"},
-		{Error{Status: 403, Code: "42501", Message: "permission denied for sequence events_id_seq"}, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA audit TO service_role;"},
-		{Error{Status: 404, Message: htmlPage}, "check SUPABASE_URL: the API is not at this address"},
-		{Error{Status: 404, Message: "no Route matched with those values"}, "check SUPABASE_URL: the API is not at this address"},
-		{Error{Status: 404, Message: "Not Found"}, "a PostgREST before 13 answers so if it doesn't know audit.events"},
-		{Error{Status: 405, Message: "Method Not Allowed"}, "check SUPABASE_URL"},
-		{Error{Status: 404, Code: "PGRST125", Message: "Invalid path specified in request URL"}, "check SUPABASE_URL"},
-		{Error{Status: 405, Code: "25006", Message: "cannot execute INSERT in a read-only transaction"}, "the database is read-only"},
-		{Error{Status: 400, Code: "0A000", Message: "cached plan must not change result type"}, "passes by itself"},
-		{Error{Status: 500, Code: "0A000"}, "sql/013_create_processing_events_table.sql"},
-		{Error{Status: 400, Code: "42P10"}, "make the id column UNIQUE"},
-		{Error{Status: 400, Code: "428C9", Message: `cannot insert a non-DEFAULT value into column "stage"`}, `ALTER TABLE audit.events ALTER COLUMN "stage" DROP EXPRESSION`},
-		{Error{Status: 400, Code: "23514", Message: `no partition of relation "events" found for row`}, "make a partition"},
-	} {
-		if v := classify(&test.err); v != configuration {
-			t.Errorf("%v is classified as %d", &test.err, v)
-		}
-		if got := remedy(&test.err, "audit", "events"); !strings.Contains(got, test.want) {
-			t.Errorf("%v: %q, want %q", &test.err, got, test.want)
-		}
-	}
-	for _, test := range []struct{ code, message, want string }{
-		{"22P02", `invalid input syntax for type bigint: "…"`, "the id must be a uuid"},
-		{"22P02", `invalid input value for enum kind: "…"`, "ALTER TYPE"},
-		{"22P02", `invalid input syntax for type json: "…"`, ""},
-		{"23502", `null value in column "tenant_id" of relation "events" violates not-null constraint`, "give it a DEFAULT"},
-		{"23514", `new row for relation "events" violates check constraint "document_processing_events_event_type_check"`, "sql/optional/event_types.sql"},
-		{"23514", `new row for relation "events" violates check constraint "participants"`, "if the CHECK is about another column"},
-		{"23514", `new row for relation "events_2026" violates partition constraint`, "make a partition"},
-		{"23505", `duplicate key value violates unique constraint "once"`, `drop the constraint "once"`},
-		{"P0001", leftOut, ""},
-	} {
-		err := &Error{Status: 400, Code: test.code, Message: test.message}
-		if v := classify(err); v != badData {
-			t.Errorf("%v is classified as %d", err, v)
-		}
-		if got := remedy(err, "audit", "events"); test.want == "" && got != "" || !strings.Contains(got, test.want) {
-			t.Errorf("%v: %q, want %q", err, got, test.want)
-		}
-	}
-}
-
 func TestErrorText(t *testing.T) {
 	for want, e := range map[string]Error{
 		"HTTP 503":                               {Status: 503},
@@ -769,9 +685,6 @@ func FuzzClassify(f *testing.F) {
 		}
 		if got == storedBefore && code != "23505" {
 			t.Errorf("%v: rows are taken for stored", err)
-		}
-		if got == configuration && remedy(err, "s", "t") == "" {
-			t.Errorf("%v: no remedy", err)
 		}
 		if outcomeUnknown(err) != outcomeUnknown(fmt.Errorf("wrapped: %w", err)) {
 			t.Errorf("%v: the outcome depends on the wrapping", err)
