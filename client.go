@@ -29,26 +29,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/docevents/docevents-go/internal/advice"
-	"github.com/supabase-community/postgrest-go"
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 // A Client records events and purges them. Its methods are safe for concurrent
 // use. On a nil Client, and on a zero one, they do nothing and succeed, so that
 // an app without Supabase settings needs no if.
 type Client struct {
-	config    config
-	restURL   string
-	headers   map[string]string // the key
-	advice    advice.Settings
-	transport *transport
-	report    *reporter
-	delivery  *delivery
-	before    before
+	config   config
+	rest     *rest.Client
+	advice   advice.Settings
+	report   *reporter
+	delivery *delivery
+	before   before
 }
 
 // New returns a Client for the project at supabaseURL, such as
@@ -63,14 +59,16 @@ type Client struct {
 func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	cfg, optErr := newConfig(opts)
 	restURL, urlErr := parseURL(supabaseURL)
-	key, headers, keyErr := parseKey(serviceRoleKey)
+	headers, keyErr := parseKey(serviceRoleKey)
 	if err := errors.Join(urlErr, keyErr, optErr); err != nil {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
-	c := &Client{config: cfg, restURL: restURL, headers: headers}
+	c := &Client{config: cfg}
+	c.rest = rest.New(rest.Config{
+		URL: restURL, Header: headers, Schema: cfg.schema, Table: cfg.table, IDColumn: cfg.columns.ID,
+		Transport: cfg.transport, MaxInFlight: cfg.maxInFlight,
+	})
 	c.advice = advice.Settings{Schema: cfg.schema, Table: cfg.table, HasToken: headers["Authorization"] != ""}
-	c.transport = newTransport(cfg.transport, cfg.maxInFlight)
-	c.transport.key, c.transport.query, c.transport.idColumn = key, cfg.columns.query, cfg.columns.ID
 	c.report = newReporter(&c.config)
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
 	c.delivery.openMirror(restURL)
@@ -80,27 +78,11 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 // isNone says whether c does nothing: New hasn't made it.
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
-// from returns a query on the table.
-func (c *Client) from() *postgrest.QueryBuilder {
-	return c.postgrest(c.transport).From(c.config.table)
-}
-
-// postgrest returns a PostgREST client for one request: it keeps errors in
-// itself, where they would reach the next.
-func (c *Client) postgrest(parent http.RoundTripper) *postgrest.Client {
-	pg, err := postgrest.NewClientWithError(c.restURL, c.config.schema, c.headers)
-	if err != nil {
-		panic(err) // unreachable: the URL is parseURL's
-	}
-	pg.Transport.Parent = parent
-	return pg
-}
-
 // insert is the delivery's way to the server.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
 	err = c.insertRows(ctx, records)
-	if e, answered := errors.AsType[*Error](err); answered {
-		rows = named(records, e.details, &c.config.columns)
+	if e, answered := errors.AsType[*rest.Error](err); answered {
+		rows = named(records, e.Details, &c.config.columns)
 	}
 	return rows, c.explain(err)
 }
@@ -109,40 +91,12 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 func (c *Client) insertRows(ctx context.Context, records []record) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
-	pg := c.postgrest(&insertion{c.transport, c.config.columns.body(records)})
+	columns := &c.config.columns
 	partial := false
 	for i := range records { // not copied: the spool writes record.block
 		partial = partial || records[i].partial
 	}
-	if partial {
-		pg.Transport.SetHeader("Prefer", "missing=default") // not always: it costs the server up to 40 % of a burst
-	}
-	_, _, err := pg.From(c.config.table).Insert(nil, false, "", "minimal", "").ExecuteWithContext(ctx)
-	return err
-}
-
-// explain makes an error of a request fit for the log: without the URL and its
-// query, which http.Client prints, without details, or what came instead of an
-// answer, and with the remedy where there is one.
-func (c *Client) explain(err error) error {
-	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // a foreign transport may add its own
-		err = wrapped.Err
-	}
-	e, answered := errors.AsType[*Error](err)
-	if !answered {
-		return loggable(err, c.transport.key)
-	}
-	e.details = ""
-	if v := classify(err); v == configuration || v == badData || e.Code == "23503" {
-		do := c.advice.For(e.Status, e.Code, e.Message)
-		if do == "" && v == configuration {
-			do = advice.Compare
-		}
-		if do != "" {
-			return fmt.Errorf("%w; %s", err, do)
-		}
-	}
-	return err
+	return c.rest.Insert(ctx, rest.Insertion{Columns: columns.all, Conflict: columns.conflict(), Rows: columns.body(records), Partial: partial})
 }
 
 // Stats is a snapshot, in which always
@@ -269,6 +223,6 @@ func (c *Client) Close(ctx context.Context) error {
 	})()
 	err := c.delivery.close(ctx)
 	c.report.close(grace)
-	c.transport.own.close()
+	c.rest.Close()
 	return err
 }

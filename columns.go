@@ -70,7 +70,6 @@ type columns struct {
 	Columns
 	own       bool              // WithColumns was given: empty ids are NULL
 	all       string            // their names
-	query     string            // of an insert
 	keys      [len(base)]string // as they stand in a row; "" where there is no column
 	extraKeys []string
 }
@@ -82,10 +81,6 @@ var (
 
 // newColumns gives what is left out its name, and reports everything that is
 // wrong.
-//
-// Every row of a request must have the same keys. With columns=... in the query
-// PostgREST hands the body to PostgreSQL as it is, instead of parsing it to
-// learn them.
 func newColumns(named Columns) (columns, error) {
 	c := columns{Columns: named}
 	var all []string
@@ -120,11 +115,16 @@ func newColumns(named Columns) (columns, error) {
 		bad = append(bad, fmt.Errorf("WithColumns: Extra must be at most %d names, not %d", maxExtraColumns, len(c.Extra)))
 	}
 	c.all = strings.Join(all, ",")
-	c.query = "columns=" + c.all
-	if c.ID != base[0].column { // by itself PostgREST takes the primary key
-		c.query = "on_conflict=" + c.ID + "&" + c.query
-	}
 	return c, errors.Join(bad...)
+}
+
+// conflict returns the column that makes an event unique, or "" for the primary key,
+// which PostgREST takes by default.
+func (c *columns) conflict() string {
+	if c.ID == base[0].column {
+		return ""
+	}
+	return c.ID
 }
 
 // isNull reports whether an id is stored as NULL, or not at all, in that column.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 // The engine: how a row gets from Record into the table.
@@ -140,9 +142,9 @@ func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	defer d.mu.Unlock()
 	now := time.Now()
 	d.inFlight = slices.DeleteFunc(d.inFlight, func(other *batch) bool { return other == b })
-	switch v := classify(err); {
+	switch v := rest.Classify(err); {
 	case b.done: // Close didn't wait for this answer
-	case v == accepted, v == storedBefore && len(b.records) == 1:
+	case v == rest.Accepted, v == rest.StoredBefore && len(b.records) == 1:
 		d.storeLocked(b, now)
 	case d.cause != nil: // Close has cancelled it, and abandons it next
 		b.noteDoubt(err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 const (
@@ -37,14 +39,14 @@ const (
 // decide returns what happens to a batch after an answer. named: the answer
 // names some of the rows, but not all. evidence: other rows were stored since
 // its last failure. strikes includes this failure.
-func decide(v verdict, rows int, named, evidence bool, strikes int) action {
+func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
-	case several && named && v != configuration && v != tooMuch:
+	case several && named && v != rest.Configuration && v != rest.TooMuch:
 		return setAside
-	case several && (v == badData || v == storedBefore || v == tooMuch || evidence):
+	case several && (v == rest.BadData || v == rest.StoredBefore || v == rest.TooMuch || evidence):
 		return split
-	case !several && (v == badData && evidence || strikes >= maxStrikes):
+	case !several && (v == rest.BadData && evidence || strikes >= maxStrikes):
 		return drop
 	}
 	return sendAgain
@@ -54,8 +56,8 @@ func decide(v verdict, rows int, named, evidence bool, strikes int) action {
 // doesn't if the row is at fault: there is evidence against it, or it was
 // refused for its data, or named, while other rows were being stored.
 // sinceStored is the time from the last delivery to this request.
-func blamesServer(v verdict, named, evidence bool, sinceStored time.Duration) bool {
-	ofRow := named || v == badData || v == storedBefore
+func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
+	ofRow := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!ofRow || sinceStored >= shortly)
 }
 
@@ -73,24 +75,24 @@ func blamesServer(v verdict, named, evidence bool, sinceStored time.Duration) bo
 // last: all rows that are pending were refused by themselves, so maybe no row is
 // left that could become evidence. Then rows count that were stored since the
 // first refusal, also if that was one of several rows.
-func (b *batch) fail(v verdict, err error, newest int64, last bool) (evidence bool) {
+func (b *batch) fail(v rest.Verdict, err error, newest int64, last bool) (evidence bool) {
 	single := len(b.records) == 1
 	before := b.failedAt
-	if v == badData {
+	if v == rest.BadData {
 		before = b.aloneAt
 	}
-	if v == badData && last {
+	if v == rest.BadData && last {
 		before = b.refusedAt
 	}
 	evidence = before > 0 && b.storedWhenSent > before
-	strike := evidence && single && v != badData
+	strike := evidence && single && v != rest.BadData
 	if strike {
 		b.strikes++
 	}
-	if v == badData {
+	if v == rest.BadData {
 		b.refusedAt = cmp.Or(b.refusedAt, b.request)
 	}
-	if v == badData && single {
+	if v == rest.BadData && single {
 		b.aloneAt = cmp.Or(b.aloneAt, newest)
 	}
 	if single && (strike || b.failedAt == 0) {
@@ -104,7 +106,7 @@ func (b *batch) fail(v verdict, err error, newest int64, last bool) (evidence bo
 
 // noteDoubt remembers that b's rows may be stored, if the answer was lost.
 func (b *batch) noteDoubt(err error) {
-	if outcomeUnknown(err) {
+	if rest.OutcomeUnknown(err) {
 		for i := range b.records {
 			b.records[i].doubt = true
 		}
@@ -129,9 +131,9 @@ type health struct {
 
 // failed notes an answer. A refusal, of the request or of its data, is lasting
 // if there was no other answer for lastingAfter.
-func (h *health) failed(v verdict, err error, now time.Time) {
+func (h *health) failed(v rest.Verdict, err error, now time.Time) {
 	switch {
-	case v == transient || v == tooMuch:
+	case v == rest.Transient || v == rest.TooMuch:
 		h.refused, h.lasting = time.Time{}, nil
 	case h.refused.IsZero():
 		h.refused = now
@@ -149,7 +151,7 @@ func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen(
 
 // failLocked acts on an answer that stored none of b's rows, or on the lack of
 // an answer. places are those of the rows that the answer names.
-func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now time.Time) {
+func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
 	if b.failedAt > 0 {
 		lane = &d.retry
@@ -173,7 +175,7 @@ func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now 
 	d.setProbeLocked(b, opens, now)
 	if opens || blamed && act == sendAgain {
 		h.since = cmp.Or(h.since, now)
-		if v != configuration || h.lasting != nil { // a refusal that passes isn't worth a line
+		if v != rest.Configuration || h.lasting != nil { // a refusal that passes isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
@@ -207,17 +209,17 @@ func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	if !h.refused.IsZero() && h.lasting == nil { // ask when the refusal becomes lasting
 		wait = min(wait, h.refused.Add(lastingAfter).Sub(now))
 	}
-	h.probeAt = now.Add(max(wait, retryAfterOf(b.err)))
+	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
 }
 
 // placeLocked carries out the action on b.
-func (d *delivery) placeLocked(b *batch, act action, places []int, v verdict, now time.Time) {
+func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:
 		d.retry.push(b, now.Add(backoff(b.strikes+b.closeTries, longWait, b.err)))
 	case setAside:
 		named, others := b.cut(func(place int) bool { return slices.Contains(places, place) })
-		if v == badData && len(places) == 1 {
+		if v == rest.BadData && len(places) == 1 {
 			named.aloneAt = d.stats.Requests
 		}
 		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))
@@ -228,7 +230,7 @@ func (d *delivery) placeLocked(b *batch, act action, places []int, v verdict, no
 		d.retry.push(second, now)
 	case drop:
 		err := b.err
-		if v != badData {
+		if v != rest.BadData {
 			err = fmt.Errorf("dropped after %d failures while other events were stored: %w", b.strikes, err)
 		}
 		d.dropLocked(b, Rejected, err, now)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/docevents/docevents-go/internal/advice"
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 var (
@@ -126,21 +127,21 @@ func (r *rehearsal) count(n, events int) {
 
 // learn acts on a refusal and reports whether another rehearsal may show more.
 func (r *rehearsal) learn(ctx context.Context, err error) bool {
-	e, answered := errors.AsType[*Error](err)
+	e, answered := errors.AsType[*rest.Error](err)
 	if !answered {
 		r.refused = true
 		r.add("insert", err)
 		return false
 	}
-	name, key, columns := "", keyColumns(e.details), &r.config.columns
+	name, key, columns := "", rest.KeyColumns(e.Details), &r.config.columns
 	if m := columnName.FindStringSubmatch(e.Message); m != nil {
 		name = m[1] + m[2]
 	}
 	_, isThere := r.about.Properties[name]
 	switch ours := slices.Contains(r.columns, name); {
-	case e.Message == leftOut && classify(e) == badData:
+	case e.Message == rest.LeftOut && rest.Classify(e) == rest.BadData:
 		return false
-	case e.Message == leftOut: // a trigger's, unless an insert without rows is refused as well
+	case e.Message == rest.LeftOut: // a trigger's, unless an insert without rows is refused as well
 		if _, err := r.send(ctx, []map[string]any{}); err == nil {
 			return false
 		}
@@ -162,7 +163,7 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	case e.Code == "23514" && slices.Equal(key, []string{columns.CreatedAt}): // no partition for now
 	case depends.MatchString(e.Code) && e.Status == 400:
 		return r.narrow(ctx, e)
-	case classify(e) == badData, e.Code == "23503":
+	case rest.Classify(e) == rest.BadData, e.Code == "23503":
 		return false
 	}
 	r.refused = true
@@ -181,23 +182,23 @@ func (r *rehearsal) drop(name string) bool {
 // narrow finds out what events of each type must fill, and leaves out the types that
 // the table refuses whatever they fill. empty is the refusal of events that fill
 // nothing else.
-func (r *rehearsal) narrow(ctx context.Context, empty *Error) bool {
+func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 	if r.fills != nil {
 		return false
 	}
 	r.fills = map[EventType][]string{}
 	var kept []EventType
 	var lacking []string
-	var last *Error
+	var last *rest.Error
 	for _, t := range r.types {
-		var e *Error
+		var e *rest.Error
 		for _, fill := range r.fillings() {
 			r.fills[t] = fill
 			_, err := r.send(ctx, []map[string]any{r.row(t, fill), r.row(t, fill)})
 			answered := errors.As(err, &e)
 			if err != nil && !answered {
 				r.refused = true
-				r.add("insert", fmt.Errorf("%w, after: %w", err, empty))
+				r.add("insert", fmt.Errorf("%w, after: %w", err, newRefusal(empty, "")))
 				return false
 			}
 			if !answered || !depends.MatchString(e.Code) { // all else comes after all CHECKs
@@ -221,9 +222,9 @@ func (r *rehearsal) narrow(ctx context.Context, empty *Error) bool {
 
 // certain reports whether e, which refuses every type, does so whatever the app
 // records. A CHECK may be about a column that the app fills and Check made up.
-func (r *rehearsal) certain(e *Error) bool {
+func (r *rehearsal) certain(e *rest.Error) bool {
 	columns := &r.config.columns
-	about := strings.Join(keyColumns(e.details), " ")
+	about := strings.Join(rest.KeyColumns(e.Details), " ")
 	if m := constraintName.FindStringSubmatch(e.Message); m != nil {
 		about = strings.TrimPrefix(m[1], r.config.table)
 	}

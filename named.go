@@ -8,16 +8,6 @@ import (
 	"time"
 )
 
-// keyColumns returns the columns of a key in details, nil if it isn't about one or
-// holds an expression.
-func keyColumns(details string) []string {
-	key := keyOf.FindStringSubmatch(details)
-	if key == nil {
-		return nil
-	}
-	return strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", ")
-}
-
 var (
 	uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)

@@ -11,14 +11,13 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// The functions of readingFile serve every table of a project. They are in one
-// schema, which the project must expose, whatever the table's.
-const (
-	readingFile   = "sql/014_create_docevents_reading.sql"
-	readingSchema = "public"
-)
+// readingSchema has the functions of sql/014_create_docevents_reading.sql, which serve
+// every table of a project. The project must expose it, whatever the table's schema.
+const readingSchema = "public"
 
 const (
 	defaultStuckAfter = 30 * time.Minute
@@ -104,7 +103,7 @@ func (c *Client) arguments(q *Query) url.Values {
 	}
 }
 
-// call calls a function of readingFile and returns its answer.
+// call calls a function of sql/014_create_docevents_reading.sql and returns its answer.
 func call[T interface{ valid() bool }](ctx context.Context, c *Client, function string, arguments url.Values) (answer T, err error) {
 	if c.config.columns.DocumentID == noColumn {
 		return answer, errNoDocumentID
@@ -112,7 +111,7 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 	if n := len(arguments.Encode()); n > maxQueryBytes {
 		return answer, fmt.Errorf("the event types and filters make a request line of %d bytes, and servers take %d: pass fewer or shorter ones", n, maxQueryBytes)
 	}
-	r := reading{path: "rpc/" + function, schema: readingSchema, query: arguments}
+	r := rest.Reading{Path: "rpc/" + function, Schema: readingSchema, Query: arguments}
 	err = c.read(ctx, r, func(resp *http.Response) error {
 		var decoded T
 		if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswerBytes)).Decode(&decoded); err != nil {
@@ -127,13 +126,63 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 	return answer, c.explainCall(err)
 }
 
-// explainCall is explain for the answers of the functions.
-func (c *Client) explainCall(err error) error {
-	if e, answered := errors.AsType[*Error](err); answered {
-		if do := c.advice.ForCall(e.Status, e.Code, e.Message); do != "" {
-			e.details = ""
-			return fmt.Errorf("%w; %s", e, do)
+// readRetryWait is the wait before a read that failed in passing is sent again.
+const readRetryWait = 200 * time.Millisecond
+
+// read sends a GET and passes the answer to use. After a failure that may pass
+// it does both once more. A 401 with PGRST303 is waited out for lastingAfter:
+// hosted projects give it for seconds to keys that are good. All of it is
+// bounded by ctx and by the time of WithRequestTimeout.
+func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Response) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
+	defer cancel()
+	began, retried := time.Now(), false
+	for step := 0; ; step++ {
+		err := c.rest.Get(ctx, r, use)
+		e, answered := errors.AsType[*rest.Error](err)
+		wait := readRetryWait
+		switch {
+		case err == nil:
+			return nil
+		case answered && e.Status == http.StatusUnauthorized && e.Code == "PGRST303":
+			if wait = backoff(step, longWait, err); time.Since(began)+wait > lastingAfter {
+				return err
+			}
+		case retried || rest.Classify(err) != rest.Transient || answered && e.RetryAfter > 0:
+			return err
+		default:
+			retried = true
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
 		}
 	}
-	return c.explain(err)
+}
+
+// ErrOtherAnswer is matched by the error of a Summary, Documents or Timeline whose
+// answer is a success but not PostgREST's, or not that of this version's
+// functions.
+var ErrOtherAnswer = errors.New("the answer is not what PostgREST gives for this table and the functions of sql/014_create_docevents_reading.sql")
+
+// otherAnswer is ErrOtherAnswer with the name of the field that is missing or of
+// another type.
+func otherAnswer(field string) error {
+	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
+}
+
+// unreadable tells an answer that was cut short from one of another service. An
+// error of encoding/json about the latter may repeat a value.
+func unreadable(err error) error {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
+		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
+	}
+	switch {
+	case errors.Is(err, ErrOtherAnswer):
+		return err
+	case errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*json.UnmarshalTypeError)), errors.As(err, new(*time.ParseError)):
+		return ErrOtherAnswer
+	}
+	return fmt.Errorf("answer cut short: %w", err)
 }

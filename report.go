@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/rest"
 	"github.com/google/uuid"
 )
 
@@ -213,12 +214,12 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	}
 	switch {
 	case len(t.documentID) > 0:
-		attrs = append(attrs, slog.String("document_id", oneLine(string(t.documentID))))
+		attrs = append(attrs, slog.String("document_id", rest.OneLine(string(t.documentID))))
 	case t.document != uuid.Nil:
 		attrs = append(attrs, slog.String("document_id", t.document.String()))
 	}
 	if len(t.eventType) > 0 {
-		attrs = append(attrs, slog.String("event_type", oneLine(string(t.eventType))))
+		attrs = append(attrs, slog.String("event_type", rest.OneLine(string(t.eventType))))
 	}
 	*t = tally{written: now}
 	r.lineLocked(slog.LevelError, msg, attrs...)

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 // ErrCountIncomplete is matched by the error of a purge if the answer to one of
 // its requests was lost. The count is then a lower bound. The error may match
 // others as well.
-var ErrCountIncomplete = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
+var ErrCountIncomplete = rest.ErrNoCount
 
 const (
 	maxPurgeDays     = 10_000 * 366 // more could overflow, and lead to a year before 1 anyway
@@ -167,7 +169,7 @@ type purgeFailure struct {
 func (p *purge) failed(err error, began time.Time, bounded bool) purgeFailure {
 	now := time.Now()
 	p.failures++
-	if classify(err) != configuration {
+	if rest.Classify(err) != rest.Configuration {
 		p.refused = time.Time{}
 	} else if p.refused.IsZero() {
 		p.refused = now
@@ -182,14 +184,17 @@ func (p *purge) failed(err error, began time.Time, bounded bool) purgeFailure {
 // afterFailure reports whether a purge goes on after a failed request, and
 // whether with fewer rows per step.
 func afterFailure(err error, f purgeFailure) (again, fewer bool) {
-	verdict := classify(err)
-	code := codeOf(err)
+	v := rest.Classify(err)
+	code := ""
+	if e, answered := errors.AsType[*rest.Error](err); answered {
+		code = e.Code
+	}
 	switch {
 	case code == statementTimeout: // 20 halvings of the largest step are one row
 		return f.inRow < maxPurgeFailures || f.rows > 1 && f.inRow < 2*maxPurgeFailures, true
-	case verdict == configuration:
+	case v == rest.Configuration:
 		return f.refused < lastingAfter, false
-	case verdict != transient || code == "23503": // another row refers to one of these, and stays
+	case v != rest.Transient || code == "23503": // another row refers to one of these, and stays
 		return false, false
 	}
 	return f.bounded || f.inRow < maxPurgeFailures, tookTooLong(err, f.took)
@@ -209,11 +214,11 @@ const statusTimedOut = 524
 // asked for more than the time that the database, a gateway or the transport
 // allows.
 func tookTooLong(err error, took time.Duration) bool {
-	if e, answered := errors.AsType[*Error](err); answered {
+	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {
 		case e.Code == statementTimeout, e.Code == transactionTimeout:
 			return true
-		case fromDatabase.MatchString(e.Code): // it names another cause
+		case e.IsFromDatabase(): // it names another cause
 			return false
 		case e.Status == http.StatusRequestTimeout, e.Status == statusTimedOut:
 			return true
@@ -223,5 +228,5 @@ func tookTooLong(err error, took time.Duration) bool {
 		error
 		Timeout() bool
 	}](err)
-	return outcomeUnknown(err) && (took >= purgePatience || ok && timeout.Timeout())
+	return rest.OutcomeUnknown(err) && (took >= purgePatience || ok && timeout.Timeout())
 }

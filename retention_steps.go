@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/docevents/docevents-go/internal/rest"
 	"github.com/supabase-community/postgrest-go"
 )
 
@@ -44,7 +45,7 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		p.next.oneTime, p.next.tooMany, p.next.lastID = "", "", ""
 	}
 	at, next := p.config.columns.CreatedAt, &p.next
-	next.boundary, err = p.readNth(ctx, at, p.from().Select(at, "", false).Gt(at, next.after).Lt(at, p.before))
+	next.boundary, err = p.readNth(ctx, at, p.rest.From().Select(at, "", false).Gt(at, next.after).Lt(at, p.before))
 	switch {
 	case err != nil:
 		return false, err
@@ -71,7 +72,7 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 		}
 		return query.Eq(p.config.columns.CreatedAt, p.next.oneTime)
 	}
-	id, err := p.readNth(ctx, column, left(p.from().Select(column, "", false)))
+	id, err := p.readNth(ctx, column, left(p.rest.From().Select(column, "", false)))
 	if err != nil || id == "" {
 		return false, err
 	}
@@ -91,7 +92,7 @@ func (p *purge) counted(n int64, err error) error {
 		p.failures = 0
 		p.lost = p.lost || incomplete
 		return nil
-	case outcomeUnknown(err):
+	case rest.OutcomeUnknown(err):
 		p.lost = true
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
@@ -131,7 +132,7 @@ func (s *stepSize) timedOut() {
 // deleteIDs deletes every row before a time, and counts the ids in the answer. An
 // answer with all columns would be six times as long.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
-	query := c.from()
+	query := c.rest.From()
 	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
 	body, _, err := query.Delete("representation", "").Lt(c.config.columns.CreatedAt, before).ExecuteWithContext(ctx)
 	if err != nil {
@@ -161,7 +162,7 @@ func (p *purge) readNth(ctx context.Context, column string, query *postgrest.Fil
 
 // deletion returns a DELETE for deleted. Never give it a limit: since version 13
 // PostgREST ignores the limit of a DELETE and deletes every matching row.
-func (c *Client) deletion() *postgrest.FilterBuilder { return c.from().Delete("minimal", "exact") }
+func (c *Client) deletion() *postgrest.FilterBuilder { return c.rest.From().Delete("minimal", "exact") }
 
 // deleted sends a DELETE and returns the number of deleted rows.
 func (c *Client) deleted(ctx context.Context, query *postgrest.FilterBuilder) (int64, error) {

@@ -1,32 +1,14 @@
 package docevents
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"io"
 	"math"
-	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 )
-
-// An insertion gives one request its body. Given to postgrest-go it would be
-// parsed and copied once more, which takes longer than to encode it.
-type insertion struct {
-	http.RoundTripper
-	body []byte
-}
-
-func (i *insertion) RoundTrip(req *http.Request) (*http.Response, error) {
-	req = req.WithContext(req.Context()) // a copy
-	req.ContentLength = int64(len(i.body))
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(i.body)), nil }
-	req.Body, _ = req.GetBody()
-	return i.RoundTripper.RoundTrip(req)
-}
 
 // body is the rows as PostgREST takes them: byte for byte what encoding/json
 // would make of them.

@@ -106,29 +106,28 @@ var (
 // pathFormat is of a prefix before /rest/v1, as a self-hosted project may have.
 var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
-// parseKey returns the key without the white space around it, and the headers
-// that carry it.
-func parseKey(raw string) (string, map[string]string, error) {
+// parseKey returns the headers that carry the key, without the white space around it.
+func parseKey(raw string) (map[string]string, error) {
 	key := strings.TrimSpace(raw)
 	if key == "" {
-		return "", nil, errors.New("the service-role key is empty: copy it from the project's API settings")
+		return nil, errors.New("the service-role key is empty: copy it from the project's API settings")
 	}
 	if strings.Trim(key, "\"'`") != key {
-		return "", nil, errors.New("the service-role key has quotes around it: take them off, as a shell would have done")
+		return nil, errors.New("the service-role key has quotes around it: take them off, as a shell would have done")
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", nil, errors.New("the service-role key has a space, a control character or one beyond ASCII in it: copy it again")
+		return nil, errors.New("the service-role key has a space, a control character or one beyond ASCII in it: copy it again")
 	}
 	headers := map[string]string{"apikey": key}
 	switch role, isJWT := jwtRole(key); {
 	case strings.HasPrefix(key, "sb_publishable_"):
-		return "", nil, fmt.Errorf("%w: this is the publishable key; copy the secret one (sb_secret_...)", ErrNotServiceRole)
+		return nil, fmt.Errorf("%w: this is the publishable key; copy the secret one (sb_secret_...)", ErrNotServiceRole)
 	case isJWT && role != "service_role":
-		return "", nil, fmt.Errorf("%w: the token's role is %.20q; copy the one of service_role", ErrNotServiceRole, role)
+		return nil, fmt.Errorf("%w: the token's role is %.20q; copy the one of service_role", ErrNotServiceRole, role)
 	case !strings.HasPrefix(key, "sb_secret_"): // which is no JWT: the API would try to decode it here
 		headers["Authorization"] = "Bearer " + key
 	}
-	return key, headers, nil
+	return headers, nil
 }
 
 // jwtRole returns the role claim of a JWT.

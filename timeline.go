@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/rest"
 	"github.com/google/uuid"
 )
 
@@ -75,7 +76,7 @@ func (c *Client) timeline(ctx context.Context, method, documentID, before string
 	}
 	var events []Event
 	more := false
-	r := reading{path: c.config.table, schema: c.config.schema, prefer: "count=exact", query: query}
+	r := rest.Reading{Path: c.config.table, Schema: c.config.schema, Prefer: "count=exact", Query: query}
 	err = c.read(ctx, r, func(resp *http.Response) (err error) {
 		if events, more, err = columns.readEvents(resp.Body); more || err != nil {
 			return err

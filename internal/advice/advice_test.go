@@ -3,6 +3,8 @@ package advice
 import (
 	"strings"
 	"testing"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 const htmlPage = "the answer is an HTML page"
@@ -76,6 +78,10 @@ func TestFor(t *testing.T) {
 	} {
 		if got := s.For(test.status, test.code, test.message); test.want == "" && got != "" || !strings.Contains(got, test.want) {
 			t.Errorf("%d %s %s: got %q, want %q", test.status, test.code, test.message, got, test.want)
+		}
+		answer := &rest.Error{Status: test.status, Code: test.code, Message: test.message}
+		if v := rest.Classify(answer); v != rest.Configuration && v != rest.BadData {
+			t.Errorf("%v: means %d, for which nobody asks for advice", answer, v)
 		}
 	}
 }
