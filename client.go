@@ -82,7 +82,7 @@ func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
 	err = c.insertRows(ctx, records)
 	if e, answered := errors.AsType[*rest.Error](err); answered {
-		rows = named(records, e.Details, &c.config.columns)
+		rows = c.config.columns.rows.Named(rowsOf(records), e.Details)
 	}
 	return rows, c.explain(err)
 }
@@ -93,10 +93,10 @@ func (c *Client) insertRows(ctx context.Context, records []record) error {
 	defer cancel()
 	columns := &c.config.columns
 	partial := false
-	for i := range records { // not copied: the spool writes record.block
-		partial = partial || records[i].partial
+	for r := range rowsOf(records) {
+		partial = partial || r.Partial
 	}
-	return c.rest.Insert(ctx, rest.Insertion{Columns: columns.all, Conflict: columns.conflict(), Rows: columns.body(records), Partial: partial})
+	return c.rest.Insert(ctx, rest.Insertion{Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(rowsOf(records)), Partial: partial})
 }
 
 // Stats is a snapshot, in which always

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/docevents/docevents-go/internal/row"
 )
 
 // Columns says how the table's columns differ from those of
@@ -43,13 +45,13 @@ type Columns struct {
 }
 
 const (
-	noColumn        = "-"
+	noColumn        = row.None
 	maxExtraColumns = 50
 )
 
 // base are the fields of Event that Columns renames, and the migration's names,
 // in the order of names.
-var base = [...]struct{ field, column string }{
+var base = [row.Fields]struct{ field, column string }{
 	{"ID", "id"},
 	{"DocumentID", "document_id"},
 	{"UserID", "user_id"},
@@ -60,7 +62,7 @@ var base = [...]struct{ field, column string }{
 	{"CreatedAt", "created_at"},
 }
 
-func (c *Columns) names() [len(base)]*string {
+func (c *Columns) names() [row.Fields]*string {
 	return [...]*string{&c.ID, &c.DocumentID, &c.UserID, &c.Type, &c.Duration, &c.ErrorMessage, &c.Stage, &c.CreatedAt}
 }
 
@@ -68,10 +70,9 @@ func (c *Columns) names() [len(base)]*string {
 // need of them.
 type columns struct {
 	Columns
-	own       bool              // WithColumns was given: empty ids are NULL
-	all       string            // their names
-	keys      [len(base)]string // as they stand in a row; "" where there is no column
-	extraKeys []string
+	own  bool   // WithColumns was given: empty ids are NULL
+	all  string // their names
+	rows row.Columns
 }
 
 var (
@@ -85,12 +86,13 @@ func newColumns(named Columns) (columns, error) {
 	c := columns{Columns: named}
 	var all []string
 	var bad []error
+	var names [row.Fields]string
 	for i, name := range c.names() {
 		*name = cmp.Or(*name, base[i].column)
+		names[i] = *name
 		switch {
 		case *name != noColumn:
 			all = append(all, *name)
-			c.keys[i] = `,"` + *name + `":`
 		case name == &c.ID || name == &c.CreatedAt:
 			bad = append(bad, fmt.Errorf("WithColumns: %s can't be \"-\": an event is stored once by the one, and purged by the other", base[i].field))
 		}
@@ -98,10 +100,7 @@ func newColumns(named Columns) (columns, error) {
 			bad = append(bad, fmt.Errorf("WithColumns: %s can't be %q: PostgREST keeps that word for itself", base[i].field, *name))
 		}
 	}
-	c.keys[0] = "{" + strings.TrimPrefix(c.keys[0], ",")
-	for _, name := range c.Extra {
-		c.extraKeys = append(c.extraKeys, `,"`+name+`":`)
-	}
+	c.rows = row.NewColumns(names, c.Extra)
 	all = append(all, c.Extra...)
 	for i, name := range all {
 		switch {
@@ -129,6 +128,12 @@ func (c *columns) conflict() string {
 
 // isNull reports whether an id is stored as NULL, or not at all, in that column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
+
+// storable reports whether s is 1 to limit bytes of text that PostgreSQL can
+// store.
+func storable(s string, limit int) bool {
+	return s != "" && len(s) <= limit && row.IsText(s)
+}
 
 // checkTextID reports what is wrong with an id that is sent as text.
 func checkTextID(id string) error {
@@ -166,8 +171,8 @@ func (c *columns) idError(field, id string) error {
 // lacks returns the field that e fills and that has no column, if there is one.
 func (c *columns) lacks(e *Event) string {
 	filled := [...]bool{false, e.DocumentID != "", e.UserID != "", e.Type != "", e.Duration != 0, e.ErrorMessage != "", e.Stage != "", false}
-	for i, key := range c.keys {
-		if key == "" && filled[i] {
+	for i, name := range c.names() {
+		if *name == noColumn && filled[i] {
 			return base[i].field
 		}
 	}

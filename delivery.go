@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
 // The engine: how a row gets from Record into the table.
@@ -55,7 +56,7 @@ type delivery struct {
 	changed  *sync.Cond // an answer was acted on, a context ended
 	stats    Stats
 	number   int64 // of the newest row
-	texts    keeper
+	texts    row.Keeper
 	fresh    lane
 	retry    lane
 	inFlight []*batch // one for each sender, in the order in which they were sent
@@ -82,7 +83,7 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 // add counts r and queues a copy of it, or returns why it is dropped: for the
 // given reason and error, unless reason is "".
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
-	cost := int64(recordBytes + r.text())
+	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stats.Recorded++
@@ -99,7 +100,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 	}
 	d.number = nextNumber(d.number, now)
 	r.number = d.number
-	r.message, r.stage = d.texts.keep(r.message), d.texts.keep(r.stage)
+	r.Message, r.Stage = d.texts.Keep(r.Message), d.texts.Keep(r.Stage)
 	d.mirror.addLocked(r)
 	d.queueLocked(r, now)
 	return "", nil
@@ -107,7 +108,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 
 func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.stats.Pending++
-	d.stats.PendingBytes += int64(recordBytes + r.text())
+	d.stats.PendingBytes += int64(recordBytes + r.Text())
 	d.fresh.add(r, d.config.maxBatch)
 	d.startLocked(now, true)
 }
@@ -187,9 +188,9 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.T
 		}
 		d.stats.Dropped.add(reason)
 		if inFlight || r.doubt || may {
-			d.report.drop(r.event(), r.extra, reason, inDoubt, now)
+			d.report.drop(r.event(), r.Extra, reason, inDoubt, now)
 		} else {
-			d.report.drop(r.event(), r.extra, reason, err, now)
+			d.report.drop(r.event(), r.Extra, reason, err, now)
 		}
 	}
 }
@@ -200,7 +201,7 @@ func (d *delivery) doneLocked(b *batch) {
 	d.stats.Pending -= int64(len(b.records))
 	for i := range b.records {
 		r := &b.records[i]
-		d.stats.PendingBytes -= int64(recordBytes + r.text())
+		d.stats.PendingBytes -= int64(recordBytes + r.Text())
 		for _, f := range d.flushes {
 			if r.number <= f.last {
 				f.left--

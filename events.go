@@ -4,10 +4,14 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"iter"
+	"maps"
 	"math/rand/v2"
-	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/google/uuid"
 )
 
@@ -89,9 +93,7 @@ const (
 	// text: a record, what a slice's growth wastes, and its share of a request.
 	recordBytes = 300
 
-	// timeFormat is RFC 3339 in UTC and microseconds, PostgreSQL's resolution.
-	// An offset would need escaping in a query: its + is read as a space.
-	timeFormat = "2006-01-02T15:04:05.000000Z"
+	timeFormat = row.TimeFormat
 )
 
 // Record queues e for insertion and returns. It never waits for the network, a
@@ -119,8 +121,8 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 		e, reason, err = c.before.call(ctx, c.config.before, e)
 	}
 	now := time.Now()
-	e.ErrorMessage = cleanText(e.ErrorMessage, maxMessageBytes)
-	e.Stage = cleanText(e.Stage, maxStageBytes)
+	e.ErrorMessage = row.CleanText(e.ErrorMessage, maxMessageBytes)
+	e.Stage = row.CleanText(e.Stage, maxStageBytes)
 	if e.CreatedAt.IsZero() {
 		e.CreatedAt = now
 	}
@@ -138,36 +140,71 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 		if c.config.columns.TextIDs {
 			longest = maxIDBytes
 		}
-		e.ID = cleanText(e.ID, maxTypeBytes)
-		e.DocumentID = cleanText(e.DocumentID, longest)
-		e.UserID = cleanText(e.UserID, longest)
-		e.Type = EventType(cleanText(string(e.Type), maxTypeBytes))
+		e.ID = row.CleanText(e.ID, maxTypeBytes)
+		e.DocumentID = row.CleanText(e.DocumentID, longest)
+		e.UserID = row.CleanText(e.UserID, longest)
+		e.Type = EventType(row.CleanText(string(e.Type), maxTypeBytes))
 	}
-	c.report.drop(e, r.extra, reason, err, now)
+	c.report.drop(e, r.Extra, reason, err, now)
+}
+
+// maxBefore bounds how many calls of WithBefore's function run at once. A
+// function that records an event for each event calls itself without end, and
+// the overflow of the stack would end the process. 10,000 calls within each
+// other take about 20 MB of stack.
+const maxBefore = 10_000
+
+var (
+	errFiltered = errors.New("WithBefore's function returned false")
+	errTooMany  = fmt.Errorf("%d calls of WithBefore's function are running: it must not block, nor record an event for each event", maxBefore)
+)
+
+// A before calls WithBefore's function.
+type before struct{ running atomic.Int64 }
+
+// call returns e as f leaves it, or why it is dropped. f gets a copy of e, so
+// that the e of Record doesn't escape to the heap without WithBefore, and so that
+// an f that keeps its pointer can't change a queued event.
+func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
+	defer b.running.Add(-1)
+	if b.running.Add(1) > maxBefore {
+		return e, Invalid, errTooMany
+	}
+	e.Extra = maps.Clone(e.Extra)
+	if e.Extra == nil {
+		e.Extra = map[string]any{}
+	}
+	defer func() {
+		if p := recover(); p != nil { // its value may be anything, so it isn't logged
+			changed, reason, err = e, Invalid, fmt.Errorf("WithBefore's function panicked with a %T: fix it, or recover in it", p)
+		}
+	}()
+	if !f(ctx, &e) {
+		return e, Filtered, errFiltered
+	}
+	return e, "", nil
 }
 
 // A record is an accepted event on its way: nothing in it, save the values of
 // Extra, can make a request fail that another record would not.
 type record struct {
-	id         uuid.UUID // the event's; or set once, by the first request that carries it
-	documentID uuid.UUID // not used if ids is set, or noDocument
-	userID     uuid.UUID // likewise
-	ids        string    // with Columns.TextIDs: the document's id, NUL, the user's; else ""
-	eventType  EventType
-	message    string
-	stage      string
-	extra      string        // as it stands in a row
-	duration   time.Duration // 0: NULL
-	createdAt  int64         // Unix microseconds
-	block      int64         // where the spool has it: see mirror
+	row.Row       // its ID is the event's; or set once, by the first request that carries it
+	block   int64 // where the spool has it: see mirror
 
 	// The engine's, guarded by delivery.mu.
 	number int64 // grows with each Record; the first half of an id made here
 	doubt  bool  // a request that carried it may have been carried out, and its answer was lost
+}
 
-	partial    bool // extra leaves a column out
-	noDocument bool // NULL, or the table has no such column
-	noUser     bool // likewise
+// rowsOf returns the rows of records.
+func rowsOf(records []record) iter.Seq[*row.Row] {
+	return func(yield func(*row.Row) bool) {
+		for i := range records { // not copied: the spool writes record.block
+			if !yield(&records[i].Row) {
+				return
+			}
+		}
+	}
 }
 
 // nextNumber returns a number that is greater than last: the milliseconds of
@@ -177,42 +214,44 @@ func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMi
 // identify gives r its id, if it has none: a UUID of version 7 (RFC 9562, 5.7),
 // in the order of Record.
 func (r *record) identify() {
-	if r.id == uuid.Nil {
-		binary.BigEndian.PutUint64(r.id[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
-		binary.BigEndian.PutUint64(r.id[8:], rand.Uint64()>>2|2<<62) // need not be secret
+	if r.ID == uuid.Nil {
+		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
+		binary.BigEndian.PutUint64(r.ID[8:], rand.Uint64()>>2|2<<62) // need not be secret
 	}
 }
 
 // newRecord checks e, whose text is clean already. Its errors name the field
 // and the remedy, never the value.
 func newRecord(e *Event, c *config) (record, error) {
-	r := record{
-		message: e.ErrorMessage, stage: e.Stage,
-		duration: max(e.Duration, 0), createdAt: e.CreatedAt.UnixMicro(),
-		partial:    len(e.Extra) < len(c.columns.Extra),
-		noDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), noUser: c.columns.isNull(c.columns.UserID, e.UserID),
-	}
+	r := record{Row: row.Row{
+		Message: e.ErrorMessage, Stage: e.Stage,
+		Duration: max(e.Duration, 0), CreatedAt: e.CreatedAt.UnixMicro(),
+		Partial:    len(e.Extra) < len(c.columns.Extra),
+		NoDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), NoUser: c.columns.isNull(c.columns.UserID, e.UserID),
+	}}
 	var badID, badDocument, badUser, badType, badExtra error
-	r.id, badID = uuid.Parse(e.ID)
+	r.ID, badID = uuid.Parse(e.ID)
 	if !c.columns.TextIDs {
-		r.documentID, badDocument = uuid.Parse(e.DocumentID)
-		r.userID, badUser = uuid.Parse(e.UserID)
-	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.noDocument || badDocument == nil) && (r.noUser || badUser == nil) {
-		r.ids = e.DocumentID + "\x00" + e.UserID
+		r.DocumentID, badDocument = uuid.Parse(e.DocumentID)
+		r.UserID, badUser = uuid.Parse(e.UserID)
+	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.NoDocument || badDocument == nil) && (r.NoUser || badUser == nil) {
+		r.SetTextIDs(e.DocumentID, e.UserID)
 	}
-	r.extra, badExtra = c.columns.encodeExtra(e.Extra)
+	r.Extra, badExtra = c.columns.rows.EncodeExtra(e.Extra)
 	if c.columns.Type != noColumn {
-		r.eventType, badType = c.types.accept(e.Type)
+		var eventType EventType
+		eventType, badType = c.types.accept(e.Type)
+		r.Type = string(eventType)
 	}
 	lacking := c.columns.lacks(e)
 	switch year := e.CreatedAt.UTC().Year(); {
-	case e.ID != "" && (badID != nil || r.id == uuid.Nil):
+	case e.ID != "" && (badID != nil || r.ID == uuid.Nil):
 		return r, errors.New("ID is not a UUID, or the zero one: leave it empty to have it made, or pass one made of the job and the step")
 	case lacking != "":
 		return r, errors.New(lacking + " is filled, and WithColumns says that the table has no column for it: leave it empty")
-	case badDocument != nil && !r.noDocument:
+	case badDocument != nil && !r.NoDocument:
 		return r, c.columns.idError("DocumentID", e.DocumentID)
-	case badUser != nil && !r.noUser:
+	case badUser != nil && !r.NoUser:
 		return r, c.columns.idError("UserID", e.UserID)
 	case badType != nil:
 		return r, badType
@@ -224,46 +263,20 @@ func newRecord(e *Event, c *config) (record, error) {
 	return r, nil
 }
 
-// text is how many bytes of text r holds.
-func (r *record) text() int {
-	return len(r.message) + len(r.stage) + len(r.eventType) + len(r.extra) + len(r.ids)
-}
-
-// event gives r back to the app, save its Extra: see decodeExtra.
+// event gives r back to the app, save its Extra: see row.DecodeExtra.
 func (r *record) event() Event {
+	id := ""
+	if r.ID != uuid.Nil {
+		id = r.ID.String()
+	}
 	return Event{
-		ID:           idText(r.id, "", r.id == uuid.Nil),
-		DocumentID:   r.document(),
-		UserID:       r.user(),
-		Type:         r.eventType,
-		Duration:     r.duration,
-		ErrorMessage: r.message,
-		Stage:        r.stage,
-		CreatedAt:    time.UnixMicro(r.createdAt).UTC(),
+		ID:           id,
+		DocumentID:   r.Document(),
+		UserID:       r.User(),
+		Type:         EventType(r.Type),
+		Duration:     r.Duration,
+		ErrorMessage: r.Message,
+		Stage:        r.Stage,
+		CreatedAt:    time.UnixMicro(r.CreatedAt).UTC(),
 	}
-}
-
-// textIDs returns the ids if they are text, or "".
-func (r *record) textIDs() (document, user string) {
-	document, user, _ = strings.Cut(r.ids, "\x00")
-	return document, user
-}
-
-// document returns the document's id, "" if it is NULL.
-func (r *record) document() string {
-	text, _ := r.textIDs()
-	return idText(r.documentID, text, r.noDocument)
-}
-
-// user returns the user's id, "" if it is NULL.
-func (r *record) user() string {
-	_, text := r.textIDs()
-	return idText(r.userID, text, r.noUser)
-}
-
-func idText(id uuid.UUID, text string, null bool) string {
-	if null || text != "" {
-		return text
-	}
-	return id.String()
 }

@@ -10,9 +10,9 @@ import (
 	"net/url"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
 // readingSchema has the functions of sql/014_create_docevents_reading.sql, which serve
@@ -58,9 +58,9 @@ func (q *Query) normalize() error {
 	}
 	for column, value := range q.Where {
 		switch {
-		case column == "" || len(column) > 63 || !isText(column):
+		case column == "" || len(column) > 63 || !row.IsText(column):
 			return fmt.Errorf("in Where %.70q is not the name of a column: it must be 1 to 63 bytes of valid text", column)
-		case !isText(value):
+		case !row.IsText(value):
 			return fmt.Errorf("in Where the value of %q is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
 		}
 	}
@@ -71,9 +71,6 @@ func (q *Query) normalize() error {
 func wholeMicroseconds(t time.Time) time.Time {
 	return t.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond)
 }
-
-// isText reports whether PostgreSQL takes s as a text.
-func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // A source is the functions' argument of that name: which table they read.
 type source struct {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/google/uuid"
 )
 
@@ -109,13 +111,13 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 	var documentID string
 	document, _ := uuid.Parse(e.DocumentID) // a bad UUID may be anything, and isn't logged
 	if r.textIDs && checkTextID(e.DocumentID) == nil {
-		documentID = cutText(e.DocumentID, maxLoggedID)
+		documentID = row.CutText(e.DocumentID, maxLoggedID)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if msg := logDropped[reason]; msg != "" { // Filtered is no fault
 		t := r.tallyLocked(msg, err)
-		t.document, t.eventType = document, append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
+		t.document, t.eventType = document, append(t.eventType[:0], row.CutText(string(e.Type), maxLoggedType)...)
 		t.documentID = append(t.documentID[:0], documentID...)
 		if reason != Abandoned { // one line for all of those, by Close
 			r.lineIfDueLocked(msg, now)
@@ -131,7 +133,7 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 		r.calls++
 		r.text += text
 		r.queueLocked(notice{func() {
-			own.Extra = decodeExtra(extra)
+			own.Extra = row.DecodeExtra(extra)
 			r.handler(own, reason, err)
 		}, true, text})
 	}
@@ -237,4 +239,14 @@ func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 
 func (r *reporter) lineLocked(level slog.Level, msg string, attrs ...slog.Attr) {
 	r.queueLocked(notice{say: func() { r.log.LogAttrs(context.Background(), level, msg, attrs...) }})
+}
+
+// owned returns e with copies of its ids and of its short texts.
+func owned(e Event) Event {
+	for i, text := range []*string{&e.ID, &e.DocumentID, &e.UserID, (*string)(&e.Type), &e.ErrorMessage, &e.Stage} {
+		if isID := i < 3; isID || len(*text) <= row.MaxKept {
+			*text = strings.Clone(*text)
+		}
+	}
+	return e
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/docevents/docevents-go/internal/spool"
 )
 
@@ -78,7 +79,7 @@ func (d *delivery) openMirror(restURL string) {
 	if c.spoolDir == "" {
 		return
 	}
-	project := sha256.Sum256([]byte(strings.Join([]string{spoolVersion, restURL, c.schema, c.table}, " ")))
+	project := sha256.Sum256([]byte(strings.Join([]string{row.Version, restURL, c.schema, c.table}, " ")))
 	const capacity = bufferBytes + bufferBytes/4 // room for another row of any size: growing takes long
 	d.mirror = &mirror{
 		delivery: d, columns: c.columns.inFile(), first: firstBlock, written: firstBlock, next: firstBlock,
@@ -104,7 +105,7 @@ func (m *mirror) addLocked(r *record) {
 // bufferLocked adds r to the next block. The row gets its id, which is sent later.
 func (m *mirror) bufferLocked(r *record) {
 	r.identify()
-	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return appendRecord(buf, r) })
+	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return r.Append(buf) })
 	if r.block == 0 {
 		r.block = m.next
 	} else {

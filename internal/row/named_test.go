@@ -1,7 +1,8 @@
-package docevents
+package row
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"testing"
 	"time"
@@ -9,25 +10,35 @@ import (
 	"github.com/google/uuid"
 )
 
+// migration has the names of the migration's columns.
+var migration = [Fields]string{"id", "document_id", "user_id", "event_type", "duration_ms", "error_message", "stage", "created_at"}
+
+func all(rows []Row) iter.Seq[*Row] {
+	return func(yield func(*Row) bool) {
+		for i := range rows {
+			if !yield(&rows[i]) {
+				return
+			}
+		}
+	}
+}
+
 // The rows that details name, in PostgreSQL's languages: by a key, or by the id
 // wherever it stands in the row. What a row's text says is no name.
 func TestNamed(t *testing.T) {
-	c, err := newColumns(Columns{Extra: []string{"tenant", "team"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := NewColumns(migration, []string{"tenant", "team"})
 	const at = "2026-01-02 03:04:05.678901+00"
-	row := func(n byte) record {
+	row := func(n byte) Row {
 		created := time.Date(2026, 1, 2, 3, 4, 5, 678_901_000, time.UTC).Add(time.Duration(n) * time.Second)
-		return record{
-			id: uuid.UUID{0: 0xaa, 15: n}, documentID: uuid.UUID{0: 0xdd, 15: n}, eventType: Failed, stage: "ocr",
-			createdAt: created.UnixMicro(), extra: fmt.Sprintf(`,"tenant":%d,"team":"t%d"`, 70+n, n),
+		return Row{
+			ID: uuid.UUID{0: 0xaa, 15: n}, DocumentID: uuid.UUID{0: 0xdd, 15: n}, Type: "failed", Stage: "ocr",
+			CreatedAt: created.UnixMicro(), Extra: fmt.Sprintf(`,"tenant":%d,"team":"t%d"`, 70+n, n),
 		}
 	}
-	records := []record{row(0), row(1), row(2)}
-	records[2].documentID = records[1].documentID
-	id := func(n int) string { return records[n].id.String() }
-	doc := func(n int) string { return records[n].documentID.String() }
+	rows := []Row{row(0), row(1), row(2)}
+	rows[2].DocumentID = rows[1].DocumentID
+	id := func(n int) string { return rows[n].ID.String() }
+	doc := func(n int) string { return rows[n].DocumentID.String() }
 	for details, want := range map[string][]int{
 		"": nil,
 		"Failing row contains (" + id(1) + ", " + doc(1) + ", failed, 12, null, {a,\"b, c\"}).":                {1},
@@ -50,7 +61,7 @@ func TestNamed(t *testing.T) {
 		"Key (stage)=(a, b) already exists.":                                                                   nil,
 		"Key (stage, event_type)=(ocr, failed) conflicts with existing key (stage, event_type)=(ocr, failed).": {0, 1, 2},
 	} {
-		if got := named(records, details, &c); !slices.Equal(got, want) {
+		if got := c.Named(all(rows), details); !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", details, got, want)
 		}
 	}
@@ -59,19 +70,16 @@ func TestNamed(t *testing.T) {
 // TestNamedByTextIDs: text ids name their rows, also those that look like the
 // end of a key.
 func TestNamedByTextIDs(t *testing.T) {
-	c, err := newColumns(Columns{TextIDs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := NewColumns(migration, nil)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixMicro()
-	records := []record{
-		{ids: "42\x00ann", createdAt: at},
-		{ids: "4\x00", noUser: true},
-		{ids: "a\x00b, c"},
-		{ids: "a) is not\x00b"},
-		{ids: "a\x00b"},
-		{id: uuid.UUID{15: 6}, ids: uuid.UUID{15: 7}.String() + "\x00e"},
-		{id: uuid.UUID{15: 7}, ids: "f\x00f"},
+	rows := []Row{
+		{textIDs: "42\x00ann", CreatedAt: at},
+		{textIDs: "4\x00", NoUser: true},
+		{textIDs: "a\x00b, c"},
+		{textIDs: "a) is not\x00b"},
+		{textIDs: "a\x00b"},
+		{ID: uuid.UUID{15: 6}, textIDs: uuid.UUID{15: 7}.String() + "\x00e"},
+		{ID: uuid.UUID{15: 7}, textIDs: "f\x00f"},
 	}
 	for details, want := range map[string][]int{
 		`Key (document_id)=(42) is not present in table "documents".`:         {0},
@@ -89,7 +97,7 @@ func TestNamedByTextIDs(t *testing.T) {
 		`Key (document_id)=(4`: nil,
 		`Key (document_id)=(`:  nil,
 	} {
-		if got := named(records, details, &c); !slices.Equal(got, want) {
+		if got := c.Named(all(rows), details); !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", details, got, want)
 		}
 	}
