@@ -29,10 +29,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/docevents/docevents-go/internal/advice"
 	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
 // A Client records events and purges them. Its methods are safe for concurrent
@@ -80,23 +82,23 @@ func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
 // insert is the delivery's way to the server.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
-	err = c.insertRows(ctx, records)
+	sent := rowsOf(records)
+	err = c.insertRows(ctx, sent)
 	if e, answered := errors.AsType[*rest.Error](err); answered {
-		rows = c.config.columns.rows.Named(rowsOf(records), e.Details)
+		rows = c.config.columns.rows.Named(sent, e.Details)
 	}
 	return rows, c.explain(err)
 }
 
 // insertRows sends one insert. The transport adds what makes it safe to repeat.
-func (c *Client) insertRows(ctx context.Context, records []record) error {
+func (c *Client) insertRows(ctx context.Context, rows []*row.Row) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	columns := &c.config.columns
-	partial := false
-	for r := range rowsOf(records) {
-		partial = partial || r.Partial
-	}
-	return c.rest.Insert(ctx, rest.Insertion{Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(rowsOf(records)), Partial: partial})
+	return c.rest.Insert(ctx, rest.Insertion{
+		Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(rows),
+		Partial: slices.ContainsFunc(rows, func(r *row.Row) bool { return r.Partial }),
+	})
 }
 
 // Stats is a snapshot, in which always

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"math/rand/v2"
 	"sync/atomic"
@@ -196,15 +195,13 @@ type record struct {
 	doubt  bool  // a request that carried it may have been carried out, and its answer was lost
 }
 
-// rowsOf returns the rows of records.
-func rowsOf(records []record) iter.Seq[*row.Row] {
-	return func(yield func(*row.Row) bool) {
-		for i := range records { // not copied: the spool writes record.block
-			if !yield(&records[i].Row) {
-				return
-			}
-		}
+// rowsOf returns the rows of records, uncopied: the spool writes record.block.
+func rowsOf(records []record) []*row.Row {
+	rows := make([]*row.Row, len(records))
+	for i := range records {
+		rows[i] = &records[i].Row
 	}
+	return rows
 }
 
 // nextNumber returns a number that is greater than last: the milliseconds of

@@ -2,7 +2,6 @@ package row
 
 import (
 	"encoding/json"
-	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,32 +18,25 @@ var (
 // (document_id)=(...) is not present"), or all values of one row ("Failing row contains
 // (...)"), which is found by its id. The text of a row may look like an id or like the
 // details of a key, so an id counts only if no other row's id is there.
-func (c *Columns) Named(rows iter.Seq[*Row], details string) (places []int) {
-	key := keyFormat.FindStringSubmatch(details)
-	if key == nil {
-		return c.namedByID(rows, details)
-	}
-	names, values, longest, i := strings.Split(key[1], ", "), details[len(key[0]):], 0, 0
-	for r := range rows {
-		// A text may hold a parenthesis: "a" matches the beginning of "a) b".
-		switch n := c.matchKey(r, names, values); {
-		case n > longest:
-			longest, places = n, []int{i}
-		case n > 0 && n == longest:
-			places = append(places, i)
+func (c *Columns) Named(rows []*Row, details string) (places []int) {
+	if key := keyFormat.FindStringSubmatch(details); key != nil {
+		names, values, longest := strings.Split(key[1], ", "), details[len(key[0]):], 0
+		for i, r := range rows {
+			// A text may hold a parenthesis: "a" matches the beginning of "a) b".
+			switch n := c.matchKey(r, names, values); {
+			case n > longest:
+				longest, places = n, []int{i}
+			case n > 0 && n == longest:
+				places = append(places, i)
+			}
 		}
-		i++
+		return places
 	}
-	return places
-}
-
-func (c *Columns) namedByID(rows iter.Seq[*Row], details string) (places []int) {
-	ids, i := uuidFormat.FindAllString(details, -1), 0
-	for r := range rows {
+	ids := uuidFormat.FindAllString(details, -1)
+	for i, r := range rows {
 		if slices.Contains(ids, r.ID.String()) {
 			places = append(places, i)
 		}
-		i++
 	}
 	if len(places) > 1 {
 		return nil

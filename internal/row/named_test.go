@@ -2,7 +2,6 @@ package row
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 	"testing"
 	"time"
@@ -13,14 +12,11 @@ import (
 // migration has the names of the migration's columns.
 var migration = [Fields]string{"id", "document_id", "user_id", "event_type", "duration_ms", "error_message", "stage", "created_at"}
 
-func all(rows []Row) iter.Seq[*Row] {
-	return func(yield func(*Row) bool) {
-		for i := range rows {
-			if !yield(&rows[i]) {
-				return
-			}
-		}
+func all(rows []Row) (pointers []*Row) {
+	for i := range rows {
+		pointers = append(pointers, &rows[i])
 	}
+	return pointers
 }
 
 // The rows that details name, in PostgreSQL's languages: by a key, or by the id
