@@ -140,7 +140,7 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	}
 	var ids []struct{}
 	if json.Unmarshal(body, &ids) != nil || ids == nil {
-		return 0, ErrCountIncomplete // as transport.read does for an answer without a body
+		return 0, ErrCountIncomplete // as the transport of package rest does for an answer without a body
 	}
 	return int64(len(ids)), nil
 }
