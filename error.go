@@ -83,3 +83,11 @@ func (c *Client) explainCall(err error) error {
 	}
 	return c.explain(err)
 }
+
+// codeOf returns the code of an answer, or "".
+func codeOf(err error) string {
+	if answer, answered := errors.AsType[*rest.Error](err); answered {
+		return answer.Code
+	}
+	return ""
+}

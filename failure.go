@@ -81,6 +81,9 @@ func (b *batch) fail(v rest.Verdict, err error, newest int64, last bool) (eviden
 	if v == rest.BadData {
 		before = b.aloneAt
 	}
+	if v == rest.BadData && (b.refusedAt == 0 || codeOf(err) != codeOf(b.err)) {
+		b.refusedAt = b.request
+	}
 	if v == rest.BadData && last {
 		before = b.refusedAt
 	}
@@ -88,9 +91,6 @@ func (b *batch) fail(v rest.Verdict, err error, newest int64, last bool) (eviden
 	strike := evidence && single && v != rest.BadData
 	if strike {
 		b.strikes++
-	}
-	if v == rest.BadData {
-		b.refusedAt = cmp.Or(b.refusedAt, b.request)
 	}
 	if v == rest.BadData && single {
 		b.aloneAt = cmp.Or(b.aloneAt, newest)

@@ -42,9 +42,9 @@ type batch struct {
 	// evidence by then.
 	aloneAt int64
 
-	// refusedAt is the number of the first request whose data was refused with
-	// these rows in it, alone or not. Halves inherit it. For the last rows that
-	// are pending it takes the place of aloneAt, see fail.
+	// refusedAt is the number of the first of the last refusals with the same
+	// code, of a request with these rows in it, alone or not. Halves inherit it.
+	// For the last rows that are pending it takes the place of aloneAt, see fail.
 	refusedAt int64
 
 	// strikes counts a single row's failures for other reasons than its data,

@@ -185,10 +185,7 @@ func (p *purge) failed(err error, began time.Time, bounded bool) purgeFailure {
 // whether with fewer rows per step.
 func afterFailure(err error, f purgeFailure) (again, fewer bool) {
 	v := rest.Classify(err)
-	code := ""
-	if e, answered := errors.AsType[*rest.Error](err); answered {
-		code = e.Code
-	}
+	code := codeOf(err)
 	switch {
 	case code == statementTimeout: // 20 halvings of the largest step are one row
 		return f.inRow < maxPurgeFailures || f.rows > 1 && f.inRow < 2*maxPurgeFailures, true

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// sources is the Go code of a folder's files.
+// sources returns the Go code of a folder, either of its tests or of its other files.
 func sources(t *testing.T, folder string, tests bool) (code string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
@@ -24,7 +24,7 @@ func sources(t *testing.T, folder string, tests bool) (code string) {
 	return code
 }
 
-// allTests is the code of all tests of the repository.
+// allTests returns the code of all tests of the repository.
 func allTests(t *testing.T) (code string) {
 	t.Helper()
 	for _, folder := range []string{"..", "../internal/*", ".", "*", "../examples/*", "../cmd/*", "../dashboard", "../doceventstest"} {
@@ -33,7 +33,8 @@ func allTests(t *testing.T) (code string) {
 	return code
 }
 
-// The pages document every option, setting, log line and drop reason of the code.
+// TestNothingIsMissing checks that the pages document every option, setting, log
+// line and drop reason of the code.
 func TestNothingIsMissing(t *testing.T) {
 	library := sources(t, "..", false)
 	for name, c := range map[string]struct {
@@ -58,7 +59,7 @@ func TestNothingIsMissing(t *testing.T) {
 		}
 	}
 	if size := len(read(t, "../README.md")); size > 8500 {
-		t.Errorf("README.md has %d bytes: what exceeds 8,500 belongs in docs/", size)
+		t.Errorf("README.md has %d bytes, and the limit is 8,500: move text to docs/", size)
 	}
 }
 
@@ -67,8 +68,8 @@ var (
 	fileName = regexp.MustCompile("`([\\w/]+\\.(?:go|sql))`")
 )
 
-// Every file and test that docs/design.md names exists, and no file of the
-// library is missing there.
+// TestDesign checks that the files and tests that docs/design.md names exist, and
+// that it names every file of the library.
 func TestDesign(t *testing.T) {
 	page := read(t, "../docs/design.md")
 	tests := allTests(t)
@@ -110,8 +111,8 @@ var (
 	benchmark = regexp.MustCompile(`(?m)^func (Benchmark\w+)`)
 )
 
-// Every program that a page names is there, with the flags that are given and a
-// test that runs it, and so is every benchmark.
+// TestCommands checks that every program that a page names exists, with its flags
+// and a test, and that every benchmark exists.
 func TestCommands(t *testing.T) {
 	for _, page := range pages(t) {
 		text := read(t, page)
@@ -155,7 +156,7 @@ var (
 	noSlug  = regexp.MustCompile(`[^\pL\pN _-]`)
 )
 
-// slugs are the anchors that GitHub gives a page's headings.
+// slugs returns the anchors that GitHub gives a page's headings.
 func slugs(text string) (found []string) {
 	for _, h := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
 		found = append(found, strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
@@ -163,8 +164,8 @@ func slugs(text string) (found []string) {
 	return found
 }
 
-// Every file and every section that a page links to is there, and nobody links
-// to nothing: every page of docs/ is linked to.
+// TestLinks checks that the files and sections that the pages link to exist, and
+// that some page links to each file of docs/.
 func TestLinks(t *testing.T) {
 	linked := map[string]bool{}
 	for _, page := range pages(t) {
@@ -175,7 +176,7 @@ func TestLinks(t *testing.T) {
 			}
 			linked[target] = true
 			if _, err := os.Stat(target); err != nil {
-				t.Errorf("%s links to what isn't there: %v", page, err)
+				t.Errorf("%s has a broken link: %v", page, err)
 			} else if match[2] != "" && !slices.Contains(slugs(read(t, target)), match[2]) {
 				t.Errorf("%s links to %s, which has no section %q", page, target, match[2])
 			}
@@ -187,7 +188,7 @@ func TestLinks(t *testing.T) {
 	}
 	for _, file := range docs {
 		if !linked[file] {
-			t.Errorf("nobody links to %s", file)
+			t.Errorf("no page links to %s", file)
 		}
 	}
 }

@@ -12,21 +12,21 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// here is for commands and SQL that TestPrintedLines runs itself, in the order
-// of the list. Commands run in an app's folder next to this repository, SQL in a
+// here marks the commands and SQL that TestPrintedLines runs, in the order of the
+// list. Commands run in an app's folder next to this repository, and SQL runs in a
 // transaction that is rolled back.
 const here = "here"
 
 const (
 	slow    = "not run: it takes minutes; TestCommands checks that the program or the benchmark exists"
 	noCLI   = "not run: the Supabase CLI can't be downloaded in a test"
-	pattern = "not run: a pattern, in which the reader's own names are missing"
+	pattern = "not run: a pattern that the reader completes"
 )
 
-// printed lists every command and every statement of SQL that README.md, docs/
-// and sql/README.md print, apart from blocks of SQL: TestSQL runs those of docs/,
-// and sqlSections lists those of sql/README.md. The second column is here, or
-// the test that runs the line, or .ci/run, or the reason why nothing runs it.
+// printed lists every command and every inline SQL statement of README.md, docs/
+// and sql/README.md. The second column is here, the test that runs the line,
+// .ci/run, or the reason why nothing runs it. Blocks of SQL are not listed: TestSQL
+// runs those of docs/, and sqlSections lists those of sql/README.md.
 var printed = []struct{ line, by string }{
 	// README.md
 	{"git clone https://github.com/docevents/docevents-go && cd docevents-go", "not run: it needs the network"},
@@ -95,24 +95,24 @@ var printed = []struct{ line, by string }{
 }
 
 // sqlSections lists the sections of sql/README.md that have blocks of SQL, each
-// with the test in sqltest that runs them.
+// with the test of package sqltest that runs them.
 var sqlSections = map[string]string{
-	"## 013_create_processing_events_table.sql":       "TestUndo",
-	"## 014_create_docevents_reading.sql":             "TestUndo",
-	"## Reading by SQL":                               "TestReadingBySQL",
-	"## optional/retention_pg_cron.sql":               "TestUndo",
-	"## optional/alert_pg_cron.sql":                   "TestUndo",
-	"## optional/partitioned.sql":                     "TestReadmeExamples",
-	"### Back to the plain table":                     "TestUndo",
-	"## optional/partitioned_prepare.sql":             "TestUndo",
-	"## optional/read_own.sql":                        "TestUndo",
-	"## optional/event_types.sql":                     "TestUndo",
-	"## optional/foreign_key.sql":                     "TestUndo",
-	"### A column that the database fills":            "TestColumnFilled",
-	"### A uuid beside a bigint id":                   "TestBesideBigint",
-	"### A view, where the table can't change at all": "TestView",
-	"### An index for timelines":                      "TestTimelineIndex",
-	"## Grafana":                                      "TestGrafana",
+	"## 013_create_processing_events_table.sql": "TestUndo",
+	"## 014_create_docevents_reading.sql":       "TestUndo",
+	"## Reading by SQL":                         "TestReadingBySQL",
+	"## optional/retention_pg_cron.sql":         "TestUndo",
+	"## optional/alert_pg_cron.sql":             "TestUndo",
+	"## optional/partitioned.sql":               "TestReadmeExamples",
+	"### Back to the plain table":               "TestUndo",
+	"## optional/partitioned_prepare.sql":       "TestUndo",
+	"## optional/read_own.sql":                  "TestUndo",
+	"## optional/event_types.sql":               "TestUndo",
+	"## optional/foreign_key.sql":               "TestUndo",
+	"### A column that the database fills":      "TestColumnFilled",
+	"### A uuid next to a bigint id":            "TestUUIDNextToBigint",
+	"### A view, if the table can't change":     "TestView",
+	"### An index for timelines":                "TestTimelineIndex",
+	"## Grafana":                                "TestGrafana",
 }
 
 var (
@@ -122,8 +122,7 @@ var (
 	afterHash   = regexp.MustCompile(`\s+# .*$`)
 )
 
-// printedLines returns the commands and the inline SQL of the pages, with the
-// page of each.
+// printedLines returns the page of each command and each inline SQL statement.
 func printedLines(t *testing.T) map[string]string {
 	t.Helper()
 	docs, err := filepath.Glob("../docs/*.md")
@@ -154,8 +153,8 @@ func printedLines(t *testing.T) map[string]string {
 	return lines
 }
 
-// Every printed command and every statement of SQL runs here or in another test,
-// or is listed with the reason why not.
+// TestPrintedLines checks that every printed command and SQL statement is listed in
+// printed, and runs those marked with here.
 func TestPrintedLines(t *testing.T) {
 	lines := printedLines(t)
 	shell := newShell(t)
@@ -172,7 +171,7 @@ func TestPrintedLines(t *testing.T) {
 		case p.by == here:
 			shell.run(t, p.line)
 		case p.by == ".ci/run":
-			if !strings.Contains(ci, p.line) && !strings.Contains(ci, regexp.QuoteMeta(p.line)) { // grep's form
+			if !strings.Contains(ci, p.line) && !strings.Contains(ci, regexp.QuoteMeta(p.line)) { // .ci/run may have it as a pattern of grep
 				t.Errorf(".ci/run doesn't run %s", p.line)
 			}
 		case strings.HasPrefix(p.by, "not run: "):
@@ -185,7 +184,8 @@ func TestPrintedLines(t *testing.T) {
 	}
 }
 
-// Every block of SQL in sql/README.md has a test.
+// TestPrintedSections checks that every section of sql/README.md with a block of
+// SQL has a test.
 func TestPrintedSections(t *testing.T) {
 	tests := sources(t, "sqltest", true)
 	title := ""
@@ -200,16 +200,17 @@ func TestPrintedSections(t *testing.T) {
 		}
 		found[title] = true
 		if test := sqlSections[title]; !strings.Contains(tests, "\nfunc "+test+"(") {
-			t.Errorf("sql/README.md, %q: no test %q; add the section to sqlSections in this file", title, test)
+			t.Errorf("sql/README.md, %q: there is no test %q; add the section to sqlSections in this file", title, test)
 		}
 	}
 	if len(found) != len(sqlSections) {
-		t.Errorf("found %d sections with SQL, listed are %d", len(found), len(sqlSections))
+		t.Errorf("found %d sections with SQL, but sqlSections lists %d", len(found), len(sqlSections))
 	}
 }
 
 // A shell runs commands as a reader would: in an app's folder next to the
-// repository, with docevents installed and the local stack's settings.
+// repository, with the command docevents installed and with the settings of the
+// local stack.
 type shell struct {
 	app, bin string
 	env      []string
@@ -271,7 +272,7 @@ func (s *shell) sql(t *testing.T, line string) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(context.Background())
-	if strings.Contains(line, "document_processing_events_summary") { // of the first version
+	if strings.Contains(line, "document_processing_events_summary") { // a function of the first version
 		if _, err := tx.Exec(t.Context(), "CREATE FUNCTION public.document_processing_events_summary() RETURNS void LANGUAGE sql AS ''"); err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,5 @@
-// Package integration_test holds the project's pages to what they say.
+// Package integration_test tests the statements, programs, commands and links of
+// the project's pages.
 package integration_test
 
 import (
@@ -29,7 +30,7 @@ type block struct {
 
 func (b block) String() string { return fmt.Sprintf("%s:%d", b.page, b.line) }
 
-// pages are the project's own, without those of what is installed into it.
+// pages returns the project's own pages, without those of installed packages.
 func pages(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -50,7 +51,7 @@ func pages(t *testing.T) []string {
 	return found
 }
 
-// blocks are the pages' code in one language.
+// blocks returns the pages' blocks of code in one language.
 func blocks(t *testing.T, language string) []block {
 	t.Helper()
 	var found []block
@@ -81,7 +82,7 @@ func blocks(t *testing.T, language string) []block {
 	return found
 }
 
-// pieces are the README's programs, or the SQL of a page.
+// pieces returns the blocks of one page that contain a text.
 func pieces(t *testing.T, page, language, with string) []block {
 	t.Helper()
 	return slices.DeleteFunc(blocks(t, language), func(b block) bool {
@@ -89,7 +90,7 @@ func pieces(t *testing.T, page, language, with string) []block {
 	})
 }
 
-// runProgram builds and runs a program as it stands.
+// runProgram runs a program unchanged and checks that its output contains want.
 func runProgram(t *testing.T, b block, stack *localstack.Stack, want string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "main.go")
@@ -104,7 +105,8 @@ func runProgram(t *testing.T, b block, stack *localstack.Stack, want string) {
 	}
 }
 
-// The program in the README's first 30 lines stores its event.
+// TestProgram checks that the program in the first 30 lines of README.md stores its
+// event.
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
 	programs := pieces(t, "README.md", "go", "package main")
@@ -121,7 +123,8 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// The program for a table that differs fits the table of docs/your-table.md.
+// TestProgramOfYourTable runs README.md's program for another table on the table of
+// docs/your-table.md.
 func TestProgramOfYourTable(t *testing.T) {
 	stack := localstack.Shared(t)
 	table := pieces(t, "docs/your-table.md", "sql", "CREATE TABLE public.job_events")
@@ -184,8 +187,8 @@ var (
 )
 `
 
-// Every other piece of Go compiles: a declaration as it is, and statements in a
-// function with the variables that a reader would have.
+// TestSnippets compiles all other Go code of the pages. Statements are compiled in
+// a function that declares the variables that a reader would have.
 func TestSnippets(t *testing.T) {
 	source := snippetFrame
 	for i, b := range blocks(t, "go") {
@@ -196,7 +199,7 @@ func TestSnippets(t *testing.T) {
 		default:
 			source += fmt.Sprintf(`
 func snippet%d(ctx context.Context, client *docevents.Client, db *sql.DB, server *http.Server, workers *sync.WaitGroup, err error) {
-	{ // so that it may declare these names itself
+	{ // so that the snippet can declare these names
 //line %s:%d
 %s	_, _ = client, err
 	}
@@ -213,8 +216,8 @@ func snippet%d(ctx context.Context, client *docevents.Client, db *sql.DB, server
 	}
 }
 
-// Every piece of SQL runs, and is taken back. Those of sql/README.md want its
-// files run before: see sqltest.
+// TestSQL runs every block of SQL in a transaction and rolls it back, except those
+// of sql/README.md, which need the SQL files. Package sqltest runs those.
 func TestSQL(t *testing.T) {
 	stack := localstack.Shared(t)
 	for _, b := range blocks(t, "sql") {
@@ -245,7 +248,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// The page lists the questions that the queries answer.
+// TestQueries checks that docs/observability.md lists the questions of queries.sql.
 func TestQueries(t *testing.T) {
 	page := read(t, "../docs/observability.md")
 	questions := regexp.MustCompile(`(?m)^-- (\d\. .*)$`).FindAllStringSubmatch(read(t, "../sql/optional/queries.sql"), -1)

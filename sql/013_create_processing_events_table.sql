@@ -14,17 +14,18 @@ CREATE TABLE IF NOT EXISTS public.document_processing_events (
         CHECK (event_type IN ('upload_started', 'processing_started', 'completed', 'failed'))
 );
 
--- The purge reads by created_at, a document's timeline by document_id.
+-- Purges and reports read by created_at; a document's timeline reads by document_id.
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_created_at
     ON public.document_processing_events (created_at);
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_document_id
     ON public.document_processing_events (document_id);
 
--- On, with no policies: nobody but roles with BYPASSRLS, as service_role is, sees a row.
+-- Row-level security without policies hides every row from all roles except the table's owner,
+-- superusers and roles with BYPASSRLS, such as service_role.
 ALTER TABLE public.document_processing_events ENABLE ROW LEVEL SECURITY;
 
--- Supabase's API roles get no rights on new tables by themselves any more
--- (all hosted projects since 2026-10-30); a plain PostgreSQL has no such roles.
+-- Supabase no longer grants its API roles any rights on new tables (all hosted projects since
+-- 2026-10-30). A plain PostgreSQL doesn't have these roles.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -41,5 +42,5 @@ END
 $$;
 -- +goose StatementEnd
 
--- PostgREST keeps the schema in a cache: without this it answers PGRST205 until it is restarted.
+-- PostgREST caches the schema. Without this line it answers PGRST205 until it reloads.
 NOTIFY pgrst, 'reload schema';

@@ -1,41 +1,41 @@
 -- +goose Up
--- The functions that docevents reads with: docevents_summary, which Summary and the page's overview
--- call, and docevents_documents, which lists documents by state. They serve every table of the
--- project; run this file once, unchanged. Safe to run again, also over an older version.
+-- docevents reads tables with these functions. docevents_summary computes Client.Summary and the
+-- dashboard's overview. docevents_documents lists documents by state. Both read any table of the
+-- project, so run this file once, unchanged. It is safe to run again, also over an older version.
 --
--- source says which table to read, as {"schema", "table", "columns", "events", "filters"}. Each key
--- may be left out, and so may each key of columns and events: '{}' is the table of 013.
+-- The argument source names the table: {"schema", "table", "columns", "events", "filters"}. All keys
+-- are optional, and so are the keys of columns and events. '{}' is the table of 013.
 --   columns: the table's names for id, document, user, event, duration, error, stage and created.
---     "-" says that the table has no such column.
---   events: which event types mean arrived, started, completed, failed and skipped, each a list.
---     Types in no list are notes.
---   filters: {column: value}, of any column. Only rows with these values are looked at.
+--     "-" means that the table lacks this column. Document and created can't be "-".
+--   events: five lists of event types, those that mean arrived, started, completed, failed and
+--     skipped. An event whose type is in no list is a note.
+--   filters: {column: value}, for any columns. Only rows with these values are read; null matches NULL.
 --
--- The range is since <= created < until, and nothing outside of it is looked at. Definitions:
---   A document counts once, as its latest event says (by created, then id; notes are passed over):
---     completed, failed, skipped, or under way (arrived, started). With nothing but notes it is only
---     seen. Events without a document count in stages and errors alone.
---   An event with a stage is about that step, one without is about the whole document. So the end of
---     a step doesn't complete a document whose latest started without a stage is newer than its
---     latest end without one: that document is still under way. In an app that records no such
---     start, each step's end stands for the document's until the next step begins. A step that is
---     skipped counts as completed.
---   failures: failed events, also those that a later try made good. A document's own failure,
---     without a stage, is left out if a step of the document failed with the same message.
---   series: each document at the time of its latest event, so that the points add up to the totals;
---     and the failures.
---   stages: the ends of steps (completed and failed), times of those that have one; stage null is
---     the whole document.
---   errors: failures by stage and message; messages that differ only in numbers and ids are one.
+-- Only rows with since <= created < until are read. Definitions:
+--   state: a document counts once. Its latest event that isn't a note (by created, then id) makes it
+--     completed, failed, skipped or, after arrived or started, under way. A document with only notes
+--     counts in documents and has no state. Events without a document count only as failures and in
+--     stages and errors.
+--   stage: an event with a stage is about one step; an event without a stage is about the whole
+--     document. After a start without a stage, a completed step doesn't complete the document: it
+--     stays under way until an end without a stage. If the app records no such start, the end of
+--     each step ends the document until the next step starts. A skipped step counts as completed.
+--   failures: all failed events, also if a later attempt succeeded. A document's failure without a
+--     stage is left out if one of its steps failed with the same message.
+--   series: each document at the time of its latest event, so that the points add up to the totals,
+--     and each failure at its own time.
+--   stages: the completed and failed events of each stage; the percentiles use those with a
+--     duration. A null stage is the whole document.
+--   errors: failures by stage and message. Messages that differ only in numbers and UUIDs are equal.
 --   stuck: documents under way whose first start since their latest end is older than stuck_after,
---     whether they hang or begin again and again.
--- sql/optional/queries.sql asks the same of the table of 013.
+--     whether they hang or start again and again.
+-- sql/optional/queries.sql answers the same questions about the table of 013.
 --
--- The answers are small whatever the table holds: at most 100 points, 20 of each list with how many
--- there are in all, 500 documents, 200 characters of any text but ids.
+-- The results stay small however large the table is: at most 100 points, 20 entries of each list
+-- and its total, a page of 500 documents, and 200 characters of each stage and message.
 
--- Functions of an older version that take other arguments would stay as overloads, and a call would
--- match both.
+-- CREATE OR REPLACE doesn't replace a function whose arguments differ. It would add an overload, and
+-- a call would match both. So functions of older versions are dropped first.
 -- +goose StatementBegin
 DO $$
 DECLARE
@@ -55,12 +55,13 @@ END
 $$;
 -- +goose StatementEnd
 
--- docevents_source returns the WITH clause that the other two begin with: the table's rows under the
--- same names and types for every table, failures, and the documents by state. In it $1 is since, $2
--- until, $3 source and $4 stuck_after; among is a condition on document_id that limits the
--- documents. docevents_source looks up every name in the catalog: PostgreSQL takes a name that isn't
--- a column for a function, and applies it to the row. It doesn't execute what it returns. Its errors
--- are in PostgreSQL's words: docevents logs no others.
+-- docevents_source returns the WITH clause that begins both other functions' queries: the table's
+-- rows with the same column names and types for every table, the failures, and the documents with
+-- their states. The clause uses $1 for since, $2 for until, $3 for source and $4 for stuck_after. The
+-- argument among is an SQL condition on document_id that limits the documents. docevents_source
+-- checks every name in the catalog, because PostgreSQL reads row.name as a call of the function name
+-- if there is no such column. It only builds the clause and doesn't execute it. Its errors use
+-- PostgreSQL's wording, because docevents logs only messages that it recognizes.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_source(source jsonb, among text DEFAULT 'true')
 RETURNS text
@@ -74,12 +75,12 @@ DECLARE
     events      jsonb := '{"arrived": ["upload_started"], "started": ["processing_started"],
         "completed": ["completed"], "failed": ["failed"], "skipped": []}';
     relation    regclass;
-    types       jsonb;        -- by column; a domain's is the one under it
+    types       jsonb;        -- the type of each column; for a domain, its base type
     key         text;
     name        text;
     type        text;
-    exprs       jsonb := '{}'; -- the SQL for each key of columns
-    means       jsonb := '{}'; -- the condition for each key of events
+    exprs       jsonb := '{}'; -- the SQL expression for each key of columns
+    means       jsonb := '{}'; -- the SQL condition for each key of events
     bounds      text := 'source.%1$I >= $1 AND source.%1$I < $2';
     filters     text := '';
 BEGIN
@@ -93,7 +94,7 @@ BEGIN
     END LOOP;
     columns := columns || coalesce(jsonb_strip_nulls(source) -> 'columns', '{}');
     events := events || coalesce(jsonb_strip_nulls(source) -> 'events', '{}');
-    IF octet_length(schema_name) > 63 OR octet_length(table_name) > 63 THEN -- it would be cut, to another table's name perhaps
+    IF octet_length(schema_name) > 63 OR octet_length(table_name) > 63 THEN -- PostgreSQL would cut the name, perhaps to another table's
         RAISE undefined_table USING MESSAGE = format('relation "%s.%s" does not exist', schema_name, table_name);
     END IF;
     relation := format('%I.%I', schema_name, table_name)::regclass;
@@ -111,10 +112,10 @@ BEGIN
         END IF;
         exprs := exprs || jsonb_build_object(key, format(CASE
             WHEN key = 'created' THEN 'source.%I'
-            -- Uncast, its index serves. What is left compares as text: as citext or json it might not compare at all.
+            -- Without a cast, the column's index can be used. Other types are compared as text, since citext or json may have no comparison here.
             WHEN key IN ('id', 'document') AND type IN ('uuid', 'integer', 'bigint', 'text', 'character varying') THEN 'source.%I'
             WHEN key = 'duration' AND type IN ('smallint', 'integer', 'bigint') THEN 'source.%I'
-            WHEN key = 'duration' THEN -- NaN and what isn't a number have no place in JSON
+            WHEN key = 'duration' THEN -- JSON has no NaN; text that isn't a number becomes NULL
                 $$CASE WHEN source.%1$I::text ~ '^-?[0-9]{1,15}([.][0-9]*)?$' THEN source.%1$I::text::numeric END$$
             ELSE 'source.%I::text'
         END, name));
@@ -122,7 +123,7 @@ BEGIN
 
     name := columns ->> 'created';
     type := types ->> name;
-    IF type = 'timestamp without time zone' THEN -- in UTC. Bounds of another type don't use its index under row level security.
+    IF type = 'timestamp without time zone' THEN -- The column is in UTC. Bounds of another type wouldn't use its index under row-level security.
         bounds := 'source.%1$I >= ($1 AT TIME ZONE ''UTC'') AND source.%1$I < ($2 AT TIME ZONE ''UTC'')';
     ELSIF type NOT IN ('timestamp with time zone', 'date') THEN
         RAISE datatype_mismatch USING MESSAGE = format('column "%s" is of type %s but expression is of type timestamp with time zone', name, type);
@@ -133,11 +134,11 @@ BEGIN
         END IF;
         filters := filters || format(CASE
             WHEN source -> 'filters' ->> key IS NULL THEN ' AND source.%1$I IS NULL'
-            ELSE ' AND source.%1$I = ($3 -> ''filters'' ->> %2$L)::%3$s' -- the value is cast: the column's index serves
+            ELSE ' AND source.%1$I = ($3 -> ''filters'' ->> %2$L)::%3$s' -- casting the value, not the column, lets its index be used
         END, key, key, types ->> key);
     END LOOP;
     FOR key IN SELECT jsonb_object_keys(events) LOOP
-        SELECT format('%s IN (%s)', exprs ->> 'event', string_agg(quote_literal(word), ', ')) INTO name -- of one word PostgreSQL makes the cheaper =
+        SELECT format('%s IN (%s)', exprs ->> 'event', string_agg(quote_literal(word), ', ')) INTO name -- with one word, PostgreSQL turns IN into the cheaper =
             FROM jsonb_array_elements_text(events -> key) AS word HAVING count(*) > 0;
         means := means || jsonb_build_object(key, coalesce(name, 'false'));
     END LOOP;
@@ -152,7 +153,7 @@ WITH event AS NOT MATERIALIZED (
             WHEN %11$s THEN 'arrived'
             WHEN %12$s THEN 'failed'
             WHEN %13$s THEN CASE WHEN %7$s IS NULL THEN 'skipped' ELSE 'completed' END
-        END AS kind, -- the same as conditions, which cost less:
+        END AS kind, -- failed and ended repeat two kinds as conditions, which are cheaper to test:
         %12$s AS failed, %9$s OR %12$s OR %13$s AND %7$s IS NOT NULL AS ended
     FROM %14$s AS source
     WHERE %15$s%16$s
@@ -176,19 +177,19 @@ WITH event AS NOT MATERIALIZED (
         (array_agg(kind ORDER BY created_at DESC, id DESC) FILTER (WHERE kind IS NOT NULL))[1] AS last_kind,
         coalesce(max(created_at) FILTER (WHERE kind = 'started' AND own)
             > coalesce(max(created_at) FILTER (WHERE kind IN ('completed', 'failed', 'skipped') AND own), '-infinity'),
-            false) AS whole, -- has begun and not ended
+            false) AS whole, -- the document has a start without a stage, and no such end since
         max(created_at) FILTER (WHERE kind IN ('completed', 'failed', 'skipped')) AS step_end,
         max(created_at) FILTER (WHERE kind = 'failed' OR kind IN ('completed', 'skipped') AND own) AS whole_end,
         array_agg(created_at) FILTER (WHERE kind IN ('arrived', 'started')) AS starts
     FROM (
         SELECT document_id, id, created_at, kind, stage IS NULL AS own FROM event
         WHERE document_id IS NOT NULL AND %17$s
-        OFFSET 0 -- a fence: without it the whole index on document_id may be walked
+        OFFSET 0 -- an optimization fence: without it PostgreSQL may read the entire index on document_id
     ) AS event
     GROUP BY document_id
 ), documents AS (
     SELECT document_id, last_at, state,
-        CASE WHEN state = 'under_way' THEN starts END AS starts, -- the others' would be kept for nothing
+        CASE WHEN state = 'under_way' THEN starts END AS starts, -- other states don't need theirs
         coalesce(CASE WHEN whole THEN whole_end ELSE step_end END, '-infinity') AS last_end
     FROM seen CROSS JOIN LATERAL (
         SELECT CASE
@@ -200,7 +201,7 @@ WITH event AS NOT MATERIALIZED (
 ), begun AS (
     SELECT document_id, last_at, min(start) AS started, count(*) AS starts
     FROM documents CROSS JOIN unnest(starts) AS start
-    WHERE state = 'under_way' AND (start > last_end OR start = last_at) -- a start may have the time of the end before it
+    WHERE state = 'under_way' AND (start > last_end OR start = last_at) -- a start may have the same time as the end before it
     GROUP BY document_id, last_at
 ), stuck AS (
     SELECT * FROM begun WHERE started < least($2, now()) - $4
@@ -216,7 +217,7 @@ $function$;
 CREATE OR REPLACE FUNCTION public.docevents_summary(
     source jsonb, since timestamptz, until timestamptz, stuck_after interval DEFAULT '30 minutes')
 RETURNS json
-LANGUAGE plpgsql STABLE SECURITY INVOKER SET search_path = '' SET timezone = 'UTC' SET jit = off -- compiling takes longer than it saves
+LANGUAGE plpgsql STABLE SECURITY INVOKER SET search_path = '' SET timezone = 'UTC' SET jit = off -- JIT compilation takes longer than it saves
 AS $function$
 DECLARE
     summary json;
@@ -224,7 +225,7 @@ BEGIN
     IF NOT (isfinite(since) AND isfinite(until)) THEN
         RAISE invalid_parameter_value USING MESSAGE = 'since and until must be finite';
     END IF;
-    EXECUTE public.docevents_source(source) || $sql$, step AS ( -- between two points
+    EXECUTE public.docevents_source(source) || $sql$, step AS ( -- the time between two points
     SELECT make_interval(secs => coalesce(min(s), 86400 * ceil(extract(epoch FROM $2 - $1) / 86400 / 99))) AS width
     FROM unnest(ARRAY[60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 28800, 43200, 86400]) AS s
     WHERE s * 99 >= extract(epoch FROM $2 - $1)
@@ -241,9 +242,9 @@ BEGIN
         max(duration_ms) AS longest
     FROM event
     WHERE ended
-    GROUP BY stage COLLATE "C" -- which sorts fastest
+    GROUP BY stage COLLATE "C" -- the collation that sorts fastest
 ), points AS (
-    SELECT greatest(at, '0001-01-01Z') AS at, -- where JSON's times begin
+    SELECT greatest(at, '0001-01-01Z') AS at, -- the first time that a JSON (RFC 3339) timestamp can hold
         coalesce(completed, 0) AS completed, coalesce(failed, 0) AS failed,
         coalesce(under_way, 0) AS under_way, coalesce(skipped, 0) AS skipped, coalesce(failures, 0) AS failures
     FROM step
@@ -305,10 +306,11 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_documents returns documents by state, the newest latest event first. state is null for
--- all, or completed, failed, under_way, skipped or stuck. stage is that of the latest event; with
--- error it is that of the failure: then the documents are those of the errors that the summary
--- counts. before_at and before_id are of the last document of the page before.
+-- docevents_documents returns one page of documents, those with the newest latest event first.
+--   state: completed, failed, under_way, skipped, stuck, or null for all documents.
+--   stage: only documents whose latest event has this stage. With error, the stage of the failure.
+--   error: only documents with this error, as counted in the errors of docevents_summary.
+--   before_at, before_id: last_at and document_id of the last document of the previous page.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_documents(
     source jsonb, since timestamptz, until timestamptz, state text DEFAULT NULL, stage text DEFAULT NULL, error text DEFAULT NULL,
@@ -320,9 +322,9 @@ DECLARE
     among text := 'true';
     page  json;
 BEGIN
-    -- The documents whose latest event is of that kind are found by a walk back from until, which ends
-    -- when the page is full. Whether a document is completed or under way takes more than its latest
-    -- event, so these are aggregated, as in the summary.
+    -- Failed and skipped documents, and all documents, are found by reading backwards from until, which
+    -- stops when the page is full. A document's latest event alone doesn't decide whether it is
+    -- completed or under way, so these states are aggregated, as in docevents_summary.
     IF error IS NOT NULL THEN
         among := 'document_id IN (SELECT document_id FROM failures WHERE error = $7 AND ($6 IS NULL OR stage = $6))';
     ELSIF stage IS NOT NULL OR state IS NULL OR state IN ('failed', 'skipped') THEN
@@ -362,7 +364,7 @@ END
 $function$;
 -- +goose StatementEnd
 
--- As in 013. A function is everybody's until that is revoked.
+-- The same rights as in 013. PostgreSQL lets every role execute a new function, so revoke that first.
 -- +goose StatementBegin
 DO $$
 DECLARE

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// An api is a table behind the REST API, for requests by hand.
+// An api sends requests for a table to the REST API.
 type api struct {
-	url    string // of the table
+	url    string // the table's URL
 	header http.Header
 }
 
@@ -27,8 +27,8 @@ func restURL(project string) string {
 	return strings.TrimSuffix(strings.TrimRight(strings.TrimSpace(project), "/"), "/rest/v1") + "/rest/v1"
 }
 
-// keyHeaders carry the key. A secret key is no JWT: in Authorization it would be
-// refused.
+// keyHeaders returns the headers with the key. A secret key isn't a JWT, and the
+// server would reject it in Authorization.
 func keyHeaders(key string) map[string]string {
 	key = strings.TrimSpace(key)
 	headers := map[string]string{"apikey": key}
@@ -67,7 +67,7 @@ func (a *api) get(ctx context.Context, client *http.Client, query, prefer string
 	return a.do(ctx, client, http.MethodGet, query, prefer, nil)
 }
 
-// count is how many rows a user has.
+// count returns the number of a user's rows.
 func (a *api) count(ctx context.Context, user string) (int, error) {
 	_, header, err := a.get(ctx, http.DefaultClient, "select=id&limit=1&user_id=eq."+user, "count=exact")
 	if err != nil {

@@ -28,7 +28,8 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// The test program is its own worker, as the benchmark is.
+// TestMain makes the test program a worker if it is started as one, as the
+// benchmark does.
 func TestMain(m *testing.M) {
 	if isWorker() {
 		workerMain()
@@ -36,14 +37,14 @@ func TestMain(m *testing.M) {
 	localstack.Main(m)
 }
 
-// front counts what reaches a server: the inserts, the connections that they
-// come on, and those that nothing comes on, as a client may open one too many.
-// It passes everything on.
+// front forwards requests to a server. It counts the inserts, the connections with
+// inserts, and the connections without requests, since a client may open one
+// connection too many.
 type front struct {
 	*httptest.Server
-	mu       sync.Mutex
-	requests int
-	carried  map[string]string // POST if any was, by the client's address; "": no request yet
+	mu       sync.Mutex        // guards the fields below
+	requests int               // the number of inserts
+	carried  map[string]string // by client address: POST after an insert, another method, or "" before any request
 }
 
 func newFront(t *testing.T, server string) *front {
@@ -77,7 +78,7 @@ func newFront(t *testing.T, server string) *front {
 	return f
 }
 
-// take returns the counts so far, and begins anew.
+// take returns the counts and resets them.
 func (f *front) take() (requests, used, unused int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -94,8 +95,8 @@ func (f *front) take() (requests, used, unused int) {
 	return requests, used, unused
 }
 
-// A tiny run on a real server: each row stores what it is given, and counts
-// its connections and requests as the server does.
+// TestRowsOnAServer runs small loads on a real server. Each row must store all
+// events, and count its connections and requests as the server does.
 func TestRowsOnAServer(t *testing.T) {
 	stack := localstack.Shared(t)
 	server := newFront(t, stack.URL)
@@ -116,7 +117,7 @@ func TestRowsOnAServer(t *testing.T) {
 		}
 		for _, c := range p.cells {
 			t.Run(l.Name+"/"+c.Row, func(t *testing.T) {
-				c.MaxBatch = 15 // the last batch is not full
+				c.MaxBatch = 15 // so that the last batch is not full
 				server.take()
 				s, err := run.measure(t.Context(), c)
 				if err != nil {
@@ -134,7 +135,7 @@ func TestRowsOnAServer(t *testing.T) {
 				}
 				requests, used, unused := server.take()
 				if c.Row == rowCopy {
-					requests, used = requests+1, used+1 // to the database
+					requests, used = requests+1, used+1 // COPY's connection to the database
 				}
 				if s.Requests != requests || s.Connections < used || s.Connections > used+unused {
 					t.Errorf("got %d requests on %d connections, the server saw %d on %d, and %d more", s.Requests, s.Connections, requests, used, unused)
@@ -188,7 +189,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// What was measured until somebody loses patience is not lost.
+// TestInterrupted checks that the completed rounds are reported after an interrupt.
 func TestInterrupted(t *testing.T) {
 	stack := localstack.Shared(t)
 	target := &target{URL: stack.URL, Key: stack.ServiceRoleKey, Table: stack.Table(t)}
@@ -208,7 +209,7 @@ func TestInterrupted(t *testing.T) {
 		}
 		if last == "1/3" {
 			if r != nil {
-				t.Errorf("no round is complete, and yet: %+v", r)
+				t.Errorf("got the report %+v, want none without a complete round", r)
 			}
 			continue
 		}
@@ -223,8 +224,8 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// A worker that crashes is a result where the row is known for it, and an
-// error where it is not.
+// TestCrash checks that a crash of a worker is a result for naive Go, which may
+// crash, and an error for other rows.
 func TestCrash(t *testing.T) {
 	stack := localstack.Shared(t)
 	program := filepath.Join(t.TempDir(), "worker")
@@ -239,7 +240,7 @@ func TestCrash(t *testing.T) {
 		t.Errorf("got %+v, %v", s, err)
 	}
 	if _, err := run.measure(t.Context(), &cell{Row: rowDocevents, Load: burstOf(10)}); err == nil || !strings.Contains(err.Error(), "heap") {
-		t.Errorf("got %v, want the worker's own words", err)
+		t.Errorf("got %v, want the worker's message", err)
 	}
 }
 
@@ -247,7 +248,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// The limit is one only while it sends what docevents sends.
+// TestBulkSendsTheSame checks that the row bulk limit sends the same requests as
+// docevents.
 func TestBulkSendsTheSame(t *testing.T) {
 	type request struct {
 		query, prefer string
@@ -313,7 +315,7 @@ func TestWorkload(t *testing.T) {
 		t.Error(err)
 	}
 	if s := client.Stats(); s.Delivered != 4000 {
-		t.Errorf("docevents does not take them: %+v", s)
+		t.Errorf("docevents rejects events: %+v", s)
 	}
 	if len(documents) != 1000 {
 		t.Errorf("%d documents of four events each, want 1000", len(documents))
@@ -363,7 +365,7 @@ func TestRecordAll(t *testing.T) {
 	recordAll(ended, user, burstOf(1), func(docevents.Event) { t.Error("recorded after the limit") })
 }
 
-// What goes through arrives whole, in order, and so much later.
+// TestDelay checks that bytes arrive complete, in order and with the delay.
 func TestDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &delayProxy{each: 30 * time.Millisecond}
@@ -386,7 +388,7 @@ func TestDelay(t *testing.T) {
 				t.Errorf("got %q, %v, want %q", buffer[:n], err, want)
 			}
 			if got, want := time.Since(start), p.each+time.Duration(i)*10*time.Millisecond; got != want {
-				t.Errorf("it arrived after %s, want %s", got, want)
+				t.Errorf("the bytes arrived after %s, want %s", got, want)
 			}
 		}
 		if _, err := far.Read(buffer); !errors.Is(err, io.EOF) {
@@ -396,7 +398,7 @@ func TestDelay(t *testing.T) {
 	})
 }
 
-// What can't be measured is left out, with the reason.
+// TestPrepare checks that rows that can't be measured are left out, with the reason.
 func TestPrepare(t *testing.T) {
 	for want, target := range map[string]*target{
 		"DATABASE_URL": {},
@@ -431,10 +433,10 @@ func TestDelayProxy(t *testing.T) {
 	if err != nil || !bytes.Equal(got, sent) {
 		t.Errorf("got %d bytes of %d, %v", len(got), len(sent), err)
 	}
-	if err := p.close(); err != nil { // the connection is kept alive: close ends it
+	if err := p.close(); err != nil { // close ends the connection, which is kept alive
 		t.Error(err)
 	}
 	if _, err := startDelayProxy("https://localhost:1", time.Millisecond); err == nil {
-		t.Error("a proxy without TLS in front of https")
+		t.Error("got a proxy for an https server, which it can't delay")
 	}
 }

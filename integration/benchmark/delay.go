@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// A delayProxy passes TCP connections on to a server and holds back each way
-// what goes through, as the distance to a server does. Bandwidth is not bound.
+// A delayProxy forwards TCP connections to a server and delays the bytes in each
+// direction, as distance does. It doesn't limit the bandwidth.
 type delayProxy struct {
 	url      string
 	addr     string
-	each     time.Duration
+	each     time.Duration // the delay in each direction
 	listener net.Listener
 	done     sync.WaitGroup
 
-	mu     sync.Mutex // guards conns, which are nil after close
+	mu     sync.Mutex // guards conns and closed
 	conns  map[net.Conn]struct{}
 	closed bool
 }
@@ -82,7 +82,7 @@ func (p *delayProxy) forget(conns ...net.Conn) {
 	}
 }
 
-// pass copies from one side to the other, each piece when it is due.
+// pass copies bytes from one connection to the other and delays each piece.
 func (p *delayProxy) pass(to, from net.Conn) {
 	type piece struct {
 		bytes []byte
@@ -103,7 +103,7 @@ func (p *delayProxy) pass(to, from net.Conn) {
 		}
 	}()
 	failed := false
-	for piece := range pieces { // to the end, or the reader would hang
+	for piece := range pieces { // even after a failure, or the reader would block
 		time.Sleep(time.Until(piece.due))
 		if !failed {
 			_, err := to.Write(piece.bytes)

@@ -1,29 +1,32 @@
-// Benchmark measures docevents beside what an app would do otherwise, on the
-// same server and in one run, and says whether the project's bars hold.
+// Benchmark compares docevents with other ways to store events, on the same
+// server and in the same run, and reports whether the project's bars hold.
 //
 // Usage, from the repository's root:
 //
 //	go run ./integration/benchmark                 # 5 rounds of everything; about half an hour
 //	go run ./integration/benchmark -quick          # one round of the small loads, under a minute
-//	go run ./integration/benchmark -guard          # ratios only; exits with 1 where one is broken
+//	go run ./integration/benchmark -guard          # ratios only; exits with 1 if one is broken
 //	go run ./integration/benchmark -sweep          # sizes of MaxBatch and MaxInFlight
 //	go run ./integration/benchmark -json FILE -plot DIR
 //	go run ./integration/benchmark -from FILE -plot DIR   # table and charts again, without measuring
 //
-// The rows are docevents with its defaults; naive Go, a goroutine and a
-// postgrest-go client per event; supabase-js, where node and npm are there;
-// bulk limit, hand-written bulk inserts over net/http, as fast as the REST API
-// gets; and COPY, as fast as the database gets.
+// The rows of the result are:
 //
-// The server is the project of SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY (and
-// DATABASE_URL for COPY), else a local stack: a PostgreSQL and, with
-// POSTGREST_BIN, a PostgREST. In a project of the environment the rows go into
-// its own table, under user ids of their own, by which they are deleted again.
+//   - docevents with its defaults
+//   - naive Go: a goroutine and a postgrest-go client per event
+//   - supabase-js, if node and npm are installed
+//   - bulk limit: hand-written bulk inserts over net/http, the limit of the REST API
+//   - COPY: the limit of the database
 //
-// Each cell of the table is a process of its own, so that its memory and CPU
-// time are its own too. Rounds are interleaved: a round takes every cell once,
-// beginning with another row each time, so that what else the machine does
-// hits all of them. The figures are medians over the rounds.
+// The server is the project that SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY name
+// (and DATABASE_URL for COPY). Without them it is a local stack: a PostgreSQL and,
+// with POSTGREST_BIN, a PostgREST. In a project of the environment, the benchmark
+// writes to the project's table. It uses new user ids and deletes their rows.
+//
+// A cell is a row under a load. Each cell runs in a separate process, which
+// measures its memory and CPU time. A round measures every cell once and starts
+// with another row each time, so that other work on the machine affects all rows.
+// The figures are medians over the rounds.
 package main
 
 import (
@@ -55,7 +58,7 @@ type options struct {
 	profileDir          string
 }
 
-// errBroken is returned where a bar doesn't hold that the caller asked to hold.
+// errBroken is the error of -guard if a bar doesn't hold.
 var errBroken = errors.New("a ratio is broken: see above")
 
 func main() {
@@ -64,11 +67,11 @@ func main() {
 	}
 	var o options
 	flag.BoolVar(&o.quick, "quick", false, "one round of the small loads")
-	flag.BoolVar(&o.guard, "guard", false, "measure ratios only and exit with 1 where one is broken")
+	flag.BoolVar(&o.guard, "guard", false, "measure only ratios and exit with 1 if one is broken")
 	flag.BoolVar(&o.sweep, "sweep", false, "measure docevents with other values of MaxBatch and MaxInFlight")
-	flag.IntVar(&o.rounds, "rounds", 0, "how often each cell is measured (default 5; -quick 1, -guard 3)")
+	flag.IntVar(&o.rounds, "rounds", 0, "number of measurements of each cell (default 5; -quick 1, -guard 3)")
 	flag.StringVar(&o.rows, "rows", strings.Join(rowNames, ","), "rows to measure")
-	flag.DurationVar(&o.limit, "limit", 4*time.Minute, "how long a cell may take")
+	flag.DurationVar(&o.limit, "limit", 4*time.Minute, "time limit of a cell")
 	flag.DurationVar(&o.rtt, "rtt", 0, "round-trip time to add to the server, as a network would")
 	flag.StringVar(&o.table, "table", "", "the table (default document_processing_events)")
 	flag.StringVar(&o.jsonFile, "json", "", "write the report to a file")
@@ -76,7 +79,7 @@ func main() {
 	flag.StringVar(&o.from, "from", "", "read a report instead of measuring")
 	flag.StringVar(&o.profileDir, "pprof", "", "write CPU and memory profiles of docevents into a folder")
 	flag.Parse()
-	log.SetOutput(io.Discard) // where the local stack's HTTP server tells of every connection that it had no file for
+	log.SetOutput(io.Discard) // the local stack's HTTP server logs every failed accept
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o, os.Stdout, os.Stderr); err != nil {
@@ -113,7 +116,7 @@ func run(ctx context.Context, o options, out, notes io.Writer) error {
 	return ended
 }
 
-// report measures, or reads what was measured.
+// report measures, or reads a report with -from.
 func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 	if o.from != "" {
 		text, err := os.ReadFile(o.from)
@@ -133,12 +136,12 @@ func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 	return p.run(ctx, o, notes)
 }
 
-// plan is what the options ask to measure.
+// plan returns the plan for the options.
 func (o options) plan() (*plan, error) {
 	rows := strings.Split(o.rows, ",")
 	for _, row := range rows {
 		if !slices.Contains(rowNames, row) {
-			return nil, fmt.Errorf("-rows: no row %q: they are %s", row, strings.Join(rowNames, ","))
+			return nil, fmt.Errorf("-rows: there is no row %q; the rows are %s", row, strings.Join(rowNames, ","))
 		}
 	}
 	if o.profileDir != "" {

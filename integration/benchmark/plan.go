@@ -10,7 +10,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// The rows of the table.
+// The rows of the result.
 const (
 	rowDocevents = "docevents"
 	rowNaive     = "naive Go"
@@ -21,19 +21,19 @@ const (
 
 var rowNames = []string{rowDocevents, rowNaive, rowJS, rowBulk, rowCopy}
 
-// A load is what a row is put under.
+// A load is a number of events and the way in which they are recorded.
 type load struct {
 	Name       string `json:"name"`
-	Kind       string `json:"kind"`
+	Kind       string `json:"kind"` // burst, steady or idle
 	Events     int    `json:"events"`
-	Goroutines int    `json:"goroutines"` // that record
-	Rate       int    `json:"rate"`       // events per second of a steady load
+	Goroutines int    `json:"goroutines"` // the number of goroutines that record
+	Rate       int    `json:"rate"`       // events per second, for a steady load
 }
 
 const (
 	burst  = "burst"  // all events at once
-	steady = "steady" // Rate events a second
-	idle   = "idle"   // one event at a time, each waited for, with pauses
+	steady = "steady" // Rate events per second
+	idle   = "idle"   // one event at a time, until it is stored, with pauses
 )
 
 var english = message.NewPrinter(language.English)
@@ -54,22 +54,22 @@ func idleWith(events int) load {
 	return load{Name: "idle", Kind: idle, Events: events, Goroutines: 1}
 }
 
-// A cell is a row under a load. MaxBatch and MaxInFlight are what docevents is
-// set to, and what bulk does.
+// A cell is a row under a load. MaxBatch and MaxInFlight are the settings of
+// docevents and bulk.
 type cell struct {
 	Row         string   `json:"row"`
 	Load        load     `json:"load"`
 	MaxBatch    int      `json:"max_batch"`
 	MaxInFlight int      `json:"max_in_flight"`
-	Samples     []sample `json:"samples"` // one a round
+	Samples     []sample `json:"samples"` // one per round
 }
 
-// A plan is the cells to measure, how often, and the bars that they are held to.
+// A plan lists the cells to measure, the number of rounds, and the bars to check.
 type plan struct {
 	mode   string
 	rounds int
 	cells  []*cell
-	bars   func(*report) []bar // nil: none
+	bars   func(*report) []bar // nil if there are no bars
 }
 
 func (p *plan) add(l load, rows ...string) {
@@ -106,7 +106,7 @@ func fullPlan() *plan {
 	return p
 }
 
-// quickPlan leaves out what takes long, which is what is slow.
+// quickPlan leaves out large loads for the slow rows.
 func quickPlan() *plan {
 	p := &plan{mode: "quick", rounds: 1, bars: fullBars}
 	p.add(burstOf(smallBurst), rowNames...)

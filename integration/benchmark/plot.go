@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A chart is a column of bars for each burst, side by side: rows below each
-// other, so that their names need no turning and no legend.
+// A chart has a panel for each burst, side by side. A panel has a horizontal bar for
+// each row of the result, so that the names need no rotation and no legend.
 type chart struct {
 	Title, Subtitle, Caption string
 	Width, Height            int
@@ -20,17 +20,17 @@ type chart struct {
 	Panels                   []chartPanel
 }
 
-// Foot is where the caption stands.
+// Foot returns the y coordinate of the caption.
 func (c *chart) Foot() int { return c.Height - 14 }
 
-// Inner sizes leave room for the card's edge.
+// InnerWidth and InnerHeight leave room for the border.
 func (c *chart) InnerWidth() int  { return c.Width - 1 }
 func (c *chart) InnerHeight() int { return c.Height - 1 }
 
 type chartText struct {
 	Text string
 	Y    int
-	Own  bool // docevents
+	Own  bool // true for docevents
 }
 
 type chartPanel struct {
@@ -46,10 +46,10 @@ type chartBar struct {
 }
 
 const (
-	chartLeft     = 116 // where the first panel begins: after the names
+	chartLeft     = 116 // the x coordinate of the first panel, after the names
 	chartPanelGap = 12
-	chartPanel3   = 204 // a panel's width
-	chartLabel    = 78  // of which the label beside the longest bar takes
+	chartPanel3   = 204 // the width of a panel
+	chartLabel    = 78  // the part of it for the label next to the longest bar
 	chartTop      = 96
 	chartLine     = 30
 	chartBarTall  = 18
@@ -68,12 +68,11 @@ func escapeXML(s string) (string, error) {
 	return b.String(), err
 }
 
-// A measure is what a chart shows of a cell: a length, and what is written
-// beside it.
+// A measure returns the value of a cell that a chart shows, and its label.
 type measure func(c *cell) (value float64, label string)
 
-// newChart draws the bursts that were measured. Each panel has a scale of its
-// own unless most is the end of all of them.
+// newChart returns a chart of the measured bursts. All panels share the scale most,
+// unless it is 0; then each panel's scale is its greatest value.
 func newChart(r *report, title, subtitle string, most float64, of measure) *chart {
 	rows := []string{}
 	for _, row := range rowNames {
@@ -98,7 +97,7 @@ func newChart(r *report, title, subtitle string, most float64, of measure) *char
 				continue
 			}
 			value, label := of(c)
-			width := 1 // a zero shows where it is
+			width := 1 // so that a zero is visible
 			if scale > 0 {
 				width = max(width, int(value/scale*(chartPanel3-chartLabel)))
 			}

@@ -11,17 +11,17 @@ import (
 	"unicode/utf8"
 )
 
-// A report is what a run has measured.
+// A report is the result of a run.
 type report struct {
 	Mode    string            `json:"mode"`
 	Rounds  int               `json:"rounds"`
 	Machine machine           `json:"machine"`
-	Missing map[string]string `json:"missing,omitempty"` // rows that were left out, and why
+	Missing map[string]string `json:"missing,omitempty"` // the rows that were left out, with the reasons
 	Cells   []*cell           `json:"cells"`
 	Bars    []bar             `json:"bars"`
 }
 
-// cell returns the cell of a row under a load; nil: not measured.
+// cell returns the cell of a row under a load, or nil if it wasn't measured.
 func (r *report) cell(row string, l load) *cell {
 	for _, c := range r.Cells {
 		if c.Row == row && c.Load.Name == l.Name && len(c.Samples) > 0 {
@@ -91,8 +91,8 @@ func (r *report) table() string {
 	return markdown(lines, 2)
 }
 
-// sweepTable has a line for each pair of settings. A request's time is what is
-// left when the elapsed time is shared out: as long as the server works on one.
+// sweepTable returns a table with a line for each pair of settings. The time of a
+// request is the average over the requests, of which MaxInFlight run at once.
 func (r *report) sweepTable() string {
 	lines := [][]string{{"MaxInFlight", "MaxBatch", "events/s", "slowest", "fastest", "time of a request", "peak MiB", "CPU s/100,000"}}
 	for _, c := range r.Cells {
@@ -115,7 +115,7 @@ func (r *report) sweepTable() string {
 	return markdown(lines, 0)
 }
 
-// remarks say what went wrong in cells, and what is not measured.
+// remarks returns notes about failures in cells and about rows that were left out.
 func (r *report) remarks() string {
 	var b strings.Builder
 	for _, c := range r.Cells {
@@ -164,8 +164,8 @@ func (r *report) barTable() string {
 	return markdown(lines, 1)
 }
 
-// markdown writes a table that reads well as it is, too: the first columns, so
-// many, to the left, numbers to the right.
+// markdown returns a table with aligned columns, which is also readable as plain
+// text. The first left columns are aligned to the left, the others to the right.
 func markdown(lines [][]string, left int) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
@@ -199,7 +199,7 @@ func markdown(lines [][]string, left int) string {
 	return b.String()
 }
 
-// brief writes a duration with three digits that count; nothing for zero.
+// brief formats a duration with three significant digits. It returns "" for zero.
 func brief(d time.Duration) string {
 	if d == 0 {
 		return ""
@@ -208,8 +208,8 @@ func brief(d time.Duration) string {
 	return d.Round(time.Duration(math.Pow(10, max(0, digits-2)))).String()
 }
 
-// The other figures are left empty where they are not known, too: nothing that
-// was measured is zero.
+// The functions below format other figures. They return "" for zero, which means that
+// the figure wasn't measured.
 
 func mib(bytes int64) string {
 	return unlessZero(bytes, fmt.Sprintf("%.0f", float64(bytes)/(1<<20)))
@@ -226,11 +226,11 @@ func unlessZero[T int | int64 | float64](v T, text string) string {
 	return text
 }
 
-// A bar is a figure that the project holds itself to.
+// A bar is a limit for a figure that the project promises to keep.
 type bar struct {
 	Name     string  `json:"name"`
 	Limit    float64 `json:"limit"`
-	AtLeast  bool    `json:"at_least"` // else at most
+	AtLeast  bool    `json:"at_least"` // whether Limit is a minimum; otherwise it is a maximum
 	Got      float64 `json:"got"`
 	Measured bool    `json:"measured"`
 	Holds    bool    `json:"holds"`
@@ -268,8 +268,8 @@ func fullBars(r *report) []bar {
 	return append(bars, atMost(96, "MiB of docevents' process at "+big.Name+", the worst round", peak, at != nil))
 }
 
-// guardBars are loose enough for a machine that others work on, and tight
-// enough for a lost batch or connection.
+// guardBars returns bars that hold on a busy machine, but break if docevents stops
+// batching or reusing connections.
 func guardBars(r *report) []bar {
 	bars := fullBars(r)
 	bars[0].Limit, bars[1].Limit = 0.5, 10
@@ -282,7 +282,7 @@ func guardBars(r *report) []bar {
 	return slices.DeleteFunc(bars, func(b bar) bool { return strings.Contains(b.Name, "idle") })
 }
 
-// ratio is the median of one cell's rates to another's, round by round.
+// ratio returns the median over the rounds of the ratio of two cells' rates.
 func (r *report) ratio(a, b *cell) (float64, bool) {
 	if a == nil || b == nil {
 		return 0, false
@@ -296,7 +296,7 @@ func (r *report) ratio(a, b *cell) (float64, bool) {
 	return median(ratios, func(a, b float64) float64 { return (a + b) / 2 }), len(ratios) > 0
 }
 
-// docevents is the most of a figure in docevents' cells.
+// docevents returns the greatest value of a figure in the cells of docevents.
 func (r *report) docevents(f func(*cell, *sample) float64) (most float64, measured bool) {
 	for _, c := range r.Cells {
 		if c.Row != rowDocevents || len(c.Samples) == 0 {

@@ -63,7 +63,7 @@ func TestSampleRates(t *testing.T) {
 		t.Errorf("got %v events/s and %v CPU s, want 2500 and 10", s.rate(), s.cpuPer100k())
 	}
 	if zero := (&sample{}); zero.rate() != 0 || zero.cpuPer100k() != 0 {
-		t.Errorf("of nothing: %v, %v", zero.rate(), zero.cpuPer100k())
+		t.Errorf("an empty sample: %v, %v", zero.rate(), zero.cpuPer100k())
 	}
 }
 
@@ -98,7 +98,8 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
-// Every round takes every cell once, and begins with another row.
+// TestTurn checks that every round measures each cell once and starts with another
+// row.
 func TestTurn(t *testing.T) {
 	p := &plan{}
 	p.add(burstOf(1), "a", "b", "c")
@@ -150,7 +151,7 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// figures makes a report in which every bar but those changed by edit holds.
+// figures returns a report in which every bar holds, except those that edit breaks.
 func figures(edit func(row, kind string, s *sample)) *report {
 	p := fullPlan()
 	r := &report{Mode: p.mode, Rounds: 3, Machine: machine{Server: "a <server> & more", CPUs: 2}, Cells: p.cells}
@@ -186,7 +187,7 @@ func TestBars(t *testing.T) {
 		return names
 	}
 	for _, test := range []struct {
-		bar  string // a word of the one that breaks; "": none
+		bar  string // part of the name of the broken bar; "" for none
 		edit func(row, kind string, s *sample)
 	}{
 		{"lost", func(row, _ string, s *sample) {
@@ -221,10 +222,10 @@ func TestBars(t *testing.T) {
 		case test.bar == "" && len(names) > 0:
 			t.Errorf("broken without a reason: %q", names)
 		case test.bar != "" && (len(names) != 1 || !strings.Contains(names[0], test.bar)):
-			t.Errorf("got %q broken, want the one of %s", names, test.bar)
+			t.Errorf("got %q broken, want the bar of %q", names, test.bar)
 		}
 	}
-	// The ratios, in every round.
+	// The ratios are broken in every round.
 	slow := figures(nil)
 	for i := range slow.cell(rowDocevents, burstOf(bigBurst)).Samples {
 		slow.cell(rowDocevents, burstOf(bigBurst)).Samples[i].Elapsed = 1500 * time.Millisecond
@@ -235,7 +236,7 @@ func TestBars(t *testing.T) {
 		t.Errorf("0.67 of bulk and 1.3 of bare: %q", names)
 	}
 	if slow.Bars = guardBars(slow); !slow.holds() || len(slow.Bars) != 5 {
-		t.Errorf("the guard is to be loose: %+v", slow.Bars)
+		t.Errorf("the guard's bars are not loose enough: %+v", slow.Bars)
 	}
 	for i := range slow.cell(rowDocevents, burstOf(bigBurst)).Samples {
 		slow.cell(rowDocevents, burstOf(bigBurst)).Samples[i].Elapsed = 12 * time.Second
@@ -247,7 +248,7 @@ func TestBars(t *testing.T) {
 	none := &report{}
 	none.Bars = guardBars(none)
 	if none.holds() {
-		t.Error("a guard that has measured nothing holds")
+		t.Error("the guard holds although nothing was measured")
 	}
 }
 
@@ -273,7 +274,7 @@ func TestReportFromFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if first.String() != second.String() {
-		t.Errorf("read back it prints\n%sinstead of\n%s", second.String(), first.String())
+		t.Errorf("the report from the file prints\n%swant\n%s", second.String(), first.String())
 	}
 	if err := run(t.Context(), options{from: copied}, io.Discard, io.Discard); err != nil {
 		t.Errorf("its own file: %v", err)
@@ -318,7 +319,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// The charts are well-formed, within their frame, and true to scale.
+// TestPlot checks that the charts are well-formed, fit their frame and are to scale.
 func TestPlot(t *testing.T) {
 	r := figures(func(row, kind string, s *sample) {
 		if row == rowJS && kind == burst {
@@ -328,7 +329,7 @@ func TestPlot(t *testing.T) {
 	for _, c := range r.Cells {
 		if c.Row == rowNaive {
 			for i := range c.Samples {
-				c.Samples[i].PeakBytes = 25 << 20 // half of the others'
+				c.Samples[i].PeakBytes = 25 << 20 // half of the other rows'
 				c.Samples[i].Stored = 0
 			}
 		}
@@ -357,7 +358,7 @@ func TestPlot(t *testing.T) {
 		}
 	}
 	ch := newChart(r, "", "", 0, func(c *cell) (float64, string) { return float64(c.peak()), "12,345,678" })
-	const digit = 8 // at most so wide, in pixels
+	const digit = 8 // the greatest width of a digit, in pixels
 	if len(ch.Panels) != 3 || len(ch.Rows) != len(rowNames) {
 		t.Fatalf("%d panels of %d rows", len(ch.Panels), len(ch.Rows))
 	}
@@ -379,7 +380,7 @@ func TestPlot(t *testing.T) {
 		t.Errorf("all lost and none: %+v", lost.Panels[0].Bars)
 	}
 	if empty := newChart(&report{}, "", "", 0, nil); len(empty.Panels) != 0 {
-		t.Errorf("of nothing: %+v", empty)
+		t.Errorf("a chart of nothing: %+v", empty)
 	}
 }
 

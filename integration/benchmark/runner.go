@@ -19,7 +19,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// run measures the plan's cells, round by round.
+// run opens the target and measures the plan.
 func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, err error) {
 	t, err := openTarget(ctx, o, notes)
 	if err != nil {
@@ -29,8 +29,8 @@ func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, 
 	return p.measure(ctx, t, o, notes)
 }
 
-// measure returns the rounds that were completed, also where an error, which may
-// be the user's patience, ends it before the last.
+// measure measures the plan's cells, round by round. After an error, such as an
+// interrupt, it returns a report of the completed rounds next to the error.
 func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Writer) (*report, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -62,7 +62,8 @@ func (r *report) finish(p *plan) {
 	}
 }
 
-// turn is the round's order: load by load, beginning with another row each time.
+// turn returns the order of the cells in a round: load by load, and each round
+// starts with another row.
 func turn(cells []*cell, round int) []*cell {
 	var order []*cell
 	for len(cells) > 0 {
@@ -78,17 +79,17 @@ func turn(cells []*cell, round int) []*cell {
 	return order
 }
 
-// A runner measures cells, each in a process of its own.
+// A runner measures cells, each in a separate process.
 type runner struct {
 	options options
 	target  *target
 	notes   io.Writer
-	program string // this one
-	jsDir   string // where the script of supabase-js is installed
+	program string // the path of this program
+	jsDir   string // the folder of the script of supabase-js
 }
 
-// prepare gets what the rows need, and takes those out of the plan that can't
-// be measured here. It returns why.
+// prepare installs supabase-js if the plan needs it, and removes the rows that
+// can't be measured here from the plan. It returns the reasons by row.
 func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 	missing := map[string]string{}
 	has := func(row string) bool {
@@ -99,7 +100,7 @@ func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 	case r.target.DatabaseURL == "":
 		missing[rowCopy] = "DATABASE_URL is not set"
 	case r.target.delay != nil:
-		missing[rowCopy] = "the way to the database is not the one that -rtt makes longer"
+		missing[rowCopy] = "-rtt doesn't delay connections to the database"
 	}
 	if has(rowJS) {
 		var err error
@@ -115,11 +116,11 @@ func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 }
 
 const (
-	startGrace = 10 * time.Second // beyond a cell's limit: for the process to start and to end
-	keepOutput = 16 << 10         // node writes a stack trace after its reason
+	startGrace = 10 * time.Second // beyond a cell's limit, for the process to start and end
+	keepOutput = 16 << 10         // bytes; node writes a long stack trace after the reason
 )
 
-// round takes every cell once.
+// round measures every cell once.
 func (r *runner) round(ctx context.Context, p *plan, round int) error {
 	for _, c := range turn(p.cells, round) {
 		s, err := r.measure(ctx, c)
@@ -153,8 +154,8 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 		cmd.Dir = r.jsDir
 	}
 	var out bytes.Buffer
-	said := &tail{limit: keepOutput}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, said
+	errs := &tail{limit: keepOutput}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, errs
 	start := time.Now()
 	runErr := cmd.Run()
 	if ctx.Err() != nil {
@@ -166,9 +167,9 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 	}
 	if runErr != nil {
 		if c.Row != rowNaive && c.Row != rowJS {
-			return nil, fmt.Errorf("%w: %s", runErr, said)
+			return nil, fmt.Errorf("%w: %s", runErr, errs)
 		}
-		s.Ended = crash(said.String()) // that is a result, too
+		s.Ended = crash(errs.String()) // a crash of these rows is a result
 		if limited.Err() != nil {
 			s.Ended = timeLimit
 		}
@@ -182,20 +183,20 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 	return s, r.target.clean(ctx, user)
 }
 
-// timeLimit is why a measurement has ended that went on beyond -limit.
+// timeLimit is the value of sample.Ended if a measurement exceeded -limit.
 const timeLimit = "the time limit"
 
-// crash says why a process has crashed, by what it left to read.
+// crash returns the reason of a crash, from the process's output.
 func crash(output string) string {
-	for _, sign := range []string{"out of memory", "too many open files"} {
-		if strings.Contains(output, sign) {
-			return sign
+	for _, reason := range []string{"out of memory", "too many open files"} {
+		if strings.Contains(output, reason) {
+			return reason
 		}
 	}
 	return "a crash"
 }
 
-// A tail keeps the end of what is written to it.
+// A tail is an io.Writer that keeps the last limit bytes.
 type tail struct {
 	limit int
 	kept  []byte
@@ -214,8 +215,8 @@ func (t *tail) String() string { return string(t.kept) }
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
 
-// installJS puts the script and, by npm ci, what it needs into a temporary
-// folder that stays for the next time.
+// installJS writes the script to a folder in the user's cache, installs its packages
+// there with npm ci, and returns the folder. Later runs use the folder again.
 func installJS(ctx context.Context) (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// A spread is how a set of durations is spread.
+// A spread has the median, the 99th percentile and the maximum of durations.
 type spread struct {
 	P50 time.Duration `json:"p50_ns"`
 	P99 time.Duration `json:"p99_ns"`
 	Max time.Duration `json:"max_ns"`
 }
 
-// spreadOf sorts the durations.
+// spreadOf returns the spread of the durations, which it sorts.
 func spreadOf(d []time.Duration) spread {
 	slices.Sort(d)
 	return spread{P50: quantile(d, 0.5), P99: quantile(d, 0.99), Max: quantile(d, 1)}
 }
 
-// quantile is the smallest of the sorted values that is not below a share q of
-// them (the nearest rank); zero of none.
+// quantile returns the smallest of the sorted values that is at least as large as a
+// share q of them (the nearest rank). It returns zero for no values.
 func quantile[T any](sorted []T, q float64) T {
 	if len(sorted) == 0 {
 		var zero T
@@ -31,8 +31,8 @@ func quantile[T any](sorted []T, q float64) T {
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// median is the middle of the values, or the mean of the two in the middle;
-// zero of none.
+// median returns the middle value, or the mean of the two in the middle. It returns
+// zero for no values.
 func median[T cmp.Ordered](values []T, mean func(a, b T) T) T {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)
@@ -46,7 +46,7 @@ func median[T cmp.Ordered](values []T, mean func(a, b T) T) T {
 	return mean(sorted[n/2-1], sorted[n/2])
 }
 
-// medianOf is the median of what f reads from each sample.
+// medianOf returns the median of f over the samples.
 func medianOf[T int | int64 | float64 | time.Duration](samples []sample, f func(*sample) T) T {
 	values := make([]T, len(samples))
 	for i := range samples {
@@ -63,25 +63,25 @@ func maxOf[T cmp.Ordered](samples []sample, f func(*sample) T) T {
 	return most
 }
 
-// A sample is what one measurement of a cell brought.
+// A sample is the result of one measurement of a cell.
 type sample struct {
 	Stored  int           `json:"stored"`     // rows in the table afterwards
-	Elapsed time.Duration `json:"elapsed_ns"` // from the first Record to the last row readable
-	Call    spread        `json:"call"`       // of Record, as its caller sees it
-	ToRow   spread        `json:"to_row"`     // from Record to the row stored, of one event on an idle system
-	Bare    spread        `json:"bare"`       // the same for an insert over net/http on a warm connection, in turn with ToRow
+	Elapsed time.Duration `json:"elapsed_ns"` // from the first Record until the last row can be read
+	Call    spread        `json:"call"`       // the time of a call of Record
+	ToRow   spread        `json:"to_row"`     // from Record until the row is stored, one event at a time
+	Bare    spread        `json:"bare"`       // the same for an insert over net/http, alternating with ToRow
 
-	Connections int     `json:"connections"` // opened
+	Connections int     `json:"connections"` // opened connections
 	Requests    int     `json:"requests"`
-	PeakBytes   int64   `json:"peak_bytes"` // resident, of the process
+	PeakBytes   int64   `json:"peak_bytes"` // the process's peak resident memory
 	CPUSeconds  float64 `json:"cpu_seconds"`
 
-	Errors int    `json:"errors"`          // inserts that failed
-	Error  string `json:"error,omitempty"` // one of them
-	Ended  string `json:"ended,omitempty"` // why the measurement ended before its time
+	Errors int    `json:"errors"`          // the number of failed inserts
+	Error  string `json:"error,omitempty"` // one of their errors
+	Ended  string `json:"ended,omitempty"` // the reason if the measurement ended early
 }
 
-// rate is stored events per second.
+// rate returns the stored events per second.
 func (s *sample) rate() float64 {
 	if s.Elapsed <= 0 {
 		return 0
@@ -89,7 +89,7 @@ func (s *sample) rate() float64 {
 	return float64(s.Stored) / s.Elapsed.Seconds()
 }
 
-// cpuPer100k is CPU seconds per 100,000 stored events.
+// cpuPer100k returns the CPU seconds per 100,000 stored events.
 func (s *sample) cpuPer100k() float64 {
 	if s.Stored == 0 {
 		return 0

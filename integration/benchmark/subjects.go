@@ -38,7 +38,7 @@ func (s *spec) newSubject(ctx context.Context, opened *dials) (subject, error) {
 	return nil, fmt.Errorf("no row %q", s.Row)
 }
 
-// docs is docevents, with its defaults unless the cell says otherwise.
+// docs is docevents, with the cell's MaxBatch and MaxInFlight.
 type docs struct {
 	spec   *spec
 	client *docevents.Client
@@ -83,8 +83,8 @@ func (d *docs) tally() (requests, failed int, err error) {
 	return int(stats.Requests), int(stats.Dropped.Total()), err
 }
 
-// naive is the original design, read line by line into Go: a goroutine and a
-// client for each event, errors logged.
+// naive is the original design translated to Go line by line: a goroutine and a
+// client for each event, and errors are only logged.
 type naive struct {
 	spec     *spec
 	log      *logrus.Logger
@@ -96,7 +96,7 @@ type naive struct {
 
 func newNaive(s *spec) *naive {
 	n := &naive{spec: s, log: logrus.New()}
-	n.log.SetOutput(io.Discard) // formatted all the same
+	n.log.SetOutput(io.Discard) // the lines are still formatted
 	return n
 }
 
@@ -133,22 +133,22 @@ func orNil[T comparable](v T) *T {
 
 func (n *naive) store(ctx context.Context, l load) ([]time.Duration, error) {
 	calls := recordAll(ctx, n.spec.User, l, n.record)
-	return calls, n.settle(ctx)
+	return calls, n.wait(ctx)
 }
 
 func (n *naive) one(ctx context.Context, e docevents.Event) error {
 	n.record(e)
-	return n.settle(ctx)
+	return n.wait(ctx)
 }
 
-func (n *naive) settle(ctx context.Context) error {
-	settled := make(chan struct{})
+func (n *naive) wait(ctx context.Context) error {
+	done := make(chan struct{})
 	go func() {
 		n.under.Wait()
-		close(settled)
+		close(done)
 	}()
 	select {
-	case <-settled:
+	case <-done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -162,8 +162,8 @@ func (n *naive) tally() (requests, failed int, err error) {
 	return int(n.requests.Load()), int(n.failed.Load()), err
 }
 
-// bulk is bulk inserts by hand: the same rows, batches, connections, query and
-// preferences as docevents', and nothing else. So fast is the REST API.
+// bulk sends bulk inserts with the rows, batches, connections, query and preferences
+// of docevents, and does nothing else. Its speed is the limit of the REST API.
 type bulk struct {
 	spec     *spec
 	client   *http.Client
@@ -195,7 +195,8 @@ func newBulkRow(e docevents.Event) bulkRow {
 	}
 }
 
-// bulkQuery and bulkPrefer are what docevents sends; a test compares them.
+// bulkQuery and bulkPrefer are the query and the preferences that docevents sends.
+// TestBulkSendsTheSame compares them.
 const (
 	bulkQuery  = "columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
 	bulkPrefer = "return=minimal,resolution=ignore-duplicates"
@@ -246,7 +247,8 @@ func (b *bulk) tally() (requests, failed int, err error) {
 	return int(b.requests.Load()), int(b.failed.Load()), nil
 }
 
-// copier is PostgreSQL's COPY, without REST. So fast is the database.
+// copier uses PostgreSQL's COPY, without REST. Its speed is the limit of the
+// database.
 type copier struct {
 	spec     *spec
 	conn     *pgx.Conn
@@ -293,7 +295,7 @@ func (c *copier) one(ctx context.Context, e docevents.Event) error {
 
 func (c *copier) tally() (requests, failed int, err error) { return c.requests, 0, nil }
 
-// withoutURL takes away what http.Client wraps around an error.
+// withoutURL returns the error inside a url.Error of http.Client, without the URL.
 func withoutURL(err error) error {
 	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 		return wrapped.Err

@@ -21,15 +21,15 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// A target is the server that is measured against.
+// A target is the server of a measurement.
 type target struct {
 	URL, Key, DatabaseURL, Table string
 
-	stack *localstack.Stack // nil: somebody's own project
-	delay *delayProxy       // nil: none
+	stack *localstack.Stack // nil for a project of the environment
+	delay *delayProxy       // nil without -rtt
 }
 
-// openTarget is the project of the environment, else a local stack.
+// openTarget returns the project of the environment or, without one, a local stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
 	t := &target{Table: cmp.Or(o.table, docevents.DefaultTable)}
 	switch _, err := docevents.NewFromEnv(); {
@@ -89,9 +89,9 @@ const (
 	settleLimit = time.Minute
 )
 
-// countSettled is how many rows a user has once the server has dealt with what
-// it was sent. Where rows are missing it may be busy still, with requests that
-// nobody waits for any more.
+// countSettled returns the number of a user's rows after the server has handled all
+// requests. If rows are missing, the server may still be busy with requests whose
+// client is gone, so countSettled waits until the number stays the same.
 func (t *target) countSettled(ctx context.Context, user uuid.UUID, expected int) (int, error) {
 	last := -1
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
@@ -107,16 +107,16 @@ func (t *target) countSettled(ctx context.Context, user uuid.UUID, expected int)
 		select {
 		case <-time.After(settleEvery):
 		case <-ctx.Done():
-			return 0, fmt.Errorf("the server does not settle: %w", cmp.Or(err, ctx.Err()))
+			return 0, fmt.Errorf("no stable number of rows after %s: %w", settleLimit, cmp.Or(err, ctx.Err()))
 		}
 	}
 }
 
-// clean takes a cell's rows away. Only in a stack of our own is there nothing
-// else in the table.
+// clean deletes a cell's rows. Only the table of a local stack has no other rows and
+// can be truncated.
 func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	http.DefaultClient.CloseIdleConnections()
-	debug.FreeOSMemory() // the gateway's garbage of this cell must not cost the next one
+	debug.FreeOSMemory() // so that the gateway's garbage doesn't slow the next cell
 	if t.stack != nil {
 		_, err := t.stack.Pool().Exec(ctx, "TRUNCATE "+pgx.Identifier{docevents.DefaultSchema, t.Table}.Sanitize())
 		return err
@@ -127,7 +127,7 @@ func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	return nil
 }
 
-// A machine is what a report's figures hold for.
+// A machine describes the machine and the server of a report.
 type machine struct {
 	Taken      time.Time `json:"taken"`
 	CPU        string    `json:"cpu"`

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// None is measured here; the local stack runs on Unix systems only, too.
+// These figures are measured only on Unix systems, on which the local stack runs.
 func cpuTime() time.Duration { return 0 }
 func peakMemory() int64      { return 0 }
 

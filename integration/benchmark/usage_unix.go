@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// cpuTime is the CPU time that this process has used.
+// cpuTime returns the CPU time that this process has used.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
@@ -20,8 +20,8 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// peakMemory is the most memory that this process has had resident. On Linux
-// it is not getrusage's, which begins with that of the process that started it.
+// peakMemory returns the peak resident memory of this process in bytes. On Linux it
+// doesn't use getrusage, whose value starts with the peak of the parent process.
 func peakMemory() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err == nil {
@@ -39,7 +39,7 @@ func peakMemory() int64 {
 	return residentPeak(&u)
 }
 
-// childPeak is the same of a process that has ended without telling.
+// childPeak returns the peak resident memory of a child process that has ended.
 func childPeak(ended *os.ProcessState) int64 {
 	u, ok := ended.SysUsage().(*syscall.Rusage)
 	if !ok {
@@ -50,7 +50,7 @@ func childPeak(ended *os.ProcessState) int64 {
 
 func residentPeak(u *syscall.Rusage) int64 {
 	if runtime.GOOS == "darwin" {
-		return int64(u.Maxrss) // in bytes there
+		return int64(u.Maxrss) // macOS counts bytes, other systems KiB
 	}
 	return int64(u.Maxrss) << 10
 }

@@ -21,9 +21,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// workerArg makes this program a worker, which measures one cell: the spec
-// comes on standard input, where no list of processes shows the key, and the
-// sample goes to standard output.
+// workerArg is the argument that makes this program a worker, which measures one
+// cell. The worker reads the spec from standard input, because a list of processes
+// would show a key in the arguments. It writes the sample to standard output.
 const workerArg = "worker"
 
 func isWorker() bool { return len(os.Args) == 2 && os.Args[1] == workerArg }
@@ -36,7 +36,7 @@ func workerMain() {
 	os.Exit(0)
 }
 
-// A spec is one measurement. The script of supabase-js reads it, too.
+// A spec describes one measurement. The script of supabase-js also reads it.
 type spec struct {
 	Row         string        `json:"row"`
 	Load        load          `json:"load"`
@@ -51,17 +51,17 @@ type spec struct {
 	ProfileDir  string        `json:"profile_dir"`
 }
 
-// A subject is what a row measures.
+// A subject is a way to store events that a row measures.
 type subject interface {
-	// store stores the load's events and returns when all are stored or lost,
-	// with the time that each call of Record took where there are such calls.
+	// store stores the load's events and returns when all are stored or lost. It
+	// returns the time of each call of Record, or nil if the subject has no Record.
 	store(ctx context.Context, l load) ([]time.Duration, error)
 
 	// one stores one event.
 	one(ctx context.Context, e docevents.Event) error
 
-	// tally is how many requests there were, how many of the inserts failed,
-	// and one of the failures.
+	// tally returns the number of requests and of failed inserts, and one of the
+	// errors.
 	tally() (requests, failed int, err error)
 }
 
@@ -81,7 +81,7 @@ func work(in io.Reader, out io.Writer) error {
 
 func (s *spec) measure(ctx context.Context) (*sample, error) {
 	opened := &dials{}
-	plain := http.DefaultTransport.(*http.Transport).Clone() // for what is not to be counted
+	plain := http.DefaultTransport.(*http.Transport).Clone() // its connections aren't counted
 	standard := http.DefaultTransport.(*http.Transport)
 	standard.DialContext = opened.count(standard.DialContext) // docevents clones it, postgrest-go uses it
 	subject, err := s.newSubject(ctx, opened)
@@ -114,7 +114,7 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 	return got, stop()
 }
 
-// measureLoad stops the clock when the last event's row can be read.
+// measureLoad measures the time until the last event's row can be read.
 func (s *spec) measureLoad(ctx context.Context, subject subject, reader *http.Client, got *sample) error {
 	start := time.Now()
 	calls, err := subject.store(ctx, s.Load)
@@ -132,8 +132,8 @@ const (
 	idlePause = 10 * time.Millisecond
 )
 
-// measureIdle takes turns between the subject and a bare insert, so that both
-// meet the same system.
+// measureIdle alternates between the subject and a bare insert, so that both run
+// under the same conditions.
 func (s *spec) measureIdle(ctx context.Context, subject subject, bare subject, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()
@@ -165,7 +165,8 @@ func (s *spec) find(ctx context.Context, reader *http.Client, document uuid.UUID
 
 func (s *spec) api() *api { return newAPI(s.URL, s.Key, s.Table) }
 
-// profile profiles docevents under the heaviest load, if that is asked for.
+// profile starts a CPU profile of docevents under load, if -pprof is set. stop
+// writes the profiles.
 func (s *spec) profile() (stop func() error, err error) {
 	if s.ProfileDir == "" || s.Row != rowDocevents || s.Load.Kind == idle {
 		return func() error { return nil }, nil
@@ -188,8 +189,8 @@ func (s *spec) profile() (stop func() error, err error) {
 	}, nil
 }
 
-// recordAll hands the load's events to record, and returns how long each call
-// took. It stops when ctx ends.
+// recordAll calls record with the load's events and returns the time of each call.
+// It stops when ctx ends.
 func recordAll(ctx context.Context, user uuid.UUID, l load, record func(docevents.Event)) []time.Duration {
 	calls := make([]time.Duration, l.Events)
 	var begin, done sync.WaitGroup
@@ -214,7 +215,7 @@ func recordAll(ctx context.Context, user uuid.UUID, l load, record func(docevent
 	return calls
 }
 
-// dials counts the connections that are opened.
+// dials counts opened connections.
 type dials struct{ n atomic.Int64 }
 
 type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)

@@ -9,9 +9,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// eventAt is the i-th event of a cell, the same for every row written in Go:
-// four steps for each document, of which every twentieth fails. The user's id
-// tells a cell's events from all others in the table.
+// eventAt returns the i-th event of a cell. It is the same for every row written in
+// Go: four events per document, and every twentieth document fails. Each cell has
+// its own user, so that its events can be counted and deleted.
 func eventAt(user uuid.UUID, i int) docevents.Event {
 	e := docevents.Event{DocumentID: documentAt(user, i).String(), UserID: user.String()}
 	switch i % 4 {
@@ -30,8 +30,8 @@ func eventAt(user uuid.UUID, i int) docevents.Event {
 	return e
 }
 
-// documentAt is the id of the i-th event's document: as scattered as a random
-// one, and as costly to the index.
+// documentAt returns the id of the i-th event's document. The ids are as scattered
+// as random ones, and therefore as costly for the index.
 func documentAt(user uuid.UUID, i int) uuid.UUID {
 	id := user
 	mixed := binary.BigEndian.Uint64(user[:8]) ^ mix(uint64(i/4)+1)
@@ -40,7 +40,7 @@ func documentAt(user uuid.UUID, i int) uuid.UUID {
 	return id
 }
 
-// mix is the finaliser of SplitMix64, https://prng.di.unimi.it/splitmix64.c.
+// mix is the finalizer of SplitMix64, https://prng.di.unimi.it/splitmix64.c.
 func mix(x uint64) uint64 {
 	x *= 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9

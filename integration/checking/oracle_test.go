@@ -1,5 +1,5 @@
-// Package checking compares Check's word on tables of many kinds with what becomes
-// of events in them.
+// Package checking compares the findings of Check for many kinds of tables with the
+// fate of events in these tables.
 package checking
 
 import (
@@ -31,11 +31,11 @@ import (
 func TestMain(m *testing.M) { localstack.Main(m) }
 
 var (
-	pairs = flag.Int("pairs", 25, "how many pairs of quirks are drawn")
-	seed  = flag.Uint64("seed", 1, "of the draw")
+	pairs = flag.Int("pairs", 25, "number of random pairs of quirks")
+	seed  = flag.Uint64("seed", 1, "random seed of the pairs")
 )
 
-// A subject is a table with quirks, and an app that knows it.
+// A subject is a table with quirks, and a client that is configured for it.
 type subject struct {
 	name   string
 	quirks []quirk
@@ -45,13 +45,14 @@ type subject struct {
 	id     string
 }
 
-// Check finds fault with a table exactly if it doesn't store the events of an app
-// that knows it, each once, or doesn't let go of them. Where it can't know, it says
-// nothing; these are the quirks that are marked as hidden.
+// TestOracle checks that Check returns an error exactly if the table doesn't store
+// each event of a suitable app once, or if its rows can't be deleted. Check returns
+// nil for faults that it can't detect. The quirks with such faults are marked as
+// hidden.
 func TestOracle(t *testing.T) {
 	stack := localstack.Shared(t)
 	if !stack.Ours() {
-		t.Skip("it creates types and roles' grants")
+		t.Skip("the test creates types and grants rights to roles")
 	}
 	random := mathrand.New(mathrand.NewPCG(*seed, 0))
 	var sets [][]quirk
@@ -101,7 +102,7 @@ func TestOracle(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("%d tables: %d false alarms, %d false all-clears, %d of kinds that are hidden from Check", len(subjects), alarms, clears, stopped)
+	t.Logf("%d tables: %d false alarms, %d false all-clears, %d faults that Check can't detect", len(subjects), alarms, clears, stopped)
 	drop(t, stack, subjects)
 }
 
@@ -120,7 +121,7 @@ func exec(t *testing.T, stack *localstack.Stack, sql string) {
 	}
 }
 
-// create makes the table; nil: PostgreSQL doesn't take both quirks together.
+// create creates the table. It returns nil if PostgreSQL can't combine both quirks.
 func create(t *testing.T, stack *localstack.Stack, set []quirk) *subject {
 	t.Helper()
 	s := &subject{name: "check_" + strings.ToLower(rand.Text()[:10]), quirks: set, stack: stack, id: "id"}
@@ -180,7 +181,8 @@ func create(t *testing.T, stack *localstack.Stack, set []quirk) *subject {
 	return s
 }
 
-// drop drops the tables, a few at a time: a transaction holds a lock for each.
+// drop drops the tables, each in a separate transaction, because a transaction
+// holds a lock for each table.
 func drop(t *testing.T, stack *localstack.Stack, subjects []*subject) {
 	for _, s := range subjects {
 		exec(t, stack, "DROP TABLE IF EXISTS public."+s.name+"_base CASCADE; DROP TABLE IF EXISTS public."+s.name+" CASCADE; DROP TYPE IF EXISTS public."+s.name+"_kind CASCADE")
@@ -195,8 +197,9 @@ func (s *subject) count(t *testing.T) (rows int) {
 	return rows
 }
 
-// store records two events of each type of one document, each sent twice, as an app
-// that knows the table does, and purges them. It returns what goes wrong.
+// store sends two rows of each event type, each row twice, as a suitable app does,
+// and then deletes them. If optional values are required, it tries several. It
+// returns the first error.
 func (s *subject) store(t *testing.T) error {
 	t.Helper()
 	at := time.Now()
@@ -231,7 +234,7 @@ func (s *subject) store(t *testing.T) error {
 	return err
 }
 
-// storeOnce sends a row twice and looks for it.
+// storeOnce sends a row twice and checks that it is stored once, with its values.
 func (s *subject) storeOnce(t *testing.T, row map[string]any) error {
 	before := s.count(t)
 	query := url.Values{"columns": {strings.Join(slices.Sorted(maps.Keys(row)), ",")}}
@@ -241,7 +244,7 @@ func (s *subject) storeOnce(t *testing.T, row map[string]any) error {
 	for range 2 {
 		if status, err := s.request(t, http.MethodPost, query, []map[string]any{row}); err != nil && status != http.StatusConflict {
 			return err
-		} else if err != nil && s.count(t) == before { // else it was there the second time
+		} else if err != nil && s.count(t) == before { // otherwise the conflict is with the row itself
 			return err
 		}
 	}
@@ -249,9 +252,9 @@ func (s *subject) storeOnce(t *testing.T, row map[string]any) error {
 	case n != 1:
 		return fmt.Errorf("stored %d times", n)
 	case row["duration_ms"] != nil && s.wrong(t, "duration_ms::text NOT IN ('1840', '1840.00', '2')", row):
-		return errors.New("the duration is another")
+		return errors.New("the stored duration differs")
 	case s.wrong(t, "created_at::text NOT LIKE '%:%' OR created_at::text NOT LIKE '20%'", row):
-		return errors.New("the time is another")
+		return errors.New("the stored time differs")
 	}
 	return nil
 }

@@ -17,20 +17,20 @@ const (
 	table  = `CREATE TABLE {t} (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), ` + columns + `)`
 )
 
-// A quirk makes a table differ from the migration's. {t} is the table with its
-// schema, {n} its name.
+// A quirk is a difference from the migration's table. In its SQL, {t} is the table
+// with its schema and {n} is the table's name.
 type quirk struct {
 	name    string
-	about   string // two quirks about the same don't go together
-	table   string // instead of the usual CREATE TABLE
-	sql     string // after that
-	after   string // after the grants
+	about   string // two quirks about the same thing aren't combined
+	table   string // replaces the usual CREATE TABLE
+	sql     string // runs after CREATE TABLE
+	after   string // runs after the grants
 	columns docevents.Columns
-	own     bool // WithColumns even if it names nothing
+	own     bool // the client has WithColumns even if columns is empty
 	types   docevents.EventTypes
-	fill    map[string]any // by an app that knows the table
-	none    []string       // what it doesn't send
-	hidden  bool           // Check can't see the fault
+	fill    map[string]any // the values that a suitable app sends
+	none    []string       // the columns that a suitable app doesn't send
+	hidden  bool           // Check can't detect the fault
 }
 
 func extra(names ...string) docevents.Columns { return docevents.Columns{Extra: names} }
@@ -66,7 +66,7 @@ var quirks = []quirk{
 	{name: "short stage", about: "stage", sql: "ALTER TABLE {t} ALTER stage TYPE varchar(3)"},
 	{name: "duration numeric", about: "duration", sql: "ALTER TABLE {t} ALTER duration_ms TYPE numeric"},
 	{name: "duration interval", about: "duration", fill: map[string]any{"duration_ms": 1840}, sql: "ALTER TABLE {t} ALTER duration_ms TYPE interval USING NULL"},
-	{name: "duration boolean", about: "duration", fill: map[string]any{"duration_ms": 1840}, sql: "ALTER TABLE {t} ALTER duration_ms TYPE date USING NULL"},
+	{name: "duration date", about: "duration", fill: map[string]any{"duration_ms": 1840}, sql: "ALTER TABLE {t} ALTER duration_ms TYPE date USING NULL"},
 	{name: "duration NOT NULL", about: "duration", fill: map[string]any{"duration_ms": 1840}, sql: "ALTER TABLE {t} ALTER duration_ms SET NOT NULL"},
 	{name: "duration small", about: "duration", sql: "ALTER TABLE {t} ADD CHECK (duration_ms < 100000)"},
 	{name: "message NOT NULL", about: "message", fill: map[string]any{"error_message": "no"}, sql: "ALTER TABLE {t} ALTER error_message SET NOT NULL"},
@@ -79,8 +79,8 @@ var quirks = []quirk{
 	{name: "user bigint", about: "user", sql: "ALTER TABLE {t} DROP user_id, ADD user_id bigint"},
 	{name: "document text", about: "document", columns: docevents.Columns{TextIDs: true}, fill: map[string]any{"document_id": "a/1.pdf"}, sql: "ALTER TABLE {t} ALTER document_id TYPE text"},
 	{name: "document short", about: "document", sql: "ALTER TABLE {t} ALTER document_id TYPE varchar(10)"},
-	{name: "user nullable, of nobody", about: "user", own: true, fill: map[string]any{"user_id": nil}, sql: "ALTER TABLE {t} ALTER user_id DROP NOT NULL, ADD FOREIGN KEY (user_id) REFERENCES public.check_nobody"},
-	{name: "document points", about: "document", hidden: true, sql: "ALTER TABLE {t} ADD FOREIGN KEY (document_id) REFERENCES public.check_documents"},
+	{name: "user nullable, with a foreign key", about: "user", own: true, fill: map[string]any{"user_id": nil}, sql: "ALTER TABLE {t} ALTER user_id DROP NOT NULL, ADD FOREIGN KEY (user_id) REFERENCES public.check_nobody"},
+	{name: "document with a foreign key", about: "document", hidden: true, sql: "ALTER TABLE {t} ADD FOREIGN KEY (document_id) REFERENCES public.check_documents"},
 	{name: "not SystemUser", about: "user", sql: "ALTER TABLE {t} ADD CONSTRAINT not_nil CHECK (user_id <> '00000000-0000-0000-0000-000000000000')"},
 	{name: "no user column", about: "user", columns: docevents.Columns{UserID: "-"}, none: []string{"user_id"}, sql: "ALTER TABLE {t} DROP user_id"},
 	{name: "user column is missing", about: "user", sql: "ALTER TABLE {t} DROP user_id"},
@@ -102,8 +102,8 @@ var quirks = []quirk{
 	{name: "extra of a list", hidden: true, columns: extra("origin"), fill: map[string]any{"origin": "api"}, sql: "ALTER TABLE {t} ADD origin text NOT NULL CONSTRAINT known_source CHECK (origin IN ('api', 'mail'))"},
 	{name: "extra required by a CHECK", columns: extra("page"), fill: map[string]any{"page": 1}, sql: "ALTER TABLE {t} ADD page integer, ADD CONSTRAINT must CHECK (page IS NOT NULL)"},
 	{name: "one of two", columns: extra("page", "pages"), fill: map[string]any{"page": 1}, sql: "ALTER TABLE {t} ADD page integer, ADD pages integer, ADD CONSTRAINT one_of CHECK (num_nonnulls(page, pages) = 1)"},
-	{name: "extra points", hidden: true, columns: extra("tenant"), fill: map[string]any{"tenant": 7}, sql: "ALTER TABLE {t} ADD tenant bigint NOT NULL REFERENCES public.check_tenants"},
-	{name: "extra points and takes NULL", columns: extra("client"), fill: map[string]any{"client": 7}, sql: "ALTER TABLE {t} ADD client bigint REFERENCES public.check_tenants"},
+	{name: "extra with a foreign key", hidden: true, columns: extra("tenant"), fill: map[string]any{"tenant": 7}, sql: "ALTER TABLE {t} ADD tenant bigint NOT NULL REFERENCES public.check_tenants"},
+	{name: "extra nullable with a foreign key", columns: extra("client"), fill: map[string]any{"client": 7}, sql: "ALTER TABLE {t} ADD client bigint REFERENCES public.check_tenants"},
 	{name: "extra is missing", columns: extra("absent"), fill: map[string]any{"absent": 1}},
 	{name: "NOT NULL that nobody fills", sql: "ALTER TABLE {t} ADD org_id uuid NOT NULL"},
 	{name: "NOT NULL number that nobody fills", sql: "ALTER TABLE {t} ADD team_id bigint NOT NULL"},
@@ -124,11 +124,11 @@ var quirks = []quirk{
 
 	// Triggers, rules, grants.
 	{name: "a trigger raises", about: "trigger", hidden: true, sql: trigger("BEFORE INSERT", "RAISE EXCEPTION 'no';")},
-	{name: "a trigger refuses unknown documents", about: "trigger", sql: trigger("BEFORE INSERT", "IF NEW.document_id::text NOT IN (SELECT id::text FROM public.check_documents UNION SELECT 'a/1.pdf') THEN RAISE check_violation USING MESSAGE = 'unknown'; END IF; RETURN NEW;"), hidden: true},
+	{name: "a trigger rejects unknown documents", about: "trigger", sql: trigger("BEFORE INSERT", "IF NEW.document_id::text NOT IN (SELECT id::text FROM public.check_documents UNION SELECT 'a/1.pdf') THEN RAISE check_violation USING MESSAGE = 'unknown'; END IF; RETURN NEW;"), hidden: true},
 	{name: "a trigger without a right", about: "trigger", sql: trigger("AFTER INSERT", "INSERT INTO public.check_audit VALUES ('x'); RETURN NULL;")},
 	{name: "a trigger to a missing table", about: "trigger", sql: trigger("AFTER INSERT", "INSERT INTO public.check_gone VALUES ('x'); RETURN NULL;")},
-	{name: "a trigger swallows", about: "trigger", sql: trigger("BEFORE INSERT", "RETURN NULL;")},
-	{name: "a trigger swallows a type", about: "trigger", hidden: true, sql: trigger("BEFORE INSERT", "IF NEW.event_type::text IN ('completed', 'done') THEN RETURN NULL; END IF; RETURN NEW;")},
+	{name: "a trigger discards rows", about: "trigger", sql: trigger("BEFORE INSERT", "RETURN NULL;")},
+	{name: "a trigger discards a type", about: "trigger", hidden: true, sql: trigger("BEFORE INSERT", "IF NEW.event_type::text IN ('completed', 'done') THEN RETURN NULL; END IF; RETURN NEW;")},
 	{name: "a deferred trigger", about: "trigger", hidden: true, sql: "CREATE FUNCTION {t}_f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$; CREATE CONSTRAINT TRIGGER tr AFTER INSERT ON {t} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {t}_f()"},
 	{name: "a rule", sql: "CREATE RULE also AS ON INSERT TO {t} DO ALSO NOTIFY something"},
 	{name: "no INSERT", after: "REVOKE INSERT ON {t} FROM service_role"},

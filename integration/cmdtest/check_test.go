@@ -16,8 +16,7 @@ func TestCheck(t *testing.T) {
 	p.wants(0, args("check", p.steps()), " takes events")
 	p.on(p.stack.URL+"/rest/v1/", p.stack.SecretKey).wants(0, []string{"check"}, "takes events")
 
-	// Two findings are two lines, and the flags and files that they call for are
-	// named.
+	// Each finding has a line, which names the flag or file that fixes it.
 	name := p.create("CREATE TABLE %s (id uuid PRIMARY KEY, document_id uuid, user_id uuid, event_type text, duration_ms integer, stage text, created_at timestamptz); GRANT SELECT, INSERT, DELETE ON %s TO service_role")
 	p.exec("REVOKE DELETE ON " + name + " FROM service_role")
 	stdout, stderr := p.run(1, "check", "-table", name)
@@ -40,7 +39,8 @@ func TestCheck(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 
-	// A column that events may leave empty is a note, and no finding.
+	// A NOT NULL column for a field that events may leave empty is a note and not a
+	// finding.
 	name = p.create("CREATE TABLE %s (id uuid PRIMARY KEY, document_id uuid, user_id uuid, event_type text, duration_ms integer, error_message text, stage text NOT NULL, created_at timestamptz); GRANT SELECT, INSERT, DELETE ON %s TO service_role")
 	p.wants(0, []string{"check", "-table", name}, "docevents check: note: ", "Stage")
 }
@@ -59,14 +59,15 @@ func TestCheckOfAWrongProject(t *testing.T) {
 		"a web site":    {web.URL, p.key, "check SUPABASE_URL"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // Check asks again for 5 s
+			t.Parallel() // Check retries for 5 s
 			p := &program{t, p.stack, test.url, test.key}
 			p.wants(2, []string{"check"}, test.want)
 		})
 	}
 }
 
-// What is wrong with the arguments is a line that names it, and exit code 2.
+// TestUsage checks that wrong arguments give an error line that names them, and
+// exit code 2.
 func TestUsage(t *testing.T) {
 	p := newProgram(t)
 	file := func(text string) string {
@@ -126,7 +127,8 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// The file and the flags are added up, and the flags count.
+// TestConfig checks that the settings of the file and the flags are combined, and
+// that a flag overrides the file.
 func TestConfig(t *testing.T) {
 	p := newProgram(t)
 	flags := p.steps()

@@ -1,6 +1,5 @@
-// Package cmdtest runs the command docevents as a user does: as a program of its
-// own, with arguments, an environment, signals and an exit code, on the local
-// stack.
+// Package cmdtest runs the command docevents as a user does, on the local stack: as
+// a program with arguments, an environment, signals and an exit code.
 package cmdtest
 
 import (
@@ -27,8 +26,8 @@ func TestMain(m *testing.M) {
 
 var binDir = filepath.Join(os.TempDir(), "docevents-cmdtest-"+strings.ToLower(rand.Text()[:12]))
 
-// binary installs the command, once, and returns its path. GOWORK is off, as it
-// is for whoever installs a version.
+// binary installs the command once and returns its path. GOWORK is off, as it is
+// for users who install a version.
 var binary = sync.OnceValues(func() (string, error) {
 	cmd := exec.Command("go", "install", "./cmd/docevents")
 	cmd.Dir = filepath.Join("..", "..")
@@ -39,7 +38,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	return filepath.Join(binDir, "docevents"), nil
 })
 
-// A program is the command on a project.
+// A program runs the command on a project.
 type program struct {
 	*testing.T
 	stack    *localstack.Stack
@@ -52,7 +51,7 @@ func newProgram(t *testing.T) *program {
 	return &program{t, stack, stack.URL, stack.ServiceRoleKey}
 }
 
-// on is the same program on another project.
+// on returns a program for another project.
 func (p *program) on(url, key string) *program { return &program{p.T, p.stack, url, key} }
 
 func (p *program) command(args ...string) *exec.Cmd {
@@ -72,19 +71,19 @@ func (p *program) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs the command to its end.
+// run runs the command and checks its exit code.
 func (p *program) run(wantCode int, args ...string) (stdout, stderr string) {
 	p.Helper()
 	cmd := p.command(args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	_ = cmd.Run() // the exit code is checked
+	_ = cmd.Run() // check checks the exit code
 	p.check(cmd, wantCode, out.String(), errs.String())
 	return out.String(), errs.String()
 }
 
-// check checks the exit code, and that nothing of a key, a query or an escape
-// sequence was printed.
+// check checks the exit code, and that the output has no key, no query and no
+// escape sequence.
 func (p *program) check(cmd *exec.Cmd, wantCode int, stdout, stderr string) {
 	p.Helper()
 	all := stdout + stderr
@@ -102,15 +101,15 @@ func (p *program) wants(wantCode int, args []string, want ...string) {
 	stdout, stderr := p.run(wantCode, args...)
 	for _, w := range want {
 		if !strings.Contains(stdout+stderr, w) {
-			p.Errorf("%q prints no %q:\n%s%s", args, w, stdout, stderr)
+			p.Errorf("%q doesn't print %q:\n%s%s", args, w, stdout, stderr)
 		}
 	}
 	if wantCode == 2 && args[0] != "check" && stdout != "" {
-		p.Errorf("%q: an error is on the standard output: %s", args, stdout)
+		p.Errorf("%q prints an error to standard output: %s", args, stdout)
 	}
 }
 
-// json runs the command with -json and decodes its one line.
+// json runs the command with -json and decodes its output, which must be one line.
 func (p *program) json(wantCode int, v any, args ...string) {
 	p.Helper()
 	stdout, _ := p.run(wantCode, append(args, "-json")...)
@@ -129,8 +128,8 @@ func (p *program) exec(sql string) {
 	}
 }
 
-// create creates a table, of which %s in the SQL is the name, and returns the
-// name.
+// create creates a table with a new name and returns the name. %s in the SQL stands
+// for the name.
 func (p *program) create(sql string) string {
 	p.Helper()
 	name := "cmdtest_" + strings.ToLower(rand.Text()[:12])
@@ -146,8 +145,8 @@ func (p *program) create(sql string) string {
 	return name
 }
 
-// steps is a table whose columns have other names and types, with a few
-// documents of two tenants.
+// steps creates a table with other column names and types, and a few documents of
+// two tenants.
 func (p *program) steps() (flags []string) {
 	p.Helper()
 	name := p.create(`CREATE TABLE %s (

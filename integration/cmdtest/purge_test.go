@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// A purged table has no columns but those that a purge needs, under names of its
-// own, and ids that are numbers.
+// A purged is a table that has only the columns that a purge needs, under other
+// names, and with numbers as ids.
 type purged struct {
 	*program
 	name string
@@ -31,7 +31,7 @@ func newPurged(t *testing.T) *purged {
 	return &purged{p, p.create("CREATE TABLE %s (number bigserial PRIMARY KEY, at timestamptz NOT NULL); CREATE INDEX ON %s (at); GRANT ALL ON %s TO service_role")}
 }
 
-// plant inserts n rows of an age, a second apart.
+// plant inserts n rows of the given age, one second apart.
 func (p *purged) plant(n int, age string) {
 	p.Helper()
 	p.exec(fmt.Sprintf("INSERT INTO %s (at) SELECT now() - interval '%s' - i * interval '1 second' FROM generate_series(1, %d) i", p.name, age, n))
@@ -45,7 +45,7 @@ func (p *purged) wantLeft(want int64) {
 	}
 }
 
-// onDelete creates a trigger.
+// onDelete creates a trigger on DELETE.
 func (p *purged) onDelete(when, body string) {
 	p.Helper()
 	function := "on_delete_" + strings.ToLower(rand.Text()[:12])
@@ -96,8 +96,8 @@ func TestPurge(t *testing.T) {
 	p.wantLeft(300)
 }
 
-// The step in flight when the time is up, or when a signal comes, is finished
-// and counted.
+// TestPurgeStops checks that a purge that is stopped by -timeout or a signal
+// finishes and counts the step in flight.
 func TestPurgeStops(t *testing.T) {
 	t.Parallel()
 	p := newPurged(t)
@@ -140,7 +140,7 @@ func TestPurgeStops(t *testing.T) {
 	}
 }
 
-// proxy is a server in front of the stack.
+// proxy starts a server in front of the stack.
 func (p *purged) proxy(handle func(next http.Handler, w http.ResponseWriter, r *http.Request)) string {
 	upstream, err := url.Parse(p.stack.URL)
 	if err != nil {
@@ -152,7 +152,8 @@ func (p *purged) proxy(handle func(next http.Handler, w http.ResponseWriter, r *
 	return server.URL
 }
 
-// If the answer to a step is lost, its rows are deleted and not counted.
+// TestPurgeLosesAnAnswer checks that the rows of a step are deleted but not counted
+// if the answer is lost.
 func TestPurgeLosesAnAnswer(t *testing.T) {
 	p := newPurged(t)
 	p.plant(100, "31 days")
@@ -187,7 +188,7 @@ func TestPurgeFails(t *testing.T) {
 		"not even a count": {p.on("http://127.0.0.1:1", p.key), p.args("-dry-run"), "failed: the rows could not be counted"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // a refusal is asked for again for 5 s
+			t.Parallel() // the command retries for 5 s
 			(&program{t, test.p.stack, test.p.url, test.p.key}).wants(1, test.args, test.want, "failed: ")
 		})
 	}
@@ -202,7 +203,7 @@ func TestPurgeFails(t *testing.T) {
 	})
 }
 
-// A purge waits for a server that answers, until -timeout.
+// TestPurgeOutage checks that a purge waits for an unavailable server until -timeout.
 func TestPurgeOutage(t *testing.T) {
 	p := newPurged(t)
 	p.url = p.proxy(func(_ http.Handler, w http.ResponseWriter, _ *http.Request) {
@@ -214,14 +215,14 @@ func TestPurgeOutage(t *testing.T) {
 	}
 }
 
-// If counting takes too long, a dry run prints the planner's estimate. It sends
-// nothing but GETs.
+// TestDryRunEstimates checks that a dry run prints the planner's estimate if
+// counting takes too long, and that it sends only GET requests.
 func TestDryRunEstimates(t *testing.T) {
 	p := newPurged(t)
 	p.url = p.proxy(func(_ http.Handler, w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method != http.MethodGet:
-			t.Errorf("a %s", r.Method)
+			t.Errorf("the dry run sends a %s", r.Method)
 		case r.Header.Get("Prefer") == "count=exact":
 			w.WriteHeader(http.StatusInternalServerError)
 			fmt.Fprint(w, `{"code":"57014","message":"canceling statement due to statement timeout"}`)
@@ -239,7 +240,7 @@ func TestDryRunEstimates(t *testing.T) {
 	}
 }
 
-// On a terminal a line shows how far the purge is, and only there.
+// TestPurgeOnATerminal checks that a purge shows a progress line on a terminal.
 func TestPurgeOnATerminal(t *testing.T) {
 	t.Parallel()
 	script, err := exec.LookPath("script")

@@ -93,7 +93,8 @@ func TestTimeline(t *testing.T) {
 		t.Errorf("%+v", events)
 	}
 
-	// Of more than 1,000 events the newest are printed, and how to get the others.
+	// With more than 1,000 events, the command prints the newest, and how to get
+	// the others.
 	p.exec("INSERT INTO " + flags[1] + " (doc, kind, at) SELECT 'long', 'begun', now() - i * interval '1 second' FROM generate_series(1, 1001) i")
 	stdout, stderr := p.run(0, args("timeline", flags, "long")...)
 	more := regexp.MustCompile(`newest 1000 events; for older ones add (-before \S+)`).FindStringSubmatch(stderr)
@@ -162,11 +163,12 @@ func TestHealth(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 	if _, found := h["stats"]; found {
-		t.Errorf("%+v has counts of a process that recorded nothing", h)
+		t.Errorf("%+v has the counts of this process, which recorded nothing", h)
 	}
 }
 
-// What a command can't read is an error that says what to do, and exit code 1.
+// TestCannotRead checks that a failed read gives exit code 1 and an error that says
+// what to do.
 func TestCannotRead(t *testing.T) {
 	p := newProgram(t)
 	missing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -194,7 +196,7 @@ func TestServe(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended already
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	url := regexp.MustCompile(`http://(127\.0\.0\.1:\d+)/`).FindStringSubmatch(line)
 	if err != nil || url == nil {
@@ -216,12 +218,12 @@ func TestServe(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := net.Dial("tcp", url[1]); err == nil {
-		t.Error("it still listens")
+		t.Error("the command still listens after the signal")
 	}
 }
 
-// The printed SQL is that of the files, runs in PostgreSQL, and makes a table
-// that passes the check.
+// TestSQL checks that docevents sql prints the SQL files, that the SQL runs in
+// PostgreSQL, and that the table passes docevents check.
 func TestSQL(t *testing.T) {
 	p := newProgram(t)
 	files := map[string]string{

@@ -1,5 +1,5 @@
-// Package connections tests docevents next to golang.org/x/net/http2, which the
-// library itself doesn't depend on.
+// Package connections tests docevents together with golang.org/x/net/http2, which
+// is not a dependency of the library.
 package connections
 
 import (
@@ -19,7 +19,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// A wire is a connection that may lose what is written to it.
+// A wire is a connection that loses all written bytes once it is broken.
 type wire struct {
 	net.Conn
 	broken atomic.Bool
@@ -38,9 +38,10 @@ func (w *wire) Close() error {
 	return w.Conn.Close()
 }
 
-// An app that calls ConfigureTransport on http.DefaultTransport, as it must for
-// HTTP/2 with its own TLS configuration, changes nothing: a dead connection is
-// noticed within seconds, and Close closes every connection.
+// TestAppConfiguresHTTP2 checks a client in an app that calls
+// http2.ConfigureTransport on http.DefaultTransport, as an app must for HTTP/2 with
+// its own TLS configuration. The client still detects a dead connection within
+// seconds, and Close closes every connection.
 func TestAppConfiguresHTTP2(t *testing.T) {
 	for name, configure := range map[string]func(*http.Transport) error{
 		"ConfigureTransport": http2.ConfigureTransport,
@@ -51,7 +52,7 @@ func TestAppConfiguresHTTP2(t *testing.T) {
 			}
 			return err
 		},
-		"and net/http has looked": func(app *http.Transport) error {
+		"ConfigureTransport and Clone": func(app *http.Transport) error {
 			if err := http2.ConfigureTransport(app); err != nil {
 				return err
 			}
@@ -63,7 +64,7 @@ func TestAppConfiguresHTTP2(t *testing.T) {
 			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				if r.ProtoMajor != 2 {
-					t.Errorf("spoke %s", r.Proto)
+					t.Errorf("got a request by %s, want HTTP/2", r.Proto)
 				}
 				w.WriteHeader(http.StatusCreated)
 			}))

@@ -24,7 +24,7 @@ type browser struct {
 	messages []string // console messages and exceptions
 }
 
-// newBrowser starts one without any profile.
+// newBrowser starts a browser with a new profile.
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
 	var path string
@@ -53,7 +53,7 @@ func newBrowser(t *testing.T) *browser {
 		defer b.mu.Unlock()
 		switch e := event.(type) {
 		case *network.EventRequestWillBeSent:
-			if u, _ := url.Parse(e.Request.URL); u.Scheme != "data" { // as the browser's own icons are
+			if u, _ := url.Parse(e.Request.URL); u.Scheme != "data" { // the browser's own icons are data URLs
 				b.hosts = append(b.hosts, u.Host)
 			}
 		case *runtime.EventConsoleAPICalled:
@@ -77,7 +77,7 @@ func (b *browser) do(t *testing.T, actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// ask runs an action that has a result.
+// ask runs an action and returns its result.
 func ask[T any](t *testing.T, b *browser, action chromedp.Action[T]) T {
 	t.Helper()
 	result, err := chromedp.Run(b, action)

@@ -13,14 +13,14 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A feed is the events of an imagined pipeline, in the order of their times. Run
-// again it is the same pipeline, with other ids.
+// A feed generates the events of an imaginary pipeline, in the order of their
+// times. Every run has the same pipeline, with other ids.
 type feed struct {
 	rand    *rand.Rand
 	start   time.Time
-	next    time.Time // when the next document comes
-	number  int       // of documents so far
-	waiting []docevents.Event
+	next    time.Time         // the time of the next document
+	number  int               // the number of documents so far
+	waiting []docevents.Event // generated events that play hasn't recorded yet
 }
 
 func newFeed(start time.Time) *feed {
@@ -40,25 +40,26 @@ func (f *feed) play(client *docevents.Client, now time.Time) {
 	}
 }
 
-// The steps, how long half of the documents take, how much that varies, and
-// which part of the documents fails there for good.
+// steps are the steps of the pipeline, with the median of their time in seconds,
+// its spread, and the share of documents that fail in the step without a retry.
 var steps = []struct {
 	stage                 string
 	median, spread, fails float64
 }{
 	{"extract", 0.7, 0.6, 0.015},
-	{"ocr", 9, 0.9, 0.02}, // the slow one; scans alone
+	{"ocr", 9, 0.9, 0.02}, // the slow step; only for scans
 	{"summarize", 2.6, 0.4, 0.004},
 	{"index", 0.09, 0.3, 0.001},
 }
 
-// The customers whose users the documents belong to.
+// tenants are the customers. Each user belongs to one of them.
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
-// The outage, after the start: meanwhile the model behind summarize answers 503.
+// The outage starts and ends at these times after the start. During the outage, the
+// model behind summarize answers 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
-// story is what happens to a document that comes at a time.
+// story returns the events of a document that arrives at a time.
 func (f *feed) story(at time.Time) []docevents.Event {
 	user := f.rand.IntN(25)
 	d := &tale{
@@ -78,7 +79,7 @@ func (f *feed) story(at time.Time) []docevents.Event {
 		if s.stage == "ocr" && !scan {
 			continue
 		}
-		if s.stage == "ocr" && f.number%97 == 0 { // its worker dies, and nobody begins again
+		if s.stage == "ocr" && f.number%97 == 0 { // the worker dies, and nobody retries
 			d.add(docevents.ProcessingStarted, s.stage, 0, "")
 			return d.events
 		}
@@ -91,11 +92,11 @@ func (f *feed) story(at time.Time) []docevents.Event {
 	return d.events
 }
 
-// A tale is a document's events so far, and its time.
+// A tale is a document's events so far.
 type tale struct {
 	*feed
-	at     time.Time
-	event  docevents.Event // what all of them have
+	at     time.Time       // the time of the next event
+	event  docevents.Event // the fields that all events have
 	events []docevents.Event
 }
 
@@ -105,8 +106,8 @@ func (d *tale) add(typ docevents.EventType, stage string, took time.Duration, me
 	d.events = append(d.events, e)
 }
 
-// step runs a step, again when the model is away, and returns what it failed
-// with in the end.
+// step adds the events of a step, with retries if the model answers 503. It returns
+// the last error message, or "" if the step succeeds.
 func (d *tale) step(stage string, median, spread, fails float64) (message string) {
 	const tries = 3
 	for try := range tries {
@@ -128,7 +129,7 @@ func (d *tale) step(stage string, median, spread, fails float64) (message string
 	return message
 }
 
-// message is what a step fails with at this time, "" if it doesn't.
+// message returns the error message of an attempt of a step, or "" if it succeeds.
 func (d *tale) message(stage string, fails float64) string {
 	since := d.at.Sub(d.start)
 	outage := stage == "summarize" && since > outageStart && since < outageEnd
@@ -150,7 +151,7 @@ func (d *tale) message(stage string, fails float64) string {
 	return fmt.Sprintf("connection refused: 10.0.0.%d:6333", 2+d.rand.IntN(3))
 }
 
-// encrypted is an error with the output of a program, as errors often are.
+// encrypted is an error message that contains the output of a program, as many do.
 const encrypted = `the file is encrypted: pdftotext: exit status 1
 Syntax Warning: May not be a PDF file (continuing anyway)
 Syntax Error (212): Illegal character <8e> in hex string

@@ -1,13 +1,13 @@
-// Demo shows the page of package dashboard with something to see on it: a local
-// stack, two hours of a document pipeline with an outage, a slow step and stuck
-// documents, and more events as time goes on. The page of a real project is shown
-// by the command docevents serve.
+// Demo serves the page of package dashboard with example data. It starts a local
+// stack and records two hours of a document pipeline, with an outage, a slow step
+// and stuck documents. New events are added as time goes on. To see the page of a
+// real project, use the command docevents serve.
 //
 // Usage:
 //
 //	go run ./integration/demo [-addr 127.0.0.1:0]
 //
-// It prints the page's address and goes on until a Ctrl-C.
+// It prints the page's address and runs until Ctrl-C.
 package main
 
 import (
@@ -32,7 +32,7 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:0", "address of the page; port 0 is a free one")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second Ctrl-C kills
+	context.AfterFunc(ctx, stop) // a second Ctrl-C kills the program
 	if err := run(ctx, *addr, os.Stdout); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
@@ -40,8 +40,8 @@ func main() {
 }
 
 const (
-	past         = 2 * time.Hour          // that is played at the start
-	tick         = 250 * time.Millisecond // between looks at what is due
+	past         = 2 * time.Hour          // the time before the start whose events are recorded at the start
+	tick         = 250 * time.Millisecond // the interval at which due events are recorded
 	closeTimeout = 5 * time.Second
 )
 
@@ -51,7 +51,7 @@ func run(ctx context.Context, addr string, out io.Writer) (err error) {
 		return err
 	}
 	defer listener.Close()
-	fmt.Fprintln(out, "Starting PostgreSQL and a REST API on this machine, which go away at the end.")
+	fmt.Fprintln(out, "Starting PostgreSQL and a REST API on this machine; they are removed at the end.")
 	stack, err := localstack.Start(ctx, localstack.Options{})
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func run(ctx context.Context, addr string, out io.Writer) (err error) {
 	if err := client.Flush(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Played %v of a pipeline, %d events; more come as time goes on.\n", past, client.Stats().Delivered)
+	fmt.Fprintf(out, "Recorded %v of a pipeline, %d events; more follow as time goes on.\n", past, client.Stats().Delivered)
 	go f.run(ctx, client)
 
 	mux := http.NewServeMux()
@@ -104,7 +104,7 @@ func connect(ctx context.Context, stack *localstack.Stack) (*docevents.Client, e
 	return client, client.Check(ctx)
 }
 
-// run plays what becomes due until ctx ends.
+// run records the events that become due, until ctx ends.
 func (f *feed) run(ctx context.Context, client *docevents.Client) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()

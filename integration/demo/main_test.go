@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { localstack.Main(m) }
 
-// missing skips a test for want of a program, or fails it where CI is set.
+// missing skips a test that lacks a program, or fails it if CI is set.
 func missing(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -30,11 +30,11 @@ func missing(t *testing.T, what string) {
 	t.Skip(what)
 }
 
-// TestProgram looks at the program's page in a browser, an accessibility checker
+// TestProgram checks the program's page with a browser, an accessibility checker
 // and an HTML validator.
 func TestProgram(t *testing.T) {
 	if !localstack.Shared(t).Ours() { // skips if there is no PostgreSQL
-		t.Skip("the program starts a stack, whatever the environment says")
+		t.Skip("the program starts a stack even if the environment names a project")
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	out, in := io.Pipe()
@@ -74,14 +74,15 @@ func request(t *testing.T, url string) string {
 	return string(body)
 }
 
-// testAccessibility asks axe-core, on a wide and a narrow screen, light and dark.
+// testAccessibility checks the pages with axe-core, on wide and narrow screens, in
+// light and dark mode.
 func testAccessibility(t *testing.T, home string) {
 	axe, err := os.ReadFile(filepath.Join("check", "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
 		missing(t, "no axe-core: npm ci --prefix integration/demo/check")
 	}
 	b := newBrowser(t)
-	if _, err := chromedp.Call(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true}); err != nil { // axe comes as a script
+	if _, err := chromedp.Call(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true}); err != nil { // the page's policy would block the script of axe-core
 		t.Fatal(err)
 	}
 	for _, address := range pages(t, home) {
@@ -94,7 +95,7 @@ func testAccessibility(t *testing.T, home string) {
 	}
 }
 
-// checkAccessibility asks axe-core about a page on a screen.
+// checkAccessibility checks a page with axe-core on one screen.
 func checkAccessibility(t *testing.T, b *browser, axe, address string, width int64, scheme string) {
 	t.Helper()
 	_, err := chromedp.Call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -106,10 +107,11 @@ func checkAccessibility(t *testing.T, b *browser, axe, address string, width int
 	b.do(t,
 		chromedp.EmulateViewport(width, 900),
 		chromedp.Navigate(address),
-		// What is folded is checked as well.
+		// Open the details elements, so that axe-core checks their content.
 		chromedp.Evaluate[chromedp.Void](`document.querySelectorAll("details").forEach(d => d.open = true)`),
 		chromedp.Evaluate[chromedp.Void](axe))
-	// The page says how to switch the reload off, as WCAG 2.2.1 asks.
+	// The rule meta-refresh is off: readers can switch the reload off on the page,
+	// as WCAG 2.2.1 requires.
 	result := ask(t, b, chromedp.Evaluate[struct {
 		Passes int      `json:"passes"`
 		Width  int64    `json:"width"`
@@ -122,14 +124,14 @@ func checkAccessibility(t *testing.T, b *browser, axe, address string, width int
 		t.Errorf("%s: %s", screen, finding)
 	}
 	if result.Passes < 10 {
-		t.Errorf("%s: only %d rules had anything to look at", screen, result.Passes)
+		t.Errorf("%s: only %d rules applied to the page", screen, result.Passes)
 	}
 	if result.Width > width {
-		t.Errorf("%s: it is %d pixels wide", screen, result.Width)
+		t.Errorf("%s: the page is %d pixels wide", screen, result.Width)
 	}
 }
 
-// testMarkup asks an HTML validator.
+// testMarkup checks the pages with an HTML validator.
 func testMarkup(t *testing.T, home string) {
 	folder := t.TempDir()
 	validator, err := filepath.Abs(filepath.Join("check", "node_modules", ".bin", "html-validate"))

@@ -13,7 +13,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// pages returns what is checked: every view, in each form that it has.
+// pages returns the addresses to check: every view in each of its forms.
 func pages(t *testing.T, home string) []string {
 	t.Helper()
 	overview := request(t, home)
@@ -36,8 +36,8 @@ func pages(t *testing.T, home string) []string {
 	}
 }
 
-// errorOf returns the first error group of the overview that begins so, as its
-// link has it.
+// errorOf returns the first error group of the overview with this prefix, as it
+// appears in its link.
 func errorOf(overview, begin string) string {
 	for _, link := range regexp.MustCompile(`"documents\?([^"]*)"`).FindAllStringSubmatch(overview, -1) {
 		if query, err := url.ParseQuery(html.UnescapeString(link[1])); err == nil && strings.HasPrefix(query.Get("error"), begin) {
@@ -59,14 +59,14 @@ func withLongError(t *testing.T, home string) string {
 	return found[1]
 }
 
-// A walk is a reader's way through the page, who counts clicks.
+// A walk is a reader's way through the page. It counts the clicks.
 type walk struct {
 	*testing.T
 	*browser
 	clicks int
 }
 
-// click clicks on something and waits for what it leads to.
+// click clicks on an element and waits until leadsTo is visible.
 func (w *walk) click(selector, leadsTo string) {
 	w.Helper()
 	w.clicks++
@@ -78,7 +78,7 @@ func (w *walk) text(selector string) string {
 	return ask(w.T, w.browser, chromedp.Text(selector))
 }
 
-// done checks that the walk was short.
+// done checks that the walk took at most this many clicks.
 func (w *walk) done(most int) {
 	w.Helper()
 	if w.clicks > most {
@@ -87,7 +87,7 @@ func (w *walk) done(most int) {
 	w.clicks = 0
 }
 
-// testWalks answers the questions of somebody on call, from the overview alone.
+// testWalks answers the questions of an engineer on call, starting from the overview.
 func testWalks(t *testing.T, home string) {
 	b := newBrowser(t)
 	open := func(t *testing.T) *walk {
@@ -113,7 +113,7 @@ func testWalks(t *testing.T, home string) {
 		w.done(3)
 		w.click("ol.documents li:first-child a.id", "table.timeline")
 		if facts := w.text(".facts"); !strings.Contains(facts, "contoso") {
-			t.Errorf("it is a document of %q", facts)
+			t.Errorf("the document's facts are %q", facts)
 		}
 	})
 	t.Run("what is stuck, and since when", func(t *testing.T) {
@@ -124,7 +124,7 @@ func testWalks(t *testing.T, home string) {
 		}
 		w.done(3)
 	})
-	t.Run("what happened to a document, with its whole error", func(t *testing.T) {
+	t.Run("what happened to a document, with its full error", func(t *testing.T) {
 		id := withLongError(t, home)
 		w := open(t)
 		w.do(t, chromedp.SendKeys("#id", id))
@@ -156,7 +156,7 @@ func testWalks(t *testing.T, home string) {
 		}
 		w.click(".chips a", "h1")
 		if address := ask(t, b, chromedp.Location()); strings.Contains(address, "error=") {
-			t.Errorf("without the chip it is %s", address)
+			t.Errorf("without the chip the address is %s", address)
 		}
 	})
 	t.Run("a bar of the chart", func(t *testing.T) {

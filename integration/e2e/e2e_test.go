@@ -1,7 +1,7 @@
 // Package e2e tests docevents from end to end: through its public API, a REST
-// server and a real PostgreSQL, whose tables are then read by SQL. The stack is
-// a local one, or any Supabase project that the environment names (see
-// localstack.FromEnv); each test makes tables of its own there.
+// server and a real PostgreSQL, whose tables the tests read by SQL. The stack is a
+// local stack or a Supabase project that the environment names, see
+// localstack.FromEnv. Each test creates its own tables there.
 package e2e
 
 import (
@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { localstack.Main(m) }
 
-// A bench is a client and the table that it records to.
+// A bench is a client and its table.
 type bench struct {
 	observe.Observer
 	t      testing.TB
@@ -29,7 +29,7 @@ type bench struct {
 	client *docevents.Client
 }
 
-// newBench has a table of its own.
+// newBench returns a client with a new table.
 func newBench(t testing.TB, opts ...docevents.Option) *bench {
 	t.Helper()
 	stack := localstack.Shared(t)
@@ -47,15 +47,15 @@ func benchOf(t testing.TB, stack *localstack.Stack, key, table string, opts ...d
 	return b
 }
 
-// event is a valid one, with a name.
+// event returns a valid event. Tests tell events apart by the stage.
 func event(stage string) docevents.Event {
 	return docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed, Stage: stage}
 }
 
 const document = "11111111-1111-4111-8111-111111111111"
 
-// settle waits until all events are delivered or dropped.
-func (b *bench) settle() {
+// flush waits until all events are delivered or dropped.
+func (b *bench) flush() {
 	b.t.Helper()
 	if err := b.client.Flush(b.t.Context()); err != nil {
 		b.t.Fatal(err)
@@ -69,8 +69,8 @@ func (b *bench) close() {
 	}
 }
 
-// execute runs statements as the database's owner; TABLE_NAME in them stands for
-// the bench's.
+// execute runs statements as the database's owner. TABLE_NAME in them stands for
+// the bench's table.
 func (b *bench) execute(statements ...string) {
 	b.t.Helper()
 	for _, sql := range statements {
@@ -80,7 +80,7 @@ func (b *bench) execute(statements ...string) {
 	}
 }
 
-// reload waits until the REST server knows what was changed.
+// reload makes the REST server read the schema again, and waits until it has.
 func (b *bench) reload() {
 	b.t.Helper()
 	if err := b.stack.Reload(b.t.Context()); err != nil {
@@ -88,7 +88,7 @@ func (b *bench) reload() {
 	}
 }
 
-// A row is what the table has of an event.
+// A row is a stored event.
 type row struct {
 	ID, DocumentID, UserID uuid.UUID
 	EventType              string
@@ -123,7 +123,7 @@ func (b *bench) query(sql string) []row {
 	return got
 }
 
-// wantStages compares the rows' names, in whatever order.
+// wantStages checks the stages of the stored events, in any order.
 func (b *bench) wantStages(want ...string) {
 	b.t.Helper()
 	got := []string{}
@@ -140,7 +140,7 @@ func (b *bench) wantStages(want ...string) {
 	}
 }
 
-// wantCounts compares what has become of the events, not the requests.
+// wantCounts compares Stats without PendingBytes, Requests and Retries.
 func (b *bench) wantCounts(want docevents.Stats) {
 	b.t.Helper()
 	got := b.client.Stats()
@@ -150,8 +150,8 @@ func (b *bench) wantCounts(want docevents.Stats) {
 	}
 }
 
-// wantError checks an error's status and code, and that it says what to do,
-// once.
+// wantError checks an error's status and code, and that it contains the remedy
+// exactly once.
 func wantError(t testing.TB, err error, status int, code, remedy string) {
 	t.Helper()
 	var e *docevents.Error
@@ -160,6 +160,6 @@ func wantError(t testing.TB, err error, status int, code, remedy string) {
 		return
 	}
 	if strings.Count(err.Error(), remedy) != 1 {
-		t.Errorf("error %q, want it to say once %q", err, remedy)
+		t.Errorf("error %q, want it to contain %q once", err, remedy)
 	}
 }

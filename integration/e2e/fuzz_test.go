@@ -13,12 +13,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// FuzzRecordStored records whatever comes: it must be stored as the model below
-// says, or be handed back where the model says that it can't be. Never both,
-// never neither. The processes that fuzzing starts share one stack, each with a
-// table of its own in it.
+// FuzzRecordStored records arbitrary events. Each must be either stored, with the
+// values that the functions below expect, or dropped as invalid if storable returns
+// false. The fuzzing processes share one stack, and each has its own table.
 //
-//	go test ./e2e -run '^$' -fuzz FuzzRecordStored -fuzztime 2m -fuzzminimizetime 10x
+//	go test ./integration/e2e -run '^$' -fuzz FuzzRecordStored -fuzztime 2m -fuzzminimizetime 10x
 func FuzzRecordStored(f *testing.F) {
 	b := newBench(f, docevents.WithEventTypes(docevents.EventTypes{Open: true}))
 	var check string
@@ -26,7 +25,7 @@ func FuzzRecordStored(f *testing.F) {
 		"public."+b.table).Scan(&check); err != nil {
 		f.Fatal(err)
 	}
-	b.execute("ALTER TABLE TABLE_NAME DROP CONSTRAINT " + check) // any type will do
+	b.execute("ALTER TABLE TABLE_NAME DROP CONSTRAINT " + check) // so that the table accepts any type
 
 	const year = 365 * 24 * 3600
 	for _, message := range []string{"", "page 3: no text", "日本語 😀", "a\x00b", "a\xff\xfeb\xed\xa0\x80", "\x80\x80", "\"\\\n\x1f\x7f\u2028</script>", "… [1 bytes cut]"} {
@@ -43,7 +42,7 @@ func FuzzRecordStored(f *testing.F) {
 
 	f.Fuzz(func(t *testing.T, wild bool, documentID, userID, kind, message, stage string, repeat uint16, duration, seconds, nanoseconds int64) {
 		b.t = t
-		if !wild { // most that is made up is no UUID, and of no time that a calendar has
+		if !wild { // random texts and numbers are rarely UUIDs and valid times
 			documentID, userID = document, docevents.SystemUser
 			seconds, nanoseconds = seconds%(11_000*year), nanoseconds%1e9
 		}
@@ -53,17 +52,17 @@ func FuzzRecordStored(f *testing.F) {
 		}
 		before := time.Now()
 		b.client.Record(e)
-		b.settle()
+		b.flush()
 		after := time.Now()
 		rows := b.query("DELETE FROM TABLE_NAME RETURNING id, document_id, user_id, event_type, duration_ms, error_message, stage, created_at")
 		drops := b.NewDrops()
 
 		if len(rows)+len(drops) != 1 {
-			t.Fatalf("%d rows and %d drops, want one of either: %+v, %+v", len(rows), len(drops), rows, drops)
+			t.Fatalf("%d rows and %d drops, want one row or one drop: %+v, %+v", len(rows), len(drops), rows, drops)
 		}
 		if !storable(&e) {
 			if len(drops) != 1 || drops[0].Reason != docevents.Invalid {
-				t.Fatalf("rows %+v, drops %+v, want it handed back as invalid", rows, drops)
+				t.Fatalf("rows %+v, drops %+v, want the event dropped as invalid", rows, drops)
 			}
 			back := drops[0].Event
 			wantText(t, "ErrorMessage", e.ErrorMessage, back.ErrorMessage, 64<<10)
@@ -92,12 +91,12 @@ func FuzzRecordStored(f *testing.F) {
 	})
 }
 
-// repeatText makes long texts of short ones, up to 200 kB.
+// repeatText repeats a text, up to about 200 kB.
 func repeatText(s string, times int) string {
 	return strings.Repeat(s, min(1+times, 1+200_000/(1+len(s))))
 }
 
-// storable says whether e is to be stored at all.
+// storable reports whether the client should store e.
 func storable(e *docevents.Event) bool {
 	_, badDocument := uuid.Parse(e.DocumentID)
 	_, badUser := uuid.Parse(e.UserID)
@@ -115,7 +114,8 @@ func milliseconds(nanoseconds int64) *int32 {
 	return ptr(int32(min(nanoseconds/1e6, math.MaxInt32)))
 }
 
-// orNull reads a column in which NULL stands for the empty text.
+// orNull returns a nullable column's text, or "" for NULL. The column must not
+// contain an empty text.
 func orNull(t *testing.T, s *string) string {
 	t.Helper()
 	switch {
@@ -129,7 +129,7 @@ func orNull(t *testing.T, s *string) string {
 
 var cutNote = regexp.MustCompile(`^(?s)(.*)… \[(\d+) bytes cut\]$`)
 
-// wantText checks what has become of a text.
+// wantText checks the stored or dropped text got of the recorded text given.
 func wantText(t *testing.T, what, given, got string, limit int) {
 	t.Helper()
 	clean := strings.ToValidUTF8(strings.ReplaceAll(given, "\x00", ""), "\uFFFD")
@@ -139,7 +139,7 @@ func wantText(t *testing.T, what, given, got string, limit int) {
 		}
 		return
 	}
-	// Too long: a prefix, and how much went.
+	// A text that is too long is cut, with a note of the number of bytes.
 	if len(got) > limit || !utf8.ValidString(got) || strings.Contains(got, "\x00") {
 		t.Errorf("%s has %d bytes, want at most %d of valid text", what, len(got), limit)
 	}
@@ -149,7 +149,7 @@ func wantText(t *testing.T, what, given, got string, limit int) {
 		return
 	}
 	if !strings.HasPrefix(clean, parts[1]) {
-		t.Errorf("%s is not the beginning of what was given", what)
+		t.Errorf("%s is not the beginning of the recorded text", what)
 	}
 	cut, err := strconv.Atoi(parts[2])
 	if err != nil || cut <= 0 {

@@ -10,7 +10,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// plant inserts rows at these times, named by their place among them.
+// plant inserts a row for each of the times. The stage of a row is its index.
 func (b *bench) plant(times ...time.Time) {
 	b.t.Helper()
 	for i, at := range times {
@@ -22,7 +22,7 @@ func (b *bench) plant(times ...time.Time) {
 	}
 }
 
-// purges are the ways that a purge can go.
+// purges are options with which a purge deletes all rows at once or in steps.
 var purges = map[string][]docevents.Option{
 	"at once":      nil,
 	"in steps":     {docevents.WithPurgeBatch(3)},
@@ -31,9 +31,9 @@ var purges = map[string][]docevents.Option{
 	"in odd steps": {docevents.WithPurgeBatch(7)},
 }
 
-// TestPurgeBefore is about the boundary: rows before it go, the others stay.
+// TestPurgeBefore checks that a purge deletes exactly the rows before the cutoff.
 func TestPurgeBefore(t *testing.T) {
-	cutoff := time.Date(2026, 3, 29, 2, 30, 0, 123456000, time.UTC) // an hour that Berlin doesn't have
+	cutoff := time.Date(2026, 3, 29, 2, 30, 0, 123456000, time.UTC) // a local time that summer time skips in Berlin
 	const µs = time.Microsecond
 	times := []time.Time{
 		0: cutoff.Add(-365 * 24 * time.Hour),
@@ -56,8 +56,8 @@ func TestPurgeBefore(t *testing.T) {
 		{"a nanosecond after the rows", cutoff.Add(1), 10, []string{"9", "10"}},
 		{"a nanosecond before the rows", cutoff.Add(-1), 7, stay},
 		{"a microsecond before the rows", cutoff.Add(-µs), 2, append([]string{"1", "2", "3", "4", "5"}, stay...)},
-		{"the first moment there is", time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), 1, append([]string{"0", "1", "2", "3", "4", "5"}, stay...)},
-		{"after all", cutoff.Add(2 * time.Hour), 12, nil},
+		{"just after the zero time", time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), 1, append([]string{"0", "1", "2", "3", "4", "5"}, stay...)},
+		{"after all rows", cutoff.Add(2 * time.Hour), 12, nil},
 	} {
 		for way, opts := range purges {
 			t.Run(tt.name+"/"+way, func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestPurgeBefore(t *testing.T) {
 				}
 				b.wantStages(tt.stay...)
 				if n, err := b.client.PurgeBefore(t.Context(), tt.cutoff); n != 0 || err != nil {
-					t.Errorf("once more: purged %d, %v", n, err)
+					t.Errorf("the second purge: purged %d, %v", n, err)
 				}
 			})
 		}
@@ -104,8 +104,8 @@ func TestPurgeOlderThan(t *testing.T) {
 	}
 }
 
-// TestPurgeRefused has cutoffs that are mistakes: nothing may go.
-func TestPurgeRefused(t *testing.T) {
+// TestPurgeInvalidCutoff checks that invalid cutoffs are errors and delete nothing.
+func TestPurgeInvalidCutoff(t *testing.T) {
 	b := newBench(t)
 	b.plant(time.Now().AddDate(-1, 0, 0), time.Now())
 	for _, cutoff := range []time.Time{{}, time.Now().Add(time.Hour), time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)} {
@@ -121,14 +121,15 @@ func TestPurgeRefused(t *testing.T) {
 	b.wantStages("0", "1")
 }
 
-// TestPurgeMany has more rows than a read returns, many of them at one time.
+// TestPurgeMany purges more rows than one read returns, with many rows of the same
+// time.
 func TestPurgeMany(t *testing.T) {
 	for way, opts := range map[string][]docevents.Option{
 		"at once": nil, "in steps": {docevents.WithPurgeBatch(400)}, "in steps smaller than the ties": {docevents.WithPurgeBatch(90)},
 	} {
 		t.Run(way, func(t *testing.T) {
 			b := newBench(t, opts...)
-			// 100 rows a day for 25 days, the oldest first, and one of now.
+			// 100 rows at each of 25 midnights, and one row now.
 			b.execute("INSERT INTO TABLE_NAME (document_id, user_id, event_type, stage, created_at) " +
 				"SELECT gen_random_uuid(), gen_random_uuid(), 'completed', 'old', " +
 				"date_trunc('day', now()) - interval '30 days' + (n / 100) * interval '1 day' FROM generate_series(0, 2499) n")
@@ -141,9 +142,9 @@ func TestPurgeMany(t *testing.T) {
 	}
 }
 
-// TestPurgesAtOnce has several purge the same rows while others are recorded:
-// each row is counted by one.
-func TestPurgesAtOnce(t *testing.T) {
+// TestConcurrentPurges runs several purges of the same rows while events are
+// recorded. Each deleted row must be counted by exactly one purge.
+func TestConcurrentPurges(t *testing.T) {
 	for way, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(50)}} {
 		t.Run(way, func(t *testing.T) {
 			b := newBench(t, opts...)
@@ -167,7 +168,7 @@ func TestPurgesAtOnce(t *testing.T) {
 				b.client.Record(event(stages[i]))
 			}
 			wg.Wait()
-			b.settle()
+			b.flush()
 			total := int64(0)
 			for _, n := range counts {
 				total += n

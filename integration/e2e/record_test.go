@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// TestFields records what there is and reads it back by SQL.
+// TestFields records an event with each kind of field value and reads it by SQL.
 func TestFields(t *testing.T) {
 	b := newBench(t)
 	const user = "22222222-2222-4222-8222-222222222222"
@@ -32,7 +32,7 @@ func TestFields(t *testing.T) {
 	created := func(at time.Time) docevents.Event { return with(func(e *docevents.Event) { e.CreatedAt = at }) }
 	id := func(s string) docevents.Event { return with(func(e *docevents.Event) { e.DocumentID = s }) }
 
-	// What is not said here is as in the full event.
+	// The fields of want default to those of the full event.
 	type want struct {
 		kind           docevents.EventType
 		user           string
@@ -82,32 +82,32 @@ func TestFields(t *testing.T) {
 			wants(func(w *want) { w.kind = docevents.Completed }),
 		},
 
-		"UUID in capitals":   {id(strings.ToUpper(document)), defaults},
-		"UUID in braces":     {id("{" + document + "}"), defaults},
-		"UUID as a URN":      {id("urn:uuid:" + document), defaults},
-		"UUID without lines": {id(strings.ReplaceAll(document, "-", "")), defaults},
+		"UUID in upper case":   {id(strings.ToUpper(document)), defaults},
+		"UUID in braces":       {id("{" + document + "}"), defaults},
+		"UUID as a URN":        {id("urn:uuid:" + document), defaults},
+		"UUID without hyphens": {id(strings.ReplaceAll(document, "-", "")), defaults},
 
 		"duration 0":              {duration(0), noDuration},
-		"duration below 0":        {duration(-time.Second), noDuration},
-		"duration least":          {duration(math.MinInt64), noDuration},
+		"negative duration":       {duration(-time.Second), noDuration},
+		"least duration":          {duration(math.MinInt64), noDuration},
 		"duration 1 ns":           {duration(1), ms(0)},
 		"duration just below 1ms": {duration(time.Millisecond - 1), ms(0)},
 		"duration 1 ms":           {duration(time.Millisecond), ms(1)},
 		"duration just below 2ms": {duration(2*time.Millisecond - 1), ms(1)},
 		"duration of 24 days":     {duration(math.MaxInt32 * time.Millisecond), ms(math.MaxInt32)},
 		"duration of 25 days":     {duration(25 * 24 * time.Hour), ms(math.MaxInt32)},
-		"duration greatest":       {duration(math.MaxInt64), ms(math.MaxInt32)},
+		"greatest duration":       {duration(math.MaxInt64), ms(math.MaxInt32)},
 
 		"in another zone": {created(at.In(time.FixedZone("", 5*3600+1800))), defaults},
-		"first moment":    {created(time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC)), atTime(time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC))},
-		"last moment": {
+		"first time":      {created(time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC)), atTime(time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC))},
+		"last time": {
 			created(time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)),
 			atTime(time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)),
 		},
 		"before 1970": {created(time.Unix(-1, 1)), atTime(time.Unix(-1, 0))},
 
 		"NUL bytes":            {message("a\x00b\x00"), stored("ab")},
-		"NUL bytes alone":      {message("\x00\x00"), noMessage},
+		"only NUL bytes":       {message("\x00\x00"), noMessage},
 		"invalid UTF-8":        {message("a\xff\xfeb\xc3"), stored("a\ufffdb\ufffd")},
 		"a surrogate":          {message("a\xed\xa0\x80b"), stored("a\ufffdb")},
 		"message of 64 KiB":    {message(strings.Repeat("é", limit/2)), stored(strings.Repeat("é", limit/2))},
@@ -136,7 +136,7 @@ func TestFields(t *testing.T) {
 			b.t = t
 			b.execute("DELETE FROM TABLE_NAME")
 			b.client.Record(tt.event)
-			b.settle()
+			b.flush()
 			rows := b.rows()
 			if len(rows) != 1 {
 				t.Fatalf("%d rows, want 1; dropped: %+v", len(rows), b.NewDrops())
@@ -182,7 +182,7 @@ func TestTimeOfRecord(t *testing.T) {
 	before := time.Now().Truncate(time.Microsecond)
 	b.client.Record(event("a"))
 	after := time.Now()
-	b.settle()
+	b.flush()
 	rows := b.rows()
 	if len(rows) != 1 {
 		t.Fatalf("%d rows, want 1", len(rows))
@@ -208,18 +208,18 @@ func TestInvalid(t *testing.T) {
 		e := event(name)
 		change(&e)
 		b.client.Record(e)
-		b.settle()
+		b.flush()
 		if drops := b.NewDrops(); len(drops) != 1 || drops[0].Reason != docevents.Invalid || drops[0].Event.Stage != name {
 			t.Errorf("%s: dropped %+v, want it as invalid", name, drops)
 		}
 	}
 	b.client.Record(event("valid"))
-	b.settle()
+	b.flush()
 	b.wantStages("valid")
 	b.wantCounts(docevents.Stats{Recorded: 8, Delivered: 1, Dropped: docevents.Drops{Invalid: 7}})
 }
 
-// TestOpenTypes leaves the types to the table's CHECK.
+// TestOpenTypes records a type that only the table's CHECK rejects.
 func TestOpenTypes(t *testing.T) {
 	b := newBench(t, docevents.WithEventTypes(docevents.EventTypes{Open: true}))
 	archived := event("archived")
@@ -232,16 +232,16 @@ func TestOpenTypes(t *testing.T) {
 			b.client.Record(archived)
 		}
 	}
-	b.settle()
+	b.flush()
 	b.wantStages(stages...)
 	b.wantCounts(docevents.Stats{Recorded: 100, Delivered: 99, Dropped: docevents.Drops{Rejected: 1}})
 	drops := b.NewDrops()
 	if len(drops) != 1 || drops[0].Event.Type != "archived" || drops[0].Reason != docevents.Rejected {
-		t.Fatalf("dropped %+v, want the one type that the table refuses", drops)
+		t.Fatalf("dropped %+v, want the event whose type the table rejects", drops)
 	}
 	wantError(t, drops[0].Err, 400, "23514", "violates check constraint")
 	if errors.Is(drops[0].Err, docevents.ErrOutcomeUnknown) {
-		t.Errorf("the outcome is known: %v", drops[0].Err)
+		t.Errorf("error %v, want a known outcome", drops[0].Err)
 	}
 
 	var check string
@@ -251,11 +251,11 @@ func TestOpenTypes(t *testing.T) {
 	}
 	b.execute("ALTER TABLE TABLE_NAME DROP CONSTRAINT " + check)
 	b.client.Record(archived)
-	b.settle()
+	b.flush()
 	b.wantStages(append(stages, "archived")...)
 }
 
-// TestManyGoroutines has Flush and Close say when the table has everything.
+// TestManyGoroutines checks that all events are stored when Flush or Close returns.
 func TestManyGoroutines(t *testing.T) {
 	b := newBench(t)
 	const goroutines, each = 20, 250
@@ -283,25 +283,25 @@ func TestManyGoroutines(t *testing.T) {
 		}
 	}
 	record()
-	b.settle()
+	b.flush()
 	wantRows(goroutines * each)
 	record()
 	b.close()
 	wantRows(2 * goroutines * each)
 
 	b.client.Record(event("late"))
-	b.settle()
+	b.flush()
 	b.close()
 	wantRows(2 * goroutines * each)
 	b.wantCounts(docevents.Stats{
 		Recorded: 2*goroutines*each + 1, Delivered: 2 * goroutines * each, Dropped: docevents.Drops{Closed: 1},
 	})
 	if drops := b.NewDrops(); len(drops) != 1 || drops[0].Reason != docevents.Closed || !errors.Is(drops[0].Err, docevents.ErrClosed) {
-		t.Errorf("dropped %+v, want the late one as closed", drops)
+		t.Errorf("dropped %+v, want the late event as closed", drops)
 	}
 }
 
-// TestSecretKey has a key of the new kind, which is no JWT.
+// TestSecretKey uses a key of the new style (sb_secret_...), which is not a JWT.
 func TestSecretKey(t *testing.T) {
 	b := newBench(t)
 	if b.stack.SecretKey == "" {
@@ -315,7 +315,7 @@ func TestSecretKey(t *testing.T) {
 	old.CreatedAt = time.Now().AddDate(0, 0, -31)
 	secret.client.Record(old)
 	secret.client.Record(event("new"))
-	secret.settle()
+	secret.flush()
 	if n, err := secret.client.PurgeOlderThan(t.Context(), 30); n != 1 || err != nil {
 		t.Errorf("purged %d, %v, want 1", n, err)
 	}

@@ -17,18 +17,20 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// A shape is a table of docs/your-table.md that works as it is.
+// A shape is a table of docs/your-table.md that works without changes in the
+// database.
 type shape struct {
 	make     []string // statements that turn the migration's table, TABLE_NAME, into it
 	columns  *docevents.Columns
 	types    docevents.EventTypes
 	document string                 // the events' DocumentID
 	user     string                 // their UserID
-	fill     func(*docevents.Event) // sets what else the table needs
-	noStep   bool                   // Step leaves out what the table needs
+	fill     func(*docevents.Event) // sets further fields that the table requires
+	noStep   bool                   // the table requires a field that Step leaves empty
 }
 
-// fresh makes the table from scratch, since some shapes can't be altered into.
+// fresh returns SQL that drops and creates the table, for shapes that ALTER TABLE
+// can't produce.
 func fresh(rest string, columns ...string) []string {
 	return []string{
 		"DROP TABLE TABLE_NAME",
@@ -64,7 +66,7 @@ var shapes = map[string]shape{
 		},
 		document: document, user: docevents.SystemUser,
 	},
-	"status beside type": {
+	"status and type": {
 		make: fresh("",
 			"id uuid PRIMARY KEY", "document_id uuid NOT NULL", "event_type text NOT NULL CHECK (event_type IN ('ocr', 'split', 'index'))",
 			"status text NOT NULL CHECK (status IN ('pending', 'running', 'succeeded', 'failed'))",
@@ -97,7 +99,7 @@ var shapes = map[string]shape{
 			}
 		},
 	},
-	"message NOT NULL, which every event has": {
+	"message NOT NULL, set in every event": {
 		make:     []string{"ALTER TABLE TABLE_NAME ALTER error_message SET NOT NULL"},
 		document: document, user: docevents.SystemUser,
 		fill: func(e *docevents.Event) {
@@ -107,7 +109,7 @@ var shapes = map[string]shape{
 		},
 		noStep: true,
 	},
-	"message NOT NULL, which a trigger fills": {
+	"message NOT NULL, filled by a trigger": {
 		make: []string{
 			"ALTER TABLE TABLE_NAME ALTER error_message SET NOT NULL",
 			"CREATE FUNCTION TABLE_NAME_message() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.error_message := coalesce(NEW.error_message, ''); RETURN NEW; END $$",
@@ -153,7 +155,7 @@ var shapes = map[string]shape{
 
 func words(types ...docevents.EventType) []docevents.EventType { return types }
 
-// TestShapes does with each table what an app does with it, in this order.
+// TestShapes runs each operation of the client on each table, in this order.
 func TestShapes(t *testing.T) {
 	t.Parallel()
 	for name, s := range shapes {
@@ -182,11 +184,11 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// A shapeBench is a table of that shape, and what has been recorded in it.
+// A shapeBench is a table of a shape, and the events recorded in it.
 type shapeBench struct {
 	*bench
 	shape
-	types    docevents.EventTypes // with the migration's words in empty fields
+	types    docevents.EventTypes // the shape's, or the migration's for empty fields
 	recorded []docevents.Event    // in the order of their times
 }
 
@@ -195,7 +197,7 @@ func (s shape) bench(t *testing.T) *shapeBench {
 	t.Cleanup(func() {
 		ctx := context.Background()
 		for _, kind := range []string{"VIEW IF EXISTS TABLE_NAME", "TABLE IF EXISTS TABLE_NAME", "TABLE IF EXISTS TABLE_NAME_rows", "TYPE IF EXISTS TABLE_NAME_kind", "FUNCTION IF EXISTS TABLE_NAME_message"} {
-			_, _ = b.stack.Pool().Exec(ctx, "DROP "+strings.ReplaceAll(kind, "TABLE_NAME", "public."+b.table)) // of the other kind
+			_, _ = b.stack.Pool().Exec(ctx, "DROP "+strings.ReplaceAll(kind, "TABLE_NAME", "public."+b.table)) // fails if it is of another kind
 		}
 	})
 	for _, statement := range s.make {
@@ -226,7 +228,7 @@ func (s shape) bench(t *testing.T) *shapeBench {
 }
 
 func checkShape(t *testing.T, b *shapeBench) {
-	// A client of its own: Check is not for answers that are lost.
+	// A new client, because Check doesn't handle lost answers.
 	opts := []docevents.Option{docevents.WithEventTypes(b.shape.types)}
 	if b.columns != nil {
 		opts = append(opts, docevents.WithColumns(*b.columns))
@@ -237,7 +239,7 @@ func checkShape(t *testing.T, b *shapeBench) {
 	b.wantRows(0)
 }
 
-// recordShape records a document's life forty days ago, under lost answers.
+// recordShape records a document's events of 40 days ago, with lost answers.
 func recordShape(t *testing.T, b *shapeBench) {
 	start := time.Now().AddDate(0, 0, -40).UTC().Truncate(time.Second)
 	for i, e := range []docevents.Event{
@@ -255,14 +257,14 @@ func recordShape(t *testing.T, b *shapeBench) {
 		b.client.Record(e)
 		b.recorded = append(b.recorded, e)
 	}
-	b.settle()
+	b.flush()
 	if st := b.client.Stats(); st.Delivered != int64(len(b.recorded)) || st.Retries == 0 {
 		t.Errorf("%+v, dropped %+v", st, b.NewDrops())
 	}
 	b.wantRows(len(b.recorded))
 }
 
-// stepShape runs a step that succeeds and one that fails.
+// stepShape runs a step that succeeds and a step that fails.
 func stepShape(t *testing.T, b *shapeBench) {
 	if b.noStep {
 		t.Skip("Step leaves the message of a success empty")
@@ -280,14 +282,14 @@ func stepShape(t *testing.T, b *shapeBench) {
 		}
 		b.recorded = append(b.recorded, started, ended)
 	}
-	b.settle()
+	b.flush()
 	if drops := b.NewDrops(); len(drops) > 0 {
 		t.Errorf("dropped %+v", drops)
 	}
 	b.wantRows(before + 4)
 }
 
-// timelineShape reads back what was recorded.
+// timelineShape compares the timeline with the recorded events.
 func timelineShape(t *testing.T, b *shapeBench) {
 	got, err := b.client.Timeline(t.Context(), b.document)
 	if err != nil {
@@ -310,7 +312,7 @@ func timelineShape(t *testing.T, b *shapeBench) {
 	}
 }
 
-// summaryShape counts the old document, whose latest event ends it well.
+// summaryShape checks the summary of the old document, which is completed.
 func summaryShape(t *testing.T, b *shapeBench) {
 	s, err := b.client.Summary(t.Context(), b.ofOldDocument())
 	if err != nil {
@@ -327,7 +329,7 @@ func summaryShape(t *testing.T, b *shapeBench) {
 	}
 }
 
-// documentsShape lists that document.
+// documentsShape lists the old document.
 func documentsShape(t *testing.T, b *shapeBench) {
 	page, err := b.client.Documents(t.Context(), docevents.DocumentsQuery{Query: b.ofOldDocument(), State: docevents.StateCompleted})
 	if err != nil {
@@ -339,17 +341,17 @@ func documentsShape(t *testing.T, b *shapeBench) {
 	}
 	d := page.Documents[0]
 	if d.ID != b.document || d.UserID != last.UserID || d.Type != last.Type || d.Stage != last.Stage || !d.LastAt.Equal(last.CreatedAt) {
-		t.Errorf("got %+v, want that of %+v", d, last)
+		t.Errorf("got %+v, want the document of %+v", d, last)
 	}
 }
 
-// ofOldDocument is the range of recordShape's events.
+// ofOldDocument returns a query for the range of recordShape's events.
 func (b *shapeBench) ofOldDocument() docevents.Query {
 	return docevents.Query{Since: b.recorded[0].CreatedAt, Until: b.recorded[4].CreatedAt.Add(time.Second)}
 }
 
-// pageShape opens the overview, which shows Step's events of today, and the
-// document's own page.
+// pageShape opens the dashboard's overview, which shows today's events of Step, and
+// the document's page.
 func pageShape(t *testing.T, b *shapeBench) {
 	handler := dashboard.Handler(b.client, dashboard.WithLoopback())
 	open := func(path string, wants ...string) {
@@ -362,7 +364,7 @@ func pageShape(t *testing.T, b *shapeBench) {
 		}
 		for _, want := range wants {
 			if !strings.Contains(answer.Body.String(), want) {
-				t.Errorf("%s: without %q", path, want)
+				t.Errorf("%s lacks %q", path, want)
 			}
 		}
 	}
@@ -374,7 +376,7 @@ func pageShape(t *testing.T, b *shapeBench) {
 	open("/document?id="+url.QueryEscape(b.document), "page 3: no text", string(b.recorded[4].Type))
 }
 
-// purgeShape deletes the old document, not Step's events of today.
+// purgeShape purges the old document and keeps today's events of Step.
 func purgeShape(t *testing.T, b *shapeBench) {
 	left := len(b.recorded) - 5
 	if n, err := b.client.PurgeOlderThan(t.Context(), 30); n != 5 || err != nil {

@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 	localstack.Main(m)
 }
 
-// A stage is a table that several benches share: making one takes as long as a
-// test.
+// A stage is a table that several benches share, because creating a table takes as
+// long as a test.
 type stage struct {
 	stack *localstack.Stack
 	table string
@@ -33,8 +33,8 @@ func newStage(t *testing.T) *stage {
 	return &stage{stack, stack.Table(t)}
 }
 
-// A bench is a client that talks to a real server through a proxy of its own.
-// Its events have a document of their own in common, and a stage as their name.
+// A bench is a client that sends to a real server through a proxy. Each bench has
+// its own proxy and document. Tests name the document's events by their stage.
 type bench struct {
 	*stage
 	observe.Observer
@@ -75,8 +75,9 @@ func (b *bench) event(stage string) docevents.Event {
 
 func (b *bench) record(stage string) { b.client.Record(b.event(stage)) }
 
-// batch records events that go in one request, the first under the plan: while
-// the proxy holds one of an event "first". The client has one sender only.
+// batch records events that are sent in one request, the first request under the
+// plan. To collect them, it delays the request of an event "first" in the proxy.
+// The client must have at most one request in flight.
 func (b *bench) batch(plan faultproxy.Plan, stages ...string) {
 	b.t.Helper()
 	held, release := make(chan bool), make(chan bool)
@@ -99,7 +100,7 @@ func (b *bench) batch(plan faultproxy.Plan, stages ...string) {
 	close(release)
 }
 
-func (b *bench) settle() {
+func (b *bench) flush() {
 	b.t.Helper()
 	if err := b.client.Flush(b.t.Context()); err != nil {
 		b.t.Fatal(err)
@@ -113,7 +114,7 @@ func (b *bench) close(want error) {
 	}
 }
 
-// wantStats compares all that doesn't depend on time.
+// wantStats compares Stats without PendingBytes.
 func (b *bench) wantStats(want docevents.Stats) {
 	b.t.Helper()
 	got := b.client.Stats()
@@ -123,7 +124,7 @@ func (b *bench) wantStats(want docevents.Stats) {
 	}
 }
 
-// wantCounts compares what has become of the events, not the requests.
+// wantCounts compares Stats without PendingBytes, Requests and Retries.
 func (b *bench) wantCounts(want docevents.Stats) {
 	b.t.Helper()
 	got := b.client.Stats()
@@ -131,7 +132,7 @@ func (b *bench) wantCounts(want docevents.Stats) {
 	b.wantStats(want)
 }
 
-// wantStored compares the rows of the bench's document with their names.
+// wantStored checks the stages of the bench's stored events.
 func (b *bench) wantStored(want ...string) {
 	b.t.Helper()
 	rows, err := b.stack.Pool().Query(b.t.Context(), "SELECT stage FROM "+b.table+" WHERE document_id = $1", b.document)
@@ -155,7 +156,7 @@ func (b *bench) wantStored(want ...string) {
 	}
 }
 
-// wantDrop checks that one event was dropped, and returns why.
+// wantDrop checks that exactly this event was dropped, and returns the drop's error.
 func (b *bench) wantDrop(stage string, reason docevents.DropReason, unknown bool) error {
 	b.t.Helper()
 	drops := b.Drops()
@@ -172,8 +173,8 @@ func (b *bench) wantDrop(stage string, reason docevents.DropReason, unknown bool
 	return d.Err
 }
 
-// wantAnswer checks that err holds the status and the code of a fault's answer,
-// or no answer where the fault had none.
+// wantAnswer checks that err has the status and the code of a fault's answer, or no
+// answer if the fault has none.
 func (b *bench) wantAnswer(err error, want *faultproxy.Answer) {
 	b.t.Helper()
 	var e *docevents.Error
@@ -197,10 +198,10 @@ func (b *bench) wantAnswer(err error, want *faultproxy.Answer) {
 	}
 }
 
-// ownCode is a code of PostgreSQL's or PostgREST's. Others are nobody's.
+// ownCode matches a code of PostgreSQL or PostgREST. The client ignores other codes.
 var ownCode = regexp.MustCompile(`"code":"([0-9A-Z]{5}|PGRST...)"`)
 
-// wantLines checks the log: these lines, and nothing that mustn't be in one.
+// wantLines checks that the log has these lines and contains no secrets.
 func (b *bench) wantLines(want ...string) {
 	b.t.Helper()
 	lines := b.Lines()

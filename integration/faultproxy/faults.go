@@ -10,32 +10,33 @@ import (
 	"time"
 )
 
-// A Request is what a plan may look at.
+// A Request is a request as a plan sees it.
 type Request struct {
-	Number int // from 0, since Deal
+	Number int // counts from 0 since Deal
 	Method string
 	URL    *url.URL
 	Header http.Header
 	Body   []byte
 }
 
-// Has says whether the body contains text: one chosen row, say.
+// Has reports whether the body contains text, for example a chosen row.
 func (r *Request) Has(text string) bool { return bytes.Contains(r.Body, []byte(text)) }
 
-// A Plan says which fault a request meets. It is called on the request's own
-// goroutine, for several requests at once, and may wait: it holds up that
-// request alone.
+// A Plan returns the fault for a request. It must be safe for concurrent use: it
+// runs on the goroutine of each request. It may block, which delays only that
+// request.
 type Plan func(*Request) Fault
 
-// Pass is the plan without faults.
+// Pass is a plan without faults.
 func Pass(*Request) Fault { return Fault{} }
 
-// Always deals the same fault to every request.
+// Always returns a plan that causes the same fault for every request.
 func Always(f Fault) Plan {
 	return func(*Request) Fault { return f }
 }
 
-// Script deals the faults in turn, one a request, and none after the last.
+// Script returns a plan that causes the faults in order, one per request, and no
+// fault after the last.
 func Script(faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		if r.Number < len(faults) {
@@ -45,8 +46,8 @@ func Script(faults ...Fault) Plan {
 	}
 }
 
-// ForRow deals a fault to every request whose body contains text, and leaves
-// the others to another plan.
+// ForRow returns a plan that causes a fault for every request whose body contains
+// text. The plan others chooses the faults of all other requests.
 func ForRow(text string, f Fault, others Plan) Plan {
 	return func(r *Request) Fault {
 		if r.Has(text) {
@@ -56,9 +57,9 @@ func ForRow(text string, f Fault, others Plan) Plan {
 	}
 }
 
-// Random deals one of the faults, each as likely as another, to a share of the
-// requests, between 0 and 1. The nth request meets the same in every run with
-// the same seed.
+// Random returns a plan that causes one of the faults, all equally likely, for a
+// share of the requests. share is from 0 to 1. With the same seed, the nth request
+// has the same fault in every run.
 func Random(seed uint64, share float64, faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		rng := rand.New(rand.NewPCG(seed, uint64(r.Number)))
@@ -69,36 +70,38 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 	}
 }
 
-// A Fault is what happens to one request. The zero Fault is none: the request
-// reaches the server and its answer the client.
+// A Fault describes how the proxy handles one request. With the zero Fault, the
+// request reaches the server and the answer reaches the client.
 type Fault struct {
-	Name string // in the proxy's counts
+	Name string // the key in Proxy.Dealt
 
-	// Lost keeps the request from the server. Without an Answer or Stall the
-	// connection is cut.
+	// Lost means that the request doesn't reach the server. Without Answer or
+	// Stall, the connection is reset.
 	Lost bool
 
-	// Without is a request header that gets lost on the way to the server.
+	// Without names a request header that doesn't reach the server. The default is
+	// none.
 	Without string
 
-	// Answer comes instead of the server's.
+	// Answer replaces the server's answer, unless it is nil.
 	Answer *Answer
 
-	// Stall: no answer comes, until the client gives up.
+	// Stall means that no answer comes. The proxy waits until the client disconnects.
 	Stall bool
 
-	// Cut is where in the answer the connection breaks.
+	// Cut is the part of the answer in which the connection breaks.
 	Cut Cut
 
-	// Pace is the time between two bytes of the answer, the header included.
+	// Pace is the time between two bytes of the answer, including its header. With
+	// 0, the answer is not delayed.
 	Pace time.Duration
 }
 
-// A Cut is where in an answer the connection breaks.
+// A Cut is the part of an answer in which the connection breaks.
 type Cut int
 
-// The places. After CutAll the client sees a reset, after the others an answer
-// that ends too soon.
+// The values of Cut. With CutAll, the connection is reset before the answer. With
+// CutHeader and CutBody, the answer ends after half of the header or body.
 const (
 	NoCut Cut = iota
 	CutAll
@@ -106,14 +109,14 @@ const (
 	CutBody
 )
 
-// An Answer is a complete one.
+// An Answer is a complete HTTP answer.
 type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
 }
 
-// Committed is f after the server has done what was asked.
+// Committed returns f for a request that the server has processed before.
 func (f Fault) Committed() Fault {
 	f.Name += " after the commit"
 	f.Lost = false
@@ -125,13 +128,13 @@ func RequestLost() Fault {
 	return Fault{Name: "request lost", Lost: true, Cut: CutAll}
 }
 
-// AnswerLost cuts the connection after the server has done what was asked and
-// before a byte of its answer.
+// AnswerLost cuts the connection after the server has processed the request, before
+// the first byte of its answer.
 func AnswerLost() Fault {
 	return Fault{Name: "answer lost", Cut: CutAll}
 }
 
-// AnswerCut breaks the server's answer off in its header or its body.
+// AnswerCut cuts the connection in the header or the body of the server's answer.
 func AnswerCut(at Cut) Fault {
 	name := "answer cut in the header"
 	if at == CutBody {
@@ -140,23 +143,23 @@ func AnswerCut(at Cut) Fault {
 	return Fault{Name: name, Cut: at}
 }
 
-// Stall never answers. The request does not reach the server.
+// Stall never answers. The request doesn't reach the server.
 func Stall() Fault {
 	return Fault{Name: "stall", Lost: true, Stall: true}
 }
 
-// Trickle hands the server's answer back byte by byte.
+// Trickle sends the server's answer byte by byte.
 func Trickle(pace time.Duration) Fault {
 	return Fault{Name: fmt.Sprintf("trickle at %s a byte", pace), Pace: pace}
 }
 
-// HeaderLost loses a request header, as some gateways do.
+// HeaderLost removes a request header, as some gateways do.
 func HeaderLost(name string) Fault {
 	return Fault{Name: "without " + name, Without: name}
 }
 
-// Text answers with a body, empty perhaps, that names no code. Headers are names
-// and values in turn. The request does not reach the server.
+// Text answers with a body that has no error code and may be empty. headers are
+// pairs of a name and a value. The request doesn't reach the server.
 func Text(status int, body string, headers ...string) Fault {
 	a := &Answer{Status: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)}
 	for i := 0; i < len(headers); i += 2 {
@@ -169,8 +172,8 @@ func Text(status int, body string, headers ...string) Fault {
 	return Fault{Name: name, Lost: true, Answer: a}
 }
 
-// Refusal answers with an error as PostgREST writes them, the row in its details
-// included. The request does not reach the server.
+// Refusal answers with an error in PostgREST's form, with the row in its details. The
+// request doesn't reach the server.
 func Refusal(status int, code, message string) Fault {
 	body, err := json.Marshal(map[string]any{
 		"code": code, "message": message, "hint": nil, "details": "Failing row contains (" + SecretRow + ").",
@@ -183,12 +186,12 @@ func Refusal(status int, code, message string) Fault {
 	return f
 }
 
-// SecretRow is what the details of a [Refusal] repeat of the row: it must not
-// turn up in a log.
+// SecretRow stands for the row in the details of a [Refusal]. It must not appear in
+// a log.
 const SecretRow = "row-that-must-not-be-logged"
 
 // Page answers with an HTML page, as a firewall, a captive portal or a load
-// balancer does. The request does not reach the server.
+// balancer does. The request doesn't reach the server.
 func Page(status int) Fault {
 	f := Text(status, "<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Sorry</h1></body></html>",
 		"Content-Type", "text/html; charset=utf-8")
@@ -196,15 +199,15 @@ func Page(status int) Fault {
 	return f
 }
 
-// Redirect sends the client elsewhere. The request does not reach the server.
+// Redirect answers with a redirect to location. The request doesn't reach the server.
 func Redirect(status int, location string) Fault {
 	f := Text(status, "", "Location", location)
 	f.Name = fmt.Sprintf("%d redirect", status)
 	return f
 }
 
-// Garbage answers with so many bytes that mean nothing, the same in every run.
-// The request does not reach the server.
+// Garbage answers with size random bytes, the same in every run. The request doesn't
+// reach the server.
 func Garbage(status, size int) Fault {
 	body := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body) // never fails

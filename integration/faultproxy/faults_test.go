@@ -19,10 +19,10 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// Faults, each met by the first request of a client that records one event, and
-// what the client must show of it.
+// Faults by the way in which the client must handle them. The tests cause each
+// fault for the first request of a client that records one event.
 var (
-	// Nothing: one request is enough.
+	// The client doesn't notice the fault. One request is enough.
 	harmless = []faultproxy.Fault{
 		{},
 		faultproxy.Trickle(100 * time.Microsecond),
@@ -31,7 +31,7 @@ var (
 		faultproxy.Garbage(201, 10<<20).Committed(),
 	}
 
-	// It fails, is logged, and is sent again after a wait.
+	// The client logs the failure and retries.
 	passing = []faultproxy.Fault{
 		faultproxy.RequestLost(),
 		faultproxy.AnswerLost(),
@@ -85,8 +85,9 @@ var (
 		faultproxy.Refusal(400, "rate_limit_exceeded", "a gateway's own"),
 	}
 
-	// It may stay until somebody mends it. Here it passes: the event is kept, and
-	// sent again after a wait, without a word.
+	// The fault may last until somebody fixes the configuration. Here it passes
+	// after one request: the client keeps the event and retries, without a log
+	// line.
 	configuration = []faultproxy.Fault{
 		faultproxy.Text(401, `{"message":"Invalid API key"}`),
 		faultproxy.Page(401),
@@ -102,7 +103,7 @@ var (
 		faultproxy.Page(540).Committed(),
 		faultproxy.Page(200),
 		faultproxy.Page(201).Committed(),
-		faultproxy.Text(200, "ok"), // some service that is fine with everything
+		faultproxy.Text(200, "ok"), // some other service
 		faultproxy.Text(200, "").Committed(),
 		faultproxy.Text(204, "").Committed(),
 		faultproxy.Refusal(300, "PGRST203", "Could not choose the best candidate function"),
@@ -129,8 +130,8 @@ var (
 		faultproxy.Refusal(403, "PGRST302", "Anonymous access is disabled"),
 	}
 
-	// The row can't be stored, ever: it is dropped with the server's answer, once
-	// another row was stored.
+	// The server rejects the row's data. The client drops the event after another
+	// row has been stored, and the drop has the server's answer.
 	data = []faultproxy.Fault{
 		faultproxy.Refusal(500, "21000", "cardinality violation"),
 		faultproxy.Refusal(400, "22001", "value too long"),
@@ -148,7 +149,7 @@ var (
 	}
 )
 
-// chosen is the row that faults are about.
+// chosen is the stage of the row that a fault affects.
 const chosen = "chosen"
 
 func TestHarmless(t *testing.T) {
@@ -159,7 +160,7 @@ func TestHarmless(t *testing.T) {
 			b := stage.open(t)
 			b.proxy.Deal(faultproxy.Script(f))
 			b.record("a")
-			b.settle()
+			b.flush()
 			b.close(nil)
 			b.wantStats(docevents.Stats{Recorded: 1, Delivered: 1, Requests: 1})
 			b.wantStored("a")
@@ -178,7 +179,7 @@ func TestPassing(t *testing.T) {
 			b := stage.open(t)
 			b.proxy.Deal(faultproxy.Script(f))
 			b.record("a")
-			b.settle()
+			b.flush()
 			b.close(nil)
 			b.wantStats(docevents.Stats{Recorded: 1, Delivered: 1, Requests: 2, Retries: 1})
 			b.wantStored("a")
@@ -188,8 +189,9 @@ func TestPassing(t *testing.T) {
 	}
 }
 
-// A request that gets no answer in time: the client's patience, not the
-// machine's pace, decides, so that further requests may run out of it.
+// TestNoAnswerInTime checks requests whose answer doesn't come within the request
+// timeout. On a slow machine further requests may time out, so the test doesn't
+// count requests.
 func TestNoAnswerInTime(t *testing.T) {
 	stage := newStage(t)
 	for _, f := range []faultproxy.Fault{
@@ -202,7 +204,7 @@ func TestNoAnswerInTime(t *testing.T) {
 			b := stage.open(t, docevents.WithRequestTimeout(time.Second))
 			b.proxy.Deal(faultproxy.Script(f))
 			b.record("a")
-			b.settle()
+			b.flush()
 			b.close(nil)
 			b.wantCounts(docevents.Stats{Recorded: 1, Delivered: 1})
 			b.wantStored("a")
@@ -238,8 +240,8 @@ func TestRetryAfter(t *testing.T) {
 				})
 				b.record("a")
 				if want < time.Minute {
-					b.settle()
-					// A machine that is slow can only make it longer.
+					b.flush()
+					// A slow machine can only make the pause longer.
 					first, second := <-arrivals, <-arrivals
 					if pause := second.Sub(first); pause < want {
 						t.Errorf("the next request came after %s, want at least %s", pause, want)
@@ -248,7 +250,7 @@ func TestRetryAfter(t *testing.T) {
 					observe.Await(t, "the refusal", func() bool { return len(b.Lines()) > 0 })
 					b.wantCounts(docevents.Stats{Recorded: 1, Pending: 1})
 				}
-				b.close(nil) // ends the wait
+				b.close(nil) // Close retries at once
 				b.wantStats(docevents.Stats{Recorded: 1, Delivered: 1, Requests: 2, Retries: 1})
 				b.wantStored("a")
 				var e *docevents.Error
@@ -267,24 +269,25 @@ func TestConfiguration(t *testing.T) {
 			t.Parallel()
 			b := stage.open(t)
 			b.proxy.Deal(faultproxy.Script(f))
-			b.held()
+			b.wantKept()
 		})
 	}
 }
 
-// held checks that an event is kept through an error of configuration.
-func (b *bench) held() {
+// wantKept checks that the client keeps an event while it is misconfigured, and then
+// stores it.
+func (b *bench) wantKept() {
 	b.t.Helper()
 	b.record("a")
-	b.settle()
+	b.flush()
 	b.close(nil)
 	b.wantStats(docevents.Stats{Recorded: 1, Delivered: 1, Requests: 2, Retries: 1})
 	b.wantStored("a")
 	b.wantLines()
 }
 
-// A redirect is held like the rest, and the host that it names sees nothing: it
-// would see the key.
+// TestRedirect checks that the client handles a redirect as a misconfiguration and
+// doesn't follow it, because the other host would see the key.
 func TestRedirect(t *testing.T) {
 	stage := newStage(t)
 	var hits atomic.Int32
@@ -298,11 +301,11 @@ func TestRedirect(t *testing.T) {
 		t.Run(f.Name, func(t *testing.T) {
 			b := stage.open(t)
 			b.proxy.Deal(faultproxy.Script(f))
-			b.held()
+			b.wantKept()
 		})
 	}
 	if n := hits.Load(); n > 0 {
-		t.Errorf("%d requests went elsewhere", n)
+		t.Errorf("%d requests followed the redirect", n)
 	}
 }
 
@@ -315,8 +318,8 @@ func TestData(t *testing.T) {
 			b.proxy.Deal(faultproxy.ForRow(chosen, f, faultproxy.Pass))
 			b.record(chosen)
 			observe.Await(t, "the refusal", func() bool { return len(b.Lines()) > 0 })
-			b.record("b") // the proof that the server takes others
-			b.settle()
+			b.record("b") // shows the client that the server stores other rows
+			b.flush()
 			b.close(nil)
 			b.wantCounts(docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Rejected: 1}})
 			b.wantStored("b")
@@ -325,9 +328,10 @@ func TestData(t *testing.T) {
 	}
 }
 
-// A row is refused after another request with it: if that one's outcome is
-// unknown the row may be stored, and the drop says so.
-func TestDataAfter(t *testing.T) {
+// TestDataAfterFault checks a row that is rejected after a first request with
+// another fault. If the outcome of the first request is unknown, the row may be
+// stored, and the drop's error is ErrOutcomeUnknown.
+func TestDataAfterFault(t *testing.T) {
 	stage := newStage(t)
 	refusal := faultproxy.Refusal(400, "23514", "violates check constraint")
 	for _, tt := range []struct {
@@ -347,7 +351,7 @@ func TestDataAfter(t *testing.T) {
 		{faultproxy.Refusal(503, "53300", "too many connections"), false, nil},
 		{faultproxy.Refusal(500, "40001", "could not serialize access"), false, nil},
 		{faultproxy.Refusal(500, "57014", "statement timeout"), false, nil},
-		{faultproxy.Refusal(503, "PGRST002", "no schema cache"), true, nil}, // its group tells of connections
+		{faultproxy.Refusal(503, "PGRST002", "no schema cache"), true, nil}, // an error of PGRST0xx, the group about connections
 	} {
 		t.Run(tt.first.Name, func(t *testing.T) {
 			t.Parallel()
@@ -363,9 +367,9 @@ func TestDataAfter(t *testing.T) {
 			})
 			b.record(chosen)
 			observe.Await(t, "the refusal", refused.Load)
-			observe.Await(t, "its answer", func() bool { return b.client.Stats().Requests > 2 }) // the next attempt
-			b.record("b")                                                                        // the proof that the server takes others
-			b.settle()
+			observe.Await(t, "the next attempt", func() bool { return b.client.Stats().Requests > 2 })
+			b.record("b") // shows the client that the server stores other rows
+			b.flush()
 			b.close(nil)
 			b.wantCounts(docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Rejected: 1}})
 			b.wantStored(append(tt.stored, "b")...)
@@ -374,13 +378,14 @@ func TestDataAfter(t *testing.T) {
 	}
 }
 
-// A gateway has dropped Prefer: the server refuses to store a row again, which
-// proves that it is stored.
-func TestStoredBefore(t *testing.T) {
+// TestDuplicateWithoutPrefer retries an event that is already stored, through a
+// gateway that removes the header Prefer. The server rejects the duplicate id,
+// which tells the client that the event is stored.
+func TestDuplicateWithoutPrefer(t *testing.T) {
 	b := newStage(t).open(t)
 	b.proxy.Deal(faultproxy.Script(faultproxy.AnswerLost(), faultproxy.HeaderLost("Prefer")))
 	b.record("a")
-	b.settle()
+	b.flush()
 	b.close(nil)
 	b.wantStats(docevents.Stats{Recorded: 1, Delivered: 1, Requests: 2, Retries: 1})
 	b.wantStored("a")
@@ -390,7 +395,7 @@ func TestRefusedConnections(t *testing.T) {
 	b := newStage(t).open(t)
 	address := b.proxy.URL
 	b.record("before")
-	b.settle()
+	b.flush()
 	if err := b.proxy.Refuse(); err != nil {
 		t.Fatal(err)
 	}
@@ -407,13 +412,13 @@ func TestRefusedConnections(t *testing.T) {
 	if b.proxy.URL != address {
 		t.Errorf("the address is now %s, was %s", b.proxy.URL, address)
 	}
-	b.settle()
+	b.flush()
 	b.close(nil)
 	b.wantCounts(docevents.Stats{Recorded: 2, Delivered: 2})
 	b.wantStored("before", "a")
 }
 
-// The server behind the proxy is gone: as without a proxy, no answer comes.
+// TestNoServer checks a proxy whose server is gone: the client gets no answer.
 func TestNoServer(t *testing.T) {
 	stage := newStage(t)
 	gone := httptest.NewServer(http.NotFoundHandler())
@@ -439,7 +444,7 @@ func TestNoServer(t *testing.T) {
 	b.wantDrop("a", docevents.Abandoned, true)
 }
 
-// Faults that are about one row of a request of nine.
+// TestOneRow checks faults that affect one row of a request with nine rows.
 func TestOneRow(t *testing.T) {
 	stages := []string{"b1", "b2", "b3", "b4", "b5", chosen, "b7", "b8", "b9"}
 	others := append([]string{"first"}, slices.DeleteFunc(slices.Clone(stages), func(s string) bool { return s == chosen })...)
@@ -447,29 +452,29 @@ func TestOneRow(t *testing.T) {
 	recorded := int64(len(all))
 	stage := newStage(t)
 
-	t.Run("poisoned", func(t *testing.T) {
+	t.Run("rejected row", func(t *testing.T) {
 		t.Parallel()
 		b := stage.open(t, docevents.WithMaxInFlight(1))
 		f := faultproxy.Refusal(400, "23514", "violates check constraint")
 		b.batch(faultproxy.ForRow(chosen, f, faultproxy.Pass), stages...)
-		b.settle()
+		b.flush()
 		b.close(nil)
 		b.wantCounts(docevents.Stats{Recorded: recorded, Delivered: recorded - 1, Dropped: docevents.Drops{Rejected: 1}})
 		b.wantStored(others...)
 		b.wantAnswer(b.wantDrop(chosen, docevents.Rejected, false), f.Answer)
 	})
-	t.Run("poisoned, after a commit without a word", func(t *testing.T) {
+	t.Run("rejected row after a lost answer", func(t *testing.T) {
 		t.Parallel()
 		b := stage.open(t, docevents.WithMaxInFlight(1))
 		f := faultproxy.Refusal(400, "23514", "violates check constraint")
-		poison := faultproxy.ForRow(chosen, f, faultproxy.Pass)
+		rejected := faultproxy.ForRow(chosen, f, faultproxy.Pass)
 		b.batch(func(r *faultproxy.Request) faultproxy.Fault {
 			if r.Number == 0 {
 				return faultproxy.Page(502).Committed()
 			}
-			return poison(r)
+			return rejected(r)
 		}, stages...)
-		b.settle()
+		b.flush()
 		b.close(nil)
 		b.wantCounts(docevents.Stats{Recorded: recorded, Delivered: recorded - 1, Dropped: docevents.Drops{Rejected: 1}})
 		b.wantStored(all...)
@@ -503,7 +508,7 @@ func TestOneRow(t *testing.T) {
 	}
 }
 
-// Faults that are about a request of nine rows as a whole.
+// TestBatch checks faults that affect a request with nine rows.
 func TestBatch(t *testing.T) {
 	stages := []string{"b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "b9"}
 	all := append([]string{"first"}, stages...)
@@ -520,7 +525,7 @@ func TestBatch(t *testing.T) {
 		"too large":         tooLarge(faultproxy.Page(413)),
 		"statement timeout": tooLarge(faultproxy.Refusal(500, "57014", "statement timeout")),
 		"damaged":           tooLarge(faultproxy.Refusal(400, "PGRST102", "Empty or invalid json")),
-		// What is stored before is found out row by row.
+		// The client finds the stored rows by retrying them one by one.
 		"answer lost, then without Prefer": func(r *faultproxy.Request) faultproxy.Fault {
 			if r.Number == 0 {
 				return faultproxy.AnswerLost()
@@ -545,7 +550,7 @@ func TestBatch(t *testing.T) {
 			t.Parallel()
 			b := stage.open(t, docevents.WithMaxInFlight(1))
 			b.batch(plans[name], stages...)
-			b.settle()
+			b.flush()
 			b.close(nil)
 			b.wantCounts(docevents.Stats{Recorded: recorded, Delivered: recorded})
 			b.wantStored(all...)
@@ -553,8 +558,8 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// The answer to a purge's DELETE is lost or refused: it goes on, and its count
-// is true or says that it is a lower bound.
+// TestPurge checks faults of a purge's first DELETE. The purge goes on, and its
+// count is exact unless the error is ErrCountIncomplete.
 func TestPurge(t *testing.T) {
 	const old = 7
 	for _, tt := range []struct {
@@ -564,8 +569,8 @@ func TestPurge(t *testing.T) {
 	}{
 		{faultproxy.Fault{Name: "none"}, old, false},
 		{faultproxy.Trickle(100 * time.Microsecond), old, false},
-		{faultproxy.HeaderLost("Prefer"), 0, true}, // nothing was counted
-		{faultproxy.RequestLost(), old, true},      // who knows
+		{faultproxy.HeaderLost("Prefer"), 0, true}, // the answer has no count
+		{faultproxy.RequestLost(), old, true},      // the client can't know that it was lost
 		{faultproxy.AnswerLost(), 0, true},
 		{faultproxy.AnswerCut(faultproxy.CutHeader), 0, true},
 		{faultproxy.Page(502).Committed(), 0, true},
@@ -573,7 +578,7 @@ func TestPurge(t *testing.T) {
 		{faultproxy.Refusal(503, "53300", "too many connections"), old, false},
 		{faultproxy.Refusal(500, "57014", "statement timeout"), old, false},
 		{faultproxy.Text(504, "").Committed(), 0, true},
-		{faultproxy.Text(200, "null").Committed(), 0, true}, // no list of ids, and no count
+		{faultproxy.Text(200, "null").Committed(), 0, true}, // the answer has neither ids nor a count
 		{faultproxy.Text(200, "").Committed(), 0, true},
 	} {
 		for way, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(100)}} {
@@ -587,7 +592,7 @@ func TestPurge(t *testing.T) {
 					b.client.Record(e)
 				}
 				b.record("new")
-				b.settle()
+				b.flush()
 				var dealt atomic.Bool
 				b.proxy.Deal(func(r *faultproxy.Request) faultproxy.Fault {
 					if r.Method == http.MethodDelete && dealt.CompareAndSwap(false, true) {
@@ -632,7 +637,7 @@ func TestPlans(t *testing.T) {
 	for _, name := range once {
 		count[name]++
 	}
-	for _, name := range []string{a.Name, c.Name} { // 1250 expected, with a deviation of 33
+	for _, name := range []string{a.Name, c.Name} { // 1,250 expected, with a standard deviation of 33
 		if got := count[name]; got < 1000 || got > 1500 {
 			t.Errorf("Random: %q %d times of %d", name, got, n)
 		}

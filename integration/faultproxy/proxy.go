@@ -1,6 +1,6 @@
-// Package faultproxy is a proxy for tests. It stands between a client and an
-// HTTP server, on a port of the loopback interface, and deals faults: answers
-// that are lost, cut short, late or not the server's.
+// Package faultproxy is a proxy for tests. It stands between a client and an HTTP
+// server, listens on the loopback interface, and causes faults: answers that are
+// lost, truncated, late, or replaced by others.
 //
 //	proxy, err := faultproxy.Start(stack.URL)
 //	if err != nil { ... }
@@ -8,13 +8,13 @@
 //	proxy.Deal(faultproxy.Script(faultproxy.AnswerLost(), faultproxy.Page(502).Committed()))
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
-// Which request meets which fault is for a [Plan] to say, a function of the
-// request: of its number, so that a run can be repeated, or of its body, so that
-// one row alone is met.
+// A [Plan] chooses the fault for each request. It can use the request's number, so
+// that a run can be repeated, or its body, so that a fault affects one row only.
 //
-// A fault never lies about what was stored. An answer that denies it, as one
-// with a code of PostgreSQL's does, is dealt without the server; one that says
-// nothing about it also after the commit, see [Fault.Committed].
+// A fault's answer must be true. An answer that means that nothing was stored, such
+// as an error with a code of PostgreSQL, is given without sending the request to
+// the server. An answer that leaves open whether rows were stored can also be given
+// after the commit, see [Fault.Committed].
 package faultproxy
 
 import (
@@ -30,26 +30,26 @@ import (
 	"time"
 )
 
-// A Proxy passes requests on to a server, except for the faults. Its methods
-// are safe for concurrent use.
+// A Proxy forwards requests to a server and causes the faults of its plan. Its
+// methods are safe for concurrent use.
 type Proxy struct {
-	URL string // where it listens, without a path
+	URL string // the proxy's URL, without a path
 
 	target  *url.URL
 	forward *http.Transport
-	ctx     context.Context // the proxy's life
+	ctx     context.Context // ends when the proxy closes
 	cancel  context.CancelFunc
-	handled sync.WaitGroup // the requests
+	handled sync.WaitGroup // counts the requests being handled
 
-	mu     sync.Mutex // guards all that follows; no request is dealt with under it
+	mu     sync.Mutex // guards the fields below; not held while a request is handled
 	plan   Plan
-	number int // of the next request under the plan
-	dealt  map[string]int
-	front  *front // nil: connections are refused
+	number int            // the number of the next request under the plan
+	dealt  map[string]int // requests by the name of their fault
+	front  *front         // nil while connections are refused
 	closed bool
 }
 
-// A front is what a Proxy listens with.
+// A front is the proxy's HTTP server. Each Accept starts a new one.
 type front struct {
 	server *http.Server
 	ctx    context.Context // ends with the server's connections
@@ -57,8 +57,8 @@ type front struct {
 	done   chan struct{} // closed when Serve has returned
 }
 
-// Start returns a proxy of the server at target, such as http://127.0.0.1:3000.
-// It passes everything on until Deal says otherwise.
+// Start returns a proxy for the server at target, such as http://127.0.0.1:3000. It
+// forwards everything until Deal sets a plan.
 func Start(target string) (*Proxy, error) {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -66,7 +66,8 @@ func Start(target string) (*Proxy, error) {
 	}
 	p := &Proxy{
 		target: u,
-		// A connection for each request: what breaks one must not reach the next.
+		// One connection per request, so that a broken connection affects no other
+		// request.
 		forward: &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 		plan:    Pass,
 		dealt:   map[string]int{},
@@ -110,23 +111,22 @@ func (p *Proxy) enter() bool {
 	return !p.closed
 }
 
-// Deal makes plan the one in force, from the next request on, which is its
-// number 0.
+// Deal sets the plan for the following requests. Their numbers start at 0.
 func (p *Proxy) Deal(plan Plan) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.plan, p.number = plan, 0
 }
 
-// Dealt counts the requests by the name of the fault that they met, "" for none.
+// Dealt returns the number of requests by the name of their fault, "" for none.
 func (p *Proxy) Dealt() map[string]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.dealt)
 }
 
-// Refuse stops listening, so that connections are refused, and breaks those
-// that there are. What has reached the server goes on there.
+// Refuse stops listening, so that new connections are refused, and breaks the
+// existing connections. Requests that have reached the server go on there.
 func (p *Proxy) Refuse() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,13 +160,13 @@ func (p *Proxy) Accept() error {
 		if attempt == 100 {
 			return fmt.Errorf("faultproxy: %w", err)
 		}
-		// Nobody listened, and an attempt to connect may have taken the port for
-		// a moment.
+		// While nobody listened, a client's connection attempt may have taken the
+		// port for a moment.
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// Close ends the proxy and waits for what it has under way.
+// Close stops the proxy and waits until all requests are handled.
 func (p *Proxy) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -177,7 +177,7 @@ func (p *Proxy) Close() error {
 	return err
 }
 
-// handle deals with one request. ctx ends when its connection is to break.
+// handle handles one request. ctx ends when Refuse or Close breaks the connections.
 func (p *Proxy) handle(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -187,7 +187,7 @@ func (p *Proxy) handle(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	var answer *Answer
 	if !f.Lost {
 		if answer, err = p.pass(r, body, f.Without); err != nil {
-			f = Fault{Cut: CutAll} // as without a proxy: the server is gone
+			f = Fault{Cut: CutAll} // the server is gone: break the connection, as the server would
 		}
 	}
 	if f.Answer != nil {
@@ -196,7 +196,7 @@ func (p *Proxy) handle(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	switch {
 	case f.Stall:
 		select {
-		case <-r.Context().Done(): // the client has given up
+		case <-r.Context().Done(): // the client is gone
 		case <-ctx.Done():
 		}
 		panic(http.ErrAbortHandler)
@@ -222,8 +222,9 @@ func (p *Proxy) choose(r *Request) Fault {
 	return f
 }
 
-// pass sends the request on. It goes on without its client, as it would behind
-// a gateway: only the proxy's end breaks it off.
+// pass forwards the request to the server, without the header named by without. If
+// the client disconnects, the request goes on, as it does behind a gateway. Only
+// Close aborts it.
 func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host
@@ -246,8 +247,8 @@ func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, err
 	return answer, err
 }
 
-// reset breaks the connection with nothing said: the client sees "connection
-// reset by peer".
+// reset breaks the connection without an answer. The client gets "connection reset by
+// peer".
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -265,13 +266,13 @@ func (a *Answer) write(w http.ResponseWriter) {
 	_, _ = w.Write(a.Body) // the client may be gone
 }
 
-// writeSlowly writes the answer byte by byte, or up to where it is cut.
+// writeSlowly writes the answer byte by byte, or only the part before the cut.
 func (f *Fault) writeSlowly(ctx context.Context, w http.ResponseWriter, a *Answer) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	defer conn.Close() // in order, so that what was written arrives
+	defer conn.Close() // not a reset, so that the written bytes arrive
 	wire := f.wire(a)
 	if f.Pace == 0 {
 		_, _ = conn.Write(wire) // the client may be gone
@@ -289,11 +290,11 @@ func (f *Fault) writeSlowly(ctx context.Context, w http.ResponseWriter, a *Answe
 	}
 }
 
-// wire is the answer as it goes over the connection, up to where it is cut.
+// wire returns the bytes of the answer, up to the cut.
 func (f *Fault) wire(a *Answer) []byte {
 	var header bytes.Buffer
 	length, body := len(a.Body), a.Body
-	if f.Cut == CutBody { // an empty body too
+	if f.Cut == CutBody { // the extra byte makes even an empty body too short
 		length++
 		body = body[:len(body)/2]
 	}
@@ -304,7 +305,7 @@ func (f *Fault) wire(a *Answer) []byte {
 	}
 	h.Set("Connection", "close")
 	h.Set("Content-Length", fmt.Sprint(length))
-	_ = h.Write(&header) // to memory
+	_ = h.Write(&header) // a buffer never fails
 	header.WriteString("\r\n")
 	if f.Cut == CutHeader {
 		return header.Bytes()[:header.Len()/2]

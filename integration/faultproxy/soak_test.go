@@ -21,23 +21,22 @@ import (
 )
 
 var (
-	longSoak = flag.Bool("soak", false, "run the soak test with 200,000 events and rarer, slower faults: some minutes")
-	soakSeed = flag.Uint64("seed", 0, "`seed` of the soak test's faults; 0: a new one")
+	longSoak = flag.Bool("soak", false, "run the soak test with 200,000 events and with slower faults, which takes minutes")
+	soakSeed = flag.Uint64("seed", 0, "`seed` of the soak test's faults; 0 chooses one at random")
 )
 
-// Events of the soak test that have a fate of their own; it is a part of their
-// stage.
+// The fates of special events in the soak test. An event's stage ends with its fate.
 const (
-	poisoned  = "poisoned"  // the table's CHECK refuses it
-	invalid   = "invalid"   // no database could store it
-	forbidden = "forbidden" // a firewall refuses every request with it
-	dubious   = "dubious"   // as forbidden, but after the commit
-	recanted  = "recanted"  // stored by a request whose answer is lost, and refused ever after
+	poisoned  = "poisoned"  // the table's CHECK rejects it
+	invalid   = "invalid"   // Record drops it as invalid
+	forbidden = "forbidden" // a firewall rejects every request with it
+	dubious   = "dubious"   // like forbidden, but the server processes the request first
+	recanted  = "recanted"  // the first request stores it but the answer is lost; later ones are rejected
 )
 
-// TestSoak records from many goroutines while the proxy deals faults at random
-// and the servers behind it are killed and started again. What it checks is the
-// library's whole promise: every event is stored once, or handed back.
+// TestSoak records from many goroutines while the proxy causes random faults and
+// the servers behind it are killed and restarted. It checks the library's main
+// promise: every event is either stored once or passed to the drop handler.
 func TestSoak(t *testing.T) {
 	events, crashes, batch := 6_000, 3, 40
 	share, faults := 0.15, soakFaults
@@ -46,7 +45,7 @@ func TestSoak(t *testing.T) {
 		faults = append(slices.Repeat(faults, 30), slowFaults...)
 	}
 	seed := cmp.Or(*soakSeed, rand.Uint64())
-	t.Logf("to repeat its faults: go test ./internal/faultproxy -run TestSoak -soak=%t -seed %d", *longSoak, seed)
+	t.Logf("to repeat these faults: go test ./integration/faultproxy -run TestSoak -soak=%t -seed %d", *longSoak, seed)
 
 	stack := localstack.Own(t, localstack.Options{})
 	proxy, err := faultproxy.Start(stack.URL)
@@ -67,7 +66,7 @@ func TestSoak(t *testing.T) {
 	proxy.Deal(chosen(faultproxy.Random(seed, share, faults...)))
 
 	s.client, err = docevents.New(proxy.URL, stack.ServiceRoleKey, append(s.Options(),
-		docevents.WithEventTypes(docevents.EventTypes{Open: true}), // so that the table's CHECK has something to refuse
+		docevents.WithEventTypes(docevents.EventTypes{Open: true}), // so that the table's CHECK rejects the poisoned events
 		docevents.WithQueueLimits(events, 1<<30),
 		docevents.WithMaxBatch(batch),
 		docevents.WithRequestTimeout(2*time.Second),
@@ -85,8 +84,9 @@ func TestSoak(t *testing.T) {
 	recorded()
 	others.Wait()
 
-	// The faults end, except those of the chosen rows: all others must be stored.
-	// Events that follow are the evidence that drops the last bad rows.
+	// From here on only the chosen rows have faults, and all others must be stored.
+	// The test records further events, because the client drops a rejected row only
+	// after another row has been stored.
 	proxy.Deal(chosen(faultproxy.Pass))
 	var followed time.Time
 	observe.Await(t, "only chosen rows are pending", func() bool {
@@ -96,7 +96,7 @@ func TestSoak(t *testing.T) {
 			s.client.Record(soakEvent(s.names[len(s.names)-1]))
 		}
 		left := len(s.fated(forbidden)) + len(s.fated(dubious))
-		for _, d := range s.Drops() { // they may have been given up
+		for _, d := range s.Drops() { // some of these may be dropped already
 			if strings.HasSuffix(d.Event.Stage, forbidden) || strings.HasSuffix(d.Event.Stage, dubious) {
 				left--
 			}
@@ -114,12 +114,12 @@ func TestSoak(t *testing.T) {
 		t.Errorf("Close: %v, with %d events abandoned", closed, stats.Dropped.Abandoned)
 	}
 	if len(s.crashed) < 3 {
-		t.Errorf("crashes %v, want each of the three", s.crashed)
+		t.Errorf("crashes %v, want all three kinds", s.crashed)
 	}
 	s.check(t, stats)
 }
 
-// soakFaults are over soon: the client's next attempt is that of an outage.
+// soakFaults are faults after which the client retries soon.
 var soakFaults = []faultproxy.Fault{
 	faultproxy.RequestLost(),
 	faultproxy.AnswerLost(),
@@ -135,7 +135,7 @@ var soakFaults = []faultproxy.Fault{
 	faultproxy.Text(503, ""),
 	faultproxy.Text(504, "").Committed(),
 	faultproxy.Garbage(500, 10<<20),
-	faultproxy.Refusal(400, "23514", "violates check constraint"), // of any row: most are delivered after all
+	faultproxy.Refusal(400, "23514", "violates check constraint"), // for requests at random, so most of their rows are stored later
 	faultproxy.Refusal(400, "22P02", "invalid input syntax"),
 	faultproxy.Refusal(500, "40P01", "deadlock detected"),
 	faultproxy.Refusal(500, "57014", "statement timeout"),
@@ -144,7 +144,7 @@ var soakFaults = []faultproxy.Fault{
 	faultproxy.Refusal(504, "PGRST003", "Timed out acquiring connection from connection pool."),
 }
 
-// slowFaults make the client wait up to a minute.
+// slowFaults are faults after which the client may wait up to a minute.
 var slowFaults = []faultproxy.Fault{
 	faultproxy.Stall(),
 	faultproxy.Stall().Committed(),
@@ -159,14 +159,14 @@ type soak struct {
 	stack   *localstack.Stack
 	proxy   *faultproxy.Proxy
 	client  *docevents.Client
-	ahead   int64      // recording stays no more than so many events ahead of delivery
-	rng     *rand.Rand // of the crashes
-	crashed map[string]int
-	names   []string // of all events, their stages
-	lost    sync.Map // names of the recanted whose first answer was lost
+	ahead   int64          // the most events that are recorded and not yet delivered
+	rng     *rand.Rand     // for the crashes
+	crashed map[string]int // number of crashes by name
+	names   []string       // the stages of all events
+	lost    sync.Map       // stages of the recanted events whose first answer was lost
 }
 
-// name gives some of the events a fate.
+// name names the events, and gives some of them a fate.
 func (s *soak) name(events int) {
 	fates := map[int]string{events / 10: forbidden, events / 5: dubious, events / 2: dubious}
 	for i := range events {
@@ -184,7 +184,7 @@ func (s *soak) name(events int) {
 	}
 }
 
-// recant deals their faults to the recanted.
+// recant returns a plan with the faults of the recanted events.
 func (s *soak) recant(others faultproxy.Plan) faultproxy.Plan {
 	names := s.fated(recanted)
 	return func(r *faultproxy.Request) faultproxy.Fault {
@@ -194,7 +194,7 @@ func (s *soak) recant(others faultproxy.Plan) faultproxy.Plan {
 				continue
 			}
 			if _, lost := s.lost.LoadOrStore(name, true); !lost {
-				return faultproxy.Page(502).Committed() // the others' turn comes
+				return faultproxy.Page(502).Committed() // other events of the request get their fault later
 			}
 			fault = faultproxy.Refusal(400, "23514", "violates check constraint")
 		}
@@ -202,7 +202,7 @@ func (s *soak) recant(others faultproxy.Plan) faultproxy.Plan {
 	}
 }
 
-// fated are the events with a fate.
+// fated returns the names of the events with a fate.
 func (s *soak) fated(fate string) []string {
 	var names []string
 	for _, name := range s.names {
@@ -214,7 +214,7 @@ func (s *soak) fated(fate string) []string {
 }
 
 // record records from many goroutines, in bursts with a Flush between them. It
-// goes no faster than delivery, lest it be over before the faults.
+// waits for delivery, so that it doesn't end before the crashes.
 func (s *soak) record(events int, seed uint64) {
 	const goroutines = 32
 	var wg sync.WaitGroup
@@ -228,7 +228,7 @@ func (s *soak) record(events int, seed uint64) {
 				}
 				burst = rng.IntN(64)
 				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rng.Int64N(int64(100*time.Millisecond))))
-				_ = s.client.Flush(ctx) // ended by ctx, or by a fault that is one of configuration
+				_ = s.client.Flush(ctx) // may end with ctx, or early because of a misconfiguration
 				cancel()
 				for s.client.Stats().Pending > s.ahead {
 					time.Sleep(time.Millisecond)
@@ -253,7 +253,7 @@ func soakEvent(name string) docevents.Event {
 	return e
 }
 
-// watch holds Stats to its promise.
+// watch checks that the counts of Stats add up at any time.
 func (s *soak) watch(t *testing.T, recording context.Context) {
 	for recording.Err() == nil {
 		if got := s.client.Stats(); got.Recorded != got.Delivered+got.Dropped.Total()+got.Pending {
@@ -264,8 +264,8 @@ func (s *soak) watch(t *testing.T, recording context.Context) {
 	}
 }
 
-// crash breaks one part after another, each time after so many more events were
-// delivered, and mends it before the next.
+// crash breaks one part after another, each time after every more events were
+// delivered, and repairs it before it breaks the next.
 func (s *soak) crash(t *testing.T, recording context.Context, every int64) {
 	ctx := t.Context()
 	crashes := []struct {
@@ -289,7 +289,7 @@ func (s *soak) crash(t *testing.T, recording context.Context, every int64) {
 		if err := c.begin(); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		time.Sleep(time.Duration(s.rng.Int64N(int64(300 * time.Millisecond)))) // the fault's own length
+		time.Sleep(time.Duration(s.rng.Int64N(int64(300 * time.Millisecond)))) // the length of the outage
 		if err := c.end(); err != nil {
 			t.Errorf("after %s: %v", c.name, err)
 			return
@@ -350,13 +350,13 @@ func (s *soak) check(t *testing.T, stats docevents.Stats) {
 	}
 }
 
-// checkFate looks at one event's drop, or that it has none.
+// checkFate checks whether and why one event was dropped, according to its fate.
 func (s *soak) checkFate(t *testing.T, name string, d observe.Drop, dropped bool) {
 	_, fate, _ := strings.Cut(name, " ")
 	var e *docevents.Error
 	ok := false
 	switch fate {
-	case "": // by one of the proxy's refusals, and only by its word
+	case "": // dropped only if the proxy rejected it
 		ok = !dropped || d.Reason == docevents.Rejected && errors.As(d.Err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
 	case poisoned:
 		ok = dropped && d.Reason == docevents.Rejected && errors.As(d.Err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
@@ -365,7 +365,7 @@ func (s *soak) checkFate(t *testing.T, name string, d observe.Drop, dropped bool
 			errors.Is(d.Err, docevents.ErrOutcomeUnknown)
 	case invalid:
 		ok = dropped && d.Reason == docevents.Invalid
-	case forbidden, dubious: // given up, or left at the end
+	case forbidden, dubious: // dropped after many retries, or pending at Close
 		ok = dropped && (d.Reason == docevents.Rejected || d.Reason == docevents.Abandoned)
 	}
 	if !ok {
@@ -373,10 +373,10 @@ func (s *soak) checkFate(t *testing.T, name string, d observe.Drop, dropped bool
 	}
 }
 
-// stored counts the rows by stage.
+// stored returns the number of rows by stage.
 func (s *soak) stored(t *testing.T) map[string]int {
 	t.Helper()
-	if err := s.stack.Reload(t.Context()); err != nil { // everything is up
+	if err := s.stack.Reload(t.Context()); err != nil { // waits until the servers are up
 		t.Fatal(err)
 	}
 	rows, err := s.stack.Pool().Query(t.Context(), "SELECT stage, count(*) FROM document_processing_events GROUP BY stage")

@@ -20,11 +20,13 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// recorderEnv makes the test binary a process that records until it is killed:
-// URL, key, table, folder, document and a name for its events.
+// recorderEnv makes the test binary a process that records events until it is
+// killed. Its value holds the URL, key, table, spool folder, document and a prefix
+// of the events' stage.
 const recorderEnv = "DOCEVENTS_TEST_RECORDER"
 
-// recordUntilKilled writes each event's name, and when Record had returned.
+// recordUntilKilled records events if recorderEnv is set. After each Record, it
+// prints the event's stage and the time.
 func recordUntilKilled() {
 	args := strings.Fields(os.Getenv(recorderEnv))
 	if len(args) == 0 {
@@ -44,9 +46,10 @@ func recordUntilKilled() {
 	}
 }
 
-// killed runs a recorder, kills it after a while, and returns what it had
-// recorded 50 ms before. Time in which it said nothing doesn't count: it waited
-// for a processor.
+// killed runs a recorder, kills it after some time, and returns the stages of the
+// events recorded at least 50 ms before the kill. Of each gap between two events,
+// only 5 ms count toward the 50 ms, because the recorder may have been waiting for
+// a processor.
 func (b *bench) killed(dir, name string, after time.Duration) (recorded []string) {
 	b.t.Helper()
 	exe, err := os.Executable()
@@ -63,8 +66,8 @@ func (b *bench) killed(dir, name string, after time.Duration) (recorded []string
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	var at atomic.Int64            // when it was killed
-	kill := sync.OnceFunc(func() { // once it records
+	var at atomic.Int64            // the time of the kill
+	kill := sync.OnceFunc(func() { // called after the first event
 		timer := time.AfterFunc(after, func() {
 			at.Store(time.Now().UnixNano())
 			cmd.Process.Kill()
@@ -74,7 +77,7 @@ func (b *bench) killed(dir, name string, after time.Duration) (recorded []string
 	var times []int64
 	for lines := bufio.NewScanner(out); lines.Scan(); kill() {
 		stage, then, _ := strings.Cut(lines.Text(), " ")
-		if n, err := strconv.ParseInt(then, 10, 64); err == nil && len(then) == 19 { // else cut short
+		if n, err := strconv.ParseInt(then, 10, 64); err == nil && len(then) == 19 { // otherwise the kill cut the line short
 			recorded, times = append(recorded, stage), append(times, n)
 		}
 	}
@@ -87,8 +90,9 @@ func (b *bench) killed(dir, name string, after time.Duration) (recorded []string
 	return recorded[:n]
 }
 
-// TestSpoolKilled: what Record had accepted 50 ms before a kill is stored after
-// the next start, whatever the server did, and nothing is stored twice.
+// TestSpoolKilled checks that events recorded at least 50 ms before a kill are
+// stored after the next start, whether the server was up, slow or down, and that no
+// event is stored twice.
 func TestSpoolKilled(t *testing.T) {
 	rounds := 51
 	if testing.Short() {
@@ -103,9 +107,9 @@ func TestSpoolKilled(t *testing.T) {
 		switch round % 3 {
 		case 0: // the server is up
 			b.proxy.Deal(faultproxy.Pass)
-		case 1: // its answers come late
+		case 1: // the server's answers are slow
 			b.proxy.Deal(faultproxy.Always(faultproxy.Fault{Pace: time.Millisecond}))
-		case 2: // it is away
+		case 2: // the server is down
 			if err := b.proxy.Refuse(); err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +129,7 @@ func TestSpoolKilled(t *testing.T) {
 	})
 	last.client.Close(t.Context())
 	if st := last.client.Stats(); st.Replayed == 0 || st.Replayed != st.Delivered {
-		t.Errorf("got %+v, want all that was replayed delivered", st)
+		t.Errorf("got %+v, want all replayed events delivered", st)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*[^d]")); len(left) > 0 { // all but .bad files
 		t.Errorf("got %q left in the folder", left)
@@ -156,8 +160,8 @@ func TestSpoolKilled(t *testing.T) {
 			twice++
 		}
 	}
-	t.Logf("%d rounds, %d events, %d of them at least 50 ms old, %d replayed by the last", rounds, len(stored), len(want), last.client.Stats().Replayed)
+	t.Logf("%d rounds, %d events, %d of them at least 50 ms old, %d replayed by the last client", rounds, len(stored), len(want), last.client.Stats().Replayed)
 	if missing > 0 || twice > 0 || len(want) == 0 {
-		t.Errorf("of %d events %d are missing, %d are there twice", len(want), missing, twice)
+		t.Errorf("of %d events %d are missing, %d are stored twice", len(want), missing, twice)
 	}
 }

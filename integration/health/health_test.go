@@ -1,5 +1,5 @@
-// Package health runs a service for a day of virtual time, and checks that
-// Health reports its faults and nothing else.
+// Package health runs a service for up to a day of virtual time and checks that
+// Health reports its faults, and nothing else.
 package health
 
 import (
@@ -22,31 +22,31 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// limits fit a service with up to 16 documents a minute, each of which takes
-// seconds, and of which one in a hundred fails.
+// limits fit a service with up to 16 documents per minute. Each takes some seconds,
+// and 1 % of them fail.
 var limits = docevents.Limits{
 	Window: 3 * time.Minute, StuckAfter: 90 * time.Second, MaxFailureRate: 0.12, MinEnded: 25, Silence: time.Minute,
 }
 
 func TestMain(m *testing.M) { localstack.Main(m) }
 
-// A service processes documents as they arrive, in virtual time: a day takes
-// seconds. The database is real.
+// A service processes documents as they arrive, in virtual time, so that a day
+// takes seconds. The database is real.
 type service struct {
 	*docevents.Client
-	user          string // of this service: tells its rows from all others
+	user          string // the UserID of this service's events
 	limits        docevents.Limits
 	random        *rand.Rand
 	mu            sync.Mutex // guards recorded
 	recorded      []docevents.Event
-	failing       atomic.Int64 // percent of the documents that are broken
-	killed, hangs atomic.Bool  // the next worker; all of them
+	failing       atomic.Int64 // the percentage of documents that fail
+	killed, hangs atomic.Bool  // killed kills the next worker; hangs makes all workers hang
 	cancel        context.CancelFunc
 }
 
 func serve(t *testing.T, stack *localstack.Stack, perMinute func(time.Time) float64) *service {
 	client, err := docevents.New(stack.URL, stack.ServiceRoleKey,
-		docevents.WithTransport(&http.Transport{DisableKeepAlives: true})) // an idle connection would stop the virtual time
+		docevents.WithTransport(&http.Transport{DisableKeepAlives: true})) // an idle connection would stop virtual time
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func serve(t *testing.T, stack *localstack.Stack, perMinute func(time.Time) floa
 	return s
 }
 
-// process takes a document through two steps. A broken one fails in the first.
+// process runs two steps for a document. The first step of a broken document fails.
 func (s *service) process(ctx context.Context, document string, broken bool) {
 	record := func(stage string, t docevents.EventType) {
 		s.work(ctx, docevents.Event{DocumentID: document, UserID: s.user, Stage: stage, Type: t})
@@ -87,8 +87,8 @@ func (s *service) process(ctx context.Context, document string, broken bool) {
 	record("", end)
 }
 
-// work keeps an event for the next check, and spends the time that a step takes after its
-// beginning: 1 to 8 seconds. A worker that is killed or hangs doesn't return.
+// work keeps an event for the next check. For the start of a step, it then sleeps 1
+// to 8 seconds. If the worker is killed or hangs, work doesn't return.
 func (s *service) work(ctx context.Context, e docevents.Event) {
 	e.CreatedAt = time.Now()
 	s.mu.Lock()
@@ -107,8 +107,8 @@ func (s *service) work(ctx context.Context, e docevents.Event) {
 	time.Sleep(time.Second * time.Duration(1+uuid.MustParse(e.DocumentID)[15]%8))
 }
 
-// check stores the events up to now and returns the verdict on them. Stored one
-// by one as they happen, each would cost a request.
+// check stores the kept events and returns the verdict of Health. Recording each
+// event when it happens would take a request per event.
 func (s *service) check(t *testing.T) docevents.Health {
 	t.Helper()
 	s.mu.Lock()
@@ -136,7 +136,7 @@ func (s *service) stop(t *testing.T) {
 	}
 }
 
-// Each fault is reported within two minutes.
+// TestHealthReportsFaults checks that Health reports each fault within two minutes.
 func TestHealthReportsFaults(t *testing.T) {
 	stack := localstack.Shared(t)
 	for name, test := range map[string]struct {
@@ -173,11 +173,11 @@ func TestHealthReportsFaults(t *testing.T) {
 	}
 }
 
-// A day of the same service gives no alarm: 1 document in two minutes at night, 16
-// a minute at noon.
+// TestHealthOfNormalDay checks that Health reports nothing during a normal day of
+// the service, with one document in two minutes at night and 16 per minute at noon.
 func TestHealthOfNormalDay(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes about 20 seconds")
+		t.Skip("the test takes about 20 seconds")
 	}
 	stack := localstack.Shared(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestHealthOfNormalDay(t *testing.T) {
 		}
 		t.Logf("%d checks, %d with failures, %d events", checks, rates, s.Stats().Recorded)
 		if rates == 0 {
-			t.Error("there was no failure to pass over")
+			t.Error("no document failed, so the test didn't check that Health tolerates failures")
 		}
 	})
 }

@@ -1,6 +1,6 @@
-// Package likeness_test holds doceventstest's server to what it stands in
-// for: the same requests go to it and to the local stack, which has a real
-// PostgreSQL, and the answers and the tables must be the same.
+// Package likeness_test compares the server of doceventstest with the local stack,
+// which has a real PostgreSQL. It sends the same requests to both, and the answers
+// and the tables must be equal.
 package likeness_test
 
 import (
@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { localstack.Main(m) }
 
-// A pair is a RoundTripper that sends each request to both, one request at a
+// A pair is an http.RoundTripper that sends each request to both servers, one at a
 // time, and compares the answers.
 type pair struct {
 	t     *testing.T
@@ -72,7 +72,7 @@ func (p *pair) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	p.seen[fmt.Sprintf("%s %d", req.Method, want.status)]++
-	if strings.HasSuffix(req.URL.Path, "/rest/v1/") { // the stack has other tables as well
+	if strings.HasSuffix(req.URL.Path, "/rest/v1/") { // the stack has more tables, so compare only this one
 		got.body, want.body = p.definition(got.body), p.definition(want.body)
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -82,21 +82,21 @@ func (p *pair) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// definition returns the table's, of a description.
+// definition returns the table's definition in a description.
 func (p *pair) definition(description any) any {
 	whole, _ := description.(map[string]any)
 	definitions, _ := whole["definitions"].(map[string]any)
 	return definitions[p.fake.Table]
 }
 
-// A reply is what is compared of an answer.
+// A reply is the part of an answer that is compared.
 type reply struct {
 	status                                 int
 	contentType, contentRange, proxyStatus string
 	body                                   any
 }
 
-// generated names are the stack's own affair: those of a table's constraints.
+// generated matches the names of constraints, which differ between the servers.
 var generated = regexp.MustCompile(`(constraint) "\w+"`)
 
 // send sends the request to a server, with its key.
@@ -108,7 +108,7 @@ func (p *pair) send(original *http.Request, body []byte, base, key string) (repl
 	}
 	req.URL.Scheme, req.URL.Host, req.Host = target.Scheme, target.Host, target.Host
 	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	if req.Header.Get("Apikey") == p.fake.Key { // else it is a wrong one, for both
+	if req.Header.Get("Apikey") == p.fake.Key { // a wrong key stays wrong for both servers
 		req.Header.Set("Apikey", key)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
@@ -126,7 +126,7 @@ func (p *pair) send(original *http.Request, body []byte, base, key string) (repl
 		contentType: resp.Header.Get("Content-Type"),
 		proxyStatus: resp.Header.Get("Proxy-Status"),
 	}
-	if req.Method != http.MethodGet { // docevents looks at no read's
+	if req.Method != http.MethodGet { // docevents ignores the Content-Range of reads
 		r.contentRange = resp.Header.Get("Content-Range")
 	}
 	if len(text) > 0 {
@@ -135,19 +135,19 @@ func (p *pair) send(original *http.Request, body []byte, base, key string) (repl
 		}
 	}
 	switch body := r.body.(type) {
-	case map[string]any: // details and hint are for people, and differ between versions
-		if body["code"] != "PGRST116" { // these have the number of rows
+	case map[string]any: // details and hint differ between versions, and docevents doesn't depend on them
+		if body["code"] != "PGRST116" { // its details have the number of rows, which docevents reads
 			delete(body, "details")
 		}
 		delete(body, "hint")
 		body["message"] = generated.ReplaceAllString(fmt.Sprint(body["message"]), "$1")
-	case []any: // rows of the same time come in no order
+	case []any: // rows with the same time are in no particular order
 		slices.SortFunc(body, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 	}
 	return r, resp, nil
 }
 
-// without leaves out of a list of rows those of another.
+// without returns the rows of body that other lacks, if body is a list.
 func without(body, other any) any {
 	rows, isList := body.([]any)
 	others, _ := other.([]any)
@@ -159,7 +159,7 @@ func without(body, other any) any {
 	})
 }
 
-// do sends a request of our own to both.
+// do sends a request to both servers.
 func (p *pair) do(method, path, body string, headers ...string) {
 	p.t.Helper()
 	req, err := http.NewRequestWithContext(p.t.Context(), method, p.fake.URL+"/rest/v1/"+path, strings.NewReader(body))
@@ -181,7 +181,7 @@ func (p *pair) do(method, path, body string, headers ...string) {
 	resp.Body.Close()
 }
 
-// compareTables compares all that the two hold, up to 1000 rows.
+// compareTables compares the tables of both servers, up to 1,000 rows.
 func (p *pair) compareTables() {
 	p.t.Helper()
 	p.do(http.MethodGet, p.fake.Table+"?order=created_at.asc.nullslast&limit=1000", "")
@@ -191,15 +191,15 @@ func (p *pair) wantSeen(kinds ...string) {
 	p.t.Helper()
 	for _, kind := range kinds {
 		if p.seen[kind] == 0 {
-			p.t.Errorf("there was no %s among %v", kind, p.seen)
+			p.t.Errorf("the client sent no %s, only %v", kind, p.seen)
 		}
 	}
 }
 
-// TestClient is what the library itself sends.
+// TestClient compares the answers to the client's own requests.
 func TestClient(t *testing.T) {
 	p := newPair(t)
-	client := p.client(docevents.WithEventTypes(docevents.EventTypes{Open: true})) // the table decides
+	client := p.client(docevents.WithEventTypes(docevents.EventTypes{Open: true})) // so that only the table rejects types
 	if err := client.Check(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -212,7 +212,7 @@ func TestClient(t *testing.T) {
 		{Duration: -1, CreatedAt: time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)},
 		{CreatedAt: time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)},
 		{CreatedAt: time.Date(2025, 6, 7, 8, 9, 10, 120_000_000, time.FixedZone("", 5*3600+1800))},
-		{Type: "nope"}, // costs no other event
+		{Type: "nope"}, // the table rejects only this event
 		{},
 	} {
 		e.DocumentID, e.UserID = uuid.NewString(), docevents.SystemUser
@@ -235,7 +235,7 @@ func TestClient(t *testing.T) {
 	p.wantSeen("GET 200")
 }
 
-// TestDescription compares how the two describe the table.
+// TestDescription compares the descriptions of the table.
 func TestDescription(t *testing.T) {
 	p := newPair(t)
 	describe := func(base, key string) any {
@@ -261,7 +261,7 @@ func TestDescription(t *testing.T) {
 	}
 }
 
-// TestReads is what Timeline asks for, and a function that is missing.
+// TestReads compares the reads of Timeline, and a call of a missing function.
 func TestReads(t *testing.T) {
 	p := newPair(t)
 	client := p.client()
@@ -279,7 +279,7 @@ func TestReads(t *testing.T) {
 		t.Errorf("%d events, %v", len(events), err)
 	}
 	if events, err := client.Timeline(t.Context(), uuid.NewString()); len(events) != 0 || err != nil {
-		t.Errorf("of no document: %d events, %v", len(events), err)
+		t.Errorf("timeline of an unknown document: %d events, %v", len(events), err)
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.fake.URL+"/rest/v1/rpc/no_function?b=1&a=2", nil)
 	if err != nil {
@@ -288,16 +288,15 @@ func TestReads(t *testing.T) {
 	req.Header.Set("Apikey", p.fake.Key)
 	req.Header.Set("Accept-Profile", "public")
 	if resp, err := p.RoundTrip(req); err != nil || resp.StatusCode != 404 {
-		t.Errorf("a function that is missing: %v, %v", resp, err)
+		t.Errorf("a missing function: %v, %v", resp, err)
 	}
 	p.wantSeen("GET 200", "GET 206", "GET 404")
 }
 
-// TestPurges are the purges that the library makes, each of 400 rows, some of
-// the same time.
+// TestPurges compares purges of 400 rows, some of which have the same time.
 func TestPurges(t *testing.T) {
 	p := newPair(t)
-	now := time.Now().Truncate(time.Microsecond) // what a row has
+	now := time.Now().Truncate(time.Microsecond) // the precision of a stored time
 	for _, test := range []struct {
 		name string
 		opts []docevents.Option
@@ -326,7 +325,7 @@ func TestPurges(t *testing.T) {
 			p.wantSeen(test.want)
 			p.compareTables()
 			if n, err := client.PurgeBefore(t.Context(), now); n != 14*7 || err != nil {
-				t.Errorf("then purged %d, %v", n, err)
+				t.Errorf("the second purge deleted %d, %v", n, err)
 			}
 			p.do(http.MethodDelete, p.fake.Table+"?created_at=gt.-infinity", "", "Prefer", "return=minimal,count=exact")
 			if n := len(p.fake.Events()); n != 0 {
@@ -336,8 +335,9 @@ func TestPurges(t *testing.T) {
 	}
 }
 
-// TestRequests are requests such as the library would send if it didn't check
-// its events and settings before.
+// TestRequests compares the answers to requests that the client would send if it
+// didn't check events and settings, and to reads and deletes with many kinds of
+// filters.
 func TestRequests(t *testing.T) {
 	p := newPair(t)
 	table := p.fake.Table
@@ -364,39 +364,39 @@ func TestRequests(t *testing.T) {
 	}{
 		{"no rows", "POST", table + columns, "[]", ignore, 201},
 		{"one row", "POST", table + columns, "[" + row(1, "stage", nil) + "]", ignore, 201},
-		{"known, and one new", "POST", table + columns, "[" + row(1, "stage", "other") + "," + row(2, "stage", "") + "]", ignore, 201},
-		{"twice in a request", "POST", table + columns, "[" + row(3, "stage", "a") + "," + row(3, "stage", "b") + "]", ignore, 201},
+		{"a duplicate and a new row", "POST", table + columns, "[" + row(1, "stage", "other") + "," + row(2, "stage", "") + "]", ignore, 201},
+		{"duplicates in a request", "POST", table + columns, "[" + row(3, "stage", "a") + "," + row(3, "stage", "b") + "]", ignore, 201},
 		{"counted", "POST", table + columns, "[" + row(3, "stage", "a") + "," + row(4, "stage", "b") + "]", []string{"Prefer", "resolution=ignore-duplicates,count=exact"}, 201},
 		{"duplicate", "POST", table + columns, "[" + row(5, "stage", nil) + "," + row(1, "stage", nil) + "]", nil, 409},
-		{"text of a number", "POST", table + columns, "[" + row(6, "stage", 7) + "]", ignore, 201},
-		{"number of a text", "POST", table + columns, "[" + row(7, "duration_ms", "7") + "]", ignore, 201},
+		{"a number for a text", "POST", table + columns, "[" + row(6, "stage", 7) + "]", ignore, 201},
+		{"a text for a number", "POST", table + columns, "[" + row(7, "duration_ms", "7") + "]", ignore, 201},
 		{"another offset", "POST", table + columns, "[" + row(8, "created_at", "2026-01-02T03:04:05.1+05:30") + "]", ignore, 201},
 		{"UUID without hyphens", "POST", table + columns, "[" + row(9, "user_id", "22222222222242228222222222222222") + "]", ignore, 201},
-		{"UUID in capitals", "POST", table + columns, "[" + row(14, "user_id", "AAAAAAAA-1111-4111-8111-111111111111") + "]", ignore, 201},
-		{"key beside the columns", "POST", table + columns, "[" + row(10, "nope", 1) + "]", ignore, 201},
-		{"type of the CHECK", "POST", table + columns, "[" + row(11, "stage", nil) + "," + row(12, "event_type", "nope") + "]", ignore, 400},
-		{"no UUID", "POST", table + columns, "[" + row(11, "stage", nil) + "," + row(12, "document_id", "not-a-uuid") + "]", ignore, 400},
+		{"UUID in upper case", "POST", table + columns, "[" + row(14, "user_id", "AAAAAAAA-1111-4111-8111-111111111111") + "]", ignore, 201},
+		{"key that is not in columns", "POST", table + columns, "[" + row(10, "nope", 1) + "]", ignore, 201},
+		{"type that the CHECK rejects", "POST", table + columns, "[" + row(11, "stage", nil) + "," + row(12, "event_type", "nope") + "]", ignore, 400},
+		{"invalid UUID", "POST", table + columns, "[" + row(11, "stage", nil) + "," + row(12, "document_id", "not-a-uuid") + "]", ignore, 400},
 		{"UUID is null", "POST", table + columns, "[" + row(12, "user_id", nil) + "]", ignore, 400},
 		{"id is null", "POST", table + columns, "[" + row(12, "id", nil) + "]", ignore, 400},
 		{"created_at is null", "POST", table + columns, "[" + row(12, "created_at", nil) + "]", ignore, 400},
-		{"type before null", "POST", table + columns, "[" + row(12, "id", nil) + "," + row(13, "created_at", "x") + "]", ignore, 400},
-		{"null before CHECK", "POST", table + columns, "[" + row(12, "user_id", nil) + "," + row(13, "event_type", "x") + "]", ignore, 400},
-		{"CHECK before duplicate", "POST", table + columns, "[" + row(1, "event_type", "x") + "]", nil, 400},
-		{"duplicate before CHECK", "POST", table + columns, "[" + row(1, "stage", "x") + "," + row(12, "event_type", "x") + "]", nil, 409},
-		{"NUL", "POST", table + columns, "[" + row(12, "error_message", "a\x00b") + "]", ignore, 400},
-		{"no NUL", "POST", table + columns, "[" + row(12, "error_message", `a\u0000b`) + "]", ignore, 201},
+		{"null, and a wrong type in a later row", "POST", table + columns, "[" + row(12, "id", nil) + "," + row(13, "created_at", "x") + "]", ignore, 400},
+		{"null, and the CHECK in a later row", "POST", table + columns, "[" + row(12, "user_id", nil) + "," + row(13, "event_type", "x") + "]", ignore, 400},
+		{"CHECK and duplicate in one row", "POST", table + columns, "[" + row(1, "event_type", "x") + "]", nil, 400},
+		{"duplicate, and the CHECK in a later row", "POST", table + columns, "[" + row(1, "stage", "x") + "," + row(12, "event_type", "x") + "]", nil, 409},
+		{"NUL byte", "POST", table + columns, "[" + row(12, "error_message", "a\x00b") + "]", ignore, 400},
+		{"text of an escaped NUL", "POST", table + columns, "[" + row(12, "error_message", `a\u0000b`) + "]", ignore, 201},
 		{"overflow", "POST", table + columns, "[" + row(13, "duration_ms", int64(1<<31)) + "]", ignore, 400},
 		{"fraction", "POST", table + columns, "[" + row(13, "duration_ms", 1.5) + "]", ignore, 400},
 		{"bad time", "POST", table + columns, "[" + row(13, "created_at", "yesterday-ish") + "]", ignore, 400},
 		{"broken JSON", "POST", table + columns, "{", ignore, 400},
-		{"no JSON", "POST", table + columns, "", ignore, 400},
+		{"empty body", "POST", table + columns, "", ignore, 400},
 		{"unknown column", "POST", table + columns + ",nope", "[]", ignore, 400},
 		{"unknown table", "POST", "nope_" + table + columns, "[]", ignore, 404},
 		{"unknown schema", "POST", table + columns, "[]", []string{"Content-Profile", "nope"}, 406},
 		{"wrong key", "POST", table + columns, "[" + row(13, "stage", nil) + "]", []string{"Apikey", "sb_secret_wrong"}, 401},
 		{"wrong method", "OPTIONS", "nope_" + table, "", nil, 404},
 		{"rehearsed", "POST", table + columns, "[" + row(13, "stage", nil) + "," + row(14, "stage", "b") + "," + row(15, "stage", "c") + "," + row(15, "stage", "d") + "]", append(ignore, "Accept", single), 406},
-		{"rehearsed, a type of the CHECK", "POST", table + columns, "[" + row(13, "stage", nil) + "," + row(15, "event_type", "x") + "]", append(ignore, "Accept", single), 400},
+		{"rehearsed, a type that the CHECK rejects", "POST", table + columns, "[" + row(13, "stage", nil) + "," + row(15, "event_type", "x") + "]", append(ignore, "Accept", single), 400},
 		{"rehearsed without rows", "POST", table + columns, "[]", append(ignore, "Accept", single), 406},
 		{"a single row", "POST", table + columns, "[" + row(15, "stage", nil) + "]", []string{"Prefer", "return=representation", "Accept", single}, 201},
 		{"a single row read", "GET", table + "?created_at=gt.2026-01-02T03:04:04Z&limit=1&order=created_at.desc,id.desc", "", []string{"Accept", single}, 200},

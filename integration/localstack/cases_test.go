@@ -19,12 +19,12 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// exchange is an entry of testdata/cases.json or cases-more.json: a request, and
-// how PostgREST 14.17 answered it.
+// exchange is an entry of testdata/cases.json or cases-more.json: a request and the
+// recorded answer of PostgREST 14.17.
 type exchange struct {
 	Case struct {
 		Name   string
-		Schema []string // DDL on the migration's table
+		Schema []string // SQL that changes the migration's table
 		Before []string
 		Method string
 		Path   string
@@ -42,13 +42,13 @@ type exchange struct {
 	After string
 }
 
-// TestCases replays all of the recorded exchanges, against the gateway or, if
-// POSTGREST_BIN names one, a real PostgREST. TestDescription has the recorded
-// description of tables.
+// TestCases sends the recorded requests to the gateway, or to a real PostgREST if
+// POSTGREST_BIN names one, and compares the answers. TestDescription compares the
+// recorded description of tables.
 func TestCases(t *testing.T) {
 	stack := localstack.Shared(t)
 	if !stack.Ours() {
-		t.Skip("the cases make the schema anew: not on a project of somebody else's")
+		t.Skip("the cases recreate the schema, which only a stack of this process allows")
 	}
 	t.Cleanup(func() { freshSchema(t, stack) })
 	for file, want := range map[string]int{"cases.json": 55, "cases-more.json": 29} {
@@ -92,7 +92,7 @@ func replay(t *testing.T, stack *localstack.Stack, x exchange) {
 		t.Errorf("status %d, want %d: %s", resp.StatusCode, x.Answer.Status, got)
 	}
 	for name, want := range x.Answer.Headers {
-		// The generated values of this one make details shorter or longer.
+		// The details contain generated values, whose length varies.
 		if name == "content-length" && hasNewValues(x.Answer.Body) {
 			continue
 		}
@@ -100,7 +100,7 @@ func replay(t *testing.T, stack *localstack.Stack, x exchange) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
-	// What the recording has no header for, there is none of.
+	// These headers must be absent if the recording lacks them.
 	for _, name := range []string{"Content-Range", "Content-Type", "Preference-Applied", "Proxy-Status", "Www-Authenticate"} {
 		if _, want := x.Answer.Headers[strings.ToLower(name)]; !want && resp.Header.Get(name) != "" {
 			t.Errorf("unexpected %s: %q", name, resp.Header.Get(name))
@@ -112,7 +112,7 @@ func replay(t *testing.T, stack *localstack.Stack, x exchange) {
 	}
 }
 
-// request is the recorded one.
+// request builds the recorded request.
 func (x exchange) request(t *testing.T, stack *localstack.Stack) *http.Request {
 	t.Helper()
 	var body []byte
@@ -141,7 +141,7 @@ func (x exchange) request(t *testing.T, stack *localstack.Stack) *http.Request {
 	return req
 }
 
-// bearer mints the token that a case's auth stands for.
+// bearer returns the token for a case's auth.
 func bearer(t *testing.T, stack *localstack.Stack, auth string) string {
 	t.Helper()
 	role, secret := auth, stack.JWTSecret
@@ -165,7 +165,7 @@ func sign(t *testing.T, secret string, claims jwt.MapClaims) string {
 	return token
 }
 
-// expand writes out the abbreviations of the recording.
+// expand replaces the abbreviations "repeat" and "repeat_with_ids_from_0" in a case.
 func expand(v any) any {
 	switch v := v.(type) {
 	case []any:
@@ -196,8 +196,8 @@ func expand(v any) any {
 	return v
 }
 
-// The values that are new in every run: the ids and times that are in an error's
-// details but not in the request.
+// newValues matches error details that contain a generated id and time, which
+// differ in every run.
 var newValues = regexp.MustCompile(`^Failing row contains \([0-9a-f-]{36}, null, .*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00\)\.$`)
 
 func hasNewValues(body any) bool {
@@ -236,7 +236,8 @@ func compareBody(t *testing.T, text []byte, want any) {
 	}
 }
 
-// freshSchema leaves nothing but the migration's table, which is empty.
+// freshSchema recreates the schema with only the migrations' empty table and
+// functions.
 func freshSchema(t *testing.T, stack *localstack.Stack) {
 	t.Helper()
 	execute(t, stack,
@@ -252,14 +253,14 @@ func freshSchema(t *testing.T, stack *localstack.Stack) {
 func execute(t *testing.T, stack *localstack.Stack, statements ...string) {
 	t.Helper()
 	for _, sql := range statements {
-		// Not t.Context: a clean-up runs after its end.
+		// t.Context is canceled before a cleanup runs.
 		if _, err := stack.Pool().Exec(context.WithoutCancel(t.Context()), sql); err != nil {
 			t.Fatalf("%s: %v", sql, err)
 		}
 	}
 }
 
-// query prints the result's rows as psql -At does.
+// query returns the result's rows in the format of psql -At.
 func query(t *testing.T, stack *localstack.Stack, sql string) string {
 	t.Helper()
 	rows, err := stack.Pool().Query(t.Context(), sql, pgx.QueryExecModeSimpleProtocol)

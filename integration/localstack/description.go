@@ -9,8 +9,9 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// describedQuery returns the relations of a schema on which the current role has
-// any right. PostgREST lists these, with all of their columns.
+// describedQuery and describedRights, with the schema's name between them, return
+// the relations on which the current role has any right. PostgREST lists these
+// relations with all of their columns.
 const describedQuery = `
 SELECT NULL::bigint, count(*), 0::bigint, coalesce(json_agg(c.relname ORDER BY c.relname), '[]')::text
 FROM pg_class c
@@ -21,8 +22,8 @@ const describedRights = `) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.
     OR has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
     OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`
 
-// describe answers GET / with the schema's tables. The tables are those of the
-// schema cache, and the caller's rights are current.
+// describe answers GET / with the schema's tables. It reads the tables from the
+// schema cache and the caller's rights from the database.
 func (g *gateway) describe(r *http.Request, who caller, schema string) (*postgrest.Answer, *postgrest.Error) {
 	if (*g.config.Load())["openapi_mode"] == "disabled" {
 		return nil, postgrest.ErrDescriptionDisabled

@@ -11,7 +11,7 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// described returns the definitions of GET /.
+// described returns the definitions in the answer to GET /.
 func described(t *testing.T, stack *localstack.Stack, headers ...string) map[string]any {
 	t.Helper()
 	r := call(t, stack, "GET", "", "", headers...)
@@ -25,8 +25,8 @@ func described(t *testing.T, stack *localstack.Stack, headers ...string) map[str
 	return answer.Definitions
 }
 
-// TestDescription compares the description of tables with the one that PostgREST
-// 14.17 gave of the same tables.
+// TestDescription compares the description of tables with the recorded one of
+// PostgREST 14.17.
 func TestDescription(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{})
 	text, err := os.ReadFile("testdata/openapi.json")
@@ -57,7 +57,7 @@ func TestDescription(t *testing.T) {
 		t.Error("Accept: application/json gets another description")
 	}
 	if tables := described(t, stack, "Authorization", "Bearer "+stack.AnonKey); len(tables) != 0 {
-		t.Errorf("anon, who has no right, sees %v", tables)
+		t.Errorf("anon, which has no rights, sees %v", tables)
 	}
 	execute(t, stack, "ALTER ROLE authenticator SET pgrst.openapi_mode = 'disabled'")
 	if err := stack.Reload(t.Context()); err != nil {
@@ -68,8 +68,8 @@ func TestDescription(t *testing.T) {
 	}
 }
 
-// TestDescriptionRights checks that any right on a table, or on one column, shows
-// all of it, and that a new column shows after the schema has been reloaded.
+// TestDescriptionRights checks that a right on a table or on one of its columns makes
+// all columns visible, and that a new column is visible after a reload.
 func TestDescriptionRights(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{PostgREST: localstack.Gateway})
 	execute(t, stack,
@@ -89,8 +89,9 @@ func TestDescriptionRights(t *testing.T) {
 	}
 }
 
-// TestDescriptionDefaults checks which defaults are shown, and the notes of keys
-// and comments. PostgREST 14.17 shows and omits the same defaults.
+// TestDescriptionDefaults checks which defaults the description contains, and the
+// notes about keys and comments. PostgREST 14.17 includes and omits the same
+// defaults.
 func TestDescriptionDefaults(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{PostgREST: localstack.Gateway})
 	execute(t, stack,

@@ -12,25 +12,26 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// The errors of PostgREST's own that the gateway gives, by
+// Errors of PostgREST itself, see
 // https://docs.postgrest.org/en/v14/references/errors.html.
 var (
 	errNoSchemaCache = postgrest.Errorf(503, "PGRST002", "Could not query the database for the schema cache. Retrying.")
 	errPoolTimeout   = postgrest.Errorf(504, "PGRST003", "Timed out acquiring connection from connection pool.")
 	errInvalidJSON   = postgrest.Errorf(400, "PGRST102", "Empty or invalid json")
 	errKeysDiffer    = postgrest.Errorf(400, "PGRST102", "All object keys must match")
-	// A connection to PostgreSQL that died under a statement: seen of 14.17 and 16.2.
+	// PostgREST 14.17 and 16.2 answer this if the connection to PostgreSQL breaks
+	// during a statement.
 	errLostConnection = postgrest.Errorf(400, "", "")
 	errInvalidPath    = postgrest.Errorf(404, "PGRST125", "Invalid path specified in request URL")
 )
 
-// connectError is a database that can't be reached.
+// connectError is the answer if PostgreSQL can't be reached.
 func connectError(err error) *postgrest.Error {
 	return postgrest.Errorf(503, "PGRST000", "Database connection error. Retrying the connection.").WithDetails(err.Error())
 }
 
-// databaseError turns what a request's transaction failed with into an answer.
-// PostgreSQL's own errors keep their code and text.
+// databaseError returns the answer for the error of a request's transaction. The
+// answer to an error of PostgreSQL has its code and text.
 func databaseError(err error, anonymous bool) *postgrest.Error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -52,8 +53,8 @@ func databaseError(err error, anonymous bool) *postgrest.Error {
 	return e
 }
 
-// raised is the answer that a function or trigger asks for with RAISE SQLSTATE
-// 'PGRST', by
+// raised returns the answer that a function or trigger requests with RAISE SQLSTATE
+// 'PGRST', see
 // https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes.
 // The raised message and detail are JSON.
 func raised(pg *pgconn.PgError) *postgrest.Error {
@@ -87,7 +88,7 @@ func raised(pg *pgconn.PgError) *postgrest.Error {
 	return e
 }
 
-// httpStatus is PostgREST's table of statuses, by
+// httpStatus returns PostgREST's HTTP status for an error of PostgreSQL, see
 // https://docs.postgrest.org/en/v14/references/errors.html#http-status-codes.
 func httpStatus(pg *pgconn.PgError, anonymous bool) int {
 	unauthorized := http.StatusForbidden

@@ -11,9 +11,9 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// testSingleObjects checks that a statement whose result isn't one row is run
-// and then rolled back if the request accepts a single object only. PostgREST's
-// own test of this is SingularSpec.hs.
+// testSingleObjects checks requests that accept only a single object: a statement
+// that doesn't return exactly one row runs and is then rolled back. PostgREST tests
+// this in SingularSpec.hs.
 func testSingleObjects(t *testing.T, stack *localstack.Stack) {
 	execute(t, stack,
 		"CREATE SEQUENCE fired",
@@ -26,16 +26,16 @@ func testSingleObjects(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		name, method, path, prefer, body string
 		status                           int
-		want                             string // a part of the body
-		fired                            string // by how many rows the trigger was fired
+		want                             string // part of the body
+		fired                            string // the number of rows for which the trigger ran
 		stored                           string // the ids above 5
 	}{
 		{"two rows", "POST", "things", "return=minimal", `[{"id":6},{"id":7}]`, 406, "The result contains 2 rows", "2", ""},
-		{"two rows of which one is known", "POST", "things", "return=minimal,resolution=ignore-duplicates", `[{"id":1},{"id":6},{"id":7}]`, 406, "The result contains 2 rows", "2", ""},
+		{"two new rows and a duplicate", "POST", "things", "return=minimal,resolution=ignore-duplicates", `[{"id":1},{"id":6},{"id":7}]`, 406, "The result contains 2 rows", "2", ""},
 		{"two rows, representation", "POST", "things", "return=representation", `[{"id":6},{"id":7}]`, 406, "PGRST116", "2", ""},
 		{"no row", "POST", "things?columns=id", "return=minimal", `[]`, 406, "The result contains 0 rows", "0", ""},
-		{"a trigger that refuses", "POST", "things", "", `[{"id":6,"name":"x"},{"id":7,"name":"refused"}]`, 400, "not this one", "2", ""},
-		{"a foreign key", "POST", "things", "", `[{"id":6,"parent":1},{"id":7,"parent":99}]`, 409, "23503", "1", ""},
+		{"a trigger rejects a row", "POST", "things", "", `[{"id":6,"name":"x"},{"id":7,"name":"refused"}]`, 400, "not this one", "2", ""},
+		{"a foreign key rejects a row", "POST", "things", "", `[{"id":6,"parent":1},{"id":7,"parent":99}]`, 409, "23503", "1", ""},
 		{"one row", "POST", "things", "return=minimal", `[{"id":6}]`, 201, "", "1", "6"},
 		{"one row, representation", "POST", "things?select=id", "return=representation", `[{"id":6}]`, 201, `{"id":6}`, "1", "6"},
 		{"read one", "GET", "things?select=id&id=eq.1", "", "", 200, `{"id":1}`, "0", ""},
@@ -67,7 +67,7 @@ func testSingleObjects(t *testing.T, stack *localstack.Stack) {
 	execute(t, stack, "DROP TRIGGER after_insert ON things", "DROP SEQUENCE fired")
 }
 
-// testRaised checks the answers to errors that triggers raise.
+// testRaised checks the answers to errors raised by triggers.
 func testRaised(t *testing.T, stack *localstack.Stack) {
 	execute(t, stack,
 		"CREATE TABLE raises (sql text)",
@@ -81,10 +81,10 @@ func testRaised(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		raise  string
 		status int
-		want   string // a part of the body
+		want   string // part of the body
 	}{
 		{`RAISE 'not this one'`, 400, `{"code":"P0001","details":null,"hint":null,"message":"not this one"}`},
-		{`RAISE SQLSTATE '40001' USING MESSAGE = 'again'`, 500, `"40001"`}, // as 16.2 answers; 14.17 retries without end
+		{`RAISE SQLSTATE '40001' USING MESSAGE = 'again'`, 500, `"40001"`}, // 16.2 answers this; 14.17 retries without end
 		{`RAISE SQLSTATE 'PT418'`, 418, `"PT418"`},
 		{`RAISE SQLSTATE 'PGRST' USING MESSAGE = '` + full + `', DETAIL = '{"status":418,"headers":{"x-teapot":"yes"}}'`, 418, full},
 		{`RAISE SQLSTATE 'PGRST' USING MESSAGE = '{"code":"T1","message":"m"}', DETAIL = '{"status":402,"headers":{}}'`, 402, `{"code":"T1","details":null,"hint":null,"message":"m"}`},
@@ -107,7 +107,7 @@ func testRaised(t *testing.T, stack *localstack.Stack) {
 	}
 }
 
-// testHints checks the name in the hint of a table that isn't there.
+// testHints checks the table that the hint suggests for an unknown table.
 func testHints(t *testing.T, stack *localstack.Stack) {
 	for path, want := range map[string]string{
 		"thing":                      `"Perhaps you meant the table 'public.things'"`,
@@ -123,8 +123,8 @@ func testHints(t *testing.T, stack *localstack.Stack) {
 	}
 }
 
-// testConfig checks the options that are set in the database, as those of a
-// PostgREST that was set up in another way than Supabase's.
+// testConfig checks PostgREST's options that can be set in the database, with values
+// that Supabase doesn't use.
 func testConfig(t *testing.T, stack *localstack.Stack) {
 	us := "Bearer " + sign(t, stack.JWTSecret, jwt.MapClaims{"role": "service_role", "aud": "us"})
 	tests := []struct {
@@ -149,7 +149,7 @@ func testConfig(t *testing.T, stack *localstack.Stack) {
 		}
 		execute(t, stack, strings.Replace(option, " SET ", " RESET ", 1), "NOTIFY pgrst, 'reload config'")
 	}
-	observe.Await(t, "the options are as they were", func() bool {
+	observe.Await(t, "the options are reset", func() bool {
 		return call(t, stack, "GET", "", "", "Authorization", us).status == 200 &&
 			call(t, stack, "GET", "", "", "Authorization", "").status == 200
 	})

@@ -12,12 +12,12 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// function is one of the database's that returns one value. Its arguments go by
-// their names; the last of them may have defaults.
+// function is a function of the database that returns one value. Requests pass its
+// arguments by name. The last arguments may have defaults.
 type function struct {
 	schema, name string
 	arguments    []*column
-	required     int // so many of the arguments have no default
+	required     int // the number of arguments without a default
 }
 
 const functionsQuery = `
@@ -40,7 +40,7 @@ func loadFunctions(ctx context.Context, conn *pgx.Conn, schemas []string) (map[s
 	var required int
 	_, err = pgx.ForEachRow(found, []any{&schema, &name, &names, &types, &required}, func() error {
 		f := &function{schema: schema, name: name, required: required}
-		if len(names) != len(types) { // nameless arguments can't be given by name
+		if len(names) != len(types) { // some arguments have no name
 			return nil
 		}
 		for i := range names {
@@ -64,8 +64,9 @@ func (f *function) takes(given []string) bool {
 	})
 }
 
-// call builds the call; PostgreSQL takes the arguments out of the JSON itself. Of
-// a GET they are texts, each of which it casts to the argument's type.
+// call builds a SELECT that calls the function and lets PostgreSQL read the
+// arguments from the JSON body. With texts, for a GET, all values are strings that
+// PostgreSQL casts to the arguments' types.
 func (f *function) call(given []string, body []byte, texts bool) *statement {
 	s := &statement{}
 	var arguments []*column
@@ -98,8 +99,8 @@ func (f *function) call(given []string, body []byte, texts bool) *statement {
 	return s
 }
 
-// call answers a call of a function: by GET, with the arguments in the query, in
-// a transaction that can't write, or by POST, with an object of them.
+// call answers a call of a function. A GET has the arguments in the query string and
+// runs in a read-only transaction. A POST has them in a JSON object.
 func (g *gateway) call(r *http.Request, who caller, schema, name string) (*postgrest.Answer, *postgrest.Error) {
 	access, given, body := pgx.ReadOnly, []string{}, []byte(nil)
 	var apiErr *postgrest.Error
@@ -110,7 +111,7 @@ func (g *gateway) call(r *http.Request, who caller, schema, name string) (*postg
 		access = pgx.ReadWrite
 		text, err := io.ReadAll(r.Body)
 		if err != nil {
-			return nil, errInvalidJSON // nobody is there to read it
+			return nil, errInvalidJSON // the client is gone
 		}
 		if len(text) == 0 {
 			text = []byte("{}")
@@ -131,7 +132,8 @@ func (g *gateway) call(r *http.Request, who caller, schema, name string) (*postg
 	return nil, postgrest.ErrFunction(schema+"."+name, given, r.Method == http.MethodPost)
 }
 
-// queryArguments makes an object of the query's parameters.
+// queryArguments returns the parameters of the query string: their names, and a JSON
+// object of names and values.
 func queryArguments(rawQuery string) ([]string, []byte, *postgrest.Error) {
 	params, err := postgrest.ParseParams(rawQuery)
 	if err != nil {

@@ -9,16 +9,16 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// gate stands where Supabase's own gateway does, in front of our gateway or of
-// a real PostgREST: it maps /rest/v1/ to /, and looks at the apikey header.
+// gate stands in for Supabase's API gateway, in front of PostgREST or the stack's
+// gateway. It maps /rest/v1/ to / and checks the apikey header.
 //
-// As on Supabase, a key that isn't a known one is refused here, before
-// PostgREST sees the request, and a key stands in for a missing Authorization.
-// The new style of keys are no JWTs: one in Authorization, where postgrest-go
-// and supabase-js copy it by themselves, is refused by PostgREST.
+// As on Supabase, the gate rejects an unknown key before PostgREST sees the request,
+// and uses the key as the token if there is no Authorization header. A key of the new
+// style (sb_secret_...) isn't a JWT. postgrest-go and supabase-js copy it to
+// Authorization, where PostgREST rejects it.
 //
-// Unlike Supabase it takes any key that the JWT secret has signed, and no key
-// at all, which is the anonymous role.
+// Unlike Supabase, the gate accepts every key that is signed with the JWT secret, and
+// requests without a key, which run as the anonymous role.
 type gate struct {
 	settings Settings
 	rest     http.Handler
@@ -41,7 +41,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if key == g.settings.SecretKey {
 		key = g.settings.ServiceRoleKey
 	}
-	inner := *r // a handler may not change the request
+	inner := *r // a handler must not modify the request
 	inner.Header = r.Header.Clone()
 	inner.Header.Del("Apikey")
 	if key != "" && r.Header.Get("Authorization") == "" {
@@ -50,8 +50,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.StripPrefix(restPrefix, g.rest).ServeHTTP(w, &inner)
 }
 
-// known reports whether the key is one of the stack's. Whether it has expired
-// is for PostgREST to say.
+// known reports whether the key is the secret key or signed with the JWT secret. It
+// doesn't check the expiry; PostgREST does.
 func (g *gate) known(key string) bool {
 	if key == g.settings.SecretKey {
 		return true

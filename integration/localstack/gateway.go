@@ -20,14 +20,15 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// gateway answers the part of PostgREST's API that docevents and its tests use,
-// as PostgREST 14 does: reads with filters, order, limit and count, bulk
-// inserts, deletes, calls of functions, the description of tables. Its answers
-// are compared with the recorded ones in testdata. PostgREST 14.17 retries a
-// transaction that fails with 40001 without end; the gateway answers 500, as
-// PostgREST 16.2 does.
+// gateway stands in for PostgREST 14. It answers the requests that docevents and
+// its tests send: reads with filters, order, limit and count, bulk inserts,
+// deletes, calls of functions, and the description of tables. TestCases compares
+// its answers with those of a real PostgREST, recorded in testdata.
 //
-// Like PostgREST it does not cancel a statement whose client has gone away.
+// It differs from PostgREST 14.17 for a transaction that fails with 40001: 14.17
+// retries it without end, but the gateway answers 500, as PostgREST 16.2 does.
+//
+// Like PostgREST, it doesn't cancel the statement of a client that has disconnected.
 type gateway struct {
 	pool    *pgxpool.Pool
 	secret  string
@@ -35,7 +36,7 @@ type gateway struct {
 	maxRows int64
 	log     func(format string, args ...any)
 
-	// ctx is the gateway's life: its end breaks off what is under way.
+	// ctx ends when the gateway closes, which aborts running statements.
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the listener
@@ -49,8 +50,8 @@ type gateway struct {
 // poolTimeout is PostgREST's db-pool-acquisition-timeout.
 const poolTimeout = 10 * time.Second
 
-// newGateway connects as the role authenticator of the database's URL. It
-// doesn't wait for the database.
+// newGateway returns a gateway for the database. databaseURL must name the role
+// authenticator. newGateway doesn't wait for a connection.
 func newGateway(databaseURL string, secret string, opts Options, log func(string, ...any)) (*gateway, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
@@ -71,8 +72,8 @@ func newGateway(databaseURL string, secret string, opts Options, log func(string
 	return g, nil
 }
 
-// Close breaks off what is under way, as the death of a PostgREST would:
-// transactions that have not committed are rolled back.
+// Close aborts the running requests, as if PostgREST had crashed: uncommitted
+// transactions are rolled back.
 func (g *gateway) Close() error {
 	g.cancel()
 	g.wg.Wait()
@@ -80,8 +81,8 @@ func (g *gateway) Close() error {
 	return nil
 }
 
-// listen waits for NOTIFY pgrst until the gateway's end, and reads everything
-// anew after each loss of the connection, as notifications may have been missed.
+// listen waits for NOTIFY pgrst until the gateway closes. After each loss of the
+// connection it reads everything again, because it may have missed notifications.
 func (g *gateway) listen() {
 	wait := 50 * time.Millisecond
 	for g.ctx.Err() == nil {
@@ -93,7 +94,7 @@ func (g *gateway) listen() {
 			return
 		}
 		g.log("gateway: listener: %v", err)
-		// PostgREST's wait goes up to 32 s; a test has no time for that.
+		// PostgREST waits up to 32 s, which is too long for tests.
 		g.delay.Store(int64((wait + time.Second - 1) / time.Second))
 		select {
 		case <-time.After(wait):
@@ -115,7 +116,7 @@ func (g *gateway) listenOnce() (connected bool, err error) {
 	if err := g.reloadConfig(conn); err != nil {
 		return false, err
 	}
-	if err := g.reloadSchema(conn); err != nil { // from now on requests are answered
+	if err := g.reloadSchema(conn); err != nil { // the gateway answers requests from now on
 		return false, err
 	}
 	g.delay.Store(0)
@@ -171,7 +172,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer.Write(w)
 }
 
-// serve answers a request.
+// serve returns the answer to a request.
 func (g *gateway) serve(r *http.Request) (*postgrest.Answer, *postgrest.Error) {
 	if g.schema.Load() == nil {
 		return nil, errNoSchemaCache
@@ -206,7 +207,7 @@ func (g *gateway) serve(r *http.Request) (*postgrest.Answer, *postgrest.Error) {
 	}
 	q := &query{asked, t}
 	if r.Method == http.MethodPost && prefer.Resolution != "" && len(q.conflictTarget(prefer)) == 0 {
-		prefer.Resolution = "" // PostgREST has nothing to resolve by then
+		prefer.Resolution = "" // without a conflict target, PostgREST ignores it
 	}
 	check := func(rows int64) *postgrest.Error { return postgrest.CheckRows(r, prefer, rows) }
 	switch r.Method {
@@ -229,7 +230,7 @@ func (g *gateway) serve(r *http.Request) (*postgrest.Answer, *postgrest.Error) {
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
-// table finds the table that the path names.
+// table returns the table that the path names.
 func (g *gateway) table(schema, path string) (*table, *postgrest.Error) {
 	if strings.Contains(path, "/") {
 		return nil, errInvalidPath
@@ -256,7 +257,7 @@ func (g *gateway) insert(who caller, q *query, prefer postgrest.Preferences, r *
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return nil, errInvalidJSON // nobody is there to read it
+		return nil, errInvalidJSON // the client is gone
 	}
 	names := q.Columns
 	if names == nil {
@@ -291,8 +292,8 @@ type result struct {
 // rowCheck returns an error if a statement's number of rows is not acceptable.
 type rowCheck func(rows int64) *postgrest.Error
 
-// run runs the statement as the caller, in a transaction of its own. If check,
-// which may be nil, returns an error, the transaction is rolled back.
+// run runs the statement as the caller, in a new transaction. If check is not nil and
+// returns an error, run rolls the transaction back and returns that error.
 func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, check rowCheck) (result, *postgrest.Error) {
 	acquire, cancel := context.WithTimeout(g.ctx, poolTimeout)
 	conn, err := g.pool.Acquire(acquire)
@@ -329,9 +330,9 @@ func (g *gateway) run(who caller, access pgx.TxAccessMode, s *statement, check r
 	return r, databaseError(err, who.anonymous())
 }
 
-// become switches to the caller's role until the transaction's end. The role's
-// settings come first, as authenticator: what it may set, the role may lack the
-// right to.
+// become switches to the caller's role for the rest of the transaction. It applies
+// the role's settings first, while still authenticator, because the role may lack
+// the right to change them.
 func (g *gateway) become(tx pgx.Tx, who caller) error {
 	s := &statement{}
 	set := func(name, value string) {

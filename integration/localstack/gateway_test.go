@@ -17,8 +17,8 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// TestSchemaCache checks that tables and columns exist once the cache has been
-// told to reload, and not before.
+// TestSchemaCache checks that requests can use new tables and columns only after a
+// reload of the schema cache.
 func TestSchemaCache(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{})
 	execute(t, stack, "CREATE TABLE late (a int)", "GRANT ALL ON late TO service_role")
@@ -41,11 +41,12 @@ func TestSchemaCache(t *testing.T) {
 
 	execute(t, stack, "DROP TABLE late")
 	if r := call(t, stack, "GET", "late", ""); r.status != 404 || r.code() != "42P01" {
-		t.Errorf("a table that is gone, before the reload: %d %s", r.status, r.body)
+		t.Errorf("a dropped table before the reload: %d %s", r.status, r.body)
 	}
 }
 
-// TestRoleSettings reads the session's state through a view.
+// TestRoleSettings checks each role's session, which it reads through a view: the
+// statement timeout, the role and the claims.
 func TestRoleSettings(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{StatementTimeout: 7 * time.Second})
 	execute(t, stack,
@@ -71,13 +72,13 @@ func TestRoleSettings(t *testing.T) {
 		t.Errorf("before the reload: %s", got)
 	}
 	execute(t, stack, "NOTIFY pgrst, 'reload config'")
-	observe.Await(t, "the new setting holds", func() bool { return strings.Contains(session("service_role"), `"5s"`) })
+	observe.Await(t, "the new setting applies", func() bool { return strings.Contains(session("service_role"), `"5s"`) })
 }
 
 func TestKeys(t *testing.T) {
 	stack := localstack.Shared(t)
 	if !stack.Ours() {
-		t.Skip("Supabase's own gateway differs: see gate")
+		t.Skip("Supabase's API gateway differs from gate")
 	}
 	table := stack.Table(t)
 	user := sign(t, stack.JWTSecret, jwt.MapClaims{"role": "authenticated"})
@@ -91,19 +92,19 @@ func TestKeys(t *testing.T) {
 		{"service key in both", stack.ServiceRoleKey, "Bearer " + stack.ServiceRoleKey, 200, ""},
 		{"service key in apikey", stack.ServiceRoleKey, "", 200, ""},
 		{"service key in Authorization", "", "Bearer " + stack.ServiceRoleKey, 200, ""},
-		{"the scheme in small letters", "", "bearer " + stack.ServiceRoleKey, 200, ""},
+		{"the scheme in lower case", "", "bearer " + stack.ServiceRoleKey, 200, ""},
 		{"secret key in apikey", stack.SecretKey, "", 200, ""},
 		{"secret key in both", stack.SecretKey, "Bearer " + stack.SecretKey, 401, "PGRST301"},
 		{"secret key in Authorization", "", "Bearer " + stack.SecretKey, 401, "PGRST301"},
 		{"anon key", stack.AnonKey, "", 401, "42501"},
-		{"none", "", "", 401, "42501"},
+		{"no key", "", "", 401, "42501"},
 		{"another scheme", "", "Basic " + stack.ServiceRoleKey, 401, "42501"},
 		{"Authorization wins", stack.SecretKey, "Bearer " + user, 403, "42501"},
-		{"a bad apikey is refused first", "sb_secret_wrong", "Bearer " + stack.ServiceRoleKey, 401, ""},
-		{"a foreign JWT as apikey", foreign, "", 401, ""},
-		{"expired", expired, "", 401, "PGRST303"},
-		{"empty", "", "Bearer ", 401, "PGRST301"},
-		{"no role is anon", "", "Bearer " + sign(t, stack.JWTSecret, jwt.MapClaims{}), 401, "42501"},
+		{"an unknown apikey", "sb_secret_wrong", "Bearer " + stack.ServiceRoleKey, 401, ""},
+		{"a JWT with another signature as apikey", foreign, "", 401, ""},
+		{"expired key", expired, "", 401, "PGRST303"},
+		{"empty token", "", "Bearer ", 401, "PGRST301"},
+		{"a token without a role is anon", "", "Bearer " + sign(t, stack.JWTSecret, jwt.MapClaims{}), 401, "42501"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,8 +116,9 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// twoSchemas is a stack with rows 1 to 5 in things, and a second schema. It has
-// the gateway: a real PostgREST can do more than the tests say.
+// twoSchemas starts a stack with the rows 1 to 5 in the table things, and a second
+// schema. It uses the gateway, because the tests expect errors for features that
+// only a real PostgREST has.
 func twoSchemas(t *testing.T) *localstack.Stack {
 	t.Helper()
 	stack := localstack.Own(t, localstack.Options{
@@ -148,11 +150,11 @@ func TestGateway(t *testing.T) {
 		{"reads", testReads},
 		{"inserts", testInserts},
 		{"single objects", testSingleObjects},
-		{"refusals", testRefusals},
+		{"rejected requests", testRejected},
 		{"functions", testFunctions},
 		{"views", testViews},
 		{"casts", testCasts},
-		{"raised", testRaised},
+		{"raised errors", testRaised},
 		{"hints", testHints},
 		{"config", testConfig},
 	} {
@@ -182,7 +184,7 @@ func testReads(t *testing.T, stack *localstack.Stack) {
 		{"id=lt", "PGRST100"},
 		{"id=what.1", "PGRST100"},
 		{"id=in.1", "PGRST100"},
-		{`name=in.("a,b")`, "PGRST100"}, // PostgREST can do more
+		{`name=in.("a,b")`, "PGRST100"}, // PostgREST supports this
 		{"name=is.true", "PGRST100"},
 		{"and=id.eq.1", "PGRST100"},
 		{"order=id.up", "PGRST100"},
@@ -190,10 +192,10 @@ func testReads(t *testing.T, stack *localstack.Stack) {
 		{"select=nope", "42703"},
 		{"select=id::nope", "42704"},
 		{"select=id::text;", "PGRST100"},
-		{"select=id:name", "PGRST100"}, // PostgREST can do more
+		{"select=id:name", "PGRST100"}, // PostgREST supports this
 		{"id=eq.x", "22P02"},
 		{"id=eq.%zz", "PGRST100"},
-		{"id=neq.2", "PGRST100"}, // PostgREST can do more
+		{"id=neq.2", "PGRST100"}, // PostgREST supports this
 	}
 	for _, tt := range tests {
 		path := "things?" + tt.query
@@ -235,7 +237,7 @@ func testReads(t *testing.T, stack *localstack.Stack) {
 	}
 }
 
-// testCasts checks select=column::text, and filters, on columns of many types.
+// testCasts checks select=column::text and filters for columns of many types.
 func testCasts(t *testing.T, stack *localstack.Stack) {
 	execute(t, stack,
 		"CREATE TYPE mood AS ENUM ('sad', 'glad')",
@@ -269,28 +271,28 @@ func testInserts(t *testing.T, stack *localstack.Stack) {
 		name, path, prefer, body string
 		status                   int
 		code                     string
-		want                     string // of the rows above 5, as id:name
+		want                     string // the stored rows above 5, as id:name
 	}{
 		{"keys in another order", "things", "", `[{"id":6,"name":"x"}, {"name":"y","id":7}]`, 201, "", "6:x 7:y"},
 		{"escaped and repeated keys", "things", "", `{"\u0069d":6,"name":"x","name":"y"}`, 201, "", "6:y"},
 		{"nested values", "things", "", "[\n {\"id\": 6, \"name\": {\"a\": [1, \"}]\\\"\"]}} ]\n", 201, "", `6:{"a": [1, "}]\""]}`},
 		{"a missing key", "things", "", `[{"id":6,"name":"x"},{"id":7}]`, 400, "PGRST102", ""},
-		{"a row that is no object", "things", "", `[{"id":6},7]`, 400, "PGRST102", ""},
-		{"a lone value is no row", "things", "", `7`, 201, "", ""},
-		{"nothing", "things", "", ``, 400, "PGRST102", ""},
+		{"a row that isn't an object", "things", "", `[{"id":6},7]`, 400, "PGRST102", ""},
+		{"a number inserts nothing", "things", "", `7`, 201, "", ""},
+		{"an empty body", "things", "", ``, 400, "PGRST102", ""},
 		{"more than one value", "things", "", `{"id":6}{"id":7}`, 400, "PGRST102", ""},
-		{"columns choose", "things?columns=id", "", `[{"id":6,"name":"x"},{"nope":1,"id":7}]`, 201, "", "6:unnamed 7:unnamed"},
+		{"columns select the keys", "things?columns=id", "", `[{"id":6,"name":"x"},{"nope":1,"id":7}]`, 201, "", "6:unnamed 7:unnamed"},
 		{"columns without a value are null", "things?columns=id,name", "", `[{"id":6}]`, 201, "", "6:"},
 		{"columns without a value get their default", "things?columns=id,name", "missing=default", `[{"id":6},{"id":7,"name":"x"}]`, 201, "", "6:unnamed 7:x"},
 		{"an object gets its defaults", "things?columns=id,name", "missing=default", `{"id":6}`, 201, "", "6:unnamed"},
 		{"an identity column without a value gets the next number", "numbered?columns=id,name", "missing=default,resolution=ignore-duplicates", `[{"name":"x"},{"name":"y"},{"id":9,"name":"z"}]`, 201, "", ""},
-		{"columns that are unknown", "things?columns=id,nope", "", `[]`, 400, "PGRST204", ""},
+		{"an unknown column", "things?columns=id,nope", "", `[]`, 400, "PGRST204", ""},
 		{"columns and no rows", "things?columns=id", "", `[]`, 201, "", ""},
 		{"columns and broken JSON", "things?columns=id", "", `[{`, 400, "22P02", ""},
 		{"objects without keys", "things", "", `[{},{}]`, 400, "23502", ""},
 		{"a foreign key", "things", "", `{"id":6,"parent":99}`, 409, "23503", ""},
-		{"duplicates inside one insert are ignored", "things", "resolution=ignore-duplicates", `[{"id":6,"name":"x"},{"id":6,"name":"y"}]`, 201, "", "6:x"},
-		{"merging new and known rows", "things", "resolution=merge-duplicates", `[{"id":1,"name":"a"},{"id":6,"name":"x"}]`, 201, "", "6:x"},
+		{"duplicates within an insert are ignored", "things", "resolution=ignore-duplicates", `[{"id":6,"name":"x"},{"id":6,"name":"y"}]`, 201, "", "6:x"},
+		{"merging new and existing rows", "things", "resolution=merge-duplicates", `[{"id":1,"name":"a"},{"id":6,"name":"x"}]`, 201, "", "6:x"},
 		{"a conflict target without an index", "things?on_conflict=name", "resolution=merge-duplicates", `{"id":6,"name":"x"}`, 400, "42P10", ""},
 	}
 	for _, tt := range tests {
@@ -306,13 +308,13 @@ func testInserts(t *testing.T, stack *localstack.Stack) {
 			execute(t, stack, "DELETE FROM things WHERE id > 5")
 		})
 	}
-	// The sequence moves for a row with a value of its own as well.
+	// The sequence also advances for a row that has a value.
 	if got := query(t, stack, "SELECT string_agg(id || ':' || name, ' ' ORDER BY id) FROM numbered"); got != "1:x 2:y 9:z" {
 		t.Errorf("stored %s", got)
 	}
 }
 
-func testRefusals(t *testing.T, stack *localstack.Stack) {
+func testRejected(t *testing.T, stack *localstack.Stack) {
 	tests := []struct {
 		name, method, path string
 		headers            []string
@@ -320,14 +322,14 @@ func testRefusals(t *testing.T, stack *localstack.Stack) {
 		code               string
 	}{
 		{"a schema that is not exposed", "GET", "things", []string{"Accept-Profile", "secret"}, 406, "PGRST106"},
-		{"a write to one", "DELETE", "things?id=eq.0", []string{"Content-Profile", "secret"}, 406, "PGRST106"},
+		{"a write to a schema that is not exposed", "DELETE", "things?id=eq.0", []string{"Content-Profile", "secret"}, 406, "PGRST106"},
 		{"the second schema", "GET", "things", []string{"Accept-Profile", "other"}, 200, ""},
-		{"its tables alone", "GET", "parents", []string{"Accept-Profile", "other"}, 404, "PGRST205"},
+		{"a table of the first schema in the second", "GET", "parents", []string{"Accept-Profile", "other"}, 404, "PGRST205"},
 		{"another media type", "POST", "things", []string{"Content-Type", "text/csv"}, 400, "PGRST102"},
 		{"an unknown preference", "DELETE", "things?id=eq.0", []string{"Prefer", "handling=strict, odd"}, 400, "PGRST122"},
-		{"the same, leniently", "DELETE", "things?id=eq.0", []string{"Prefer", "odd"}, 204, ""},
-		{"a method", "PUT", "things", nil, 405, "PGRST117"},
-		{"a path", "GET", "things/1", nil, 404, "PGRST125"},
+		{"an unknown preference without strict handling", "DELETE", "things?id=eq.0", []string{"Prefer", "odd"}, 204, ""},
+		{"an unsupported method", "PUT", "things", nil, 405, "PGRST117"},
+		{"an invalid path", "GET", "things/1", nil, 404, "PGRST125"},
 		{"a description of another media type", "GET", "", []string{"Accept", "text/csv"}, 406, "PGRST107"},
 		{"a write to the root", "POST", "", nil, 405, "PGRST117"},
 	}
@@ -345,7 +347,7 @@ func testRefusals(t *testing.T, stack *localstack.Stack) {
 	}
 	resp.Body.Close()
 	if resp.StatusCode != 404 {
-		t.Errorf("outside of /rest/v1/: %s", resp.Status)
+		t.Errorf("outside /rest/v1/: %s", resp.Status)
 	}
 }
 
@@ -366,17 +368,17 @@ func testFunctions(t *testing.T, stack *localstack.Stack) {
 	}{
 		{"a default", "POST", "rpc/plus", `{"a":2}`, 200, "3"},
 		{"all arguments, in any order", "POST", "rpc/plus", `{"b":2,"a":2}`, 200, "4"},
-		{"in the query", "GET", "rpc/plus?b=2&a=2", "", 200, "4"},
-		{"the one of two that takes them", "GET", "rpc/plus?a=2&c=x", "", 200, `"2x"`},
-		{"one is missing", "POST", "rpc/plus", `{"b":2}`, 404, "PGRST202"},
-		{"one too many", "POST", "rpc/plus", `{"a":2,"d":2}`, 404, "PGRST202"},
-		{"of another type", "GET", "rpc/plus?a=x", "", 400, "22P02"},
-		{"no argument, no value", "POST", "rpc/now_null", "", 200, "null"},
+		{"arguments in the query string", "GET", "rpc/plus?b=2&a=2", "", 200, "4"},
+		{"the overload with these arguments", "GET", "rpc/plus?a=2&c=x", "", 200, `"2x"`},
+		{"a missing argument", "POST", "rpc/plus", `{"b":2}`, 404, "PGRST202"},
+		{"an unknown argument", "POST", "rpc/plus", `{"a":2,"d":2}`, 404, "PGRST202"},
+		{"an argument of the wrong type", "GET", "rpc/plus?a=x", "", 400, "22P02"},
+		{"no arguments and a null result", "POST", "rpc/now_null", "", 200, "null"},
 		{"GET can't write", "GET", "rpc/writes", "", 405, "25006"},
-		{"POST can", "POST", "rpc/writes", "", 200, "1"},
-		{"no object", "POST", "rpc/plus", "x", 400, "PGRST102"},
-		{"a method", "DELETE", "rpc/plus?a=1", "", 405, "PGRST101"},
-		{"a path", "GET", "rpc/plus/1", "", 404, "PGRST125"},
+		{"POST can write", "POST", "rpc/writes", "", 200, "1"},
+		{"a body that isn't an object", "POST", "rpc/plus", "x", 400, "PGRST102"},
+		{"an unsupported method", "DELETE", "rpc/plus?a=1", "", 405, "PGRST101"},
+		{"an invalid path", "GET", "rpc/plus/1", "", 404, "PGRST125"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -397,9 +399,9 @@ func testFunctions(t *testing.T, stack *localstack.Stack) {
 	}
 }
 
-// A view's duplicates go by the key of the table beneath, where it shows it: so
-// PostgREST asks for ON CONFLICT, which a view that PostgreSQL updates by itself
-// takes, and one with INSTEAD OF triggers does not.
+// testViews checks inserts of duplicates into views. If a view shows the primary
+// key of its table, PostgREST adds ON CONFLICT. PostgreSQL accepts that for an
+// updatable view and rejects it for a view with INSTEAD OF triggers.
 func testViews(t *testing.T, stack *localstack.Stack) {
 	const columns = "document_id AS doc, user_id, event_type FROM document_processing_events"
 	execute(t, stack,
@@ -437,18 +439,18 @@ func testViews(t *testing.T, stack *localstack.Stack) {
 			}
 		}
 	}
-	if got := query(t, stack, "SELECT count(*) FROM document_processing_events"); got != "4" { // two of keyless
+	if got := query(t, stack, "SELECT count(*) FROM document_processing_events"); got != "4" { // keyless stored two
 		t.Errorf("%s rows, want 4", got)
 	}
 }
 
-// BenchmarkInsert sends batches of 1000 rows over four connections.
+// BenchmarkInsert sends batches of 1,000 rows over two connections per processor.
 func BenchmarkInsert(b *testing.B) {
 	stack := localstack.Shared(b)
 	table := stack.Table(b)
 	const rows = 1000
 	var next atomic.Int64
-	b.SetParallelism(2) // times GOMAXPROCS: four on two cores
+	b.SetParallelism(2) // per processor
 	begin := time.Now()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {

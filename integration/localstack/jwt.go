@@ -12,7 +12,7 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// token mints a key as Supabase's legacy ones are: a JWT that names a role.
+// token returns a key in the form of Supabase's legacy keys: a JWT that names a role.
 func token(secret, role string) (string, error) {
 	now := time.Now()
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
@@ -23,7 +23,7 @@ func token(secret, role string) (string, error) {
 	}).SignedString([]byte(secret))
 }
 
-// caller is who a request speaks for.
+// caller is the role and the claims of a request.
 type caller struct {
 	role   string
 	claims []byte // as JSON
@@ -33,8 +33,9 @@ const anonRole = "anon"
 
 func (c caller) anonymous() bool { return c.role == anonRole }
 
-// verify reads the Authorization header as PostgREST does: none, or one of
-// another scheme, is the anonymous role, and so is a token without a role.
+// verify reads the Authorization header as PostgREST does. The caller has the
+// anonymous role if there is no header, if its scheme isn't Bearer, or if the token
+// has no role.
 func verify(config restConfig, authorization string) (caller, *postgrest.Error) {
 	claims := jwt.MapClaims{}
 	scheme, text, _ := strings.Cut(authorization, " ")
@@ -53,7 +54,7 @@ func verify(config restConfig, authorization string) (caller, *postgrest.Error) 
 		_, err := jwt.ParseWithClaims(text, claims, func(*jwt.Token) (any, error) { return secret, nil },
 			jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
 			jwt.WithIssuedAt(),
-			jwt.WithLeeway(30*time.Second), // PostgREST's
+			jwt.WithLeeway(30*time.Second), // as in PostgREST
 		)
 		if err != nil {
 			return caller{}, tokenError(err)

@@ -15,16 +15,16 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// The test program also plays the parts of other programs: it is started again
-// with one of these set.
+// Tests start this test program again as another program. These environment variables
+// select the program.
 const (
-	orphanEnv  = "LOCALSTACK_TEST_ORPHAN"   // of a program that is killed with a stack open
-	pgrestFake = "PGRST_SERVER_UNIX_SOCKET" // of PostgREST, which finds its socket there
+	orphanEnv  = "LOCALSTACK_TEST_ORPHAN"   // a program that is killed while it has a stack
+	pgrestFake = "PGRST_SERVER_UNIX_SOCKET" // PostgREST, whose socket this variable names
 )
 
 func TestMain(m *testing.M) {
 	switch {
-	case os.Getenv(pgrestFake) != "": // also of an orphan's
+	case os.Getenv(pgrestFake) != "": // first, because an orphan's PostgREST has both variables
 		fakePostgREST(os.Getenv(pgrestFake))
 	case os.Getenv(orphanEnv) != "":
 		orphan()
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// orphan starts a stack, says where, and waits to be killed.
+// orphan starts a stack, prints its DatabaseURL, and waits to be killed.
 func orphan() {
 	stack, err := localstack.Start(context.Background(), localstack.Options{})
 	if err != nil {
@@ -44,8 +44,8 @@ func orphan() {
 	select {}
 }
 
-// fakePostgREST answers every request with its own description, and ends for
-// nobody who asks.
+// fakePostgREST answers every request with a description of the request. It ignores
+// all signals except SIGKILL.
 func fakePostgREST(socket string) {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)
 	listener, err := net.Listen("unix", socket)
@@ -59,22 +59,22 @@ func fakePostgREST(socket string) {
 	})))
 }
 
-// reply is a response that has been read.
+// reply is a response with its body.
 type reply struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// code is the error's code.
+// code returns the error code in the body, or "".
 func (r reply) code() string {
 	_, code, _ := strings.Cut(r.body, `"code":"`)
 	code, _, _ = strings.Cut(code, `"`)
 	return code
 }
 
-// call sends a request to the REST API, as service_role unless the headers,
-// names and values in turn, say otherwise.
+// call sends a request to the REST API as service_role. headers are pairs of a name
+// and a value; an empty value removes the header.
 func call(t *testing.T, stack *localstack.Stack, method, path, body string, headers ...string) reply {
 	t.Helper()
 	r, err := tryCall(t.Context(), stack, method, path, body, headers...)
@@ -106,7 +106,7 @@ func tryCall(ctx context.Context, stack *localstack.Stack, method, path, body st
 	return reply{resp.StatusCode, resp.Header, string(text)}, err
 }
 
-// event is a row as JSON, with an id that ends in n.
+// event returns a row as JSON, with an id that ends in n.
 func event(n int) string {
 	return fmt.Sprintf(`{"id":"00000000-0000-4000-8000-%012d",`+
 		`"document_id":"11111111-1111-4111-8111-111111111111",`+

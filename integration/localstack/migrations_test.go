@@ -19,7 +19,8 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// description is what the migration makes, as PostgreSQL's catalog tells it.
+// description is the migrated table, as the query describe returns it from
+// PostgreSQL's catalog.
 const description = `
 column id uuid NOT NULL gen_random_uuid()
 column document_id uuid NOT NULL
@@ -58,11 +59,11 @@ UNION ALL
 	FROM pg_policy WHERE polrelid = 'public.document_processing_events'::regclass
 ) AS lines ORDER BY part, sort`
 
-// database makes an empty database on the stack's PostgreSQL.
+// database creates an empty database on the stack's PostgreSQL.
 func database(t *testing.T, stack *localstack.Stack) *pgxpool.Pool {
 	t.Helper()
 	if !stack.Ours() {
-		t.Skip("it makes databases of its own")
+		t.Skip("the test creates databases")
 	}
 	name := "migrations_" + strings.ToLower(strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()))
 	execute(t, stack, "CREATE DATABASE "+name)
@@ -76,15 +77,15 @@ func database(t *testing.T, stack *localstack.Stack) *pgxpool.Pool {
 		pool.Close()
 		execute(t, stack, "DROP DATABASE "+name+" WITH (FORCE)")
 	})
-	// What every Supabase project has.
+	// Every Supabase project has this grant.
 	if _, err := pool.Exec(t.Context(), "GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role"); err != nil {
 		t.Fatal(err)
 	}
 	return pool
 }
 
-// gooseUp migrates with goose, as sql/README.md says, and returns how many files
-// it ran.
+// gooseUp migrates with goose as sql/README.md describes, and returns the number of
+// files that goose ran.
 func gooseUp(t *testing.T, pool *pgxpool.Pool) int {
 	t.Helper()
 	return gooseUpIn(t, pool, "docevents_db_version")
@@ -106,7 +107,7 @@ func gooseUpIn(t *testing.T, pool *pgxpool.Pool, table string) int {
 	return len(results)
 }
 
-// runFiles runs the files as they are, as one who pastes them does.
+// runFiles runs the migrations unchanged, as if pasted into the SQL editor.
 func runFiles(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	files := docevents.Migrations()
@@ -149,7 +150,7 @@ func checkTable(t *testing.T, pool *pgxpool.Pool) {
 	}
 }
 
-// sqlState runs SQL as the role and returns the code of the error, if any.
+// sqlState runs SQL as the role, rolls back, and returns the error's code, or "".
 func sqlState(t *testing.T, pool *pgxpool.Pool, role, sql string) string {
 	t.Helper()
 	tx, err := pool.Begin(t.Context())
@@ -200,14 +201,14 @@ func checkRights(t *testing.T, pool *pgxpool.Pool) {
 	}
 }
 
-// appUp migrates an app whose own migrations are 1 to n, in Go, as those of
-// goose's functions without a provider are.
+// appUp migrates an app that has the migrations 1 to n. They are Go functions in
+// goose's global registry, where goose's package-level functions put them.
 func appUp(t *testing.T, pool *pgxpool.Pool, n int) (ran int, err error) {
 	t.Helper()
 	db := stdlib.OpenDBFromPool(pool)
 	defer db.Close()
 	goose.ResetGlobalMigrations()
-	t.Cleanup(goose.ResetGlobalMigrations) // the app's stay registered, as in its process
+	t.Cleanup(goose.ResetGlobalMigrations) // until then they stay registered, as in an app
 	for i := range n {
 		nothing := &goose.GoFunc{RunTx: func(context.Context, *sql.Tx) error { return nil }}
 		if err := goose.SetGlobalMigrations(goose.NewGoMigration(int64(i+1), nothing, nil)); err != nil {
@@ -222,9 +223,9 @@ func appUp(t *testing.T, pool *pgxpool.Pool, n int) (ran int, err error) {
 	return len(results), err
 }
 
-// TestMigrationsBesideTheApps: goose runs an app's own migrations, and these,
-// whatever the app's numbers are.
-func TestMigrationsBesideTheApps(t *testing.T) {
+// TestMigrationsWithAppMigrations checks that goose runs both an app's migrations and
+// these, whatever numbers the app uses.
+func TestMigrationsWithAppMigrations(t *testing.T) {
 	stack := localstack.Shared(t)
 	for _, own := range []int{5, 12, 13, 20} {
 		t.Run(fmt.Sprint(own), func(t *testing.T) {
@@ -249,17 +250,18 @@ func TestMigrationsBesideTheApps(t *testing.T) {
 	}
 }
 
-// TestMigrationsInTheAppsTable: what sql/README.md says of it, and the way out.
+// TestMigrationsInTheAppsTable checks the problems that sql/README.md describes if
+// these migrations share the app's version table, and the way to fix them.
 func TestMigrationsInTheAppsTable(t *testing.T) {
 	const apps = goose.DefaultTablename
 	stack := localstack.Shared(t)
-	t.Run("passed over", func(t *testing.T) {
+	t.Run("skipped", func(t *testing.T) {
 		pool := database(t, stack)
 		if _, err := appUp(t, pool, 20); err != nil {
 			t.Fatal(err)
 		}
 		if n := gooseUpIn(t, pool, apps); n != 0 {
-			t.Errorf("goose ran %d files: sql/README.md warns for nothing", n)
+			t.Errorf("goose ran %d files, but sql/README.md warns that it skips them", n)
 		}
 	})
 	t.Run("out of order", func(t *testing.T) {
@@ -269,13 +271,13 @@ func TestMigrationsInTheAppsTable(t *testing.T) {
 		}
 		gooseUpIn(t, pool, apps)
 		if _, err := appUp(t, pool, 6); err == nil {
-			t.Error("goose ran the app's sixth: sql/README.md warns for nothing")
+			t.Error("goose ran the app's sixth migration, but sql/README.md warns that it doesn't")
 		}
 		if _, err := pool.Exec(t.Context(), "DELETE FROM goose_db_version WHERE version_id IN (13, 14)"); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := appUp(t, pool, 6); n != 1 || err != nil {
-			t.Errorf("the app's sixth: %d, %v", n, err)
+			t.Errorf("the app's sixth migration: %d, %v", n, err)
 		}
 		if n := gooseUp(t, pool); n != 2 {
 			t.Errorf("goose ran %d files, want 2", n)
@@ -284,7 +286,8 @@ func TestMigrationsInTheAppsTable(t *testing.T) {
 	})
 }
 
-// TestMigrations runs the migration in every way that it is for, and twice.
+// TestMigrations runs the migrations twice with each supported tool, and on databases
+// with other privileges and without Supabase's roles.
 func TestMigrations(t *testing.T) {
 	stack := localstack.Shared(t)
 	t.Run("goose", func(t *testing.T) {
@@ -309,16 +312,16 @@ func TestMigrations(t *testing.T) {
 			t.Fatal(err)
 		}
 		runFiles(t, pool)
-		gooseUp(t, pool) // which knows nothing of the other two
+		gooseUp(t, pool) // runs both files again, because its version table is empty
 		checkTable(t, pool)
 		checkRights(t, pool)
 		var n int
 		if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM document_processing_events").Scan(&n); err != nil || n != 1 {
-			t.Errorf("%d rows after running it again, %v; want the one there was", n, err)
+			t.Errorf("%d rows after the migrations ran again, %v; want 1", n, err)
 		}
 	})
 	t.Run("default privileges", func(t *testing.T) {
-		// As in projects from before 2026: everybody gets everything on new tables.
+		// In projects from before 2026, the API roles get all rights on new tables.
 		pool := database(t, stack)
 		if _, err := pool.Exec(t.Context(), "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated"); err != nil {
 			t.Fatal(err)
@@ -328,7 +331,8 @@ func TestMigrations(t *testing.T) {
 		checkRights(t, pool)
 	})
 	t.Run("no roles", func(t *testing.T) {
-		// A plain PostgreSQL. Roles belong to all databases: this takes a server.
+		// A plain PostgreSQL. Databases share the roles, so this needs a separate
+		// server.
 		plain := localstack.Own(t, localstack.Options{})
 		if err := plain.StopREST(); err != nil {
 			t.Fatal(err)

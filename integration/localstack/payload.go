@@ -10,8 +10,8 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// payloadKeys returns the keys that every object of the body has, sorted, and
-// the body to insert from.
+// payloadKeys returns the sorted keys of the body's objects, which must all have the
+// same keys, and the body to insert from.
 func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 	if !json.Valid(body) || !utf8.Valid(body) {
 		return nil, nil, errInvalidJSON
@@ -22,7 +22,7 @@ func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 		list = slices.Concat([]byte("["), body, []byte("]"))
 	case '[':
 	default:
-		return nil, []byte("[]"), nil // a lone value is no row
+		return nil, []byte("[]"), nil // a number, string or literal inserts no rows
 	}
 	var rows []map[string]json.RawMessage
 	if json.Unmarshal(list, &rows) != nil {
@@ -39,7 +39,7 @@ func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 	return keys, body, nil
 }
 
-// firstByte is that of the JSON, 0 where there is none.
+// firstByte returns the first byte of the JSON value, or 0 if the body is empty.
 func firstByte(body []byte) byte {
 	if body = bytes.TrimLeft(body, " \t\r\n"); len(body) > 0 {
 		return body[0]

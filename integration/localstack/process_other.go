@@ -8,8 +8,8 @@ import (
 	"os/exec"
 )
 
-// Without Unix accounts, signals and process groups there is no stack: Start
-// fails with this error at once.
+// The stack needs Unix accounts, signals and process groups. On other systems Start
+// returns this error.
 var errNotUnix = errors.New("the local stack runs on Unix systems only")
 
 type account struct{}

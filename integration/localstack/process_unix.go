@@ -14,11 +14,12 @@ import (
 	"syscall"
 )
 
-// account is whom PostgreSQL runs as. It refuses to run as root, so that root
-// lends it another one.
+// account is the user that PostgreSQL runs as if this process runs as root, because
+// PostgreSQL doesn't run as root. A nil account stands for the current user.
 type account struct{ uid, gid uint32 }
 
-// serverAccount returns nil unless this process is root's.
+// serverAccount returns the account postgres or nobody, or nil unless this process
+// runs as root.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -41,7 +42,7 @@ func serverAccount() (*account, error) {
 	return nil, errors.New("PostgreSQL refuses to run as root, and there is no user postgres or nobody to run it as")
 }
 
-// own hands a file or folder to the account.
+// own makes the account the owner of a file or folder.
 func (a *account) own(path string) error {
 	if a == nil {
 		return nil
@@ -49,8 +50,8 @@ func (a *account) own(path string) error {
 	return os.Chown(path, int(a.uid), int(a.gid))
 }
 
-// traversable reports whether the account can reach the folder: whether
-// everyone may pass through it and all that is above it.
+// traversable reports whether the account can reach the folder, that is, whether all
+// users may traverse it and all of its parents.
 func (a *account) traversable(dir string) bool {
 	if a == nil {
 		return true
@@ -72,8 +73,8 @@ func (a *account) traversable(dir string) bool {
 	}
 }
 
-// detach puts the command into a process group of its own, so that a Ctrl-C at
-// the terminal reaches this program alone, which then stops things in order.
+// detach makes the command start in a new process group and as the account. Ctrl-C at
+// the terminal then signals only this program, which stops the stack in order.
 func detach(cmd *exec.Cmd, as *account) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if as != nil {
@@ -81,27 +82,27 @@ func detach(cmd *exec.Cmd, as *account) {
 	}
 }
 
-// The signals as PostgreSQL reads them: a fast shutdown breaks off sessions and
-// writes a checkpoint, an immediate one just ends all processes.
+// PostgreSQL's shutdown signals. A fast shutdown disconnects the sessions and
+// writes a checkpoint. An immediate shutdown only ends all processes.
 const (
 	signalFast      = syscall.SIGINT
 	signalImmediate = syscall.SIGQUIT
 )
 
-// killTree ends a process and its children with SIGKILL, all at once: the
-// parent is stopped first, so that it can't start another one or react.
+// killTree ends a process and its children with SIGKILL. It first stops the parent
+// with SIGSTOP, so that the parent can't react or start more children.
 func killTree(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return err
 	}
 	for _, child := range children(pid) {
-		_ = syscall.Kill(child, syscall.SIGKILL) // it may have ended by itself
+		_ = syscall.Kill(child, syscall.SIGKILL) // it may have ended already
 	}
 	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
-// children lists the children of a process: from /proc on Linux, with pgrep
-// elsewhere.
+// children returns the ids of a process's children, from /proc on Linux and from
+// pgrep on other systems.
 func children(pid int) []int {
 	var list []byte
 	if tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)); len(tasks) > 0 {

@@ -16,8 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// String returns the settings as a shell reads them, with the names that
-// Supabase's own tools use. None of the values needs quotes.
+// String returns the settings as lines NAME=value for a shell, with the names that
+// Supabase's tools use. None of the values needs quotes.
 func (s Settings) String() string {
 	var b strings.Builder
 	for _, line := range [][2]string{
@@ -33,13 +33,14 @@ func (s Settings) String() string {
 	return b.String()
 }
 
-// ErrNoEnv says that the environment names no project.
+// ErrNoEnv means that the environment doesn't name a Supabase project.
 var ErrNoEnv = errors.New("SUPABASE_URL, DATABASE_URL and SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) are not all set")
 
-// FromEnv returns a stack that somebody else runs: any Supabase project that
-// SUPABASE_URL, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SECRET_KEY, and
-// DATABASE_URL name; SUPABASE_ANON_KEY and JWT_SECRET where they are set.
-// Where only one of the two service keys is set it stands for the other as well.
+// FromEnv returns a stack for an existing Supabase project, hosted or local. It reads
+// SUPABASE_URL, DATABASE_URL, SUPABASE_SERVICE_ROLE_KEY and SUPABASE_SECRET_KEY, and
+// the optional SUPABASE_ANON_KEY and JWT_SECRET. One of the two service keys is
+// enough: ServiceRoleKey defaults to the secret key. Without these variables it
+// returns [ErrNoEnv].
 func FromEnv(ctx context.Context) (*Stack, error) {
 	settings := Settings{
 		URL:            strings.TrimRight(os.Getenv("SUPABASE_URL"), "/"),
@@ -58,7 +59,7 @@ func FromEnv(ctx context.Context) (*Stack, error) {
 	return attach(ctx, settings)
 }
 
-// attach makes a stack of the settings of one that runs.
+// attach returns a Stack for a stack that already runs.
 func attach(ctx context.Context, settings Settings) (*Stack, error) {
 	pool, err := pgxpool.New(ctx, settings.DatabaseURL)
 	if err != nil {
@@ -67,9 +68,9 @@ func attach(ctx context.Context, settings Settings) (*Stack, error) {
 	return &Stack{Settings: settings, pool: pool}, nil
 }
 
-// StackEnv is the environment variable that hands a test process's stack to the
-// processes that it starts, as the workers of a fuzz test are: its settings, as
-// JSON.
+// StackEnv is the environment variable through which a test process passes its stack
+// to the processes that it starts, such as the workers of a fuzz test. It holds the
+// [Settings] as JSON.
 const StackEnv = "DOCEVENTS_TEST_STACK"
 
 var shared struct {
@@ -79,12 +80,12 @@ var shared struct {
 	err   error
 }
 
-// Shared returns the stack of the test process, migrated, and starts it at the
-// first call. It is that of StackEnv where this process was started by one that
-// has a stack, else the project of [FromEnv], else a new one.
+// Shared returns the migrated stack of this test process. The first call finds or
+// starts it: the stack of the parent process, if [StackEnv] is set, or the project of
+// [FromEnv], or a new stack.
 //
-// Without PostgreSQL the test is skipped; where CI is set in the environment it
-// fails instead.
+// Without PostgreSQL, Shared skips the test, or fails it if the environment variable
+// CI is set.
 func Shared(t testing.TB) *Stack {
 	t.Helper()
 	shared.mu.Lock()
@@ -99,8 +100,8 @@ func Shared(t testing.TB) *Stack {
 	return shared.stack
 }
 
-// Own starts a stack, migrated, for a test that breaks it or needs another one
-// than Shared. Without PostgreSQL it does as Shared does.
+// Own starts and migrates a stack for one test, which may break it or need special
+// options. Without PostgreSQL, it skips or fails the test as [Shared] does.
 func Own(t testing.TB, opts Options) *Stack {
 	t.Helper()
 	stack, err := Start(t.Context(), opts)
@@ -118,7 +119,7 @@ func Own(t testing.TB, opts Options) *Stack {
 	return stack
 }
 
-// giveUp ends a test that can't have a stack.
+// giveUp skips or fails a test because its stack can't start.
 func giveUp(t testing.TB, err error) {
 	t.Helper()
 	if errors.Is(err, ErrNoPostgres) && os.Getenv("CI") == "" {
@@ -128,7 +129,7 @@ func giveUp(t testing.TB, err error) {
 }
 
 func openShared() (*Stack, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // a download may be part of it
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // this may include a download of PostgreSQL
 	defer cancel()
 	if text := os.Getenv(StackEnv); text != "" {
 		var settings Settings
@@ -144,7 +145,7 @@ func openShared() (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A project that has the table is left as it is.
+	// Don't migrate a project that already has the table.
 	if !stack.hasTable(ctx) {
 		if err := stack.Migrate(ctx); err != nil {
 			return nil, errors.Join(err, stack.Close())
@@ -162,22 +163,22 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 	return err == nil && found
 }
 
-// Main runs a package's tests and closes the stack that they shared:
+// Main runs a package's tests and then closes their shared stack:
 //
 //	func TestMain(m *testing.M) { localstack.Main(m) }
 //
-// Where it doesn't get to that, as after a Ctrl-C or a test's time-out, the
-// watchdog does it.
+// If the process ends before that, for example after Ctrl-C or a test timeout, the
+// stack's watchdog removes the stack.
 //
-// Tests that are parallel wait for time to pass rather than for a processor: up
-// to 16 run at once, unless the command line says -parallel, or -fuzz: then that
-// is the number of workers.
+// Main lets 16 parallel tests run at once, because they mostly wait for time to
+// pass. It keeps the default if the command line has -parallel or -fuzz, for which
+// -parallel is the number of workers.
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" || f.Name == "test.fuzz" })
 	if !chosen {
-		_ = flag.Set("test.parallel", "16") // it is a number
+		_ = flag.Set("test.parallel", "16") // a valid number
 	}
 	code := m.Run()
 	shared.mu.Lock()
@@ -191,14 +192,14 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Table makes a table for this test alone, like document_processing_events in
-// every respect, for docevents.WithTable. It goes away with the test.
+// Table creates a copy of document_processing_events for this test, and drops it when
+// the test ends. It returns the name, for docevents.WithTable.
 //
-// The table itself is shared by all tests and all processes: only Table keeps
-// tests apart.
+// All tests and processes share document_processing_events itself, so a test that
+// counts rows needs its own table.
 func (s *Stack) Table(t testing.TB) string {
 	t.Helper()
-	// Not t.Context: the clean-up runs after its end.
+	// t.Context is canceled before the cleanup runs.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	// Names are unique across the processes that share a stack.
@@ -213,7 +214,7 @@ func (s *Stack) Table(t testing.TB) string {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		// A test may have ended with PostgreSQL stopped.
+		// The test may have stopped PostgreSQL.
 		if _, err := s.pool.Exec(ctx, "DROP TABLE "+table); err != nil {
 			t.Log(err)
 		}

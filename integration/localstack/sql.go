@@ -9,7 +9,7 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// statement is SQL under construction. Names from outside are always quoted,
+// statement builds an SQL statement. Names from a request are always quoted, and
 // values are always parameters.
 type statement struct {
 	strings.Builder
@@ -23,7 +23,7 @@ func (s *statement) add(pieces ...string) {
 	}
 }
 
-// bind appends a value as a parameter, whose type PostgreSQL infers.
+// bind appends a value as a parameter. PostgreSQL infers its type.
 func (s *statement) bind(value any) {
 	s.args = append(s.args, value)
 	s.add("$", strconv.Itoa(len(s.args)))
@@ -38,7 +38,7 @@ func (s *statement) separate(i int, separator string) {
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// query is what a request asks of a table.
+// query is a request's query on a table.
 type query struct {
 	*postgrest.Query
 	table *table
@@ -58,7 +58,7 @@ func (q *query) where(s *statement) {
 			s.add(" IS NULL")
 		case "in":
 			s.add(" = ANY(")
-			s.bind("{" + strings.Join(f.Values, ",") + "}") // the type of its elements is the column's
+			s.bind("{" + strings.Join(f.Values, ",") + "}") // PostgreSQL infers an array of the column's type
 			s.add(")")
 		default:
 			s.add(" ", postgrest.Operators[f.Operator], " ")
@@ -85,14 +85,14 @@ func (q *query) list(s *statement) {
 	}
 }
 
-// rows is what the statements call their intermediate result: a name that no
-// column has, since in json_agg(name) a column would come first.
+// rows is the name of the intermediate result in the statements. No column may have
+// this name, because json_agg(name) prefers a column.
 const rows = "localstack_rows"
 
-// Every statement is one row of these four columns, so that its result has the
-// same type whatever the table looks like, and a prepared one stays valid: the
-// rows of the table that match (of reads that count), the rows returned or
-// affected, how many of these are new (of inserts that merge), and the body.
+// Every statement returns one row of four columns: the number of matching rows of
+// the table (for reads that count them), the number of rows returned or affected,
+// the number of inserted rows (for inserts that merge), and the body. The result's
+// type therefore doesn't depend on the table, and prepared statements stay valid.
 
 // read builds a SELECT.
 func (q *query) read(maxRows int64, count bool) *statement {
@@ -129,8 +129,8 @@ func (q *query) read(maxRows int64, count bool) *statement {
 	return s
 }
 
-// remove builds a DELETE. Order, limit and offset are ignored, as PostgREST
-// does since version 13.
+// remove builds a DELETE. Like PostgREST since version 13, it ignores order, limit
+// and offset.
 func (q *query) remove(prefer postgrest.Preferences) *statement {
 	s := &statement{}
 	s.add("WITH "+rows+" AS (DELETE FROM ", q.table.name())
@@ -140,7 +140,7 @@ func (q *query) remove(prefer postgrest.Preferences) *statement {
 	return s
 }
 
-// insert builds an INSERT whose rows PostgreSQL takes out of the JSON itself.
+// insert builds an INSERT that lets PostgreSQL read the rows from the JSON body.
 func (q *query) insert(columns []*column, body []byte, prefer postgrest.Preferences) *statement {
 	s := &statement{}
 	s.add("WITH "+rows+" AS (INSERT INTO ", q.table.name())
@@ -173,14 +173,14 @@ func (q *query) insert(columns []*column, body []byte, prefer postgrest.Preferen
 	q.returning(s, prefer)
 	inserted := "0::bigint"
 	if prefer.Resolution == postgrest.MergeDuplicates {
-		s.add(", (xmax = 0) AS localstack_inserted") // an updated row has an xmax
+		s.add(", (xmax = 0) AS localstack_inserted") // an inserted row has xmax 0, an updated row doesn't
 		inserted = "count(*) FILTER (WHERE localstack_inserted)"
 	}
 	s.add(") SELECT NULL::bigint, count(*), ", inserted, ", ", resultBody(prefer), " FROM "+rows)
 	return s
 }
 
-// payload appends the body as the rows to insert.
+// payload appends an SQL expression for the rows of the body.
 func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Preferences) {
 	object := firstByte(body) == '{'
 	switch {
@@ -218,8 +218,8 @@ func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Pre
 	}
 }
 
-// conflictTarget is the columns of ON CONFLICT: those asked for, else the
-// primary key; nil where duplicates are errors.
+// conflictTarget returns the columns of ON CONFLICT: those of the request or, by
+// default, the primary key. It returns nil if duplicates are errors.
 func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	switch {
 	case prefer.Resolution == "":
@@ -262,8 +262,8 @@ func (s *statement) columnDefaults(columns []*column) {
 	s.add(")")
 }
 
-// returning appends a RETURNING that needs no right to read unless rows are
-// asked for.
+// returning appends a RETURNING clause. Unless the request wants the rows, the
+// clause needs no SELECT right.
 func (q *query) returning(s *statement, prefer postgrest.Preferences) {
 	s.add(" RETURNING ")
 	if prefer.Representation() {

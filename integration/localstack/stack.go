@@ -1,7 +1,6 @@
-// Package localstack runs what a Supabase project's REST API is made of, on
-// this machine and for as long as a test or a program needs it: a real
-// PostgreSQL with Supabase's roles, and in front of it a real PostgREST where
-// there is one, else a gateway of our own that answers the same way.
+// Package localstack runs the REST API of a Supabase project on this machine, for
+// tests and programs: a real PostgreSQL with Supabase's roles, behind a real
+// PostgREST or, if there is none, behind a gateway that gives the same answers.
 //
 //	stack, err := localstack.Start(ctx, localstack.Options{})
 //	if err != nil { ... }
@@ -11,14 +10,15 @@
 //
 // Tests of one package share a stack: see [Shared] and [Main].
 //
-// PostgreSQL is the one on PATH or in the distribution's folder, from version
-// 14; where there is none it is downloaded. PostgREST, from version 13, is the
-// program that POSTGREST_BIN names or that is on PATH. All there is of a stack
-// is processes of ours, one TCP port on the loopback interface, and one
-// temporary folder. Close removes it all; should this process die without one, a
-// watchdog does.
+// localstack looks for PostgreSQL 14 or later on PATH and in the distribution's
+// folder, and otherwise downloads it. PostgREST, version 13 or later, is the
+// program that POSTGREST_BIN names or that is on PATH.
 //
-// It runs on Unix systems.
+// A stack consists of child processes, one TCP port on the loopback interface, and
+// one temporary folder. Close removes them all. If this process dies before that, a
+// watchdog process removes them.
+//
+// localstack runs only on Unix systems.
 package localstack
 
 import (
@@ -40,64 +40,67 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// Options of a stack. The zero value is like a hosted project.
+// Options are the options of a stack. The zero value behaves like a hosted project.
 type Options struct {
-	// Addr is where the REST API listens: a loopback address and a port.
-	// Empty: 127.0.0.1, and a free port.
+	// Addr is the loopback address and port of the REST API. The default is
+	// 127.0.0.1 and a free port.
 	Addr string
-	// Log receives what PostgreSQL and PostgREST write, and what happens to the
-	// stack. nil: nothing is logged.
+	// Log receives the output of PostgreSQL and PostgREST and the stack's own log
+	// lines. If it is nil, nothing is logged.
 	Log io.Writer
-	// Schemas are those that the REST API exposes; the first is the one that a
-	// request without a profile means. Empty: public alone.
+	// Schemas are the schemas that the REST API exposes. A request without a
+	// profile uses the first one. The default is public.
 	Schemas []string
-	// MaxRows is the most rows that a read returns. 0: 1000, as hosted.
+	// MaxRows is the maximum number of rows that a read returns. The default is
+	// 1000, as in a hosted project.
 	MaxRows int
-	// PoolSize is the number of the REST server's database connections.
-	// 0: 10, PostgREST's default.
+	// PoolSize is the number of the REST server's database connections. The
+	// default is 10, as in PostgREST.
 	PoolSize int
-	// StatementTimeout is that of the role authenticator, and so of
-	// service_role, in whole milliseconds. 0: 8 s, as hosted.
+	// StatementTimeout is the timeout of the role authenticator, which also
+	// applies to service_role. It is rounded down to milliseconds. The default is
+	// 8 s, as in a hosted project.
 	StatementTimeout time.Duration
-	// PostgREST is the path of a PostgREST, or [Gateway]. Empty: POSTGREST_BIN,
-	// else postgrest on PATH, else the gateway.
+	// PostgREST is the path of a PostgREST program, or [Gateway]. The default is
+	// POSTGREST_BIN, then postgrest on PATH, then the gateway.
 	PostgREST string
 }
 
-// Gateway stands for our own gateway in Options, also where there is a PostgREST.
+// Gateway is the value of Options.PostgREST that selects the gateway even if there is
+// a PostgREST.
 const Gateway = "gateway"
 
-// Settings are what a client needs of a stack.
+// Settings are the addresses and keys of a stack.
 type Settings struct {
-	URL            string // as SUPABASE_URL: without /rest/v1
-	ServiceRoleKey string // a JWT, as Supabase's legacy keys are
+	URL            string // the value of SUPABASE_URL, without /rest/v1
+	ServiceRoleKey string // a JWT, like Supabase's legacy keys
 	AnonKey        string // a JWT
-	SecretKey      string // sb_secret_..., for the apikey header alone
-	JWTSecret      string // for tokens of a test's own, HS256
-	DatabaseURL    string // of the database's owner
+	SecretKey      string // sb_secret_..., only for the apikey header
+	JWTSecret      string // the HS256 secret that signs tokens
+	DatabaseURL    string // connects as the database's owner
 }
 
-// Stack is a running stack. All its methods may be called from several
-// goroutines; those that stop and start things run one at a time.
+// Stack is a running stack. Its methods are safe for concurrent use. Methods that
+// start or stop servers run one at a time.
 type Stack struct {
 	Settings
 
 	opts     Options
 	dir      string
-	cluster  *cluster // nil where the stack is another's: see [FromEnv]
+	cluster  *cluster // nil if this process didn't start the stack
 	pool     *pgxpool.Pool
 	watchdog *watchdog
 
-	mu     sync.Mutex // held while something is stopped or started
+	mu     sync.Mutex // guards rest and closed; held while a server starts or stops
 	rest   *restServer
 	closed bool
 }
 
-// ErrNotOurs says that a stack can't be stopped or killed in part, since
-// another process started it.
+// ErrNotOurs means that this process can't stop or start the servers of a stack that
+// it didn't start.
 var ErrNotOurs = errors.New("the stack was not started by this process")
 
-// Start starts a stack and waits until it answers. ctx bounds the start only.
+// Start starts a stack and waits until it answers. ctx limits only the start.
 func Start(ctx context.Context, opts Options) (*Stack, error) {
 	s := &Stack{opts: opts.withDefaults()}
 	if err := s.start(ctx); err != nil {
@@ -117,7 +120,7 @@ func (opts Options) withDefaults() Options {
 	return opts
 }
 
-// start fills the stack; what it has started when it fails is Close's to stop.
+// start sets the stack up. If it fails, Close stops the parts that have started.
 func (s *Stack) start(ctx context.Context) error {
 	as, err := serverAccount()
 	if err != nil {
@@ -149,7 +152,7 @@ func (s *Stack) start(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", sql, err)
 		}
 	}
-	s.JWTSecret = rand.Text() + rand.Text() // PostgREST wants 32 bytes or more
+	s.JWTSecret = rand.Text() + rand.Text() // PostgREST requires at least 32 bytes
 	s.SecretKey = "sb_secret_" + rand.Text()
 	if s.AnonKey, err = token(s.JWTSecret, anonRole); err != nil {
 		return err
@@ -160,12 +163,11 @@ func (s *Stack) start(ctx context.Context) error {
 	return s.StartREST(ctx)
 }
 
-// Pool is a pool of connections as the database's owner, for a test's own
-// statements.
+// Pool returns a pool of connections as the database's owner, for tests that run SQL.
 func (s *Stack) Pool() *pgxpool.Pool { return s.pool }
 
-// Migrate applies docevents' migrations, each whole and in order, and waits until
-// the REST API knows the table.
+// Migrate runs docevents' migrations in order, each in one transaction, and waits
+// until the REST API knows the table.
 func (s *Stack) Migrate(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil {
 		return fmt.Errorf("localstack: migrate: %w", err)
@@ -191,9 +193,9 @@ func (s *Stack) migrate(ctx context.Context) error {
 	return s.Reload(ctx)
 }
 
-// Reload makes the REST server read the schema and the roles' settings anew,
-// and waits until it has. PostgREST doesn't say when it is done: a table made for
-// the purpose shows up in the API.
+// Reload makes the REST server read the schema and the roles' settings again, and
+// waits until it has. PostgREST doesn't report the end of a reload, so Reload
+// creates a table and waits until the API knows it.
 func (s *Stack) Reload(ctx context.Context) error {
 	schema := "public"
 	if len(s.opts.Schemas) > 0 {
@@ -213,7 +215,7 @@ func (s *Stack) Reload(ctx context.Context) error {
 	return errors.Join(known, err)
 }
 
-// awaitREST asks until the status is one that is waited for.
+// awaitREST repeats a GET until good accepts the status.
 func (s *Stack) awaitREST(ctx context.Context, path string, good func(status int) bool) error {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for {
@@ -237,22 +239,22 @@ func (s *Stack) awaitREST(ctx context.Context, path string, good func(status int
 	}
 }
 
-// restServer is the REST API: a listener, and a backend behind the gate.
+// restServer is the stack's HTTP server, with a backend behind the gate.
 type restServer struct {
 	http    *http.Server
 	backend backend
 	done    chan struct{} // closed when Serve has returned
 }
 
-// backend is a PostgREST, ours or the real one.
+// backend is the gateway or a real PostgREST.
 type backend interface {
 	http.Handler
 	io.Closer
 }
 
-// StartREST starts the REST server on its address, which stays the same for
-// the life of the stack, and waits until it answers or, with PostgreSQL
-// stopped, refuses. It does nothing while the server runs.
+// StartREST starts the REST server and waits until it answers. It doesn't wait while
+// PostgreSQL is stopped. The address stays the same for the lifetime of the stack.
+// StartREST does nothing if the server runs.
 func (s *Stack) StartREST(ctx context.Context) error {
 	if s.cluster == nil {
 		return ErrNotOurs
@@ -266,7 +268,7 @@ func (s *Stack) StartREST(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.URL == "" { // once: later starts may have readers beside them
+	if s.URL == "" { // set only once, because other goroutines may read it later
 		s.opts.Addr = listener.Addr().String()
 		s.URL = "http://" + s.opts.Addr
 	}
@@ -291,8 +293,9 @@ func (s *Stack) StartREST(ctx context.Context) error {
 	return s.awaitREST(ctx, "/", func(status int) bool { return status < http.StatusInternalServerError })
 }
 
-// listen takes the stack's port, again if need be: while nobody listened, a
-// client's attempt to connect may have taken it for a moment.
+// listen opens the stack's port. A restart retries it up to 100 times: while the
+// server was stopped, a client's connection attempt may have taken the port for a
+// moment.
 func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Addr)
@@ -305,8 +308,8 @@ func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
 	}
 }
 
-// StopREST ends the REST server as its death would: connections break, and what
-// has not been committed is rolled back. It does nothing while none runs.
+// StopREST ends the REST server as a crash would: connections break, and uncommitted
+// transactions are rolled back. It does nothing if the server is stopped.
 func (s *Stack) StopREST() error {
 	if s.cluster == nil {
 		return ErrNotOurs
@@ -327,26 +330,26 @@ func (s *Stack) stopREST() error {
 	return err
 }
 
-// StopPostgres shuts PostgreSQL down in order: sessions are broken off, as they
-// are when a project is restarted.
+// StopPostgres shuts PostgreSQL down cleanly. It disconnects the sessions, as the
+// restart of a hosted project does.
 func (s *Stack) StopPostgres() error {
 	return s.withCluster("stops", (*cluster).stop)
 }
 
-// KillPostgres ends all of PostgreSQL's processes with SIGKILL, as a crash
-// would. What was committed survives: StartPostgres recovers it.
+// KillPostgres ends all of PostgreSQL's processes with SIGKILL, as a crash would.
+// Committed data survives: StartPostgres recovers it.
 func (s *Stack) KillPostgres() error {
 	return s.withCluster("is killed", (*cluster).kill)
 }
 
-// StartPostgres starts PostgreSQL again and waits until it takes connections.
-// The REST server finds it by itself, a moment later. It does nothing while the
-// server runs.
+// StartPostgres starts PostgreSQL again and waits until it accepts connections. The
+// REST server reconnects a moment later. StartPostgres does nothing if PostgreSQL
+// runs.
 func (s *Stack) StartPostgres(ctx context.Context) error {
 	return s.withCluster("starts", func(c *cluster) error { return c.start(ctx) })
 }
 
-// RestartPostgres is StopPostgres and StartPostgres.
+// RestartPostgres stops PostgreSQL as StopPostgres does and starts it again.
 func (s *Stack) RestartPostgres(ctx context.Context) error {
 	return s.withCluster("restarts", func(c *cluster) error { return errors.Join(c.stop(), c.start(ctx)) })
 }
@@ -363,10 +366,11 @@ func (s *Stack) withCluster(what string, do func(*cluster) error) error {
 	return err
 }
 
-// Ours reports whether this process started the stack, and so may stop it.
+// Ours reports whether this process started the stack and therefore can stop its
+// servers.
 func (s *Stack) Ours() bool { return s.cluster != nil }
 
-// Close stops everything and removes the folder. Twice is harmless.
+// Close stops the stack and removes its folder. It is safe to call Close twice.
 func (s *Stack) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

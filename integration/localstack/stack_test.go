@@ -23,8 +23,8 @@ import (
 
 const tablePath = "document_processing_events"
 
-// TestKillPostgres checks what end-to-end tests build on: every row that was
-// acknowledged is there after a crash.
+// TestKillPostgres checks that every acknowledged row survives a crash. The
+// end-to-end tests depend on that.
 func TestKillPostgres(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{})
 	ctx := t.Context()
@@ -63,7 +63,7 @@ func TestKillPostgres(t *testing.T) {
 	if err := stack.StartPostgres(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := stack.Reload(ctx); err != nil { // until the REST server is back
+	if err := stack.Reload(ctx); err != nil { // waits until the REST server is back
 		t.Fatal(err)
 	}
 	for w, want := range acked {
@@ -73,7 +73,7 @@ func TestKillPostgres(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got < want || got > want+1 { // the last one may be stored without an answer
+		if got < want || got > want+1 { // the last row may be stored although its answer was lost
 			t.Errorf("worker %d: %d rows, of which %d were acknowledged", w, got, want)
 		}
 	}
@@ -82,8 +82,9 @@ func TestKillPostgres(t *testing.T) {
 	}
 }
 
-// crashed reports whether it is the answer when PostgreSQL has crashed: under the
-// statement, or before it, where the server says when to come again.
+// crashed reports whether the reply is PostgREST's answer to a crash of PostgreSQL:
+// 400 if it crashed during the statement, or 503 with Retry-After if it crashed
+// before.
 func (r reply) crashed() bool {
 	switch r.status {
 	case 400:
@@ -94,14 +95,14 @@ func (r reply) crashed() bool {
 	return false
 }
 
-// TestConnectionLost kills the session under a statement that waits for a lock.
+// TestConnectionLost kills PostgreSQL while a statement waits for a lock.
 func TestConnectionLost(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{PostgREST: localstack.Gateway, StatementTimeout: time.Minute})
 	tx, err := stack.Pool().Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = tx.Rollback(context.Background()) }() // its session dies as well
+	defer func() { _ = tx.Rollback(context.Background()) }() // fails, because the kill ends its session
 	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+tablePath); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +136,7 @@ func TestRestartPostgres(t *testing.T) {
 	if r := call(t, stack, "GET", tablePath, ""); r.status != 503 && !r.crashed() {
 		t.Errorf("with PostgreSQL stopped: %d %s", r.status, r.body)
 	}
-	// A REST server that has never seen the schema says so.
+	// A REST server that starts without PostgreSQL has no schema cache.
 	if err := stack.StopREST(); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +164,7 @@ func TestRestartREST(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{StatementTimeout: time.Minute})
 	address := stack.URL
 
-	// A statement that waits for a lock is under way when the server ends.
+	// The REST server stops while a statement waits for a lock.
 	release := lock(t, stack, tablePath)
 	lost := make(chan error)
 	go func() {
@@ -175,7 +176,7 @@ func TestRestartREST(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-lost; err == nil {
-		t.Error("the request that was under way got an answer")
+		t.Error("the interrupted request got an answer")
 	}
 	release()
 	if _, err := tryCall(t.Context(), stack, "GET", tablePath, ""); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -188,16 +189,16 @@ func TestRestartREST(t *testing.T) {
 		t.Errorf("the address is now %s, was %s", stack.URL, address)
 	}
 	if r := call(t, stack, "GET", tablePath, ""); r.status != 200 || r.body != "[]" {
-		t.Errorf("after the restart: %d %s, want no row of the request that was broken off", r.status, r.body)
+		t.Errorf("after the restart: %d %s, want no row of the interrupted request", r.status, r.body)
 	}
 }
 
-// TestClientGone checks that a statement goes on without its client, as
-// PostgREST's do.
+// TestClientGone checks that a statement goes on after its client has disconnected,
+// as it does with PostgREST.
 func TestClientGone(t *testing.T) {
 	stack := localstack.Shared(t)
 	if !stack.Ours() {
-		t.Skip("it looks for the stack's own sessions")
+		t.Skip("the test counts the sessions of the stack's REST server")
 	}
 	table := stack.Table(t)
 	release := lock(t, stack, table)
@@ -218,7 +219,7 @@ func TestClientGone(t *testing.T) {
 	})
 }
 
-// lock keeps everybody else from the table until it is released.
+// lock takes an exclusive lock on the table until release is called.
 func lock(t *testing.T, stack *localstack.Stack, table string) (release func()) {
 	t.Helper()
 	tx, err := stack.Pool().Begin(t.Context())
@@ -271,7 +272,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// folderOf returns the stack's folder.
+// folderOf returns the stack's folder from its DatabaseURL.
 func folderOf(t *testing.T, databaseURL string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
@@ -281,7 +282,7 @@ func folderOf(t *testing.T, databaseURL string) string {
 	return u.Query().Get("host")
 }
 
-// pidOf returns the id of a process of the stack.
+// pidOf returns the process id of a process of the stack.
 func pidOf(t *testing.T, folder, name string) int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(folder, name+".pid"))
@@ -295,8 +296,8 @@ func pidOf(t *testing.T, folder, name string) int {
 	return pid
 }
 
-// TestWatchdog kills a program that has a stack, with a PostgREST that ends for
-// nobody who asks: nothing may be left of it.
+// TestWatchdog kills a program that has a stack whose PostgREST ignores signals, and
+// checks that the stack's processes and folder are gone.
 func TestWatchdog(t *testing.T) {
 	localstack.Shared(t)
 	cmd := exec.Command(os.Args[0])
@@ -324,7 +325,7 @@ func TestWatchdog(t *testing.T) {
 		return errors.Is(err, os.ErrNotExist)
 	})
 	for name, pid := range pids {
-		// Only whoever has adopted it can end a zombie.
+		// A zombie has ended. Only its adoptive parent can remove it.
 		state, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
 		if errors.Is(err, exec.ErrNotFound) {
 			t.Fatal(err)
@@ -340,21 +341,21 @@ func TestStartFails(t *testing.T) {
 	localstack.Shared(t)
 	temporary := t.TempDir()
 	t.Setenv("TMPDIR", temporary)
-	stack, err := localstack.Start(t.Context(), localstack.Options{Addr: "192.0.2.1:1"}) // nobody's address
+	stack, err := localstack.Start(t.Context(), localstack.Options{Addr: "192.0.2.1:1"}) // an address for documentation (RFC 5737)
 	if err == nil {
 		stack.Close()
 		t.Fatal("started on an address of another machine")
 	}
 	if text := err.Error(); !strings.HasPrefix(text, "localstack: ") || strings.Contains(text, "\n") {
-		t.Errorf("not one clear sentence: %s", text)
+		t.Errorf("got %q, want one line with the package's name", text)
 	}
 	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
 		t.Errorf("it left %v behind, %v", left, err)
 	}
 }
 
-// TestPostgREST checks how a real one is started and reached, with a program
-// that only says what it was asked.
+// TestPostgREST checks how the stack starts a real PostgREST and forwards requests to
+// it. A fake PostgREST describes the requests that it receives.
 func TestPostgREST(t *testing.T) {
 	localstack.Shared(t)
 	stack, err := localstack.Start(t.Context(), localstack.Options{PostgREST: os.Args[0], Schemas: []string{"public", "other"}})
@@ -363,7 +364,7 @@ func TestPostgREST(t *testing.T) {
 	}
 	defer stack.Close()
 	want := `GET /things?a=eq.b%20c apikey="" authorization="Bearer ` + stack.ServiceRoleKey + `" schemas=public,other`
-	for _, when := range []string{"at first", "after a restart"} {
+	for _, when := range []string{"after the start", "after a restart"} {
 		r := call(t, stack, "GET", "things?a=eq.b%20c", "", "apikey", stack.SecretKey, "Authorization", "")
 		if r.status != 200 || r.body != want {
 			t.Errorf("%s: %d %s, want %s", when, r.status, r.body, want)

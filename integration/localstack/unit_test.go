@@ -58,7 +58,7 @@ func TestHTTPStatus(t *testing.T) {
 	}
 }
 
-// TestNoPostgres is about a machine with neither PostgreSQL nor a network.
+// TestNoPostgres starts a stack on a machine with neither PostgreSQL nor a network.
 func TestNoPostgres(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	folders, get := postgresFolders, download
@@ -77,7 +77,7 @@ func TestNoPostgres(t *testing.T) {
 	}
 }
 
-// TestNewestPostgres checks the choice among a distribution's several versions.
+// TestNewestPostgres checks which of several installed versions is chosen.
 func TestNewestPostgres(t *testing.T) {
 	root := t.TempDir()
 	for _, version := range []string{"9.6.24", "13.1", "14.20", "17.2"} {
@@ -95,7 +95,7 @@ func TestNewestPostgres(t *testing.T) {
 	folders := postgresFolders
 	t.Cleanup(func() { postgresFolders = folders })
 	postgresFolders = []string{filepath.Join(root, "*", "bin")}
-	tests := map[string]string{ // by what is on PATH
+	tests := map[string]string{ // version on PATH: version chosen
 		"":       "17.2",
 		"13.1":   "17.2", // too old
 		"14.20":  "14.20",
@@ -113,7 +113,7 @@ func TestNewestPostgres(t *testing.T) {
 	}
 }
 
-// TestStackEnv checks that a process started by one with a stack uses that.
+// TestStackEnv checks that a process uses the stack of the process that started it.
 func TestStackEnv(t *testing.T) {
 	ours := Shared(t)
 	if os.Getenv(StackEnv) == "" {
@@ -157,11 +157,11 @@ func TestVerify(t *testing.T) {
 		{"from the future", bearer(hs256, jwt.MapClaims{"role": "r", "iat": in(time.Hour)}), "PGRST303: JWT issued at future"},
 		{"unsigned", bearer(jwt.SigningMethodNone, jwt.MapClaims{"role": "r"}), "PGRST301: No suitable key or wrong key type"},
 		{"another algorithm", bearer(jwt.SigningMethodHS512, jwt.MapClaims{"role": "r"}), "PGRST301: No suitable key or wrong key type"},
-		{"no claims", "Bearer a.b.c", "PGRST301: JWT couldn't be decoded"},
+		{"not base64", "Bearer a.b.c", "PGRST301: JWT couldn't be decoded"},
 		{"empty", "Bearer ", "PGRST301: Empty JWT is sent in Authorization header"},
-		{"for us", bearer(hs256, jwt.MapClaims{"role": "r", "aud": []string{"them", "us"}}), "r"},
-		{"for others", bearer(hs256, jwt.MapClaims{"role": "r", "aud": "them"}), "PGRST303: JWT not in audience"},
-		{"none", "", "anon"},
+		{"for this audience", bearer(hs256, jwt.MapClaims{"role": "r", "aud": []string{"them", "us"}}), "r"},
+		{"for another audience", bearer(hs256, jwt.MapClaims{"role": "r", "aud": "them"}), "PGRST303: JWT not in audience"},
+		{"no token", "", "anon"},
 	}
 	for _, tt := range tests {
 		who, err := verify(config, tt.authorization)
@@ -175,7 +175,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// ended is a test that notes how it ended.
+// ended is a testing.TB that records whether it was skipped or failed.
 type ended struct {
 	testing.TB
 	how string

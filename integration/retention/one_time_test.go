@@ -12,7 +12,7 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// A requestCounter is a transport that counts.
+// A requestCounter is a transport that counts its requests.
 type requestCounter struct{ atomic.Int64 }
 
 func (r *requestCounter) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -20,14 +20,14 @@ func (r *requestCounter) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-// TestPurgeOfOneTime: what a backfill in one transaction leaves, rows by the
-// million that have one created_at, goes too, some at a time: no statement may
-// take longer than 100 ms, a small part of what all of them take. Rows spread
-// over time are there to compare. With -rows 150000 it is 1.5 million.
+// TestPurgeOfOneTime purges many rows with the same created_at, as a backfill in
+// one transaction leaves them. The purge must delete them in steps: the statement
+// timeout is 100 ms, which is much less than the purge takes. Rows with different
+// times are there for comparison. With -rows 150000 there are 1.5 million rows.
 func TestPurgeOfOneTime(t *testing.T) {
 	n := 10 * *rows
 	if testing.Short() {
-		t.Skip("it fills a table three times")
+		t.Skip("the test fills a table three times")
 	}
 	stack := localstack.Own(t, localstack.Options{StatementTimeout: 100 * time.Millisecond})
 	table := &table{t, stack, docevents.DefaultTable}
@@ -51,7 +51,7 @@ func TestPurgeOfOneTime(t *testing.T) {
 			}
 			table.wantCount(0)
 			if requests.Load() < 50 {
-				t.Errorf("%d requests: it was not done in steps", requests.Load())
+				t.Errorf("%d requests, want at least 50 steps", requests.Load())
 			}
 			t.Logf("%d rows in %.1f s and %d requests", got, time.Since(start).Seconds(), requests.Load())
 		})

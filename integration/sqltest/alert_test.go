@@ -15,7 +15,7 @@ import (
 
 const alertFile = "optional/alert_pg_cron.sql"
 
-// fakeNet makes what pg_net has of a schema, as far as the file uses it.
+// fakeNet creates the part of pg_net's schema that the file uses.
 func (d *db) fakeNet() {
 	d.t.Helper()
 	d.exec(`CREATE SCHEMA net;
@@ -25,7 +25,7 @@ func (d *db) fakeNet() {
 		RETURNS bigint LANGUAGE sql AS $$ INSERT INTO net.posted (url, body) VALUES ($1, $2) RETURNING id $$`)
 }
 
-// alerting returns a database with the alert scheduled, for these limits.
+// alerting returns a database in which the alert is scheduled with these limits.
 func alerting(t *testing.T, limits string) *db {
 	t.Helper()
 	d := newDatabase(t).migrated()
@@ -40,7 +40,7 @@ func alerting(t *testing.T, limits string) *db {
 	return d
 }
 
-// minute runs the job, and returns the texts that it posts.
+// minute runs the scheduled jobs once and returns the texts that they post.
 func (d *db) minute() []string {
 	d.t.Helper()
 	for _, command := range d.texts("SELECT command FROM cron.job WHERE jobname LIKE 'docevents_alert%' ORDER BY jobname") {
@@ -51,7 +51,7 @@ func (d *db) minute() []string {
 	return d.texts("WITH posted AS (DELETE FROM net.posted RETURNING *) SELECT body ->> 'text' FROM posted ORDER BY id")
 }
 
-// happened inserts n events, each of a document of its own.
+// happened inserts n events, each of another document.
 func (d *db) happened(n int, eventType, age string) {
 	d.t.Helper()
 	d.exec(fmt.Sprintf(`INSERT INTO document_processing_events (document_id, user_id, event_type, created_at)
@@ -80,27 +80,27 @@ func TestAlert(t *testing.T) {
 
 	d.happened(1, "processing_started", "25 minutes")
 	posts("silence", "docevents: documents: No document has completed since ")
-	posts("still")
+	posts("the silence goes on")
 	d.happened(2, "processing_started", "31 minutes")
 	posts("stuck as well", "docevents: documents: 2 documents have been under way for longer than 30 min, the oldest since ")
 	d.happened(1, "processing_started", "40 minutes")
-	posts("another one is no news")
+	posts("one more stuck document")
 	d.happened(40, "failed", "1 minute")
 	posts("failing as well", " 40 of the 70 documents that ended in the last 60 min failed, 57.1 %; the limit is 50.0 %. No document")
 
-	// Running the file again forgets nothing.
+	// Running the file again keeps the last posted kinds.
 	d.run(alertFile)
-	posts("still")
+	posts("after the file ran again")
 	if body := d.text("SELECT docevents_health()::text"); !strings.Contains(body, `"kinds": ["stuck", "failing"]`) {
 		t.Errorf("without silence: %s", body)
 	}
 
 	d.exec("UPDATE document_processing_events SET event_type = 'completed', created_at = now() - interval '1 minute'")
 	posts("recovered", "docevents: documents: all is well again.")
-	posts("still well")
+	posts("the recovery goes on")
 }
 
-// An alert of another name remembers for itself.
+// TestAlertsByName checks that alerts with different names don't affect each other.
 func TestAlertsByName(t *testing.T) {
 	d := alerting(t, "")
 	d.exec(`SELECT cron.schedule('docevents_alert_2', '* * * * *', $$SELECT docevents_alert('https://hooks.test/2',
@@ -116,7 +116,8 @@ func TestAlertsByName(t *testing.T) {
 	wantLines(t, "state", d.texts("SELECT name || ' ' || kinds::text FROM docevents_alerts ORDER BY name"), "documents {stuck}", "user 2 {stuck}")
 }
 
-// A post that can't be queued is tried again a minute later.
+// TestAlertNotQueued checks that a post that pg_net couldn't queue is sent by the
+// next run.
 func TestAlertNotQueued(t *testing.T) {
 	d := alerting(t, "")
 	d.happened(1, "processing_started", "1 hour")
@@ -130,7 +131,8 @@ func TestAlertNotQueued(t *testing.T) {
 	}
 }
 
-// TestAlertIsHealth: the verdict in the database is that of Go's Health, to the word.
+// TestAlertIsHealth compares docevents_health with Client.Health for random rows
+// and limits. The verdicts must be identical.
 func TestAlertIsHealth(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -140,7 +142,7 @@ func TestAlertIsHealth(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	seen := map[string]int{}
 	for round := range 60 {
-		until := time.Now().Add(30 * time.Second) // so that no event is at a limit
+		until := time.Now().Add(30 * time.Second) // so that no event is exactly at a limit
 		rows := randomRows(r, until.Add(-3*time.Hour), until, 3)
 		if round%2 == 0 {
 			rows = slices.DeleteFunc(rows, func(row stored) bool { return row.Type == "completed" })
@@ -180,8 +182,9 @@ func TestAlertIsHealth(t *testing.T) {
 	}
 }
 
-// Nobody who comes through the API may see, or change, any of it.
-func TestAlertIsOurs(t *testing.T) {
+// TestAlertRights checks that the API roles have no rights on the alert's functions
+// and table.
+func TestAlertRights(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role;
 		ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated, service_role`)
@@ -196,7 +199,7 @@ func TestAlertIsOurs(t *testing.T) {
 			}
 		}
 		if n := d.number("SELECT count(*) FROM pg_proc WHERE proname IN ('docevents_health', 'docevents_alert') AND NOT has_function_privilege($1, oid, 'EXECUTE')", role); n != 2 {
-			t.Errorf("%s: %d of the 2 functions are refused", role, n)
+			t.Errorf("%s may not execute %d functions, want 2", role, n)
 		}
 	}
 	if got := d.text("SELECT relrowsecurity::text FROM pg_class WHERE relname = 'docevents_alerts'"); got != "true" {
@@ -204,7 +207,8 @@ func TestAlertIsOurs(t *testing.T) {
 	}
 }
 
-// Without a webhook, or without the extensions, the file makes its parts and says so.
+// TestAlertNotScheduled runs the file without a webhook or without the extensions.
+// It creates the table and the functions, and sends a notice.
 func TestAlertNotScheduled(t *testing.T) {
 	for want, prepare := range map[string]func(*db){
 		"pg_cron or pg_net is not installed": func(d *db) { d.fakeCron() },

@@ -1,5 +1,5 @@
-// Package sqltest tests the files of sql/optional on a real PostgreSQL, as they
-// are, and what sql/README.md says about them.
+// Package sqltest tests the files of the folder sql, unchanged, on a real
+// PostgreSQL, and the SQL and the statements of sql/README.md.
 package sqltest
 
 import (
@@ -34,26 +34,27 @@ const (
 	user      = "22222222-2222-4222-8222-222222222222"
 )
 
-// A db is a database of the shared PostgreSQL and the events' table in it.
+// A db is a database of the shared PostgreSQL, with an events table.
 type db struct {
 	t     testing.TB
 	stack *localstack.Stack
 	pool  *pgxpool.Pool
-	table string // in place of tableName, in the files as well
+	table string // replaces tableName, also in the SQL files
 }
 
-// shared returns the shared stack; these tests need one that is theirs alone.
+// shared returns the shared stack, or skips the test if another process runs that
+// stack.
 func shared(t testing.TB) *localstack.Stack {
 	t.Helper()
 	stack := localstack.Shared(t)
 	if !stack.Ours() {
-		t.Skip("it changes the database's roles and schemas")
+		t.Skip("the test changes the database's roles and schemas")
 	}
 	return stack
 }
 
-// newTable returns the REST API's database with a table of another name,
-// without the table yet.
+// newTable returns the database of the REST API, with a new table name. It doesn't
+// create the table.
 func newTable(t testing.TB) *db {
 	t.Helper()
 	stack := shared(t)
@@ -67,7 +68,7 @@ func newTable(t testing.TB) *db {
 	return d
 }
 
-// newDatabase returns an empty database, which the REST API doesn't know.
+// newDatabase returns an empty database. The REST API doesn't serve it.
 func newDatabase(t testing.TB) *db {
 	t.Helper()
 	stack := shared(t)
@@ -89,15 +90,17 @@ func newDatabase(t testing.TB) *db {
 	return d
 }
 
-// ctx outlives the test's own, for the clean-up.
+// ctx returns a context for the test and its cleanup, in which t.Context is
+// canceled already.
 func ctx(t testing.TB) context.Context {
 	c, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return c
 }
 
-// read returns a file of the sql folder, about this table. It goes by a link,
-// since the test cache looks only at files of its own module.
+// read returns a file of the folder sql, with the table's name replaced. It uses
+// the link in testdata, because Go's test cache notices only changes of files in
+// the test's module.
 func (d *db) read(name string) string {
 	d.t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "sql", name))
@@ -109,7 +112,7 @@ func (d *db) read(name string) string {
 
 func (d *db) rename(text string) string { return strings.ReplaceAll(text, tableName, d.table) }
 
-// run runs a file in one go, as the SQL editor does.
+// run runs a file in one transaction, as the SQL editor does.
 func (d *db) run(name string) {
 	d.t.Helper()
 	d.exec(d.read(name))
@@ -123,7 +126,7 @@ func (d *db) migrated() *db {
 	return d
 }
 
-// reload waits until the REST API knows the table as it is.
+// reload makes the REST API read the schema again, and waits until it has.
 func (d *db) reload() {
 	d.t.Helper()
 	if err := d.stack.Reload(ctx(d.t)); err != nil {
@@ -131,7 +134,7 @@ func (d *db) reload() {
 	}
 }
 
-// exec runs SQL, one statement or several in a transaction.
+// exec runs SQL. Several statements run in one transaction.
 func (d *db) exec(sql string) {
 	d.t.Helper()
 	if err := d.try(sql); err != nil {
@@ -188,7 +191,8 @@ func (d *db) wantCount(want int64) {
 	}
 }
 
-// plant inserts n rows, one a second up to the end, an SQL expression.
+// plant inserts n rows, one per second. end is an SQL expression for the time of
+// the last row.
 func (d *db) plant(n int, end string) {
 	d.t.Helper()
 	d.exec(fmt.Sprintf(`INSERT INTO %s (document_id, user_id, event_type, created_at)
@@ -196,19 +200,19 @@ func (d *db) plant(n int, end string) {
 		d.table, user, end, n))
 }
 
-// conn returns a connection of the test's own, as another program would have.
+// conn returns a new connection to the database.
 func (d *db) conn() *pgx.Conn {
 	d.t.Helper()
 	conn, _ := d.noted()
 	return conn
 }
 
-// noted is conn, with the notices that the server sends.
+// noted returns a new connection, and the notices that the server sends on it.
 func (d *db) noted() (*pgx.Conn, *[]string) {
 	d.t.Helper()
 	notices := &[]string{}
 	config := d.pool.Config().ConnConfig
-	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // as psql and pg_cron
+	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // as psql and pg_cron do
 	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { *notices = append(*notices, n.Message) }
 	conn, err := pgx.ConnectConfig(ctx(d.t), config)
 	if err != nil {
@@ -218,8 +222,7 @@ func (d *db) noted() (*pgx.Conn, *[]string) {
 	return conn, notices
 }
 
-// as runs SQL as the role and returns the code of its error, if any. What it
-// did is rolled back.
+// as runs SQL as the role, rolls it back, and returns the code of its error, or "".
 func (d *db) as(role, sql string) string {
 	d.t.Helper()
 	tx, err := d.pool.Begin(ctx(d.t))
@@ -234,7 +237,8 @@ func (d *db) as(role, sql string) string {
 	return sqlState(d.t, err)
 }
 
-// sqlState returns the code of an error of PostgreSQL's, "" of nil.
+// sqlState returns the code of an error of PostgreSQL, or "" for nil. Other errors
+// fail the test.
 func sqlState(t testing.TB, err error) string {
 	t.Helper()
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) {
@@ -248,10 +252,10 @@ func sqlState(t testing.TB, err error) string {
 
 const denied = "42501"
 
-// apiRoles are those that requests of the REST API run as.
+// apiRoles are the roles as which the REST API runs requests.
 var apiRoles = []string{"anon", "authenticated", "service_role"}
 
-// client returns a client of the table. Its transport is t's, if any.
+// client returns a docevents client for the table. It is closed after the test.
 func (d *db) client(opts ...docevents.Option) *docevents.Client {
 	d.t.Helper()
 	opts = append([]docevents.Option{docevents.WithTable(d.table)}, opts...)
@@ -267,19 +271,18 @@ func (d *db) client(opts ...docevents.Option) *docevents.Client {
 	return client
 }
 
-// flush waits for the client's events and checks that each was delivered.
+// flush waits for the client's events and checks that all were delivered.
 func (d *db) flush(client *docevents.Client) {
 	d.t.Helper()
 	if err := client.Flush(ctx(d.t)); err != nil {
 		d.t.Fatal(err)
 	}
 	if s := client.Stats(); s.Delivered != s.Recorded {
-		d.t.Errorf("not all were delivered: %+v", s)
+		d.t.Errorf("%+v, want all events delivered", s)
 	}
 }
 
-// token returns a key of the REST API for a user, as Supabase's auth server
-// makes one.
+// token returns a signed-in user's token, as Supabase's auth server issues it.
 func (d *db) token(sub string) string {
 	d.t.Helper()
 	claims := jwt.MapClaims{"role": "authenticated", "sub": sub, "exp": time.Now().Add(time.Hour).Unix()}
@@ -311,8 +314,8 @@ func (d *db) request(method, query, body, token string) (status int, answer stri
 	return resp.StatusCode, string(text)
 }
 
-// steps splits a file at its lines "-- Step n: ...". What comes before the
-// first is its head, comments alone.
+// steps splits a file into its steps, which begin with a line "-- Step n: ...".
+// Only comments may come before the first step.
 func steps(t testing.TB, file string) []string {
 	t.Helper()
 	parts := regexp.MustCompile(`(?m)^-- Step \d:`).Split(file, -1)
@@ -330,8 +333,8 @@ func steps(t testing.TB, file string) []string {
 	return parts[1:]
 }
 
-// blocked waits until so many sessions wait for a lock on the table or on one
-// of its partitions.
+// blocked waits until want sessions wait for a lock on the table or on one of its
+// partitions.
 func (d *db) blocked(want int64) {
 	d.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
@@ -343,11 +346,11 @@ func (d *db) blocked(want int64) {
 		if time.Now().After(deadline) {
 			d.t.Fatalf("%d sessions wait for a lock, want %d", n, want)
 		}
-		time.Sleep(5 * time.Millisecond) // PostgreSQL doesn't tell of it
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-// roundTripFunc is a transport.
+// roundTripFunc is an http.RoundTripper.
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }

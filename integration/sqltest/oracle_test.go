@@ -17,14 +17,14 @@ import (
 )
 
 var (
-	oracleTables = flag.Int("oracle-tables", 24, "random tables of TestReadingRandomTables")
-	oracleSeed   = flag.Uint64("oracle-seed", 1, "of the first of them")
+	oracleTables = flag.Int("oracle-tables", 24, "number of random tables in TestReadingRandomTables")
+	oracleSeed   = flag.Uint64("oracle-seed", 1, "random seed of TestReadingRandomTables")
 )
 
-// TestReadingRandomTables compares what Summary and Documents read from random
-// tables with what Go makes of the same rows. The tables differ in their names,
-// columns, types, event types, kind and indexes, the databases in their time
-// zones. All of them are read with the same functions.
+// TestReadingRandomTables compares the results of Summary and Documents for random
+// tables with those that plain computes in Go from the same rows. The tables differ
+// in their names, columns, types, event types, kind and indexes, and the databases
+// in their time zones.
 func TestReadingRandomTables(t *testing.T) {
 	for i, zone := range []string{"UTC", "America/New_York", "Asia/Kolkata", "Europe/Amsterdam"} {
 		t.Run(zone, func(t *testing.T) {
@@ -43,8 +43,8 @@ func TestReadingRandomTables(t *testing.T) {
 	}
 }
 
-// A randomTable has the columns of Event's fields, in the order of fields, some
-// of them missing, and a tenant.
+// A randomTable has a column for each field of Event, in the order of the fields,
+// and a tenant. Some of the columns may be missing.
 type randomTable struct {
 	*db
 	r            *rand.Rand
@@ -55,9 +55,9 @@ type randomTable struct {
 }
 
 type randomColumn struct {
-	name string // "-": the table doesn't have it
+	name string // "-" if the table lacks the column
 	typ  string
-	from string // from a stored row r, as SQL
+	from string // SQL that computes the value from a stored row r
 }
 
 func (c randomColumn) quoted() string { return pgx.Identifier{c.name}.Sanitize() }
@@ -74,8 +74,8 @@ const (
 	colTenant
 )
 
-// names that need quotes in SQL, or that a careless function would take for
-// something else.
+// oddNames are column names that need quotes in SQL, or that SQL without quotes or
+// without a table name would take for something else.
 var oddNames = []string{"id", "User", "from", "group", "X", "source", "event", "at", "kind", "row_to_json", "later", "created_at", "document_id", "n1", "state", "ctid_", "seen"}
 
 func newRandomTable(d *db, r *rand.Rand, n int) *randomTable {
@@ -114,8 +114,7 @@ func newRandomTable(d *db, r *rand.Rand, n int) *randomTable {
 	return t
 }
 
-// create makes the table: a plain one, one in partitions, or a view of one with
-// other names.
+// create creates the table: a plain table, a partitioned table, or a view of a table.
 func (t *randomTable) create(n int) {
 	t.t.Helper()
 	var all []string
@@ -164,7 +163,7 @@ func (t *randomTable) create(n int) {
 	t.table = base
 }
 
-// rows are random rows in the table's own terms.
+// rows returns random rows that fit the table's columns and event types.
 func (t *randomTable) rows(since, until time.Time) []stored {
 	rows := randomRows(t.r, since, until, 1+t.r.IntN(10))
 	of := func(list []docevents.EventType) string { return string(list[t.r.IntN(len(list))]) }
@@ -173,7 +172,7 @@ func (t *randomTable) rows(since, until time.Time) []stored {
 		switch number := int(r.Document[35]) * 1_000_000; t.columns[colDocument].typ {
 		case "uuid":
 		case "bigint":
-			r.Document = strconv.Itoa(1e15 + number*100_000) // as many digits as all others: of numbers PostgreSQL's order is another than that of texts
+			r.Document = strconv.Itoa(1e15 + number*100_000) // all numbers have the same number of digits, so that they sort as text does
 		case "integer":
 			r.Document = strconv.Itoa(1e9 + number)
 		default:
@@ -231,8 +230,8 @@ func (t *randomTable) rows(since, until time.Time) []stored {
 	return rows
 }
 
-// store fills the table. Where a row has no time, some columns hold something
-// that isn't a number.
+// store replaces the table's rows. If a row has no duration, the column holds NULL
+// or, in some types, a value such as NaN that isn't a number.
 func (t *randomTable) store(rows []stored) {
 	t.t.Helper()
 	text, err := json.Marshal(rows)
@@ -266,7 +265,7 @@ func (t *randomTable) store(rows []stored) {
 	}
 }
 
-// compare fills the table anew and compares all answers.
+// compare fills the table with random rows and compares all results.
 func (t *randomTable) compare() {
 	t.t.Helper()
 	spans := []time.Duration{time.Minute, time.Hour, 24 * time.Hour, 30 * 24 * time.Hour, 693 * 24 * time.Hour}
@@ -319,8 +318,8 @@ func (d *db) wantSame(what string, got, want []string) {
 	}
 }
 
-// pages returns the documents of all pages, those after the first asked for with
-// another range.
+// pages returns the documents of all pages. It requests the later pages with
+// another range, which the cursor must override.
 func (d *db) pages(client *docevents.Client, q docevents.DocumentsQuery) (list []docevents.Document) {
 	d.t.Helper()
 	for {
@@ -347,8 +346,8 @@ func documentLines(list []docevents.Document) (lines []string) {
 	return lines
 }
 
-// TestReadingErrors are the mistakes that a client can make: each has an answer
-// that says what to do, and a function's name is not taken for a column.
+// TestReadingErrors checks the errors for a client's mistakes. Each error names the
+// fix. The name of a function or system column is not accepted as a column.
 func TestReadingErrors(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -396,8 +395,8 @@ func TestReadingErrors(t *testing.T) {
 	}
 }
 
-// TestReadingFileReplacesOlderFunctions: functions of the same names with other
-// arguments go, and grants of the others stay.
+// TestReadingFileReplacesOlderFunctions checks that 014 drops functions of the same
+// names with other arguments, and keeps the grants on the current functions.
 func TestReadingFileReplacesOlderFunctions(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.exec(`CREATE FUNCTION docevents_summary(since timestamptz) RETURNS json LANGUAGE sql AS 'SELECT NULL::json';
@@ -406,7 +405,7 @@ func TestReadingFileReplacesOlderFunctions(t *testing.T) {
 	d.exec("GRANT EXECUTE ON FUNCTION docevents_summary, docevents_source TO pg_monitor")
 	d.run(readingFile)
 	if n := d.number("SELECT count(*) FROM pg_proc WHERE proname LIKE 'docevents%'"); n != 3 {
-		t.Errorf("%d functions", n)
+		t.Errorf("%d functions, want 3", n)
 	}
 	if n := d.number("SELECT count(*) FROM pg_proc WHERE proname LIKE 'docevents%' AND has_function_privilege('pg_monitor', oid, 'EXECUTE')"); n != 2 {
 		t.Errorf("%d grants are left, want 2", n)

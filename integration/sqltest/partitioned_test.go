@@ -21,8 +21,8 @@ const (
 	prepareFile     = "optional/partitioned_prepare.sql"
 )
 
-// partitions returns the partitions' names without the table's, their bounds
-// and how many rows they hold.
+// partitions returns a line for each partition: its name without the table's name,
+// its bounds, and the number of its rows.
 func (d *db) partitions() []string {
 	d.t.Helper()
 	return d.texts(d.rename(`SELECT concat_ws(' ',
@@ -33,13 +33,14 @@ func (d *db) partitions() []string {
 		FROM document_processing_events_partitions()`))
 }
 
-// day and month return the start of the day or month so many ahead of now, as
-// the database sees it, in the format.
+// day returns the start of the day n days from now, by the database's clock, in the
+// format.
 func (d *db) day(n int, format string) string {
 	d.t.Helper()
 	return d.text("SELECT to_char(date_trunc('day', now() AT TIME ZONE 'UTC') + $1 * interval '1 day', $2)", n, format)
 }
 
+// month returns the start of the month n months from now, as day does.
 func (d *db) month(n int, format string) string {
 	d.t.Helper()
 	return d.text("SELECT to_char(date_trunc('month', now() AT TIME ZONE 'UTC') + $1 * interval '1 month', $2)", n, format)
@@ -50,7 +51,7 @@ const (
 	inBound = "YYYY-MM-DD"
 )
 
-// newPartitioned returns a table that has the default partition alone.
+// newPartitioned returns a partitioned table that has only the default partition.
 func newPartitioned(t testing.TB) *db {
 	t.Helper()
 	d := newDatabase(t)
@@ -61,8 +62,8 @@ func newPartitioned(t testing.TB) *db {
 	return d
 }
 
-// addDay adds the partition of the day so many ahead of now, and rows that are
-// the last of that day.
+// addDay adds the partition of the day n days from now, and rows at the end of that
+// day.
 func (d *db) addDay(n, rows int) {
 	d.t.Helper()
 	d.exec(fmt.Sprintf(`SELECT document_processing_events_add_partition(day, day + interval '1 day')
@@ -70,18 +71,19 @@ func (d *db) addDay(n, rows int) {
 	d.plant(rows, fmt.Sprintf("date_trunc('day', now(), 'UTC') + interval '%d days' - interval '1 microsecond'", n+1))
 }
 
-// monthPartition is what partitions says of a whole month.
+// monthPartition returns the line of partitions for the month n months from now.
 func (d *db) monthPartition(n int, rows int) string {
 	d.t.Helper()
 	return fmt.Sprintf("%s %s %s %d", d.month(n, inName), d.month(n, inBound), d.month(n+1, inBound), rows)
 }
 
+// dayPartition returns the line of partitions for the day n days from now.
 func (d *db) dayPartition(n int, rows int) string {
 	d.t.Helper()
 	return fmt.Sprintf("%s %s %s %d", d.day(n, inName), d.day(n, inBound), d.day(n+1, inBound), rows)
 }
 
-// TestPartitionedLikePlain compares the table with that of 013.
+// TestPartitionedLikePlain compares the partitioned table with the table of 013.
 func TestPartitionedLikePlain(t *testing.T) {
 	const describe = `SELECT concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid))
 		FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
@@ -109,11 +111,11 @@ func TestPartitionedLikePlain(t *testing.T) {
 	}
 }
 
-// TestPartitionsAreClosed: a partition can be named in a query, and has neither
-// the table's grants nor its policies.
+// TestPartitionsAreClosed checks that the API roles have no rights on the
+// partitions, which don't have the policies of the main table.
 func TestPartitionsAreClosed(t *testing.T) {
 	d := newDatabase(t)
-	// As in projects from before 2026: everybody gets everything on new tables.
+	// In projects from before 2026, the API roles get all rights on new tables.
 	d.exec("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated, service_role")
 	d.run(migration)
 	d.plant(3, "now()")
@@ -147,9 +149,9 @@ func TestPartitionsAreClosed(t *testing.T) {
 	}
 }
 
-// lossy is a transport that loses answers to inserts: the rows are stored by
-// then.
-type lossy struct{ lose atomic.Int64 } // how many of the next ones
+// lossy is a transport that loses the answers to the next inserts, after the server
+// has stored the rows.
+type lossy struct{ lose atomic.Int64 } // the number of answers to lose
 
 func (l *lossy) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := http.DefaultTransport.RoundTrip(req)
@@ -160,15 +162,15 @@ func (l *lossy) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errors.New("connection reset by peer")
 }
 
-// TestPartitionedRecord has events sent again, by the library, since the answer
-// to the first time was lost.
+// TestPartitionedRecord checks that events whose answer was lost, and which docevents
+// therefore sends again, are stored once.
 func TestPartitionedRecord(t *testing.T) {
 	tests := map[string]struct {
 		transport func(http.RoundTripper) http.RoundTripper
 	}{
-		"again, with its id": {func(rt http.RoundTripper) http.RoundTripper { return rt }},
-		// A gateway that drops Prefer: then the same row is an error, 23505, and
-		// the library knows it for its own by the constraint's name.
+		"with Prefer": {func(rt http.RoundTripper) http.RoundTripper { return rt }},
+		// A gateway removes the header Prefer. The duplicate row is then an error
+		// (23505), and docevents recognizes its id by the constraint's name.
 		"without Prefer": {func(rt http.RoundTripper) http.RoundTripper {
 			return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				req.Header.Del("Prefer")
@@ -198,10 +200,10 @@ func TestPartitionedRecord(t *testing.T) {
 			}
 			d.flush(client)
 			if client.Stats().Retries < 3 {
-				t.Errorf("answers were lost, and yet: %+v", client.Stats())
+				t.Errorf("%+v, want 3 retries because of 3 lost answers", client.Stats())
 			}
 			if n := d.number(d.rename("SELECT count(*) FROM document_processing_events_default")); n != 50 {
-				t.Errorf("%d rows in the default partition, want the 50 that no other one covers", n)
+				t.Errorf("%d rows in the default partition, want the 50 that no other partition covers", n)
 			}
 			if n := d.number("SELECT count(DISTINCT id) FROM " + d.table); n != 100 {
 				t.Errorf("%d ids, want 100", n)
@@ -211,15 +213,15 @@ func TestPartitionedRecord(t *testing.T) {
 	}
 }
 
-// TestPartitionedDuplicate is what the library's rule for duplicates builds on:
-// PostgreSQL names the partition's own constraint.
+// TestPartitionedDuplicate checks that PostgreSQL's error for a duplicate names the
+// constraint of the partition, which ends in _pkey. docevents depends on that.
 func TestPartitionedDuplicate(t *testing.T) {
 	d := newTable(t)
 	d.run(migration)
 	d.plant(1, "now()")
 	d.run(partitionedFile)
 	d.plant(1, "now() + interval '40 days'")
-	d.plant(1, "now() - interval '400 days'") // all three kinds of partitions
+	d.plant(1, "now() - interval '400 days'") // with the legacy and the month partition, all kinds of partitions
 	d.plant(1, "now() + interval '400 days'")
 	for _, id := range d.texts("SELECT id::text FROM " + d.table) {
 		err := d.try(fmt.Sprintf("INSERT INTO %s SELECT * FROM %[1]s WHERE id = '%s'", d.table, id))
@@ -239,7 +241,7 @@ func TestPartitionedPurgeBefore(t *testing.T) {
 			d.run(partitionedFile)
 			d.reload()
 			d.exec(d.rename("SELECT document_processing_events_add_partition(now() - interval '80 days', now() - interval '40 days')"))
-			d.plant(1000, "now() - interval '40 days' + interval '500 seconds'") // half in it, half in the default one
+			d.plant(1000, "now() - interval '40 days' + interval '500 seconds'") // half in this partition, half in the default partition
 			d.plant(1000, "now()")
 			n, err := d.client(opts...).PurgeBefore(t.Context(), time.Now().AddDate(0, 0, -39))
 			if n != 1000 || err != nil {
@@ -258,18 +260,18 @@ func TestAddPartitions(t *testing.T) {
 		return d.number("SELECT document_processing_events_add_partitions(" + args + ")")
 	}
 	if n := add("'month', '3 months'"); n != 0 {
-		t.Errorf("added %d partitions to those there are", n)
+		t.Errorf("added %d partitions, want none", n)
 	}
 	if n := add("'month', '4 months'"); n != 1 {
 		t.Errorf("added %d partitions, want 1", n)
 	}
 	for _, args := range []string{"'hour', '1 day'", "NULL, '1 day'", "'day', NULL", "'day', '-1 day'"} {
 		if err := d.try("SELECT document_processing_events_add_partitions(" + args + ")"); sqlState(t, err) != "P0001" {
-			t.Errorf("(%s): %v, want it refused", args, err)
+			t.Errorf("(%s): %v, want P0001", args, err)
 		}
 	}
 
-	// Nobody has added partitions for ten days; meanwhile events came.
+	// Nobody has added partitions for ten days, in which events were stored.
 	d = newPartitioned(t)
 	d.exec(`SELECT document_processing_events_add_partition(d - interval '12 days', d - interval '10 days')
 		FROM date_trunc('day', now(), 'UTC') AS d`)
@@ -292,18 +294,19 @@ func TestAddPartitions(t *testing.T) {
 		"document_processing_events_document_id_idx btree (document_id)",
 		"document_processing_events_pkey btree (id, created_at)")
 
-	// From days to months: the first ends with its month.
+	// After a change from days to months, the first new partition ends with its
+	// month.
 	if n := add("'month', '1 month'"); n < 1 || n > 3 {
 		t.Errorf("added %d partitions", n)
 	}
 	all := d.partitions()
 	if last, want := strings.Fields(all[len(all)-2])[2], d.text("SELECT to_char(date_trunc('month', now() AT TIME ZONE 'UTC' + interval '1 month') + interval '1 month', $1)", inBound); last != want {
-		t.Errorf("the months reach to %s, want %s", last, want)
+		t.Errorf("the partitions end at %s, want %s", last, want)
 	}
 }
 
-// TestAddPartitionUnderWrites adds the partition of a range for which inserts
-// are under way to the default partition.
+// TestAddPartitionUnderWrites adds a partition while rows of its range are being
+// inserted into the default partition.
 func TestAddPartitionUnderWrites(t *testing.T) {
 	d := newDatabase(t)
 	d.run(partitionedFile)
@@ -344,17 +347,18 @@ func TestDropPartitions(t *testing.T) {
 		return d.number("SELECT document_processing_events_drop_partitions(" + keep + ")")
 	}
 	if n := drop("'1 day'"); n != 0 {
-		t.Errorf("%d rows of an empty table", n)
+		t.Errorf("dropped %d rows of an empty table", n)
 	}
 	for i := 45; i > 35; i-- {
 		d.addDay(-i, i)
 	}
 	d.plant(7, "now() - interval '1 year'")
-	d.plant(9, "now() - interval '10 days'") // in the default partition, too
+	d.plant(9, "now() - interval '10 days'") // also in the default partition
 	d.plant(11, "now()")
-	// A cutoff at a midnight: what ends there goes, what begins there stays.
+	// The cutoff is at a midnight. The partition that ends there is dropped, and
+	// the partition that starts there stays.
 	if n := drop("now() - date_trunc('day', now(), 'UTC') + interval '40 days'"); n != 45+44+43+42+41+7 {
-		t.Errorf("%d rows went", n)
+		t.Errorf("dropped %d rows", n)
 	}
 	left := d.partitions()
 	if want := d.dayPartition(-40, 40); left[0] != want {
@@ -363,17 +367,17 @@ func TestDropPartitions(t *testing.T) {
 	d.wantCount(40 + 39 + 38 + 37 + 36 + 9 + 11)
 	for _, keep := range []string{"NULL", "'0'", "'-1 day'"} {
 		if err := d.try("SELECT document_processing_events_drop_partitions(" + keep + ")"); sqlState(t, err) != "P0001" {
-			t.Errorf("(%s): %v, want it refused", keep, err)
+			t.Errorf("(%s): %v, want P0001", keep, err)
 		}
 	}
 	if n := drop("'5 days'"); n != 40+39+38+37+36+9 {
-		t.Errorf("%d rows went", n)
+		t.Errorf("dropped %d rows", n)
 	}
 	d.wantCount(11)
 }
 
-// TestDropPartitionsGivesWay: with a reader in its way the drop fails after its
-// lock_timeout, changes nothing, and inserts go on.
+// TestDropPartitionsGivesWay checks a drop that waits for a reader's lock: it fails
+// after its lock_timeout and changes nothing, and inserts go on.
 func TestDropPartitionsGivesWay(t *testing.T) {
 	d := newPartitioned(t)
 	d.addDay(-9, 5)
@@ -392,18 +396,19 @@ func TestDropPartitionsGivesWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := d.number(drop); n != 5 {
-		t.Errorf("%d rows went, want 5", n)
+		t.Errorf("dropped %d rows, want 5", n)
 	}
 }
 
-// TestPartitionedSchedule runs what the file schedules, and what it offers.
+// TestPartitionedSchedule runs the job that the file schedules, and the job in its
+// last comment.
 func TestPartitionedSchedule(t *testing.T) {
 	d := newDatabase(t)
 	d.fakeCron()
 	d.run(partitionedFile)
 	_, offer, found := strings.Cut(d.read(partitionedFile), "\n-- SELECT cron.schedule(")
 	if !found {
-		t.Fatal("the file offers no job for the drop")
+		t.Fatal("the file has no comment with a job that drops partitions")
 	}
 	d.exec("SELECT cron.schedule(" + offer)
 	wantLines(t, "jobs", d.jobs(),
@@ -416,10 +421,10 @@ func TestPartitionedSchedule(t *testing.T) {
 	}
 }
 
-// A trickle records an event every millisecond or so.
+// A trickle records an event about every millisecond.
 type trickle struct {
 	*docevents.Client
-	stop func() // returns when nothing is recorded any more
+	stop func() // stops recording and waits until it has stopped
 }
 
 func newTrickle(client *docevents.Client) *trickle {
@@ -430,7 +435,7 @@ func newTrickle(client *docevents.Client) *trickle {
 			select {
 			case <-stop:
 				return
-			case <-time.After(time.Millisecond): // a rate, not a wait for anything
+			case <-time.After(time.Millisecond): // the rate of recording
 				client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed})
 			}
 		}
@@ -441,15 +446,15 @@ func newTrickle(client *docevents.Client) *trickle {
 	}}
 }
 
-// more waits until n events more are delivered.
+// more waits until n more events are delivered.
 func (c *trickle) more(t *testing.T, n int64) {
 	for target := c.Stats().Delivered + n; c.Stats().Delivered < target && !t.Failed(); {
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// TestPartitionPlainTable turns a table in use into the first partition of the
-// new one, while events are recorded through the library.
+// TestPartitionPlainTable makes a plain table the first partition of the
+// partitioned table while docevents records events.
 func TestPartitionPlainTable(t *testing.T) {
 	for _, prepare := range []bool{true, false} {
 		t.Run(fmt.Sprintf("prepared %t", prepare), func(t *testing.T) {
@@ -475,7 +480,7 @@ func TestPartitionPlainTable(t *testing.T) {
 				}
 			}
 			exec("SET client_min_messages = debug1")
-			answers.lose.Store(1) // stored in the plain table, sent again to the other
+			answers.lose.Store(1) // the event is stored in the plain table and sent again to the new table
 			exec(d.read(partitionedFile))
 			client.more(t, 50)
 			client.stop()
@@ -501,14 +506,14 @@ func TestPartitionPlainTable(t *testing.T) {
 				return strings.Contains(s, "partition constraint for table \""+legacy+"\" is implied by existing constraints")
 			})
 			if implied != prepare {
-				t.Errorf("the table was not read: %t, want %t; %q", implied, prepare, *notices)
+				t.Errorf("PostgreSQL skipped reading the table: %t, want %t; %q", implied, prepare, *notices)
 			}
 			wantLines(t, "keys and checks", d.texts(`SELECT replace(conname, $1::text || '_', '') FROM pg_constraint
 				WHERE conrelid = $2::regclass ORDER BY 1`, d.table, legacy), "event_type_check", "legacy_pkey")
 			wantLines(t, "checks of the table", d.texts(`SELECT replace(conname, $1::text || '_', '') FROM pg_constraint
 				WHERE conrelid = $1::regclass AND contype = 'c' ORDER BY 1`, d.table), "event_type_check")
 
-			// Rows of both kinds go as before, and at last the old table itself.
+			// A purge deletes rows of both tables.
 			if n, err := client.PurgeBefore(t.Context(), time.Now().Add(-time.Hour)); n < there/2 || err != nil {
 				t.Errorf("purged %d, %v", n, err)
 			}
@@ -521,8 +526,9 @@ func TestPartitionPlainTable(t *testing.T) {
 	}
 }
 
-// TestPartitionPlainTableDatedAhead: rows dated beyond the first partition find
-// their place, and a table that can't be locked is left as it is.
+// TestPartitionPlainTableDatedAhead checks that rows dated after the first
+// partition move to the partitions of their time, and that the file changes nothing
+// if it can't lock the table.
 func TestPartitionPlainTableDatedAhead(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.plant(10, "date_trunc('day', now(), 'UTC') + interval '1 day' - interval '1 microsecond'")
@@ -537,7 +543,7 @@ func TestPartitionPlainTableDatedAhead(t *testing.T) {
 		t.Errorf("with a writer: %v, want 55P03", err)
 	}
 	if kind := d.text("SELECT relkind::text FROM pg_class WHERE relname = 'document_processing_events'"); kind != "r" {
-		t.Errorf("it left a relation of kind %s", kind)
+		t.Errorf("the relation is now of kind %s, want r", kind)
 	}
 	if _, err := writer.Exec(ctx(t), "COMMIT"); err != nil {
 		t.Fatal(err)
@@ -556,8 +562,9 @@ func TestPartitionPlainTableDatedAhead(t *testing.T) {
 	d.wantCount(60)
 }
 
-// TestPrepareRefusesRowsAhead: what partitioned_prepare.sql says of step 3.
-func TestPrepareRefusesRowsAhead(t *testing.T) {
+// TestPrepareRejectsRowsAhead checks that step 3 of partitioned_prepare.sql fails
+// if rows are dated too far ahead, and that the file's undo works.
+func TestPrepareRejectsRowsAhead(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.plant(1, "now() + interval '1 year'")
 	for i, step := range steps(t, d.read(prepareFile)) {
@@ -566,9 +573,9 @@ func TestPrepareRefusesRowsAhead(t *testing.T) {
 			t.Errorf("step %d: %v, want %q", i+1, err, want)
 		}
 	}
-	// And how to give up.
+	// Undo the preparation.
 	head, _, _ := strings.Cut(d.read(prepareFile), "-- Step 1")
-	_, undo, _ := strings.Cut(head, "To give up:\n")
+	_, undo, _ := strings.Cut(head, "To undo the preparation:\n")
 	for statement := range strings.SplitSeq(strings.ReplaceAll(undo, "--", ""), ";") {
 		if _, err := d.conn().Exec(ctx(t), statement); err != nil {
 			t.Error(err)

@@ -11,22 +11,25 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// Go's own answers, by the definitions at the head of 014. "" stands for NULL.
+// This file computes summaries and lists of documents in Go, by the definitions at
+// the top of 014. The tests compare them with the results of the SQL functions. ""
+// stands for NULL.
 
-// A stored row. A negative MS is NULL.
+// stored is a stored row. A negative MS stands for NULL.
 type stored struct {
 	ID, Document, User, Type, Stage, Message, Tenant string
 	MS                                               float64
 	At                                               time.Time
 }
 
-// A plain answers from rows in memory.
+// plain computes the results from rows in memory.
 type plain struct {
 	rows  []stored
 	types docevents.EventTypes
 }
 
-// kind is what the function's CTE calls so; "" is a note's.
+// kind returns the row's kind, like the column kind in docevents_source, or "" for
+// a note.
 func (p plain) kind(r stored) string {
 	word := docevents.EventType(r.Type)
 	switch t := p.types; {
@@ -44,7 +47,7 @@ func (p plain) kind(r stored) string {
 	return ""
 }
 
-// look returns the rows that q looks at, in their order.
+// look returns the rows that q reads, by time and id.
 func (p plain) look(q docevents.Query) []stored {
 	rows := slices.DeleteFunc(slices.Clone(p.rows), func(r stored) bool {
 		tenant, filtered := q.Where["tenant"]
@@ -54,7 +57,7 @@ func (p plain) look(q docevents.Query) []stored {
 	return rows
 }
 
-// failures are those that count, with their messages folded.
+// failures returns the failures that count, with their messages folded.
 func (p plain) failures(rows []stored) (failures []stored) {
 	stepFailed := map[[2]string]bool{}
 	for _, r := range rows {
@@ -148,7 +151,7 @@ type plainDocument struct {
 	starts int64
 }
 
-// documents returns all of them, in no order.
+// documents returns all documents, in no particular order.
 func (p plain) documents(rows []stored, q docevents.Query) (list []plainDocument) {
 	byDocument := map[string][]stored{}
 	for _, r := range rows {
@@ -194,7 +197,7 @@ func (p plain) document(events []stored, q docevents.Query) plainDocument {
 	case kind == "completed" && !begun, kind == "failed", kind == "skipped":
 		d.State = docevents.State(kind)
 		return d
-	case kind == "": // notes alone
+	case kind == "": // the document has only notes
 		return d
 	}
 	d.State = docevents.StateUnderWay
@@ -214,10 +217,10 @@ func (p plain) document(events []stored, q docevents.Query) plainDocument {
 	return d
 }
 
-// list returns all pages of a query at once.
+// list returns the documents of all pages of a query.
 func (p plain) list(q docevents.DocumentsQuery) (list []docevents.Document) {
 	rows := p.look(q.Query)
-	failed := map[string]bool{} // with that error
+	failed := map[string]bool{} // the documents with the error of q
 	for _, f := range p.failures(rows) {
 		if f.Message == q.Error && (q.Stage == "" || f.Stage == q.Stage) {
 			failed[f.Document] = true
@@ -275,7 +278,7 @@ func fold(message string) string {
 
 func cutRunes(s string, n int) string { return string([]rune(s)[:min(n, len([]rune(s)))]) }
 
-// inOrder sorts the lists, cuts them at 20 and sets their totals.
+// inOrder sorts the lists, sets their totals and cuts them to 20 entries.
 func inOrder(s *docevents.Summary) {
 	nullsLast := func(a, b string) int { // "" is NULL
 		if a == "" || b == "" {

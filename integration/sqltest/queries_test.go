@@ -15,7 +15,7 @@ import (
 // longAgo is before every row of these tests.
 var longAgo = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// queries returns the file's six, each with its question.
+// queries returns the six queries of queries.sql and their questions.
 func (d *db) queries() (questions, queries []string) {
 	d.t.Helper()
 	parts := regexp.MustCompile(`(?m)^-- (\d\. .*\?)$`).Split(d.read("optional/queries.sql"), -1)
@@ -34,7 +34,7 @@ func (d *db) queries() (questions, queries []string) {
 	return questions, queries
 }
 
-// ask runs a query and returns its rows, a column's values separated by bars.
+// ask runs a query and returns its rows, with the values separated by bars.
 func (d *db) ask(query string) []string {
 	d.t.Helper()
 	query = "SELECT replace(trim(both '()' from q::text), ',', '|') FROM (" + strings.TrimSuffix(query, ";") + ") AS q"
@@ -43,16 +43,16 @@ func (d *db) ask(query string) []string {
 
 const day = 24 * time.Hour
 
-// A cast is the documents that the queries are asked about, each of one digit.
+// A cast is the documents of TestQueries. Each id repeats one digit.
 type cast struct {
 	documents [12]string
 	now, noon time.Time
-	first     time.Time // the first moment of the daily counts
+	first     time.Time // the start of query 3's range
 }
 
 func (c *cast) ago(d time.Duration) time.Time { return c.now.Add(-d) }
 
-// record has the client record what happened to them.
+// record records the events of the documents.
 func (d *db) record() *cast {
 	d.t.Helper()
 	now := time.Now().UTC()
@@ -68,7 +68,7 @@ func (d *db) record() *cast {
 		})
 	}
 
-	// Documents 0 and 1: the whole way. 2: fails, is tried again, completes.
+	// Documents 0 and 1 complete. 2 fails, is retried and completes.
 	for i := range 2 {
 		at := c.noon.Add(-3 * day)
 		record(i, docevents.UploadStarted, at, "", 0, "")
@@ -79,12 +79,14 @@ func (d *db) record() *cast {
 	record(2, docevents.Failed, c.noon.Add(-2*day+time.Second), "extract", 9*time.Second, "page 3: too small")
 	record(2, docevents.ProcessingStarted, c.noon.Add(-2*day+time.Minute), "extract", 0, "")
 	record(2, docevents.Completed, c.noon.Add(-2*day+2*time.Minute), "summarize", 5*time.Second, "")
-	// 3 and 4: what fails right now; 5: something else; 6: failed too long ago to count.
+	// 3 and 4 failed within the hour with the same error, 5 with another. 6 failed
+	// before that.
 	record(3, docevents.Failed, c.ago(10*time.Minute), "extract", 0, "page 7 of "+c.documents[3]+": too small")
 	record(4, docevents.Failed, c.ago(5*time.Minute), "extract", 0, "page 12 of "+c.documents[4]+": too small")
 	record(5, docevents.Failed, c.ago(time.Minute), "summarize", 0, "out of memory")
 	record(6, docevents.Failed, c.ago(90*time.Minute), "extract", 0, "page 9: too small")
-	// 7: hangs. 8: begins again and again. 9: began 10 minutes ago. 1 begins anew, and ends at once.
+	// 7 hangs. 8 starts again and again. 9 started 10 minutes ago. 1 starts again
+	// and completes at the same time.
 	record(7, docevents.UploadStarted, c.ago(3*time.Hour), "", 0, "")
 	record(7, docevents.ProcessingStarted, c.ago(2*time.Hour), "ocr", 0, "")
 	record(8, docevents.ProcessingStarted, c.ago(70*time.Minute), "extract", 0, "")
@@ -93,7 +95,7 @@ func (d *db) record() *cast {
 	record(9, docevents.ProcessingStarted, c.ago(10*time.Minute), "extract", 0, "")
 	record(1, docevents.ProcessingStarted, c.ago(45*time.Minute), "extract", 0, "")
 	record(1, docevents.Completed, c.ago(45*time.Minute), "extract", 3*time.Second, "")
-	// The first moment of the daily counts, and the last before it.
+	// 10 is at the start of query 3's range, and 11 is just before it.
 	record(10, docevents.Completed, c.first, "", 0, "")
 	record(11, docevents.Completed, c.first.Add(-time.Microsecond), "", 0, "")
 	d.flush(client)
@@ -122,7 +124,7 @@ func TestQueries(t *testing.T) {
 			"0|completed|extract", "7|processing_started|ocr")
 		check(2, queries[1], "left(document_id::text, 1), event_type, created_at > now() - interval '1 day'", "0|completed|f", "1|completed|t")
 
-		// The newest first. What was minutes ago may be of yesterday.
+		// The newest day is first. An event of some minutes ago may be of yesterday.
 		daily := map[string][2]int{}
 		count := func(at time.Time, failed int) {
 			n := daily[at.Format(time.DateOnly)]
@@ -131,7 +133,7 @@ func TestQueries(t *testing.T) {
 		}
 		for at, failed := range map[time.Time]int{
 			c.ago(10 * time.Minute): 1, c.ago(5 * time.Minute): 1, c.ago(time.Minute): 1, c.ago(90 * time.Minute): 1, c.ago(45 * time.Minute): 0,
-			c.noon.Add(-2*day + time.Minute): 0, c.noon.Add(-3 * day): 0, c.first: 0, // of a document only its latest counts
+			c.noon.Add(-2*day + time.Minute): 0, c.noon.Add(-3 * day): 0, c.first: 0, // only a document's latest event counts
 		} {
 			count(at, failed)
 		}
@@ -150,7 +152,8 @@ func TestQueries(t *testing.T) {
 	})
 }
 
-// TestQueriesUseIndexes looks at the plans on a table of over a year.
+// TestQueriesUseIndexes checks the plans of the queries on a table with events of
+// more than a year.
 func TestQueriesUseIndexes(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.exec(`INSERT INTO document_processing_events (document_id, user_id, event_type, duration_ms, stage, created_at)

@@ -28,7 +28,8 @@ func (d *db) section(title string) []string {
 	return blocks
 }
 
-// schema is all that the files can change.
+// schema returns a line for each object and property of the database that the files
+// can change.
 func (d *db) schema() []string {
 	d.t.Helper()
 	return d.texts(`
@@ -46,7 +47,7 @@ func (d *db) schema() []string {
 		ORDER BY 1`)
 }
 
-// TestUndo runs each file and then what sql/README.md gives to undo it.
+// TestUndo runs each file and then the SQL with which sql/README.md undoes it.
 func TestUndo(t *testing.T) {
 	optional, err := filepath.Glob("testdata/sql/optional/*.sql")
 	if err != nil || len(optional) == 0 {
@@ -69,7 +70,7 @@ func TestUndo(t *testing.T) {
 			d.exec("CREATE TABLE documents (id uuid PRIMARY KEY)")
 			if name != migration {
 				d.run(migration)
-				if name != foreignKeyFile { // whose step 2 wants documents
+				if name != foreignKeyFile { // its step 2 requires documents for existing rows
 					d.plant(10, "now()")
 				}
 			}
@@ -94,12 +95,12 @@ func TestUndo(t *testing.T) {
 				undo = d.section("### Back to the plain table")
 				const here = "-- Here: all of 013, for the indexes and the rights.\n"
 				if !strings.Contains(undo[0], here) {
-					t.Fatal("sql/README.md doesn't say where 013 goes")
+					t.Fatalf("sql/README.md lacks the line %q", here)
 				}
 				undo[0] = strings.Replace(undo[0], here, d.read(migration), 1)
 			}
 			if len(undo) == 0 {
-				t.Fatal("sql/README.md doesn't say how to undo it")
+				t.Fatal("sql/README.md has no SQL that undoes it")
 			}
 			for _, block := range undo {
 				statements := []string{block}
@@ -112,7 +113,7 @@ func TestUndo(t *testing.T) {
 					}
 				}
 			}
-			wantLines(t, "after the way back", d.schema(), before...)
+			wantLines(t, "schema after the undo", d.schema(), before...)
 			if name != migration && name != foreignKeyFile {
 				d.wantCount(10)
 			}
@@ -120,7 +121,7 @@ func TestUndo(t *testing.T) {
 	}
 }
 
-// TestReadmeExamples runs what sql/README.md shows of the partitions' functions.
+// TestReadmeExamples runs sql/README.md's examples of the partition functions.
 func TestReadmeExamples(t *testing.T) {
 	d := newDatabase(t)
 	d.run(partitionedFile)
@@ -131,7 +132,8 @@ func TestReadmeExamples(t *testing.T) {
 	d.exec(examples)
 }
 
-// TestReadmeNamesFiles: every file has its row and its section.
+// TestReadmeNamesFiles checks that every SQL file has a row and a section in
+// sql/README.md.
 func TestReadmeNamesFiles(t *testing.T) {
 	text, err := os.ReadFile("testdata/sql/README.md")
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 const retentionFile = "optional/retention_pg_cron.sql"
 
-// call calls the procedure as pg_cron does: one statement by itself.
+// call calls the procedure as pg_cron does, in a single statement.
 func (d *db) call(args string) (deleted int64, err error) {
 	d.t.Helper()
 	conn := d.conn()
@@ -31,9 +31,9 @@ func TestRetention(t *testing.T) {
 	d.mustCall("'30 days'", 0) // an empty table
 
 	d.plant(12_345, monthAgo+" - interval '1 second'") // due
-	d.plant(100, monthAgo+" + interval '1 hour'")      // which is 100 s long: not due
+	d.plant(100, monthAgo+" + interval '1 hour'")      // not due; the rows span 100 s
 	d.plant(7_000, "now()")
-	// The time limit ends it after a batch; the next call goes on.
+	// The time limit ends the call after a batch. The next call deletes the rest.
 	d.mustCall("'30 days', 5000, '0'", 5000)
 	d.wantCount(12_345 - 5000 + 7100)
 	d.mustCall("'30 days', time_limit => '0'", 5000)
@@ -41,7 +41,7 @@ func TestRetention(t *testing.T) {
 	d.mustCall("'30 days'", 0)
 	d.wantCount(7100)
 
-	// One time, more rows than a batch.
+	// More rows with the same time than a batch.
 	d.exec(`INSERT INTO document_processing_events (document_id, user_id, event_type, created_at)
 		SELECT gen_random_uuid(), gen_random_uuid(), 'failed', now() - interval '40 days' FROM generate_series(1, 23)`)
 	d.plant(5, monthAgo+" - interval '1 hour'")
@@ -50,13 +50,14 @@ func TestRetention(t *testing.T) {
 	d.plant(100, monthAgo+" - interval '1 second'")
 	for _, args := range []string{"NULL", "'0'", "'-1 day'", "'30 days', 0", "'30 days', NULL"} {
 		if _, err := d.call(args); sqlState(t, err) != "P0001" {
-			t.Errorf("CALL (%s): %v, want it refused", args, err)
+			t.Errorf("CALL (%s): %v, want P0001", args, err)
 		}
 	}
 	d.wantCount(7200)
 }
 
-// TestRetentionCommits breaks a purge off in its third batch.
+// TestRetentionCommits checks that a purge that fails in its third batch keeps the
+// first two.
 func TestRetentionCommits(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(retentionFile)
@@ -72,8 +73,8 @@ func TestRetentionCommits(t *testing.T) {
 	d.wantCount(30)
 }
 
-// TestRetentionWithinStatementTimeout: half of the timeout is the limit, where
-// that is less than the one given.
+// TestRetentionWithinStatementTimeout checks that the purge stops after half of the
+// statement timeout if that is shorter than time_limit.
 func TestRetentionWithinStatementTimeout(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t).migrated()
@@ -88,13 +89,13 @@ func TestRetentionWithinStatementTimeout(t *testing.T) {
 	var deleted int64
 	err := conn.QueryRow(ctx(t), "CALL purge_document_processing_events('30 days', 10, '1 hour')").Scan(&deleted)
 	if deleted != 10 || err != nil {
-		t.Errorf("%d rows deleted, %v; want 10, and an end in good time", deleted, err)
+		t.Errorf("%d rows deleted, %v; want 10, and an end before the timeout", deleted, err)
 	}
 	d.wantCount(40)
 }
 
-// TestRetentionLateRow: a row that comes behind the purge's back goes with the
-// last batch.
+// TestRetentionLateRow checks that the last batch deletes a row that was inserted
+// during the purge with an old time.
 func TestRetentionLateRow(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(retentionFile)
@@ -111,7 +112,7 @@ func TestRetentionLateRow(t *testing.T) {
 	d.wantCount(0)
 }
 
-// fakeCron makes what pg_cron has of a schema, as far as the files use it.
+// fakeCron creates the part of pg_cron's schema that the files use.
 func (d *db) fakeCron() {
 	d.t.Helper()
 	d.exec(`CREATE SCHEMA IF NOT EXISTS cron;
@@ -123,7 +124,7 @@ func (d *db) fakeCron() {
 			DELETE FROM cron.job WHERE jobname = $1 RETURNING true $$`)
 }
 
-// jobs returns what is scheduled.
+// jobs returns a line for each scheduled job.
 func (d *db) jobs() []string {
 	d.t.Helper()
 	return d.texts("SELECT jobname || ' | ' || schedule || ' | ' || command FROM cron.job ORDER BY 1")
@@ -143,14 +144,15 @@ func TestRetentionSchedule(t *testing.T) {
 		t.Error(err)
 	}
 	d.wantCount(10)
-	// What the file warns of: pg_cron sends a job's statements as one query.
+	// The file warns of this: pg_cron sends a job's statements as one query.
 	_, err := d.conn().Exec(ctx(t), "SET statement_timeout = '10min'; "+job)
 	if got := sqlState(t, err); got != "2D000" {
-		t.Errorf("a CALL behind a SET: error %q, want 2D000", got)
+		t.Errorf("a CALL after a SET: error %q, want 2D000", got)
 	}
 }
 
-// TestNotScheduled: where there is no pg_cron, the files say so and go on.
+// TestNotScheduled checks that without pg_cron the files send a notice and don't
+// fail.
 func TestNotScheduled(t *testing.T) {
 	for _, file := range []string{retentionFile, partitionedFile} {
 		d := newDatabase(t)
@@ -167,9 +169,9 @@ func TestNotScheduled(t *testing.T) {
 	}
 }
 
-// TestRoutinesAreOurs: nobody who comes through the API may call what the files
-// make, also where Supabase's default privileges say otherwise.
-func TestRoutinesAreOurs(t *testing.T) {
+// TestRoutineRights checks that the API roles can't call the files' routines, even
+// if the default privileges grant that.
+func TestRoutineRights(t *testing.T) {
 	calls := map[string][]string{
 		retentionFile: {"CALL purge_document_processing_events('30 days')"},
 		partitionedFile: {
@@ -189,7 +191,7 @@ func TestRoutinesAreOurs(t *testing.T) {
 		d.run(file)
 		made := d.number("SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
 		if made != int64(len(calls)) {
-			t.Errorf("%s makes %d routines, of which %d are tested here", file, made, len(calls))
+			t.Errorf("%s creates %d routines, but this test calls %d", file, made, len(calls))
 		}
 		for _, role := range apiRoles {
 			for _, call := range calls {

@@ -29,8 +29,8 @@ const (
 	summaryOfAnHour = "SELECT docevents_summary('{}', now() - interval '1 hour', now())"
 )
 
-// reader returns a client whose calls of functions go to the database past the
-// REST API, which doesn't know a database of the test's own.
+// reader returns a client whose function calls go directly to the test's database.
+// The REST API serves only the stack's main database.
 func (d *db) reader(opts ...docevents.Option) *docevents.Client {
 	d.t.Helper()
 	return d.client(append(opts, docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -53,7 +53,7 @@ func (d *db) reader(opts ...docevents.Option) *docevents.Client {
 	})))...)
 }
 
-// summary asks the function through docevents' Summary.
+// summary returns the result of Client.Summary.
 func (d *db) summary(since, until time.Time) *docevents.Summary {
 	d.t.Helper()
 	s, err := d.reader().Summary(ctx(d.t), docevents.Query{Since: since, Until: until})
@@ -63,7 +63,7 @@ func (d *db) summary(since, until time.Time) *docevents.Summary {
 	return s
 }
 
-// store empties the table and puts the rows in.
+// store replaces the table's rows.
 func (d *db) store(rows []stored) {
 	d.t.Helper()
 	text, err := json.Marshal(rows)
@@ -84,8 +84,8 @@ var migrationTypes = docevents.EventTypes{
 	Completed: []docevents.EventType{docevents.Completed}, Failed: []docevents.EventType{docevents.Failed},
 }
 
-// randomRows are of few documents and times, so that all kinds of ties are
-// there, and some of them outside of the range.
+// randomRows returns rows with few documents and times, so that many rows tie. Some
+// of the rows are outside of the range.
 func randomRows(r *rand.Rand, since, until time.Time, kinds int) []stored {
 	pick := func(list ...string) string { return list[r.IntN(len(list))] }
 	step := until.Sub(since) / 50
@@ -111,7 +111,7 @@ func randomRows(r *rand.Rand, since, until time.Time, kinds int) []stored {
 	return rows
 }
 
-// lines prints a summary, a line for each item, so that a difference shows.
+// lines returns a summary as text, with a line for each item.
 func lines(s *docevents.Summary) []string {
 	at := func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000") }
 	out := []string{
@@ -134,13 +134,14 @@ func lines(s *docevents.Summary) []string {
 	return out
 }
 
-// anyType takes the CHECK away, so that there are types of an app's own.
+// anyType drops the CHECK on event_type, so that rows can have other types.
 func (d *db) anyType() {
 	d.t.Helper()
 	d.exec("ALTER TABLE " + d.table + " DROP CONSTRAINT document_processing_events_event_type_check")
 }
 
-// TestSummary: the function's numbers are plain Go's over the same random rows.
+// TestSummary compares the result of docevents_summary with the result of plain for
+// the same random rows.
 func TestSummary(t *testing.T) {
 	both(t, newDatabase, func(t *testing.T, d *db) {
 		d.run(readingFile)
@@ -170,8 +171,9 @@ func TestSummary(t *testing.T) {
 	})
 }
 
-// TestSummaryOfAllTimes: the zero time is a beginning like others, though the
-// first point would be before it.
+// TestSummaryOfAllTimes checks a range that starts at the zero time. The series
+// then starts at the zero time, although the interval of its first point starts
+// earlier.
 func TestSummaryOfAllTimes(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -188,7 +190,8 @@ func TestSummaryOfAllTimes(t *testing.T) {
 	}
 }
 
-// TestSummaryOfNow: what lies ahead doesn't make a document stuck.
+// TestSummaryOfNow checks that a range that ends in the future makes no more
+// documents stuck than one that ends now.
 func TestSummaryOfNow(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -206,7 +209,7 @@ func TestSummaryOfNow(t *testing.T) {
 	}
 }
 
-// TestQueriesAgree: 3 to 6 of queries.sql say what the function says.
+// TestQueriesAgree compares queries 3 to 6 of queries.sql with docevents_summary.
 func TestQueriesAgree(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -215,7 +218,7 @@ func TestQueriesAgree(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 10 {
 		now := time.Now().UTC()
-		rows := randomRows(r, now.Add(-50*time.Hour-30*time.Minute), now, 3) // none near the edge of a range
+		rows := randomRows(r, now.Add(-50*time.Hour-30*time.Minute), now, 3) // no row is near the start of a query's range
 		rows = slices.DeleteFunc(rows, func(r stored) bool { return r.At.After(now.Add(-time.Minute)) })
 		d.store(rows)
 		for i, q := range []struct {
@@ -256,18 +259,18 @@ func TestQueriesAgree(t *testing.T) {
 			want := q.want(d.summary(q.since, now.Add(time.Hour)))
 			slices.Sort(got)
 			slices.Sort(want)
-			if len(want) < 20 { // what is more is cut
+			if len(want) < 20 { // longer lists are cut
 				wantLines(t, fmt.Sprint("query ", i+3), got, want...)
 			}
 		}
 	}
 }
 
-// TestSummaryRights: the function is service_role's, and stays so on the way to
-// partitions.
+// TestSummaryRights checks that only service_role may execute docevents_summary,
+// also after partitioned.sql has run.
 func TestSummaryRights(t *testing.T) {
 	d := newDatabase(t)
-	// As in every Supabase project: new functions are everybody's.
+	// Supabase's default: the API roles may execute new functions.
 	d.exec("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role")
 	d.run(migration)
 	for range 2 {
@@ -280,7 +283,7 @@ func TestSummaryRights(t *testing.T) {
 		}
 		d.run(partitionedFile)
 		if got := d.as("service_role", summaryOfAnHour); got != "" {
-			t.Errorf("behind partitioned.sql: error %q", got)
+			t.Errorf("after partitioned.sql: error %q", got)
 		}
 	}
 	if got := d.summary(time.Now().Add(-time.Hour), time.Now().Add(time.Minute)).Documents; got != 20 {
@@ -288,8 +291,8 @@ func TestSummaryRights(t *testing.T) {
 	}
 }
 
-// TestReadingUsesTheIndex: whatever the table holds outside of the range, it is
-// not read.
+// TestReadingUsesTheIndex checks that the functions find the rows of the range by
+// an index and don't scan the table.
 func TestReadingUsesTheIndex(t *testing.T) {
 	for _, created := range []string{"timestamptz", "timestamp"} {
 		d := newDatabase(t).migrated()
@@ -298,7 +301,7 @@ func TestReadingUsesTheIndex(t *testing.T) {
 		d.exec("ALTER TABLE " + d.table + " ALTER created_at TYPE " + created)
 		d.exec("ANALYZE " + d.table)
 		for _, query := range []string{summaryOfAnHour, "SELECT docevents_documents('{}', now() - interval '1 hour', now(), 'failed')"} {
-			// auto_explain can't be had everywhere: the counts of what was read can.
+			// Not every PostgreSQL has auto_explain, so the test uses the statistics.
 			conn := d.conn()
 			read := func() (n int64) {
 				t.Helper()
@@ -314,7 +317,7 @@ func TestReadingUsesTheIndex(t *testing.T) {
 			if _, err := tx.Exec(ctx(t), "SET LOCAL max_parallel_workers_per_gather = 0; "+query); err != nil {
 				t.Fatal(err)
 			}
-			if n := read(); n != 0 { // of whole readings; by the index they would count elsewhere
+			if n := read(); n != 0 { // counts only rows of table scans
 				t.Errorf("%s, %s: %d rows read without the index", created, query, n)
 			}
 			if err := tx.Rollback(ctx(t)); err != nil {
@@ -339,7 +342,7 @@ func TestReadingBySQL(t *testing.T) {
 	}
 	wantLines(t, "failed", failed, "0", "10", "0")
 
-	role := "reporting_" + strings.ToLower(crand.Text()[:12]) // a role is the whole server's
+	role := "reporting_" + strings.ToLower(crand.Text()[:12]) // all databases share the roles
 	d.exec("CREATE ROLE " + role + "; GRANT USAGE ON SCHEMA public TO " + role)
 	t.Cleanup(func() { d.exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
 	d.exec(strings.ReplaceAll(blocks[1], "reporting", role))
@@ -350,7 +353,7 @@ func TestReadingBySQL(t *testing.T) {
 	}
 }
 
-// TestGrafana runs what sql/README.md gives for it, as its user.
+// TestGrafana runs the SQL that sql/README.md has for Grafana, as the Grafana user.
 func TestGrafana(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -361,7 +364,7 @@ func TestGrafana(t *testing.T) {
 	})
 	blocks := d.section("## Grafana")
 	role := "grafana_" + strings.ToLower(crand.Text()[:12])
-	d.exec(strings.ReplaceAll(blocks[0], "grafana", role)) // a role is the whole server's
+	d.exec(strings.ReplaceAll(blocks[0], "grafana", role)) // all databases share the roles
 	t.Cleanup(func() { d.exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
 	ask := func(i int) []string {
 		t.Helper()
@@ -386,15 +389,15 @@ func TestGrafana(t *testing.T) {
 		return list
 	}
 	if series := ask(1); len(series) < 60 || !slices.ContainsFunc(series, func(p string) bool { return strings.HasSuffix(p, ",0,1,0,1)") }) {
-		t.Errorf("the series: %q", series)
+		t.Errorf("series: %q", series)
 	}
-	wantLines(t, "the stages", ask(2), `("whole document",1,0,9,9,9)`, "(extract,1,1,7,7,7)")
+	wantLines(t, "stages", ask(2), `("whole document",1,0,9,9,9)`, "(extract,1,1,7,7,7)")
 	if minutes := ask(3); len(minutes) != 1 || !strings.HasPrefix(minutes[0], "(10.") {
 		t.Errorf("minutes since the last success: %q", minutes)
 	}
 }
 
-// TestSummaryByREST is a program's way to it, and to a document's timeline.
+// TestSummaryByREST reads a summary, documents and a timeline through the REST API.
 func TestSummaryByREST(t *testing.T) {
 	both(t, newTable, func(t *testing.T, d *db) {
 		client := d.client()
@@ -410,7 +413,7 @@ func TestSummaryByREST(t *testing.T) {
 		client.Record(docevents.Event{DocumentID: uuid.Nil.String(), UserID: user, Type: docevents.UploadStarted, CreatedAt: start})
 		d.flush(client)
 
-		// The stack has run 014, for every table.
+		// The stack has run 014, which works for every table.
 		query := docevents.Query{Since: start, Until: start.Add(time.Hour), Where: map[string]string{"user_id": user}}
 		s, err := client.Summary(t.Context(), query)
 		if err != nil {
@@ -450,15 +453,15 @@ func TestSummaryByREST(t *testing.T) {
 			t.Errorf("%+v, %v", events, err)
 		}
 		if events, err = client.Timeline(t.Context(), user); err != nil || len(events) != 0 {
-			t.Errorf("of no document: %+v, %v", events, err)
+			t.Errorf("timeline of an unknown document: %+v, %v", events, err)
 		}
 	})
 }
 
 var summaryRows = flag.Int("summary-rows", 100_000, "rows in the range of BenchmarkSummary")
 
-// BenchmarkSummary compares the function with its sections asked one by one, as
-// queries.sql does: it should take no more than 1.5 times the slowest of them.
+// BenchmarkSummary compares docevents_summary with queries 3 to 6 of queries.sql.
+// The function should take at most 1.5 times as long as the slowest of them.
 func BenchmarkSummary(b *testing.B) {
 	d := newDatabase(b).migrated()
 	d.run(readingFile)
@@ -476,7 +479,7 @@ func BenchmarkSummary(b *testing.B) {
 	asked := []string{"SELECT docevents_summary('{}', now() - interval '1 day', now())"}
 	for _, query := range queries[2:] {
 		query = strings.ReplaceAll(query, "date_trunc('day', now(), 'UTC')", "now()")
-		asked = append(asked, regexp.MustCompile(`(- interval '[^']*')( -- (so many|the time looked at))`).ReplaceAllString(query, "- interval '1 day'$2"))
+		asked = append(asked, regexp.MustCompile(`(- interval '[^']*')( -- how (many days|far back))`).ReplaceAllString(query, "- interval '1 day'$2"))
 	}
 	took := make([]time.Duration, len(asked))
 	for range b.N {

@@ -24,7 +24,7 @@ const (
 	foreignKeyFile = "optional/foreign_key.sql"
 )
 
-// both runs a test on the plain table and on the partitioned one.
+// both runs a test on the plain table and on the partitioned table.
 func both(t *testing.T, table func(testing.TB) *db, test func(t *testing.T, d *db)) {
 	for _, file := range []string{migration, partitionedFile} {
 		t.Run(file, func(t *testing.T) {
@@ -36,7 +36,8 @@ func both(t *testing.T, table func(testing.TB) *db, test func(t *testing.T, d *d
 	}
 }
 
-// fakeAuth makes Supabase's auth.uid(), which does something more at each call.
+// fakeAuth creates Supabase's function auth.uid(), which also runs the statements
+// of more.
 func (d *db) fakeAuth(more string) {
 	d.t.Helper()
 	d.exec(`CREATE SCHEMA IF NOT EXISTS auth;
@@ -85,12 +86,12 @@ func TestReadOwn(t *testing.T) {
 			}
 		}
 		if got, _ := read("user_id=eq."+bob, d.token(alice)); len(got) > 0 {
-			t.Errorf("by a filter one reads the rows of %q", got)
+			t.Errorf("a filter reads the rows of %q", got)
 		}
 		if got, status := read("select=*", d.stack.AnonKey); status != 401 || len(got) > 0 {
-			t.Errorf("without a user: %d, %d rows", status, len(got))
+			t.Errorf("without a signed-in user: %d, %d rows", status, len(got))
 		}
-		// Nothing else is opened.
+		// The file grants nothing else.
 		wantLines(t, "policies", d.texts("SELECT cmd || ' ' || roles::text FROM pg_policies WHERE tablename = $1", d.table), "SELECT {authenticated}")
 		body := fmt.Sprintf(`{"document_id":"%s","user_id":"%[1]s","event_type":"completed"}`, alice)
 		for method, query := range map[string]string{"POST": "", "DELETE": "?user_id=eq." + alice, "PATCH": "?user_id=eq." + alice} {
@@ -108,9 +109,9 @@ func TestReadOwn(t *testing.T) {
 			t.Errorf("the service role's purge: %d, %v", n, err)
 		}
 
-		// The other way, of the file's comment: without the messages.
-		_, other, _ := strings.Cut(d.read(readOwnFile), "them, since select=* is refused:\n")
-		other, _, _ = strings.Cut(other, "-- What it doesn't")
+		// The variant in the file's comment hides error_message.
+		_, other, _ := strings.Cut(d.read(readOwnFile), "because select=* is rejected:\n")
+		other, _, _ = strings.Cut(other, "-- Users can't see")
 		d.exec(strings.ReplaceAll(other, "--", ""))
 		if _, status := read("select=*", d.token(alice)); status != 403 {
 			t.Errorf("select=*: %d, want 403", status)
@@ -124,8 +125,8 @@ func TestReadOwn(t *testing.T) {
 	})
 }
 
-// TestReadOwnIsFast: the policy calls auth.uid() once a query, and the query
-// goes by the index.
+// TestReadOwnIsFast checks that the policy calls auth.uid() once per query, and
+// that the query uses the index.
 func TestReadOwnIsFast(t *testing.T) {
 	both(t, newDatabase, func(t *testing.T, d *db) {
 		d.fakeAuth("PERFORM nextval('calls');")
@@ -151,7 +152,7 @@ func TestReadOwnIsFast(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.Contains(plan, "user_id") || strings.Contains(plan, "Seq Scan") && d.number("SELECT count(*) FROM pg_inherits") == 0 {
-			t.Errorf("not by the index: %s", plan)
+			t.Errorf("the plan doesn't use the index: %s", plan)
 		}
 		if err := tx.Rollback(ctx(t)); err != nil {
 			t.Fatal(err)
@@ -168,7 +169,7 @@ func TestEventTypes(t *testing.T) {
 		d.plant(100, "now()")
 		before := d.client(docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{ocr}}), docevents.WithSlog(quiet))
 		before.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: ocr})
-		before.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed}) // is stored: the proof
+		before.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed}) // shows the client that the server stores other rows
 		if err := before.Flush(ctx(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +183,8 @@ func TestEventTypes(t *testing.T) {
 				if _, err := conn.Exec(ctx(t), step); err != nil {
 					t.Fatal(err)
 				}
-				// Both while the rows are not looked at yet and afterwards.
+				// The types are accepted after step 1, before the rows are checked,
+				// and after step 2.
 				client := d.client(docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{ocr}}))
 				client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: ocr})
 				client.Record(docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.Completed})
@@ -197,7 +199,7 @@ func TestEventTypes(t *testing.T) {
 		if sqlState(t, err) != "23514" {
 			t.Errorf("%v, want 23514", err)
 		}
-		// What the file says of taking a type away while there are rows of it.
+		// The file's comment: step 2 fails while there are rows of a removed type.
 		shorter := steps(t, strings.ReplaceAll(d.read(eventTypesFile), ", 'ocr_started'", ""))
 		d.exec(shorter[0])
 		if err := d.try(shorter[1]); sqlState(t, err) != "23514" {
@@ -217,7 +219,7 @@ func TestForeignKey(t *testing.T) {
 	file := strings.ReplaceAll(d.read(foreignKeyFile), "public.documents", documents)
 	list := steps(t, file)
 
-	d.plant(3, "now()") // their documents are not there
+	d.plant(3, "now()") // their documents don't exist
 	d.exec(list[0])
 	d.exec(list[0])
 	if err := d.try(list[1]); sqlState(t, err) != "23503" {
@@ -234,12 +236,12 @@ func TestForeignKey(t *testing.T) {
 		d.exec(fmt.Sprintf("INSERT INTO %s VALUES ('%s')", documents, id))
 		return id
 	}
-	refused := make(chan bool, 1)
+	rejected := make(chan bool, 1)
 	client := d.client(docevents.WithSlog(quiet), docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		resp, err := http.DefaultTransport.RoundTrip(req)
 		if err == nil && resp.StatusCode == http.StatusConflict {
 			select {
-			case refused <- true:
+			case rejected <- true:
 			default:
 			}
 		}
@@ -247,13 +249,13 @@ func TestForeignKey(t *testing.T) {
 	})))
 	early := uuid.NewString()
 	client.Record(docevents.Event{DocumentID: early, UserID: user, Type: docevents.UploadStarted})
-	<-refused
-	// It holds nobody up: other events are delivered meanwhile.
+	<-rejected
+	// The rejected event doesn't delay others.
 	for range 5 {
 		client.Record(docevents.Event{DocumentID: document(), UserID: user, Type: docevents.UploadStarted})
 	}
 	for client.Stats().Delivered < 5 {
-		time.Sleep(time.Millisecond) // the library doesn't tell of it
+		time.Sleep(time.Millisecond)
 	}
 	d.exec(fmt.Sprintf("INSERT INTO %s VALUES ('%s')", documents, early))
 	d.flush(client)
@@ -274,7 +276,7 @@ func TestForeignKeyPartitioned(t *testing.T) {
 	step := steps(t, d.read(foreignKeyFile))[0]
 	if old := d.number("SELECT current_setting('server_version_num')::int") < 180000; old {
 		if err := d.try(step); err == nil {
-			t.Error("NOT VALID was not refused: the file's comment is wrong")
+			t.Error("PostgreSQL accepted NOT VALID: the file's comment is wrong")
 		}
 	}
 	step = strings.Replace(step, " NOT VALID", "", 1)
@@ -288,7 +290,7 @@ func TestForeignKeyPartitioned(t *testing.T) {
 	d.wantCount(0)
 }
 
-// TestGoose runs the files as migrations behind 013.
+// TestGoose runs each file as a goose migration after 013.
 func TestGoose(t *testing.T) {
 	for _, name := range []string{retentionFile, partitionedFile, readOwnFile, eventTypesFile, foreignKeyFile} {
 		t.Run(name, func(t *testing.T) {
@@ -312,8 +314,8 @@ func TestGoose(t *testing.T) {
 	}
 }
 
-// BenchmarkForeignKey inserts a thousand rows a time, as docevents does under
-// load, of documents that are there.
+// BenchmarkForeignKey inserts 1,000 rows at a time, as docevents does under load.
+// Their documents exist.
 func BenchmarkForeignKey(b *testing.B) {
 	for _, with := range []bool{false, true} {
 		b.Run(fmt.Sprintf("foreign key %t", with), func(b *testing.B) {

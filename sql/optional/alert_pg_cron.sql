@@ -1,32 +1,32 @@
 -- +goose Up
--- An alert from inside the database: every minute pg_cron checks the documents as Health does in Go,
--- and if the verdict has changed, pg_net posts it to a webhook, such as Slack's: once when documents
--- are stuck, failing or silent, again when a kind of problem comes or goes, and once when all is well.
--- Safe to run again, for another webhook or other limits. Needs 014.
+-- An alert from inside the database. Every minute pg_cron checks the documents as Client.Health does.
+-- When a kind of problem (stuck, failing, silent) appears or ends, pg_net posts the verdict to a
+-- webhook, such as Slack's. A problem that goes on isn't posted again. Needs 014. Safe to run again,
+-- with another webhook or other limits.
 --
 -- Before you run this, fill in the webhook and the limits at the end of the file. Without pg_cron and
--- pg_net (Supabase: Integrations, Cron; Database, Extensions) only the table and the functions are
--- made. If a check fails, nothing is posted; cron.job_run_details has the error. pg_net doesn't retry;
--- net._http_response has the webhook's answer.
+-- pg_net (Supabase: Integrations, Cron; Database, Extensions) the file creates only the table and the
+-- functions. If a check fails, nothing is posted, and cron.job_run_details has the error. pg_net
+-- doesn't retry a failed post; net._http_response has the webhook's response.
 
--- Remembers what was posted last, by the alert's name.
+-- The kinds of problems that each alert posted last.
 CREATE TABLE IF NOT EXISTS public.docevents_alerts (
     name  text        PRIMARY KEY,
-    kinds text[]      NOT NULL DEFAULT '{}', -- of problems: stuck, failing, silent; empty if all is well
+    kinds text[]      NOT NULL DEFAULT '{}', -- stuck, failing and silent; empty if all is well
     since timestamptz NOT NULL DEFAULT now()
 );
 ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 
--- docevents_health returns {"ok", "problems", "kinds", ...} and the figures behind them. Health in Go
--- has the same limits, figures and sentences, and its documentation explains them.
---   source: which table, and which of its rows; see 014. '{}' is the table of 013.
---   rate_window: the time whose failure rate is checked. A short one reports a rise sooner.
---   stuck_after: how long a document is under way before it counts as stuck.
---   max_stuck: how many documents may be stuck.
---   max_failure_rate: the greatest share of failed documents among those that ended, from 0 to 1.
---   min_ended: fewer ended documents have no failure rate.
---   silence: how long no document may complete while another one is under way for as long. NULL means that
---     this isn't checked.
+-- docevents_health returns {"ok", "problems", "kinds", ...} and the figures behind them. Its limits,
+-- figures and sentences are those of Client.Health, whose documentation explains them.
+--   source: the table and its filters; see 014. '{}' is the table of 013.
+--   rate_window: the period for the failure rate. A shorter period reports a rise sooner.
+--   stuck_after: a document that is under way for longer counts as stuck.
+--   max_stuck: more stuck documents are a problem.
+--   max_failure_rate: a greater share of failed among ended documents is a problem, from 0 to 1.
+--   min_ended: with fewer ended documents, the failure rate isn't checked.
+--   silence: it is a problem if no document completes for longer than this while one is under way
+--     for longer than this. NULL disables the check.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_health(
     source           jsonb            DEFAULT '{}',
@@ -41,7 +41,7 @@ LANGUAGE plpgsql STABLE SECURITY INVOKER SET search_path = '' SET timezone = 'UT
 AS $function$
 DECLARE
     in_utc         text := 'YYYY-MM-DD HH24:MI:SS "UTC"';
-    since          timestamptz := now() - greatest(rate_window, interval '1 day' + greatest(stuck_after, silence)); -- of documents that may be stuck
+    since          timestamptz := now() - greatest(rate_window, interval '1 day' + greatest(stuck_after, silence)); -- the start of the range for stuck and silent
     recent         json := public.docevents_summary(source, now() - rate_window, now(), stuck_after);
     long           json := public.docevents_summary(source, since, now(), stuck_after);
     failed         bigint := recent ->> 'failed';
@@ -79,9 +79,9 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_alert posts health to the webhook if its kinds of problems aren't those posted last under
--- this name, and returns whether it did. Slack, Mattermost and Teams show the text; Discord wants it
--- as "content".
+-- docevents_alert posts health to the webhook if its kinds of problems differ from those that the
+-- alert of this name posted last. It reports whether it posted. Slack, Mattermost and Teams show
+-- "text"; Discord would need "content" in its place.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_alert(webhook text, health jsonb, name text DEFAULT 'documents')
 RETURNS boolean
@@ -107,12 +107,12 @@ $function$;
 -- +goose StatementBegin
 DO $$
 DECLARE
-    webhook text := ''; -- the webhook's URL. Whoever may read cron.job can read it.
+    webhook text := ''; -- the webhook's URL; every role that can read cron.job can read it
     health  text := $job$public.docevents_health()$job$; -- your table and limits, such as docevents_health('{"table": "events"}', silence => '10 minutes')
     routine regprocedure;
     role    text;
 BEGIN
-    -- As in 013. A function is everybody's until that is revoked.
+    -- The same rights as in 013. PostgreSQL lets every role execute a new function, so revoke that.
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON public.docevents_alerts FROM %I', role);
     END LOOP;
@@ -130,13 +130,13 @@ BEGIN
     ELSIF webhook = '' THEN
         RAISE NOTICE 'no webhook: nothing is scheduled. Fill it in at the end of this file and run it again.';
     ELSE
-        -- A job of this name is replaced.
+        -- This replaces an existing job of the same name.
         PERFORM cron.schedule('docevents_alert', '* * * * *', format('SELECT public.docevents_alert(%L, %s)', webhook, health));
     END IF;
 END
 $$;
 -- +goose StatementEnd
 
--- An alert about one tenant, with limits of its own and a name under which it remembers:
+-- To add an alert about one tenant, schedule a second job with other limits and another alert name:
 -- SELECT cron.schedule('docevents_alert_acme', '* * * * *', $$SELECT public.docevents_alert('https://hooks.example.com/1',
 --     public.docevents_health('{"filters": {"tenant_id": "acme"}}', max_failure_rate => 0.2), 'acme')$$);

@@ -1,23 +1,24 @@
 -- +goose Up
--- document_processing_events in partitions by created_at, for tables of hundreds of millions of rows:
--- a purge then drops whole partitions, in milliseconds and without dead rows. docevents works on it
--- unchanged. Safe to run again.
+-- Partitions document_processing_events by created_at, for tables of hundreds of millions of rows. A
+-- purge can then drop partitions instead of deleting rows, which takes milliseconds and leaves no
+-- dead rows. docevents needs no change. Safe to run again.
 --
--- Without the table: run this instead of 013. With the plain table of 013: that becomes the first
--- partition, its rows stay where they are. Small ones take a second; before you run this on a big
--- one, run partitioned_prepare.sql, and read sql/README.md, which has the locks and the way back.
+-- If there is no table yet, run this file instead of 013. If there is the plain table of 013, it
+-- becomes the first partition, and its rows are not moved. That takes about a second for a small
+-- table. For a large table, first run partitioned_prepare.sql and read sql/README.md about the locks
+-- and the way back.
 --
--- The primary key has to contain the partition key, so it is (id, created_at). docevents sends an
--- event with the same two again, so that it is stored once however often it is sent. The same id
--- with another created_at would be another row.
+-- The primary key must contain the partition key, so it is (id, created_at). docevents sends an event
+-- again with the same id and created_at, so that each event is stored once. A row with the same id
+-- and another created_at is a different row.
 --
--- What has no partition of its own goes to the default one: an event dated long ago or far ahead,
--- and everything should nobody have added partitions in time. Nothing is lost there, nothing fails,
--- and adding a partition moves its rows out. But they are deleted one by one, and a default
--- partition with millions of rows makes adding one slow: keep it near empty.
+-- Rows for which there is no partition go to the default partition: rows dated long ago or far ahead,
+-- and all new rows if nobody adds partitions in time. Nothing is lost and nothing fails. Adding a
+-- partition moves its rows out of the default partition. A purge deletes rows from the default
+-- partition one by one, and millions of rows in it make adding a partition slow: keep it almost empty.
 
--- Partitions are tables of their own, which could be read past the table's row-level security and
--- grants. PostgREST doesn't show them; pg_graphql and SQL do. So nobody gets any right on one.
+-- Protects a partition. A partition is a table, which pg_graphql and SQL (not PostgREST) could read
+-- without the policies and grants of the main table. So nobody gets any rights on a partition.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_protect(partition regclass)
 RETURNS void
@@ -35,8 +36,8 @@ END
 $$;
 -- +goose StatementEnd
 
--- The partitions and what they hold: from lower_bound up to, not with, upper_bound. The default
--- partition has neither; the plain table that became a partition has no lower_bound.
+-- Returns the partitions. Each holds the rows with lower_bound <= created_at < upper_bound. The
+-- default partition has no bounds; the plain table that became a partition has no lower_bound.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_partitions()
 RETURNS TABLE (partition regclass, lower_bound timestamptz, upper_bound timestamptz)
@@ -53,9 +54,9 @@ AS $$
 $$;
 -- +goose StatementEnd
 
--- Adds one partition, for any range that no other one covers, and moves the rows of that range out
--- of the default partition. Inserts wait meanwhile: a row on its way to the default partition
--- would be refused once it belongs elsewhere. They wait milliseconds where there is nothing to move.
+-- Adds a partition for a range that no other partition covers, and moves that range's rows out of the
+-- default partition. Inserts wait during the move, because PostgreSQL would reject a row on its way to
+-- the default partition that belongs to the new one. If no rows are moved, they wait milliseconds.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
 RETURNS regclass
@@ -73,7 +74,7 @@ BEGIN
             DELETE FROM public.document_processing_events_default
             WHERE created_at >= %L AND created_at < %L RETURNING *
         ) INSERT INTO %s SELECT * FROM moved', lower_bound, upper_bound, partition);
-    -- It gets the primary key and the indexes of the table here.
+    -- ATTACH creates the primary key and the indexes of the main table on the partition.
     EXECUTE format('ALTER TABLE public.document_processing_events ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
         partition, lower_bound, upper_bound);
     RETURN partition;
@@ -81,8 +82,8 @@ END
 $$;
 -- +goose StatementEnd
 
--- Adds the partitions that are missing, each a day, week or month (UTC), behind the newest one and
--- until they reach so far ahead of now. Returns how many. The step may be changed at any time.
+-- Adds partitions of a day, week or month each (step, in UTC) after the newest one, until they cover
+-- the time from now plus ahead. Returns how many it added. The step may change at any time.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partitions(step text, ahead interval)
 RETURNS integer
@@ -110,9 +111,9 @@ $$;
 -- +goose StatementEnd
 
 -- Drops the partitions whose rows are all older than keep, deletes such rows from the default
--- partition, and returns how many rows went. A row so lives up to a partition's length longer
--- than keep. Counting reads the partitions, while events are recorded; the drop itself waits at
--- most 5 s for its lock, during which inserts wait behind it, and fails then: the next run does it.
+-- partition, and returns the number of rows. So a row stays up to the length of a partition longer
+-- than keep. Counting reads these partitions while the table accepts events. The drop waits at most
+-- 5 s for its lock, and inserts wait with it. If it can't get the lock, it fails; run it again.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
 RETURNS bigint
@@ -128,9 +129,9 @@ BEGIN
     IF keep IS NULL OR keep <= '0' THEN
         RAISE EXCEPTION 'keep must be an age, such as 30 days';
     END IF;
-    LOCK TABLE ONLY public.document_processing_events IN SHARE UPDATE EXCLUSIVE MODE; -- nobody adds or drops another
+    LOCK TABLE ONLY public.document_processing_events IN SHARE UPDATE EXCLUSIVE MODE; -- so that nobody adds or drops partitions
     FOR old IN SELECT partition FROM public.document_processing_events_partitions() WHERE upper_bound <= cutoff LOOP
-        -- No row may come or go between the count and the drop.
+        -- So that no row is inserted or deleted between the count and the drop.
         EXECUTE format('LOCK TABLE %s IN SHARE MODE', old);
         EXECUTE format('SELECT count(*) FROM %s', old) INTO n;
         deleted := deleted + n;
@@ -159,12 +160,12 @@ BEGIN
     IF kind = 'p' THEN
         RETURN;
     ELSIF kind <> 'r' THEN
-        RAISE EXCEPTION 'public.document_processing_events is no table';
+        RAISE EXCEPTION 'public.document_processing_events is not a table';
     END IF;
     PERFORM set_config('lock_timeout', '5s', true), set_config('timezone', 'UTC', true);
 
-    -- The plain table steps aside. What it has been prepared with, if so, makes this a matter of
-    -- milliseconds; else an index is built and the table is read, with everybody waiting.
+    -- Rename the plain table. If partitioned_prepare.sql has run, this takes milliseconds. Otherwise
+    -- PostgreSQL builds an index and reads the table under the lock.
     IF kind = 'r' THEN
         LOCK TABLE public.document_processing_events IN ACCESS EXCLUSIVE MODE;
         ALTER TABLE public.document_processing_events RENAME TO document_processing_events_legacy;
@@ -209,7 +210,7 @@ BEGIN
     PERFORM public.document_processing_events_protect('public.document_processing_events_default');
 
     IF kind = 'r' THEN
-        IF NOT prepared THEN -- what is dated further ahead has to go elsewhere
+        IF NOT prepared THEN -- rows dated after the bound move to the default partition
             WITH moved AS (
                 DELETE FROM public.document_processing_events_legacy WHERE created_at >= bound RETURNING *
             ) INSERT INTO public.document_processing_events_default SELECT * FROM moved;
@@ -220,15 +221,15 @@ BEGIN
         PERFORM public.document_processing_events_protect('public.document_processing_events_legacy');
     END IF;
 
-    -- As in 013.
+    -- The same rights as in 013.
     FOR name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON public.document_processing_events FROM %I', name);
     END LOOP;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'service_role') THEN
         GRANT SELECT, INSERT, DELETE ON public.document_processing_events TO service_role;
     END IF;
-    -- At the same commit: until PostgREST knows the new primary key, inserts are refused (42P10),
-    -- and docevents sends them again.
+    -- PostgreSQL sends this at the commit. Until PostgREST has read the new primary key, inserts fail
+    -- (42P10), and docevents retries them.
     NOTIFY pgrst, 'reload schema';
 END
 $$;
@@ -237,17 +238,17 @@ $$;
 -- +goose StatementBegin
 DO $$
 DECLARE
-    -- Partitions by month, made three months ahead. By day: ('day', '14 days').
+    -- Partitions by month, created three months ahead. By day: ('day', '14 days').
     add  text := $add$SELECT public.document_processing_events_add_partitions('month', '3 months')$add$;
     fn   regprocedure;
     role text;
 BEGIN
     EXECUTE add;
 
-    -- PostgREST would offer the functions to the API's roles.
+    -- Revoke the functions from the API roles, which could call them through PostgREST.
     FOR fn IN SELECT oid::regprocedure FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'document\_processing\_events\_%'
-            AND proname <> 'document_processing_events_summary' LOOP -- that of 014 is for the API
+            AND proname <> 'document_processing_events_summary' LOOP -- the API may call this one, of an older 014
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fn);
         FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
             EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', fn, role);
@@ -255,7 +256,7 @@ BEGIN
     END LOOP;
 
     IF to_regprocedure('cron.schedule(text, text, text)') IS NULL THEN
-        RAISE NOTICE 'pg_cron is not installed: have something run this every day: %', add;
+        RAISE NOTICE 'pg_cron is not installed: schedule this statement elsewhere, once a day: %', add;
     ELSE
         PERFORM cron.schedule('document_processing_events_add_partitions', '7 1 * * *', add);
     END IF;
@@ -263,5 +264,5 @@ END
 $$;
 -- +goose StatementEnd
 
--- Retention is left to you. In the database, this line:
+-- Nothing here drops old partitions. To do so every night, run this line:
 -- SELECT cron.schedule('document_processing_events_drop_partitions', '37 1 * * *', $$SELECT public.document_processing_events_drop_partitions('30 days')$$);

@@ -1,18 +1,20 @@
--- Makes a big plain table ready for partitioned.sql, which then takes milliseconds. Events are
--- recorded all the while. Run it with psql, in which each statement is a transaction of its own:
--- in the SQL editor they would be one, and CREATE INDEX CONCURRENTLY refuses that.
+-- Prepares a large plain table for partitioned.sql, which then takes milliseconds. The table accepts
+-- events during the preparation. Run this file with psql, which runs each statement in a separate
+-- transaction. The SQL editor would run all of them in one, and CREATE INDEX CONCURRENTLY fails there.
 --
--- From step 2 on, events dated more than a week ahead are refused. Run partitioned.sql on the same
--- day: a week later every event would be. To give up:
+-- After step 2 the table rejects events dated more than a week ahead. Run partitioned.sql on the
+-- same day: a week later the table would reject every event. To undo the preparation:
 --   ALTER TABLE public.document_processing_events DROP CONSTRAINT document_processing_events_legacy_bound;
 --   DROP INDEX CONCURRENTLY public.document_processing_events_legacy_pkey;
 
--- Step 1: the new primary key's index. Writes go on; it waits for the transactions that are open
--- and reads the table twice. If it fails it leaves an invalid index: drop that, and run it again.
+-- Step 1: create the index of the new primary key. Writes go on. The step waits for open
+-- transactions and reads the table twice. If it fails, it leaves an invalid index: drop the index
+-- and run the step again.
 CREATE UNIQUE INDEX CONCURRENTLY document_processing_events_legacy_pkey
     ON public.document_processing_events (id, created_at);
 
--- Step 2: the promise that its rows end at a midnight (UTC) a week from now. A moment's exclusive lock.
+-- Step 2: require new rows to be dated before a midnight (UTC) a week from now. Takes an exclusive
+-- lock for a moment.
 DO $$
 BEGIN
     PERFORM set_config('lock_timeout', '5s', true), set_config('timezone', 'UTC', true);
@@ -22,6 +24,6 @@ BEGIN
 END
 $$;
 
--- Step 3: that it holds for the rows there are. Reads the table; writes go on. Where it fails,
--- there are rows dated further ahead: delete them, or give them another date, first.
+-- Step 3: check the same for the existing rows. Reads the table; writes go on. If this fails, some
+-- rows are dated further ahead: delete them or change their date, then run the step again.
 ALTER TABLE public.document_processing_events VALIDATE CONSTRAINT document_processing_events_legacy_bound;

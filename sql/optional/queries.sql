@@ -1,6 +1,7 @@
--- Six questions to the table, for Supabase's SQL editor: select one and run it. What to change
--- stands on a line of its own with a comment. Each uses the indexes that 013 makes. What counts as
--- completed, a stage's time, one error or stuck is what 014 says at its top; 014 asks 3 to 6 at once.
+-- Six queries for Supabase's SQL editor: select one and run it. Each value that you may want to
+-- change has its own line and a comment. The queries use the indexes of 013. The comment at the top
+-- of 014 defines completed, failed, stuck and which errors are equal. The functions of 014 answer
+-- questions 3 to 6 for any table.
 
 -- 1. What happened to one document, step by step?
 SELECT created_at, event_type, stage, duration_ms, error_message
@@ -25,11 +26,11 @@ WITH seen AS (
         (array_agg(event_type ORDER BY created_at DESC, id DESC))[1] AS last_event,
         coalesce(max(created_at) FILTER (WHERE event_type = 'processing_started' AND stage IS NULL)
             > coalesce(max(created_at) FILTER (WHERE event_type IN ('completed', 'failed') AND stage IS NULL), '-infinity'),
-            false) AS whole -- has begun and not ended
+            false) AS whole -- the document has a start without a stage, and no such end since
     FROM public.document_processing_events
-    WHERE event_type IN ('upload_started', 'processing_started', 'completed', 'failed') -- others say nothing about the document's state
+    WHERE event_type IN ('upload_started', 'processing_started', 'completed', 'failed') -- other types don't change a document's state
         AND created_at >= date_trunc('day', now(), 'UTC')
-        - interval '13 days' -- so many days before today
+        - interval '13 days' -- how many days before today
     GROUP BY document_id
 ), ended AS (
     SELECT (last_at AT TIME ZONE 'UTC')::date AS day, last_event
@@ -56,20 +57,20 @@ SELECT
 FROM public.document_processing_events
 WHERE event_type IN ('completed', 'failed')
     AND created_at >= now()
-    - interval '7 days' -- the time looked at
+    - interval '7 days' -- how far back
 GROUP BY stage
 ORDER BY p95_ms DESC NULLS LAST;
 
 -- 5. What fails right now, how often, and for which document, for example?
 WITH failed AS (
     SELECT id, document_id, created_at, stage,
-        -- Messages that differ in numbers and ids only are one error.
+        -- Messages that differ only in numbers and UUIDs are the same error.
         left(regexp_replace(left(error_message, 1000),
             '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), 200) AS error
     FROM public.document_processing_events
     WHERE event_type = 'failed'
         AND created_at >= now()
-        - interval '1 hour' -- the time looked at
+        - interval '1 hour' -- how far back
 ), marked AS (
     SELECT *, stage IS NULL AND count(stage) OVER (PARTITION BY document_id, error) > 0 AS repeated
     FROM failed
@@ -83,7 +84,7 @@ SELECT
     error,
     (array_agg(document_id ORDER BY created_at DESC, id DESC))[1] AS example_document
 FROM marked
-WHERE NOT repeated -- by the document's own failure, which is its step's once more
+WHERE NOT repeated -- skip a document's own failure if its step failed with the same message
 GROUP BY stage, error
 ORDER BY times DESC, last_time DESC
 LIMIT 20;
@@ -95,22 +96,22 @@ WITH seen AS (
         (array_agg(event_type ORDER BY created_at DESC, id DESC))[1] AS last_event,
         coalesce(max(created_at) FILTER (WHERE event_type = 'processing_started' AND stage IS NULL)
             > coalesce(max(created_at) FILTER (WHERE event_type IN ('completed', 'failed') AND stage IS NULL), '-infinity'),
-            false) AS whole, -- has begun and not ended
+            false) AS whole, -- the document has a start without a stage, and no such end since
         max(created_at) FILTER (WHERE event_type IN ('completed', 'failed')) AS step_end,
         max(created_at) FILTER (WHERE event_type = 'failed' OR event_type = 'completed' AND stage IS NULL) AS whole_end,
         array_agg(created_at) FILTER (WHERE event_type IN ('upload_started', 'processing_started')) AS starts
     FROM public.document_processing_events
     WHERE event_type IN ('upload_started', 'processing_started', 'completed', 'failed')
         AND created_at >= now()
-        - interval '2 days' -- the time looked at
+        - interval '2 days' -- how far back
     GROUP BY document_id
 )
 SELECT document_id, min(start) AS started, count(*) AS starts, last_event, last_at
 FROM seen CROSS JOIN unnest(starts) AS start
 WHERE (last_event IN ('upload_started', 'processing_started') OR last_event = 'completed' AND whole)
     AND (start > coalesce(CASE WHEN whole THEN whole_end ELSE step_end END, '-infinity')
-        OR start = last_at) -- a start may have the time of the end before it
+        OR start = last_at) -- a start may have the same time as the end before it
 GROUP BY document_id, last_event, last_at
 HAVING min(start) < now()
-    - interval '30 minutes' -- longer than anything takes
+    - interval '30 minutes' -- longer than any document normally takes
 ORDER BY started;

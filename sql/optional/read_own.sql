@@ -1,21 +1,22 @@
 -- +goose Up
--- Lets signed-in users read their own events, as a browser with supabase-js does: the rows whose
--- user_id is theirs. Safe to run again.
+-- Lets signed-in users read the rows whose user_id is theirs, for example in a browser with
+-- supabase-js. Safe to run again.
 --
--- What it opens: every column of these rows, error_message with it, which may tell of your
--- machinery. To keep that back, grant columns instead of the table; a client then has to name
--- them, since select=* is refused:
+-- Users see every column of these rows, including error_message, which may reveal internals of your
+-- system. To hide it, grant columns instead of the table. Clients then have to list the columns,
+-- because select=* is rejected:
 --   REVOKE SELECT ON public.document_processing_events FROM authenticated;
 --   GRANT SELECT (document_id, event_type, duration_ms, stage, created_at)
 --       ON public.document_processing_events TO authenticated;
--- What it doesn't: other users' rows, SystemUser's, anything without a token, any writing.
+-- Users can't see other users' rows or those of SystemUser, and they can't write. Requests without a
+-- token see nothing.
 
--- For the policy, and newest first for a list. On a big table that is in use, make it beforehand
--- with CREATE INDEX CONCURRENTLY, in psql: this one makes inserts wait while it is built.
+-- The index serves the policy, and lists with the newest row first. Inserts wait while it is built:
+-- on a large table, create it beforehand in psql with CREATE INDEX CONCURRENTLY.
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_user_id
     ON public.document_processing_events (user_id, created_at DESC);
 
--- In (SELECT ...) the function is called once a query; without, once a row.
+-- (SELECT auth.uid()) is evaluated once per query; a plain auth.uid() would be evaluated for each row.
 DROP POLICY IF EXISTS "users read their own events" ON public.document_processing_events;
 CREATE POLICY "users read their own events" ON public.document_processing_events
     FOR SELECT TO authenticated

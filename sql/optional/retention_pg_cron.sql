@@ -1,19 +1,20 @@
 -- +goose Up
--- Retention inside the database, instead of PurgeOlderThan in the app: pg_cron deletes the rows
--- older than 30 days, once an hour. Safe to run again: so the age and the hour are changed.
--- Without pg_cron (Supabase: Integrations, Cron) only the procedure is made, for any other scheduler.
+-- Retention in the database, instead of PurgeOlderThan in the app. pg_cron deletes the rows older
+-- than 30 days, every hour. To change the age or the schedule, edit the last block and run the file
+-- again. Without pg_cron (Supabase: Integrations, Cron) the file creates only the procedure, for use
+-- with another scheduler.
 --
--- It deletes in batches, and each is committed: a purge that is broken off keeps what it has done,
--- and no lock is held for longer than a batch takes. That needs a procedure, called on its own:
---   - a function can't commit, nor can a procedure with a SET clause;
---   - "SET statement_timeout = '10min'; CALL ..." is one transaction to pg_cron, and the COMMIT in
---     it fails with "invalid transaction termination". So it does in Supabase's SQL editor.
--- Nor can the procedure set its own statement_timeout: the clock of the CALL is running by then.
--- So it has a time limit instead, and stops between two batches: after a minute, or half of the
--- statement_timeout it runs under (2 min on hosted Supabase). What is left is the next run's.
+-- The procedure deletes in batches and commits after each. An interrupted purge keeps its progress,
+-- and no lock is held for longer than one batch. COMMIT works only in a procedure, called by itself:
+--   - a function can't commit, and neither can a procedure with a SET clause;
+--   - pg_cron and Supabase's SQL editor run "SET statement_timeout = '10min'; CALL ..." as one
+--     transaction, in which COMMIT fails with "invalid transaction termination".
+-- The procedure can't raise its own statement_timeout either, because the timeout of the CALL is
+-- already running. Therefore it stops between two batches: after time_limit, or after half of the
+-- statement_timeout (2 min on hosted Supabase) if that is shorter. The next run deletes the rest.
 
--- deleted is how many rows went; it is also written to the server's log, since pg_cron keeps no
--- results. Rows that share one created_at go in one batch, however many.
+-- deleted returns the number of deleted rows. It is also logged, because pg_cron doesn't keep
+-- results. Rows with the same created_at are deleted in one batch, however many they are.
 -- +goose StatementBegin
 CREATE OR REPLACE PROCEDURE public.purge_document_processing_events(
     keep          interval,
@@ -40,8 +41,9 @@ BEGIN
         WHERE created_at > after AND created_at < cutoff
         ORDER BY created_at OFFSET batch - 1 LIMIT 1;
 
-        -- A batch begins behind the last one: the dead index entries there are not walked again.
-        -- The last one, less than a batch, takes what was written late with an old time, too.
+        -- Each batch starts after the previous one, so that it doesn't read that one's dead index
+        -- entries again. The last batch starts at the beginning: it also deletes rows that were
+        -- inserted during the purge with an old time.
         IF boundary IS NULL THEN
             DELETE FROM public.document_processing_events WHERE created_at < cutoff;
         ELSE
@@ -68,7 +70,7 @@ DO $$
 DECLARE
     role text;
 BEGIN
-    -- PostgreSQL lets everybody call what is new, and Supabase its API roles.
+    -- PostgreSQL lets every role call a new procedure, and Supabase may grant that to its API roles.
     REVOKE ALL ON PROCEDURE public.purge_document_processing_events(interval, integer, interval, bigint) FROM PUBLIC;
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON PROCEDURE public.purge_document_processing_events(interval, integer, interval, bigint) FROM %I', role);
@@ -77,7 +79,8 @@ BEGIN
     IF to_regprocedure('cron.schedule(text, text, text)') IS NULL THEN
         RAISE NOTICE 'pg_cron is not installed: nothing is scheduled. Enable it and run this again, or schedule the CALL elsewhere.';
     ELSE
-        -- At 17 minutes past each hour, UTC: hourly keeps the purges small. A job of this name is replaced.
+        -- At 17 minutes past each hour. Hourly runs keep each purge small. This replaces an existing job
+        -- of the same name.
         PERFORM cron.schedule('purge_document_processing_events', '17 * * * *',
             $job$CALL public.purge_document_processing_events('30 days')$job$);
     END IF;

@@ -1,6 +1,7 @@
-// The original design with @supabase/supabase-js: one insert per event, started
-// and not waited for, errors logged. It reads a spec (worker.go) from standard
-// input and writes a sample (stats.go) to standard output.
+// The original design with @supabase/supabase-js: one insert per event, which the
+// app starts and doesn't wait for. Errors are logged. The script reads a spec
+// (worker.go) from standard input and writes a sample (stats.go) to standard
+// output.
 import diagnostics from 'node:diagnostics_channel'
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -10,15 +11,15 @@ import { createClient } from '@supabase/supabase-js'
 const spec = JSON.parse(readFileSync(0, 'utf8'))
 const { load } = spec
 
-// fetch is undici's, which tells what it does.
+// Node's fetch is undici, which publishes its connections and requests.
 let connections = 0
 let requests = 0
 diagnostics.subscribe('undici:client:connected', () => connections++)
 diagnostics.subscribe('undici:request:create', () => requests++)
 
-// A client for the whole process: one per event, which the design can be read
-// as, is slower still. Before version 22 Node has no WebSocket, which
-// createClient wants to see though nothing here uses it.
+// One client for the process. The design could also mean one client per event,
+// which is even slower. createClient requires a WebSocket, although nothing here
+// uses it, and Node has none before version 22.
 let client
 const getSupabaseServiceClient = () =>
   (client ??= createClient(spec.url.replace(/\/+$/, '').replace(/\/rest\/v1$/, ''), spec.key, {
@@ -37,7 +38,7 @@ const logger = {
   },
 }
 
-// recordProcessingEvent never throws, never rejects, and is not waited for.
+// recordProcessingEvent starts an insert and returns. It never throws or rejects.
 function recordProcessingEvent(data) {
   void getSupabaseServiceClient()
     .from(spec.table)
@@ -84,7 +85,7 @@ function spreadOf(times) {
   return { p50_ns: quantile(0.5), p99_ns: quantile(0.99), max_ns: quantile(1) }
 }
 
-// settle resolves when so many inserts have succeeded or failed.
+// settle resolves when this many inserts have succeeded or failed.
 const settle = (n) =>
   new Promise((resolve) => {
     onSettled = () => { if (settled >= n) resolve() }
@@ -112,7 +113,7 @@ async function measureLoad() {
     recordUntil(load.events)
   }
   await settle(load.events)
-  const counted = { connections, requests } // without the reading
+  const counted = { connections, requests } // before the reads below
   while (failed === 0) {
     const { data, error } = await getSupabaseServiceClient()
       .from(spec.table).select('id').eq('document_id', documentId).limit(1)
@@ -136,7 +137,8 @@ async function measureIdle() {
   return { elapsed_ns: Number(now() - start), to_row: spreadOf(toRow) }
 }
 
-// peakBytes: on Linux maxRSS begins with that of the process that started this one.
+// peakBytes doesn't use maxRSS on Linux, whose value starts with the peak of the
+// parent process.
 function peakBytes() {
   try {
     return Number(/VmHWM:\s*(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024

@@ -1,4 +1,4 @@
-// Package observe watches a client under test.
+// Package observe records the log lines and drops of a client under test.
 package observe
 
 import (
@@ -16,15 +16,16 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// An Observer keeps what a client says: its log lines and its handler's calls.
+// An Observer records a client's log lines and the calls of its drop handler. Its
+// methods are safe for concurrent use.
 type Observer struct {
-	mu    sync.Mutex // guards all that follows
+	mu    sync.Mutex // guards the fields below
 	lines []Line
 	drops []Drop
-	seen  int // of drops, by NewDrops
+	seen  int // the number of drops that NewDrops has returned
 }
 
-// A Line is one of the log.
+// A Line is a log line.
 type Line struct {
 	Text string // message and attributes
 	Err  error
@@ -37,7 +38,7 @@ type Drop struct {
 	Err    error
 }
 
-// Options make a client tell o.
+// Options returns the client options that make o its logger and drop handler.
 func (o *Observer) Options() []docevents.Option {
 	return []docevents.Option{docevents.WithSlog(slog.New(handler{o})), docevents.WithDropHandler(o.dropped)}
 }
@@ -62,7 +63,7 @@ func (o *Observer) Drops() []Drop {
 	return slices.Clone(o.drops)
 }
 
-// NewDrops returns the handler's calls since it was last asked.
+// NewDrops returns the handler's calls since the last NewDrops.
 func (o *Observer) NewDrops() []Drop {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -92,19 +93,19 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// Await looks until it is true, for two minutes: longer than any wait of the
-// client's.
-func Await(t testing.TB, what string, true func() bool) {
+// Await polls until condition returns true. It fails the test after two minutes,
+// which is longer than any backoff of the client.
+func Await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !true(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not yet: %s", what)
+			t.Fatalf("still waiting for: %s", what)
 		}
 	}
 }
 
-// LostAnswers is a transport that loses the first two answers to inserts, whose
-// rows are in.
+// LostAnswers returns an option with a transport that loses the answers of the
+// first two inserts after the server has stored the rows.
 func LostAnswers() docevents.Option {
 	var inserts atomic.Int64
 	return docevents.WithTransport(roundTripper(func(req *http.Request) (*http.Response, error) {

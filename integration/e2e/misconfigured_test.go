@@ -19,12 +19,13 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// A fault is something that keeps events out, and that can be mended.
+// A fault is a misconfiguration of the table, with which no event can be stored
+// until it is fixed.
 type fault struct {
 	name         string
-	cause, mend  func(*bench)
+	cause, fix   func(*bench)
 	status       int
-	code, remedy string // that every error about it has
+	code, remedy string // parts of every error about the fault
 }
 
 func statements(sql ...string) func(*bench) {
@@ -35,14 +36,15 @@ func statements(sql ...string) func(*bench) {
 	}
 }
 
-// grants are the faults of a missing one, mended with the error's own words.
+// grants returns a fault for each missing privilege. The statement in the error
+// fixes it.
 func grants(privileges ...string) []fault {
 	var faults []fault
 	for _, p := range privileges {
 		faults = append(faults, fault{
 			name:   "no " + p,
 			cause:  statements("REVOKE " + p + " ON TABLE_NAME FROM service_role"),
-			mend:   func(b *bench) { b.followRemedy() },
+			fix:    func(b *bench) { b.followRemedy() },
 			status: 403, code: "42501",
 			remedy: "run: GRANT SELECT, INSERT, DELETE ON public.%s TO service_role;",
 		})
@@ -50,7 +52,7 @@ func grants(privileges ...string) []fault {
 	return faults
 }
 
-// followRemedy does what Check says.
+// followRemedy runs the GRANT statement in Check's error.
 func (b *bench) followRemedy() {
 	b.t.Helper()
 	err := b.client.Check(b.t.Context())
@@ -61,7 +63,7 @@ func (b *bench) followRemedy() {
 	b.execute(grant)
 }
 
-// missingTable has the table under another name until it is mended.
+// missingTable renames the table, and the fix renames it back.
 func missingTable() fault {
 	return fault{
 		name: "no table",
@@ -69,7 +71,7 @@ func missingTable() fault {
 			b.execute("ALTER TABLE TABLE_NAME RENAME TO hidden_" + b.table)
 			b.reload()
 		},
-		mend: func(b *bench) {
+		fix: func(b *bench) {
 			b.execute("ALTER TABLE public.hidden_" + b.table + " RENAME TO " + b.table)
 			b.reload()
 		},
@@ -81,7 +83,7 @@ func missingTable() fault {
 var missingColumn = fault{
 	name:   "no column",
 	cause:  statements("ALTER TABLE TABLE_NAME DROP COLUMN stage"),
-	mend:   statements("ALTER TABLE TABLE_NAME ADD COLUMN stage text"),
+	fix:    statements("ALTER TABLE TABLE_NAME ADD COLUMN stage text"),
 	status: 400, code: "PGRST204",
 	remedy: "add the column: public.%s needs those of sql/013_create_processing_events_table.sql",
 }
@@ -93,17 +95,18 @@ var missingPartition = fault{
 		"CREATE TABLE TABLE_NAME (LIKE public.document_processing_events, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at)",
 		"CREATE TABLE TABLE_NAME_old PARTITION OF TABLE_NAME FOR VALUES FROM (MINVALUE) TO ('2025-01-01')",
 		"GRANT SELECT, INSERT, DELETE ON TABLE_NAME TO service_role"),
-	mend:   statements("CREATE TABLE TABLE_NAME_new PARTITION OF TABLE_NAME FOR VALUES FROM ('2025-01-01') TO (MAXVALUE)"),
+	fix:    statements("CREATE TABLE TABLE_NAME_new PARTITION OF TABLE_NAME FOR VALUES FROM ('2025-01-01') TO (MAXVALUE)"),
 	status: 400, code: "23514",
 	remedy: "make a partition for the event's created_at or type, or a DEFAULT one",
 }
 
-// TestMended records while something is wrong, mends it, and closes.
-func TestMended(t *testing.T) {
+// TestFaultFixed records events during a fault and then fixes the fault. Close
+// delivers all events.
+func TestFaultFixed(t *testing.T) {
 	t.Parallel()
 	for _, f := range append(grants("INSERT", "SELECT"), missingTable(), missingColumn, missingPartition) {
 		t.Run(f.name, func(t *testing.T) {
-			t.Parallel() // each waits 5 s for something better
+			t.Parallel() // the client waits 5 s before it reports a misconfiguration
 			b := newBench(t)
 			f.cause(b)
 			b.client.Record(event("first"))
@@ -116,7 +119,7 @@ func TestMended(t *testing.T) {
 				want = append(want, fmt.Sprint(i))
 			}
 			b.wantCounts(docevents.Stats{Recorded: 101, Pending: 101})
-			f.mend(b)
+			f.fix(b)
 			b.close()
 			b.wantStages(want...)
 			b.wantCounts(docevents.Stats{Recorded: 101, Delivered: 101})
@@ -124,15 +127,16 @@ func TestMended(t *testing.T) {
 			last := len(lines) - 1
 			loud := slices.IndexFunc(lines, func(l observe.Line) bool { return strings.Contains(l.Text, "refused until this is mended") })
 			if loud < 0 || !strings.Contains(lines[loud].Text, remedy) || !strings.Contains(lines[last].Text, "delivering again") {
-				t.Errorf("log %q, want a line that says what to mend, %q, and one of the recovery", lines, remedy)
+				t.Errorf("log %q, want a line with the remedy %q and a last line about the recovery", lines, remedy)
 			}
 		})
 	}
 }
 
-// TestNotMended closes all the same, once the refusal has lasted. What it
-// abandons was refused, and isn't stored.
-func TestNotMended(t *testing.T) {
+// TestFaultNotFixed checks that Close ends although a fault lasts. It drops the
+// events as abandoned, and their outcome is known, because the server rejected
+// them.
+func TestFaultNotFixed(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	f := missingTable()
@@ -151,11 +155,11 @@ func TestNotMended(t *testing.T) {
 			t.Errorf("dropped as %s: %v", d.Reason, d.Err)
 		}
 	}
-	f.mend(b)
+	f.fix(b)
 }
 
-// TestTableThatComesLate has the table made after the first event, as a
-// migration does: with the NOTIFY that makes the REST server look.
+// TestTableThatComesLate creates the table after the first event, with the NOTIFY
+// of the migration that makes the REST server reload the schema.
 func TestTableThatComesLate(t *testing.T) {
 	t.Parallel()
 	stack := localstack.Shared(t)
@@ -167,30 +171,30 @@ func TestTableThatComesLate(t *testing.T) {
 		"NOTIFY pgrst, 'reload schema'")
 	defer b.execute("DROP TABLE TABLE_NAME")
 	b.client.Record(event("late"))
-	observe.Await(t, "the REST server has looked", func() bool { return b.client.Check(t.Context()) == nil })
+	observe.Await(t, "the REST server knows the table", func() bool { return b.client.Check(t.Context()) == nil })
 	b.close()
 	b.wantStages("early", "late")
 }
 
-// TestForeignKey has the row that an event points to come after the event.
+// TestForeignKey inserts an event's document after the event was rejected.
 func TestForeignKey(t *testing.T) {
 	b := newBench(t)
 	b.execute("CREATE TABLE TABLE_NAME_documents (id uuid PRIMARY KEY)",
 		"ALTER TABLE TABLE_NAME ADD CONSTRAINT document FOREIGN KEY (document_id) REFERENCES TABLE_NAME_documents")
 	defer b.execute("ALTER TABLE TABLE_NAME DROP CONSTRAINT document", "DROP TABLE TABLE_NAME_documents")
 	b.client.Record(event("a"))
-	observe.Await(t, "the insert is refused", func() bool { return len(b.Lines()) > 0 })
+	observe.Await(t, "the insert is rejected", func() bool { return len(b.Lines()) > 0 })
 	if line := b.Lines()[0].Text; !strings.Contains(line, "23503") || !strings.Contains(line, "trying again") {
 		t.Errorf("log: %s", line)
 	}
 	b.wantCounts(docevents.Stats{Recorded: 1, Pending: 1})
 	b.execute("INSERT INTO TABLE_NAME_documents VALUES ('" + document + "')")
-	b.settle()
+	b.flush()
 	b.wantStages("a")
 	b.wantCounts(docevents.Stats{Recorded: 1, Delivered: 1})
 }
 
-// foreignKey is a service-role key that another project has signed.
+// foreignKey returns a service-role key with the signature of another project.
 func foreignKey(t *testing.T) string {
 	t.Helper()
 	key, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"role": "service_role", "iss": "supabase"}).
@@ -201,7 +205,7 @@ func foreignKey(t *testing.T) string {
 	return key
 }
 
-// TestWrongSettings has what only another client can mend.
+// TestWrongSettings checks the errors for a client with a wrong key, schema or table.
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	stack := localstack.Shared(t)
@@ -220,7 +224,7 @@ func TestWrongSettings(t *testing.T) {
 		{"another table", stack.ServiceRoleKey, []docevents.Option{docevents.WithTable("nothing_here")}, 404, "PGRST205", "create the table"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel() // each waits 5 s for something better
+			t.Parallel() // the client waits 5 s before it reports a misconfiguration
 			b := benchOf(t, stack, tt.key, table, tt.opts...)
 			var check, purge error
 			var others sync.WaitGroup
@@ -236,23 +240,23 @@ func TestWrongSettings(t *testing.T) {
 			}
 			b.wantCounts(docevents.Stats{Recorded: 1, Dropped: docevents.Drops{Abandoned: 1}})
 			b.wantStages()
-			for _, said := range append(lines, b.Lines()...) {
-				said, _, _ := strings.Cut(said.Text, " document_id=") // which a drop's line names
-				if strings.Contains(said, tt.key) || strings.Contains(said, document) {
-					t.Errorf("it repeats the key or the row: %s", said)
+			for _, line := range append(lines, b.Lines()...) {
+				text, _, _ := strings.Cut(line.Text, " document_id=") // the line about a drop may name the document
+				if strings.Contains(text, tt.key) || strings.Contains(text, document) {
+					t.Errorf("the text contains the key or the row: %s", text)
 				}
 			}
 		})
 	}
 }
 
-// TestCheck has a sentence for each thing that can be wrong, and is content
-// when it is mended. It leaves the table as it was.
+// TestCheck checks that Check reports each fault, returns nil after the fix, and
+// doesn't change the table.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	for _, f := range append(grants("INSERT", "SELECT", "DELETE"), missingTable(), missingColumn) {
 		t.Run(f.name, func(t *testing.T) {
-			t.Parallel() // each waits 5 s for something better
+			t.Parallel() // the client waits 5 s before it reports a misconfiguration
 			b := newBench(t)
 			b.execute("INSERT INTO TABLE_NAME (document_id, user_id, event_type, created_at) " +
 				"VALUES ('" + document + "', '" + document + "', 'completed', '-infinity')")
@@ -265,13 +269,13 @@ func TestCheck(t *testing.T) {
 			if !strings.HasPrefix(err.Error(), "docevents: Check: ") || strings.Contains(err.Error(), b.stack.ServiceRoleKey) {
 				t.Errorf("error %q", err)
 			}
-			f.mend(b)
+			f.fix(b)
 			if err := b.client.Check(t.Context()); err != nil {
 				t.Errorf("after: %v", err)
 			}
 			var n int
 			if err := b.stack.Pool().QueryRow(t.Context(), "SELECT count(*) FROM "+b.table).Scan(&n); err != nil || n != 1 {
-				t.Errorf("%d rows, %v, want the one that was there", n, err)
+				t.Errorf("%d rows, %v, want 1", n, err)
 			}
 			b.wantCounts(docevents.Stats{})
 		})
@@ -295,7 +299,7 @@ func TestCheck(t *testing.T) {
 		}
 		for _, want := range []string{"docevents: Check: insert: check SUPABASE_URL and the network", listener.Addr().String()} {
 			if !strings.Contains(fmt.Sprint(err), want) {
-				t.Errorf("error %v, want it to say %q", err, want)
+				t.Errorf("error %v, want it to contain %q", err, want)
 			}
 		}
 	})
