@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/google/uuid"
 )
 
@@ -158,7 +159,7 @@ func BenchmarkBody(b *testing.B) {
 	}
 	records := slices.Repeat([]record{r}, DefaultMaxBatch)
 	for b.Loop() {
-		c.columns.body(records)
+		c.columns.rows.Encode(rowsOf(records))
 	}
 }
 
@@ -180,10 +181,10 @@ func BenchmarkFloor(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		r := record{
-			documentID: document, userID: user, eventType: benchEvent.Type, stage: benchEvent.Stage,
-			duration: benchEvent.Duration, createdAt: time.Now().UnixMicro(),
-		}
+		r := record{Row: row.Row{
+			DocumentID: document, UserID: user, Type: string(benchEvent.Type), Stage: benchEvent.Stage,
+			Duration: benchEvent.Duration, CreatedAt: time.Now().UnixMicro(),
+		}}
 		mu.Lock()
 		queue = append(queue, r)
 		mu.Unlock()

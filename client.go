@@ -30,24 +30,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
+	"slices"
 	"time"
 
-	"github.com/supabase-community/postgrest-go"
+	"github.com/docevents/docevents-go/internal/advice"
+	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
 // A Client records events, reads them, and purges old ones. Its methods are safe
 // for concurrent use. On a nil or zero Client they do nothing and succeed, so an
 // app without Supabase settings can use a nil Client.
 type Client struct {
-	config    config
-	restURL   string
-	headers   map[string]string // carry the key
-	transport *transport
-	report    *reporter
-	delivery  *delivery
-	before    before
+	config   config
+	rest     *rest.Client
+	advice   advice.Settings
+	report   *reporter
+	delivery *delivery
+	before   before
 }
 
 // New returns a Client for the project at supabaseURL, hosted (such as
@@ -63,13 +63,16 @@ type Client struct {
 func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	cfg, optErr := newConfig(opts)
 	restURL, urlErr := parseURL(supabaseURL)
-	key, headers, keyErr := parseKey(serviceRoleKey)
+	headers, keyErr := parseKey(serviceRoleKey)
 	if err := errors.Join(urlErr, keyErr, optErr); err != nil {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
-	c := &Client{config: cfg, restURL: restURL, headers: headers}
-	c.transport = newTransport(cfg.transport, cfg.maxInFlight)
-	c.transport.key, c.transport.query, c.transport.idColumn = key, cfg.columns.query, cfg.columns.ID
+	c := &Client{config: cfg}
+	c.rest = rest.New(rest.Config{
+		URL: restURL, Header: headers, Schema: cfg.schema, Table: cfg.table, IDColumn: cfg.columns.ID,
+		Transport: cfg.transport, MaxInFlight: cfg.maxInFlight,
+	})
+	c.advice = advice.Settings{Schema: cfg.schema, Table: cfg.table, HasToken: headers["Authorization"] != ""}
 	c.report = newReporter(&c.config)
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
 	c.delivery.openMirror(restURL)
@@ -79,68 +82,26 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 // isNone reports whether c does nothing, because New didn't make it.
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
-// from returns a query on the table.
-func (c *Client) from() *postgrest.QueryBuilder {
-	return c.postgrest(c.transport).From(c.config.table)
-}
-
-// postgrest returns a PostgREST client for one request. Reusing a client would
-// carry the error of one request over to the next.
-func (c *Client) postgrest(parent http.RoundTripper) *postgrest.Client {
-	pg, err := postgrest.NewClientWithError(c.restURL, c.config.schema, c.headers)
-	if err != nil {
-		panic(err) // unreachable: parseURL has validated the URL
-	}
-	pg.Transport.Parent = parent
-	return pg
-}
-
 // insert sends one insert for the delivery. After an error, rows are the indexes
 // of the records that the answer names.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
-	err = c.insertRows(ctx, records)
-	if e, answered := errors.AsType[*Error](err); answered {
-		rows = named(records, e.details, &c.config.columns)
+	sent := rowsOf(records)
+	err = c.insertRows(ctx, sent)
+	if e, answered := errors.AsType[*rest.Error](err); answered {
+		rows = c.config.columns.rows.Named(sent, e.Details)
 	}
 	return rows, c.explain(err)
 }
 
-// insertRows sends one insert. The transport adds the header and the query that
-// make it safe to repeat.
-func (c *Client) insertRows(ctx context.Context, records []record) error {
+// insertRows sends one insert, which is safe to repeat.
+func (c *Client) insertRows(ctx context.Context, rows []*row.Row) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
-	pg := c.postgrest(&insertion{c.transport, c.config.columns.body(records)})
-	partial := false
-	for i := range records { // by index: copying a record would race with the spool, which writes record.block
-		partial = partial || records[i].partial
-	}
-	if partial {
-		pg.Transport.SetHeader("Prefer", "missing=default") // only if needed: it makes a burst up to 40 % slower on the server
-	}
-	_, _, err := pg.From(c.config.table).Insert(nil, false, "", "minimal", "").ExecuteWithContext(ctx)
-	return err
-}
-
-// explain prepares the error of a request for the log. It removes the URL and
-// query that http.Client adds, and PostgREST's details, which repeat the row. If
-// the server didn't answer, loggable cleans the transport's error. explain
-// appends the advice for this error if there is any.
-func (c *Client) explain(err error) error {
-	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // the app's transport may add another
-		err = wrapped.Err
-	}
-	e, answered := errors.AsType[*Error](err)
-	if !answered {
-		return loggable(err, c.transport.key)
-	}
-	e.details = ""
-	if v := classify(err); v == configuration || v == badData || e.Code == "23503" {
-		if do := c.remedy(e); do != "" {
-			return fmt.Errorf("%w; %s", err, do)
-		}
-	}
-	return err
+	columns := &c.config.columns
+	return c.rest.Insert(ctx, rest.Insertion{
+		Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(rows),
+		Partial: slices.ContainsFunc(rows, func(r *row.Row) bool { return r.Partial }),
+	})
 }
 
 // Stats is a snapshot of a client's counters, which start at 0 with the client.
@@ -276,6 +237,6 @@ func (c *Client) Close(ctx context.Context) error {
 	})()
 	err := c.delivery.close(ctx)
 	c.report.close(grace)
-	c.transport.own.close()
+	c.rest.Close()
 	return err
 }

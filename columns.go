@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/docevents/docevents-go/internal/row"
 )
 
 // Columns maps the fields of [Event] to the columns of the table. For each field,
@@ -43,13 +45,13 @@ type Columns struct {
 }
 
 const (
-	noColumn        = "-"
+	noColumn        = row.None
 	maxExtraColumns = 50
 )
 
 // base lists the fields of Event that Columns maps, and the migration's names for
 // their columns. The order is that of names.
-var base = [...]struct{ field, column string }{
+var base = [row.Fields]struct{ field, column string }{
 	{"ID", "id"},
 	{"DocumentID", "document_id"},
 	{"UserID", "user_id"},
@@ -60,7 +62,7 @@ var base = [...]struct{ field, column string }{
 	{"CreatedAt", "created_at"},
 }
 
-func (c *Columns) names() [len(base)]*string {
+func (c *Columns) names() [row.Fields]*string {
 	return [...]*string{&c.ID, &c.DocumentID, &c.UserID, &c.Type, &c.Duration, &c.ErrorMessage, &c.Stage, &c.CreatedAt}
 }
 
@@ -68,11 +70,9 @@ func (c *Columns) names() [len(base)]*string {
 // parts of requests that are derived from them.
 type columns struct {
 	Columns
-	own       bool              // WithColumns was given: empty ids are NULL
-	all       string            // all names, separated by commas
-	query     string            // the query of an insert
-	keys      [len(base)]string // `,"name":` for each column of base; "" if the table lacks it
-	extraKeys []string          // the same for Extra
+	own  bool   // WithColumns was given: empty ids are NULL
+	all  string // their names
+	rows row.Columns
 }
 
 var (
@@ -82,19 +82,17 @@ var (
 
 // newColumns gives the columns that are left out their names. Its error lists
 // every invalid name.
-//
-// The query of an insert has columns=... because PostgREST then passes the body
-// to PostgreSQL unparsed. Without it, PostgREST parses the body to find the keys.
 func newColumns(named Columns) (columns, error) {
 	c := columns{Columns: named}
 	var all []string
 	var bad []error
+	var names [row.Fields]string
 	for i, name := range c.names() {
 		*name = cmp.Or(*name, base[i].column)
+		names[i] = *name
 		switch {
 		case *name != noColumn:
 			all = append(all, *name)
-			c.keys[i] = `,"` + *name + `":`
 		case name == &c.ID || name == &c.CreatedAt:
 			bad = append(bad, fmt.Errorf("WithColumns: %s can't be \"-\": events need an id to be stored once, and a time to be purged", base[i].field))
 		}
@@ -102,10 +100,7 @@ func newColumns(named Columns) (columns, error) {
 			bad = append(bad, fmt.Errorf("WithColumns: %s can't be %q: PostgREST has a parameter of that name", base[i].field, *name))
 		}
 	}
-	c.keys[0] = "{" + strings.TrimPrefix(c.keys[0], ",")
-	for _, name := range c.Extra {
-		c.extraKeys = append(c.extraKeys, `,"`+name+`":`)
-	}
+	c.rows = row.NewColumns(names, c.Extra)
 	all = append(all, c.Extra...)
 	for i, name := range all {
 		switch {
@@ -119,18 +114,29 @@ func newColumns(named Columns) (columns, error) {
 		bad = append(bad, fmt.Errorf("WithColumns: Extra must be at most %d names, not %d", maxExtraColumns, len(c.Extra)))
 	}
 	c.all = strings.Join(all, ",")
-	c.query = "columns=" + c.all
-	if c.ID != base[0].column { // without on_conflict, PostgREST uses the primary key
-		c.query = "on_conflict=" + c.ID + "&" + c.query
-	}
 	return c, errors.Join(bad...)
+}
+
+// conflict returns the column that makes an event unique, or "" if that is the
+// primary key, which PostgREST uses by default.
+func (c *columns) conflict() string {
+	if c.ID == base[0].column {
+		return ""
+	}
+	return c.ID
 }
 
 // isNull reports whether the id is stored as NULL in the column, or the table
 // lacks the column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
 
-// checkTextID returns an error if id can't be sent as text.
+// storable reports whether s is 1 to limit bytes of text that PostgreSQL can
+// store.
+func storable(s string, limit int) bool {
+	return s != "" && len(s) <= limit && row.IsText(s)
+}
+
+// checkTextID reports what is wrong with an id that is sent as text.
 func checkTextID(id string) error {
 	if !storable(id, maxIDBytes) {
 		return errNoText
@@ -166,8 +172,8 @@ func (c *columns) idError(field, id string) error {
 // lacks returns the name of a field that e sets although it has no column, or "".
 func (c *columns) lacks(e *Event) string {
 	filled := [...]bool{false, e.DocumentID != "", e.UserID != "", e.Type != "", e.Duration != 0, e.ErrorMessage != "", e.Stage != "", false}
-	for i, key := range c.keys {
-		if key == "" && filled[i] {
+	for i, name := range c.names() {
+		if *name == noColumn && filled[i] {
 			return base[i].field
 		}
 	}

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
 // The engine: how a row gets from Record into the table.
@@ -61,8 +64,8 @@ type delivery struct {
 	mu       sync.Mutex // guards the fields below; no I/O, logging or code of the app runs under it
 	changed  *sync.Cond // signals that settle acted on an answer, or that a context ended
 	stats    Stats
-	number   int64 // the number of the newest row
-	texts    keeper
+	number   int64 // of the newest row
+	texts    row.Keeper
 	fresh    lane
 	retry    lane
 	inFlight []*batch // one for each sender, in the order in which they were sent
@@ -90,7 +93,7 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 // reason and an error. A reason that is not "" means that r is invalid or
 // filtered: add counts r as dropped and returns reason and err unchanged.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
-	cost := int64(recordBytes + r.text())
+	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stats.Recorded++
@@ -107,7 +110,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 	}
 	d.number = nextNumber(d.number, now)
 	r.number = d.number
-	r.message, r.stage = d.texts.keep(r.message), d.texts.keep(r.stage)
+	r.Message, r.Stage = d.texts.Keep(r.Message), d.texts.Keep(r.Stage)
 	d.mirror.addLocked(r)
 	d.queueLocked(r, now)
 	return "", nil
@@ -115,7 +118,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 
 func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.stats.Pending++
-	d.stats.PendingBytes += int64(recordBytes + r.text())
+	d.stats.PendingBytes += int64(recordBytes + r.Text())
 	d.fresh.add(r, d.config.maxBatch)
 	d.startLocked(now, true)
 }
@@ -151,9 +154,9 @@ func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	defer d.mu.Unlock()
 	now := time.Now()
 	d.inFlight = slices.DeleteFunc(d.inFlight, func(other *batch) bool { return other == b })
-	switch v := classify(err); {
+	switch v := rest.Classify(err); {
 	case b.done: // Close didn't wait for this answer
-	case v == accepted, v == storedBefore && len(b.records) == 1:
+	case v == rest.Accepted, v == rest.StoredBefore && len(b.records) == 1:
 		d.storeLocked(b, now)
 	case d.cause != nil: // Close has cancelled the request, and abandons the rows next
 		b.noteDoubt(err)
@@ -197,9 +200,9 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.T
 		}
 		d.stats.Dropped.add(reason)
 		if inFlight || r.doubt || may {
-			d.report.drop(r.event(), r.extra, reason, inDoubt, now)
+			d.report.drop(r.event(), r.Extra, reason, inDoubt, now)
 		} else {
-			d.report.drop(r.event(), r.extra, reason, err, now)
+			d.report.drop(r.event(), r.Extra, reason, err, now)
 		}
 	}
 }
@@ -210,7 +213,7 @@ func (d *delivery) doneLocked(b *batch) {
 	d.stats.Pending -= int64(len(b.records))
 	for i := range b.records {
 		r := &b.records[i]
-		d.stats.PendingBytes -= int64(recordBytes + r.text())
+		d.stats.PendingBytes -= int64(recordBytes + r.Text())
 		for _, f := range d.flushes {
 			if r.number <= f.last {
 				f.left--

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/row"
 )
 
 // A State is the state of a document, judged by its events in a range of time.
@@ -147,7 +149,7 @@ func (q *DocumentsQuery) normalize() error {
 	case q.Limit == 0:
 		q.Limit = defaultDocuments
 	}
-	if !isText(q.Stage) || !isText(q.Error) {
+	if !row.IsText(q.Stage) || !row.IsText(q.Error) {
 		return errors.New("the Stage or Error is not valid text: pass it as Summary returns it")
 	}
 	return q.Query.normalize()
@@ -172,7 +174,7 @@ func (c cursor) String() string {
 
 func (c *cursor) parse(text string) error {
 	decoded, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || json.Unmarshal(decoded, c) != nil || c.At < c.Since || c.At >= c.Until || !isText(c.ID) {
+	if err != nil || json.Unmarshal(decoded, c) != nil || c.At < c.Since || c.At >= c.Until || !row.IsText(c.ID) {
 		return errors.New("the Cursor is not valid: pass the Next of a page, or \"\" for the first page")
 	}
 	return nil

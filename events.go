@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"maps"
 	"math/rand/v2"
-	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/google/uuid"
 )
 
@@ -93,9 +96,7 @@ const (
 	// and the record's share of a request body.
 	recordBytes = 300
 
-	// timeFormat is RFC 3339 in UTC with microseconds, PostgreSQL's resolution.
-	// It has no offset, because the + of an offset means a space in a query.
-	timeFormat = "2006-01-02T15:04:05.000000Z"
+	timeFormat = row.TimeFormat
 )
 
 // Record queues e for insertion. It returns at once: it never waits for the
@@ -123,8 +124,8 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 		e, reason, err = c.before.call(ctx, c.config.before, e)
 	}
 	now := time.Now()
-	e.ErrorMessage = cleanText(e.ErrorMessage, maxMessageBytes)
-	e.Stage = cleanText(e.Stage, maxStageBytes)
+	e.ErrorMessage = row.CleanText(e.ErrorMessage, maxMessageBytes)
+	e.Stage = row.CleanText(e.Stage, maxStageBytes)
 	if e.CreatedAt.IsZero() {
 		e.CreatedAt = now
 	}
@@ -142,36 +143,70 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 		if c.config.columns.TextIDs {
 			longest = maxIDBytes
 		}
-		e.ID = cleanText(e.ID, maxTypeBytes)
-		e.DocumentID = cleanText(e.DocumentID, longest)
-		e.UserID = cleanText(e.UserID, longest)
-		e.Type = EventType(cleanText(string(e.Type), maxTypeBytes))
+		e.ID = row.CleanText(e.ID, maxTypeBytes)
+		e.DocumentID = row.CleanText(e.DocumentID, longest)
+		e.UserID = row.CleanText(e.UserID, longest)
+		e.Type = EventType(row.CleanText(string(e.Type), maxTypeBytes))
 	}
-	c.report.drop(e, r.extra, reason, err, now)
+	c.report.drop(e, r.Extra, reason, err, now)
+}
+
+// maxBefore limits the concurrent calls of WithBefore's function. A function that
+// records an event for each event calls itself endlessly, and the stack overflow
+// would end the process. 10,000 nested calls take about 20 MB of stack.
+const maxBefore = 10_000
+
+var (
+	errFiltered = errors.New("WithBefore's function returned false")
+	errTooMany  = fmt.Errorf("%d calls of WithBefore's function are running: it must not block or record an event for each event", maxBefore)
+)
+
+// A before calls WithBefore's function and limits its concurrent calls.
+type before struct{ running atomic.Int64 }
+
+// call calls f with a copy of e and returns the copy, or the reason why the event
+// is dropped. The copy has two purposes: without WithBefore, Record's e doesn't
+// escape to the heap, and an f that keeps its pointer can't change a queued
+// event.
+func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
+	defer b.running.Add(-1)
+	if b.running.Add(1) > maxBefore {
+		return e, Invalid, errTooMany
+	}
+	e.Extra = maps.Clone(e.Extra)
+	if e.Extra == nil {
+		e.Extra = map[string]any{}
+	}
+	defer func() {
+		if p := recover(); p != nil { // p may contain anything, so only its type is logged
+			changed, reason, err = e, Invalid, fmt.Errorf("WithBefore's function panicked with a %T: fix it, or recover in it", p)
+		}
+	}()
+	if !f(ctx, &e) {
+		return e, Filtered, errFiltered
+	}
+	return e, "", nil
 }
 
 // A record is a validated event in the form in which it is queued. The columns
 // can hold each of its values, except perhaps text ids and the values of Extra.
 type record struct {
-	id         uuid.UUID // of the event; if the event has none, identify sets it before the first request
-	documentID uuid.UUID // unused if ids or noDocument is set
-	userID     uuid.UUID // unused if ids or noUser is set
-	ids        string    // with Columns.TextIDs: the document's id, NUL, the user's id; else ""
-	eventType  EventType
-	message    string
-	stage      string
-	extra      string        // JSON: ,"key":value for each column of Extra
-	duration   time.Duration // 0 is stored as NULL
-	createdAt  int64         // Unix microseconds
-	block      int64         // the row's place in the spool, see mirror
+	row.Row       // if the event has no ID, identify sets it before the first request
+	block   int64 // the row's place in the spool, see mirror
 
 	// delivery.mu guards these two.
 	number int64 // grows with each Record; makes the first half of an id
 	doubt  bool  // the answer to a request with this row was lost: the row may be stored
+}
 
-	partial    bool // extra has no value for one of its columns
-	noDocument bool // document_id is NULL or not a column of the table
-	noUser     bool // user_id is NULL or not a column of the table
+// rowsOf returns pointers to the rows of records. Copying a record would race with
+// the spool, which writes record.block.
+func rowsOf(records []record) []*row.Row {
+	rows := make([]*row.Row, len(records))
+	for i := range records {
+		rows[i] = &records[i].Row
+	}
+	return rows
 }
 
 // nextNumber returns a number greater than last. It is the Unix milliseconds of
@@ -181,42 +216,44 @@ func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMi
 // identify gives r a UUID if it doesn't have one yet. The UUID is of version 7
 // (RFC 9562, section 5.7), so UUIDs sort in the order of Record.
 func (r *record) identify() {
-	if r.id == uuid.Nil {
-		binary.BigEndian.PutUint64(r.id[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
-		binary.BigEndian.PutUint64(r.id[8:], rand.Uint64()>>2|2<<62) // a UUID needn't be secret
+	if r.ID == uuid.Nil {
+		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
+		binary.BigEndian.PutUint64(r.ID[8:], rand.Uint64()>>2|2<<62) // a UUID needn't be secret
 	}
 }
 
 // newRecord validates e and converts it. ErrorMessage and Stage must have been
 // cleaned. Its errors name the field and what to do, but never contain the value.
 func newRecord(e *Event, c *config) (record, error) {
-	r := record{
-		message: e.ErrorMessage, stage: e.Stage,
-		duration: max(e.Duration, 0), createdAt: e.CreatedAt.UnixMicro(),
-		partial:    len(e.Extra) < len(c.columns.Extra),
-		noDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), noUser: c.columns.isNull(c.columns.UserID, e.UserID),
-	}
+	r := record{Row: row.Row{
+		Message: e.ErrorMessage, Stage: e.Stage,
+		Duration: max(e.Duration, 0), CreatedAt: e.CreatedAt.UnixMicro(),
+		Partial:    len(e.Extra) < len(c.columns.Extra),
+		NoDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), NoUser: c.columns.isNull(c.columns.UserID, e.UserID),
+	}}
 	var badID, badDocument, badUser, badType, badExtra error
-	r.id, badID = uuid.Parse(e.ID)
+	r.ID, badID = uuid.Parse(e.ID)
 	if !c.columns.TextIDs {
-		r.documentID, badDocument = uuid.Parse(e.DocumentID)
-		r.userID, badUser = uuid.Parse(e.UserID)
-	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.noDocument || badDocument == nil) && (r.noUser || badUser == nil) {
-		r.ids = e.DocumentID + "\x00" + e.UserID
+		r.DocumentID, badDocument = uuid.Parse(e.DocumentID)
+		r.UserID, badUser = uuid.Parse(e.UserID)
+	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.NoDocument || badDocument == nil) && (r.NoUser || badUser == nil) {
+		r.SetTextIDs(e.DocumentID, e.UserID)
 	}
-	r.extra, badExtra = c.columns.encodeExtra(e.Extra)
+	r.Extra, badExtra = c.columns.rows.EncodeExtra(e.Extra)
 	if c.columns.Type != noColumn {
-		r.eventType, badType = c.types.accept(e.Type)
+		var eventType EventType
+		eventType, badType = c.types.accept(e.Type)
+		r.Type = string(eventType)
 	}
 	lacking := c.columns.lacks(e)
 	switch year := e.CreatedAt.UTC().Year(); {
-	case e.ID != "" && (badID != nil || r.id == uuid.Nil):
+	case e.ID != "" && (badID != nil || r.ID == uuid.Nil):
 		return r, errors.New("ID is not a UUID, or is the zero UUID: leave it empty, or pass a UUID derived from the job and the step")
 	case lacking != "":
 		return r, errors.New(lacking + " is set, but WithColumns has \"-\" for its column: leave it empty")
-	case badDocument != nil && !r.noDocument:
+	case badDocument != nil && !r.NoDocument:
 		return r, c.columns.idError("DocumentID", e.DocumentID)
-	case badUser != nil && !r.noUser:
+	case badUser != nil && !r.NoUser:
 		return r, c.columns.idError("UserID", e.UserID)
 	case badType != nil:
 		return r, badType
@@ -228,47 +265,21 @@ func newRecord(e *Event, c *config) (record, error) {
 	return r, nil
 }
 
-// text returns the number of bytes of r's texts.
-func (r *record) text() int {
-	return len(r.message) + len(r.stage) + len(r.eventType) + len(r.extra) + len(r.ids)
-}
-
 // event returns r as an Event without Extra. The drop handler gets Extra from
-// decodeExtra.
+// row.DecodeExtra.
 func (r *record) event() Event {
+	id := ""
+	if r.ID != uuid.Nil {
+		id = r.ID.String()
+	}
 	return Event{
-		ID:           idText(r.id, "", r.id == uuid.Nil),
-		DocumentID:   r.document(),
-		UserID:       r.user(),
-		Type:         r.eventType,
-		Duration:     r.duration,
-		ErrorMessage: r.message,
-		Stage:        r.stage,
-		CreatedAt:    time.UnixMicro(r.createdAt).UTC(),
+		ID:           id,
+		DocumentID:   r.Document(),
+		UserID:       r.User(),
+		Type:         EventType(r.Type),
+		Duration:     r.Duration,
+		ErrorMessage: r.Message,
+		Stage:        r.Stage,
+		CreatedAt:    time.UnixMicro(r.CreatedAt).UTC(),
 	}
-}
-
-// textIDs returns the document's and the user's id if ids are text, else "".
-func (r *record) textIDs() (document, user string) {
-	document, user, _ = strings.Cut(r.ids, "\x00")
-	return document, user
-}
-
-// document returns the document's id, or "" if it is NULL.
-func (r *record) document() string {
-	text, _ := r.textIDs()
-	return idText(r.documentID, text, r.noDocument)
-}
-
-// user returns the user's id, or "" if it is NULL.
-func (r *record) user() string {
-	_, text := r.textIDs()
-	return idText(r.userID, text, r.noUser)
-}
-
-func idText(id uuid.UUID, text string, null bool) string {
-	if null || text != "" {
-		return text
-	}
-	return id.String()
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 const (
@@ -39,14 +41,14 @@ const (
 // decide returns what happens to a batch after a failure. named means that the
 // answer names some of the rows, but not all. evidence is the result of fail.
 // strikes includes this failure.
-func decide(v verdict, rows int, named, evidence bool, strikes int) action {
+func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
-	case several && named && v != configuration && v != tooMuch:
+	case several && named && v != rest.Configuration && v != rest.TooMuch:
 		return setAside
-	case several && (v == badData || v == storedBefore || v == tooMuch || evidence):
+	case several && (v == rest.BadData || v == rest.StoredBefore || v == rest.TooMuch || evidence):
 		return split
-	case !several && (v == badData && evidence || strikes >= maxStrikes):
+	case !several && (v == rest.BadData && evidence || strikes >= maxStrikes):
 		return drop
 	}
 	return sendAgain
@@ -57,8 +59,8 @@ func decide(v verdict, rows int, named, evidence bool, strikes int) action {
 // answer rejects or names rows and other rows were stored shortly before.
 // sinceStored is the time from the last answer that stored rows until this request
 // was sent.
-func blamesServer(v verdict, named, evidence bool, sinceStored time.Duration) bool {
-	ofRow := named || v == badData || v == storedBefore
+func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
+	ofRow := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!ofRow || sinceStored >= shortly)
 }
 
@@ -81,24 +83,24 @@ func blamesServer(v verdict, named, evidence bool, sinceStored time.Duration) bo
 // other row that could be stored and become evidence. So rows count that were
 // stored since the first rejection (refusedAt), even if b was not alone in it. It
 // must have had the same code: a table that breaks meanwhile rejects by another.
-func (b *batch) fail(v verdict, err error, newest int64, last bool) (evidence bool) {
-	single := len(b.records) == 1
-	if v == badData && (b.refusedAt == 0 || codeOf(err) != codeOf(b.err)) {
+func (b *batch) fail(v rest.Verdict, err error, newest int64, last bool) (evidence bool) {
+	single, rejected := len(b.records) == 1, v == rest.BadData
+	if rejected && (b.refusedAt == 0 || codeOf(err) != codeOf(b.err)) {
 		b.refusedAt = b.request
 	}
 	before := b.failedAt
 	switch {
-	case v == badData && last:
+	case rejected && last:
 		before = b.refusedAt
-	case v == badData:
+	case rejected:
 		before = b.aloneAt
 	}
 	evidence = before > 0 && b.storedWhenSent > before
-	strike := evidence && single && v != badData
+	strike := evidence && single && !rejected
 	if strike {
 		b.strikes++
 	}
-	if v == badData && single {
+	if rejected && single {
 		b.aloneAt = cmp.Or(b.aloneAt, newest)
 	}
 	if single && (strike || b.failedAt == 0) {
@@ -113,7 +115,7 @@ func (b *batch) fail(v verdict, err error, newest int64, last bool) (evidence bo
 // noteDoubt notes in b's rows that they may be stored, if err means that the
 // server may have carried out the request.
 func (b *batch) noteDoubt(err error) {
-	if outcomeUnknown(err) {
+	if rest.OutcomeUnknown(err) {
 		for i := range b.records {
 			b.records[i].doubt = true
 		}
@@ -138,9 +140,9 @@ type health struct {
 
 // failed notes a failure. Refusals are lasting once there was no other answer for
 // lastingAfter.
-func (h *health) failed(v verdict, err error, now time.Time) {
+func (h *health) failed(v rest.Verdict, err error, now time.Time) {
 	switch {
-	case v == transient || v == tooMuch:
+	case v == rest.Transient || v == rest.TooMuch:
 		h.refused, h.lasting = time.Time{}, nil
 	case h.refused.IsZero():
 		h.refused = now
@@ -158,7 +160,7 @@ func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen(
 
 // failLocked acts on a failure of b. places are the indices of the rows that the
 // answer names.
-func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now time.Time) {
+func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
 	if b.failedAt > 0 {
 		lane = &d.retry
@@ -182,7 +184,7 @@ func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now 
 	d.setProbeLocked(b, opens, now)
 	if opens || blamed && act == sendAgain {
 		h.since = cmp.Or(h.since, now)
-		if v != configuration || h.lasting != nil { // a misconfiguration that passes isn't logged
+		if v != rest.Configuration || h.lasting != nil { // a refusal that passes isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
@@ -216,17 +218,17 @@ func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	if !h.refused.IsZero() && h.lasting == nil { // probe when the refusals become lasting
 		wait = min(wait, h.refused.Add(lastingAfter).Sub(now))
 	}
-	h.probeAt = now.Add(max(wait, retryAfterOf(b.err)))
+	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
 }
 
 // placeLocked carries out the action on b.
-func (d *delivery) placeLocked(b *batch, act action, places []int, v verdict, now time.Time) {
+func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:
 		d.retry.push(b, now.Add(backoff(b.strikes+b.closeTries, longWait, b.err)))
 	case setAside:
 		named, others := b.cut(func(place int) bool { return slices.Contains(places, place) })
-		if v == badData && len(places) == 1 {
+		if v == rest.BadData && len(places) == 1 {
 			named.aloneAt = d.stats.Requests
 		}
 		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))
@@ -237,7 +239,7 @@ func (d *delivery) placeLocked(b *batch, act action, places []int, v verdict, no
 		d.retry.push(second, now)
 	case drop:
 		err := b.err
-		if v != badData {
+		if v != rest.BadData {
 			err = fmt.Errorf("dropped after %d failures while other events were stored: %w", b.strikes, err)
 		}
 		d.dropLocked(b, Rejected, err, now)

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/docevents/docevents-go/internal/advice"
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 var (
@@ -47,7 +50,7 @@ const (
 // find adds a finding about a column. In the finding, {key} stands for the advice of
 // newKey, {table} for the table's name and {column} for the column's.
 func (r *rehearsal) find(column, finding string) {
-	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.tableName(), "{column}", sqlName(column))
+	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.advice.TableName(), "{column}", advice.SQLName(column))
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(finding)))
 }
 
@@ -57,11 +60,11 @@ func (r *rehearsal) newKey(column string) string {
 	case len(r.about.Required) == 0 && r.about.Properties != nil:
 		return "name the table beneath the view with WithTable, or name a uuid column of the view that is UNIQUE in the table as ID with WithColumns"
 	case strings.Contains(r.about.Properties[at].Description, "<pk/>"):
-		return "a partitioned table needs a uuid column called id, and the primary key (id, " + sqlName(at) + ")"
+		return "a partitioned table needs a uuid column called id, and the primary key (id, " + advice.SQLName(at) + ")"
 	case r.noID:
-		return "run: ALTER TABLE " + r.tableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
+		return "run: ALTER TABLE " + r.advice.TableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
 	}
-	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.tableName(), sqlName(column))
+	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
 }
 
 // readTypes adds findings about columns whose type doesn't fit, makes up values, and
@@ -128,21 +131,21 @@ func (r *rehearsal) count(n, events int) {
 // learn acts on a rehearsal that was refused, and reports whether another rehearsal
 // may find more problems.
 func (r *rehearsal) learn(ctx context.Context, err error) bool {
-	e, answered := errors.AsType[*Error](err)
+	e, answered := errors.AsType[*rest.Error](err)
 	if !answered {
 		r.refused = true
 		r.add("insert", err)
 		return false
 	}
-	name, key, columns := "", keyColumns(e.details), &r.config.columns
+	name, key, columns := "", rest.KeyColumns(e.Details), &r.config.columns
 	if m := columnName.FindStringSubmatch(e.Message); m != nil {
 		name = m[1] + m[2]
 	}
 	_, isThere := r.about.Properties[name]
 	switch ours := slices.Contains(r.columns, name); {
-	case e.Message == leftOut && classify(e) == badData:
+	case e.Message == rest.LeftOut && rest.Classify(e) == rest.BadData:
 		return false
-	case e.Message == leftOut: // a trigger raised it, unless an insert without rows fails as well
+	case e.Message == rest.LeftOut: // a trigger's, unless an insert without rows is refused as well
 		if _, err := r.send(ctx, []map[string]any{}); err == nil {
 			return false
 		}
@@ -164,7 +167,7 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	case e.Code == "23514" && slices.Equal(key, []string{columns.CreatedAt}): // there is no partition for the present time
 	case depends.MatchString(e.Code) && e.Status == 400:
 		return r.narrow(ctx, e)
-	case classify(e) == badData, e.Code == "23503":
+	case rest.Classify(e) == rest.BadData, e.Code == "23503":
 		return false
 	}
 	r.refused = true
@@ -185,23 +188,23 @@ func (r *rehearsal) drop(name string) bool {
 // types that the table refuses whichever columns they fill. empty is the refusal of
 // events that fill only the columns that every event fills. narrow reports whether
 // any type is left.
-func (r *rehearsal) narrow(ctx context.Context, empty *Error) bool {
+func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 	if r.fills != nil {
 		return false
 	}
 	r.fills = map[EventType][]string{}
 	var kept []EventType
 	var lacking []string
-	var last *Error
+	var last *rest.Error
 	for _, t := range r.types {
-		var e *Error
+		var e *rest.Error
 		for _, fill := range r.fillings() {
 			r.fills[t] = fill
 			_, err := r.send(ctx, []map[string]any{r.row(t, fill), r.row(t, fill)})
 			answered := errors.As(err, &e)
 			if err != nil && !answered {
 				r.refused = true
-				r.add("insert", fmt.Errorf("%w, after: %w", err, empty))
+				r.add("insert", fmt.Errorf("%w, after: %w", err, newRefusal(empty, "")))
 				return false
 			}
 			if !answered || !depends.MatchString(e.Code) { // PostgreSQL finds other errors after all CHECKs
@@ -225,9 +228,9 @@ func (r *rehearsal) narrow(ctx context.Context, empty *Error) bool {
 
 // certain reports whether the server answers e to every event, whatever the app
 // records. It may not: a CHECK may refuse only the values that Check made up.
-func (r *rehearsal) certain(e *Error) bool {
+func (r *rehearsal) certain(e *rest.Error) bool {
 	columns := &r.config.columns
-	about := strings.Join(keyColumns(e.details), " ")
+	about := strings.Join(rest.KeyColumns(e.Details), " ")
 	if m := constraintName.FindStringSubmatch(e.Message); m != nil {
 		about = strings.TrimPrefix(m[1], r.config.table)
 	}

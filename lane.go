@@ -62,7 +62,7 @@ type batch struct {
 func newBatch(records []record, from *batch) *batch {
 	b := &batch{records: records, failedAt: from.failedAt, refusedAt: from.refusedAt, err: from.err}
 	for i := range records {
-		b.text += records[i].text()
+		b.text += records[i].Text()
 	}
 	return b
 }
@@ -122,7 +122,7 @@ func (l *lane) add(r *record, maxRows int) {
 	if n := len(l.batches); n > 0 {
 		last = l.batches[n-1]
 	}
-	if last == nil || !last.hasRoom(1, r.text(), maxRows) {
+	if last == nil || !last.hasRoom(1, r.Text(), maxRows) {
 		full := last != nil && len(last.records) >= maxRows
 		last = &batch{}
 		if full { // the new batch will probably fill up as well, so allocate all of it now
@@ -131,7 +131,7 @@ func (l *lane) add(r *record, maxRows int) {
 		l.batches = append(l.batches, last)
 	}
 	last.records = append(last.records, *r)
-	last.text += r.text()
+	last.text += r.Text()
 }
 
 // push inserts b, which is not sent before due.

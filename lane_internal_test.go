@@ -7,19 +7,21 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/row"
 )
 
-// rowsOf returns records with the names as stages.
-func rowsOf(names ...string) (records []record) {
+// recordsOf returns records with the names as stages.
+func recordsOf(names ...string) (records []record) {
 	for _, name := range names {
-		records = append(records, record{stage: name})
+		records = append(records, record{Row: row.Row{Stage: name}})
 	}
 	return records
 }
 
 // failedBatch returns a batch of the retry lane.
 func failedBatch(names ...string) *batch {
-	return newBatch(rowsOf(names...), &batch{failedAt: 1, err: errors.New("failed")})
+	return newBatch(recordsOf(names...), &batch{failedAt: 1, err: errors.New("failed")})
 }
 
 func (b *batch) names() string {
@@ -28,7 +30,7 @@ func (b *batch) names() string {
 	}
 	var names []string
 	for i := range b.records {
-		names = append(names, b.records[i].stage)
+		names = append(names, b.records[i].Stage)
 	}
 	return strings.Join(names, " ")
 }
@@ -48,7 +50,7 @@ func checkText(t *testing.T, batches ...*batch) {
 	for _, b := range batches {
 		text := 0
 		for i := range b.records {
-			text += b.records[i].text()
+			text += b.records[i].Text()
 		}
 		if b.text != text {
 			t.Errorf("[%s] counts %d bytes of text, want %d", b.names(), b.text, text)
@@ -59,10 +61,10 @@ func checkText(t *testing.T, batches ...*batch) {
 func TestLaneFillsBatches(t *testing.T) {
 	var l lane
 	for i := range 7 {
-		l.add(&record{stage: fmt.Sprint(i)}, 3)
+		l.add(&record{Row: row.Row{Stage: fmt.Sprint(i)}}, 3)
 	}
-	l.add(&record{message: strings.Repeat("m", maxBatchText-1)}, 3) // with the "6" it has exactly maxBatchText
-	l.add(&record{stage: "8"}, 3)
+	l.add(&record{Row: row.Row{Message: strings.Repeat("m", maxBatchText-1)}}, 3) // with the "6" it has exactly maxBatchText
+	l.add(&record{Row: row.Row{Stage: "8"}}, 3)
 	if got, want := l.names(), "[0 1 2] [3 4 5] [6 ] [8]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -107,7 +109,7 @@ func TestLaneDraws(t *testing.T) {
 	lanes := func() *lane {
 		l := &lane{}
 		for _, name := range []string{"a", "b", "c", "d"} {
-			l.add(&rowsOf(name)[0], 2)
+			l.add(&recordsOf(name)[0], 2)
 		}
 		suspect := failedBatch("suspect")
 		suspect.strikes = 1

@@ -8,19 +8,17 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
-// readingFile creates functions that serve every table of a project. The
-// functions are in readingSchema, whatever the table's schema is. The project
-// must expose readingSchema.
-const (
-	readingFile   = "sql/014_create_docevents_reading.sql"
-	readingSchema = "public"
-)
+// readingSchema has the functions of sql/014_create_docevents_reading.sql, whatever
+// the table's schema is. The project must expose it. The functions serve every
+// table of a project.
+const readingSchema = "public"
 
 const (
 	defaultStuckAfter = 30 * time.Minute
@@ -61,9 +59,9 @@ func (q *Query) normalize() error {
 	}
 	for column, value := range q.Where {
 		switch {
-		case column == "" || len(column) > 63 || !isText(column):
+		case column == "" || len(column) > 63 || !row.IsText(column):
 			return fmt.Errorf("in Where %.70q is not the name of a column: it must be 1 to 63 bytes of valid text", column)
-		case !isText(value):
+		case !row.IsText(value):
 			return fmt.Errorf("in Where the value of %q is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
 		}
 	}
@@ -74,9 +72,6 @@ func (q *Query) normalize() error {
 func wholeMicroseconds(t time.Time) time.Time {
 	return t.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond)
 }
-
-// isText reports whether PostgreSQL can store s as text.
-func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // A source is the functions' argument of that name. It describes the table.
 type source struct {
@@ -106,7 +101,8 @@ func (c *Client) arguments(q *Query) url.Values {
 	}
 }
 
-// call calls a function of readingFile and returns its decoded answer.
+// call calls a function of sql/014_create_docevents_reading.sql and returns its
+// decoded answer.
 func call[T interface{ valid() bool }](ctx context.Context, c *Client, function string, arguments url.Values) (answer T, err error) {
 	if c.config.columns.DocumentID == noColumn {
 		return answer, errNoDocumentID
@@ -114,7 +110,7 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 	if n := len(arguments.Encode()); n > maxQueryBytes {
 		return answer, fmt.Errorf("the event types and filters make a request line of %d bytes, and servers take %d: pass fewer or shorter ones", n, maxQueryBytes)
 	}
-	r := reading{path: "rpc/" + function, schema: readingSchema, query: arguments}
+	r := rest.Reading{Path: "rpc/" + function, Schema: readingSchema, Query: arguments}
 	err = c.read(ctx, r, func(resp *http.Response) error {
 		var decoded T
 		if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswerBytes)).Decode(&decoded); err != nil {
@@ -129,36 +125,65 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 	return answer, c.explainCall(err)
 }
 
-// callRemedies has the advice for errors of the functions. The first match counts.
-// For other errors, explainCall uses remedies, which has the advice for errors of
-// the table.
-var callRemedies = []struct {
-	answer *regexp.Regexp
-	do     string
-}{
-	{regexp.MustCompile(` PGRST20[23] | 42883 .*function (public\.)?docevents_`), "create the function: run " + readingFile + " in the project's database, again if an older version of it has run; it serves every table, including {table}" + reload},
-	{regexp.MustCompile(` 42501 .*for function`), "run " + readingFile + " again: it grants EXECUTE to service_role"},
-	{regexp.MustCompile(` PGRST106 `), "expose the schema " + readingSchema + " in the project's API settings: the functions of " + readingFile + " are in it"},
-	{regexp.MustCompile(` 3F000 `), "name the table's schema with WithSchema"},
-	{regexp.MustCompile(` 42703 `), "name the columns of {table} with WithColumns, \"-\" for each column that it lacks, and use only its columns in Where"},
-	{regexp.MustCompile(` 42804 `), "the column for CreatedAt must be a timestamptz or a timestamp: name it with WithColumns"},
-	{regexp.MustCompile(` 42883 .*operator`), "in Where name only columns that can be compared: json can't"},
-	{regexp.MustCompile(` 22(P02|003|007|008) `), "a value of Where doesn't fit its column's type"},
-	{regexp.MustCompile(`^5[02]4 | 57014 `), "ask for a shorter range, or raise service_role's statement_timeout"},
-}
+// readRetryWait is the wait before a read is sent again after a failure that may
+// pass.
+const readRetryWait = 200 * time.Millisecond
 
-// explainCall is like explain, for errors of the functions.
-func (c *Client) explainCall(err error) error {
-	if e, answered := errors.AsType[*Error](err); answered {
-		for _, r := range callRemedies {
-			if r.answer.MatchString(e.line()) {
-				e.details = ""
-				return fmt.Errorf("%w; %s", e, strings.ReplaceAll(r.do, "{table}", c.tableName()))
+// read sends a GET and passes the answer to use. After a failure that may pass it
+// does both once more. Hosted projects answer with 401 and PGRST303 for some
+// seconds after a key was made, so read retries after these for lastingAfter. ctx
+// and the time of WithRequestTimeout bound all of it together.
+func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Response) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
+	defer cancel()
+	began, retried := time.Now(), false
+	for step := 0; ; step++ {
+		err := c.rest.Get(ctx, r, use)
+		e, answered := errors.AsType[*rest.Error](err)
+		wait := readRetryWait
+		switch {
+		case err == nil:
+			return nil
+		case answered && e.Status == http.StatusUnauthorized && e.Code == "PGRST303":
+			if wait = backoff(step, longWait, err); time.Since(began)+wait > lastingAfter {
+				return err
 			}
+		case retried || rest.Classify(err) != rest.Transient || answered && e.RetryAfter > 0:
+			return err
+		default:
+			retried = true
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
 		}
 	}
-	return c.explain(err)
 }
 
-// line returns the line that remedies and callRemedies match.
-func (e *Error) line() string { return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message) }
+// ErrOtherAnswer is matched by the error of Summary, Documents, Timeline and Health
+// if the answer is a success, but PostgREST doesn't answer like this for the table,
+// or another version of the functions is installed.
+var ErrOtherAnswer = errors.New("the answer is not what PostgREST gives for this table and the functions of sql/014_create_docevents_reading.sql")
+
+// otherAnswer returns ErrOtherAnswer with the name of a field that is missing or has
+// another type.
+func otherAnswer(field string) error {
+	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
+}
+
+// unreadable returns the error for an answer that can't be decoded: ErrOtherAnswer,
+// or that the answer was cut short. An error of encoding/json isn't returned, since
+// it may contain a value.
+func unreadable(err error) error {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
+		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
+	}
+	switch {
+	case errors.Is(err, ErrOtherAnswer):
+		return err
+	case errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*json.UnmarshalTypeError)), errors.As(err, new(*time.ParseError)):
+		return ErrOtherAnswer
+	}
+	return fmt.Errorf("answer cut short: %w", err)
+}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/rest"
 	"github.com/google/uuid"
 	"github.com/supabase-community/postgrest-go"
 )
@@ -149,24 +150,19 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err
 	if err != nil {
 		return 0, err
 	}
-	t := *r.transport
-	t.query = "columns=" + strings.Join(r.columns, ",")
-	if id := r.config.columns.ID; id != base[0].column && !r.noID {
-		t.query = "on_conflict=" + id + "&" + t.query
+	insertion := rest.Insertion{Columns: strings.Join(r.columns, ","), Rows: body, Accept: "application/vnd.pgrst.object+json"}
+	if !r.noID {
+		insertion.Conflict = r.config.columns.conflict()
 	}
-	pg := r.postgrest(&insertion{&t, body})
-	pg.Transport.SetHeader("Accept", "application/vnd.pgrst.object+json")
-	if slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(r.columns) }) {
-		pg.Transport.SetHeader("Prefer", "missing=default")
-	}
-	_, _, err = pg.From(r.config.table).Insert(nil, false, "", "minimal", "").ExecuteWithContext(timeout)
-	e, answered := errors.AsType[*Error](err)
+	insertion.Partial = slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(r.columns) })
+	err = r.rest.Insert(timeout, insertion)
+	e, answered := errors.AsType[*rest.Error](err)
 	switch {
 	case err == nil && len(rows) > 0:
 		r.takeOut(ctx, rows)
 		return 0, errStored
 	case answered && e.Code == "PGRST116":
-		return strconv.Atoi(number.FindString(e.details))
+		return strconv.Atoi(number.FindString(e.Details))
 	case answered:
 		return 0, e
 	}

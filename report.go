@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/google/uuid"
 )
 
@@ -108,13 +111,13 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 	var documentID string
 	document, _ := uuid.Parse(e.DocumentID) // an invalid id may be any text, and isn't logged
 	if r.textIDs && checkTextID(e.DocumentID) == nil {
-		documentID = cutText(e.DocumentID, maxLoggedID)
+		documentID = row.CutText(e.DocumentID, maxLoggedID)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if msg := logDropped[reason]; msg != "" { // Filtered has no message, since the app asked for it
 		t := r.tallyLocked(msg, err)
-		t.document, t.eventType = document, append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
+		t.document, t.eventType = document, append(t.eventType[:0], row.CutText(string(e.Type), maxLoggedType)...)
 		t.documentID = append(t.documentID[:0], documentID...)
 		if reason != Abandoned { // Close writes one line for all abandoned events
 			r.lineIfDueLocked(msg, now)
@@ -130,7 +133,7 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 		r.calls++
 		r.text += text
 		r.queueLocked(notice{func() {
-			own.Extra = decodeExtra(extra)
+			own.Extra = row.DecodeExtra(extra)
 			r.handler(own, reason, err)
 		}, true, text})
 	}
@@ -215,12 +218,12 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	}
 	switch {
 	case len(t.documentID) > 0:
-		attrs = append(attrs, slog.String("document_id", oneLine(string(t.documentID))))
+		attrs = append(attrs, slog.String("document_id", rest.OneLine(string(t.documentID))))
 	case t.document != uuid.Nil:
 		attrs = append(attrs, slog.String("document_id", t.document.String()))
 	}
 	if len(t.eventType) > 0 {
-		attrs = append(attrs, slog.String("event_type", oneLine(string(t.eventType))))
+		attrs = append(attrs, slog.String("event_type", rest.OneLine(string(t.eventType))))
 	}
 	*t = tally{written: now}
 	r.lineLocked(slog.LevelError, msg, attrs...)
@@ -238,4 +241,14 @@ func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 
 func (r *reporter) lineLocked(level slog.Level, msg string, attrs ...slog.Attr) {
 	r.queueLocked(notice{say: func() { r.log.LogAttrs(context.Background(), level, msg, attrs...) }})
+}
+
+// owned returns e with copies of its ids and of its short texts.
+func owned(e Event) Event {
+	for i, text := range []*string{&e.ID, &e.DocumentID, &e.UserID, (*string)(&e.Type), &e.ErrorMessage, &e.Stage} {
+		if isID := i < 3; isID || len(*text) <= row.MaxKept {
+			*text = strings.Clone(*text)
+		}
+	}
+	return e
 }

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 // ErrCountIncomplete is matched by the error of a purge if the answer to one of
 // its requests was lost. The count is then a lower bound. The error may match
 // other errors as well.
-var ErrCountIncomplete = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
+var ErrCountIncomplete = rest.ErrNoCount
 
 const (
 	maxPurgeDays     = 10_000 * 366 // more days lead to a year before 1, and could overflow
@@ -168,7 +170,7 @@ type purgeFailure struct {
 func (p *purge) failed(err error, began time.Time, bounded bool) purgeFailure {
 	now := time.Now()
 	p.failures++
-	if classify(err) != configuration {
+	if rest.Classify(err) != rest.Configuration {
 		p.refused = time.Time{}
 	} else if p.refused.IsZero() {
 		p.refused = now
@@ -183,14 +185,14 @@ func (p *purge) failed(err error, began time.Time, bounded bool) purgeFailure {
 // afterFailure reports whether a purge continues after a failed request, and
 // whether it does so with fewer rows per step.
 func afterFailure(err error, f purgeFailure) (again, fewer bool) {
-	verdict := classify(err)
+	v := rest.Classify(err)
 	code := codeOf(err)
 	switch {
 	case code == statementTimeout: // 20 halvings reduce the largest step to one row
 		return f.inRow < maxPurgeFailures || f.rows > 1 && f.inRow < 2*maxPurgeFailures, true
-	case verdict == configuration:
+	case v == rest.Configuration:
 		return f.refused < lastingAfter, false
-	case verdict != transient || code == "23503": // a row of another table refers to one of these rows
+	case v != rest.Transient || code == "23503": // a row of another table refers to one of these rows
 		return false, false
 	}
 	return f.bounded || f.inRow < maxPurgeFailures, tookTooLong(err, f.took)
@@ -209,11 +211,11 @@ const statusTimedOut = 524
 // tookTooLong reports whether a request that failed after took may have needed
 // more time than the database, a gateway or the transport allows.
 func tookTooLong(err error, took time.Duration) bool {
-	if e, answered := errors.AsType[*Error](err); answered {
+	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {
 		case e.Code == statementTimeout, e.Code == transactionTimeout:
 			return true
-		case fromDatabase.MatchString(e.Code): // the code names another cause
+		case e.IsFromDatabase(): // the code names another cause
 			return false
 		case e.Status == http.StatusRequestTimeout, e.Status == statusTimedOut:
 			return true
@@ -223,5 +225,5 @@ func tookTooLong(err error, took time.Duration) bool {
 		error
 		Timeout() bool
 	}](err)
-	return outcomeUnknown(err) && (took >= purgePatience || ok && timeout.Timeout())
+	return rest.OutcomeUnknown(err) && (took >= purgePatience || ok && timeout.Timeout())
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/docevents/docevents-go/internal/rest"
 	"github.com/supabase-community/postgrest-go"
 )
 
@@ -44,7 +45,7 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		p.next.oneTime, p.next.tooMany, p.next.lastID = "", "", ""
 	}
 	at, next := p.config.columns.CreatedAt, &p.next
-	next.boundary, err = p.readNth(ctx, at, p.from().Select(at, "", false).Gt(at, next.after).Lt(at, p.before))
+	next.boundary, err = p.readNth(ctx, at, p.rest.From().Select(at, "", false).Gt(at, next.after).Lt(at, p.before))
 	switch {
 	case err != nil:
 		return false, err
@@ -72,7 +73,7 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 		}
 		return query.Eq(p.config.columns.CreatedAt, p.next.oneTime)
 	}
-	id, err := p.readNth(ctx, column, left(p.from().Select(column, "", false)))
+	id, err := p.readNth(ctx, column, left(p.rest.From().Select(column, "", false)))
 	if err != nil || id == "" {
 		return false, err
 	}
@@ -92,7 +93,7 @@ func (p *purge) counted(n int64, err error) error {
 		p.failures = 0
 		p.lost = p.lost || incomplete
 		return nil
-	case outcomeUnknown(err):
+	case rest.OutcomeUnknown(err):
 		p.lost = true
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
@@ -132,15 +133,15 @@ func (s *stepSize) timedOut() {
 // deleteIDs deletes every row before a time and counts the ids in the answer. An
 // answer with all columns would be six times as large.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
-	query := c.from()
-	query.Select(c.config.columns.ID, "", false) // Delete keeps this selection
+	query := c.rest.From()
+	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
 	body, _, err := query.Delete("representation", "").Lt(c.config.columns.CreatedAt, before).ExecuteWithContext(ctx)
 	if err != nil {
 		return 0, c.explain(err)
 	}
 	var ids []struct{}
 	if json.Unmarshal(body, &ids) != nil || ids == nil {
-		return 0, ErrCountIncomplete // transport.read does the same for an answer without a body
+		return 0, ErrCountIncomplete // as the transport of package rest does for an answer without a body
 	}
 	return int64(len(ids)), nil
 }
@@ -162,7 +163,7 @@ func (p *purge) readNth(ctx context.Context, column string, query *postgrest.Fil
 
 // deletion returns a DELETE without filters, for deleted. Never give it a limit:
 // since version 13, PostgREST ignores the limit and deletes every matching row.
-func (c *Client) deletion() *postgrest.FilterBuilder { return c.from().Delete("minimal", "exact") }
+func (c *Client) deletion() *postgrest.FilterBuilder { return c.rest.From().Delete("minimal", "exact") }
 
 // deleted sends the DELETE query and returns the number of deleted rows.
 func (c *Client) deleted(ctx context.Context, query *postgrest.FilterBuilder) (int64, error) {

@@ -118,29 +118,28 @@ var (
 // pathFormat matches a path before /rest/v1. Self-hosted projects may have one.
 var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
-// parseKey returns the key without surrounding white space, and the headers that
-// carry it.
-func parseKey(raw string) (string, map[string]string, error) {
+// parseKey returns the headers that carry the key, without white space around it.
+func parseKey(raw string) (map[string]string, error) {
 	key := strings.TrimSpace(raw)
 	if key == "" {
-		return "", nil, errors.New("the service-role key is empty: copy it from the project's API settings")
+		return nil, errors.New("the service-role key is empty: copy it from the project's API settings")
 	}
 	if strings.Trim(key, "\"'`") != key {
-		return "", nil, errors.New("the service-role key has quotes around it: remove them, as a shell would")
+		return nil, errors.New("the service-role key has quotes around it: remove them, as a shell would")
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", nil, errors.New("the service-role key contains a space, a control character or a non-ASCII character: copy it again")
+		return nil, errors.New("the service-role key contains a space, a control character or a non-ASCII character: copy it again")
 	}
 	headers := map[string]string{"apikey": key}
 	switch role, isJWT := jwtRole(key); {
 	case strings.HasPrefix(key, "sb_publishable_"):
-		return "", nil, fmt.Errorf("%w: this is the publishable key; copy the secret key (sb_secret_...)", ErrNotServiceRole)
+		return nil, fmt.Errorf("%w: this is the publishable key; copy the secret key (sb_secret_...)", ErrNotServiceRole)
 	case isJWT && role != "service_role":
-		return "", nil, fmt.Errorf("%w: the token's role is %.20q; copy the service_role key", ErrNotServiceRole, role)
+		return nil, fmt.Errorf("%w: the token's role is %.20q; copy the service_role key", ErrNotServiceRole, role)
 	case !strings.HasPrefix(key, "sb_secret_"): // a secret key is no JWT, and the API would try to decode it here
 		headers["Authorization"] = "Bearer " + key
 	}
-	return key, headers, nil
+	return headers, nil
 }
 
 // jwtRole returns the role claim of a JWT. It doesn't verify the signature.

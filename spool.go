@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/docevents/docevents-go/internal/spool"
 )
 
@@ -80,8 +81,8 @@ func (d *delivery) openMirror(restURL string) {
 	if c.spoolDir == "" {
 		return
 	}
-	project := sha256.Sum256([]byte(strings.Join([]string{spoolVersion, restURL, c.schema, c.table}, " ")))
-	const capacity = bufferBytes + bufferBytes/4 // leaves room for one more row of any size, since growing takes long
+	project := sha256.Sum256([]byte(strings.Join([]string{row.Version, restURL, c.schema, c.table}, " ")))
+	const capacity = bufferBytes + bufferBytes/4 // room for another row of any size: growing takes long
 	d.mirror = &mirror{
 		delivery: d, columns: c.columns.inFile(), first: firstBlock, written: firstBlock, next: firstBlock,
 		rows: make([]byte, 0, capacity), spare: make([]byte, 0, capacity),
@@ -107,7 +108,7 @@ func (m *mirror) addLocked(r *record) {
 // must have the id that is sent.
 func (m *mirror) bufferLocked(r *record) {
 	r.identify()
-	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return appendRecord(buf, r) })
+	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return r.Append(buf) })
 	if r.block == 0 {
 		r.block = m.next
 	} else {
