@@ -110,7 +110,7 @@ func TestFailuresThatMakeAnOutage(t *testing.T) {
 // by all senders, nothing lost, and one line of the log per 30 s.
 func TestOutage(t *testing.T) {
 	events := 100_000
-	if testing.Short() {
+	if !isLong() {
 		events = 10_000
 	}
 	for _, length := range []time.Duration{10 * time.Minute, 24 * time.Hour, 7 * 24 * time.Hour} {
@@ -125,7 +125,7 @@ func TestOutage(t *testing.T) {
 			"a refused key": {answer{status: 401}, 30 * time.Second},
 		} {
 			t.Run(fmt.Sprint(length, " ", name), func(t *testing.T) {
-				if testing.Short() && length > 10*time.Minute {
+				if !isLong() && length > 10*time.Minute {
 					t.Skip("longer outages take more than a second each")
 				}
 				synctest.Test(t, func(t *testing.T) {
@@ -520,12 +520,12 @@ func (u unreliable) speed(t *testing.T, seed uint64, events int) (speed float64)
 // cost a factor.
 func TestSpeedByFailureRate(t *testing.T) {
 	events, rates := 90_000, []float64{0, 0.01, 0.1, 0.2, 0.35}
-	if testing.Short() {
+	if !isLong() {
 		events, rates = 10_000, []float64{0.2}
 	}
 	speed := func(u unreliable) float64 {
 		seeds := uint64(1)
-		if u.fails > 0.1 && !testing.Short() { // a last row that fails often by chance is much of a run
+		if u.fails > 0.1 && isLong() { // a last row that fails often by chance is much of a run
 			seeds = 3
 		}
 		var runs []float64
@@ -541,7 +541,7 @@ func TestSpeedByFailureRate(t *testing.T) {
 		named := speed(unreliable{fails: rate, every: 997, names: true})
 		unnamed := speed(unreliable{fails: rate, every: 997})
 		t.Logf("%2.0f %% of the requests fail: %6.0f events/s; with bad rows that are named %6.0f, not named %6.0f", 100*rate, failing, named, unnamed)
-		tail := testing.Short() || rate > 0.2 // the waits of the last bad row are most of the run
+		tail := !isLong() || rate > 0.2 // the waits of the last bad row are most of the run
 		if failing < clean*(1-rate)/2 || !tail && (named < failing/6 || unnamed < failing/30) {
 			t.Errorf("without failures %.0f events/s", clean)
 		}
@@ -565,7 +565,7 @@ func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, _ := newClient(t, unreliable{fails: test.fails}.server(1), docevents.WithMaxInFlight(test.senders))
 				events := 60_000
-				if testing.Short() {
+				if !isLong() {
 					events = 5000
 				}
 				most := int64(0)

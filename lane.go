@@ -140,14 +140,18 @@ func (l *lane) push(b *batch, due time.Time) {
 	l.batches = slices.Insert(l.batches, at, b)
 }
 
-// take removes a batch that is due: the first of several rows, since there may
-// be innocent rows among them, else the first. nil: nothing is due.
+// take removes a batch that is due: the first of several rows, else the first row
+// that was never sent by itself, since both may be innocent, else the first. It
+// returns nil if nothing is due.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
 	if n == 0 {
 		return nil
 	}
 	at := slices.IndexFunc(l.batches[:n], func(b *batch) bool { return len(b.records) > 1 })
+	if at < 0 {
+		at = slices.IndexFunc(l.batches[:n], func(b *batch) bool { return b.request == 0 })
+	}
 	return l.remove(max(at, 0))
 }
 

@@ -23,7 +23,7 @@ import (
 // the rows that the server has.
 func TestRandomSchedules(t *testing.T) {
 	seeds := 500
-	if testing.Short() {
+	if !isLong() {
 		seeds = 60
 	}
 	for seed := range seeds {
@@ -263,7 +263,7 @@ func (s *schedule) check(err error) {
 // In a month of steady traffic, with a bad row each hour and an outage of an hour
 // each day, nothing grows.
 func TestThirtyDays(t *testing.T) {
-	if testing.Short() {
+	if !isLong() {
 		t.Skip("it takes several seconds")
 	}
 	synctest.Test(t, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -50,6 +51,10 @@ type wireRow struct {
 	Stage        *string `json:"stage"`
 	CreatedAt    string  `json:"created_at"`
 }
+
+// isLong reports whether the long versions of tests run, with more events, outages
+// of days and more random runs. CI sets the variable.
+func isLong() bool { return os.Getenv("DOCEVENTS_LONG_TESTS") != "" && !testing.Short() }
 
 type request struct {
 	number int // from 0

@@ -85,9 +85,16 @@ func TestSoak(t *testing.T) {
 	recorded()
 	others.Wait()
 
-	// The faults end, save those of the chosen rows: all others must arrive.
+	// The faults end, except those of the chosen rows: all others must be stored.
+	// Events that follow are the evidence that drops the last bad rows.
 	proxy.Deal(chosen(faultproxy.Pass))
-	observe.Await(t, "all events but the chosen are settled", func() bool {
+	var followed time.Time
+	observe.Await(t, "only chosen rows are pending", func() bool {
+		if time.Since(followed) > 50*time.Millisecond {
+			followed = time.Now()
+			s.names = append(s.names, fmt.Sprintf("%06d ", len(s.names)))
+			s.client.Record(soakEvent(s.names[len(s.names)-1]))
+		}
 		left := len(s.fated(forbidden)) + len(s.fated(dubious))
 		for _, d := range s.Drops() { // they may have been given up
 			if strings.HasSuffix(d.Event.Stage, forbidden) || strings.HasSuffix(d.Event.Stage, dubious) {

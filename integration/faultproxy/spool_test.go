@@ -127,7 +127,7 @@ func TestSpoolKilled(t *testing.T) {
 	if st := last.client.Stats(); st.Replayed == 0 || st.Replayed != st.Delivered {
 		t.Errorf("got %+v, want all that was replayed delivered", st)
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "*[!d]")); len(left) > 0 { // all but .bad files
+	if left, _ := filepath.Glob(filepath.Join(dir, "*[^d]")); len(left) > 0 { // all but .bad files
 		t.Errorf("got %q left in the folder", left)
 	}
 	stored := map[string]int{}

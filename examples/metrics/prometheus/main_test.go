@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,7 +88,17 @@ func TestWatch(t *testing.T) {
 		health := docevents.Health{OK: true, UnderWay: 3, At: now}
 		var failed error
 		ctx, cancel := context.WithCancel(t.Context())
-		go watch(ctx, registry, time.Minute, func(context.Context) (docevents.Health, error) { return health, failed })
+		var mu sync.Mutex // guards health and failed
+		go watch(ctx, registry, time.Minute, func(context.Context) (docevents.Health, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return health, failed
+		})
+		answer := func(h docevents.Health, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			health, failed = h, err
+		}
 		gauges := func(want ...float64) {
 			t.Helper()
 			synctest.Wait()
@@ -105,10 +116,10 @@ func TestWatch(t *testing.T) {
 		}
 		at := float64(now.Unix())
 		gauges(0, 0, 3, at, 1, 0)
-		health = docevents.Health{FailureRate: 0.5, Stuck: 2, UnderWay: 4, LastCompleted: now, At: now.Add(time.Minute)}
+		answer(docevents.Health{FailureRate: 0.5, Stuck: 2, UnderWay: 4, LastCompleted: now, At: now.Add(time.Minute)}, nil)
 		time.Sleep(time.Minute)
 		gauges(0.5, 2, 4, at+60, 0, at)
-		health, failed = docevents.Health{}, errors.New("no table")
+		answer(docevents.Health{}, errors.New("no table"))
 		time.Sleep(time.Minute)
 		gauges(0.5, 2, 4, at+60, 0, at)
 		cancel()
