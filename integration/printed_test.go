@@ -45,6 +45,7 @@ var printed = []struct{ line, by string }{
 	{"export SUPABASE_URL=https://abcdefgh.supabase.co", here},
 	{"export SUPABASE_SECRET_KEY=sb_secret_...", here},
 	{"docevents check", here},
+	{"docevents check -config job_events.json", "TestProgramOfYourTable"},
 	{"go run ./examples/localstack", "TestMain"},
 	{"docevents serve", "not run: its port may be taken; the tests of the command run it on another"},
 	{"docevents documents -state failed", here},
