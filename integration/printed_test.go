@@ -37,6 +37,7 @@ var printed = []struct{ line, by string }{
 	{"go install ./cmd/docevents", "TestPrintedLines"}, // before the commands below
 	{"go install github.com/docevents/docevents-go/cmd/docevents@latest", "not run: it needs a release; go install ./cmd/docevents builds the same program"},
 	{"docevents sql", here},
+	{"docevents sql reading", here},
 	{"docevents sql NAME", pattern},
 	{`docevents sql | psql "$DATABASE_URL" -v ON_ERROR_STOP=1`, here},
 	{"docevents sql >supabase/migrations/$(date -u +%Y%m%d%H%M%S)_docevents.sql", here},
