@@ -17,14 +17,14 @@ import (
 
 type tenantKey struct{}
 
-// withTenant is the usual hook: it copies a value of the context to the event.
+// withTenant is a typical hook: it copies a value of the context to the event.
 func withTenant(ctx context.Context, e *docevents.Event) bool {
 	e.Stage = fmt.Sprint(e.Stage, " of ", ctx.Value(tenantKey{}))
 	return true
 }
 
-// Each of the ways to record an event passes its context to the hook. That the
-// context is cancelled doesn't matter.
+// All methods that record events pass their context to the hook, even if it is
+// cancelled.
 func TestBeforeGetsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), tenantKey{}, "acme"))
 	cancel()
@@ -53,7 +53,7 @@ func TestBeforeGetsContext(t *testing.T) {
 	}
 }
 
-// A nil client passes the context on, and calls no hook.
+// StepContext of a nil client passes its context to do.
 func TestContextOfNilClient(t *testing.T) {
 	ctx := context.WithValue(t.Context(), tenantKey{}, "acme")
 	for _, c := range []*docevents.Client{nil, {}} {
@@ -68,15 +68,15 @@ func TestContextOfNilClient(t *testing.T) {
 func TestBefore(t *testing.T) {
 	for name, test := range map[string]struct {
 		before func(context.Context, *docevents.Event) bool
-		stored string               // the stage of the row; "" if there is none
-		reason docevents.DropReason // "" if it is stored
+		stored string               // the stage of the row; "" if the event is dropped
+		reason docevents.DropReason // "" if the event is stored
 		err    string
 		lines  int
-		left   string // the stage that the drop handler gets
+		left   string // the stage of the event that the drop handler gets
 	}{
-		"no hook":                  {nil, "ocr", "", "", 0, ""},
-		"a change":                 {func(_ context.Context, e *docevents.Event) bool { e.Stage = "changed"; return true }, "changed", "", "", 0, ""},
-		"bytes that no text holds": {func(_ context.Context, e *docevents.Event) bool { e.Stage = "a\x00b"; return true }, "ab", "", "", 0, ""},
+		"no hook":              {nil, "ocr", "", "", 0, ""},
+		"a change":             {func(_ context.Context, e *docevents.Event) bool { e.Stage = "changed"; return true }, "changed", "", "", 0, ""},
+		"text that is cleaned": {func(_ context.Context, e *docevents.Event) bool { e.Stage = "a\x00b"; return true }, "ab", "", "", 0, ""},
 		"dropped": {
 			func(_ context.Context, e *docevents.Event) bool { e.Stage, e.UserID = "clean", "none"; return false },
 			"", docevents.Filtered, "returned false", 0, "clean",
@@ -134,7 +134,7 @@ func TestBefore(t *testing.T) {
 	}
 }
 
-// The hook comes first, also after Close.
+// The hook is called even after Close.
 func TestBeforeAfterClose(t *testing.T) {
 	c, o := newClient(t, &server{}, docevents.WithBefore(func(_ context.Context, e *docevents.Event) bool { return e.Stage != "filtered" }))
 	if err := c.Close(t.Context()); err != nil {
@@ -151,9 +151,9 @@ func TestBeforeAfterClose(t *testing.T) {
 	}
 }
 
-// Goroutines that record events with one map for Extra don't meet in the hook,
-// and the map stays as it is.
-func TestBeforeOwnsExtra(t *testing.T) {
+// Goroutines may share one map for Extra: each call of the hook gets a copy, so
+// there is no race and the map doesn't change.
+func TestBeforeGetsCopyOfExtra(t *testing.T) {
 	shared := map[string]any{"tenant_id": "acme"}
 	c, o := newClient(t, &server{discard: true}, docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id", "trace_id"}}),
 		docevents.WithBefore(func(_ context.Context, e *docevents.Event) bool {
@@ -167,7 +167,7 @@ func TestBeforeOwnsExtra(t *testing.T) {
 		group.Go(func() {
 			e := event("a")
 			if i%2 == 0 {
-				e.Extra = shared // else nil
+				e.Extra = shared // in the other calls, Extra is nil
 			}
 			for range each {
 				c.Record(e)
@@ -186,8 +186,8 @@ func TestBeforeOwnsExtra(t *testing.T) {
 	}
 }
 
-// A hook that keeps its pointer can't change a queued event.
-func TestBeforeKeepsEvent(t *testing.T) {
+// A hook that keeps its pointer can't change the queued event.
+func TestBeforeCannotChangeQueuedEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var kept []*docevents.Event
 		s := &server{answer: func(*request) *answer { return &answer{stored: true, delay: time.Second} }}
@@ -225,14 +225,15 @@ func TestBeforeRecords(t *testing.T) {
 	}
 }
 
-// A hook that records an event for each event would overflow the stack.
-func TestBeforeRecordsWithoutEnd(t *testing.T) {
+// A hook that records an event for each event is stopped before the stack
+// overflows.
+func TestBeforeRecordsEndlessly(t *testing.T) {
 	var c *docevents.Client
 	c, o := newClient(t, &server{discard: true}, docevents.WithBefore(func(context.Context, *docevents.Event) bool {
 		c.Record(event("again"))
 		return true
 	}))
-	for round := range int64(2) { // the second is as the first: the calls have ended
+	for round := range int64(2) { // the second round shows that the calls of the first have ended
 		c.Record(event("first"))
 		flush(t, c)
 		if st := c.Stats(); st.Dropped.Invalid != round+1 || st.Recorded != (round+1)*10_001 || st.Delivered != st.Recorded-st.Dropped.Invalid {
@@ -244,7 +245,8 @@ func TestBeforeRecordsWithoutEnd(t *testing.T) {
 	}
 }
 
-// The counts add up in every snapshot, whatever the hook does.
+// Stats add up in every snapshot, whether the hook accepts, filters, spoils or
+// panics.
 func TestBeforeAccounting(t *testing.T) {
 	c, _ := newClient(t, &server{discard: true}, docevents.WithBefore(func(_ context.Context, e *docevents.Event) bool {
 		switch e.Stage {

@@ -2,29 +2,34 @@ package docevents
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"strings"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// Check reports whether events will be stored and whether purges will work. Call
-// it when the program starts. Its error lists every finding, one a line, and each
-// says what to do.
+// Check finds out whether events will be stored and purges will work. Call it when
+// the program starts. Its error lists every problem that it finds on a line, with
+// advice on how to fix it.
 //
-// Check reads PostgREST's description of the table, if the server gives one. Then it
-// rehearses: it sends Record's own insert, of each type, in a way that PostgREST
-// runs and rolls back. It returns no error for problems that depend on the app's own
+// Check reads PostgREST's description of the table, if the server offers one. Then
+// it rehearses: it sends the inserts of Record with events of each type, and makes
+// PostgREST roll them back. Check can't detect problems that depend on the app's own
 // values, such as foreign keys, triggers that raise, and CHECKs on columns that the
-// app fills: docs/your-table.md lists them. It logs a warning if a column is NOT NULL
-// that events may leave empty, if a trigger discards some of the events, or if the id
+// app fills. docs/your-table.md lists them. It logs a warning if a column that events
+// may leave empty is NOT NULL, if a trigger discards some of the events, or if the id
 // is UNIQUE but not the primary key.
 //
-// If a server stores the rehearsal's rows all the same, Check deletes them, and
-// reports that. If an answer may pass by itself, for example while PostgREST reloads
-// its schema, Check asks again for at most 5 s and within ctx. Each answer may take
-// as long as an insert's.
+// If the server stores the rows of the rehearsal in spite of that, Check deletes them
+// and returns an error. While the server answers that the table or a grant is wrong,
+// which may pass when PostgREST reloads its schema, Check retries for at most 5 s and
+// within ctx. Each request has the timeout of an insert.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -43,8 +48,9 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// lasting asks again while the answer is one of configuration, until that has
-// stood for lastingAfter, and returns the last answer.
+// lasting calls ask again, with a backoff, while its error is a misconfiguration,
+// for at most lastingAfter and within ctx. It returns the last error, or, if ctx
+// ends while ask runs again, the error before.
 func lasting(ctx context.Context, ask func() error) error {
 	began := time.Now()
 	var last error
@@ -55,7 +61,7 @@ func lasting(ctx context.Context, ask func() error) error {
 		}
 		wait := backoff(step, longWait, err)
 		end, ends := ctx.Deadline()
-		if classify(err) != configuration || time.Since(began)+wait > lastingAfter || ends && time.Until(end) < wait {
+		if rest.Classify(err) != rest.Configuration || time.Since(began)+wait > lastingAfter || ends && time.Until(end) < wait {
 			return err
 		}
 		last = err
@@ -67,8 +73,8 @@ func lasting(ctx context.Context, ask func() error) error {
 	}
 }
 
-// examine looks at the table, rehearses and tries whether rows may be deleted. Its
-// error joins the findings.
+// examine reads the description, rehearses, and checks whether rows may be deleted.
+// Its error joins the findings.
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
@@ -80,12 +86,12 @@ func (r *rehearsal) examine(ctx context.Context) error {
 		}
 	}
 	if !r.refused {
-		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // as a purge, of no row
+		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // a purge that deletes no row
 	}
 	return errors.Join(r.findings...)
 }
 
-// add adds an error of a request to the findings.
+// add adds the error of a request to the findings.
 func (r *rehearsal) add(op string, err error) {
 	switch {
 	case err == nil, errors.Is(err, errStored):
@@ -94,4 +100,57 @@ func (r *rehearsal) add(op string, err error) {
 		err = fmt.Errorf("check SUPABASE_URL and the network, or, if a test mocks the transport, add a responder for this request: %w", err)
 	}
 	r.findings = append(r.findings, fmt.Errorf("%s: %w", op, err))
+}
+
+const (
+	// A description has about 3 KB for each table, and PostgREST takes 0.4 s for
+	// that of 1,000 tables.
+	describeTimeout     = 5 * time.Second
+	maxDescriptionBytes = 64 << 20
+)
+
+// A definition describes a table or a view in PostgREST's OpenAPI description. It
+// lists no NOT NULL columns for a view. For a domain it has the base type. It has
+// neither CHECKs nor UNIQUE constraints.
+type definition struct {
+	Required   []string // the columns that are NOT NULL
+	Properties map[string]struct {
+		Format      string   // the type
+		Enum        []string // the words of an enum type
+		MaxLength   int      // in characters; 0 means no limit
+		Description string   // contains <pk/> for a column of the primary key
+	}
+}
+
+// describe reads PostgREST's description of the table into r.about. Some servers
+// have the description switched off, and then Check finds fewer problems.
+func (r *rehearsal) describe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, min(describeTimeout, r.config.requestTimeout))
+	defer cancel()
+	_ = r.rest.Get(ctx, rest.Reading{Path: "/", Schema: r.config.schema, Accept: "application/openapi+json"}, func(resp *http.Response) error {
+		var about definition
+		dec := json.NewDecoder(io.LimitReader(resp.Body, maxDescriptionBytes))
+		if enter(dec, "definitions") && enter(dec, r.config.table) && dec.Decode(&about) == nil {
+			r.about = about
+		}
+		return nil
+	})
+}
+
+// enter reads the object that comes next up to the value of key, and reports whether
+// the object has that key. It holds one value at a time in memory.
+func enter(dec *json.Decoder, key string) bool {
+	if token, err := dec.Token(); err != nil || token != json.Delim('{') {
+		return false
+	}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil || name == key {
+			return err == nil
+		}
+		if dec.Decode(new(json.RawMessage)) != nil {
+			return false
+		}
+	}
+	return false
 }

@@ -80,8 +80,9 @@ func TestCheckRehearses(t *testing.T) {
 	}
 }
 
-// inserts refuses an insert by its rows. If it returns nil, it rolls the insert back, as PostgREST does
-// with a result of several rows. It has a unique id and isn't described.
+// inserts is a server that refuses an insert with the answer that the function returns
+// for its rows. If that is nil, it rolls the insert back, as PostgREST does with a
+// result of several rows. Its table has a unique id, and it offers no description.
 type inserts func(rows []map[string]any) *answer
 
 func (f inserts) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -112,15 +113,15 @@ func (f inserts) RoundTrip(req *http.Request) (*http.Response, error) {
 
 var undescribed = &answer{status: 404, code: "PGRST126", text: "Root endpoint metadata is disabled"}
 
-// rolledBack is the answer to a rehearsal of so many rows that nothing refuses.
+// rolledBack returns the answer to a rehearsal that inserted the given number of rows.
 func rolledBack(rows int) *answer {
 	return &answer{status: 406, code: "PGRST116", text: "Cannot coerce the result to a single JSON object", details: fmt.Sprintf("The result contains %d rows", rows)}
 }
 
-// everything is refused in the same way.
+// everything refuses every insert with a.
 func everything(a *answer) inserts { return func([]map[string]any) *answer { return a } }
 
-// where refuses an insert with a row in which a column has one of these values.
+// where refuses an insert with a row that has one of the values in a column.
 func where(a *answer, column string, values ...string) inserts {
 	return func(rows []map[string]any) *answer {
 		for _, row := range rows {
@@ -132,8 +133,8 @@ func where(a *answer, column string, values ...string) inserts {
 	}
 }
 
-// unless refuses an insert with a row in which a column has a value and another
-// has none.
+// unless refuses an insert with a row that has the value in a column and no value in
+// the column needs.
 func unless(a *answer, column, value, needs string) inserts {
 	return func(rows []map[string]any) *answer {
 		for _, row := range rows {
@@ -145,7 +146,8 @@ func unless(a *answer, column, value, needs string) inserts {
 	}
 }
 
-// required refuses an insert whose rows lack a column, and others as given says.
+// required answers lacking to an insert with a row that has no value in a column, and
+// given to others.
 func required(lacking, given *answer, column string) inserts {
 	return func(rows []map[string]any) *answer {
 		for _, row := range rows {
@@ -157,7 +159,7 @@ func required(lacking, given *answer, column string) inserts {
 	}
 }
 
-// notText is required, for a column that takes no text: PostgreSQL looks at the
+// notText is like required, for a column that takes no text. PostgreSQL checks the
 // types of values first.
 func notText(column string, lacking, text *answer, given ...*answer) inserts {
 	return func(rows []map[string]any) *answer {
@@ -168,7 +170,7 @@ func notText(column string, lacking, text *answer, given ...*answer) inserts {
 	}
 }
 
-// whereGiven refuses an insert whose rows have a column, be it NULL.
+// whereGiven refuses an insert whose rows have a column, even if it is NULL.
 func whereGiven(a *answer, column string) inserts {
 	return func(rows []map[string]any) *answer {
 		if _, given := rows[0][column]; given {
@@ -178,7 +180,7 @@ func whereGiven(a *answer, column string) inserts {
 	}
 }
 
-// without refuses an insert into a column.
+// without refuses an insert that has a column.
 func without(a *answer, column string) inserts {
 	return func(rows []map[string]any) *answer {
 		if len(rows) > 0 && slices.Contains(strings.Split(rows[0]["columns="].(string), ","), column) {
@@ -188,7 +190,7 @@ func without(a *answer, column string) inserts {
 	}
 }
 
-// unlessEmpty refuses every insert of rows.
+// unlessEmpty refuses every insert that has rows.
 func unlessEmpty(a *answer) inserts {
 	return func(rows []map[string]any) *answer {
 		if len(rows) > 0 {
@@ -198,10 +200,10 @@ func unlessEmpty(a *answer) inserts {
 	}
 }
 
-// repeated refuses an insert with the same value of a column in two rows.
+// repeated refuses an insert with the same value of a column in two events.
 func repeated(a *answer, column string) inserts {
 	return func(rows []map[string]any) *answer {
-		ids := map[any]any{} // a copy of a row is the same row
+		ids := map[any]any{} // a copy of an event has the same id
 		for _, row := range rows {
 			if id, has := ids[row[column]]; has && id != row["id"] {
 				return a
@@ -212,7 +214,7 @@ func repeated(a *answer, column string) inserts {
 	}
 }
 
-// What a rehearsal finds, in the words of PostgreSQL 15 behind PostgREST 14.17.
+// The answers are those of PostgreSQL 15 with PostgREST 14.17.
 func TestCheckFindings(t *testing.T) {
 	columns := func(c docevents.Columns) []docevents.Option { return []docevents.Option{docevents.WithColumns(c)} }
 	types := func(types docevents.EventTypes) []docevents.Option {
@@ -235,7 +237,7 @@ func TestCheckFindings(t *testing.T) {
 	noUnique := refused("42P10", "there is no unique or exclusion constraint matching the ON CONFLICT specification")
 	for title, test := range map[string]struct {
 		table inserts
-		want  []string // of the error; none: no error
+		want  []string // parts of the error; if there are none, Check returns nil
 		not   string
 		opts  []docevents.Option
 	}{
@@ -351,7 +353,7 @@ func TestCheckFindings(t *testing.T) {
 		},
 		"a declared column generated always": {
 			whereGiven(refused("428C9", `cannot insert a non-DEFAULT value into column "pages"`), "pages"),
-			nil, "", columns(docevents.Columns{Extra: []string{"pages"}}), // it isn't filled
+			nil, "", columns(docevents.Columns{Extra: []string{"pages"}}), // Check doesn't fill the column
 		},
 		"a document id that is a number": {
 			where(refused("22P02", `invalid input syntax for type bigint: "11111111-1111-4111-8111-111111111111"`), "document_id"),
@@ -472,8 +474,8 @@ func TestCheckFindings(t *testing.T) {
 	}
 }
 
-// checkSays checks Check: that its error says each of want once, that there is
-// none where there is nothing to be said, and that it repeats nothing secret.
+// checkSays checks that Check's error contains each text of want, and neither not nor
+// anything secret. If want is empty, Check must return nil.
 func checkSays(t *testing.T, c *docevents.Client, want []string, not string) {
 	t.Helper()
 	err := c.Check(t.Context())
@@ -495,7 +497,7 @@ func checkSays(t *testing.T, c *docevents.Client, want []string, not string) {
 	}
 }
 
-// checkOnce leaves Check no time to ask again, as it does for 5 s.
+// checkOnce calls Check with a context that ends before Check can retry.
 func checkOnce(t *testing.T, c *docevents.Client) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -526,12 +528,13 @@ func TestCheckOfTheDelete(t *testing.T) {
 	}
 }
 
-// A server that doesn't know the header Accept stores a rehearsal. It must not stay.
-func TestCheckTakesItsRowsOut(t *testing.T) {
+// A server that ignores the header Accept stores the rows of a rehearsal. Check must
+// delete them.
+func TestCheckDeletesItsRows(t *testing.T) {
 	for name, test := range map[string]struct {
 		columns docevents.Columns
-		count   string // of the DELETE by ids
-		refuse  bool   // the DELETE
+		count   string // how many rows the DELETE by ids deletes
+		refuse  bool   // the DELETE is refused
 		want    []string
 	}{
 		"a unique id":               {docevents.Columns{}, "5", false, []string{"instead of rolling them back", "Accept"}},
@@ -573,9 +576,8 @@ func TestCheckTakesItsRowsOut(t *testing.T) {
 	}
 }
 
-// Nor must a rehearsal that Check sends to find out what an earlier one was
-// refused for.
-func TestCheckTakesLaterRowsOut(t *testing.T) {
+// Check must delete the rows of later rehearsals, after a refusal, as well.
+func TestCheckDeletesRowsAfterARefusal(t *testing.T) {
 	for name, refusal := range map[string]*answer{
 		"of one type": refused("23514", `new row for relation "x" violates check constraint "x_event_type_check"`),
 		"of a column": refused("22P02", `invalid input syntax for type bigint: "x"`),
@@ -603,8 +605,8 @@ func TestCheckTakesLaterRowsOut(t *testing.T) {
 	}
 }
 
-// Events without a value for a column that is NOT NULL are rejected, which the app
-// may never record: Check warns of them, and of a key that costs requests.
+// Check logs a warning if a column that events may leave empty is NOT NULL, since the
+// app may never record such events. It also warns of a key that costs requests.
 func TestCheckWarns(t *testing.T) {
 	notNull := func(column string) *answer {
 		return refused("23502", fmt.Sprintf("null value in column %q of relation \"x\" violates not-null constraint", column))
@@ -619,7 +621,7 @@ func TestCheckWarns(t *testing.T) {
 			[]string{"fields=Duration"},
 			nil,
 		},
-		"two of them": {
+		"two fields": {
 			described(required(notNull("error_message"), nil, "error_message"), `{"required": ["error_message", "stage"], "properties": {}}`),
 			[]string{"fields=ErrorMessage, Stage"},
 			nil,
@@ -674,7 +676,7 @@ func repeatedRow(a *answer) inserts {
 	}
 }
 
-// described has the table described as PostgREST does, beside others.
+// described adds PostgREST's description of the table and of others.
 func described(table inserts, definition string) http.RoundTripper {
 	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if req.Method != http.MethodGet || req.URL.Path != "/rest/v1/" {
@@ -685,7 +687,7 @@ func described(table inserts, definition string) http.RoundTripper {
 	})
 }
 
-// What PostgREST's description adds to a rehearsal.
+// PostgREST's description lets Check find more than a rehearsal does.
 func TestCheckReadsTheDescription(t *testing.T) {
 	const name = "document_processing_events"
 	for title, test := range map[string]struct {
@@ -808,13 +810,13 @@ func TestCheckReadsTheDescription(t *testing.T) {
 	}
 }
 
-// Check asks again while an answer may pass by itself: for 5 s, and within ctx.
-func TestCheckWaits(t *testing.T) {
+// Check retries for 5 s and within ctx while an answer may pass without a fix.
+func TestCheckRetries(t *testing.T) {
 	clocks := &answer{status: 401, code: "PGRST303", text: "JWT issued at future"}
 	for name, test := range map[string]struct {
 		answer  *answer
-		passes  time.Duration // how long the answer is given
-		within  time.Duration // ctx's; 0: none
+		passes  time.Duration // how long the server gives the answer
+		within  time.Duration // the time until ctx ends, or 0
 		good    bool
 		longest time.Duration
 	}{
@@ -852,8 +854,8 @@ func TestCheckWaits(t *testing.T) {
 	}
 }
 
-// Where ctx ends under a later request, what the server has said is told.
-func TestCheckTellsTheAnswer(t *testing.T) {
+// If ctx ends during a retry, Check returns the server's earlier answer.
+func TestCheckReturnsTheEarlierAnswer(t *testing.T) {
 	for _, first := range []*answer{
 		{status: 401, code: "PGRST303", text: "JWT issued at future"},
 		{status: 400, code: "23514", text: `new row for relation "x" violates check constraint "x_event_type_check"`},

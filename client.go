@@ -1,7 +1,7 @@
-// Package docevents records what happens to the documents that an app on
-// Supabase processes, in the table document_processing_events, and purges old
-// records. It never makes the app wait, and its failures are logged, not
-// returned.
+// Package docevents records the steps of document processing in a table on
+// Supabase, document_processing_events by default, and deletes old rows.
+// Recording an event never blocks and returns no error: failures are logged and
+// counted.
 //
 //	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SECRET_KEY
 //	if err != nil {
@@ -11,170 +11,137 @@
 //
 //	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 //	defer cancel()
-//	err = client.Close(ctx) // delivers what is queued
+//	err = client.Close(ctx) // sends the queued events
 //
-// Events wait in a bounded queue in memory and share requests: alone, an event
-// is sent at once; under load up to 1,000 of them go together. While the
-// network or the server is down they wait, and one row now and then tries
-// whether it is back. An event is stored once, however often it is sent. When
-// one is lost, Stats says why, the log says so, and the drop handler gets it.
+// Events wait in a bounded queue in memory. A single event is sent at once.
+// Under load, one insert request carries up to 1,000 events. While the network
+// or the server is down, the events stay queued, and the client sends single
+// rows at growing intervals to find out whether the server is back. An event is
+// stored once, even if it is sent several times. A lost event is counted in
+// [Stats], logged, and passed to the drop handler.
 //
-// What is not promised: without [WithSpool], events that are queued when the
-// process is killed are gone, and so is what Close could not deliver before its
-// context ended. Rows don't arrive in the order of Record: created_at and then
-// id say it.
+// The package doesn't promise the following. Without [WithSpool], queued events
+// are lost if the process is killed, and so are the events that Close can't send
+// before its context ends. Rows may be stored in another order than they were
+// recorded: sort by created_at, then id.
 package docevents
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
+	"slices"
 	"time"
 
-	"github.com/supabase-community/postgrest-go"
+	"github.com/docevents/docevents-go/internal/advice"
+	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
-// A Client records events and purges them. Its methods are safe for concurrent
-// use. On a nil Client, and on a zero one, they do nothing and succeed, so that
-// an app without Supabase settings needs no if.
+// A Client records events, reads them, and purges old ones. Its methods are safe
+// for concurrent use. On a nil or zero Client they do nothing and succeed, so an
+// app without Supabase settings can use a nil Client.
 type Client struct {
-	config    config
-	restURL   string
-	headers   map[string]string // the key
-	transport *transport
-	report    *reporter
-	delivery  *delivery
-	before    before
+	config   config
+	rest     *rest.Client
+	advice   advice.Settings
+	report   *reporter
+	delivery *delivery
+	before   before
 }
 
-// New returns a Client for the project at supabaseURL, such as
-// https://abcdefgh.supabase.co, or a self-hosted one. A trailing slash and the
-// API's path /rest/v1 are accepted. The key is the project's service-role key:
-// a secret key (sb_secret_...), or a JWT whose role is service_role; keys of
-// unknown form pass, as self-hosted projects have them.
+// New returns a Client for the project at supabaseURL, hosted (such as
+// https://abcdefgh.supabase.co) or self-hosted. The URL may end in a slash or in
+// the API's path, /rest/v1. The key is the project's service-role key: a secret
+// key (sb_secret_...) or a JWT with the role service_role. Keys of an unknown
+// form are accepted, because self-hosted projects may use them.
 //
-// New does no I/O (with [WithSpool] it starts a goroutine that does); see
-// [Client.Check]. It reports everything that is wrong with
-// its arguments at once, and never repeats the key.
+// New does no I/O, so it can't detect a wrong key or a missing table:
+// [Client.Check] does. With [WithSpool], New starts a goroutine that reads and
+// writes the spool. The error lists every invalid argument and never contains
+// the key.
 func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	cfg, optErr := newConfig(opts)
 	restURL, urlErr := parseURL(supabaseURL)
-	key, headers, keyErr := parseKey(serviceRoleKey)
+	headers, keyErr := parseKey(serviceRoleKey)
 	if err := errors.Join(urlErr, keyErr, optErr); err != nil {
 		return nil, fmt.Errorf("docevents: %w", err)
 	}
-	c := &Client{config: cfg, restURL: restURL, headers: headers}
-	c.transport = newTransport(cfg.transport, cfg.maxInFlight)
-	c.transport.key, c.transport.query, c.transport.idColumn = key, cfg.columns.query, cfg.columns.ID
+	c := &Client{config: cfg}
+	c.rest = rest.New(rest.Config{
+		URL: restURL, Header: headers, Schema: cfg.schema, Table: cfg.table, IDColumn: cfg.columns.ID,
+		Transport: cfg.transport, MaxInFlight: cfg.maxInFlight,
+	})
+	c.advice = advice.Settings{Schema: cfg.schema, Table: cfg.table, HasToken: headers["Authorization"] != ""}
 	c.report = newReporter(&c.config)
 	c.delivery = newDelivery(c.insert, c.report, &c.config)
 	c.delivery.openMirror(restURL)
 	return c, nil
 }
 
-// isNone says whether c does nothing: New hasn't made it.
+// isNone reports whether c does nothing, because New didn't make it.
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
-// from returns a query on the table.
-func (c *Client) from() *postgrest.QueryBuilder {
-	return c.postgrest(c.transport).From(c.config.table)
-}
-
-// postgrest returns a PostgREST client for one request: it keeps errors in
-// itself, where they would reach the next.
-func (c *Client) postgrest(parent http.RoundTripper) *postgrest.Client {
-	pg, err := postgrest.NewClientWithError(c.restURL, c.config.schema, c.headers)
-	if err != nil {
-		panic(err) // unreachable: the URL is parseURL's
-	}
-	pg.Transport.Parent = parent
-	return pg
-}
-
-// insert is the delivery's way to the server.
+// insert sends one insert for the delivery. After an error, rows are the indexes
+// of the records that the answer names.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
-	err = c.insertRows(ctx, records)
-	if e, answered := errors.AsType[*Error](err); answered {
-		rows = named(records, e.details, &c.config.columns)
+	sent := rowsOf(records)
+	err = c.insertRows(ctx, sent)
+	if e, answered := errors.AsType[*rest.Error](err); answered {
+		rows = c.config.columns.rows.Named(sent, e.Details)
 	}
 	return rows, c.explain(err)
 }
 
-// insertRows sends one insert. The transport adds what makes it safe to repeat.
-func (c *Client) insertRows(ctx context.Context, records []record) error {
+// insertRows sends one insert, which is safe to repeat.
+func (c *Client) insertRows(ctx context.Context, rows []*row.Row) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
-	pg := c.postgrest(&insertion{c.transport, c.config.columns.body(records)})
-	partial := false
-	for i := range records { // not copied: the spool writes record.block
-		partial = partial || records[i].partial
-	}
-	if partial {
-		pg.Transport.SetHeader("Prefer", "missing=default") // not always: it costs the server up to 40 % of a burst
-	}
-	_, _, err := pg.From(c.config.table).Insert(nil, false, "", "minimal", "").ExecuteWithContext(ctx)
-	return err
+	columns := &c.config.columns
+	return c.rest.Insert(ctx, rest.Insertion{
+		Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(rows),
+		Partial: slices.ContainsFunc(rows, func(r *row.Row) bool { return r.Partial }),
+	})
 }
 
-// explain makes an error of a request fit for the log: without the URL and its
-// query, which http.Client prints, without details, or what came instead of an
-// answer, and with the remedy where there is one.
-func (c *Client) explain(err error) error {
-	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // a foreign transport may add its own
-		err = wrapped.Err
-	}
-	e, answered := errors.AsType[*Error](err)
-	if !answered {
-		return loggable(err, c.transport.key)
-	}
-	e.details = ""
-	if v := classify(err); v == configuration || v == badData || e.Code == "23503" {
-		if do := c.remedy(e); do != "" {
-			return fmt.Errorf("%w; %s", err, do)
-		}
-	}
-	return err
-}
-
-// Stats is a snapshot, in which always
+// Stats is a snapshot of a client's counters, which start at 0 with the client.
+// In every snapshot
 //
 //	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
 //
-// Replayed and Kept are 0 without WithSpool.
+// Replayed and Kept are 0 without [WithSpool].
 type Stats struct {
 	Recorded  int64 `json:"recorded"`  // calls of Record
-	Delivered int64 `json:"delivered"` // stored, each once, as the server has acknowledged
-	Pending   int64 `json:"pending"`   // queued or under way
-	Replayed  int64 `json:"replayed"`  // queued of what earlier processes left in the spool
-	Kept      int64 `json:"kept"`      // left in the spool by Close
+	Delivered int64 `json:"delivered"` // events that the server has acknowledged as stored
+	Pending   int64 `json:"pending"`   // events that are queued or in flight
+	Replayed  int64 `json:"replayed"`  // events of dead processes that were queued from the spool
+	Kept      int64 `json:"kept"`      // events that Close left in the spool for another process
 
 	Dropped      Drops `json:"dropped"`
-	PendingBytes int64 `json:"pending_bytes"` // what Pending counts against WithQueueLimits
+	PendingBytes int64 `json:"pending_bytes"` // size of the pending events, as WithQueueLimits counts it
 
-	Requests int64 `json:"requests"` // inserts sent
-	Retries  int64 `json:"retries"`  // of those, how many carried rows that had been sent before
+	Requests int64 `json:"requests"` // insert requests
+	Retries  int64 `json:"retries"`  // insert requests for rows whose earlier request failed
 
-	// Unreported counts the dropped events whose handler call was skipped,
-	// because the handler was too slow.
+	// Unreported counts the dropped events that were not passed to the drop
+	// handler, because it was too slow.
 	Unreported int64 `json:"unreported"`
 }
 
-// DropReason says why an event was lost.
+// A DropReason is the reason why an event was lost.
 type DropReason string
 
-// The reasons, each counted in [Drops].
+// The drop reasons. [Drops] counts the events of each.
 const (
-	Invalid   DropReason = "invalid"    // can't be stored; the error names the field and the remedy
+	Invalid   DropReason = "invalid"    // the event can't be stored; the error names the field and says what to do
 	Filtered  DropReason = "filtered"   // WithBefore's function returned false
 	QueueFull DropReason = "queue_full" // the queue had no room; see WithQueueLimits
-	Rejected  DropReason = "rejected"   // refused by the server for its data, or given up after ten failures, while others were delivered
-	Closed    DropReason = "closed"     // recorded after Close; the error matches ErrClosed
-	Abandoned DropReason = "abandoned"  // Close ended before its delivery
+	Rejected  DropReason = "rejected"   // the server rejected the row's data, or the row failed ten times, while other rows were stored
+	Closed    DropReason = "closed"     // the event was recorded after Close; the error matches ErrClosed
+	Abandoned DropReason = "abandoned"  // Close stopped waiting before the event was stored
 )
 
-// Drops counts lost events by reason.
+// Drops counts the lost events by [DropReason].
 type Drops struct {
 	Invalid   int64 `json:"invalid"`
 	Filtered  int64 `json:"filtered"`
@@ -184,7 +151,7 @@ type Drops struct {
 	Abandoned int64 `json:"abandoned"`
 }
 
-// Total is the number of lost events.
+// Total returns the number of lost events.
 func (d Drops) Total() int64 {
 	return d.Invalid + d.Filtered + d.QueueFull + d.Rejected + d.Closed + d.Abandoned
 }
@@ -218,12 +185,16 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-// Flush waits until the events recorded before the call are settled, delivered
-// or dropped, and the log lines and drop handler calls about them are done. It
-// ends any wait and makes an attempt at once, at most once a second. It returns
-// nil then, ctx's error when that ends first, or at once a refusal that has stood
-// for 5 s, as of the key or the table: the events stay queued. Under
-// context.Background it waits as long as an outage lasts.
+// Flush blocks until every event recorded before the call is stored or dropped,
+// and until the log lines and drop handler calls about them are done. It cuts
+// short all backoffs and sends a request at once, unless another Flush did so
+// within the last second.
+//
+// Flush returns nil when all of that is done. It returns an error that matches
+// ctx.Err() if ctx ends first. If the server has only refused for 5 s, for
+// example because the key or the table is wrong, it returns that refusal at
+// once. After an error the events stay queued. Without a deadline, Flush waits
+// until an outage ends.
 func (c *Client) Flush(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -237,18 +208,22 @@ func (c *Client) Flush(ctx context.Context) error {
 // closeGrace is how much longer than its context Close may take.
 const closeGrace = time.Second
 
-// Close refuses further events and delivers what is queued: it ends any wait,
-// makes an attempt at once, and goes on until ctx ends, until a refusal has stood
-// for 5 s, or until all that is left has failed again while the server takes
-// others. What is left is abandoned, handed to the drop handler, and counted in the error that Close returns; with [WithSpool]
-// it is kept for the next process instead, if the disk allows. Calls of the
-// drop handler get a second beyond ctx; what is left of them is Unreported.
+// Close stops accepting events, sends the queued ones, and blocks until all are
+// stored or dropped. It cuts short all backoffs and sends a request at once.
+// Close stops waiting when ctx ends, when the server has only refused for 5 s,
+// or when all events that are left have failed repeatedly while other events
+// were stored. Without a deadline, Close waits until an outage ends.
 //
-// To call it again, from whatever goroutine, is harmless and returns the same.
-// Of calls at the same time the first whose ctx ends decides. After Close no
-// goroutine of the client is left, save one inside a foreign transport, logger
-// or handler that doesn't return. Under context.Background it waits as long as
-// an outage lasts.
+// Events that are left are dropped with reason Abandoned. They are passed to the
+// drop handler, and Close returns an error with their number. With [WithSpool],
+// the events that are on disk stay there for another process and are not
+// dropped. After ctx has ended, the drop handler has one more second; the calls
+// that it didn't get to are counted in [Stats].Unreported.
+//
+// It is safe to call Close several times, also concurrently: all calls return
+// the same error, and the first ctx to end counts for all of them. When Close
+// returns, the client has no goroutines, except those that are blocked in the
+// app's transport, logger or drop handler, or on the spool's disk.
 func (c *Client) Close(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -262,6 +237,6 @@ func (c *Client) Close(ctx context.Context) error {
 	})()
 	err := c.delivery.close(ctx)
 	c.report.close(grace)
-	c.transport.own.close()
+	c.rest.Close()
 	return err
 }

@@ -27,7 +27,7 @@ import (
 
 const tableURL = testURL + "/rest/v1/document_processing_events"
 
-// TestDesign has the six cases of the original design, by its names for them.
+// TestDesign has the six cases of the original design, under their original names.
 func TestDesign(t *testing.T) {
 	t.Run("the insert carries the expected fields, created_at included", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { // begins at midnight, 2000-01-01
@@ -176,9 +176,9 @@ func TestDesign(t *testing.T) {
 func TestInsertHeaders(t *testing.T) {
 	serviceRole := jwt(`{"iss":"supabase","role":"service_role"}`)
 	for name, test := range map[string]struct{ key, authorization string }{
-		"a secret key goes in apikey alone": {testKey, ""},
-		"a service-role JWT in both":        {serviceRole, "Bearer " + serviceRole},
-		"an opaque key in both":             {"self-hosted-key", "Bearer self-hosted-key"},
+		"a secret key only in apikey": {testKey, ""},
+		"a service-role JWT in both":  {serviceRole, "Bearer " + serviceRole},
+		"an opaque key in both":       {"self-hosted-key", "Bearer self-hosted-key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mock, wire := newMock(http.StatusCreated, "")
@@ -270,14 +270,14 @@ func TestPurgeHeaders(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	for name, key := range map[string]string{
-		"secret":                    testKey,
-		"service-role JWT":          jwt(`{"role":"service_role"}`),
-		"with padding":              "e30." + base64.URLEncoding.EncodeToString([]byte(`{"role":"service_role"}`)) + ".c2ln",
-		"opaque":                    "0123456789abcdef",
-		"two dots, and yet no JWT":  "a.b.c",
-		"three parts of JSON no":    "e30." + base64.RawURLEncoding.EncodeToString([]byte("[1]")) + ".x",
-		"white space around it":     " \t" + testKey + "\r\n",
-		"JWT with line ends around": "\n" + jwt(`{"role":"service_role"}`) + "\n",
+		"secret":                      testKey,
+		"service-role JWT":            jwt(`{"role":"service_role"}`),
+		"with padding":                "e30." + base64.URLEncoding.EncodeToString([]byte(`{"role":"service_role"}`)) + ".c2ln",
+		"opaque":                      "0123456789abcdef",
+		"two dots but no JWT":         "a.b.c",
+		"a JWT with a list as claims": "e30." + base64.RawURLEncoding.EncodeToString([]byte("[1]")) + ".x",
+		"surrounding white space":     " \t" + testKey + "\r\n",
+		"JWT with line ends around":   "\n" + jwt(`{"role":"service_role"}`) + "\n",
 	} {
 		mock, wire := newMock(http.StatusCreated, "")
 		c, err := docevents.New(testURL, key, docevents.WithTransport(mock))
@@ -312,15 +312,15 @@ func TestKeys(t *testing.T) {
 		"in quotes":                 {`"sb_secret_0123456789"`, "has quotes around it", false},
 		"in single quotes":          {`'sb_secret_0123456789'`, "has quotes around it", false},
 		"publishable, in quotes":    {`"sb_publishable_0123456789"`, "has quotes around it", false},
-		"a JWT with half of them":   {jwt(`{"role":"service_role"}`) + `"`, "has quotes around it", false},
+		"a JWT and a quote":         {jwt(`{"role":"service_role"}`) + `"`, "has quotes around it", false},
 		"nothing but quotes":        {`""`, "has quotes around it", false},
-		"a space inside":            {"sb_secret 0123456789", "has a space", false},
+		"a space inside":            {"sb_secret 0123456789", "contains a space", false},
 		"a line end inside":         {"sb_secret_01\r\n23456789", "control character", false},
 		"a NUL":                     {"sb_secret_01\x0023456789", "control character", false},
 		"DEL":                       {"sb_secret_01\x7f23456789", "control character", false},
-		"beyond ASCII":              {"sb_secret_0123456789é", "beyond ASCII", false},
-		"a byte order mark":         {"\ufeffsb_secret_0123456789", "beyond ASCII", false},
-		"invalid UTF-8":             {"sb_secret_0123\xff456789", "beyond ASCII", false},
+		"a non-ASCII letter":        {"sb_secret_0123456789é", "non-ASCII", false},
+		"a byte order mark":         {"\ufeffsb_secret_0123456789", "non-ASCII", false},
+		"invalid UTF-8":             {"sb_secret_0123\xff456789", "non-ASCII", false},
 	} {
 		c, err := docevents.New(testURL, test.key)
 		if c != nil || err == nil || !strings.Contains(err.Error(), test.want) {
@@ -397,22 +397,23 @@ func TestURLs(t *testing.T) {
 	}
 }
 
-// The address that a browser shows is not the API's.
-func TestDashboardIsNoProject(t *testing.T) {
+// New rejects the URLs of a project's pages in the dashboard and in Studio.
+func TestDashboardURLs(t *testing.T) {
 	for _, raw := range []string{
 		"https://supabase.com/dashboard/project/abcdefgh", "https://supabase.com/dashboard/project/abcdefgh/settings/api?showConnect=true",
 		"https://app.supabase.com/project/abcdefgh", "https://APP.supabase.io/project/abcdefgh/editor", "https://www.supabase.com:443/",
 		"https://supabase.com/rest/v1", "https://api.supabase.com/v1/projects/abcdefgh", "http://127.0.0.1:54323/project/default", "http://studio.example.com/project/default/editor/17#x",
 		"https://example.com/dashboard/project/abcdefgh", "https://example.com/dashboard",
 	} {
-		if c, err := docevents.New(raw, testKey); c != nil || err == nil || !strings.Contains(err.Error(), "the dashboard's: pass the project's own") {
+		if c, err := docevents.New(raw, testKey); c != nil || err == nil || !strings.Contains(err.Error(), "the dashboard's: pass the project's URL") {
 			t.Errorf("%q: %v", raw, err)
 		}
 	}
 }
 
-// The database speaks no HTTP, and a key that goes out unencrypted is anybody's.
-func TestAddressesThatAreRefused(t *testing.T) {
+// New rejects the URL of a database, which doesn't serve HTTP, and a hosted
+// project's URL without https, which would send the key unencrypted.
+func TestDatabaseAndPlainHTTPURLs(t *testing.T) {
 	for raw, want := range map[string]string{
 		"https://db.abcdefgh.supabase.co":                                                 "the database's or its pooler's",
 		"https://DB.abcdefgh.supabase.co:5432/postgres":                                   "the database's or its pooler's",
@@ -434,7 +435,7 @@ func TestAddressesThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestEverythingBadIsReportedAtOnce(t *testing.T) {
+func TestNewReportsAllErrors(t *testing.T) {
 	_, err := docevents.New("ftp://u:hunter2@a.co", "sb_publishable_0123456789",
 		docevents.WithSchema(""), docevents.WithTable("a b"), docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{""}}),
 		docevents.WithRequestTimeout(0), docevents.WithMaxInFlight(0), docevents.WithMaxBatch(0),
@@ -461,11 +462,11 @@ func TestEverythingBadIsReportedAtOnce(t *testing.T) {
 }
 
 func TestNewFromEnv(t *testing.T) {
-	const legacy = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.x" // of service_role
+	const legacy = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.x" // its role is service_role
 	type env struct{ url, keys, secret, serviceRole, service string }
 	for name, test := range map[string]struct {
 		env
-		key string // "": an error
+		key string // "" for an error
 		err string
 	}{
 		"SUPABASE_SECRET_KEYS first":     {env{testURL, `{"default":"zeroth","ci":"other"}`, "first", legacy, "third"}, "zeroth", ""},
@@ -475,9 +476,9 @@ func TestNewFromEnv(t *testing.T) {
 		"the first that is set counts":   {env{testURL, "", "sb_publishable_x", legacy, ""}, "", "publishable"},
 		"keys without a default":         {env{testURL, `{"ci":"hunter2"}`, "first", "", ""}, "", `no key named "default"`},
 		"an empty default":               {env{testURL, `{"default":""}`, "first", "", ""}, "", `no key named "default"`},
-		"keys that are no JSON":          {env{testURL, "hunter2", "first", "", ""}, "", "no JSON object of keys by name"},
-		"keys that are a list":           {env{testURL, `["hunter2"]`, "first", "", ""}, "", "no JSON object of keys by name"},
-		"keys that are no text":          {env{testURL, `{"default":{"hunter2":1}}`, "first", "", ""}, "", `no key named "default"`},
+		"keys that are not JSON":         {env{testURL, "hunter2", "first", "", ""}, "", "not a JSON object of keys by name"},
+		"keys that are a list":           {env{testURL, `["hunter2"]`, "first", "", ""}, "", "not a JSON object of keys by name"},
+		"keys that are not strings":      {env{testURL, `{"default":{"hunter2":1}}`, "first", "", ""}, "", `no key named "default"`},
 		"null":                           {env{testURL, `null`, "first", "", ""}, "", `no key named "default"`},
 		"keys without a URL":             {env{"", `{"default":"hunter2"}`, "", "", ""}, "", "SUPABASE_URL is not set"},
 		"nothing":                        {env{}, "", "set SUPABASE_URL and SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY (SUPABASE_KEY is not read)"},
@@ -519,8 +520,8 @@ func TestNewFromEnv(t *testing.T) {
 	}
 }
 
-// synctest fails where New leaves a goroutine.
-func TestNewDoesNothing(t *testing.T) {
+// synctest fails if New leaves a goroutine behind.
+func TestNewDoesNoIO(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, o := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			t.Errorf("%s %s", req.Method, req.URL)
@@ -534,7 +535,7 @@ func TestNewDoesNothing(t *testing.T) {
 	})
 }
 
-// A nil Client and a zero one do nothing, and succeed.
+// The methods of a nil Client and a zero Client do nothing and succeed.
 func TestNilClient(t *testing.T) {
 	for name, c := range map[string]*docevents.Client{"nil": nil, "zero": {}} {
 		t.Run(name, func(t *testing.T) { doesNothing(t, c) })
@@ -547,7 +548,7 @@ func doesNothing(t *testing.T, c *docevents.Client) {
 		t.Errorf("Stats: %+v", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // succeeds all the same
+	cancel() // Flush and Close succeed even with a cancelled context
 	for name, err := range map[string]error{"Flush": c.Flush(ctx), "Close": c.Close(ctx), "Check": c.Check(ctx)} {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -569,7 +570,7 @@ func TestReplacedDefaultTransport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	http.DefaultTransport = before // it was looked up by New, once
+	http.DefaultTransport = before // New has read it
 	c.Record(event("a"))
 	if err := c.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -596,14 +597,14 @@ func TestDefaultTransportReplacedTooLate(t *testing.T) {
 	checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
 }
 
-// Four requests at once, twice: the second four find the first four's
-// connections, of which http.DefaultTransport would have kept two. There may be
-// one more, because net/http may dial while a connection becomes free.
-func TestOwnTransportKeepsConnections(t *testing.T) {
+// Four requests in flight, twice. The second four use the connections of the first
+// four; http.DefaultTransport would have kept only two. There may be a fifth
+// connection, because net/http may dial while a connection becomes free.
+func TestDefaultTransportKeepsConnections(t *testing.T) {
 	var (
 		mu      sync.Mutex
 		arrived int
-		all     chan struct{} // four have
+		all     chan struct{} // closed when four requests have arrived
 	)
 	s := newLoopback(t, func(w http.ResponseWriter, _ *http.Request) {
 		mu.Lock()
@@ -638,10 +639,10 @@ func TestOwnTransportKeepsConnections(t *testing.T) {
 	if err := c.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.awaitClosed(opened) // hangs if Close leaves them open
+	s.awaitClosed(opened) // hangs if Close leaves a connection open
 }
 
-func TestCloseLeavesForeignConnectionsAlone(t *testing.T) {
+func TestCloseKeepsOtherConnections(t *testing.T) {
 	created := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) }
 	use := func(t *testing.T, s *loopback, opts ...docevents.Option) {
 		c, err := docevents.New(s.URL, testKey, opts...)
@@ -689,7 +690,7 @@ func TestCloseLeavesForeignConnectionsAlone(t *testing.T) {
 		}
 		get()
 		use(t, s)
-		if got := s.opened(); got != 2 { // the app's and the client's
+		if got := s.opened(); got != 2 { // one of the app and one of the client
 			t.Errorf("%d connections, want 2", got)
 		}
 		get()
@@ -700,12 +701,12 @@ func TestCloseLeavesForeignConnectionsAlone(t *testing.T) {
 	})
 }
 
-// A roundTripFunc is a transport.
+// A roundTripFunc is a function that is a transport.
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// A wire keeps the requests that a transport was sent.
+// A wire records the requests that a mock transport receives.
 type wire struct {
 	mu       sync.Mutex
 	requests []sentRequest
@@ -718,7 +719,7 @@ type sentRequest struct {
 	body   string
 }
 
-// path is the URL without its query.
+// path returns the URL without its query.
 func (s *sentRequest) path() string {
 	u := *s.url
 	u.RawQuery = ""
@@ -734,8 +735,9 @@ func (s *sentRequest) rows(t *testing.T) []map[string]any {
 	return rows
 }
 
-// answer responds always the same, with these headers: a name, its value, and
-// so on; but Check's rehearsal is rolled back.
+// answer returns a responder that always gives the same answer, with headers as
+// pairs of name and value. A rehearsal of Check gets the answer of a rollback
+// instead.
 func (w *wire) answer(status int, body string, headers ...string) httpmock.Responder {
 	return func(req *http.Request) (*http.Response, error) {
 		sent := sentRequest{method: req.Method, url: req.URL, header: req.Header}
@@ -775,7 +777,8 @@ func (w *wire) only(t *testing.T) *sentRequest {
 	return &sent[0]
 }
 
-// newMock answers inserts and purges always the same.
+// newMock returns a transport that gives the same answer to all inserts and
+// purges, and the wire that records them.
 func newMock(status int, body string) (*httpmock.MockTransport, *wire) {
 	w := &wire{}
 	mock := httpmock.NewMockTransport()
@@ -784,7 +787,7 @@ func newMock(status int, body string) (*httpmock.MockTransport, *wire) {
 	return mock, w
 }
 
-// idRows is what a DELETE of so many rows returns with select=id.
+// idRows returns the body of the answer to a DELETE of n rows with select=id.
 func idRows(n int) string {
 	rows := make([]string, n)
 	for i := range rows {
@@ -793,13 +796,13 @@ func idRows(n int) string {
 	return "[" + strings.Join(rows, ",") + "]"
 }
 
-// jwt is a token with these claims, and a signature that nobody checks here.
+// jwt returns a token with these claims and an invalid signature.
 func jwt(claims string) string {
 	part := base64.RawURLEncoding.EncodeToString
 	return part([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + part([]byte(claims)) + "." + part([]byte("signature"))
 }
 
-// A loopback is a server on a real socket that counts its connections.
+// A loopback is an HTTP server on a real socket. It counts its connections.
 type loopback struct {
 	*httptest.Server
 	mu             sync.Mutex
@@ -840,7 +843,8 @@ func (s *loopback) awaitClosed(n int) {
 	}
 }
 
-// An idleCounter is a foreign transport whose idle connections are its own.
+// An idleCounter is a transport of the app. It counts the calls of
+// CloseIdleConnections.
 type idleCounter struct {
 	*http.Transport
 	closed int

@@ -7,49 +7,51 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/docevents/docevents-go/internal/row"
 )
 
-// Columns says how the table's columns differ from those of
-// sql/013_create_processing_events_table.sql: "" is the migration's name, "-"
-// says that the table has none. An event that fills a field without a column is
-// dropped as Invalid; one that leaves it empty is fine.
+// Columns maps the fields of [Event] to the columns of the table. For each field,
+// "" stands for the name in sql/013_create_processing_events_table.sql, and "-"
+// means that the table has no such column. An event that sets a field without a
+// column is dropped with reason [Invalid].
 //
-// A name is 1 to 63 letters, digits and underscores, the first no digit:
-// PostgreSQL takes more, but it becomes a part of the URL. Nor can it be a word
-// that PostgREST keeps for itself there, such as order.
+// A name has 1 to 63 letters, digits and underscores and doesn't begin with a
+// digit. PostgreSQL allows more, but the name becomes a part of the URL. For the
+// fields above Extra, a name can't be a parameter of PostgREST's, such as order.
 type Columns struct {
-	// ID is a uuid column, by which an event is stored once. One of another
-	// name than the migration's need not be the table's primary key, but it
-	// must be UNIQUE, and better NOT NULL. It can't be "-".
+	// ID is a uuid column. It ensures that an event is stored only once. If it
+	// isn't named id, it needn't be the primary key, but it must be UNIQUE, and
+	// should be NOT NULL. It can't be "-".
 	ID string
 
 	DocumentID, UserID, Type string
 
-	Duration string // of whole milliseconds
+	Duration string // a number of whole milliseconds
 
 	ErrorMessage, Stage string
 
-	// CreatedAt is what a purge goes by. It can't be "-".
+	// CreatedAt is the time by which a purge selects rows. It can't be "-".
 	CreatedAt string
 
-	// TextIDs sends document and user ids as they are, each 1 to 1,024 bytes of
-	// valid text, for columns of any type that PostgreSQL reads from text: text,
-	// bigint, uuid. By default they must be UUIDs.
+	// TextIDs makes the client send document and user ids as text, each 1 to
+	// 1,024 bytes of valid text. The columns may have any type that PostgreSQL
+	// can parse from text, such as text, bigint or uuid. By default, ids must be
+	// UUIDs.
 	TextIDs bool
 
-	// Extra names further columns, at most 50, for the values of [Event].Extra.
-	// They may have any name that no column above has.
+	// Extra names at most 50 further columns. [Event].Extra holds their values.
 	Extra []string
 }
 
 const (
-	noColumn        = "-"
+	noColumn        = row.None
 	maxExtraColumns = 50
 )
 
-// base are the fields of Event that Columns renames, and the migration's names,
-// in the order of names.
-var base = [...]struct{ field, column string }{
+// base lists the fields of Event that Columns maps, and the migration's names for
+// their columns. The order is that of names.
+var base = [row.Fields]struct{ field, column string }{
 	{"ID", "id"},
 	{"DocumentID", "document_id"},
 	{"UserID", "user_id"},
@@ -60,58 +62,50 @@ var base = [...]struct{ field, column string }{
 	{"CreatedAt", "created_at"},
 }
 
-func (c *Columns) names() [len(base)]*string {
+func (c *Columns) names() [row.Fields]*string {
 	return [...]*string{&c.ID, &c.DocumentID, &c.UserID, &c.Type, &c.Duration, &c.ErrorMessage, &c.Stage, &c.CreatedAt}
 }
 
-// columns are the table's, by their real names or noColumn, and what requests
-// need of them.
+// columns holds the table's columns, each with its real name or noColumn, and the
+// parts of requests that are derived from them.
 type columns struct {
 	Columns
-	own       bool              // WithColumns was given: empty ids are NULL
-	all       string            // their names
-	query     string            // of an insert
-	keys      [len(base)]string // as they stand in a row; "" where there is no column
-	extraKeys []string
+	own  bool   // WithColumns was given: empty ids are NULL
+	all  string // their names
+	rows row.Columns
 }
 
 var (
 	columnFormat = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
-	queryWords   = []string{"and", "columns", "limit", "offset", "on_conflict", "or", "order", "select"} // PostgREST's
+	queryWords   = []string{"and", "columns", "limit", "offset", "on_conflict", "or", "order", "select"} // PostgREST's parameters
 )
 
-// newColumns gives what is left out its name, and reports everything that is
-// wrong.
-//
-// Every row of a request must have the same keys. With columns=... in the query
-// PostgREST hands the body to PostgreSQL as it is, instead of parsing it to
-// learn them.
+// newColumns gives the columns that are left out their names. Its error lists
+// every invalid name.
 func newColumns(named Columns) (columns, error) {
 	c := columns{Columns: named}
 	var all []string
 	var bad []error
+	var names [row.Fields]string
 	for i, name := range c.names() {
 		*name = cmp.Or(*name, base[i].column)
+		names[i] = *name
 		switch {
 		case *name != noColumn:
 			all = append(all, *name)
-			c.keys[i] = `,"` + *name + `":`
 		case name == &c.ID || name == &c.CreatedAt:
-			bad = append(bad, fmt.Errorf("WithColumns: %s can't be \"-\": an event is stored once by the one, and purged by the other", base[i].field))
+			bad = append(bad, fmt.Errorf("WithColumns: %s can't be \"-\": events need an id to be stored once, and a time to be purged", base[i].field))
 		}
 		if slices.Contains(queryWords, *name) {
-			bad = append(bad, fmt.Errorf("WithColumns: %s can't be %q: PostgREST keeps that word for itself", base[i].field, *name))
+			bad = append(bad, fmt.Errorf("WithColumns: %s can't be %q: PostgREST has a parameter of that name", base[i].field, *name))
 		}
 	}
-	c.keys[0] = "{" + strings.TrimPrefix(c.keys[0], ",")
-	for _, name := range c.Extra {
-		c.extraKeys = append(c.extraKeys, `,"`+name+`":`)
-	}
+	c.rows = row.NewColumns(names, c.Extra)
 	all = append(all, c.Extra...)
 	for i, name := range all {
 		switch {
 		case !columnFormat.MatchString(name):
-			bad = append(bad, fmt.Errorf("WithColumns: %.70q is no name here: it must be 1 to 63 letters, digits and underscores, the first no digit", name))
+			bad = append(bad, fmt.Errorf("WithColumns: %.70q is not a valid name: it must have 1 to 63 letters, digits and underscores, and not begin with a digit", name))
 		case slices.Contains(all[:i], name):
 			bad = append(bad, fmt.Errorf("WithColumns: two columns are named %q", name))
 		}
@@ -120,15 +114,27 @@ func newColumns(named Columns) (columns, error) {
 		bad = append(bad, fmt.Errorf("WithColumns: Extra must be at most %d names, not %d", maxExtraColumns, len(c.Extra)))
 	}
 	c.all = strings.Join(all, ",")
-	c.query = "columns=" + c.all
-	if c.ID != base[0].column { // by itself PostgREST takes the primary key
-		c.query = "on_conflict=" + c.ID + "&" + c.query
-	}
 	return c, errors.Join(bad...)
 }
 
-// isNull reports whether an id is stored as NULL, or not at all, in that column.
+// conflict returns the column that makes an event unique, or "" if that is the
+// primary key, which PostgREST uses by default.
+func (c *columns) conflict() string {
+	if c.ID == base[0].column {
+		return ""
+	}
+	return c.ID
+}
+
+// isNull reports whether the id is stored as NULL in the column, or the table
+// lacks the column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
+
+// storable reports whether s is 1 to limit bytes of text that PostgreSQL can
+// store.
+func storable(s string, limit int) bool {
+	return s != "" && len(s) <= limit && row.IsText(s)
+}
 
 // checkTextID reports what is wrong with an id that is sent as text.
 func checkTextID(id string) error {
@@ -140,8 +146,8 @@ func checkTextID(id string) error {
 
 var errNoText = fmt.Errorf("not 1 to %d bytes of valid text", maxIDBytes)
 
-// idError says what is wrong with a document's or a user's id, and what to pass
-// instead. field is its name in Event.
+// idError returns the error for an invalid id of a document or a user. field is
+// the name of its field in Event.
 func (c *columns) idError(field, id string) error {
 	kind := "UUID"
 	if c.TextIDs {
@@ -163,19 +169,19 @@ func (c *columns) idError(field, id string) error {
 	return fmt.Errorf("%s is not a UUID: pass %s; if the column is text or a number, use WithColumns(Columns{TextIDs: true})", field, pass)
 }
 
-// lacks returns the field that e fills and that has no column, if there is one.
+// lacks returns the name of a field that e sets although it has no column, or "".
 func (c *columns) lacks(e *Event) string {
 	filled := [...]bool{false, e.DocumentID != "", e.UserID != "", e.Type != "", e.Duration != 0, e.ErrorMessage != "", e.Stage != "", false}
-	for i, key := range c.keys {
-		if key == "" && filled[i] {
+	for i, name := range c.names() {
+		if *name == noColumn && filled[i] {
 			return base[i].field
 		}
 	}
 	return ""
 }
 
-// Columns returns the table's columns by their real names, "-" for those that it
-// lacks. Those of a nil Client are all "".
+// Columns returns the real names of the table's columns, and "-" for the columns
+// that it lacks. On a nil Client it returns the zero Columns.
 func (c *Client) Columns() Columns {
 	if c.isNone() {
 		return Columns{}

@@ -26,36 +26,36 @@ func TestColumnNames(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		columns docevents.Columns
-		want    string // of the error; "": none
+		want    string // part of the error; "" for no error
 	}{
-		"none differs":                   {docevents.Columns{}, ""},
-		"all under other names":          {docevents.Columns{ID: "a", DocumentID: "b", UserID: "c", Type: "d", Duration: "e", ErrorMessage: "f", Stage: "g", CreatedAt: "h"}, ""},
-		"none but two":                   {docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-"}, ""},
-		"as long as any":                 {docevents.Columns{Stage: long}, ""},
-		"of capitals and underscores":    {docevents.Columns{Stage: "_Stage9"}, ""},
-		"two that swap names":            {docevents.Columns{DocumentID: "user_id", UserID: "document_id"}, ""},
-		"Extra under a name that's free": {docevents.Columns{DocumentID: "-", Extra: []string{"document_id"}}, ""},
-		"Extra of PostgREST's words":     {docevents.Columns{Extra: []string{"order", "limit"}}, ""},
-		"as many as may be":              {docevents.Columns{Extra: many[:50]}, ""},
-		"no ID":                          {docevents.Columns{ID: "-"}, "ID can't be"},
-		"no CreatedAt":                   {docevents.Columns{CreatedAt: "-"}, "CreatedAt can't be"},
-		"PostgREST's word":               {docevents.Columns{CreatedAt: "order"}, `CreatedAt can't be "order"`},
-		"a space":                        {docevents.Columns{Stage: "the stage"}, `"the stage" is no name`},
-		"a quote":                        {docevents.Columns{Stage: `stage"`}, "is no name"},
-		"a comma":                        {docevents.Columns{Stage: "stage,id"}, "is no name"},
-		"a query of its own":             {docevents.Columns{ID: "id&select=x"}, "is no name"},
-		"a digit first":                  {docevents.Columns{Stage: "1st"}, "is no name"},
-		"too long":                       {docevents.Columns{Stage: long + "c"}, "is no name"},
-		"beyond ASCII":                   {docevents.Columns{Stage: "straße"}, "is no name"},
-		"a line of its own":              {docevents.Columns{Stage: "stage\n"}, "is no name"},
-		"10 MB":                          {docevents.Columns{Stage: strings.Repeat("c", 10<<20)}, "is no name"},
-		"an Extra without a name":        {docevents.Columns{Extra: []string{""}}, `"" is no name`},
-		"an Extra that there isn't":      {docevents.Columns{Extra: []string{"-"}}, `"-" is no name`},
-		"two of one name":                {docevents.Columns{DocumentID: "ref", UserID: "ref"}, `two columns are named "ref"`},
-		"one of another's name":          {docevents.Columns{DocumentID: "user_id"}, `two columns are named "user_id"`},
-		"an Extra of a base column's":    {docevents.Columns{Extra: []string{"stage"}}, `two columns are named "stage"`},
-		"an Extra twice":                 {docevents.Columns{Extra: []string{"tenant_id", "tenant_id"}}, `two columns are named "tenant_id"`},
-		"too many":                       {docevents.Columns{Extra: many}, "at most 50 names, not 51"},
+		"no differences":                     {docevents.Columns{}, ""},
+		"all under other names":              {docevents.Columns{ID: "a", DocumentID: "b", UserID: "c", Type: "d", Duration: "e", ErrorMessage: "f", Stage: "g", CreatedAt: "h"}, ""},
+		"only ID and CreatedAt":              {docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-"}, ""},
+		"the longest name":                   {docevents.Columns{Stage: long}, ""},
+		"capitals and underscores":           {docevents.Columns{Stage: "_Stage9"}, ""},
+		"two swapped names":                  {docevents.Columns{DocumentID: "user_id", UserID: "document_id"}, ""},
+		"Extra under a name that's free":     {docevents.Columns{DocumentID: "-", Extra: []string{"document_id"}}, ""},
+		"Extra with PostgREST's parameters":  {docevents.Columns{Extra: []string{"order", "limit"}}, ""},
+		"the most names in Extra":            {docevents.Columns{Extra: many[:50]}, ""},
+		"no ID":                              {docevents.Columns{ID: "-"}, "ID can't be"},
+		"no CreatedAt":                       {docevents.Columns{CreatedAt: "-"}, "CreatedAt can't be"},
+		"a parameter of PostgREST's":         {docevents.Columns{CreatedAt: "order"}, `CreatedAt can't be "order"`},
+		"a space":                            {docevents.Columns{Stage: "the stage"}, `"the stage" is not a valid name`},
+		"a quote":                            {docevents.Columns{Stage: `stage"`}, "is not a valid name"},
+		"a comma":                            {docevents.Columns{Stage: "stage,id"}, "is not a valid name"},
+		"a query in the name":                {docevents.Columns{ID: "id&select=x"}, "is not a valid name"},
+		"a digit first":                      {docevents.Columns{Stage: "1st"}, "is not a valid name"},
+		"too long":                           {docevents.Columns{Stage: long + "c"}, "is not a valid name"},
+		"a non-ASCII letter":                 {docevents.Columns{Stage: "straße"}, "is not a valid name"},
+		"a line end":                         {docevents.Columns{Stage: "stage\n"}, "is not a valid name"},
+		"10 MB":                              {docevents.Columns{Stage: strings.Repeat("c", 10<<20)}, "is not a valid name"},
+		"an Extra without a name":            {docevents.Columns{Extra: []string{""}}, `"" is not a valid name`},
+		"an Extra named -":                   {docevents.Columns{Extra: []string{"-"}}, `"-" is not a valid name`},
+		"two equal names":                    {docevents.Columns{DocumentID: "ref", UserID: "ref"}, `two columns are named "ref"`},
+		"the default name of another column": {docevents.Columns{DocumentID: "user_id"}, `two columns are named "user_id"`},
+		"an Extra with a base column's name": {docevents.Columns{Extra: []string{"stage"}}, `two columns are named "stage"`},
+		"an Extra twice":                     {docevents.Columns{Extra: []string{"tenant_id", "tenant_id"}}, `two columns are named "tenant_id"`},
+		"too many names in Extra":            {docevents.Columns{Extra: many}, "at most 50 names, not 51"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := docevents.New(testURL, testKey, docevents.WithTransport(refuseAll(t)), docevents.WithColumns(test.columns))
@@ -71,7 +71,7 @@ func TestColumnNames(t *testing.T) {
 	}
 }
 
-// newWired is a client, and the requests that it sends.
+// newWired returns a client and the wire that records its requests.
 func newWired(t *testing.T, opts ...docevents.Option) (*docevents.Client, *observer, *wire) {
 	t.Helper()
 	w := &wire{}
@@ -79,7 +79,8 @@ func newWired(t *testing.T, opts ...docevents.Option) (*docevents.Client, *obser
 	return c, o, w
 }
 
-// Without WithColumns the requests are, to the byte, those of encoding/json.
+// Without WithColumns, the bodies of the requests are equal to the output of
+// encoding/json.
 func TestRowsOnTheWire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _, w := newWired(t, docevents.WithMaxInFlight(1))
@@ -115,15 +116,16 @@ func TestRowsOnTheWire(t *testing.T) {
 				t.Errorf("Prefer: %q", got)
 			}
 		}
-		// However many requests they shared.
+		// The rows may come in any number of requests.
 		if got := strings.ReplaceAll(strings.Join(bodies, ","), "],[", ","); got != strings.Join(want, ",") {
 			t.Errorf("got  %s\nwant %s", got, strings.Join(want, ","))
 		}
 	})
 }
 
-// A table of one's own: its names, its query, and no column that it lacks.
-func TestRowsOfATableOfOnesOwn(t *testing.T) {
+// For other tables, body and query have the names of their columns, and lack the
+// columns that the tables lack.
+func TestRowsOfOtherTables(t *testing.T) {
 	full := docevents.Event{
 		ID: "aaaaaaaa-0000-4000-8000-000000000001", DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed,
 		Duration: time.Second, ErrorMessage: "boom", Stage: "ocr", CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC),
@@ -131,9 +133,9 @@ func TestRowsOfATableOfOnesOwn(t *testing.T) {
 	for name, test := range map[string]struct {
 		columns            docevents.Columns
 		spoil              func(*docevents.Event)
-		query, body, extra string // extra: a Prefer
+		query, body, extra string // extra is an additional Prefer
 	}{
-		"other names throughout": {
+		"other names for all columns": {
 			docevents.Columns{ID: "event_id", DocumentID: "doc", UserID: "owner", Type: "kind", Duration: "ms", ErrorMessage: "problem", Stage: "step", CreatedAt: "at"},
 			nil, "on_conflict=event_id&columns=event_id,doc,owner,kind,ms,problem,step,at",
 			`[{"event_id":"aaaaaaaa-0000-4000-8000-000000000001","doc":"11111111-1111-4111-8111-111111111111","owner":"00000000-0000-0000-0000-000000000000","kind":"failed","ms":1000,"problem":"boom","step":"ocr","at":"2026-01-02T03:04:05.678901Z"}]`, "",
@@ -143,12 +145,12 @@ func TestRowsOfATableOfOnesOwn(t *testing.T) {
 			nil, "columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at",
 			`[{"id":"aaaaaaaa-0000-4000-8000-000000000001","document_id":"11111111-1111-4111-8111-111111111111","user_id":"00000000-0000-0000-0000-000000000000","event_type":"failed","duration_ms":1000,"error_message":"boom","stage":"ocr","created_at":"2026-01-02T03:04:05.678901Z"}]`, "",
 		},
-		"no column but two": {
+		"only id and created_at": {
 			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-"},
 			func(e *docevents.Event) { *e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt} },
 			"columns=id,created_at", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z"}]`, "",
 		},
-		"text ids, and a column left out": {
+		"an Extra column left out": {
 			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Extra: []string{"metadata", "document_id", "tenant_id"}},
 			func(e *docevents.Event) {
 				*e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt, Extra: map[string]any{"tenant_id": nil, "document_id": "a <b>"}}
@@ -156,14 +158,14 @@ func TestRowsOfATableOfOnesOwn(t *testing.T) {
 			"columns=id,stage,created_at,metadata,document_id,tenant_id",
 			`[{"id":"aaaaaaaa-0000-4000-8000-000000000001","stage":null,"created_at":"2026-01-02T03:04:05.678901Z","document_id":"a <b>","tenant_id":null}]`, "missing=default",
 		},
-		"nothing left out": {
+		"all Extra columns set": {
 			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-", Extra: []string{"a", "b"}},
 			func(e *docevents.Event) {
 				*e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt, Extra: map[string]any{"b": 1, "a": []int{2}}}
 			},
 			"columns=id,created_at,a,b", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z","a":[2],"b":1}]`, "",
 		},
-		"all left out": {
+		"no Extra column set": {
 			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-", Extra: []string{"a", "b"}},
 			func(e *docevents.Event) { *e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt} },
 			"columns=id,created_at,a,b", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z"}]`, "missing=default",
@@ -193,7 +195,7 @@ func TestRowsOfATableOfOnesOwn(t *testing.T) {
 	}
 }
 
-// WithColumns keeps a copy: the app may go on with its slice.
+// WithColumns copies Extra, so the app may change its slice.
 func TestExtraNamesAreCopied(t *testing.T) {
 	names := []string{"a"}
 	c, _, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: names}))
@@ -223,7 +225,7 @@ func TestFieldsWithoutAColumn(t *testing.T) {
 				t.Fatal(err)
 			}
 			lost := o.lost()
-			if len(lost) != 1 || lost[0].reason != docevents.Invalid || !strings.HasPrefix(lost[0].err.Error(), field+" is filled") || len(w.all()) != 0 {
+			if len(lost) != 1 || lost[0].reason != docevents.Invalid || !strings.HasPrefix(lost[0].err.Error(), field+" is set") || len(w.all()) != 0 {
 				t.Errorf("%d requests, lost %+v", len(w.all()), lost)
 			}
 		})
@@ -274,52 +276,52 @@ func (f failing) MarshalJSON() ([]byte, error) {
 	return []byte(f.how), nil
 }
 
-// What Extra's values are on the wire.
+// Values of Extra are sent as this JSON.
 func TestExtraValues(t *testing.T) {
 	id := uuid.MustParse(testDocument)
 	for name, test := range map[string]struct {
 		value any
 		want  string
 	}{
-		"nothing":                     {nil, `null`},
-		"a nil of a type":             {(*string)(nil), `null`},
-		"a text":                      {"invoice", `"invoice"`},
-		"an empty text":               {"", `""`},
-		"a number":                    {42, `42`},
-		"a large number":              {uint64(math.MaxUint64), `18446744073709551615`},
-		"a fraction":                  {1.5, `1.5`},
-		"a truth":                     {true, `true`},
-		"a time":                      {time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC), `"2026-01-02T03:04:05.678901Z"`},
-		"a UUID":                      {id, `"` + testDocument + `"`},
-		"a list":                      {[]string{"a", "b"}, `["a","b"]`},
-		"bytes":                       {[]byte("ab"), `"YWI="`},
-		"a map":                       {map[string]any{"pages": 3, "lang": nil}, `{"lang":null,"pages":3}`},
-		"a struct":                    {struct{ Pages int }{3}, `{"Pages":3}`},
-		"JSON":                        {json.RawMessage(`{ "a" : [ 1 ] }`), `{"a":[1]}`},
-		"JSON with a key twice":       {json.RawMessage(`{"a":1,"a":2}`), `{"a":1,"a":2}`}, // PostgreSQL keeps the last
-		"a number beyond a float":     {json.RawMessage(`1e999`), `1e999`},                 // not beyond numeric
-		"a number of many digits":     {json.Number("123456789012345678901234567890.1"), `123456789012345678901234567890.1`},
-		"quotes and line ends":        {"\"a\"\n\\", `"\"a\"\n\\"`},
-		"HTML":                        {"<&>", `"<&>"`},
-		"a NUL":                       {"a\x00b", `"ab"`},
-		"a NUL in JSON":               {json.RawMessage(`"a\u0000\u0000b"`), `"ab"`},
-		"a NUL in a key":              {map[string]any{"a\x00": 1}, `{"a":1}`},
-		"what only looks like a NUL":  {`a\u0000`, `"a\\u0000"`},
-		"invalid UTF-8":               {"caf\xe9", `"caf\ufffd"`},
-		"invalid UTF-8 in JSON":       {json.RawMessage("\"caf\xe9\""), "\"caf\uFFFD\""},
-		"a lone surrogate":            {json.RawMessage(`"a\ud800b"`), `"a\ufffdb"`},
-		"a lone surrogate, the other": {json.RawMessage(`"\uDC00"`), `"\ufffd"`},
-		"a lone surrogate, at an end": {json.RawMessage(`["\uD83D"]`), `["\ufffd"]`},
-		"two of the first half":       {json.RawMessage(`"\ud83d\ud83d\ude00"`), `"\ufffd\ud83d\ude00"`},
-		"halves with a NUL between":   {json.RawMessage(`"\ud83d\u0000\ude00"`), `"\ufffd\ufffd"`},
-		"a pair":                      {json.RawMessage(`"\ud83d\ude00"`), `"\ud83d\ude00"`},
-		"what looks like a surrogate": {`\ud800`, `"\\ud800"`},
-		"another escape":              {json.RawMessage(`"\u00e9\ue000"`), `"\u00e9\ue000"`},
-		"a text of a method":          {failing{`{"a": "\u0000"}`}, `{"a":""}`},
-		"as deep as may be":           {json.RawMessage(strings.Repeat("[", 1000) + strings.Repeat("]", 1000)), strings.Repeat("[", 1000) + strings.Repeat("]", 1000)},
-		"as long as may be":           {strings.Repeat("x", 64<<10-len(`,"metadata":""`)), `"` + strings.Repeat("x", 64<<10-len(`,"metadata":""`)) + `"`},
-		"brackets in a text":          {strings.Repeat("[", 2000), `"` + strings.Repeat("[", 2000) + `"`},
-		"many lists, none within another": {
+		"nothing":                           {nil, `null`},
+		"a typed nil":                       {(*string)(nil), `null`},
+		"a text":                            {"invoice", `"invoice"`},
+		"an empty text":                     {"", `""`},
+		"a number":                          {42, `42`},
+		"a large number":                    {uint64(math.MaxUint64), `18446744073709551615`},
+		"a fraction":                        {1.5, `1.5`},
+		"a bool":                            {true, `true`},
+		"a time":                            {time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC), `"2026-01-02T03:04:05.678901Z"`},
+		"a UUID":                            {id, `"` + testDocument + `"`},
+		"a list":                            {[]string{"a", "b"}, `["a","b"]`},
+		"bytes":                             {[]byte("ab"), `"YWI="`},
+		"a map":                             {map[string]any{"pages": 3, "lang": nil}, `{"lang":null,"pages":3}`},
+		"a struct":                          {struct{ Pages int }{3}, `{"Pages":3}`},
+		"JSON":                              {json.RawMessage(`{ "a" : [ 1 ] }`), `{"a":[1]}`},
+		"JSON with a key twice":             {json.RawMessage(`{"a":1,"a":2}`), `{"a":1,"a":2}`}, // PostgreSQL keeps the last
+		"a number beyond float64":           {json.RawMessage(`1e999`), `1e999`},                 // a numeric column can hold it
+		"a number of many digits":           {json.Number("123456789012345678901234567890.1"), `123456789012345678901234567890.1`},
+		"quotes and line ends":              {"\"a\"\n\\", `"\"a\"\n\\"`},
+		"HTML":                              {"<&>", `"<&>"`},
+		"a NUL":                             {"a\x00b", `"ab"`},
+		"a NUL in JSON":                     {json.RawMessage(`"a\u0000\u0000b"`), `"ab"`},
+		"a NUL in a key":                    {map[string]any{"a\x00": 1}, `{"a":1}`},
+		"an escaped backslash before u0000": {`a\u0000`, `"a\\u0000"`},
+		"invalid UTF-8":                     {"caf\xe9", `"caf\ufffd"`},
+		"invalid UTF-8 in JSON":             {json.RawMessage("\"caf\xe9\""), "\"caf\uFFFD\""},
+		"a lone surrogate":                  {json.RawMessage(`"a\ud800b"`), `"a\ufffdb"`},
+		"a lone low surrogate":              {json.RawMessage(`"\uDC00"`), `"\ufffd"`},
+		"a lone surrogate at the end":       {json.RawMessage(`["\uD83D"]`), `["\ufffd"]`},
+		"two high surrogates":               {json.RawMessage(`"\ud83d\ud83d\ude00"`), `"\ufffd\ud83d\ude00"`},
+		"surrogates with a NUL between":     {json.RawMessage(`"\ud83d\u0000\ude00"`), `"\ufffd\ufffd"`},
+		"a surrogate pair":                  {json.RawMessage(`"\ud83d\ude00"`), `"\ud83d\ude00"`},
+		"an escaped backslash before ud800": {`\ud800`, `"\\ud800"`},
+		"another escape":                    {json.RawMessage(`"\u00e9\ue000"`), `"\u00e9\ue000"`},
+		"JSON from a method":                {failing{`{"a": "\u0000"}`}, `{"a":""}`},
+		"the deepest":                       {json.RawMessage(strings.Repeat("[", 1000) + strings.Repeat("]", 1000)), strings.Repeat("[", 1000) + strings.Repeat("]", 1000)},
+		"the longest":                       {strings.Repeat("x", 64<<10-len(`,"metadata":""`)), `"` + strings.Repeat("x", 64<<10-len(`,"metadata":""`)) + `"`},
+		"brackets in a text":                {strings.Repeat("[", 2000), `"` + strings.Repeat("[", 2000) + `"`},
+		"many lists side by side": {
 			json.RawMessage(`[` + strings.Repeat("[],", 2000) + `[]]`),
 			`[` + strings.Repeat("[],", 2000) + `[]]`,
 		},
@@ -336,7 +338,7 @@ func TestExtraValues(t *testing.T) {
 			if len(sent) != 1 {
 				t.Fatalf("lost %.300v", o.lost())
 			}
-			escaped := strings.NewReplacer("\uFFFD", `\ufffd`).Replace // encoding/json writes either, by Go's version
+			escaped := strings.NewReplacer("\uFFFD", `\ufffd`).Replace // the Go version decides which form encoding/json writes
 			if want := `,"metadata":` + test.want + `}]`; !strings.HasSuffix(escaped(sent[0].body), escaped(want)) || !json.Valid([]byte(sent[0].body)) {
 				t.Errorf("got %.300s, want %.300s", sent[0].body, want)
 			}
@@ -344,7 +346,7 @@ func TestExtraValues(t *testing.T) {
 	}
 }
 
-// Maps are as encoding/json has them.
+// Maps are encoded as encoding/json does.
 func TestExtraMaps(t *testing.T) {
 	wide, deep := map[string]any{}, map[string]any{}
 	for i := range 40 {
@@ -378,7 +380,8 @@ func TestExtraMaps(t *testing.T) {
 	}
 }
 
-// What can't be stored of Extra: a drop that names the key and not the value.
+// An event with an invalid Extra is dropped. The error names the key but doesn't
+// contain the value.
 func TestInvalidExtra(t *testing.T) {
 	cyclic := map[string]any{"secret": "hunter2"}
 	cyclic["self"] = cyclic
@@ -386,26 +389,26 @@ func TestInvalidExtra(t *testing.T) {
 		extra map[string]any
 		want  string
 	}{
-		"a key without a column":   {map[string]any{"metadata": 1, "tenant": "hunter2"}, `Extra["tenant"] has no column`},
-		"a column of Columns":      {map[string]any{"stage": "hunter2"}, `Extra["stage"] has no column`},
-		"two without, by the name": {map[string]any{"b": 1, "a": 2, "metadata": 1}, `Extra["a"] has no column`},
-		"10 MB of key":             {map[string]any{strings.Repeat("k", 10<<20): 1}, `has no column`},
-		"a line in a key":          {map[string]any{"a\nb": 1}, `Extra["a\nb"] has no column`},
-		"a channel":                {map[string]any{"metadata": make(chan int)}, `Extra["metadata"]`},
-		"a function":               {map[string]any{"metadata": func() {}}, `Extra["metadata"]`},
-		"within a map":             {map[string]any{"metadata": map[string]any{"secret": "hunter2", "f": func() {}}}, `Extra["metadata"]`},
-		"no number":                {map[string]any{"metadata": math.NaN()}, `Extra["metadata"]`},
-		"infinity":                 {map[string]any{"metadata": math.Inf(1)}, `Extra["metadata"]`},
-		"a cycle":                  {map[string]any{"metadata": cyclic}, `Extra["metadata"]`},
-		"a method that fails":      {map[string]any{"metadata": failing{"fails"}}, `Extra["metadata"]`},
-		"a method that panics":     {map[string]any{"metadata": failing{"panics"}}, `Extra["metadata"]`},
-		"a method of no JSON":      {map[string]any{"metadata": failing{"hunter2"}}, `Extra["metadata"]`},
-		"JSON that is none":        {map[string]any{"metadata": json.RawMessage(`{"hunter2":`)}, `Extra["metadata"]`},
-		"JSON of two values":       {map[string]any{"metadata": json.RawMessage(`1,"id":"hunter2"`)}, `Extra["metadata"]`},
-		"a number that is none":    {map[string]any{"metadata": json.Number("hunter2")}, `Extra["metadata"]`},
-		"too long":                 {map[string]any{"metadata": strings.Repeat("hunter2 ", 10<<10)}, "Extra is 81934 bytes as JSON: 65536 are the most"},
-		"too long together":        {map[string]any{"metadata": strings.Repeat("h", 40<<10), "tenant_id": strings.Repeat("h", 40<<10)}, "65536 are the most"},
-		"too deep":                 {map[string]any{"metadata": json.RawMessage(strings.Repeat("[", 1001) + strings.Repeat("]", 1001))}, "nests deeper than 1000"},
+		"a key without a column":        {map[string]any{"metadata": 1, "tenant": "hunter2"}, `Extra["tenant"] has no column`},
+		"a column of Columns":           {map[string]any{"stage": "hunter2"}, `Extra["stage"] has no column`},
+		"two keys without a column":     {map[string]any{"b": 1, "a": 2, "metadata": 1}, `Extra["a"] has no column`},
+		"a key of 10 MB":                {map[string]any{strings.Repeat("k", 10<<20): 1}, `has no column`},
+		"a line end in a key":           {map[string]any{"a\nb": 1}, `Extra["a\nb"] has no column`},
+		"a channel":                     {map[string]any{"metadata": make(chan int)}, `Extra["metadata"]`},
+		"a function":                    {map[string]any{"metadata": func() {}}, `Extra["metadata"]`},
+		"a function in a map":           {map[string]any{"metadata": map[string]any{"secret": "hunter2", "f": func() {}}}, `Extra["metadata"]`},
+		"not a number":                  {map[string]any{"metadata": math.NaN()}, `Extra["metadata"]`},
+		"infinity":                      {map[string]any{"metadata": math.Inf(1)}, `Extra["metadata"]`},
+		"a cycle":                       {map[string]any{"metadata": cyclic}, `Extra["metadata"]`},
+		"a method that fails":           {map[string]any{"metadata": failing{"fails"}}, `Extra["metadata"]`},
+		"a method that panics":          {map[string]any{"metadata": failing{"panics"}}, `Extra["metadata"]`},
+		"a method that returns no JSON": {map[string]any{"metadata": failing{"hunter2"}}, `Extra["metadata"]`},
+		"invalid JSON":                  {map[string]any{"metadata": json.RawMessage(`{"hunter2":`)}, `Extra["metadata"]`},
+		"JSON of two values":            {map[string]any{"metadata": json.RawMessage(`1,"id":"hunter2"`)}, `Extra["metadata"]`},
+		"an invalid json.Number":        {map[string]any{"metadata": json.Number("hunter2")}, `Extra["metadata"]`},
+		"too long":                      {map[string]any{"metadata": strings.Repeat("hunter2 ", 10<<10)}, "Extra is 81934 bytes as JSON: 65536 are the most"},
+		"too long together":             {map[string]any{"metadata": strings.Repeat("h", 40<<10), "tenant_id": strings.Repeat("h", 40<<10)}, "65536 are the most"},
+		"too deep":                      {map[string]any{"metadata": json.RawMessage(strings.Repeat("[", 1001) + strings.Repeat("]", 1001))}, "nests deeper than 1000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, o, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: []string{"metadata", "tenant_id"}}))
@@ -439,7 +442,7 @@ func TestInvalidExtra(t *testing.T) {
 
 // Record copies Extra: the caller may change the map afterwards. The handler gets
 // the values that would have been stored.
-func TestExtraIsReadByRecordAlone(t *testing.T) {
+func TestExtraIsCopied(t *testing.T) {
 	columns := docevents.WithColumns(docevents.Columns{Extra: []string{"metadata", "tenant_id", "left_out"}})
 	want := map[string]any{"metadata": map[string]any{"pages": json.Number("9007199254740993")}, "tenant_id": "x"}
 	for name, test := range map[string]struct {
@@ -484,8 +487,8 @@ func TestExtraIsReadByRecordAlone(t *testing.T) {
 	}
 }
 
-// Extra counts against the queue's bytes.
-func TestExtraCounts(t *testing.T) {
+// Extra counts against the bytes of WithQueueLimits.
+func TestExtraCountsAgainstQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
 		c, _ := newClient(t, s, docevents.WithColumns(docevents.Columns{Extra: []string{"a"}}))
@@ -501,8 +504,8 @@ func TestExtraCounts(t *testing.T) {
 	})
 }
 
-// So it does against what waits for a slow handler: 1 MiB.
-func TestExtraOfDropsCounts(t *testing.T) {
+// Extra counts against the 1 MiB of text that waits for a slow drop handler.
+func TestExtraCountsAgainstHandlerCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := make(chan struct{})
 		c, _ := newClient(t, &server{}, docevents.WithColumns(docevents.Columns{Extra: []string{"a"}}),
@@ -523,7 +526,7 @@ func TestExtraOfDropsCounts(t *testing.T) {
 	})
 }
 
-// abandon ends c without waiting.
+// abandon closes c without waiting.
 func abandon(t *testing.T, c *docevents.Client) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -12,7 +12,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// Columns and EventTypes are what the client goes by, and copies.
+// Columns and EventTypes return copies of the client's settings.
 func TestColumnsAndEventTypes(t *testing.T) {
 	client, err := docevents.New("https://project.supabase.test", testKey,
 		docevents.WithColumns(docevents.Columns{DocumentID: "doc", UserID: "-", TextIDs: true, Extra: []string{"tenant_id"}}),
@@ -47,8 +47,8 @@ func TestColumnsAndEventTypes(t *testing.T) {
 	}
 }
 
-// An answer of another service or another version can be told from a fault of
-// the network.
+// ErrOtherAnswer distinguishes the answer of another service or another version
+// from a network error.
 func TestErrOtherAnswer(t *testing.T) {
 	for body, want := range map[string]bool{
 		`{"hello":"world"}`: true, `"text"`: true, "null": true, "no JSON": true,

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
 // The engine: how a row gets from Record into the table.
@@ -15,55 +18,64 @@ import (
 //	                        v       |
 //	                      retry lane     a suspect may be dropped instead
 //
-// A row is in exactly one of three places: the fresh lane, the retry lane, or in
-// flight. nextLocked alone decides what is sent, settle alone acts on an answer,
-// doneLocked alone lowers Pending.
+// A pending row is in exactly one of three places: the fresh lane, the retry
+// lane, or in flight. Only nextLocked decides what is sent, only settle acts on
+// an answer, and only doneLocked lowers Pending.
 //
-// Fresh rows are sent at once, and under load in full batches. A batch that
-// failed goes to the retry lane, where it can't delay fresh rows by more than a
-// request. There it waits until it is due; a batch that may hold a bad row is
-// split, down to the row.
+// The fresh lane holds rows that were never sent. They are sent at once, and
+// under load in full batches. A batch that fails moves to the retry lane. It is
+// sent again when it is due, and it can't delay fresh rows by more than one
+// request. A batch that may hold a bad row is split until that row is alone.
 //
-// Evidence: a row is dropped only if the server stored other rows between its
-// failures. If the server refuses everything, the table or the key is at fault,
-// not the rows, and everything waits.
+// A request fails if the server stores none of its rows, or if no answer comes.
+// Some failures are refusals, of two kinds: a rejection blames the data of the
+// rows, and a misconfiguration blames the key, the table or a grant.
 //
-// Circuit breakers: five failures in a row, with nothing stored between, open a
-// lane's breaker. If the fresh lane's is open, this is an outage: one row per
-// wait is sent, a probe, and nothing else. If only the retry lane's is open, the
-// probes are its rows, and fresh rows are sent as usual. Anything stored closes
-// both breakers.
+// There is evidence against a row if the server stored other rows between two of
+// its failures. A row is dropped only on evidence. If the server refuses every
+// row, the table or the key is at fault, not the rows, and every row waits.
 //
-// next.go decides what is sent and when, lane.go holds batches and lanes,
-// failure.go decides what a failure means, flush.go waits for the end.
+// A single row with evidence against it is a suspect. Suspects are sent alone.
+// A strike is a failure of a single row, on evidence, that is not a rejection.
+//
+// Each lane has a circuit breaker. Five failures in a row that blame the server
+// open it (see blamesServer). As soon as the server stores a row, both breakers
+// close. A probe is a single row that is sent, after a wait, to find out whether
+// the server stores it. While the fresh lane's breaker is open, there is an
+// outage: only probes are sent, one at a time, from either lane. While only the
+// retry lane's breaker is open, that lane sends only probes, and fresh rows are
+// sent as usual.
+//
+// next.go decides what is sent and when. lane.go holds batches and lanes.
+// failure.go decides what a failure means. flush.go has Flush and Close.
 
 // A delivery owns the lanes and the senders. A sender is a goroutine that sends
-// batches until there is nothing to send. While rows wait to become due there is
-// a timer and no goroutine; an idle delivery has neither.
+// batches until nothing may be sent. While all rows wait until they are due, the
+// delivery has a running timer and no goroutine. An idle delivery has neither.
 type delivery struct {
-	// insert sends one request. If the answer names some of the rows, it
-	// returns their places.
+	// insert sends one request. If the answer names some of the rows, insert
+	// returns their indices.
 	insert func([]record) (places []int, err error)
-	cancel context.CancelFunc // of all requests
+	cancel context.CancelFunc // cancels all requests
 	report *reporter
 	config *config
 	mirror *mirror
 
-	mu       sync.Mutex // guards the fields below; no I/O, logging or foreign code runs under it
-	changed  *sync.Cond // an answer was acted on, a context ended
+	mu       sync.Mutex // guards the fields below; no I/O, logging or code of the app runs under it
+	changed  *sync.Cond // signals that settle acted on an answer, or that a context ended
 	stats    Stats
 	number   int64 // of the newest row
-	texts    keeper
+	texts    row.Keeper
 	fresh    lane
 	retry    lane
 	inFlight []*batch // one for each sender, in the order in which they were sent
 	health   health
 	timer    *time.Timer // starts senders at timerAt
-	timerAt  time.Time   // zero: the timer isn't running
+	timerAt  time.Time   // is zero while the timer isn't running
 	flushes  []*flush
 	attempt  time.Time // when Flush last ended the waits
 
-	closed bool  // Close has begun: no more rows are accepted
+	closed bool  // Close has begun, and no more rows are accepted
 	cause  error // why Close stopped waiting; once it is set, nothing is sent
 }
 
@@ -77,10 +89,11 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 	return d
 }
 
-// add counts r and queues a copy of it, or returns why it is dropped: for the
-// given reason and error, unless reason is "".
+// add counts r and queues a copy of it. If r must be dropped, add returns the
+// reason and an error. A reason that is not "" means that r is invalid or
+// filtered: add counts r as dropped and returns reason and err unchanged.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
-	cost := int64(recordBytes + r.text())
+	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stats.Recorded++
@@ -97,7 +110,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 	}
 	d.number = nextNumber(d.number, now)
 	r.number = d.number
-	r.message, r.stage = d.texts.keep(r.message), d.texts.keep(r.stage)
+	r.Message, r.Stage = d.texts.Keep(r.Message), d.texts.Keep(r.Stage)
 	d.mirror.addLocked(r)
 	d.queueLocked(r, now)
 	return "", nil
@@ -105,13 +118,13 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 
 func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.stats.Pending++
-	d.stats.PendingBytes += int64(recordBytes + r.text())
+	d.stats.PendingBytes += int64(recordBytes + r.Text())
 	d.fresh.add(r, d.config.maxBatch)
 	d.startLocked(now, true)
 }
 
-// startLocked starts senders for everything that may be sent now, and the timer
-// for the rest. join: fresh rows may wait to share the next request.
+// startLocked starts senders for all batches that may be sent now, and the timer
+// for the rest. If join is set, fresh rows may wait to share the next request.
 func (d *delivery) startLocked(now time.Time, join bool) {
 	for b := d.nextLocked(now, join); b != nil; b = d.nextLocked(now, join) {
 		go d.send(b)
@@ -119,11 +132,11 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 	d.setTimerLocked(now)
 }
 
-// send is a sender.
+// send is the body of a sender. It sends b, and then each batch that settle returns.
 func (d *delivery) send(b *batch) {
 	returned := false
 	defer func() {
-		if !returned { // a foreign transport has ended this goroutine, as testing's FailNow does
+		if !returned { // the app's transport called runtime.Goexit, as testing's FailNow does
 			go d.send(d.settle(b, nil, errGoexit))
 		}
 	}()
@@ -134,17 +147,18 @@ func (d *delivery) send(b *batch) {
 	returned = true
 }
 
-// settle acts on an answer and returns what its sender sends next.
+// settle acts on the answer to b's request and returns the batch that the sender
+// sends next, or nil.
 func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
 	d.inFlight = slices.DeleteFunc(d.inFlight, func(other *batch) bool { return other == b })
-	switch v := classify(err); {
+	switch v := rest.Classify(err); {
 	case b.done: // Close didn't wait for this answer
-	case v == accepted, v == storedBefore && len(b.records) == 1:
+	case v == rest.Accepted, v == rest.StoredBefore && len(b.records) == 1:
 		d.storeLocked(b, now)
-	case d.cause != nil: // Close has cancelled it, and abandons it next
+	case d.cause != nil: // Close has cancelled the request, and abandons the rows next
 		b.noteDoubt(err)
 		d.retry.push(b, now)
 	default:
@@ -157,11 +171,11 @@ func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	return next
 }
 
-// storeLocked acts on an answer that b's rows are stored.
+// storeLocked counts b's rows as stored and closes both breakers.
 func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.stats.Delivered += int64(len(b.records))
 	d.doneLocked(b)
-	clear(b.records) // frees their text
+	clear(b.records) // releases the text for garbage collection
 	h := &d.health
 	if !h.since.IsZero() {
 		d.report.recovered(now.Sub(h.since), now)
@@ -170,8 +184,9 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.fresh.failures, d.retry.failures = 0, 0
 }
 
-// dropLocked drops b. If an answer to an earlier request was lost, or if Close
-// doesn't wait for one, its rows may be stored: then the error says so.
+// dropLocked drops b's rows, but counts a row that Close abandons as kept if the
+// spool holds it. If a row may be stored, since the answer to a request was lost
+// or Close doesn't wait for it, the row's error matches ErrOutcomeUnknown.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {
 	inFlight := slices.Contains(d.inFlight, b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
@@ -185,20 +200,20 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.T
 		}
 		d.stats.Dropped.add(reason)
 		if inFlight || r.doubt || may {
-			d.report.drop(r.event(), r.extra, reason, inDoubt, now)
+			d.report.drop(r.event(), r.Extra, reason, inDoubt, now)
 		} else {
-			d.report.drop(r.event(), r.extra, reason, err, now)
+			d.report.drop(r.event(), r.Extra, reason, err, now)
 		}
 	}
 }
 
-// doneLocked ends b: its rows are no longer pending.
+// doneLocked marks b as done. Its rows are no longer pending.
 func (d *delivery) doneLocked(b *batch) {
 	b.done = true
 	d.stats.Pending -= int64(len(b.records))
 	for i := range b.records {
 		r := &b.records[i]
-		d.stats.PendingBytes -= int64(recordBytes + r.text())
+		d.stats.PendingBytes -= int64(recordBytes + r.Text())
 		for _, f := range d.flushes {
 			if r.number <= f.last {
 				f.left--

@@ -17,8 +17,8 @@ func slow(delay time.Duration) *server {
 	return &server{answer: func(*request) *answer { return &answer{delay: delay, stored: true} }}
 }
 
-// Events are sent at once or share a request, which ends 50 ms after the newest
-// request was sent, when it is full, or when an answer comes.
+// A lone event is sent at once. Further events share a request, which is sent 50 ms
+// after the newest request, when it is full, or when an answer comes.
 func TestGroupCommit(t *testing.T) {
 	type step struct {
 		wait   time.Duration
@@ -54,7 +54,7 @@ func TestGroupCommit(t *testing.T) {
 					for _, r := range s.all() {
 						got = append(got, len(r.rows))
 					}
-					slices.Sort(got) // requests of one moment arrive in any order
+					slices.Sort(got) // requests that are sent at the same time arrive in any order
 					slices.Sort(step.want)
 					if !slices.Equal(got, step.want) {
 						t.Errorf("step %d: requests of %v rows, want %v", i, got, step.want)
@@ -130,7 +130,7 @@ func TestQueueIsFullToTheByte(t *testing.T) {
 	})
 }
 
-// Retries are the requests that carry a row again, and no others.
+// Retries counts the requests that carry a row again, and no others.
 func TestRequestsAndRetriesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {
@@ -150,7 +150,7 @@ func TestRequestsAndRetriesAreCounted(t *testing.T) {
 	})
 }
 
-// A row keeps its id, so that the server stores it once however often it is sent.
+// A row keeps its id, so the server stores it once however often it is sent.
 func TestAnswerLostAfterCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {
@@ -181,11 +181,12 @@ func TestAnswerLostAfterCommit(t *testing.T) {
 	})
 }
 
-// The queue's memory is bounded, whatever is recorded, and so are goroutines.
+// While the server doesn't answer, the queue's memory and the number of goroutines
+// are bounded.
 func TestStalledServer(t *testing.T) {
 	const limit = 32 << 20
 	s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
-	c, _ := newClient(t, s, docevents.WithQueueLimits(1_000_000, limit), docevents.WithDropHandler(nil)) // the observer would keep them
+	c, _ := newClient(t, s, docevents.WithQueueLimits(1_000_000, limit), docevents.WithDropHandler(nil)) // the observer's drop handler would keep the events
 	goroutines := runtime.NumGoroutine()
 	before := heap()
 	const events = 300_000
@@ -212,8 +213,8 @@ func TestStalledServer(t *testing.T) {
 	checkStats(t, c, &docevents.Stats{Recorded: events, Dropped: docevents.Drops{QueueFull: st.Dropped.QueueFull, Abandoned: st.Pending}})
 }
 
-// synctest fails if a goroutine is left over: an idle client has none even if
-// Close is never called, and a closed client has none.
+// Neither an idle client nor a closed one has a goroutine. synctest fails the test
+// if one is left.
 func TestNoGoroutineWhenIdle(t *testing.T) {
 	for _, closed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -247,7 +248,7 @@ func TestNoGoroutineWhenIdle(t *testing.T) {
 	}
 }
 
-// A foreign transport that panics or ends its goroutine costs a retry.
+// If the app's transport panics or ends its goroutine, the request is retried.
 func TestMisbehavingTransport(t *testing.T) {
 	for name, test := range map[string]struct {
 		misbehave func()

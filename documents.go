@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/row"
 )
 
-// A State is where a document stands, by its events in a range of time.
+// A State is the state of a document, judged by its events in a range of time.
 type State string
 
-// The states. A stuck document is also under way: StateUnderWay lists both.
+// The states of a document. A stuck document is under way for too long. A query
+// for StateUnderWay also lists stuck documents.
 const (
 	StateCompleted State = "completed"
 	StateFailed    State = "failed"
@@ -27,63 +30,66 @@ const (
 	maxDocuments     = 500
 )
 
-// A DocumentsQuery says which documents [Client.Documents] lists. The number of
-// documents that match is in the [Summary] of the same Query.
+// A DocumentsQuery selects the documents that [Client.Documents] lists. The
+// [Summary] of the same Query has the number of documents in each state.
 type DocumentsQuery struct {
 	Query
 
-	// State limits the list to the documents in that state. "" means all, those
-	// with notes alone included.
+	// State selects the documents in that state. "" selects all, including
+	// documents that only have notes.
 	State State
 
-	// Stage limits the list to the documents whose latest event has that Stage;
-	// with Error, to those that have failed in it. "" means all.
+	// Stage selects the documents whose latest event has that Stage. If Error is
+	// set too, it selects the documents that have failed in that Stage with that
+	// Error. "" selects all.
 	Stage string
 
-	// Error is the Message of an [ErrorGroup]: the list is limited to the
-	// documents with a failure of that group in the range, also if a later try
-	// made it good. "" means all.
+	// Error selects the documents that have a failure with this Message of an
+	// [ErrorGroup] in the range, even if a later try succeeded. "" selects all.
 	Error string
 
-	// Cursor is the Next of the page before. "" is the first page. The range is
-	// that of the first page, whatever Since and Until are.
+	// Cursor is the Next of the previous page. "" selects the first page. With a
+	// Cursor, Since and Until are ignored: every page has the range of the first.
 	Cursor string
 
-	// Limit is how many documents a page has, at most 500. 0 means 50.
+	// Limit is the maximum number of documents on a page, up to 500. 0 means 50.
 	Limit int
 }
 
-// A DocumentsPage is a part of a list of documents.
+// A DocumentsPage is one page of a list of documents.
 type DocumentsPage struct {
-	Documents []Document // the one with the newest latest event first
-	Next      string     // the Cursor of the next page; "" if this is the last one
+	Documents []Document // sorted by LastAt, the newest first
+	Next      string     // the Cursor of the next page; "" on the last page
 }
 
-// A Document is a document and where it stands. Its latest event is the newest
-// one in the range that isn't a note. Stage and Error are cut to 200
+// A Document is a document with its state and its latest event. That is the
+// newest event in the range that isn't a note. Stage and Error are cut to 200
 // characters.
 type Document struct {
 	ID     string    `json:"document_id"`
-	UserID string    `json:"user_id"` // of the latest event; "" if it has none
-	State  State     `json:"state"`   // "" if the document has notes alone
-	Type   EventType `json:"type"`    // of the latest event, as are Stage and Error
-	Stage  string    `json:"stage"`
-	Error  string    `json:"error"`
+	UserID string    `json:"user_id"` // of the latest event; "" if that has none
+	State  State     `json:"state"`   // "" if the document only has notes
+	Type   EventType `json:"type"`    // of the latest event
+	Stage  string    `json:"stage"`   // of the latest event
+	Error  string    `json:"error"`   // ErrorMessage of the latest event
 
-	// Started is the first start since the latest end of a document that is
-	// under way, and the first event in the range of any other.
+	// Started is the time of the first Arrived or Started event since the latest
+	// end if the document is under way. Otherwise it is the time of the first
+	// event in the range.
 	Started time.Time `json:"started"`
 	LastAt  time.Time `json:"last_at"` // of the latest event
 }
 
-// Documents returns the documents of a range of time by their latest event, the
-// newest first, a page at a time. A document counts as in [Client.Summary].
-// Events that are recorded between two pages may leave out a document, which
-// has moved to the front, but no document comes twice.
+// Documents returns a page of the documents that q selects, sorted by their latest
+// event, the newest first. The State of a document is the state in which
+// [Client.Summary] counts it. No document is on two pages. But a document that
+// gets a new event between two calls moves to the front, and may be on none of
+// the later pages.
 //
-// It takes one call of a function of sql/014_create_docevents_reading.sql; if
-// that is missing, the error says so. Requests and retries are those of
-// Timeline. It is safe for concurrent use.
+// Documents needs a function of sql/014_create_docevents_reading.sql. If the
+// function is missing, the error names that file. Retries and timeout are those
+// of [Client.Timeline]. It is safe for concurrent use. On a nil Client it returns
+// nil.
 func (c *Client) Documents(ctx context.Context, q DocumentsQuery) (*DocumentsPage, error) {
 	if c.isNone() {
 		return nil, nil
@@ -116,7 +122,7 @@ func (c *Client) documents(ctx context.Context, q DocumentsQuery) (*DocumentsPag
 		arguments.Set("before_at", time.UnixMicro(after.At).UTC().Format(timeFormat))
 		arguments.Set("before_id", after.ID)
 	}
-	arguments.Set("max", strconv.Itoa(q.Limit+1)) // one more tells whether there is a next page
+	arguments.Set("max", strconv.Itoa(q.Limit+1)) // one more, to know whether there is a next page
 	documents, err := call[documentsAnswer](ctx, c, "docevents_documents", arguments)
 	if err != nil {
 		return nil, err
@@ -130,8 +136,7 @@ func (c *Client) documents(ctx context.Context, q DocumentsQuery) (*DocumentsPag
 	return page, nil
 }
 
-// normalize fills in defaults, and returns an error for a query that can't be
-// answered.
+// normalize sets defaults and validates q.
 func (q *DocumentsQuery) normalize() error {
 	switch q.State {
 	case "", StateCompleted, StateFailed, StateUnderWay, StateStuck, StateSkipped:
@@ -144,8 +149,8 @@ func (q *DocumentsQuery) normalize() error {
 	case q.Limit == 0:
 		q.Limit = defaultDocuments
 	}
-	if !isText(q.Stage) || !isText(q.Error) {
-		return errors.New("the Stage or Error is not valid text: pass them as Summary returns them")
+	if !row.IsText(q.Stage) || !row.IsText(q.Error) {
+		return errors.New("the Stage or Error is not valid text: pass it as Summary returns it")
 	}
 	return q.Query.normalize()
 }
@@ -155,8 +160,8 @@ type documentsAnswer []Document
 
 func (a documentsAnswer) valid() bool { return a != nil }
 
-// A cursor is the place of a page's last document, and the range of the list.
-// Times are in Unix microseconds.
+// A cursor is the position of a page's last document, and the range of the list.
+// Its times are in Unix microseconds.
 type cursor struct {
 	Since, Until, At int64
 	ID               string
@@ -169,8 +174,8 @@ func (c cursor) String() string {
 
 func (c *cursor) parse(text string) error {
 	decoded, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || json.Unmarshal(decoded, c) != nil || c.At < c.Since || c.At >= c.Until || !isText(c.ID) {
-		return errors.New("the Cursor is not one: pass the Next of a page, or \"\" for the first")
+	if err != nil || json.Unmarshal(decoded, c) != nil || c.At < c.Since || c.At >= c.Until || !row.IsText(c.ID) {
+		return errors.New("the Cursor is not valid: pass the Next of a page, or \"\" for the first page")
 	}
 	return nil
 }

@@ -4,15 +4,18 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"maps"
 	"math/rand/v2"
-	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/google/uuid"
 )
 
-// EventType says what happened to a document. The table's CHECK lists the four
-// below; see [WithEventTypes] for others.
+// An EventType names what happened to a document. The migration's table accepts
+// the four types below. For a table with others, see [WithEventTypes].
 type EventType string
 
 // The event types of sql/013_create_processing_events_table.sql.
@@ -23,59 +26,62 @@ const (
 	Failed            EventType = "failed"
 )
 
-// SystemUser is the UserID of an event that no user caused: the zero UUID, since
-// the migration's column takes no NULL. It is no user of auth.users: if the
-// table's column has a foreign key, use [WithColumns] and leave UserID empty.
+// SystemUser is the UserID for events that no user caused. It is the zero UUID,
+// because the migration's column is NOT NULL. auth.users has no such user: if
+// your column has a foreign key, use [WithColumns] and leave UserID empty.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
 // An Event is one row of the table. DocumentID, UserID and Type are required.
 // With [WithColumns], an empty DocumentID or UserID is stored as NULL, and a
-// field must be empty if the table has no column for it.
+// field must be empty if it has no column.
 type Event struct {
-	// ID is the row's UUID, in any form that [uuid.Parse] takes but the zero
-	// UUID; "" for one made here, of version 7. Events of the same ID are the
-	// same row, stored once: whoever may do a step twice gives a UUID made of
-	// the job and the step ([uuid.NewSHA1]). The first one stored stays.
+	// ID is the row's UUID, in any form that [uuid.Parse] accepts, except the
+	// zero UUID. If it is empty, the client makes one of version 7. Of several
+	// events with the same ID, only the first one is stored. For a step that may
+	// run twice, pass a UUID derived from the job and the step, for example with
+	// [uuid.NewSHA1].
 	ID string
 
-	// DocumentID is the document's UUID, in any form that [uuid.Parse] takes. It
-	// is sent in canonical form. With [Columns].TextIDs it is 1 to 1,024 bytes of
-	// valid text, sent as it is.
+	// DocumentID is the document's UUID, in any form that [uuid.Parse] accepts.
+	// It is sent in canonical form. With [Columns].TextIDs it is 1 to 1,024
+	// bytes of valid text and is sent unchanged.
 	DocumentID string
 
-	// UserID is the id of the document's owner, of the same form, or
-	// [SystemUser].
+	// UserID is the id of the document's owner, in the same form as DocumentID,
+	// or [SystemUser].
 	UserID string
 
 	Type EventType
 
-	// Duration is how long the step took, stored in whole milliseconds, so
-	// that a Duration below 1 ms is stored as 0. 0 means not measured and is
-	// stored as NULL, as is a negative one. Beyond what a 32-bit count of
-	// milliseconds holds (24 days), that maximum is stored.
+	// Duration is how long the step took. It is stored in whole milliseconds,
+	// rounded down. 0 means not measured and is stored as NULL, and so is a
+	// negative Duration. The longest that can be stored is 2^31-1 ms (24 days);
+	// a longer one is stored as that.
 	Duration time.Duration
 
-	// ErrorMessage is stored as NULL if empty, and cut to 64 KiB, with a note
-	// of how much went. NUL bytes, which PostgreSQL can't store, are removed,
-	// invalid UTF-8 becomes U+FFFD.
+	// ErrorMessage is stored as NULL if it is empty. A message longer than 64
+	// KiB is cut and ends with a note of how much was cut. NUL bytes, which
+	// PostgreSQL can't store, are removed, and invalid UTF-8 is replaced by
+	// U+FFFD.
 	//
-	// Up to 256 bytes it is copied. What is longer stays as it is while it
-	// waits, together with the larger string that it may be a piece of:
-	// strings.Clone it then.
+	// Record copies a message of up to 256 bytes. A longer one isn't copied: if
+	// it is a substring, the larger string stays in memory until the event is
+	// stored. Pass strings.Clone of it to avoid that.
 	ErrorMessage string
 
-	// Stage names the step of the pipeline. It is stored as NULL if empty, cut
-	// to 1 KiB, and cleaned and copied as ErrorMessage is.
+	// Stage names the step of the pipeline. It is stored as NULL if it is empty,
+	// and cut to 1 KiB. Otherwise it is treated like ErrorMessage.
 	Stage string
 
-	// CreatedAt is the event's time, years 1 to 9999, stored in UTC and
-	// microseconds. Zero means the time of Record.
+	// CreatedAt is the time of the event, in the years 1 to 9999. It is stored
+	// in UTC, in whole microseconds. The zero time means the time of Record.
 	CreatedAt time.Time
 
-	// Extra is the values of the columns that [Columns].Extra names: whatever
-	// encoding/json takes, at most 64 KiB of JSON in all, cleaned as
-	// ErrorMessage is. A nil value is stored as NULL, a column left out as its
-	// default. It is read by Record alone: the map may be used again at once.
+	// Extra holds values for the columns that [Columns].Extra names. A value may
+	// be anything that encoding/json can encode; all of them together may take
+	// 64 KiB of JSON, nested up to 1,000 levels. Texts are cleaned like
+	// ErrorMessage. A nil value is stored as NULL, and a missing key as the
+	// column's default. The map may be changed as soon as Record returns.
 	Extra map[string]any
 }
 
@@ -85,31 +91,30 @@ const (
 	maxTypeBytes    = 256
 	maxIDBytes      = 1 << 10
 
-	// recordBytes is what an event counts against the queue's bytes beside its
-	// text: a record, what a slice's growth wastes, and its share of a request.
+	// recordBytes is what an event counts against the queue's bytes in addition
+	// to its text. It covers the record, the unused capacity of a growing slice,
+	// and the record's share of a request body.
 	recordBytes = 300
 
-	// timeFormat is RFC 3339 in UTC and microseconds, PostgreSQL's resolution.
-	// An offset would need escaping in a query: its + is read as a space.
-	timeFormat = "2006-01-02T15:04:05.000000Z"
+	timeFormat = row.TimeFormat
 )
 
-// Record queues e for insertion and returns. It never waits for the network, a
-// full queue, the logger or the drop handler, and it is safe for concurrent
-// use. An event that can't be stored is dropped with reason Invalid, one that
-// finds the queue full with QueueFull, one after Close with Closed: counted in
-// Stats, logged, and handed to the drop handler.
+// Record queues e for insertion. It returns at once: it never waits for the
+// network, a full queue, the logger or the drop handler. It is safe for
+// concurrent use. With [WithBefore], it first calls that option's function.
 //
-// There is no context on purpose: a request's context is cancelled when its
-// handler returns, and the insert must outlive it. Call Flush or Close before
-// the program ends, or lose what is queued.
+// Record drops the event if it can't be stored (the reason is [Invalid]), if the
+// queue has no room for it ([QueueFull]), or after Close ([Closed]). A dropped
+// event is counted in [Stats], logged, and passed to the drop handler.
 //
-// With [WithBefore], Record first calls its function. See [Client.RecordContext].
+// Record has no context parameter because the insert must outlive the caller's
+// context: a request's context is cancelled when its handler returns. Call Flush
+// or Close before the program ends, or the queued events are lost.
 func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
 
-// RecordContext is Record with a context for the function of [WithBefore], which
-// may read values from it, such as a trace id or a tenant. Nothing else uses
-// ctx: if it is cancelled, the event is stored all the same.
+// RecordContext is like Record and passes ctx to the function of [WithBefore],
+// which can read values from it, such as a trace id or a tenant. Nothing else
+// uses ctx: if it is cancelled, the event is still stored.
 func (c *Client) RecordContext(ctx context.Context, e Event) {
 	if c.isNone() {
 		return
@@ -119,13 +124,13 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 		e, reason, err = c.before.call(ctx, c.config.before, e)
 	}
 	now := time.Now()
-	e.ErrorMessage = cleanText(e.ErrorMessage, maxMessageBytes)
-	e.Stage = cleanText(e.Stage, maxStageBytes)
+	e.ErrorMessage = row.CleanText(e.ErrorMessage, maxMessageBytes)
+	e.Stage = row.CleanText(e.Stage, maxStageBytes)
 	if e.CreatedAt.IsZero() {
 		e.CreatedAt = now
 	}
 	r, invalid := newRecord(&e, &c.config)
-	e.Extra = nil // the caller's again
+	e.Extra = nil // the map belongs to the caller again
 	if reason == "" && invalid != nil {
 		reason, err = Invalid, invalid
 	}
@@ -133,86 +138,122 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 	switch reason {
 	case "":
 		return
-	case Invalid, Filtered: // these may be anything, of any length
+	case Invalid, Filtered: // their fields are unchecked and may have any content and length
 		longest := maxTypeBytes
 		if c.config.columns.TextIDs {
 			longest = maxIDBytes
 		}
-		e.ID = cleanText(e.ID, maxTypeBytes)
-		e.DocumentID = cleanText(e.DocumentID, longest)
-		e.UserID = cleanText(e.UserID, longest)
-		e.Type = EventType(cleanText(string(e.Type), maxTypeBytes))
+		e.ID = row.CleanText(e.ID, maxTypeBytes)
+		e.DocumentID = row.CleanText(e.DocumentID, longest)
+		e.UserID = row.CleanText(e.UserID, longest)
+		e.Type = EventType(row.CleanText(string(e.Type), maxTypeBytes))
 	}
-	c.report.drop(e, r.extra, reason, err, now)
+	c.report.drop(e, r.Extra, reason, err, now)
 }
 
-// A record is an accepted event on its way: nothing in it, save the values of
-// Extra, can make a request fail that another record would not.
+// maxBefore limits the concurrent calls of WithBefore's function. A function that
+// records an event for each event calls itself endlessly, and the stack overflow
+// would end the process. 10,000 nested calls take about 20 MB of stack.
+const maxBefore = 10_000
+
+var (
+	errFiltered = errors.New("WithBefore's function returned false")
+	errTooMany  = fmt.Errorf("%d calls of WithBefore's function are running: it must not block or record an event for each event", maxBefore)
+)
+
+// A before calls WithBefore's function and limits its concurrent calls.
+type before struct{ running atomic.Int64 }
+
+// call calls f with a copy of e and returns the copy, or the reason why the event
+// is dropped. The copy has two purposes: without WithBefore, Record's e doesn't
+// escape to the heap, and an f that keeps its pointer can't change a queued
+// event.
+func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
+	defer b.running.Add(-1)
+	if b.running.Add(1) > maxBefore {
+		return e, Invalid, errTooMany
+	}
+	e.Extra = maps.Clone(e.Extra)
+	if e.Extra == nil {
+		e.Extra = map[string]any{}
+	}
+	defer func() {
+		if p := recover(); p != nil { // p may contain anything, so only its type is logged
+			changed, reason, err = e, Invalid, fmt.Errorf("WithBefore's function panicked with a %T: fix it, or recover in it", p)
+		}
+	}()
+	if !f(ctx, &e) {
+		return e, Filtered, errFiltered
+	}
+	return e, "", nil
+}
+
+// A record is a validated event in the form in which it is queued. The columns
+// can hold each of its values, except perhaps text ids and the values of Extra.
 type record struct {
-	id         uuid.UUID // the event's; or set once, by the first request that carries it
-	documentID uuid.UUID // not used if ids is set, or noDocument
-	userID     uuid.UUID // likewise
-	ids        string    // with Columns.TextIDs: the document's id, NUL, the user's; else ""
-	eventType  EventType
-	message    string
-	stage      string
-	extra      string        // as it stands in a row
-	duration   time.Duration // 0: NULL
-	createdAt  int64         // Unix microseconds
-	block      int64         // where the spool has it: see mirror
+	row.Row       // if the event has no ID, identify sets it before the first request
+	block   int64 // the row's place in the spool, see mirror
 
-	// The engine's, guarded by delivery.mu.
-	number int64 // grows with each Record; the first half of an id made here
-	doubt  bool  // a request that carried it may have been carried out, and its answer was lost
-
-	partial    bool // extra leaves a column out
-	noDocument bool // NULL, or the table has no such column
-	noUser     bool // likewise
+	// delivery.mu guards these two.
+	number int64 // grows with each Record; makes the first half of an id
+	doubt  bool  // the answer to a request with this row was lost: the row may be stored
 }
 
-// nextNumber returns a number that is greater than last: the milliseconds of
-// now, where they allow, and 12 bits that count within them.
+// rowsOf returns pointers to the rows of records. Copying a record would race with
+// the spool, which writes record.block.
+func rowsOf(records []record) []*row.Row {
+	rows := make([]*row.Row, len(records))
+	for i := range records {
+		rows[i] = &records[i].Row
+	}
+	return rows
+}
+
+// nextNumber returns a number greater than last. It is the Unix milliseconds of
+// now, followed by a 12-bit counter, unless last is greater already.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
-// identify gives r its id, if it has none: a UUID of version 7 (RFC 9562, 5.7),
-// in the order of Record.
+// identify gives r a UUID if it doesn't have one yet. The UUID is of version 7
+// (RFC 9562, section 5.7), so UUIDs sort in the order of Record.
 func (r *record) identify() {
-	if r.id == uuid.Nil {
-		binary.BigEndian.PutUint64(r.id[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
-		binary.BigEndian.PutUint64(r.id[8:], rand.Uint64()>>2|2<<62) // need not be secret
+	if r.ID == uuid.Nil {
+		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
+		binary.BigEndian.PutUint64(r.ID[8:], rand.Uint64()>>2|2<<62) // a UUID needn't be secret
 	}
 }
 
-// newRecord checks e, whose text is clean already. Its errors name the field
-// and the remedy, never the value.
+// newRecord validates e and converts it. ErrorMessage and Stage must have been
+// cleaned. Its errors name the field and what to do, but never contain the value.
 func newRecord(e *Event, c *config) (record, error) {
-	r := record{
-		message: e.ErrorMessage, stage: e.Stage,
-		duration: max(e.Duration, 0), createdAt: e.CreatedAt.UnixMicro(),
-		partial:    len(e.Extra) < len(c.columns.Extra),
-		noDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), noUser: c.columns.isNull(c.columns.UserID, e.UserID),
-	}
+	r := record{Row: row.Row{
+		Message: e.ErrorMessage, Stage: e.Stage,
+		Duration: max(e.Duration, 0), CreatedAt: e.CreatedAt.UnixMicro(),
+		Partial:    len(e.Extra) < len(c.columns.Extra),
+		NoDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), NoUser: c.columns.isNull(c.columns.UserID, e.UserID),
+	}}
 	var badID, badDocument, badUser, badType, badExtra error
-	r.id, badID = uuid.Parse(e.ID)
+	r.ID, badID = uuid.Parse(e.ID)
 	if !c.columns.TextIDs {
-		r.documentID, badDocument = uuid.Parse(e.DocumentID)
-		r.userID, badUser = uuid.Parse(e.UserID)
-	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.noDocument || badDocument == nil) && (r.noUser || badUser == nil) {
-		r.ids = e.DocumentID + "\x00" + e.UserID
+		r.DocumentID, badDocument = uuid.Parse(e.DocumentID)
+		r.UserID, badUser = uuid.Parse(e.UserID)
+	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.NoDocument || badDocument == nil) && (r.NoUser || badUser == nil) {
+		r.SetTextIDs(e.DocumentID, e.UserID)
 	}
-	r.extra, badExtra = c.columns.encodeExtra(e.Extra)
+	r.Extra, badExtra = c.columns.rows.EncodeExtra(e.Extra)
 	if c.columns.Type != noColumn {
-		r.eventType, badType = c.types.accept(e.Type)
+		var eventType EventType
+		eventType, badType = c.types.accept(e.Type)
+		r.Type = string(eventType)
 	}
 	lacking := c.columns.lacks(e)
 	switch year := e.CreatedAt.UTC().Year(); {
-	case e.ID != "" && (badID != nil || r.id == uuid.Nil):
-		return r, errors.New("ID is not a UUID, or the zero one: leave it empty to have it made, or pass one made of the job and the step")
+	case e.ID != "" && (badID != nil || r.ID == uuid.Nil):
+		return r, errors.New("ID is not a UUID, or is the zero UUID: leave it empty, or pass a UUID derived from the job and the step")
 	case lacking != "":
-		return r, errors.New(lacking + " is filled, and WithColumns says that the table has no column for it: leave it empty")
-	case badDocument != nil && !r.noDocument:
+		return r, errors.New(lacking + " is set, but WithColumns has \"-\" for its column: leave it empty")
+	case badDocument != nil && !r.NoDocument:
 		return r, c.columns.idError("DocumentID", e.DocumentID)
-	case badUser != nil && !r.noUser:
+	case badUser != nil && !r.NoUser:
 		return r, c.columns.idError("UserID", e.UserID)
 	case badType != nil:
 		return r, badType
@@ -224,46 +265,21 @@ func newRecord(e *Event, c *config) (record, error) {
 	return r, nil
 }
 
-// text is how many bytes of text r holds.
-func (r *record) text() int {
-	return len(r.message) + len(r.stage) + len(r.eventType) + len(r.extra) + len(r.ids)
-}
-
-// event gives r back to the app, save its Extra: see decodeExtra.
+// event returns r as an Event without Extra. The drop handler gets Extra from
+// row.DecodeExtra.
 func (r *record) event() Event {
+	id := ""
+	if r.ID != uuid.Nil {
+		id = r.ID.String()
+	}
 	return Event{
-		ID:           idText(r.id, "", r.id == uuid.Nil),
-		DocumentID:   r.document(),
-		UserID:       r.user(),
-		Type:         r.eventType,
-		Duration:     r.duration,
-		ErrorMessage: r.message,
-		Stage:        r.stage,
-		CreatedAt:    time.UnixMicro(r.createdAt).UTC(),
+		ID:           id,
+		DocumentID:   r.Document(),
+		UserID:       r.User(),
+		Type:         EventType(r.Type),
+		Duration:     r.Duration,
+		ErrorMessage: r.Message,
+		Stage:        r.Stage,
+		CreatedAt:    time.UnixMicro(r.CreatedAt).UTC(),
 	}
-}
-
-// textIDs returns the ids if they are text, or "".
-func (r *record) textIDs() (document, user string) {
-	document, user, _ = strings.Cut(r.ids, "\x00")
-	return document, user
-}
-
-// document returns the document's id, "" if it is NULL.
-func (r *record) document() string {
-	text, _ := r.textIDs()
-	return idText(r.documentID, text, r.noDocument)
-}
-
-// user returns the user's id, "" if it is NULL.
-func (r *record) user() string {
-	_, text := r.textIDs()
-	return idText(r.userID, text, r.noUser)
-}
-
-func idText(id uuid.UUID, text string, null bool) string {
-	if null || text != "" {
-		return text
-	}
-	return id.String()
 }

@@ -19,7 +19,7 @@ const (
 	maxStage   = 1 << 10
 )
 
-// What Record makes of input that is odd and yet storable.
+// Record accepts odd input that can be stored.
 func TestOddInput(t *testing.T) {
 	const uuid = "aabbccdd-eeff-4011-8233-445566778899"
 	big := strings.Repeat("0123456789abcdef", 10<<20/16)
@@ -29,7 +29,7 @@ func TestOddInput(t *testing.T) {
 	plain := docevents.Event{DocumentID: uuid, UserID: docevents.SystemUser, Type: docevents.Failed, ErrorMessage: some}
 	row := wireRow{
 		DocumentID: uuid, UserID: docevents.SystemUser, EventType: "failed", ErrorMessage: &some,
-		CreatedAt: "2000-01-01T00:00:00.000000Z", // a bubble's clock
+		CreatedAt: "2000-01-01T00:00:00.000000Z", // when a synctest bubble begins
 	}
 	zone := func(hours int) *time.Location { return time.FixedZone("", hours*3600) }
 
@@ -85,54 +85,54 @@ func TestOddInput(t *testing.T) {
 			row:   func(r *wireRow) { r.UserID = uuid },
 		},
 
-		"no text is NULL":                {func(e *docevents.Event) { e.ErrorMessage = "" }, func(r *wireRow) { r.ErrorMessage = null }, nil},
-		"NUL bytes go":                   message("\x00page\x00 3\x00", text("page 3")),
-		"nothing but NUL bytes is NULL":  message("\x00\x00", null),
-		"invalid UTF-8":                  message("caf\xe9 \xc3", text("caf\uFFFD \uFFFD")),
-		"a lone surrogate":               message("a\xed\xa0\x80b", text("a\uFFFDb")),
-		"quotes, HTML and line ends":     message("<a href=\"x\">\\u0000\n\t\r&\u2028</a>", text("<a href=\"x\">\\u0000\n\t\r&\u2028</a>")),
-		"beyond the basic plane":         message("📄 \U0010FFFF", text("📄 \U0010FFFF")),
-		"as long as fits":                message(big[:maxMessage], text(big[:maxMessage])),
-		"one byte longer":                message(big[:maxMessage+1], text(big[:maxMessage-40]+"… [41 bytes cut]")),
-		"10 MB":                          message(big, text(big[:maxMessage-40]+"… [10420264 bytes cut]")),
-		"cut on a rune boundary":         message(strings.Repeat("é", maxMessage), text(strings.Repeat("é", maxMessage/2-20)+"… [65576 bytes cut]")),
-		"cut before a rune that is cut":  message("a"+strings.Repeat("é", maxMessage), text("a"+strings.Repeat("é", maxMessage/2-21)+"… [65578 bytes cut]")),
-		"too long with NUL bytes":        message(strings.Repeat("\x00", maxMessage)+"tail", text("… [4 bytes cut]")),
-		"too long once made valid":       message(strings.Repeat("\xff.", maxMessage/2), text(strings.Repeat("\uFFFD.", (maxMessage-40)/4)+"… [65576 bytes cut]")),
-		"stage: cleaned too":             stage("o\x00c\xffr", text("oc\uFFFDr")),
-		"stage: as long as fits":         stage(big[:maxStage], text(big[:maxStage])),
-		"stage: 10 MB":                   stage(big, text(big[:maxStage-40]+"… [10484776 bytes cut]")),
-		"stage: nothing but a NUL":       stage("\x00", null),
-		"duration: none is NULL":         duration(0, nil),
-		"duration: negative is NULL":     duration(-time.Second, nil),
-		"duration: the most negative":    duration(math.MinInt64, nil),
-		"duration: a nanosecond is 0":    duration(1, ms(0)),
-		"duration: below 1 ms is 0":      duration(time.Millisecond-1, ms(0)),
-		"duration: 1 ms":                 duration(time.Millisecond, ms(1)),
-		"duration: whole milliseconds":   duration(1999999*time.Nanosecond, ms(1)),
-		"duration: the largest that fit": duration(math.MaxInt32*time.Millisecond, ms(math.MaxInt32)),
-		"duration: more is capped":       duration((math.MaxInt32+1)*time.Millisecond, ms(math.MaxInt32)),
-		"duration: the largest":          duration(math.MaxInt64, ms(math.MaxInt32)),
+		"no text is NULL":                    {func(e *docevents.Event) { e.ErrorMessage = "" }, func(r *wireRow) { r.ErrorMessage = null }, nil},
+		"NUL bytes are removed":              message("\x00page\x00 3\x00", text("page 3")),
+		"only NUL bytes are NULL":            message("\x00\x00", null),
+		"invalid UTF-8":                      message("caf\xe9 \xc3", text("caf\uFFFD \uFFFD")),
+		"a lone surrogate":                   message("a\xed\xa0\x80b", text("a\uFFFDb")),
+		"quotes, HTML and line ends":         message("<a href=\"x\">\\u0000\n\t\r&\u2028</a>", text("<a href=\"x\">\\u0000\n\t\r&\u2028</a>")),
+		"beyond the basic plane":             message("📄 \U0010FFFF", text("📄 \U0010FFFF")),
+		"the longest that fits":              message(big[:maxMessage], text(big[:maxMessage])),
+		"one byte longer":                    message(big[:maxMessage+1], text(big[:maxMessage-40]+"… [41 bytes cut]")),
+		"10 MB":                              message(big, text(big[:maxMessage-40]+"… [10420264 bytes cut]")),
+		"cut on a rune boundary":             message(strings.Repeat("é", maxMessage), text(strings.Repeat("é", maxMessage/2-20)+"… [65576 bytes cut]")),
+		"cut before a rune that doesn't fit": message("a"+strings.Repeat("é", maxMessage), text("a"+strings.Repeat("é", maxMessage/2-21)+"… [65578 bytes cut]")),
+		"too long with NUL bytes":            message(strings.Repeat("\x00", maxMessage)+"tail", text("… [4 bytes cut]")),
+		"too long after U+FFFD is added":     message(strings.Repeat("\xff.", maxMessage/2), text(strings.Repeat("\uFFFD.", (maxMessage-40)/4)+"… [65576 bytes cut]")),
+		"stage: cleaned":                     stage("o\x00c\xffr", text("oc\uFFFDr")),
+		"stage: the longest that fits":       stage(big[:maxStage], text(big[:maxStage])),
+		"stage: 10 MB":                       stage(big, text(big[:maxStage-40]+"… [10484776 bytes cut]")),
+		"stage: only a NUL":                  stage("\x00", null),
+		"duration: none is NULL":             duration(0, nil),
+		"duration: negative is NULL":         duration(-time.Second, nil),
+		"duration: the most negative":        duration(math.MinInt64, nil),
+		"duration: a nanosecond is 0":        duration(1, ms(0)),
+		"duration: below 1 ms is 0":          duration(time.Millisecond-1, ms(0)),
+		"duration: 1 ms":                     duration(time.Millisecond, ms(1)),
+		"duration: whole milliseconds":       duration(1999999*time.Nanosecond, ms(1)),
+		"duration: the largest that fit":     duration(math.MaxInt32*time.Millisecond, ms(math.MaxInt32)),
+		"duration: more is capped":           duration((math.MaxInt32+1)*time.Millisecond, ms(math.MaxInt32)),
+		"duration: the largest":              duration(math.MaxInt64, ms(math.MaxInt32)),
 
-		"time: zero is now":                at(time.Time{}, "2000-01-01T00:00:00.000000Z"),
-		"time: zero in another zone":       at(time.Time{}.In(zone(5)), "2000-01-01T00:00:00.000000Z"),
-		"time: in another zone":            at(time.Date(2026, 1, 2, 3, 4, 5, 678901000, zone(-8)), "2026-01-02T11:04:05.678901Z"),
-		"time: nanoseconds are cut":        at(time.Date(2026, 1, 2, 3, 4, 5, 678901999, time.UTC), "2026-01-02T03:04:05.678901Z"),
-		"time: also before 1970":           at(time.Date(1969, 12, 31, 23, 59, 59, 999999999, time.UTC), "1969-12-31T23:59:59.999999Z"),
-		"time: the first":                  at(time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC), "0001-01-01T00:00:00.000001Z"),
-		"time: the last":                   at(time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), "9999-12-31T23:59:59.999999Z"),
-		"time: year 10000 there, not here": at(time.Date(10000, 1, 1, 0, 30, 0, 0, zone(1)), "9999-12-31T23:30:00.000000Z"),
+		"time: zero is now":                   at(time.Time{}, "2000-01-01T00:00:00.000000Z"),
+		"time: zero in another zone":          at(time.Time{}.In(zone(5)), "2000-01-01T00:00:00.000000Z"),
+		"time: in another zone":               at(time.Date(2026, 1, 2, 3, 4, 5, 678901000, zone(-8)), "2026-01-02T11:04:05.678901Z"),
+		"time: nanoseconds are cut":           at(time.Date(2026, 1, 2, 3, 4, 5, 678901999, time.UTC), "2026-01-02T03:04:05.678901Z"),
+		"time: before 1970":                   at(time.Date(1969, 12, 31, 23, 59, 59, 999999999, time.UTC), "1969-12-31T23:59:59.999999Z"),
+		"time: the first":                     at(time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC), "0001-01-01T00:00:00.000001Z"),
+		"time: the last":                      at(time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), "9999-12-31T23:59:59.999999Z"),
+		"time: year 10000 there, 9999 in UTC": at(time.Date(10000, 1, 1, 0, 30, 0, 0, zone(1)), "9999-12-31T23:30:00.000000Z"),
 
-		"type: one of its own":       eventType("archived", notes("archived", "restored")),
-		"type: whatever":             eventType("anything at all", docevents.WithEventTypes(docevents.EventTypes{Open: true})),
-		"type: as long as any":       eventType(docevents.EventType(big[:256]), docevents.WithEventTypes(docevents.EventTypes{Open: true})),
-		"type: beyond ASCII":         eventType("archivé", docevents.WithEventTypes(docevents.EventTypes{Open: true})),
-		"type: a constant, whatever": eventType(docevents.UploadStarted, docevents.WithEventTypes(docevents.EventTypes{Open: true})),
-		"type: processing_started":   eventType(docevents.ProcessingStarted),
-		"type: upload_started":       eventType(docevents.UploadStarted),
-		"type: completed":            eventType(docevents.Completed),
-		"the system user":            {},
-		"a text that ends in a rune": message("a…", text("a…")),
+		"type: listed by the app":     eventType("archived", notes("archived", "restored")),
+		"type: any, with Open":        eventType("anything at all", docevents.WithEventTypes(docevents.EventTypes{Open: true})),
+		"type: the longest":           eventType(docevents.EventType(big[:256]), docevents.WithEventTypes(docevents.EventTypes{Open: true})),
+		"type: beyond ASCII":          eventType("archivé", docevents.WithEventTypes(docevents.EventTypes{Open: true})),
+		"type: a constant, with Open": eventType(docevents.UploadStarted, docevents.WithEventTypes(docevents.EventTypes{Open: true})),
+		"type: processing_started":    eventType(docevents.ProcessingStarted),
+		"type: upload_started":        eventType(docevents.UploadStarted),
+		"type: completed":             eventType(docevents.Completed),
+		"the system user":             {},
+		"a text that ends in a rune":  message("a…", text("a…")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestOddInput(t *testing.T) {
 	}
 }
 
-// describe is short, whatever the text.
+// describe returns a short description of r, however long its texts are.
 func describe(r wireRow) map[string]any {
 	text := func(s *string) any {
 		if s == nil {
@@ -188,8 +188,8 @@ func describe(r wireRow) map[string]any {
 	return m
 }
 
-// What can't be stored: a drop, a log line that names the field and the remedy
-// and repeats no value, and the next event unharmed.
+// An event that can't be stored is dropped. The log line and the error name the
+// field and what to do, and don't contain the value. The next event is stored.
 func TestInvalidEvents(t *testing.T) {
 	const secret = "hunter2"
 	for name, test := range map[string]struct {
@@ -215,29 +215,29 @@ func TestInvalidEvents(t *testing.T) {
 			"Type", "WithEventTypes",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Completed: []docevents.EventType{"archived"}})},
 		},
-		"no type, whatever the types": {
+		"no type, with Open": {
 			func(e *docevents.Event) { e.Type = "" },
-			"Type", "the table takes",
+			"Type", "the table accepts",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"a type with a NUL": {
 			func(e *docevents.Event) { e.Type = secret + "\x00" },
-			"Type", "the table takes",
+			"Type", "the table accepts",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
-		"a type that is no text": {
+		"a type that is not valid text": {
 			func(e *docevents.Event) { e.Type = secret + "\xff" },
-			"Type", "the table takes",
+			"Type", "the table accepts",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"a type of 257 bytes": {
 			func(e *docevents.Event) { e.Type = docevents.EventType(strings.Repeat("t", 257)) },
-			"Type", "the table takes",
+			"Type", "the table accepts",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
 		},
 		"the year 0":     {func(e *docevents.Event) { e.CreatedAt = time.Date(0, 12, 31, 23, 59, 59, 0, time.UTC) }, "CreatedAt", "leave it zero", nil},
 		"the year 10000": {func(e *docevents.Event) { e.CreatedAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "CreatedAt", "leave it zero", nil},
-		"the year 10000 here, not there": {
+		"the year 10000 in UTC, 9999 there": {
 			func(e *docevents.Event) {
 				e.CreatedAt = time.Date(9999, 12, 31, 23, 30, 0, 0, time.FixedZone("", -3600))
 			},
@@ -275,7 +275,7 @@ func TestInvalidEvents(t *testing.T) {
 				if len(lines) != 1 || lines[0].level != slog.LevelError {
 					t.Fatalf("logged %v, want a line at Error", lines)
 				}
-				// The line also names the document, if it has an id, and the type.
+				// The line also has the document's id, if that is valid, and the type.
 				line, named, _ := strings.Cut(lines[0].text, " document_id=")
 				line, kind, _ := strings.Cut(line, " event_type=")
 				if len(named)+len(kind) > 200 || !utf8.ValidString(named+kind) || strings.Contains(named+kind, "\x00") {
@@ -300,7 +300,7 @@ func TestInvalidEvents(t *testing.T) {
 	}
 }
 
-// What the handler gets of an accepted event is what would have been stored.
+// The drop handler gets an accepted event as it would have been stored.
 func TestDroppedEventIsAsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {
@@ -320,7 +320,7 @@ func TestDroppedEventIsAsStored(t *testing.T) {
 			Stage:        strings.Repeat("s", 2000),
 		})
 		synctest.Wait()
-		c.Record(event("fine")) // the proof that the server takes others
+		c.Record(event("fine")) // while other rows are stored, a rejected row is dropped
 		if err := c.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -329,7 +329,7 @@ func TestDroppedEventIsAsStored(t *testing.T) {
 			t.Fatalf("%d lost, want 1", len(lost))
 		}
 		want := docevents.Event{
-			ID:         s.requests[0].rows[0].ID, // to record it again stores it once
+			ID:         s.requests[0].rows[0].ID, // so recording it again stores it once
 			DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed, ErrorMessage: "ab\uFFFD",
 			Stage: strings.Repeat("s", maxStage-40) + "… [1016 bytes cut]", CreatedAt: at.UTC(),
 		}
@@ -339,7 +339,7 @@ func TestDroppedEventIsAsStored(t *testing.T) {
 	})
 }
 
-// Neither a queued event nor a dropped one keeps 10 MB of the caller's alive.
+// A queued or dropped event doesn't keep a large string of the caller in memory.
 func TestMemoryOfLongStrings(t *testing.T) {
 	const long, events = 10 << 20, 6
 	whatever := docevents.WithEventTypes(docevents.EventTypes{Open: true})
@@ -357,7 +357,7 @@ func TestMemoryOfLongStrings(t *testing.T) {
 			docevents.Stats{Recorded: events, Pending: events},
 			nil,
 		},
-		"queued, a part of something long": { // 36 and 9 bytes of it
+		"queued, a part of something long": { // an id of 36 bytes and a type of 9 bytes
 			func() docevents.Event {
 				s := strings.Repeat(testDocument+"completed", long/45)
 				return docevents.Event{DocumentID: s[:36], UserID: s[:36], Type: docevents.EventType(s[36:45])}
@@ -365,7 +365,7 @@ func TestMemoryOfLongStrings(t *testing.T) {
 			docevents.Stats{Recorded: events, Pending: events},
 			nil,
 		},
-		"queued, whatever the type": {
+		"queued, any type": {
 			func() docevents.Event {
 				e := event("a")
 				e.Type = docevents.EventType(strings.Repeat("archived", long/8)[:8])
@@ -420,7 +420,7 @@ func TestMemoryOfLongStrings(t *testing.T) {
 			docevents.Stats{Recorded: events, Dropped: docevents.Drops{Invalid: events}},
 			[]docevents.Option{whatever},
 		},
-		"dropped as too many": {
+		"dropped because the queue is full": {
 			func() docevents.Event {
 				e := event(strings.Repeat("s", long))
 				e.ErrorMessage = strings.Repeat("m", long)
@@ -448,7 +448,7 @@ func TestMemoryOfLongStrings(t *testing.T) {
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				cancel()
-				_ = c.Close(ctx) // or the requests go on for ever
+				_ = c.Close(ctx) // ends the requests, which would be retried forever
 			})
 		})
 	}

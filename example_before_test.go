@@ -10,9 +10,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-type traceKey struct{} // of the trace id that a middleware puts into the context
+// A middleware stores the trace id in the context under traceKey.
+type traceKey struct{}
 
-// addTrace names the trace with each failure.
+// addTrace adds the trace id to the message of each failure.
 func addTrace(ctx context.Context, e *docevents.Event) bool {
 	if id, ok := ctx.Value(traceKey{}).(string); ok && e.ErrorMessage != "" {
 		e.ErrorMessage = "trace " + id + ": " + e.ErrorMessage
@@ -20,7 +21,7 @@ func addTrace(ctx context.Context, e *docevents.Event) bool {
 	return true
 }
 
-// Events of a step that nobody asks about are dropped. The drop handler gets them.
+// The function drops the events of one stage. They are passed to the drop handler.
 func ExampleWithBefore() {
 	client := newExampleClient(
 		docevents.WithBefore(func(_ context.Context, e *docevents.Event) bool { return e.Stage != "heartbeat" }),
@@ -35,7 +36,8 @@ func ExampleWithBefore() {
 	// 1 filtered
 }
 
-// A request's context carries the trace id. That the request ends doesn't matter.
+// The context of a request carries the trace id. The event is stored even though
+// the request, and with it the context, has ended.
 func ExampleClient_RecordContext() {
 	client := newExampleClient(docevents.WithBefore(addTrace))
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), traceKey{}, "4bf92f35"))
@@ -47,7 +49,7 @@ func ExampleClient_RecordContext() {
 	// 1 event
 }
 
-// The step's work and its events get the same context.
+// The work of the step and the function of WithBefore get the same context.
 func ExampleClient_StepContext() {
 	client := newExampleClient(docevents.WithBefore(addTrace))
 	ctx := context.WithValue(context.Background(), traceKey{}, "4bf92f35")
@@ -62,7 +64,7 @@ func ExampleClient_StepContext() {
 	// 2 events
 }
 
-// A check for an alert: at most 20 % of a tenant's documents may fail.
+// This check reports a problem if more than 20 % of a tenant's documents fail.
 func ExampleClient_Health() {
 	client := newExampleClient(docevents.WithTransport(always(httpmock.NewStringResponder(200, `{
 		"since": "2026-11-25T13:00:00Z", "until": "2026-11-25T14:00:00Z", "interval_seconds": 60, "completed": 30, "failed": 10}`))))

@@ -13,13 +13,13 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// Tests that mock HTTP with httpmock need nothing else for docevents, but they
-// know then how it talks to the server. A test of what an app records is simpler
-// with package doceventstest.
+// Tests that already use httpmock can mock this package's requests as well, but
+// then they depend on its HTTP requests. To test which events an app records,
+// package doceventstest is simpler.
 //
-// New looks at http.DefaultTransport once, so Activate comes before it.
+// Call Activate before New, because New reads http.DefaultTransport only once.
 func ExampleNew_httpmock() {
-	httpmock.Activate() // in a test: httpmock.Activate(t), which also deactivates
+	httpmock.Activate() // a test calls httpmock.Activate(t), which also deactivates it
 	defer httpmock.DeactivateAndReset()
 	httpmock.RegisterResponder(http.MethodPost, "https://abcdefgh.supabase.co/rest/v1/document_processing_events",
 		httpmock.NewStringResponder(http.StatusCreated, ""))
@@ -34,7 +34,7 @@ func ExampleNew_httpmock() {
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := client.Close(ctx); err != nil { // before the deactivation
+	if err := client.Close(ctx); err != nil { // sends the event before httpmock is deactivated
 		fmt.Println(err)
 	}
 
@@ -42,8 +42,8 @@ func ExampleNew_httpmock() {
 	// Output: 1 request, 1 event
 }
 
-// A mock of this client's own leaves http.DefaultTransport alone, and so does
-// for tests that run in parallel. It reads what was sent.
+// A mock transport for this client only doesn't change http.DefaultTransport, so
+// tests can run in parallel. This mock also decodes the rows.
 func ExampleWithTransport_httpmock() {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterResponder(http.MethodPost, "/rest/v1/document_processing_events", func(req *http.Request) (*http.Response, error) {
@@ -77,7 +77,7 @@ func ExampleWithTransport_httpmock() {
 	// Output: upload_started true
 }
 
-// A refusal, as PostgREST words it. The error's text also says what to do.
+// The mock refuses the request as PostgREST does. The error also says what to do.
 func ExampleClient_Check_httpmock() {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterResponder(http.MethodPost, "/rest/v1/document_processing_events",
@@ -90,7 +90,7 @@ func ExampleClient_Check_httpmock() {
 		return
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // 5 s at most, whatever ctx
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // without it, Check retries this answer for 5 s
 	defer cancel()
 	err = client.Check(ctx)
 

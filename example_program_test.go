@@ -13,9 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A pipeline records what it does with each document.
+// A pipeline processes documents and records each step.
 type pipeline struct {
-	events *docevents.Client // nil: nothing is recorded
+	events *docevents.Client // may be nil: then nothing is recorded
 }
 
 func (p *pipeline) process(document, owner, text string) {
@@ -43,15 +43,15 @@ func summarize(text string) error {
 	return nil
 }
 
-// A pipeline from its start to its end. The stand-in makes it run offline: an
-// app takes docevents.NewFromEnv() instead.
+// A program with a pipeline, from start to end. It uses a stand-in for the server
+// in order to run offline. An app calls docevents.NewFromEnv instead of New.
 func Example() {
 	client, err := docevents.New("https://abcdefgh.supabase.co", "sb_secret_of_this_project", docevents.WithTransport(standIn{}))
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	if err := client.Check(context.Background()); err != nil { // says what to mend, where something is
+	if err := client.Check(context.Background()); err != nil { // the error says what to fix
 		fmt.Println(err)
 		return
 	}
@@ -67,7 +67,7 @@ func Example() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := client.Close(ctx); err != nil { // delivers what is queued
+	if err := client.Close(ctx); err != nil { // sends the queued events
 		fmt.Println(err)
 	}
 	stats := client.Stats()
@@ -75,7 +75,7 @@ func Example() {
 	// Output: recorded 4, delivered 4, dropped 0, purged 3
 }
 
-// A standIn answers as a project whose table has three old rows.
+// A standIn answers like a project whose table has three old rows.
 type standIn struct{}
 
 func (standIn) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -91,7 +91,7 @@ func (standIn) RoundTrip(req *http.Request) (*http.Response, error) {
 		body, _ = io.ReadAll(req.Body)
 	}
 	switch {
-	case strings.HasSuffix(req.Header.Get("Accept"), "object+json"): // Check's rehearsal: it sends each row twice, and a copy is not stored
+	case strings.HasSuffix(req.Header.Get("Accept"), "object+json"): // Check's rehearsal, which sends each row twice: the second one is a duplicate
 		rows := bytes.Count(body, []byte(`"id":`)) / 2
 		return answer(http.StatusNotAcceptable, fmt.Sprintf(`{"code":"PGRST116","details":"The result contains %d rows"}`, rows))
 	case req.Method == http.MethodPost:

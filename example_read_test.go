@@ -12,7 +12,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// What happened to one document, step by step.
+// This prints the events of one document, the oldest first.
 func ExampleClient_Timeline() {
 	client := newExampleClient(docevents.WithTransport(always(httpmock.NewStringResponder(200, `[
 		{"id":"0198a5e2-0000-7000-8000-00000000000b","document_id":"0198a5e2-0000-7000-8000-000000000001",
@@ -22,7 +22,7 @@ func ExampleClient_Timeline() {
 		 "user_id":"00000000-0000-0000-0000-000000000000","event_type":"processing_started","duration_ms":null,
 		 "error_message":null,"stage":"ocr","created_at":"2026-11-25T13:12:55+00:00"}]`))))
 	events, err := client.Timeline(context.Background(), document)
-	if err != nil && !errors.Is(err, docevents.ErrTruncated) { // the newest 1,000 come with it
+	if err != nil && !errors.Is(err, docevents.ErrTruncated) { // with ErrTruncated, Timeline returns the newest events
 		fmt.Println(err)
 	}
 	for _, e := range events {
@@ -33,7 +33,8 @@ func ExampleClient_Timeline() {
 	// 13:13:40 ocr failed 45s
 }
 
-// All events of a document, the newest thousand first.
+// This reads all events of a document in pages of up to 1,000, the newest page
+// first.
 func ExampleClient_TimelineBefore() {
 	client := newExampleClient(docevents.WithTransport(always(httpmock.NewStringResponder(200, "[]"))))
 	before := time.Now().Add(time.Hour)
@@ -53,7 +54,7 @@ func ExampleClient_TimelineBefore() {
 	// 0 events
 }
 
-// Which documents of a tenant have failed today, page by page.
+// This lists a tenant's documents that failed in the last 24 hours, page by page.
 func ExampleClient_Documents() {
 	client := newExampleClient(docevents.WithTransport(always(httpmock.NewStringResponder(200, `[
 		{"document_id":"0198a5e2-0000-7000-8000-000000000001","user_id":null,"state":"failed","type":"failed","stage":"ocr",
@@ -82,7 +83,7 @@ func ExampleClient_Documents() {
 	// 0198a5e2-0000-7000-8000-000000000001 ocr page 3: too small
 }
 
-// How the last day went, for an alert.
+// This checks the last 24 hours. Here, the function of sql/014 is missing.
 func ExampleClient_Summary() {
 	client := newExampleClient(docevents.WithTransport(always(httpmock.NewStringResponder(404,
 		`{"code":"PGRST202","message":"Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache"}`))))
@@ -96,7 +97,7 @@ func ExampleClient_Summary() {
 		fmt.Println("look at the documents:", summary.Stuck)
 	}
 	// Output:
-	// docevents: Summary: HTTP 404 PGRST202: Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache; create the function: run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, public.document_processing_events too; if that is done, run: NOTIFY pgrst, 'reload schema'
+	// docevents: Summary: HTTP 404 PGRST202: Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache; create the function: run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, including public.document_processing_events; if that is done, run: NOTIFY pgrst, 'reload schema'
 }
 
 func ExampleClient_Columns() {

@@ -10,9 +10,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// What can't be delivered in time is delivered by the next process.
+// The first client can't send its event before it ends. The next client replays
+// the event from the spool.
 func ExampleWithSpool() {
-	dir, err := os.MkdirTemp("", "") // a volume that survives the container, rather
+	dir, err := os.MkdirTemp("", "") // in production: a volume that outlives the container
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -24,7 +25,7 @@ func ExampleWithSpool() {
 	}
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed})
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // no time is left
+	cancel() // Close has no time to send the event
 	client.Close(ctx)
 	fmt.Println("kept:", client.Stats().Kept)
 

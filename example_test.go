@@ -22,8 +22,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// What the examples use. New does no I/O, so that those with nothing to send
-// need no stand-in.
+// These are shared by the examples. New does no I/O, so the examples that send no
+// request need no stand-in for the server.
 const (
 	projectURL = "https://abcdefgh.supabase.co"
 	secretKey  = "sb_secret_of_this_project"
@@ -31,7 +31,7 @@ const (
 	document = "0198a5e2-0000-7000-8000-000000000001"
 )
 
-// newExampleClient is a client of a stand-in for a project, which lets the
+// newExampleClient returns a client that sends its requests to a standIn, so the
 // examples run offline.
 func newExampleClient(opts ...docevents.Option) *docevents.Client {
 	opts = append([]docevents.Option{docevents.WithTransport(standIn{}), docevents.WithSlog(discard)}, opts...)
@@ -42,7 +42,7 @@ func newExampleClient(opts ...docevents.Option) *docevents.Client {
 	return client
 }
 
-// always answers every request in the same way.
+// always returns a transport that answers every request with responder.
 func always(responder httpmock.Responder) http.RoundTripper {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterNoResponder(responder)
@@ -66,22 +66,23 @@ func ExampleNew() {
 	// Output: 0
 }
 
-// All that is wrong is said at once.
+// The error of New lists everything that is wrong.
 func ExampleNew_refused() {
 	_, err := docevents.New("abcdefgh.supabase.co", "sb_publishable_of_this_project", docevents.WithMaxInFlight(1000))
 	fmt.Println(errors.Is(err, docevents.ErrNotServiceRole))
 	fmt.Println(err)
 	// Output:
 	// true
-	// docevents: the Supabase URL is not one: pass the project's, such as https://abcdefgh.supabase.co
-	// not a service-role key: this is the publishable key; copy the secret one (sb_secret_...)
+	// docevents: the Supabase URL is not valid: pass the project's, such as https://abcdefgh.supabase.co
+	// not a service-role key: this is the publishable key; copy the secret key (sb_secret_...)
 	// WithMaxInFlight must be from 1 to 64, not 1000
 }
 
-// Without settings, as on a laptop, the nil client does nothing and succeeds.
+// Without settings, as on a laptop, NewFromEnv returns a nil client. Its methods
+// do nothing and succeed.
 func ExampleNewFromEnv() {
-	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_KEY"} {
-		os.Unsetenv(name) // for the example's sake
+	for _, name := range []string{"SUPABASE_URL", "SUPABASE_SECRET_KEYS", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_KEY"} {
+		os.Unsetenv(name) // only for this example
 	}
 
 	client, err := docevents.NewFromEnv()
@@ -99,10 +100,10 @@ func ExampleNewFromEnv() {
 }
 
 func ExampleClient_Record() {
-	client := newExampleClient() // see New
+	client := newExampleClient() // an app calls New or NewFromEnv
 
 	start := time.Now()
-	// ... the step that takes a while ...
+	// ... the step runs here ...
 	client.Record(docevents.Event{
 		DocumentID: document,
 		UserID:     docevents.SystemUser,
@@ -116,7 +117,7 @@ func ExampleClient_Record() {
 	// Output: 1
 }
 
-// A step of a pipeline is recorded with the time it takes and how it ends.
+// Step records the start of a step, and its end with its duration and error.
 func ExampleClient_Step() {
 	client := newExampleClient()
 	err := client.Step(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Stage: "ocr"}, func() error {
@@ -130,7 +131,7 @@ func ExampleClient_Step() {
 	// 2 events
 }
 
-// A job that must not report success before its events are stored.
+// A job calls Flush if it must not report success before its events are stored.
 func ExampleClient_Flush() {
 	client := newExampleClient()
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed})
@@ -138,13 +139,14 @@ func ExampleClient_Flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := client.Flush(ctx); err != nil {
-		fmt.Println("still on their way:", err)
+		fmt.Println("not stored yet:", err)
 	}
 	fmt.Println(client.Stats().Pending)
 	// Output: 0
 }
 
-// At the end of a program, within the time that its platform leaves it.
+// A program calls Close before it ends. Its timeout must be shorter than the time
+// that the platform gives a program to shut down.
 func ExampleClient_Close() {
 	client := newExampleClient()
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed})
@@ -160,8 +162,8 @@ func ExampleClient_Close() {
 	// 1 delivered, 1 too late
 }
 
-// With the server away, Close gives up at the end of its context and says how
-// many events are lost.
+// The server refuses every request. When ctx ends, Close returns an error with the
+// number of events that are lost.
 func ExampleClient_Close_abandoned() {
 	client, err := docevents.New(projectURL, secretKey,
 		docevents.WithTransport(always(httpmock.NewStringResponder(http.StatusUnauthorized, `{"code":"PGRST301","message":"no key"}`))),
@@ -173,7 +175,7 @@ func ExampleClient_Close_abandoned() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	fmt.Println(client.Close(ctx)) // after 5 s it would end by itself: time doesn't mend a refused key
+	fmt.Println(client.Close(ctx)) // with a longer timeout, Close returns after 5 s of refusals
 	// Output: docevents: Close: 1 events abandoned: context deadline exceeded, after: HTTP 401 PGRST301: no key; check the key: it must be the service-role (secret) key of this very project
 }
 
@@ -194,7 +196,8 @@ func ExampleDrops_Total() {
 	// Output: 321
 }
 
-// At the start of a program: a wrong setting is found before the first event.
+// A program calls Check when it starts, to find wrong settings before the first
+// event.
 func ExampleClient_Check() {
 	client := newExampleClient()
 	if err := client.Check(context.Background()); err != nil {
@@ -211,7 +214,7 @@ func ExampleClient_PurgeOlderThan() {
 	// Output: 3 <nil>
 }
 
-// A purge by the calendar, where PurgeOlderThan counts 24 hours a day.
+// This purges all rows before the first day of the previous month.
 func ExampleClient_PurgeBefore() {
 	client := newExampleClient()
 	now := time.Now()
@@ -226,14 +229,14 @@ func ExampleClient_PurgeBefore() {
 	// Output: 3 <nil>
 }
 
-// The SQL that makes the table, to be run whole, in the order of the names.
+// Run these files in the order of their names.
 func ExampleMigrations() {
 	names, err := fs.Glob(docevents.Migrations(), "*.sql")
 	fmt.Println(names, err)
 	// Output: [013_create_processing_events_table.sql 014_create_docevents_reading.sql] <nil>
 }
 
-// The server's answer, behind an error of this package.
+// errors.As finds the server's answer in an error of this package.
 func ExampleError() {
 	client, err := docevents.New(projectURL, secretKey, docevents.WithTransport(always(
 		httpmock.NewStringResponder(http.StatusNotFound, `{"code":"PGRST205","message":"Could not find the table"}`))))
@@ -278,10 +281,10 @@ func ExampleWithSlog() {
 
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: "archived"})
 	client.Close(context.Background())
-	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is none of those accepted: use the constants, or list the table's own with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
+	// Output: level=ERROR msg="docevents: event dropped, it can't be stored" count=1 error="the event's Type is not one of the accepted types: use the constants, or list the table's types with WithEventTypes" document_id=0198a5e2-0000-7000-8000-000000000001 event_type=archived
 }
 
-// What the server refuses, or what waits too long, can be kept elsewhere.
+// The drop handler could store the lost events elsewhere.
 func ExampleWithDropHandler() {
 	client, err := docevents.New(projectURL, secretKey,
 		docevents.WithTransport(standIn{}),
@@ -289,7 +292,7 @@ func ExampleWithDropHandler() {
 		docevents.WithDropHandler(func(e docevents.Event, reason docevents.DropReason, err error) {
 			fmt.Println(e.Stage, reason, err)
 			if errors.Is(err, docevents.ErrOutcomeUnknown) {
-				fmt.Println("but it may be stored")
+				fmt.Println("the event may have been stored")
 			}
 		}))
 	if err != nil {
@@ -300,11 +303,11 @@ func ExampleWithDropHandler() {
 	// Output: ocr invalid DocumentID is not a UUID: pass the document's UUID; if the column is text or a number, use WithColumns(Columns{TextIDs: true})
 }
 
-// Every request passes through, such as one for tracing.
+// All requests of the client pass through this transport. It could add tracing.
 func ExampleWithTransport() {
 	traced := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		fmt.Println(req.Method, req.URL.Path)
-		return standIn{}.RoundTrip(req) // http.DefaultTransport.RoundTrip(req), rather
+		return standIn{}.RoundTrip(req) // an app calls http.DefaultTransport.RoundTrip(req)
 	})
 	client, err := docevents.New(projectURL, secretKey, docevents.WithTransport(traced))
 	if err != nil {
@@ -315,7 +318,7 @@ func ExampleWithTransport() {
 	// Output: POST /rest/v1/document_processing_events
 }
 
-// A table in a schema of its own, which the project must expose.
+// The project's API settings must expose the schema.
 func ExampleWithSchema() {
 	client, err := docevents.New(projectURL, secretKey, docevents.WithSchema("audit"), docevents.WithTransport(
 		roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -344,11 +347,11 @@ func ExampleWithTable() {
 	// Output: public /rest/v1/ingest_events
 }
 
-// For a table whose CHECK has been changed.
+// The CHECK of this table also allows the type archived.
 func ExampleWithEventTypes() {
 	const archived docevents.EventType = "archived"
 	client := newExampleClient(docevents.WithEventTypes(docevents.EventTypes{
-		Skipped: []docevents.EventType{archived}, // the four constants stay
+		Skipped: []docevents.EventType{archived}, // the other fields keep their default types
 	}))
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: archived})
 	client.Close(context.Background())
@@ -356,8 +359,8 @@ func ExampleWithEventTypes() {
 	// Output: 1
 }
 
-// For a table of one's own: a text id of the document, no user, a tenant and
-// some JSON, and a number that counts the rows as its primary key.
+// This table has a number as its primary key, a text as the document's id, no
+// user, a tenant, and a jsonb column.
 func ExampleWithColumns() {
 	client := newExampleClient(docevents.WithColumns(docevents.Columns{
 		ID:         "event_id", // uuid NOT NULL UNIQUE
@@ -382,21 +385,21 @@ func ExampleWithRequestTimeout() {
 	// Output: true <nil>
 }
 
-// More connections are of use where the way to the server is long.
+// More requests in flight help if the round trip to the server takes long.
 func ExampleWithMaxInFlight() {
 	client, err := docevents.New(projectURL, secretKey, docevents.WithMaxInFlight(8))
 	fmt.Println(client != nil, err)
 	// Output: true <nil>
 }
 
-// Smaller requests, for a gateway that bounds their size.
+// Small batches suit a gateway that limits the size of a request.
 func ExampleWithMaxBatch() {
 	client, err := docevents.New(projectURL, secretKey, docevents.WithMaxBatch(100))
 	fmt.Println(client != nil, err)
 	// Output: true <nil>
 }
 
-// A small machine: what doesn't fit is dropped, and counted.
+// A small queue suits a small machine. Events that don't fit are dropped.
 func ExampleWithQueueLimits() {
 	answered := make(chan struct{})
 	client, err := docevents.New(projectURL, secretKey, docevents.WithQueueLimits(2, 1<<20), docevents.WithSlog(slog.New(slog.DiscardHandler)),
@@ -410,21 +413,20 @@ func ExampleWithQueueLimits() {
 	for range 5 {
 		client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed})
 	}
-	fmt.Println(client.Stats().Pending, "wait,", client.Stats().Dropped.QueueFull, "dropped")
+	fmt.Println(client.Stats().Pending, "pending,", client.Stats().Dropped.QueueFull, "dropped")
 	close(answered)
 	client.Close(context.Background())
-	// Output: 2 wait, 3 dropped
+	// Output: 2 pending, 3 dropped
 }
 
-// A purge in steps from the start, for a table with millions of old rows.
+// Steps from the start suit a table with millions of old rows.
 func ExampleWithPurgeBatch() {
 	client, err := docevents.New(projectURL, secretKey, docevents.WithPurgeBatch(50_000))
 	fmt.Println(client != nil, err)
 	// Output: true <nil>
 }
 
-// Every exported function and method has an example, so that pkg.go.dev shows
-// its use.
+// Every exported function and method has an example on pkg.go.dev.
 func TestEveryExportHasAnExample(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {

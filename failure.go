@@ -5,21 +5,25 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 const (
-	// maxStrikes drop a row.
+	// maxStrikes is the number of strikes that drops a row.
 	maxStrikes = 10
 
-	// enoughTries of a suspect end the waiting of Close: 3 to 6 s.
+	// enoughTries is how often Close sends a suspect before it stops waiting for
+	// it. With the waits between, that takes 3 to 6 s.
 	enoughTries = 5
 
-	// shortly after a delivery a refusal for data is put down to the row, not
-	// to the table: a quarter of a second is a few requests.
+	// shortly is how long after rows were stored a rejection is taken for the
+	// fault of a row and not of the table. It is the time of a few requests.
 	shortly = 250 * time.Millisecond
 
-	// Between two probes there are at most these waits. A probe is one row, so
-	// finding the server back soon costs little, and Close has little time.
+	// outageWait is the longest wait between two probes, and closeWait the
+	// longest once Close has begun. A probe is one row, so a short wait costs
+	// little and soon finds out that the server is back.
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -28,69 +32,75 @@ const (
 type action int
 
 const (
-	sendAgain action = iota // after a wait
-	setAside                // the rows that the answer names become a batch; both are sent again
-	split                   // each half is sent, to find the row at fault
-	drop                    // the row is at fault: Rejected
+	sendAgain action = iota // send the batch again after a wait
+	setAside                // cut the batch in two: the rows that the answer names, and the others
+	split                   // cut the batch in half, to find the bad row
+	drop                    // drop the row as Rejected
 )
 
-// decide returns what happens to a batch after an answer. named: the answer
-// names some of the rows, but not all. evidence: other rows were stored since
-// its last failure. strikes includes this failure.
-func decide(v verdict, rows int, named, evidence bool, strikes int) action {
+// decide returns what happens to a batch after a failure. named means that the
+// answer names some of the rows, but not all. evidence is the result of fail.
+// strikes includes this failure.
+func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
-	case several && named && v != configuration && v != tooMuch:
+	case several && named && v != rest.Configuration && v != rest.TooMuch:
 		return setAside
-	case several && (v == badData || v == storedBefore || v == tooMuch || evidence):
+	case several && (v == rest.BadData || v == rest.StoredBefore || v == rest.TooMuch || evidence):
 		return split
-	case !several && (v == badData && evidence || strikes >= maxStrikes):
+	case !several && (v == rest.BadData && evidence || strikes >= maxStrikes):
 		return drop
 	}
 	return sendAgain
 }
 
-// blamesServer reports whether an answer counts towards an open breaker. It
-// doesn't if the row is at fault: there is evidence against it, or it was
-// refused for its data, or named, while other rows were being stored.
-// sinceStored is the time from the last delivery to this request.
-func blamesServer(v verdict, named, evidence bool, sinceStored time.Duration) bool {
-	ofRow := named || v == badData || v == storedBefore
+// blamesServer reports whether a failure counts towards opening a breaker. It
+// doesn't count if there is evidence against the rows. Nor does it count if the
+// answer rejects or names rows and other rows were stored shortly before.
+// sinceStored is the time from the last answer that stored rows until this request
+// was sent.
+func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
+	ofRow := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!ofRow || sinceStored >= shortly)
 }
 
 // fail writes a failure into b's memory and reports whether there is evidence
-// that b is at fault: when b was sent, other rows had been stored by a request
-// that was sent after b failed before, in the same way. Rows that are stored
-// only later are no evidence, or a table that breaks for a moment would cost
-// innocent rows.
+// against b. There is evidence if b failed before, a request that was sent after
+// that failure stored other rows, and b was sent only after that. Rows that are
+// stored while b is in flight don't count, or a table that breaks for a moment
+// would cost good rows.
 //
-// newest is the number of the newest request. It is the start of the evidence,
-// since requests in flight may have been carried out before the failure. For a
-// single row that failed by chance its own request will do: ten strikes are
-// needed.
+// Rejections count apart. A rejection needs an earlier rejection of the row alone
+// (aloneAt), because a row that once met a 502 may have good data. Any other
+// failure needs an earlier failure of any kind (failedAt).
 //
-// last: all rows that are pending were refused by themselves, so maybe no row is
-// left that could become evidence. Then rows count that were stored since the
-// first refusal, also if that was one of several rows.
-func (b *batch) fail(v verdict, err error, newest int64, last bool) (evidence bool) {
-	single := len(b.records) == 1
-	before := b.failedAt
-	if v == badData {
-		before = b.aloneAt
-	}
-	if v == badData && (b.refusedAt == 0 || codeOf(err) != codeOf(b.err)) {
+// Only requests after number newest, the newest request so far, can store rows
+// that become evidence. A request that is in flight now may have been carried out
+// before b failed. If a single row fails, but isn't rejected, requests after its
+// own count: that is less strict, but only ten strikes drop the row.
+//
+// last means that every pending row has been rejected alone. Then there may be no
+// other row that could be stored and become evidence. So rows count that were
+// stored since the first rejection (refusedAt), even if b was not alone in it. It
+// must have had the same code: a table that breaks meanwhile rejects by another.
+func (b *batch) fail(v rest.Verdict, err error, newest int64, last bool) (evidence bool) {
+	single, rejected := len(b.records) == 1, v == rest.BadData
+	if rejected && (b.refusedAt == 0 || codeOf(err) != codeOf(b.err)) {
 		b.refusedAt = b.request
 	}
-	if v == badData && last {
+	before := b.failedAt
+	switch {
+	case rejected && last:
 		before = b.refusedAt
+	case rejected:
+		before = b.aloneAt
 	}
 	evidence = before > 0 && b.storedWhenSent > before
-	strike := evidence && single && v != badData
+	strike := evidence && single && !rejected
 	if strike {
 		b.strikes++
 	}
-	if v == badData && single {
+	if rejected && single {
 		b.aloneAt = cmp.Or(b.aloneAt, newest)
 	}
 	if single && (strike || b.failedAt == 0) {
@@ -102,36 +112,37 @@ func (b *batch) fail(v verdict, err error, newest int64, last bool) (evidence bo
 	return evidence
 }
 
-// noteDoubt remembers that b's rows may be stored, if the answer was lost.
+// noteDoubt notes in b's rows that they may be stored, if err means that the
+// server may have carried out the request.
 func (b *batch) noteDoubt(err error) {
-	if outcomeUnknown(err) {
+	if rest.OutcomeUnknown(err) {
 		for i := range b.records {
 			b.records[i].doubt = true
 		}
 	}
 }
 
-// The health of the server, judged by its answers. delivery.mu guards it.
+// health is what the answers show about the server. delivery.mu guards it.
 type health struct {
-	stored   int64     // the newest request that stored rows; 0: none
-	storedAt time.Time // when it was answered
+	stored   int64     // the newest request that stored rows, or 0
+	storedAt time.Time // when the server last answered that it stored rows
 
-	// About the failures since then.
-	since   time.Time // the first that blames the server; zero: none
-	refused time.Time // the first of the refusals, if the newest answer was one; zero: it wasn't
-	lasting error     // the newest refusal, once they have lasted for lastingAfter
+	// The failures since then. Each field is zero if there is none.
+	since   time.Time // the first failure that counts as the server's; the log reports it
+	refused time.Time // the first of the refusals, if the newest answer is one
+	lasting error     // the newest refusal, once refusals have lasted for lastingAfter
 
-	// The clock of an open breaker, of either lane.
-	step    int       // how many probes have failed
-	probeAt time.Time // when the next is due
-	probe   *batch    // in flight; nil: none
+	// The clock of the probes. Both lanes share it.
+	step    int       // how many probes have failed, which sets the backoff
+	probeAt time.Time // when the next probe is due
+	probe   *batch    // the probe in flight, or nil
 }
 
-// failed notes an answer. A refusal, of the request or of its data, is lasting
-// if there was no other answer for lastingAfter.
-func (h *health) failed(v verdict, err error, now time.Time) {
+// failed notes a failure. Refusals are lasting once there was no other answer for
+// lastingAfter.
+func (h *health) failed(v rest.Verdict, err error, now time.Time) {
 	switch {
-	case v == transient || v == tooMuch:
+	case v == rest.Transient || v == rest.TooMuch:
 		h.refused, h.lasting = time.Time{}, nil
 	case h.refused.IsZero():
 		h.refused = now
@@ -140,16 +151,16 @@ func (h *health) failed(v verdict, err error, now time.Time) {
 	}
 }
 
-// isOutage reports whether the server is away, or refuses everything. Then one
-// row per wait is sent, of either lane, and nothing else.
+// isOutage reports whether the server is down or refuses every row. Then only
+// probes are sent, from either lane.
 func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 
 // isProbing reports whether the breaker of either lane is open.
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
-// failLocked acts on an answer that stored none of b's rows, or on the lack of
-// an answer. places are those of the rows that the answer names.
-func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now time.Time) {
+// failLocked acts on a failure of b. places are the indices of the rows that the
+// answer names.
+func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
 	if b.failedAt > 0 {
 		lane = &d.retry
@@ -161,7 +172,7 @@ func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now 
 	if !evidence {
 		h.failed(v, err, now)
 	}
-	if d.closed && b.isSuspect(h.stored) { // there may be no other rows left to be stored
+	if d.closed && b.isSuspect(h.stored) { // it must not open the breaker, so that Close soon has enoughTries
 		b.closeTries++
 		evidence = true
 	}
@@ -173,22 +184,22 @@ func (d *delivery) failLocked(b *batch, places []int, v verdict, err error, now 
 	d.setProbeLocked(b, opens, now)
 	if opens || blamed && act == sendAgain {
 		h.since = cmp.Or(h.since, now)
-		if v != configuration || h.lasting != nil { // a refusal that passes isn't worth a line
+		if v != rest.Configuration || h.lasting != nil { // a refusal that passes isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
 	if d.isProbing() {
-		// A refused row is joined only in an outage, when all rows are refused.
-		// Else it would be forgotten that it was refused by itself.
+		// A row that was rejected alone is joined with others only in an outage,
+		// when every row is refused, since joining erases aloneAt.
 		d.retry.join(d.config.maxBatch, func(b *batch) bool {
 			return b.isSuspect(h.stored) || b.aloneAt > 0 && !d.isOutage()
 		})
 	}
 }
 
-// setProbeLocked sets when the next probe is due, if b was one or if a breaker
-// opens.
+// setProbeLocked sets when the next probe is due, if b was a probe or opens means
+// that a breaker opens now.
 func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	h, most := &d.health, outageWait
 	if h.probe == b {
@@ -204,20 +215,20 @@ func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 		most = closeWait
 	}
 	wait := jitter(h.step, most)
-	if !h.refused.IsZero() && h.lasting == nil { // ask when the refusal becomes lasting
+	if !h.refused.IsZero() && h.lasting == nil { // probe when the refusals become lasting
 		wait = min(wait, h.refused.Add(lastingAfter).Sub(now))
 	}
-	h.probeAt = now.Add(max(wait, retryAfterOf(b.err)))
+	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
 }
 
 // placeLocked carries out the action on b.
-func (d *delivery) placeLocked(b *batch, act action, places []int, v verdict, now time.Time) {
+func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:
 		d.retry.push(b, now.Add(backoff(b.strikes+b.closeTries, longWait, b.err)))
 	case setAside:
 		named, others := b.cut(func(place int) bool { return slices.Contains(places, place) })
-		if v == badData && len(places) == 1 {
+		if v == rest.BadData && len(places) == 1 {
 			named.aloneAt = d.stats.Requests
 		}
 		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))
@@ -228,7 +239,7 @@ func (d *delivery) placeLocked(b *batch, act action, places []int, v verdict, no
 		d.retry.push(second, now)
 	case drop:
 		err := b.err
-		if v != badData {
+		if v != rest.BadData {
 			err = fmt.Errorf("dropped after %d failures while other events were stored: %w", b.strikes, err)
 		}
 		d.dropLocked(b, Rejected, err, now)

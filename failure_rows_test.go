@@ -1,6 +1,7 @@
 package docevents_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,8 +14,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// Rows at fault: rows that the server, or something in front of it, refuses while
-// it stores others.
+// These tests have rows at fault: the server, or a gateway in front of it, refuses
+// them and stores others.
 
 func TestBadRowsAreDropped(t *testing.T) {
 	for name, test := range map[string]struct{ events, every int }{
@@ -54,7 +55,7 @@ func TestSplittingIsBounded(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var release atomic.Bool
 			s := &server{answer: func(r *request) *answer {
-				if !release.Load() { // until the n rows wait in one batch
+				if !release.Load() { // refuse everything until the n rows wait in one batch
 					return &answer{delay: 10 * time.Millisecond, stored: true}
 				}
 				return answerBad(refusal, time.Millisecond)(r)
@@ -115,7 +116,7 @@ func TestSplittingIsBounded(t *testing.T) {
 	}
 }
 
-// named are bad rows that the details of an answer name.
+// named is bad rows that the details of an answer name.
 var named = map[string]answer{
 	"a CHECK": {status: 400, code: "23514", text: "refused", names: failingRow},
 	"a CHECK, in German": {status: 400, code: "23514", text: "refused", names: func(r *wireRow) string {
@@ -130,8 +131,8 @@ var named = map[string]answer{
 	}},
 }
 
-// A row that the answer names costs two requests: the batch that is refused, and
-// the row by itself. The rest of its batch is not split.
+// A bad row that the answer names costs two requests: the batch that is rejected,
+// and the row alone. The rest of its batch is not split.
 func TestNamedRowsCostTwoRequests(t *testing.T) {
 	for name, a := range named {
 		for _, k := range []int{1, 10, 50} {
@@ -139,7 +140,7 @@ func TestNamedRowsCostTwoRequests(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := &server{discard: true, answer: answerBad(a, 5*time.Millisecond)}
 					c, o := newClient(t, s, docevents.WithMaxInFlight(2))
-					c.Record(event("first")) // the 500 wait for it, so that they are one batch
+					c.Record(event("first")) // the 500 events wait for its answer, so they share one batch
 					for i := range 500 {
 						e := event([]string{"bad", "fine"}[min(1, i%(500/k))])
 						e.DocumentID = fmt.Sprintf("22222222-2222-4222-8222-%012d", i)
@@ -171,7 +172,7 @@ func TestNamedRowsCostTwoRequests(t *testing.T) {
 // stored soon, and is evidence enough to drop the rows that the answers name.
 func TestNamedRowsOfTheLastBatch(t *testing.T) {
 	for _, test := range []struct {
-		delay time.Duration // of an answer
+		delay time.Duration // the time until an answer
 		bad   int
 	}{
 		{2 * time.Millisecond, 1},
@@ -209,8 +210,8 @@ func TestNamedRowsOfTheLastBatch(t *testing.T) {
 	}
 }
 
-// Bad rows are dropped however seldom other events are recorded, and cost few
-// requests until then.
+// Bad rows are dropped even if other events are rare, and cost few requests until
+// then.
 func TestBadRowsAmongFewEvents(t *testing.T) {
 	for _, bad := range []int{1, 2, 10} {
 		for _, pause := range []time.Duration{time.Second, 10 * time.Second, time.Minute} {
@@ -236,9 +237,9 @@ func TestBadRowsAmongFewEvents(t *testing.T) {
 	}
 }
 
-// The id is UNIQUE and not the primary key, so an event that is recorded twice in
-// a batch refuses the batch. Only a row that is refused by itself is known to be
-// stored: both copies are delivered, and so is nothing that isn't stored.
+// If the id is UNIQUE but not the primary key, the server rejects a batch that has
+// an event twice. Only a row that is rejected alone is known to be stored. Both
+// copies count as delivered, and no row that isn't stored does.
 func TestIDThatIsNotThePrimaryKey(t *testing.T) {
 	for _, in := range []string{"one batch", "two batches"} {
 		t.Run(in, func(t *testing.T) {
@@ -257,7 +258,7 @@ func TestIDThatIsNotThePrimaryKey(t *testing.T) {
 					return &answer{delay: 10 * time.Millisecond, stored: true}
 				}
 				c, o := newClient(t, s)
-				c.Record(event("first")) // the others wait for it
+				c.Record(event("first")) // the other events wait for its answer
 				twice := event("twice")
 				twice.ID = "aaaaaaaa-0000-4000-8000-000000000001"
 				c.Record(twice)
@@ -281,8 +282,8 @@ func TestIDThatIsNotThePrimaryKey(t *testing.T) {
 	}
 }
 
-// Details that name another row than the bad one, or none, or all, cost time and
-// no event.
+// If the details of an answer name a wrong row, no row or all rows, it takes longer,
+// but no event is lost.
 func TestMisleadingDetails(t *testing.T) {
 	for name, details := range map[string]func(r *request) string{
 		"two rows":      func(r *request) string { return failingRow(&r.rows[0]) + failingRow(&r.rows[len(r.rows)-1]) },
@@ -322,13 +323,13 @@ func TestMisleadingDetails(t *testing.T) {
 	}
 }
 
-// A row is dropped only if other rows were stored between its failures: until
-// then it may be the server that is at fault. Refused data is dropped at the
-// second refusal, other failures at the tenth after the first.
+// A row is dropped only if other rows were stored between its failures, since
+// otherwise the server may be at fault. The second rejection drops a row, and so
+// does the tenth failure of another kind after the first.
 func TestLoneRowWaitsForEvidence(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
-		others int64 // that are stored before it is dropped
+		others int64 // how many events are stored before the row is dropped
 	}{
 		"reset":        {answer{err: errReset}, 10},
 		"a firewall":   {answer{status: 403, body: "<html>"}, 10},
@@ -355,8 +356,8 @@ func TestLoneRowWaitsForEvidence(t *testing.T) {
 	}
 }
 
-// Something in front of the server dislikes one row, among others that pass. The
-// row is found, retried while others are stored, and dropped; no other is lost.
+// A gateway in front of the server refuses one row of a batch. That row is found,
+// retried while others are stored, and dropped. No other row is lost.
 func TestSuspectInABatch(t *testing.T) {
 	for name, dislike := range map[string]answer{
 		"a gateway answers 502 and HTML":      {status: 502, body: "<html>blocked</html>", header: map[string]string{"Content-Type": "text/html"}},
@@ -394,8 +395,8 @@ func TestSuspectInABatch(t *testing.T) {
 	}
 }
 
-// A row whose foreign key is missing for a while is not lost, though the client
-// stores others, and neither are many such rows.
+// A row that refers to a missing row is not lost if that row comes later, although
+// the client stores other rows in the meantime. Nor are many such rows.
 func TestForeignKeyThatComesLate(t *testing.T) {
 	for name, test := range map[string]struct {
 		rows  int
@@ -423,7 +424,7 @@ func TestForeignKeyThatComesLate(t *testing.T) {
 					c.Record(e)
 					c.Record(event("fine"))
 				}
-				for range 600 { // a minute
+				for range 600 { // for a minute
 					c.Record(event("fine"))
 					time.Sleep(100 * time.Millisecond)
 				}
@@ -487,8 +488,8 @@ func TestTooMuchAtOnce(t *testing.T) {
 	}
 }
 
-// If a gateway drops the Prefer header, a row that is sent again is refused
-// because of itself.
+// If a gateway removes the Prefer header, the server refuses a row that is sent
+// again, because it has the row already.
 func TestStoredBeforeIsDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
@@ -519,21 +520,21 @@ func TestStoredBeforeIsDelivered(t *testing.T) {
 	})
 }
 
-// Bad rows at the head of every batch, or in a run before all others, block
-// nothing: what is sent in an outage is drawn at random.
+// Bad rows at the head of every batch, or before all other rows, block nothing,
+// since probes are drawn at random.
 func TestBadRowsAtTheHead(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
-		bad    func(i int) bool // of 1,000
-		wait   time.Duration    // until most of the others are stored
+		bad    func(i int) bool // reports whether row i of 1,000 is bad
+		wait   time.Duration    // the time until most of the others are stored
 		most   int
 	}{
-		"of every batch, refused data": {refusal, func(i int) bool { return i%100 == 1 }, time.Minute, 990}, // the very first event is sent alone
-		"of every batch, resets":       {answer{err: errReset}, func(i int) bool { return i%100 == 1 }, time.Minute, 990},
-		"a run, resets":                {answer{err: errReset}, func(i int) bool { return i < 500 }, 30 * time.Minute, 250},
+		"of every batch, rejected": {refusal, func(i int) bool { return i%100 == 1 }, time.Minute, 990}, // the very first event is sent alone
+		"of every batch, resets":   {answer{err: errReset}, func(i int) bool { return i%100 == 1 }, time.Minute, 990},
+		"a run, resets":            {answer{err: errReset}, func(i int) bool { return i < 500 }, 30 * time.Minute, 250},
 	} {
 		t.Run(name, func(t *testing.T) {
-			repeats := 10 // what is sent is drawn at random
+			repeats := 10 // probes are drawn at random
 			if !isLong() {
 				repeats = 3
 			}
@@ -560,17 +561,17 @@ func TestBadRowsAtTheHead(t *testing.T) {
 	}
 }
 
-// Rows that are always refused, among others that never are: no other is lost, or
-// waits for long.
+// If the server always refuses some rows and never the others, no other row is lost
+// or waits for long.
 func TestBadRowsDelayNoOthers(t *testing.T) {
 	const ms = time.Millisecond
 	reset, firewall := answer{err: errReset}, answer{status: 403, body: "<html>blocked</html>"}
 	for name, test := range map[string]struct {
 		pause  time.Duration // between two events
-		every  int           // one of so many is bad
-		delay  time.Duration // of a request
+		every  int           // one event of this many is bad
+		delay  time.Duration // the time that a request takes
 		answer answer
-		most   time.Duration // that another event waits
+		most   time.Duration // the longest wait of another event
 	}{
 		"a firewall dislikes one in 100":          {2 * ms, 100, 20 * ms, firewall, 600 * ms},
 		"slowly":                                  {2 * ms, 100, 40 * ms, firewall, time.Second},
@@ -624,8 +625,8 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 	}
 }
 
-// Rows whose requests take long to fail don't take every sender: the others would
-// wait for minutes, while the server stores them in 5 ms.
+// Rows whose requests take long to fail don't use every sender. Otherwise the other
+// rows, which the server stores in 5 ms, would wait for minutes.
 func TestSlowSuspectsLeaveSendersFree(t *testing.T) {
 	for name, bad := range map[string]answer{
 		"a statement timeout": {status: 500, code: "57014", delay: 8 * time.Second},
@@ -633,7 +634,7 @@ func TestSlowSuspectsLeaveSendersFree(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const perSecond, every = 100, 2000 // a bad row each 20 s
+				const perSecond, every = 100, 2000 // one bad row every 20 s
 				seconds := 300
 				if !isLong() {
 					seconds = 120
@@ -663,9 +664,8 @@ func TestSlowSuspectsLeaveSendersFree(t *testing.T) {
 	}
 }
 
-// The table refuses every row for two seconds, once or twice, under a load in
-// which one row in 100 is always refused. Rows that were refused only then are
-// not lost, however the answers fall.
+// The table refuses every row for two seconds, once or twice, under a load with one
+// bad row in 100. No row is lost that was refused only in these seconds.
 func TestTableBreaksUnderBadRows(t *testing.T) {
 	seeds := uint64(20)
 	if !isLong() {
@@ -690,7 +690,7 @@ func TestTableBreaksUnderBadRows(t *testing.T) {
 							delay := time.Duration(5+rnd.IntN(45)) * time.Millisecond
 							until := time.Duration(rnd.IntN(int(delay)))
 							s.mu.Unlock()
-							time.Sleep(until) // the table is read somewhere in the request
+							time.Sleep(until) // the request reads the table at some time before its answer
 							a := broken
 							if !isNamed {
 								a.names = nil
@@ -719,8 +719,8 @@ func TestTableBreaksUnderBadRows(t *testing.T) {
 	}
 }
 
-// Thousands of rows whose foreign keys are missing for a minute wait, and so does
-// nothing else for long.
+// Thousands of rows that refer to rows missing for a minute wait. No other row waits
+// for long.
 func TestMissingKeysOfManyRows(t *testing.T) {
 	for _, senders := range []int{1, 4} {
 		for _, isNamed := range []bool{false, true} {
@@ -770,5 +770,31 @@ func TestMissingKeysOfManyRows(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// The answers name one row of a batch after another, slowly and with no other
+// traffic, so that the retry lane's breaker opens. Its probes are the other rows,
+// not the ones that were named.
+func TestManyNamedRowsDelayNoOthers(t *testing.T) {
+	for _, bad := range []int{8, 20, 50} {
+		t.Run(fmt.Sprint(bad), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := refusal
+				a.names = failingRow
+				c, _ := newClient(t, &server{answer: answerBad(a, 100*time.Millisecond)})
+				c.Record(event("first"))
+				time.Sleep(time.Millisecond)
+				for i := range 1000 {
+					c.Record(event([]string{"bad", "fine"}[min(1, i%(1000/bad))]))
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				if err := c.Close(ctx); err != nil {
+					t.Error(err)
+				}
+				checkStats(t, c, &docevents.Stats{Recorded: 1001, Delivered: 1001 - int64(bad), Dropped: docevents.Drops{Rejected: int64(bad)}})
+			})
+		})
 	}
 }

@@ -16,10 +16,11 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// Servers at fault: the network, the key, or the table refuses every row.
+// These tests have a server at fault: the network, the key or the table fails every
+// row.
 
-// during answers with a for a time after the server was made, and then stores
-// every request.
+// during answers a to every request for a time after the server was made, and then
+// stores every request.
 func during(length time.Duration, a answer) *server {
 	end := time.Now().Add(length)
 	return &server{discard: true, answer: func(*request) *answer {
@@ -30,12 +31,12 @@ func during(length time.Duration, a answer) *server {
 	}}
 }
 
-// Five failures in a row are an outage. Then one row at a time is sent, as a
-// probe, each after a longer wait of at most 10 s. What is in flight when an
-// outage begins changes nothing, and the next outage begins with a short wait.
+// Five failures in a row are an outage. Then one row at a time is sent as a probe,
+// after waits that grow to 10 s. Requests in flight when the outage begins change
+// nothing. The next outage begins with a short wait.
 func TestOutageIsProbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const probes = 8 // four fail, then the fifth makes it an outage, and three are in flight
+		const probes = 8 // four requests fail, the fifth begins the outage, and three are in flight
 		failed := 0
 		var s *server
 		s = &server{answer: func(*request) *answer {
@@ -70,8 +71,8 @@ func TestOutageIsProbed(t *testing.T) {
 	})
 }
 
-// For a quarter of a second after a delivery refused data doesn't count towards
-// an outage: the rows are at fault, not the table.
+// For a quarter of a second after rows were stored, rejections don't count towards
+// an outage, since the rows are at fault and not the table.
 func TestFailuresThatMakeAnOutage(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
@@ -80,7 +81,7 @@ func TestFailuresThatMakeAnOutage(t *testing.T) {
 	}{
 		"no server":    {answer{err: errReset}, 5, 5},
 		"a refusal":    {answer{status: 401}, 5, 5},
-		"refused rows": {refusal, 24 + 5, 27 + 2*5}, // five of each lane
+		"refused rows": {refusal, 24 + 5, 27 + 2*5}, // five failures of each lane
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -106,8 +107,8 @@ func TestFailuresThatMakeAnOutage(t *testing.T) {
 	}
 }
 
-// However long an outage is: few requests in it, full ones after it, at once and
-// by all senders, nothing lost, and one line of the log per 30 s.
+// An outage of any length costs few requests, loses nothing, and writes one log line
+// per 30 s. When it ends, all senders send full batches at once.
 func TestOutage(t *testing.T) {
 	events := 100_000
 	if !isLong() {
@@ -116,7 +117,7 @@ func TestOutage(t *testing.T) {
 	for _, length := range []time.Duration{10 * time.Minute, 24 * time.Hour, 7 * 24 * time.Hour} {
 		for name, test := range map[string]struct {
 			answer answer
-			wait   time.Duration // until the next probe, at most
+			wait   time.Duration // the longest wait until the next probe
 		}{
 			"down":          {answer{err: errReset}, 10 * time.Second},
 			"503":           {answer{status: 503}, 10 * time.Second},
@@ -163,8 +164,7 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// In an outage suspects are not sent one by one, however long their own waits
-// are.
+// In an outage suspects are sent only as probes, even if their own waits end.
 func TestOutageOfSuspects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool
@@ -194,14 +194,14 @@ func TestOutageOfSuspects(t *testing.T) {
 	})
 }
 
-// The queue fills in an outage that doesn't end, and Close abandons it at its
-// deadline. The outcome of the rows that were sent is unknown.
-func TestDownForGood(t *testing.T) {
+// In an outage that doesn't end, the queue fills, and Close abandons it at its
+// deadline. The errors of rows that were sent match ErrOutcomeUnknown.
+func TestOutageThatNeverEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{err: errReset} }}
 		const room = 5000
 		c, o := newClient(t, s, docevents.WithQueueLimits(room, 64<<20))
-		for range 10 { // slowly enough for the handler
+		for range 10 { // slow enough for the handler
 			for range room / 5 {
 				c.Record(event("a"))
 			}
@@ -239,8 +239,8 @@ func TestDownForGood(t *testing.T) {
 	})
 }
 
-// A server that is up for a second in six gets everything: the queue has room for
-// three minutes of 500 events a second.
+// A server that is up for one second in six gets every event. The queue has room
+// for three minutes of 500 events a second.
 func TestFlappingServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -252,7 +252,7 @@ func TestFlappingServer(t *testing.T) {
 		}}
 		c, o := newClient(t, s)
 		const events = 60_000
-		for range events { // two minutes
+		for range events { // for two minutes
 			c.Record(event("a"))
 			time.Sleep(2 * time.Millisecond)
 		}
@@ -264,8 +264,9 @@ func TestFlappingServer(t *testing.T) {
 	})
 }
 
-// A key, a URL or a table that is wrong is logged loudly after 5 s, when Flush and
-// Close return it. Until somebody fixes it a row is sent every 15 to 30 s.
+// If the key, the URL or the table is wrong, one error line is logged after 5 s, and
+// Flush and Close return the error. Until somebody fixes it, one row is sent every
+// 15 to 30 s.
 func TestMisconfigured(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
@@ -308,11 +309,11 @@ func TestMisconfigured(t *testing.T) {
 				checkReported(t, c, o)
 				loud := 0
 				for _, l := range linesAt(o, slog.LevelError) {
-					if strings.Contains(l.text, test.remedy) && strings.Contains(l.text, "until this is mended") {
+					if strings.Contains(l.text, test.remedy) && strings.Contains(l.text, "until this is fixed") {
 						loud++
 					}
 				}
-				if loud < 1 || loud > 2 { // the second sums up, at Close
+				if loud < 1 || loud > 2 { // the second line, at Close, has the count of repeats
 					t.Errorf("lines: %v", o.logged())
 				}
 			})
@@ -324,7 +325,7 @@ func TestMisconfigured(t *testing.T) {
 				for range 1500 {
 					c.Record(event("a"))
 				}
-				time.Sleep(5 * time.Second) // it is lasting now
+				time.Sleep(5 * time.Second) // the refusal is lasting now
 				synctest.Wait()
 				before := s.sent()
 				if before > 20 {
@@ -345,8 +346,7 @@ func TestMisconfigured(t *testing.T) {
 	}
 }
 
-// A failure delays the batch that failed, by its Retry-After if it has one, and
-// no other event.
+// A failure delays only the batch that failed, by Retry-After if the answer has it.
 func TestFailureDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {
@@ -407,7 +407,7 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		for _, status := range []int{429, 503} {
 			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { // begins at midnight, 2000-01-01
+				synctest.Test(t, func(t *testing.T) { // time begins at midnight, 2000-01-01
 					s := &server{answer: func(r *request) *answer {
 						if r.number == 0 {
 							return &answer{delay: time.Millisecond, status: status, header: map[string]string{"Retry-After": test.header}}
@@ -446,7 +446,7 @@ func TestRetryAfterInAnOutage(t *testing.T) {
 	})
 }
 
-// While rows wait that always fail, a new event is sent soon.
+// While rows that always fail are waiting, a new event is sent soon.
 func TestNewEventIsProbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newClient(t, &server{answer: answerBad(answer{err: errReset}, 0)})
@@ -461,12 +461,12 @@ func TestNewEventIsProbed(t *testing.T) {
 	})
 }
 
-// An unreliable server fails at random, and refuses bad rows. A request takes it
-// 20 ms and 30 us a row.
+// An unreliable server fails at random, and rejects bad rows. A request takes 20 ms,
+// and 30 us for each row.
 type unreliable struct {
-	fails float64 // share of the requests
-	names bool    // its refusals name the row
-	every int     // one event of so many is bad; 0: none
+	fails float64 // the share of requests that fail
+	names bool    // rejections name the bad row
+	every int     // one event of this many is bad; 0 means none
 }
 
 func (u unreliable) server(seed uint64) *server {
@@ -489,7 +489,8 @@ func (u unreliable) server(seed uint64) *server {
 	return s
 }
 
-// speed returns how many events a second are delivered of so many at once.
+// speed returns how many events a second are delivered if the given number of events
+// is recorded at once.
 func (u unreliable) speed(t *testing.T, seed uint64, events int) (speed float64) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newClient(t, u.server(seed), docevents.WithDropHandler(nil))
@@ -502,7 +503,7 @@ func (u unreliable) speed(t *testing.T, seed uint64, events int) (speed float64)
 			}
 			c.Record(event(stage))
 		}
-		for ; c.Stats().Dropped.Rejected < int64(bad) && others < 100_000; others++ { // most bad rows wait for others to be stored
+		for ; c.Stats().Dropped.Rejected < int64(bad) && others < 100_000; others++ { // most bad rows are dropped only after others are stored
 			time.Sleep(20 * time.Millisecond)
 			c.Record(event("other"))
 		}
@@ -548,12 +549,12 @@ func TestSpeedByFailureRate(t *testing.T) {
 	}
 }
 
-// While a third of the requests fails, or half of them with one sender, the queue
-// doesn't grow: rows that failed are sent in full batches.
+// If a third of the requests fails, or half of them with one sender, the queue
+// doesn't grow, since rows that failed are sent in full batches.
 func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 	for name, test := range map[string]struct {
 		fails   float64
-		pause   time.Duration // between two events
+		pause   time.Duration // the time between two events
 		senders int
 		most    int64 // pending
 	}{
@@ -584,9 +585,9 @@ func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 	}
 }
 
-// If the server refuses every row, the table is at fault, not the rows, whatever
-// the code. Everything waits, one loud line is logged, and everything is stored
-// once the table is fixed.
+// If the server refuses every row, with any code, the table is at fault and not the
+// rows. Every row waits, one error line is logged, and every row is stored once the
+// table is fixed.
 func TestTableAtFault(t *testing.T) {
 	for name, a := range map[string]answer{
 		"a bigint id":                      {status: 400, code: "22P02", text: `invalid input syntax for type bigint: "11111111-1111-4111-8111-111111111111"`},
@@ -626,13 +627,13 @@ func TestTableAtFault(t *testing.T) {
 						}
 						loud, back := 0, 0
 						for _, l := range o.logged() {
-							if strings.Contains(l.text, "until this is mended") {
+							if strings.Contains(l.text, "until this is fixed") {
 								loud++
 							} else if strings.Contains(l.text, "delivering again") {
 								back++
 							}
 						}
-						if loud == 0 || loud > 3 || back != 1 { // at once, and its sums
+						if loud == 0 || loud > 3 || back != 1 { // one line at once, and lines with the count of repeats
 							t.Errorf("%d loud lines in a minute, and %d of the recovery", loud, back)
 						}
 					})
@@ -642,7 +643,7 @@ func TestTableAtFault(t *testing.T) {
 	}
 }
 
-// A failure is logged at once, even shortly after a delivery. Refused data is
+// A failure is logged at once, even shortly after rows were stored. A rejection is
 // logged when the row is dropped.
 func TestFailureAfterADelivery(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -677,8 +678,8 @@ func TestFailureAfterADelivery(t *testing.T) {
 	}
 }
 
-// A refusal is lasting if there was no other answer for 5 s. A delivery or another
-// failure starts the 5 s again.
+// A refusal is lasting if there was no other answer for 5 s. Stored rows or another
+// failure start the 5 s again.
 func TestRefusalsAreCountedFromTheLastOtherAnswer(t *testing.T) {
 	for name, between := range map[string]answer{"a delivery": {stored: true}, "another failure": {status: 503}, "a timeout": {status: 500, code: "57014"}} {
 		t.Run(name, func(t *testing.T) {
@@ -709,8 +710,8 @@ func TestRefusalsAreCountedFromTheLastOtherAnswer(t *testing.T) {
 	}
 }
 
-// The refusal of a row that is dropped is the row's fault. It isn't the beginning
-// of a lasting refusal, however long nothing else is sent.
+// The rejection of a row that is dropped is the row's fault. It doesn't count as the
+// beginning of a lasting refusal, even if nothing else is sent for long.
 func TestRefusalOfADroppedRowIsNotLasting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, o := newClient(t, &server{answer: answerBad(refusal, 0)})
@@ -724,7 +725,7 @@ func TestRefusalOfADroppedRowIsNotLasting(t *testing.T) {
 		c.Record(event("bad"))
 		time.Sleep(10 * time.Millisecond)
 		for _, l := range o.logged() {
-			if strings.Contains(l.text, "until this is mended") {
+			if strings.Contains(l.text, "until this is fixed") {
 				t.Errorf("after one refusal of a new row: %s", l.text)
 			}
 		}
@@ -732,14 +733,14 @@ func TestRefusalOfADroppedRowIsNotLasting(t *testing.T) {
 	})
 }
 
-// If the table refuses every row for a moment, no row is dropped: it was altered,
-// and a cache is stale.
+// If the table refuses every row for a moment, for example because it was altered
+// and a cache is stale, no row is dropped.
 func TestRefusedForAMoment(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer    answer
 		perSecond int
 		delay     time.Duration
-		fails     float64 // of the requests before it, at random
+		fails     float64 // the share of the requests before that fail at random
 	}{
 		"a column is missing":            {answer{status: 400, code: "23502", text: "null value"}, 100, 5 * time.Millisecond, 0},
 		"at 1,000 events/s":              {answer{status: 400, code: "23502", text: "null value"}, 1000, 40 * time.Millisecond, 0},
@@ -789,7 +790,7 @@ func TestRefusedForAMoment(t *testing.T) {
 	}
 }
 
-// Rows that wait keep no other rows in memory.
+// Waiting rows keep no other rows in memory.
 func TestWaitingRowsKeepNoOthers(t *testing.T) {
 	before := heap()
 	synctest.Test(t, func(t *testing.T) {
@@ -821,8 +822,8 @@ func TestWaitingRowsKeepNoOthers(t *testing.T) {
 	})
 }
 
-// A dropped row matches ErrOutcomeUnknown if the answer to a request that carried
-// it was lost.
+// The error of a dropped row matches ErrOutcomeUnknown if the answer to a request
+// with that row was lost.
 func TestOutcomeUnknown(t *testing.T) {
 	for name, test := range map[string]struct {
 		answers []answer // the last one is repeated

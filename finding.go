@@ -8,21 +8,25 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/docevents/docevents-go/internal/advice"
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 var (
 	columnName     = regexp.MustCompile(`column "([^"]+)"|'([^']+)' column`)
 	constraintName = regexp.MustCompile(`constraint "([^"]+)"`)
-	depends        = regexp.MustCompile(`^(22...|23502|23514)$`) // on the columns that an event fills
+	depends        = regexp.MustCompile(`^(22...|23502|23514)$`) // the codes of errors that depend on which columns an event fills
 
-	// builtIn matches PostgreSQL's own types that don't hold every text, as PostgREST
-	// names them: int64 is a bigint.
+	// builtIn matches PostgreSQL's own types that can't hold every text. The names
+	// are PostgREST's, which calls a bigint int64.
 	builtIn = regexp.MustCompile(`^(int32|int64|numeric|real|double precision|boolean|uuid|date|time .*|timestamp .*|interval|.*\[\])$`)
 	uuids   = regexp.MustCompile(`^uuid$`)
 )
 
-// fits lists, in the order of base, which types of builtIn a column may have, the
-// advice if it has another one, and a text to fill the column with. nil means none.
+// fits has an element for each column of base, in that order: the types of builtIn
+// that the column may have (nil if it may have none of them), the advice if it has
+// another type, and a text to fill the column with.
 var fits = [len(base)]struct {
 	types *regexp.Regexp
 	do    string
@@ -43,28 +47,29 @@ const (
 	extraInstead = "write \"-\" for it in WithColumns, and name it in Extra"
 )
 
-// find adds a finding about a column. {key} in it stands for newKey's advice.
+// find adds a finding about a column. In the finding, {key} stands for the advice of
+// newKey, {table} for the table's name and {column} for the column's.
 func (r *rehearsal) find(column, finding string) {
-	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.tableName(), "{column}", sqlName(column))
+	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.advice.TableName(), "{column}", advice.SQLName(column))
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(finding)))
 }
 
-// newKey returns the advice for a table without a column that makes events unique.
+// newKey returns advice for a table that has no column that makes events unique.
 func (r *rehearsal) newKey(column string) string {
 	switch at := r.config.columns.CreatedAt; {
 	case len(r.about.Required) == 0 && r.about.Properties != nil:
-		return "name the table beneath the view with WithTable, or name as ID, with WithColumns, a uuid column of the view that is UNIQUE in the table"
+		return "name the table beneath the view with WithTable, or name a uuid column of the view that is UNIQUE in the table as ID with WithColumns"
 	case strings.Contains(r.about.Properties[at].Description, "<pk/>"):
-		return "a partitioned table needs a uuid column called id, and the primary key (id, " + sqlName(at) + ")"
+		return "a partitioned table needs a uuid column called id, and the primary key (id, " + advice.SQLName(at) + ")"
 	case r.noID:
-		return "run: ALTER TABLE " + r.tableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
+		return "run: ALTER TABLE " + r.advice.TableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
 	}
-	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.tableName(), sqlName(column))
+	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
 }
 
-// readTypes finds columns whose type doesn't fit, and makes up values. Every event
-// fills the columns that are NOT NULL. Without a description, or for a view, which has
-// none in it, every event fills the ids.
+// readTypes adds findings about columns whose type doesn't fit, makes up values, and
+// chooses the columns that every event of the rehearsal fills: those that are NOT
+// NULL, or, if no NOT NULL columns are known, the ids.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
@@ -86,7 +91,7 @@ func (r *rehearsal) readTypes() {
 			continue
 		case fit.value == "":
 			continue
-		case wrong: // with a value that fits, the rehearsal finds further problems
+		case wrong: // a value that fits lets the rehearsal find more problems
 			fit.value = "1"
 		case required && (columns.own || !isID):
 			r.required = append(r.required, base[i].field)
@@ -109,7 +114,8 @@ func (r *rehearsal) readTypes() {
 	}
 }
 
-// count reads the result of a rehearsal that nothing refused.
+// count adds findings from a rehearsal that the server ran. n is how many rows the
+// insert had, and events is how many events it had without their copies.
 func (r *rehearsal) count(n, events int) {
 	switch {
 	case r.noID:
@@ -122,23 +128,24 @@ func (r *rehearsal) count(n, events int) {
 	}
 }
 
-// learn acts on a refusal and reports whether another rehearsal may show more.
+// learn acts on a rehearsal that was refused, and reports whether another rehearsal
+// may find more problems.
 func (r *rehearsal) learn(ctx context.Context, err error) bool {
-	e, answered := errors.AsType[*Error](err)
+	e, answered := errors.AsType[*rest.Error](err)
 	if !answered {
 		r.refused = true
 		r.add("insert", err)
 		return false
 	}
-	name, key, columns := "", keyColumns(e.details), &r.config.columns
+	name, key, columns := "", rest.KeyColumns(e.Details), &r.config.columns
 	if m := columnName.FindStringSubmatch(e.Message); m != nil {
 		name = m[1] + m[2]
 	}
 	_, isThere := r.about.Properties[name]
 	switch ours := slices.Contains(r.columns, name); {
-	case e.Message == leftOut && classify(e) == badData:
+	case e.Message == rest.LeftOut && rest.Classify(e) == rest.BadData:
 		return false
-	case e.Message == leftOut: // a trigger's, unless an insert without rows is refused as well
+	case e.Message == rest.LeftOut: // a trigger's, unless an insert without rows is refused as well
 		if _, err := r.send(ctx, []map[string]any{}); err == nil {
 			return false
 		}
@@ -146,21 +153,21 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 		r.add("insert", r.explain(e))
 		return r.drop(name)
 	case e.Code == "23502" && slices.Contains(strings.Split(columns.all, ","), name) && !ours:
-		return false // it has a finding
+		return false // the column has a finding already
 	case e.Code == "23502" && isThere && !ours:
 		r.add("insert", r.explain(e))
 		r.makeUp(name, "1")
 		r.columns, r.filled, r.guessed = append(r.columns, name), append(r.filled, name), true
 		return true
-	case r.copies > 1 && (e.Code == "23505" || e.Code == "23P01") && (key == nil || slices.Contains(key, columns.ID)): // a partition may hide its key
+	case r.copies > 1 && (e.Code == "23505" || e.Code == "23P01") && (key == nil || slices.Contains(key, columns.ID)): // the error of a partition may not show its key
 		r.copies = 1
 		r.report.warn(logSlowKey)
 		return true
-	case (e.Code == "23505" || e.Code == "23P01") && len(key) == 1 && (key[0] == columns.DocumentID || key[0] == columns.UserID): // of all events
-	case e.Code == "23514" && slices.Equal(key, []string{columns.CreatedAt}): // no partition for now
+	case (e.Code == "23505" || e.Code == "23P01") && len(key) == 1 && (key[0] == columns.DocumentID || key[0] == columns.UserID): // every event has this problem
+	case e.Code == "23514" && slices.Equal(key, []string{columns.CreatedAt}): // there is no partition for the present time
 	case depends.MatchString(e.Code) && e.Status == 400:
 		return r.narrow(ctx, e)
-	case classify(e) == badData, e.Code == "23503":
+	case rest.Classify(e) == rest.BadData, e.Code == "23503":
 		return false
 	}
 	r.refused = true
@@ -168,37 +175,39 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	return false
 }
 
-// drop leaves out a column that has a finding.
+// drop leaves a column that has a finding out of the inserts, and reports whether
+// any column is left.
 func (r *rehearsal) drop(name string) bool {
 	r.noID = r.noID || name == r.config.columns.ID
-	r.refused = r.refused || name == r.config.columns.CreatedAt // by which rows are deleted
+	r.refused = r.refused || name == r.config.columns.CreatedAt // rows are deleted by this column
 	r.columns = slices.DeleteFunc(r.columns, func(other string) bool { return other == name })
 	return len(r.columns) > 0
 }
 
-// narrow finds out what events of each type must fill, and leaves out the types that
-// the table refuses whatever they fill. empty is the refusal of events that fill
-// nothing else.
-func (r *rehearsal) narrow(ctx context.Context, empty *Error) bool {
+// narrow finds out which columns events of each type must fill, and leaves out the
+// types that the table refuses whichever columns they fill. empty is the refusal of
+// events that fill only the columns that every event fills. narrow reports whether
+// any type is left.
+func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 	if r.fills != nil {
 		return false
 	}
 	r.fills = map[EventType][]string{}
 	var kept []EventType
 	var lacking []string
-	var last *Error
+	var last *rest.Error
 	for _, t := range r.types {
-		var e *Error
+		var e *rest.Error
 		for _, fill := range r.fillings() {
 			r.fills[t] = fill
 			_, err := r.send(ctx, []map[string]any{r.row(t, fill), r.row(t, fill)})
 			answered := errors.As(err, &e)
 			if err != nil && !answered {
 				r.refused = true
-				r.add("insert", fmt.Errorf("%w, after: %w", err, empty))
+				r.add("insert", fmt.Errorf("%w, after: %w", err, newRefusal(empty, "")))
 				return false
 			}
-			if !answered || !depends.MatchString(e.Code) { // all else comes after all CHECKs
+			if !answered || !depends.MatchString(e.Code) { // PostgreSQL finds other errors after all CHECKs
 				e = nil
 				break
 			}
@@ -209,7 +218,7 @@ func (r *rehearsal) narrow(ctx context.Context, empty *Error) bool {
 			lacking, last = append(lacking, strconv.Quote(string(t))), e
 		}
 	}
-	listed := len(kept) > 0 && len(r.config.types.listed) > 0 // else the table decides about types
+	listed := len(kept) > 0 && len(r.config.types.listed) > 0 // if the app lists no types, the table decides about them
 	if len(lacking) > 0 && (listed || len(kept) == 0 && empty.Message == last.Message && r.certain(last)) {
 		r.add("insert: the table takes no event of type "+strings.Join(lacking, ", "), r.explain(last))
 	}
@@ -217,21 +226,21 @@ func (r *rehearsal) narrow(ctx context.Context, empty *Error) bool {
 	return len(kept) > 0
 }
 
-// certain reports whether e, which refuses every type, does so whatever the app
-// records. A CHECK may be about a column that the app fills and Check made up.
-func (r *rehearsal) certain(e *Error) bool {
+// certain reports whether the server answers e to every event, whatever the app
+// records. It may not: a CHECK may refuse only the values that Check made up.
+func (r *rehearsal) certain(e *rest.Error) bool {
 	columns := &r.config.columns
-	about := strings.Join(keyColumns(e.details), " ")
+	about := strings.Join(rest.KeyColumns(e.Details), " ")
 	if m := constraintName.FindStringSubmatch(e.Message); m != nil {
 		about = strings.TrimPrefix(m[1], r.config.table)
 	}
 	named := func(name string) bool { return strings.Contains(about, name) }
 	switch e.Code {
-	case "23502": // of a domain, or of a column that a view hides; else it may be another table's
+	case "23502": // a domain, or a column that the view hides, is NOT NULL; else the column may be another table's
 		return len(r.about.Required) == 0 || !columnName.MatchString(e.Message)
 	case "23514":
 		return len(r.config.types.listed) > 0 && named(columns.Type) || !r.guessed && len(columns.Extra) == 0 &&
 			!slices.ContainsFunc([]string{columns.DocumentID, columns.UserID, columns.Duration, columns.ErrorMessage, columns.Stage}, named)
 	}
-	return !r.guessed || r.about.Properties != nil && strings.Contains(e.Message, " enum ") // Extra has a word of its enum
+	return !r.guessed || r.about.Properties != nil && strings.Contains(e.Message, " enum ") // Check fills an Extra column that is an enum with a word of it
 }

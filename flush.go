@@ -12,28 +12,28 @@ import (
 const cancelGrace = 500 * time.Millisecond
 
 // flushPause is the shortest time between two attempts by Flush. Serverless
-// functions call it before every reply, also during an outage.
+// functions call Flush before every reply, also during an outage.
 const flushPause = time.Second
 
-var errSuspects = errors.New("the events that are left go on failing, while others were stored")
+var errSuspects = errors.New("the remaining events fail again and again, while others were stored")
 
-// A flush counts down the rows that one call of Flush waits for.
+// A flush counts the rows that one call of Flush still waits for.
 type flush struct {
-	last int64 // the number of the last of these rows
-	left int64
+	last int64 // the number of the newest row that it waits for
+	left int64 // how many of the rows are pending
 }
 
-// attemptLocked ends all waits. In an outage the next probe is due then.
+// attemptLocked makes every batch in the retry lane, and the next probe, due now.
 func (d *delivery) attemptLocked(now time.Time) {
-	d.health.lasting = nil // to be confirmed by the next answer
-	d.health.probeAt, d.health.probe = now, nil
+	d.health.lasting = nil                      // the next answer decides again
+	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
 	for _, b := range d.retry.batches {
 		b.due = now
 	}
 }
 
-// flush waits until the rows recorded before are stored or dropped, ctx is done,
-// or a refusal is lasting.
+// flush sends what is pending and waits until the rows that were recorded before
+// it are stored or dropped. It returns an error if ctx ends or refusals are lasting.
 func (d *delivery) flush(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -42,7 +42,7 @@ func (d *delivery) flush(ctx context.Context) error {
 	defer func() {
 		d.flushes = slices.DeleteFunc(d.flushes, func(other *flush) bool { return other == f })
 	}()
-	if ctx.Err() == nil { // else there is nothing to wait for
+	if ctx.Err() == nil { // flush doesn't wait if ctx has ended
 		defer context.AfterFunc(ctx, d.wakeWaiting)()
 	}
 	if now := time.Now(); now.Sub(d.attempt) >= flushPause {
@@ -59,8 +59,8 @@ func (d *delivery) flush(ctx context.Context) error {
 	return nil
 }
 
-// stopWaitingLocked returns why Flush and Close should wait no longer: a lasting
-// refusal, or the end of ctx together with the last failure. nil: go on waiting.
+// stopWaitingLocked returns nil while Flush and Close should wait. Otherwise it
+// returns the reason: a lasting refusal, or ctx's error and the last failure.
 func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	if d.health.lasting != nil || ctx.Err() == nil {
 		return d.health.lasting
@@ -71,8 +71,7 @@ func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// lastFailureLocked returns the newest failure of a pending row. nil: none has
-// failed.
+// lastFailureLocked returns the newest failure of a pending row, or nil.
 func (d *delivery) lastFailureLocked() (err error) {
 	newest := int64(0)
 	for _, b := range d.batchesLocked() {
@@ -89,8 +88,8 @@ func (d *delivery) wakeWaiting() {
 	d.changed.Broadcast()
 }
 
-// close ends the delivery as Close promises. The requests that it cancels get
-// cancelGrace to return.
+// close ends the delivery as Close documents: it waits, cancels the requests in
+// flight, gives them cancelGrace to return, and abandons the rest.
 func (d *delivery) close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -113,10 +112,10 @@ func (d *delivery) close(ctx context.Context) error {
 		}
 	}
 	d.cancel()
-	// A late answer still counts, but a foreign transport may never return.
+	// A late answer still counts, but the app's transport may never return.
 	deadline := time.Now().Add(cancelGrace)
 	defer time.AfterFunc(cancelGrace, d.wakeWaiting).Stop()
-	defer time.AfterFunc(cancelGrace*3/2, d.wakeWaiting).Stop() // for the spool
+	defer time.AfterFunc(cancelGrace*3/2, d.wakeWaiting).Stop() // ends the wait in closeLocked
 	for len(d.inFlight) > 0 && time.Now().Before(deadline) {
 		d.changed.Wait()
 	}
@@ -128,14 +127,15 @@ func (d *delivery) close(ctx context.Context) error {
 	return nil
 }
 
-// onlySuspectsLocked reports whether Close may stop waiting: each pending row, in
-// flight or not, is a suspect that has failed often enough since Close began.
+// onlySuspectsLocked reports whether Close may stop waiting because every pending
+// row is a suspect that has failed enoughTries times since Close began.
 func (d *delivery) onlySuspectsLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }
 
-// abandonLocked drops the rest, a batch at a time, so that Record doesn't wait
-// for all of it. Several calls of Close may do so at once.
+// abandonLocked drops all pending rows as Abandoned. It releases the mutex after
+// each queued batch, so that Record doesn't wait for all of them. Several calls of
+// Close may run it at the same time.
 func (d *delivery) abandonLocked() {
 	for _, b := range d.inFlight {
 		if !b.done {
@@ -153,8 +153,9 @@ func (d *delivery) abandonLocked() {
 	d.setTimerLocked(time.Now())
 }
 
-// abandonErrLocked prefers the row's own failure if there was one while other
-// rows were stored.
+// abandonErrLocked returns the error of rows that Close abandons: their own last
+// failure for a suspect or a row that was rejected alone, otherwise the reason why
+// Close stopped waiting.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
 	if b.aloneAt > 0 || b.isSuspect(d.health.stored) {

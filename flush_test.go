@@ -16,8 +16,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// flushAndClose runs a test in a bubble for Flush and for Close. end calls one of
-// them, with a deadline.
+// flushAndClose runs a test twice, in synctest bubbles: once for Flush and once for
+// Close. end calls Flush or Close with a deadline.
 func flushAndClose(t *testing.T, test func(t *testing.T, closes bool, end func(c *docevents.Client, within time.Duration) error)) {
 	for _, closes := range []bool{false, true} {
 		t.Run(map[bool]string{false: "Flush", true: "Close"}[closes], func(t *testing.T) {
@@ -35,10 +35,10 @@ func flushAndClose(t *testing.T, test func(t *testing.T, closes bool, end func(c
 	}
 }
 
-// never stands for a context without a deadline. The bubble would wait for ever.
+// never is used instead of no deadline, so that a bubble doesn't wait for ever.
 const never = 1000 * time.Hour
 
-// Flush waits for the events recorded before it, and for no later ones.
+// Flush waits for the events that were recorded before it, and not for later ones.
 func TestFlushIsABarrier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {
@@ -91,8 +91,7 @@ func TestFlushWaitsForTheHandler(t *testing.T) {
 	})
 }
 
-// In an outage Close makes an attempt at once, of one row, and goes on until the
-// outage ends.
+// In an outage Close sends one row at once, and retries until the outage ends.
 func TestCloseInAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -106,7 +105,7 @@ func TestCloseInAnOutage(t *testing.T) {
 		for range 8000 {
 			c.Record(event("a"))
 		}
-		time.Sleep(40 * time.Second) // the wait is long by now
+		time.Sleep(40 * time.Second) // the waits have become long
 		before := s.sent()
 		closed := make(chan error)
 		go func() {
@@ -128,16 +127,16 @@ func TestCloseInAnOutage(t *testing.T) {
 	})
 }
 
-// A request that was in flight when Close began is not Close's attempt. If it
-// fails, another is made soon.
+// If a request that was in flight when Close began fails, Close soon makes an
+// attempt.
 func TestCloseWhileARequestIsInFlight(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
-		fails  bool // every time
+		fails  bool // the answer is the same every time
 	}{
 		"a reset":       {answer{err: errReset}, false},
 		"a refusal":     {answer{status: 401}, false},
-		"still refused": {answer{status: 401}, true}, // for the 5 s that make it lasting
+		"still refused": {answer{status: 401}, true}, // for the 5 s after which it is lasting
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -154,7 +153,7 @@ func TestCloseWhileARequestIsInFlight(t *testing.T) {
 				synctest.Wait()
 				start := time.Now()
 				err := c.Close(context.Background())
-				low, high := time.Second, 1200*time.Millisecond // that request, and another
+				low, high := time.Second, 1200*time.Millisecond // that request and one more
 				if test.fails {
 					low, high = 6*time.Second, 8*time.Second // a request takes a second
 				}
@@ -174,7 +173,7 @@ func TestCloseCountsALateAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		s := &server{answer: func(*request) *answer {
-			<-release // whatever the context says
+			<-release // even if the context has ended
 			time.Sleep(100 * time.Millisecond)
 			return &answer{stored: true}
 		}}
@@ -194,9 +193,9 @@ func TestCloseCountsALateAnswer(t *testing.T) {
 	})
 }
 
-// The events of a request that Close cancels may be stored. Their errors match
-// ErrOutcomeUnknown, whether the transport returns at once, late, or never, and
-// those of events that were never sent don't.
+// The events of a request that Close cancels may be stored. So their errors match
+// ErrOutcomeUnknown, whether the transport returns at once, late, or never. Errors
+// of events that were never sent don't match it.
 func TestOutcomeOfCancelledRequests(t *testing.T) {
 	for name, returns := range map[string]time.Duration{"at once": 0, "late": 100 * time.Millisecond, "never": never} {
 		t.Run("the transport returns "+name, func(t *testing.T) {
@@ -208,7 +207,7 @@ func TestOutcomeOfCancelledRequests(t *testing.T) {
 					time.Sleep(returns)
 					return resp, errors.Join(err, req.Context().Err())
 				}), docevents.WithMaxInFlight(1), docevents.WithMaxBatch(10))
-				for range 21 { // one, and then ten hang
+				for range 21 { // one event is stored, and then ten requests hang
 					c.Record(event("a"))
 				}
 				start := time.Now()
@@ -281,14 +280,14 @@ func TestCloseWhile64GoroutinesRecord(t *testing.T) {
 	})
 }
 
-// Both send everything that waits, for whatever reason, at once.
+// Flush and Close send every waiting row at once, for whatever reason it waits.
 func TestFlushAndCloseTryEverything(t *testing.T) {
 	hangs := answer{delay: time.Hour}
 	for name, test := range map[string]struct {
-		answers []answer // to the first requests; the others store
-		events  int      // recorded at the moment of the first request
+		answers []answer // the answers to the first requests; the others are stored
+		events  int      // how many are recorded at the time of the first request
 		wait    time.Duration
-		left    int64 // in the request that hangs
+		left    int64 // how many rows are in the request that hangs
 	}{
 		"rows that wait to share a request that hangs": {[]answer{hangs}, 500, 0, 1},
 		"a probe hangs":                    {append(slices.Repeat([]answer{{status: 503, delay: 10 * time.Millisecond}}, 8), hangs), 6000, time.Second, 1},
@@ -307,7 +306,7 @@ func TestFlushAndCloseTryEverything(t *testing.T) {
 				c, _ := newClient(t, s, docevents.WithRequestTimeout(10*time.Minute))
 				c.Record(event("first"))
 				synctest.Wait()
-				if test.events == 1 { // late enough not to share the first request
+				if test.events == 1 { // too late to share the first request
 					time.Sleep(51 * time.Millisecond)
 				}
 				for range test.events {
@@ -329,13 +328,13 @@ func TestFlushAndCloseTryEverything(t *testing.T) {
 	}
 }
 
-// If as many requests hang as there may be in flight, Flush and Close send the
-// rest with one request more. If they are only slow, WithMaxInFlight holds.
+// If all requests that WithMaxInFlight allows hang, Flush and Close send the rest in
+// one more. If they are only slow, there is no further request.
 func TestFlushAndCloseWhileAllHang(t *testing.T) {
 	for name, test := range map[string]struct {
-		delay time.Duration // of the first four requests
-		wait  time.Duration // before Flush or Close
-		most  int           // requests at once
+		delay time.Duration // the time that the first four requests take
+		wait  time.Duration // the time before Flush or Close
+		most  int           // the most requests at once
 	}{
 		"for long":     {time.Hour, 5 * time.Second, 5},
 		"since now":    {time.Hour, 0, 5},
@@ -368,7 +367,8 @@ func TestFlushAndCloseWhileAllHang(t *testing.T) {
 	}
 }
 
-// Both wait until refusals end that hosted Supabase answers for a second or two.
+// Hosted Supabase sometimes refuses every request for a second or two. Flush and
+// Close wait until that ends.
 func TestFlushAndCloseOutlastShortRefusals(t *testing.T) {
 	for _, a := range []answer{
 		{status: 401, code: "PGRST303", text: "JWT issued at future"},
@@ -393,8 +393,8 @@ func TestFlushAndCloseOutlastShortRefusals(t *testing.T) {
 	}
 }
 
-// A bad row that is the last to be recorded is not dropped, since nothing is stored
-// after its refusal. Both return the refusal after some seconds.
+// A bad row that is the last event is not dropped, since nothing is stored after its
+// rejection. Flush and Close return the rejection after some seconds.
 func TestFlushAndCloseAfterABadRow(t *testing.T) {
 	for _, bad := range []int{1, 20} {
 		for _, isNamed := range []bool{false, true} {
@@ -440,7 +440,7 @@ func TestFlushAndCloseAfterABadRow(t *testing.T) {
 	}
 }
 
-// A function that is frozen between its replies has no time but that of Flush.
+// A serverless function that is frozen between replies runs only while Flush runs.
 func TestFlushAfterALongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newClient(t, during(3*time.Minute, answer{err: errReset}))
@@ -454,15 +454,15 @@ func TestFlushAfterALongOutage(t *testing.T) {
 	})
 }
 
-// However often Flush is called, it ends the waits once a second.
+// Flush ends the waits at most once a second, however often it is called.
 func TestFlushOftenSendsOneRequestASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{err: errReset} }}
 		c, _ := newClient(t, s)
 		c.Record(event("a"))
-		time.Sleep(5 * time.Minute) // the waits are long
+		time.Sleep(5 * time.Minute) // the waits have become long
 		before := s.sent()
-		for range 600 { // a minute
+		for range 600 { // for a minute
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			if err := c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), errReset.Error()) {
 				t.Fatalf("Flush: %v", err)
@@ -476,8 +476,8 @@ func TestFlushOftenSendsOneRequestASecond(t *testing.T) {
 	})
 }
 
-// A suspect is pending, and then the key is refused: neither Flush nor Close waits
-// longer than it takes to confirm that.
+// If a suspect is pending when the key is refused, Flush and Close wait no longer
+// than the refusal takes to be lasting.
 func TestFlushAndCloseOfASuspectWhileTheKeyIsRefused(t *testing.T) {
 	flushAndClose(t, func(t *testing.T, closes bool, end func(*docevents.Client, time.Duration) error) {
 		var revoked atomic.Bool
@@ -509,13 +509,13 @@ func TestFlushAndCloseOfASuspectWhileTheKeyIsRefused(t *testing.T) {
 	})
 }
 
-// Without a deadline Close ends when the rows that are left fail again, while the
-// server stored the others: however many they are.
+// Close without a deadline ends when only rows are left that fail again and again
+// although the server stored others, however many they are.
 func TestCloseStopsWaitingForSuspects(t *testing.T) {
 	slowly := answer{status: 500, code: "57014", delay: 8 * time.Second}
 	for name, test := range map[string]struct {
 		answer answer
-		bad    int // of 400
+		bad    int // how many of 400 rows are bad
 		most   time.Duration
 	}{
 		"a firewall":              {answer{status: 403, body: "<html>"}, 7, time.Minute},
@@ -531,7 +531,7 @@ func TestCloseStopsWaitingForSuspects(t *testing.T) {
 		"refused data, many rows": {refusal, 50, time.Minute},
 	} {
 		for _, after := range []time.Duration{0, 3 * time.Second} {
-			for _, first := range []bool{false, true} { // a bad row is the first of all, which is sent alone
+			for _, first := range []bool{false, true} { // whether the first row, which is sent alone, is bad
 				t.Run(fmt.Sprintf("%s/after %s/first %t", name, after, first), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						s := &server{discard: true, answer: answerBad(test.answer, 5*time.Millisecond)}
@@ -567,7 +567,7 @@ func TestCloseStopsWaitingForSuspects(t *testing.T) {
 	}
 }
 
-// Close tries a suspect five times, however often it has failed before.
+// Close sends a suspect five times, however often it failed before.
 func TestCloseTriesSuspects(t *testing.T) {
 	for at, want := range map[int]docevents.Stats{
 		5: {Recorded: 6, Delivered: 6},
@@ -598,7 +598,7 @@ func TestCloseTriesSuspects(t *testing.T) {
 							t.Errorf("%v, want the suspect's last failure", err)
 						}
 					}
-					if !strings.Contains(err.Error(), "go on failing, while others were stored") {
+					if !strings.Contains(err.Error(), "fail again and again, while others were stored") {
 						t.Errorf("Close: %v", err)
 					}
 				} else if err != nil {
@@ -610,8 +610,8 @@ func TestCloseTriesSuspects(t *testing.T) {
 	}
 }
 
-// However long the outage was: after a first attempt that fails Close soon makes
-// the next.
+// If the first attempt of Close fails, the next follows soon, even after a long
+// outage.
 func TestCloseStartsTheWaitsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newClient(t, during(10*time.Minute+time.Millisecond, answer{err: errReset}))
@@ -625,8 +625,8 @@ func TestCloseStartsTheWaitsAgain(t *testing.T) {
 	})
 }
 
-// The error of a deadline names the last failure of the events that are pending,
-// and no older one.
+// If Flush's deadline ends, its error holds the last failure of the pending events,
+// and no older failure.
 func TestFlushNamesNoOldFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {
@@ -651,4 +651,39 @@ func TestFlushNamesNoOldFailure(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// In an outage a probe hangs. Flush and Close send another one after a second.
+func TestProbeHangs(t *testing.T) {
+	for name, end := range map[string]func(*docevents.Client, context.Context) error{
+		"Flush": (*docevents.Client).Flush, "Close": (*docevents.Client).Close,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				s := &server{}
+				s.answer = func(*request) *answer {
+					switch after := time.Since(begin); {
+					case after < time.Minute:
+						return &answer{err: errReset}
+					case after < 2*time.Minute+1500*time.Millisecond:
+						return &answer{delay: time.Hour}
+					}
+					return &answer{stored: true}
+				}
+				c, _ := newClient(t, s)
+				for range 5000 {
+					c.Record(event("a"))
+				}
+				time.Sleep(2 * time.Minute)
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				_ = end(c, ctx) // the probes that hang are still pending
+				if got := c.Stats().Delivered; got < 4990 {
+					t.Errorf("%d of 5,000 events are stored, want all but the probes", got)
+				}
+				closeNow(t, c)
+			})
+		})
+	}
 }

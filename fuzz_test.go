@@ -25,8 +25,8 @@ import (
 
 const nextEvent = "the event after the one that is fuzzed"
 
-// FuzzRecord: what Record accepts PostgreSQL stores, and what it doesn't accept
-// is handed back; never both, never neither.
+// FuzzRecord checks that PostgreSQL stores every event that Record accepts, and that
+// the drop handler gets every other event.
 func FuzzRecord(f *testing.F) {
 	const id = "11111111-1111-4111-8111-111111111111"
 	add := func(document, user, eventType, message, stage string, duration, sec, nsec int64, zone int, anyType bool) {
@@ -121,8 +121,8 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// FuzzTextIDs: an id is stored as it is, an empty one as NULL, and the event of
-// one that PostgreSQL can't store is dropped. The log has no line breaks.
+// FuzzTextIDs checks that an id is stored unchanged, that an empty id is NULL, that an
+// event whose id PostgreSQL can't store is dropped, and that log lines have no breaks.
 func FuzzTextIDs(f *testing.F) {
 	for _, id := range []string{"", "42", " a\"\\\n\x1b ", "caf\xe9", "a\x00b", strings.Repeat("é", 512), strings.Repeat("é", 513), "=", "-"} {
 		f.Add(id, "ann", false)
@@ -170,7 +170,7 @@ func FuzzTextIDs(f *testing.F) {
 	})
 }
 
-// checkText holds a stored text to what was recorded.
+// checkText checks a stored text against the recorded text.
 func checkText(t *testing.T, name string, stored *string, recorded string, limit int) {
 	t.Helper()
 	clean := strings.ReplaceAll(recorded, "\x00", "")
@@ -192,7 +192,8 @@ func checkText(t *testing.T, name string, stored *string, recorded string, limit
 	}
 }
 
-// A postgres refuses what a real one would, and fails the test then.
+// A postgres stands in for PostgreSQL. It refuses the rows that PostgreSQL would
+// refuse, and fails the test then.
 type postgres struct {
 	t    *testing.T
 	mu   sync.Mutex
@@ -266,8 +267,8 @@ func (p *postgres) insert(body []byte, columns []string) error {
 	return nil
 }
 
-// FuzzExtra: whatever the app puts into Extra, a request is JSON that PostgreSQL
-// stores, and what was clean goes as it is.
+// FuzzExtra checks that any Extra results in JSON that PostgreSQL stores, and that
+// clean values are sent unchanged.
 func FuzzExtra(f *testing.F) {
 	for _, seed := range []string{
 		"", "{}", "null", "1e999", `{"a":"\u0000"}`, `"\ud800"`, `"\ud83d\ude00"`, `"\ud83d\u0000\ude00"`, `"\\u0000"`, `"\\\u0000"`, "\"\xff\"", "\x00",
@@ -338,7 +339,8 @@ func FuzzExtra(f *testing.F) {
 	})
 }
 
-// FuzzURL: New refuses a URL without repeating it, or sends to that very host.
+// FuzzURL checks that New either refuses a URL without repeating it, or sends to the
+// host of the URL.
 func FuzzURL(f *testing.F) {
 	for _, raw := range []string{
 		"", "https://abcdefgh.supabase.co", "https://abcdefgh.supabase.co/rest/v1/", "http://127.0.0.1:54321", "http://[::1]:54321/x",
@@ -378,7 +380,8 @@ func FuzzURL(f *testing.F) {
 	})
 }
 
-// FuzzKey: New never repeats a key, and sends it as it is, or not at all.
+// FuzzKey checks that errors of New never repeat a key, and that a key is sent
+// unchanged or not at all.
 func FuzzKey(f *testing.F) {
 	for _, key := range []string{
 		"", " ", testKey, "sb_publishable_0123456789", "SB_PUBLISHABLE_0", "opaque", " key\n", "k e y", "k\x00y", "k\x7fy", "ké", "\xff", "a.b.c", "..", "a..c",
@@ -400,7 +403,7 @@ func FuzzKey(f *testing.F) {
 			role, _ = claims["role"].(string)
 		}
 		if err != nil {
-			var known strings.Builder // what is said of other keys
+			var known strings.Builder // the errors about other keys
 			for _, other := range []string{"", "a b", "sb_publishable_x", jwt(`{}`)} {
 				_, err := docevents.New(testURL, other)
 				fmt.Fprintln(&known, err)

@@ -8,40 +8,43 @@ import (
 	"time"
 )
 
-// Limits are what [Client.Health] holds the documents to.
+// Limits are the limits that [Client.Health] checks. A duration must be from 0 to
+// 365 days.
 type Limits struct {
-	// Window is the range of time, up to now, whose failure rate is checked. A
-	// short window reports a rise sooner, and needs more documents. It should be
-	// longer than a document takes. 0 means 1 hour.
+	// Window is the range of time before now for which the failure rate is
+	// checked. With a short Window a rise is noticed sooner, but it may contain
+	// fewer than MinEnded documents. It should be longer than the processing of
+	// a document takes. 0 means 1 hour.
 	Window time.Duration
 
-	// StuckAfter is how long a document is under way before it counts as stuck.
-	// 0 means 30 minutes.
+	// StuckAfter is how long a document may be under way before it counts as
+	// stuck. 0 means 30 minutes.
 	StuckAfter time.Duration
 
-	// MaxStuck is how many documents may be stuck. 0 means none. A document
-	// counts for at least a day, or until it ends.
+	// MaxStuck is how many documents may be stuck. 0 means none. A stuck document
+	// counts for at least a day, unless it ends earlier.
 	MaxStuck int
 
-	// MaxFailureRate is the greatest share of failed documents among those that
-	// completed or failed in the Window, from 0 to 1. 0 means 0.5.
+	// MaxFailureRate is the highest acceptable share of failed documents, among
+	// those that completed or failed in the Window. It is from 0 to 1. 0 means
+	// 0.5.
 	MaxFailureRate float64
 
 	// MinEnded is how many documents must have completed or failed in the Window
-	// before their failure rate is checked. 0 means 20.
+	// for the failure rate to be checked. 0 means 20.
 	MinEnded int
 
-	// Silence is how long no document may complete while another one is under
-	// way for as long. 0 means that this isn't checked.
+	// Silence is the longest acceptable time without a completed document while
+	// some document has been under way for longer than that. 0 disables this
+	// check.
 	Silence time.Duration
 
-	// Where limits the documents to those whose events have these values in
-	// these columns; see [Query].
+	// Where selects only events whose columns have these values, see [Query].
 	Where map[string]string
 }
 
-// Defaults of Limits. They fit a service with a document a minute or more, most
-// of which succeed.
+// The defaults of Limits. They suit a service that processes a document a minute
+// or more, of which most succeed.
 const (
 	defaultWindow         = time.Hour
 	defaultMaxFailureRate = 0.5
@@ -49,45 +52,45 @@ const (
 )
 
 const (
-	// stuckFor is how long Health counts a document as stuck, after the limit.
-	// Without a bound each check would read all rows of the table.
+	// stuckFor is how long Health at least counts a document as stuck. Without a
+	// bound, each check would read all rows of the table.
 	stuckFor = 24 * time.Hour
 
 	maxLimit = 365 * 24 * time.Hour // of the durations in Limits
 )
 
-// Health is the verdict on the documents at a time, and the figures behind it.
+// Health is a verdict on the documents, with the figures behind it.
 type Health struct {
-	OK       bool      `json:"ok"`       // there are no Problems
+	OK       bool      `json:"ok"`       // true if there are no Problems
 	Problems []string  `json:"problems"` // a sentence for each limit that is exceeded; never null in JSON
-	At       time.Time `json:"at"`       // when it was checked, by this process's clock
+	At       time.Time `json:"at"`       // time of the check, by this process's clock
 
-	// Ended counts the documents that completed or failed in the Window, Failed
-	// those that failed. FailureRate is their ratio, from 0 to 1. It is 0 if
-	// fewer than MinEnded have ended.
+	// Ended counts the documents that completed or failed in the Window. Failed
+	// counts those that failed. FailureRate is Failed / Ended, from 0 to 1, or 0
+	// if Ended is less than MinEnded.
 	Ended       int64   `json:"ended"`
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// These count the documents with events in the last day, or longer if a
-	// limit is longer.
-	UnderWay      int64     `json:"under_way"`               // the stuck ones included
-	Stuck         int64     `json:"stuck"`                   // under way for longer than StuckAfter
-	StuckSince    time.Time `json:"stuck_since,omitzero"`    // the start of the oldest of them; zero if there is none
-	LastCompleted time.Time `json:"last_completed,omitzero"` // zero if there is none
+	// These cover the last 24 hours plus the longer of StuckAfter and Silence, or
+	// the Window if that is longer.
+	UnderWay      int64     `json:"under_way"`               // including stuck documents
+	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
+	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if there is none
+	LastCompleted time.Time `json:"last_completed,omitzero"` // when a document last completed; zero if none did
 
-	// Stats are this process's counts. The verdict doesn't depend on them.
+	// Stats are this client's counters. The verdict doesn't depend on them.
 	Stats Stats `json:"stats"`
 }
 
-// Health checks the documents against limits, for an alert or an uptime monitor.
-// An error means that the table couldn't be read, and so that there is no
-// verdict.
+// Health checks the documents against limits. Use it for an alert or an uptime
+// monitor. An error means that a limit is out of bounds or the table couldn't be
+// read, so there is no verdict.
 //
-// It calls [Client.Summary] two or three times, so it needs
-// sql/014_create_docevents_reading.sql, and takes as long as a Summary of the
-// last day. Call it once a minute, or less often. It is safe for concurrent
-// use. On a nil Client it returns a Health that is OK.
+// Health calls [Client.Summary] two or three times. So it needs
+// sql/014_create_docevents_reading.sql and takes about as long as a Summary of
+// the last day. Call it once a minute at most. It is safe for concurrent use. On
+// a nil Client it returns a Health that is OK.
 func (c *Client) Health(ctx context.Context, l Limits) (Health, error) {
 	now := time.Now()
 	if c.isNone() {
@@ -127,9 +130,9 @@ func (c *Client) health(ctx context.Context, l Limits, now time.Time) (Health, e
 	return l.judge(now, recent, long, waiting), nil
 }
 
-// judge returns the verdict at now. recent is the Summary of the Window, long
-// that of the range in which documents may be stuck. waiting counts the
-// documents that have been under way for longer than Silence.
+// judge returns the verdict at now. recent is the Summary of the Window. long is
+// the Summary of the range in which stuck documents count. waiting is the number
+// of documents that have been under way for longer than Silence.
 func (l *Limits) judge(now time.Time, recent, long *Summary, waiting int64) Health {
 	h := Health{
 		Problems: []string{}, At: now,
@@ -162,12 +165,12 @@ func (h *Health) problem(format string, args ...any) {
 	h.Problems = append(h.Problems, fmt.Sprintf(format, args...))
 }
 
-// normalize fills in defaults.
+// normalize sets defaults and validates l.
 func (l *Limits) normalize() error {
 	for _, d := range []struct {
 		field string
 		value *time.Duration
-		other time.Duration // stands for 0
+		other time.Duration // the default, used for 0
 	}{{"Window", &l.Window, defaultWindow}, {"StuckAfter", &l.StuckAfter, defaultStuckAfter}, {"Silence", &l.Silence, 0}} {
 		if *d.value < 0 || *d.value > maxLimit {
 			return fmt.Errorf("%s must be from 0 to %s, not %s", d.field, maxLimit, *d.value)
@@ -198,7 +201,7 @@ func laterOf(a, b time.Time) time.Time {
 	return b
 }
 
-// The words of the sentences are those of sql/optional/alert_pg_cron.sql.
+// The sentences use the same words as those of sql/optional/alert_pg_cron.sql.
 
 func documentsHave(n int64) string {
 	if n == 1 {

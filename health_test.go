@@ -14,12 +14,12 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// summaryWith is emptySummary with other figures.
+// summaryWith returns emptySummary with other figures.
 func summaryWith(oldNew ...string) answer {
 	return answer{body: strings.NewReplacer(oldNew...).Replace(emptySummary)}
 }
 
-// In a bubble the time is the beginning of 2000.
+// In a synctest bubble, time begins at 2000-01-01.
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := []string{`"under_way":0`, `"under_way":2`, `"stuck_total":0,"stuck":[]`, `"stuck_total":2,"stuck":[{"document_id":"a","started":"1999-12-31T23:00:00Z"}]`}
@@ -29,7 +29,7 @@ func TestHealth(t *testing.T) {
 			summaryWith(stuck...),
 		}}
 		c, _ := newClient(t, s, docevents.WithTable("steps"))
-		c.Record(docevents.Event{Type: "not of the table"}) // the only count in Stats: it is dropped
+		c.Record(docevents.Event{Type: "not of the table"}) // is dropped, so that Stats isn't zero
 		h, err := c.Health(t.Context(), docevents.Limits{
 			Window: time.Minute, StuckAfter: 2 * time.Hour, MaxStuck: 1, MaxFailureRate: 0.25, MinEnded: 10, Silence: 3 * time.Hour,
 			Where: map[string]string{"tenant_id": "7"},
@@ -82,7 +82,7 @@ func TestHealthOfQuietTable(t *testing.T) {
 	s := &script{answers: []answer{{body: emptySummary}, {body: emptySummary}}}
 	c, _ := newClient(t, s)
 	h, err := c.Health(t.Context(), docevents.Limits{Silence: time.Minute})
-	if err != nil || !h.OK || h.Problems == nil || len(s.requests) != 2 { // nothing is under way, so Silence costs no request
+	if err != nil || !h.OK || h.Problems == nil || len(s.requests) != 2 { // no document is under way, so Silence needs no request
 		t.Errorf("got %+v, %v after %d requests", h, err, len(s.requests))
 	}
 }
@@ -96,8 +96,8 @@ func TestHealthOfNilClient(t *testing.T) {
 	}
 }
 
-// A table that can't be read has no verdict.
-func TestHealthUnreadable(t *testing.T) {
+// If the table can't be read, there is no verdict.
+func TestHealthOfUnreadableTable(t *testing.T) {
 	missing := answer{status: http.StatusNotFound, body: `{"code":"PGRST202","message":"Could not find the function public.docevents_summary"}`}
 	quiet := answer{body: emptySummary}
 	underWay := summaryWith(`"under_way":0`, `"under_way":1`)

@@ -13,15 +13,15 @@ import (
 
 var textIDs = docevents.WithColumns(docevents.Columns{TextIDs: true})
 
-// TestIDs: the JSON that an id is sent as, or the error of the event that is
-// dropped for it. A user's id follows the same rules as a document's.
+// TestIDs checks the JSON that is sent for an id, or the error of the event that is
+// dropped for it. The same rules apply to ids of users and documents.
 func TestIDs(t *testing.T) {
 	longest := strings.Repeat("d", 1024)
 	own := docevents.WithColumns(docevents.Columns{})
 	for name, test := range map[string]struct {
 		id   string
 		opt  docevents.Option
-		want string // "": dropped
+		want string // "" means that the event is dropped
 		err  string
 	}{
 		"text":                         {"invoice-2026-0042", textIDs, `"invoice-2026-0042"`, ""},
@@ -88,8 +88,8 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// TestUserIDAdvice: SystemUser is proposed for the migration's table only. A
-// table of the app's own may have a foreign key.
+// TestUserIDAdvice checks that SystemUser is proposed only for the migration's table.
+// Another table may have a foreign key.
 func TestUserIDAdvice(t *testing.T) {
 	for name, test := range map[string]struct {
 		opts []docevents.Option
@@ -113,14 +113,14 @@ func TestUserIDAdvice(t *testing.T) {
 	}
 }
 
-// TestDroppedTextIDs: an event that is dropped keeps its ids, and the log names
-// its document on one line, cut to 128 bytes.
+// TestDroppedTextIDs checks that a dropped event keeps its ids, and that its log line
+// has the document's id without line breaks, cut to 128 bytes.
 func TestDroppedTextIDs(t *testing.T) {
 	long := strings.Repeat("long/", 200)
 	for name, test := range map[string]struct {
 		event  docevents.Event
 		reason docevents.DropReason
-		logged string // "": no document
+		logged string // "" means no document
 	}{
 		"rejected":             {docevents.Event{DocumentID: "invoice-42", UserID: "ann", Stage: "bad"}, docevents.Rejected, "invoice-42 "},
 		"rejected, no ids":     {docevents.Event{Stage: "bad"}, docevents.Rejected, ""},
@@ -143,7 +143,7 @@ func TestDroppedTextIDs(t *testing.T) {
 					test.event.Type = docevents.Completed
 				}
 				c.Record(test.event)
-				for range 5 { // evidence that the server takes others
+				for range 5 { // rows that are stored are evidence
 					c.Record(event("good"))
 					time.Sleep(time.Second)
 				}
@@ -175,7 +175,7 @@ func TestDroppedTextIDs(t *testing.T) {
 	}
 }
 
-// TestTextIDsCount: they count against the queue's bytes.
+// TestTextIDsCount checks that text ids count against the queue's bytes.
 func TestTextIDsCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newClient(t, &server{answer: away}, textIDs)
@@ -193,8 +193,8 @@ func TestTextIDsCount(t *testing.T) {
 	})
 }
 
-// TestSpooledUUIDs: rows of a version whose ids were UUIDs are replayed by one whose
-// ids are text.
+// TestSpooledUUIDs checks that a process with text ids replays the rows of a process
+// with UUIDs.
 func TestSpooledUUIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -220,7 +220,7 @@ func TestSpooledUUIDs(t *testing.T) {
 	})
 }
 
-// TestSpooledIDs: text ids, NULL and UUIDs come out of the spool as they went in.
+// TestSpooledIDs checks that text ids, NULL and UUIDs are the same after a replay.
 func TestSpooledIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -243,7 +243,7 @@ func TestSpooledIDs(t *testing.T) {
 		for _, request := range w.all() {
 			for _, row := range request.rows(t) {
 				id := func(column string) string {
-					text, _ := row[column].(string) // "" is NULL
+					text, _ := row[column].(string) // "" stands for NULL
 					return text
 				}
 				found[fmt.Sprint(row["stage"])] = [2]string{id("document_id"), id("user_id")}

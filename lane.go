@@ -8,79 +8,80 @@ import (
 )
 
 const (
-	// maxBatchText bounds the text of one request's rows, in bytes.
+	// maxBatchText is the most text that one request's rows have, in bytes. A
+	// single row may have more.
 	maxBatchText = 1 << 20
 
 	// openAfter is how many failures in a row open a lane's circuit breaker.
 	openAfter = 5
 )
 
-// A batch is the rows of one request, and its memory of how they failed.
+// A batch is the rows of one request, and a memory of how they failed.
 //
-// delivery.mu guards its fields. While a batch is in flight nobody writes its
-// records but record.block, and its sender reads the rest of them without the
-// mutex.
+// delivery.mu guards its fields. While a batch is in flight, its sender reads the
+// records without the mutex, so nobody writes any field of them but record.block.
 type batch struct {
 	records []record
-	text    int // bytes of the records' text
+	text    int // the size of the records' text, in bytes
 
-	// The last request that carried it.
-	request        int64     // its number, from 1
-	sent           time.Time // when
+	// The last request that carried the batch.
+	request        int64     // the request's number, from 1
+	sent           time.Time // when the request was sent
 	storedWhenSent int64     // the newest request that had stored rows by then
 
-	// failedAt is the number of a request; a request with a greater number that
-	// stores other rows is evidence against this batch. It is set at the first
-	// failure, and for a single row again at each strike. Halves inherit it, so
-	// that a half that fails is split at once. 0: the batch never failed, it
-	// belongs in the fresh lane.
+	// failedAt is the number of a request. If a later request stores other rows,
+	// that is evidence against this batch. The first failure sets failedAt, and
+	// each strike of a single row sets it again. Batches that are cut from this
+	// one inherit it, so a half that fails is split at once. It is 0 if the batch
+	// never failed, and such a batch belongs in the fresh lane.
 	failedAt int64
 
-	// aloneAt is the same for refusals of a single row's data. The row must have
-	// been alone in its request, or named by the answer. 0: never, and for
-	// batches of several rows. The next refusal drops the row, if there is
-	// evidence by then.
+	// aloneAt is like failedAt, but only for a single row that was rejected: the
+	// row was alone in its request, or the only one that the answer named. The
+	// next rejection drops the row if there is evidence by then. It is 0 if that
+	// never happened, and for a batch of several rows.
 	aloneAt int64
 
-	// refusedAt is the number of the first of the last refusals with the same
-	// code, of a request with these rows in it, alone or not. Halves inherit it.
-	// For the last rows that are pending it takes the place of aloneAt, see fail.
+	// refusedAt is the number of the first request that was rejected with these
+	// rows in it, alone or not, by the code of the last rejection. Batches that are
+	// cut from this one inherit it. It takes the place of aloneAt once every pending
+	// row has been rejected alone, see fail.
 	refusedAt int64
 
-	// strikes counts a single row's failures for other reasons than its data,
-	// each with evidence since the one before. It lengthens the wait; ten drop
-	// the row.
+	// strikes counts a single row's strikes. Each doubles the wait before the
+	// next attempt, and the tenth drops the row.
 	strikes int
 
 	closeTries int       // how often it failed, as a suspect, since Close began
-	err        error     // its last failure
-	due        time.Time // it is not sent again before
-	done       bool      // stored, dropped or kept: a later answer changes nothing
+	err        error     // the last failure
+	due        time.Time // the batch is not sent again before this time
+	done       bool      // its rows are stored, dropped or kept, so later answers change nothing
 }
 
-// newBatch returns a batch of some of the rows of another one.
+// newBatch returns a batch of records, which were rows of the batch from.
 func newBatch(records []record, from *batch) *batch {
 	b := &batch{records: records, failedAt: from.failedAt, refusedAt: from.refusedAt, err: from.err}
 	for i := range records {
-		b.text += records[i].text()
+		b.text += records[i].Text()
 	}
 	return b
 }
 
+// hasRoom reports whether b stays within a request's limits with more rows, whose
+// text has the given size in bytes.
 func (b *batch) hasRoom(rows, text, maxRows int) bool {
 	return len(b.records)+rows <= maxRows && b.text+text <= maxBatchText
 }
 
-// isSuspect reports whether there is evidence against b, a single row. Suspects
-// are not joined with other rows again. stored is the newest request that
-// stored rows.
+// isSuspect reports whether b is a single row with evidence against it. Suspects
+// are never joined with other rows. stored is the newest request that stored rows.
 func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneAt > 0 && stored > b.aloneAt)
 }
 
-// cut returns the rows of b in two batches: those at the places that isFirst
-// accepts, and the others. Each has its own array, so that the text of one can
-// be freed before the other is done.
+// cut divides the rows of b into two batches: rows whose index isFirst accepts,
+// and the others. Each batch has its own array, so that the text of one can be
+// garbage collected before the other is done.
 func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	var rows, others []record
 	for i := range b.records {
@@ -93,7 +94,7 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	return newBatch(rows, b), newBatch(others, b)
 }
 
-// absorb appends the rows of another batch.
+// absorb appends the rows of other to b.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
@@ -101,18 +102,18 @@ func (b *batch) absorb(other *batch) {
 }
 
 // A lane holds the batches that wait to be sent, in the order in which they are
-// due, and counts for its circuit breaker. There are two: fresh, for rows that
-// were never sent, and retry, for rows that failed. delivery.mu guards them.
+// due, and the count of its circuit breaker. There are two lanes: fresh for rows
+// that were never sent, and retry for rows that failed. delivery.mu guards both.
 type lane struct {
 	batches []*batch
 
-	// failures counts the answers in a row that speak against the server.
-	// Anything stored resets it.
+	// failures counts the failures in a row that blame the server. It returns to
+	// 0 when the server stores a row.
 	failures int
 }
 
-// isOpen reports whether the lane's breaker is open: then the lane sends one
-// row per wait.
+// isOpen reports whether the lane's breaker is open. An open lane sends only
+// probes.
 func (l *lane) isOpen() bool { return l.failures >= openAfter }
 
 // add appends a copy of r to the last batch, or to a new one if that is full.
@@ -121,28 +122,28 @@ func (l *lane) add(r *record, maxRows int) {
 	if n := len(l.batches); n > 0 {
 		last = l.batches[n-1]
 	}
-	if last == nil || !last.hasRoom(1, r.text(), maxRows) {
+	if last == nil || !last.hasRoom(1, r.Text(), maxRows) {
 		full := last != nil && len(last.records) >= maxRows
 		last = &batch{}
-		if full { // this one is likely to fill up as well: don't grow it step by step
+		if full { // the new batch will probably fill up as well, so allocate all of it now
 			last.records = make([]record, 0, maxRows)
 		}
 		l.batches = append(l.batches, last)
 	}
 	last.records = append(last.records, *r)
-	last.text += r.text()
+	last.text += r.Text()
 }
 
-// push inserts a batch that failed, to be sent when it is due.
+// push inserts b, which is not sent before due.
 func (l *lane) push(b *batch, due time.Time) {
 	b.due = due
 	at := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(due) })
 	l.batches = slices.Insert(l.batches, at, b)
 }
 
-// take removes a batch that is due: the first of several rows, else the first row
-// that was never sent by itself, since both may be innocent, else the first. It
-// returns nil if nothing is due.
+// take removes a batch that is due, or returns nil. Batches of several rows go
+// first, then single rows that were never sent alone, since both may hold good
+// rows.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
 	if n == 0 {
@@ -161,7 +162,7 @@ func (l *lane) remove(at int) *batch {
 	return b
 }
 
-// due returns when the first batch is due. Zero: the lane is empty.
+// due returns when the first batch is due, or zero if the lane is empty.
 func (l *lane) due() time.Time {
 	if len(l.batches) == 0 {
 		return time.Time{}
@@ -169,10 +170,12 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row, whenever it is due: the last one, or one at random. It
-// passes over suspects if it can. nil: the lane is empty.
-func (l *lane) draw(stored int64, last bool) *batch {
-	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool { return b.isSuspect(stored) })
+// draw removes one row for a probe, whether it is due or not: the last row if last
+// is set, else a row at random. It takes a row that has a strike or was rejected
+// alone only if the lane holds nothing else: good rows would wait for many probes.
+// It returns nil if the lane is empty.
+func (l *lane) draw(last bool) *batch {
+	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool { return b.strikes > 0 || b.aloneAt > 0 })
 	if len(from) == 0 {
 		from = l.batches
 	}
@@ -189,18 +192,18 @@ func (l *lane) draw(stored int64, last bool) *batch {
 	}
 	at, end := pick(len(b.records)), len(b.records)-1
 	row := newBatch([]record{b.records[at]}, b)
-	b.records[at], b.records[end] = b.records[end], record{} // moves no other row
+	b.records[at], b.records[end] = b.records[end], record{} // the last row fills the gap
 	b.records = b.records[:end]
 	b.text -= row.text
 	return row
 }
 
-// join puts the batches together again, up to the size of a request, except
-// those that stay apart: while the server stores nothing, batches are split that
-// have nothing wrong with them.
+// join undoes splits: it joins small batches into batches of up to a request's
+// size, except those that staysApart accepts. While the server stores nothing,
+// batches of good rows are split as well.
 func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
 	var joined, apart []*batch
-	var target *batch // the one of joined that the next batch is added to
+	var target *batch // the batch in joined to which the next batch is added
 	for _, b := range l.batches {
 		switch {
 		case staysApart(b):

@@ -7,19 +7,21 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/row"
 )
 
-// rowsOf returns records whose stages are the names.
-func rowsOf(names ...string) (records []record) {
+// recordsOf returns records with the names as stages.
+func recordsOf(names ...string) (records []record) {
 	for _, name := range names {
-		records = append(records, record{stage: name})
+		records = append(records, record{Row: row.Row{Stage: name}})
 	}
 	return records
 }
 
 // failedBatch returns a batch of the retry lane.
 func failedBatch(names ...string) *batch {
-	return newBatch(rowsOf(names...), &batch{failedAt: 1, err: errors.New("failed")})
+	return newBatch(recordsOf(names...), &batch{failedAt: 1, err: errors.New("failed")})
 }
 
 func (b *batch) names() string {
@@ -28,7 +30,7 @@ func (b *batch) names() string {
 	}
 	var names []string
 	for i := range b.records {
-		names = append(names, b.records[i].stage)
+		names = append(names, b.records[i].Stage)
 	}
 	return strings.Join(names, " ")
 }
@@ -42,13 +44,13 @@ func (l *lane) names() string {
 	return strings.Join(all, " ")
 }
 
-// checkText holds that a batch's text is that of its rows.
+// checkText checks that a batch's text is the sum of its rows' texts.
 func checkText(t *testing.T, batches ...*batch) {
 	t.Helper()
 	for _, b := range batches {
 		text := 0
 		for i := range b.records {
-			text += b.records[i].text()
+			text += b.records[i].Text()
 		}
 		if b.text != text {
 			t.Errorf("[%s] counts %d bytes of text, want %d", b.names(), b.text, text)
@@ -59,10 +61,10 @@ func checkText(t *testing.T, batches ...*batch) {
 func TestLaneFillsBatches(t *testing.T) {
 	var l lane
 	for i := range 7 {
-		l.add(&record{stage: fmt.Sprint(i)}, 3)
+		l.add(&record{Row: row.Row{Stage: fmt.Sprint(i)}}, 3)
 	}
-	l.add(&record{message: strings.Repeat("m", maxBatchText-1)}, 3) // with the "6" exactly a batch's text
-	l.add(&record{stage: "8"}, 3)
+	l.add(&record{Row: row.Row{Message: strings.Repeat("m", maxBatchText-1)}}, 3) // with the "6" it has exactly maxBatchText
+	l.add(&record{Row: row.Row{Stage: "8"}}, 3)
 	if got, want := l.names(), "[0 1 2] [3 4 5] [6 ] [8]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -86,8 +88,8 @@ func TestLaneSendsWhatIsDue(t *testing.T) {
 	}{
 		{0, "nothing"},
 		{1, "a b"},
-		{2, "c d"}, // several rows before the suspect that is due for longer
-		{2, "e f"}, // among those due at the same time the one that came first
+		{2, "c d"}, // a batch of several rows goes before a suspect that has been due for longer
+		{2, "e f"}, // of batches that are due at the same time, the first that was pushed
 		{2, "suspect"},
 		{2, "nothing"},
 	} {
@@ -107,7 +109,7 @@ func TestLaneDraws(t *testing.T) {
 	lanes := func() *lane {
 		l := &lane{}
 		for _, name := range []string{"a", "b", "c", "d"} {
-			l.add(&rowsOf(name)[0], 2)
+			l.add(&recordsOf(name)[0], 2)
 		}
 		suspect := failedBatch("suspect")
 		suspect.strikes = 1
@@ -117,7 +119,7 @@ func TestLaneDraws(t *testing.T) {
 	drawn := map[string]int{}
 	for range 400 {
 		l := lanes()
-		row := l.draw(0, false)
+		row := l.draw(false)
 		drawn[row.names()]++
 		rest := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(l.names()))
 		if slices.Contains(rest, row.names()) || len(rest) != 4 {
@@ -131,13 +133,13 @@ func TestLaneDraws(t *testing.T) {
 	}
 	l := lanes()
 	for _, want := range []string{"d", "c", "b", "a", "suspect", "nothing"} {
-		if got := l.draw(0, true).names(); got != want {
+		if got := l.draw(true).names(); got != want {
 			t.Errorf("newest: %s, want %s", got, want)
 		}
 	}
 	var failed lane
 	failed.push(failedBatch("a", "b"), time.Time{})
-	if row := failed.draw(0, false); row.failedAt != 1 || row.err == nil {
+	if row := failed.draw(false); row.failedAt != 1 || row.err == nil {
 		t.Error("a row that is drawn forgets the failure of its batch")
 	}
 }
@@ -147,7 +149,7 @@ func TestSuspects(t *testing.T) {
 		rows    int
 		strikes int
 		aloneAt int64
-		want    bool // when request 5 has stored rows
+		want    bool // the result if request 5 has stored rows
 	}{
 		"a row":                             {1, 0, 0, false},
 		"a row with a strike":               {1, 1, 0, true},

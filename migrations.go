@@ -8,26 +8,26 @@ import (
 //go:embed sql/*.sql
 var sqlFiles embed.FS
 
-// Migrations returns the numbered files of the sql folder, not those of
-// sql/optional. Each is plain SQL, safe to run again, to be run whole and in
-// the order of their names: paste it into Supabase's SQL editor, or hand the
-// file system to goose, whose Up comments the files carry. There are no Down
-// parts on purpose: they would drop the table for those who paste the file.
+// Migrations returns the numbered files of the sql folder, without sql/optional.
+// Each file is plain SQL that is safe to run again. Run the files in the order of
+// their names: paste each one into Supabase's SQL editor, or pass the file system
+// to goose, for which the files have Up comments. They have no Down sections,
+// because the SQL editor would run those as well and drop the table.
 //
-// goose keeps the numbers that it has run in a table, by default one for all: in
-// an app that has more than 12 migrations of its own these would be passed over,
-// and in one that has fewer, its next would be refused. So give them a table of
-// their own, and a provider without the app's migrations in Go:
+// goose keeps the numbers of the migrations that have run in one table. If the
+// app's migrations share that table, goose skips these files or rejects the app's
+// next migration, depending on which numbers are greater. So give these files a
+// separate table, and a provider that ignores the app's Go migrations:
 //
 //	provider, err := goose.NewProvider(goose.DialectPostgres, db, docevents.Migrations(),
 //		goose.WithTableName("docevents_db_version"), goose.WithDisableGlobalRegistry(true))
 //
-// The names are not golang-migrate's (.up.sql), nor the Supabase CLI's
-// (a timestamp): see sql/README.md.
+// The file names don't fit golang-migrate (.up.sql) or the Supabase CLI (a
+// timestamp). sql/README.md shows how to use those.
 func Migrations() fs.FS {
 	sub, err := fs.Sub(sqlFiles, "sql")
 	if err != nil {
-		panic(err) // unreachable: the folder's name is a constant
+		panic(err) // unreachable: "sql" is a valid path
 	}
 	return sub
 }

@@ -20,13 +20,13 @@ func (r *reporter) run() {
 	r.mu.Lock()
 	defer func() {
 		r.mu.Unlock()
-		if !ended { // the app's code has ended the goroutine, as testing's FailNow does
+		if !ended { // the app's code called runtime.Goexit, as testing's FailNow does
 			go r.run()
 		}
 	}()
 	for len(r.queue) > 0 {
 		n := r.queue[0]
-		r.queue[0] = notice{} // lets go of it: the slice moves on
+		r.queue[0] = notice{} // releases it for garbage collection
 		r.queue = r.queue[1:]
 		if n.isCall {
 			r.calls--
@@ -39,9 +39,9 @@ func (r *reporter) run() {
 	ended = true
 }
 
-// sayUnlocked calls the app's code without the lock, and has it again at the
-// end, whichever that is. What a handler panics with is not repeated: it may be
-// anything. A logger that panics costs its line.
+// sayUnlocked calls the app's logger or handler without the lock, and takes the
+// lock again even if that code panics. It logs the type of a handler's panic, but
+// not the value, which may hold any data. If the logger panics, the line is lost.
 func (r *reporter) sayUnlocked(n notice) {
 	defer func() {
 		p := recover()
@@ -57,13 +57,13 @@ func (r *reporter) sayUnlocked(n notice) {
 	n.say()
 }
 
-// flush writes the sums that are due and waits, within ctx, until everything
-// queued by now has been said.
+// flush writes the lines that sumUpLocked writes for age. Then it waits until all
+// notices that are queued by now are done, or ctx ends.
 func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sumUpLocked(age, time.Now())
-	if ctx.Err() == nil { // else there is nothing to wait for
+	if ctx.Err() == nil { // flush doesn't wait if ctx has ended
 		defer context.AfterFunc(ctx, func() {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -72,14 +72,14 @@ func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	}
 	for last := r.queued; r.said < last && !r.gaveUp; r.changed.Wait() {
 		if ctx.Err() != nil {
-			return fmt.Errorf("docevents: Flush: log lines or drop handler calls still due: %w", ctx.Err())
+			return fmt.Errorf("docevents: Flush: log lines or drop handler calls are still pending: %w", ctx.Err())
 		}
 	}
 	return nil
 }
 
-// close is flush with all sums, at the end of ctx skipping what waits behind a
-// call that doesn't return.
+// close is flush for repeats of any age. If ctx ends before a call returns, close
+// skips the notices that wait after that call.
 func (r *reporter) close(ctx context.Context) {
 	if r.flush(ctx, 0) == nil {
 		return

@@ -15,38 +15,39 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// What New uses where an option is left out. docs/performance.md has the
-// measurements behind the sizes.
+// The defaults of the options. docs/performance.md has the measurements behind
+// the sizes.
 const (
 	DefaultSchema = "public"
 	DefaultTable  = "document_processing_events"
 
-	// DefaultRequestTimeout is beyond the 8 s after which hosted Supabase
-	// cancels a statement, so that the server's own answer comes first.
+	// DefaultRequestTimeout is longer than the 8 s after which hosted Supabase
+	// cancels a statement, so the server's own error arrives first.
 	DefaultRequestTimeout = 30 * time.Second
 
-	DefaultMaxInFlight = 4
-	DefaultMaxBatch    = 1000
-	DefaultQueueEvents = 100_000
-	DefaultQueueBytes  = 64 << 20
+	DefaultMaxInFlight = 4        // requests
+	DefaultMaxBatch    = 1000     // rows
+	DefaultQueueEvents = 100_000  // events
+	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
-	// DefaultPurgeBatch is the step of a purge that a timeout has made go in
-	// steps. Without WithPurgeBatch a purge starts as one DELETE.
+	// DefaultPurgeBatch is the number of rows per step of a purge. Without
+	// WithPurgeBatch, a purge deletes in steps only after its first DELETE fails.
 	DefaultPurgeBatch = 10_000
 )
 
-// An Option changes a default of [New]. Given twice, the last one counts. A nil
-// argument stands for the default; a value out of bounds is an error of New.
+// An Option changes a default of [New]. If an option is given twice, the last
+// one counts. A nil argument stands for the default. A value out of bounds makes
+// New return an error, and so does 0: no option has a value for "unlimited".
 type Option func(*config)
 
 type config struct {
 	log            *slog.Logger
 	dropHandler    func(Event, DropReason, error)
-	before         func(context.Context, *Event) bool // nil: none
+	before         func(context.Context, *Event) bool // nil without WithBefore
 	transport      http.RoundTripper
 	schema, table  string
-	spoolDir       string // absolute; empty: none
-	spoolErr       error  // of making it absolute
+	spoolDir       string // absolute; empty without WithSpool
+	spoolErr       error  // why spoolDir can't be made absolute
 	spoolFiles     spool.FS
 	types          eventTypes
 	columns        columns
@@ -56,11 +57,12 @@ type config struct {
 	queueEvents    int
 	queueBytes     int
 	purgeBatch     int
-	purgeInSteps   bool // from the start
+	purgeInSteps   bool // WithPurgeBatch was given: steps from the start
 }
 
-// WithLogger sends the log lines to l. The default is logrus's standard
-// logger. It is called on a goroutine of its own, one line at a time.
+// WithLogger sends the log lines to l. The default is logrus's standard logger.
+// The client calls l on a separate goroutine, one line at a time, so a slow
+// logger delays nothing else.
 func WithLogger(l logrus.FieldLogger) Option {
 	if l == nil {
 		l = logrus.StandardLogger()
@@ -68,126 +70,135 @@ func WithLogger(l logrus.FieldLogger) Option {
 	return WithSlog(slog.New(logrusHandler{l}))
 }
 
-// WithSlog sends the log lines to l instead of logrus: the same lines, fields
-// and levels. It is called on a goroutine of its own, one line at a time.
+// WithSlog sends the log lines to l instead of logrus, with the same messages,
+// fields and levels. The client calls l on a separate goroutine, one line at a
+// time.
 func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
-// WithDropHandler calls f for every event that is lost, with the reason and an
-// error that says more. The event's text is as it would have been stored:
-// cleaned and, where too long, cut. Its ID is the row's where one was made, so
-// that recorded again, later, the event is stored once all the same. Its Extra
-// is what JSON makes of it, numbers as [json.Number], and nil where it can't be
-// stored.
+// WithDropHandler calls f with every lost event, the reason, and an error with
+// the details. The default is no handler. The event's texts have been cleaned
+// and cut as they would have been stored. If the row already had an ID, the
+// event has it, so an event that is recorded again later is still stored once.
+// Extra has been converted to JSON and back: its numbers are [json.Number]. It is
+// nil if it can't be stored.
 //
-// f is called on a goroutine of its own, one call at a time, never on Record's
-// caller. It may call Record and Stats; to record the dropped event again
-// would go round for ever. It must not call Flush or Close, which wait for it.
-// While f is slow, up to 1,000 calls or 1 MiB of text wait for it; further
-// ones are skipped and counted in [Stats].Unreported. A panic in f is
-// recovered and costs a log line.
+// The client calls f on a separate goroutine, one call at a time. f may call
+// Record and Stats. It must not record the dropped event again, which would loop
+// forever, nor call Flush or Close, which wait for f. While f is slow, up to
+// 1,000 calls with up to 1 MiB of text wait for it. Further calls are skipped
+// and counted in [Stats].Unreported, except those for events that Close
+// abandons. A panic in f is recovered and logged.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
 }
 
-// WithBefore calls f for each event before Record does anything else with it. f
-// may change the event: add values such as a worker, a version, a tenant or a
+// WithBefore makes Record call f with each event first. The default is no
+// function. f may change the event, for example add a version, a tenant or a
 // trace id, or remove personal data. If f returns false, the event is dropped
-// with reason Filtered: counted in Stats and handed to the drop handler, but not
-// logged. ctx is that of RecordContext or StepContext, else
-// [context.Background].
+// with reason [Filtered]: it is counted in [Stats] and passed to the drop handler,
+// but not logged. ctx is the context of RecordContext or StepContext; for Record
+// and Step it is [context.Background].
 //
-// The event is a copy, which must not be used after f returns. Its Extra is a
-// copy as well and never nil, so f may add to it and delete from it; the values
-// in it are the caller's. Fields that Record fills in are still empty, such as
-// CreatedAt. If f makes the event invalid, it is dropped with reason Invalid.
-// Events that are replayed from the spool don't pass f again.
+// f gets a copy of the event, which it must not use after it returns. Extra is a
+// shallow copy and never nil, so f may add and delete keys, but must not change
+// the values in place: they belong to the caller. Fields that Record fills in, such as CreatedAt, are still
+// empty. If f makes the event invalid, the event is dropped with reason
+// [Invalid]. f isn't called again for events that are replayed from the spool.
 //
-// f runs on the caller's goroutine, without a lock, so f must be fast and safe
-// for concurrent use. It may record further events with the same Client; f is
-// called for them as well. If f panics, or 10,000 calls of f are running because
-// f blocks or calls itself in this way without end, the event is dropped with
-// reason Invalid and a log line.
+// f runs on the goroutine that calls Record, so it must be fast and safe for
+// concurrent use. f may record further events with the same Client, and is
+// called for those as well. If f panics, the event is dropped with reason
+// Invalid. The same happens if 10,000 calls of f are running, because f blocks or
+// records an event for each event.
 func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 	return func(c *config) { c.before = f }
 }
 
-// WithTransport sends the requests through rt, which must be safe for
-// concurrent use. It sees the requests with the key in their headers. Close
-// leaves its idle connections alone.
+// WithTransport sends all requests through rt, which must be safe for concurrent
+// use. rt sees the key in the headers of the requests. Close doesn't close the
+// connections of rt.
 //
-// The default is a clone of [http.DefaultTransport] that keeps MaxInFlight
-// connections; where the app has replaced http.DefaultTransport by a type of
-// its own (httpmock.Activate does), that one, looked up once, by New.
+// By default New clones [http.DefaultTransport]. The clone for inserts opens at
+// most one connection more than [WithMaxInFlight] allows requests. If the app has
+// replaced http.DefaultTransport with another type, as httpmock.Activate does,
+// New uses that transport itself.
 func WithTransport(rt http.RoundTripper) Option { return func(c *config) { c.transport = rt } }
 
-// WithSchema names the table's schema, which the project must expose: 1 to 63
-// letters, digits and underscores. The default is [DefaultSchema].
+// WithSchema sets the table's schema. The name has 1 to 63 letters, digits and
+// underscores. The project's API settings must expose the schema. The default is
+// [DefaultSchema].
 func WithSchema(name string) Option { return func(c *config) { c.schema = name } }
 
-// WithTable names the table: 1 to 63 letters, digits and underscores. The
-// default is [DefaultTable].
+// WithTable sets the table's name, which has 1 to 63 letters, digits and
+// underscores. The default is [DefaultTable].
 func WithTable(name string) Option { return func(c *config) { c.table = name } }
 
-// WithEventTypes lists the types that the table takes, by what they mean. The
-// default is [UploadStarted], [ProcessingStarted], [Completed] and [Failed];
-// EventTypes{Open: true} accepts any other type as well.
+// WithEventTypes lists the event types that the table accepts, by their meaning.
+// The default is [UploadStarted], [ProcessingStarted], [Completed] and [Failed].
+// With EventTypes{Open: true} Record also accepts any other type.
 func WithEventTypes(types EventTypes) Option {
 	types.clone()
 	return func(c *config) { c.types.EventTypes = types }
 }
 
-// WithColumns is for a table of your own: its columns have other names or types
-// than the migration's, or take NULL for a document or a user. With it, an empty
-// DocumentID or UserID is stored as NULL; without it, the event is dropped as
-// Invalid.
+// WithColumns describes a table whose columns differ from the migration's: they
+// have other names or types, or allow NULL for a document or a user. With this
+// option an empty DocumentID or UserID is stored as NULL. Without it, such an
+// event is dropped with reason [Invalid].
 func WithColumns(columns Columns) Option {
 	columns.Extra = slices.Clone(columns.Extra)
 	return func(c *config) { c.columns.Columns, c.columns.own = columns, true }
 }
 
-// WithRequestTimeout bounds one insert request, from 1 ms to 10 min. The
-// default is [DefaultRequestTimeout]. Requests of a purge are bounded by the
-// purge's context instead.
+// WithRequestTimeout sets the timeout of one insert request, from 1 ms to 10
+// min. The default is [DefaultRequestTimeout]. It also bounds each request of
+// Check, and each read, such as a Timeline or a Summary, together with its
+// retries. Requests of a purge are bounded only by the purge's context.
 func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.requestTimeout = d } }
 
-// WithMaxInFlight bounds how many insert requests are under way at once, from
-// 1 to 64; so many connections are kept. The default is [DefaultMaxInFlight].
+// WithMaxInFlight sets how many insert requests may be in flight at once, from 1
+// to 64. The default is [DefaultMaxInFlight]. Flush and Close send one more if
+// all of them seem to hang.
 func WithMaxInFlight(requests int) Option { return func(c *config) { c.maxInFlight = requests } }
 
-// WithMaxBatch bounds the rows of one insert request, from 1 to 10,000. A
-// request also carries no more than 1 MiB of text, whatever the rows. The
-// default is [DefaultMaxBatch].
+// WithMaxBatch sets the maximum number of rows per insert request, from 1 to
+// 10,000. The default is [DefaultMaxBatch]. Independently of this, the texts of
+// a request have at most 1 MiB.
 func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows } }
 
-// WithQueueLimits bounds what waits in memory, requests under way included: so
-// many events, from 1 to 10,000,000, and so many bytes, from 128 KiB to 1 GiB,
-// an event counting 300 bytes and its text, that of Extra included. Beyond
-// either, Record drops the new event with reason QueueFull. The defaults are
+// WithQueueLimits limits the events in memory, both queued and in flight: their
+// number, from 1 to 10,000,000, and their bytes, from 128 KiB to 1 GiB. An event
+// counts 300 bytes plus its texts and the JSON of Extra. If a new event would
+// exceed either limit, Record drops it with reason [QueueFull]. The defaults are
 // [DefaultQueueEvents] and [DefaultQueueBytes].
 func WithQueueLimits(events, bytes int) Option {
 	return func(c *config) { c.queueEvents, c.queueBytes = events, bytes }
 }
 
-// WithSpool also keeps queued events in files of the folder dir until they are
-// stored or dropped, so that they survive the process: kill -9, a panic, running
+// WithSpool copies queued events to files in the folder dir until they are
+// stored or dropped. The default is "", which means no spool.
+//
+// Events in the spool survive the end of the process: kill -9, a panic, running
 // out of memory, or the restart of a container whose volume is kept. They don't
-// survive a loss of power, since nothing is synced. An event is on disk a moment
-// after Record, usually within 1 ms, under load within 50. A client with the same
-// URL, schema and table replays the events of dead processes with their ids, so
-// that nothing is stored twice; an event that was purged in between may come
-// back. Close keeps the events that it can't send, and counts them in
-// [Stats].Kept instead of abandoning them.
+// survive a loss of power, because files are not synced. An event is usually on
+// disk within 1 ms of Record, and under load within 50 ms. The next client with
+// the same URL, schema and table replays the events of dead processes. They keep
+// their IDs, so no event is stored twice. But an event that was stored and then
+// purged may be stored again. Close leaves the events that it can't send in the
+// spool and counts them in [Stats].Kept.
 //
-// Any number of processes may share dir. It becomes absolute here, and is made, for
-// this user alone, if it doesn't exist. A folder that other users can write to is
-// refused with a log line. The files hold personal data if the events do. They
-// take about twice the bytes of WithQueueLimits, also if process after process
-// dies: then the newest events wait in memory. Damaged files are kept as .bad, and
-// files with values that fit no column as .kept, for you to delete. A disk that is
-// full, slow or broken never stops New or Record: it costs a log line, and events
-// wait in memory alone. On Windows they always do.
+// Any number of processes may share dir. A relative dir is made absolute by
+// WithSpool. If dir doesn't exist, the client creates it, accessible to this user
+// only. If other users can write to dir, the client logs that and doesn't use it.
 //
-// The default, "", is no spool.
+// The files contain personal data if the events do. All files together take up
+// to about twice the bytes of [WithQueueLimits], even if many processes die; at
+// that size, new events stay in memory only. The client keeps a damaged file with
+// the suffix .bad, and a file with values for which [WithColumns] has no column
+// with the suffix .kept. It never deletes those files.
+//
+// A disk that is full, slow or broken never blocks New or Record. The failure is
+// logged, and events stay in memory only. On Windows they always do.
 func WithSpool(dir string) Option {
 	var err error
 	if dir != "" && !filepath.IsAbs(dir) {
@@ -198,19 +209,20 @@ func WithSpool(dir string) Option {
 	return func(c *config) { c.spoolDir, c.spoolErr, c.spoolFiles = dir, err, spool.OS{} }
 }
 
-// WithPurgeBatch makes a purge go in steps of so many rows, from 1 to
-// 1,000,000. The default is one DELETE, and steps of [DefaultPurgeBatch] rows
-// only after that has run into a timeout.
+// WithPurgeBatch makes a purge delete in steps of this many rows, from 1 to
+// 1,000,000. By default a purge sends one DELETE for all rows. If that fails for
+// a reason that may pass, such as a timeout or a lost connection, the purge
+// continues in steps of [DefaultPurgeBatch] rows.
 func WithPurgeBatch(rows int) Option {
 	return func(c *config) { c.purgeBatch, c.purgeInSteps = rows, true }
 }
 
-// nameFormat is stricter than PostgreSQL, which takes any 63 bytes in quotes:
-// the name becomes a part of the URL.
+// nameFormat is stricter than PostgreSQL, which accepts any 63 bytes in quotes,
+// because the name becomes a part of the URL.
 var nameFormat = regexp.MustCompile(`^[A-Za-z0-9_]{1,63}$`)
 
-// newConfig applies the options to the defaults and names all that is out of
-// bounds.
+// newConfig applies the options to the defaults. Its error lists every value
+// that is out of bounds.
 func newConfig(opts []Option) (config, error) {
 	c := config{
 		schema:         DefaultSchema,
@@ -239,7 +251,7 @@ func newConfig(opts []Option) (config, error) {
 		{"WithMaxInFlight", int64(c.maxInFlight), 1, 64},
 		{"WithMaxBatch", int64(c.maxBatch), 1, 10_000},
 		{"WithQueueLimits' events", int64(c.queueEvents), 1, 10_000_000},
-		{"WithQueueLimits' bytes", int64(c.queueBytes), 128 << 10, 1 << 30}, // room for any one event's texts
+		{"WithQueueLimits' bytes", int64(c.queueBytes), 128 << 10, 1 << 30}, // the minimum has room for the texts of any event
 		{"WithPurgeBatch", int64(c.purgeBatch), 1, 1_000_000},
 	} {
 		if o.got < o.low || o.got > o.high {
@@ -256,12 +268,12 @@ func newConfig(opts []Option) (config, error) {
 	return c, errors.Join(bad...)
 }
 
-// A logrusHandler writes what is meant for slog to a logrus logger.
+// A logrusHandler is a slog.Handler that writes to a logrus logger.
 type logrusHandler struct{ logrus.FieldLogger }
 
 func (h logrusHandler) Enabled(context.Context, slog.Level) bool { return true }
-func (h logrusHandler) WithAttrs([]slog.Attr) slog.Handler       { return h } // not used here
-func (h logrusHandler) WithGroup(string) slog.Handler            { return h } // likewise
+func (h logrusHandler) WithAttrs([]slog.Attr) slog.Handler       { return h } // unused: reporter calls only LogAttrs
+func (h logrusHandler) WithGroup(string) slog.Handler            { return h } // unused as well
 
 func (h logrusHandler) Handle(_ context.Context, r slog.Record) error {
 	fields := logrus.Fields{}

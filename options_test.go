@@ -139,7 +139,7 @@ func TestLastOptionCounts(t *testing.T) {
 	wire.only(t)
 }
 
-// The smallest queue that New accepts takes any one event.
+// The smallest queue that New accepts has room for the largest event.
 func TestSmallestQueueTakesTheLargestEvent(t *testing.T) {
 	s := &server{}
 	c, _ := newClient(t, s, docevents.WithQueueLimits(1, 128<<10), docevents.WithEventTypes(docevents.EventTypes{Open: true}))
@@ -153,11 +153,11 @@ func TestSmallestQueueTakesTheLargestEvent(t *testing.T) {
 	checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
 }
 
-// An option made of nil is the option left out, and so is a nil Option.
+// A nil argument of an option, or a nil Option, stands for the default.
 func TestNilOptions(t *testing.T) {
-	httpmock.Activate(t) // the default transport
+	httpmock.Activate(t) // replaces the default transport
 	httpmock.RegisterResponder("POST", tableURL, httpmock.NewStringResponder(http.StatusCreated, ""))
-	hook := logrustest.NewGlobal() // the default logger
+	hook := logrustest.NewGlobal() // records lines of the default logger
 	standard := logrus.StandardLogger()
 	out := standard.Out
 	standard.SetOutput(io.Discard)
@@ -197,7 +197,8 @@ func TestNilOptions(t *testing.T) {
 	}
 }
 
-// A nil that hides in an interface panics where it is used; the events live on.
+// A logger that is a nil pointer in an interface panics when it is called. Valid
+// events are still stored.
 func TestTypedNils(t *testing.T) {
 	c, _ := newClient(t, &server{}, docevents.WithLogger((*logrus.Logger)(nil)), docevents.WithDropHandler(nil))
 	c.Record(docevents.Event{})
@@ -208,7 +209,7 @@ func TestTypedNils(t *testing.T) {
 	checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Invalid: 1}})
 }
 
-// WithEventTypes keeps a copy: the app may change its slice.
+// WithEventTypes copies the types, so the app may change its slice.
 func TestEventTypesAreCopied(t *testing.T) {
 	types := []docevents.EventType{"archived"}
 	s := &server{}
@@ -223,12 +224,12 @@ func TestEventTypesAreCopied(t *testing.T) {
 	checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
 }
 
-// notes lists types that say nothing about a document's state.
+// notes returns an option that lists types as Notes.
 func notes(types ...docevents.EventType) docevents.Option {
 	return docevents.WithEventTypes(docevents.EventTypes{Notes: types})
 }
 
-// refuseAll is a transport for what must do no I/O.
+// refuseAll returns a transport that fails the test on any request.
 func refuseAll(t *testing.T) http.RoundTripper {
 	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		t.Errorf("%s %s", req.Method, req.URL)

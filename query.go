@@ -8,76 +8,72 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
-// The functions of readingFile serve every table of a project. They are in one
-// schema, which the project must expose, whatever the table's.
-const (
-	readingFile   = "sql/014_create_docevents_reading.sql"
-	readingSchema = "public"
-)
+// readingSchema has the functions of sql/014_create_docevents_reading.sql, whatever
+// the table's schema is. The project must expose it. The functions serve every
+// table of a project.
+const readingSchema = "public"
 
 const (
 	defaultStuckAfter = 30 * time.Minute
-	maxAnswerBytes    = 4 << 20 // the functions' own bounds keep answers under 1 MiB
+	maxAnswerBytes    = 4 << 20 // the limits in the functions keep answers under 1 MiB
 
-	// maxQueryBytes is what gateways take of a URL: nginx, and so Kong, 8 KiB
-	// with the path.
+	// maxQueryBytes is the longest query that gateways accept with some room for
+	// the path: nginx, and therefore Kong, limits the request line to 8 KiB.
 	maxQueryBytes = 7 << 10
 )
 
-// A Query says which events [Client.Summary] and [Client.Documents] look at.
+// A Query selects the events that [Client.Summary] and [Client.Documents] read.
 type Query struct {
-	// Since and Until are the range: events at Since are in it, those at Until
-	// are not. Until must be after Since, both in the years 1 to 9999.
+	// Since and Until are the range of time. It includes Since but not Until.
+	// Until must be after Since, and both must be in the years 1 to 9999.
 	Since, Until time.Time
 
-	// StuckAfter is how long a document is under way before it counts as stuck.
-	// 0 means 30 minutes.
+	// StuckAfter is how long a document may be under way before it counts as
+	// stuck. 0 means 30 minutes. It must not be negative.
 	StuckAfter time.Duration
 
-	// Where limits the events to those with these values in these columns, by
-	// the columns' names in the table, such as "tenant_id". PostgreSQL casts the
-	// values to the columns' types.
+	// Where selects only events whose columns have these values. The keys are
+	// names of columns in the table, such as "tenant_id". PostgreSQL casts the
+	// values to the types of the columns.
 	Where map[string]string
 }
 
-// normalize fills in defaults. A row's time has whole microseconds, so rounding
-// both times up leaves the same rows in the range.
+// normalize sets defaults and validates q. Times in the table are whole
+// microseconds, so rounding both times up selects the same rows.
 func (q *Query) normalize() error {
 	q.Since, q.Until = wholeMicroseconds(q.Since), wholeMicroseconds(q.Until)
 	switch {
 	case !q.Since.Before(q.Until) || q.Since.Year() < 1 || q.Until.Year() > 9999:
 		return errors.New("since must be before until, both in the years 1 to 9999")
 	case q.StuckAfter < 0:
-		return errors.New("the StuckAfter is negative: leave it 0 for 30 minutes")
+		return errors.New("StuckAfter is negative: set it to 0 for 30 minutes")
 	case q.StuckAfter == 0:
 		q.StuckAfter = defaultStuckAfter
 	}
 	for column, value := range q.Where {
 		switch {
-		case column == "" || len(column) > 63 || !isText(column):
+		case column == "" || len(column) > 63 || !row.IsText(column):
 			return fmt.Errorf("in Where %.70q is not the name of a column: it must be 1 to 63 bytes of valid text", column)
-		case !isText(value):
+		case !row.IsText(value):
 			return fmt.Errorf("in Where the value of %q is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
 		}
 	}
 	return nil
 }
 
-// wholeMicroseconds rounds up to a time that a row can have.
+// wholeMicroseconds rounds t up to whole microseconds, as the table stores times.
 func wholeMicroseconds(t time.Time) time.Time {
 	return t.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond)
 }
 
-// isText reports whether PostgreSQL takes s as a text.
-func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
-
-// A source is the functions' argument of that name: which table they read.
+// A source is the functions' argument of that name. It describes the table.
 type source struct {
 	Schema  string                 `json:"schema"`
 	Table   string                 `json:"table"`
@@ -86,10 +82,10 @@ type source struct {
 	Filters map[string]string      `json:"filters,omitempty"`
 }
 
-// arguments returns those that both functions have.
+// arguments returns the arguments that both functions have.
 func (c *Client) arguments(q *Query) url.Values {
 	columns, types := &c.config.columns, &c.config.types
-	text, _ := json.Marshal(source{ // strings can always be marshaled
+	text, _ := json.Marshal(source{ // can't fail: a source contains only strings
 		Schema: c.config.schema, Table: c.config.table, Filters: q.Where,
 		Columns: map[string]string{
 			"id": columns.ID, "document": columns.DocumentID, "user": columns.UserID, "event": columns.Type,
@@ -105,7 +101,8 @@ func (c *Client) arguments(q *Query) url.Values {
 	}
 }
 
-// call calls a function of readingFile and returns its answer.
+// call calls a function of sql/014_create_docevents_reading.sql and returns its
+// decoded answer.
 func call[T interface{ valid() bool }](ctx context.Context, c *Client, function string, arguments url.Values) (answer T, err error) {
 	if c.config.columns.DocumentID == noColumn {
 		return answer, errNoDocumentID
@@ -113,7 +110,7 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 	if n := len(arguments.Encode()); n > maxQueryBytes {
 		return answer, fmt.Errorf("the event types and filters make a request line of %d bytes, and servers take %d: pass fewer or shorter ones", n, maxQueryBytes)
 	}
-	r := reading{path: "rpc/" + function, schema: readingSchema, query: arguments}
+	r := rest.Reading{Path: "rpc/" + function, Schema: readingSchema, Query: arguments}
 	err = c.read(ctx, r, func(resp *http.Response) error {
 		var decoded T
 		if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswerBytes)).Decode(&decoded); err != nil {
@@ -128,35 +125,65 @@ func call[T interface{ valid() bool }](ctx context.Context, c *Client, function 
 	return answer, c.explainCall(err)
 }
 
-// What to do about the answers of the functions, as remedies has it for those of
-// the table; the first match wins, and remedies comes after.
-var callRemedies = []struct {
-	answer *regexp.Regexp
-	do     string
-}{
-	{regexp.MustCompile(` PGRST20[23] | 42883 .*function (public\.)?docevents_`), "create the function: run " + readingFile + " in the project's database, again if an older version of it has run; it serves every table, {table} too" + reload},
-	{regexp.MustCompile(` 42501 .*for function`), "run " + readingFile + " again: it grants EXECUTE to service_role"},
-	{regexp.MustCompile(` PGRST106 `), "expose the schema " + readingSchema + " in the project's API settings: the functions of " + readingFile + " are in it"},
-	{regexp.MustCompile(` 3F000 `), "name the table's schema with WithSchema"},
-	{regexp.MustCompile(` 42703 `), "name the columns of {table} with WithColumns, \"-\" for those that it lacks, and in Where only columns that it has"},
-	{regexp.MustCompile(` 42804 `), "the column for CreatedAt must be a timestamptz or a timestamp: name it with WithColumns"},
-	{regexp.MustCompile(` 42883 .*operator`), "in Where name only columns that can be compared: json can't"},
-	{regexp.MustCompile(` 22(P02|003|007|008) `), "a value of Where doesn't fit its column's type"},
-	{regexp.MustCompile(`^5[02]4 | 57014 `), "ask for a shorter range, or raise service_role's statement_timeout"},
-}
+// readRetryWait is the wait before a read is sent again after a failure that may
+// pass.
+const readRetryWait = 200 * time.Millisecond
 
-// explainCall is explain for the answers of the functions.
-func (c *Client) explainCall(err error) error {
-	if e, answered := errors.AsType[*Error](err); answered {
-		for _, r := range callRemedies {
-			if r.answer.MatchString(e.line()) {
-				e.details = ""
-				return fmt.Errorf("%w; %s", e, strings.ReplaceAll(r.do, "{table}", c.tableName()))
+// read sends a GET and passes the answer to use. After a failure that may pass it
+// does both once more. Hosted projects answer with 401 and PGRST303 for some
+// seconds after a key was made, so read retries after these for lastingAfter. ctx
+// and the time of WithRequestTimeout bound all of it together.
+func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Response) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
+	defer cancel()
+	began, retried := time.Now(), false
+	for step := 0; ; step++ {
+		err := c.rest.Get(ctx, r, use)
+		e, answered := errors.AsType[*rest.Error](err)
+		wait := readRetryWait
+		switch {
+		case err == nil:
+			return nil
+		case answered && e.Status == http.StatusUnauthorized && e.Code == "PGRST303":
+			if wait = backoff(step, longWait, err); time.Since(began)+wait > lastingAfter {
+				return err
 			}
+		case retried || rest.Classify(err) != rest.Transient || answered && e.RetryAfter > 0:
+			return err
+		default:
+			retried = true
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
 		}
 	}
-	return c.explain(err)
 }
 
-// line is what remedies match.
-func (e *Error) line() string { return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message) }
+// ErrOtherAnswer is matched by the error of Summary, Documents, Timeline and Health
+// if the answer is a success, but PostgREST doesn't answer like this for the table,
+// or another version of the functions is installed.
+var ErrOtherAnswer = errors.New("the answer is not what PostgREST gives for this table and the functions of sql/014_create_docevents_reading.sql")
+
+// otherAnswer returns ErrOtherAnswer with the name of a field that is missing or has
+// another type.
+func otherAnswer(field string) error {
+	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
+}
+
+// unreadable returns the error for an answer that can't be decoded: ErrOtherAnswer,
+// or that the answer was cut short. An error of encoding/json isn't returned, since
+// it may contain a value.
+func unreadable(err error) error {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
+		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
+	}
+	switch {
+	case errors.Is(err, ErrOtherAnswer):
+		return err
+	case errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*json.UnmarshalTypeError)), errors.As(err, new(*time.ParseError)):
+		return ErrOtherAnswer
+	}
+	return fmt.Errorf("answer cut short: %w", err)
+}

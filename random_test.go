@@ -42,20 +42,21 @@ type schedule struct {
 
 	maxBatch    int
 	maxInFlight int
-	faulty      int    // per cent of the requests that fail at random
-	strict      bool   // the server refuses ids that it has, as if without Prefer
-	names       bool   // its refusals name the row
-	broken      answer // to every request from brokenAt until fixedAt
+	faulty      int    // the percentage of requests that fail at random
+	strict      bool   // the server refuses ids that it has, as it does without Prefer
+	names       bool   // rejections name the row
+	broken      answer // the answer to every request from brokenAt until fixedAt
 	brokenAt    time.Time
 	fixedAt     time.Time
 	calm        atomic.Bool  // no more faults
-	newest      atomic.Int64 // event's number, which is its name
+	newest      atomic.Int64 // the number of the newest event, which is its name
 
 	mu  sync.Mutex // guards rnd
 	rnd *rand.Rand
 }
 
-// faults are answers to requests of any rows. A refusal of data would be untrue.
+// faults are answers to requests with any rows. There is no rejection among them,
+// since it would blame good rows.
 var faults = []answer{
 	{err: errReset},
 	{err: errReset, stored: true},
@@ -135,7 +136,7 @@ func (s *schedule) fault(r *request) answer {
 	return answer{stored: true}
 }
 
-// named adds details that name a row, if answers of the schedule do.
+// named adds details that name a row, if the schedule's answers name rows.
 func (s *schedule) named(a answer, row *wireRow) answer {
 	if a.code != "" && s.names {
 		a.details = failingRow(row)
@@ -205,12 +206,12 @@ func (s *schedule) record() {
 	}
 }
 
-// flush checks that nothing of what was recorded is pending after Flush.
+// flush checks that after Flush none of the events recorded before is pending.
 func (s *schedule) flush(names []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.roll(5000))*time.Millisecond)
 	defer cancel()
 	if s.client.Flush(ctx) != nil {
-		return // with so many faults it may well fail
+		return // with so many faults Flush may fail
 	}
 	stored, lost := s.server.stages(), map[string]bool{}
 	for _, d := range s.observer.lost() {
@@ -223,8 +224,8 @@ func (s *schedule) flush(names []string) {
 	}
 }
 
-// check compares the client's counts and errors after Close, whose error is err,
-// with the rows that the server has.
+// check compares the client's counts and errors after Close with the server's rows.
+// err is the error of Close.
 func (s *schedule) check(err error) {
 	synctest.Wait()
 	st := s.client.Stats()
@@ -260,8 +261,8 @@ func (s *schedule) check(err error) {
 	}
 }
 
-// In a month of steady traffic, with a bad row each hour and an outage of an hour
-// each day, nothing grows.
+// In a month of steady traffic, with a bad row every hour and an outage of an hour
+// every day, the client's memory doesn't grow.
 func TestThirtyDays(t *testing.T) {
 	if !isLong() {
 		t.Skip("it takes several seconds")

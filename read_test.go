@@ -12,7 +12,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A script gives its answers one after the other, the last one again and again.
+// A script is a transport that gives its answers in order, and repeats the last one.
 type script struct {
 	answers  []answer
 	requests []*http.Request
@@ -37,8 +37,9 @@ func (s *script) RoundTrip(req *http.Request) (*http.Response, error) {
 	return a.response(req), nil
 }
 
-// What all of them do about a failure: one retry if it may pass, else none, and
-// an error that says what to do, without the key, the query or the row.
+// After a failure that may pass, reads are sent once more. After another failure
+// they are not. The error says what to do and doesn't contain the key, the query or
+// the row.
 func TestReadFailures(t *testing.T) {
 	const (
 		sql014 = "sql/014_create_docevents_reading.sql"
@@ -49,14 +50,14 @@ func TestReadFailures(t *testing.T) {
 		name     string
 		answer   answer
 		requests int
-		timeline string // what the error says
+		timeline string // part of the error of Timeline
 		summary  string
 	}{
 		{"no answer", answer{err: errReset}, 2, "connection reset", "connection reset"},
 		{"cut short", answer{body: `[{"stage":` + secret, cut: true}, 2, "cut short", "cut short"},
-		{"an end that came too early", answer{body: `[{"stage":` + secret}, 2, "cut short", "cut short"},
+		{"half of the JSON", answer{body: `[{"stage":` + secret}, 2, "cut short", "cut short"},
 		{"a gateway's 502", answer{status: 502}, 2, "HTTP 502", "HTTP 502"},
-		{"asks to be left alone", answer{status: 503, header: map[string]string{"Retry-After": "20"}}, 1, "HTTP 503", "HTTP 503"},
+		{"a Retry-After", answer{status: 503, header: map[string]string{"Retry-After": "20"}}, 1, "HTTP 503", "HTTP 503"},
 		{"another service", answer{body: `"secret"`}, 2, "not what PostgREST gives", "not what PostgREST gives"},
 		{"other columns", answer{body: `[{"stage":7}]`}, 2, `PostgREST gives for this table and the functions of ` + sql014 + `: see the field id`, "not what PostgREST gives"},
 		{"a field of another type", answer{body: `{"documents":"secret"}`}, 2, "not what PostgREST gives", `see the field documents`},
@@ -65,12 +66,12 @@ func TestReadFailures(t *testing.T) {
 		{"a refused key", bodyless(401, "", ""), 1, "check the key", "check the key"},
 		{"no table", bodyless(404, "42P01", "relation does not exist"), 1, "run sql/013", "run sql/013"},
 		{"no function", bodyless(404, "PGRST202", "Could not find the function"), 1, "PGRST202", "create the function: run " + sql014 + " in the"},
-		{"two versions of it", bodyless(300, "PGRST203", "Could not choose the best candidate function"), 1, "PGRST203", "run " + sql014 + " in the"},
-		{"a function that has gone", bodyless(404, "42883", "function public.docevents_source(jsonb, text) does not exist"), 1, "42883", "create the function: run " + sql014},
-		{"no right to it", bodyless(403, "42501", "permission denied for function docevents_summary"), 1, "42501", "run " + sql014 + " again: it grants"},
-		{"no such schema in the API", bodyless(406, "PGRST106", "Invalid schema: public"), 1, "PGRST106", "expose the schema public"},
+		{"two versions of the function", bodyless(300, "PGRST203", "Could not choose the best candidate function"), 1, "PGRST203", "run " + sql014 + " in the"},
+		{"a missing inner function", bodyless(404, "42883", "function public.docevents_source(jsonb, text) does not exist"), 1, "42883", "create the function: run " + sql014},
+		{"no grant for the function", bodyless(403, "42501", "permission denied for function docevents_summary"), 1, "42501", "run " + sql014 + " again: it grants"},
+		{"a schema that isn't exposed", bodyless(406, "PGRST106", "Invalid schema: public"), 1, "PGRST106", "expose the schema public"},
 		{"renamed columns", bodyless(400, "42703", "column stage does not exist"), 1, "add the column", "name the columns of public.document_processing_events with WithColumns"},
-		{"a filter's value", bodyless(400, "22P02", `invalid input syntax for type uuid: "secret"`), 1, "22P02", "a value of Where doesn't fit"},
+		{"a bad value of a filter", bodyless(400, "22P02", `invalid input syntax for type uuid: "secret"`), 1, "22P02", "a value of Where doesn't fit"},
 		{"a statement timeout", bodyless(500, "57014", "canceling statement"), 1, "HTTP 500 57014", "ask for a shorter range"},
 		{"a gateway's timeout", bodyless(504, "", ""), 2, "HTTP 504", "ask for a shorter range"},
 	} {
@@ -105,7 +106,7 @@ func TestReadFailures(t *testing.T) {
 	}
 }
 
-// A failure that passes is not noticed.
+// A read succeeds if its retry does.
 func TestReadRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{answers: []answer{{status: 502}, rowsOf(3), {body: rowsOf(3).body, cut: true}, {body: emptySummary}}}
@@ -119,8 +120,8 @@ func TestReadRetry(t *testing.T) {
 	})
 }
 
-// A 401 that passes by itself, which hosted projects give for good keys too, is
-// waited out for up to 5 s.
+// Hosted projects sometimes refuse a valid key with 401 for some seconds. Reads are
+// retried for up to 5 s of that.
 func TestReadWaitsOutA401(t *testing.T) {
 	passing := answer{status: 401, code: "PGRST303", text: "JWT issued at future"}
 	for name, read := range map[string]func(*docevents.Client, context.Context) error{
@@ -166,8 +167,8 @@ func TestReadWaitsOutA401(t *testing.T) {
 	}
 }
 
-// A server that hangs is left after the request timeout, or when ctx ends,
-// without a second try.
+// If the server hangs, a read ends after the request timeout or with ctx, without a
+// retry.
 func TestReadTimeouts(t *testing.T) {
 	for name, limit := range map[string]time.Duration{"the request timeout": 5 * time.Second, "ctx": time.Second} {
 		t.Run(name, func(t *testing.T) {
@@ -219,8 +220,8 @@ func TestReadArguments(t *testing.T) {
 	}
 }
 
-// FuzzRead: whatever answers, there is a result or an error, which doesn't repeat
-// the answer.
+// Any answer leads to a result or an error, and the error doesn't contain the
+// answer.
 func FuzzRead(f *testing.F) {
 	for _, body := range []string{"[" + timelineRow + "]", emptySummary, "[]", "{}", "null", `[{"created_at":1}]`, `[null]`, "["} {
 		f.Add(body)

@@ -12,45 +12,50 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/rest"
 	"github.com/google/uuid"
 	"github.com/supabase-community/postgrest-go"
 )
 
 const (
-	// maxRehearsals bounds one call of Check: each rehearsal after the first leaves
-	// out or adds a column, or leaves out types.
+	// maxRehearsals bounds the inserts of one call of Check. Each after the first
+	// leaves out a column, adds a column, or leaves out types.
 	maxRehearsals = 100
 
-	maxVaried = 8 // columns that are filled one by one, to bound the requests
+	// maxVaried is the most columns that are filled one by one. It bounds the
+	// requests of narrow.
+	maxVaried = 8
 )
 
-// A rehearsal is Record's insert, sent so that PostgREST rolls it back. PostgREST
-// is asked for a single object. It runs the insert with its triggers and immediate
-// foreign keys, finds several rows, rolls back and reports their number. A result
-// of one row would be stored, so every rehearsal has several. Each event is sent
-// twice: if the id is unique, one of the two is kept.
+// A rehearsal sends Record's insert so that PostgREST rolls it back. It asks for a
+// single object as the result, but inserts several rows. PostgREST runs the insert
+// with its triggers and immediate foreign keys, finds several rows, rolls back and
+// returns their number. A result of one row would be stored, so every rehearsal has
+// several. Each event is sent twice. If the id is unique, only one of the two
+// becomes a row.
 //
-// A refusal becomes a finding if it concerns every event. The next rehearsal
-// leaves out or fills the column in question, and shows the problems after it:
+// If the server refuses a rehearsal for a reason that concerns every event, that is
+// a finding. The next rehearsal leaves out or fills the column in question, and so
+// finds the problems after it:
 //
 //	send -> rolled back -> count: is the id unique, does a trigger discard rows?
 //	     -> refused -> learn -> a column is filled, added or left out -> send
 //	                         -> narrow: types are left out            -> send
-//	                         -> only the app's own values decide: the end
+//	                         -> it depends on the app's own values: the end
 type rehearsal struct {
 	*Client
 	about    definition
-	columns  []string // of the insert
+	columns  []string // the columns of the insert
 	types    []EventType
 	document string                 // a made-up UUID
-	values   map[string]any         // made up, by column
+	values   map[string]any         // made-up values, by column
 	filled   []string               // the columns with a value in every row
-	guessed  bool                   // one of them may need another value
-	fills    map[EventType][]string // further columns that a type must fill; nil before narrow
-	copies   int                    // of each event: 2, or 1 if the id is UNIQUE but not the primary key
+	guessed  bool                   // one of these columns may need another value
+	fills    map[EventType][]string // other columns that a type must fill; nil before narrow
+	copies   int                    // how often each event is sent: 2, or 1 if the id is UNIQUE but not the primary key
 	noID     bool                   // the id column has a finding
-	refused  bool                   // for a reason that a DELETE shares
-	at       time.Time              // of the last row
+	refused  bool                   // the server refused the insert for a reason that affects a DELETE as well
+	at       time.Time              // the time of the last row
 	required []string               // fields that no event may leave empty
 	findings []error
 }
@@ -62,8 +67,8 @@ func newRehearsal(c *Client) *rehearsal {
 	}
 }
 
-// makeUp chooses a value that the column's type takes, by default a text that is cut
-// to the column's length.
+// makeUp chooses a value that fits the column's type. By default it is text, cut to
+// the column's length.
 func (r *rehearsal) makeUp(name, text string) {
 	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:
@@ -81,9 +86,9 @@ func (r *rehearsal) makeUp(name, text string) {
 	}
 }
 
-// rows returns an event of each type, and their copies. The number of events is odd:
-// if nothing makes the id unique, and a trigger discards half of the events, the
-// copies of the others don't add up to it.
+// rows returns an event of each type, and the copies. The number of events is odd.
+// With an even number, if the id is not unique and a trigger discards half of the
+// events, the rows would be as many as the events, and count would find nothing.
 func (r *rehearsal) rows() (rows []map[string]any) {
 	for _, t := range r.types {
 		rows = append(rows, r.row(t, r.fills[t]))
@@ -94,8 +99,8 @@ func (r *rehearsal) rows() (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// row returns an event of a type that fills these columns and those that every
-// event must. The base columns that it leaves empty are NULL, as in Record's rows.
+// row returns an event of type t that fills the columns in fill and those that every
+// event must fill. Base columns that it leaves empty are NULL, as in Record's rows.
 func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	row, columns := map[string]any{}, &r.config.columns
 	r.at = r.at.Add(-time.Millisecond) // a key may hold the time
@@ -116,8 +121,8 @@ func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	return row
 }
 
-// fillings returns what an event may fill beyond the columns that all must: nothing,
-// one column, everything but one, everything.
+// fillings returns sets of optional columns that an event may fill: none, each one
+// alone, all except one, and all.
 func (r *rehearsal) fillings() (fillings [][]string) {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool {
 		return r.values[name] == nil || slices.Contains(r.filled, name)
@@ -132,11 +137,12 @@ func (r *rehearsal) fillings() (fillings [][]string) {
 var (
 	number = regexp.MustCompile(`\d+`)
 
-	// errStored means that the server has stored a rehearsal: a finding already.
+	// errStored means that the server has stored a rehearsal. takeOut has added the
+	// finding.
 	errStored = errors.New("stored")
 )
 
-// send rehearses an insert and returns how many rows it had.
+// send rehearses an insert of rows and returns how many of them it inserted.
 func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
@@ -144,32 +150,27 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err
 	if err != nil {
 		return 0, err
 	}
-	t := *r.transport
-	t.query = "columns=" + strings.Join(r.columns, ",")
-	if id := r.config.columns.ID; id != base[0].column && !r.noID {
-		t.query = "on_conflict=" + id + "&" + t.query
+	insertion := rest.Insertion{Columns: strings.Join(r.columns, ","), Rows: body, Accept: "application/vnd.pgrst.object+json"}
+	if !r.noID {
+		insertion.Conflict = r.config.columns.conflict()
 	}
-	pg := r.postgrest(&insertion{&t, body})
-	pg.Transport.SetHeader("Accept", "application/vnd.pgrst.object+json")
-	if slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(r.columns) }) {
-		pg.Transport.SetHeader("Prefer", "missing=default")
-	}
-	_, _, err = pg.From(r.config.table).Insert(nil, false, "", "minimal", "").ExecuteWithContext(timeout)
-	e, answered := errors.AsType[*Error](err)
+	insertion.Partial = slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(r.columns) })
+	err = r.rest.Insert(timeout, insertion)
+	e, answered := errors.AsType[*rest.Error](err)
 	switch {
 	case err == nil && len(rows) > 0:
 		r.takeOut(ctx, rows)
 		return 0, errStored
 	case answered && e.Code == "PGRST116":
-		return strconv.Atoi(number.FindString(e.details))
+		return strconv.Atoi(number.FindString(e.Details))
 	case answered:
 		return 0, e
 	}
 	return 0, r.explain(err)
 }
 
-// takeOut deletes rows that the server has stored: by their ids, or, if the id
-// column has a finding, by their document.
+// takeOut deletes rows that the server has stored, and adds a finding. It deletes
+// them by their ids, or by their document if the id column has a finding.
 func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 	columns, ids := &r.config.columns, []string{}
 	for _, row := range rows {
@@ -183,7 +184,8 @@ func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 	r.remove(ctx, theirs)
 }
 
-// remove deletes rows. That the server doesn't count them is no finding.
+// remove deletes rows and adds a finding if that fails. It ignores an answer that
+// doesn't count the deleted rows.
 func (r *rehearsal) remove(ctx context.Context, rows *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()

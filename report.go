@@ -4,22 +4,25 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/google/uuid"
 )
 
-// The log's messages. Each is a kind of its own: its first line is written at
-// once, its repeats are summed up.
+// The messages of log lines. The first line with a message is written at once.
+// Its repeats are only counted for quietFor, and the next line has their count.
 const (
 	logTransient     = "docevents: insert failed, trying again"
-	logConfiguration = "docevents: insert refused until this is mended"
+	logConfiguration = "docevents: insert refused until this is fixed"
 	logPanic         = "docevents: the drop handler panicked"
 	logRecovered     = "docevents: delivering again"
-	logSpool         = "docevents: the spool can't be written, so events wait in memory alone"
-	logReplay        = "docevents: the spool holds what can't be replayed"
+	logSpool         = "docevents: the spool can't be written, so events wait only in memory"
+	logReplay        = "docevents: the spool holds events that can't be replayed"
 	logPurge         = "docevents: purge failed, trying again"
 	logRequired      = "docevents: Check: an event that leaves one of these fields empty will be rejected, since its column is NOT NULL"
 	logSlowKey       = "docevents: Check: the id is UNIQUE but not the primary key, so a lost answer costs a request for each of its events: make the id the primary key"
@@ -29,12 +32,12 @@ const (
 var logDropped = map[DropReason]string{
 	Invalid:   "docevents: event dropped, it can't be stored",
 	QueueFull: "docevents: event dropped, the queue is full",
-	Rejected:  "docevents: event dropped, the server doesn't take it",
+	Rejected:  "docevents: event dropped, the server rejected it",
 	Closed:    "docevents: event dropped, it was recorded after Close",
 	Abandoned: "docevents: events abandoned by Close",
 }
 
-// Why an event is dropped, or a request failed, without the server's doing.
+// Errors that don't come from the server.
 var (
 	// ErrClosed is the error of events that are recorded after Close.
 	ErrClosed = errors.New("the client is closed")
@@ -44,56 +47,56 @@ var (
 )
 
 const (
-	maxNotices    = 1000    // handler calls that wait
-	maxNoticeText = 1 << 20 // the text of their events, in bytes
+	maxNotices    = 1000    // the most handler calls that wait
+	maxNoticeText = 1 << 20 // the most text that their events have, in bytes
 
-	// maxLoggedType and maxLoggedID bound what a line repeats of an event's type
-	// and of its document's id, in bytes.
+	// A log line holds at most this many bytes of an event's type and of its
+	// document's id.
 	maxLoggedType = 64
 	maxLoggedID   = 128
 
-	// quietFor is how long the repeats of a line are only counted.
+	// quietFor is how long after a line its repeats are only counted.
 	quietFor = 30 * time.Second
 )
 
 // A notice is a log line or a call of the drop handler.
 type notice struct {
 	say    func()
-	isCall bool
-	text   int // bytes that the call's event holds
+	isCall bool // it calls the drop handler
+	text   int  // the size of the call's event, in bytes
 }
 
-// A tally keeps one kind of line from flooding the log.
+// A tally counts the lines with one message, so that they don't flood the log.
 type tally struct {
-	written    time.Time // the last line; zero, before all: none yet
-	suppressed int64     // repeats since
-	err        error     // the last of them
-	document   uuid.UUID // of the last event, if it is about events and has a document
-	documentID []byte    // likewise, a copy, with Columns.TextIDs
-	eventType  []byte    // of the last event, a copy
+	written    time.Time // when the last line was written, or zero
+	suppressed int64     // how many repeats were only counted since then
+	err        error     // the error of the last repeat
+	document   uuid.UUID // the last dropped event's document, if its id is a UUID
+	documentID []byte    // a copy of the last dropped event's text id, with Columns.TextIDs
+	eventType  []byte    // a copy of the last dropped event's type
 }
 
-// A reporter owns what is foreign and loud: the app's logger and its drop
-// handler. They run on one goroutine, which exists while there is something to
-// say, and so can neither delay nor break anybody else.
+// A reporter calls the app's logger and its drop handler. Both run on one
+// goroutine, which exists only while there is something to report. So they can
+// neither delay nor break the rest of the client.
 type reporter struct {
 	log        *slog.Logger
 	textIDs    bool                           // Columns.TextIDs
-	handler    func(Event, DropReason, error) // nil: none
-	unreported atomic.Int64
+	handler    func(Event, DropReason, error) // may be nil
+	unreported atomic.Int64                   // drops for which the handler is not called
 
-	mu       sync.Mutex // guards all that follows; neither log nor handler is called under it
-	changed  *sync.Cond // a notice was said, close gave up, a context is done
+	mu       sync.Mutex // guards the fields below; neither log nor handler is called under it
+	changed  *sync.Cond // signals that a notice was done, close stopped waiting, or a context ended
 	queue    []notice
-	queued   int64 // notices, ever
-	said     int64 // of them, in the same order
-	calls    int   // in the queue
-	text     int   // bytes that they hold
+	queued   int64 // how many notices were ever queued
+	said     int64 // how many of them are done, in the same order
+	calls    int   // how many handler calls are in the queue
+	text     int   // the size of their events, in bytes
 	running  bool
-	gaveUp   bool              // on a call that doesn't return
+	gaveUp   bool              // close has stopped waiting for a call that doesn't return
 	tallies  map[string]*tally // by message
 	failures int64             // failed requests since the last recovery
-	loud     bool              // the log tells of them
+	loud     bool              // a line about these failures was written
 }
 
 func newReporter(c *config) *reporter {
@@ -102,21 +105,21 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop reports a lost event, whose Extra is decoded only for the handler. What
-// Close abandons is handed over whatever its number.
+// drop reports a dropped event. It decodes extra only for the handler. The limits
+// of waiting handler calls don't apply to events that Close abandons.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	var documentID string
-	document, _ := uuid.Parse(e.DocumentID) // a bad UUID may be anything, and isn't logged
+	document, _ := uuid.Parse(e.DocumentID) // an invalid id may be any text, and isn't logged
 	if r.textIDs && checkTextID(e.DocumentID) == nil {
-		documentID = cutText(e.DocumentID, maxLoggedID)
+		documentID = row.CutText(e.DocumentID, maxLoggedID)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if msg := logDropped[reason]; msg != "" { // Filtered is no fault
+	if msg := logDropped[reason]; msg != "" { // Filtered has no message, since the app asked for it
 		t := r.tallyLocked(msg, err)
-		t.document, t.eventType = document, append(t.eventType[:0], cutText(string(e.Type), maxLoggedType)...)
+		t.document, t.eventType = document, append(t.eventType[:0], row.CutText(string(e.Type), maxLoggedType)...)
 		t.documentID = append(t.documentID[:0], documentID...)
-		if reason != Abandoned { // one line for all of those, by Close
+		if reason != Abandoned { // Close writes one line for all abandoned events
 			r.lineIfDueLocked(msg, now)
 		}
 	}
@@ -130,14 +133,14 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 		r.calls++
 		r.text += text
 		r.queueLocked(notice{func() {
-			own.Extra = decodeExtra(extra)
+			own.Extra = row.DecodeExtra(extra)
 			r.handler(own, reason, err)
 		}, true, text})
 	}
 }
 
-// failed reports a request that will be sent again; lasting says that somebody
-// has to mend something first.
+// failed reports a failed request that will be retried. lasting means that
+// somebody has to fix something first.
 func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,15 +149,15 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 	if !lasting {
 		msg = logTransient
 		if e, answered := errors.AsType[*Error](err); answered {
-			err = e // without the remedy: there may be nothing to mend
+			err = e // without advice, since there may be nothing to fix
 		}
 	}
 	r.tallyLocked(msg, err)
 	r.loud = r.lineIfDueLocked(msg, now, slog.Int64("pending", pending)) || r.loud
 }
 
-// fault reports what is wrong elsewhere: a request of a purge that will be sent
-// again, a file of the spool.
+// fault reports a failure outside delivery: a purge request that will be retried,
+// or a file of the spool.
 func (r *reporter) fault(msg string, err error, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -169,7 +172,8 @@ func (r *reporter) warn(msg string, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelWarn, msg, attrs...)
 }
 
-// recovered reports the end of an outage, if the log tells of its beginning.
+// recovered reports that rows are stored again, if failures before were logged.
+// outage is the time since the first of them.
 func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -183,7 +187,7 @@ func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	r.failures, r.loud = 0, false
 }
 
-// tallyLocked counts a line of that kind.
+// tallyLocked counts a line with the given message.
 func (r *reporter) tallyLocked(msg string, err error) *tally {
 	t := r.tallies[msg]
 	if t == nil {
@@ -195,8 +199,9 @@ func (r *reporter) tallyLocked(msg string, err error) *tally {
 	return t
 }
 
-// lineIfDueLocked writes the line unless the last one is fresh. Its count
-// includes what was only counted before.
+// lineIfDueLocked writes a line, and reports that it did, unless the last line
+// with the message was written less than quietFor ago. The line's count includes
+// the repeats since that line.
 func (r *reporter) lineIfDueLocked(msg string, now time.Time, attrs ...slog.Attr) bool {
 	due := now.Sub(r.tallies[msg].written) >= quietFor
 	if due {
@@ -213,19 +218,19 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	}
 	switch {
 	case len(t.documentID) > 0:
-		attrs = append(attrs, slog.String("document_id", oneLine(string(t.documentID))))
+		attrs = append(attrs, slog.String("document_id", rest.OneLine(string(t.documentID))))
 	case t.document != uuid.Nil:
 		attrs = append(attrs, slog.String("document_id", t.document.String()))
 	}
 	if len(t.eventType) > 0 {
-		attrs = append(attrs, slog.String("event_type", oneLine(string(t.eventType))))
+		attrs = append(attrs, slog.String("event_type", rest.OneLine(string(t.eventType))))
 	}
 	*t = tally{written: now}
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
-// sumUpLocked writes what was only counted, of the kinds whose last line is at
-// least so old.
+// sumUpLocked writes a line for each message with repeats that were only counted,
+// if the last line with that message is at least age old.
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
 		if t.suppressed > 0 && now.Sub(t.written) >= age {
@@ -236,4 +241,14 @@ func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 
 func (r *reporter) lineLocked(level slog.Level, msg string, attrs ...slog.Attr) {
 	r.queueLocked(notice{say: func() { r.log.LogAttrs(context.Background(), level, msg, attrs...) }})
+}
+
+// owned returns e with copies of its ids and of its short texts.
+func owned(e Event) Event {
+	for i, text := range []*string{&e.ID, &e.DocumentID, &e.UserID, (*string)(&e.Type), &e.ErrorMessage, &e.Stage} {
+		if isID := i < 3; isID || len(*text) <= row.MaxKept {
+			*text = strings.Clone(*text)
+		}
+	}
+	return e
 }

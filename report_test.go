@@ -33,14 +33,14 @@ func (f slogFunc) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A logger or a handler that panics, ends its goroutine, blocks for ever, or
-// calls Record and Stats: Record takes no longer, no event is lost, and Close ends.
+// If a logger or a handler panics, ends its goroutine, blocks for ever, or calls
+// Record and Stats, Record takes no longer, no event is lost, and Close ends.
 func TestMisbehavingLoggerOrHandler(t *testing.T) {
 	const good, bad = 5000, 3000
 	for name, misbehave := range map[string]func(c *docevents.Client, release chan struct{}){
 		"panics":                 func(*docevents.Client, chan struct{}) { panic("row content") },
 		"panics with an error":   func(*docevents.Client, chan struct{}) { panic(errReset) },
-		"ends its goroutine":     func(*docevents.Client, chan struct{}) { runtime.Goexit() }, // t.FailNow does
+		"ends its goroutine":     func(*docevents.Client, chan struct{}) { runtime.Goexit() }, // as t.FailNow does
 		"blocks for ever":        func(_ *docevents.Client, release chan struct{}) { <-release },
 		"calls Record and Stats": func(c *docevents.Client, _ chan struct{}) { c.Record(event("own")); _ = c.Stats() },
 		"sleeps for a minute":    func(*docevents.Client, chan struct{}) { time.Sleep(time.Minute) },
@@ -95,7 +95,7 @@ func TestMisbehavingLoggerOrHandler(t *testing.T) {
 					}
 					took, most := time.Since(start), time.Duration(0)
 					if strings.HasPrefix(name, "blocks") || strings.HasPrefix(name, "sleeps") {
-						most = 11 * time.Second // ctx's 10 s and a second
+						most = 11 * time.Second // the 10 s of ctx and one more second
 					}
 					if took > most {
 						t.Errorf("Close took %s, want %s at most", took, most)
@@ -133,7 +133,7 @@ func TestMisbehavingLoggerOrHandler(t *testing.T) {
 								panics++
 							}
 						}
-						if panics != 2 { // the first, and the others at Close
+						if panics != 2 { // one line at the first panic, and one for the others at Close
 							t.Errorf("%d lines about the panics, want 2", panics)
 						}
 					}
@@ -148,7 +148,7 @@ func TestMisbehavingLoggerOrHandler(t *testing.T) {
 func TestNoticesAreBounded(t *testing.T) {
 	for name, test := range map[string]struct {
 		message int // bytes
-		least   int // calls that wait
+		least   int // the fewest calls that wait
 		most    int
 	}{
 		"1,000 calls":   {0, 1000, 1000},
@@ -163,7 +163,7 @@ func TestNoticesAreBounded(t *testing.T) {
 					<-release
 				}))
 				c.Record(docevents.Event{})
-				synctest.Wait() // it is in the handler
+				synctest.Wait() // the handler is running
 				const more = 5000
 				for range more {
 					c.Record(docevents.Event{ErrorMessage: strings.Repeat("m", test.message)})
@@ -201,7 +201,7 @@ func TestFlushEndsWithItsContext(t *testing.T) {
 		for range 3 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			start := time.Now()
-			if err := c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "still due") {
+			if err := c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "still pending") {
 				t.Errorf("Flush: %v", err)
 			}
 			if took := time.Since(start); took != time.Second {
@@ -216,20 +216,20 @@ func TestFlushEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// The handler gets every event that Close abandons, and has a second after ctx
-// ends for that. Then the others are Unreported.
+// The handler gets every event that Close abandons, and has one second for that
+// after ctx ends. Events that are left then count as Unreported.
 func TestCloseAndTheHandler(t *testing.T) {
 	const events = 5000
 	for name, test := range map[string]struct {
-		each  time.Duration // a handler call takes
-		calls int           // that are made
-		took  time.Duration // by Close beyond ctx
+		each  time.Duration // the time that a handler call takes
+		calls int           // how many calls are made
+		took  time.Duration // the time that Close takes after the end of ctx
 	}{
 		"a quick handler gets all":               {0, events, 0},
 		"a slow one what it manages in a second": {10 * time.Millisecond, 101, time.Second},
 		"one that never returns gets one":        {1 << 62, 1, time.Second},
 	} {
-		for _, ahead := range []time.Duration{0, 3 * time.Second} { // ctx's
+		for _, ahead := range []time.Duration{0, 3 * time.Second} { // the time until ctx ends
 			t.Run(fmt.Sprint(name, ", ctx ", ahead), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
@@ -282,7 +282,7 @@ func TestCloseAndTheHandler(t *testing.T) {
 	}
 }
 
-// After Close stopped waiting for a handler that hangs, nothing waits for it.
+// After Close has stopped waiting for a handler that hangs, nothing waits for it.
 func TestRecordWhileTheHandlerHangsAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -313,7 +313,7 @@ func TestRecordWhileTheHandlerHangsAfterClose(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
-		c.Record(event("a")) // the handler is back
+		c.Record(event("a")) // the handler has returned
 		synctest.Wait()
 		if st := c.Stats(); calls.Load() != 2 || st.Unreported != 19 {
 			t.Errorf("%d calls, %+v", calls.Load(), st)
@@ -322,8 +322,8 @@ func TestRecordWhileTheHandlerHangsAfterClose(t *testing.T) {
 	})
 }
 
-// The line of a drop has the document and the type, so that the event can be
-// found. It has neither malformed ids nor the event's text.
+// The log line about a dropped event has its document and type, so that the event
+// can be found. It has neither malformed ids nor the event's text.
 func TestDropNamesTheEvent(t *testing.T) {
 	const other = "22222222-2222-4222-8222-222222222222"
 	for name, test := range map[string]struct {
@@ -368,7 +368,7 @@ func TestDropNamesTheEvent(t *testing.T) {
 		})
 	}
 
-	t.Run("the last of those that are summed up", func(t *testing.T) {
+	t.Run("the last of the counted repeats", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
 			c, o := newClient(t, s)
@@ -386,8 +386,8 @@ func TestDropNamesTheEvent(t *testing.T) {
 	})
 }
 
-// failed_requests counts the failures of one outage, even if the end of the one
-// before wasn't logged.
+// failed_requests counts the failures of one outage, even if the end of the outage
+// before it wasn't logged.
 func TestFailedRequestsAreThoseOfTheOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failures := 0
@@ -406,7 +406,7 @@ func TestFailedRequestsAreThoseOfTheOutage(t *testing.T) {
 			}
 		}
 		outage(1) // logged
-		outage(4) // within 30 s: not logged
+		outage(4) // within 30 s, so it isn't logged
 		time.Sleep(time.Hour)
 		outage(1)
 		if err := c.Close(t.Context()); err != nil {
@@ -419,8 +419,8 @@ func TestFailedRequestsAreThoseOfTheOutage(t *testing.T) {
 	})
 }
 
-// A program that calls Flush before each reply doesn't grow while the handler
-// hangs.
+// The memory of a program that calls Flush before each reply doesn't grow while the
+// handler hangs.
 func TestFlushWhileTheHandlerHangsTakesNoMemory(t *testing.T) {
 	stuck := make(chan struct{})
 	c, _ := newClient(t, &server{}, docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) { <-stuck }))
@@ -438,8 +438,8 @@ func TestFlushWhileTheHandlerHangsTakesNoMemory(t *testing.T) {
 	_ = c.Close(t.Context())
 }
 
-// The first line of a kind is written at once. Its repeats are counted, and
-// written at most every 30 s, with the next of them, at Flush or at Close.
+// The first line with a message is written at once. Its repeats are counted. A line
+// with their count is written at most every 30 s, at a repeat, Flush or Close.
 func TestRepeatsAreSummedUp(t *testing.T) {
 	for name, test := range map[string]struct {
 		set func(t *testing.T) (c *docevents.Client, o *observer, again func())
@@ -452,14 +452,14 @@ func TestRepeatsAreSummedUp(t *testing.T) {
 		"rejected": {func(t *testing.T) (*docevents.Client, *observer, func()) {
 			c, o := newClient(t, &server{answer: answerBad(refusal, 0)})
 			return c, o, func() {
-				for _, stage := range []string{"other", "bad", "other"} { // it is refused twice, with a delivery between
+				for _, stage := range []string{"other", "bad", "other"} { // the bad row is rejected twice, and another is stored in between
 					c.Record(event(stage))
 					time.Sleep(10 * time.Millisecond)
 				}
 				time.Sleep(time.Second)
 				synctest.Wait()
 			}
-		}, "the server doesn't take it"},
+		}, "the server rejected it"},
 		"queue full": {func(t *testing.T) (*docevents.Client, *observer, func()) {
 			s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour, stored: true} }}
 			c, o := newClient(t, s, docevents.WithQueueLimits(1, 1<<20), docevents.WithRequestTimeout(10*time.Minute))
@@ -495,8 +495,8 @@ func TestRepeatsAreSummedUp(t *testing.T) {
 				}
 				flush := func() {
 					ctx, cancel := context.WithCancel(t.Context())
-					cancel()         // for the one whose queue is full
-					_ = c.Flush(ctx) // writes what is due, however it ends
+					cancel()         // for the event that finds the queue full
+					_ = c.Flush(ctx) // writes the lines that are due, even if it returns an error
 				}
 				start := time.Now()
 				again()
@@ -617,8 +617,8 @@ func TestOutageInTheLog(t *testing.T) {
 	})
 }
 
-// At a recovery the repeats of other kinds of lines are written.
-func TestSumsAreWrittenAtRecovery(t *testing.T) {
+// At a recovery the counts of repeats of other messages are written.
+func TestRepeatsAreWrittenAtRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		s := &server{answer: func(*request) *answer {
@@ -646,7 +646,7 @@ func TestSumsAreWrittenAtRecovery(t *testing.T) {
 	})
 }
 
-// WithSlog and WithLogger give the same lines, fields and levels.
+// WithSlog and WithLogger write the same lines, fields and levels.
 func TestSlogAndLogrusGetTheSame(t *testing.T) {
 	type written struct {
 		level, msg string
@@ -693,7 +693,7 @@ func TestSlogAndLogrusGetTheSame(t *testing.T) {
 	}
 	var bySlog, byLogrus []written
 	normal := func(key, value string) string {
-		if key == "after" || key == "failed_requests" { // of a random wait
+		if key == "after" || key == "failed_requests" { // these depend on random waits
 			return ""
 		}
 		return value
@@ -729,7 +729,7 @@ func TestSlogAndLogrusGetTheSame(t *testing.T) {
 			t.Errorf("%+v lacks error or count", s)
 		}
 	}
-	if len(kinds) != 8 { // five reasons, failed, recovered, panicked
+	if len(kinds) != 8 { // five drop reasons, a failure, a recovery and a panic
 		t.Errorf("%d kinds of lines: %v", len(kinds), kinds)
 	}
 	for _, s := range bySlog {
@@ -739,7 +739,7 @@ func TestSlogAndLogrusGetTheSame(t *testing.T) {
 	}
 }
 
-// sorted returns lines as sorted texts: Close writes repeats in any order.
+// sorted returns the texts of lines, sorted, since Close writes repeats in any order.
 func sorted[T any](lines []T) []string {
 	texts := make([]string, len(lines))
 	for i, l := range lines {

@@ -7,31 +7,33 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 // ErrCountIncomplete is matched by the error of a purge if the answer to one of
 // its requests was lost. The count is then a lower bound. The error may match
-// others as well.
-var ErrCountIncomplete = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
+// other errors as well.
+var ErrCountIncomplete = rest.ErrNoCount
 
 const (
-	maxPurgeDays     = 10_000 * 366 // more could overflow, and lead to a year before 1 anyway
-	maxPurgeFailures = 10           // in a row: 40 to 80 s of waits
+	maxPurgeDays     = 10_000 * 366 // more days lead to a year before 1, and could overflow
+	maxPurgeFailures = 10           // in a row, with waits of 40 to 80 s in all
 
-	// purgePatience is how long a lost answer must have taken to count as a sign
-	// that the request asked for too much. Gateways give up after 10 s or later.
+	// purgePatience is the least time after which a lost answer counts as a sign
+	// that the request asked for too much. Gateways time out after 10 s or more.
 	purgePatience = 5 * time.Second
 )
 
-// PurgeOlderThan calls PurgeBefore with a cutoff of days times 24 hours before
-// now. Fewer than one day is an error.
+// PurgeOlderThan calls [Client.PurgeBefore] with a cutoff of days times 24 hours
+// before now. Fewer than one day is an error.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 	if c.isNone() {
 		return 0, nil
 	}
-	now := time.Now().UTC() // every day has 24 hours in UTC
+	now := time.Now().UTC() // a day of AddDate has 24 hours only in UTC
 	if days < 1 || days > maxPurgeDays || now.AddDate(0, 0, -days).Year() < 1 {
-		return 0, errors.New("docevents: PurgeOlderThan: days must be at least 1, and lead to a date after the year 0")
+		return 0, errors.New("docevents: PurgeOlderThan: days must be at least 1, and not go back beyond the year 1")
 	}
 	return c.PurgeBefore(ctx, now.AddDate(0, 0, -days))
 }
@@ -43,19 +45,21 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 //
 // PurgeBefore sends one DELETE that returns the ids. If that fails for a reason
 // that may pass, it continues in steps of [DefaultPurgeBatch] rows, which need
-// little memory. With [WithPurgeBatch] it starts with steps. A step that takes
-// too long for the database or a gateway is halved.
+// little memory. With [WithPurgeBatch] it starts with steps. If a step takes too
+// long for the database or a gateway, the next one has half the rows.
 //
-// PurgeBefore blocks until it is done or fails. After a failure that may pass it
-// waits, logs a line and goes on. It returns an error
+// PurgeBefore blocks until all these rows are deleted or it fails. After a
+// failure that may pass, it logs a line, waits and continues. It returns an error
 //   - when ctx ends;
-//   - after 5 s in which the server has only refused, as for a wrong key;
-//   - at once after a refusal that lasts, as when another table refers to a row;
-//   - after ten statement timeouts in a row, the last of them for a single row;
+//   - if the server has only refused for 5 s, for example because the key is wrong;
+//   - at once if the server rejects a DELETE for its rows, for example because
+//     another table refers to one of them;
+//   - after ten statement timeouts in a row if the last one was for a single row;
 //   - after ten failures in a row (one to two minutes) if ctx has no deadline.
 //
-// With an error, the count is of the rows deleted so far. If an answer was lost
-// it is a lower bound, and the error matches [ErrCountIncomplete].
+// With an error, PurgeBefore returns the number of rows deleted so far. If an
+// answer was lost, that number is a lower bound, and the error matches
+// [ErrCountIncomplete].
 //
 // It is safe to record events during a purge, and to run several purges at once:
 // each row is counted by the purge that deleted it.
@@ -68,7 +72,7 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 		return 0, errors.New("docevents: PurgeBefore: the cutoff is zero: pass the time before which rows are old")
 	case cutoff.After(time.Now()):
 		return 0, errors.New("docevents: PurgeBefore: the cutoff is in the future: that would delete every row")
-	case cutoff.UTC().Year() < 1 || cutoff.UTC().Year() > 9999: // a time far in the future overflows, and After returns false
+	case cutoff.UTC().Year() < 1 || cutoff.UTC().Year() > 9999: // time.Time overflows far in the future: then After returns false
 		return 0, errors.New("docevents: PurgeBefore: the cutoff is outside the years 1 to 9999")
 	}
 	p := newPurge(c, cutoff)
@@ -94,23 +98,23 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 //	    v
 //	   end
 //
-// The one DELETE is never repeated: it may still be running in the database, and
-// if it took too long it will again. A failed step isn't repeated either. The
-// next one reads again which rows are left.
+// The one DELETE is never sent again: the database may still be running it, and
+// if it took too long once, it will again. A failed step isn't sent again either:
+// the next step reads which rows are left.
 type purge struct {
 	*Client
 	before   string   // the cutoff
-	whole    bool     // the one DELETE is still to be sent
+	whole    bool     // the one DELETE has not been sent yet
 	next     position // where the next step begins
 	size     stepSize
-	failures int       // in a row
-	refused  time.Time // the first of them if all were refusals of configuration, else zero
-	count    int64     // of deleted rows
+	failures int       // since a DELETE last deleted rows
+	refused  time.Time // when the first of an unbroken row of refusals came; zero if the last answer was no refusal
+	count    int64     // deleted rows
 	lost     bool      // an answer was lost: count may be too low
 }
 
 func newPurge(c *Client, cutoff time.Time) *purge {
-	// Rows have whole microseconds, so rounding up selects the same rows.
+	// Times in the table are whole microseconds, so rounding up selects the same rows.
 	before := cutoff.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
 	most := c.config.purgeBatch
 	return &purge{Client: c, before: before, whole: !c.config.purgeInSteps, next: position{after: beforeAll}, size: stepSize{rows: most, most: most}}
@@ -119,7 +123,7 @@ func newPurge(c *Client, cutoff time.Time) *purge {
 func (p *purge) run(ctx context.Context) (err error) {
 	_, bounded := ctx.Deadline()
 	for done := false; ctx.Err() == nil; {
-		began := time.Now()
+		began, last := time.Now(), err
 		if done, err = p.step(ctx); err == nil && done {
 			return nil
 		}
@@ -129,6 +133,9 @@ func (p *purge) run(ctx context.Context) (err error) {
 			continue
 		}
 		if ctx.Err() != nil {
+			if errors.Is(err, ctx.Err()) { // an earlier failure says more than the request that ctx ended
+				err = cmp.Or(last, err)
+			}
 			break
 		}
 		again, fewer := afterFailure(err, p.failed(err, began, bounded))
@@ -153,21 +160,20 @@ func (p *purge) run(ctx context.Context) (err error) {
 	return fmt.Errorf("%w, after: %w", ctx.Err(), err)
 }
 
-// A purgeFailure is what afterFailure knows about a failed request besides its
-// error.
+// A purgeFailure describes a failed request to afterFailure.
 type purgeFailure struct {
-	took    time.Duration
-	refused time.Duration // for so long the server has only refused
-	inRow   int           // failures in a row, with this one
-	rows    int           // of the step
+	took    time.Duration // how long the request took
+	refused time.Duration // how long the server has only refused
+	inRow   int           // failures in a row, including this one
+	rows    int           // size of the step
 	bounded bool          // ctx has a deadline
 }
 
-// failed records a failed request that was sent at began.
+// failed counts a failed request that was sent at began.
 func (p *purge) failed(err error, began time.Time, bounded bool) purgeFailure {
 	now := time.Now()
 	p.failures++
-	if classify(err) != configuration {
+	if rest.Classify(err) != rest.Configuration {
 		p.refused = time.Time{}
 	} else if p.refused.IsZero() {
 		p.refused = now
@@ -179,41 +185,40 @@ func (p *purge) failed(err error, began time.Time, bounded bool) purgeFailure {
 	return f
 }
 
-// afterFailure reports whether a purge goes on after a failed request, and
-// whether with fewer rows per step.
+// afterFailure reports whether a purge continues after a failed request, and
+// whether it does so with fewer rows per step.
 func afterFailure(err error, f purgeFailure) (again, fewer bool) {
-	verdict := classify(err)
+	v := rest.Classify(err)
 	code := codeOf(err)
 	switch {
-	case code == statementTimeout: // 20 halvings of the largest step are one row
+	case code == statementTimeout: // 20 halvings reduce the largest step to one row
 		return f.inRow < maxPurgeFailures || f.rows > 1 && f.inRow < 2*maxPurgeFailures, true
-	case verdict == configuration:
+	case v == rest.Configuration:
 		return f.refused < lastingAfter, false
-	case verdict != transient || code == "23503": // another row refers to one of these, and stays
+	case v != rest.Transient || code == "23503": // a row of another table refers to one of these rows
 		return false, false
 	}
 	return f.bounded || f.inRow < maxPurgeFailures, tookTooLong(err, f.took)
 }
 
-// SQLSTATEs of a statement that was cancelled, and of a transaction whose
-// connection was closed, when their time was up.
+// The SQLSTATEs of PostgreSQL's timeouts.
 const (
-	statementTimeout   = "57014"
-	transactionTimeout = "25P04"
+	statementTimeout   = "57014" // query_canceled
+	transactionTimeout = "25P04" // transaction_timeout, since PostgreSQL 17
 )
 
-// statusTimedOut is Cloudflare's: no answer within 100 s.
+// statusTimedOut is the status that Cloudflare returns after 100 s without an
+// answer from the server.
 const statusTimedOut = 524
 
-// tookTooLong reports whether a request that has failed after took may have
-// asked for more than the time that the database, a gateway or the transport
-// allows.
+// tookTooLong reports whether a request that failed after took may have needed
+// more time than the database, a gateway or the transport allows.
 func tookTooLong(err error, took time.Duration) bool {
-	if e, answered := errors.AsType[*Error](err); answered {
+	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {
 		case e.Code == statementTimeout, e.Code == transactionTimeout:
 			return true
-		case fromDatabase.MatchString(e.Code): // it names another cause
+		case e.IsFromDatabase(): // the code names another cause
 			return false
 		case e.Status == http.StatusRequestTimeout, e.Status == statusTimedOut:
 			return true
@@ -223,5 +228,5 @@ func tookTooLong(err error, took time.Duration) bool {
 		error
 		Timeout() bool
 	}](err)
-	return outcomeUnknown(err) && (took >= purgePatience || ok && timeout.Timeout())
+	return rest.OutcomeUnknown(err) && (took >= purgePatience || ok && timeout.Timeout())
 }

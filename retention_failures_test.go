@@ -17,8 +17,9 @@ import (
 
 var steps = []docevents.Option{docevents.WithPurgeBatch(10_000)}
 
-// A lock makes statements time out, whatever they would delete. It costs its own
-// time, the wait after it and a few small steps, for they double again.
+// While a table is locked, every statement times out, however few rows it would
+// delete. After the lock, a purge soon has full steps again, because the steps
+// double.
 func TestPurgeAfterALock(t *testing.T) {
 	timedOut := &answer{delay: 8 * time.Second, status: 500, code: "57014", text: "canceling statement due to statement timeout"}
 	between := func(from, to time.Duration) func(*purgeRequest, time.Duration) bool {
@@ -28,20 +29,20 @@ func TestPurgeAfterALock(t *testing.T) {
 		opts   []docevents.Option
 		locked func(r *purgeRequest, since time.Duration) bool
 		within time.Duration
-		most   int // requests
+		most   int // maximum number of requests
 	}{
-		"none":                      {steps, between(0, 0), 0, 10},
-		"of the first ten requests": {steps, func(r *purgeRequest, _ time.Duration) bool { return r.number < 10 }, 200 * time.Second, 60},
-		"8 s, the one DELETE":       {nil, between(0, 8*time.Second), 9 * time.Second, 11},
-		"8 s, in steps":             {steps, between(0, 8*time.Second), 9 * time.Second, 13},
-		"8 s, in the middle":        {steps, func(r *purgeRequest, _ time.Duration) bool { return r.number == 5 }, 9 * time.Second, 13},
-		"of the last sweep":         {steps, func(r *purgeRequest, _ time.Duration) bool { return r.number == 7 }, 9 * time.Second, 13},
-		"100 s":                     {steps, between(0, 100*time.Second), 140 * time.Second, 50},
-		"100 s, of DELETEs": {steps, func(r *purgeRequest, since time.Duration) bool {
+		"no lock":                {steps, between(0, 0), 0, 10},
+		"the first ten requests": {steps, func(r *purgeRequest, _ time.Duration) bool { return r.number < 10 }, 200 * time.Second, 60},
+		"8 s, the one DELETE":    {nil, between(0, 8*time.Second), 9 * time.Second, 11},
+		"8 s, in steps":          {steps, between(0, 8*time.Second), 9 * time.Second, 13},
+		"8 s, in the middle":     {steps, func(r *purgeRequest, _ time.Duration) bool { return r.number == 5 }, 9 * time.Second, 13},
+		"8 s, in the last step":  {steps, func(r *purgeRequest, _ time.Duration) bool { return r.number == 7 }, 9 * time.Second, 13},
+		"100 s":                  {steps, between(0, 100*time.Second), 140 * time.Second, 50},
+		"100 s, only DELETEs": {steps, func(r *purgeRequest, since time.Duration) bool {
 			return r.method == http.MethodDelete && since < 100*time.Second
 		}, 140 * time.Second, 60},
-		"100 s, from the second step":  {steps, func(r *purgeRequest, since time.Duration) bool { return r.number > 2 && since < 100*time.Second }, 140 * time.Second, 50},
-		"now and then, of the DELETEs": {steps, func(r *purgeRequest, _ time.Duration) bool { return r.method == http.MethodDelete && r.number%7 == 1 }, 60 * time.Second, 50},
+		"100 s, from the second step": {steps, func(r *purgeRequest, since time.Duration) bool { return r.number > 2 && since < 100*time.Second }, 140 * time.Second, 50},
+		"some DELETEs":                {steps, func(r *purgeRequest, _ time.Duration) bool { return r.method == http.MethodDelete && r.number%7 == 1 }, 60 * time.Second, 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -66,8 +67,8 @@ func TestPurgeAfterALock(t *testing.T) {
 	}
 }
 
-// Where the server never takes a full step, few of the requests find that out
-// again: each costs a statement timeout.
+// If full steps always time out, a purge tries them only rarely, because each try
+// costs a statement timeout.
 func TestPurgeOfASlowTable(t *testing.T) {
 	for _, most := range []int{999, 500, 130, 7} {
 		synctest.Test(t, func(t *testing.T) {
@@ -99,22 +100,22 @@ func (headerTimeout) Error() string   { return "net/http: timeout awaiting respo
 func (headerTimeout) Timeout() bool   { return true }
 func (headerTimeout) Temporary() bool { return true }
 
-// Something on the way allows less time than the database. The one DELETE is
-// sent once, and steps get smaller until they are short enough.
-func TestPurgeAfterAnySignOfTooLong(t *testing.T) {
+// The database, a gateway or the transport allows too little time. The one DELETE
+// is sent once, and the steps get smaller until they are fast enough.
+func TestPurgeAfterTimeouts(t *testing.T) {
 	const html = "<html>A timeout occurred</html>"
 	for name, tooLong := range map[string]answer{
-		"a statement timeout":       {delay: 8 * time.Second, status: 500, code: "57014"},
-		"a transaction timeout":     {delay: 8 * time.Second, status: 500, code: "25P04"},
-		"a gateway's 504":           {delay: time.Minute, status: 504, body: html},
-		"Cloudflare's 524":          {delay: 100 * time.Second, status: 524, body: html},
-		"a 408":                     {delay: 10 * time.Second, status: 408},
-		"a gateway's 502":           {delay: 30 * time.Second, status: 502, body: html},
-		"a gateway's 503":           {delay: 30 * time.Second, status: 503},
-		"a timeout of the app's":    {delay: time.Second, err: headerTimeout{}},
-		"a reset":                   {delay: time.Minute, err: errReset},
-		"a connection that is shut": {delay: 15 * time.Second, err: io.ErrUnexpectedEOF},
-		"an answer cut short":       {delay: 15 * time.Second, status: 200, header: map[string]string{"Content-Range": "*/40"}, body: "[", cut: true},
+		"a statement timeout":              {delay: 8 * time.Second, status: 500, code: "57014"},
+		"a transaction timeout":            {delay: 8 * time.Second, status: 500, code: "25P04"},
+		"a gateway's 504":                  {delay: time.Minute, status: 504, body: html},
+		"Cloudflare's 524":                 {delay: 100 * time.Second, status: 524, body: html},
+		"a 408":                            {delay: 10 * time.Second, status: 408},
+		"a gateway's 502":                  {delay: 30 * time.Second, status: 502, body: html},
+		"a gateway's 503":                  {delay: 30 * time.Second, status: 503},
+		"a timeout of the app's transport": {delay: time.Second, err: headerTimeout{}},
+		"a reset":                          {delay: time.Minute, err: errReset},
+		"a closed connection":              {delay: 15 * time.Second, err: io.ErrUnexpectedEOF},
+		"an answer cut short":              {delay: 15 * time.Second, status: 200, header: map[string]string{"Content-Range": "*/40"}, body: "[", cut: true},
 	} {
 		for most, opts := range map[int][]docevents.Option{50: nil, 10: {docevents.WithPurgeBatch(40)}} {
 			t.Run(fmt.Sprint(name, ", at most ", most), func(t *testing.T) {
@@ -156,14 +157,14 @@ func TestPurgeAfterAnySignOfTooLong(t *testing.T) {
 	}
 }
 
-// The one DELETE is not repeated, whatever it failed with.
+// The one DELETE is sent only once, whatever its failure.
 func TestPurgeSendsTheOneDeleteOnce(t *testing.T) {
 	for name, failure := range map[string]answer{
-		"a reset at once":   {err: errReset},
-		"a 502 at once":     {status: 502},
-		"a database away":   {status: 503, code: "57P01"},
-		"a deadlock":        {status: 409, code: "40P01"},
-		"a clock that lags": {status: 401, code: "PGRST303"},
+		"a reset at once": {err: errReset},
+		"a 502 at once":   {status: 502},
+		"a database away": {status: 503, code: "57P01"},
+		"a deadlock":      {status: 409, code: "40P01"},
+		"a lagging clock": {status: 401, code: "PGRST303"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -186,11 +187,12 @@ func TestPurgeSendsTheOneDeleteOnce(t *testing.T) {
 	}
 }
 
-// What says nothing of the step's size is waited out, and the step stays.
-func TestPurgeWaitsOutWhatPasses(t *testing.T) {
+// After a failure that has nothing to do with the size of the step, the purge waits
+// and keeps the size.
+func TestPurgeKeepsStepSize(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
-		lost   bool // what it says of a DELETE
+		lost   bool // after a DELETE, the outcome is unknown
 	}{
 		"504 of the pool":        {answer{status: 504, code: "PGRST003", text: "Timed out acquiring connection from connection pool."}, false},
 		"503 of the pool":        {answer{status: 503, code: "PGRST003"}, false},
@@ -199,9 +201,9 @@ func TestPurgeWaitsOutWhatPasses(t *testing.T) {
 		"503 of a gateway":       {answer{status: 503}, true},
 		"no answer":              {answer{err: errReset}, true},
 		"no connection":          {answer{err: &net.OpError{Op: "dial", Net: "tcp", Err: errReset}}, false},
-		"no name":                {answer{err: &net.DNSError{Err: "no such host", Name: "x.supabase.co"}}, false},
-		"a server that starts":   {answer{status: 503, code: "57P03", text: "the database system is starting up"}, true},
-		"too many for PostgREST": {answer{status: 503, code: "53300", text: "too many connections"}, false},
+		"a DNS failure":          {answer{err: &net.DNSError{Err: "no such host", Name: "x.supabase.co"}}, false},
+		"a database that starts": {answer{status: 503, code: "57P03", text: "the database system is starting up"}, true},
+		"too many connections":   {answer{status: 503, code: "53300", text: "too many connections"}, false},
 	} {
 		for in, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(10)}} {
 			for _, until := range []time.Duration{time.Millisecond, time.Second, 30 * time.Second} {
@@ -217,7 +219,7 @@ func TestPurgeWaitsOutWhatPasses(t *testing.T) {
 						}
 						c, _ := newClient(t, tb, opts...)
 						n, err := c.PurgeOlderThan(t.Context(), 1)
-						lost := test.lost && opts == nil // else it was a read's
+						lost := test.lost && opts == nil // in steps, the failed requests are reads
 						if n != 63 || tb.left() != 2 || (err != nil) != lost || errors.Is(err, docevents.ErrCountIncomplete) != lost {
 							t.Errorf("%d, %v, %d left after %s", n, err, tb.left(), time.Since(begin))
 						}
@@ -236,21 +238,21 @@ func TestPurgeWaitsOutWhatPasses(t *testing.T) {
 	}
 }
 
-// A purge that can't succeed ends by itself, after ten failures in a row, with
-// the error and the count, and its waits are in the log: quietly.
+// Without a deadline, a purge ends after ten failures in a row with the error and
+// the count. All failures are counted in the log, in few lines.
 func TestPurgeEndsAfterTenFailures(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
 		opts   []docevents.Option
 	}{
-		"DELETE is blocked":    {answer{status: 403, body: `{"message":"DELETE is blocked"}`}, nil},
-		"so are steps":         {answer{status: 403, body: `{"message":"DELETE is blocked"}`}, steps},
-		"an unknown code":      {answer{status: 400, code: "2BP01", text: "dependent objects"}, nil},
-		"no database":          {answer{status: 503, code: "PGRST001"}, steps},
-		"no answer":            {answer{err: errReset}, nil},
-		"a single row's lock":  {answer{status: 500, code: "57014"}, []docevents.Option{docevents.WithPurgeBatch(1)}},
-		"a lock, in ten rows":  {answer{status: 500, code: "57014"}, []docevents.Option{docevents.WithPurgeBatch(10)}},
-		"a firewall's own 406": {answer{status: 409, body: "no"}, steps},
+		"DELETE is blocked":           {answer{status: 403, body: `{"message":"DELETE is blocked"}`}, nil},
+		"DELETE is blocked, in steps": {answer{status: 403, body: `{"message":"DELETE is blocked"}`}, steps},
+		"an unknown code":             {answer{status: 400, code: "2BP01", text: "dependent objects"}, nil},
+		"no database":                 {answer{status: 503, code: "PGRST001"}, steps},
+		"no answer":                   {answer{err: errReset}, nil},
+		"a lock, one row":             {answer{status: 500, code: "57014"}, []docevents.Option{docevents.WithPurgeBatch(1)}},
+		"a lock, ten rows":            {answer{status: 500, code: "57014"}, []docevents.Option{docevents.WithPurgeBatch(10)}},
+		"a 409 of a firewall":         {answer{status: 409, body: "no"}, steps},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -272,7 +274,7 @@ func TestPurgeEndsAfterTenFailures(t *testing.T) {
 					total += count
 				}
 				if total != 9 {
-					t.Errorf("the log tells of %d waits, want 9: %v", total, o.logged())
+					t.Errorf("the log counts %d failures, want 9: %v", total, o.logged())
 				}
 			})
 		})
@@ -292,7 +294,7 @@ func TestPurgeEndsAfterTenFailures(t *testing.T) {
 			}
 		})
 	})
-	t.Run("nine are not ten", func(t *testing.T) {
+	t.Run("nine failures", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 65)
 			failures := 0
@@ -313,7 +315,7 @@ func TestPurgeEndsAfterTenFailures(t *testing.T) {
 			wantQuiet(t, o, time.Since(begin))
 		})
 	})
-	t.Run("a deadline goes first", func(t *testing.T) {
+	t.Run("with a deadline", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 65)
 			tb.answer = func(*purgeRequest, int) *answer { return &answer{status: 403, body: `{"message":"DELETE is blocked"}`} }
@@ -330,7 +332,7 @@ func TestPurgeEndsAfterTenFailures(t *testing.T) {
 	})
 }
 
-// wantQuiet wants a line at once, and from then on at most one in 30 s.
+// wantQuiet checks that there is at least one line, and at most one in 30 s.
 func wantQuiet(t *testing.T, o *observer, took time.Duration) {
 	t.Helper()
 	synctest.Wait()
@@ -345,10 +347,10 @@ func wantQuiet(t *testing.T, o *observer, took time.Duration) {
 	}
 }
 
-// Rows that a trigger keeps go by step after step, and the last sweep meets them
-// all. That is no progress, whatever the steps say.
+// If a trigger keeps all rows, every step succeeds, and the last step covers all of
+// them. That isn't progress, so timeouts of the last step still end the purge.
 func TestPurgeOfRowsThatATriggerKeeps(t *testing.T) {
-	for name, most := range map[string]int{"and the sweep takes them": 100, "and the sweep times out": 40} {
+	for name, most := range map[string]int{"the last step succeeds": 100, "the last step times out": 40} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tb := newTable(t, 65)
@@ -368,9 +370,10 @@ func TestPurgeOfRowsThatATriggerKeeps(t *testing.T) {
 	}
 }
 
-// Hosted projects refuse a good key for a second or two, and PostgREST denies
-// what is there while it reloads its schema cache.
-func TestPurgeBelievesARefusalAfterFiveSeconds(t *testing.T) {
+// Refusals end a purge only after 5 s: hosted projects sometimes refuse a valid key
+// for a second or two, and PostgREST doesn't find a table or column while it reloads
+// its schema cache.
+func TestPurgeEndsAfterFiveSecondsOfRefusals(t *testing.T) {
 	for name, refusal := range map[string]answer{
 		"a key from the future": {status: 401, code: "PGRST303", text: "JWT issued at future"},
 		"no table":              {status: 404, code: "PGRST205", text: "Could not find the table"},
@@ -386,8 +389,8 @@ func TestPurgeBelievesARefusalAfterFiveSeconds(t *testing.T) {
 			"once":                  {func(r *purgeRequest, _ time.Duration) bool { return r.number == 3 }, 0, true},
 			"once, after a minute":  {func(r *purgeRequest, _ time.Duration) bool { return r.number == 3 }, time.Minute, true},
 			"the first two seconds": {func(_ *purgeRequest, since time.Duration) bool { return since < 2*time.Second }, 0, true},
-			"nearly five":           {func(_ *purgeRequest, since time.Duration) bool { return since < 4900*time.Millisecond }, 0, true},
-			"again and again":       {func(r *purgeRequest, _ time.Duration) bool { return r.number%3 == 0 }, 4 * time.Second, true},
+			"the first 4.9 seconds": {func(_ *purgeRequest, since time.Duration) bool { return since < 4900*time.Millisecond }, 0, true},
+			"every third request":   {func(r *purgeRequest, _ time.Duration) bool { return r.number%3 == 0 }, 4 * time.Second, true},
 			"from the second step":  {func(r *purgeRequest, _ time.Duration) bool { return r.number >= 3 }, 0, false},
 		} {
 			t.Run(name+" "+when, func(t *testing.T) {
@@ -415,7 +418,7 @@ func TestPurgeBelievesARefusalAfterFiveSeconds(t *testing.T) {
 			})
 		}
 	}
-	t.Run("beside other failures it stands not", func(t *testing.T) {
+	t.Run("alternating with other failures", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 65)
 			tb.answer = func(r *purgeRequest, _ int) *answer {
@@ -432,8 +435,8 @@ func TestPurgeBelievesARefusalAfterFiveSeconds(t *testing.T) {
 	})
 }
 
-// A lost answer stays in the error, whatever the purge ends in later; an answer
-// that says that nothing was done is none.
+// After a lost answer, the error matches ErrCountIncomplete, whatever ends the
+// purge later. A failure that certainly deleted nothing doesn't count as lost.
 func TestPurgeEndsInErrorAfterALostAnswer(t *testing.T) {
 	lost := &answer{stored: true, err: errReset}
 	refusal := &answer{status: 403, code: "42501", text: "permission denied for table t"}
@@ -442,19 +445,19 @@ func TestPurgeEndsInErrorAfterALostAnswer(t *testing.T) {
 		purged      int64
 		status      int
 		lost        bool
-		unknown     bool // the last answer was lost
+		unknown     bool // the error matches ErrOutcomeUnknown, because the last answer was lost
 	}{
-		"then the grant is gone":   {lost, refusal, 10, 403, true, false},
-		"then an outage":           {lost, &answer{status: 503, code: "53300"}, 10, 503, true, false},
-		"then timeouts":            {lost, &answer{status: 500, code: "57014"}, 10, 500, true, false},
-		"then rows in use":         {lost, &answer{status: 409, code: "23503"}, 10, 409, true, false},
-		"then bad data":            {lost, &answer{status: 400, code: "22007"}, 10, 400, true, false},
-		"then no free connection":  {lost, &answer{status: 504, code: "PGRST003"}, 10, 504, true, false},
-		"then it is lost for good": {lost, &answer{status: 502}, 10, 502, true, true},
-		"none, and an outage":      {nil, &answer{status: 504, code: "PGRST003"}, 20, 504, false, false},
-		"none, and a refusal":      {nil, refusal, 20, 403, false, false},
-		"none, and timeouts":       {nil, &answer{status: 500, code: "57014"}, 20, 500, false, false},
-		"none, and rows in use":    {nil, &answer{status: 409, code: "23503"}, 20, 409, false, false},
+		"then a revoked grant":                    {lost, refusal, 10, 403, true, false},
+		"then an outage":                          {lost, &answer{status: 503, code: "53300"}, 10, 503, true, false},
+		"then timeouts":                           {lost, &answer{status: 500, code: "57014"}, 10, 500, true, false},
+		"then a foreign key to the rows":          {lost, &answer{status: 409, code: "23503"}, 10, 409, true, false},
+		"then bad data":                           {lost, &answer{status: 400, code: "22007"}, 10, 400, true, false},
+		"then no free connection":                 {lost, &answer{status: 504, code: "PGRST003"}, 10, 504, true, false},
+		"then more lost answers":                  {lost, &answer{status: 502}, 10, 502, true, true},
+		"nothing lost, an outage":                 {nil, &answer{status: 504, code: "PGRST003"}, 20, 504, false, false},
+		"nothing lost, a refusal":                 {nil, refusal, 20, 403, false, false},
+		"nothing lost, timeouts":                  {nil, &answer{status: 500, code: "57014"}, 20, 500, false, false},
+		"nothing lost, a foreign key to the rows": {nil, &answer{status: 409, code: "23503"}, 20, 409, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -485,19 +488,19 @@ func TestPurgeEndsInErrorAfterALostAnswer(t *testing.T) {
 	}
 }
 
-// Rows of one time that are more than a statement can take go by their ids, and
-// those around them by their times.
+// If more rows have the same time than a statement can delete, they are deleted by
+// their ids. The rows before and after them are deleted by their times.
 func TestPurgeOfOneTime(t *testing.T) {
 	for name, test := range map[string]struct{ before, ties, behind int }{
-		"alone":             {0, 1000, 0},
-		"the first":         {0, 1000, 100},
-		"in the middle":     {100, 1000, 100},
-		"amid a step":       {7, 1000, 100},
-		"the last":          {100, 1000, 0},
-		"no more than fit":  {100, 20, 100},
-		"hardly more":       {100, 21, 100},
-		"as many as a step": {100, 10, 100},
-		"none":              {100, 0, 100},
+		"no other rows":             {0, 1000, 0},
+		"the oldest rows":           {0, 1000, 100},
+		"in the middle":             {100, 1000, 100},
+		"from the middle of a step": {7, 1000, 100},
+		"the newest rows":           {100, 1000, 0},
+		"just few enough":           {100, 20, 100},
+		"one too many":              {100, 21, 100},
+		"as many as a step":         {100, 10, 100},
+		"no equal times":            {100, 0, 100},
 	} {
 		for in, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(10)}, "in steps that are too large": {docevents.WithPurgeBatch(500)}} {
 			for fault, answers := range map[string]func(*purgeRequest, int) *answer{
@@ -517,7 +520,7 @@ func TestPurgeOfOneTime(t *testing.T) {
 			} {
 				t.Run(strings.TrimSpace(fmt.Sprint(name, " ", in, " ", fault)), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						tb := newTable(t, 2) // which stay
+						tb := newTable(t, 2) // these rows stay
 						total := test.before + test.ties + test.behind
 						for i := range total {
 							at := i
@@ -531,7 +534,7 @@ func TestPurgeOfOneTime(t *testing.T) {
 								return a
 							}
 							if opts == nil {
-								rows /= 10 // beginning with 10,000
+								rows /= 10 // the first step has 10,000 rows
 							}
 							return timeout(20)(r, rows)
 						}
@@ -549,7 +552,7 @@ func TestPurgeOfOneTime(t *testing.T) {
 			}
 		}
 	}
-	t.Run("ids that are numbers", func(t *testing.T) {
+	t.Run("numbers as ids", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 2)
 			tb.numbers, tb.answer = true, timeout(3)
@@ -562,7 +565,7 @@ func TestPurgeOfOneTime(t *testing.T) {
 			}
 		})
 	})
-	t.Run("its requests", func(t *testing.T) {
+	t.Run("all requests", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 2)
 			for range 7 {
@@ -586,7 +589,7 @@ func TestPurgeOfOneTime(t *testing.T) {
 				"DELETE " + one + " id gt.A id lte.C" + counted,
 				"GET " + one + " id gt.C row 2",
 				"DELETE " + one + " id gt.C id lte.B" + counted,
-				"GET " + one + " id gt.B row 4", // there is one
+				"GET " + one + " id gt.B row 4", // fewer than 4 are left
 				"GET lt.1999-12-30T00:00:00.000000Z row 4",
 				"DELETE lt.1999-12-30T00:00:00.000000Z" + counted,
 			}
@@ -607,7 +610,7 @@ func TestPurgeOfOneTime(t *testing.T) {
 			}
 		})
 	})
-	t.Run("rows that come late", func(t *testing.T) {
+	t.Run("late rows", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 2)
 			for range 200 {
@@ -626,7 +629,7 @@ func TestPurgeOfOneTime(t *testing.T) {
 			}
 		})
 	})
-	t.Run("not even one at a time", func(t *testing.T) {
+	t.Run("even a single row times out", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 2)
 			for range 50 {

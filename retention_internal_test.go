@@ -7,47 +7,50 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// What a purge does after a failed request.
+// afterFailure decides whether a purge continues, and with fewer rows per step.
 func TestAfterFailure(t *testing.T) {
-	timeout := &Error{Status: 500, Code: "57014"}
-	refusal := &Error{Status: 403, Code: "42501"}
+	timeout := &rest.Error{Status: 500, Code: "57014"}
+	refusal := &rest.Error{Status: 403, Code: "42501"}
 	reset := errors.New("connection reset")
 	for name, test := range map[string]struct {
 		err          error
 		f            purgeFailure
 		again, fewer bool
 	}{
-		"a timeout":                          {timeout, purgeFailure{inRow: 1, rows: 10}, true, true},
-		"the ninth, of one row":              {timeout, purgeFailure{inRow: 9, rows: 1}, true, true},
-		"the tenth":                          {timeout, purgeFailure{inRow: 10, rows: 1}, false, true},
-		"the tenth, before a deadline":       {timeout, purgeFailure{inRow: 10, rows: 1, bounded: true}, false, true},
-		"the tenth, of two rows":             {timeout, purgeFailure{inRow: 10, rows: 2}, true, true},
-		"the twentieth":                      {timeout, purgeFailure{inRow: 20, rows: 2, bounded: true}, false, true},
-		"a gateway's timeout":                {&Error{Status: 524}, purgeFailure{inRow: 1}, true, true},
-		"the tenth of a gateway":             {&Error{Status: 524}, purgeFailure{inRow: 10}, false, true},
-		"the tenth before a deadline":        {&Error{Status: 524}, purgeFailure{inRow: 10, bounded: true}, true, true},
-		"no answer":                          {reset, purgeFailure{inRow: 1}, true, false},
-		"no answer for a minute":             {reset, purgeFailure{inRow: 1, took: time.Minute}, true, true},
-		"the tenth outage":                   {reset, purgeFailure{inRow: 10}, false, false},
-		"the tenth outage before a deadline": {reset, purgeFailure{inRow: 10, bounded: true}, true, false},
-		"a deadlock":                         {&Error{Status: 409, Code: "40P01"}, purgeFailure{inRow: 1}, true, false},
-		"no lock in time":                    {&Error{Status: 500, Code: "55P03"}, purgeFailure{inRow: 1, took: time.Minute}, true, false},
-		"a refusal":                          {refusal, purgeFailure{inRow: 1}, true, false},
-		"the tenth refusal in 4.9 s":         {refusal, purgeFailure{inRow: 10, refused: 4900 * time.Millisecond}, true, false},
-		"a refusal of 5 s":                   {refusal, purgeFailure{inRow: 2, refused: 5 * time.Second, bounded: true}, false, false},
-		"a slow web page":                    {&Error{Status: 200}, purgeFailure{inRow: 1, took: time.Minute}, true, false},
-		"rows that others point to":          {&Error{Status: 409, Code: "23503"}, purgeFailure{inRow: 1, bounded: true}, false, false},
-		"bad data":                           {&Error{Status: 400, Code: "22007"}, purgeFailure{inRow: 1, bounded: true}, false, false},
-		"a trigger's refusal":                {&Error{Status: 400, Code: "P0001"}, purgeFailure{inRow: 1, bounded: true}, false, false},
-		"too large":                          {&Error{Status: 413}, purgeFailure{inRow: 1, bounded: true}, false, false},
+		"a timeout":                                   {timeout, purgeFailure{inRow: 1, rows: 10}, true, true},
+		"the ninth timeout, one row":                  {timeout, purgeFailure{inRow: 9, rows: 1}, true, true},
+		"the tenth timeout, one row":                  {timeout, purgeFailure{inRow: 10, rows: 1}, false, true},
+		"the tenth timeout, one row, with a deadline": {timeout, purgeFailure{inRow: 10, rows: 1, bounded: true}, false, true},
+		"the tenth timeout, two rows":                 {timeout, purgeFailure{inRow: 10, rows: 2}, true, true},
+		"the twentieth timeout":                       {timeout, purgeFailure{inRow: 20, rows: 2, bounded: true}, false, true},
+		"a gateway's timeout":                         {&rest.Error{Status: 524}, purgeFailure{inRow: 1}, true, true},
+		"the tenth 524":                               {&rest.Error{Status: 524}, purgeFailure{inRow: 10}, false, true},
+		"the tenth 524, with a deadline":              {&rest.Error{Status: 524}, purgeFailure{inRow: 10, bounded: true}, true, true},
+		"no answer":                                   {reset, purgeFailure{inRow: 1}, true, false},
+		"no answer for a minute":                      {reset, purgeFailure{inRow: 1, took: time.Minute}, true, true},
+		"the tenth lost answer":                       {reset, purgeFailure{inRow: 10}, false, false},
+		"the tenth lost answer, with a deadline":      {reset, purgeFailure{inRow: 10, bounded: true}, true, false},
+		"a deadlock":                                  {&rest.Error{Status: 409, Code: "40P01"}, purgeFailure{inRow: 1}, true, false},
+		"a lock timeout":                              {&rest.Error{Status: 500, Code: "55P03"}, purgeFailure{inRow: 1, took: time.Minute}, true, false},
+		"a refusal":                                   {refusal, purgeFailure{inRow: 1}, true, false},
+		"the tenth refusal in 4.9 s":                  {refusal, purgeFailure{inRow: 10, refused: 4900 * time.Millisecond}, true, false},
+		"refusals for 5 s":                            {refusal, purgeFailure{inRow: 2, refused: 5 * time.Second, bounded: true}, false, false},
+		"a slow web page":                             {&rest.Error{Status: 200}, purgeFailure{inRow: 1, took: time.Minute}, true, false},
+		"a foreign key to the rows":                   {&rest.Error{Status: 409, Code: "23503"}, purgeFailure{inRow: 1, bounded: true}, false, false},
+		"bad data":                                    {&rest.Error{Status: 400, Code: "22007"}, purgeFailure{inRow: 1, bounded: true}, false, false},
+		"a trigger that raises":                       {&rest.Error{Status: 400, Code: "P0001"}, purgeFailure{inRow: 1, bounded: true}, false, false},
+		"too large":                                   {&rest.Error{Status: 413}, purgeFailure{inRow: 1, bounded: true}, false, false},
 	} {
 		if again, fewer := afterFailure(fmt.Errorf("outer: %w", test.err), test.f); again != test.again || fewer != test.fewer {
 			t.Errorf("%s: again %v, fewer %v, want %v, %v", name, again, fewer, test.again, test.fewer)
@@ -55,36 +58,44 @@ func TestAfterFailure(t *testing.T) {
 	}
 }
 
-// The signs that a request asked for more than something on its way allows.
+// unsent returns the error of a request whose dialer returns err.
+func unsent(err error) error {
+	dial := func(context.Context, string, string) (net.Conn, error) { return nil, err }
+	c := rest.New(rest.Config{URL: "http://supabase.test", Transport: &http.Transport{DialContext: dial}})
+	return c.Get(context.Background(), rest.Reading{}, nil)
+}
+
+// tookTooLong recognizes the errors of requests that were too slow for the
+// database, a gateway or the transport.
 func TestTookTooLong(t *testing.T) {
 	const never = time.Duration(math.MaxInt64)
 	timedOut := &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
 	for name, test := range map[string]struct {
 		err  error
-		from time.Duration // it is a sign when it comes after this
+		from time.Duration // the least time after which tookTooLong returns true
 	}{
-		"a statement timeout":              {&Error{Status: 500, Code: "57014"}, 0},
-		"a transaction timeout":            {&Error{Status: 500, Code: "25P04"}, 0},
-		"Cloudflare's 524":                 {&Error{Status: 524}, 0},
-		"a 408":                            {&Error{Status: 408}, 0},
-		"a timeout of the transport":       {timedOut, 0},
-		"the same, of a context":           {context.DeadlineExceeded, 0},
-		"a gateway's 504":                  {&Error{Status: 504}, purgePatience},
-		"a 502":                            {&Error{Status: 502}, purgePatience},
-		"a 500 without a code":             {&Error{Status: 500}, purgePatience},
-		"a 503 with a code of its own":     {&Error{Status: 503, Code: "H12"}, purgePatience},
-		"nginx's 499":                      {&Error{Status: 499}, purgePatience},
-		"a reset":                          {syscall.ECONNRESET, purgePatience},
-		"an answer cut short":              {fmt.Errorf("answer cut short: %w", io.ErrUnexpectedEOF), purgePatience},
-		"the end of the connection":        {io.EOF, purgePatience},
-		"no connection":                    {unsent{timedOut}, never},
-		"no name":                          {unsent{&net.DNSError{IsTimeout: true}}, never},
-		"a 429":                            {&Error{Status: 429}, never},
-		"a firewall's page":                {&Error{Status: 403}, never},
-		"no connection of PostgREST's":     {&Error{Status: 504, Code: "PGRST003"}, never},
-		"a database that is shutting down": {&Error{Status: 503, Code: "57P01"}, never},
-		"a deadlock":                       {&Error{Status: 409, Code: "40P01"}, never},
-		"no lock in time":                  {&Error{Status: 500, Code: "55P03"}, never},
+		"a statement timeout":               {&rest.Error{Status: 500, Code: "57014"}, 0},
+		"a transaction timeout":             {&rest.Error{Status: 500, Code: "25P04"}, 0},
+		"Cloudflare's 524":                  {&rest.Error{Status: 524}, 0},
+		"a 408":                             {&rest.Error{Status: 408}, 0},
+		"a timeout of the transport":        {timedOut, 0},
+		"a context's deadline":              {context.DeadlineExceeded, 0},
+		"a gateway's 504":                   {&rest.Error{Status: 504}, purgePatience},
+		"a 502":                             {&rest.Error{Status: 502}, purgePatience},
+		"a 500 without a code":              {&rest.Error{Status: 500}, purgePatience},
+		"a 503 with a gateway's code":       {&rest.Error{Status: 503, Code: "H12"}, purgePatience},
+		"nginx's 499":                       {&rest.Error{Status: 499}, purgePatience},
+		"a reset":                           {syscall.ECONNRESET, purgePatience},
+		"an answer cut short":               {fmt.Errorf("answer cut short: %w", io.ErrUnexpectedEOF), purgePatience},
+		"a closed connection":               {io.EOF, purgePatience},
+		"no connection":                     {unsent(timedOut), never},
+		"a DNS failure":                     {unsent(&net.DNSError{IsTimeout: true}), never},
+		"a 429":                             {&rest.Error{Status: 429}, never},
+		"a firewall's page":                 {&rest.Error{Status: 403}, never},
+		"no connection in PostgREST's pool": {&rest.Error{Status: 504, Code: "PGRST003"}, never},
+		"a database that is shutting down":  {&rest.Error{Status: 503, Code: "57P01"}, never},
+		"a deadlock":                        {&rest.Error{Status: 409, Code: "40P01"}, never},
+		"a lock timeout":                    {&rest.Error{Status: 500, Code: "55P03"}, never},
 	} {
 		for _, took := range []time.Duration{0, purgePatience - 1, purgePatience, 30 * time.Second, time.Hour} {
 			if got := tookTooLong(fmt.Errorf("outer: %w", test.err), took); got != (took >= test.from) {
@@ -94,9 +105,9 @@ func TestTookTooLong(t *testing.T) {
 	}
 }
 
-// What a purge remembers of its failures.
+// failed counts failures in a row, and how long the server has only refused.
 func TestPurgeRemembersFailures(t *testing.T) {
-	refusal, outage := &Error{Status: 401}, &Error{Status: 503}
+	refusal, outage := &rest.Error{Status: 401}, &rest.Error{Status: 503}
 	synctest.Test(t, func(t *testing.T) {
 		p := &purge{size: stepSize{rows: 7}}
 		for i, test := range []struct {
@@ -120,19 +131,19 @@ func TestPurgeRemembersFailures(t *testing.T) {
 	})
 }
 
-// Steps after timeouts (t) and successes (+), of 32 rows at most.
+// The sizes of the steps after timeouts (t) and successes (+), of at most 32 rows.
 func TestStepSize(t *testing.T) {
 	for _, test := range []struct{ outcomes, want string }{
 		{"++", "32 32"},
 		{"tttttttt", "16 8 4 2 1 1 1 1"},
 		{"t+", "16 32"},
-		{"+t+t+", "32 16 32 16 32"}, // a lock now and then: the size has had successes
+		{"+t+t+", "32 16 32 16 32"}, // occasional locks: 32 has had a success, so it is tried at once
 		{"ttt+++", "16 8 4 8 16 32"},
-		{"t+t+t+", "16 32 16 16 8 16"},                  // the second time it takes two
-		{"t+t++t++++", "16 32 16 16 32 16 16 16 16 32"}, // and then four
+		{"t+t+t+", "16 32 16 16 8 16"},                  // the second time, after two successes
+		{"t+t++t++++", "16 32 16 16 32 16 16 16 16 32"}, // the third time, after four
 		{"t+t++t++++t+++++++", "16 32 16 16 32 16 16 16 16 32 16 16 16 16 16 16 16 16"},
-		{"t+t++++t+", "16 32 16 16 32 32 32 16 32"}, // once it has had a success it is as good as any
-		{"t+t+ttt+++", "16 32 16 16 8 4 2 4 8 16"},  // below, each success counts
+		{"t+t++++t+", "16 32 16 16 32 32 32 16 32"}, // 32 has succeeded, so it is tried at once again
+		{"t+t+ttt+++", "16 32 16 16 8 4 2 4 8 16"},  // smaller sizes double after each success
 	} {
 		s := stepSize{rows: 32, most: 32}
 		var got []string

@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/docevents/docevents-go/internal/rest"
 	"github.com/supabase-community/postgrest-go"
 )
 
-// beforeAll is PostgreSQL's word for a time before every other.
+// beforeAll is PostgreSQL's timestamp before all others.
 const beforeAll = "-infinity"
 
 // A position is where the next step of a purge begins.
@@ -20,19 +21,19 @@ const beforeAll = "-infinity"
 // PostgreSQL would otherwise read the index entries of the deleted rows again:
 // on a million rows that takes twice as long.
 //
-// If a step takes too long, and the next one with half the rows has the same
-// boundary, then all its rows have the same time. They are deleted in steps of
-// their own, in the order of their ids.
+// If a step takes too long, and the next step has half the rows but the same
+// boundary, then many rows have the time of that boundary. stepByID deletes
+// those rows in the order of their ids.
 type position struct {
 	after    string // the boundary of the last step
-	boundary string // of this step
+	boundary string // the boundary of this step
 	tooMany  string // the boundary of a step that took too long
 
-	oneTime string // the time whose rows are deleted by their ids, or ""
-	lastID  string // the last id among the deleted ones, or ""
+	oneTime string // the time whose rows stepByID deletes, or ""
+	lastID  string // the greatest id that stepByID has deleted, or ""
 }
 
-// step deletes the oldest rows, and reports whether no others are left.
+// step deletes the oldest rows and reports whether the purge is done.
 func (p *purge) step(ctx context.Context) (done bool, err error) {
 	if p.whole {
 		return true, p.counted(p.deleteIDs(ctx, p.before))
@@ -44,11 +45,11 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		p.next.oneTime, p.next.tooMany, p.next.lastID = "", "", ""
 	}
 	at, next := p.config.columns.CreatedAt, &p.next
-	next.boundary, err = p.readNth(ctx, at, p.from().Select(at, "", false).Gt(at, next.after).Lt(at, p.before))
+	next.boundary, err = p.readNth(ctx, at, p.rest.From().Select(at, "", false).Gt(at, next.after).Lt(at, p.before))
 	switch {
 	case err != nil:
 		return false, err
-	case next.boundary == "": // the last step: it also deletes rows that were stored late with an old time
+	case next.boundary == "": // the last step, which also deletes rows with an old time that were stored during the purge
 		next.after = beforeAll
 		return true, p.counted(p.deleted(ctx, p.deletion().Lt(at, p.before)))
 	case next.boundary == next.tooMany:
@@ -61,8 +62,9 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 	return false, err
 }
 
-// stepByID deletes the rows of one time that have the smallest ids. It reports
-// false if fewer than a step are left. An ordinary step deletes those.
+// stepByID deletes the rows at oneTime with the smallest ids. If fewer rows than
+// a step are left, it deletes none and returns false: an ordinary step deletes
+// them.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	column := p.config.columns.ID
 	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
@@ -71,7 +73,7 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 		}
 		return query.Eq(p.config.columns.CreatedAt, p.next.oneTime)
 	}
-	id, err := p.readNth(ctx, column, left(p.from().Select(column, "", false)))
+	id, err := p.readNth(ctx, column, left(p.rest.From().Select(column, "", false)))
 	if err != nil || id == "" {
 		return false, err
 	}
@@ -81,9 +83,9 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	return true, err
 }
 
-// counted adds the result of a DELETE to the count. Only a DELETE that has
-// deleted rows resets the number of failures: if a trigger keeps the rows, every
-// step succeeds and nothing is deleted.
+// counted adds the result of a DELETE to the count. Only a DELETE that deletes
+// rows resets the number of failures. If a trigger keeps the rows, every step
+// succeeds but deletes nothing.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
@@ -91,22 +93,22 @@ func (p *purge) counted(n int64, err error) error {
 		p.failures = 0
 		p.lost = p.lost || incomplete
 		return nil
-	case outcomeUnknown(err):
+	case rest.OutcomeUnknown(err):
 		p.lost = true
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
 	return err
 }
 
-// A stepSize is the number of rows of a step. It is halved when a step takes too
-// long, and doubled after a success. A size that has never succeeded is tried
-// again after one success of its half, then after two, four, and so on, since a
-// try may cost the whole statement timeout.
+// A stepSize is the number of rows of a step. It is halved after a step that
+// takes too long, and doubled after a success. A try that takes too long may last
+// until the statement timeout. So a size that has never succeeded is tried again
+// only after one success of half that size, then after two, four, and so on.
 type stepSize struct {
 	rows, most int
 	successes  int // at this size
-	limit      int // the smallest size that took too long before it had a success; 0: none
-	patience   int // more successes than this are needed to try the limit again
+	limit      int // the smallest size that took too long without a success before; 0 if there is none
+	patience   int // limit is tried again after more successes than this
 }
 
 func (s *stepSize) succeeded() {
@@ -128,10 +130,10 @@ func (s *stepSize) timedOut() {
 	s.rows, s.successes = max(s.rows/2, 1), 0
 }
 
-// deleteIDs deletes every row before a time, and counts the ids in the answer. An
-// answer with all columns would be six times as long.
+// deleteIDs deletes every row before a time and counts the ids in the answer. An
+// answer with all columns would be six times as large.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
-	query := c.from()
+	query := c.rest.From()
 	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
 	body, _, err := query.Delete("representation", "").Lt(c.config.columns.CreatedAt, before).ExecuteWithContext(ctx)
 	if err != nil {
@@ -139,13 +141,13 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	}
 	var ids []struct{}
 	if json.Unmarshal(body, &ids) != nil || ids == nil {
-		return 0, ErrCountIncomplete // as transport.read does for an answer without a body
+		return 0, ErrCountIncomplete // as the transport of package rest does for an answer without a body
 	}
 	return int64(len(ids)), nil
 }
 
-// readNth returns the value of column in the last row of a step. The rows are
-// those of query, in the order of column. The result is "" if there are fewer.
+// readNth returns the value of column in the last row of a step, among the rows
+// of query in the order of column. It returns "" if there are fewer rows.
 func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
 	last := p.size.rows - 1
 	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)
@@ -159,11 +161,11 @@ func (p *purge) readNth(ctx context.Context, column string, query *postgrest.Fil
 	return strings.Trim(string(rows[0][column]), `"`), nil // a time or an id, which may be a number
 }
 
-// deletion returns a DELETE for deleted. Never give it a limit: since version 13
-// PostgREST ignores the limit of a DELETE and deletes every matching row.
-func (c *Client) deletion() *postgrest.FilterBuilder { return c.from().Delete("minimal", "exact") }
+// deletion returns a DELETE without filters, for deleted. Never give it a limit:
+// since version 13, PostgREST ignores the limit and deletes every matching row.
+func (c *Client) deletion() *postgrest.FilterBuilder { return c.rest.From().Delete("minimal", "exact") }
 
-// deleted sends a DELETE and returns the number of deleted rows.
+// deleted sends the DELETE query and returns the number of deleted rows.
 func (c *Client) deleted(ctx context.Context, query *postgrest.FilterBuilder) (int64, error) {
 	_, count, err := query.ExecuteWithContext(ctx)
 	return count, c.explain(err)

@@ -22,23 +22,24 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A table carries a purge's requests out as PostgREST does, on rows that are
-// nothing but their created_at, and an id that it gives them. A request that no
-// purge should send fails the test.
+// A table executes the requests of a purge as PostgREST does. Its rows only have a
+// created_at and an id that the table assigns. A request that no purge should send
+// fails the test.
 type table struct {
 	t *testing.T
 
-	// answer decides about a request that would touch so many rows. nil, or a
-	// nil *answer: carry it out. An answer that is stored is carried out too.
+	// answer returns the answer to a request that would affect this many rows.
+	// The request is executed if answer is nil, or returns nil, or returns an
+	// answer with stored set.
 	answer func(r *purgeRequest, rows int) *answer
 
-	dropPrefer bool // as some gateways do
-	numbers    bool // the ids are, of a table of one's own
+	dropPrefer bool // remove the Prefer header, as some gateways do
+	numbers    bool // ids are numbers instead of UUIDs
 
 	mu       sync.Mutex
-	rows     []time.Time
-	ids      []string // of the rows, as far as they have been given one
-	given    int
+	rows     []time.Time // created_at
+	ids      []string    // of the first len(ids) rows; all assigns the others
+	given    int         // number of ids assigned so far
 	requests []*purgeRequest
 }
 
@@ -47,7 +48,7 @@ type tableRow struct {
 	id string
 }
 
-// all are the rows with their ids, which are in no order.
+// all returns the rows with their ids. The ids are in random order.
 func (tb *table) all() []tableRow {
 	all := make([]tableRow, len(tb.rows))
 	for i, at := range tb.rows {
@@ -69,13 +70,13 @@ type purgeRequest struct {
 	at      time.Time
 	method  string
 	prefer  string
-	filters []string // of created_at, sorted, "gt.-infinity" left out
-	ids     []string // the filters of id, likewise
-	order   string   // of a read: the column, which is also the one read
+	filters []string // filters of created_at, sorted, without "gt.-infinity"
+	ids     []string // filters of id, sorted
+	order   string   // of a read: the column to sort by, which is also the selected column
 	offset  int
 }
 
-// String is the request without the project.
+// String returns the request without the project's URL.
 func (r *purgeRequest) String() string {
 	s := r.method + " " + strings.Join(r.filters, " ")
 	for _, f := range r.ids {
@@ -130,7 +131,7 @@ func (tb *table) RoundTrip(req *http.Request) (*http.Response, error) {
 	return a.response(req), nil
 }
 
-// parse reads a request as strictly as a purge is meant to write it.
+// parse parses a request of a purge. Anything unexpected in it is an error.
 func (tb *table) parse(req *http.Request) (*purgeRequest, func(tableRow) bool, error) {
 	query, err := url.ParseQuery(req.URL.RawQuery)
 	if err != nil {
@@ -161,7 +162,7 @@ func (tb *table) parse(req *http.Request) (*purgeRequest, func(tableRow) bool, e
 			if r.offset, err = strconv.Atoi(value); err != nil || r.offset < 0 {
 				return nil, nil, fmt.Errorf("offset=%s", value)
 			}
-		default: // above all a DELETE's limit, which PostgREST ignores
+		default: // such as the limit of a DELETE, which PostgREST would ignore
 			return nil, nil, fmt.Errorf("unexpected %s=%s", name, value)
 		}
 	}
@@ -196,17 +197,17 @@ func (tb *table) parse(req *http.Request) (*purgeRequest, func(tableRow) bool, e
 	slices.Sort(r.ids)
 	oneTime := len(r.filters) == 1 && strings.HasPrefix(r.filters[0], "eq.")
 	if byID := len(r.ids) > 0 || r.order == "id"; byID != oneTime {
-		return nil, nil, errors.New("ids say nothing of the time: only within one")
+		return nil, nil, errors.New("ids may only be used among rows of one time: their order isn't that of the times")
 	}
 	return r, matches, nil
 }
 
-// comparison is what a filter like lt.VALUE says of a row.
+// comparison returns the condition of a filter such as lt.VALUE.
 func comparison(column, filter string) (func(tableRow) bool, error) {
 	operator, value, _ := strings.Cut(filter, ".")
 	order := func(row tableRow) int { return strings.Compare(row.id, value) }
 	if column == "created_at" {
-		at := time.Time{} // -infinity, for these tests
+		at := time.Time{} // stands for -infinity in these tests
 		if value != "-infinity" {
 			var err error
 			if at, err = time.Parse(time.RFC3339Nano, value); err != nil || at.Nanosecond()%1000 != 0 {
@@ -248,7 +249,7 @@ func (tb *table) execute(r *purgeRequest, matches func(tableRow) bool) *answer {
 			return &answer{status: 200, body: fmt.Sprintf(`[{"id":%s}]`, id)}
 		}
 		slices.SortFunc(found, func(a, b tableRow) int { return a.at.Compare(b.at) })
-		// As PostgreSQL writes it: an offset, and no zeros behind the fraction.
+		// PostgreSQL writes an offset, and no zeros at the end of the fraction.
 		b, _ := json.Marshal(found[r.offset].at.Format("2006-01-02T15:04:05.999999-07:00"))
 		return &answer{status: 200, body: fmt.Sprintf(`[{"created_at":%s}]`, b)}
 	}
@@ -275,7 +276,7 @@ func (tb *table) execute(r *purgeRequest, matches func(tableRow) bool) *answer {
 	return nil
 }
 
-// insert adds rows so long before now.
+// insert adds rows with these ages.
 func (tb *table) insert(ages ...time.Duration) {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
@@ -290,7 +291,7 @@ func (tb *table) left() int {
 	return len(tb.rows)
 }
 
-// deletes are the DELETEs so far.
+// deletes returns the DELETE requests so far.
 func (tb *table) deletes() []*purgeRequest {
 	tb.mu.Lock()
 	defer tb.mu.Unlock()
@@ -299,8 +300,7 @@ func (tb *table) deletes() []*purgeRequest {
 
 const day = 24 * time.Hour
 
-// newTable has so many rows, the oldest of that many days, one a day up to and
-// with today.
+// newTable returns a table with one row for each day, the newest of them now.
 func newTable(t *testing.T, rows int) *table {
 	tb := &table{t: t}
 	for i := range rows {
@@ -321,15 +321,15 @@ func TestBadCutoffs(t *testing.T) {
 		}
 		now := time.Now()
 		for name, cutoff := range map[string]time.Time{
-			"zero":                             {},
-			"zero, elsewhere":                  time.Time{}.In(time.FixedZone("", 3600)),
-			"the future":                       now.Add(time.Hour),
-			"a nanosecond ahead":               now.Add(1),
-			"the end of time":                  time.Unix(math.MaxInt64, 0),
-			"a year of six digits":             time.Date(123456, 1, 1, 0, 0, 0, 0, time.UTC),
-			"the year 0":                       time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC),
-			"the year -1":                      time.Date(-1, 12, 31, 0, 0, 0, 0, time.UTC),
-			"before the year 1, but not there": time.Date(1, 1, 1, 0, 0, 0, 0, time.FixedZone("", 3600)),
+			"zero":                       {},
+			"zero in another zone":       time.Time{}.In(time.FixedZone("", 3600)),
+			"the future":                 now.Add(time.Hour),
+			"a nanosecond ahead":         now.Add(1),
+			"the end of time":            time.Unix(math.MaxInt64, 0),
+			"a year of six digits":       time.Date(123456, 1, 1, 0, 0, 0, 0, time.UTC),
+			"the year 0":                 time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC),
+			"the year -1":                time.Date(-1, 12, 31, 0, 0, 0, 0, time.UTC),
+			"the year 0 in UTC, 1 there": time.Date(1, 1, 1, 0, 0, 0, 0, time.FixedZone("", 3600)),
 		} {
 			if n, err := c.PurgeBefore(t.Context(), cutoff); n != 0 || err == nil || !strings.Contains(err.Error(), "PurgeBefore: the cutoff is") {
 				t.Errorf("%s: %d, %v", name, n, err)
@@ -351,7 +351,7 @@ func TestBadCutoffs(t *testing.T) {
 	})
 }
 
-// The common case is one request, and what it does is right to the microsecond.
+// A purge is usually one request. It deletes the right rows to the microsecond.
 func TestPurgeIsOneDelete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cutoff := time.Date(1999, 12, 1, 12, 0, 0, 123456000, time.UTC)
@@ -360,14 +360,14 @@ func TestPurgeIsOneDelete(t *testing.T) {
 			wire   string
 			purged int64
 		}{
-			"whole microseconds":        {cutoff, "1999-12-01T12:00:00.123456Z", 2},
-			"a nanosecond more":         {cutoff.Add(1), "1999-12-01T12:00:00.123457Z", 3},
-			"a nanosecond less":         {cutoff.Add(-1), "1999-12-01T12:00:00.123456Z", 2},
-			"a microsecond more":        {cutoff.Add(time.Microsecond), "1999-12-01T12:00:00.123457Z", 3},
-			"a microsecond less":        {cutoff.Add(-time.Microsecond), "1999-12-01T12:00:00.123455Z", 1},
-			"in another zone":           {cutoff.In(time.FixedZone("", -7*3600-1800)), "1999-12-01T12:00:00.123456Z", 2},
-			"older than all":            {cutoff.Add(-100 * day), "1999-08-23T12:00:00.123456Z", 0},
-			"a second whose µs are nil": {cutoff.Truncate(time.Second), "1999-12-01T12:00:00.000000Z", 1},
+			"whole microseconds": {cutoff, "1999-12-01T12:00:00.123456Z", 2},
+			"a nanosecond more":  {cutoff.Add(1), "1999-12-01T12:00:00.123457Z", 3},
+			"a nanosecond less":  {cutoff.Add(-1), "1999-12-01T12:00:00.123456Z", 2},
+			"a microsecond more": {cutoff.Add(time.Microsecond), "1999-12-01T12:00:00.123457Z", 3},
+			"a microsecond less": {cutoff.Add(-time.Microsecond), "1999-12-01T12:00:00.123455Z", 1},
+			"in another zone":    {cutoff.In(time.FixedZone("", -7*3600-1800)), "1999-12-01T12:00:00.123456Z", 2},
+			"before all rows":    {cutoff.Add(-100 * day), "1999-08-23T12:00:00.123456Z", 0},
+			"a whole second":     {cutoff.Truncate(time.Second), "1999-12-01T12:00:00.000000Z", 1},
 		} {
 			tb := &table{t: t, rows: []time.Time{cutoff.Add(-day), cutoff.Add(-time.Microsecond), cutoff, cutoff.Add(time.Microsecond), cutoff.Add(day)}}
 			c, _ := newClient(t, tb)
@@ -384,7 +384,7 @@ func TestPurgeIsOneDelete(t *testing.T) {
 
 func TestPurgeInSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// 1999-12-07 to 2000-01-01, a row a day at midnight.
+		// One row a day at midnight, from 1999-12-07 to 2000-01-01.
 		tb := newTable(t, 26)
 		c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
 		if n, err := c.PurgeOlderThan(t.Context(), 1); n != 24 || err != nil || tb.left() != 2 {
@@ -408,7 +408,7 @@ func TestPurgeInSteps(t *testing.T) {
 	})
 }
 
-// A table of n rows times out when a DELETE takes more than it can in its time.
+// timeout makes a DELETE of more than most rows time out.
 func timeout(most int) func(*purgeRequest, int) *answer {
 	return func(r *purgeRequest, rows int) *answer {
 		if r.method == http.MethodDelete && rows > most {
@@ -436,9 +436,9 @@ func TestPurgeThatTimesOutGoesInSteps(t *testing.T) {
 	})
 }
 
-// A gateway's 504 is a timeout too, but the server may have gone on: what it
-// deleted then is not in the count.
-func TestPurgeBehindAGatewayThatGivesUp(t *testing.T) {
+// A gateway's 504 is a timeout, but the server may still run the DELETE. The count
+// doesn't include the rows that it deletes then.
+func TestPurgeAfterGatewayTimeout(t *testing.T) {
 	for carriedOut, purged := range map[bool]int64{true: 0, false: 98} {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 100)
@@ -473,7 +473,7 @@ func TestPurgeHalvesItsSteps(t *testing.T) {
 				}
 				return
 			}
-			// Not even one row goes, whether by its time or by its id.
+			// Not even a single row can be deleted, by its time or by its id.
 			var e *docevents.Error
 			if n != 0 || !errors.As(err, &e) || e.Code != "57014" || !strings.Contains(err.Error(), "index on created_at") || errors.Is(err, docevents.ErrCountIncomplete) || tb.left() != 65 {
 				t.Errorf("%d, %v, %d left, want 57014 and nothing gone", n, err, tb.left())
@@ -489,7 +489,7 @@ func TestPurgeHalvesItsSteps(t *testing.T) {
 			}
 		})
 	}
-	t.Run("and ends with the count", func(t *testing.T) {
+	t.Run("the error comes with the count", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 65)
 			tb.answer = func(r *purgeRequest, rows int) *answer {
@@ -505,7 +505,7 @@ func TestPurgeHalvesItsSteps(t *testing.T) {
 			}
 		})
 	})
-	t.Run("also where the last sweep times out", func(t *testing.T) {
+	t.Run("the last step times out", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 65)
 			sweeps := 0
@@ -523,7 +523,7 @@ func TestPurgeHalvesItsSteps(t *testing.T) {
 			}
 		})
 	})
-	t.Run("also where that has late rows to take", func(t *testing.T) {
+	t.Run("the last step times out because of late rows", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 65)
 			tb.answer = func(r *purgeRequest, rows int) *answer {
@@ -540,7 +540,7 @@ func TestPurgeHalvesItsSteps(t *testing.T) {
 			}
 		})
 	})
-	t.Run("also where the read times out", func(t *testing.T) {
+	t.Run("the read times out", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 65)
 			tb.answer = func(r *purgeRequest, _ int) *answer {
@@ -557,7 +557,8 @@ func TestPurgeHalvesItsSteps(t *testing.T) {
 	})
 }
 
-// A lost answer is a lost count: the purge goes on to its end, and says so.
+// After a lost answer the count is incomplete. The purge continues to its end and
+// returns ErrCountIncomplete.
 func TestPurgeWithLostAnswers(t *testing.T) {
 	for name, lost := range map[string]answer{
 		"no answer":  {stored: true, err: errReset},
@@ -571,10 +572,10 @@ func TestPurgeWithLostAnswers(t *testing.T) {
 			purged int64
 			known  bool
 		}{
-			"of the one DELETE":    {nil, func(r *purgeRequest) bool { return r.number == 0 }, 0, false},
-			"of the second step":   {[]docevents.Option{docevents.WithPurgeBatch(10)}, func(r *purgeRequest) bool { return r.number == 3 }, 53, false},
-			"of the last sweep":    {[]docevents.Option{docevents.WithPurgeBatch(10)}, func(r *purgeRequest) bool { return r.number == 13 }, 60, false},
-			"of a read, no matter": {[]docevents.Option{docevents.WithPurgeBatch(10)}, func(r *purgeRequest) bool { return r.number == 2 }, 63, true},
+			"of the one DELETE":  {nil, func(r *purgeRequest) bool { return r.number == 0 }, 0, false},
+			"of the second step": {[]docevents.Option{docevents.WithPurgeBatch(10)}, func(r *purgeRequest) bool { return r.number == 3 }, 53, false},
+			"of the last step":   {[]docevents.Option{docevents.WithPurgeBatch(10)}, func(r *purgeRequest) bool { return r.number == 13 }, 60, false},
+			"of a read":          {[]docevents.Option{docevents.WithPurgeBatch(10)}, func(r *purgeRequest) bool { return r.number == 2 }, 63, true},
 		} {
 			t.Run(name+" "+which, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -599,7 +600,7 @@ func TestPurgeWithLostAnswers(t *testing.T) {
 	}
 }
 
-// Where a gateway drops Prefer, all is purged and nothing counted.
+// If a gateway drops Prefer, all rows are deleted but none are counted.
 func TestPurgeWithoutPrefer(t *testing.T) {
 	for name, opts := range map[string][]docevents.Option{
 		"at once":  nil,
@@ -619,7 +620,7 @@ func TestPurgeWithoutPrefer(t *testing.T) {
 	}
 }
 
-// An answer with success that is no list of ids, say a gateway's own word.
+// A gateway may answer with a success that is not a list of ids.
 func TestPurgeWithoutIDs(t *testing.T) {
 	for _, body := range []string{"OK", "", "{}", `[{"id":"1"}`} {
 		synctest.Test(t, func(t *testing.T) {
@@ -637,7 +638,7 @@ func TestPurgeWithoutIDs(t *testing.T) {
 func TestPurgeCancelled(t *testing.T) {
 	for name, test := range map[string]struct {
 		opts     []docevents.Option
-		cancelAt int // the number of the request
+		cancelAt int // the number of the request during which ctx is cancelled
 		before   bool
 		answer   *answer
 		purged   int64
@@ -658,7 +659,7 @@ func TestPurgeCancelled(t *testing.T) {
 				tb.answer = func(r *purgeRequest, _ int) *answer {
 					if r.number == test.cancelAt {
 						if test.answer == nil {
-							cancel() // and it is carried out all the same
+							cancel() // the request is still executed
 							return nil
 						}
 						time.AfterFunc(time.Millisecond, cancel)
@@ -693,10 +694,10 @@ func TestPurgeCancelled(t *testing.T) {
 	}
 }
 
-// What may pass is tried again, after the waits of an insert, as long as ctx
-// allows; what will not ends the purge with what to do.
+// After a failure that may pass, the purge waits and continues as long as ctx
+// allows. Other failures end it with an error that says what to do.
 func TestPurgeRetries(t *testing.T) {
-	t.Run("what may pass", func(t *testing.T) {
+	t.Run("failures that may pass", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			faults := []answer{
 				{status: 503, code: "PGRST002"},
@@ -714,7 +715,7 @@ func TestPurgeRetries(t *testing.T) {
 			}
 			c, o := newClient(t, tb)
 			n, err := c.PurgeOlderThan(t.Context(), 1)
-			if n != 63 || tb.left() != 2 || !errors.Is(err, docevents.ErrCountIncomplete) { // PGRST002 may be about a lost connection
+			if n != 63 || tb.left() != 2 || !errors.Is(err, docevents.ErrCountIncomplete) { // after PGRST002 the outcome is unknown
 				t.Errorf("%d, %v, %d left", n, err, tb.left())
 			}
 			for i, least := range low {
@@ -745,7 +746,7 @@ func TestPurgeRetries(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
 		want   string
-		stands bool // is believed once it has stood for 5 s
+		stands bool // ends the purge only after 5 s
 	}{
 		"a refused key":             {answer{status: 401, code: "PGRST301"}, "check the key", true},
 		"a missing table":           {answer{status: 404, code: "PGRST205"}, "013_create_processing_events_table.sql", true},
@@ -753,8 +754,8 @@ func TestPurgeRetries(t *testing.T) {
 		"a web page":                {answer{status: 200, body: "<html>"}, "check SUPABASE_URL", true},
 		"a bad filter":              {answer{status: 400, code: "22007", text: "invalid input syntax"}, "22007", false},
 		"too large":                 {answer{status: 413}, "413", false},
-		"a trigger's refusal":       {answer{status: 400, code: "P0001", text: "events are for ever"}, "P0001", false},
-		"rows that others point to": {answer{status: 409, code: "23503", text: "update or delete violates foreign key constraint"}, "23503", false},
+		"a trigger that raises":     {answer{status: 400, code: "P0001", text: "events are for ever"}, "P0001", false},
+		"a foreign key to the rows": {answer{status: 409, code: "23503", text: "update or delete violates foreign key constraint"}, "23503", false},
 	} {
 		for in, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(10)}} {
 			t.Run(name+" "+in, func(t *testing.T) {
@@ -780,7 +781,7 @@ func TestPurgeRetries(t *testing.T) {
 	}
 }
 
-// A purge that spends its time on an outage says so.
+// If a purge runs out of time in an outage, its error names the outage.
 func TestPurgeInAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t, 65)
@@ -799,8 +800,8 @@ func TestPurgeInAnOutage(t *testing.T) {
 	})
 }
 
-// A purge takes as long as ctx gives it, whatever an insert's timeout.
-func TestPurgeHasNoTimeoutOfItsOwn(t *testing.T) {
+// A purge takes as long as ctx allows: WithRequestTimeout doesn't apply.
+func TestPurgeIgnoresRequestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t, 65)
 		tb.answer = func(*purgeRequest, int) *answer { return &answer{delay: time.Hour, stored: true} }
@@ -811,8 +812,8 @@ func TestPurgeHasNoTimeoutOfItsOwn(t *testing.T) {
 	})
 }
 
-// Rows that are written during a purge: those with an old time go with the last
-// sweep, wherever the steps are by then, and those with a new one stay.
+// Rows may be stored during a purge. The last step deletes those with an old time,
+// however far the steps have come. Those with a new time stay.
 func TestRowsWrittenDuringAPurge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t, 65)
@@ -830,15 +831,15 @@ func TestRowsWrittenDuringAPurge(t *testing.T) {
 	})
 }
 
-// Random tables, cutoffs, steps and timeouts: exactly what is before the cutoff
-// goes, and the count is right.
+// With random tables, cutoffs, steps and timeouts, a purge deletes exactly the rows
+// before the cutoff and returns their number.
 func TestRandomPurges(t *testing.T) {
 	for seed := range 300 {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(uint64(seed), 3))
 			now := time.Now().UTC()
 			tb := &table{t: t}
-			spread := 1 + rnd.IntN(200) // few: many ties
+			spread := 1 + rnd.IntN(200) // a small spread makes many equal times
 			for range rnd.IntN(300) {
 				tb.rows = append(tb.rows, now.Add(-time.Duration(rnd.IntN(spread))*time.Microsecond-day))
 			}
@@ -876,7 +877,7 @@ func TestRandomPurges(t *testing.T) {
 	}
 }
 
-// Purges at the same time, over events that arrive: each row is counted once.
+// Several purges run while events are stored. Each row is counted once.
 func TestConcurrentPurges(t *testing.T) {
 	for seed := range 20 {
 		synctest.Test(t, func(t *testing.T) {

@@ -22,23 +22,24 @@ import (
 	"github.com/google/uuid"
 )
 
-// A server stands in for PostgREST, in memory and without sockets, so that
-// tests of time can run it in a synctest bubble. It stores rows by id, all of a
-// request or none, and passes over ids that it has, as the recorded cases show.
+// A server stands in for PostgREST, in memory and without sockets, so that tests can
+// use it in a synctest bubble. It stores rows by id, all rows of a request or none.
+// It ignores ids that it has, as PostgREST does in the recorded cases.
 type server struct {
-	// answer decides about a request. nil, or a nil *answer: store and 201.
+	// answer chooses the answer to a request. If it is nil or returns nil, the server
+	// stores the rows and answers 201.
 	answer func(*request) *answer
 
-	discard bool // keeps neither rows nor requests
+	discard bool // the server keeps neither rows nor requests
 
 	mu       sync.Mutex
 	rows     map[string]wireRow
 	requests []*request
 	count    int // requests
 	inFlight int
-	most     int             // requests in flight at once
-	sending  map[string]bool // the ids of their rows
-	twice    string          // an id that was in two of them at once
+	most     int             // the most requests in flight at once
+	sending  map[string]bool // the ids of the rows in flight
+	twice    string          // an id that was in two requests in flight at once
 }
 
 type wireRow struct {
@@ -65,7 +66,7 @@ type request struct {
 	rows   []wireRow
 }
 
-// has reports whether the request carries a row of that stage.
+// has reports whether the request has a row with the given stage.
 func (r *request) has(stage string) bool {
 	for _, row := range r.rows {
 		if row.Stage != nil && *row.Stage == stage {
@@ -75,7 +76,7 @@ func (r *request) has(stage string) bool {
 	return false
 }
 
-// waited returns how long ago its oldest row was recorded.
+// waited returns how long ago the request's oldest row was recorded.
 func (r *request) waited() time.Duration {
 	oldest := r.rows[0].CreatedAt
 	for _, row := range r.rows {
@@ -85,23 +86,23 @@ func (r *request) waited() time.Duration {
 	return time.Since(at)
 }
 
-// bad returns the place of the first bad row. -1: the request has none.
+// bad returns the index of the first bad row, or -1.
 func (r *request) bad() int {
 	return slices.IndexFunc(r.rows, func(row wireRow) bool { return row.Stage != nil && strings.HasPrefix(*row.Stage, "bad") })
 }
 
 type answer struct {
-	delay   time.Duration // before anything else happens; ends with the request's context
+	delay   time.Duration // the time before anything else happens; it ends with the request's context
 	stored  bool          // the rows are stored before the answer
-	err     error         // instead of an answer
-	status  int           // 0: 201
-	code    string        // of a PostgREST error
-	text    string        // its message
+	err     error         // the transport returns this instead of an answer
+	status  int           // 0 means 201
+	code    string        // the code of a PostgREST error
+	text    string        // the message of the error
 	details string
-	names   func(bad *wireRow) string // the details, for answerBad
-	body    string                    // instead of that
+	names   func(bad *wireRow) string // returns the details, for answerBad
+	body    string                    // the body if code is ""
 	header  map[string]string
-	cut     bool // the body ends in an error
+	cut     bool // reading the body ends in an error
 }
 
 func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -202,12 +203,12 @@ var errReset = errors.New("connection reset by peer")
 // refusal is PostgREST's answer to a row that violates a CHECK.
 var refusal = answer{status: 400, code: "23514", text: `new row for relation "t" violates check constraint "c"`}
 
-// failingRow returns PostgreSQL's details about a row that it refuses.
+// failingRow returns PostgreSQL's details about a row that it rejects.
 func failingRow(row *wireRow) string {
 	return fmt.Sprintf("Failing row contains (%s, %s, %s, completed, null, null, secret row, 2026-01-02 03:04:05+00).", row.ID, row.DocumentID, row.UserID)
 }
 
-// answerBad answers requests that have a bad row with a, and stores the others,
+// answerBad answers a to requests that have a bad row and stores other requests,
 // both after delay. A row is bad if its stage begins with "bad".
 func answerBad(a answer, delay time.Duration) func(*request) *answer {
 	return func(r *request) *answer {
@@ -226,28 +227,28 @@ func answerBad(a answer, delay time.Duration) func(*request) *answer {
 
 func refused(code, text string) *answer { return &answer{status: 400, code: code, text: text} }
 
-// all returns the requests that came.
+// all returns all requests so far.
 func (s *server) all() []*request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.requests)
 }
 
-// peak returns how many requests were in flight at once, at most.
+// peak returns the most requests that were in flight at once.
 func (s *server) peak() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.most
 }
 
-// sent is how many requests came.
+// sent returns how many requests were sent.
 func (s *server) sent() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.count
 }
 
-// stages counts the stored rows by stage, which the tests use as a name.
+// stages returns how many rows are stored, by stage. Tests use the stage as a name.
 func (s *server) stages() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -321,7 +322,7 @@ const (
 	testKey = "sb_secret_0123456789"
 )
 
-// newClient is a client of s, watched by an observer.
+// newClient returns a client of s, and an observer of that client.
 func newClient(t *testing.T, s http.RoundTripper, opts ...docevents.Option) (*docevents.Client, *observer) {
 	t.Helper()
 	o := &observer{}
@@ -337,7 +338,7 @@ func newClient(t *testing.T, s http.RoundTripper, opts ...docevents.Option) (*do
 	return c, o
 }
 
-// event is a valid event whose stage is its name.
+// event returns a valid event with the name as its stage.
 func event(stage string) docevents.Event {
 	return docevents.Event{DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Completed, Stage: stage}
 }
@@ -368,7 +369,7 @@ func closeNow(t *testing.T, c *docevents.Client) {
 	}
 }
 
-// checkStats holds the promise of every snapshot, and want where it is given.
+// checkStats checks that the counts of a snapshot add up, and that they are want.
 func checkStats(t *testing.T, c *docevents.Client, want *docevents.Stats) {
 	t.Helper()
 	got := c.Stats()
@@ -383,12 +384,12 @@ func checkStats(t *testing.T, c *docevents.Client, want *docevents.Stats) {
 	}
 }
 
-// linesAt are the log's lines of a level.
+// linesAt returns the log lines of a level.
 func linesAt(o *observer, level slog.Level) []line {
 	return slices.DeleteFunc(o.logged(), func(l line) bool { return l.level != level })
 }
 
-// checkQuiet checks that the log has at most one Error line of a kind per 30 s.
+// checkQuiet checks that the log has at most one Error line per message and 30 s.
 func checkQuiet(t *testing.T, o *observer) {
 	t.Helper()
 	last := map[string]time.Time{}
@@ -401,8 +402,8 @@ func checkQuiet(t *testing.T, o *observer) {
 	}
 }
 
-// checkReported checks that the drop handler got every dropped event, or that it
-// was counted as skipped.
+// checkReported checks that the drop handler got every dropped event, or that the
+// event was counted as Unreported.
 func checkReported(t *testing.T, c *docevents.Client, o *observer) {
 	t.Helper()
 	st := c.Stats()
@@ -421,7 +422,7 @@ func checkLost(t *testing.T, o *observer) {
 	}
 }
 
-// heap returns how many bytes are allocated, after a collection.
+// heap returns how many bytes are allocated after a garbage collection.
 func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats

@@ -13,24 +13,30 @@ import (
 )
 
 var (
-	// ErrNotServiceRole is returned by New for a key that is not the project's
-	// service-role (secret) key. With an anonymous key a purge would delete
-	// nothing, and report success.
+	// ErrNotServiceRole is matched by the error of New for a key that is not the
+	// project's service-role (secret) key. With an anonymous key a purge would
+	// delete nothing and report success.
 	ErrNotServiceRole = errors.New("not a service-role key")
 
-	// ErrNoSettings is returned by NewFromEnv if neither SUPABASE_URL nor a key
-	// is set, as on a laptop. The program can go on with the nil Client.
+	// ErrNoSettings is matched by the error of NewFromEnv if neither
+	// SUPABASE_URL nor a key is set, as on a developer's laptop. The program can
+	// continue with the nil Client.
 	ErrNoSettings = errors.New("no Supabase settings in the environment")
 )
 
-// NewFromEnv is New with SUPABASE_URL and the first key that is set of
-// SUPABASE_SECRET_KEYS (a JSON object of keys by name, of which it takes
-// "default"), SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY and
-// SUPABASE_SERVICE_KEY. If neither the URL nor a key is set, the error matches
-// ErrNoSettings. SUPABASE_KEY is not read, because it is often the anonymous key.
+// NewFromEnv calls [New] with the URL in SUPABASE_URL and a key from the
+// environment. It reads the key from the first of these variables that is set:
 //
-// The secret keys come first: the legacy service-role keys end with 2026, and
-// projects that have switched them off refuse them.
+//   - SUPABASE_SECRET_KEYS, a JSON object of keys by name: the key "default"
+//   - SUPABASE_SECRET_KEY
+//   - SUPABASE_SERVICE_ROLE_KEY
+//   - SUPABASE_SERVICE_KEY
+//
+// It doesn't read SUPABASE_KEY, which is often the anonymous key. If neither the
+// URL nor a key is set, the error matches [ErrNoSettings].
+//
+// Secret keys come first, because Supabase removes the legacy service-role keys
+// at the end of 2026, and a project that has disabled them refuses them.
 // https://supabase.com/docs/guides/api/api-keys
 func NewFromEnv(opts ...Option) (*Client, error) {
 	const keyNames = "SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY (SUPABASE_KEY is not read)"
@@ -56,82 +62,87 @@ func envKey() (string, error) {
 	}
 	var keys map[string]any
 	if json.Unmarshal([]byte(list), &keys) != nil { // its error may repeat a piece of a key
-		return "", errors.New(`SUPABASE_SECRET_KEYS is no JSON object of keys by name, such as {"default":"sb_secret_..."}`)
+		return "", errors.New(`SUPABASE_SECRET_KEYS is not a JSON object of keys by name, such as {"default":"sb_secret_..."}`)
 	}
 	key, _ := keys["default"].(string)
 	if key == "" {
-		return "", errors.New(`SUPABASE_SECRET_KEYS has no key named "default": add it, or pass the one to use to New`)
+		return "", errors.New(`SUPABASE_SECRET_KEYS has no key named "default": add it, or pass another key to New`)
 	}
 	return key, nil
 }
 
-// parseURL returns the address of the project's REST API. Its errors don't
-// repeat the URL, which may hold a password.
+// parseURL returns the URL of the project's REST API. Its errors don't contain
+// the given URL, which may include a password.
 func parseURL(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
-	host := raw // a database's URL may hold a password that can't be parsed
+	host := raw // a database's URL may include a password that makes it unparsable
 	if err == nil {
 		host = strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
 	}
 	switch {
 	case databaseSite.MatchString(host):
-		return "", errors.New("the Supabase URL is the database's or its pooler's: pass the project's own, such as https://abcdefgh.supabase.co, from its API settings")
+		return "", errors.New("the Supabase URL is the database's or its pooler's: pass the project's URL, such as https://abcdefgh.supabase.co, from its API settings")
 	case err != nil || host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return "", errors.New("the Supabase URL is not one: pass the project's, such as https://abcdefgh.supabase.co")
+		return "", errors.New("the Supabase URL is not valid: pass the project's, such as https://abcdefgh.supabase.co")
 	case u.Scheme == "http" && projectSite.MatchString(host):
 		return "", errors.New("the Supabase URL begins with http://, which would send the key unencrypted: pass it with https://")
 	}
 	path, isAPI := strings.CutSuffix(strings.TrimRight(u.Path, "/"), "/rest/v1")
 	if supabaseSite.MatchString(host) || !isAPI && studioPath.MatchString(path) {
-		return "", errors.New("the Supabase URL is the dashboard's: pass the project's own, such as https://abcdefgh.supabase.co, from its API settings")
+		return "", errors.New("the Supabase URL is the dashboard's: pass the project's URL, such as https://abcdefgh.supabase.co, from its API settings")
 	}
 	rest := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path + "/rest/v1"}
-	_, err = url.Parse(rest.String()) // a host's zone need not come back
+	_, err = url.Parse(rest.String()) // a host with a zone may not parse again
 	if err != nil || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || !pathFormat.MatchString(path) {
-		return "", errors.New("the Supabase URL must be host and path alone, without a user, password, query or fragment")
+		return "", errors.New("the Supabase URL must consist of scheme, host and path, without a user, password, query or fragment")
 	}
 	return rest.String(), nil
 }
 
-// The addresses at which people look at a project, hosted Supabase's dashboard and a
-// self-hosted Studio's pages; those of databases (db.abcdefgh.supabase.co,
-// aws-0-eu-central-1.pooler.supabase.com); and those of projects.
+// These recognize URLs that users paste by mistake.
 var (
+	// The dashboard of hosted Supabase.
 	supabaseSite = regexp.MustCompile(`(^|\.)supabase\.(com|io)$`)
-	studioPath   = regexp.MustCompile(`^(/dashboard)?/project/[^/]+(/|$)|^/dashboard(/|$)`)
+
+	// The pages of Studio, the dashboard of a self-hosted project.
+	studioPath = regexp.MustCompile(`^(/dashboard)?/project/[^/]+(/|$)|^/dashboard(/|$)`)
+
+	// A database, such as db.abcdefgh.supabase.co, or a connection pooler, such
+	// as aws-0-eu-central-1.pooler.supabase.com.
 	databaseSite = regexp.MustCompile(`(?i)(^|@)db\.[^.]+\.supabase\.(co|in|net|red)\b|\bpooler\.supabase\.(com|co|in)\b`)
-	projectSite  = regexp.MustCompile(`(^|\.)supabase\.(co|in|net|red)$`)
+
+	// A hosted project, which needs https.
+	projectSite = regexp.MustCompile(`(^|\.)supabase\.(co|in|net|red)$`)
 )
 
-// pathFormat is of a prefix before /rest/v1, as a self-hosted project may have.
+// pathFormat matches a path before /rest/v1. Self-hosted projects may have one.
 var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
-// parseKey returns the key without the white space around it, and the headers
-// that carry it.
-func parseKey(raw string) (string, map[string]string, error) {
+// parseKey returns the headers that carry the key, without white space around it.
+func parseKey(raw string) (map[string]string, error) {
 	key := strings.TrimSpace(raw)
 	if key == "" {
-		return "", nil, errors.New("the service-role key is empty: copy it from the project's API settings")
+		return nil, errors.New("the service-role key is empty: copy it from the project's API settings")
 	}
 	if strings.Trim(key, "\"'`") != key {
-		return "", nil, errors.New("the service-role key has quotes around it: take them off, as a shell would have done")
+		return nil, errors.New("the service-role key has quotes around it: remove them, as a shell would")
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", nil, errors.New("the service-role key has a space, a control character or one beyond ASCII in it: copy it again")
+		return nil, errors.New("the service-role key contains a space, a control character or a non-ASCII character: copy it again")
 	}
 	headers := map[string]string{"apikey": key}
 	switch role, isJWT := jwtRole(key); {
 	case strings.HasPrefix(key, "sb_publishable_"):
-		return "", nil, fmt.Errorf("%w: this is the publishable key; copy the secret one (sb_secret_...)", ErrNotServiceRole)
+		return nil, fmt.Errorf("%w: this is the publishable key; copy the secret key (sb_secret_...)", ErrNotServiceRole)
 	case isJWT && role != "service_role":
-		return "", nil, fmt.Errorf("%w: the token's role is %.20q; copy the one of service_role", ErrNotServiceRole, role)
-	case !strings.HasPrefix(key, "sb_secret_"): // which is no JWT: the API would try to decode it here
+		return nil, fmt.Errorf("%w: the token's role is %.20q; copy the service_role key", ErrNotServiceRole, role)
+	case !strings.HasPrefix(key, "sb_secret_"): // a secret key is no JWT, and the API would try to decode it here
 		headers["Authorization"] = "Bearer " + key
 	}
-	return key, headers, nil
+	return headers, nil
 }
 
-// jwtRole returns the role claim of a JWT.
+// jwtRole returns the role claim of a JWT. It doesn't verify the signature.
 func jwtRole(key string) (role string, isJWT bool) {
 	parts := strings.Split(key, ".")
 	if len(parts) != 3 {

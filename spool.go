@@ -6,24 +6,25 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/docevents/docevents-go/internal/spool"
 )
 
 const (
-	// spoolPause is how long the disk is left alone after a failure, and how often
-	// the mirror looks for files of dead processes while it is busy.
+	// spoolPause is how long the mirror doesn't use the disk after a failure, and
+	// how often it looks for files of dead processes while it is busy.
 	spoolPause = 30 * time.Second
 
-	// bufferBytes bounds the rows that wait to be written.
+	// bufferBytes bounds the rows that wait to be written to disk.
 	bufferBytes = 1 << 20
 
-	// firstBlock is the number of the first block. Files of dead processes have
-	// numbers from 1.
+	// firstBlock is the number of the first block. It is far above the numbers of
+	// the files of dead processes, which count from 1.
 	firstBlock = 1 << 40
 )
 
-// A mirror keeps pending rows on disk, and replays the rows that dead processes
-// left there. It is nil without WithSpool. This is the way of a row:
+// A mirror keeps a copy of pending rows on disk, and replays the rows that dead
+// processes left there. It is nil without WithSpool. A row takes this path:
 //
 //	addLocked -> block -> current file --> removed once no row is pending
 //	               ^          |
@@ -34,51 +35,53 @@ const (
 //	                          | read to its end
 //	         queue <- file of a dead process
 //
-// A block is the rows that are written at once. addLocked adds new rows to the
-// next block. copyLocked adds pending rows that are in no current file: the rows
-// of retired files, of blocks that could not be written, and rows that were
-// recorded while the buffer was full or the disk had failed. So everything that
-// is pending gets to the disk once that works again.
+// A block is the rows that are written with one call of Append. addLocked adds
+// new rows to the next block. copyLocked adds pending rows that are in no current
+// file: rows of retired files, rows of blocks that could not be written, and rows
+// that were recorded while the buffer was full or the disk had failed. So every
+// pending row gets to the disk once the disk works again.
 //
-// One goroutine uses the disk, without the lock, and runs while there is
-// something to do. What is on disk is known even if it hangs: record.block is
+// One goroutine uses the disk, without holding the lock. It runs while there is
+// something to do. record.block is kept in memory, so the mirror knows which rows
+// are on disk even if the disk hangs:
 //
-//	0   for a row that is not on disk
-//	n   for a row in block n. Blocks from first on are in the current file, if they
-//	    are below written, or else not on disk. A lower n is a row in another file;
-//	    if its process is dead, n is the file's number.
-//	-n  for a row in block n that is in another file until that block is written
+//	0   The row is not on disk.
+//	n   The row is in block n. If first <= n < written, the block is in the current
+//	    file. If n >= written, it is not on disk yet. If n < first, the row is in
+//	    another file. If that is the file of a dead process, n is its number.
+//	-n  The row is in another file and is copied to block n. It counts as a row of
+//	    the other file until block n is written.
 type mirror struct {
 	delivery *delivery
-	columns  string       // of new rows
-	spool    *spool.Spool // the goroutine's
-	spare    []byte       // likewise, for the next block
+	columns  string       // the columns of new rows
+	spool    *spool.Spool // only the goroutine uses it
+	spare    []byte       // only the goroutine uses it: the buffer for the next block
 
 	// delivery.mu guards these.
-	running bool
+	running bool // the goroutine exists
 	again   bool // the goroutine has to take another step
-	closing bool // Close waits until the goroutine has written everything
+	closing bool // Close waits until the goroutine has written every pending row
 	closed  bool // nothing is written or removed from now on
 
-	rows    []byte // the buffer: block next
+	rows    []byte // the buffer, which holds the rows of block next
 	behind  bool   // a pending row is neither on disk nor in the buffer
-	first   int64
-	written int64
-	next    int64
+	first   int64  // the first block of the current file
+	written int64  // the block after the last one on disk
+	next    int64  // the block that is written next
 	files   spool.State
 
-	failed bool      // nothing is written before due
+	failed bool      // the disk failed, and isn't used before due
 	due    time.Time // when to look for files of dead processes
 }
 
-// openMirror is called before anything is recorded. It does no I/O, but starts the
-// goroutine, which looks for rows to replay.
+// openMirror is called before the first event is recorded. It does no I/O. It
+// starts the goroutine, which looks for rows to replay.
 func (d *delivery) openMirror(restURL string) {
 	c := d.config
 	if c.spoolDir == "" {
 		return
 	}
-	project := sha256.Sum256([]byte(strings.Join([]string{spoolVersion, restURL, c.schema, c.table}, " ")))
+	project := sha256.Sum256([]byte(strings.Join([]string{row.Version, restURL, c.schema, c.table}, " ")))
 	const capacity = bufferBytes + bufferBytes/4 // room for another row of any size: growing takes long
 	d.mirror = &mirror{
 		delivery: d, columns: c.columns.inFile(), first: firstBlock, written: firstBlock, next: firstBlock,
@@ -88,7 +91,7 @@ func (d *delivery) openMirror(restURL string) {
 	d.mirror.startLocked() // nobody else has d yet
 }
 
-// addLocked is called for each recorded row. The goroutine writes it.
+// addLocked buffers a recorded row, which the goroutine writes.
 func (m *mirror) addLocked(r *record) {
 	if m == nil {
 		return
@@ -101,10 +104,11 @@ func (m *mirror) addLocked(r *record) {
 	}
 }
 
-// bufferLocked adds r to the next block. The row gets its id, which is sent later.
+// bufferLocked adds r to the next block. It gives r its id, since the row on disk
+// must have the id that is sent.
 func (m *mirror) bufferLocked(r *record) {
 	r.identify()
-	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return appendRecord(buf, r) })
+	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return r.Append(buf) })
 	if r.block == 0 {
 		r.block = m.next
 	} else {
@@ -112,9 +116,10 @@ func (m *mirror) bufferLocked(r *record) {
 	}
 }
 
-// wakeLocked is called after each answer of the server, since files may be removed
-// then, rows of dead processes may have room, or a pause may be over. look: look
-// for files of dead processes now, as Close does when it begins.
+// wakeLocked starts the goroutine. It is called after each answer of the server:
+// files may be removed then, rows of dead processes may have room in the queue, or
+// the pause after a failure may be over. If look is set, as by Close when it
+// begins, the goroutine looks for files of dead processes now.
 func (m *mirror) wakeLocked(look bool) {
 	if m == nil {
 		return
@@ -125,10 +130,11 @@ func (m *mirror) wakeLocked(look bool) {
 	m.startLocked()
 }
 
-// isBusyLocked reports whether rows may be replayed soon. Close waits for them.
+// isBusyLocked reports whether the goroutine may replay rows soon. Close waits for
+// such rows.
 func (m *mirror) isBusyLocked() bool { return m != nil && m.running }
 
-// closeLocked waits until all pending rows are on disk, until deadline at most.
+// closeLocked waits until all pending rows are on disk, or until deadline.
 func (m *mirror) closeLocked(deadline time.Time) {
 	if m == nil {
 		return
@@ -141,8 +147,9 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.closed = true
 }
 
-// holdsLocked reports, at the end of Close, whether another process will find r on
-// disk, and whether it may, since r may be written although the disk hangs.
+// holdsLocked is called at the end of Close. holds reports whether r is on disk,
+// where another process will find it. may reports whether r could still get there,
+// because the disk hangs and a write may be under way.
 func (m *mirror) holdsLocked(r *record) (holds, may bool) {
 	if m == nil {
 		return false, false
@@ -177,8 +184,8 @@ func (m *mirror) run() {
 	d.changed.Broadcast()
 }
 
-// doLocked calls use, which does I/O, without the lock. After a failure, which it
-// logs, nothing is written for a while.
+// doLocked calls use, which does I/O, without holding the lock. It logs a failure,
+// and nothing is written for spoolPause then.
 func (m *mirror) doLocked(use func() error) (ok bool) {
 	m.delivery.mu.Unlock()
 	err := use()
@@ -192,7 +199,8 @@ func (m *mirror) doLocked(use func() error) (ok bool) {
 	return err == nil
 }
 
-// stepLocked does one thing, and sets again if there may be more to do.
+// stepLocked takes one step: it looks for files if that is due, replays some rows,
+// and then removes, retires or writes. It sets again if there may be more to do.
 func (m *mirror) stepLocked() {
 	if now := time.Now(); !now.Before(m.due) {
 		m.failed, m.due = false, now.Add(spoolPause)
@@ -202,14 +210,14 @@ func (m *mirror) stepLocked() {
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
 	switch {
 	case m.closed:
-	case stats.Pending == 0: // remove all files but the one that is being read
+	case stats.Pending == 0: // remove all files except the one that is being read
 		m.rows, m.behind = m.rows[:0], false
 		m.first, m.written = m.next, m.next
 		if m.files.Current > 0 || m.files.Retired {
 			m.doLocked(func() error { return errors.Join(m.spool.Retire(), m.spool.Discard()) })
 		}
 	case m.failed:
-	case !m.copyLocked() && m.files.Retired: // their pending rows are in current files
+	case !m.copyLocked() && m.files.Retired: // the pending rows of retired files are in current files
 		m.again = m.doLocked(m.spool.Discard) || m.again
 	case !m.files.Retired && m.files.Current > min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes): // most of its rows are stored
 		m.doLocked(m.spool.Retire)
@@ -219,7 +227,7 @@ func (m *mirror) stepLocked() {
 	}
 }
 
-// writeLocked writes a block.
+// writeLocked writes the buffer as block next.
 func (m *mirror) writeLocked() {
 	rows := m.rows
 	m.rows, m.spare = m.spare[:0], nil
@@ -233,7 +241,7 @@ func (m *mirror) writeLocked() {
 		m.written, m.again = m.next, true
 		return
 	}
-	// The rows of some blocks are not on disk: copyLocked adds them to later ones.
+	// The rows of some blocks are not on disk. copyLocked adds them to later blocks.
 	lost := m.written
 	if m.files.Current == 0 {
 		lost = m.first
@@ -244,14 +252,14 @@ func (m *mirror) writeLocked() {
 		if r.block >= lost {
 			r.block = 0
 		} else if r.block <= -lost {
-			r.block = firstBlock - 1 // in a retired file
+			r.block = firstBlock - 1 // the row is in a retired file
 		}
 	})
 }
 
 // copyLocked adds the pending rows that are in no current file to the next block,
-// and reports whether there are any. A file that is being read keeps its rows: the
-// next process would read them again.
+// and reports whether there are any. It doesn't copy rows of the file that is being
+// read, since that file is still there if this process dies.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false
@@ -262,7 +270,7 @@ func (m *mirror) copyLocked() (copied bool) {
 		switch {
 		case n >= m.first:
 			if n < m.written {
-				r.block = n // drops the sign: the copy is on disk
+				r.block = n // removes the minus sign, since the copy is on disk
 			}
 		case n > 0 && (!m.files.Retired || n == m.files.Reading):
 		case len(m.rows) >= bufferBytes:
@@ -275,7 +283,7 @@ func (m *mirror) copyLocked() (copied bool) {
 	return copied
 }
 
-// eachPendingLocked calls f for every row that is queued or in flight.
+// eachPendingLocked calls f for every pending row, queued or in flight.
 func (d *delivery) eachPendingLocked(f func(*record)) {
 	for _, b := range d.batchesLocked() {
 		for i := range b.records {

@@ -17,8 +17,8 @@ import (
 	"github.com/docevents/docevents-go/internal/spool"
 )
 
-// faultyFiles is a disk with faults. fault is called before each use of it, with
-// the number of the use, from 1; nil is none.
+// faultyFiles is a disk with faults. fault is called before each use of the disk,
+// with the number of the use, from 1, and returns the fault, or nil.
 type faultyFiles struct {
 	disk  spool.OS
 	fault func(n int, use string) error
@@ -72,7 +72,7 @@ func (f *faultyFiles) OpenFile(path string, flag int, perm fs.FileMode) (*os.Fil
 	return f.disk.OpenFile(path, flag, perm)
 }
 
-// Write writes a part if the fault is a disk that is full.
+// Write writes a part of b if the fault is a full disk.
 func (f *faultyFiles) Write(file *os.File, b []byte) (int, error) {
 	if err := f.use("write"); errors.Is(err, syscall.ENOSPC) {
 		n, _ := file.Write(b[:2*len(b)/3])
@@ -97,19 +97,19 @@ func (f *faultyFiles) Remove(path string) error {
 	return f.disk.Remove(path)
 }
 
-// lives are two processes in one folder, in which a dead one has left rows. The
-// first has the faults.
+// lives runs two processes, one after the other, in a folder in which a dead process
+// has left rows. The first has the faults.
 type lives struct {
 	t     *testing.T
 	dir   string
 	files *faultyFiles
-	away  bool          // the server, for as long as the first process lives
+	away  bool          // the server is down as long as the first process lives
 	done  chan struct{} // closed when the first process has ended
-	uses  int           // of the disk, by the first process
+	uses  int           // how often the first process used the disk
 }
 
-// live runs them and checks the promises: an event that was dropped isn't stored,
-// unless its error says that it may be; all others are, once each.
+// live runs the processes. It checks that a dropped event isn't stored, unless its
+// error matches ErrOutcomeUnknown, and that all others are stored once each.
 func (l *lives) live() {
 	t := l.t
 	leaveRows(t, l.dir, 30, "left", docevents.WithQueueLimits(1000, 256<<10))
@@ -191,7 +191,7 @@ func (l *lives) live() {
 	}
 }
 
-// TestDiskFaults has every use of the disk fail, in turn, in each way.
+// TestDiskFaults makes each use of the disk fail, in turn, in each way.
 func TestDiskFaults(t *testing.T) {
 	live := func(t *testing.T, away bool, fault func(n int, use string) error, done chan struct{}) (uses int) {
 		l := &lives{t: t, dir: filepath.Join(t.TempDir(), "spool"), files: &faultyFiles{fault: fault}, away: away, done: done}
@@ -260,7 +260,7 @@ func TestDiskFaults(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for at := 1; at <= uses; at += 1 + at/8 { // most happens as it begins
+			for at := 1; at <= uses; at += 1 + at/8 { // the first uses of the disk differ most
 				synctest.Test(t, func(t *testing.T) {
 					done := make(chan struct{})
 					live(t, at%3 > 0, fault(at, done), done)
@@ -273,8 +273,8 @@ func TestDiskFaults(t *testing.T) {
 	}
 }
 
-// TestCloseWhileTheDiskHangs: rows that are on disk are kept, whatever hangs. Later
-// rows are abandoned, and their error says that they may be stored.
+// TestCloseWhileTheDiskHangs checks that rows on disk are kept, whichever use of the
+// disk hangs. Later rows are abandoned, and their errors match ErrOutcomeUnknown.
 func TestCloseWhileTheDiskHangs(t *testing.T) {
 	for _, hung := range []string{"write", "open", "stat", "remove"} {
 		t.Run(hung, func(t *testing.T) {
@@ -313,7 +313,7 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 						t.Errorf("got %v, want %v", d.err, docevents.ErrOutcomeUnknown)
 					}
 				}
-				close(done) // and the disk is fine again
+				close(done) // the disk works again
 				synctest.Wait()
 				db := &server{}
 				next, _ := newClient(t, db, docevents.WithSpool(dir))
@@ -327,7 +327,8 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 	}
 }
 
-// TestMemoryWhileTheDiskHangs: it doesn't grow with the events that are stored.
+// TestMemoryWhileTheDiskHangs checks that the memory doesn't grow while events are
+// stored and the disk hangs.
 func TestMemoryWhileTheDiskHangs(t *testing.T) {
 	done := make(chan struct{})
 	files := &faultyFiles{fault: func(_ int, use string) error {
@@ -352,7 +353,7 @@ func TestMemoryWhileTheDiskHangs(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
-	before := run(30_000) // the buffer is full by now
+	before := run(30_000) // after this, the buffer is full
 	if grown := run(200_000) - before; grown > 2<<20 {
 		t.Errorf("the heap has grown by %d KiB in 200,000 events", grown>>10)
 	}
@@ -361,14 +362,14 @@ func TestMemoryWhileTheDiskHangs(t *testing.T) {
 	checkStats(t, c, nil)
 }
 
-// TestDiskIsFineAgain: everything that is pending is written then, whether more is
-// recorded or not.
-func TestDiskIsFineAgain(t *testing.T) {
+// TestDiskWorksAgain checks that all pending rows are written when the disk works
+// again, whether more events are recorded or not.
+func TestDiskWorksAgain(t *testing.T) {
 	for _, later := range []int{0, 30} {
 		t.Run(fmt.Sprint(later, " events later"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "spool")
-				if err := os.WriteFile(dir, nil, 0o600); err != nil { // no folder can be made there
+				if err := os.WriteFile(dir, nil, 0o600); err != nil { // a file takes the folder's name
 					t.Fatal(err)
 				}
 				c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
@@ -415,7 +416,8 @@ func TestDiskIsFineAgain(t *testing.T) {
 	})
 }
 
-// TestFolderRemovedWhileRunning: it is made again, with everything that is pending.
+// TestFolderRemovedWhileRunning checks that the spool makes the folder again, with all
+// pending rows.
 func TestFolderRemovedWhileRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "spool")

@@ -18,7 +18,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// leaveRows leaves rows in dir, as a process whose Close had no time.
+// leaveRows leaves rows in dir, as a process does whose Close had no time.
 func leaveRows(t *testing.T, dir string, rows int, name string, opts ...docevents.Option) {
 	t.Helper()
 	c, _ := newClient(t, &server{answer: away}, append(opts, docevents.WithSpool(dir))...)
@@ -30,7 +30,7 @@ func leaveRows(t *testing.T, dir string, rows int, name string, opts ...docevent
 	}
 }
 
-// closeIn closes c, which has that long.
+// closeIn closes c within the given time.
 func closeIn(t *testing.T, c *docevents.Client, d time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), d)
@@ -38,18 +38,18 @@ func closeIn(t *testing.T, c *docevents.Client, d time.Duration) error {
 	return c.Close(ctx)
 }
 
-// onDisk is the size of the segments in dir, in bytes.
+// onDisk returns the size of the segments in dir, in bytes.
 func onDisk(t *testing.T, dir string) (size int64) {
 	t.Helper()
 	for _, name := range segments(t, dir) {
-		if info, err := os.Stat(name); err == nil { // else it was removed
+		if info, err := os.Stat(name); err == nil { // the file may have been removed
 			size += info.Size()
 		}
 	}
 	return size
 }
 
-// An outage is a server that is away until it ends.
+// An outage is a server that is down until the outage ends.
 type outage struct {
 	server
 	mu   sync.Mutex
@@ -75,8 +75,8 @@ func (o *outage) end() {
 	o.over = true
 }
 
-// TestReplayByShortProcesses: a job that only lives for an event has its Close
-// replay.
+// TestReplayByShortProcesses checks that in a job that records one event and ends,
+// Close replays the rows of earlier jobs.
 func TestReplayByShortProcesses(t *testing.T) {
 	for _, latency := range []time.Duration{0, 20 * time.Millisecond, time.Second} {
 		t.Run(fmt.Sprint("an answer takes ", latency), func(t *testing.T) {
@@ -122,11 +122,11 @@ func TestReplayByShortProcesses(t *testing.T) {
 	})
 }
 
-// TestReplayDoesNotMultiply: in an outage, process after process passes the rows
-// on, each once.
+// TestReplayDoesNotMultiply checks that in an outage the rows go from one process to
+// the next without being copied twice.
 func TestReplayDoesNotMultiply(t *testing.T) {
 	for _, long := range []bool{false, true} {
-		t.Run(fmt.Sprint("processes that live for long: ", long), func(t *testing.T) {
+		t.Run(fmt.Sprint("long-lived processes: ", long), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const processes, rows = 20, 50
 				dir := t.TempDir()
@@ -155,18 +155,18 @@ func TestReplayDoesNotMultiply(t *testing.T) {
 	}
 }
 
-// TestReplayInPart: of a file that is read in part no rows are copied, whatever else
-// is, so that the next process reads them once.
+// TestReplayInPart checks that no rows of a file that is read in part are copied, so
+// that the next process reads them once.
 func TestReplayInPart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		var dead []*docevents.Client
-		for _, rows := range []int{50, 300} { // a file each
+		for _, rows := range []int{50, 300} { // each makes one file
 			c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
 			for i := range rows {
 				c.Record(event(fmt.Sprint(rows, ".", i)))
 			}
-			time.Sleep(time.Second) // the first file is the older one
+			time.Sleep(time.Second) // so that the first file is older
 			dead = append(dead, c)
 		}
 		for _, c := range dead {
@@ -185,8 +185,8 @@ func TestReplayInPart(t *testing.T) {
 	})
 }
 
-// TestReplayWhileRunning: rows of a process that dies after the client has started
-// are replayed by it.
+// TestReplayWhileRunning checks that a client replays rows of a process that dies
+// after the client has started.
 func TestReplayWhileRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -213,7 +213,7 @@ func TestReplayWhileRunning(t *testing.T) {
 	})
 }
 
-// TestIdleSpool: nothing runs and no timer waits while a client has nothing to do,
+// TestIdleSpool checks that a client with nothing to do has no goroutine and no timer,
 // whatever happens in the folder.
 func TestIdleSpool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -235,7 +235,8 @@ func TestIdleSpool(t *testing.T) {
 	})
 }
 
-// TestSpoolIsBounded: in a crash loop and with a few rows that wait for long.
+// TestSpoolIsBounded checks that the files stay small in a crash loop, and with a few
+// rows that wait for long.
 func TestSpoolIsBounded(t *testing.T) {
 	const limit = 1 << 20
 	limits := docevents.WithQueueLimits(100_000, limit)
@@ -253,16 +254,16 @@ func TestSpoolIsBounded(t *testing.T) {
 			for range 12 {
 				c, o = newClient(t, &server{answer: away}, docevents.WithSpool(dir), limits)
 				synctest.Wait()
-				for i := range 2000 { // more than the queue takes
+				for i := range 2000 { // more than the queue can hold
 					c.Record(big(i))
 				}
-				c.Close(closed(t)) // as a kill would, it leaves what is on disk
+				c.Close(closed(t)) // leaves the files on disk, as a kill would
 				checkStats(t, c, nil)
 			}
 			if got := onDisk(t, dir); got > 2*limit+limit/4 {
 				t.Errorf("got %.1f times the queue's limit, want 2", float64(got)/limit)
 			}
-			if got := linesWith(o, "the spool is full"); len(got) == 0 || len(got) > 2 { // the second sums up
+			if got := linesWith(o, "the spool is full"); len(got) == 0 || len(got) > 2 { // the second line has the count of repeats
 				t.Errorf("got %q, want a line about the bound", got)
 			}
 			if c.Stats().Dropped.Abandoned == 0 {
@@ -281,7 +282,7 @@ func TestSpoolIsBounded(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir := t.TempDir()
 			early := regexp.MustCompile(`0198a5e2-[0-9a-f-]*`)
-			db := &server{discard: true, answer: func(r *request) *answer { // rows that come before their documents
+			db := &server{discard: true, answer: func(r *request) *answer { // refuses rows whose documents come later
 				for _, row := range r.rows {
 					if id := early.FindString(row.DocumentID); id != "" {
 						return &answer{status: 409, code: "23503", details: "Key (document_id)=(" + id + ") is not present in table \"documents\"."}
@@ -317,7 +318,8 @@ func TestSpoolIsBounded(t *testing.T) {
 	})
 }
 
-// TestSpoolOfARelativeFolder: it is the folder that it was for WithSpool.
+// TestSpoolOfARelativeFolder checks that a relative path is resolved once, by
+// WithSpool.
 func TestSpoolOfARelativeFolder(t *testing.T) {
 	for _, delivered := range []bool{false, true} {
 		t.Run(fmt.Sprint("delivered: ", delivered), func(t *testing.T) {
@@ -349,8 +351,8 @@ func TestSpoolOfARelativeFolder(t *testing.T) {
 	}
 }
 
-// TestReplayUnderOtherColumns: a value goes to the column of today that has its
-// field or its name. Without such a column the row stays in its file.
+// TestReplayUnderOtherColumns checks that a value goes to the present column for its
+// field or of its name. If there is none, the row stays in its file.
 func TestReplayUnderOtherColumns(t *testing.T) {
 	full := event("ocr")
 	full.Duration = 1500 * time.Millisecond
@@ -368,7 +370,7 @@ func TestReplayUnderOtherColumns(t *testing.T) {
 	for name, test := range map[string]struct {
 		before, after cols
 		event         docevents.Event
-		want          map[string]string // of the columns, as JSON; nil: the row is kept
+		want          map[string]string // the columns as JSON; nil means that the row is kept
 	}{
 		"document ids move to Extra":       {cols{}, cols{DocumentID: "-", Extra: []string{"document_id"}}, full, map[string]string{"document_id": `"` + testDocument + `"`, "error_message": `"boom"`}},
 		"under their own name":             {cols{DocumentID: "doc"}, cols{DocumentID: "-", Extra: []string{"doc"}}, full, map[string]string{"doc": `"` + testDocument + `"`}},
@@ -455,7 +457,7 @@ func TestReplayUnderOtherColumns(t *testing.T) {
 			if len(kept) != 1 || filepath.Ext(kept[0]) != ".kept" {
 				t.Fatalf("got %q", kept)
 			}
-			if err := os.Rename(kept[0], strings.TrimSuffix(kept[0], ".kept")); err != nil { // as the line says
+			if err := os.Rename(kept[0], strings.TrimSuffix(kept[0], ".kept")); err != nil { // as the log line advises
 				t.Fatal(err)
 			}
 			again, _ := newClient(t, db, docevents.WithSpool(dir), extra)
@@ -468,7 +470,8 @@ func TestReplayUnderOtherColumns(t *testing.T) {
 	})
 }
 
-// TestReplayOfManyProcesses: rows of 500 dead processes come back in few requests.
+// TestReplayOfManyProcesses checks that the rows of 500 dead processes are stored in
+// few requests.
 func TestReplayOfManyProcesses(t *testing.T) {
 	dir := t.TempDir()
 	const processes = 500

@@ -13,11 +13,12 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// limitedEnv makes the test binary a process that may open 64 files: a folder.
+// limitedEnv, if set to a folder, makes the test binary a process that may open 64
+// files.
 const limitedEnv = "DOCEVENTS_TEST_LIMITED"
 
-// TestReplayWithFewDescriptors: with the segments of 200 dead processes and the
-// server away, the app can open files and listen.
+// TestReplayWithFewDescriptors checks that with the segments of 200 dead processes,
+// while the server is down, the app can open files and listen.
 func TestReplayWithFewDescriptors(t *testing.T) {
 	if dir := os.Getenv(limitedEnv); dir != "" {
 		limited(t, dir)
@@ -59,8 +60,8 @@ func limited(t *testing.T, dir string) {
 	}
 }
 
-// frozen returns a folder on a file system of its own, and functions that freeze
-// and thaw that. It needs root, mkfs.ext4, a loop device and fsfreeze.
+// frozen returns a folder on a separate file system, and functions that freeze and
+// thaw it. It needs root, mkfs.ext4, a loop device and fsfreeze.
 func frozen(t *testing.T) (folder string, freeze, thaw func()) {
 	t.Helper()
 	run := func(name string, args ...string) {
@@ -99,7 +100,7 @@ func frozen(t *testing.T) (folder string, freeze, thaw func()) {
 	}, thaw
 }
 
-// TestFrozenDisk: rows that are on disk are kept, although the disk hangs as Close
+// TestFrozenDisk checks that rows on disk are kept although the disk hangs while Close
 // runs.
 func TestFrozenDisk(t *testing.T) {
 	dir, freeze, thaw := frozen(t)
@@ -108,7 +109,7 @@ func TestFrozenDisk(t *testing.T) {
 	for i := range before {
 		c.Record(event(fmt.Sprint(i)))
 	}
-	time.Sleep(200 * time.Millisecond) // they are on disk
+	time.Sleep(200 * time.Millisecond) // until the rows are on disk
 	freeze()
 	c.Record(event("late"))
 	time.Sleep(20 * time.Millisecond)
@@ -119,7 +120,7 @@ func TestFrozenDisk(t *testing.T) {
 		t.Errorf("got %v, %+v, want %d kept", err, st, before)
 	}
 	db := &server{}
-	for end := time.Now().Add(5 * time.Second); len(db.stages()) < before && time.Now().Before(end); { // the first client lets go of its lock
+	for end := time.Now().Add(5 * time.Second); len(db.stages()) < before && time.Now().Before(end); { // until the first client releases its lock
 		next, _ := newClient(t, db, docevents.WithSpool(dir))
 		closeIn(t, next, 5*time.Second)
 	}

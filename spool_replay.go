@@ -1,47 +1,36 @@
 package docevents
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
+	"github.com/docevents/docevents-go/internal/row"
 )
 
-// replayRows is how many rows are replayed before new ones are written.
+// replayRows is how many rows are replayed before new rows are written.
 const replayRows = 100
 
-// spoolVersion is the version of the form of rows and files. It goes into the
-// names of the files, so that files of another form are left alone.
-const spoolVersion = "2"
-
-// The flags of a row on disk.
-const (
-	rowWithoutDocument = 1 << iota
-	rowWithoutUser
-)
-
-// hasRoomLocked reports whether rows of dead processes may be queued. They may take
-// half of the queue, since they can wait on disk, unlike new rows.
+// hasRoomLocked reports whether rows of dead processes may be queued. They may fill
+// only half of the queue, because they can wait on disk and new rows can't.
 func (d *delivery) hasRoomLocked() bool {
 	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
 }
 
-// replayLocked queues rows of dead processes.
+// replayLocked queues up to replayRows rows of dead processes.
 func (m *mirror) replayLocked() {
 	d := m.delivery
 	for range replayRows {
 		if m.closing || !d.hasRoomLocked() {
 			return
 		}
-		var row []byte
+		var b []byte
 		var columns string
 		var err error
 		m.doLocked(func() error {
-			row, columns, err = m.spool.Next()
+			b, columns, err = m.spool.Next()
 			return nil
 		})
 		if err == io.EOF {
@@ -49,7 +38,7 @@ func (m *mirror) replayLocked() {
 		}
 		now := time.Now()
 		if err == nil {
-			err = m.queueLocked(row, columns, now)
+			err = m.queueLocked(b, columns, now)
 		}
 		if err != nil {
 			d.report.fault(logReplay, err, now)
@@ -58,15 +47,15 @@ func (m *mirror) replayLocked() {
 	m.again = true
 }
 
-// queueLocked queues a row of a dead process. A row that fits today's columns no
-// more stays in its file.
-func (m *mirror) queueLocked(row []byte, columns string, now time.Time) error {
+// queueLocked queues a row of a dead process. A row that doesn't fit this process's
+// columns stays in its file.
+func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	d := m.delivery
-	r, err := d.config.readRow(row, columns, m.columns)
+	r, err := d.config.readRow(b, columns, m.columns)
 	if err != nil {
 		return m.spool.Keep()
 	}
-	if d.cause == nil { // else Close has stopped, and the row stays in its file
+	if d.cause == nil { // once Close has stopped waiting, the row stays in its file
 		d.number = nextNumber(d.number, now)
 		r.number, r.block = d.number, m.files.Reading
 		d.stats.Replayed++
@@ -75,44 +64,8 @@ func (m *mirror) queueLocked(row []byte, columns string, now time.Time) error {
 	return nil
 }
 
-// appendRecord appends r as readRecord reads it. Texts end in a NUL, which
-// PostgreSQL takes in no text; ids, which has one, is the last.
-func appendRecord(buf []byte, r *record) []byte {
-	buf = append(append(append(buf, r.id[:]...), r.documentID[:]...), r.userID[:]...)
-	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.createdAt))
-	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.duration))
-	var flags byte
-	if r.noDocument {
-		flags |= rowWithoutDocument
-	}
-	if r.noUser {
-		flags |= rowWithoutUser
-	}
-	buf = append(buf, flags)
-	for _, text := range [...]string{string(r.eventType), r.stage, r.message, r.extra} {
-		buf = append(append(buf, text...), 0)
-	}
-	return append(buf, r.ids...)
-}
-
-// readRecord takes any bytes; what is missing is zero. The spool's checksums
-// tell whether they are the bytes that were written.
-func readRecord(b []byte) (r record) {
-	var head [65]byte
-	texts := string(b[copy(head[:], b):])
-	r.id, r.documentID, r.userID = uuid.UUID(head[:16]), uuid.UUID(head[16:32]), uuid.UUID(head[32:48])
-	r.createdAt = int64(binary.LittleEndian.Uint64(head[48:]))
-	r.duration = time.Duration(binary.LittleEndian.Uint64(head[56:]))
-	r.noDocument, r.noUser = head[64]&rowWithoutDocument != 0, head[64]&rowWithoutUser != 0
-	for _, text := range []*string{(*string)(&r.eventType), &r.stage, &r.message, &r.extra} {
-		*text, texts, _ = strings.Cut(texts, "\x00")
-	}
-	r.ids = texts
-	return r
-}
-
-// inFile describes the columns, for the spool's files: equal descriptions mean that
-// rows can be read as they are.
+// inFile returns a description of the columns for the spool's files. If the
+// descriptions of two processes are equal, one can read the other's rows unchanged.
 func (c *columns) inFile() string {
 	var names []string
 	for _, name := range c.names() {
@@ -121,19 +74,20 @@ func (c *columns) inFile() string {
 	return fmt.Sprint(strings.Join(append(names, c.Extra...), ","), ",", c.TextIDs, ",", c.own)
 }
 
-// readRow returns a row of a file. written and today are inFile of the process that
-// wrote it and of this one. If they differ, the value of a field that has no column
-// any more, or has one now, moves to the column of the same name. If a value fits no
-// column, or a column lacks a value, readRow returns an error.
+// readRow returns a row of a file. written is inFile of the process that wrote the
+// row, and today is inFile of this process. If they differ, values move to the
+// column of the same name: from a field that has no column now to Event.Extra, or
+// from Event.Extra to a field that has a column now. If a value fits no column, or a
+// column lacks a value, readRow returns an error.
 func (c *config) readRow(b []byte, written, today string) (record, error) {
-	r := readRecord(b)
-	r.partial = len(c.columns.Extra) > 0
+	r := record{Row: row.Read(b)}
+	r.Partial = len(c.columns.Extra) > 0
 	if written == today {
 		return r, nil
 	}
 	e, names := r.event(), strings.Split(written, ",")
 	e.Extra = map[string]any{}
-	for name, value := range decodeExtra(r.extra) {
+	for name, value := range row.DecodeExtra(r.Extra) {
 		if value != nil || slices.Contains(c.columns.Extra, name) {
 			e.Extra[name] = value
 		}

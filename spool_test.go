@@ -19,10 +19,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// away is a server that can't be reached.
+// away is the answer function of a server that can't be reached.
 func away(*request) *answer { return &answer{err: errReset} }
 
-// closed is a context that has ended.
+// closed returns a context that has ended.
 func closed(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -38,7 +38,7 @@ func segments(t *testing.T, dir string) []string {
 	return names
 }
 
-// linesWith are the log lines about something.
+// linesWith returns the log lines that contain a text.
 func linesWith(o *observer, text string) (found []string) {
 	for _, l := range o.logged() {
 		if strings.Contains(l.text, text) {
@@ -49,7 +49,7 @@ func linesWith(o *observer, text string) (found []string) {
 }
 
 func TestSpool(t *testing.T) {
-	t.Run("Close keeps what is left, and the next client replays it", func(t *testing.T) {
+	t.Run("Close keeps pending rows, and the next client replays them", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			const events = 2500
 			dir := t.TempDir()
@@ -83,7 +83,7 @@ func TestSpool(t *testing.T) {
 			}
 		})
 	})
-	t.Run("what a killed process had is stored once, under its ids", func(t *testing.T) {
+	t.Run("the rows of a killed process are stored once, with their ids", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir, then := t.TempDir(), filepath.Join(t.TempDir(), "then")
 			db := &server{answer: func(r *request) *answer { // the answer never comes
@@ -93,8 +93,8 @@ func TestSpool(t *testing.T) {
 			for i := range 100 {
 				c.Record(event(fmt.Sprint(i)))
 			}
-			time.Sleep(50 * time.Millisecond)                      // on disk by then
-			if err := os.CopyFS(then, os.DirFS(dir)); err != nil { // as a kill would leave it
+			time.Sleep(50 * time.Millisecond)                      // until the rows are on disk
+			if err := os.CopyFS(then, os.DirFS(dir)); err != nil { // the folder as a kill leaves it
 				t.Fatal(err)
 			}
 			ids := map[string]string{}
@@ -124,7 +124,7 @@ func TestSpool(t *testing.T) {
 	} {
 		t.Run("half of the queue is left to new events/"+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				big := func(stage string) docevents.Event { // 500 are half of a MiB, 1,000 a little more than one
+				big := func(stage string) docevents.Event { // 500 have half a MiB, and 1,000 a little more than one MiB
 					e := event(stage)
 					e.ErrorMessage = strings.Repeat("m", 1049-300-len(stage)-len(e.Type))
 					return e
@@ -164,7 +164,7 @@ func TestSpool(t *testing.T) {
 			})
 		})
 	}
-	t.Run("a folder that can't be one costs a log line", func(t *testing.T) {
+	t.Run("a folder that can't be made is logged", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "file")
 			if err := os.WriteFile(dir, nil, 0o600); err != nil {
@@ -241,7 +241,7 @@ func TestSpool(t *testing.T) {
 			if got := db.stages(); got["not ours"] > 0 || got["ours"] != 1 {
 				t.Errorf("got %v", got)
 			}
-			if got := linesWith(o, "spool"); len(got) > 0 { // two tables in one folder are fine
+			if got := linesWith(o, "spool"); len(got) > 0 { // two tables may use one folder
 				t.Errorf("got %q", got)
 			}
 			if left := segments(t, dir); len(left) != 1 {
@@ -249,7 +249,7 @@ func TestSpool(t *testing.T) {
 			}
 		})
 	})
-	t.Run("a torn segment is said once and set aside", func(t *testing.T) {
+	t.Run("a damaged segment is logged once and kept as .bad", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir := t.TempDir()
 			dead, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
@@ -280,7 +280,7 @@ func TestSpool(t *testing.T) {
 			}
 		})
 	})
-	t.Run("extra columns survive, also a change of them", func(t *testing.T) {
+	t.Run("values of extra columns are replayed even if the columns change", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir := t.TempDir()
 			c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithColumns(docevents.Columns{Extra: []string{"tenant"}}))
@@ -337,7 +337,7 @@ func TestSpool(t *testing.T) {
 		}
 		next.Close(t.Context())
 		got := next.Stats()
-		if got.Delivered != events || got.Requests > events/1000*5 { // what is replayed comes in no faster than it is read
+		if got.Delivered != events || got.Requests > events/1000*5 { // rows are replayed no faster than they are read
 			t.Errorf("got %+v, want %d delivered in full requests", got, events)
 		}
 		if grown := int64(most.Load()) - int64(before.HeapAlloc); grown > 80<<20 {

@@ -8,8 +8,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// The ids of a step's events are the same in every version and mode of a
-// program, and Step runs even where SHA-1 is forbidden.
+// The ids of a step's events are the same in every version of this package and in
+// every mode of the program. Step also works if the mode forbids SHA-1.
 func TestStepIDsNeverChange(t *testing.T) {
 	const again = "DOCEVENTS_TEST_FIPS"
 	if os.Getenv(again) == "" {

@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// brokenError panics when it is asked for its text.
+// brokenError is an error whose Error method panics.
 type brokenError struct{ err error }
 
 func (b *brokenError) Error() string { return b.err.Error() }
@@ -26,16 +26,16 @@ func TestStep(t *testing.T) {
 		do       func() error
 		err      error
 		panicked any
-		ended    bool   // the goroutine
-		want     string // of the second row: its type and message
+		ended    bool   // do ends its goroutine
+		want     string // type and message of the second row
 	}{
-		"succeeds":                {do: func() error { return nil }, want: "completed"},
-		"fails":                   {do: func() error { return boom }, err: boom, want: "failed boom"},
-		"panics":                  {do: func() error { panic("hunter2") }, panicked: "hunter2", want: "failed panic: hunter2"},
-		"panics with an error":    {do: func() error { panic(boom) }, panicked: boom, want: "failed panic: boom"},
-		"ends its goroutine":      {do: func() error { runtime.Goexit(); return nil }, ended: true, want: "failed the goroutine has ended"},
-		"fails without a text":    {do: func() error { return errors.New("") }, err: errors.New(""), want: "failed"},
-		"fails, and its text too": {do: func() error { return (*brokenError)(nil) }, err: (*brokenError)(nil), want: "failed <nil>"},
+		"succeeds":                  {do: func() error { return nil }, want: "completed"},
+		"fails":                     {do: func() error { return boom }, err: boom, want: "failed boom"},
+		"panics":                    {do: func() error { panic("hunter2") }, panicked: "hunter2", want: "failed panic: hunter2"},
+		"panics with an error":      {do: func() error { panic(boom) }, panicked: boom, want: "failed panic: boom"},
+		"ends its goroutine":        {do: func() error { runtime.Goexit(); return nil }, ended: true, want: "failed the goroutine has ended"},
+		"fails without a text":      {do: func() error { return errors.New("") }, err: errors.New(""), want: "failed"},
+		"fails with a broken error": {do: func() error { return (*brokenError)(nil) }, err: (*brokenError)(nil), want: "failed <nil>"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -88,22 +88,22 @@ func TestStep(t *testing.T) {
 	}
 }
 
-// What of the event Step takes over, and what it makes itself.
-func TestStepsEvent(t *testing.T) {
+// Step keeps some fields of the event and sets the others.
+func TestStepEventFields(t *testing.T) {
 	job := uuid.MustParse("aabbccdd-eeff-5011-8233-445566778899")
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for name, test := range map[string]struct {
 		event   docevents.Event
 		columns docevents.Columns
-		want    [2]map[string]any // some of its columns
+		want    [2]map[string]any // some columns of each row
 		invalid string
 	}{
-		"its own type, time and message": {
+		"type, duration and message are replaced": {
 			docevents.Event{Type: "x", Duration: time.Hour, ErrorMessage: "x"},
 			docevents.Columns{},
 			[2]map[string]any{
 				{"event_type": "processing_started", "duration_ms": nil, "error_message": nil},
-				{"event_type": "failed", "duration_ms": 0.0, "error_message": "boom"}, // took no time, and was measured
+				{"event_type": "failed", "duration_ms": 0.0, "error_message": "boom"}, // 0 and not NULL: it took no time in the bubble, but was measured
 			},
 			"",
 		},
@@ -116,10 +116,10 @@ func TestStepsEvent(t *testing.T) {
 			},
 			"",
 		},
-		"an ID that is none":   {docevents.Event{ID: "job-7"}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
-		"an ID that is zero":   {docevents.Event{ID: docevents.SystemUser}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
-		"a table without type": {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is filled"},
-		"a time of its own": {
+		"an ID that is not a UUID": {docevents.Event{ID: "job-7"}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
+		"the zero UUID as ID":      {docevents.Event{ID: docevents.SystemUser}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
+		"a table without type":     {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is set"},
+		"an event with a time": {
 			docevents.Event{CreatedAt: at},
 			docevents.Columns{},
 			[2]map[string]any{{"created_at": "2026-01-02T03:04:05.000000Z"}, {"created_at": "2026-01-02T03:04:07.000000Z"}},
@@ -134,7 +134,7 @@ func TestStepsEvent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, o, w := newWired(t, docevents.WithColumns(test.columns), docevents.WithMaxInFlight(1)) // in order
+				c, o, w := newWired(t, docevents.WithColumns(test.columns), docevents.WithMaxInFlight(1)) // keeps the rows in order
 				e := test.event
 				e.DocumentID, e.UserID = testDocument, docevents.SystemUser
 				took := time.Duration(0)
@@ -144,7 +144,7 @@ func TestStepsEvent(t *testing.T) {
 				if err := c.Step(e, func() error { time.Sleep(took); return errors.New("boom") }); err == nil {
 					t.Error("no error")
 				}
-				synctest.Wait() // Flush would send both at once
+				synctest.Wait() // Flush would send both rows in one request
 				if test.invalid != "" {
 					if lost := o.lost(); len(lost) != 2 || !strings.HasPrefix(lost[1].err.Error(), test.invalid) {
 						t.Errorf("lost %+v", lost)
@@ -170,8 +170,8 @@ func TestStepsEvent(t *testing.T) {
 	}
 }
 
-// TestStepWithOwnTypes: Step records the first type of a meaning, and derives
-// the events' ids from it.
+// With WithEventTypes, Step records the first type of each meaning, and derives the
+// ids of the events from it.
 func TestStepWithOwnTypes(t *testing.T) {
 	job := uuid.MustParse("aabbccdd-eeff-5011-8233-445566778899")
 	types := docevents.EventTypes{
@@ -185,9 +185,9 @@ func TestStepWithOwnTypes(t *testing.T) {
 		err   error
 		want  []docevents.EventType
 	}{
-		"succeeds":                 {types, nil, []docevents.EventType{"ocr_started", "done"}},
-		"fails":                    {types, errors.New("boom"), []docevents.EventType{"ocr_started", "broken"}},
-		"only one word of its own": {docevents.EventTypes{Completed: types.Completed}, nil, []docevents.EventType{docevents.ProcessingStarted, "done"}},
+		"succeeds":                {types, nil, []docevents.EventType{"ocr_started", "done"}},
+		"fails":                   {types, errors.New("boom"), []docevents.EventType{"ocr_started", "broken"}},
+		"only one type is listed": {docevents.EventTypes{Completed: types.Completed}, nil, []docevents.EventType{docevents.ProcessingStarted, "done"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestStepWithOwnTypes(t *testing.T) {
 	}
 }
 
-func TestStepOfANilClient(t *testing.T) {
+func TestStepOfNilClient(t *testing.T) {
 	var c *docevents.Client
 	boom := errors.New("boom")
 	if err := c.Step(docevents.Event{}, func() error { return boom }); err != boom {

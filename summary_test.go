@@ -65,7 +65,8 @@ func TestSummary(t *testing.T) {
 		"completed":["completed"],"failed":["failed"],"skipped":null}}`)
 }
 
-// wantArguments compares a function's arguments, source apart: its JSON may be in any order.
+// wantArguments compares the arguments of a function. It compares source as JSON,
+// whose keys may be in any order.
 func wantArguments(t *testing.T, req *http.Request, want map[string]string, source string) {
 	t.Helper()
 	got := map[string]string{}
@@ -81,7 +82,7 @@ func wantArguments(t *testing.T, req *http.Request, want map[string]string, sour
 	}
 }
 
-// A table of an app's own: its columns, its words, and a filter.
+// The table has other columns and types, and the query has a filter.
 func TestSummaryOfAnotherTable(t *testing.T) {
 	s := &script{answers: []answer{{body: emptySummary}}}
 	c, _ := newClient(t, s, docevents.WithColumns(docevents.Columns{ID: "event_id", DocumentID: "doc", UserID: "-", Type: "kind", Stage: "-", Duration: "-"}),
@@ -95,18 +96,18 @@ func TestSummaryOfAnotherTable(t *testing.T) {
 		"completed":["completed"],"failed":["failed"],"skipped":["cancelled","skipped"]},"filters":{"tenant_id":"7"}}`)
 }
 
-// Milliseconds with a fraction, as of a numeric column.
+// A numeric column gives milliseconds with a fraction.
 func TestSummaryOfFractions(t *testing.T) {
 	body := strings.Replace(emptySummary, `"stages":[]`, `"stages":[{"stage":"ocr","count":1,"failed":0,"measured":1,"p50_ms":1500.000,"p95_ms":1500.250,"max_ms":1e300}]`, 1)
 	c, _ := newClient(t, &script{answers: []answer{{body: body}}})
 	s, err := c.Summary(t.Context(), lastHour())
-	want := docevents.Stage{Name: "ocr", Count: 1, Measured: 1, P50: 1500 * time.Millisecond, P95: 1500250 * time.Microsecond} // of the Max no Duration is left
+	want := docevents.Stage{Name: "ocr", Count: 1, Measured: 1, P50: 1500 * time.Millisecond, P95: 1500250 * time.Microsecond} // the Max overflows a Duration, so it is 0
 	if err != nil || !reflect.DeepEqual(s.Stages, []docevents.Stage{want}) {
 		t.Errorf("got %+v, %v", s, err)
 	}
 }
 
-// inUTC makes times print alike that are the same.
+// inUTC converts the times to UTC, so that equal times print alike.
 func inUTC(s *docevents.Summary) *docevents.Summary {
 	times := []*time.Time{&s.Since, &s.Until, &s.LastCompleted, &s.LastFailure}
 	for i := range s.Series {
@@ -128,14 +129,14 @@ func lastHour() docevents.Query {
 	return docevents.Query{Since: time.Now().Add(-time.Hour), Until: time.Now()}
 }
 
-// The functions are missing: the remedy holds for a table of any name.
-func TestSummaryWithoutItsFunction(t *testing.T) {
+// If the functions are missing, the advice also suits a table with another name.
+func TestSummaryFunctionMissing(t *testing.T) {
 	c, _ := newClient(t, &script{answers: []answer{{
 		status: 404, code: "PGRST202",
 		text: "Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache",
 	}}}, docevents.WithTable("steps"))
 	_, err := c.Summary(t.Context(), lastHour())
-	want := "run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, public.steps too; "
+	want := "run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, including public.steps; "
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}

@@ -1,7 +1,6 @@
 package docevents
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docevents/docevents-go/internal/rest"
+	"github.com/docevents/docevents-go/internal/row"
 	"github.com/google/uuid"
 )
 
@@ -65,7 +66,7 @@ func (c *Client) timeline(ctx context.Context, method, documentID, before string
 		return nil, fmt.Errorf("docevents: %s: %w", method, err)
 	}
 	query := url.Values{
-		"select":           {columns.selection()},
+		"select":           {columns.rows.Selection()},
 		columns.DocumentID: {"eq." + id},
 		"order":            {columns.CreatedAt + ".desc," + columns.ID + ".desc"},
 		"limit":            {strconv.Itoa(maxTimeline)},
@@ -75,7 +76,7 @@ func (c *Client) timeline(ctx context.Context, method, documentID, before string
 	}
 	var events []Event
 	more := false
-	r := reading{path: c.config.table, schema: c.config.schema, prefer: "count=exact", query: query}
+	r := rest.Reading{Path: c.config.table, Schema: c.config.schema, Prefer: "count=exact", Query: query}
 	err = c.read(ctx, r, func(resp *http.Response) (err error) {
 		if events, more, err = columns.readEvents(resp.Body); more || err != nil {
 			return err
@@ -105,7 +106,7 @@ func (c *columns) documentID(id string) (string, error) {
 		return "", errNoDocumentID
 	case id == "":
 		return "", errors.New("the document's id is empty")
-	case c.TextIDs && !isText(id):
+	case c.TextIDs && !row.IsText(id):
 		return "", errors.New("the document's id is not valid text: PostgreSQL takes UTF-8 without NUL bytes")
 	case c.TextIDs:
 		return id, nil
@@ -115,22 +116,6 @@ func (c *columns) documentID(id string) (string, error) {
 		return "", errors.New("the document's id is not a UUID: pass it as the database has it, or set TextIDs in WithColumns if the table's ids are not UUIDs")
 	}
 	return parsed.String(), nil
-}
-
-// selection returns the columns of a timeline. PostgREST casts those that are
-// read as text. A time is left to JSON, which has it in ISO 8601 whatever the
-// database's DateStyle.
-func (c *columns) selection() string {
-	var list []string
-	for _, name := range c.names() {
-		switch {
-		case name == &c.CreatedAt:
-			list = append(list, *name)
-		case *name != noColumn:
-			list = append(list, *name+"::text")
-		}
-	}
-	return strings.Join(append(list, c.Extra...), ",")
 }
 
 // readEvents decodes rows one by one, up to the bound on their bytes; more
@@ -143,10 +128,10 @@ func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err err
 		err = ErrOtherAnswer
 	}
 	for err == nil && rows.More() {
-		var row map[string]json.RawMessage
+		var values map[string]json.RawMessage
 		var e Event
-		if err = rows.Decode(&row); err == nil {
-			if e, err = c.event(row); err == nil {
+		if err = rows.Decode(&values); err == nil {
+			if e, err = c.event(values); err == nil {
 				events = append(events, e)
 			}
 		}
@@ -165,52 +150,14 @@ func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err err
 
 // event returns a row as the app recorded it. A value that can't be parsed
 // leaves its field empty. The row must have every column.
-func (c *columns) event(row map[string]json.RawMessage) (e Event, err error) {
-	var texts [len(base)]string
-	for i, name := range c.names() {
-		value, ok := row[*name]
-		if !ok && *name != noColumn {
-			return e, otherAnswer(*name)
-		}
-		texts[i] = valueText(value)
+func (c *columns) event(values map[string]json.RawMessage) (Event, error) {
+	texts, extra, missing := c.rows.Decode(values)
+	if missing != "" {
+		return Event{}, otherAnswer(missing)
 	}
-	e.ID, e.DocumentID, e.UserID, e.Type = texts[0], texts[1], texts[2], EventType(texts[3])
 	ms, _ := strconv.ParseFloat(texts[4], 64) // a numeric column's may have a fraction
-	e.Duration = milliseconds(ms)
-	e.ErrorMessage, e.Stage, e.CreatedAt = texts[5], texts[6], parseTime(texts[7])
-	var extra []byte // as in a row of an insert
-	for i, name := range c.Extra {
-		value, ok := row[name]
-		if !ok {
-			return e, otherAnswer(name)
-		}
-		extra = append(append(extra, c.extraKeys[i]...), value...)
-	}
-	e.Extra = decodeExtra(string(extra))
-	return e, nil
-}
-
-// valueText returns a string's content, "" for NULL, and the JSON of any other
-// value.
-func valueText(value json.RawMessage) string {
-	var text string
-	if json.Unmarshal(value, &text) == nil || len(value) == 0 { // null leaves text alone
-		return text
-	}
-	return string(bytes.TrimSpace(value))
-}
-
-// PostgreSQL's forms of a time: with a zone, whose offset has seconds before
-// about 1900, and without one, in UTC.
-var timeFormats = []string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z07:00:00", "2006-01-02T15:04:05", "2006-01-02"}
-
-// parseTime returns the zero time for what isn't a time that Go can hold.
-func parseTime(text string) time.Time {
-	text = strings.Replace(text, " ", "T", 1)
-	for _, format := range timeFormats {
-		if at, err := time.Parse(format, text); err == nil {
-			return at.UTC()
-		}
-	}
-	return time.Time{}
+	return Event{
+		ID: texts[0], DocumentID: texts[1], UserID: texts[2], Type: EventType(texts[3]), Duration: milliseconds(ms),
+		ErrorMessage: texts[5], Stage: texts[6], CreatedAt: row.ParseTime(texts[7]), Extra: extra,
+	}, nil
 }

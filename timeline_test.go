@@ -17,7 +17,7 @@ const timelineRow = `{"id":"bbbbbbbb-0000-4000-8000-000000000001","document_id":
 	`"user_id":"22222222-2222-4222-8222-222222222222","event_type":"failed","duration_ms":1500,` +
 	`"error_message":"page 3: too small","stage":"extract","created_at":"2026-01-02T03:04:05.678901+02:00"}`
 
-// rowsOf is an answer with n rows.
+// rowsOf returns an answer with n rows.
 func rowsOf(n int) answer {
 	return answer{body: "[" + strings.TrimSuffix(strings.Repeat(timelineRow+", \n ", n), ", \n ") + "]"}
 }
@@ -61,7 +61,7 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
-// A table whose columns differ: renamed, left out, and further ones.
+// The table's columns are renamed or missing, and there are extra columns.
 func TestTimelineColumns(t *testing.T) {
 	s := &script{answers: []answer{{body: `[{"event_id":"bbbbbbbb-0000-4000-8000-000000000001","doc":"` + testDocument + `","kind":"failed",
 		"duration_ms":7,"error_message":"x","at":"2026-01-01T00:00:00+00:00","stage":12345678901234567890,"document_id":null}]`}}}
@@ -89,7 +89,7 @@ func TestTimelineColumns(t *testing.T) {
 	}
 }
 
-// Columns of other types: a value that the field can't hold leaves it empty.
+// The columns have other types. A value that doesn't fit leaves its field empty.
 func TestTimelineTypes(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for name, test := range map[string]struct {
@@ -98,11 +98,11 @@ func TestTimelineTypes(t *testing.T) {
 		want                time.Duration
 	}{
 		"a timestamp":           {`"2026-01-02T03:04:05"`, "7", at, 7 * time.Millisecond},
-		"of microseconds":       {`"2026-01-02T03:04:05.000001"`, "0", at.Add(time.Microsecond), 0},
+		"microseconds":          {`"2026-01-02T03:04:05.000001"`, "0", at.Add(time.Microsecond), 0},
 		"NULL":                  {"null", "null", time.Time{}, 0},
 		"numeric":               {`"2026-01-02T04:04:05+01:00"`, "1500.250", at, 1500250 * time.Microsecond},
-		"cast to text":          {`"2026-01-02 04:04:05+01"`, `"1500.250"`, time.Time{}, 1500250 * time.Microsecond}, // not the form of JSON
-		"more than integer":     {`"2026-01-02T03:04:05Z"`, "86400000000", at, 1000 * 24 * time.Hour},
+		"cast to text":          {`"2026-01-02 04:04:05+01"`, `"1500.250"`, time.Time{}, 1500250 * time.Microsecond}, // not the format of JSON, ISO 8601
+		"more than an integer":  {`"2026-01-02T03:04:05Z"`, "86400000000", at, 1000 * 24 * time.Hour},
 		"more than a Duration":  {`"2026-01-02"`, "1e20", time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), 0},
 		"an interval, infinity": {`"infinity"`, `"00:00:01.5"`, time.Time{}, 0},
 		"NaN, a number":         {`1767322000`, `"NaN"`, time.Time{}, 0},
@@ -120,7 +120,7 @@ func TestTimelineTypes(t *testing.T) {
 	}
 }
 
-// The texts of a row: of other types, with ids that are no UUIDs, and NULL.
+// Text fields may have other types, ids that aren't UUIDs, or NULL.
 func TestTimelineTexts(t *testing.T) {
 	const row = `[{"id":7,"document_id":12345678901234567890,"user_id":null,"event_type":true,"duration_ms":null,"error_message":{"page": 3},"stage":3,"created_at":null}]`
 	c, _ := newClient(t, &script{answers: []answer{{body: row}}}, docevents.WithColumns(docevents.Columns{TextIDs: true}))
@@ -131,7 +131,7 @@ func TestTimelineTexts(t *testing.T) {
 	}
 }
 
-// The id of a document: a UUID, or with TextIDs any text, as it is.
+// A document's id is a UUID. With TextIDs it is any text, sent unchanged.
 func TestTimelineIDs(t *testing.T) {
 	for _, tt := range []struct {
 		id, want, err string
@@ -189,12 +189,12 @@ func TestTimelineBounds(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		answer answer
-		events int // at least
+		events int // the least number of events
 		more   bool
 	}{
 		{"none", rowsOf(0), 0, false},
 		{"one less than a page", rowsOf(999), 999, false},
-		{"a page, or more: nobody has counted", rowsOf(1000), 1000, true},
+		{"a page without a count", rowsOf(1000), 1000, true},
 		{"a page", counted(1000, 1000), 1000, false},
 		{"more than a page", counted(1000, 1001), 1000, true},
 		{"more than the project returns at once", counted(500, 501), 500, true},

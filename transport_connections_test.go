@@ -19,15 +19,15 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A network connects http.DefaultTransport to the server that the project's
-// name points to. It has no sockets, so that it works in a bubble.
+// A network connects http.DefaultTransport to the server to which the project's name
+// points. It has no sockets, so that it works in a synctest bubble.
 type network struct {
 	mu     sync.Mutex
 	server *pipeListener
 	conns  []*networkConn
 }
 
-// newNetwork is the network of clients made during the test. Its first server
+// newNetwork sets up a network for the clients that the test makes. Its first server
 // answers with h.
 func newNetwork(t *testing.T, h http.HandlerFunc) *network {
 	n := &network{}
@@ -70,7 +70,7 @@ func (n *network) dials() int {
 	return len(n.conns)
 }
 
-// breakAll makes every existing connection lose what is written to it.
+// breakAll makes every existing connection lose all bytes that are written to it.
 func (n *network) breakAll() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -109,7 +109,7 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// works answers as PostgREST does when all goes well, after 100 ms.
+// works answers after 100 ms, as PostgREST does to requests that succeed.
 func works(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	time.Sleep(100 * time.Millisecond)
@@ -130,12 +130,11 @@ func answers(status int, body string) http.HandlerFunc {
 	}
 }
 
-// A failure may be the fault of the connection: it is dead, or leads to a server
-// that the project has left. The next attempt uses a new one, however many
-// others are idle.
+// A connection may be dead, or lead to a server that no longer serves the project. So
+// the attempt after a failure uses a new connection, even if others are idle.
 func TestNextAttemptUsesANewConnection(t *testing.T) {
 	const html = "<!DOCTYPE html><title>Not here</title>"
-	for name, old := range map[string]http.HandlerFunc{ // from some moment on; nil: the connections are dead
+	for name, old := range map[string]http.HandlerFunc{ // how the old server answers after a time; nil means that its connections are dead
 		"dead connections": nil,
 		"a reset":          func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"500":              answers(500, `{"message":"An invalid response was received from the upstream server"}`),
@@ -196,7 +195,7 @@ func TestNextAttemptUsesANewConnection(t *testing.T) {
 	}
 }
 
-// So does the next attempt of a purge.
+// The next attempt of a purge uses a new connection as well.
 func TestPurgeUsesANewConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, answers(503, ""))
@@ -216,8 +215,8 @@ func TestPurgeUsesANewConnection(t *testing.T) {
 	})
 }
 
-// Close closes connections that net/http would keep: an HTTP/2 connection whose
-// last request has just been cancelled, and one that is still being dialed.
+// Close closes connections that net/http would keep: an HTTP/2 connection whose last
+// request has just been cancelled, and a connection that is still being dialed.
 func TestCloseClosesConnections(t *testing.T) {
 	t.Run("in use", func(t *testing.T) {
 		overBoth(t, func(t *testing.T, http2 bool) {
@@ -234,7 +233,7 @@ func TestCloseClosesConnections(t *testing.T) {
 				return &closeCounter{Conn: conn, open: &open}, nil
 			}
 			replaceDefaultTransport(t, standard)
-			for i := range 10 { // it is a matter of microseconds
+			for i := range 10 { // the fault shows only within microseconds
 				c := s.client(t, s.Listener.Addr().String())
 				c.Record(event("a"))
 				for s.sent() <= i {
@@ -273,7 +272,7 @@ func TestCloseClosesConnections(t *testing.T) {
 			}
 			synctest.Wait()
 			if dialing > 0 {
-				t.Error("the dial goes on") // the bubble says the same
+				t.Error("the dial goes on") // the bubble would fail the test as well
 			}
 		})
 	})
@@ -304,14 +303,14 @@ func TestRequestsAfterClose(t *testing.T) {
 		if n, err := c.PurgeOlderThan(t.Context(), 1); n != 0 || err != nil {
 			t.Errorf("purge: %d, %v", n, err)
 		}
-		if err := c.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "Accept") { // as of a server that stores everything
+		if err := c.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "Accept") { // the server stores everything
 			t.Errorf("check: %v", err)
 		}
-		time.Sleep(time.Hour) // its connections idle until their timeout
+		time.Sleep(time.Hour) // until the timeout of idle connections
 	})
 }
 
-// The app's code sees a value in every header, as it would in its own requests.
+// The app's transport sees a value in every header, as in requests of the app.
 func TestAppSeesNoHeaderWithoutValue(t *testing.T) {
 	inspect := func(t *testing.T, h http.Header) {
 		for name, values := range h {

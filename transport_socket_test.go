@@ -26,11 +26,11 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A secure server speaks TLS, and HTTP/2 if it is told to, as hosted Supabase
-// does. It stores rows by id.
+// A secure server uses TLS, and optionally HTTP/2, as hosted Supabase does. It stores
+// rows by id.
 type secure struct {
 	*httptest.Server
-	fault func(n int, w http.ResponseWriter, r *http.Request) // before the answer to request n, from 1
+	fault func(n int, w http.ResponseWriter, r *http.Request) // called before the answer to request n, which counts from 1
 
 	mu       sync.Mutex
 	requests int
@@ -69,7 +69,7 @@ func newSecure(t *testing.T, http2 bool) *secure {
 	return s
 }
 
-// client is one with transports of our own, at that address of the server's.
+// client returns a client with its default transport, for an address of the server.
 func (s *secure) client(t *testing.T, address string, opts ...docevents.Option) *docevents.Client {
 	t.Helper()
 	pool := x509.NewCertPool()
@@ -96,15 +96,15 @@ func overBoth(t *testing.T, test func(t *testing.T, http2 bool)) {
 	t.Run("HTTP/2", func(t *testing.T) { test(t, true) })
 }
 
-// Whatever happens to a request on its socket, every row arrives, once.
+// Every row is stored once, whatever happens to a request on its socket.
 func TestSocketFaults(t *testing.T) {
 	const events = 50
 	for name, test := range map[string]struct {
-		fault func(s *secure, w http.ResponseWriter, r *http.Request) // of every second request of the first eight
-		quiet bool                                                    // it is no failure at all
+		fault func(s *secure, w http.ResponseWriter, r *http.Request) // of every second request among the first eight
+		quiet bool                                                    // the client doesn't notice the fault
 	}{
 		"none": {func(*secure, http.ResponseWriter, *http.Request) {}, true},
-		"the server asks for another connection": { // over HTTP/2 by a GOAWAY
+		"the server asks for another connection": { // over HTTP/2 with a GOAWAY frame
 			func(_ *secure, w http.ResponseWriter, _ *http.Request) { w.Header().Set("Connection", "close") }, true,
 		},
 		"a reset": {func(*secure, http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, false},
@@ -141,7 +141,7 @@ func TestSocketFaults(t *testing.T) {
 					t.Error(err)
 				}
 				checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
-				if retries := c.Stats().Retries; test.quiet && retries > 0 { // net/http hides others as well
+				if retries := c.Stats().Retries; test.quiet && retries > 0 { // net/http hides other faults as well
 					t.Errorf("%d retries", retries)
 				}
 				s.mu.Lock()
@@ -157,8 +157,8 @@ func TestSocketFaults(t *testing.T) {
 	}
 }
 
-// A connection that dies without a word costs seconds: over HTTP/1.1 each request
-// that runs into its timeout takes another, over HTTP/2 only a ping tells.
+// A connection that dies without a FIN or RST costs seconds. Over HTTP/1.1 each request
+// that times out leaves its connection. Over HTTP/2 only a ping finds the fault.
 func TestDeadConnectionIsLeft(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for pings to go unanswered")
@@ -183,8 +183,8 @@ func TestDeadConnectionIsLeft(t *testing.T) {
 	})
 }
 
-// A swallower passes connections on to a server, and once it is dead swallows
-// what goes over those that it had by then.
+// A swallower forwards connections to a server. Once it is dead, it drops all bytes of
+// the connections that it had by then.
 type swallower struct {
 	net.Listener
 	dead atomic.Bool
@@ -229,8 +229,8 @@ func newSwallower(t *testing.T, server string) *swallower {
 	return s
 }
 
-// A server that closes a kept connection just as a request goes out is up:
-// net/http sends it again, and nobody hears of it.
+// If a server closes an idle connection just as a request is sent, net/http sends the
+// request again. That doesn't count as a failure.
 func TestStaleConnectionIsNoFailure(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -244,7 +244,7 @@ func TestStaleConnectionIsNoFailure(t *testing.T) {
 			if err != nil {
 				return
 			}
-			go func() { // answers one request, and closes as the next arrives
+			go func() { // answers one request, and closes the connection as the next arrives
 				defer conn.Close()
 				request := make([]byte, 64<<10)
 				n, _ := conn.Read(request)
@@ -282,14 +282,14 @@ func TestStaleConnectionIsNoFailure(t *testing.T) {
 	}
 }
 
-// A proxy's address may hold a password. It is in no error, whether it can be
-// read or not.
+// A proxy's address may hold a password. No error has it, even if the address is
+// malformed.
 func TestProxyPasswordStaysSecret(t *testing.T) {
 	standard := http.DefaultTransport.(*http.Transport)
 	before := standard.Proxy
 	defer func() { standard.Proxy = before }()
 	for _, proxy := range []string{"http://user:hunter2@127.0.0.1:1", "http://user:hunter2@127.0.0.1:%zz", "http://user:hunter2 @[::1"} {
-		standard.Proxy = func(*http.Request) (u *url.URL, err error) { // as http.ProxyFromEnvironment, which reads its own once
+		standard.Proxy = func(*http.Request) (u *url.URL, err error) { // as http.ProxyFromEnvironment, which reads the environment only once
 			if u, err = url.Parse(proxy); err != nil {
 				return nil, fmt.Errorf("invalid proxy address %q: %w", proxy, err)
 			}
@@ -305,8 +305,8 @@ func TestProxyPasswordStaysSecret(t *testing.T) {
 	}
 }
 
-// net/http sends an insert again, unasked, that met a dying connection. Where
-// the second is refused, the first may have been carried out all the same.
+// net/http itself sends an insert again if its connection died. If the second request
+// is refused, the first may still have been carried out.
 func TestRefusedWhenSentAgain(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -330,7 +330,7 @@ func TestRefusedWhenSentAgain(t *testing.T) {
 					}
 					_, _ = io.Copy(io.Discard, req.Body)
 					switch n := requests.Add(1); n {
-					case 2: // carried out, and the answer lost
+					case 2: // carried out, and its answer is lost
 						return
 					case 3, 5:
 						fmt.Fprint(conn, "HTTP/1.1 400 Bad Request\r\nContent-Length: 16\r\n\r\n{\"code\":\"22001\"}")
@@ -351,7 +351,7 @@ func TestRefusedWhenSentAgain(t *testing.T) {
 		for c.Stats().Requests <= int64(i) {
 			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(50 * time.Millisecond) // the connection is idle again
+		time.Sleep(50 * time.Millisecond) // until the connection is idle again
 	}
 	for start := time.Now(); len(o.lost()) == 0 && time.Since(start) < 10*time.Second; {
 		time.Sleep(10 * time.Millisecond)
@@ -364,8 +364,7 @@ func TestRefusedWhenSentAgain(t *testing.T) {
 	}
 }
 
-// The same where the second attempt can't even connect: the first may have been
-// carried out.
+// The same is true if the second request can't connect.
 func TestLostThenNoConnection(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -411,9 +410,9 @@ func TestLostThenNoConnection(t *testing.T) {
 	}
 }
 
-// What is no answer to a request ends it all the same, and none of what it holds
-// is repeated: neither an echo of the request, nor another protocol without end.
-func TestAnswersThatAreNone(t *testing.T) {
+// Bytes that are no HTTP answer, such as an echo of the request or an endless stream of
+// another protocol, end the request, and no error repeats them.
+func TestAnswersThatAreNotHTTP(t *testing.T) {
 	for name, test := range map[string]struct{ answer, want string }{
 		"an echo":             {"", "malformed HTTP"},
 		"an echo of the body": {"HTTP/1.1 200 OK\r\n", "malformed MIME header"},
@@ -421,7 +420,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		"SSH":                 {"SSH-2.0-OpenSSH_9.2\x1b[31m\r\n", "malformed HTTP"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // each waits until its ctx ends
+			t.Parallel() // each case waits until its ctx ends
 			s := newLoopback(t, func(w http.ResponseWriter, r *http.Request) {
 				echo, err := httputil.DumpRequest(r, true)
 				if err != nil {

@@ -18,11 +18,11 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// No redirect is followed: it would carry the key to another host.
+// No redirect is followed, since the key would go to another host.
 func TestRedirects(t *testing.T) {
 	for _, status := range []int{300, 301, 302, 303, 304, 307, 308} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			t.Parallel() // each call waits a while for something better
+			t.Parallel() // each call retries for a while
 			var stolen atomic.Int64
 			thief := newLoopback(t, func(w http.ResponseWriter, r *http.Request) {
 				stolen.Add(1)
@@ -66,7 +66,7 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// Whatever a body is, the status is not lost, and nothing panics.
+// Any body of an answer leaves the status in the error, and nothing panics.
 func TestAnswersOfAllKinds(t *testing.T) {
 	const html = "<!DOCTYPE html><html><title>hi</title></html>"
 	garbage := strings.Repeat("\xff\x00{[\"", 10<<20/5)
@@ -107,7 +107,7 @@ func TestAnswersOfAllKinds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newLoopback(t, func(w http.ResponseWriter, _ *http.Request) {
-				w.Header()["Content-Type"] = nil // no guess
+				w.Header()["Content-Type"] = nil // so that net/http doesn't guess the type
 				if test.contentType != "" {
 					w.Header().Set("Content-Type", test.contentType)
 				}
@@ -133,16 +133,16 @@ func TestAnswersOfAllKinds(t *testing.T) {
 	}
 }
 
-// PostgREST answers an insert with 201. A server that is fine with everything (a
-// webhook's sink, a health port) acknowledges nothing.
-func TestOtherSuccessesAreNone(t *testing.T) {
+// PostgREST answers 201 to an insert. A server that answers another success to every
+// request, such as a webhook sink or a health port, stores nothing.
+func TestOnly201IsASuccess(t *testing.T) {
 	for _, status := range []int{200, 202, 204, 207} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &server{answer: func(*request) *answer { return &answer{status: status} }}
 				c, o := newClient(t, s)
 				c.Record(event("a"))
-				time.Sleep(6 * time.Second) // that make it lasting
+				time.Sleep(6 * time.Second) // long enough for the refusal to be lasting
 				checkStats(t, c, &docevents.Stats{Recorded: 1, Pending: 1})
 				if lines := o.logged(); len(lines) != 1 || !strings.Contains(lines[0].text, "check SUPABASE_URL") {
 					t.Errorf("logged %v", lines)
@@ -158,7 +158,7 @@ func TestOtherSuccessesAreNone(t *testing.T) {
 	}
 }
 
-// What an answer says is followed by what to do about it, and by no more.
+// An error has the answer's message, the advice about it, and nothing else.
 func TestRemedies(t *testing.T) {
 	html := map[string]string{"Content-Type": "text/html"}
 	for name, test := range map[string]struct {
@@ -176,7 +176,7 @@ func TestRemedies(t *testing.T) {
 		"a bigint id":            {answer{status: 400, code: "22P02", text: `invalid input syntax for type bigint: "11111111-1111-4111-8111-111111111111"`}, "WithColumns", "11111111"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { // what may pass is asked for again
+			synctest.Test(t, func(t *testing.T) { // answers that may pass are retried
 				c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) { return test.answer.response(req), nil }))
 				if err := c.Check(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), test.not) {
 					t.Errorf("%v: want %q, not %q", err, test.want, test.not)
@@ -186,8 +186,9 @@ func TestRemedies(t *testing.T) {
 	}
 }
 
-// The row was stored, its answer lost, and a gateway drops Prefer: details tell,
-// in any language and under any name of the key.
+// If the answer to a stored row was lost and a gateway removes Prefer, the retry is
+// refused. Its details show that the row is stored, in any language and for any name
+// of the key.
 func TestStoredBeforeInAnyWords(t *testing.T) {
 	const details = "Key (id)=(aaaaaaaa-0000-4000-8000-000000000001) already exists."
 	for _, test := range []struct{ message, details string }{
@@ -215,8 +216,8 @@ func TestStoredBeforeInAnyWords(t *testing.T) {
 	}
 }
 
-// Neither the log nor an error that reaches the app repeats a row's text, however
-// it is looked at, nor lets a server break a line.
+// Neither the log nor an error that reaches the app repeats a row's text, in any
+// format of printing, or has a line break from the server.
 func TestTheLogHoldsNoRow(t *testing.T) {
 	const secret = "patient Jane Doe"
 	for name, body := range map[string]string{
@@ -255,7 +256,7 @@ func TestTheLogHoldsNoRow(t *testing.T) {
 				for _, d := range o.lost() {
 					errs = append(errs, d.err)
 				}
-				for len(errs) > 0 { // down to the last that any of them wraps
+				for len(errs) > 0 { // unwraps every error
 					err := errs[0]
 					errs = errs[1:]
 					if err == nil {
@@ -282,16 +283,16 @@ func TestTheLogHoldsNoRow(t *testing.T) {
 	}
 }
 
-// What is read of a body is bounded, save of a purge's ids, and every body is
-// closed.
+// The client reads a bounded part of every body, except of a purge's ids, and closes
+// every body.
 func TestBodiesAreReadWithinBounds(t *testing.T) {
 	const long = 10 << 20
 	for name, test := range map[string]struct {
 		method, body string
 		status       int
 		most         int64           // bytes read
-		stats        docevents.Stats // of an insert
-		purged       int64           // 0: an error
+		stats        docevents.Stats // after an insert
+		purged       int64           // 0 means an error
 	}{
 		"an error":           {"POST", strings.Repeat("x", long), 400, 512 << 10, docevents.Stats{Recorded: 1, Pending: 1}, 0},
 		"an insert":          {"POST", strings.Repeat("x", long), 201, 516 << 10, docevents.Stats{Recorded: 1, Delivered: 1}, 0},
@@ -303,7 +304,7 @@ func TestBodiesAreReadWithinBounds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				body := &countingBody{Reader: strings.NewReader(test.body)}
 				c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
-					if body.read > 0 { // sent again
+					if body.read > 0 { // the request was retried
 						<-req.Context().Done()
 						return nil, req.Context().Err()
 					}
@@ -347,8 +348,8 @@ func (b *countingBody) Close() error {
 	return nil
 }
 
-// An answer that breaks off says nothing, whatever its status: the rows are
-// sent again, and stored once.
+// An answer that is cut short doesn't count, whatever its status. The rows are sent
+// again, and stored once.
 func TestAnswersCutShort(t *testing.T) {
 	for _, first := range []answer{
 		{status: 201, stored: true, cut: true},
@@ -395,7 +396,7 @@ func TestAnswersCutShort(t *testing.T) {
 	})
 }
 
-// A caller finds the server's answer behind every error of ours.
+// errors.As finds the server's answer in every error of the package.
 func TestErrorsAs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {
@@ -436,8 +437,8 @@ func TestErrorsAs(t *testing.T) {
 	})
 }
 
-// No log line and no error repeats the key, the row, the details or the query,
-// not even where a proxy or a foreign transport does.
+// No log line and no error repeats the key, the row, the details or the query, even if
+// a proxy or the app's transport does.
 func TestSecretsStaySecret(t *testing.T) {
 	const key = "self-hosted-key-0123456789"
 	secrets := []string{key, "hunter2", "columns=", "created_at", "lt.", "secret row", "\n", "\x1b"}
@@ -466,11 +467,11 @@ func TestSecretsStaySecret(t *testing.T) {
 		"one that tells of its URL": func(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("%s %s giving up after 5 attempts\n\x1b[31m", req.Method, req.URL)
 		},
-		"one that tells of its key": func(req *http.Request) (*http.Response, error) {
+		"an error with the key": func(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("%v is no answer", req.Header)
 		},
-		"an echo that is no HTTP": func(req *http.Request) (*http.Response, error) {
-			body := []byte("hunter2") // as of an insert
+		"an echo of the body": func(req *http.Request) (*http.Response, error) {
+			body := []byte("hunter2") // part of an insert's body
 			return nil, fmt.Errorf("malformed HTTP response %q", body)
 		},
 		"a body that fails": func(req *http.Request) (*http.Response, error) {
@@ -519,7 +520,8 @@ func TestSecretsStaySecret(t *testing.T) {
 	}
 }
 
-// What http.Client would put up with from a RoundTripper, and what it wouldn't.
+// These transports break the contract of http.RoundTripper. http.Client accepts some
+// of that.
 func TestOddTransports(t *testing.T) {
 	for name, test := range map[string]struct {
 		respond func(*http.Request) (*http.Response, error)
@@ -555,7 +557,7 @@ func TestOddTransports(t *testing.T) {
 					want = docevents.Stats{Recorded: 1, Delivered: 1}
 				}
 				checkStats(t, c, &want)
-				if err := c.Check(t.Context()); err == nil { // an insert without an id can't succeed
+				if err := c.Check(t.Context()); err == nil { // the server can't store an insert without an id
 					t.Error("Check finds nothing wrong")
 				}
 				ctx, cancel := context.WithCancel(t.Context())

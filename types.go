@@ -8,47 +8,52 @@ import (
 	"strings"
 )
 
-// EventTypes lists the event types of a table by what they mean for a document.
-// Record drops events of other types as Invalid, unless Open is set.
+// EventTypes lists the event types of a table by their meaning for a document. A
+// type is 1 to 256 bytes of valid text and has one meaning. Record drops events
+// of other types with reason [Invalid], unless Open is set.
 //
-// An empty field keeps the migration's word, if it has one and the app lists it
-// nowhere else: upload_started in Arrived, processing_started in Started,
-// completed in Completed and failed in Failed. Record accepts a kept word, and
-// Check doesn't ask whether the table does. A type is 1 to 256 bytes of valid
-// text and has one meaning.
+// An empty field gets the migration's type: [UploadStarted] for Arrived,
+// [ProcessingStarted] for Started, [Completed] for Completed and [Failed] for
+// Failed. If another field lists that type, Arrived stays empty, and for the
+// others New returns an error. Record accepts these default types. Check tests
+// them only if the app lists no types at all.
 type EventTypes struct {
-	// Arrived: the document is there. It is under way, but no such event alone
-	// makes it count as stuck.
+	// Arrived types mean that the document is waiting for work. It counts as
+	// under way, and as stuck if it waits for too long. Unlike a Started event
+	// without a Stage, an Arrived event doesn't keep the document under way when
+	// a step ends.
 	Arrived []EventType
 
-	// Started: work has begun. Without a Stage it keeps the document under way
-	// until an event without a Stage ends it. Step records the first.
+	// Started types mean that work has begun. An event without a Stage keeps the
+	// document under way until a Completed, Failed or Skipped event without a
+	// Stage ends it, or a step fails. Step records the first type.
 	Started []EventType
 
-	// Completed: work has ended well. Step records the first.
+	// Completed types mean that work has succeeded. Step records the first type.
 	Completed []EventType
 
-	// Failed: work has ended badly. Step records the first.
+	// Failed types mean that work has failed. Step records the first type.
 	Failed []EventType
 
-	// Skipped: work has ended, neither well nor badly, such as skipped or
-	// cancelled. With a Stage it counts as Completed does; only without one
-	// does it make the document skipped.
+	// Skipped types mean that work has ended without success or failure, for
+	// example because it was cancelled. An event with a Stage counts like
+	// Completed. Only an event without a Stage makes the document skipped.
 	Skipped []EventType
 
-	// Notes say nothing about the document's state: progress, comments.
+	// Notes types don't change the state of the document. Examples are progress
+	// and comments.
 	Notes []EventType
 
-	// Open accepts types that aren't listed, as Notes. The table decides whether
-	// it takes them.
+	// Open makes Record accept types that aren't listed. They count as Notes.
+	// The table may still reject them.
 	Open bool
 }
 
-// A meaning is what a type says about a document.
+// A meaning is the meaning of an event type for a document.
 type meaning uint8
 
 const (
-	meansNote meaning = iota // also of a type that isn't listed
+	meansNote meaning = iota // also for a type that isn't listed
 	meansArrived
 	meansStarted
 	meansCompleted
@@ -56,20 +61,21 @@ const (
 	meansSkipped
 )
 
-// eventTypes are the types of a client: those that the app lists, and the
-// migration's for the fields that it leaves empty.
+// eventTypes are the types that the app lists, with the migration's types in the
+// fields that the app left empty.
 type eventTypes struct {
 	EventTypes
 
-	// listed are the types that Check rehearses: the app's own, or the
-	// migration's four if the app lists none. It is empty if the table decides.
+	// listed are the types that Check rehearses: the types that the app lists, or
+	// the migration's four if it lists none. With Open and no listed types it is
+	// empty.
 	listed []EventType
 
-	known []EventType // all types of EventTypes; the order is Record's search
-	means []meaning   // of known, by index
+	known []EventType // all types of EventTypes, in the order of its fields
+	means []meaning   // the meaning of known[i]
 }
 
-// meaning returns what t says about a document.
+// meaning returns the meaning of t.
 func (types *eventTypes) meaning(t EventType) meaning {
 	if i := slices.Index(types.known, t); i >= 0 {
 		return types.means[i]
@@ -77,8 +83,8 @@ func (types *eventTypes) meaning(t EventType) meaning {
 	return meansNote
 }
 
-// fields returns the lists of types, each with its name, its meaning and the
-// migration's word for it.
+// fields returns the fields of EventTypes, each with its name, its meaning and the
+// migration's type for it.
 func (types *EventTypes) fields() []typeField {
 	return []typeField{
 		{"Arrived", meansArrived, UploadStarted, &types.Arrived},
@@ -93,18 +99,18 @@ func (types *EventTypes) fields() []typeField {
 type typeField struct {
 	name string
 	meaning
-	word  EventType // "" if the migration has none
+	word  EventType // the migration's type, or ""
 	types *[]EventType
 }
 
-// clone replaces the slices by copies: those the app may change.
+// clone replaces the slices by copies, because the app may change its own.
 func (types *EventTypes) clone() {
 	for _, f := range types.fields() {
 		*f.types = slices.Clone(*f.types)
 	}
 }
 
-// newEventTypes fills the empty fields and reports everything that is wrong.
+// newEventTypes fills the empty fields. Its error lists every invalid type.
 func newEventTypes(given EventTypes) (eventTypes, error) {
 	types := eventTypes{EventTypes: given}
 	var bad []error
@@ -126,8 +132,8 @@ func newEventTypes(given EventTypes) (eventTypes, error) {
 		case len(*f.types) > 0 || f.word == "":
 		case !elsewhere:
 			*f.types = []EventType{f.word}
-		case f.meaning != meansArrived: // Step needs one of the others
-			bad = append(bad, fmt.Errorf("WithEventTypes: %s is empty, and its word %q is in %s: list a type in %s, which Step records", f.name, f.word, field, f.name))
+		case f.meaning != meansArrived: // Step needs a type for each of the others
+			bad = append(bad, fmt.Errorf("WithEventTypes: %s is empty, and its default %q is in %s: list a type in %s for Step to record", f.name, f.word, field, f.name))
 		}
 		for _, t := range *f.types {
 			types.known = append(types.known, t)
@@ -140,8 +146,8 @@ func newEventTypes(given EventTypes) (eventTypes, error) {
 	return types, errors.Join(bad...)
 }
 
-// accept returns t, of no memory of the caller's, or why an event of it can't be
-// stored.
+// accept returns a copy of t that doesn't share the caller's memory, or an error
+// if an event of type t can't be stored.
 func (types *eventTypes) accept(t EventType) (EventType, error) {
 	if i := slices.Index(types.known, t); i >= 0 {
 		return types.known[i], nil
@@ -156,12 +162,12 @@ func (types *eventTypes) accept(t EventType) (EventType, error) {
 }
 
 var (
-	errNotListed   = errors.New("the event's Type is none of those accepted: use the constants, or list the table's own with WithEventTypes")
-	errNotStorable = errors.New("the event's Type is empty, too long or not valid text: use one that the table takes")
+	errNotListed   = errors.New("the event's Type is not one of the accepted types: use the constants, or list the table's types with WithEventTypes")
+	errNotStorable = errors.New("the event's Type is empty, too long or not valid text: use a type that the table accepts")
 )
 
-// EventTypes returns the types of [WithEventTypes] with the empty fields filled
-// in. Those of a nil Client are all empty.
+// EventTypes returns the types of [WithEventTypes], with the empty fields filled
+// in. On a nil Client it returns the zero EventTypes.
 func (c *Client) EventTypes() EventTypes {
 	if c.isNone() {
 		return EventTypes{}

@@ -15,12 +15,12 @@ func TestMeaning(t *testing.T) {
 	for name, test := range map[string]struct {
 		types  EventTypes
 		want   map[EventType]meaning // every type that is accepted
-		listed string                // that Check rehearses
+		listed string                // types that Check rehearses
 		open   bool
 	}{
 		"the migration's": {EventTypes{}, migrations, "upload_started processing_started completed failed", false},
 		"any":             {EventTypes{Open: true}, migrations, "", true},
-		"all of its own": {
+		"all fields listed": {
 			own,
 			map[EventType]meaning{
 				"queued": meansArrived, "begun": meansStarted, "resumed": meansStarted, "done": meansCompleted, "merged": meansCompleted,
@@ -28,17 +28,17 @@ func TestMeaning(t *testing.T) {
 			},
 			"queued begun resumed done merged broken cancelled progress", false,
 		},
-		"one of its own": {
+		"one field listed": {
 			EventTypes{Completed: []EventType{"done"}},
 			map[EventType]meaning{UploadStarted: meansArrived, ProcessingStarted: meansStarted, "done": meansCompleted, Failed: meansFailed},
 			"done", false,
 		},
-		"further ones, and any": {
+		"further types, with Open": {
 			EventTypes{Notes: []EventType{"progress"}, Skipped: []EventType{}, Open: true},
 			map[EventType]meaning{UploadStarted: meansArrived, ProcessingStarted: meansStarted, Completed: meansCompleted, Failed: meansFailed, "progress": meansNote},
 			"progress", true,
 		},
-		"a migration's word with another meaning": {
+		"a migration's type with another meaning": {
 			EventTypes{Started: []EventType{UploadStarted}},
 			map[EventType]meaning{UploadStarted: meansStarted, Completed: meansCompleted, Failed: meansFailed},
 			"upload_started", false,
@@ -55,7 +55,7 @@ func TestMeaning(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, eventType := range append([]EventType{"anything"}, types.known...) {
-				want, accepted := test.want[eventType] // a note if it isn't listed
+				want, accepted := test.want[eventType] // meansNote if it isn't listed
 				if got := types.meaning(eventType); got != want {
 					t.Errorf("%s: got meaning %d, want %d", eventType, got, want)
 				}
@@ -89,9 +89,9 @@ func TestBadEventTypes(t *testing.T) {
 			EventTypes{Completed: []EventType{"done"}, Skipped: []EventType{"gone", "done"}},
 			[]string{`"done" is both in Completed and in Skipped`},
 		},
-		"nothing left for Step": {
+		"no type for Step": {
 			EventTypes{Notes: []EventType{ProcessingStarted, Failed}},
-			[]string{`Started is empty, and its word "processing_started" is in Notes`, `Failed is empty, and its word "failed" is in Notes`},
+			[]string{`Started is empty, and its default "processing_started" is in Notes`, `Failed is empty, and its default "failed" is in Notes`},
 		},
 		"not text": {
 			EventTypes{Arrived: []EventType{"a", ""}, Notes: []EventType{"a\x00b"}},

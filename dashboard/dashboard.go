@@ -1,31 +1,32 @@
-// Package dashboard is a page about what happens to an app's documents: how
-// many complete and fail, which ones, why, what is stuck, how long the steps
-// take, and each document's timeline. Mount it under any prefix:
+// Package dashboard serves a page about an app's documents: how many complete
+// and fail, which ones and why, which are stuck, how long the steps take, and
+// the timeline of each document. Mount it under any prefix:
 //
 //	http.Handle("/admin/documents/", dashboard.Handler(client, dashboard.WithAuthorize(isAdmin)))
 //
-// The page shows users' data. So it answers nobody unless the app passes
+// The page shows users' data. It refuses every request unless the app passes
 // [WithAuthorize], or [WithLoopback] on a developer's machine. Requests from the
-// same machine are not allowed by default, because those of a proxy look the
-// same: nginx since 1.29.7, for example, speaks HTTP/1.1 to the app and adds no
-// header that identifies it as a proxy.
+// same machine are not allowed by default, because requests that a proxy
+// forwards look the same: since version 1.29.7, for example, nginx speaks
+// HTTP/1.1 to the app and adds no header that identifies it as a proxy.
 //
-// It reads with [docevents.Client.Summary], [docevents.Client.Documents] and
-// [docevents.Client.Timeline], and needs the functions of
+// The page reads with [docevents.Client.Summary], [docevents.Client.Documents]
+// and [docevents.Client.Timeline], and needs the functions of
 // sql/014_create_docevents_reading.sql. A Handler has at most four reads in
-// flight, and identical reads share an answer for five seconds. A view that
-// would need a fifth read gets a 503 with the header Retry-After.
+// flight, and identical reads share an answer for five seconds. If a view would
+// need a fifth read, the response is a 503 with the header Retry-After.
 //
-// Its address health is for an uptime monitor: see [WithHealth].
+// The path health below the prefix is for an uptime monitor: see [WithHealth].
 //
-// It is plain HTML and one stylesheet, without any script, and works under any
-// Content-Security-Policy that allows an app's own styles; links are relative.
+// The page is HTML and one stylesheet, without scripts, and its links are
+// relative. It works under any Content-Security-Policy that allows styles from
+// the app itself.
 //
 // The files, in the order of a request:
 //
-//	dashboard*  the options, the routes, who may see them
-//	page*       what the views share: filters, links, problems, texts
-//	reads       how the views share the database
+//	dashboard*  options, routes and access
+//	page*       shared by the views: filters, links, problems and texts
+//	reads       limits and shares the reads of the database
 //	view_*      the views, each with its template
 package dashboard
 
@@ -44,22 +45,23 @@ import (
 // An Option changes a default of [Handler].
 type Option func(*handler)
 
-// WithDocumentLink shows a link into the app on each document's page: f returns
-// its URL, or "" for none. It is called for each view, at the same time from
-// several goroutines.
+// WithDocumentLink adds a link into the app to each document's page. f returns
+// the URL, or "" for no link. The page calls f for each view, from several
+// goroutines at once.
 func WithDocumentLink(f func(documentID string) string) Option {
 	return func(h *handler) { h.documentLink = f }
 }
 
-// WithFilters lets the page be limited to the events with one value in a column,
-// by the column's name in the table, such as "tenant_id". Stage, type and user
-// can be filtered without it. Columns without an index make the views slower.
+// WithFilters adds filters to the page. A filter limits the page to the events
+// that have a given value in a column. columns are names of columns in the
+// table, such as "tenant_id". Stage, type and user have a filter by default. A
+// filter on a column without an index makes the views slower.
 func WithFilters(columns ...string) Option {
 	return func(h *handler) { h.columns = slices.Clone(columns) }
 }
 
 // WithStuckAfter sets how long a document is under way before the page calls it
-// stuck. The default, and that of 0, is 30 minutes.
+// stuck. The default is 30 minutes; 0 means the default.
 func WithStuckAfter(d time.Duration) Option {
 	return func(h *handler) { h.stuckAfter = d }
 }
@@ -70,22 +72,23 @@ type handler struct {
 	client *docevents.Client
 
 	authorize func(http.ResponseWriter, *http.Request) bool // may be nil
-	loopback  bool                                          // only this machine is answered
+	loopback  bool                                          // allow only requests from this machine
 
 	documentLink func(string) string // may be nil
-	columns      []string            // of WithFilters
+	columns      []string            // from WithFilters
 	stuckAfter   time.Duration
 	limits       docevents.Limits
 
-	filters []filter // those that the page offers, without values
+	filters []filter // the filters that the page offers, with empty values
 	textIDs bool
 	types   docevents.EventTypes
 	reads   reads
 }
 
-// Handler returns the page as an http.Handler, for GET and HEAD. Mount it on a
-// path that ends in a slash, with or without http.StripPrefix. It is safe for
-// concurrent use. With a nil client the page shows that there is no client.
+// Handler returns the page as an http.Handler that answers GET and HEAD. Mount it
+// on a path that ends in a slash, with or without http.StripPrefix. It is safe
+// for concurrent use. With a nil client, the page shows that the process has no
+// settings.
 func Handler(client *docevents.Client, opts ...Option) http.Handler {
 	h := &handler{client: client, types: client.EventTypes()}
 	for _, opt := range opts {
@@ -105,7 +108,7 @@ func Handler(client *docevents.Client, opts ...Option) http.Handler {
 //go:embed page.html view_overview.html view_documents.html view_document.html style.css icon.svg
 var files embed.FS
 
-// templates are the views', by their addresses.
+// templates holds the template of each view, by the view's path.
 var templates = map[string]*template.Template{
 	"./":        parse("view_overview.html"),
 	"documents": parse("view_documents.html"),
@@ -124,7 +127,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Cache-Control", "no-store")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
-		http.Error(w, "This page is read only: GET and HEAD.", http.StatusMethodNotAllowed)
+		http.Error(w, "This page is read-only: use GET or HEAD.", http.StatusMethodNotAllowed)
 		return
 	}
 	if !h.allow(w, r) {
@@ -132,7 +135,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	asked, query, _ := strings.Cut(r.RequestURI, "?")
 	switch _, name := path.Split(r.URL.Path); {
-	case name == "" && asked != "" && !strings.HasSuffix(asked, "/"): // StripPrefix has removed the slash, without which relative links lead elsewhere
+	case name == "" && asked != "" && !strings.HasSuffix(asked, "/"): // mounted without a slash: redirect, because relative links need it
 		header.Set("Location", strings.TrimSuffix("./"+path.Base(asked)+"/?"+query, "?"))
 		w.WriteHeader(http.StatusMovedPermanently)
 	case name == "":

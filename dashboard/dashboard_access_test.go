@@ -9,7 +9,8 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// askFrom sends a request as a browser on this machine does, but for a change.
+// askFrom sends a request like that of a browser on this machine, after change
+// has modified it.
 func askFrom(h http.Handler, change func(*http.Request)) *httptest.ResponseRecorder {
 	req := httptest.NewRequest(http.MethodGet, "/", nil)
 	req.RemoteAddr, req.Host = "127.0.0.1:50000", "localhost:8080"
@@ -35,10 +36,10 @@ func TestAccess(t *testing.T) {
 		"another machine":     {func(r *http.Request) { r.RemoteAddr = "10.0.0.7:50000" }, 403},
 		"no address":          {func(r *http.Request) { r.RemoteAddr = "@" }, 403},
 		"through a proxy":     {func(r *http.Request) { r.Header.Set("X-Forwarded-For", "127.0.0.1") }, 403},
-		"by the standard":     {func(r *http.Request) { r.Header.Set("Forwarded", "") }, 403},
+		"a standard proxy":    {func(r *http.Request) { r.Header.Set("Forwarded", "") }, 403},
 		"an old proxy":        {func(r *http.Request) { r.ProtoMinor = 0 }, 403},
 		"a rebound name":      {func(r *http.Request) { r.Host = "evil.test:8080" }, 403},
-		"this machine's name": {func(r *http.Request) { r.Host = "192.168.0.7" }, 403},
+		"a network address":   {func(r *http.Request) { r.Host = "192.168.0.7" }, 403},
 		"no host":             {func(r *http.Request) { r.Host = "" }, 403},
 	} {
 		for _, h := range []struct {
@@ -66,7 +67,8 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// No view is open, and none asks the database.
+// TestAccessToEveryView checks that no view can be seen without an option, and
+// that no view reads the table before access is checked.
 func TestAccessToEveryView(t *testing.T) {
 	s := &server{summary: emptySummary}
 	h := dashboard.Handler(newClient(t, s))
@@ -80,7 +82,9 @@ func TestAccessToEveryView(t *testing.T) {
 	}
 }
 
-func TestAuthorizeAnswers(t *testing.T) {
+// TestAuthorizeResponds checks that a response of WithAuthorize's function
+// replaces the 403.
+func TestAuthorizeResponds(t *testing.T) {
 	client := newClient(t, &server{summary: emptySummary})
 	for name, tt := range map[string]struct {
 		answer func(w http.ResponseWriter, r *http.Request) bool
@@ -90,12 +94,12 @@ func TestAuthorizeAnswers(t *testing.T) {
 			http.Redirect(w, r, "/login", http.StatusSeeOther)
 			return false
 		}, 303},
-		"a body alone":    {func(w http.ResponseWriter, _ *http.Request) bool { _, _ = w.Write([]byte("no")); return false }, 200},
-		"a header alone":  {func(w http.ResponseWriter, _ *http.Request) bool { w.Header().Set("X-Reason", "no"); return false }, 403},
-		"nothing, let in": {func(http.ResponseWriter, *http.Request) bool { return true }, 200},
+		"only a body":   {func(w http.ResponseWriter, _ *http.Request) bool { _, _ = w.Write([]byte("no")); return false }, 200},
+		"only a header": {func(w http.ResponseWriter, _ *http.Request) bool { w.Header().Set("X-Reason", "no"); return false }, 403},
+		"allowed":       {func(http.ResponseWriter, *http.Request) bool { return true }, 200},
 	} {
 		w := askFrom(dashboard.Handler(client, dashboard.WithAuthorize(tt.answer)), func(*http.Request) {})
-		if isPage := strings.Contains(w.Body.String(), "</html>"); w.Code != tt.want || isPage != (name == "nothing, let in") {
+		if isPage := strings.Contains(w.Body.String(), "</html>"); w.Code != tt.want || isPage != (name == "allowed") {
 			t.Errorf("%s: %d, the page %t", name, w.Code, isPage)
 		}
 	}

@@ -25,31 +25,31 @@ const (
 	document = "11111111-1111-4111-8111-111111111111"
 )
 
-// hostile is a text that would do harm wherever it came through, of so many
-// characters.
+// hostile returns a text of n characters that would do harm in a page that
+// didn't escape it.
 func hostile(n int) string {
 	const text = `"><script src=//evil.test></script>'&<img onerror=alert(1)>` + "\u202e\u2066\x1b[31m\u0085\u00ad\r\n"
 	return string([]rune(strings.Repeat(text, n/60+1))[:n])
 }
 
-// A server answers for PostgREST.
+// A server is a transport that answers in place of PostgREST.
 type server struct {
-	summary   string // of the function; "": that it is missing
-	documents string // likewise
-	timeline  string // instead of events
-	events    []map[string]any
-	maxRows   int // of events in an answer; 0 means 1,000
-	status    int // instead of all
+	summary   string           // the answer of docevents_summary; "" means that the function is missing
+	documents string           // the same for docevents_documents
+	timeline  string           // the answer for a timeline, if events is nil
+	events    []map[string]any // the rows of the table
+	maxRows   int              // the most events in an answer; 0 means 1,000
+	status    int              // if not 0, every answer is an error with this status, code and message
 	code      string
 	message   string
-	err       error // instead of an answer
+	err       error // if not nil, there is no answer
 	delay     time.Duration
 
 	mu       sync.Mutex
 	requests []*url.URL
 }
 
-// last is the query of the last request.
+// last returns the query of the last request.
 func (s *server) last() url.Values {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,8 +62,8 @@ func (s *server) count() int {
 	return len(s.requests)
 }
 
-// window returns the newest events before a time as PostgREST does, and how many
-// there are in all.
+// window returns the newest events before a time as PostgREST does, and the
+// number of all events before that time.
 func (s *server) window(query url.Values) (body string, total int) {
 	before, all := strings.TrimPrefix(query.Get("created_at"), "lt."), []map[string]any{}
 	for _, e := range slices.Backward(s.events) {
@@ -123,12 +123,12 @@ func newClient(t testing.TB, s http.RoundTripper, opts ...docevents.Option) *doc
 	return client
 }
 
-// handler returns the page for this machine.
+// handler returns the page, with access from this machine.
 func handler(client *docevents.Client, opts ...dashboard.Option) http.Handler {
 	return dashboard.Handler(client, append(opts, dashboard.WithLoopback())...)
 }
 
-// get asks the page as a browser on this machine does.
+// get requests a path of the page as a browser on this machine does.
 func get(h http.Handler, path string) *httptest.ResponseRecorder {
 	req := httptest.NewRequest(http.MethodGet, path, nil)
 	req.RemoteAddr, req.Host = "127.0.0.1:50000", "localhost:8080"
@@ -137,7 +137,8 @@ func get(h http.Handler, path string) *httptest.ResponseRecorder {
 	return w
 }
 
-// check holds what is true of every page.
+// check checks the status and the texts of a page, and the properties that every
+// page has: no unsafe markup, no secrets, a limited size and the headers.
 func check(t *testing.T, w *httptest.ResponseRecorder, status int, want ...string) {
 	t.Helper()
 	page := w.Body.String()
@@ -184,7 +185,7 @@ func TestMethods(t *testing.T) {
 	}
 	req := httptest.NewRequest(http.MethodHead, "/", nil)
 	req.RemoteAddr, req.Host = "127.0.0.1:50000", "localhost"
-	w := httptest.NewRecorder() // which takes a body, as a middleware may
+	w := httptest.NewRecorder() // accepts a body after HEAD, as a middleware may
 	if h.ServeHTTP(w, req); w.Code != 200 || w.Body.Len() > 0 {
 		t.Errorf("HEAD: %d, %d bytes", w.Code, w.Body.Len())
 	}
@@ -200,7 +201,8 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// It works wherever it is mounted, with and without StripPrefix.
+// TestPrefixes checks that the page works under any prefix, with and without
+// StripPrefix.
 func TestPrefixes(t *testing.T) {
 	h := handler(newClient(t, &server{summary: emptySummary, timeline: timeline(1, "", "")}))
 	mux := http.NewServeMux()

@@ -12,8 +12,8 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// The page under a prefix, for those who know a password. Most apps have a check
-// of their own, which needs only the request: func(*http.Request) bool.
+// This example mounts the page under a prefix and asks for a password. If your app
+// can already check a request, pass a func(*http.Request) bool.
 func ExampleHandler() {
 	var client *docevents.Client // the app's
 	askForPassword := func(w http.ResponseWriter, r *http.Request) bool {
@@ -22,7 +22,7 @@ func ExampleHandler() {
 			return true
 		}
 		w.Header().Set("WWW-Authenticate", `Basic realm="documents"`)
-		http.Error(w, "A password, please.", http.StatusUnauthorized)
+		http.Error(w, "This page needs a password.", http.StatusUnauthorized)
 		return false
 	}
 	mux := http.NewServeMux()
@@ -40,7 +40,7 @@ func ExampleHandler() {
 	mux.ServeHTTP(answer, req)
 	fmt.Println(answer.Code, answer.Header().Get("Content-Type"))
 	// Output:
-	// 401 Basic realm="documents" A password, please.
+	// 401 Basic realm="documents" This page needs a password.
 	//
 	// 200 text/html; charset=utf-8
 }

@@ -12,32 +12,32 @@ import (
 const (
 	refreshEvery = time.Minute
 
-	// maxRows is how many documents or events a view shows. maxBytes is how
-	// large a view may be, whatever the length of the texts.
+	// maxRows is the number of documents or events that a view shows. maxBytes
+	// limits the size of a view, however long its texts are.
 	maxRows  = 50
 	maxBytes = 80_000
 )
 
-// A page is the common part of all views: the request, its time, and what went
-// wrong.
+// A page is the part that all views share: the request, its time, and the
+// problem if something went wrong.
 type page struct {
 	scope
 	Title   string
-	Self    string // the view's own address, relative
+	Self    string // the view's path, relative to the page
 	Now     time.Time
-	Still   bool // the reader has switched the refresh off
-	Problem *problem
+	Still   bool     // the reader has switched off the refresh
+	Problem *problem // nil if the view could be made
 
 	StuckAfter time.Duration
 
-	// Rows is how many rows the view may show. It is less than maxRows if the
-	// view would be too large otherwise; then it leaves out the chart's links
-	// and table as well.
+	// Rows is the number of rows that the view may show. It is less than maxRows
+	// if the view was too large; then the view also leaves out the chart's links
+	// and table.
 	Rows int
 
-	isUnset    bool // the client does nothing
+	isUnset    bool // the client is nil or zero
 	query      url.Values
-	own        map[string]string // parameters of this view, which links to it keep
+	own        map[string]string // parameters of this view that links to it keep
 	status     int
 	retryAfter time.Duration // 0 means none
 	refresh    time.Duration // 0 means never
@@ -55,20 +55,21 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 		p.isUnset, p.status = true, http.StatusOK
 		p.Problem = &problem{
 			Title:  "This process has no Supabase settings",
-			Advice: "Its docevents client is nil. No events are recorded, and none can be read. Set SUPABASE_URL and the service-role key, and start it again.",
+			Advice: "Its docevents client is nil, so no events are recorded or read. Set SUPABASE_URL and SUPABASE_SECRET_KEY, and restart the process.",
 		}
 	case "-":
 		p.status = http.StatusInternalServerError
 		p.Problem = &problem{
-			Title:  "This app's table has no documents",
-			Advice: "Its docevents client was made with WithColumns and \"-\" for DocumentID, and this page is about documents. If the table has a column for them, name it there, with TextIDs if the ids are not UUIDs.",
+			Title:  "The table has no column for document ids",
+			Advice: "This page shows documents, but the docevents client was created with WithColumns and \"-\" for DocumentID. If the table has such a column, set DocumentID to its name. If the ids are not UUIDs, also set TextIDs.",
 		}
 	}
 	return p
 }
 
-// serve renders a view in memory first, so that its status is right and its size
-// bounded. While it is too large, it is rendered again with half the rows.
+// serve renders a view and writes it. It renders into memory first, so that the
+// status is right and the size is bounded. If the view is too large, serve
+// renders it again with half the rows. self is the view's path.
 func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
@@ -79,7 +80,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, vie
 		p = h.newPage(r, rows)
 		p.Self = self
 		if err := templates[self].Execute(&body, view(ctx, p)); err != nil {
-			http.Error(w, "The page could not be made.", http.StatusInternalServerError)
+			http.Error(w, "The page could not be rendered.", http.StatusInternalServerError)
 			return
 		}
 	}
@@ -98,13 +99,14 @@ func (p *page) setRetryAfter(header http.Header) {
 	}
 }
 
-// refuse puts a problem on the page for a request that makes no sense.
+// refuse puts a problem on the page for a request that is not valid.
 func (p *page) refuse(title, advice string) {
 	p.status, p.Problem = http.StatusBadRequest, &problem{Title: title, Advice: advice}
 }
 
-// Refresh is after how many seconds the browser loads the page again. 0 means
-// never. With the form open it is 0, since a reload would clear the form.
+// Refresh returns the number of seconds after which the browser reloads the
+// page. 0 means never. It is 0 while the form is open, because a reload would
+// clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() {
 		return 0
@@ -112,5 +114,5 @@ func (p *page) Refresh() int {
 	return int(p.refresh.Seconds())
 }
 
-// Ranges are the ranges to choose from.
+// Ranges returns the ranges that the page offers.
 func (p *page) Ranges() []span { return spans }

@@ -22,34 +22,34 @@ var spans = []span{
 	{"30d", "30 days", 30 * 24 * time.Hour},
 }
 
-// A scope is what the page looks at: a range of time, and the events that match
-// the filters.
+// A scope is the part of the table that the page shows: a range of time, and the
+// events that match the filters.
 type scope struct {
-	Range      span // its Name is "" for a range of the reader's own
-	Since      time.Time
-	Until      time.Time // in UTC, as Since
+	Range      span      // its Name is "" if the reader has entered the times
+	Since      time.Time // in UTC
+	Until      time.Time // in UTC
 	Filters    []filter
 	isRangeBad bool
 }
 
-// A filter limits the page to the events with one value in a column.
+// A filter limits the page to the events that have one value in a column.
 type filter struct {
 	Param  string // its name in the URL
 	Label  string
-	Value  string   // "": all
-	Words  []string // values to choose from; others are possible
-	column string   // its name in the table
+	Value  string   // "" means no limit
+	Words  []string // suggested values
+	column string   // the column's name in the table
 }
 
-// reserved are the parameters that aren't filters.
+// reserved lists the parameters that aren't filters.
 var reserved = []string{
 	"range", "since", "until", "refresh", "edit", "keep", // of every view
 	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
 }
 
 // newFilters returns filters for stage, type and user, if the table has these
-// columns, and for the columns of WithFilters. A column with the name of another
-// parameter gets a dot after its name in the URL.
+// columns, and for the columns of WithFilters. A filter's parameter is the
+// column's name. If another parameter has that name, a dot is added to it.
 func newFilters(columns docevents.Columns, types docevents.EventTypes, more []string) []filter {
 	var words []string
 	for _, list := range [][]docevents.EventType{types.Arrived, types.Started, types.Completed, types.Failed, types.Skipped, types.Notes} {
@@ -89,7 +89,7 @@ func (p *page) readScope(offered []filter) {
 		f.Value = p.query.Get(f.Param)
 		if size += len(url.QueryEscape(f.Value)); size > maxFilters {
 			f.Value = ""
-			p.refuse("The filters are too long", "Together they may take 2,400 bytes in the address: remove one.")
+			p.refuse("The filters are too long", "Together they may take 2,400 bytes of the page's address. Remove one.")
 		}
 	}
 	p.Range = spans[1]
@@ -109,14 +109,15 @@ func (p *page) readScope(offered []filter) {
 	p.Range = span{}
 	if !ok || !alsoOK || !p.Since.Before(p.Until) {
 		p.isRangeBad = true
-		p.refuse("That is no range of time", "A range begins before it ends, both in UTC and in the form 2026-01-31T15:04. Change it, or choose one of the ranges above.")
+		p.refuse("The range of time is not valid", "The start must be before the end, both in UTC and in the form 2026-01-31T15:04. Correct the range, or choose one of the ranges above.")
 	}
 }
 
-// The forms of a time that datetime-local inputs send, and RFC 3339.
+// timeFormats are the formats that datetime-local inputs send, and RFC 3339.
 var timeFormats = []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339}
 
-// parseTime returns the default for "".
+// parseTime parses text, and reports whether it is valid. For "" it returns
+// otherwise and true.
 func parseTime(text string, otherwise time.Time) (time.Time, bool) {
 	for _, format := range timeFormats {
 		if t, err := time.Parse(format, text); err == nil && t.Year() >= 1 && t.Year() <= 9999 {
@@ -126,7 +127,7 @@ func parseTime(text string, otherwise time.Time) (time.Time, bool) {
 	return otherwise, text == ""
 }
 
-// inputTime writes a time as a datetime-local input does.
+// inputTime formats a time as a datetime-local input does.
 func inputTime(t time.Time) string {
 	if t.Truncate(time.Minute).Equal(t) {
 		return t.UTC().Format("2006-01-02T15:04")
@@ -135,12 +136,12 @@ func inputTime(t time.Time) string {
 }
 
 const (
-	longestValue = 1 << 10 // of an id, in bytes
-	maxFilters   = 2_400   // bytes of all filters in a link; a view has at least 25 links
+	longestValue = 1 << 10 // bytes of an id, an error or a stage
+	maxFilters   = 2_400   // bytes of all filters in a link; a view repeats them in 25 links or more
 )
 
-// scopeQuery returns the scope as a query, and a key for it. Reads of the same
-// relative range have the same key, at whatever time.
+// scopeQuery returns the scope as a query, and the query's key for share. The key
+// of a relative range, such as the last hour, doesn't depend on the time.
 func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}
@@ -162,7 +163,7 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 // A chip shows one limit of the page, with a link that removes it.
 type chip struct{ Label, Value, Without string }
 
-// Chips returns the page's limits.
+// Chips returns the range and the filters that limit the page.
 func (p *page) Chips() (chips []chip) {
 	if p.Range.Name == "" && !p.isRangeBad {
 		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
@@ -181,12 +182,12 @@ func (p *page) Chips() (chips []chip) {
 	return chips
 }
 
-// IsFiltered reports whether filters limit the page.
+// IsFiltered reports whether a filter limits the page.
 func (p *page) IsFiltered() bool {
 	return slices.ContainsFunc(p.Filters, func(f filter) bool { return f.Value != "" })
 }
 
-// When is the range in words, as the beginning of a sentence.
+// When returns the range in words, as the beginning of a sentence.
 func (p *page) When() string {
 	if p.Range.Name != "" {
 		return "In the last " + p.Range.Words
@@ -194,8 +195,8 @@ func (p *page) When() string {
 	return "From " + p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC"
 }
 
-// Here is a link to the same view with some parameters changed, given as names
-// and values. An empty value removes the parameter.
+// Here returns a link to the same view with some parameters changed. changes
+// holds their names and values in turn. An empty value removes the parameter.
 func (p *page) Here(changes ...string) string {
 	query := p.kept()
 	for name, value := range p.own {
@@ -206,12 +207,13 @@ func (p *page) Here(changes ...string) string {
 	return "?" + change(query, changes).Encode()
 }
 
-// To is a link to a view of the same range and filters.
+// To returns a link to another view with the same range and filters. changes is
+// as in Here.
 func (p *page) To(view string, changes ...string) string {
 	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
 }
 
-// kept returns the parameters that all links keep.
+// kept returns the parameters that all links keep: range, refresh and filters.
 func (p *page) kept() url.Values {
 	query := url.Values{}
 	set := func(name, value string) {

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// The form for the filters and the range is part of a view, which a link opens.
+// The form for the filters and the range is part of a view. A link opens it.
 
 // IsEdited reports whether the form for the range and the filters is open.
 func (p *page) IsEdited() bool { return p.query.Get("edit") != "" }
 
-// InputTime is a time of the range as the form shows it. It is "" for one of the
-// spans.
+// InputTime returns the value of a time input of the form. It is "" if the range
+// is one of spans or isn't valid.
 func (p *page) InputTime(t time.Time) string {
 	if p.Range.Name != "" || p.isRangeBad {
 		return ""
@@ -19,12 +19,13 @@ func (p *page) InputTime(t time.Time) string {
 	return inputTime(t.Truncate(time.Minute))
 }
 
-// IsPlain reports whether an input can hold the filter's value. Browsers remove
-// line breaks, and other characters can't be seen there.
+// IsPlain reports whether an input of the form can hold the filter's value
+// unchanged. Browsers remove line breaks from it, and don't show control
+// characters in it.
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
-// Keep returns the parameters that the form has no inputs for, as one encoded
-// value, which a form sends unchanged.
+// Keep returns the parameters for which the form has no input, encoded as one
+// value. The form sends it unchanged in a hidden input.
 func (p *page) Keep() string {
 	query := url.Values{}
 	for name, value := range p.own {
@@ -49,7 +50,8 @@ func (p *page) Keep() string {
 	return query.Encode()
 }
 
-// unkeep returns the query of a request, with the parameters of Keep in it.
+// unkeep adds the parameters of Keep to the query of a request. A parameter of
+// the request itself has priority.
 func unkeep(query url.Values) url.Values {
 	kept, err := url.ParseQuery(query.Get("keep"))
 	if err != nil {

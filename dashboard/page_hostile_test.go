@@ -14,8 +14,8 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// Whatever rows and requests hold, nothing of it is markup, and every view stays
-// small. check looks for both.
+// TestHostileTexts checks that no text of a row or a request becomes markup, and
+// that every view stays within its size. check looks for both.
 func TestHostileTexts(t *testing.T) {
 	wide := strings.Repeat("&😀", 1000)
 	for name, text := range map[string]func(n int) string{
@@ -46,7 +46,7 @@ func TestHostileTexts(t *testing.T) {
 			} {
 				check(t, get(h, path), 200)
 			}
-			// In no place of the URL do they do harm either.
+			// The texts do no harm in parameters of the URL either.
 			small := handler(newClient(t, &server{summary: emptySummary, documents: "[]", timeline: timeline(2, "", "")}))
 			for _, parameter := range []string{"range", "refresh", "since", "until", "state", "sort", "cursor", "order", "before", "from", "edit", "event", "keep"} {
 				for _, view := range []string{"/?", "/documents?", "/document?id=" + document + "&"} {
@@ -58,19 +58,21 @@ func TestHostileTexts(t *testing.T) {
 	}
 }
 
-// With the largest of everything that the database may answer, a view shows less.
+// TestLargestRows checks that a view shows less if the texts of its rows are as
+// long as they can be.
 func TestLargestRows(t *testing.T) {
 	s := &server{summary: fullSummary(hostile, time.Now()), timeline: timeline(1000, hostile(8<<10), hostile(1<<10))}
 	h := handler(newClient(t, s))
 	check(t, get(h, "/"), 200, "&lt;script")
-	check(t, get(h, "/document?id="+document), 200, "&lt;script", "Older events", "All of this event, as plain text")
+	check(t, get(h, "/document?id="+document), 200, "&lt;script", "Older events", "The complete event as plain text")
 	long := strings.Repeat("%22", 5000)
 	check(t, get(h, "/?range="+long+"&refresh="+long+"&id="+long+"&edit="+long), 200)
 	check(t, get(h, "/document?range="+long+"&refresh="+long+"&id="+long), 400)
-	check(t, get(h, "/document?id=%22%3E%3Cscript%3E&range=%22%3E%3Cscript"), 400, "no document&#39;s id")
+	check(t, get(h, "/document?id=%22%3E%3Cscript%3E&range=%22%3E%3Cscript"), 400, "This is not a document id")
 }
 
-// One event can be larger than a view may be.
+// TestLargestEvent checks that a view can show an event that is larger than a
+// view may be.
 func TestLargestEvent(t *testing.T) {
 	extra := map[string]any{}
 	for i := range 50 {
@@ -78,5 +80,5 @@ func TestLargestEvent(t *testing.T) {
 	}
 	s := &server{events: []map[string]any{row(time.Now(), 0, "failed", strings.Repeat("x", 64<<10), extra)}}
 	h := handler(newClient(t, s, docevents.WithColumns(docevents.Columns{Extra: slices.Sorted(maps.Keys(extra))})))
-	check(t, get(h, "/document?id="+document), 200, "_00</bdi>", "_49</bdi>", "All of this event, as plain text")
+	check(t, get(h, "/document?id="+document), 200, "_00</bdi>", "_49</bdi>", "The complete event as plain text")
 }

@@ -20,8 +20,9 @@ import (
 
 const noNetwork = "No answer from the server"
 
-// If the events can't be read, the page names the cause and what to do, and still
-// has this process's counts. Only a fault of the network is put down to it.
+// TestProblems checks that a page that can't read the events names the cause and
+// the remedy, and still shows the counts of this process. It blames the network
+// only if the network failed.
 func TestProblems(t *testing.T) {
 	noDocuments := docevents.WithColumns(docevents.Columns{DocumentID: "-", Extra: []string{"document_id"}})
 	for _, tt := range []struct {
@@ -34,7 +35,7 @@ func TestProblems(t *testing.T) {
 		{"no series", &server{summary: strings.Replace(emptySummary, `[{"at":"2026-01-01T00:00:00+00:00"}]`, "[]", 1)}, 200, "No events in the last 24 hours"},
 		{"no function", &server{}, 502, "Run sql/014_create_docevents_reading.sql"},
 		{"no function, by SQLSTATE", &server{status: 404, code: "42883", message: "function public.docevents_source(jsonb) does not exist"}, 502, "Run sql/014_create_docevents_reading.sql"},
-		{"a time that is text", &server{status: 404, code: "42883", message: "operator does not exist: text >= timestamp with time zone"}, 502, "A column&#39;s type doesn&#39;t suit"},
+		{"a time that is text", &server{status: 404, code: "42883", message: "operator does not exist: text >= timestamp with time zone"}, 502, "A column has the wrong type"},
 		{"no table", &server{status: 404, code: "42P01", message: `relation \"public.events\" does not exist`}, 502, "The table was not found"},
 		{"no column", &server{status: 400, code: "42703", message: `column \"tenant\" of relation \"public.events\" does not exist`}, 502, "The table lacks a column"},
 		{"no schema", &server{status: 406, code: "PGRST106"}, 502, "The schema can&#39;t be read"},
@@ -42,18 +43,18 @@ func TestProblems(t *testing.T) {
 		{"refused key", &server{status: 401}, 502, "The server refused the key"},
 		{"no grant", &server{status: 403, code: "42501"}, 502, "The server refused the key"},
 		{"paused project", &server{status: 540}, 502, "The project is paused or over its quota"},
-		{"too many requests", &server{status: 429}, 502, "The server takes no more requests right now"},
+		{"too many requests", &server{status: 429}, 502, "Too many requests to the server"},
 		{"statement timeout", &server{status: 500, code: "57014"}, 504, "The server took too long"},
 		{"gateway timeout", &server{status: 504}, 504, "The server took too long"},
 		{"hanging server", &server{delay: time.Hour}, 504, "The server took too long"},
-		{"server fault", &server{status: 500}, 502, "The server has a fault"},
-		{"refusal of another kind", &server{status: 400, code: "22023"}, 502, "The server refused to answer"},
-		{"another API", &server{status: 404, message: "no Route matched"}, 502, "Something else answers at SUPABASE_URL"},
-		{"a web site", &server{summary: "<!DOCTYPE html><p>Welcome"}, 502, "Something else answers at SUPABASE_URL"},
-		{"no object", &server{summary: "[]"}, 502, "The answer is not that of this version"},
-		{"another version's function", &server{summary: `{"documents":1}`}, 502, "The answer is not that of this version"},
-		{"fields of another type", &server{summary: strings.Replace(emptySummary, `"documents":0`, `"documents":"jane@example.com"`, 1)}, 502, "The answer is not that of this version"},
-		{"null", &server{summary: "null"}, 502, "The answer is not that of this version"},
+		{"server fault", &server{status: 500}, 502, "The server failed"},
+		{"refusal of another kind", &server{status: 400, code: "22023"}, 502, "The server refused the request"},
+		{"another API", &server{status: 404, message: "no Route matched"}, 502, "The answer is not from Supabase&#39;s API"},
+		{"a web site", &server{summary: "<!DOCTYPE html><p>Welcome"}, 502, "The answer is not from Supabase&#39;s API"},
+		{"no object", &server{summary: "[]"}, 502, "The answer is not from the reading functions of this version"},
+		{"another version's function", &server{summary: `{"documents":1}`}, 502, "The answer is not from the reading functions of this version"},
+		{"fields of another type", &server{summary: strings.Replace(emptySummary, `"documents":0`, `"documents":"jane@example.com"`, 1)}, 502, "The answer is not from the reading functions of this version"},
+		{"null", &server{summary: "null"}, 502, "The answer is not from the reading functions of this version"},
 		{"an answer cut short", &server{summary: emptySummary[:100]}, 502, noNetwork},
 		{"refused connection", &server{err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, 502, noNetwork},
 		{"no such host", &server{err: &net.DNSError{Err: "no such host", Name: "other.test", IsNotFound: true}}, 502, noNetwork},
@@ -65,7 +66,7 @@ func TestProblems(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
 				w := get(handler(newClient(t, tt.server)), "/")
-				check(t, w, tt.status, tt.want, "This process", "Delivered")
+				check(t, w, tt.status, tt.want, "This process", "Stored")
 				if took := time.Since(start); took > 15*time.Second {
 					t.Errorf("it took %v", took)
 				}
@@ -78,14 +79,14 @@ func TestProblems(t *testing.T) {
 	}
 	for _, path := range []string{"/", "/documents", "/document?id=" + document} {
 		s := &server{}
-		check(t, get(handler(newClient(t, s, noDocuments)), path), 500, "This app&#39;s table has no documents", "WithColumns")
+		check(t, get(handler(newClient(t, s, noDocuments)), path), 500, "The table has no column for document ids", "WithColumns")
 		if n := s.count(); n > 0 {
 			t.Errorf("%s: %d requests", path, n)
 		}
 	}
 }
 
-// wantNoRow checks that no text of a row is in a problem's title or advice.
+// wantNoRow checks that a problem's title and advice contain no text of a row.
 func wantNoRow(t *testing.T, page string) {
 	t.Helper()
 	_, problem, _ := strings.Cut(page, `id="problem"`)
@@ -100,7 +101,7 @@ func TestNoSettings(t *testing.T) {
 		h := handler(client)
 		check(t, get(h, "/"), 200, "This process has no Supabase settings")
 		check(t, get(h, "/documents?state=failed"), 200, "This process has no Supabase settings")
-		check(t, get(h, "/document?id="+document), 404, "No events")
+		check(t, get(h, "/document?id="+document), 404, "This process has no Supabase settings")
 		if w := get(h, "/event?id="+document); w.Code != 404 || !strings.Contains(w.Body.String(), "no Supabase settings") {
 			t.Errorf("an event: %d %q", w.Code, w.Body)
 		}
@@ -112,16 +113,16 @@ func TestBadRequests(t *testing.T) {
 	h := handler(newClient(t, s))
 	long := strings.Repeat("x", 1025)
 	for path, want := range map[string]string{
-		"/?since=yesterday": "That is no range of time",
-		"/?since=2026-01-02T00:00&until=2026-01-01T00:00":           "That is no range of time",
-		"/documents?until=10000-01-01T00:00":                        "That is no range of time",
+		"/?since=yesterday": "The range of time is not valid",
+		"/?since=2026-01-02T00:00&until=2026-01-01T00:00":           "The range of time is not valid",
+		"/documents?until=10000-01-01T00:00":                        "The range of time is not valid",
 		"/?stage=" + long + "&user=" + long + "&type=" + long:       "The filters are too long",
-		"/documents?error=" + long:                                  "That is too long",
-		"/document":                                                 "That is no document&#39;s id",
-		"/document?id=42":                                           "That is no document&#39;s id",
-		"/document?id=" + document + "&before=now":                  "That is no place in a timeline",
-		"/document?id=" + document + "&from=-1":                     "That is no place in a timeline",
-		"/document?id=" + document + "&since=yesterday&before=soon": "That is no place in a timeline",
+		"/documents?error=" + long:                                  "The error or the stage is too long",
+		"/document":                                                 "This is not a document id",
+		"/document?id=42":                                           "This is not a document id",
+		"/document?id=" + document + "&before=now":                  "This link to a timeline is not valid",
+		"/document?id=" + document + "&from=-1":                     "This link to a timeline is not valid",
+		"/document?id=" + document + "&since=yesterday&before=soon": "This link to a timeline is not valid",
 	} {
 		check(t, get(h, path), 400, want)
 	}
@@ -131,7 +132,7 @@ func TestBadRequests(t *testing.T) {
 	check(t, get(h, "/document?since=yesterday&id="+document), 404, "No events about this document")
 }
 
-// A canceled view isn't put down to the server.
+// TestReaderLeaves checks that a canceled view doesn't blame the network.
 func TestReaderLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{summary: emptySummary, delay: time.Second}

@@ -10,9 +10,9 @@ import (
 	"unicode"
 )
 
-// clean makes a text from a row fit for a page: on one line, without characters
-// that control or reorder the text around them, and so short that escaped it
-// takes at most limit bytes.
+// clean makes text from a row safe to show on one line. It joins white space,
+// replaces characters that control or reorder the text around them, and cuts the
+// text so that it takes at most limit bytes after HTML escaping.
 func clean(s string, limit int) string {
 	var b strings.Builder
 	size, space := 0, true
@@ -23,7 +23,7 @@ func clean(s string, limit int) string {
 				continue
 			}
 			r = ' '
-		case r == '\u200c' || r == '\u200d': // joiners: letters and emoji need them
+		case r == '\u200c' || r == '\u200d': // joiners, which some letters and emoji need
 		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
 			r = '\uFFFD'
 		}
@@ -36,8 +36,9 @@ func clean(s string, limit int) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// cleanLines is clean for a text that keeps its lines. size is how many bytes it
-// takes escaped. A text that takes more than limit is not returned.
+// cleanLines is like clean, but keeps the line breaks. size is the number of
+// bytes after HTML escaping. If that is more than limit, fits is false and no
+// text is returned.
 func cleanLines(s string, limit int) (text string, size int, fits bool) {
 	var b strings.Builder
 	for _, r := range strings.ReplaceAll(s, "\r\n", "\n") {
@@ -54,7 +55,8 @@ func cleanLines(s string, limit int) (text string, size int, fits bool) {
 	return b.String(), size, true
 }
 
-// Stage names a stage, or what an event without one is about.
+// Stage returns the name of a stage. An event without a stage is about the whole
+// document.
 func (p *page) Stage(name string) string {
 	if name = clean(name, 48); name == "" {
 		return "whole document"
@@ -62,11 +64,11 @@ func (p *page) Stage(name string) string {
 	return name
 }
 
-// Text is a row's text, ID a row's id.
+// Text shortens a text from a row, ID an id.
 func (p *page) Text(s string) string { return clean(s, 180) }
 func (p *page) ID(s string) string   { return clean(s, 100) }
 
-// Count writes 1234567 as 1,234,567.
+// Count formats 1234567 as 1,234,567.
 func (p *page) Count(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -75,7 +77,8 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent is how much of all n is. It is 0 or 100 only if that is exact.
+// Percent formats n as a percentage of all. It is 0 % or 100 % only
+// if that is exact.
 func (p *page) Percent(n, all int64) string {
 	if all == 0 {
 		return "–"
@@ -90,7 +93,7 @@ func (p *page) Percent(n, all int64) string {
 	return strconv.FormatFloat(tenths/10, 'f', -1, 64) + " %"
 }
 
-// Took writes a duration in two digits or more.
+// Took formats a duration in one or two units, such as 1.9 s or 3 min 20 s.
 func (p *page) Took(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -107,7 +110,7 @@ func (p *page) Took(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d.Hours())/24)
 }
 
-// Age is how long ago t was, in words.
+// Age formats the time since t in words, such as 3 min ago.
 func (p *page) Age(t time.Time) string {
 	age := p.Now.Sub(t)
 	switch ahead := t.Sub(p.Now); {
@@ -119,10 +122,11 @@ func (p *page) Age(t time.Time) string {
 	return p.Rough(age) + " ago"
 }
 
-// Elapsed is the time since t.
+// Elapsed returns the time since t.
 func (p *page) Elapsed(t time.Time) time.Duration { return p.Now.Sub(t) }
 
-// Rough is Took with fewer digits.
+// Rough is like Took, but leaves out the seconds from one minute on, and the
+// minutes from ten hours on.
 func (p *page) Rough(d time.Duration) string {
 	switch {
 	case d >= 10*time.Hour:
@@ -133,12 +137,12 @@ func (p *page) Rough(d time.Duration) string {
 	return p.Took(d)
 }
 
-// Short is the end of an id: the beginnings of those made at about the same time
-// are alike.
+// Short returns the end of an id. Ids made at about the same time often begin
+// alike.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
-// UTC writes a time for people, Day and Clock its parts, Machine the same for
-// machines.
+// UTC formats a time for people. Day and Clock return its parts. Machine formats
+// it for a datetime attribute.
 func (p *page) UTC(t time.Time) string     { return p.Day(t) + " " + p.Clock(t) }
 func (p *page) Day(t time.Time) string     { return t.UTC().Format(time.DateOnly) }
 func (p *page) Clock(t time.Time) string   { return t.UTC().Format(time.TimeOnly) }

@@ -75,7 +75,7 @@ func TestNumbers(t *testing.T) {
 			t.Errorf("Age of %v: %s, want %s", d, got, want)
 		}
 	}
-	if got := p.Age(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)); got != "in 106751 days" { // as much as a Duration holds
+	if got := p.Age(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)); got != "in 106751 days" { // the longest Duration
 		t.Errorf("Age of the year 9999: %s", got)
 	}
 }

@@ -8,25 +8,27 @@ import (
 )
 
 const (
-	// readTimeout bounds the reads of one view. Hosted Supabase cancels a
-	// statement after 8 s.
+	// readTimeout limits the reads of one view. It is longer than the 8 s after
+	// which hosted Supabase cancels a statement.
 	readTimeout = 15 * time.Second
 
 	maxReads  = 4               // in flight at a time
-	sharedFor = 5 * time.Second // how long an answer serves identical reads
-	maxShared = 32              // answers kept; an answer beyond that is not shared
+	sharedFor = 5 * time.Second // how long identical reads share an answer
+	maxShared = 32              // answers that are kept; further ones are shared only while in flight
 )
 
-// errBusy is the error of a read that would be one too many.
+// errBusy is returned if maxReads reads are in flight already.
 var errBusy = errors.New("this page has four reads in flight already")
 
-// reads bounds a handler's load on the database. The zero value can be used.
+// reads limits a handler's load on the database. The zero value is ready to use.
+// A read is handled by the first row that applies:
 //
-//	no identical read              -> a new read, if fewer than maxReads are in flight; else errBusy
-//	an identical read in flight    -> its answer, after a wait
-//	answered less than sharedFor ago -> that answer
+//	an identical read ended less than sharedFor ago  -> its answer
+//	an identical read is in flight                   -> its answer, after a wait
+//	fewer than maxReads reads are in flight          -> a new read
+//	otherwise                                        -> errBusy
 type reads struct {
-	mu       sync.Mutex // guards what is below; no read runs under it
+	mu       sync.Mutex // guards the fields below; no read runs under it
 	inFlight int
 	answers  map[string]*answer
 }
@@ -39,9 +41,10 @@ type answer struct {
 }
 
 // share calls read, or returns the result of another caller's read with the same
-// key. Callers with the same key must read the same. The value is shared, so
-// nobody may change it. read runs on the goroutine of the first caller, and goes
-// on if that caller's ctx ends, since others may be waiting.
+// key. Callers that pass the same key must pass equivalent reads. They share the
+// value, so none of them may change it. read runs on the goroutine of the first
+// caller. It continues after that caller's ctx ends, because other callers may
+// be waiting for it.
 func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
 	a, first, err := r.find(key)
 	if err != nil {
@@ -49,7 +52,7 @@ func share[T any](ctx context.Context, r *reads, key string, read func(context.C
 		return none, err
 	}
 	if first {
-		defer r.finish(key, a) // also if read panics
+		defer r.finish(key, a) // even if read panics
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 		defer cancel()
 		value, err := read(ctx)
@@ -66,7 +69,8 @@ func share[T any](ctx context.Context, r *reads, key string, read func(context.C
 	return value, a.err
 }
 
-// find returns the answer for a key, and whether the caller is to read it.
+// find returns the answer for a key. If first is true, the caller must read the
+// answer and call finish.
 func (r *reads) find(key string) (a *answer, first bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -85,7 +89,8 @@ func (r *reads) find(key string) (a *answer, first bool, err error) {
 	return a, true, nil
 }
 
-// finish shares an answer for a while.
+// finish wakes the callers that wait for the answer, and shares it with later
+// ones for sharedFor.
 func (r *reads) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// load opens pages at the same time and returns the answers when all are there.
+// load requests all paths at the same time and returns the answers.
 func load(h http.Handler, paths []string) []*httptest.ResponseRecorder {
 	answers := make([]*httptest.ResponseRecorder, len(paths))
 	var all sync.WaitGroup
@@ -22,6 +22,7 @@ func load(h http.Handler, paths []string) []*httptest.ResponseRecorder {
 	return answers
 }
 
+// byStatus counts answers by their status.
 func byStatus(answers []*httptest.ResponseRecorder) map[int]int {
 	n := map[int]int{}
 	for _, a := range answers {
@@ -30,7 +31,8 @@ func byStatus(answers []*httptest.ResponseRecorder) map[int]int {
 	return n
 }
 
-// Identical reads share an answer for five seconds, that of other views as well.
+// TestReadsAreShared checks that identical reads share an answer for five
+// seconds, in every view.
 func TestReadsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{summary: emptySummary, documents: "[]", timeline: timeline(4, "", ""), delay: time.Second}
@@ -66,8 +68,8 @@ func TestReadsAreShared(t *testing.T) {
 	})
 }
 
-// A stalled server gets four requests at a time, however many people ask, and
-// each of them an answer.
+// TestReadsAreBounded checks that a server that doesn't answer gets at most four
+// reads at a time, and that every reader gets a response.
 func TestReadsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{delay: time.Hour}
@@ -105,7 +107,8 @@ func TestReadsAreBounded(t *testing.T) {
 	})
 }
 
-// A reader who leaves doesn't take the answer away from the others.
+// TestReadsGoOn checks that a read continues if the reader who started it leaves
+// while another one waits.
 func TestReadsGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{summary: emptySummary, delay: 2 * time.Second}

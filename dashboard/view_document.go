@@ -16,17 +16,17 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A document is one document's timeline, a page of it.
+// A document is one page of a document's timeline.
 type document struct {
 	*page
 	DocumentID string
-	AppLink    string // of WithDocumentLink
+	AppLink    string // from WithDocumentLink
 	Events     []eventRow
-	Facts      []fact // what all Events have in common
+	Facts      []fact // the facts that all Events share
 	About      *stretch
 
 	IsOldestFirst     bool
-	Next, Before      string // links to the next events in this order, and to those before all of these
+	Next, Before      string // links to the next page in this order, and to the events before the window
 	NewestLink        string
 	Other, OtherOrder string // the link to the other order, and its name
 }
@@ -45,7 +45,7 @@ func (h *handler) document(ctx context.Context, p *page) any {
 		p.own["order"] = "oldest"
 	}
 	if !ok {
-		p.refuse("That is no place in a timeline", "The link is incomplete. Begin with the newest events of the document.")
+		p.refuse("This link to a timeline is not valid", "A part of it is missing or wrong. Search for the document's id.")
 		return v
 	}
 	s, err := h.readStretch(ctx, p, id, at)
@@ -55,7 +55,7 @@ func (h *handler) document(ctx context.Context, p *page) any {
 		return v
 	case s.size == 0:
 		p.status = http.StatusNotFound
-		p.Problem = &problem{Title: "No events about this document", Advice: "None was recorded, or all of them have been purged, or they are of another project or table than this process reads."}
+		p.Problem = &problem{Title: "No events about this document", Advice: "None were recorded, they have been purged, or they are in another project or table than this process reads."}
 		return v
 	}
 	if h.documentLink != nil {
@@ -67,42 +67,42 @@ func (h *handler) document(ctx context.Context, p *page) any {
 	return v
 }
 
-// documentID returns the request's id in the table's form, or puts a problem on
-// the page.
+// documentID returns the document id of the request in the form that the table
+// has. If there is no valid id, it puts a problem on the page and ok is false.
 func (h *handler) documentID(p *page) (id string, ok bool) {
 	id = p.query.Get("id")
 	switch {
 	case p.isUnset:
-		p.status = http.StatusNotFound // there is no document anywhere
+		p.status = http.StatusNotFound // without settings there are no documents
 		return "", false
-	case p.Problem != nil && p.status != http.StatusBadRequest: // the scope doesn't matter here
+	case p.Problem != nil && p.status != http.StatusBadRequest: // a bad range or filter doesn't matter here
 		return "", false
 	}
 	p.Problem, p.status = nil, http.StatusOK
 	if h.textIDs {
 		if id == "" || len(id) > longestValue || !utf8.ValidString(id) || strings.ContainsRune(id, 0) {
-			p.refuse("That is no document's id", "A document's id is 1 to 1,024 bytes of valid text. Look again at where it comes from.")
+			p.refuse("This is not a document id", "A document id is 1 to 1,024 bytes of valid text. Check where the id comes from.")
 			return "", false
 		}
 		return id, true
 	}
 	parsed, err := uuid.Parse(id)
 	if err != nil {
-		p.refuse("That is no document's id", "A document's id is a UUID, such as 018f4e9a-7f32-7cc0-9d5c-0b2f7a5d9c11. Look again at where it comes from.")
+		p.refuse("This is not a document id", "A document id is a UUID, such as 018f4e9a-7f32-7cc0-9d5c-0b2f7a5d9c11. Check where the id comes from.")
 		return "", false
 	}
 	return parsed.String(), true
 }
 
 // A position is a place in a timeline. A read returns a window: the newest 1,000
-// events before a time. Within a window, events are counted in the order shown.
+// events before a time. A page shows a part of a window.
 type position struct {
-	before      time.Time // zero means the newest window
-	from        int       // events to skip
+	before      time.Time // the end of the window; zero means the newest window
+	from        int       // events of the window to skip, in the order shown
 	oldestFirst bool
 }
 
-// position reads it from the URL.
+// position reads the position from the URL.
 func (p *page) position() (at position, ok bool) {
 	at.oldestFirst = p.query.Get("order") == "oldest"
 	if text := p.query.Get("before"); text != "" {
@@ -120,19 +120,19 @@ func (p *page) position() (at position, ok bool) {
 	return at, true
 }
 
-// A stretch is a page of events of a window, and the positions of the next ones.
+// A stretch is a page of a window's events, and the positions of the next pages.
 type stretch struct {
 	Events     []docevents.Event // in the order shown
-	Gaps       []time.Duration   // since the event before each; -1 if there is none in the window
-	First      time.Time         // of the window
-	Last       docevents.Event   // of the window
+	Gaps       []time.Duration   // the time since the event before each one; -1 if the window has none
+	First      time.Time         // the time of the window's oldest event
+	Last       docevents.Event   // the window's newest event
 	HasEarlier bool              // there are events before the window
 
-	size          int       // of the window
-	next, earlier *position // nil if there are none
+	size          int       // the number of events in the window
+	next, earlier *position // nil if there are no such events
 }
 
-// readStretch reads a window and returns its events at a position.
+// readStretch reads a window and returns the page at a position in it.
 func (h *handler) readStretch(ctx context.Context, p *page, id string, at position) (*stretch, error) {
 	key := url.Values{"id": {id}, "before": {inputTime(at.before)}, "at": {fmt.Sprint(at.from, at.oldestFirst, p.Rows)}}
 	return share(ctx, &h.reads, "document?"+key.Encode(), func(ctx context.Context) (*stretch, error) {
@@ -144,7 +144,8 @@ func (h *handler) readStretch(ctx context.Context, p *page, id string, at positi
 	})
 }
 
-// newStretch returns up to n events of a window, whose oldest event comes first.
+// newStretch returns up to n events of a window from a position on. The window
+// is in the order of time.
 func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *stretch {
 	s := &stretch{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {
@@ -173,11 +174,11 @@ func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *
 	if !hasEarlier {
 		return s
 	}
-	// The window before this one ends with all events of first's time, also with
-	// those that are in this window: they are skipped there.
+	// The earlier window ends with all events that have the time of first. Its
+	// position skips those that this window has shown.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), at.oldestFirst}
-	if same < 0 { // a window holds no more than these: further ones of this time are left out
+	if same < 0 { // all events of the window have this time: further ones with it are left out
 		s.earlier.before = first.CreatedAt
 	}
 	if at.oldestFirst {
@@ -188,7 +189,7 @@ func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *
 	return s
 }
 
-// links sets the links to other events.
+// links sets the links to other pages.
 func (v *document) links(at position) {
 	v.OtherOrder, v.Other = "oldest first", v.Here("order", "oldest")
 	if at.oldestFirst {
@@ -208,13 +209,13 @@ func (v *document) links(at position) {
 	}
 }
 
-// Size is the number of events in the window.
+// Size returns the number of events in the window.
 func (s *stretch) Size() int64 { return int64(s.size) }
 
-// Span is from the window's first event to its last.
+// Span returns the time from the window's oldest event to its newest.
 func (s *stretch) Span() time.Duration { return s.Last.CreatedAt.Sub(s.First) }
 
-// Gap is the time since the event before.
+// Gap formats the time since the event before.
 func (v *document) Gap(d time.Duration) string {
 	if d < 0 {
 		return ""
@@ -222,10 +223,10 @@ func (v *document) Gap(d time.Duration) string {
 	return "+" + v.Took(d)
 }
 
-// A linkedFact is a fact as the page shows it.
+// A linkedFact is a fact in the form that the page shows.
 type linkedFact struct{ Short, Link string }
 
-// Linked links a user to their documents.
+// Linked shortens a fact, and links a user to that user's documents.
 func (v *document) Linked(f fact) linkedFact {
 	l := linkedFact{Short: v.Text(f.Value)}
 	if f.IsUser {

@@ -13,8 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow reads the newest events of a document before a time; zero means
-// all. The oldest comes first.
+// readWindow reads the newest events of a document before a time. The zero time
+// means no limit. The oldest event comes first. hasEarlier reports whether the
+// document has older events than these.
 func (h *handler) readWindow(ctx context.Context, id string, before time.Time) (events []docevents.Event, hasEarlier bool, err error) {
 	if before.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
@@ -30,24 +31,25 @@ func (h *handler) readWindow(ctx context.Context, id string, before time.Time) (
 // An eventRow is an event on the page.
 type eventRow struct {
 	docevents.Event
-	Kind string // the type's meaning
+	Kind string // the meaning of the type
 	Gap  time.Duration
 
 	Facts   []fact
-	Message string // the beginning, in one line
+	Message string // the beginning of the error message, in one line
 	Whole   string // the complete message; "" if Message is complete, or if there is no room
-	Text    string // a link to the event as plain text; "" if all of it is on the page
+	Text    string // a link to the event as plain text; "" if the page shows all of it
 
-	// The step's time as a bar, in thousandths of the time shown.
+	// X and Width place the step's bar, in thousandths of the time that the page
+	// shows.
 	X, Width int64
 }
 
-// roomForMessages is how many bytes of messages a view with n events has room
-// for, next to everything else. If the view turned out too large, so that it has
-// fewer rows, there is less.
+// roomForMessages returns how many bytes of complete messages fit in a view with
+// n events. If the view was too large and is rendered with fewer rows, less room
+// is left.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.Rows / maxRows }
 
-// eventRows returns the rows of a page, and the facts that all of them share.
+// eventRows returns the rows of a page, and the facts that all rows share.
 func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows []eventRow) {
 	rows = placed(s.Events)
 	room := p.roomForMessages(len(rows))
@@ -68,14 +70,16 @@ func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows
 	return splitFacts(rows), rows
 }
 
-// A fact is a further value of an event: its user, or that of an extra column.
+// A fact is one more value of an event: its user, or the value of an extra
+// column.
 type fact struct {
 	Name, Value string
 	IsUser      bool
 	isCut       bool // Value is shortened
 }
 
-// facts returns an event's further values, in the order of their names.
+// facts returns the user of an event, and then the values of its extra columns
+// in the order of their names.
 func facts(e docevents.Event) (all []fact) {
 	if e.UserID != "" {
 		all = append(all, fact{Name: "user", Value: e.UserID, IsUser: true})
@@ -89,7 +93,7 @@ func facts(e docevents.Event) (all []fact) {
 	return all
 }
 
-// extraText returns a text as it is, "" for NULL, and any other value as JSON.
+// extraText returns a string as it is, "" for NULL, and any other value as JSON.
 func extraText(value any) string {
 	switch value := value.(type) {
 	case nil:
@@ -99,15 +103,15 @@ func extraText(value any) string {
 	}
 	var text strings.Builder
 	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false) // the page escapes it
+	encoder.SetEscapeHTML(false) // the template escapes it
 	if encoder.Encode(value) != nil {
 		return ""
 	}
 	return strings.TrimSpace(text.String())
 }
 
-// splitFacts removes the facts that all rows share from the rows, and returns
-// them.
+// splitFacts removes from the rows the facts that all of them share, and returns
+// those facts. A single row keeps its facts.
 func splitFacts(rows []eventRow) (common []fact) {
 	if len(rows) < 2 {
 		return nil
@@ -123,7 +127,7 @@ func splitFacts(rows []eventRow) (common []fact) {
 	return common
 }
 
-// kind is a type's meaning, as the stylesheet calls it.
+// kind returns the meaning of a type, by its name in the stylesheet.
 func kind(types docevents.EventTypes, t docevents.EventType) string {
 	for _, k := range []struct {
 		name  string
@@ -142,8 +146,9 @@ func kind(types docevents.EventTypes, t docevents.EventType) string {
 	return "note"
 }
 
-// placed puts each event on the time that they take together. An event with a
-// Duration is a bar that ends at its time, any other one a mark.
+// placed returns a row for each event, with its bar's place on the time that the
+// events take together. A bar ends at the event's time and is as long as its
+// Duration. The page shows no bar for an event without a Duration.
 func placed(events []docevents.Event) []eventRow {
 	if len(events) == 0 {
 		return nil
@@ -171,7 +176,7 @@ func placed(events []docevents.Event) []eventRow {
 	return rows
 }
 
-// serveEvent answers with one event as plain text, whatever its size.
+// serveEvent writes one event as plain text, however large it is.
 func (h *handler) serveEvent(w http.ResponseWriter, r *http.Request) {
 	p := h.newPage(r, maxRows)
 	text := h.eventText(r.Context(), p)
@@ -191,14 +196,14 @@ func (h *handler) eventText(ctx context.Context, p *page) string {
 	}
 	at, ok := p.position()
 	if !ok {
-		p.refuse("That is no event", "The link is incomplete.")
+		p.refuse("This link to an event is not valid", "A part of it is missing or wrong.")
 		return ""
 	}
 	row := p.query.Get("event")
 	e, err := share(ctx, &h.reads, "event?"+p.query.Encode(), func(ctx context.Context) (*docevents.Event, error) {
 		events, _, err := h.readWindow(ctx, id, at.before)
 		if i := slices.IndexFunc(events, func(e docevents.Event) bool { return e.ID == row }); i >= 0 {
-			e := events[i] // which doesn't keep the others in memory
+			e := events[i] // a copy, which doesn't keep the other events in memory
 			return &e, nil
 		}
 		return nil, err

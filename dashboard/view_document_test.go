@@ -18,7 +18,8 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// timeline is rows of one document, a second apart, the last one failed.
+// timeline returns an answer with n events of one document, a second apart. The
+// last one is failed.
 func timeline(n int, message, stage string) string {
 	rows := make([]map[string]any, n)
 	start := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(-time.Hour)
@@ -50,19 +51,20 @@ func TestDocument(t *testing.T) {
 		}
 		check(t, open(timeline(4, "page 3: too small", "extract"), document+"&range=7d"), 200,
 			"Document <code><bdi>"+document+"</bdi></code>", `<a href="./?range=7d">`,
-			"The latest event is <strong><bdi>failed</bdi></strong> of <bdi>extract</bdi>, 59 min ago. From the first to the last it took 3.0 s",
+			"The latest event is <strong><bdi>failed</bdi></strong> in <bdi>extract</bdi>, 59 min ago. The first event came 3.0 s before it.",
 			"<code><bdi>page 3: too small</bdi></code>", "1999-12-31 </span>23:00:03", `<span class="note">&#43;1.0 s</span>`, "500 ms",
 			`fill="url(#stripes)" d="M833 1h166v8h-166z"`, `class="completed-fill" d="M500 1h166v8h-166z"`,
 			`The newest first: <a href="?id=`+document+`&amp;order=oldest&amp;range=7d">oldest first</a>`,
 			`<dt><bdi>user</bdi></dt><dd><a href="documents?range=7d&amp;user=`+document+`"><bdi>`+document)
-		check(t, open(timeline(1000, "", ""), document), 200, "From the first of the newest 1,000 events to the last", "whole document")
-		check(t, open(timeline(1, "", ""), strings.ToUpper(document)), 200, "From the first to the last it took 0 ms")
+		check(t, open(timeline(1000, "", ""), document), 200, "The first of the newest 1,000 events came", "whole document")
+		check(t, open(timeline(1, "", ""), strings.ToUpper(document)), 200, " 1 h ago.</p>")
 		check(t, open("[]", document), 404, "No events about this document")
 	})
 }
 
-// A message that the page has no room for is complete as plain text.
-func TestWholeMessage(t *testing.T) {
+// TestLongMessages checks that an error message can be read completely, on the
+// page or, if that has no room for it, as plain text.
+func TestLongMessages(t *testing.T) {
 	long := "Traceback:\n  line 1 <b>\n" + strings.Repeat("  at module.function (file.js:12)\n", 200) + "  the end"
 	largest := strings.Repeat("x", 64<<10)
 	for name, tt := range map[string]struct {
@@ -72,9 +74,9 @@ func TestWholeMessage(t *testing.T) {
 		"short":            {[]string{"page 3: too small"}, []string{"<code><bdi>page 3: too small</bdi></code>"}},
 		"several lines":    {[]string{long}, []string{"<details><summary><code><bdi>Traceback: line 1 &lt;b&gt; at", "<pre tabindex=\"0\"><bdi>Traceback:\n  line 1 &lt;b&gt;\n", "  the end</bdi></pre>"}},
 		"the longest":      {[]string{largest}, []string{largest + "</bdi></pre>"}},
-		"many of them":     {slices.Repeat([]string{long}, 60), []string{"  the end</bdi></pre>", "All of this event, as plain text"}},
-		"many longest":     {slices.Repeat([]string{largest}, 60), []string{"All of this event, as plain text"}},
-		"longest, escaped": {[]string{strings.Repeat("<", 64<<10)}, []string{"All of this event, as plain text"}},
+		"many of them":     {slices.Repeat([]string{long}, 60), []string{"  the end</bdi></pre>", "The complete event as plain text"}},
+		"many longest":     {slices.Repeat([]string{largest}, 60), []string{"The complete event as plain text"}},
+		"longest, escaped": {[]string{strings.Repeat("<", 64<<10)}, []string{"The complete event as plain text"}},
 	} {
 		s := &server{events: []map[string]any{}}
 		for i, message := range tt.messages {
@@ -95,11 +97,11 @@ func TestWholeMessage(t *testing.T) {
 	}
 	h := handler(newClient(t, &server{timeline: "[]"}))
 	if w := get(h, "/event?id="+document+"&event="+document); w.Code != 404 || !strings.Contains(w.Body.String(), "No such event") {
-		t.Errorf("an event that isn't there: %d %q", w.Code, w.Body)
+		t.Errorf("a missing event: %d %q", w.Code, w.Body)
 	}
 }
 
-// row is a row of the table as PostgREST returns it.
+// row returns a row of the table as PostgREST does.
 func row(at time.Time, i int, typ, message string, extra map[string]any) map[string]any {
 	r := map[string]any{
 		"id": fmt.Sprintf("00000000-0000-4000-8000-%012d", i), "document_id": document, "user_id": document, "event_type": typ, "stage": fmt.Sprint("step ", i),
@@ -109,7 +111,8 @@ func row(at time.Time, i int, typ, message string, extra map[string]any) map[str
 	return r
 }
 
-// The user and the extra columns are shown, once if all events have the same.
+// TestFacts checks that the page shows the user and the extra columns, and shows
+// a value once if all events share it.
 func TestFacts(t *testing.T) {
 	at := func(i int) time.Time { return time.Date(2026, 1, 1, 0, i, 0, 0, time.UTC) }
 	s := &server{events: []map[string]any{
@@ -121,10 +124,10 @@ func TestFacts(t *testing.T) {
 	h := handler(client, dashboard.WithDocumentLink(func(id string) string { return "../doc/" + id }))
 	w := get(h, "/document?id="+document)
 	check(t, w, 200, `<dt><bdi>tenant_id</bdi></dt><dd><bdi>acme</bdi></dd>`, `<dt><bdi>user</bdi></dt>`, `<bdi>worker</bdi> <bdi>7</bdi>`, `<bdi>worker</bdi> <bdi>8</bdi>`,
-		`<bdi>tags</bdi> <bdi>[&#34;&lt;b&gt;&#34;,&#34;new&#34;]</bdi>`, "long long…", "All of this event, as plain text",
+		`<bdi>tags</bdi> <bdi>[&#34;&lt;b&gt;&#34;,&#34;new&#34;]</bdi>`, "long long…", "The complete event as plain text",
 		`<span class="key started"><bdi>begun</bdi>`, `<span class="key completed"><bdi>done</bdi>`, `<a href="../doc/`+document+`">Open it in the app</a>`)
 	if n := strings.Count(w.Body.String(), "acme"); n != 1 {
-		t.Errorf("the tenant %d times", n)
+		t.Errorf("the tenant is shown %d times, want once", n)
 	}
 	link := regexp.MustCompile(`href="(event[^"]*)"`).FindStringSubmatch(w.Body.String())
 	text := get(h, "/"+strings.ReplaceAll(link[1], "&amp;", "&")).Body.String()
@@ -135,20 +138,20 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// A link of the app's can't run a script.
+// TestDocumentLink checks that a link into the app can't run a script.
 func TestDocumentLink(t *testing.T) {
 	h := func(link string) http.Handler {
 		return handler(newClient(t, &server{timeline: timeline(1, "", "")}), dashboard.WithDocumentLink(func(string) string { return link }))
 	}
 	if page := get(h(""), "/document?id="+document).Body.String(); strings.Contains(page, "Open it in the app") {
-		t.Error("a link to nowhere")
+		t.Error("a link although the URL is empty")
 	}
 	if page := get(h("javascript:alert(1)"), "/document?id="+document).Body.String(); strings.Contains(page, "javascript") {
 		t.Error("a link that runs a script")
 	}
 }
 
-// Text ids of any kind find their document.
+// TestTextIDs checks that a document with any text id can be opened.
 func TestTextIDs(t *testing.T) {
 	for _, id := range []string{"42", "invoice/2026 #7?a=b&c=d+e%20", "é\u202e\"'<b>", " ", strings.Repeat("x", 1024)} {
 		s := &server{timeline: strings.ReplaceAll(timeline(1, "", ""), document, "7"), documents: list(1, func(int) string { return "" }, func(int) string { return id })}
@@ -165,13 +168,13 @@ func TestTextIDs(t *testing.T) {
 		}
 	}
 	h := handler(newClient(t, &server{timeline: "[]"}, docevents.WithColumns(docevents.Columns{TextIDs: true})))
-	check(t, get(h, "/document?id="), 400, "That is no document&#39;s id")
-	check(t, get(h, "/document?id="+strings.Repeat("x", 1025)), 400, "That is no document&#39;s id")
-	check(t, get(h, "/document?id=a%00"), 400, "That is no document&#39;s id")
+	check(t, get(h, "/document?id="), 400, "This is not a document id")
+	check(t, get(h, "/document?id="+strings.Repeat("x", 1025)), 400, "This is not a document id")
+	check(t, get(h, "/document?id=a%00"), 400, "This is not a document id")
 }
 
-// However many events a document has, and at whichever times, each is on exactly
-// one page in each order.
+// TestPages checks that each event is on exactly one page in each order, for
+// documents with many events and with events of equal times.
 func TestPages(t *testing.T) {
 	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for name, tt := range map[string]struct {
@@ -186,7 +189,7 @@ func TestPages(t *testing.T) {
 		"equal times":     {234, func(i int) time.Time { return begin.Add(time.Duration(i/7) * time.Second) }},
 		"many equal ones": {290, func(i int) time.Time { return begin.Add(time.Duration(i/110) * time.Second) }},
 	} {
-		s := &server{maxRows: 120} // as a project may be set
+		s := &server{maxRows: 120} // a project can set its own limit
 		for i := range tt.events {
 			s.events = append(s.events, row(tt.at(i), i, "completed", "", nil))
 		}
@@ -207,7 +210,7 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s, newest first: %d events, want %d", name, len(got), len(want))
 		}
 		if tt.events > s.maxRows {
-			continue // the oldest first begins in the newest window
+			continue // with the oldest first, the pages begin in the newest window
 		}
 		got = nil
 		for path := "/document?order=oldest&id=" + document; path != "" && len(got) <= tt.events; {
@@ -224,7 +227,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// With the oldest first, a link leads to the events before the newest 1,000.
+// TestEventsBefore checks that a timeline with the oldest event first links to
+// the events before the newest 1,000.
 func TestEventsBefore(t *testing.T) {
 	s := &server{}
 	for i := range 1500 {
@@ -232,12 +236,13 @@ func TestEventsBefore(t *testing.T) {
 	}
 	h := handler(newClient(t, s))
 	first := get(h, "/document?order=oldest&id="+document)
-	check(t, first, 200, "step 500<", "The oldest of 1,000 events first", "The events before all of these")
-	path := nextPage(first.Body.String(), ">← The events")
-	check(t, get(h, path), 200, "step 0<", "This is a further page of its events.", `>First page</a>`)
+	check(t, first, 200, "step 500<", "The oldest of 1,000 events first", "Earlier events")
+	path := nextPage(first.Body.String(), ">← Earlier events")
+	check(t, get(h, path), 200, "step 0<", "This page shows more of its events.", `>First page</a>`)
 }
 
-// nextPage returns the path of a link on a document's page, "" if there is none.
+// nextPage returns the path of the link that mark follows, or "" if there is
+// none.
 func nextPage(page, mark string) string {
 	link := regexp.MustCompile(`href="([^"]*)" ?` + regexp.QuoteMeta(mark)).FindStringSubmatch(page)
 	if link == nil {

@@ -9,17 +9,18 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// documents is a list of documents by their latest event, the newest first.
+// documents is a page of the list of documents, which is sorted by their latest
+// event, the newest first.
 type documents struct {
 	*page
 	Heading   string
 	States    []stateTab
 	Documents []docevents.Document
 	Next      string // the link to older documents; "" if there are none
-	IsFirst   bool   // there are no newer ones
+	IsFirst   bool   // this is the first page
 }
 
-// A stateTab is a link to the documents of a state.
+// A stateTab is a link to the documents in a state.
 type stateTab struct {
 	Name, Link string
 	Current    bool
@@ -30,7 +31,7 @@ type stateOf struct {
 	name, heading string
 }
 
-// states are the lists that the page offers, in its order.
+// states are the lists that the page offers, in the order of their tabs.
 var states = []stateOf{
 	{"", "all", "Documents"},
 	{docevents.StateFailed, "failed", "Failed documents"},
@@ -48,7 +49,7 @@ func (h *handler) documents(ctx context.Context, p *page) any {
 	for _, name := range []string{"error", "failed_in"} {
 		if p.own[name] = p.query.Get(name); len(p.own[name]) > longestValue {
 			p.own[name] = ""
-			p.refuse("That is too long", "An error and a stage are looked up as the overview shows them, in at most 1,024 bytes.")
+			p.refuse("The error or the stage is too long", "They may have 1,024 bytes each. Use the links of the overview, which shortens them.")
 		}
 	}
 	v.Heading = states[chosen].heading
@@ -84,12 +85,12 @@ func (h *handler) documents(ctx context.Context, p *page) any {
 	return v
 }
 
-// StateWord is a document's state in words.
+// StateWord returns a document's state in words.
 func (v *documents) StateWord(s docevents.State) string {
 	for _, known := range states[1:] {
 		if known.state == s {
 			return known.name
 		}
 	}
-	return "notes alone"
+	return "only notes"
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// list is the function's answer with n documents, a minute apart.
+// list returns an answer of docevents_documents with n documents, a minute apart.
 func list(n int, text func(n int) string, id func(i int) string) string {
 	rows := make([]map[string]any, n)
 	for i := range rows {
@@ -42,13 +42,13 @@ func TestDocuments(t *testing.T) {
 		check(t, w, 200, "<h1>Failed documents</h1>", "In the last 7 days, the newest first", `<a href="?range=7d&amp;state=failed" aria-current="page">failed</a>`,
 			`<a href="?range=7d&amp;state=stuck">stuck</a>`, `<a href="?range=7d">all</a>`, `<a href="./?range=7d">← Overview</a>`,
 			`<span class="key failed">failed</span> <a class="id" href="document?id=`+uuids(0)+`&amp;range=7d">`, `<span class="key stuck">stuck</span>`,
-			`<span class="key under_way">under way</span>`, `<span class="key skipped">skipped</span>`, `<span class="key ">notes alone</span>`,
+			`<span class="key under_way">under way</span>`, `<span class="key skipped">skipped</span>`, `<span class="key ">only notes</span>`,
 			"1999-12-31 23:59:00 · started 1999-12-31 00:00:00", `user <a href="?range=7d&amp;state=failed&amp;user=`+uuids(3)+`">`, "Stuck means under way for over 1 h.")
 		if n := strings.Count(w.Body.String(), `class="line"`); n != 50 {
 			t.Errorf("%d documents, want 50", n)
 		}
 		if strings.Contains(w.Body.String(), `state=skipped"`) {
-			t.Error("a list of skipped documents, although this app skips none")
+			t.Error("a list of skipped documents, although this app has no such type")
 		}
 		q := s.last()
 		if q.Get("state") != "failed" || q.Get("max") != "51" || q.Get("stuck_after") != "3600000000 microseconds" {
@@ -60,12 +60,12 @@ func TestDocuments(t *testing.T) {
 		}
 		s.documents = list(3, func(int) string { return "" }, uuids)
 		w = get(h, "/documents"+strings.ReplaceAll(next[1], "&amp;", "&"))
-		check(t, w, 200, `<a href="?range=7d&amp;state=failed">Newest</a>`, "of <bdi>whole document</bdi>")
+		check(t, w, 200, `<a href="?range=7d&amp;state=failed">Newest</a>`, "· <bdi>whole document</bdi>")
 		if q := s.last(); q.Get("before_id") != uuids(49) || q.Get("state") != "failed" || !strings.HasPrefix(q.Get("before_at"), "1999-12-31T23:10:00") {
 			t.Errorf("asked for %v", q)
 		}
 		s.documents = "[]"
-		check(t, get(h, "/documents?state=stuck"), 200, "There are none.")
+		check(t, get(h, "/documents?state=stuck"), 200, "No documents.")
 		check(t, get(h, "/documents?error=page+%23&failed_in=ocr&since=2026-01-01T00:00&until=2026-01-01T12:00"), 200,
 			"From 2026-01-01 00:00:00 to 2026-01-01 12:00:00 UTC", `<span class="note">Error</span> <bdi>page #</bdi></span> <a href="?since=2026-01-01T00%3A00&amp;until=2026-01-01T12%3A00" aria-label="Remove Error">×</a>`,
 			`<span class="note">Failed in</span> <bdi>ocr</bdi></span> <a href="?error=page&#43;%23&amp;since=`)
@@ -75,11 +75,12 @@ func TestDocuments(t *testing.T) {
 	})
 }
 
-// The app's own words are those of its types; its skipped documents have a list.
+// TestDocumentsOfOtherTypes checks that the page shows the app's own event types,
+// and has a list of skipped documents if the app has a type for them.
 func TestDocumentsOfOtherTypes(t *testing.T) {
 	client := newClient(t, &server{documents: list(6, func(int) string { return "broken" }, func(int) string { return document })},
 		docevents.WithEventTypes(docevents.EventTypes{Failed: []docevents.EventType{"broken"}, Skipped: []docevents.EventType{"cancelled"}}))
-	check(t, get(handler(client), "/documents?edit=on"), 200, `<a href="?state=skipped">skipped</a>`, "<bdi>broken</bdi> of",
+	check(t, get(handler(client), "/documents?edit=on"), 200, `<a href="?state=skipped">skipped</a>`, "<bdi>broken</bdi> ·",
 		`<option value="broken"></option><option value="cancelled"></option>`)
 }
 
@@ -93,8 +94,8 @@ func filtersOf(t *testing.T, s *server) map[string]string {
 	return source.Filters
 }
 
-// Every filter reaches the database under its column's name, has a chip that
-// takes it away alone, and stays in all other links.
+// TestFilters checks that every filter reaches the database under its column's
+// name, has a chip that removes only this filter, and is kept by all other links.
 func TestFilters(t *testing.T) {
 	s := &server{summary: fullSummary(func(int) string { return "ocr" }, time.Now()), documents: list(3, func(int) string { return "ocr" }, func(int) string { return document })}
 	client := newClient(t, s, docevents.WithColumns(docevents.Columns{Type: "status", UserID: "owner"}))
@@ -107,7 +108,7 @@ func TestFilters(t *testing.T) {
 	want := map[string]string{"stage": "ocr & more", "status": "failed", "owner": "ü", "tenant_id": `"><script`, "state": "ready", "id": "1"}
 	for _, view := range []string{"", "documents"} {
 		page := get(h, "/"+view+"?"+query.Encode())
-		check(t, page, 200, "match the filters")
+		check(t, page, 200, "the filters")
 		if got := filtersOf(t, s); !maps.Equal(got, want) {
 			t.Errorf("%q: asked for %v, want %v", view, got, want)
 		}
@@ -141,7 +142,8 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// The form has what is set already, and sends along what it doesn't show.
+// TestFilterForm checks that the form shows the current filters, and sends the
+// parameters that it doesn't show.
 func TestFilterForm(t *testing.T) {
 	s := &server{summary: emptySummary, documents: "[]"}
 	h := handler(newClient(t, s), dashboard.WithFilters("tenant_id"))
@@ -149,7 +151,7 @@ func TestFilterForm(t *testing.T) {
 		`name="since" type="datetime-local" value=""`, "From (UTC)", "To (UTC)", `type="hidden" name="keep" value="range=7d&amp;refresh=off"`, `<a href="?range=7d&amp;refresh=off&amp;tenant_id=a">Cancel</a>`)
 	check(t, get(h, "/documents?edit=on&state=stuck&error=e&since=2026-01-01T00:00:30&until=2026-01-02T00:00"), 200, `action="documents"`,
 		`value="2026-01-01T00:00">`, `value="2026-01-02T00:00">`, `type="hidden" name="keep" value="error=e&amp;state=stuck"`)
-	// Values that an input would change come through it all the same.
+	// The form doesn't change values that an input can't hold.
 	check(t, get(h, "/documents?edit=on&error=line+1%0Aline+2&stage=a%0Db&type=failed"), 200, `name="keep" value="error=line&#43;1%0Aline&#43;2&amp;stage=a%0Db"`)
 	get(h, "/documents?type=completed&keep="+url.QueryEscape("error=line+1%0Aline+2&stage=a%0Db"))
 	if got, want := filtersOf(t, s), map[string]string{"stage": "a\rb", "event_type": "completed"}; !maps.Equal(got, want) || s.last().Get("error") != "line 1\nline 2" {

@@ -9,11 +9,11 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// WithHealth sets the limits of the page's address health, which an uptime
-// monitor can watch: it answers with a [docevents.Health] as JSON and the status
-// 200, or 503 if a limit is exceeded or the table can't be read. It is there
-// without this option as well, with the defaults of [docevents.Limits]. A
-// StuckAfter of 0 is that of [WithStuckAfter].
+// WithHealth sets the limits that the path health below the page checks, for an
+// uptime monitor. The response is a [docevents.Health] as JSON, with the status
+// 200, or 503 if a limit is exceeded or the table can't be read. Without
+// WithHealth, the path uses the defaults of [docevents.Limits]. If l.StuckAfter
+// is 0, the value of [WithStuckAfter] applies.
 func WithHealth(l docevents.Limits) Option {
 	return func(h *handler) { h.limits = l }
 }
@@ -27,7 +27,7 @@ func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := json.MarshalIndent(health, "", "  ")
 	if err != nil {
-		http.Error(w, "The verdict could not be written.", http.StatusInternalServerError)
+		http.Error(w, "The verdict could not be encoded as JSON.", http.StatusInternalServerError)
 		return
 	}
 	p.setRetryAfter(w.Header())
@@ -39,7 +39,8 @@ func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// health returns the verdict. If it can't be reached, its problem is the reason.
+// health returns the verdict. If the table can't be read, the verdict is not OK
+// and its problem is the reason.
 func (h *handler) health(ctx context.Context, p *page) docevents.Health {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()

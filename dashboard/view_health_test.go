@@ -31,7 +31,7 @@ func TestHealth(t *testing.T) {
 			"a limit of 5 %":    {newClient(t, &server{summary: ended(90, 10)}), docevents.Limits{MaxFailureRate: 0.05}, false, "10"},
 			"no function":       {newClient(t, &server{}), docevents.Limits{}, false, "Run sql/014_create_docevents_reading.sql"},
 			"stalled server":    {newClient(t, &server{delay: time.Hour}), docevents.Limits{}, false, "The server took too long"},
-			"no documents":      {newClient(t, &server{}, noDocuments), docevents.Limits{}, false, "has no documents"},
+			"no documents":      {newClient(t, &server{}, noDocuments), docevents.Limits{}, false, "no column for document ids"},
 			"impossible limits": {newClient(t, &server{summary: emptySummary}), docevents.Limits{MaxFailureRate: 2}, false, "MaxFailureRate"},
 			"nil client":        {nil, docevents.Limits{}, true, ""},
 		} {
@@ -51,8 +51,8 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// However many monitors ask, the database is asked once in five seconds; the
-// threshold is the page's.
+// TestHealthIsShared checks that many requests within five seconds read the table
+// once, and that documents count as stuck after the time of WithStuckAfter.
 func TestHealthIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{summary: emptySummary}

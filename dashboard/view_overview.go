@@ -8,15 +8,16 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// maxItems is how many stages, errors and stuck documents the overview has.
+// maxItems is the number of stages, of errors and of stuck documents that the
+// overview shows at most.
 const maxItems = 20
 
 type overview struct {
 	*page
 	Summary    *docevents.Summary
-	HasSkipped bool // the app skips documents
+	HasSkipped bool // the app has types for skipped documents, or has skipped some
 	Chart      chart
-	Rows       []docevents.Point // of the chart's table: those with anything in them, the newest first
+	Rows       []docevents.Point // the rows of the chart's table: the points that aren't empty, the newest first
 	Ticks      []time.Time
 	Stages     []stage
 	ByFailures bool // how Stages are sorted
@@ -72,17 +73,17 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 // IsRoomy reports whether there is room for the chart's links and table.
 func (v *overview) IsRoomy() bool { return v.page.Rows == maxRows }
 
-// List is a link to the documents in a state.
+// List returns a link to the documents in a state.
 func (v *overview) List(state docevents.State) string {
 	return v.To("documents", "state", string(state))
 }
 
-// Bar is a link to this page for the time of one bar.
+// Bar returns a link to the overview of one bar's time.
 func (v *overview) Bar(at time.Time) string {
 	return v.Here("since", inputTime(at), "until", inputTime(at.Add(v.Summary.Interval)))
 }
 
-// Tick is a time as the axis has room for, Row one of the table.
+// Tick formats a time for the axis, Row for the table.
 func (v *overview) Tick(t time.Time) string { return v.short(t, "2 Jan") }
 func (v *overview) Row(t time.Time) string  { return v.short(t, "2 Jan 15:04") }
 
@@ -93,7 +94,7 @@ func (v *overview) short(t time.Time, format string) string {
 	return t.UTC().Format(format)
 }
 
-// Edge is the end of the chart's axis.
+// Edge returns the label at the end of the chart's axis.
 func (v *overview) Edge() string {
 	if v.Range.Name != "" {
 		return "now"
@@ -101,17 +102,19 @@ func (v *overview) Edge() string {
 	return v.Tick(v.Summary.Until)
 }
 
-// Each is the interval in words.
+// Each returns the length of a bar's interval in words.
 func (v *overview) Each() string { return v.Rough(v.Summary.Interval) }
 
-// Ended is how many documents have completed or failed.
+// Ended returns the number of documents that completed or failed.
 func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
 
-// StageLink is a link to the documents with events of a stage. No filter selects
-// the events without a stage: their link leads to all documents.
+// StageLink returns a link to the documents with events of a stage. No filter
+// selects the events without a stage, so their link leads to all documents.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
-// StageFailedLink is a link to the documents with failures of a stage.
+// StageFailedLink returns a link to the documents with failures in a stage. A
+// filter takes one type: if the app has several types of failures, the link
+// leads to the failed documents with events of the stage.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {
 		return v.To("documents", "stage", name, "type", string(failed[0]))
@@ -119,12 +122,12 @@ func (v *overview) StageFailedLink(name string) string {
 	return v.To("documents", "stage", name, "state", string(docevents.StateFailed))
 }
 
-// HasCutStage reports whether a stage's bar is cut off.
+// HasCutStage reports whether the bar of a stage is cut off.
 func (v *overview) HasCutStage() bool {
 	return slices.ContainsFunc(v.Stages, func(s stage) bool { return s.HasBar && s.IsCut })
 }
 
-// FailureLink is a link to the documents with an error.
+// FailureLink returns a link to the documents with an error.
 func (v *overview) FailureLink(f failure) string {
 	if len(f.Stages) == 1 {
 		return v.ErrorLink(f.Message, f.Stages[0].Stage)
@@ -132,8 +135,8 @@ func (v *overview) FailureLink(f failure) string {
 	return v.ErrorLink(f.Message, "")
 }
 
-// ErrorLink is a link to the documents with an error in a stage; "" means in any
-// stage. Failures without a message can only be listed by their stage.
+// ErrorLink returns a link to the documents with an error in a stage. The stage
+// "" means any stage. Failures without a message can only be listed by stage.
 func (v *overview) ErrorLink(message, stage string) string {
 	if message == "" {
 		return v.StageFailedLink(stage)
@@ -141,13 +144,13 @@ func (v *overview) ErrorLink(message, stage string) string {
 	return v.To("documents", "error", message, "failed_in", stage)
 }
 
-// A loss is a reason for dropped events, and their number.
+// A loss is the number of events that were dropped for a reason.
 type loss struct {
 	Reason string
 	Count  int64
 }
 
-// losses returns the reasons for which events were dropped.
+// losses returns the reasons for which events were dropped, with their numbers.
 func losses(d docevents.Drops) (lost []loss) {
 	for _, l := range []loss{
 		{"invalid", d.Invalid},

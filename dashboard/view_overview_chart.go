@@ -13,24 +13,24 @@ import (
 // A chart is the overview's two rows of bars. The stylesheet sets their size.
 type chart struct {
 	Bars      int
-	Documents bars // of failed, completed, skipped and under way, in this order
+	Documents bars // failed, completed, skipped and under way, in this order
 	Failures  bars
-	Points    []place // those with anything in them
+	Points    []place // the points that aren't empty
 }
 
-// A place is a point and its bar's number.
+// A place is a point, and the number of its bar from the left.
 type place struct {
 	X     int
 	Point docevents.Point
 }
 
-// bars are stacked values: a path for each value, in units of a bar's distance
-// across and of chartHeight up.
+// bars is a row of stacked bars, drawn as SVG paths. A bar is 1 unit from the
+// next one, and the row is chartHeight units high.
 type bars struct {
-	Top     int64 // the value of the upper edge
-	Highest int64 // of the bars; more than Top if bars are cut off
-	Paths   []string
-	Cuts    string // marks on the bars that are cut off
+	Top     int64    // the value at the upper edge
+	Highest int64    // the value of the highest bar; more than Top if bars are cut off
+	Paths   []string // a path for each of the stacked values
+	Cuts    string   // a path with the marks of the bars that are cut off
 }
 
 const chartHeight = 120
@@ -51,7 +51,7 @@ func newChart(series []docevents.Point) chart {
 
 func isEmpty(p docevents.Point) bool { return p == docevents.Point{At: p.At} }
 
-// newBars draws a bar of n values for each of stacks.
+// newBars draws a bar for each stack, which has n values.
 func newBars(stacks [][]int64, n int) bars {
 	sums := make([]int64, len(stacks))
 	for x, values := range stacks {
@@ -64,14 +64,14 @@ func newBars(stacks [][]int64, n int) bars {
 	var cuts strings.Builder
 	for x, values := range stacks {
 		scale := float64(chartHeight) / float64(max(b.Top, 1))
-		if sums[x] > b.Top { // keep the shares of its values
+		if sums[x] > b.Top { // a bar that is cut off keeps the shares of its values
 			scale = float64(chartHeight) / float64(sums[x])
 			fmt.Fprintf(&cuts, "M%d 12l1-6v4l-1 6z", x)
 		}
 		foot := chartHeight
 		for i, v := range values {
 			if v > 0 {
-				height := max(int(math.Round(float64(v)*scale)), 2) // the least that can be seen
+				height := max(int(math.Round(float64(v)*scale)), 2) // the least height that can be seen
 				fmt.Fprintf(&paths[i], "M%d.1 %dh.8v-%dh-.8z", x, max(foot, height), height)
 				foot -= height
 			}
@@ -84,10 +84,11 @@ func newBars(stacks [][]int64, n int) bars {
 	return b
 }
 
-// fit returns the upper edge that suits values: the largest, unless few values
-// would flatten all others: then it is a little above the largest one that is
-// less than an eighth of the largest. At most a twentieth of the values above
-// zero are cut off so, but one may always be.
+// fit returns the upper edge of a chart of values. Usually that is the largest
+// value. If a few values would flatten all others, fit cuts them off: the values
+// that remain are less than an eighth of the largest, and the edge is a quarter
+// above them. It cuts off as few values as possible, at most a twentieth of those
+// above zero, or one if there are fewer than 40.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

@@ -10,7 +10,8 @@ import (
 
 func TestChart(t *testing.T) {
 	c := newChart([]docevents.Point{{}, {Failed: 5, Completed: 20, Failures: 1}, {Completed: 100_000}, {Failed: 1, Completed: 199_999}})
-	// The least height that can be seen, and the full one for the highest bar.
+	// A small value has the least height that can be seen, the highest bar the
+	// full height.
 	want := []string{"M1.1 120h.8v-2h-.8zM3.1 120h.8v-2h-.8z", "M1.1 118h.8v-2h-.8zM2.1 120h.8v-60h-.8zM3.1 120h.8v-120h-.8z", "", ""}
 	if d := c.Documents; d.Top != 200_000 || d.Highest != 200_000 || d.Cuts != "" || !slices.Equal(d.Paths, want) {
 		t.Errorf("got %+v, want the paths %q", d, want)
@@ -20,7 +21,8 @@ func TestChart(t *testing.T) {
 	}
 }
 
-// One bar that is far higher than all others is cut off, in its own proportions.
+// TestChartWithOutlier checks that a bar that is far higher than all others is
+// cut off, and that its values keep their proportions.
 func TestChartWithOutlier(t *testing.T) {
 	series := make([]docevents.Point, 40)
 	for i := range series {
@@ -45,7 +47,7 @@ func TestFit(t *testing.T) {
 		"none":                       {nil, 0},
 		"zeros":                      {[]int64{0, 0}, 0},
 		"one":                        {[]int64{7}, 7},
-		"two are no crowd":           {[]int64{1, 100}, 100},
+		"one of two":                 {[]int64{1, 100}, 100},
 		"the largest, not rounded":   {[]int64{1, 1001, 900}, 1001},
 		"an outlier":                 {[]int64{10, 12, 8, 1000}, 15},
 		"at eight times it fits":     {[]int64{10, 10, 10, 80}, 80},

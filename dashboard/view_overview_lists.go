@@ -9,19 +9,20 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A stage is a row of the overview's stages.
+// A stage is a row of the overview's table of stages.
 type stage struct {
 	docevents.Stage
 
-	// The bar is in thousandths of the width: full up to P50, an outline up to
-	// P95. If IsCut, it would go on beyond the edge.
+	// The bar's widths are in thousandths of the full width. The bar is filled up
+	// to P50 and an outline up to P95. If IsCut, it is cut off at the edge.
 	P50Width, P95Width int64
 	HasBar, IsCut      bool
 }
 
-// newStages returns the stages with the slowest or those with the most failures
-// first. The whole document has no bar next to its steps: it takes as long as
-// all of them together.
+// newStages returns the rows for stages, which are sorted by time, the slowest
+// first. If byFailures is true, it sorts them by failures, the most first. The
+// row of the whole document has no bar next to its steps, because it takes as
+// long as all of them together.
 func newStages(all []docevents.Stage, byFailures bool) []stage {
 	stages := make([]stage, len(all))
 	var times []int64
@@ -49,11 +50,12 @@ type failure struct {
 	Message     string
 	Count       int64
 	First, Last time.Time
-	Example     string // the document that failed last
+	Example     string // the document that failed last with this message
 	Stages      []docevents.ErrorGroup
 }
 
-// newFailures joins the groups of the same message, the most frequent first.
+// newFailures joins the groups with the same message, and returns the most
+// frequent message first.
 func newFailures(groups []docevents.ErrorGroup) []failure {
 	var failures []failure
 	for _, g := range groups {

@@ -16,8 +16,8 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// fullSummary has as much of everything as the function gives, in texts that are
-// as long as they come.
+// fullSummary returns an answer of docevents_summary with as many items as it can
+// have. text returns its texts, which have up to n characters.
 func fullSummary(text func(n int) string, now time.Time) string {
 	list := func(n int, item func(i int) map[string]any) (items []map[string]any) {
 		for i := range n {
@@ -67,23 +67,24 @@ func TestOverview(t *testing.T) {
 			`<a href="?range=24h" aria-current="page">24h</a>`,
 			`<tr><th scope="row"><a href="?since=1999-12-31T00%3A15&amp;until=1999-12-31T00%3A30">00:15</a></th><td>11001</td><td>345</td><td>1000</td><td>401</td></tr>`,
 			`<a href="?since=1999-12-31T00%3A15&amp;until=1999-12-31T00%3A30" tabindex="-1"><path d="M1 0h1v1h-1z">`,
-			"<td>1.5 s</td><td>1 min 30 s</td>", "2 h 13 min", "Of the slowest 20 of 70", "Of the 20 most frequent of 4,321", "All 99 stuck documents",
-			"page # of #", `href="document?id=`+document+`&amp;range=24h"`, "…11111111", `http-equiv="refresh" content="60"`, `<a href="?range=24h&amp;refresh=off">Stop that</a>`)
+			"<td>1.5 s</td><td>1 min 30 s</td>", "2 h 13 min", "From the 20 slowest of 70 stages", "From the 20 most frequent of 4,321 errors", "All 99 stuck documents",
+			"page # of #", `href="document?id=`+document+`&amp;range=24h"`, "…11111111", `http-equiv="refresh" content="60"`, `<a href="?range=24h&amp;refresh=off">Stop reloading</a>`)
 		still := get(h, "/?refresh=off")
-		check(t, still, 200, `aria-current="page">24h</a>`, `<a href="?">Load it every minute</a>`)
+		check(t, still, 200, `aria-current="page">24h</a>`, `<a href="?">Reload every minute</a>`)
 		if strings.Contains(still.Body.String(), "http-equiv") {
-			t.Error("refresh=off doesn't switch it off")
+			t.Error("the page reloads with refresh=off")
 		}
 		if edited := get(h, "/?edit=on"); strings.Contains(edited.Body.String(), "http-equiv") {
-			t.Error("the page loads itself again while the form is open")
+			t.Error("the page reloads while the form is open")
 		}
 		if narrowed := get(h, "/?since=2000-01-01T00:15&until=2000-01-01T00:30"); strings.Contains(narrowed.Body.String(), "http-equiv") {
-			t.Error("the page loads a fixed range again")
+			t.Error("the page reloads with a fixed range")
 		}
 	})
 }
 
-// The stages of one message stand together, each with a link of its own.
+// TestOverviewLinks checks that an error lists its stages, each with a link, and
+// that numbers link to their documents.
 func TestOverviewLinks(t *testing.T) {
 	var summary map[string]any
 	if err := json.Unmarshal([]byte(fullSummary(func(int) string { return "" }, time.Now())), &summary); err != nil {
@@ -119,10 +120,11 @@ func TestStats(t *testing.T) {
 	for range 1234 {
 		client.Record(docevents.Event{DocumentID: "42"})
 	}
-	check(t, get(handler(client), "/"), 200, "<dt>Recorded</dt><dd>1,234</dd>", "<dt>Lost</dt><dd>1,234 invalid</dd>")
+	check(t, get(handler(client), "/"), 200, "<dt>Recorded</dt><dd>1,234</dd>", "<dt>Dropped</dt><dd>1,234 invalid</dd>")
 }
 
-// What a process has replayed, kept and lost adds up on the page.
+// TestStatsAddUp checks that the counts on the page add up, with events that were
+// replayed, kept and dropped.
 func TestStatsAddUp(t *testing.T) {
 	dir := t.TempDir()
 	open := func(status int) *docevents.Client {
@@ -146,7 +148,7 @@ func TestStatsAddUp(t *testing.T) {
 	addUp(t, alive, docevents.Stats{Recorded: 1, Replayed: events, Delivered: events, Dropped: docevents.Drops{Invalid: 1}})
 }
 
-// addUp reads the figures of this process from the page.
+// addUp checks the counts of this process on the page.
 func addUp(t *testing.T, client *docevents.Client, want docevents.Stats) {
 	t.Helper()
 	page := get(handler(client), "/").Body.String()
@@ -162,8 +164,8 @@ func addUp(t *testing.T, client *docevents.Client, want docevents.Stats) {
 		return n
 	}
 	in := []int64{figure("Recorded"), figure("Replayed")}
-	out := []int64{figure("Delivered"), figure("Waiting"), figure("Kept"), figure("Lost")}
+	out := []int64{figure("Stored"), figure("Waiting"), figure("Kept"), figure("Dropped")}
 	if !slices.Equal(in, []int64{want.Recorded, want.Replayed}) || !slices.Equal(out, []int64{want.Delivered, want.Pending, want.Kept, want.Dropped.Total()}) {
-		t.Errorf("recorded and replayed %d; delivered, waiting, kept and lost %d; want %+v", in, out, want)
+		t.Errorf("recorded and replayed %d; stored, waiting, kept and dropped %d; want %+v", in, out, want)
 	}
 }

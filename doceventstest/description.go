@@ -6,8 +6,8 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// describe answers GET / as PostgREST describes the migration's table. A column
-// of Extra takes any JSON and may be empty.
+// describe answers GET / as PostgREST does for the migration's table. The columns
+// of Extra take any JSON and may be NULL.
 func (s *Server) describe(r *http.Request) (*postgrest.Answer, error) {
 	table := postgrest.Table{Name: s.Table}
 	for _, c := range s.columns() {

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// An archive is an app that records what it does.
+// An archive is an app that records events.
 type archive struct{ events *docevents.Client }
 
 func (a *archive) store(document, text string) {
@@ -53,7 +53,7 @@ func (a *archive) store(document, text string) {
 
 const invoice = "0198a5e2-0000-7000-8000-000000000001"
 
-// A test of an app that is given its client.
+// This example tests an app that takes its client as an argument.
 func ExampleServer_WaitFor() {
 	server := doceventstest.NewServer(&t)
 	app := archive{events: server.Client()}
@@ -68,7 +68,7 @@ func ExampleServer_WaitFor() {
 	// failed store "empty document"
 }
 
-// A test of an app that makes its own client, which it closes itself.
+// This example tests an app that creates its own client. The app also closes it.
 func ExampleNewServer() {
 	server := doceventstest.NewServer(&t)
 	client, err := docevents.New(server.URL, server.Key)
@@ -87,21 +87,21 @@ func ExampleNewServer() {
 	// Output: 2 events
 }
 
-// A client with options of the app's own.
+// This example passes options to the client.
 func ExampleServer_Client() {
 	server := doceventstest.NewServer(&t)
-	lost := make(chan docevents.DropReason, 1)
+	dropped := make(chan docevents.DropReason, 1)
 	client := server.Client(docevents.WithDropHandler(func(_ docevents.Event, reason docevents.DropReason, _ error) {
-		lost <- reason
+		dropped <- reason
 	}))
 
 	client.Record(docevents.Event{DocumentID: "invoice.pdf", UserID: docevents.SystemUser, Type: docevents.Completed})
 
-	fmt.Println(<-lost)
+	fmt.Println(<-dropped)
 	// Output: invalid
 }
 
-// A purge deletes what the server holds.
+// This example purges an old event.
 func ExampleServer_Events() {
 	server := doceventstest.NewServer(&t)
 	client := server.Client()
@@ -117,7 +117,7 @@ func ExampleServer_Events() {
 	// Output: 1 <nil> 1
 }
 
-// An outage: the event waits, and comes when it is over.
+// This example makes an insert fail. The client retries it.
 func ExampleServer_FailNext() {
 	server := doceventstest.NewServer(&t)
 	client := server.Client()
@@ -130,11 +130,11 @@ func ExampleServer_FailNext() {
 	// Output: 1 retry
 }
 
-// A table of the app's own: what WithColumns says of it, the server is told too.
+// This example uses a table whose columns differ from the migration's.
 func ExampleServer_Client_columns() {
 	server := doceventstest.NewServer(&t)
 	server.Columns = docevents.Columns{UserID: "-", Extra: []string{"tenant_id", "metadata"}}
-	client := server.Client() // knows them
+	client := server.Client() // has the same Columns
 
 	client.Record(docevents.Event{DocumentID: invoice, Type: docevents.Completed, Extra: map[string]any{
 		"tenant_id": "acme", "metadata": map[string]any{"pages": 3},

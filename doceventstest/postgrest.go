@@ -11,13 +11,13 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// maxRows is how many rows a read returns at most, as on a hosted project.
+// maxRows is the most rows that a read returns, as on a hosted project.
 const maxRows = 1000
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		panic(http.ErrAbortHandler) // the client has gone
+		panic(http.ErrAbortHandler) // the client has closed the connection
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -28,7 +28,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case !refused:
 		answer.Write(w)
 		return
-	case e.Code == "": // a gateway's
+	case e.Code == "": // an answer of the gateway, without a code
 		postgrest.WriteJSON(w, e.Status, postgrest.EncodeJSON(map[string]any{"message": e.Message}))
 	default:
 		e.Write(w)
@@ -40,14 +40,14 @@ func refuse(status int, code, format string, args ...any) error {
 	return postgrest.Errorf(status, code, format, args...)
 }
 
-// notUnderstood refuses what docevents doesn't send: to pass over it would be
-// to answer something else than PostgREST.
-func notUnderstood(what string) error {
-	return refuse(http.StatusNotImplemented, "", "doceventstest doesn't understand %s", what)
+// notUnderstood returns an error for a part of a request that docevents doesn't
+// send. If the server ignored it, its answer would differ from PostgREST's.
+func notUnderstood(part string) error {
+	return refuse(http.StatusNotImplemented, "", "doceventstest doesn't understand %s", part)
 }
 
-// answerLocked looks at a request in the order in which Supabase's gateway and
-// PostgREST do.
+// answerLocked returns the answer to a request. It checks the request in the same
+// order as Supabase's gateway and PostgREST do.
 func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, error) {
 	if len(s.failures) > 0 {
 		failure := s.failures[0]
@@ -64,7 +64,7 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 		return nil, refuse(401, "", "Invalid API key")
 	case table == "" && schema == s.Schema:
 		return s.describe(r)
-	case isCall: // the functions of sql/014 take a PostgreSQL
+	case isCall: // the functions of sql/014 need PostgreSQL
 		params, err := postgrest.ParseParams(r.URL.RawQuery)
 		if err != nil {
 			return nil, err
@@ -104,8 +104,9 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
-// changeLocked answers an insert or a delete of the changed rows, after which the
-// table holds the rows of after. If PostgREST would roll it back, nothing changes.
+// changeLocked answers an insert or a delete. changed holds the inserted or
+// deleted rows, and after the rows of the table afterwards. If PostgREST would
+// roll the change back, the table stays as it is.
 func (s *Server) changeLocked(r *http.Request, q *query, changed, after []row) (*postgrest.Answer, error) {
 	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
 		return nil, refusal
@@ -118,7 +119,7 @@ func (s *Server) changeLocked(r *http.Request, q *query, changed, after []row) (
 	return q.prefer.ChangeAnswer(r.Method, int64(len(changed)), body).For(r), nil
 }
 
-// read answers a GET that those rows match.
+// read answers a GET that matches the given rows.
 func (q *query) read(r *http.Request, rows []row) (*postgrest.Answer, error) {
 	var total *int64
 	if q.prefer.Counts() {
@@ -139,16 +140,17 @@ func (q *query) read(r *http.Request, rows []row) (*postgrest.Answer, error) {
 	return answer.For(r), nil
 }
 
-// A query is what a request asks for beside the rows of an insert.
+// A query is a request without its body: the parameters and the preferences.
 type query struct {
 	*postgrest.Query
 	table      []column
 	conditions []func(row) bool     // all must hold
-	order      []func(a, b row) int // in turn, until one isn't 0
+	order      []func(a, b row) int // compared in turn, until one isn't 0
 	prefer     postgrest.Preferences
 }
 
-// parseQuery refuses what PostgREST understands and docevents doesn't send.
+// parseQuery parses a request's query and preferences. It returns an error for
+// parts that PostgREST understands but docevents doesn't send.
 func (s *Server) parseQuery(r *http.Request) (*query, error) {
 	asked, refusal := postgrest.ParseQuery(r.URL.RawQuery)
 	if refusal != nil {
@@ -190,7 +192,7 @@ func (s *Server) parseQuery(r *http.Request) (*query, error) {
 	return q, nil
 }
 
-// column returns the column of a name in a query.
+// column returns the column with the given name, or PostgreSQL's error.
 func (s *Server) column(name string) (column, error) {
 	for _, c := range s.columns() {
 		if c.name == name {
@@ -200,8 +202,8 @@ func (s *Server) column(name string) (column, error) {
 	return column{}, refuse(400, "42703", "column %s.%s does not exist", s.Table, name)
 }
 
-// newCondition returns the condition of a filter on the column. NULL meets only
-// is.null.
+// newCondition returns a function that reports whether a row matches a filter on
+// the column. NULL matches only is.null.
 func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	if f.Operator == "is" {
 		return func(r row) bool { return r.value(c) == nil }, nil
@@ -232,7 +234,7 @@ func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	}, nil
 }
 
-// newOrder returns the comparison of a term of order.
+// newOrder returns the comparison function of a term of the order parameter.
 func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	sign := 1
 	if strings.Contains(term.Direction, " DESC") {
@@ -258,8 +260,8 @@ func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	}
 }
 
-// sorted returns the rows in the order of the query. Rows that are equal in it
-// are in the order of their times.
+// sorted returns the rows in the order of the query, and equal rows in the order of
+// their times.
 func (q *query) sorted(rows []row) []row {
 	rows = inTime(rows)
 	slices.SortStableFunc(rows, func(a, b row) int {
@@ -273,7 +275,7 @@ func (q *query) sorted(rows []row) []row {
 	return rows
 }
 
-// split returns the rows that match the filters, and those that don't.
+// split returns the rows that match the filters, and the rows that don't.
 func (q *query) split(rows []row) (matching, others []row) {
 	for _, r := range rows {
 		if slices.ContainsFunc(q.conditions, func(holds func(row) bool) bool { return !holds(r) }) {
@@ -285,7 +287,7 @@ func (q *query) split(rows []row) (matching, others []row) {
 	return matching, others
 }
 
-// selected returns the columns that were asked for, as JSON.
+// selected returns the rows as JSON, with the columns of the select parameter.
 func (q *query) selected(rows []row) []byte {
 	items := q.Select
 	if items == nil {

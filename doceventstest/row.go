@@ -18,32 +18,33 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// A row is a row of the table: what the columns of Event's fields hold, by
-// field, a uuid.UUID, string, int64 or time.Time, or nil for NULL; and what the
-// columns of Extra hold, save those that took their default.
+// A row is a row of the table. fields holds the values of Event's fields by the
+// field's name: a uuid.UUID, string, int64 or time.Time, and nothing for NULL.
+// extra holds the values of Extra's columns, without the columns that took their
+// default.
 type row struct {
 	fields map[string]any
 	extra  map[string]any
 }
 
-// A column is one of Event's field, or one of Extra, of which the server knows
-// no more than the name.
+// A column is a column of the table. It belongs to a field of Event or to Extra.
+// The server knows only the name of a column of Extra.
 type column struct {
-	field    string // "": Extra's
+	field    string // the field's name; "" for a column of Extra
 	name     string
 	required bool
-	typ      string // PostgreSQL's; of Extra's columns jsonb, which takes any value
+	typ      string // the type in PostgreSQL; jsonb for Extra, because it takes any value
 }
 
-// parsers are those of the columns' types.
+// parsers holds a parser for each type of a column.
 var parsers = map[string]func(string) (any, error){
 	"uuid": parseUUID, "text": parseText, "integer": parseInteger, "timestamp with time zone": parseTime, "jsonb": parseText,
 }
 
 func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
-// columns are the table's, the migration's in its order, in which PostgreSQL
-// looks at them.
+// columns returns the table's columns: first those of Event's fields, in the order
+// of the migration, which is the order in which PostgreSQL checks them.
 func (s *Server) columns() []column {
 	named, ids := s.Columns, "uuid"
 	if named.TextIDs {
@@ -66,7 +67,7 @@ func (s *Server) columns() []column {
 	return all
 }
 
-// nameOf returns the name of a field's column, "" where there is none.
+// nameOf returns the name of a field's column, or "" if the table has none.
 func nameOf(field string, table []column) string {
 	for _, c := range table {
 		if c.field == field {
@@ -96,7 +97,8 @@ func parseInteger(s string) (any, error) {
 	return n, nil
 }
 
-// parseTime knows docevents' own form, of the many that PostgreSQL takes.
+// parseTime parses the format in which docevents sends times. PostgreSQL takes
+// many more.
 func parseTime(s string) (any, error) {
 	if s == "-infinity" {
 		return time.Time{}.AddDate(-1, 0, 0), nil // before every row
@@ -108,8 +110,9 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// parseRows reads the body of an insert into the named columns, and the values'
-// types.
+// parseRows parses the body of an insert. names are the columns that the request
+// names. A value of a wrong type is an error. If missingDefault is true, a column
+// of Extra that a row lacks takes its default; otherwise it is NULL.
 func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
 	for _, name := range names {
@@ -143,16 +146,17 @@ func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]
 	return rows, nil
 }
 
-// parseJSON returns the value that the drop handler would get of it.
+// parseJSON decodes a value in the same way as docevents does, with numbers as
+// json.Number.
 func parseJSON(raw json.RawMessage) (value any) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
-	_ = d.Decode(&value) // a part of what was decoded before; nothing is NULL
+	_ = d.Decode(&value) // raw is valid JSON, or empty, which means NULL
 	return value
 }
 
-// parseCell casts a JSON value to a column's type as PostgreSQL does: by its
-// text.
+// parseCell converts a JSON value to a column's type. Like PostgreSQL, it parses
+// the value's text.
 func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error) {
 	text := string(raw)
 	if raw[0] == '"' {
@@ -166,8 +170,8 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 	return parse(text)
 }
 
-// newRows returns the rows that an insert of these adds to the table, or the
-// error that refuses all of them.
+// newRows returns those of rows that an insert adds to the table. If one row is not
+// valid, it returns an error, and no row is added.
 func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
@@ -193,9 +197,9 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	return added, nil
 }
 
-// inTime returns the rows in the order of their times. Those of the same
-// microsecond are in that of their ids: docevents' are of version 7, which is
-// in the order in which they were made.
+// inTime returns the rows in the order of their times. Rows of the same microsecond
+// are in the order of their ids. docevents makes ids of version 7, whose order is
+// the order of creation.
 func inTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
@@ -203,7 +207,7 @@ func inTime(rows []row) []row {
 	})
 }
 
-// value is that of a column, nil for NULL.
+// value returns the value of a column, or nil for NULL.
 func (r row) value(c column) any {
 	if c.field == "" {
 		return r.extra[c.name]
@@ -211,7 +215,7 @@ func (r row) value(c column) any {
 	return r.fields[c.field]
 }
 
-// compare compares two values of a column's type, neither of which is NULL.
+// compare compares two values of a column, which must not be NULL.
 func compare(a, b any) int {
 	switch a := a.(type) {
 	case uuid.UUID:
@@ -225,8 +229,8 @@ func compare(a, b any) int {
 	return strings.Compare(asText(a), asText(b))
 }
 
-// asText casts a value to text as PostgreSQL does. It treats a string in a column
-// of Extra as the value of a text column.
+// asText converts a value to text as PostgreSQL does. It treats a string in a
+// column of Extra as the value of a text column.
 func asText(value any) string {
 	switch v := value.(type) {
 	case string:
@@ -243,7 +247,7 @@ func asText(value any) string {
 
 func (r row) createdAt() time.Time { return r.fields["CreatedAt"].(time.Time) }
 
-// event gives the row back as it was recorded.
+// event returns the row as an Event.
 func (r row) event() docevents.Event {
 	text := func(field string) string {
 		switch value := r.fields[field].(type) {
@@ -264,11 +268,11 @@ func (r row) event() docevents.Event {
 		ErrorMessage: text("ErrorMessage"),
 		Stage:        text("Stage"),
 		CreatedAt:    r.createdAt(),
-		Extra:        maps.Clone(r.extra), // the caller's own
+		Extra:        maps.Clone(r.extra), // a copy, which the caller may change
 	}
 }
 
-// own reports whether the table differs from the migration's. Its document and
+// own reports whether the table differs from the migration's. If so, document and
 // user ids may be NULL.
 func (s *Server) own() bool { return !reflect.ValueOf(s.Columns).IsZero() }
 
@@ -280,7 +284,7 @@ func (s *Server) takes(t docevents.EventType) bool {
 	}
 	for _, field := range []struct {
 		types []docevents.EventType
-		word  docevents.EventType // the migration's
+		word  docevents.EventType // the type in the migration
 	}{
 		{types.Arrived, docevents.UploadStarted},
 		{types.Started, docevents.ProcessingStarted},

@@ -1,5 +1,6 @@
-// Package doceventstest lets an app test what it records: a server that takes
-// what docevents sends, as a Supabase project does, and tells what it holds.
+// Package doceventstest provides a server for tests of an app that records events.
+// It takes the requests of docevents, as a Supabase project does, and returns the
+// events that it has stored.
 //
 //	func TestUpload(t *testing.T) {
 //		server := doceventstest.NewServer(t)
@@ -10,15 +11,15 @@
 //		}
 //	}
 //
-// An app that makes its own client gets the server's URL and Key, as arguments
-// or in its environment. One with docevents' nil client records nothing, and
-// needs no server.
+// If the app creates its own client, pass it the server's URL and Key, as
+// arguments or in the environment. A test that doesn't look at events needs no
+// server: a nil client records nothing.
 //
-// The server refuses what PostgREST would refuse, with the same statuses and
-// codes: the integration module compares the two, request by request. It has no
-// database: what an app's own triggers and policies do, and what Summary's
-// function says, only one can show. It is a server on a loopback port, so it has no place in a bubble of
-// testing/synctest.
+// The server refuses the same requests as PostgREST, with the same statuses and
+// codes. The integration module compares the two, request by request. The server
+// has no database, so it can't run triggers, policies or the functions of
+// [docevents.Client.Summary]. It listens on a loopback port, so it can't be used
+// in a bubble of testing/synctest.
 package doceventstest
 
 import (
@@ -34,42 +35,45 @@ import (
 )
 
 const (
-	// patience is how long WaitFor waits. Events that come at all come within
-	// milliseconds, those behind a failure after a fraction of a second.
+	// patience is how long WaitFor waits. An event is stored within milliseconds,
+	// or within a second if a request fails once.
 	patience = 5 * time.Second
 
-	// closeTimeout is what the end of a test grants to a client of Client.
+	// closeTimeout is how long a client of Server.Client may take to close at the
+	// end of a test.
 	closeTimeout = 5 * time.Second
 )
 
-// A Server holds events in memory. Its methods are safe for concurrent use.
-// Those that can fail the test, WaitFor, FailNext and Client, are for the
-// test's own goroutine.
+// A Server holds events in memory. Its methods are safe for concurrent use, but
+// call WaitFor, FailNext and Client on the test's own goroutine, because they can
+// fail the test.
 type Server struct {
-	URL string // as SUPABASE_URL
-	Key string // as SUPABASE_SECRET_KEY; any other is refused
+	URL string // for SUPABASE_URL
+	Key string // for SUPABASE_SECRET_KEY; the server refuses any other key
 
-	// The table. By default it is as the migration makes it. Change it, if at
-	// all, before the first request.
+	// Schema, Table, EventTypes and Columns describe the table. By default it is
+	// the migration's. Change them before the first request.
 	Schema     string
 	Table      string
-	EventTypes docevents.EventTypes // that the table takes, as for docevents.WithEventTypes
+	EventTypes docevents.EventTypes // the types that the table takes; see docevents.WithEventTypes
 
-	// Columns are as for docevents.WithColumns; those of Extra take any value.
-	// If they differ from the zero value, document and user ids may be NULL.
+	// Columns are the table's columns; see docevents.WithColumns. The columns of
+	// Extra take any value. If Columns isn't the zero value, document and user
+	// ids may be NULL.
 	Columns docevents.Columns
 
 	t testing.TB
 
-	mu       sync.Mutex // guards all that follows; held while a request is answered
-	changed  *sync.Cond // a request was answered, a wait is over
+	mu       sync.Mutex // guards the fields below; held while a request is answered
+	changed  *sync.Cond // signals that a request was answered or that WaitFor's time is up
 	rows     []row      // in the order of arrival
-	failures []error    // of FailNext, to be given
-	refused  error      // the last refusal given
+	failures []error    // the failures of FailNext that are still to come
+	refused  error      // the last refusal
 }
 
-// NewServer starts a server with the table in it, empty. It closes with the
-// test. A client of one's own must be closed before: see [Server.Client].
+// NewServer starts a server with an empty table. The server closes at the end of
+// the test. Close your own clients before that; [Server.Client] returns a client
+// that closes itself.
 func NewServer(t testing.TB) *Server {
 	s := newServer(t)
 	listener := httptest.NewServer(http.HandlerFunc(s.serve))
@@ -78,7 +82,7 @@ func NewServer(t testing.TB) *Server {
 	return s
 }
 
-// newServer makes a server that doesn't listen.
+// newServer returns a server that doesn't listen.
 func newServer(t testing.TB) *Server {
 	s := &Server{
 		Key:    "sb_secret_doceventstest",
@@ -90,8 +94,9 @@ func newServer(t testing.TB) *Server {
 	return s
 }
 
-// Client returns a client of the server and its table, which logs to the test
-// and is closed at its end. The options come after those.
+// Client returns a client for the server and its table. The client logs to the
+// test's output and is closed at the end of the test. opts can override these
+// settings.
 func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	s.t.Helper()
 	table := []docevents.Option{
@@ -107,35 +112,37 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { // not t.Context, which has ended by then
+	s.t.Cleanup(func() { // t.Context has ended by now
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		if err := c.Close(ctx); err != nil {
-			s.t.Log(err) // not Error: a test of failures means to lose events
+			s.t.Log(err) // not Error: in a test of failures, events may be dropped
 		}
 	})
 	return c
 }
 
-// Events returns the events that the server holds, in the order of CreatedAt:
-// that of Record, unless the app sets the times itself. They don't always arrive
-// in it: those of a failed request may come after later ones.
+// Events returns the stored events in the order of CreatedAt. That is the order of
+// Record, unless the app sets CreatedAt. Events can be stored in another order,
+// because a failed request is retried later.
 //
-// They are as stored: UUIDs in canonical form, CreatedAt in UTC and
-// microseconds, Duration in whole milliseconds and 0 for NULL, an ID each. Extra
-// is JSON's values, numbers as json.Number; a column that the app left out is
-// not in it. What a purge has deleted is not among them.
+// The events have the form in which they are stored. Each has an ID. UUIDs are in
+// canonical form, CreatedAt is in UTC and in microseconds, and Duration is in
+// milliseconds, with 0 for NULL. Extra holds JSON values, with numbers as
+// json.Number, and lacks the columns that the app left out. Events that were
+// purged are not returned.
 func (s *Server) Events() []docevents.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.eventsLocked()
 }
 
-// WaitFor waits until the server holds at least n events, and returns all that
-// it holds, as Events does. When they haven't come within five seconds the
-// test fails, there and then, with what the server refused last.
+// WaitFor waits until at least n events are stored, and returns all stored events,
+// as Events does. If they are not stored within five seconds, it stops the test
+// with Fatalf. The message contains the last refusal of the server.
 //
-// To be sure that no more will come, call the client's Flush and then Events.
+// To be sure that no more events will be stored, call the client's Flush and then
+// Events.
 func (s *Server) WaitFor(n int) []docevents.Event {
 	s.t.Helper()
 	s.mu.Lock()
@@ -151,23 +158,23 @@ func (s *Server) WaitFor(n int) []docevents.Event {
 		s.changed.Wait()
 	}
 	if len(s.rows) < n {
-		why := "nothing was refused: were they recorded, with this server's client?"
+		why := "no request was refused: were the events recorded with a client of this server?"
 		if s.refused != nil {
 			why = "the last refusal was " + s.refused.Error()
 		}
-		s.t.Fatalf("doceventstest: after %s there are %d events, not %d; %s", patience, len(s.rows), n, why)
+		s.t.Fatalf("doceventstest: after %s %d events are stored, want %d; %s", patience, len(s.rows), n, why)
 	}
 	return s.eventsLocked()
 }
 
-// FailNext makes the next request fail, whatever it is, with an HTTP status
-// from 300 to 599 and a code of PostgreSQL's or PostgREST's, "" for an answer
-// that is neither's. Nothing of the request is done. Called again, it makes the
-// request after that fail.
+// FailNext makes the next request fail with an HTTP status from 300 to 599 and an
+// error code of PostgreSQL or PostgREST. The code "" means an answer from neither
+// of them. The request changes nothing. A second call makes the following request
+// fail, and so on.
 //
-// What the client does next depends on the answer: with a 503 it sends the
-// events again within 200 ms, with a 57014 those of an insert in halves; with a
-// 401 likewise, until that has stood for 5 s.
+// The client's reaction depends on the answer. After a 503 or a 401 it retries
+// the events within 200 ms. After a 57014 it splits an insert of several events
+// in two. If every request fails with a 401 for 5 s, Flush returns that error.
 func (s *Server) FailNext(status int, code string) {
 	s.t.Helper()
 	if status < 300 || status > 599 {
@@ -175,7 +182,7 @@ func (s *Server) FailNext(status int, code string) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failures = append(s.failures, refuse(status, code, "as FailNext was told"))
+	s.failures = append(s.failures, refuse(status, code, "a failure of FailNext"))
 }
 
 func (s *Server) eventsLocked() []docevents.Event {

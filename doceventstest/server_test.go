@@ -74,7 +74,8 @@ func TestEventsComeBackAsStored(t *testing.T) {
 	}
 }
 
-// Events of the same microsecond, as Record makes them in a loop, keep their order.
+// TestEventsOfOneTime checks that events of the same microsecond keep the order of
+// Record.
 func TestEventsOfOneTime(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	client := server.Client()
@@ -90,7 +91,9 @@ func TestEventsOfOneTime(t *testing.T) {
 	}
 }
 
-func TestTheTableCanDiffer(t *testing.T) {
+// TestOtherTable checks that Client and the server agree about the table's schema,
+// name and event types.
+func TestOtherTable(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	server.Schema, server.Table, server.EventTypes = "audit", "events", docevents.EventTypes{Completed: []docevents.EventType{"signed"}}
 	client := server.Client()
@@ -101,10 +104,10 @@ func TestTheTableCanDiffer(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	e.Type = docevents.Completed
-	lenient := server.Client(docevents.WithEventTypes(docevents.EventTypes{Open: true})) // leaves it to the table
+	lenient := server.Client(docevents.WithEventTypes(docevents.EventTypes{Open: true})) // the client takes any type, so the table decides
 	lenient.Record(e)
 	for e.Type = "signed"; lenient.Stats().Dropped.Rejected == 0; time.Sleep(10 * time.Millisecond) {
-		lenient.Record(e) // evidence that the table takes others
+		lenient.Record(e) // shows that the table takes other rows
 	}
 	e.Type = docevents.Completed
 
@@ -116,8 +119,8 @@ func TestTheTableCanDiffer(t *testing.T) {
 	server.WaitFor(2)
 }
 
-// TestIDs: the table takes text ids and NULL as docevents.Columns says, and gives
-// them back.
+// TestIDs checks that the table takes text ids and NULL if docevents.Columns allows
+// them, and that Events returns them.
 func TestIDs(t *testing.T) {
 	for name, test := range map[string]struct {
 		columns        docevents.Columns
@@ -153,8 +156,8 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// TestTypesByMeaning: the table takes the types that the client records, Step's
-// among them.
+// TestTypesByMeaning checks that the table takes the types that the client records,
+// including those of Step.
 func TestTypesByMeaning(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	server.EventTypes = docevents.EventTypes{
@@ -192,7 +195,7 @@ func TestFailNext(t *testing.T) {
 		if err := client.Flush(t.Context()); err != nil {
 			t.Error(err)
 		}
-		// In the order of Record, whichever was sent again first.
+		// They are in the order of Record, in whatever order they were retried.
 		if got := stages(server.Events()[before:]); got != "first second" {
 			t.Errorf("after %v there is %q, want both events", failure, got)
 		}
@@ -200,12 +203,12 @@ func TestFailNext(t *testing.T) {
 	if stats := client.Stats(); stats.Retries < 4 || stats.Delivered != 8 {
 		t.Errorf("got %+v, want four failures", stats)
 	}
-	server.FailNext(400, "22P02") // once, and of every event: it may be the table's fault
+	server.FailNext(400, "22P02") // a single refusal of all rows doesn't drop them
 	client.Record(event("refused once"))
 	server.FailNext(503, "one")
 	server.FailNext(401, "two")
 	client.Record(event(""))
-	if err := client.Close(t.Context()); err != nil { // which tries again
+	if err := client.Close(t.Context()); err != nil { // retries
 		t.Error(err)
 	}
 	if stats := client.Stats(); stats.Delivered != 10 {
@@ -232,7 +235,7 @@ func TestSettingsAreChecked(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.Close(t.Context())
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // or Check asks again for 5 s
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // otherwise Check retries for 5 s
 			defer cancel()
 			if err := client.Check(ctx); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
@@ -256,7 +259,7 @@ func TestPurge(t *testing.T) {
 			server := doceventstest.NewServer(t)
 			client := server.Client(test.opts...)
 			cutoff := longAgo.Add(5 * time.Hour)
-			// Not in order of time, and the cutoff itself stays.
+			// The events are not in the order of time. The event at the cutoff stays.
 			for _, hours := range []int{5, 4, 0, 9, 2, 1, 3, 3, 3} {
 				e := event(string(rune('0' + hours)))
 				e.CreatedAt = longAgo.Add(time.Duration(hours) * time.Hour)
@@ -280,7 +283,8 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-// What docevents doesn't send itself, a real server refuses as well.
+// TestRefusals checks that the server refuses bad requests with the statuses and
+// codes of PostgREST.
 func TestRefusals(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	const all = "?columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
@@ -318,7 +322,7 @@ func TestRefusals(t *testing.T) {
 		{"fraction", "POST", table + all, with("duration_ms", 1.5), 400, "22P02"},
 		{"bad time", "POST", table + all, with("created_at", "yesterday-ish"), 400, "22007"},
 		{"same id twice", "POST", table + all, with("id", good["id"]), 409, "23505"},
-		{"null id behind a good row", "POST", table + all, with("id", nil), 400, "23502"},
+		{"null id after a good row", "POST", table + all, with("id", nil), 400, "23502"},
 		{"another column's conflict", "POST", table + all + "&on_conflict=stage", "[]", 400, "42P10"},
 		{"unknown column", "POST", table + all + ",nope", with("nope", 1), 400, "PGRST204"},
 		{"unknown table", "POST", "/rest/v1/nope" + all, "[]", 404, "PGRST205"},
@@ -365,7 +369,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// An event whose answer was lost is sent again, and stored once.
+// TestEventsAreStoredOnce checks that an event whose answer was lost is retried and
+// stored once.
 func TestEventsAreStoredOnce(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	client := server.Client(docevents.WithTransport(&forgetful{}))
@@ -388,7 +393,8 @@ func (f *forgetful) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// A table whose columns differ, by the same Columns here and there.
+// TestColumns checks a table with other columns, where the client has the Columns
+// of the server.
 func TestColumns(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	server.Columns = docevents.Columns{
@@ -416,7 +422,7 @@ func TestColumns(t *testing.T) {
 		t.Errorf("purged %d, %v", n, err)
 	}
 
-	// A client that knows nothing of it is told what it should.
+	// Check of a client with the default columns names the option to set.
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	err := server.Client(docevents.WithColumns(docevents.Columns{})).Check(ctx)
@@ -425,8 +431,9 @@ func TestColumns(t *testing.T) {
 	}
 }
 
-// A rehearsal is refused as PostgreSQL would: by the first row that is wrong.
-func TestCheckIsRehearsed(t *testing.T) {
+// TestCheckFindsMissingType checks that the server refuses Check's insert because of
+// the first bad row, as PostgreSQL does, and that it stores nothing.
+func TestCheckFindsMissingType(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	err := server.Client(docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{"retried"}})).Check(t.Context())
 	if err == nil || !strings.Contains(err.Error(), `no event of type "retried":`) {
@@ -458,13 +465,13 @@ func TestTimeline(t *testing.T) {
 	}
 	events, err = client.TimelineBefore(t.Context(), document, events[0].CreatedAt)
 	if err != nil || len(events) != 1 || events[0].Stage != "1000" {
-		t.Errorf("the ones before: %d events, %v", len(events), err)
+		t.Errorf("the earlier events: %d, %v", len(events), err)
 	}
 	if events, err = client.Timeline(t.Context(), other.DocumentID); err != nil || !reflect.DeepEqual(events, []docevents.Event{other}) {
 		t.Errorf("%+v, %v; want %+v", events, err, other)
 	}
 	if events, err = client.Timeline(t.Context(), uuid.NewString()); err != nil || len(events) > 0 {
-		t.Errorf("of no document: %v, %v", events, err)
+		t.Errorf("of a document without events: %v, %v", events, err)
 	}
 	_, err = client.Summary(t.Context(), docevents.Query{Since: longAgo, Until: longAgo.Add(time.Hour)})
 	if err == nil || !strings.Contains(err.Error(), "run sql/014") {
@@ -472,7 +479,8 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
-// TestDescription checks GET / with columns of other names, and switched off.
+// TestDescription checks the description at GET /, with columns of other names, and
+// with a failure as if the description were disabled.
 func TestDescription(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	server.Columns = docevents.Columns{ID: "event_id", UserID: "-", Extra: []string{"metadata"}}

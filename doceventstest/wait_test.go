@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A failure notes how a test would have failed.
+// A failure is a testing.TB that records the message of Fatalf.
 type failure struct {
 	testing.TB
 	message string
@@ -24,7 +24,7 @@ func (f *failure) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// fatal runs what should fail a test and returns how it did.
+// fatal calls do, which should call Fatalf, and returns the message.
 func (f *failure) fatal(do func()) string {
 	done := make(chan struct{})
 	go func() {
@@ -44,11 +44,11 @@ func TestWaitForFailsTheTest(t *testing.T) {
 		if took := time.Since(start); took != patience {
 			t.Errorf("it waited %s, want %s", took, patience)
 		}
-		if want := "after 5s there are 0 events, not 2; nothing was refused"; !strings.Contains(message, want) {
+		if want := "after 5s 0 events are stored, want 2; no request was refused"; !strings.Contains(message, want) {
 			t.Errorf("got %q, want %q", message, want)
 		}
 		if events := s.WaitFor(0); len(events) != 0 || time.Since(start) != patience {
-			t.Errorf("for none it waited until %s and got %v", time.Since(start), events)
+			t.Errorf("WaitFor(0) waited until %s and returned %v", time.Since(start), events)
 		}
 
 		req := httptest.NewRequest(http.MethodPost, "/rest/v1/nope", strings.NewReader("[]"))
@@ -61,7 +61,8 @@ func TestWaitForFailsTheTest(t *testing.T) {
 	})
 }
 
-// An event that comes late, but not too late, ends the wait.
+// TestWaitForWaits checks that an event that arrives before the time is up ends the
+// wait.
 func TestWaitForWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t)
@@ -80,7 +81,7 @@ func TestWaitForWaits(t *testing.T) {
 	})
 }
 
-func TestFailNextTakesNoSuccess(t *testing.T) {
+func TestFailNextRefusesOtherStatuses(t *testing.T) {
 	outcome := &failure{TB: t}
 	s := newServer(outcome)
 	for _, status := range []int{0, 201, 600} {
@@ -90,6 +91,6 @@ func TestFailNextTakesNoSuccess(t *testing.T) {
 		}
 	}
 	if len(s.failures) != 0 {
-		t.Errorf("%v is due", s.failures)
+		t.Errorf("%v are still to come", s.failures)
 	}
 }

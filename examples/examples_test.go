@@ -1,4 +1,4 @@
-// Package examples_test copies each example as a reader would.
+// Package examples_test checks that each example can be copied alone.
 package examples_test
 
 import (
@@ -11,10 +11,11 @@ import (
 	"testing"
 )
 
-// onTheStack are the examples that need a clone: they start the local stack.
+// onTheStack lists the examples that start the local stack, so they need a clone of
+// the repository.
 var onTheStack = []string{"quickstart", "localstack"}
 
-// programs returns the folders that hold a program.
+// programs returns the folders that contain a program.
 func programs(t *testing.T) (folders []string) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
@@ -29,9 +30,9 @@ func programs(t *testing.T) (folders []string) {
 	return folders
 }
 
-// A program that is copied alone into a module builds there, with the library
-// and the packages that this module has in the same versions. It can't import
-// anything else of the repository.
+// TestCopiedAlone checks that each program builds if it is copied alone into another
+// module, with the library and with other packages in the versions of this module.
+// So a program can't import anything else of the repository.
 func TestCopiedAlone(t *testing.T) {
 	root, err := filepath.Abs("..")
 	if err != nil {
@@ -70,7 +71,7 @@ func TestCopiedAlone(t *testing.T) {
 	}
 }
 
-// command runs the go command without a network.
+// command runs the go command without network access.
 func command(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	cmd := exec.Command("go", args...)

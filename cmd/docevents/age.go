@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// parseAge reads an age: a whole number above zero and a unit, which is h for
-// hours, d for days of 24 hours, or w for weeks. There is no m, since 1m might be
-// meant as a month.
+// parseAge parses an age: an integer above zero and a unit, which is h for hours,
+// d for days of 24 hours, or w for weeks. It rejects m, because 1m could mean a
+// month.
 func parseAge(s string) (time.Duration, error) {
 	units := map[byte]time.Duration{'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
 	if s == "" {
@@ -26,14 +26,14 @@ func parseAge(s string) (time.Duration, error) {
 	case errors.Is(err, strconv.ErrRange), err == nil && n > math.MaxInt64/uint64(unit):
 		return 0, errors.New("an age is at most 292 years")
 	case err != nil:
-		return 0, errors.New("an age is a whole number and a unit, such as 30d")
+		return 0, errors.New("an age is an integer and a unit, such as 30d")
 	case n == 0:
 		return 0, errors.New("an age is at least 1")
 	}
 	return time.Duration(n) * unit, nil
 }
 
-// parseDuration reads an age, or a duration as Go has it, such as 90s.
+// parseDuration parses an age, or a duration in Go's syntax, such as 90s.
 func parseDuration(s string) (time.Duration, error) {
 	if d, err := parseAge(s); err == nil {
 		return d, nil
@@ -45,7 +45,7 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// durationVar adds a flag that parseDuration reads.
+// durationVar defines a flag whose value parseDuration parses.
 func durationVar(flags *flag.FlagSet, d *time.Duration, name, usage string) {
 	flags.Func(name, usage, func(s string) (err error) {
 		*d, err = parseDuration(s)
@@ -53,8 +53,8 @@ func durationVar(flags *flag.FlagSet, d *time.Duration, name, usage string) {
 	})
 }
 
-// A when is the value of a flag for a time: a duration before now, or a time by
-// RFC 3339.
+// A when is the value of a flag for a time. The flag takes a duration, which is
+// subtracted from the current time, or a time in the form of RFC 3339.
 type when struct{ time.Time }
 
 func (t *when) String() string { return "" }

@@ -14,15 +14,16 @@ import (
 
 const checkTimeout = 30 * time.Second
 
-const checkHelp = `It rehearses Record's own insert, and a purge that matches no row. Nothing is
-stored. Exit code 0: no findings. 1: findings, one a line. 2: a flag, the URL or
-the key is wrong, or the server can't be reached.
+const checkHelp = `It sends an insert that the server rolls back, and a purge that matches no row.
+Nothing is stored. -where has no effect. Exit codes: 0 no problem was found.
+1 problems were found; each is printed on a line. 2 a flag, the URL or the key
+is wrong, or the server didn't answer.
 `
 
 func check(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	asJSON := flags.Bool("json", false, `print {"ok": ..., "findings": [...]}`)
-	source := addTable(flags, true) // a file may have where for other commands
+	source := addTable(flags, true) // ignores where, which a file may have for other commands
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}
@@ -41,7 +42,7 @@ func check(ctx context.Context, c *call) (int, error) {
 			return 0, err
 		}
 	} else if err == nil {
-		fmt.Fprintf(c.stdout, "%s takes events, and they can be purged.\n", s.tableName())
+		fmt.Fprintf(c.stdout, "%s takes events, and its rows can be purged.\n", s.tableName())
 	}
 	if text := strings.Join(findings, "\n"); text != "" && !*asJSON {
 		fmt.Fprintln(c.stdout, text)
@@ -56,7 +57,7 @@ func check(ctx context.Context, c *call) (int, error) {
 	return exitFailed, nil
 }
 
-// list returns the findings of Check's error, each a line.
+// list returns the findings in Check's error, each in one line.
 func list(err error) []string {
 	findings := []string{}
 	joined, ok := errors.AsType[interface {
@@ -74,19 +75,20 @@ func list(err error) []string {
 	return findings
 }
 
-// wrongProject reports whether the URL or the key is wrong: the key was refused,
-// or an answer came neither from PostgREST nor from the database.
+// wrongProject reports whether err shows that the URL or the key is wrong: the
+// server refused the key, or the answer has no code of PostgREST or PostgreSQL.
 func wrongProject(err error) bool {
 	e, answered := errors.AsType[*docevents.Error](err)
 	return answered && (e.Status == 401 || e.Code == "")
 }
 
-// seen is what happened to the requests of a context.
+// seen records whether the requests of a context were sent and answered.
 type seen struct {
-	request atomic.Bool // one was sent, or tried
-	answer  atomic.Bool // one was answered
+	request atomic.Bool // a request was attempted
+	answer  atomic.Bool // the server answered a request
 }
 
+// watch returns a context whose requests are recorded in the returned seen.
 func watch(ctx context.Context) (context.Context, *seen) {
 	s := &seen{}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{

@@ -8,17 +8,18 @@ import (
 	"strings"
 )
 
-// newFlags returns an empty set of flags. A usage text is one line: the flag's
-// argument in back quotes and a bar, if it has an argument, and a description.
+// newFlags returns an empty set of flags. The usage text of a flag is one line: a
+// description, after the flag's argument in back quotes and a bar if it has an
+// argument.
 func (c *call) newFlags() *flag.FlagSet {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are returned
+	flags.SetOutput(io.Discard) // parse returns the errors
 	flags.Usage = func() {}
 	return flags
 }
 
-// parse reads the arguments. Flags may also follow the other arguments, of which
-// there are at most max.
+// parse parses the arguments. It returns at most max arguments that aren't flags.
+// Flags may follow them.
 func (c *call) parse(flags *flag.FlagSet, max int) (others []string, err error) {
 	for args := c.args; ; {
 		switch err := flags.Parse(args); {
@@ -37,8 +38,8 @@ func (c *call) parse(flags *flag.FlagSet, max int) (others []string, err error) 
 	}
 }
 
-// help is the text of -h: the command's own flags first, then those of the
-// table.
+// help returns the text of -h: the flags of the command first, then the flags that
+// describe the table.
 func (c *call) help(flags *flag.FlagSet) string {
 	var own, table strings.Builder
 	flags.VisitAll(func(f *flag.Flag) {
@@ -48,7 +49,7 @@ func (c *call) help(flags *flag.FlagSet) string {
 		}
 		argument, text := flag.UnquoteUsage(f)
 		text = strings.TrimPrefix(text, argument+"|")
-		if f.DefValue == "false" { // UnquoteUsage calls the argument value
+		if f.DefValue == "false" { // a flag without an argument
 			argument = ""
 		}
 		fmt.Fprintf(b, "  %-22s %s\n", strings.TrimSpace("-"+f.Name+" "+argument), text)

@@ -12,12 +12,12 @@ import (
 func health(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	var l docevents.Limits
-	durationVar(flags, &l.Window, "window", "`DURATION`|time whose failure rate is checked; default 1h")
-	flags.Float64Var(&l.MaxFailureRate, "max-failure-rate", 0, "`RATE`|largest share of failed documents, 0 to 1; default 0.5")
-	flags.IntVar(&l.MinEnded, "min-ended", 0, "`NUMBER`|ended documents below which it is ignored; default 20")
+	durationVar(flags, &l.Window, "window", "`DURATION`|time up to now in which the rate is checked; default 1h")
+	flags.Float64Var(&l.MaxFailureRate, "max-failure-rate", 0, "`RATE`|allowed share of failed documents, 0 to 1; default 0.5")
+	flags.IntVar(&l.MinEnded, "min-ended", 0, "`NUMBER`|check the rate only if this many ended; default 20")
 	durationVar(flags, &l.StuckAfter, "stuck-after", "`DURATION`|time under way that makes a document stuck; default 30m")
 	flags.IntVar(&l.MaxStuck, "max-stuck", 0, "`NUMBER`|documents that may be stuck; default 0")
-	durationVar(flags, &l.Silence, "silence", "`DURATION`|time in which one must complete; not checked by default")
+	durationVar(flags, &l.Silence, "silence", "`DURATION`|allowed time without a completion; default no limit")
 	asJSON := flags.Bool("json", false, "print a JSON object")
 	source := addTable(flags, true)
 	if _, err := c.parse(flags, 0); err != nil {
@@ -41,7 +41,7 @@ func health(ctx context.Context, c *call) (int, error) {
 	if *asJSON {
 		return code, printJSON(c.stdout, struct {
 			docevents.Health
-			Stats any `json:"stats,omitempty"` // hides those of this process, which are zero
+			Stats any `json:"stats,omitempty"` // leaves out the Stats of this process, which are all zero
 		}{Health: h})
 	}
 	verdict := "ok"
@@ -52,7 +52,7 @@ func health(ctx context.Context, c *call) (int, error) {
 	for _, problem := range h.Problems {
 		fmt.Fprintln(c.stdout, printable(problem))
 	}
-	fmt.Fprintf(c.stdout, "in the last %s: %d documents ended, %d of them failed\nnow: %d under way, %d of them stuck; the last one completed: %s\n",
+	fmt.Fprintf(c.stdout, "in the last %s: %d documents ended, %d of them failed\nnow: %d under way, %d of them stuck; last completed: %s\n",
 		plainDuration(cmp.Or(l.Window, time.Hour)), h.Ended, h.Failed, h.UnderWay, h.Stuck, inUTC(h.LastCompleted))
 	return code, nil
 }

@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// A lineHandler prints a log line of the library as a note of the command: the
-// message, and the attribute that says more.
+// A lineHandler prints each log line of the library as a note of the command:
+// the message, and the attribute error or fields if there is one.
 type lineHandler struct {
 	w       io.Writer
 	command string
 }
 
 func (h lineHandler) Enabled(context.Context, slog.Level) bool { return true }
-func (h lineHandler) WithAttrs([]slog.Attr) slog.Handler       { return h } // the library has none
-func (h lineHandler) WithGroup(string) slog.Handler            { return h } // likewise
+func (h lineHandler) WithAttrs([]slog.Attr) slog.Handler       { return h } // the library adds no attributes
+func (h lineHandler) WithGroup(string) slog.Handler            { return h } // and no groups
 
 func (h lineHandler) Handle(_ context.Context, r slog.Record) error {
 	line := strings.TrimPrefix(strings.TrimPrefix(r.Message, "docevents: "), "Check: ")

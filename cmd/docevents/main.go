@@ -1,20 +1,19 @@
-// Docevents checks, reads and purges the table in which an app records its
-// document events.
+// Docevents checks, reads and purges the table of an app's document events.
 //
 //	go install github.com/docevents/docevents-go/cmd/docevents@latest
 //
-// The commands are listed by docevents -h, their flags by docevents COMMAND -h.
-// The project is that of SUPABASE_URL and SUPABASE_SECRET_KEY, or of the other
-// names that docevents.NewFromEnv reads.
+// docevents -h lists the commands, and docevents COMMAND -h the flags of a
+// command. The environment variables SUPABASE_URL and SUPABASE_SECRET_KEY select
+// the project; docevents.NewFromEnv lists the other variables.
 //
-// Results go to the standard output, errors and notes to the standard error. The
-// exit code is 0 if all is well, 1 if the command failed or found a problem, and
-// 2 if a flag or a setting is wrong. check and purge have further rules, which
-// their -h lists.
+// Results go to standard output, errors and notes to standard error. The exit
+// code is 0 if all is well, 1 if the command failed or found a problem, and 2 if
+// a flag or a setting is wrong. check and purge have more exit codes or other
+// rules for them: see their -h.
 //
 // The files:
 //
-//	main          the commands, and how one is run
+//	main          the list of commands, and the code that runs one
 //	flags         the flags of a command, and its -h
 //	settings      the flags and the file that describe the table
 //	output, log   tables, JSON, and the library's log lines
@@ -35,12 +34,13 @@ import (
 	"syscall"
 )
 
+// The exit codes.
 const (
 	exitDone = iota
 	exitFailed
 	exitUsage
-	exitStopped    // of purge
-	exitIncomplete // of purge
+	exitStopped    // only purge
+	exitIncomplete // only purge
 )
 
 func main() {
@@ -49,26 +49,26 @@ func main() {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		cancel(fmt.Errorf("stopped by %s", <-signals))
-		signal.Reset() // the second signal kills
+		signal.Reset() // a second signal ends the program at once
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// A command is one of the program's.
+// A command is one of the commands of the program.
 type command struct {
-	name, arguments string // arguments besides the flags
-	does            string // one line of docevents -h
-	more            string // further lines of the command's own -h
+	name, arguments string // arguments are those that aren't flags
+	does            string // its line in docevents -h
+	more            string // more lines for the command's own -h
 	run             func(context.Context, *call) (exitCode int, err error)
 }
 
 var commands = []command{
-	{name: "check", does: "look for what keeps events from being stored or purged", more: checkHelp, run: check},
+	{name: "check", does: "find out whether events can be stored and purged", more: checkHelp, run: check},
 	{name: "sql", arguments: "[FILE]", does: "print the SQL that creates the table, and optional SQL", more: sqlHelp(), run: printSQL},
 	{name: "purge", does: "delete old rows", more: purgeHelp, run: runPurge},
-	{name: "health", does: "judge the documents: exit code 0 if they are well, else 1", run: health},
+	{name: "health", does: "check documents against limits: exit code 0 if ok, else 1", run: health},
 	{name: "summary", does: "count documents, steps, errors and stuck documents", run: summary},
-	{name: "timeline", arguments: "DOCUMENT", does: "list the events of one document", run: timeline},
+	{name: "timeline", arguments: "DOCUMENT", does: "list the events of one document", more: timelineHelp, run: timeline},
 	{name: "documents", does: "list documents by their latest event, newest first", run: documents},
 	{name: "serve", does: "show the dashboard in a browser on this machine", run: serve},
 }
@@ -96,7 +96,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return runCommand(ctx, &call{c, args[1:], stdout, stderr})
 		}
 	}
-	fmt.Fprintf(stderr, "docevents: there is no command %q; docevents -h lists the commands\n", args[0])
+	fmt.Fprintf(stderr, "docevents: there is no command %q; for the commands, run docevents -h\n", args[0])
 	return exitUsage
 }
 
@@ -112,39 +112,39 @@ func runCommand(ctx context.Context, c *call) int {
 	c.explain(err.Error())
 	switch {
 	case errors.As(err, new(usageError)):
-		fmt.Fprintf(c.stderr, "The flags: docevents %s -h\n", c.name)
+		fmt.Fprintf(c.stderr, "For the flags, run docevents %s -h\n", c.name)
 		return exitUsage
 	case errors.As(err, new(settingsError)):
-		fmt.Fprintln(c.stderr, "The settings: docevents -h")
+		fmt.Fprintln(c.stderr, "For the settings, run docevents -h")
 		return exitUsage
 	}
 	return max(code, exitFailed)
 }
 
 type (
-	usageError    struct{ error } // about a flag or an argument
-	settingsError struct{ error } // about the environment
+	usageError    struct{ error } // a flag or an argument is wrong
+	settingsError struct{ error } // an environment variable is wrong or missing
 )
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 var (
-	errHelp = errors.New("help was asked for")
+	errHelp = errors.New("-h was given") // the command prints its help and ends
 
 	libraryPrefix = regexp.MustCompile(`^docevents: ((Check|Summary|Documents|Timeline|TimelineBefore|Health|PurgeBefore): )?`)
 	optionName    = regexp.MustCompile(`\b(WithTable|WithSchema|WithColumns|WithEventTypes|TextIDs)\b`)
 	sqlFileName   = regexp.MustCompile(`sql/(?:optional/)?(\w+\.sql)`)
 )
 
-// plain returns the text of an error of the library without the names of its
-// package and its method.
+// plain returns the text of a library error without the prefix that names the
+// package and the method.
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
-// explain says what the options of the library and the SQL files that a text
-// names are here.
+// explain prints which flags stand for the library's options that text names, and
+// which command prints the SQL files that it names.
 func (c *call) explain(text string) {
 	if optionName.MatchString(text) {
-		fmt.Fprintln(c.stderr, "Here, -table and -schema stand for WithTable and WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")
+		fmt.Fprintln(c.stderr, "The flags for these options: -table for WithTable, -schema for WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")
 	}
 	for _, f := range sqlFiles() {
 		if slices.ContainsFunc(sqlFileName.FindAllStringSubmatch(text, -1), func(name []string) bool { return name[1] == f.path }) {
@@ -162,12 +162,12 @@ func usage() string {
 	b.WriteString(`
 docevents COMMAND -h lists the flags of a command.
 
-The project is that of these environment variables:
+Set these environment variables:
 
-  SUPABASE_URL          https://abcdefgh.supabase.co
-  SUPABASE_SECRET_KEY   sb_secret_..., from the project's API settings; or
-                        SUPABASE_SECRET_KEYS, SUPABASE_SERVICE_ROLE_KEY or
-                        SUPABASE_SERVICE_KEY
+  SUPABASE_URL          address of the project: https://abcdefgh.supabase.co
+  SUPABASE_SECRET_KEY   sb_secret_..., from the project's API settings.
+                        SUPABASE_SECRET_KEYS, SUPABASE_SERVICE_ROLE_KEY and
+                        SUPABASE_SERVICE_KEY work as well.
 `)
 	return b.String()
 }

@@ -16,7 +16,8 @@ import (
 	"unicode/utf8"
 )
 
-// Each -h fits a screen of 24 lines with 80 characters.
+// TestHelpFitsAScreen checks that the help of each command fits a screen of 24
+// lines with 80 characters.
 func TestHelpFitsAScreen(t *testing.T) {
 	screens := [][]string{{"-h"}}
 	for _, c := range commands {
@@ -77,8 +78,8 @@ func TestTexts(t *testing.T) {
 	}
 }
 
-// The page about purges has commands that the program understands, and its exit
-// codes.
+// TestPurgePage checks that the program accepts the commands in docs/purge.md, and
+// that the page lists the exit codes of the program.
 func TestPurgePage(t *testing.T) {
 	text, err := os.ReadFile("../../docs/purge.md")
 	if err != nil {
@@ -106,7 +107,7 @@ func TestPurgePage(t *testing.T) {
 	}
 }
 
-// slowServer answers a request after a while.
+// A slowServer answers a request after some time.
 type slowServer struct{ takes time.Duration }
 
 func (s slowServer) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -118,7 +119,8 @@ func (s slowServer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: 204, Header: http.Header{"Content-Range": {"*/1000"}}, Body: http.NoBody, Request: req}, nil
 }
 
-// A step in flight has stepGrace after a stop. Other requests end at once.
+// TestMeterFinishesAStep checks that a DELETE in flight has stepGrace to finish
+// after a stop, and that other requests end at once.
 func TestMeterFinishesAStep(t *testing.T) {
 	for _, test := range []struct {
 		method       string
@@ -149,8 +151,8 @@ func TestMeterFinishesAStep(t *testing.T) {
 	}
 }
 
-// A dry run sends a GET in place of a DELETE, and nothing in place of another
-// request.
+// TestDryRunDeletesNothing checks that a dry run replaces a DELETE with a GET, and
+// sends no other request.
 func TestDryRunDeletesNothing(t *testing.T) {
 	var sent []*http.Request
 	m := &meter{dryRun: true, base: roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -177,8 +179,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// The line on a terminal is redrawn below what is printed, and is gone at the
-// end.
+// TestProgress checks that the line on a terminal stays below the printed text and
+// is removed at the end.
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var screen bytes.Buffer

@@ -17,8 +17,8 @@ func printJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// printable returns a text without what would disturb a terminal or a table:
-// control characters become spaces, which includes line breaks.
+// printable makes text safe for a terminal and a table: it replaces control
+// characters, including line breaks, with spaces.
 func printable(text string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.IsGraphic(r) {
@@ -30,7 +30,7 @@ func printable(text string) string {
 
 const timeFormat = "2006-01-02 15:04:05"
 
-// inUTC returns a time for a table, or - for the zero time.
+// inUTC formats a time for a table. The zero time is "-".
 func inUTC(t time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -38,7 +38,7 @@ func inUTC(t time.Time) string {
 	return t.UTC().Format(timeFormat)
 }
 
-// short returns a duration with three digits or so, or - for 0.
+// short formats a duration for a table, with about three digits. 0 is "-".
 func short(d time.Duration) string {
 	switch {
 	case d == 0:
@@ -53,7 +53,7 @@ func short(d time.Duration) string {
 	return plainDuration(d.Round(time.Minute))
 }
 
-// orDash returns a text for a table.
+// orDash makes text printable, or returns "-" if nothing of it remains.
 func orDash(text string) string {
 	if text = printable(text); text == "" {
 		return "-"
@@ -62,9 +62,9 @@ func orDash(text string) string {
 }
 
 // A table is printed in columns that are as wide as their widest cell. On a
-// terminal the last column is cut to the width of a line.
+// terminal, lines are cut to its width.
 type table struct {
-	head []string // in capitals; a space in front aligns a column to the right
+	head []string // in capitals; a leading space aligns the column to the right
 	rows [][]string
 }
 
@@ -104,7 +104,7 @@ func (t *table) print(w io.Writer) {
 	}
 }
 
-// cut cuts a line to a number of characters. 0 means no limit.
+// cut shortens line to at most limit characters. 0 means no limit.
 func cut(line string, limit int) string {
 	runes := []rune(line)
 	if limit <= 0 || len(runes) <= limit {
@@ -113,8 +113,8 @@ func cut(line string, limit int) string {
 	return string(runes[:limit-1]) + "…"
 }
 
-// terminalWidth returns how many characters a line of a terminal has. It is 0 if
-// w isn't a terminal.
+// terminalWidth returns the number of characters in a line of the terminal, or 0
+// if w isn't a terminal.
 func terminalWidth(w io.Writer) int {
 	file, ok := w.(*os.File)
 	if !ok || !isTerminal(file) {
@@ -126,8 +126,8 @@ func terminalWidth(w io.Writer) int {
 	return 80
 }
 
-// isTerminal reports whether a file is a terminal. It also does for /dev/null,
-// where it makes no difference.
+// isTerminal reports whether a file is a terminal. It also returns true for
+// /dev/null, which does no harm.
 func isTerminal(file *os.File) bool {
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0

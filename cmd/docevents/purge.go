@@ -10,7 +10,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-const purgeHelp = `It uses the columns id and created_at only. Exit codes: 0 done, or counted.
+const purgeHelp = `Only the columns id and created_at are used. Exit codes: 0 done, or counted.
 1 failed; rows may have been deleted, see the count. 2 a flag or a setting is
 wrong, and nothing was sent. 3 stopped by -timeout, SIGTERM or Ctrl-C; the next
 run continues. 4 done, but an answer was lost: the count may be too low.
@@ -31,7 +31,7 @@ func (c *call) purgeFlags() (*purgeFlags, error) {
 		return err
 	})
 	flags.BoolVar(&f.dryRun, "dry-run", false, "count the rows and delete none")
-	flags.IntVar(&f.batch, "batch", docevents.DefaultPurgeBatch, "`ROWS`|rows that one request deletes; default 10000")
+	flags.IntVar(&f.batch, "batch", docevents.DefaultPurgeBatch, "`ROWS`|rows that one request deletes at most; default 10000")
 	durationVar(flags, &f.timeout, "timeout", "`DURATION`|stop after this time; default 10m; 0s for no limit")
 	flags.BoolVar(&f.json, "json", false, "print a JSON object")
 	f.table = addTable(flags, false)
@@ -39,7 +39,7 @@ func (c *call) purgeFlags() (*purgeFlags, error) {
 		return nil, err
 	}
 	if f.olderThan == 0 {
-		return nil, usagef("-older-than is missing; to see how many rows it would delete: docevents purge -older-than 30d -dry-run")
+		return nil, usagef("-older-than is missing; to count the rows first, run docevents purge -older-than 30d -dry-run")
 	}
 	return f, nil
 }
@@ -89,22 +89,22 @@ func runPurge(ctx context.Context, c *call) (int, error) {
 	return code, err
 }
 
-// A purgeResult is what -json prints.
+// A purgeResult is the object that -json prints.
 type purgeResult struct {
 	Outcome string    `json:"outcome"` // done, counted, failed, stopped or incomplete
-	Cutoff  time.Time `json:"cutoff"`  // rows created before it are old
+	Cutoff  time.Time `json:"cutoff"`  // the purge deletes rows created before it
 	DryRun  bool      `json:"dry_run"`
-	Deleted int64     `json:"deleted"` // rows
-	Due     int64     `json:"due"`     // rows that -dry-run found
-	Exact   bool      `json:"exact"`   // if not, Deleted is a lower bound, and Due an estimate
+	Deleted int64     `json:"deleted"` // rows deleted
+	Due     int64     `json:"due"`     // rows counted by -dry-run
+	Exact   bool      `json:"exact"`   // if false, Deleted is a lower bound, and Due an estimate
 	Seconds float64   `json:"seconds"`
 	Error   string    `json:"error,omitempty"`
 
 	estimated bool
 }
 
-// judge sets the outcome and returns the exit code. failure is why the last
-// request failed, or "".
+// judge sets the outcome and returns the exit code. err is PurgeBefore's error.
+// failure is the reason why the last request failed, or "".
 func (r *purgeResult) judge(ctx context.Context, err error, failure string) int {
 	r.Exact = !r.estimated && !errors.Is(err, docevents.ErrCountIncomplete)
 	switch cause := context.Cause(ctx); {
@@ -122,7 +122,7 @@ func (r *purgeResult) judge(ctx context.Context, err error, failure string) int 
 			r.Error += "; the last request had failed: " + failure
 		}
 		return exitStopped
-	case errors.Unwrap(err) == docevents.ErrCountIncomplete: // and nothing else
+	case errors.Unwrap(err) == docevents.ErrCountIncomplete: // and no other error
 		r.Outcome, r.Error = "incomplete", plain(err)
 		return exitIncomplete
 	default:

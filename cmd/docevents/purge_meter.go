@@ -12,42 +12,43 @@ import (
 	"time"
 )
 
-// stepGrace is how long a step in flight may take to its end after a stop. It is
+// stepGrace is the time that a step in flight has to finish after a stop. It is
 // longer than hosted Supabase's statement timeout of 8 s, and shorter than the
-// 30 s after which Kubernetes kills.
+// 30 s after which Kubernetes kills a process.
 const stepGrace = 20 * time.Second
 
-// A meter is the transport of a purge. It counts the rows of each step, which
-// PurgeBefore returns only at its end, and lets the step in flight finish after
-// a stop, so that its rows are counted.
+// A meter is the transport of a purge. A purge deletes in steps, a DELETE each.
+// The meter counts the rows of each step while the purge runs; PurgeBefore
+// returns the number only at its end. After a stop, the meter lets the step in
+// flight finish, so that its rows are counted.
 //
-// In a dry run it sends no DELETE. It counts the rows that the DELETE would
-// delete, and answers that there were none.
+// In a dry run the meter sends no DELETE. It counts the rows that the DELETE
+// would delete, and returns an answer for 0 deleted rows.
 type meter struct {
 	base        http.RoundTripper
 	dryRun      bool
-	unreachable context.CancelCauseFunc // ends a purge whose first request gets no answer
+	unreachable context.CancelCauseFunc // called if the first request gets no answer; ends the purge
 
 	mu        sync.Mutex // guards the fields below
-	answered  bool       // a request was
-	last      string     // why the newest request failed, or ""
-	deleted   int64
-	due       int64 // of a dry run
-	estimated bool  // due is the planner's estimate
+	answered  bool       // the server has answered a request
+	last      string     // the reason why the newest request failed, or ""
+	deleted   int64      // rows deleted so far
+	due       int64      // rows counted by a dry run
+	estimated bool       // due is the planner's estimate
 }
 
-// An unreachableError is the error of a purge that never had an answer.
+// An unreachableError ends a purge that never got an answer.
 type unreachableError struct{ error }
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	if m.dryRun && req.Method != http.MethodDelete {
-		return answer(req, "[]"), nil // so the purge sends one DELETE for all that is due
+		return answer(req, "[]"), nil // no rows: then the purge sends one DELETE for all rows that are due
 	}
 	resp, err := m.send(req)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case err != nil && req.Context().Err() != nil: // stopped
+	case err != nil && req.Context().Err() != nil: // the purge was stopped
 	case err != nil:
 		m.last = err.Error() // http.Client adds the URL later
 		if !m.answered {
@@ -71,7 +72,7 @@ func (m *meter) send(req *http.Request) (*http.Response, error) {
 	return m.base.RoundTrip(req)
 }
 
-// finish sends a step, and gives it stepGrace to end if the purge is stopped.
+// finish sends a step. If the purge is stopped, the step has stepGrace to finish.
 func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(req.Context()))
 	defer cancel()
@@ -79,7 +80,7 @@ func (m *meter) finish(req *http.Request) (*http.Response, error) {
 		timer := time.AfterFunc(stepGrace, cancel)
 		context.AfterFunc(ctx, func() { timer.Stop() })
 	})()
-	resp, err := readAll(m.base.RoundTrip(req.WithContext(ctx))) // before cancel
+	resp, err := readAll(m.base.RoundTrip(req.WithContext(ctx))) // reads the body before cancel
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +92,8 @@ func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// count asks for the number of rows that a DELETE selects. If counting takes too
-// long for the database, it asks for the planner's estimate.
+// count requests the number of rows that a DELETE would delete. If counting takes
+// too long, it requests the planner's estimate.
 func (m *meter) count(req *http.Request) (*http.Response, error) {
 	get := req.Clone(req.Context())
 	get.Method = http.MethodGet
@@ -113,7 +114,7 @@ func (m *meter) count(req *http.Request) (*http.Response, error) {
 		}
 		n, ok := total(resp)
 		if !ok {
-			return nil, fmt.Errorf("the answer has no count: a proxy may have removed its header Content-Range")
+			return nil, fmt.Errorf("the answer has no count: a proxy may have removed the header Content-Range")
 		}
 		m.mu.Lock()
 		m.due, m.estimated = n, how == "planned"
@@ -123,8 +124,8 @@ func (m *meter) count(req *http.Request) (*http.Response, error) {
 	return answer(req, ""), nil
 }
 
-// answer is that of a DELETE that deleted nothing, or of a GET that found
-// nothing.
+// answer returns the answer to a DELETE that deleted no row, or to a GET that found
+// no row.
 func answer(req *http.Request, body string) *http.Response {
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -134,7 +135,8 @@ func answer(req *http.Request, body string) *http.Response {
 	}
 }
 
-// readAll reads the body of an answer, which is short: it has no rows, or one.
+// readAll reads the body of an answer into memory. The body is short, because it
+// holds at most one row.
 func readAll(resp *http.Response, err error) (*http.Response, error) {
 	if err != nil {
 		return nil, err
@@ -148,7 +150,8 @@ func readAll(resp *http.Response, err error) (*http.Response, error) {
 	return resp, nil
 }
 
-// tookTooLong reports whether an answer is a statement timeout, or a gateway's.
+// tookTooLong reports whether an answer is a statement timeout or a gateway
+// timeout.
 func tookTooLong(resp *http.Response) bool {
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))
@@ -162,19 +165,20 @@ func total(resp *http.Response) (n int64, ok bool) {
 	return n, err == nil
 }
 
+// failure returns the reason why the newest request failed, or "".
 func (m *meter) failure() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.last
 }
 
-// progress is the line that a terminal shows.
+// progress returns the line that a terminal shows.
 func (m *meter) progress(took time.Duration) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	line := fmt.Sprintf("%d rows deleted, %.0f rows/s", m.deleted, float64(m.deleted)/took.Seconds())
 	if m.last != "" {
-		line += ", trying again: " + printable(m.last)
+		line += ", retrying: " + printable(m.last)
 	}
 	return line
 }

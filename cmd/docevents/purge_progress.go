@@ -12,13 +12,14 @@ const (
 	eraseLine        = "\r\x1b[K"
 )
 
-// A progress is a writer to a terminal that keeps a changing line below what is
-// written to it. It shows no line on anything else.
+// A progress is a writer that keeps a changing line below the text written to it.
+// If it doesn't write to a terminal, it shows no line. It is safe for concurrent
+// use.
 type progress struct {
-	mu    sync.Mutex // guards writing, and line
+	mu    sync.Mutex // guards line and writes to w
 	w     io.Writer
-	width func() int // 0: not a terminal
-	line  string     // on the screen now
+	width func() int // the terminal's width; 0 if w isn't a terminal
+	line  string     // the line on the screen, or ""
 }
 
 func newProgress(w io.Writer) *progress {
@@ -42,12 +43,13 @@ func (p *progress) set(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if width := p.width(); width > 0 && line != p.line {
-		p.line = cut(line, width-1) // the cursor stands behind it
+		p.line = cut(line, width-1) // leaves a character for the cursor
 		fmt.Fprint(p.w, eraseLine+p.line)
 	}
 }
 
-// show shows the line that f returns, again and again until stop is called.
+// show shows the line that f returns, and updates it every progressInterval until
+// stop is called. stop removes the line.
 func (p *progress) show(f func() string) (stop func()) {
 	if p.width() == 0 {
 		return func() {}

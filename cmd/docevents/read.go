@@ -13,7 +13,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A rangeFlags is the range of time that a command looks at.
+// A rangeFlags holds the flags for the range of time that a command reads.
 type rangeFlags struct {
 	since, until when
 	stuckAfter   time.Duration
@@ -21,8 +21,8 @@ type rangeFlags struct {
 
 func addRange(flags *flag.FlagSet) *rangeFlags {
 	r := &rangeFlags{}
-	flags.Var(&r.since, "since", "`TIME`|begin of the range, or an age such as 7d; default 24h")
-	flags.Var(&r.until, "until", "`TIME`|end of the range, or an age; default now")
+	flags.Var(&r.since, "since", "`TIME`|a time, or an age such as 7d; default 24h before -until")
+	flags.Var(&r.until, "until", "`TIME`|a time (2026-01-31T12:00:00Z) or an age; default now")
 	durationVar(flags, &r.stuckAfter, "stuck-after", "`DURATION`|time under way that makes a document stuck; default 30m")
 	return r
 }
@@ -38,8 +38,9 @@ func (r *rangeFlags) query(s *settings) docevents.Query {
 	return q
 }
 
-// asked returns the error of a question to the library, with what the requests
-// say about it: if there was none, an argument is wrong.
+// asked returns the error of a read with the cause that seen shows. If no request
+// was sent, an argument is wrong. If there was no answer, the server is
+// unreachable.
 func asked(seen *seen, err error) error {
 	switch {
 	case !seen.request.Load():
@@ -108,7 +109,8 @@ func (c *call) printSummary(s *docevents.Summary, stuckAfter time.Duration) {
 	}
 }
 
-// section prints a table below an empty line, and how many rows it leaves out.
+// section prints a table after an empty line, and the number of rows that it
+// leaves out.
 func (c *call) section(t *table, shown int, total int64) {
 	fmt.Fprintln(c.stdout)
 	t.print(c.stdout)
@@ -117,7 +119,7 @@ func (c *call) section(t *table, shown int, total int64) {
 	}
 }
 
-// plainDuration returns 30m for what Go prints as 30m0s.
+// plainDuration formats a duration without zero units: 30m instead of 30m0s.
 func plainDuration(d time.Duration) string {
 	text := d.String()
 	if d%time.Minute == 0 {
@@ -129,8 +131,8 @@ func plainDuration(d time.Duration) string {
 	return text
 }
 
-// summaryJSON is a Summary as -json prints it: durations in units that their
-// names have, and no times that are zero.
+// A summaryJSON is a Summary in the form that -json prints. Its durations are
+// numbers whose names end in the unit, and it leaves out zero times.
 type summaryJSON struct {
 	*docevents.Summary
 	LastCompleted time.Time   `json:"last_completed,omitzero"`
@@ -154,18 +156,22 @@ func newSummaryJSON(s *docevents.Summary) summaryJSON {
 	return out
 }
 
+const timelineHelp = `It lists the newest 1,000 events at most, the oldest of them first. If there are
+older ones, a note prints the -before that lists them. -where has no effect.
+`
+
 func timeline(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	var before when
-	flags.Var(&before, "before", "`TIME`|list only events before this time, or age such as 7d")
+	flags.Var(&before, "before", "`TIME`|only events before this time, or this age such as 7d")
 	asJSON := flags.Bool("json", false, "print a JSON object")
-	source := addTable(flags, true) // a file may have where for other commands
+	source := addTable(flags, true) // ignores where, which a file may have for other commands
 	others, err := c.parse(flags, 1)
 	if err != nil {
 		return 0, err
 	}
 	if len(others) == 0 {
-		return 0, usagef("which document? docevents timeline DOCUMENT")
+		return 0, usagef("the document's id is missing: docevents timeline DOCUMENT")
 	}
 	client, _, err := c.connect(source)
 	if err != nil {
@@ -186,7 +192,7 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	case *asJSON:
 		return exitDone, printJSON(c.stdout, newTimelineJSON(events, truncated))
 	case len(events) == 0:
-		fmt.Fprintln(c.stderr, "docevents timeline: note: the document has no events")
+		fmt.Fprintln(c.stderr, "docevents timeline: note: no events of this document were found")
 		return exitDone, nil
 	}
 	t := &table{head: []string{"TIME (UTC)", "TYPE", "STAGE", " TOOK", "ERROR"}}
@@ -201,13 +207,14 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// timelineJSON is a timeline as -json prints it, the oldest event first.
+// A timelineJSON is a timeline in the form that -json prints, the oldest event
+// first.
 type timelineJSON struct {
 	Events    []eventJSON `json:"events"`
 	Truncated bool        `json:"truncated"` // there are older events
 }
 
-// An eventJSON has the names of the migration's columns.
+// An eventJSON is an event under the column names of the migration.
 type eventJSON struct {
 	ID           string         `json:"id"`
 	DocumentID   string         `json:"document_id"`
@@ -236,12 +243,12 @@ func documents(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	q := docevents.DocumentsQuery{}
 	flags.StringVar((*string)(&q.State), "state", "", "`STATE`|"+strings.Join(states, ", "))
-	flags.StringVar(&q.Stage, "stage", "", "`STAGE`|stage of the latest event")
-	flags.StringVar(&q.Error, "error", "", "`ERROR`|error as docevents summary prints it, with # in it")
-	flags.IntVar(&q.Limit, "limit", 50, "`NUMBER`|documents to list, at most 500; default 50")
-	flags.StringVar(&q.Cursor, "cursor", "", "`CURSOR`|continue after the page that ended with this cursor")
+	flags.StringVar(&q.Stage, "stage", "", "`STAGE`|stage of the latest event, or of the failure for -error")
+	flags.StringVar(&q.Error, "error", "", "`ERROR`|error, copied from docevents summary")
+	flags.IntVar(&q.Limit, "limit", 50, "`NUMBER`|documents on a page, at most 500; default 50")
+	flags.StringVar(&q.Cursor, "cursor", "", "`CURSOR`|list the page after the one that printed this cursor")
 	r := addRange(flags)
-	asJSON := flags.Bool("json", false, "print a JSON object; its next is the cursor")
+	asJSON := flags.Bool("json", false, "print a JSON object; next is the next page's cursor")
 	source := addTable(flags, true)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
@@ -266,7 +273,7 @@ func documents(ctx context.Context, c *call) (int, error) {
 			Next      string               `json:"next"`
 		}{append([]docevents.Document{}, page.Documents...), page.Next})
 	case len(page.Documents) == 0:
-		fmt.Fprintln(c.stderr, "docevents documents: note: there are none")
+		fmt.Fprintln(c.stderr, "docevents documents: note: no documents were found")
 		return exitDone, nil
 	}
 	t := &table{head: []string{"DOCUMENT", "STATE", "LATEST EVENT (UTC)", "STAGE", "ERROR"}}
@@ -275,7 +282,7 @@ func documents(ctx context.Context, c *call) (int, error) {
 	}
 	t.print(c.stdout)
 	if page.Next != "" {
-		fmt.Fprintf(c.stderr, "docevents documents: note: there are more; for the next page add -cursor %s\n", page.Next)
+		fmt.Fprintf(c.stderr, "docevents documents: note: there are more documents; for the next page add -cursor %s\n", page.Next)
 	}
 	return exitDone, nil
 }

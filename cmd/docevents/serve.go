@@ -12,7 +12,7 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-const shutdownTimeout = 2 * time.Second // of the views in flight
+const shutdownTimeout = 2 * time.Second // for the views in flight
 
 func serve(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
@@ -53,8 +53,8 @@ func serve(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// checkLoopback returns an error for an address that other machines can reach:
-// the page shows users' data and asks for no password.
+// checkLoopback returns an error for an address that other machines can reach,
+// because the page shows users' data and asks for no password.
 func checkLoopback(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -13,32 +13,33 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// settings describe the table that a command works on: the file of -config, and
-// flags, which go before it. Their names in the file are those of the flags,
-// with an underscore for a hyphen.
+// settings describe the table of a command. They come from the file of -config and
+// from flags. A flag overrides the file, which has the flags' names as keys, with
+// an underscore for a hyphen.
 type settings struct {
 	Schema  string               `json:"schema"`
 	Table   string               `json:"table"`
-	Columns map[string]string    `json:"columns"` // by the migration's names
+	Columns map[string]string    `json:"columns"` // the names of columns, by their names in the migration
 	TextIDs bool                 `json:"text_ids"`
 	Extra   []string             `json:"extra"`
-	Types   docevents.EventTypes `json:"types"` // by meaning, in lower case
+	Types   docevents.EventTypes `json:"types"`
 	Where   map[string]string    `json:"where"`
 }
 
-// tableFlags are the flags of settings.
+// tableFlags names the flags that addTable defines.
 var tableFlags = map[string]bool{"config": true, "schema": true, "table": true, "columns": true, "text-ids": true, "extra": true, "types": true, "where": true}
 
-// A tableSource collects the flags of settings as they are given. They are
-// applied after the file has been read, whatever their order.
+// A tableSource collects the flags that describe the table, in the order in which
+// they are given. read applies them after it has read the file, so they override
+// the file even if -config comes last.
 type tableSource struct {
 	file    string
 	changes []func(*settings) error
 	filters bool // the command takes -where
 }
 
-// addTable adds the flags that describe the table. The command takes -where if
-// filters is true; otherwise the file must have none.
+// addTable defines the flags that describe the table. If filters is true, the
+// command takes -where. Otherwise the file must not have where.
 func addTable(flags *flag.FlagSet, filters bool) *tableSource {
 	source := &tableSource{filters: filters}
 	change := func(name, usage string, apply func(s *settings, value string) error) {
@@ -52,13 +53,13 @@ func addTable(flags *flag.FlagSet, filters bool) *tableSource {
 			return nil
 		})
 	}
-	flags.StringVar(&source.file, "config", "", "`FILE`|JSON object with these flags as its keys")
+	flags.StringVar(&source.file, "config", "", "`FILE`|JSON file with these flags as keys, such as text_ids")
 	change("schema", "`NAME`|schema, if not public", func(s *settings, v string) error { s.Schema = v; return nil })
 	change("table", "`NAME`|table, if not document_processing_events", func(s *settings, v string) error { s.Table = v; return nil })
-	change("columns", "`LIST`|names of its columns: id=event_id,stage=step,user_id=-", func(s *settings, v string) error {
+	change("columns", "`LIST`|names that differ: id=event_id,user_id=- (- means none)", func(s *settings, v string) error {
 		return eachPair(v, func(name, column string) error { return put(&s.Columns, name, column) })
 	})
-	change("extra", "`LIST`|further columns that the app fills: tenant_id,job_id", func(s *settings, v string) error {
+	change("extra", "`LIST`|more columns that the app fills: tenant_id,job_id", func(s *settings, v string) error {
 		s.Extra = strings.Split(v, ",")
 		return nil
 	})
@@ -76,7 +77,7 @@ func addTable(flags *flag.FlagSet, filters bool) *tableSource {
 				return nil
 			case list == nil:
 				return fmt.Errorf("%q is not a meaning: use arrived, started, completed, failed, skipped, notes, or open=true", meaning)
-			case !given[meaning]: // replaces the file's
+			case !given[meaning]: // the first one replaces the list of the file
 				*list = nil
 			}
 			given[meaning] = true
@@ -138,7 +139,7 @@ func typesOf(types *docevents.EventTypes, meaning string) *[]docevents.EventType
 	return nil
 }
 
-// read returns the settings of the file and the flags.
+// read returns the settings from the file and the flags.
 func (source *tableSource) read() (*settings, error) {
 	s := &settings{}
 	if source.file != "" {
@@ -161,12 +162,12 @@ func (source *tableSource) read() (*settings, error) {
 		}
 	}
 	if len(s.Where) > 0 && !source.filters {
-		return nil, usagef("-config: %s limits events by where, and this command always works on all rows: use a file without where", source.file)
+		return nil, usagef("-config: %s has where, and this command always works on all rows: use a file without where", source.file)
 	}
 	return s, nil
 }
 
-// options returns the options of a client for the table.
+// options returns the client's options for the table.
 func (s *settings) options() ([]docevents.Option, error) {
 	var options []docevents.Option
 	if s.Schema != "" {
@@ -205,7 +206,7 @@ func (s *settings) options() ([]docevents.Option, error) {
 	return append(options, docevents.WithEventTypes(s.Types)), nil
 }
 
-// connect returns a client for the project of the environment and the table of
+// connect returns a client for the project in the environment and the table in
 // the flags.
 func (c *call) connect(source *tableSource, more ...docevents.Option) (*docevents.Client, *settings, error) {
 	s, err := source.read()
@@ -227,7 +228,7 @@ func (c *call) connect(source *tableSource, more ...docevents.Option) (*docevent
 	return client, s, nil
 }
 
-// tableName returns the table's name for a message.
+// tableName returns the name of the table and its schema, for a message.
 func (s *settings) tableName() string {
 	schema, table := docevents.DefaultSchema, docevents.DefaultTable
 	if s.Schema != "" {

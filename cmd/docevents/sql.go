@@ -11,12 +11,12 @@ import (
 
 // An sqlFile is a file that docevents sql prints.
 type sqlFile struct {
-	name string // without .sql
+	name string // the argument of docevents sql
 	fsys fs.FS
 	path string
 }
 
-// sqlFiles returns the migrations, by what they create, and the optional files.
+// sqlFiles returns the two migrations, and then the optional files.
 func sqlFiles() []sqlFile {
 	files := []sqlFile{
 		{"table", docevents.Migrations(), "013_create_processing_events_table.sql"},
@@ -33,7 +33,7 @@ func sqlFiles() []sqlFile {
 }
 
 func sqlHelp() string {
-	help := `Without FILE it prints table and reading, to be run once in that order:
+	help := `Without FILE it prints table and reading. Run them once, in this order:
 
   docevents sql | psql "$DATABASE_URL" -v ON_ERROR_STOP=1
 
@@ -42,14 +42,14 @@ FILE is one of:
 `
 	about := map[string]string{
 		"table":   "the table document_processing_events, its indexes and grants",
-		"reading": "the functions of summary, documents, health and serve, for any table",
+		"reading": "functions for summary, documents, health and serve, for any table",
 	}
 	for _, f := range sqlFiles() {
 		if does, found := about[f.name]; found {
 			help += "  " + f.name + strings.Repeat(" ", 9-len(f.name)) + does + "\n"
 		}
 	}
-	return help + "\nor one that is optional, described in sql/README.md:\n\n  " + strings.Join(optionalNames(), "\n  ") + "\n"
+	return help + "\nor an optional file, described in sql/README.md:\n\n  " + strings.Join(optionalNames(), "\n  ") + "\n"
 }
 
 func optionalNames() (names []string) {

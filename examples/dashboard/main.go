@@ -1,4 +1,5 @@
-// Dashboard mounts the page of package dashboard in an app, behind a password.
+// Dashboard mounts the page of package dashboard in an app and protects it with a
+// password.
 //
 //	ADMIN_PASSWORD=... go run ./examples/dashboard
 package main
@@ -27,7 +28,7 @@ func main() {
 	log.Fatal(http.ListenAndServe("127.0.0.1:8080", nil))
 }
 
-// isAdmin stands for the app's own authentication: it asks for a password.
+// isAdmin asks for a password. Replace it with your app's own check.
 func isAdmin(password string) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		if _, given, _ := r.BasicAuth(); subtle.ConstantTimeCompare([]byte(given), []byte(password)) == 1 {

@@ -1,5 +1,6 @@
-// Httpserver takes documents over HTTP and processes them in the background. It
-// shuts down in the order in which documents flow: uploads, work, events.
+// Httpserver receives documents over HTTP and processes them in the background. It
+// shuts down in the order in which documents pass through it: first the uploads,
+// then the work, then the events.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8080/documents
 //	curl http://127.0.0.1:8080/debug/vars
@@ -27,10 +28,10 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal kills
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	client, err := docevents.NewFromEnv()
 	if errors.Is(err, docevents.ErrNoSettings) {
-		log.Print(err, "; no events are recorded") // the nil Client does nothing
+		log.Print(err, "; no events are recorded") // a nil Client does nothing
 	} else if err != nil {
 		log.Fatal(err)
 	}
@@ -44,8 +45,9 @@ func main() {
 	}
 }
 
-// serve serves until ctx ends, and then shuts down. Kubernetes kills 30 s after
-// its SIGTERM, so uploads get 15 s of that, and the events 5 s.
+// serve serves until ctx ends, and then shuts down. Kubernetes kills a process 30 s
+// after SIGTERM. Of that time, uploads get 15 s and events 5 s; the rest is for the
+// work.
 func serve(ctx context.Context, listener net.Listener, s *service) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /documents", s.upload)
@@ -61,8 +63,8 @@ func serve(ctx context.Context, listener net.Listener, s *service) error {
 
 	uploads, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
-	err = errors.Join(err, server.Shutdown(uploads)) // no more uploads
-	s.stop()                                         // no more events
+	err = errors.Join(err, server.Shutdown(uploads)) // no uploads after this
+	s.stop()                                         // no events after this
 	events, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return errors.Join(err, s.client.Close(events))
@@ -82,8 +84,8 @@ type service struct {
 	work    sync.WaitGroup
 }
 
-// upload answers 202 as soon as the document is accepted. Its events then say
-// what becomes of it.
+// upload replies with 202 as soon as the document is accepted. The document's
+// events show whether it is processed.
 func (s *service) upload(w http.ResponseWriter, r *http.Request) {
 	e := docevents.Event{DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.UploadStarted}
 	s.client.Record(e)
@@ -103,8 +105,8 @@ func (s *service) upload(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, e.DocumentID)
 }
 
-// start starts work in the background, unless there is too much or the service
-// has stopped.
+// start starts work in the background and returns true. It returns false if
+// maxRunning documents are being processed or the service has stopped.
 func (s *service) start(work func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +123,7 @@ func (s *service) start(work func()) bool {
 	return true
 }
 
-// stop waits for the work in the background.
+// stop refuses new work and waits for the running work.
 func (s *service) stop() {
 	s.mu.Lock()
 	s.stopped = true
@@ -129,7 +131,7 @@ func (s *service) stop() {
 	s.work.Wait()
 }
 
-// process stands for the app's own work.
+// process stands for your app's work on a document.
 func process(text []byte) error {
 	if len(text) == 0 {
 		return errors.New("the document is empty")

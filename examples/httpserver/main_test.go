@@ -25,7 +25,8 @@ func history(events []docevents.Event, document string) (types []docevents.Event
 	return types
 }
 
-// A shutdown during an upload lets the upload finish, and stores its events.
+// TestShutdown checks that a shutdown during an upload lets the upload finish and
+// stores its events.
 func TestShutdown(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -59,7 +60,8 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// A shutdown waits for the work in the background before it closes the client.
+// TestShutdownWaitsForWork checks that a shutdown waits for the work in the
+// background before it closes the client.
 func TestShutdownWaitsForWork(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -69,7 +71,7 @@ func TestShutdownWaitsForWork(t *testing.T) {
 	s := &service{client: server.Client()}
 	ctx, shutDown := context.WithCancel(t.Context())
 	s.start(func() {
-		time.Sleep(50 * time.Millisecond) // the shutdown is over by then if it doesn't wait
+		time.Sleep(50 * time.Millisecond) // longer than a shutdown that doesn't wait
 		s.client.Record(docevents.Event{DocumentID: docevents.SystemUser, UserID: docevents.SystemUser, Type: docevents.Completed})
 	})
 	shutDown()

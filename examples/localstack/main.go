@@ -1,12 +1,13 @@
-// Localstack runs a local stand-in for a Supabase project's REST API, with the
-// table of docevents in it, until it is interrupted.
+// Localstack runs PostgreSQL and a stand-in for a Supabase project's REST API on
+// this machine, with the table of docevents, until it is interrupted.
 //
 // Usage:
 //
 //	go run ./examples/localstack [-addr 127.0.0.1:54321] [-v]
 //
-// It prints its settings, one a line as a shell reads them, and then a line
-// "# ready", a comment to the shell. To use them in a script:
+// It prints its settings, one on each line, in the syntax of a shell. Then it prints
+// the line "# ready", which is a comment for the shell. To use the settings in a
+// script:
 //
 //	go build -o localstack ./examples/localstack
 //	./localstack >stack.env &
@@ -15,8 +16,8 @@
 //	...
 //	kill $!
 //
-// It is built there, not run by go run, which doesn't pass a kill on. Ctrl-C at
-// the terminal ends both.
+// The script builds the program, because go run doesn't forward the signal of kill
+// to it. At a terminal, use go run and end it with Ctrl-C.
 package main
 
 import (
@@ -32,8 +33,8 @@ import (
 )
 
 func main() {
-	addr := flag.String("addr", "127.0.0.1:0", "address of the REST API; port 0 is a free one")
-	verbose := flag.Bool("v", false, "log what PostgreSQL and the REST server do, to standard error")
+	addr := flag.String("addr", "127.0.0.1:0", "address of the REST API; port 0 selects a free port")
+	verbose := flag.Bool("v", false, "print the logs of PostgreSQL and the REST server on standard error")
 	flag.Parse()
 	opts := localstack.Options{Addr: *addr}
 	if *verbose {

@@ -15,7 +15,7 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// programEnv makes the test binary the program that it tests.
+// programEnv is an environment variable that makes the test binary run the program.
 const programEnv = "DOCEVENTS_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -26,13 +26,14 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
+// command returns a command that runs the program.
 func command(args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), programEnv+"=1")
 	return cmd
 }
 
-// The program is used as its comment says.
+// TestProgram runs the program as its comment describes, and ends it with a signal.
 func TestProgram(t *testing.T) {
 	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) { testProgram(t, sig) })
@@ -50,7 +51,7 @@ func testProgram(t *testing.T, sig os.Signal) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended already
 	printed := ""
 	for out := bufio.NewScanner(pipe); !strings.HasSuffix(printed, "# ready\n") && out.Scan(); {
 		printed += out.Text() + "\n"
@@ -93,7 +94,7 @@ func testProgram(t *testing.T, sig os.Signal) {
 	}
 }
 
-// sourced returns the settings that a shell reads out of what was printed.
+// sourced returns the settings that a shell gets from the printed text.
 func sourced(t *testing.T, text string) map[string]string {
 	t.Helper()
 	env := filepath.Join(t.TempDir(), "stack.env")
@@ -104,7 +105,7 @@ func sourced(t *testing.T, text string) map[string]string {
 	args := append([]string{"-euc", `. "$0"; for name; do eval "echo \$$name"; done`, env}, names...)
 	sourced, err := exec.Command("/bin/sh", args...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v: %s; the program said: %s", err, sourced, text)
+		t.Fatalf("%v: %s; the program printed: %s", err, sourced, text)
 	}
 	values := map[string]string{}
 	for i, value := range strings.Split(strings.TrimSpace(string(sourced)), "\n") {
@@ -116,7 +117,7 @@ func sourced(t *testing.T, text string) map[string]string {
 func TestProgramFails(t *testing.T) {
 	t.Parallel()
 	localstack.Shared(t)
-	out, err := command("-addr", "192.0.2.1:1").CombinedOutput() // nobody's address
+	out, err := command("-addr", "192.0.2.1:1").CombinedOutput() // no machine has this address
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 || !strings.HasPrefix(string(out), "localstack: ") || strings.Count(string(out), "\n") != 1 {
 		t.Errorf("%v: %s, want exit code 1 and one clear sentence", err, out)
 	}

@@ -1,5 +1,5 @@
-// Pipeline takes each file of a folder through the steps of a pipeline, and
-// records the steps and the document.
+// Pipeline processes each file of a folder in two steps. It records events for each
+// step and for the document.
 //
 //	go run ./examples/pipeline docs
 package main
@@ -31,7 +31,7 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := client.Check(ctx); err != nil { // names what is wrong, and what to do
+	if err := client.Check(ctx); err != nil { // the error names the problem and the remedy
 		log.Fatal(err)
 	}
 	err = walk(client, os.Args[1])
@@ -42,8 +42,8 @@ func main() {
 	fmt.Printf("stored %d of %d events\n", stats.Delivered, stats.Recorded)
 }
 
-// walk processes the files of a folder. A document that fails is recorded, and
-// doesn't end the walk.
+// walk processes the files of a folder. If a document fails, the failure is recorded
+// and walk continues.
 func walk(client *docevents.Client, folder string) error {
 	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.Type().IsRegular() {
@@ -54,8 +54,8 @@ func walk(client *docevents.Client, folder string) error {
 	})
 }
 
-// process takes one document through the steps. The outer Step has no Stage, so
-// it is about the whole document: it fails if a step fails.
+// process runs the steps of one document. The outer Step has no Stage, so its events
+// are about the document. It fails if a step fails.
 func process(client *docevents.Client, path string) (words int, err error) {
 	e := docevents.Event{DocumentID: documentID(path), UserID: docevents.SystemUser}
 	err = client.Step(e, func() error {
@@ -77,12 +77,12 @@ func process(client *docevents.Client, path string) (words int, err error) {
 	return words, err
 }
 
-// documentID returns the id of a file, the same in each run.
+// documentID returns the id of a file, which is the same in each run.
 func documentID(path string) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("file:"+path)).String()
 }
 
-// extract and count stand for the app's own work.
+// extract and count stand for your app's work.
 func extract(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err == nil && !utf8.Valid(text) {

@@ -42,6 +42,6 @@ func TestWalk(t *testing.T) {
 		}
 	}
 	if err := walk(client, filepath.Join(folder, "missing")); err == nil {
-		t.Error("a missing folder is no error")
+		t.Error("walk returned no error for a missing folder")
 	}
 }

@@ -1,10 +1,10 @@
-// Quickstart records what happens to two documents, and prints what is stored.
+// Quickstart records events of two documents and prints the stored events.
 //
 //	go run ./examples/quickstart
 //
-// With SUPABASE_URL and SUPABASE_SECRET_KEY in the environment it uses that
-// project, which must have the table of sql/. Without them it starts PostgreSQL
-// and a REST API on this machine, and removes them at the end.
+// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, it uses that project, which must
+// have the table of sql/. Otherwise it starts PostgreSQL and a REST API on this
+// machine and removes them at the end.
 package main
 
 import (
@@ -52,27 +52,28 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	if err := client.Check(ctx); err != nil { // names what is wrong, and what to do
+	if err := client.Check(ctx); err != nil { // the error names the problem and the remedy
 		return errors.Join(err, client.Close(ctx))
 	}
 
-	// Record neither waits nor fails. An event with a Stage is about that step,
-	// one without a Stage is about the whole document.
+	// Record doesn't wait and returns no error. An event with a Stage is about that
+	// step. An event without a Stage is about the document.
 	user := uuid.NewString()
 	invoice := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(invoice)
 	scan := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(scan)
 
-	// Step records the start of a step, and its end with the time and the error.
+	// Step records an event at the start of a step, and one at its end, with the
+	// duration and the error.
 	invoice.Stage, scan.Stage = "ocr", "ocr"
 	_ = client.Step(invoice, func() error { time.Sleep(40 * time.Millisecond); return nil })
 	_ = client.Step(scan, func() error { return errors.New("page 3: image too small") })
 	invoice.Stage, invoice.Type, invoice.Duration = "", docevents.Completed, 60*time.Millisecond
 	client.Record(invoice)
 
-	// Close waits until the queued events are stored. A server calls it when it
-	// ends.
+	// Close waits until the queued events are stored. A server calls it at its
+	// shutdown.
 	if err := client.Close(ctx); err != nil {
 		return err
 	}

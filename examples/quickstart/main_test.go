@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { localstack.Main(m) }
 
-// setenv sets the settings of a project, and no others.
+// setenv sets the settings of a project, and removes all others.
 func setenv(t *testing.T, url, key string) {
 	t.Helper()
 	for _, name := range []string{"SUPABASE_SECRET_KEYS", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SERVICE_KEY"} {
@@ -47,7 +47,8 @@ func TestOnAProject(t *testing.T) {
 	}
 }
 
-// Its own stack leaves nothing behind, also if the start is interrupted.
+// TestWithoutSettings checks that the program removes the stack that it starts, even
+// if it is interrupted at the start.
 func TestWithoutSettings(t *testing.T) {
 	localstack.Shared(t) // skips if there is no PostgreSQL
 	tmp, err := os.MkdirTemp("", "quickstart-")
@@ -70,11 +71,12 @@ func TestWithoutSettings(t *testing.T) {
 		t.Errorf("interrupted: %v", err)
 	}
 	if left, err := filepath.Glob(filepath.Join(tmp, "*")); len(left) > 0 || err != nil {
-		t.Errorf("left behind: %v (%v)", left, err)
+		t.Errorf("not removed: %v (%v)", left, err)
 	}
 }
 
-// What is wrong with a project is an error, and no reason to start a stack.
+// TestOnABrokenProject checks that the program returns an error for a project that
+// can't be used, and doesn't start a stack.
 func TestOnABrokenProject(t *testing.T) {
 	nothing := httptest.NewServer(http.NotFoundHandler())
 	defer nothing.Close()
@@ -84,7 +86,7 @@ func TestOnABrokenProject(t *testing.T) {
 		{nothing.URL, "", "no key is set"},
 	} {
 		setenv(t, test.url, test.key)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // Check would ask again for 5 s
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // otherwise Check retries for 5 s
 		defer cancel()
 		if err := run(ctx, &strings.Builder{}); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v, want %s", err, test.want)

@@ -1,6 +1,5 @@
-// Serverless is an HTTP function for a platform that may freeze or end the
-// process as soon as it has replied, such as Cloud Run. It stores its events
-// before each reply.
+// Serverless is an HTTP function for a platform that may freeze or end the process
+// after a reply, such as Cloud Run. It stores its events before each reply.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8081/documents/0198a5e2-0000-7000-8000-000000000001
 package main
@@ -19,13 +18,13 @@ import (
 )
 
 func main() {
-	client, err := docevents.NewFromEnv() // one for all requests: it keeps its connections
+	client, err := docevents.NewFromEnv() // one client for all requests, because it reuses its connections
 	if err != nil {
 		log.Fatal(err)
 	}
 	http.Handle("POST /documents/{id}", handler(client))
 	addr := "127.0.0.1:8081"
-	if port := os.Getenv("PORT"); port != "" { // the platform's
+	if port := os.Getenv("PORT"); port != "" { // set by the platform
 		addr = ":" + port
 	}
 	log.Fatal(http.ListenAndServe(addr, nil))
@@ -39,13 +38,14 @@ func handler(client *docevents.Client) http.Handler {
 			return err
 		})
 
-		// Flush before the reply: after it may be too late. It waits no longer
-		// than 2 s, also if the caller has gone. Events that are not stored by
-		// then stay queued, and are sent if the process lives on.
+		// Flush before the reply, because the platform may freeze the process
+		// after it. Flush waits at most 2 s, even if the caller has gone. Events
+		// that are not stored by then stay queued. They are sent if the process
+		// runs again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*time.Second)
 		defer cancel()
 		if err := client.Flush(ctx); err != nil {
-			log.Print("replying before the events are stored: ", err)
+			log.Print("events are not stored yet, replying anyway: ", err)
 		}
 
 		if err != nil {
@@ -56,7 +56,7 @@ func handler(client *docevents.Client) http.Handler {
 	})
 }
 
-// process stands for the app's own work.
+// process stands for your app's work on a document.
 func process(document io.Reader) (size int, err error) {
 	text, err := io.ReadAll(document)
 	if err == nil && len(text) == 0 {

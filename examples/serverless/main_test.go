@@ -21,7 +21,8 @@ func post(client *docevents.Client, r *http.Request) *httptest.ResponseRecorder 
 	return w
 }
 
-// The events are stored when the reply is there, also if the caller has gone.
+// TestStoredBeforeTheReply checks that the events are stored before the reply, even
+// if the caller has gone.
 func TestStoredBeforeTheReply(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -38,19 +39,20 @@ func TestStoredBeforeTheReply(t *testing.T) {
 	} {
 		server := doceventstest.NewServer(t)
 		w := post(server.Client(), httptest.NewRequestWithContext(test.ctx, http.MethodPost, path, strings.NewReader(test.text)))
-		events := server.Events() // without waiting
+		events := server.Events() // doesn't wait
 		if w.Code != test.status || len(events) != 2 || events[1].Type != test.end {
 			t.Errorf("%d %s, %+v", w.Code, w.Body, events)
 		}
 	}
 }
 
-// A server that refuses the events costs neither the reply nor the events.
+// TestReplyDespiteARefusal checks that the reply is sent and no event is dropped if
+// the server refuses the events.
 func TestReplyDespiteARefusal(t *testing.T) {
 	t.Parallel()
 	server := doceventstest.NewServer(t)
 	client := server.Client()
-	for range 100 { // more than there are attempts
+	for range 100 { // more than the client sends in this test
 		server.FailNext(http.StatusUnauthorized, "")
 	}
 	w := post(client, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader("text")))

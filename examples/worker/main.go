@@ -1,7 +1,7 @@
-// Worker processes jobs of a queue that may deliver a job twice, such as SQS or
-// pgmq. However often a job runs, its events are stored once.
+// Worker processes jobs from a queue that may deliver a job twice, such as SQS or
+// pgmq. Its events are stored once, even if the job runs more than once.
 //
-// The queue is the standard input here, with a JSON object for each job:
+// In this example the queue is standard input, with a JSON object for each job:
 //
 //	echo '{"id": "0198a5e2-0000-7000-8000-0000000000aa", "document_id": "0198a5e2-0000-7000-8000-000000000001", "file": "README.md"}' |
 //		go run ./examples/worker
@@ -27,7 +27,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal kills
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	client, err := docevents.NewFromEnv()
 	if err != nil {
 		log.Fatal(err)
@@ -37,15 +37,15 @@ func main() {
 	}
 }
 
-// A job is what the queue delivers.
+// A job is a message of the queue.
 type job struct {
-	ID         uuid.UUID `json:"id"` // the same each time that it is delivered
+	ID         uuid.UUID `json:"id"` // the same at each delivery of the job
 	DocumentID string    `json:"document_id"`
 	File       string    `json:"file"`
 }
 
-// run processes jobs until the queue ends or ctx does, and then waits until the
-// events are stored.
+// run processes jobs until the queue or ctx ends. Then it waits until the events are
+// stored.
 func run(ctx context.Context, client *docevents.Client, queue io.Reader, workers int) error {
 	jobs := make(chan job)
 	var running sync.WaitGroup
@@ -60,14 +60,14 @@ func run(ctx context.Context, client *docevents.Client, queue io.Reader, workers
 	}
 	err := receive(ctx, queue, jobs)
 	close(jobs)
-	running.Wait() // before Close: Record drops events after it
+	running.Wait() // before Close, because Record drops events after Close
 
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	return errors.Join(err, client.Close(closing))
 }
 
-// receive stands for the queue's own client.
+// receive stands for the client of your queue.
 func receive(ctx context.Context, queue io.Reader, jobs chan<- job) error {
 	decoder := json.NewDecoder(queue)
 	for ctx.Err() == nil {
@@ -79,14 +79,14 @@ func receive(ctx context.Context, queue io.Reader, jobs chan<- job) error {
 		}
 		select {
 		case jobs <- j:
-		case <-ctx.Done(): // the queue delivers it again
+		case <-ctx.Done(): // the queue will deliver the job again
 		}
 	}
 	return nil
 }
 
-// do runs a job. The events' ids are made from the job's and the step's name: an
-// event that is stored already is not stored again.
+// do runs a job. The ids of its events depend only on the job's id and the step, so
+// an event that is already stored is not stored again.
 func do(client *docevents.Client, j job) error {
 	const stage = "count"
 	return client.Step(docevents.Event{
@@ -95,7 +95,7 @@ func do(client *docevents.Client, j job) error {
 		UserID:     docevents.SystemUser,
 		Stage:      stage,
 	}, func() error {
-		_, err := os.ReadFile(j.File) // stands for the app's own work
+		_, err := os.ReadFile(j.File) // stands for your app's work
 		return err
 	})
 }

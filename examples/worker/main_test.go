@@ -15,7 +15,8 @@ const (
 	second = `{"id": "0198a5e2-0000-7000-8000-0000000000bb", "document_id": "0198a5e2-0000-7000-8000-000000000002", "file": "missing"}`
 )
 
-// A job that is delivered twice leaves its events once.
+// TestDeliveredTwice checks that the events of a job that is delivered twice are
+// stored once.
 func TestDeliveredTwice(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	if err := run(t.Context(), server.Client(), strings.NewReader(first+first+second), 2); err != nil {
@@ -32,7 +33,7 @@ func TestDeliveredTwice(t *testing.T) {
 
 func TestEnds(t *testing.T) {
 	if err := run(t.Context(), nil, strings.NewReader(first+"nonsense"), 1); err == nil {
-		t.Error("nonsense was taken for a job")
+		t.Error("run returned no error for invalid JSON")
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	queue, _ := io.Pipe() // has no job

@@ -12,7 +12,7 @@ import (
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	p := newProgram(t)
-	p.wants(0, []string{"check"}, "public.document_processing_events takes events, and they can be purged.\n")
+	p.wants(0, []string{"check"}, "public.document_processing_events takes events, and its rows can be purged.\n")
 	p.wants(0, args("check", p.steps()), " takes events")
 	p.on(p.stack.URL+"/rest/v1/", p.stack.SecretKey).wants(0, []string{"check"}, "takes events")
 
@@ -112,7 +112,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"summary", "-since", "yesterday"}, "2026-01-31T12:00:00Z"},
 		{[]string{"summary", "-since", "1h", "-until", "2h"}, "since must be before until"},
 		{[]string{"summary", "-where", "tenant_id"}, "want a column, =, and a value"},
-		{[]string{"timeline"}, "which document?"},
+		{[]string{"timeline"}, "the document's id is missing"},
 		{[]string{"timeline", "invoice 1"}, "-text-ids"},
 		{[]string{"documents", "-state", "done"}, `"done" is not a state: use completed, failed, under_way, stuck, skipped`},
 		{[]string{"documents", "-limit", "501"}, "500"},

@@ -122,7 +122,7 @@ func TestDocuments(t *testing.T) {
 	}
 	p.wants(0, args("documents", flags, "-state", "completed"), "invoice 1")
 	p.wants(0, args("documents", flags, "-error", "page # of #:\n\x1b[#mimage too small"), "invoice 2")
-	p.wants(0, args("documents", flags, "-stage", "nowhere"), "there are none")
+	p.wants(0, args("documents", flags, "-stage", "nowhere"), "no documents were found")
 
 	// Page by page.
 	stdout, stderr := p.run(0, args("documents", flags, "-limit", "2")...)
@@ -151,7 +151,7 @@ func TestHealth(t *testing.T) {
 	flags := p.steps()
 	stdout, _ := p.run(1, args("health", flags)...)
 	if lines := strings.Split(stdout, "\n"); lines[0] != "not ok" || !strings.HasPrefix(lines[1], "1 document has been under way for longer than 30 min") ||
-		lines[2] != "in the last 1h: 2 documents ended, 1 of them failed" || !strings.HasPrefix(lines[3], "now: 1 under way, 1 of them stuck; the last one completed: 2") {
+		lines[2] != "in the last 1h: 2 documents ended, 1 of them failed" || !strings.HasPrefix(lines[3], "now: 1 under way, 1 of them stuck; last completed: 2") {
 		t.Error(stdout)
 	}
 	p.wants(0, args("health", flags, "-max-stuck", "1"), "ok\n")

@@ -125,7 +125,7 @@ func TestFaultFixed(t *testing.T) {
 			b.wantCounts(docevents.Stats{Recorded: 101, Delivered: 101})
 			lines := b.Lines()
 			last := len(lines) - 1
-			loud := slices.IndexFunc(lines, func(l observe.Line) bool { return strings.Contains(l.Text, "refused until this is mended") })
+			loud := slices.IndexFunc(lines, func(l observe.Line) bool { return strings.Contains(l.Text, "refused until this is fixed") })
 			if loud < 0 || !strings.Contains(lines[loud].Text, remedy) || !strings.Contains(lines[last].Text, "delivering again") {
 				t.Errorf("log %q, want a line with the remedy %q and a last line about the recovery", lines, remedy)
 			}

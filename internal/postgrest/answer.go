@@ -1,7 +1,7 @@
-// Package postgrest reads requests and writes answers as PostgREST 14 does: what
-// doceventstest's server, which has its rows in memory, and the integration
-// module's gateway, which has a PostgreSQL, would both say. It is test support,
-// and imports the standard library alone.
+// Package postgrest parses requests and writes answers as PostgREST 14 does. It is
+// test support. Two servers share it: doceventstest, which keeps its rows in
+// memory, and the gateway of the integration module, which has a PostgreSQL. It
+// imports only the standard library.
 package postgrest
 
 import (
@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Schema is the one that the request means, or def.
+// Schema returns the schema that the request's headers name, or def.
 func Schema(r *http.Request, def string) string {
 	header := "Content-Profile"
 	if r.Method == http.MethodGet {
@@ -27,14 +27,14 @@ const (
 	mediaObject = "application/vnd.pgrst.object+json"
 )
 
-// mediaType is that of an element of an Accept header.
+// mediaType returns the media type of one element of an Accept header.
 func mediaType(item string) string {
 	media, _, _ := strings.Cut(item, ";")
 	return strings.ToLower(strings.TrimSpace(media))
 }
 
-// Single reports whether the request asks for one JSON object in place of an
-// array of rows. It looks at the media type that Accept names first.
+// Single reports whether the request asks for one JSON object instead of an array
+// of rows. It checks the first media type of the Accept header.
 func Single(r *http.Request) bool {
 	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
 	return mediaType(first) == mediaObject
@@ -55,17 +55,17 @@ func CheckRows(r *http.Request, p Preferences, n int64) *Error {
 	return nil
 }
 
-// An Answer is a response that is no error.
+// An Answer is a response that isn't an error.
 type Answer struct {
 	Status       int
-	ContentRange string // empty: no such header
-	Applied      string // preferences
-	ContentType  string // empty: application/json
-	Body         []byte // nil: none, and no Content-Type
+	ContentRange string // the header Content-Range; "" means no such header
+	Applied      string // the header Preference-Applied; "" means no such header
+	ContentType  string // "" means application/json
+	Body         []byte // nil means no body and no Content-Type
 }
 
-// For gives the answer the form that the request asks for: if that is a single
-// object, the body is the one row without its array.
+// For changes the answer to the form that the request asks for, and returns it. If
+// that is a single object, the body becomes the only row, without the array.
 func (a *Answer) For(r *http.Request) *Answer {
 	if a.Body != nil && Single(r) {
 		a.ContentType = mediaObject
@@ -74,8 +74,9 @@ func (a *Answer) For(r *http.Request) *Answer {
 	return a
 }
 
-// ReadAnswer answers with so many rows, those from the offset on. total is how
-// many there are, nil where nobody asked.
+// ReadAnswer returns the answer to a read of n rows from the offset on. body holds
+// the rows. total is the number of matching rows, or nil if the request doesn't
+// ask for it.
 func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (*Answer, *Error) {
 	a := &Answer{Status: http.StatusOK, Applied: p.Applied(http.MethodGet), Body: body}
 	span, all := "*", "*"
@@ -86,8 +87,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			// PostgREST writes this error as it writes rows, so it has the headers of
-			// rows, and no Proxy-Status.
+			// PostgREST writes this error in the same way as rows. So it has the
+			// headers of an answer with rows, and no Proxy-Status.
 			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
 				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
 				WithHeader("Content-Range", "*/"+all).
@@ -100,7 +101,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 	return a, nil
 }
 
-// ChangeAnswer answers an insert or a delete of so many rows, which body has.
+// ChangeAnswer returns the answer to an insert or a delete of n rows. body holds
+// these rows.
 func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {
@@ -118,7 +120,7 @@ func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answe
 	return a
 }
 
-// Write answers a request with it.
+// Write writes the answer to w.
 func (a *Answer) Write(w http.ResponseWriter) {
 	h := w.Header()
 	if a.ContentRange != "" {

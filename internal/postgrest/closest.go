@@ -3,17 +3,17 @@ package postgrest
 import "strings"
 
 const (
-	// similarEnough is the least similarity of a name in a hint. Earlier versions
-	// of PostgREST suggest less similar names as well.
+	// similarEnough is the least similarity of a name that PostgREST suggests in a
+	// hint. Earlier versions also suggest less similar names.
 	similarEnough = 0.75
 	// maxHintTables limits the search. PostgREST gives no hint if there are this
 	// many tables or more.
 	maxHintTables = 500
 )
 
-// closest returns the known name that is most like the given one, empty if none is
-// similar enough. The similarity is 1 less the edit distance relative to the longer
-// name.
+// closest returns the known name that is most similar to name, or "" if none is
+// similar enough. The similarity is 1 minus the edit distance divided by the
+// length of the longer name.
 func closest(name string, known []string) string {
 	best, found := similarEnough, ""
 	if len(known) >= maxHintTables {

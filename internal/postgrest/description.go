@@ -15,26 +15,26 @@ type Table struct {
 	Columns       []Column
 }
 
-// A Column is described with the names and expressions of PostgreSQL's catalog,
-// as they read with an empty search_path.
+// A Column is a column of a table. Its names and expressions are those of
+// PostgreSQL's catalog, as it prints them with an empty search_path.
 type Column struct {
 	Name, Comment string
-	Type          string // without its modifier; of a domain, the base type
-	Default       string // an SQL expression; empty: none
+	Type          string // without a modifier; for a domain, the base type
+	Default       string // an SQL expression; "" means none
 	NotNull, Key  bool
-	MaxLength     *int32   // in characters; nil: no limit
+	MaxLength     *int32   // in characters; nil means no limit
 	Enum          []string // the values of an enum type
-	// ForeignTable and ForeignColumn are the target of a foreign key that this
-	// column alone makes up; empty: there is no such key.
+	// ForeignTable and ForeignColumn are the target of a foreign key on this column
+	// only. They are empty if there is none.
 	ForeignTable, ForeignColumn string
 }
 
 // ErrDescriptionDisabled is the answer to GET / under openapi-mode=disabled.
 var ErrDescriptionDisabled = Errorf(404, "PGRST126", "Root endpoint metadata is disabled")
 
-// Describe answers GET / with a description of the tables. The definitions are
-// as PostgREST 14 writes them. Paths, which PostgREST fills with operations and
-// their parameters, are listed only.
+// Describe answers GET / with a description of the tables. The definitions have the
+// form of PostgREST 14. The paths are listed without their operations and
+// parameters.
 func Describe(r *http.Request, tables []Table) (*Answer, *Error) {
 	if r.Method != http.MethodGet {
 		return nil, ErrMethod(r.Method)
@@ -107,7 +107,7 @@ func (c Column) define() property {
 	return p
 }
 
-// jsonType is the type of a column's values in JSON, empty if they may have any.
+// jsonType returns the JSON type of a column's values, or "" for any type.
 func jsonType(sqlType string) string {
 	switch sqlType {
 	case "boolean":
@@ -125,8 +125,8 @@ func jsonType(sqlType string) string {
 	return "string"
 }
 
-// defaultJSON returns the default's expression as JSON. PostgREST omits a default
-// whose expression isn't JSON, such as 1+1 for an integer.
+// defaultJSON returns the default expression as JSON. Like PostgREST, it omits an
+// expression that isn't JSON, such as 1+1 for an integer.
 func (c Column) defaultJSON() json.RawMessage {
 	text := c.Default
 	if text == "" {
@@ -144,7 +144,7 @@ func (c Column) defaultJSON() json.RawMessage {
 	return json.RawMessage(text)
 }
 
-// note is the column's comment, and its keys in PostgREST's words.
+// note returns the column's comment and its keys, in PostgREST's words.
 func (c Column) note() string {
 	var keys string
 	if c.Key {

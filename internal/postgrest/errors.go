@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// An Error is an error as PostgREST answers it. The fields are in the order in
+// An Error is an error in the form of PostgREST. The fields are in the order in
 // which PostgREST writes them.
 type Error struct {
 	Code    string  `json:"code"`
@@ -26,7 +26,7 @@ func (e *Error) Error() string {
 	return strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Status, e.Code)) + ": " + e.Message
 }
 
-// Errorf makes an error without details and hint.
+// Errorf returns an error without details and hint.
 func Errorf(status int, code, format string, args ...any) *Error {
 	return &Error{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
 }
@@ -36,7 +36,7 @@ func (e *Error) WithDetails(details string) *Error {
 	return e
 }
 
-// WithHeader adds a header, whose name is in canonical form.
+// WithHeader sets a header. name must be in canonical form.
 func (e *Error) WithHeader(name, value string) *Error {
 	if e.Header == nil {
 		e.Header = http.Header{}
@@ -50,14 +50,14 @@ func (e *Error) WithHint(hint string) *Error {
 	return e
 }
 
-// Errors of PostgREST's own, by
+// The errors below come from PostgREST, not from PostgreSQL. See
 // https://docs.postgrest.org/en/v14/references/errors.html.
 
 var errNegativeLimit = Errorf(416, "PGRST103", "Requested range not satisfiable").
 	WithDetails("Limit should be greater than or equal to zero.")
 
-func parseError(what, value, expecting string) *Error {
-	return Errorf(400, "PGRST100", `"failed to parse %s (%s)" (line 1, column 1)`, what, value).
+func parseError(part, value, expecting string) *Error {
+	return Errorf(400, "PGRST100", `"failed to parse %s (%s)" (line 1, column 1)`, part, value).
 		WithDetails("expecting " + expecting)
 }
 
@@ -66,8 +66,8 @@ func ErrSchema(schema string, exposed ...string) *Error {
 		WithHint("Only the following schemas are exposed: " + strings.Join(exposed, ", "))
 }
 
-// ErrTable reports that the schema lacks the table. The hint names the most similar
-// of the known tables.
+// ErrTable returns the error for a table that the schema lacks. Its hint names the
+// most similar one of the known tables.
 func ErrTable(schema, table string, known ...string) *Error {
 	e := Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
 	if name := closest(table, known); name != "" {
@@ -84,7 +84,8 @@ func ErrMethod(method string) *Error {
 	return Errorf(405, "PGRST117", "Unsupported HTTP method: %s", method)
 }
 
-// ErrFunction is a function that isn't there, with these arguments.
+// ErrFunction returns the error for a function that the schema lacks. given are the
+// names of the arguments. posted reports whether the call was a POST.
 func ErrFunction(name string, given []string, posted bool) *Error {
 	signature, with := "("+strings.Join(given, ", ")+")", " with parameter "+strings.Join(given, ", ")
 	switch {
@@ -101,18 +102,18 @@ func ErrFunction(name string, given []string, posted bool) *Error {
 		WithDetails(fmt.Sprintf("Searched for the function %s%s, but no matches were found in the schema cache.", name, with))
 }
 
-// Write answers a request with the error.
+// Write writes the error to w.
 func (e *Error) Write(w http.ResponseWriter) {
 	body := EncodeJSON(e)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	if e.Status != http.StatusRequestedRangeNotSatisfiable || e.Header == nil { // ReadAnswer says why
+	if e.Status != http.StatusRequestedRangeNotSatisfiable || e.Header == nil { // see ReadAnswer
 		w.Header().Set("Proxy-Status", "PostgREST; error="+e.Code)
 	}
 	maps.Copy(w.Header(), e.Header)
 	WriteJSON(w, e.Status, body)
 }
 
-// WriteJSON writes an answer, of PostgREST's or of a gateway before it.
+// WriteJSON writes an answer of PostgREST, or of a gateway in front of it.
 func WriteJSON(w http.ResponseWriter, status int, body []byte) {
 	writeBody(w, status, mediaJSON, body)
 }
@@ -120,17 +121,16 @@ func WriteJSON(w http.ResponseWriter, status int, body []byte) {
 func writeBody(w http.ResponseWriter, status int, media string, body []byte) {
 	w.Header().Set("Content-Type", media+"; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the client may be gone
+	_, _ = w.Write(body) // the client may have closed the connection
 }
 
-// EncodeJSON is json.Marshal without its escapes for HTML, which PostgREST
-// doesn't make.
+// EncodeJSON is like json.Marshal, but doesn't escape HTML, as PostgREST doesn't.
 func EncodeJSON(v any) []byte {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(v); err != nil {
-		panic(err) // unreachable: what gets here is made of JSON's own types
+		panic(err) // unreachable: all callers pass JSON types
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

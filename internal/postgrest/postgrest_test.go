@@ -40,8 +40,8 @@ func TestPreferences(t *testing.T) {
 	}
 }
 
-// TestHint has PostgREST's own examples of names that are similar enough: 0.875
-// and 0.75, but not 0.5.
+// TestHint checks the hints of ErrTable with PostgREST's own examples: similarities
+// of 0.875 and 0.75 are enough, 0.5 is not.
 func TestHint(t *testing.T) {
 	known := []string{"clients", "projects", "Tasks"}
 	many := make([]string, 500)

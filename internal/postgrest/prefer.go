@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Preferences are what the Prefer headers ask for, each as it stands there; of
-// several of one kind the first counts.
+// Preferences are the preferences of the Prefer headers, each as it is written
+// there. If a kind occurs more than once, the first one counts.
 type Preferences struct {
 	Resolution, Missing, Return, Count, Handling string
 	MaxAffected                                  *int64
@@ -21,7 +21,7 @@ const (
 	MissingDefault   = "missing=default"
 )
 
-// ParsePreferences reads the values of a request's Prefer headers.
+// ParsePreferences parses the values of a request's Prefer headers.
 func ParsePreferences(headers []string) Preferences {
 	var p Preferences
 	kinds := map[string]*string{
@@ -52,16 +52,17 @@ func ParsePreferences(headers []string) Preferences {
 	return p
 }
 
-// Representation reports whether the answer is to hold the rows.
+// Representation reports whether the answer must contain the rows.
 func (p Preferences) Representation() bool { return p.Return == "return=representation" }
 
-// Strict reports whether what is unknown, or more than MaxAffected, is an error.
+// Strict reports whether unknown preferences are an error, and whether it is an
+// error to affect more than MaxAffected rows.
 func (p Preferences) Strict() bool { return p.Handling == "handling=strict" }
 
-// Counts reports whether the answer is to say how many rows there are.
+// Counts reports whether the answer must contain the number of rows.
 func (p Preferences) Counts() bool { return p.Count != "" }
 
-// Applied is the Preference-Applied header for a request of the method.
+// Applied returns the Preference-Applied header for a request with the method.
 func (p Preferences) Applied(method string) string {
 	var list []string
 	if method == http.MethodPost {

@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// A Param is a pair of the URL's query.
+// A Param is a parameter of the URL.
 type Param struct{ Key, Value string }
 
-// ParseParams reads the pairs in their order, which url.Values would lose.
+// ParseParams parses the parameters of a URL and keeps their order, which
+// url.Values would lose.
 func ParseParams(rawQuery string) ([]Param, *Error) {
 	var params []Param
 	for pair := range strings.SplitSeq(rawQuery, "&") {
@@ -32,33 +33,34 @@ func ParseParams(rawQuery string) ([]Param, *Error) {
 	return params, nil
 }
 
-// A Query is what a request's URL asks for, as far as it is understood here.
+// A Query holds the parameters of a request's URL that this package understands.
 type Query struct {
-	Select     []SelectItem // nil: all columns
-	Filters    []Filter     // all of them must hold
+	Select     []SelectItem // nil means all columns
+	Filters    []Filter     // a row must match all of them
 	Order      []OrderTerm
 	Limit      *int64
 	Offset     int64
-	Columns    []string // of the columns parameter; nil where there is none
+	Columns    []string // the parameter columns, sorted; nil if there is none
 	OnConflict []string
 }
 
-// A SelectItem is a column, with the type to cast it to, if any: created_at::text.
-// The cast column keeps its name.
+// A SelectItem is a column, and the type that it is cast to, or "": created_at::text.
+// A cast doesn't change the column's name.
 type SelectItem struct{ Column, Cast string }
 
-// An OrderTerm has its direction in SQL, with a space before it, "" for none.
+// An OrderTerm is a column and its direction in SQL, such as " DESC". The direction
+// begins with a space, or is "".
 type OrderTerm struct{ Column, Direction string }
 
-// A Filter is a comparison.
+// A Filter is a comparison of a column with a value or with values.
 type Filter struct {
 	Column, Operator string
-	Value            string   // of every operator but in
-	Values           []string // of in
+	Value            string   // for every operator except in
+	Values           []string // for in
 }
 
-// ParseQuery reads the parameters. Everything that is not one of PostgREST's
-// own is a filter.
+// ParseQuery parses the parameters of a URL. A parameter whose name PostgREST
+// doesn't reserve is a filter.
 func ParseQuery(rawQuery string) (*Query, *Error) {
 	params, err := ParseParams(rawQuery)
 	if err != nil {
@@ -111,7 +113,7 @@ func splitList(list string) []string {
 	return names
 }
 
-// castType is a type's name as it may stand in SQL.
+// castType matches the names of types that are safe to write into SQL.
 var castType = regexp.MustCompile(`^[a-z_][a-z0-9_ ]*(\[\])?$`)
 
 func parseSelect(list string) ([]SelectItem, *Error) {
@@ -123,7 +125,7 @@ func parseSelect(list string) ([]SelectItem, *Error) {
 	for i, text := range columns {
 		column, cast, found := strings.Cut(text, "::")
 		if strings.ContainsAny(column, "(:>") || found && !castType.MatchString(cast) {
-			return nil, parseError("select parameter", list, "column names, with casts: here are no embedding, JSON paths or aliases")
+			return nil, parseError("select parameter", list, "column names with optional casts: embedding, JSON paths and aliases are not supported here")
 		}
 		items[i] = SelectItem{strings.Trim(column, `"`), cast}
 	}
@@ -150,10 +152,10 @@ func parseOrder(list string) ([]OrderTerm, *Error) {
 	return terms, nil
 }
 
-// Operators are those with one value, in SQL.
+// Operators maps the operators that take one value to SQL.
 var Operators = map[string]string{"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
-// parseFilter reads a comparison like created_at=lt.2026-01-01.
+// parseFilter parses a comparison such as created_at=lt.2026-01-01.
 func (q *Query) parseFilter(column, text string) *Error {
 	operator, value, found := strings.Cut(text, ".")
 	f := Filter{Column: column, Operator: operator, Value: value}
@@ -172,8 +174,8 @@ func (q *Query) parseFilter(column, text string) *Error {
 	return nil
 }
 
-// parseGroup reads and=(created_at.gte.X,created_at.lt.Y), which postgrest-go
-// makes of two filters on one column.
+// parseGroup parses and=(created_at.gte.X,created_at.lt.Y). postgrest-go sends two
+// filters on one column in this form.
 func (q *Query) parseGroup(text string) *Error {
 	list, ok := inParentheses(text)
 	if !ok {

@@ -19,7 +19,7 @@ import (
 	"github.com/docevents/docevents-go/internal/spool"
 )
 
-// helperEnv makes the test binary a process of its own: "what dir argument".
+// helperEnv makes the test binary a helper process. Its value is "task dir argument".
 const helperEnv = "SPOOL_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -32,9 +32,9 @@ func TestMain(m *testing.M) {
 	switch what {
 	case "work":
 		work(s, arg)
-	case "append": // one row
+	case "append": // appends one row
 		fmt.Println(appendUntil(s, 1))
-	case "limited": // files to so many bytes
+	case "limited": // limits the size of files, in bytes
 		n, _ := strconv.ParseUint(arg, 10, 64)
 		fmt.Println(appendLimited(s, n))
 	case "replay":
@@ -48,8 +48,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// work adopts what there is, and appends rows with a name of their own until it
-// is killed. It prints each, and none that it takes for stored.
+// work replays all rows of dead processes and appends new rows, named after name, until
+// it is killed. It prints the last row of each call of Append.
 func work(s *spool.Spool, name string) {
 	for i := 0; ; i++ {
 		adopted := replayAll(s).rows
@@ -130,13 +130,13 @@ func TestKilledInTurns(t *testing.T) {
 				return process{cmd, bufio.NewScanner(out)}
 			}
 			kill := func(p process) {
-				for range 3 { // it works
+				for range 3 { // until it works
 					p.out.Scan()
 					said[p.out.Text()] = true
 				}
 				p.cmd.Process.Kill()
 				for p.out.Scan() {
-					if strings.HasSuffix(p.out.Text(), ".b") { // else cut short
+					if strings.HasSuffix(p.out.Text(), ".b") { // a kill may cut the last line short
 						said[p.out.Text()] = true
 					}
 				}
@@ -167,7 +167,7 @@ func TestKilledInTurns(t *testing.T) {
 				}
 			}
 			for _, err := range r.errs {
-				if !errors.Is(err, spool.ErrDamaged) { // a kill may tear a row
+				if !errors.Is(err, spool.ErrDamaged) { // a kill may leave an incomplete row
 					t.Error(err)
 				}
 			}
@@ -176,8 +176,8 @@ func TestKilledInTurns(t *testing.T) {
 	}
 }
 
-// TestDiskFull: rows that didn't fit are not on disk, the others are whole, and it
-// goes on when there is room.
+// TestDiskFull checks that rows that don't fit are not on disk, that the others are
+// complete, and that Append works again when there is room.
 func TestDiskFull(t *testing.T) {
 	for _, limit := range []uint64{10, 40, 60, 100_000} {
 		t.Run(fmt.Sprintf("after %d bytes of a file", limit), func(t *testing.T) {
@@ -222,7 +222,8 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
-// TestFolderRemoved: it is made again, whether a segment was open or not.
+// TestFolderRemoved checks that Append makes the folder again, with and without a
+// current segment.
 func TestFolderRemoved(t *testing.T) {
 	for name, discarded := range map[string]bool{"with a segment": false, "without a segment": true} {
 		t.Run(name, func(t *testing.T) {
@@ -245,7 +246,7 @@ func TestFolderRemoved(t *testing.T) {
 			checkRows(t, replayAll(open(t, dir)).rows, []string{"three"})
 		})
 	}
-	t.Run("Close tells", func(t *testing.T) {
+	t.Run("the state after Close", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "new")
 		leave(t, dir, "left")
 		s := open(t, dir)
@@ -260,8 +261,9 @@ func TestFolderRemoved(t *testing.T) {
 	})
 }
 
-// TestNotFiles: what has a segment's name and is no file is skipped.
-func TestNotFiles(t *testing.T) {
+// TestEntriesThatAreNotFiles checks that Look skips entries that have a segment's name
+// but aren't regular files.
+func TestEntriesThatAreNotFiles(t *testing.T) {
 	dir := t.TempDir()
 	leave(t, dir, "one")
 	name := files(t, dir, "*.seg")[0]
@@ -286,7 +288,8 @@ func TestNotFiles(t *testing.T) {
 	checkFiles(t, dir, "*.seg", 5)
 }
 
-// TestFolderOfOthers: nothing is read from a folder in which others may write.
+// TestFolderOfOthers checks that nothing is read from a folder to which other users can
+// write.
 func TestFolderOfOthers(t *testing.T) {
 	for _, mode := range []os.FileMode{0o777, 0o770, 0o720, 0o702, 0o777 | os.ModeSticky} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -313,7 +316,7 @@ func TestFolderOfOthers(t *testing.T) {
 	})
 }
 
-// asNobody runs cmd as a user without rights, where this one has them all.
+// asNobody makes cmd run as a user without rights if this user is root.
 func asNobody(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	if os.Getuid() != 0 {

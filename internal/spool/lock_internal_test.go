@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestLockIsRetried: a signal may interrupt flock, as Go's own do to preempt
-// goroutines.
+// TestLockIsRetried checks that lock retries if a signal interrupts flock. Go's runtime
+// sends such signals to preempt goroutines.
 func TestLockIsRetried(t *testing.T) {
 	defer func() { flock = syscall.Flock }()
 	signals := 3

@@ -10,6 +10,8 @@ import (
 
 var flock = syscall.Flock // replaced by a test
 
+// lock takes a shared or exclusive lock on f, or returns an error at once if another
+// process's lock prevents that.
 func lock(f *os.File, exclusive bool) error {
 	how := syscall.LOCK_SH
 	if exclusive {

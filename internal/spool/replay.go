@@ -47,8 +47,8 @@ func (s *Spool) Look() error {
 
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
-// isAlive reports whether the process may be alive. Several processes may ask at
-// the same time, since the lock that each tries is a shared one.
+// isAlive reports whether the process may be alive. It tries a shared lock, so
+// several processes can call it for the same owner at the same time.
 func (s *Spool) isAlive(owner string) bool {
 	if s.lock != nil && owner == s.owner {
 		return true
@@ -61,9 +61,10 @@ func (s *Spool) isAlive(owner string) bool {
 	return lock(f, false) != nil
 }
 
-// Next returns a row that a dead process left, and the columns of that process, or
-// io.EOF. After any other error, which is about one file or about all of them, the
-// next call goes on with the next file. The row is valid until then.
+// Next returns a row that a dead process left, and the columns of that process. It
+// returns io.EOF if there are no more. Any other error is about one file or all
+// files, and the next call continues with the next file. The row is valid until the
+// next call.
 func (s *Spool) Next() (row []byte, columns string, err error) {
 	for err == nil {
 		if len(s.reading) == 0 {
@@ -81,8 +82,8 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep keeps the file of the row that Next returned last, instead of removing it
-// later. It returns ErrKept the first time for a file.
+// Keep makes Discard rename the file of the row that Next returned last, instead of
+// removing it. It returns ErrKept the first time for a file, and then nil.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {
@@ -92,7 +93,8 @@ func (s *Spool) Keep() error {
 	return fmt.Errorf("%s: %w", g.name, ErrKept)
 }
 
-// cut returns the first row of b, nil if there is none, and the bytes after it.
+// cut returns the first row of b and the bytes after it. If b begins with no
+// undamaged frame, cut returns nil and b.
 func cut(b []byte) (row, rest []byte) {
 	if len(b) < rowAt || int64(binary.LittleEndian.Uint32(b)) > int64(len(b)-rowAt) {
 		return nil, b
@@ -104,8 +106,8 @@ func cut(b []byte) (row, rest []byte) {
 	return frame[rowAt:], b[len(frame):]
 }
 
-// claim begins to read the oldest segment of a dead process. If several processes
-// try, the one that renames it gets it.
+// claim starts to read the oldest segment of a dead process. If several processes
+// try, the first that renames the segment gets it.
 func (s *Spool) claim() error {
 	if len(s.found) == 0 {
 		return io.EOF

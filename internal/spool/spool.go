@@ -43,32 +43,32 @@ import (
 )
 
 const (
-	// segmentBytes is the size at which a segment takes no more rows. Next reads a
-	// segment into memory.
+	// A segment of segmentBytes or more takes no more rows. It is small because Next
+	// reads a segment into memory.
 	segmentBytes = 8 << 20
 
-	// A segment consists of frames. The first frame holds the table's columns, each
-	// other one a row. A frame is a length and a checksum, 4 bytes each,
-	// little-endian, and as many bytes as the length says.
+	// A segment consists of frames. The first frame holds the table's columns, and
+	// each other frame holds a row. A frame is a length and a checksum, 4 bytes
+	// each, little-endian, and then as many bytes as the length.
 	sumAt, rowAt = 4, 8
 )
 
 var (
-	// ErrFull is returned by Append beyond the limit.
+	// ErrFull is returned by Append when the segments have reached the limit.
 	ErrFull = errors.New("the spool is full, mostly of events that earlier processes left, which are sent first")
 
-	// ErrShared is returned by Look if other users can put segments there.
+	// ErrShared is returned by Look if other users can write to the folder.
 	ErrShared = errors.New("other users can write to the spool's folder, and the client would insert their files: make it your own, with mode 0700")
 
-	// ErrDamaged is returned by Next for a segment with a torn or changed row.
+	// ErrDamaged is returned by Next for a segment with an incomplete or changed row.
 	ErrDamaged = errors.New("the file is damaged: the events before the damage are replayed, then it is kept as .bad")
 
-	// ErrKept is returned by Keep, once for a file.
+	// ErrKept is returned by Keep, once for each file.
 	ErrKept = errors.New("some events have values that WithColumns has no column for: the others are replayed, then the file is kept as .kept; add the columns and take .kept off its name to replay these")
 )
 
-// An FS is the part of package os that a spool uses. Tests put faults in front of
-// [OS].
+// An FS is the part of package os that a spool uses. Tests wrap [OS] in an FS that
+// injects faults.
 type FS interface {
 	MkdirAll(path string, perm fs.FileMode) error
 	Stat(path string) (fs.FileInfo, error)
@@ -92,39 +92,39 @@ func (OS) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return os.OpenFile(path, flag, perm)
 }
 
-// A Spool is for one goroutine at a time. Its errors are for the log: it can be
-// used after any of them. None has text of a row.
+// A Spool may be used by one goroutine at a time. It can be used after any error,
+// and its errors can be logged: they hold no text of a row.
 type Spool struct {
 	fs      FS
 	dir     string
-	project string // the beginning of the names
+	project string // the beginning of the files' names
 	header  []byte // the first frame of a segment
-	limit   int64
+	limit   int64  // in bytes
 
-	owner   string    // this process, in names
-	lock    *os.File  // nil: nobody knows of this process
-	stamp   int64     // of the newest segment
-	torn    bool      // the next Append makes a segment
-	current []segment // the oldest first
+	owner   string    // this process, in the files' names
+	lock    *os.File  // the locked file of this process; nil while there is none
+	stamp   int64     // the stamp of the newest segment
+	torn    bool      // the last write failed, so the next Append makes a segment
+	current []segment // from the oldest to the newest
 	retired []segment
 
-	found   []segment       // left by dead processes, the oldest first
-	reading []segment       // at most one
-	read    int64           // its number, from 1
-	columns string          // its columns
-	rest    []byte          // its rows that Next has not returned yet
-	refused map[string]bool // names of files whose error has been returned
+	found   []segment       // segments of dead processes, from the oldest to the newest
+	reading []segment       // the segment that is being read, if any
+	read    int64           // the number of the last such segment, from 1
+	columns string          // the columns of that segment
+	rest    []byte          // the rows of that segment that Next has not returned yet
+	refused map[string]bool // the names of files whose error has been returned
 }
 
 type segment struct {
 	name   string
-	suffix string // Discard appends it to the name; "": Discard removes the file
-	size   int64
+	suffix string // Discard appends it to the name, or removes the file if it is ""
+	size   int64  // in bytes
 }
 
-// New returns a spool in dir, an absolute path. It does no I/O: the folder is made
-// for the first row. Segments of other projects are left alone. Each segment
-// carries columns. Append refuses rows while the current segments and those of
+// New returns a spool in dir, an absolute path. It does no I/O: the first Append
+// makes the folder. The spool ignores segments of other projects. It writes columns
+// into each segment. Append refuses rows while the current segments and those of
 // dead processes have more than limit bytes.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
@@ -132,8 +132,8 @@ func New(files FS, dir string, project [32]byte, columns string, limit int64) *S
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit, refused: map[string]bool{}}
 }
 
-// Frame appends a row to rows, in the form that Append takes. row appends the
-// row's bytes.
+// Frame appends a frame with a row to rows, for Append. row appends the bytes of the
+// row to buf.
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
 	rows = row(append(rows, make([]byte, rowAt)...))
@@ -141,27 +141,27 @@ func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	return rows
 }
 
-// first returns the first frame of rows.
+// first returns the first frame of rows, which must be complete.
 func first(rows []byte) []byte { return rows[:rowAt+binary.LittleEndian.Uint32(rows)] }
 
-// sum sets the checksums of rows.
+// sum sets the checksum of each frame of rows.
 func sum(rows []byte) {
 	for ; len(rows) > 0; rows = rows[len(first(rows)):] {
 		binary.LittleEndian.PutUint32(rows[sumAt:], checksum(first(rows)))
 	}
 }
 
-// checksum returns the checksum of a row and its length.
+// checksum returns a checksum of the frame's length and row.
 func checksum(frame []byte) uint32 {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows: all of them, or none. If the error is fs.ErrNotExist,
-// somebody has removed the current segments.
+// Append writes all of rows, or none of them if it returns an error. If the error is
+// fs.ErrNotExist, somebody has removed the current segments.
 func (s *Spool) Append(rows []byte) error {
 	sum(rows)
-	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired ones are to go
+	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
 	}
 	flag := os.O_WRONLY | os.O_APPEND
@@ -169,7 +169,7 @@ func (s *Spool) Append(rows []byte) error {
 		if err := s.own(); err != nil {
 			return err
 		}
-		s.stamp = max(s.stamp+1, time.Now().UnixNano()) // in order, also if the clock is set back
+		s.stamp = max(s.stamp+1, time.Now().UnixNano()) // increases even if the clock is set back
 		name := fmt.Sprintf("%s%016x%08x-%s.seg", s.project, uint64(s.stamp), rand.Uint32(), s.owner)
 		s.current = append(s.current, segment{name: name})
 		rows = slices.Concat(s.header, rows)
@@ -180,7 +180,7 @@ func (s *Spool) Append(rows []byte) error {
 	f, err := s.fs.OpenFile(s.path(g.name), flag, 0o600)
 	if err == nil {
 		if _, err = s.fs.Write(f, rows); err != nil {
-			f.Truncate(g.size) // else Next finds a torn row
+			f.Truncate(g.size) // so that Next doesn't find an incomplete row
 		}
 		f.Close()
 	}
@@ -197,7 +197,8 @@ func (s *Spool) Append(rows []byte) error {
 	return err
 }
 
-// own locks a file, by which other processes see that this one is alive.
+// own locks a file, unless this process has one, so that other processes see that
+// this process is alive.
 func (s *Spool) own() error {
 	if s.lock != nil {
 		return nil
@@ -206,7 +207,7 @@ func (s *Spool) own() error {
 		return err
 	}
 	s.owner = fmt.Sprintf("%016x", rand.Uint64())
-	made := s.lockPath(s.owner) + ".new" // others find it once it is locked
+	made := s.lockPath(s.owner) + ".new" // gets its final name, by which other processes find it, when it is locked
 	f, err := s.fs.OpenFile(made, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -231,14 +232,14 @@ func (s *Spool) disown() {
 	}
 }
 
-// Retire makes the current segments retired ones.
+// Retire turns all current segments into retired segments.
 func (s *Spool) Retire() error {
 	s.retired, s.current = append(s.retired, s.current...), nil
 	return nil
 }
 
-// Discard removes the retired segments. None of their rows is pending, or all that
-// are have been appended again.
+// Discard removes the retired segments, or renames them to .bad or .kept. Call it
+// only if each of their rows is no longer pending or has been appended again.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
 		path := s.path(g.name)
@@ -256,25 +257,25 @@ func (s *Spool) Discard() (err error) {
 	return err
 }
 
-// A State is the segments of this process.
+// A State describes the segments of this process.
 type State struct {
-	Current int64 // bytes
-	Retired bool  // there are such segments
-	Reading int64 // the number of the segment that is being read, from 1; 0: none
+	Current int64 // the size of the current segments, in bytes
+	Retired bool  // there are retired segments
+	Reading int64 // the number, from 1, of the segment that is being read, or 0
 }
 
-// State returns the state after the last call.
+// State returns the state of the spool.
 func (s *Spool) State() State {
 	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
 }
 
-// Close leaves the segments to other processes, and forgets those of them that
-// somebody has removed.
+// Close leaves the segments to other processes. Its last State doesn't include
+// segments that somebody has removed.
 func (s *Spool) Close() error {
 	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
 		for _, g := range *segments {
 			if _, err := s.fs.Stat(s.path(g.name)); errors.Is(err, fs.ErrNotExist) {
-				*segments = nil // as the others, probably
+				*segments = nil // the others of its kind are probably gone as well
 			}
 		}
 	}

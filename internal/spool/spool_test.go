@@ -35,7 +35,7 @@ func open(t testing.TB, dir string) *spool.Spool {
 	return s
 }
 
-// appendRows writes each row by itself.
+// appendRows appends each row with a separate call of Append.
 func appendRows(t testing.TB, s *spool.Spool, rows ...string) {
 	t.Helper()
 	for _, row := range rows {
@@ -45,7 +45,7 @@ func appendRows(t testing.TB, s *spool.Spool, rows ...string) {
 	}
 }
 
-// leave leaves rows in a segment, as a process that has ended.
+// leave leaves rows in a segment, as a process does that has ended.
 func leave(t testing.TB, dir string, rows ...string) {
 	t.Helper()
 	s := open(t, dir)
@@ -57,7 +57,7 @@ func frame(row string) []byte {
 	return spool.Frame(nil, func(buf []byte) []byte { return append(buf, row...) })
 }
 
-// discard removes all segments of s but the one that is being read.
+// discard removes all segments of s except the one that is being read.
 func discard(t testing.TB, s *spool.Spool) {
 	t.Helper()
 	if err := errors.Join(s.Retire(), s.Discard()); err != nil {
@@ -65,7 +65,7 @@ func discard(t testing.TB, s *spool.Spool) {
 	}
 }
 
-// A replay is everything that dead processes have left.
+// A replay holds all rows and errors that Next returned.
 type replay struct {
 	rows []string
 	errs []error
@@ -141,7 +141,7 @@ func TestSpool(t *testing.T) {
 		leave(t, dir, "one", "two")
 		s := open(t, dir)
 		checkRows(t, replayAll(s).rows, []string{"one", "two"})
-		checkRows(t, replayAll(open(t, dir)).rows, nil) // they are the first one's now
+		checkRows(t, replayAll(open(t, dir)).rows, nil) // the rows belong to the first process now
 		checkFiles(t, dir, "*.seg", 1)
 		discard(t, s)
 		s.Close()
@@ -177,7 +177,7 @@ func TestSpool(t *testing.T) {
 		s.Close()
 		checkRows(t, replayAll(open(t, dir)).rows, []string{"two"})
 	})
-	t.Run("a file whose process was killed before it wrote goes", func(t *testing.T) {
+	t.Run("an empty file of a killed process is removed", func(t *testing.T) {
 		dir := t.TempDir()
 		leave(t, dir, "one")
 		os.Truncate(files(t, dir, "*.seg")[0], 0)
@@ -188,7 +188,7 @@ func TestSpool(t *testing.T) {
 		discard(t, s)
 		checkFiles(t, dir, "*.seg*", 0)
 	})
-	t.Run("nobody else can read it", func(t *testing.T) {
+	t.Run("other users can't read the files", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "new")
 		appendRows(t, open(t, dir), "one")
 		want := map[string]os.FileMode{dir: 0o700 | os.ModeDir, files(t, dir, "*.seg")[0]: 0o600, files(t, dir, "*.lock")[0]: 0o600}
@@ -208,7 +208,7 @@ func TestSpool(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a folder's other files are left alone", func(t *testing.T) {
+	t.Run("other files in the folder are left alone", func(t *testing.T) {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("mine"), 0o600)
 		os.WriteFile(filepath.Join(dir, "0-1.seg"), []byte("mine"), 0o600)
@@ -218,14 +218,14 @@ func TestSpool(t *testing.T) {
 		}
 		checkFiles(t, dir, "*", 3)
 	})
-	t.Run("a file to keep is kept, whatever is discarded", func(t *testing.T) {
+	t.Run("Discard keeps the file of a row for which Keep was called", func(t *testing.T) {
 		dir := t.TempDir()
 		leave(t, dir, "one", "two")
 		s := open(t, dir)
 		if err := s.Look(); err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []error{spool.ErrKept, nil} { // it is reported once
+		for _, want := range []error{spool.ErrKept, nil} { // the file is reported once
 			if _, _, err := s.Next(); err != nil {
 				t.Fatal(err)
 			}
@@ -240,9 +240,9 @@ func TestSpool(t *testing.T) {
 	})
 }
 
-// TestNamesTellTheProject has processes of two projects look into a folder at the
-// same time: each replays its own rows, all of them.
-func TestNamesTellTheProject(t *testing.T) {
+// TestProjectsShareAFolder lets processes of two projects look into a folder at the
+// same time. Each replays all rows of its project and no others.
+func TestProjectsShareAFolder(t *testing.T) {
 	dir := t.TempDir()
 	projects := [2][32]byte{sha256.Sum256([]byte("a")), sha256.Sum256([]byte("b"))}
 	const segments = 50
@@ -270,9 +270,9 @@ func TestNamesTellTheProject(t *testing.T) {
 	}
 }
 
-// TestAdoptersTogether: of several processes that look at the same time, one gets
-// each segment, and none takes another for dead.
-func TestAdoptersTogether(t *testing.T) {
+// TestProcessesClaimTogether checks that if several processes look at the same time, one
+// gets each segment, and none takes another for dead.
+func TestProcessesClaimTogether(t *testing.T) {
 	dir := t.TempDir()
 	const segments, adopters = 200, 4
 	for n := range segments {
@@ -281,7 +281,7 @@ func TestAdoptersTogether(t *testing.T) {
 	got := make([]replay, adopters)
 	var all sync.WaitGroup
 	for i := range adopters {
-		s := open(t, dir) // and closed after all have looked
+		s := open(t, dir) // it is closed after all have looked
 		all.Go(func() { got[i] = replayAll(s) })
 	}
 	all.Wait()
@@ -298,7 +298,7 @@ func TestAdoptersTogether(t *testing.T) {
 	}
 }
 
-// TestALiveProcessIsNotTakenForDead has processes come and go while others look.
+// TestALiveProcessIsNotTakenForDead lets processes start and end while others look.
 func TestALiveProcessIsNotTakenForDead(t *testing.T) {
 	dir := t.TempDir()
 	var done atomic.Bool
@@ -331,8 +331,8 @@ func TestALiveProcessIsNotTakenForDead(t *testing.T) {
 	checkFiles(t, dir, "*", 0)
 }
 
-// TestDamage changes a small segment in every way at every byte: the rows before
-// the damage are replayed, and the file is kept.
+// TestDamage damages a small segment at every byte, in several ways. The rows before
+// the damage must be replayed, and the file kept.
 func TestDamage(t *testing.T) {
 	rows := []string{"one", strings.Repeat("two", 5), "x", "\x00\x00\x00\x00\x00\x00\x00\x00"}
 	whole, ends, name := segmentOf(t, rows)
@@ -350,10 +350,10 @@ func TestDamage(t *testing.T) {
 		s := open(t, dir)
 		r := replayAll(s)
 		checkRows(t, r.rows, rows[:intact])
-		checkFiles(t, dir, "*.bad", 0) // the rows are to survive this process, too
+		checkFiles(t, dir, "*.bad", 0) // the rows must survive this process as well
 		discard(t, s)
 		checkFiles(t, dir, "*.seg", 0)
-		if len(content) < len(whole) && (at == 0 || slices.Contains(ends, at)) { // nobody can tell
+		if len(content) < len(whole) && (at == 0 || slices.Contains(ends, at)) { // the rest is a valid segment
 			if len(r.errs) > 0 {
 				t.Fatalf("got %v, want none", r.errs)
 			}
@@ -380,16 +380,16 @@ func TestDamage(t *testing.T) {
 			}
 		}
 	})
-	t.Run("zeros behind", func(t *testing.T) { // as some file systems leave after a crash
+	t.Run("zeros at the end", func(t *testing.T) { // some file systems leave them after a crash
 		check(t, append(bytes.Clone(whole), make([]byte, 4096)...), len(whole))
 	})
 }
 
-// rowAt is the bytes before a row: its length and checksum.
+// rowAt is the number of bytes before a row, its length and checksum.
 const rowAt = 4 + 4
 
-// segmentOf returns the bytes of a segment, the ends of its header and its rows,
-// and its name.
+// segmentOf returns the bytes of a segment, the offsets at which its header and its
+// rows end, and its name.
 func segmentOf(t testing.TB, rows []string) (content []byte, ends []int, name string) {
 	dir := t.TempDir()
 	leave(t, dir, rows...)
@@ -408,7 +408,8 @@ func segmentOf(t testing.TB, rows []string) (content []byte, ends []int, name st
 	return content, ends, filepath.Base(path)
 }
 
-// FuzzSegment: whatever bytes a file has, no row is replayed that was not written.
+// FuzzSegment checks that no row is replayed that was not written, whichever bytes a
+// file has.
 func FuzzSegment(f *testing.F) {
 	rows := []string{"one", "two", strings.Repeat("three", 100)}
 	whole, ends, name := segmentOf(f, rows)
@@ -423,7 +424,7 @@ func FuzzSegment(f *testing.F) {
 		s := spool.New(spool.OS{}, dir, project, columns, limit)
 		defer s.Close()
 		rest := content
-		next := func() string { // the row of the next frame, if that is whole
+		next := func() string { // returns the row of the next frame, if the frame is complete
 			if len(rest) < rowAt || int64(binary.LittleEndian.Uint32(rest)) > int64(len(rest)-rowAt) {
 				t.Fatal("got a row that was not written")
 			}
@@ -436,7 +437,7 @@ func FuzzSegment(f *testing.F) {
 		}
 		for i, row := range replayAll(s).rows {
 			if i == 0 {
-				next() // the columns
+				next() // skips the columns
 			}
 			if got := next(); row != got {
 				t.Fatalf("got row %q, want %q", row, got)
@@ -452,7 +453,7 @@ func TestClockSetBack(t *testing.T) {
 		want = append(want, fmt.Sprintf("%08d", i)+strings.Repeat("x", 100_000))
 	}
 	leave(t, dir, want...)
-	for i, name := range files(t, dir, "*.seg") { // each segment older than the one before
+	for i, name := range files(t, dir, "*.seg") { // makes each segment older than the one before
 		then := time.Now().Add(-time.Duration(i) * time.Hour)
 		if err := os.Chtimes(name, then, then); err != nil {
 			t.Fatal(err)
@@ -461,7 +462,8 @@ func TestClockSetBack(t *testing.T) {
 	checkRows(t, replayAll(open(t, dir)).rows, want)
 }
 
-// TestLimit: the oldest rows stay, and it goes on once there is room.
+// TestLimit checks that at the limit the oldest rows stay, and that Append works again
+// once there is room.
 func TestLimit(t *testing.T) {
 	dir := t.TempDir()
 	const small = 10_000
@@ -502,7 +504,7 @@ func TestLimit(t *testing.T) {
 	s.Close()
 }
 
-// openFiles counts the files that this process has open, when a spool opens one.
+// openFiles counts the files that this process has open whenever a spool opens one.
 type openFiles struct {
 	spool.OS
 	calls, most int
@@ -526,8 +528,8 @@ func (o *openFiles) OpenFile(path string, flag int, perm fs.FileMode) (*os.File,
 	return f, err
 }
 
-// TestOpenFilesAreConstant: with 10,000 segments of 10,000 dead processes in the
-// folder, it has as many files open as with none.
+// TestOpenFilesAreConstant checks that a spool has as many files open with the segments
+// of 10,000 dead processes in the folder as with none.
 func TestOpenFilesAreConstant(t *testing.T) {
 	if _, err := os.ReadDir("/proc/self/fd"); err != nil {
 		t.Skip(err)

@@ -1,19 +1,19 @@
-// Opentelemetry stores the trace id of each event in a column of its own, and
-// traces the requests that docevents sends.
+// Opentelemetry stores the trace id of each event in the column trace_id, and traces
+// the requests that docevents sends.
 //
 // Usage:
 //
 //	go run ./examples/metrics/opentelemetry [-n documents] [-table document_processing_events]
 //
-// It processes some documents, and prints the spans to the standard output, a
-// line of JSON each. An app would export them by OTLP.
+// It processes some documents and prints the spans on standard output, each as a
+// line of JSON. An app would export them with OTLP.
 //
-// It works on the project of SUPABASE_URL and SUPABASE_SECRET_KEY, for a local one
-// run go run ./examples/localstack. The table needs the column:
+// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. To start a local one,
+// run go run ./examples/localstack. The table needs this column:
 //
 //	ALTER TABLE document_processing_events ADD COLUMN trace_id text;
 //
-// The exit code is 0 if every event was delivered, else 1.
+// The exit code is 0 if every event was stored, else 1.
 package main
 
 import (
@@ -38,22 +38,22 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// timeout is how long the few events may take.
+// timeout limits the time of the program.
 const timeout = 30 * time.Second
 
 func main() {
-	documents := flag.Int("n", 3, "documents")
+	documents := flag.Int("n", 3, "number of documents")
 	table := flag.String("table", docevents.DefaultTable, "a table with the column trace_id")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second signal kills
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if err := run(ctx, *documents, *table, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "opentelemetry:", err)
 		os.Exit(1)
 	}
 }
 
-// addTraceID stores the trace that an event belongs to.
+// addTraceID adds the id of the current trace to an event.
 func addTraceID(ctx context.Context, e *docevents.Event) bool {
 	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
 		e.Extra["trace_id"] = span.TraceID().String()
@@ -61,15 +61,15 @@ func addTraceID(ctx context.Context, e *docevents.Event) bool {
 	return true
 }
 
-// options has the hook, and a transport that makes a span of each request and
-// sends its trace id along, for the gateway's log.
+// options returns the client's options: the hook, and a transport that makes a span
+// for each request and sends its trace id, for the gateway's log.
 //
-// These spans are roots: an event shares its request with others. They have the
-// URL, with the times of a purge in it, but neither headers, and so not the key,
-// nor bodies.
+// These spans have no parent, because a request contains the events of several
+// documents. A span contains the URL, which has the times of a purge. It doesn't
+// contain headers, so not the key, and no bodies.
 func options(table string, tracing trace.TracerProvider) []docevents.Option {
 	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.MaxIdleConnsPerHost = docevents.DefaultMaxInFlight + 1 // as docevents has it by itself
+	base.MaxIdleConnsPerHost = docevents.DefaultMaxInFlight + 1 // as in docevents' default transport
 	return []docevents.Option{
 		docevents.WithTable(table),
 		docevents.WithColumns(docevents.Columns{Extra: []string{"trace_id"}}),
@@ -87,7 +87,7 @@ func run(ctx context.Context, documents int, table string, out io.Writer) (err e
 		return err
 	}
 	tracing := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter))
-	defer func() { err = errors.Join(err, tracing.Shutdown(context.WithoutCancel(ctx))) }() // prints the last ones
+	defer func() { err = errors.Join(err, tracing.Shutdown(context.WithoutCancel(ctx))) }() // prints the last spans
 
 	client, err := docevents.NewFromEnv(options(table, tracing)...)
 	if err != nil {
@@ -104,7 +104,7 @@ func run(ctx context.Context, documents int, table string, out io.Writer) (err e
 	return errors.Join(err, client.Close(ctx))
 }
 
-// process is the app's work on a document, in a span.
+// process stands for your app's work on a document. It runs in a span.
 func process(ctx context.Context, client *docevents.Client, tracer trace.Tracer, document string) error {
 	ctx, span := tracer.Start(ctx, "process document")
 	defer span.End()

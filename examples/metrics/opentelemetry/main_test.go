@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { localstack.Main(m) }
 
-// TestProgram runs the program as a user would, on a table with the column.
+// TestProgram runs the program on a table with the column trace_id.
 func TestProgram(t *testing.T) {
 	stack := localstack.Shared(t)
 	table := "traced_" + strings.ReplaceAll(uuid.NewString(), "-", "")
@@ -72,7 +72,7 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// The gateway gets the id of the request's trace.
+// TestTraceparent checks that a request has the trace id of its span in a header.
 func TestTraceparent(t *testing.T) {
 	exporter := tracetest.NewInMemoryExporter()
 	tracing := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
@@ -96,7 +96,8 @@ func TestTraceparent(t *testing.T) {
 	}
 }
 
-// A failed request and its repetition are a span each, and the first shows it.
+// TestFailedRequest checks that a failed request and its retry each have a span, and
+// that the first span shows the error but neither the key nor an event's text.
 func TestFailedRequest(t *testing.T) {
 	exporter := tracetest.NewInMemoryExporter()
 	tracing := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
@@ -114,7 +115,7 @@ func TestFailedRequest(t *testing.T) {
 	}
 	for _, span := range spans {
 		if text := fmt.Sprint(span.Attributes, span.Events, span.Status); strings.Contains(text, server.Key) || strings.Contains(text, "confidential") {
-			t.Errorf("the span has more than it may: %s", text)
+			t.Errorf("the span contains the key or an event's text: %s", text)
 		}
 	}
 }

@@ -6,24 +6,24 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A collector gives a client's Stats to Prometheus. It asks for them at each
-// scrape: there is nothing to keep in step, and all counts are of one moment.
+// A collector exports a client's Stats to Prometheus. It reads them at each scrape,
+// so all counts are from the same moment.
 //
-// To be alerted: increase(docevents_dropped_total{reason!="filtered"}[5m]) > 0,
-// and docevents_pending that stays high.
+// Alert on increase(docevents_dropped_total{reason!="filtered"}[5m]) > 0, and on
+// docevents_pending if it stays high.
 type collector struct{ stats func() docevents.Stats }
 
 var (
 	recorded     = prometheus.NewDesc("docevents_recorded_total", "Events recorded.", nil, nil)
-	delivered    = prometheus.NewDesc("docevents_delivered_total", "Events stored, as the server has acknowledged.", nil, nil)
-	dropped      = prometheus.NewDesc("docevents_dropped_total", "Events lost, by reason.", []string{"reason"}, nil)
-	replayed     = prometheus.NewDesc("docevents_replayed_total", "Events queued of what earlier processes left in the spool.", nil, nil)
-	kept         = prometheus.NewDesc("docevents_kept_total", "Events left in the spool by Close.", nil, nil)
-	pending      = prometheus.NewDesc("docevents_pending", "Events queued or under way.", nil, nil)
-	pendingBytes = prometheus.NewDesc("docevents_pending_bytes", "What the pending events count against the queue's limit.", nil, nil)
+	delivered    = prometheus.NewDesc("docevents_delivered_total", "Events stored, confirmed by the server.", nil, nil)
+	dropped      = prometheus.NewDesc("docevents_dropped_total", "Events dropped, by reason.", []string{"reason"}, nil)
+	replayed     = prometheus.NewDesc("docevents_replayed_total", "Events from the spools of earlier processes that were queued.", nil, nil)
+	kept         = prometheus.NewDesc("docevents_kept_total", "Events that Close left in the spool.", nil, nil)
+	pending      = prometheus.NewDesc("docevents_pending", "Events queued or in flight.", nil, nil)
+	pendingBytes = prometheus.NewDesc("docevents_pending_bytes", "Bytes of the pending events, as counted for the queue's limit.", nil, nil)
 	requests     = prometheus.NewDesc("docevents_requests_total", "Inserts sent.", nil, nil)
-	retries      = prometheus.NewDesc("docevents_retries_total", "Inserts sent that carried events sent before.", nil, nil)
-	unreported   = prometheus.NewDesc("docevents_unreported_total", "Lost events whose handler call was skipped.", nil, nil)
+	retries      = prometheus.NewDesc("docevents_retries_total", "Inserts sent with events that had been sent before.", nil, nil)
+	unreported   = prometheus.NewDesc("docevents_unreported_total", "Dropped events for which the drop handler was not called.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -10,11 +10,12 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// watch checks the documents at once and then at each interval, and sets the
-// gauges, until ctx is done. A check reads the table, so scrapes don't cause one.
+// watch checks the documents at once and then at each interval until ctx is done,
+// and sets the gauges. Scrapes don't start a check, because a check reads the table.
 //
-// To be alerted: docevents_healthy == 0, and time() -
-// docevents_health_timestamp_seconds > 300 if the checks themselves fail.
+// Alert on docevents_healthy == 0, and on
+// time() - docevents_health_timestamp_seconds > 300, which means that the checks
+// fail.
 func watch(ctx context.Context, registry prometheus.Registerer, interval time.Duration, check func(context.Context) (docevents.Health, error)) {
 	gauge := func(name, help string) prometheus.Gauge {
 		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
@@ -25,9 +26,9 @@ func watch(ctx context.Context, registry prometheus.Registerer, interval time.Du
 		healthy   = gauge("docevents_healthy", "1 if the documents are within the limits, else 0.")
 		underWay  = gauge("docevents_documents_under_way", "Documents under way.")
 		stuck     = gauge("docevents_documents_stuck", "Documents that have been under way for too long.")
-		failures  = gauge("docevents_documents_failure_ratio", "Share of failed documents among those that ended lately.")
-		completed = gauge("docevents_last_completed_timestamp_seconds", "When a document last completed; 0 if none did in the last day.")
-		checked   = gauge("docevents_health_timestamp_seconds", "When the documents were last checked.")
+		failures  = gauge("docevents_documents_failure_ratio", "Share of failed documents among the documents that ended in the last hour.")
+		completed = gauge("docevents_last_completed_timestamp_seconds", "Time when a document last completed; 0 if none did in the last day.")
+		checked   = gauge("docevents_health_timestamp_seconds", "Time of the last check that succeeded.")
 	)
 	for {
 		switch h, err := check(ctx); {

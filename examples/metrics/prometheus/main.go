@@ -1,17 +1,17 @@
-// Prometheus serves as metrics how the documents do, and what docevents counts.
+// Prometheus exports the health of the documents and the counts of docevents as
+// metrics.
 //
 // Usage:
 //
 //	go run ./examples/metrics/prometheus [-addr 127.0.0.1:9464]
 //
-// It prints the lines that make them move.
+// It prints commands with which you can try it.
 //
-// It works on the project of SUPABASE_URL and SUPABASE_SECRET_KEY, which must have
-// the table and the functions of sql/013 and sql/014. For a local one run
+// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY, which must have the
+// table and the functions of sql/013 and sql/014. To start a local one, run
 // go run ./examples/localstack.
 //
-// SIGTERM or Ctrl-C ends it. The exit code is 0 if every event was delivered,
-// else 1.
+// SIGTERM or Ctrl-C ends it. The exit code is 0 if every event was stored, else 1.
 package main
 
 import (
@@ -34,14 +34,14 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// grace is how long the end may take.
+// grace limits the time of the shutdown.
 const grace = 10 * time.Second
 
 func main() {
-	addr := flag.String("addr", "127.0.0.1:9464", "address to listen on; port 0 is a free one")
+	addr := flag.String("addr", "127.0.0.1:9464", "address to listen on; port 0 selects a free port")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second signal kills
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if err := run(ctx, *addr, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "prometheus:", err)
 		os.Exit(1)

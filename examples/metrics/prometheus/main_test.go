@@ -79,7 +79,8 @@ func get(t *testing.T, url string) string {
 	return string(text)
 }
 
-// The gauges follow the checks, and keep their values if a check fails.
+// TestWatch checks that the gauges have the values of the last check, and keep them
+// if a check fails.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewPedanticRegistry()
@@ -128,7 +129,8 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// Every count is under its own name: no two are the same here.
+// TestCollector checks that each count is exported under its name. All counts are
+// different here.
 func TestCollector(t *testing.T) {
 	c := collector{func() docevents.Stats {
 		return docevents.Stats{
@@ -138,10 +140,10 @@ func TestCollector(t *testing.T) {
 		}
 	}}
 	const want = `
-# HELP docevents_delivered_total Events stored, as the server has acknowledged.
+# HELP docevents_delivered_total Events stored, confirmed by the server.
 # TYPE docevents_delivered_total counter
 docevents_delivered_total 2
-# HELP docevents_dropped_total Events lost, by reason.
+# HELP docevents_dropped_total Events dropped, by reason.
 # TYPE docevents_dropped_total counter
 docevents_dropped_total{reason="abandoned"} 12
 docevents_dropped_total{reason="closed"} 11
@@ -149,28 +151,28 @@ docevents_dropped_total{reason="filtered"} 15
 docevents_dropped_total{reason="invalid"} 8
 docevents_dropped_total{reason="queue_full"} 9
 docevents_dropped_total{reason="rejected"} 10
-# HELP docevents_kept_total Events left in the spool by Close.
+# HELP docevents_kept_total Events that Close left in the spool.
 # TYPE docevents_kept_total counter
 docevents_kept_total 14
-# HELP docevents_pending Events queued or under way.
+# HELP docevents_pending Events queued or in flight.
 # TYPE docevents_pending gauge
 docevents_pending 3
-# HELP docevents_pending_bytes What the pending events count against the queue's limit.
+# HELP docevents_pending_bytes Bytes of the pending events, as counted for the queue's limit.
 # TYPE docevents_pending_bytes gauge
 docevents_pending_bytes 4
 # HELP docevents_recorded_total Events recorded.
 # TYPE docevents_recorded_total counter
 docevents_recorded_total 1
-# HELP docevents_replayed_total Events queued of what earlier processes left in the spool.
+# HELP docevents_replayed_total Events from the spools of earlier processes that were queued.
 # TYPE docevents_replayed_total counter
 docevents_replayed_total 13
 # HELP docevents_requests_total Inserts sent.
 # TYPE docevents_requests_total counter
 docevents_requests_total 5
-# HELP docevents_retries_total Inserts sent that carried events sent before.
+# HELP docevents_retries_total Inserts sent with events that had been sent before.
 # TYPE docevents_retries_total counter
 docevents_retries_total 6
-# HELP docevents_unreported_total Lost events whose handler call was skipped.
+# HELP docevents_unreported_total Dropped events for which the drop handler was not called.
 # TYPE docevents_unreported_total counter
 docevents_unreported_total 7
 `
@@ -186,7 +188,7 @@ docevents_unreported_total 7
 	}
 }
 
-// The counts are those of the client at the time of the scrape.
+// TestScrape checks that a scrape returns the client's current counts.
 func TestScrape(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	client := server.Client()

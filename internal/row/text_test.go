@@ -1,4 +1,4 @@
-package docevents
+package row
 
 import (
 	"strings"
@@ -9,12 +9,12 @@ import (
 // Copies are equal, apart from what they were made of and from each other, and
 // few allocations share them.
 func TestKeeper(t *testing.T) {
-	var k keeper
+	var k Keeper
 	var got, want []string
-	for i := range 10 * keeperBytes / maxKept {
-		for _, n := range []int{0, 1, i % (maxKept + 1), maxKept} {
+	for i := range 10 * keeperBytes / MaxKept {
+		for _, n := range []int{0, 1, i % (MaxKept + 1), MaxKept} {
 			s := strings.Repeat(string(rune('a'+i%26)), n)
-			kept := k.keep(s)
+			kept := k.Keep(s)
 			if n > 0 && unsafe.StringData(kept) == unsafe.StringData(s) {
 				t.Fatalf("%d bytes are not copied", n)
 			}
@@ -26,11 +26,11 @@ func TestKeeper(t *testing.T) {
 			t.Fatalf("number %d is %q, want %q", i, got[i], want[i])
 		}
 	}
-	long := strings.Repeat("x", maxKept+1)
-	if unsafe.StringData(k.keep(long)) != unsafe.StringData(long) {
+	long := strings.Repeat("x", MaxKept+1)
+	if unsafe.StringData(k.Keep(long)) != unsafe.StringData(long) {
 		t.Error("a long text is copied")
 	}
-	if allocs := testing.AllocsPerRun(10_000, func() { k.keep("ocr") }); allocs != 0 {
+	if allocs := testing.AllocsPerRun(10_000, func() { k.Keep("ocr") }); allocs != 0 {
 		t.Errorf("%v allocations a text", allocs)
 	}
 }

@@ -1,20 +1,21 @@
-package docevents
+package advice
 
-import (
-	"errors"
-	"regexp"
-	"strings"
+import "regexp"
+
+const (
+	reload    = "; if that is done, run: NOTIFY pgrst, 'reload schema'"
+	anonymous = "the server took the request for an anonymous one: only Supabase's API gateway reads a secret key (sb_secret_...): check that SUPABASE_URL is the gateway's, or, for a PostgREST without one, use a JWT whose role is service_role"
+
+	// anotherRelation is appended to a message that names a relation other than the
+	// table.
+	anotherRelation = " another-relation"
 )
 
-// remedies says what to do about an answer, by "STATUS CODE message"; the first
-// match counts. {schema} and {table} stand for the client's, ${1} for a group of the
-// pattern. The message ends in anotherRelation if it names a relation that isn't the
-// table. Remedies for codes of bad data hold if every row is refused: then the table
-// is at fault.
-var remedies = []struct {
-	answer *regexp.Regexp
-	do     string
-}{
+// relationName finds the name of a relation in a message, without its schema.
+var relationName = regexp.MustCompile(`(?:relation|table|view) "?(?:[^" ]+\.)?([^". ]+)`)
+
+// answers are the rules for answers about the table.
+var answers = []rule{
 	{regexp.MustCompile(`^[0-3]\d\d `), "check SUPABASE_URL: the answer is not from Supabase's API (no redirect is followed, because it would carry the key to another host)"},
 	{regexp.MustCompile(`^(402|540) `), "look at the project in the Supabase dashboard: it is paused or over its quota"},
 	{regexp.MustCompile(` 25006 `), "the database is read-only: SUPABASE_URL may be a read replica's, or the project's disk is full (see the dashboard)"},
@@ -47,57 +48,16 @@ var remedies = []struct {
 	{regexp.MustCompile(` 23514 .*constraint ("[^"]+")`), "if every event of a type is refused, the CHECK ${1} lacks the type: add it (sql/optional/event_types.sql), or list only the types of the CHECK with WithEventTypes; if the CHECK is about another column, fill that from Event.Extra"},
 }
 
-const (
-	reload          = "; if that is done, run: NOTIFY pgrst, 'reload schema'"
-	anotherRelation = " another-relation"
-	anonymous       = "the server took the request for an anonymous one: only Supabase's API gateway reads a secret key (sb_secret_...): check that SUPABASE_URL is the gateway's, or, for a PostgREST without one, use a JWT whose role is service_role"
-)
-
-var relationName = regexp.MustCompile(`(?:relation|table|view) "?(?:[^" ]+\.)?([^". ]+)`)
-
-// remedy says what to do about an answer of configuration or bad data. It is empty
-// for the latter if nothing is known.
-func remedy(err error, schema, table string) string {
-	e, _ := errors.AsType[*Error](err)
-	answer := e.line()
-	if m := relationName.FindStringSubmatch(e.Message); m != nil && m[1] != table {
-		answer += anotherRelation
-	}
-	do := ""
-	if classify(err) == configuration {
-		do = "compare the table and the key's role with sql/013_create_processing_events_table.sql"
-	}
-	for _, r := range remedies {
-		if m := r.answer.FindStringSubmatchIndex(answer); m != nil {
-			do = string(r.answer.ExpandString(nil, r.do, answer, m))
-			break
-		}
-	}
-	return strings.NewReplacer("{schema}", sqlName(schema), "{table}", sqlName(schema)+"."+sqlName(table)).Replace(do)
-}
-
-// remedy is the same for a client's own table and key.
-func (c *Client) remedy(e *Error) string {
-	if c.headers["Authorization"] == "" && (e.Code == "PGRST302" || e.Status == 401 && e.Code == "42501") {
-		return anonymous
-	}
-	return remedy(e, c.config.schema, c.config.table)
-}
-
-func (c *Client) tableName() string { return sqlName(c.config.schema) + "." + sqlName(c.config.table) }
-
-// bareName matches names that SQL takes without quotes; reserved are the ones among
-// them that it doesn't take and that a schema, a table or a column may well have.
-// https://www.postgresql.org/docs/15/sql-keywords-appendix.html
-var (
-	bareName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
-	reserved = regexp.MustCompile(`^(all|analyze|any|array|as|authorization|binary|both|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|fetch|for|foreign|from|grant|group|in|into|join|left|like|limit|new|not|null|offset|old|on|only|or|order|primary|references|right|select|table|then|to|union|unique|user|using|verbose|when|where|window|with)$`)
-)
-
-// sqlName returns a name as SQL takes it: without quotes capitals would be lost.
-func sqlName(name string) string {
-	if bareName.MatchString(name) && !reserved.MatchString(name) {
-		return name
-	}
-	return `"` + name + `"`
+// calls are the rules for answers to calls of the functions of
+// sql/014_create_docevents_reading.sql.
+var calls = []rule{
+	{regexp.MustCompile(` PGRST20[23] | 42883 .*function (public\.)?docevents_`), "create the function: run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, including {table}" + reload},
+	{regexp.MustCompile(` 42501 .*for function`), "run sql/014_create_docevents_reading.sql again: it grants EXECUTE to service_role"},
+	{regexp.MustCompile(` PGRST106 `), "expose the schema public in the project's API settings: the functions of sql/014_create_docevents_reading.sql are in it"},
+	{regexp.MustCompile(` 3F000 `), "name the table's schema with WithSchema"},
+	{regexp.MustCompile(` 42703 `), "name the columns of {table} with WithColumns, \"-\" for those that it lacks, and in Where only columns that it has"},
+	{regexp.MustCompile(` 42804 `), "the column for CreatedAt must be a timestamptz or a timestamp: name it with WithColumns"},
+	{regexp.MustCompile(` 42883 .*operator`), "in Where name only columns that can be compared: json can't"},
+	{regexp.MustCompile(` 22(P02|003|007|008) `), "a value of Where doesn't fit its column's type"},
+	{regexp.MustCompile(`^5[02]4 | 57014 `), "ask for a shorter range, or raise service_role's statement_timeout"},
 }

@@ -1,4 +1,4 @@
-package docevents
+package rest
 
 import (
 	"strings"
@@ -22,8 +22,8 @@ func TestRepeatable(t *testing.T) {
 		{"22001", "value too long for type character varying(3)", "value too long for type character varying(3)"},
 		{"22P02", `invalid input syntax for type json: "` + secret + `" and "` + secret + `" "`, `invalid input syntax for type json: "…"`},
 		{"22P02", "invalid input syntax for type json: \"a\n" + secret + "\nb\"", `invalid input syntax for type json: "…"`},
-		{"22P02", `invalid input syntax for type json: "a"` + secret + `"b" rest`, leftOut},
-		{"22P02", `invalid input syntax for type json: "` + secret, leftOut},
+		{"22P02", `invalid input syntax for type json: "a"` + secret + `"b" rest`, LeftOut},
+		{"22P02", `invalid input syntax for type json: "` + secret, LeftOut},
 		{"PGRST100", `"failed to parse filter (` + secret + `)" (line 1, column 1)`, `"…" (line 1, column 1)`},
 		{"", `Blocked: '` + secret + `' isn't allowed`, `Blocked: "…"t allowed`}, // a firewall
 		{"", "no Route matched with those values", "no Route matched with those values"},
@@ -39,28 +39,28 @@ func TestRepeatable(t *testing.T) {
 		{"57014", "canceling statement due to statement timeout", "canceling statement due to statement timeout"},
 
 		// What a trigger raises may hold anything, whatever its code is.
-		{"P0001", secret, leftOut},
-		{"P0004", secret, leftOut},
-		{"PT400", secret, leftOut},
-		{"JANE1", secret, leftOut},
-		{"38000", secret, leftOut},
-		{"my own code", secret, leftOut},
+		{"P0001", secret, LeftOut},
+		{"P0004", secret, LeftOut},
+		{"PT400", secret, LeftOut},
+		{"JANE1", secret, LeftOut},
+		{"38000", secret, LeftOut},
+		{"my own code", secret, LeftOut},
 		{"P0001", "", ""},
-		{"23514", secret + " has no consent", leftOut},
-		{"23514", `new row for relation "events" violates check constraint "` + secret + `"`, leftOut},
-		{"23505", "document of " + secret + " already exists", leftOut},
-		{"23503", secret, leftOut},
-		{"23502", "null value for " + secret, leftOut},
-		{"42501", "permission denied for " + secret, leftOut},
-		{"42501", "permission denied for patient jane", leftOut},
-		{"42P01", "no " + secret, leftOut},
-		{"22023", secret, leftOut},
-		{"22001", "value too long for type of " + secret, leftOut},
-		{"22003", secret + " out of range", leftOut},
-		{"55000", secret, leftOut},
-		{"57014", "canceled by " + secret, leftOut},
-		{"XX000", secret, leftOut},
-		{"PGRST301", `"` + secret + `"`, leftOut},
+		{"23514", secret + " has no consent", LeftOut},
+		{"23514", `new row for relation "events" violates check constraint "` + secret + `"`, LeftOut},
+		{"23505", "document of " + secret + " already exists", LeftOut},
+		{"23503", secret, LeftOut},
+		{"23502", "null value for " + secret, LeftOut},
+		{"42501", "permission denied for " + secret, LeftOut},
+		{"42501", "permission denied for patient jane", LeftOut},
+		{"42P01", "no " + secret, LeftOut},
+		{"22023", secret, LeftOut},
+		{"22001", "value too long for type of " + secret, LeftOut},
+		{"22003", secret + " out of range", LeftOut},
+		{"55000", secret, LeftOut},
+		{"57014", "canceled by " + secret, LeftOut},
+		{"XX000", secret, LeftOut},
+		{"PGRST301", `"` + secret + `"`, LeftOut},
 
 		// In one line, and without escapes.
 		{"", "a\r\nb\tc\x1b[31md\x00e\u2028f\u2029g\u202eh\u2066i\u0085j\x9bk\xffl\ufeffm", "a  b c\ufffd[31md\ufffde\ufffdf\ufffdg\ufffdh\ufffdi jk"},
@@ -102,7 +102,7 @@ func FuzzRepeatable(f *testing.F) {
 		if !inOneLine(got) || len(got) > maxErrorText {
 			t.Errorf("%s: %d bytes %q", code, len(got), got)
 		}
-		want := leftOut // no code has that form
+		want := LeftOut // no code has that form
 		if code == "" {
 			want = `before: "…" after`
 		}

@@ -1,18 +1,20 @@
-package docevents
+package rest
 
 import (
+	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 	"sync"
 	"unicode"
 )
 
-// ownWords are the messages and hints of PostgreSQL and PostgREST that may be
-// logged, each after its codes, as regular expressions: NAME is a name in quotes,
-// BARE one without, TYPE a type's, and VALUE may hold anything and is replaced. A
-// trigger can raise any SQLSTATE with any text, so what is in other words is left
-// out. PostgREST's codes are no SQLSTATEs.
+// ownWords are the messages and hints of PostgreSQL and PostgREST that may be logged.
+// A line holds codes and a regular expression. In that, NAME is a name in quotes, BARE
+// a name without quotes, TYPE the name of a type, and KIND the kind of an object.
+// VALUE may be any text, and is replaced. All other messages are left out, because a
+// trigger can raise any SQLSTATE with any text. It can't raise PostgREST's codes.
 //
 // https://github.com/postgres/postgres/tree/REL_15_STABLE/src/backend
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -65,7 +67,8 @@ XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (u
 
 type form struct{ code, text *regexp.Regexp }
 
-// forms is ownWords, compiled when the first message comes. Only values are captured.
+// forms returns ownWords, compiled at the first call. The only groups that capture are
+// those of VALUE.
 var forms = sync.OnceValue(func() (forms []form) {
 	words := strings.NewReplacer(`\(`, `\(`, `(`, `(?:`,
 		"NAME", `"[\pL\pN_$./-]{1,127}"`,
@@ -80,8 +83,8 @@ var forms = sync.OnceValue(func() (forms []form) {
 	return forms
 })
 
-// ownText returns a message in PostgreSQL's or PostgREST's own words, without the
-// value in it, or leftOut.
+// ownText returns a message of PostgreSQL or PostgREST without the value in it. It
+// returns LeftOut for any other message.
 func ownText(code, text string) string {
 	for _, f := range forms() {
 		if !f.code.MatchString(code) {
@@ -97,21 +100,21 @@ func ownText(code, text string) string {
 			return text
 		}
 	}
-	return leftOut
+	return LeftOut
 }
 
 var codeFormat = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
 
-// leftOut stands for a message that may hold anything.
-const leftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
+// LeftOut replaces a message that may hold any text.
+const LeftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
-// values is from the first quote to the last, or to the end: a value may hold quotes.
-// A single one after a letter is an apostrophe.
+// values matches from the first quote to the last one, or to the end of the text,
+// because a value may hold quotes. A single quote after a letter is an apostrophe.
 var values = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
-// oneLine replaces what could break a line, be a terminal's escape or change
-// the direction of what follows. Invalid UTF-8 comes out as U+FFFD.
-func oneLine(text string) string {
+// OneLine replaces line breaks, and characters that a terminal could take for an
+// escape or that change the direction of the text. Invalid UTF-8 becomes U+FFFD.
+func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsGraphic(r):
@@ -123,44 +126,53 @@ func oneLine(text string) string {
 	}, text)
 }
 
-// repeatable returns what may be logged of a message that came with that code:
-// one line of at most maxErrorText bytes, without what may be a row's text. A
-// message without a code is a gateway's.
+// repeatable returns the part of a message that may be logged: one line of at most
+// maxErrorText bytes, without text that may be the row's. A message without a code is
+// from a gateway.
 func repeatable(code, text string) string {
-	text = oneLine(text)
+	text = OneLine(text)
 	switch {
 	case text == "":
 	case code == "":
 		text = values.ReplaceAllString(text, `$2"…"`)
 	default:
-		if len(text) > maxErrorText { // a value may be long, and stands in quotes
-			text = cutText(text, maxErrorText) + `"`
+		if len(text) > maxErrorText { // a long value, which is in quotes
+			text = cut(text) + `"`
 		}
 		text = ownText(code, text)
 	}
-	return cutText(text, maxErrorText)
+	return cut(text)
 }
 
-// query is a URL's, as it may stand in a text.
-var query = regexp.MustCompile(`\?\S+`)
+// cut cuts valid UTF-8 to maxErrorText bytes, or a few less, so that it stays valid.
+func cut(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxErrorText)], "")
+}
 
-// A saidError is an error with a text that may be logged.
-type saidError struct {
+// queryInText matches the query of a URL.
+var queryInText = regexp.MustCompile(`\?\S+`)
+
+// A loggableError is an error with another text.
+type loggableError struct {
 	error
 	text string
 }
 
-func (e saidError) Error() string { return e.text }
-func (e saidError) Unwrap() error { return e.error }
+func (e loggableError) Error() string { return e.text }
+func (e loggableError) Unwrap() error { return e.error }
 
-// loggable returns what a transport has returned instead of an answer, with a
-// text that may be logged: a foreign one's may hold the URL, and net/http quotes
-// what is not HTTP, as an echo of the request.
-func loggable(err error, key string) error {
-	said := fmt.Sprint(err) // unlike err.Error() it can't panic
-	text := repeatable("", query.ReplaceAllString(strings.ReplaceAll(said, key, "[key]"), "?…"))
-	if text == said {
+// Loggable returns an error of a request that wasn't answered, with a text that may be
+// logged. http.Client adds the URL with its query, the error of an app's transport may
+// hold the key, and net/http quotes an answer that isn't HTTP, which may be an echo of
+// the request.
+func (c *Client) Loggable(err error) error {
+	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // an app's transport may add one
+		err = wrapped.Err
+	}
+	text := fmt.Sprint(err) // unlike err.Error() it can't panic
+	loggable := repeatable("", queryInText.ReplaceAllString(strings.ReplaceAll(text, c.transport.key, "[key]"), "?…"))
+	if loggable == text {
 		return err
 	}
-	return saidError{err, text}
+	return loggableError{err, loggable}
 }

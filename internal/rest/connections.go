@@ -1,4 +1,4 @@
-package docevents
+package rest
 
 import (
 	"cmp"
@@ -99,12 +99,12 @@ func (c *connections) end(err error, began int64) {
 // that the connection leads to a working server. A refusal of rows for their
 // data or their number does.
 func evidence(err error) (answered, works bool) {
-	if err == nil || errors.Is(err, ErrCountIncomplete) {
+	if err == nil || errors.Is(err, ErrNoCount) {
 		return true, true
 	}
 	_, answered = errors.AsType[*Error](err)
-	v := classify(err)
-	return answered, answered && v != transient && v != configuration
+	v := Classify(err)
+	return answered, answered && v != Transient && v != Configuration
 }
 
 func (c *connections) closeIdle() {

@@ -1,4 +1,4 @@
-package docevents
+package row
 
 import (
 	"bytes"
@@ -14,16 +14,13 @@ import (
 )
 
 const (
-	// An event's Extra is bounded as JSON: its size with its keys, and how deep
-	// it nests, since beyond some thousands PostgreSQL refuses the whole request
-	// (max_stack_depth).
-	maxExtraBytes = 64 << 10
-	maxExtraDepth = 1000
-	maxJSONDepth  = 10_000 // encoding/json's
+	maxExtraBytes = 64 << 10 // of the JSON with its keys
+	maxExtraDepth = 1000     // levels; for some thousands, PostgreSQL refuses the request (max_stack_depth)
+	maxJSONDepth  = 10_000   // of encoding/json
 )
 
-// An extraEncoder is reused: an event costs no more than the string of its JSON,
-// and what encoding/json needs for structs, slices and the like.
+// An extraEncoder is reused, so an event allocates only the string of its JSON, and
+// what encoding/json allocates for structs, slices and the like.
 type extraEncoder struct {
 	text bytes.Buffer
 	json *json.Encoder // to text
@@ -36,21 +33,21 @@ var extraEncoders = sync.Pool{New: func() any {
 	return e
 }}
 
-// encodeExtra returns the values as they stand in a row, each behind its key.
-// Its errors name the key, never the value.
-func (c *columns) encodeExtra(extra map[string]any) (string, error) {
+// EncodeExtra returns the values as they are in a row's JSON, each after its key. Its
+// errors name the key, never the value.
+func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	if len(extra) == 0 {
 		return "", nil
 	}
 	e := extraEncoders.Get().(*extraEncoder)
 	defer func() {
-		if e.text.Cap() <= 2*maxExtraBytes { // else it goes
+		if e.text.Cap() <= 2*maxExtraBytes { // a larger one is left to the garbage collector
 			e.text.Reset()
 			extraEncoders.Put(e)
 		}
 	}()
 	found := 0
-	for i, name := range c.Extra {
+	for i, name := range c.extra {
 		value, given := extra[name]
 		if !given {
 			continue
@@ -63,7 +60,7 @@ func (c *columns) encodeExtra(extra map[string]any) (string, error) {
 	}
 	if found < len(extra) {
 		unknown := slices.Sorted(maps.Keys(extra))
-		unknown = slices.DeleteFunc(unknown, func(name string) bool { return slices.Contains(c.Extra, name) })
+		unknown = slices.DeleteFunc(unknown, func(name string) bool { return slices.Contains(c.extra, name) })
 		return "", fmt.Errorf("the event's Extra[%.70q] has no column: name it in WithColumns' Extra", unknown[0])
 	}
 	text := cleanJSON(e.text.Bytes())
@@ -76,15 +73,15 @@ func (c *columns) encodeExtra(extra map[string]any) (string, error) {
 	return string(text), nil
 }
 
-// encode says whether v has a JSON form. A method of the app's may fail, or
-// panic: then it hasn't.
+// encode reports whether v can be encoded. A method of the app may fail or panic.
 func (e *extraEncoder) encode(v any) (ok bool) {
 	defer func() { _ = recover() }()
 	return e.value(v, 0) == nil
 }
 
-// value does itself what is most of Extra, without what encoding/json allocates
-// for maps, and leaves all else to that; also what is nested deep, or in itself.
+// value encodes the most common types without the allocations of encoding/json, and
+// leaves the others to that, as well as maps that are nested deeply or contain
+// themselves.
 func (e *extraEncoder) value(v any, depth int) error {
 	switch v := v.(type) {
 	case string:
@@ -113,7 +110,7 @@ func (e *extraEncoder) marshal(v any) error {
 	if err := e.json.Encode(v); err != nil {
 		return err
 	}
-	e.text.Truncate(e.text.Len() - 1) // the line's end
+	e.text.Truncate(e.text.Len() - 1) // the line break
 	return nil
 }
 
@@ -136,11 +133,11 @@ func (e *extraEncoder) object(object map[string]any, depth int) error {
 	return e.text.WriteByte('}')
 }
 
-// escapes are those of a JSON text, surrogates by the pair where they are one.
+// escapes matches the escapes in JSON. A pair of surrogates is one match.
 var escapes = regexp.MustCompile(`\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.`)
 
-// cleanJSON makes the JSON's texts storable, as cleanText does: PostgreSQL
-// refuses escaped NULs (22P05) and surrogates without their other half (22P02).
+// cleanJSON does for the texts in JSON what CleanText does. PostgreSQL refuses escaped
+// NULs (22P05), and surrogates that are not in a pair (22P02).
 func cleanJSON(text []byte) []byte {
 	if !utf8.Valid(text) {
 		text = bytes.ToValidUTF8(text, []byte("\uFFFD"))
@@ -159,8 +156,8 @@ func cleanJSON(text []byte) []byte {
 	})
 }
 
-// tooDeep leaves it to encoding/json to count the levels of ,"key":value,... by
-// putting it into as many as leave maxExtraDepth.
+// tooDeep reports whether ,"key":value,... has more than maxExtraDepth levels. It puts
+// the text into more levels, up to those that encoding/json accepts, and validates it.
 func tooDeep(text []byte) bool {
 	if bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) <= maxExtraDepth {
 		return false
@@ -170,15 +167,15 @@ func tooDeep(text []byte) bool {
 	return !json.Valid([]byte(nested))
 }
 
-// decodeExtra is the way back, with numbers as json.Number, which loses no
-// digit.
-func decodeExtra(text string) map[string]any {
+// DecodeExtra returns the values that EncodeExtra has encoded. A number becomes a
+// json.Number, which loses no digit.
+func DecodeExtra(text string) map[string]any {
 	if text == "" {
 		return nil
 	}
 	var extra map[string]any
 	d := json.NewDecoder(strings.NewReader("{" + text[1:] + "}"))
 	d.UseNumber()
-	_ = d.Decode(&extra) // it is encodeExtra's
+	_ = d.Decode(&extra) // EncodeExtra's text is valid
 	return extra
 }

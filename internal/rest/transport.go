@@ -1,4 +1,4 @@
-package docevents
+package rest
 
 import (
 	"bufio"
@@ -41,22 +41,11 @@ type transport struct {
 	others   http.RoundTripper
 	own      *connections // nil if the transports are the app's
 	key      string       // is removed from answers, which may echo it
-	query    string       // of an insert
 	idColumn string
 }
 
-// newTransport returns the transport of a Client. A nil rt stands for clones of
-// http.DefaultTransport, or for http.DefaultTransport itself if the app has
-// replaced it with another type.
-func newTransport(rt http.RoundTripper, maxInFlight int) *transport {
-	if rt == nil {
-		if own := newConnections(maxInFlight); own != nil {
-			return &transport{inserts: own.inserts, others: own.others, own: own}
-		}
-		rt = http.DefaultTransport
-	}
-	return &transport{inserts: rt, others: rt}
-}
+// ErrNoCount is the error of a DELETE whose success has neither ids nor a count.
+var ErrNoCount = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
 
 func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	began := t.own.begin()
@@ -76,7 +65,6 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	base := t.others
 	if req.Method == http.MethodPost {
 		base = t.inserts
-		req.URL.RawQuery = t.query
 		req.Header.Add("Prefer", "resolution=ignore-duplicates") // makes it safe to send a row again
 		if t.own != nil && !traced {                             // code of the app may expect every header to have a value
 			req.Header[idempotencyKey] = nil
@@ -92,7 +80,7 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	return t.read(req, resp, found.Load() > 1)
 }
 
-// read returns resp if it is a success of PostgREST's, else an error.
+// read returns resp if it is a success of PostgREST, and an error otherwise.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // http.Client allows that, but only after this
 		resp.Body = http.NoBody
@@ -115,7 +103,7 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 			err = fmt.Errorf("answer cut short: %w", err)
 		}
 	case wantsCount && !strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789"):
-		err = ErrCountIncomplete // neither ids nor a count: a gateway has removed Prefer
+		err = ErrNoCount // a gateway has removed the header Prefer
 	default:
 		resp.Body = struct {
 			io.Reader
@@ -151,23 +139,23 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	}
 	code, details := text(answer.Code), text(answer.Details)
 	e := &Error{
-		details: details, told: readDetails(code, details, t.idColumn), resent: resent,
+		Details: details, meaning: meaningOf(code, details, t.idColumn), resent: resent,
 		Status: resp.StatusCode, Message: repeatable(code, text(answer.Message)), Hint: repeatable(code, text(answer.Hint)),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
 	if codeFormat.MatchString(code) {
 		e.Code = code
 	}
-	if code == "23505" && e.told == accepted && primaryKey.MatchString(text(answer.Message)) { // in any language
-		e.told = storedBefore
+	if code == "23505" && e.meaning == Accepted && primaryKey.MatchString(text(answer.Message)) { // in any language
+		e.meaning = StoredBefore
 	}
-	if e.Hint == leftOut { // the message already is
+	if e.Hint == LeftOut { // the message already is
 		e.Hint = ""
 	}
 	switch {
 	case e.Message != "":
 	case answer.Code == "" && answer.Message == "": // present and empty, not missing
-		e.Message, e.told = "PostgREST lost its database under the request", transient
+		e.Message, e.meaning = "PostgREST lost its database under the request", Transient
 	case isHTML(resp.Header, body):
 		e.Message = htmlPage
 	default:

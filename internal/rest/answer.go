@@ -1,0 +1,192 @@
+package rest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// An Error is an answer of the server that isn't a success.
+type Error struct {
+	Status     int           // HTTP status
+	Code       string        // SQLSTATE or PostgREST's code, or ""
+	Message    string        // without text that may repeat the row; at most maxErrorText bytes
+	Hint       string        // likewise
+	RetryAfter time.Duration // the header's, at most maxRetryAfter; 0: none
+
+	// Details are PostgREST's. They may repeat the row, so they are never logged.
+	Details string
+
+	// meaning is set if the body shows more than the fields above: storedBefore or
+	// badData for 23505, on the key of the id or on another key; configuration for
+	// 23514, if a partition is missing; transient if PostgREST lost its database
+	// during the request. Accepted: it shows no more.
+	meaning Verdict
+
+	resent bool // net/http had sent the request before, on a connection that died
+}
+
+// Error returns the status, the code, the message and the hint.
+func (e *Error) Error() string {
+	text := strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Status, e.Code))
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	if e.Hint != "" {
+		text += " (hint: " + e.Hint + ")"
+	}
+	return text
+}
+
+// IsFromDatabase reports whether the code is one of PostgreSQL or PostgREST, not of
+// a gateway.
+func (e *Error) IsFromDatabase() bool { return databaseCode.MatchString(e.Code) }
+
+// A Verdict is the meaning of an answer for the rows that were sent.
+type Verdict int
+
+const (
+	Accepted      Verdict = iota // the rows are stored
+	Transient                    // the same rows may be stored later
+	Configuration                // the key, table or grant is wrong: nothing is stored until somebody fixes it
+	TooMuch                      // fewer rows may be stored
+	StoredBefore                 // at least one of the rows is stored already
+	BadData                      // at least one of the rows can never be stored
+)
+
+// verdicts are the meanings of PostgreSQL's and PostgREST's codes. The first match
+// counts. A row is dropped only for the codes of BadData. Codes that are not in the
+// list are transient.
+//
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+// https://docs.postgrest.org/en/v14/references/errors.html
+var verdicts = []struct {
+	codes *regexp.Regexp
+	Verdict
+}{
+	{regexp.MustCompile(`^(57014|PGRST102)$`), TooMuch}, // statement timeout; the body isn't JSON: it was damaged in transit
+	{regexp.MustCompile(`^23503$`), Transient},          // foreign key: the row that it refers to may be stored later
+	{regexp.MustCompile(`^(21|22|23|27|44|54|P0)[0-9A-Z]{3}$`), BadData},
+	{regexp.MustCompile(`^((0A|28|3D|3F|42)[0-9A-Z]{3}|25006|55000|PGRST[123][0-9A-Z]{2})$`), Configuration},
+}
+
+var (
+	databaseCode = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST[0-9A-Z]{3})$`)
+
+	// primaryKey finds the name that a primary key has by default or by custom, in a
+	// message of any language.
+	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
+)
+
+// Classify returns the meaning of an error of a request. nil means Accepted, and an
+// error that isn't an answer means Transient. The status decides before the code: for
+// example, a role that doesn't exist is 22023, which is a code of bad data, but the
+// status is 401.
+func Classify(err error) Verdict {
+	e, answered := errors.AsType[*Error](err)
+	switch {
+	case err == nil:
+		return Accepted
+	case !answered:
+		return Transient
+	case e.Status < 400, // a redirect, or a success that isn't PostgREST's
+		slices.Contains([]int{401, 402, 405, 406, 540}, e.Status), // 540: Supabase has paused the project
+		e.Status == http.StatusNotFound && !e.IsFromDatabase():    // a web site, or another path
+		return Configuration
+	case e.Status == http.StatusRequestEntityTooLarge:
+		return TooMuch
+	case e.meaning != Accepted:
+		return e.meaning
+	case e.Code == "23505" && primaryKey.MatchString(e.Message): // a gateway removed the header Prefer
+		return StoredBefore
+	case e.Code == "23514" && strings.HasPrefix(e.Message, "no partition of relation"):
+		return Configuration
+	}
+	for _, v := range verdicts {
+		if v.codes.MatchString(e.Code) {
+			return v.Verdict
+		}
+	}
+	return Transient
+}
+
+// keyInDetails finds the columns in details such as "Key (id)=(...) already exists."
+// and, for partitions, "... contains (created_at) = (...).", in any language. The
+// details of a CHECK hold a row. They name no columns, or all columns that were sent
+// if the role lacks a grant.
+var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
+
+// KeyColumns returns the columns of the key that the details are about. It returns
+// nil if they aren't about a key, or if the key has an expression.
+func KeyColumns(details string) []string {
+	key := keyInDetails.FindStringSubmatch(details)
+	if key == nil {
+		return nil
+	}
+	return strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", ")
+}
+
+// meaningOf returns the meaning that details add to a code, see [Error].meaning. A
+// unique key that holds the id can be violated only by the same event.
+func meaningOf(code, details, idColumn string) Verdict {
+	key := keyInDetails.FindStringSubmatch(details)
+	hasID := slices.Contains(KeyColumns(details), idColumn)
+	switch {
+	case key == nil:
+	case code == "23514" && key[2] != "" && !hasID:
+		return Configuration
+	case code == "23505" && hasID:
+		return StoredBefore
+	case code == "23505":
+		return BadData
+	}
+	return Accepted
+}
+
+// An unsent is the error of a request that was never written to a connection.
+type unsent struct{ error }
+
+func (e unsent) Unwrap() error { return e.error }
+
+// isDial reports whether an error of a transport is an error of its dialer.
+func isDial(err error) bool {
+	_, noName := errors.AsType[*net.DNSError](err)
+	op, _ := errors.AsType[*net.OpError](err)
+	return noName || op != nil && op.Op == "dial"
+}
+
+// lostConnection matches the codes for a lost connection between PostgREST and
+// PostgreSQL, and for a commit without an answer. PGRST003 is not among them: there
+// was no connection, PostgREST waited for one in vain.
+var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX..)$`)
+
+// OutcomeUnknown reports whether the server may have carried out a request that
+// failed with err. If the code is PostgreSQL's or PostgREST's, the request was rolled
+// back. Other answers of 3xx and 4xx are refusals, except for two that gateways give
+// when they have waited too long for the server: 408, and nginx's 499.
+func OutcomeUnknown(err error) bool {
+	if e, answered := errors.AsType[*Error](err); answered {
+		switch {
+		case lostConnection.MatchString(e.Code), e.meaning == Transient, e.resent:
+			return true
+		case e.IsFromDatabase():
+			return false
+		}
+		return e.Status < 300 || e.Status == http.StatusRequestTimeout || e.Status == 499 || e.Status >= 500
+	}
+	_, unsent := errors.AsType[unsent](err)
+	return err != nil && !unsent
+}
+
+// RetryAfter returns the wait that the server asked for. 0: it asked for none.
+func RetryAfter(err error) time.Duration {
+	if e, answered := errors.AsType[*Error](err); answered {
+		return e.RetryAfter
+	}
+	return 0
+}

@@ -1,0 +1,153 @@
+package rest
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A connection over which nothing comes is pinged, unless the app says otherwise.
+func TestOwnTransport(t *testing.T) {
+	standard := http.DefaultTransport.(*http.Transport).Clone()
+	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != pingAfter || got.PingTimeout != pingTimeout {
+		t.Errorf("%+v", got)
+	}
+	standard.HTTP2 = &http.HTTP2Config{SendPingTimeout: time.Minute, PingTimeout: time.Hour}
+	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != time.Minute || got.PingTimeout != time.Hour {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The clone speaks HTTP/2 if the original does, however that was set up.
+func TestOwnTransportSpeaksHTTP2(t *testing.T) {
+	foreign := map[string]func(string, *tls.Conn) http.RoundTripper{"h2": func(string, *tls.Conn) http.RoundTripper { return nil }}
+	none := map[string]func(string, *tls.Conn) http.RoundTripper{}
+	http1 := &http.Protocols{}
+	http1.SetHTTP1(true)
+	for name, test := range map[string]struct {
+		standard *http.Transport
+		want     bool
+	}{
+		"http.DefaultTransport":          {http.DefaultTransport.(*http.Transport), true},
+		"a zero one":                     {&http.Transport{}, true},
+		"one of golang.org/x/net":        {&http.Transport{TLSNextProto: foreign}, true},
+		"that, and a TLS configuration":  {&http.Transport{TLSNextProto: foreign, TLSClientConfig: &tls.Config{}}, true},
+		"that, and Protocols":            {&http.Transport{TLSNextProto: foreign, Protocols: http1}, true},
+		"switched off by TLSNextProto":   {&http.Transport{TLSNextProto: none, ForceAttemptHTTP2: true}, false},
+		"switched off by Protocols":      {&http.Transport{Protocols: http1}, false},
+		"a TLS configuration of the app": {&http.Transport{TLSClientConfig: &tls.Config{}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(test.standard.TLSNextProto)
+			own := ownTransport(test.standard)
+			if own.TLSNextProto["h2"] != nil {
+				t.Error("it uses the connections of the app")
+			}
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if got := r.ProtoMajor == 2; got != test.want {
+					t.Errorf("speaks %s", r.Proto)
+				}
+			}))
+			s.EnableHTTP2 = true
+			s.StartTLS()
+			defer s.Close()
+			if own.TLSClientConfig == nil {
+				own.TLSClientConfig = &tls.Config{}
+			}
+			own.TLSClientConfig.InsecureSkipVerify = true
+			resp, err := (&http.Client{Transport: own}).Get(s.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if len(test.standard.TLSNextProto) < before {
+				t.Error("the original has changed")
+			}
+		})
+	}
+}
+
+// When idle connections are closed: before the request that follows a failure,
+// unless the failure is an answer among successes.
+func TestWhenConnectionsAreSuspect(t *testing.T) {
+	results := map[byte]error{
+		'+': nil,
+		'r': &Error{Status: 400, Code: "22001"}, // rows are refused: the server works
+		't': &Error{Status: 500, Code: "57014"},
+		'5': &Error{Status: 503},
+		'c': &Error{Status: 401},
+		'x': context.DeadlineExceeded, // no answer
+	}
+	for _, test := range []struct {
+		name  string
+		steps string // a to d begin; the same letter in upper case and a result ends it
+		want  string // the requests before which idle connections are closed
+	}{
+		{"successes", "aA+bB+cC+", ""},
+		{"the first failure of all", "aA5b", "b"},
+		{"a failure after a success", "aA+bB5cC+d", "c"},
+		{"failures one by one", "aA+bB5cCcdD5a", "cda"},
+		{"a failure among successes", "aA+abA+B5c", ""},
+		{"failures of all in flight", "aA+abcA5B5C5d", "d"},
+		{"two failures without a success between them", "aA+abcA+B5C5d", "d"},
+		{"a success between them", "aA+abcA+B5abA+CcC", ""},
+		{"no answer, among successes", "aA+abA+Bxc", "c"},
+		{"no answer, begun again before the next", "aA+abcBxbCxa", "ba"},
+		{"refused rows", "aA+bBrcCtd", ""},
+		{"a failure among refused rows", "aA+abArB5c", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newConnections(4)
+			began := map[byte]int64{}
+			got := ""
+			for i := 0; i < len(test.steps); i++ {
+				step := test.steps[i]
+				if step >= 'a' {
+					if c.suspect.Load() {
+						got += string(step)
+					}
+					began[step] = c.begin()
+					continue
+				}
+				if i++; i < len(test.steps) {
+					c.end(results[test.steps[i]], began[step+'a'-'A'])
+				}
+			}
+			if got != test.want {
+				t.Errorf("%s: closed before %q, want %q", test.steps, got, test.want)
+			}
+		})
+	}
+}
+
+// A request gets a connection although as many as may be in flight hang.
+func TestOneConnectionMoreThanInFlight(t *testing.T) {
+	for _, inFlight := range []int{1, 4} {
+		arrived := make(chan bool)
+		s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			arrived <- true
+			<-r.Context().Done()
+		}))
+		defer s.Close()
+		rt := New(Config{MaxInFlight: inFlight}).transport
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for i := range inFlight + 1 {
+			go func() {
+				req, _ := http.NewRequestWithContext(ctx, http.MethodPost, s.URL, strings.NewReader("[]"))
+				_, _ = rt.RoundTrip(req)
+			}()
+			select {
+			case <-arrived:
+			case <-ctx.Done():
+				t.Fatalf("with %d in flight, request %d gets no connection", inFlight, i+1)
+			}
+		}
+	}
+}

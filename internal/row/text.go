@@ -1,0 +1,68 @@
+package row
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// IsText reports whether PostgreSQL accepts s as a text.
+func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
+// CleanText returns s as PostgreSQL can store it: without NULs, in valid UTF-8, and
+// cut to limit bytes, with a note. It cuts first, which bounds its cost, and copies s
+// only if it changes s.
+func CleanText(s string, limit int) string {
+	const roomForNote = 40
+	uncut := len(s)
+	s = CutText(s, limit)
+	went := uncut - len(s)
+	if strings.IndexByte(s, 0) >= 0 {
+		s = strings.ReplaceAll(s, "\x00", "")
+	}
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	if went == 0 && len(s) <= limit {
+		return s
+	}
+	kept := CutText(s, limit-roomForNote)
+	return fmt.Sprintf("%s… [%d bytes cut]", kept, went+len(s)-len(kept))
+}
+
+// CutText cuts s to at most limit bytes, between two runes.
+func CutText(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
+}
+
+const (
+	// MaxKept is the length up to which a text is copied, in bytes.
+	MaxKept = 256
+
+	// keeperBytes is the size of the blocks of memory that copies share. A block is
+	// freed when no copy in it is used any more.
+	keeperBytes = 4 << 10
+)
+
+// A Keeper copies short texts. A stage or a message may be a part of a document of
+// megabytes, and would keep all of it in memory.
+type Keeper struct{ shared strings.Builder }
+
+// Keep returns a copy of s, or s itself if that is longer than MaxKept.
+func (k *Keeper) Keep(s string) string {
+	if len(s) > MaxKept {
+		return s
+	}
+	if k.shared.Cap()-k.shared.Len() < len(s) {
+		k.shared.Reset() // the copies keep the old block
+		k.shared.Grow(keeperBytes)
+	}
+	k.shared.WriteString(s)
+	return k.shared.String()[k.shared.Len()-len(s):]
+}
