@@ -81,6 +81,7 @@ var printed = []struct{ line, by string }{
 	// docs/purge.md
 	{"docevents purge -h", here},
 	{"docevents sql retention_pg_cron", here},
+	{"docevents health", "TestHealth"},
 	{"docevents purge -older-than 30d -table steps -columns id=event_id,created_at=at", pattern},
 	{"17 3 * * *  . /etc/docevents.env; /usr/local/bin/docevents purge -older-than 30d >>/var/log/docevents-purge.log 2>&1", "not run: cron runs it; the same command is run above"},
 
