@@ -147,7 +147,7 @@ func TestProgramOfYourTable(t *testing.T) {
 	runProgram(t, programs[0], stack, "<nil> <nil>\n")
 	var words, tenant string
 	err := stack.Pool().QueryRow(t.Context(),
-		"select string_agg(status, ' ' order by created_at), min(tenant_id::text) from job_events").Scan(&words, &tenant)
+		"select string_agg(status, ' ' order by created_at, id), min(tenant_id::text) from job_events").Scan(&words, &tenant)
 	if err != nil || words != "running done" || tenant != "0198a5e2-0000-7000-8000-0000000000bb" {
 		t.Errorf("stored %q of tenant %s: %v", words, tenant, err)
 	}
