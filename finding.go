@@ -184,10 +184,9 @@ func (r *rehearsal) drop(name string) bool {
 	return len(r.columns) > 0
 }
 
-// narrow finds out which columns events of each type must fill, and leaves out the
-// types that the table refuses whichever columns they fill. empty is the refusal of
-// events that fill only the columns that every event fills. narrow reports whether
-// any type is left.
+// narrow finds the columns that events of each type must fill. It leaves out a type if
+// the table refuses it with every choice of columns. empty is the server's answer to
+// events with only the common columns. narrow reports whether any type is left.
 func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 	if r.fills != nil {
 		return false
