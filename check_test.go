@@ -820,7 +820,7 @@ func TestCheckRetries(t *testing.T) {
 		good    bool
 		longest time.Duration
 	}{
-		"a clock that is behind":      {clocks, 2 * time.Second, 0, true, 5 * time.Second},
+		"a clock that is behind":      {clocks, 1500 * time.Millisecond, 0, true, 5 * time.Second},
 		"a schema that reloads":       {refused("PGRST204", "Could not find the 'stage' column of 'x' in the schema cache"), time.Second, 0, true, 5 * time.Second},
 		"a key that is wrong":         {clocks, time.Hour, 0, false, 5 * time.Second},
 		"a context that ends":         {clocks, time.Hour, time.Second, false, time.Second},

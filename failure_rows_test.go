@@ -168,6 +168,31 @@ func TestNamedRowsCostTwoRequests(t *testing.T) {
 	}
 }
 
+// The rows that an answer names are sent again after the shortest wait, and the rest
+// of the batch at once.
+func TestNamedRowsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: answerBad(named["a CHECK"], 5*time.Millisecond)}
+		c, _ := newClient(t, s)
+		c.Record(event("first")) // the others wait for it
+		for i := range 10 {
+			c.Record(event([]string{"bad", "fine"}[min(i, 1)]))
+		}
+		time.Sleep(time.Second)
+		all := s.all()
+		if len(all) < 4 {
+			t.Fatalf("%d requests, want four: the first row, the batch, the rest, the row that is named", len(all))
+		}
+		if rest := all[2].at.Sub(all[1].at) - 5*time.Millisecond; len(all[2].rows) != 9 || rest != 0 {
+			t.Errorf("%d rows were sent again after %s, want nine at once", len(all[2].rows), rest)
+		}
+		if wait := all[3].at.Sub(all[1].at) - 5*time.Millisecond; len(all[3].rows) != 1 || wait < 100*time.Millisecond || wait > 200*time.Millisecond {
+			t.Errorf("%d rows were sent again after %s, want the named one after 100 to 200 ms", len(all[3].rows), wait)
+		}
+		closeNow(t, c)
+	})
+}
+
 // Nothing is recorded after a batch with bad rows. The rest of the batch is
 // stored soon, and is evidence enough to drop the rows that the answers name.
 func TestNamedRowsOfTheLastBatch(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -67,6 +68,40 @@ func TestOutageIsProbed(t *testing.T) {
 				wait = min(2*wait, 10*time.Second)
 			}
 			failed = 0
+		}
+	})
+}
+
+// The probes of an outage take turns: a row that was never sent, a row of the newest
+// batch that was never sent, and a row that has failed before.
+func TestProbesTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(*request) *answer { return &answer{delay: 10 * time.Millisecond, err: errReset} }}
+		c, _ := newClient(t, s, docevents.WithMaxBatch(10))
+		const events, before = 151, 8 // as many requests are in flight when the outage begins
+		for i := range events {
+			c.Record(event(fmt.Sprint(i))) // the first is sent alone, the others are batches of ten
+		}
+		time.Sleep(2 * time.Minute)
+		closeNow(t, c)
+		sent, newest, older := map[int]bool{}, events-1, 0
+		for i, r := range s.all() {
+			for sent[newest] {
+				newest--
+			}
+			for _, row := range r.rows {
+				n, _ := strconv.Atoi(*row.Stage)
+				isNewest := (n+9)/10 == (newest+9)/10
+				if probe := i - before; probe >= 0 && (sent[n] != (probe%3 == 2) || probe%3 == 1 && !isNewest) {
+					t.Errorf("probe %d is row %d, sent before: %t, newest batch: %t", probe, n, sent[n], isNewest)
+				} else if probe >= 0 && probe%3 == 0 && !isNewest {
+					older++
+				}
+				sent[n] = true
+			}
+		}
+		if len(s.all()) < before+15 || older == 0 {
+			t.Errorf("%d requests, and %d times an older row that was never sent", len(s.all()), older)
 		}
 	})
 }
@@ -256,7 +291,7 @@ func TestFlappingServer(t *testing.T) {
 			c.Record(event("a"))
 			time.Sleep(2 * time.Millisecond)
 		}
-		time.Sleep(10 * time.Minute) // a probe meets the server up one time in six
+		time.Sleep(time.Hour) // a probe meets the server up one time in six
 		checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
 		if lost := o.lost(); len(lost) > 0 {
 			t.Errorf("lost %d: %v", len(lost), lost[0].err)

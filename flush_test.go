@@ -91,7 +91,8 @@ func TestFlushWaitsForTheHandler(t *testing.T) {
 	})
 }
 
-// In an outage Close sends one row at once, and retries until the outage ends.
+// In an outage Close sends one row at once, and retries at least once a second until
+// the outage ends.
 func TestCloseInAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
@@ -119,6 +120,13 @@ func TestCloseInAnOutage(t *testing.T) {
 		}
 		if err := <-closed; err != nil {
 			t.Error(err)
+		}
+		last := start.Add(40 * time.Second)
+		for _, r := range s.all()[before:] {
+			if r.at.Sub(last) > time.Second {
+				t.Errorf("Close waited %s between two attempts, want at most a second", r.at.Sub(last))
+			}
+			last = r.at
 		}
 		if took := time.Since(start); took > 91500*time.Millisecond {
 			t.Errorf("closed after %s, want at most a second after the outage", took)
@@ -174,7 +182,7 @@ func TestCloseCountsALateAnswer(t *testing.T) {
 		release := make(chan struct{})
 		s := &server{answer: func(*request) *answer {
 			<-release // even if the context has ended
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(450 * time.Millisecond)
 			return &answer{stored: true}
 		}}
 		c, o := newClient(t, s, docevents.WithMaxInFlight(1))
@@ -216,8 +224,8 @@ func TestOutcomeOfCancelledRequests(t *testing.T) {
 				if err := c.Close(ctx); !strings.Contains(fmt.Sprint(err), "21 events abandoned") {
 					t.Errorf("Close: %v", err)
 				}
-				if took := time.Since(start); took > 4*time.Second {
-					t.Errorf("Close took %s", took)
+				if took, want := time.Since(start), 3*time.Second+min(returns, 500*time.Millisecond); took != want {
+					t.Errorf("Close took %s, want %s", took, want)
 				}
 				checkStats(t, c, &docevents.Stats{Recorded: 21, Dropped: docevents.Drops{Abandoned: 21}})
 				unknown := 0
@@ -361,6 +369,9 @@ func TestFlushAndCloseWhileAllHang(t *testing.T) {
 				if s.peak() != test.most {
 					t.Errorf("%d requests at once, want %d", s.peak(), test.most)
 				}
+				if after := s.all()[4].at.Sub(s.all()[3].at); after != min(test.delay, max(test.wait, time.Second)) {
+					t.Errorf("the fifth request was sent %s after the fourth", after)
+				}
 				closeNow(t, c)
 			})
 		})
@@ -391,6 +402,24 @@ func TestFlushAndCloseOutlastShortRefusals(t *testing.T) {
 			})
 		})
 	}
+}
+
+// After a lasting refusal Flush and Close ask the server again. If it is fixed by
+// then, they return no error.
+func TestFlushAndCloseAfterALastingRefusal(t *testing.T) {
+	flushAndClose(t, func(t *testing.T, _ bool, end func(*docevents.Client, time.Duration) error) {
+		c, _ := newClient(t, during(time.Minute, answer{status: 401}))
+		for range 50 {
+			c.Record(event("a"))
+		}
+		time.Sleep(time.Minute)
+		start := time.Now()
+		if err := end(c, never); err != nil || time.Since(start) > 0 {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+		checkStats(t, c, &docevents.Stats{Recorded: 50, Delivered: 50})
+		_ = c.Close(t.Context())
+	})
 }
 
 // A bad row that is the last event is not dropped, since nothing is stored after its
@@ -613,15 +642,102 @@ func TestCloseTriesSuspects(t *testing.T) {
 // If the first attempt of Close fails, the next follows soon, even after a long
 // outage.
 func TestCloseStartsTheWaitsAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := newClient(t, during(10*time.Minute+time.Millisecond, answer{err: errReset}))
+	for name, test := range map[string]struct {
+		batches  int
+		min, max time.Duration
+	}{
+		"two batches that failed": {2, 100 * time.Millisecond, 400 * time.Millisecond},
+		"an outage":               {10, 200 * time.Millisecond, 400 * time.Millisecond}, // the second wait of an outage
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _ := newClient(t, during(10*time.Minute+time.Millisecond, answer{err: errReset}), docevents.WithMaxBatch(1))
+				for range test.batches {
+					c.Record(event("a"))
+				}
+				time.Sleep(10 * time.Minute)
+				start := time.Now()
+				err := c.Close(t.Context())
+				if took := time.Since(start); err != nil || took < test.min || took > test.max {
+					t.Errorf("Close: %v after %s, want %s to %s", err, took, test.min, test.max)
+				}
+			})
+		})
+	}
+}
+
+// Flush and Close send at once the events that wait up to 50 ms to share a request.
+func TestFlushAndCloseEndTheWaitToShare(t *testing.T) {
+	flushAndClose(t, func(t *testing.T, _ bool, end func(*docevents.Client, time.Duration) error) {
+		s := slow(10 * time.Millisecond)
+		c, _ := newClient(t, s)
 		c.Record(event("a"))
 		c.Record(event("b"))
-		time.Sleep(10 * time.Minute)
 		start := time.Now()
-		if err := c.Close(t.Context()); err != nil || time.Since(start) > 400*time.Millisecond {
-			t.Errorf("Close: %v after %s", err, time.Since(start))
+		if err := end(c, never); err != nil || time.Since(start) != 10*time.Millisecond {
+			t.Errorf("%v after %s, want both events sent at once", err, time.Since(start))
 		}
+		_ = c.Close(t.Context())
+	})
+}
+
+// If a row was rejected by itself and Close abandons it, its error is the rejection,
+// even if another row has failed since.
+func TestAbandonedRowKeepsItsRejection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			if r.bad() >= 0 {
+				return &refusal
+			}
+			return &answer{err: errReset}
+		}}
+		c, o := newClient(t, s)
+		c.Record(event("bad"))
+		synctest.Wait()
+		c.Record(event("fine"))
+		synctest.Wait()
+		closeNow(t, c)
+		if len(o.lost()) != 2 {
+			t.Fatalf("lost %v, want two events", o.lost())
+		}
+		for _, d := range o.lost() {
+			if e, isAnswer := errors.AsType[*docevents.Error](d.err); isAnswer != (d.event.Stage == "bad") || isAnswer && e.Code != refusal.code {
+				t.Errorf("%s was abandoned with %v", d.event.Stage, d.err)
+			}
+		}
+	})
+}
+
+// If the deadline of Flush passes, its error names the newest failure. It doesn't
+// matter which row is retried first, or what is in flight.
+func TestFlushNamesTheNewestFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(r *request) *answer {
+			switch {
+			case r.has("first"):
+				return &answer{status: 503, header: map[string]string{"Retry-After": "60"}}
+			case r.has("second"):
+				return &answer{err: errReset}
+			}
+			return &answer{delay: time.Minute, stored: true}
+		}}
+		c, _ := newClient(t, s, docevents.WithRequestTimeout(10*time.Minute))
+		flush := func() string {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			return fmt.Sprint(c.Flush(ctx))
+		}
+		c.Record(event("first"))
+		if err := flush(); !strings.Contains(err, "HTTP 503") {
+			t.Errorf("Flush: %s, want the only failure", err)
+		}
+		c.Record(event("second"))
+		synctest.Wait()
+		c.Record(event("slow"))
+		if err := flush(); strings.Contains(err, "HTTP 503") || !strings.Contains(err, errReset.Error()) {
+			t.Errorf("Flush: %s, want the newest failure", err)
+		}
+		closeNow(t, c)
 	})
 }
 

@@ -87,9 +87,9 @@ type Health struct {
 // monitor. An error means that a limit is out of bounds or the table couldn't be
 // read, so there is no verdict.
 //
-// Health calls [Client.Summary] two or three times. So it needs
-// sql/014_create_docevents_reading.sql and takes about as long as a Summary of
-// the last day. Call it once a minute at most. It is safe for concurrent use. On
+// Health calls [Client.Summary] two or three times, so it needs
+// sql/014_create_docevents_reading.sql. Most of its time is the Summary of the last
+// day. Call it once a minute at most. It is safe for concurrent use. On
 // a nil Client it returns a Health that is OK.
 func (c *Client) Health(ctx context.Context, l Limits) (Health, error) {
 	now := time.Now()

@@ -74,9 +74,12 @@ func TestLaneFillsBatches(t *testing.T) {
 func TestLaneSendsWhatIsDue(t *testing.T) {
 	now := time.Now()
 	var l lane
+	sent, suspect := failedBatch("a", "b"), failedBatch("suspect")
+	sent.request, suspect.request = 6, 7
 	l.push(failedBatch("c", "d"), now.Add(2))
-	l.push(failedBatch("suspect"), now.Add(1))
-	l.push(failedBatch("a", "b"), now.Add(1))
+	l.push(sent, now.Add(1))
+	l.push(suspect, now.Add(1))
+	l.push(failedBatch("half"), now.Add(1)) // never sent by itself
 	l.push(failedBatch("e", "f"), now.Add(2))
 	l.push(failedBatch("late"), now.Add(9))
 	if due := l.due(); !due.Equal(now.Add(1)) {
@@ -88,8 +91,9 @@ func TestLaneSendsWhatIsDue(t *testing.T) {
 	}{
 		{0, "nothing"},
 		{1, "a b"},
-		{2, "c d"}, // a batch of several rows goes before a suspect that has been due for longer
-		{2, "e f"}, // of batches that are due at the same time, the first that was pushed
+		{2, "c d"},  // a batch of several rows goes before a suspect that has been due for longer
+		{2, "e f"},  // of batches that are due at the same time, the first that was pushed
+		{2, "half"}, // a row that was never sent by itself goes before a suspect
 		{2, "suspect"},
 		{2, "nothing"},
 	} {

@@ -123,7 +123,7 @@ func newPurge(c *Client, cutoff time.Time) *purge {
 func (p *purge) run(ctx context.Context) (err error) {
 	_, bounded := ctx.Deadline()
 	for done := false; ctx.Err() == nil; {
-		began := time.Now()
+		began, last := time.Now(), err
 		if done, err = p.step(ctx); err == nil && done {
 			return nil
 		}
@@ -133,6 +133,9 @@ func (p *purge) run(ctx context.Context) (err error) {
 			continue
 		}
 		if ctx.Err() != nil {
+			if errors.Is(err, ctx.Err()) { // an earlier failure says more than the request that ctx ended
+				err = cmp.Or(last, err)
+			}
 			break
 		}
 		again, fewer := afterFailure(err, p.failed(err, began, bounded))

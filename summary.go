@@ -52,8 +52,8 @@ type Point struct {
 	Skipped   int64     `json:"skipped"`
 
 	// Failures counts Failed events, even if a later try succeeded. A Failed
-	// event without a Stage isn't counted if a step of the same document failed
-	// with the same message.
+	// event without a Stage isn't counted if the same document has a Failed event
+	// with a Stage and the same message.
 	Failures int64 `json:"failures"`
 }
 

@@ -37,6 +37,7 @@ var printed = []struct{ line, by string }{
 	{"go install ./cmd/docevents", "TestPrintedLines"}, // before the commands below
 	{"go install github.com/docevents/docevents-go/cmd/docevents@latest", "not run: it needs a release; go install ./cmd/docevents builds the same program"},
 	{"docevents sql", here},
+	{"docevents sql reading", here},
 	{"docevents sql NAME", pattern},
 	{`docevents sql | psql "$DATABASE_URL" -v ON_ERROR_STOP=1`, here},
 	{"docevents sql >supabase/migrations/$(date -u +%Y%m%d%H%M%S)_docevents.sql", here},
@@ -45,6 +46,7 @@ var printed = []struct{ line, by string }{
 	{"export SUPABASE_URL=https://abcdefgh.supabase.co", here},
 	{"export SUPABASE_SECRET_KEY=sb_secret_...", here},
 	{"docevents check", here},
+	{"docevents check -config job_events.json", "TestProgramOfYourTable"},
 	{"go run ./examples/localstack", "TestMain"},
 	{"docevents serve", "not run: its port may be taken; the tests of the command run it on another"},
 	{"docevents documents -state failed", here},
@@ -79,6 +81,7 @@ var printed = []struct{ line, by string }{
 	// docs/purge.md
 	{"docevents purge -h", here},
 	{"docevents sql retention_pg_cron", here},
+	{"docevents health", "TestHealth"},
 	{"docevents purge -older-than 30d -table steps -columns id=event_id,created_at=at", pattern},
 	{"17 3 * * *  . /etc/docevents.env; /usr/local/bin/docevents purge -older-than 30d >>/var/log/docevents-purge.log 2>&1", "not run: cron runs it; the same command is run above"},
 

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// newFlags returns an empty set of flags. The usage text of a flag is one line: a
-// description, after the flag's argument in back quotes and a bar if it has an
-// argument.
+// newFlags returns an empty set of flags. The usage text of a flag is one line. If
+// the flag takes an argument, the line begins with the argument's name in back
+// quotes and a bar.
 func (c *call) newFlags() *flag.FlagSet {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // parse returns the errors

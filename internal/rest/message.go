@@ -161,10 +161,10 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable returns an error of a request that wasn't answered, with a text that may be
-// logged. http.Client adds the URL with its query, the error of an app's transport may
-// hold the key, and net/http quotes an answer that isn't HTTP, which may be an echo of
-// the request.
+// Loggable takes the error of a request that got no answer. It returns an error that
+// wraps it and whose text can be logged. The original text may contain secrets:
+// http.Client adds the URL with its query, the app's transport may add the key, and
+// net/http quotes an answer that isn't HTTP, even if that repeats the request.
 func (c *Client) Loggable(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // an app's transport may add one
 		err = wrapped.Err
