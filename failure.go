@@ -85,8 +85,8 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 // must have had the same code: a table that breaks meanwhile rejects by another.
 func (b *batch) fail(v rest.Verdict, err error, newest int64, last bool) (evidence bool) {
 	single, rejected := len(b.records) == 1, v == rest.BadData
-	if rejected && (b.refusedAt == 0 || codeOf(err) != codeOf(b.err)) {
-		b.refusedAt = b.request
+	if code := codeOf(err); rejected && (b.refusedAt == 0 || code != b.refusedCode) {
+		b.refusedAt, b.refusedCode = b.request, code
 	}
 	before := b.failedAt
 	switch {

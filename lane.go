@@ -43,10 +43,11 @@ type batch struct {
 	aloneAt int64
 
 	// refusedAt is the number of the first request that was rejected with these
-	// rows in it, alone or not, by the code of the last rejection. Batches that are
-	// cut from this one inherit it. It takes the place of aloneAt once every pending
-	// row has been rejected alone, see fail.
-	refusedAt int64
+	// rows in it, alone or not, with the code refusedCode, which is that of the last
+	// rejection. Batches that are cut from this one inherit both. refusedAt takes the
+	// place of aloneAt once every pending row has been rejected alone, see fail.
+	refusedAt   int64
+	refusedCode string
 
 	// strikes counts a single row's strikes. Each doubles the wait before the
 	// next attempt, and the tenth drops the row.
@@ -60,7 +61,7 @@ type batch struct {
 
 // newBatch returns a batch of records, which were rows of the batch from.
 func newBatch(records []record, from *batch) *batch {
-	b := &batch{records: records, failedAt: from.failedAt, refusedAt: from.refusedAt, err: from.err}
+	b := &batch{records: records, failedAt: from.failedAt, refusedAt: from.refusedAt, refusedCode: from.refusedCode, err: from.err}
 	for i := range records {
 		b.text += records[i].Text()
 	}
