@@ -202,7 +202,7 @@ func TestBars(t *testing.T) {
 		}},
 		{"connections", func(row, kind string, s *sample) {
 			if row == rowDocevents && kind == steady {
-				s.Connections = 5
+				s.Connections = 6
 			}
 		}},
 		{"MiB", func(row, kind string, s *sample) {
