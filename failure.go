@@ -127,7 +127,7 @@ type health struct {
 	stored   int64     // the newest request that stored rows, or 0
 	storedAt time.Time // when the server last answered that it stored rows
 
-	// The failures since then. Each field is zero if there is none.
+	// The failures since then. Each field is zero if no request has failed.
 	since   time.Time // the first failure that counts as the server's; the log reports it
 	refused time.Time // the first of the refusals, if the newest answer is one
 	lasting error     // the newest refusal, once refusals have lasted for lastingAfter

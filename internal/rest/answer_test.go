@@ -92,7 +92,7 @@ func TestClassify(t *testing.T) {
 		for _, err := range test.errs {
 			want := test.want
 			if e := (*Error)(nil); errors.As(err, &e) && e.Status == 0 {
-				want = Configuration // no status at all is none of PostgREST's
+				want = Configuration // PostgREST always sends a status
 			}
 			if got := Classify(err); got != want {
 				t.Errorf("%s: %v: got %d, want %d", test.name, err, got, want)
@@ -212,8 +212,8 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
-// FuzzClassify: an answer has one meaning, whatever it says, and rows are given
-// up on the closed list alone.
+// FuzzClassify checks that every answer has one meaning, and that rows are dropped
+// only for a code of the closed list.
 func FuzzClassify(f *testing.F) {
 	for _, status := range []int{200, 302, 400, 401, 409, 413, 500, 503, 540} {
 		for _, code := range []string{"", "23514", "23505", "23503", "57014", "55000", "22P02", "PGRST102", "PGRST205", "PGRST000", "PT500", "08006", "23514 ", "\xff"} {
@@ -243,7 +243,7 @@ func FuzzClassify(f *testing.F) {
 			givenUp = false
 		}
 		if (got == BadData || got == StoredBefore) && !givenUp {
-			t.Errorf("%v: rows are given up, and it is not on the list", err)
+			t.Errorf("%v: its rows are dropped, but its code is not in the list", err)
 		}
 		if got == StoredBefore && code != "23505" {
 			t.Errorf("%v: rows are taken for stored", err)

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// On real sockets: nothing was sent where no connection was made, whatever the
+// On real sockets, nothing was sent if no connection was made, whatever the
 // reason; after that, anything may have been.
 func TestOutcomeOnSockets(t *testing.T) {
 	respond := map[string]http.HandlerFunc{

@@ -102,7 +102,7 @@ type Spool struct {
 	limit   int64  // in bytes
 
 	owner   string    // this process, in the files' names
-	lock    *os.File  // the locked file of this process; nil while there is none
+	lock    *os.File  // the locked file of this process; nil until the process makes it
 	stamp   int64     // the stamp of the newest segment
 	torn    bool      // the last write failed, so the next Append makes a segment
 	current []segment // from the oldest to the newest
