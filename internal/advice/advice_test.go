@@ -24,7 +24,7 @@ func TestFor(t *testing.T) {
 		{540, "", "", "paused"},
 		{403, "42501", "new row violates row-level security policy for table", "service-role (secret) key"},
 		{403, "42501", "permission denied for table events", "GRANT SELECT, INSERT, DELETE ON audit.events TO service_role;"},
-		{404, "PGRST205", "", "run sql/013_create_processing_events_table.sql"},
+		{404, "PGRST205", "", "if audit.events exists, run: NOTIFY pgrst, 'reload schema'; if not, create the table: run sql/013_create_processing_events_table.sql"},
 		{404, "42P01", "", "run sql/013_create_processing_events_table.sql"},
 		{400, "PGRST204", "", "add the column: audit.events"},
 		{400, "42703", "", "add the column: audit.events"},

@@ -28,7 +28,7 @@ var answers = []rule{
 	{regexp.MustCompile(` 42501 .*(for function|` + anotherRelation + `)`), "a trigger or view of {table} needs it: let service_role do what the message names, or make the trigger's function SECURITY DEFINER; what the table itself needs: GRANT SELECT, INSERT, DELETE ON {table} TO service_role;"},
 	{regexp.MustCompile(` 42501 `), "run: GRANT SELECT, INSERT, DELETE ON {table} TO service_role; if the message names the schema or a sequence, run: GRANT USAGE ON SCHEMA {schema} TO service_role; GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO service_role;"},
 	{regexp.MustCompile(` (42P01|42703|42883) .*(` + anotherRelation + `|record |function )`), "a trigger, rule, view or default of {table} needs it: create it, or change what needs it"},
-	{regexp.MustCompile(` (PGRST205|42P01) `), "create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema" + reload},
+	{regexp.MustCompile(` (PGRST205|42P01) `), "if {table} exists, run: NOTIFY pgrst, 'reload schema'; if not, create the table: run sql/013_create_processing_events_table.sql, or name yours with WithTable and WithSchema"},
 	{regexp.MustCompile(` (PGRST204|42703) `), "add the column: {table} needs those of sql/013_create_processing_events_table.sql, or name yours with WithColumns" + reload},
 	{regexp.MustCompile(` (PGRST106|3F000) `), "expose the schema {schema} in the project's API settings, or name another with WithSchema"},
 	{regexp.MustCompile(`^40[456]  | PGRST125 |^401  .*(HTML|no Route|path)`), "check SUPABASE_URL: the API is not at this address (pass the project's URL without a path); or, a PostgREST before 13 answers so if it doesn't know {table}" + reload},
