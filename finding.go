@@ -81,14 +81,13 @@ func (r *rehearsal) readTypes() {
 			fit.value = r.document
 		}
 		wrong := builtIn.MatchString(about.Format) && (fit.types == nil || !fit.types.MatchString(about.Format)) || isID && about.MaxLength > 0 && about.MaxLength < len(fit.value)
+		if wrong && fit.value == "" && about.Format != "date" { // a rehearsal would always fail because of the column
+			r.drop(name)
+		}
 		if wrong {
-			r.noID = r.noID || i == 0
 			r.find(name, "the type of the column {column} can't hold Event."+base[i].field+": "+fit.do)
 		}
 		switch {
-		case fit.value == "" && wrong && about.Format != "date":
-			r.drop(name)
-			continue
 		case fit.value == "":
 			continue
 		case wrong: // a value that fits lets the rehearsal find more problems
@@ -109,8 +108,8 @@ func (r *rehearsal) readTypes() {
 		return
 	}
 	r.types, r.guessed = []EventType{Completed}, r.guessed || len(r.types) == 0
-	for i, word := range r.about.Properties[columns.Type].Enum {
-		r.types = append(r.types[:i], EventType(word))
+	if words := r.about.Properties[columns.Type].Enum; len(words) > 0 {
+		r.types[0] = EventType(words[0])
 	}
 }
 
@@ -202,9 +201,7 @@ func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 			_, err := r.send(ctx, []map[string]any{r.row(t, fill), r.row(t, fill)})
 			answered := errors.As(err, &e)
 			if err != nil && !answered {
-				r.refused = true
-				r.add("insert", fmt.Errorf("%w, after: %w", err, newRefusal(empty, "")))
-				return false
+				return r.learn(ctx, err)
 			}
 			if !answered || !depends.MatchString(e.Code) { // PostgreSQL finds other errors after all CHECKs
 				e = nil
