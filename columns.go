@@ -149,24 +149,20 @@ var errNoText = fmt.Errorf("not 1 to %d bytes of valid text", maxIDBytes)
 // idError returns the error for an invalid id of a document or a user. field is
 // the name of its field in Event.
 func (c *columns) idError(field, id string) error {
-	kind := "UUID"
-	if c.TextIDs {
-		kind = "id"
-	}
-	pass := "the document's " + kind
+	who, or := "document", ""
 	switch {
 	case field == "UserID" && c.own:
-		pass = "the owner's " + kind + ", or leave it empty for NULL"
+		who, or = "owner", ", or leave it empty for NULL"
 	case field == "UserID":
-		pass = "the owner's " + kind + ", or docevents.SystemUser if no user caused the event"
+		who, or = "owner", ", or docevents.SystemUser if no user caused the event"
 	}
 	switch {
 	case id == "":
-		return fmt.Errorf("%s is empty: pass %s; WithColumns stores an empty one as NULL", field, pass)
+		return fmt.Errorf("%s is empty: pass the %s's UUID%s; WithColumns stores an empty one as NULL", field, who, or)
 	case c.TextIDs:
-		return fmt.Errorf("%s is %w: pass %s", field, errNoText, pass)
+		return fmt.Errorf("%s is %w: pass the %s's id%s", field, errNoText, who, or)
 	}
-	return fmt.Errorf("%s is not a UUID: pass %s; if the column is text or a number, use WithColumns(Columns{TextIDs: true})", field, pass)
+	return fmt.Errorf("%s is not a UUID: pass the %s's UUID%s; if the column is text or a number, use WithColumns(Columns{TextIDs: true})", field, who, or)
 }
 
 // lacks returns the name of a field that e sets although it has no column, or "".

@@ -47,7 +47,6 @@ type config struct {
 	transport      http.RoundTripper
 	schema, table  string
 	spoolDir       string // absolute; empty without WithSpool
-	spoolErr       error  // why spoolDir can't be made absolute
 	spoolFiles     spool.FS
 	types          eventTypes
 	columns        columns
@@ -200,13 +199,10 @@ func WithQueueLimits(events, bytes int) Option {
 // A disk that is full, slow or broken never blocks New or Record. The failure is
 // logged, and events stay in memory only. On Windows they always do.
 func WithSpool(dir string) Option {
-	var err error
-	if dir != "" && !filepath.IsAbs(dir) {
-		if dir, err = filepath.Abs(dir); err != nil {
-			err = fmt.Errorf("WithSpool: pass an absolute path: %w", err)
-		}
+	if abs, err := filepath.Abs(dir); err == nil && dir != "" { // otherwise there is no working directory, and the spool fails to open dir
+		dir = abs
 	}
-	return func(c *config) { c.spoolDir, c.spoolErr, c.spoolFiles = dir, err, spool.OS{} }
+	return func(c *config) { c.spoolDir, c.spoolFiles = dir, spool.OS{} }
 }
 
 // WithPurgeBatch makes a purge delete in steps of this many rows, from 1 to
@@ -264,7 +260,7 @@ func newConfig(opts []Option) (config, error) {
 	columns, badColumns := newColumns(c.columns.Columns)
 	columns.own = c.columns.own
 	types, badTypes := newEventTypes(c.types.EventTypes)
-	c.columns, c.types, bad = columns, types, append(bad, badColumns, badTypes, c.spoolErr)
+	c.columns, c.types, bad = columns, types, append(bad, badColumns, badTypes)
 	return c, errors.Join(bad...)
 }
 
