@@ -136,7 +136,8 @@ var (
 )
 
 // send sends one insert and returns the number of rows that the server inserted and
-// rolled back. Its error is an answer with its details, or errStored.
+// rolled back. Its error is errStored, an answer of the server, or the reason why none
+// arrived.
 func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
@@ -154,8 +155,8 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err
 		return 0, errStored
 	case answered && e.Code == "PGRST116":
 		return strconv.Atoi(number.FindString(e.Details))
-	case answered:
-		return 0, e
+	case err == nil || answered:
+		return 0, err
 	}
 	return 0, r.explain(err)
 }

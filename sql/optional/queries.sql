@@ -89,7 +89,7 @@ GROUP BY stage, error
 ORDER BY times DESC, last_time DESC
 LIMIT 20;
 
--- 6. What was started over 30 minutes ago and never ended, whether it hangs or begins again and again?
+-- 6. Which documents started over 30 minutes ago and haven't ended since, even if they started again?
 WITH seen AS (
     SELECT document_id,
         max(created_at) AS last_at,
