@@ -12,21 +12,20 @@ import (
 // type is 1 to 256 bytes of valid text and has one meaning. Record drops events
 // of other types with reason [Invalid], unless Open is set.
 //
-// An empty field gets the migration's type: [UploadStarted] for Arrived,
+// Four fields have a default, the migration's type: [UploadStarted] for Arrived,
 // [ProcessingStarted] for Started, [Completed] for Completed and [Failed] for
-// Failed. If another field lists that type, Arrived stays empty, and for the
-// others New returns an error. Record accepts these default types. Check tests
-// them only if the app lists no types at all.
+// Failed. If a field is empty and another field lists its default, New returns an
+// error; only Arrived may stay empty. Record accepts the defaults like listed
+// types, but Check tries them only if the app lists no types at all.
 type EventTypes struct {
-	// Arrived types mean that the document is waiting for work. It counts as
-	// under way, and as stuck if it waits for too long. Unlike a Started event
-	// without a Stage, an Arrived event doesn't keep the document under way when
-	// a step ends.
+	// Arrived types mean that the document is waiting for work. While such an
+	// event is the document's latest, apart from Notes, the document counts as
+	// under way, and as stuck if it waits for too long.
 	Arrived []EventType
 
-	// Started types mean that work has begun. An event without a Stage keeps the
-	// document under way until a Completed, Failed or Skipped event without a
-	// Stage ends it, or a step fails. Step records the first type.
+	// Started types mean that work has begun. After a Started event without a
+	// Stage, the document stays under way until a Completed, Failed or Skipped
+	// event without a Stage, or until a step fails. Step records the first type.
 	Started []EventType
 
 	// Completed types mean that work has succeeded. Step records the first type.
@@ -36,8 +35,8 @@ type EventTypes struct {
 	Failed []EventType
 
 	// Skipped types mean that work has ended without success or failure, for
-	// example because it was cancelled. An event with a Stage counts like
-	// Completed. Only an event without a Stage makes the document skipped.
+	// example because it was cancelled. A Skipped event without a Stage makes the
+	// document skipped. With a Stage it counts like a Completed event.
 	Skipped []EventType
 
 	// Notes types don't change the state of the document. Examples are progress
