@@ -71,6 +71,41 @@ func TestColumnNames(t *testing.T) {
 	}
 }
 
+// Columns and EventTypes return copies of the client's settings.
+func TestColumnsAndEventTypes(t *testing.T) {
+	client, err := docevents.New("https://project.supabase.test", testKey,
+		docevents.WithColumns(docevents.Columns{DocumentID: "doc", UserID: "-", TextIDs: true, Extra: []string{"tenant_id"}}),
+		docevents.WithEventTypes(docevents.EventTypes{Failed: []docevents.EventType{"broken"}, Skipped: []docevents.EventType{"cancelled"}, Open: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := docevents.Columns{
+		ID: "id", DocumentID: "doc", UserID: "-", Type: "event_type", Duration: "duration_ms",
+		ErrorMessage: "error_message", Stage: "stage", CreatedAt: "created_at", TextIDs: true, Extra: []string{"tenant_id"},
+	}
+	types := docevents.EventTypes{
+		Arrived: []docevents.EventType{"upload_started"}, Started: []docevents.EventType{"processing_started"}, Completed: []docevents.EventType{"completed"},
+		Failed: []docevents.EventType{"broken"}, Skipped: []docevents.EventType{"cancelled"}, Open: true,
+	}
+	for range 2 {
+		if got := client.Columns(); !reflect.DeepEqual(got, columns) {
+			t.Errorf("columns %+v, want %+v", got, columns)
+		}
+		if got := client.EventTypes(); !reflect.DeepEqual(got, types) {
+			t.Errorf("types %+v, want %+v", got, types)
+		}
+		client.Columns().Extra[0] = "changed"
+		client.EventTypes().Failed[0] = "changed"
+	}
+	var none *docevents.Client
+	if got := none.Columns(); !reflect.DeepEqual(got, docevents.Columns{}) {
+		t.Errorf("a nil client's columns: %+v", got)
+	}
+	if got := none.EventTypes(); !reflect.DeepEqual(got, docevents.EventTypes{}) {
+		t.Errorf("a nil client's types: %+v", got)
+	}
+}
+
 // newWired returns a client and the wire that records its requests.
 func newWired(t *testing.T, opts ...docevents.Option) (*docevents.Client, *observer, *wire) {
 	t.Helper()
