@@ -190,6 +190,16 @@ func without(a *answer, column string) inserts {
 	}
 }
 
+// severalTypes refuses an insert with events of several types.
+func severalTypes(a *answer) inserts {
+	return func(rows []map[string]any) *answer {
+		if slices.ContainsFunc(rows, func(row map[string]any) bool { return row["event_type"] != rows[0]["event_type"] }) {
+			return a
+		}
+		return nil
+	}
+}
+
 // unlessEmpty refuses every insert that has rows.
 func unlessEmpty(a *answer) inserts {
 	return func(rows []map[string]any) *answer {
@@ -247,6 +257,7 @@ func TestCheckFindings(t *testing.T) {
 		"another unique constraint":         {everything(duplicate("stage")), nil, "", nil},
 		"an exclusion constraint":           {everything(&answer{status: 400, code: "23P01", text: `conflicting key value violates exclusion constraint "x"`}), nil, "", nil},
 		"a trigger that raises":             {everything(refused("P0001", "no")), nil, "", nil},
+		"a trigger that refuses two types":  {severalTypes(violates("one_type")), nil, "", nil},
 		"a trigger with PostgreSQL's code":  {everything(refused("23514", "no consent")), nil, "", nil},
 		"a trigger that refuses NULL":       {everything(refused("23502", "no consent")), nil, "", nil},
 		"a trigger that is strict":          {unlessEmpty(&answer{status: 403, code: "42501", text: "no consent"}), nil, "", nil},
@@ -373,7 +384,7 @@ func TestCheckFindings(t *testing.T) {
 		"no partition": {
 			everything(noPartition("created_at")),
 			[]string{"make a partition", "partitioned.sql"},
-			"WithEventTypes", nil,
+			"no event of type", columns(docevents.Columns{Extra: []string{"tenant"}}),
 		},
 		"one event for each document": {
 			repeated(duplicate("document_id"), "document_id"),
@@ -440,7 +451,7 @@ func TestCheckFindings(t *testing.T) {
 			"no answer came", nil,
 		},
 		"a refused key":          {everything(&answer{status: 401, code: "PGRST301", text: "No suitable key or wrong key type"}), []string{"check the key", "HTTP 401 PGRST301"}, "", nil},
-		"a role that isn't":      {everything(&answer{status: 401, code: "22023", text: `role "nobody_here" does not exist`}), []string{"check the key"}, "another type", nil},
+		"a role that isn't":      {everything(&answer{status: 401, code: "22023", text: `role "nobody_here" does not exist`}), []string{"check the key"}, "no event of type", nil},
 		"a missing table":        {everything(&answer{status: 404, code: "PGRST205", text: "Could not find the table 'public.x' in the schema cache"}), []string{"run sql/013_create_processing_events_table.sql", "PGRST205"}, "", nil},
 		"a missing INSERT grant": {everything(&answer{status: 403, code: "42501", text: "permission denied for table " + name}), []string{"GRANT SELECT, INSERT, DELETE ON public." + name + " TO service_role"}, "", nil},
 	} {
@@ -732,9 +743,14 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			"", nil,
 		},
 		"a foreign key that may be NULL": {
-			where(&answer{status: 409, code: "23503", text: `insert or update on table "x" violates foreign key constraint "fk"`}, "user_id"),
+			func(rows []map[string]any) *answer {
+				if rows[0]["user_id"] != nil {
+					return &answer{status: 409, code: "23503", text: `insert or update on table "x" violates foreign key constraint "fk"`}
+				}
+				return rolledBack(len(rows))
+			},
 			`{"required": ["document_id"], "properties": {"user_id": {}}}`,
-			nil, "",
+			[]string{"nothing makes the column id unique"}, "",
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{})},
 		},
 		"a column that a view hides": {
@@ -773,6 +789,19 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			[]string{"nothing makes the column id unique"},
 			"no event of type",
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Open: true})},
+		},
+		"an enum without any type, behind a value that Check makes up": {
+			notText("tenant_id", refused("23502", `null value in column "tenant_id" of relation "x" violates not-null constraint`), nil, refused("22P02", `invalid input value for enum kind: "x"`)),
+			`{"required": ["tenant_id"], "properties": {"tenant_id": {"format": "int64"}}}`,
+			[]string{"no event of type"},
+			"",
+			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id"}})},
+		},
+		"an id that is a number without a default": {
+			everything(refused("23502", `null value in column "id" of relation "x" violates not-null constraint`)),
+			`{"required": ["id"], "properties": {"id": {"format": "int64"}}}`,
+			[]string{"the type of the column id can't hold Event.ID"},
+			"23502", nil,
 		},
 		"the Table Editor's id": {
 			whereGiven(refused("428C9", `cannot insert a non-DEFAULT value into column "id"`), "id"), `{"required": ["id"], "properties": {"id": {"format": "int64"}}}`,
