@@ -797,6 +797,16 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			"",
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id"}})},
 		},
+		"a column that nobody fills, behind a type that is too long": {
+			func(rows []map[string]any) *answer {
+				if a := where(refused("22001", "value too long for type character varying(16)"), "event_type", "processing_started")(rows); a != nil {
+					return a
+				}
+				return required(refused("23502", `null value in column "org_id" of relation "x" violates not-null constraint`), nil, "org_id")(rows)
+			}, `{"required": ["org_id"], "properties": {"org_id": {"format": "uuid"}}}`,
+			[]string{`"org_id"`, "nothing fills that column", `no event of type "processing_started":`},
+			"", nil,
+		},
 		"an id that is a number without a default": {
 			everything(refused("23502", `null value in column "id" of relation "x" violates not-null constraint`)),
 			`{"required": ["id"], "properties": {"id": {"format": "int64"}}}`,

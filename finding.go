@@ -161,7 +161,7 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	case e.Code == "23502" && isThere && !ours:
 		r.add("insert", r.explain(e))
 		r.makeUp(name, "1")
-		r.columns, r.filled, r.guessed = append(r.columns, name), append(r.filled, name), true
+		r.columns, r.filled, r.guessed, r.fills = append(r.columns, name), append(r.filled, name), true, nil
 		return true
 	case r.copies > 1 && (e.Code == "23505" || e.Code == "23P01") && slices.Contains(key, columns.ID):
 		r.copies = 1
@@ -221,8 +221,11 @@ func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 			lacking, last = append(lacking, strconv.Quote(string(t))), e
 		}
 	}
+	if len(kept) == 0 && last.Message != empty.Message { // another problem, behind that of some types
+		return r.learn(ctx, last)
+	}
 	listed := len(kept) > 0 && len(r.config.types.listed) > 0 // an app that lists no types lets the table decide
-	if len(lacking) > 0 && (listed || len(kept) == 0 && empty.Message == last.Message && r.certain(last)) {
+	if len(lacking) > 0 && (listed || len(kept) == 0 && r.certain(last)) {
 		r.add("insert: the table takes no event of type "+strings.Join(lacking, ", "), r.explain(last))
 	}
 	r.types = kept
