@@ -73,18 +73,21 @@ func (r *rehearsal) newKey(column string) string {
 // findings. It makes up a value for each column, and lists in r.filled the columns
 // that every row of a rehearsal fills. These are the NOT NULL columns, and the ids of
 // document and user. With WithColumns the ids may be NULL, so rows fill them only if
-// they are NOT NULL, or if the NOT NULL columns are unknown.
+// they are NOT NULL, or if the NOT NULL columns are unknown. If the app lists no event
+// types, readTypes chooses one.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
 		name, fit, about := *column, fits[i], r.about.Properties[*column]
-		isID, required := i == 1 || i == 2, slices.Contains(r.about.Required, name)
+		isID := base[i].field == "DocumentID" || base[i].field == "UserID"
+		required := slices.Contains(r.about.Required, name)
 		if isID && columns.TextIDs {
 			fit.types, fit.value, r.guessed = builtIn, "1", true
 		} else if isID {
 			fit.value = r.document
 		}
-		wrong := builtIn.MatchString(about.Format) && (fit.types == nil || !fit.types.MatchString(about.Format)) || isID && about.MaxLength > 0 && about.MaxLength < len(fit.value)
+		wrong := builtIn.MatchString(about.Format) && (fit.types == nil || !fit.types.MatchString(about.Format)) ||
+			isID && about.MaxLength > 0 && about.MaxLength < len(fit.value)
 		if wrong && fit.value == "" {
 			r.drop(name)
 		}
@@ -99,12 +102,14 @@ func (r *rehearsal) readTypes() {
 		case required && (columns.own || !isID):
 			r.required = append(r.required, base[i].field)
 		}
-		if r.makeUp(name, fit.value); required || isID && (!columns.own || len(r.about.Required) == 0) {
+		r.makeUp(name, fit.value)
+		if required || isID && (!columns.own || len(r.about.Required) == 0) {
 			r.filled, r.guessed = append(r.filled, name), r.guessed || !isID
 		}
 	}
 	for _, name := range columns.Extra {
-		if r.makeUp(name, "1"); slices.Contains(r.about.Required, name) {
+		r.makeUp(name, "1")
+		if slices.Contains(r.about.Required, name) {
 			r.filled, r.guessed = append(r.filled, name), true
 		}
 	}
@@ -117,8 +122,8 @@ func (r *rehearsal) readTypes() {
 	}
 }
 
-// count compares the number of rows that the server inserted, n, with the number of
-// events in the insert. Copies of an event don't count as events.
+// count compares n, the number of rows that the server inserted, with the number of
+// events that were sent. The copies of events don't count as events.
 func (r *rehearsal) count(n, events int) {
 	switch {
 	case r.noID:
@@ -157,18 +162,19 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 		r.add("insert", r.explain(e))
 		return r.drop(name)
 	case e.Code == "23502" && slices.Contains(strings.Split(columns.all, ","), name) && !ours:
-		return false // the column has a finding already
+		return false // there is a finding about the column already, so it was dropped
 	case e.Code == "23502" && isThere && !ours:
 		r.add("insert", r.explain(e))
 		r.makeUp(name, "1")
-		r.columns, r.filled, r.guessed, r.fills = append(r.columns, name), append(r.filled, name), true, nil
+		r.columns, r.filled = append(r.columns, name), append(r.filled, name)
+		r.guessed, r.fills = true, nil
 		return true
 	case r.copies > 1 && (e.Code == "23505" || e.Code == "23P01") && slices.Contains(key, columns.ID):
 		r.copies = 1
 		r.report.warn(logSlowKey)
 		return true
-	case (e.Code == "23505" || e.Code == "23P01") && len(key) == 1 && (key[0] == columns.DocumentID || key[0] == columns.UserID): // every event has this problem
-	case e.Code == "23514" && slices.Equal(key, []string{columns.CreatedAt}): // there is no partition for the present time
+	case (e.Code == "23505" || e.Code == "23P01") && len(key) == 1 && (key[0] == columns.DocumentID || key[0] == columns.UserID): // a document or a user can have only one event
+	case e.Code == "23514" && slices.Equal(key, []string{columns.CreatedAt}): // no partition for the current time
 	case depends.MatchString(e.Code) && e.Status == 400:
 		return r.narrow(ctx, e)
 	case rest.Classify(e) == rest.BadData, e.Code == "23503":
@@ -187,14 +193,15 @@ func (r *rehearsal) drop(name string) bool {
 	return len(r.columns) > 0
 }
 
-// narrow tries each event type alone, and with several sets of filled columns, because
-// a CHECK may demand a column for some types only. It keeps the first set that the
-// table accepts in r.fills. It leaves out the types that the table never accepts, and
-// adds a finding about them if that can't be the fault of made-up values. empty is the
-// answer to the rehearsal, whose rows fill only r.filled. narrow reports whether any
-// type is left.
+// narrow tries each event type alone. A CHECK may require a column for some types only,
+// so narrow tries several sets of filled columns. r.fills gets the first set with which
+// the table accepts the type. Later inserts leave out the types that the table never
+// accepts. narrow adds a finding about these types, except if the table may have
+// rejected only made-up values. It reports whether any type is left.
+//
+// empty is the server's answer before, to events that filled only r.filled.
 func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
-	if r.fills != nil {
+	if r.fills != nil { // narrow has run with these columns
 		return false
 	}
 	r.fills = map[EventType][]string{}
@@ -210,7 +217,7 @@ func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 			if err != nil && !answered {
 				return r.learn(ctx, err)
 			}
-			if !answered || !depends.MatchString(e.Code) { // PostgreSQL finds other errors after all CHECKs
+			if !answered || !depends.MatchString(e.Code) { // accepted; PostgreSQL finds other errors after those
 				e = nil
 				break
 			}
@@ -221,7 +228,7 @@ func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 			lacking, last = append(lacking, strconv.Quote(string(t))), e
 		}
 	}
-	if len(kept) == 0 && last.Message != empty.Message { // another problem, behind that of some types
+	if len(kept) == 0 && last.Message != empty.Message { // behind the problem in empty, all types have another problem
 		return r.learn(ctx, last)
 	}
 	listed := len(kept) > 0 && len(r.config.types.listed) > 0 // an app that lists no types lets the table decide
@@ -236,13 +243,15 @@ func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 // app records. If not, the table may have rejected only the values that Check made up.
 func (r *rehearsal) certain(e *rest.Error) bool {
 	columns := &r.config.columns
+	// about is the name of a CHECK, by default TABLE_COLUMN_check, or the partition key.
+	// If it contains the name of a column, it is taken to be about that column.
 	about := strings.Join(rest.KeyColumns(e.Details), " ")
 	if m := constraintName.FindStringSubmatch(e.Message); m != nil {
 		about = strings.TrimPrefix(m[1], r.config.table)
 	}
 	named := func(name string) bool { return strings.Contains(about, name) }
 	switch e.Code {
-	case "23502": // if the table's NOT NULL columns are known, a named column is one of another table, to which a trigger writes
+	case "23502": // if the NOT NULL columns are known, a column that is named here belongs to another table, which a trigger fills
 		return len(r.about.Required) == 0 || !columnName.MatchString(e.Message)
 	case "23514":
 		return len(r.config.types.listed) > 0 && named(columns.Type) || !r.guessed && len(columns.Extra) == 0 &&
