@@ -43,7 +43,7 @@ type rehearsal struct {
 	document string                 // the document's id: a made-up UUID
 	values   map[string]any         // made-up values, by column
 	filled   []string               // the columns that every row fills with the made-up value
-	guessed  bool                   // the table may need another value in one of these columns, or another type
+	guessed  bool                   // the table may reject a made-up value of these columns, or a made-up type
 	fills    map[EventType][]string // further columns that an event of the type fills; nil before narrow
 	copies   int                    // how often each event is sent: 2, or 1 if the id is UNIQUE but not the primary key
 	noID     bool                   // there is a finding about the id column
@@ -92,11 +92,11 @@ func (r *rehearsal) rows() (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// row returns an event of type t that fills the columns in r.filled and in fill. The
-// other columns of base are NULL, and those of Extra are left out, as in Record's rows.
+// row returns an event of type t that fills the columns in r.filled and in fill. As in
+// Record's rows, other columns of base are NULL, and other Extra columns are left out.
 func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	row, columns := map[string]any{}, &r.config.columns
-	r.at = r.at.Add(-time.Millisecond) // a key may hold the time
+	r.at = r.at.Add(-time.Millisecond) // a unique key may contain the time
 	for _, name := range r.columns {
 		switch {
 		case name == columns.ID:
