@@ -173,7 +173,7 @@ func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 	if r.noID {
 		theirs = r.deletion().Eq(columns.DocumentID, r.document)
 	}
-	r.find("", "the server stored the rows of Check instead of rolling them back: let the proxies in front of it pass the header Accept on. The rows, of the document "+r.document+", are deleted unless this error says otherwise")
+	r.find("", "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept. Check deletes the rows (document "+r.document+"); if that fails, the next line has the reason")
 	r.remove(ctx, theirs)
 }
 
