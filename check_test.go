@@ -630,6 +630,11 @@ func TestCheckWarns(t *testing.T) {
 			[]string{"fields=DocumentID, UserID"},
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{})},
 		},
+		"such a key in a partition": {
+			repeatedRow(&answer{status: 409, code: "23505", text: `duplicate key value violates unique constraint "x_p20261101_pkey"`}),
+			[]string{"make the id the primary key"},
+			nil,
+		},
 		"the migration's table": {described(everything(nil), `{"required": ["document_id", "user_id"], "properties": {}}`), nil, nil},
 		"a key that isn't the primary one": {
 			repeatedRow(&answer{status: 409, code: "23505", text: `duplicate key value violates unique constraint "x"`, details: "Key (id)=(x) already exists."}),
@@ -754,7 +759,8 @@ func TestCheckReadsTheDescription(t *testing.T) {
 				return rolledBack(len(rows))
 			},
 			`{"required": ["document_id"], "properties": {"user_id": {}}}`,
-			[]string{"nothing makes the column id unique"}, "",
+			[]string{"nothing makes the column id unique"},
+			"",
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{})},
 		},
 		"a column that a view hides": {
