@@ -217,20 +217,17 @@ func (c *cluster) startOnce(ctx context.Context) error {
 			return fmt.Errorf("postgres did not start: %s", server.output)
 		}
 		if pause(ctx) != nil {
-			_ = server.stop(signalImmediate)
+			_ = server.quit()
 			return fmt.Errorf("postgres accepted no connections: %w", err)
 		}
 	}
 }
 
-// stop disconnects the sessions and shuts the server down cleanly.
-func (c *cluster) stop() error { return c.server.stop(signalFast) }
-
 // kill ends all of the server's processes with SIGKILL. Committed data survives.
 func (c *cluster) kill() error { return c.server.kill() }
 
 // discard ends the server quickly, without saving its data.
-func (c *cluster) discard() error { return c.server.stop(signalImmediate) }
+func (c *cluster) discard() error { return c.server.quit() }
 
 // pause waits 20 ms between two polls. It returns an error if ctx ends.
 func pause(ctx context.Context) error {

@@ -63,12 +63,13 @@ func (p *process) running() bool {
 	}
 }
 
-// stop sends the signal and waits until the process ends.
-func (p *process) stop(sig os.Signal) error {
+// quit ends PostgreSQL by its "immediate shutdown" and waits until it has ended. The
+// server ends its children first, and writes no checkpoint.
+func (p *process) quit() error {
 	if !p.running() {
 		return nil
 	}
-	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.cmd.Process.Signal(immediateShutdown); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	<-p.done

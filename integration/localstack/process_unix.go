@@ -82,12 +82,8 @@ func detach(cmd *exec.Cmd, as *account) {
 	}
 }
 
-// PostgreSQL's shutdown signals. A fast shutdown disconnects the sessions and
-// writes a checkpoint. An immediate shutdown only ends all processes.
-const (
-	signalFast      = syscall.SIGINT
-	signalImmediate = syscall.SIGQUIT
-)
+// immediateShutdown is PostgreSQL's signal for it.
+const immediateShutdown = syscall.SIGQUIT
 
 // killTree ends a process and its children with SIGKILL. It first stops the parent
 // with SIGSTOP, so that the parent can't react or start more children.

@@ -2,6 +2,8 @@ package localstack
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -9,21 +11,24 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// schemaCache holds the tables and functions of the exposed schemas, keyed by
-// "schema.name". As in PostgREST, requests can't use tables and functions that
-// were created after the last reload.
+// schemaCache holds the tables and functions of the exposed schema by name. As in
+// PostgREST, requests can't use tables and functions that were created after the
+// last reload.
 type schemaCache struct {
 	tables    map[string]*table
 	functions map[string][]*function
 }
 
+// names returns the names of the tables in alphabetical order.
+func (c *schemaCache) names() []string { return slices.Sorted(maps.Keys(c.tables)) }
+
 // table is a table or view.
 type table struct {
-	schema, relation string
-	comment          string
-	columns          []*column
-	byName           map[string]*column
-	key              []string // the primary key's columns
+	relation string
+	comment  string
+	columns  []*column
+	byName   map[string]*column
+	key      []string // the primary key's columns
 }
 
 // column is a column with its type and its default expression, as SQL.
@@ -32,7 +37,7 @@ type column struct {
 	described      postgrest.Column // not set for a function's arguments
 }
 
-func (t *table) name() string { return quote(t.schema) + "." + quote(t.relation) }
+func (t *table) name() string { return exposed + "." + quote(t.relation) }
 
 // column returns the column's name with schema and table, so that PostgreSQL's
 // error about an unknown column reads as it does with PostgREST.
@@ -51,7 +56,7 @@ func (t *table) find(names []string) ([]*column, *postgrest.Error) {
 	return columns, nil
 }
 
-// tablesQuery returns the columns of all relations of the schemas.
+// tablesQuery returns the columns of all relations in the exposed schema.
 //
 // A view has the primary key and the foreign keys of its table if it shows all of
 // their columns. Like PostgREST, the query finds the origin of a view's column in
@@ -64,7 +69,7 @@ WITH RECURSIVE rules AS (
     SELECT r.ev_class, m[1]::smallint AS attnum, m[2]::oid AS base, m[3]::smallint AS base_attnum
     FROM pg_rewrite r
     JOIN pg_class c ON c.oid = r.ev_class AND c.relkind IN ('v', 'm')
-    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = ANY($1 || '{public}'::text[]),
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = '` + exposed + `',
         regexp_matches(r.ev_action::text, ':resno (\d+) :resname \S+ :ressortgroupref \d+ :resorigtbl (\d+) :resorigcol (\d+)', 'g') AS m
     WHERE r.rulename = '_RETURN'
 ), paths AS (
@@ -89,7 +94,7 @@ WITH RECURSIVE rules AS (
     JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = k.target
     WHERE k.contype = 'f' GROUP BY 1, 2, 3
 )
-SELECT n.nspname, c.relname, coalesce(obj_description(c.oid, 'pg_class'), ''),
+SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), ''),
        a.attname, format_type(a.atttypid, a.atttypmod),
        coalesce(CASE
            WHEN a.attgenerated <> '' OR a.attidentity = 'a' THEN NULL
@@ -117,28 +122,28 @@ JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
 LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
 LEFT JOIN keys p ON p.relation = c.oid AND p.shown_as = a.attnum AND p.contype = 'p' AND p.shown = p.columns
 LEFT JOIN foreign_keys f ON f.relation = c.oid AND f.shown_as = a.attnum AND f.relnamespace = c.relnamespace
-WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+WHERE n.nspname = '` + exposed + `' AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
 ORDER BY c.oid, a.attnum`
 
-func loadSchema(ctx context.Context, conn *pgx.Conn, schemas []string) (*schemaCache, error) {
+func loadSchema(ctx context.Context, conn *pgx.Conn) (*schemaCache, error) {
 	// Makes the catalog functions qualify the names of types and sequences.
 	if _, err := conn.Exec(ctx, "SET search_path = ''"); err != nil {
 		return nil, err
 	}
-	found, err := conn.Query(ctx, tablesQuery, schemas)
+	found, err := conn.Query(ctx, tablesQuery)
 	if err != nil {
 		return nil, err
 	}
 	tables := map[string]*table{}
-	var schema, relation, comment, typ, target string
+	var relation, comment, typ, target string
 	var c postgrest.Column
 	_, err = pgx.ForEachRow(found, []any{
-		&schema, &relation, &comment, &c.Name, &typ, &c.Default, &c.Comment, &c.Type, &c.NotNull, &c.Key, &c.MaxLength, &c.Enum, &target,
+		&relation, &comment, &c.Name, &typ, &c.Default, &c.Comment, &c.Type, &c.NotNull, &c.Key, &c.MaxLength, &c.Enum, &target,
 	}, func() error {
-		t := tables[schema+"."+relation]
+		t := tables[relation]
 		if t == nil {
-			t = &table{schema: schema, relation: relation, comment: comment, byName: map[string]*column{}}
-			tables[schema+"."+relation] = t
+			t = &table{relation: relation, comment: comment, byName: map[string]*column{}}
+			tables[relation] = t
 		}
 		c.ForeignTable, c.ForeignColumn, _ = strings.Cut(target, "\n")
 		added := &column{c.Name, typ, c.Default, c}
@@ -152,7 +157,7 @@ func loadSchema(ctx context.Context, conn *pgx.Conn, schemas []string) (*schemaC
 	if err != nil {
 		return nil, err
 	}
-	functions, err := loadFunctions(ctx, conn, schemas)
+	functions, err := loadFunctions(ctx, conn)
 	return &schemaCache{tables, functions}, err
 }
 
@@ -182,29 +187,4 @@ func loadSettings(ctx context.Context, conn *pgx.Conn) (roleSettings, error) {
 		return nil
 	})
 	return settings, err
-}
-
-// restConfig holds options of PostgREST by name: jwt_secret, jwt_aud, db_anon_role
-// and openapi_mode. As in PostgREST, each can be set in the database and takes
-// effect at the next "reload config":
-//
-//	ALTER ROLE authenticator SET pgrst.openapi_mode = 'disabled'
-type restConfig map[string]string
-
-// loadConfig adds the options set in the database to config and returns it. An
-// empty option counts as not set.
-func loadConfig(ctx context.Context, conn *pgx.Conn, config restConfig) (restConfig, error) {
-	found, err := conn.Query(ctx, `
-SELECT split_part(s.setting, '=', 1), substr(s.setting, strpos(s.setting, '=') + 1)
-FROM pg_roles r CROSS JOIN unnest(r.rolconfig) AS s(setting)
-WHERE r.rolname = current_user AND s.setting LIKE 'pgrst.%'`)
-	if err != nil {
-		return nil, err
-	}
-	var name, value string
-	_, err = pgx.ForEachRow(found, []any{&name, &value}, func() error {
-		config[strings.TrimPrefix(name, "pgrst.")] = value
-		return nil
-	})
-	return config, err
 }

@@ -95,7 +95,7 @@ func Shared(t testing.TB) *Stack {
 		shared.stack, shared.err = openShared()
 	}
 	if shared.err != nil {
-		giveUp(t, shared.err)
+		startFailed(t, shared.err)
 	}
 	return shared.stack
 }
@@ -106,7 +106,7 @@ func Own(t testing.TB, opts Options) *Stack {
 	t.Helper()
 	stack, err := Start(t.Context(), opts)
 	if err != nil {
-		giveUp(t, err)
+		startFailed(t, err)
 	}
 	t.Cleanup(func() {
 		if err := stack.Close(); err != nil {
@@ -119,14 +119,18 @@ func Own(t testing.TB, opts Options) *Stack {
 	return stack
 }
 
-// giveUp skips or fails a test because its stack can't start.
-func giveUp(t testing.TB, err error) {
+// startFailed skips or fails a test because its stack can't start.
+func startFailed(t testing.TB, err error) {
 	t.Helper()
-	if errors.Is(err, ErrNoPostgres) && os.Getenv("CI") == "" {
+	if skippable(err) {
 		t.Skip(err)
 	}
 	t.Fatal(err)
 }
+
+// skippable reports whether a test may be skipped because of an error of Start: on a
+// developer's machine without PostgreSQL, but not in CI.
+func skippable(err error) bool { return errors.Is(err, ErrNoPostgres) && os.Getenv("CI") == "" }
 
 func openShared() (*Stack, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // this may include a download of PostgreSQL

@@ -95,7 +95,7 @@ const rows = "localstack_rows"
 // type therefore doesn't depend on the table, and prepared statements stay valid.
 
 // read builds a SELECT.
-func (q *query) read(maxRows int64, count bool) *statement {
+func (q *query) read(count bool) *statement {
 	s := &statement{}
 	s.add("WITH " + rows + " AS (SELECT ")
 	q.list(s)
@@ -109,7 +109,7 @@ func (q *query) read(maxRows int64, count bool) *statement {
 		}
 		s.add(q.table.column(term.Column), term.Direction)
 	}
-	limit := maxRows
+	limit := int64(maxRows)
 	if q.Limit != nil {
 		limit = min(limit, *q.Limit)
 	}

@@ -29,9 +29,6 @@ type Column struct {
 	ForeignTable, ForeignColumn string
 }
 
-// ErrDescriptionDisabled is the answer to GET / under openapi-mode=disabled.
-var ErrDescriptionDisabled = Errorf(404, "PGRST126", "Root endpoint metadata is disabled")
-
 // Describe answers GET / with a description of the tables. The definitions have the
 // form of PostgREST 14. The paths are listed without their operations and
 // parameters.
