@@ -282,6 +282,10 @@ func testRejected(t *testing.T, stack *localstack.Stack) {
 			}
 		})
 	}
+	const hint = `"hint":"Perhaps you meant the table 'public.things'"`
+	if r := call(t, stack, "GET", "thing", ""); r.status != 404 || !strings.Contains(r.body, hint) {
+		t.Errorf("a misspelt table: %d %s, want %s", r.status, r.body, hint)
+	}
 	resp, err := http.Get(stack.URL + "/elsewhere")
 	if err != nil {
 		t.Fatal(err)
