@@ -13,6 +13,7 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 func TestMain(m *testing.M) {
@@ -135,19 +136,9 @@ func (b *bench) wantCounts(want docevents.Stats) {
 // wantStored checks the stages of the bench's stored events.
 func (b *bench) wantStored(want ...string) {
 	b.t.Helper()
-	rows, err := b.stack.Pool().Query(b.t.Context(), "SELECT stage FROM "+b.table+" WHERE document_id = $1", b.document)
+	rows, _ := b.stack.Pool().Query(b.t.Context(), "SELECT stage FROM "+b.table+" WHERE document_id = $1", b.document) // CollectRows returns its error
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		b.t.Fatal(err)
-	}
-	var got []string
-	for rows.Next() {
-		var stage string
-		if err := rows.Scan(&stage); err != nil {
-			b.t.Fatal(err)
-		}
-		got = append(got, stage)
-	}
-	if err := rows.Err(); err != nil {
 		b.t.Fatal(err)
 	}
 	slices.Sort(got)

@@ -73,7 +73,7 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 // A Fault describes how the proxy handles one request. With the zero Fault, the
 // request reaches the server and the answer reaches the client.
 type Fault struct {
-	Name string // the key in Proxy.Dealt
+	Name string // for messages and the names of tests
 
 	// Lost means that the request doesn't reach the server. Without Answer or
 	// Stall, the connection is reset.
@@ -196,13 +196,6 @@ func Page(status int) Fault {
 	f := Text(status, "<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Sorry</h1></body></html>",
 		"Content-Type", "text/html; charset=utf-8")
 	f.Name = fmt.Sprintf("%d and a page", status)
-	return f
-}
-
-// Redirect answers with a redirect to location. The request doesn't reach the server.
-func Redirect(status int, location string) Fault {
-	f := Text(status, "", "Location", location)
-	f.Name = fmt.Sprintf("%d redirect", status)
 	return f
 }
 

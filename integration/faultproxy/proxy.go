@@ -43,9 +43,8 @@ type Proxy struct {
 
 	mu     sync.Mutex // guards the fields below; not held while a request is handled
 	plan   Plan
-	number int            // the number of the next request under the plan
-	dealt  map[string]int // requests by the name of their fault
-	front  *front         // nil while connections are refused
+	number int    // the number of the next request under the plan
+	front  *front // nil while connections are refused
 	closed bool
 }
 
@@ -70,7 +69,6 @@ func Start(target string) (*Proxy, error) {
 		// request.
 		forward: &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 		plan:    Pass,
-		dealt:   map[string]int{},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -116,13 +114,6 @@ func (p *Proxy) Deal(plan Plan) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.plan, p.number = plan, 0
-}
-
-// Dealt returns the number of requests by the name of their fault, "" for none.
-func (p *Proxy) Dealt() map[string]int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return maps.Clone(p.dealt)
 }
 
 // Refuse stops listening, so that new connections are refused, and breaks the
@@ -215,11 +206,7 @@ func (p *Proxy) choose(r *Request) Fault {
 	r.Number = p.number
 	p.number++
 	p.mu.Unlock()
-	f := plan(r)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.dealt[f.Name]++
-	return f
+	return plan(r)
 }
 
 // pass forwards the request to the server, without the header named by without. If
