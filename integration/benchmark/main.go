@@ -51,11 +51,9 @@ type options struct {
 	rows                string
 	limit               time.Duration
 	rtt                 time.Duration
-	table               string
 	jsonFile            string
 	plotDir             string
 	from                string
-	profileDir          string
 }
 
 // errBroken is the error of -guard if a bar doesn't hold.
@@ -73,11 +71,9 @@ func main() {
 	flag.StringVar(&o.rows, "rows", strings.Join(rowNames, ","), "rows to measure")
 	flag.DurationVar(&o.limit, "limit", 4*time.Minute, "time limit of a cell")
 	flag.DurationVar(&o.rtt, "rtt", 0, "round-trip time to add to the server, as a network would")
-	flag.StringVar(&o.table, "table", "", "the table (default document_processing_events)")
 	flag.StringVar(&o.jsonFile, "json", "", "write the report to a file")
 	flag.StringVar(&o.plotDir, "plot", "", "write the charts into a folder")
 	flag.StringVar(&o.from, "from", "", "read a report instead of measuring")
-	flag.StringVar(&o.profileDir, "pprof", "", "write CPU and memory profiles of docevents into a folder")
 	flag.Parse()
 	log.SetOutput(io.Discard) // the local stack's HTTP server logs every failed accept
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -89,9 +85,9 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out, notes io.Writer) error {
-	r, ended := o.report(ctx, notes)
-	if r == nil {
-		return ended
+	r, err := o.report(ctx, notes)
+	if err != nil {
+		return err
 	}
 	if err := r.print(out); err != nil {
 		return err
@@ -111,9 +107,9 @@ func run(ctx context.Context, o options, out, notes io.Writer) error {
 		}
 	}
 	if o.guard && !r.holds() {
-		ended = errors.Join(ended, errBroken)
+		return errBroken
 	}
-	return ended
+	return nil
 }
 
 // report measures, or reads a report with -from.
@@ -142,11 +138,6 @@ func (o options) plan() (*plan, error) {
 	for _, row := range rows {
 		if !slices.Contains(rowNames, row) {
 			return nil, fmt.Errorf("-rows: there is no row %q; the rows are %s", row, strings.Join(rowNames, ","))
-		}
-	}
-	if o.profileDir != "" {
-		if err := os.MkdirAll(o.profileDir, 0o755); err != nil {
-			return nil, err
 		}
 	}
 	var p *plan

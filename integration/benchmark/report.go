@@ -135,8 +135,8 @@ func (r *report) remarks() string {
 	for _, row := range slices.Sorted(maps.Keys(r.Missing)) {
 		fmt.Fprintf(&b, "- %s is left out: %s\n", row, r.Missing[row])
 	}
-	if r.Machine.Server == localGateway && r.Mode != "sweep" {
-		b.WriteString("- The local stack's gateway answers single requests 2.5 times as fast as PostgREST does: " +
+	if r.Machine.Server == localStandIn && r.Mode != "sweep" {
+		b.WriteString("- The local stack's stand-in answers single requests 2.5 times as fast as PostgREST does: " +
 			"ratios to a client that sends a request per event (naive Go, supabase-js) come out at about half.\n")
 	}
 	return b.String()
@@ -293,7 +293,7 @@ func (r *report) ratio(a, b *cell) (float64, bool) {
 			ratios = append(ratios, a.Samples[i].rate()/base)
 		}
 	}
-	return median(ratios, func(a, b float64) float64 { return (a + b) / 2 }), len(ratios) > 0
+	return median(ratios), len(ratios) > 0
 }
 
 // docevents returns the greatest value of a figure in the cells of docevents.

@@ -37,7 +37,6 @@ func TestQuantile(t *testing.T) {
 }
 
 func TestMedian(t *testing.T) {
-	mean := func(a, b float64) float64 { return (a + b) / 2 }
 	for _, test := range []struct {
 		values []float64
 		want   float64
@@ -48,22 +47,12 @@ func TestMedian(t *testing.T) {
 		{nil, 0},
 	} {
 		before := slices.Clone(test.values)
-		if got := median(test.values, mean); got != test.want {
+		if got := median(test.values); got != test.want {
 			t.Errorf("median(%v) = %v, want %v", test.values, got, test.want)
 		}
 		if !slices.Equal(test.values, before) {
 			t.Errorf("%v came out as %v", before, test.values)
 		}
-	}
-}
-
-func TestSampleRates(t *testing.T) {
-	s := &sample{Stored: 5000, Elapsed: 2 * time.Second, CPUSeconds: 0.5}
-	if s.rate() != 2500 || s.cpuPer100k() != 10 {
-		t.Errorf("got %v events/s and %v CPU s, want 2500 and 10", s.rate(), s.cpuPer100k())
-	}
-	if zero := (&sample{}); zero.rate() != 0 || zero.cpuPer100k() != 0 {
-		t.Errorf("an empty sample: %v, %v", zero.rate(), zero.cpuPer100k())
 	}
 }
 
@@ -82,19 +71,6 @@ func TestBrief(t *testing.T) {
 		if got := brief(d); got != want {
 			t.Errorf("brief(%d ns) = %q, want %q", d, got, want)
 		}
-	}
-}
-
-func TestMarkdown(t *testing.T) {
-	got := markdown([][]string{{"row", "µs", "n"}, {"docevents", "1", "100"}, {"x", "20", ""}}, 1)
-	want := `
-| row       | µs |   n |
-|-----------|---:|----:|
-| docevents |  1 | 100 |
-| x         | 20 |     |
-`
-	if "\n"+got != want {
-		t.Errorf("got\n%swant%s", got, want)
 	}
 }
 
@@ -295,7 +271,7 @@ func TestTable(t *testing.T) {
 		}
 	})
 	r.Missing = map[string]string{rowCopy: "DATABASE_URL is not set"}
-	r.Machine.Server = localGateway
+	r.Machine.Server = localStandIn
 	var b strings.Builder
 	if err := r.print(&b); err != nil {
 		t.Fatal(err)
@@ -305,7 +281,7 @@ func TestTable(t *testing.T) {
 		"| idle                              | bulk limit  |          |      |            |     |     |      1.1µs |",
 		"- 1,000/s for 20 s, supabase-js: ended by the time limit (1 of 3)\n",
 		"- COPY is left out: DATABASE_URL is not set\n",
-		"- The local stack's gateway answers single requests 2.5 times as fast as PostgREST does:",
+		"- The local stack's stand-in answers single requests 2.5 times as fast as PostgREST does:",
 		"| at least 0.9 |   1 |   holds |",
 	} {
 		if !strings.Contains(b.String(), want) {
@@ -384,20 +360,14 @@ func TestPlot(t *testing.T) {
 	}
 }
 
-func TestCrashAndTail(t *testing.T) {
+func TestCrashReason(t *testing.T) {
 	if got := crash("FATAL ERROR: JavaScript heap out of memory\n stack"); got != "out of memory" {
 		t.Error(got)
 	}
 	if got := crash("signal: killed"); got != "a crash" {
 		t.Error(got)
 	}
-	kept := &tail{limit: 5}
-	for _, piece := range []string{"abc", "defg", "", "h"} {
-		if n, err := kept.Write([]byte(piece)); n != len(piece) || err != nil {
-			t.Error(n, err)
-		}
-	}
-	if kept.String() != "defgh" {
-		t.Errorf("kept %q", kept)
+	if got := string(end([]byte("abcdefgh\n"), 5)); got != "defgh" {
+		t.Error(got)
 	}
 }

@@ -29,8 +29,7 @@ func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, 
 	return p.measure(ctx, t, o, notes)
 }
 
-// measure measures the plan's cells, round by round. After an error, such as an
-// interrupt, it returns a report of the completed rounds next to the error.
+// measure measures the plan's cells, round by round.
 func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Writer) (*report, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -40,26 +39,14 @@ func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Write
 	r := &report{Mode: p.mode, Rounds: p.rounds, Machine: t.describe(ctx), Missing: run.prepare(ctx, p)}
 	for round := range p.rounds {
 		if err := run.round(ctx, p, round); err != nil {
-			if round == 0 {
-				return nil, err
-			}
-			for _, c := range p.cells {
-				c.Samples = c.Samples[:round]
-			}
-			r.Rounds = round
-			r.finish(p)
-			return r, fmt.Errorf("ended in round %d of %d: %w", round+1, p.rounds, err)
+			return nil, err
 		}
 	}
-	r.finish(p)
-	return r, nil
-}
-
-func (r *report) finish(p *plan) {
 	r.Cells = p.cells
 	if p.bars != nil {
 		r.Bars = p.bars(r)
 	}
+	return r, nil
 }
 
 // turn returns the order of the cells in a round: load by load, and each round
@@ -117,7 +104,7 @@ func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 
 const (
 	startGrace = 10 * time.Second // beyond a cell's limit, for the process to start and end
-	keepOutput = 16 << 10         // bytes; node writes a long stack trace after the reason
+	keepOutput = 16 << 10         // bytes of a worker's errors; node writes a long stack trace after the reason
 )
 
 // round measures every cell once.
@@ -141,7 +128,7 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 	input, err := json.Marshal(spec{
 		Row: c.Row, Load: c.Load, MaxBatch: c.MaxBatch, MaxInFlight: c.MaxInFlight,
 		URL: r.target.URL, Key: r.target.Key, Table: r.target.Table, DatabaseURL: r.target.DatabaseURL,
-		User: user, Limit: r.options.limit, ProfileDir: r.options.profileDir,
+		User: user, Limit: r.options.limit,
 	})
 	if err != nil {
 		return nil, err
@@ -153,9 +140,8 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 		cmd = exec.CommandContext(limited, "node", "bench.mjs")
 		cmd.Dir = r.jsDir
 	}
-	var out bytes.Buffer
-	errs := &tail{limit: keepOutput}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, errs
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, &errs
 	start := time.Now()
 	runErr := cmd.Run()
 	if ctx.Err() != nil {
@@ -167,7 +153,7 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 	}
 	if runErr != nil {
 		if c.Row != rowNaive && c.Row != rowJS {
-			return nil, fmt.Errorf("%w: %s", runErr, errs)
+			return nil, fmt.Errorf("%w: %s", runErr, end(errs.Bytes(), keepOutput))
 		}
 		s.Ended = crash(errs.String()) // a crash of these rows is a result
 		if limited.Err() != nil {
@@ -196,21 +182,11 @@ func crash(output string) string {
 	return "a crash"
 }
 
-// A tail is an io.Writer that keeps the last limit bytes.
-type tail struct {
-	limit int
-	kept  []byte
+// end returns the last n bytes of a program's output.
+func end(output []byte, n int) []byte {
+	output = bytes.TrimSpace(output)
+	return output[max(0, len(output)-n):]
 }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p...)
-	if extra := len(t.kept) - t.limit; extra > 0 {
-		t.kept = slices.Delete(t.kept, 0, extra)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string { return string(t.kept) }
 
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
@@ -255,9 +231,7 @@ func installJS(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		said := &tail{limit: 300}
-		_, _ = said.Write(bytes.TrimSpace(out))
-		return "", fmt.Errorf("npm ci: %w: %s", err, said)
+		return "", fmt.Errorf("npm ci: %w: %s", err, end(out, 300))
 	}
 	return dir, os.WriteFile(filepath.Join(dir, "installed.json"), want, 0o644)
 }

@@ -47,21 +47,13 @@ type docs struct {
 
 func newDocs(s *spec) (*docs, error) {
 	d := &docs{spec: s}
-	opts := []docevents.Option{docevents.WithDropHandler(func(_ docevents.Event, reason docevents.DropReason, err error) {
-		err = fmt.Errorf("%s: %w", reason, err)
-		d.last.Store(&err)
-	})}
-	if s.Table != docevents.DefaultTable {
-		opts = append(opts, docevents.WithTable(s.Table))
-	}
-	if s.MaxBatch != docevents.DefaultMaxBatch {
-		opts = append(opts, docevents.WithMaxBatch(s.MaxBatch))
-	}
-	if s.MaxInFlight != docevents.DefaultMaxInFlight {
-		opts = append(opts, docevents.WithMaxInFlight(s.MaxInFlight))
-	}
 	var err error
-	d.client, err = docevents.New(s.URL, s.Key, opts...)
+	d.client, err = docevents.New(s.URL, s.Key,
+		docevents.WithTable(s.Table), docevents.WithMaxBatch(s.MaxBatch), docevents.WithMaxInFlight(s.MaxInFlight),
+		docevents.WithDropHandler(func(_ docevents.Event, reason docevents.DropReason, err error) {
+			err = fmt.Errorf("%s: %w", reason, err)
+			d.last.Store(&err)
+		}))
 	return d, err
 }
 

@@ -31,7 +31,7 @@ type target struct {
 
 // openTarget returns the project of the environment or, without one, a local stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
-	t := &target{Table: cmp.Or(o.table, docevents.DefaultTable)}
+	t := &target{Table: docevents.DefaultTable}
 	switch _, err := docevents.NewFromEnv(); {
 	case err == nil:
 		t.URL, t.DatabaseURL = os.Getenv("SUPABASE_URL"), os.Getenv("DATABASE_URL")
@@ -116,7 +116,7 @@ func (t *target) countSettled(ctx context.Context, user uuid.UUID, expected int)
 // can be truncated.
 func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	http.DefaultClient.CloseIdleConnections()
-	debug.FreeOSMemory() // so that the gateway's garbage doesn't slow the next cell
+	debug.FreeOSMemory() // so that the stand-in's garbage doesn't slow the next cell
 	if t.stack != nil {
 		_, err := t.stack.Pool().Exec(ctx, "TRUNCATE "+pgx.Identifier{docevents.DefaultSchema, t.Table}.Sanitize())
 		return err
@@ -140,16 +140,16 @@ type machine struct {
 	RTT        string    `json:"rtt,omitempty"`
 }
 
-// localGateway is the server of a local stack without a PostgREST.
-const localGateway = "the local stack's gateway"
+// localStandIn is the server of a local stack without a PostgREST.
+const localStandIn = "the local stack's stand-in for PostgREST"
 
 func (t *target) describe(ctx context.Context) machine {
 	m := machine{
 		Taken: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), CPUs: runtime.NumCPU(),
-		Platform: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Server: "somebody's gateway",
+		Platform: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Server: "an unknown server",
 	}
 	if t.stack != nil {
-		m.Server = localGateway
+		m.Server = localStandIn
 	}
 	if t.delay != nil {
 		m.RTT = (2 * t.delay.each).String()

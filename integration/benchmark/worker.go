@@ -9,9 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
-	"runtime/pprof"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,7 +45,6 @@ type spec struct {
 	DatabaseURL string        `json:"database_url"`
 	User        uuid.UUID     `json:"user"`
 	Limit       time.Duration `json:"limit_ns"`
-	ProfileDir  string        `json:"profile_dir"`
 }
 
 // A subject is a way to store events that a row measures.
@@ -88,10 +84,6 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop, err := s.profile()
-	if err != nil {
-		return nil, err
-	}
 	got := &sample{}
 	cpu := cpuTime()
 	if s.Load.Kind == idle {
@@ -111,7 +103,7 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 		got.Error = failure.Error()
 	}
 	got.PeakBytes = peakMemory()
-	return got, stop()
+	return got, nil
 }
 
 // measureLoad measures the time until the last event's row can be read.
@@ -164,30 +156,6 @@ func (s *spec) find(ctx context.Context, reader *http.Client, document uuid.UUID
 }
 
 func (s *spec) api() *api { return newAPI(s.URL, s.Key, s.Table) }
-
-// profile starts a CPU profile of docevents under load, if -pprof is set. stop
-// writes the profiles.
-func (s *spec) profile() (stop func() error, err error) {
-	if s.ProfileDir == "" || s.Row != rowDocevents || s.Load.Kind == idle {
-		return func() error { return nil }, nil
-	}
-	name := filepath.Join(s.ProfileDir, strings.NewReplacer(" ", "-", "/", "-", ",", "").Replace(s.Load.Name))
-	cpu, err := os.Create(name + ".cpu.prof")
-	if err != nil {
-		return nil, err
-	}
-	if err := pprof.StartCPUProfile(cpu); err != nil {
-		return nil, err
-	}
-	return func() error {
-		pprof.StopCPUProfile()
-		allocs, err := os.Create(name + ".allocs.prof")
-		if err != nil {
-			return err
-		}
-		return errors.Join(pprof.Lookup("allocs").WriteTo(allocs, 0), allocs.Close(), cpu.Close())
-	}, nil
-}
 
 // recordAll calls record with the load's events and returns the time of each call.
 // It stops when ctx ends.

@@ -42,7 +42,7 @@ type exchange struct {
 	After string
 }
 
-// TestCases sends the recorded requests to the gateway, or to a real PostgREST if
+// TestCases sends the recorded requests to the stand-in, or to a real PostgREST if
 // POSTGREST_BIN names one, and compares the answers. TestDescription compares the
 // recorded description of tables.
 func TestCases(t *testing.T) {

@@ -151,7 +151,7 @@ func (h *heapMeter) start() {
 }
 
 // growth returns the growth of the heap in MiB. The heap includes the local stack's
-// gateway, whose part is the same for every row count.
+// stand-in for PostgREST, whose part is the same for every row count.
 func (h *heapMeter) growth() float64 { return float64(h.most-h.before) / (1 << 20) }
 
 func (h *heapMeter) RoundTrip(req *http.Request) (*http.Response, error) {

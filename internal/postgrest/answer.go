@@ -1,7 +1,7 @@
 // Package postgrest parses requests and writes answers as PostgREST 14 does. It is
-// test support. Two servers share it: doceventstest, which keeps its rows in
-// memory, and the gateway of the integration module, which has a PostgreSQL. It
-// imports only the standard library.
+// test support for two servers that stand in for PostgREST. The server of
+// doceventstest keeps its rows in memory. The server of integration/localstack keeps
+// them in a PostgreSQL. The package imports only the standard library.
 package postgrest
 
 import (
