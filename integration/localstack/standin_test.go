@@ -82,8 +82,18 @@ func TestKeys(t *testing.T) {
 	}
 	table := stack.Table(t)
 	user := sign(t, stack.JWTSecret, jwt.MapClaims{"role": "authenticated"})
-	expired := sign(t, stack.JWTSecret, jwt.MapClaims{"role": "service_role", "exp": time.Now().Add(-time.Hour).Unix()})
+	at := func(claim string, fromNow time.Duration) string {
+		return sign(t, stack.JWTSecret, jwt.MapClaims{"role": "service_role", claim: time.Now().Add(fromNow).Unix()})
+	}
 	foreign := sign(t, strings.Repeat("x", 32), jwt.MapClaims{"role": "service_role"})
+	unsigned, err := jwt.New(jwt.SigningMethodNone).SignedString(jwt.UnsafeAllowNoneSignatureType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := jwt.New(jwt.SigningMethodHS512).SignedString([]byte(stack.JWTSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name, apikey, authorization string
 		status                      int
@@ -102,7 +112,13 @@ func TestKeys(t *testing.T) {
 		{"Authorization wins", stack.SecretKey, "Bearer " + user, 403, "42501"},
 		{"an unknown apikey", "sb_secret_wrong", "Bearer " + stack.ServiceRoleKey, 401, ""},
 		{"a JWT with another signature as apikey", foreign, "", 401, ""},
-		{"expired key", expired, "", 401, "PGRST303"},
+		{"expired key", at("exp", -time.Hour), "", 401, "PGRST303"},
+		{"key that expired 10 s ago", at("exp", -10*time.Second), "", 200, ""}, // PostgREST allows 30 s
+		{"key for the future", at("nbf", time.Hour), "", 401, "PGRST303"},
+		{"key from the future", at("iat", time.Hour), "", 401, "PGRST303"},
+		{"unsigned token", "", "Bearer " + unsigned, 401, "PGRST301"},
+		{"token with another algorithm", "", "Bearer " + other, 401, "PGRST301"},
+		{"token that is not base64", "", "Bearer a.b.c", 401, "PGRST301"},
 		{"empty token", "", "Bearer ", 401, "PGRST301"},
 		{"a token without a role is anon", "", "Bearer " + sign(t, stack.JWTSecret, jwt.MapClaims{}), 401, "42501"},
 	}

@@ -8,9 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -124,49 +122,6 @@ func TestStackEnv(t *testing.T) {
 	defer stack.Close()
 	if stack.Settings != ours.Settings || stack.Ours() {
 		t.Errorf("%+v, ours %t; want %+v, not ours", stack.Settings, stack.Ours(), ours.Settings)
-	}
-}
-
-func TestVerify(t *testing.T) {
-	secret := []byte(strings.Repeat("s", 32))
-	bearer := func(method jwt.SigningMethod, claims jwt.MapClaims) string {
-		t.Helper()
-		var key any = secret
-		if method == jwt.SigningMethodNone {
-			key = jwt.UnsafeAllowNoneSignatureType
-		}
-		text, err := jwt.NewWithClaims(method, claims).SignedString(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return "Bearer " + text
-	}
-	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
-	hs256 := jwt.SigningMethodHS256
-	tests := []struct {
-		name, authorization string
-		want                string // the role, or the error
-	}{
-		{"valid", bearer(hs256, jwt.MapClaims{"role": "r", "exp": in(time.Hour), "iat": in(-time.Hour)}), "r"},
-		{"just expired", bearer(hs256, jwt.MapClaims{"role": "r", "exp": in(-10 * time.Second)}), "r"},
-		{"expired", bearer(hs256, jwt.MapClaims{"role": "r", "exp": in(-time.Minute)}), "PGRST303: JWT expired"},
-		{"not yet valid", bearer(hs256, jwt.MapClaims{"role": "r", "nbf": in(time.Hour)}), "PGRST303: JWT not yet valid"},
-		{"from the future", bearer(hs256, jwt.MapClaims{"role": "r", "iat": in(time.Hour)}), "PGRST303: JWT issued at future"},
-		{"unsigned", bearer(jwt.SigningMethodNone, jwt.MapClaims{"role": "r"}), "PGRST301: No suitable key or wrong key type"},
-		{"another algorithm", bearer(jwt.SigningMethodHS512, jwt.MapClaims{"role": "r"}), "PGRST301: No suitable key or wrong key type"},
-		{"not base64", "Bearer a.b.c", "PGRST301: JWT couldn't be decoded"},
-		{"empty", "Bearer ", "PGRST301: Empty JWT is sent in Authorization header"},
-		{"no token", "", "anon"},
-	}
-	for _, tt := range tests {
-		who, err := verify(string(secret), tt.authorization)
-		got := who.role
-		if err != nil {
-			got = err.Code + ": " + err.Message
-		}
-		if got != tt.want {
-			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
-		}
 	}
 }
 
