@@ -7,8 +7,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A misfit is a table or a client that doesn't fit the other one, so that Check
-// returns an error.
+// A misfit is a table that doesn't fit the client, so that Check returns an error.
 type misfit struct {
 	make    []string             // SQL that changes the migration's table
 	before  docevents.Columns    // of the client whose Check returns the error
@@ -113,9 +112,8 @@ var misfits = map[string]misfit{
 	},
 }
 
-// TestCheckAdvice checks the error of Check for tables that differ from the
-// migration's. Check returns nil after the table and the client are changed as the
-// error suggests.
+// TestCheckAdvice checks that Check returns an error for a table that doesn't fit the
+// client, and nil after the test has followed the error's advice.
 func TestCheckAdvice(t *testing.T) {
 	t.Parallel()
 	for name, m := range misfits {

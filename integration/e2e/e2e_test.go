@@ -1,7 +1,7 @@
-// Package e2e tests docevents from end to end: through its public API, a REST
-// server and a real PostgreSQL, whose tables the tests read by SQL. The stack is a
-// local stack or a Supabase project that the environment names, see
-// localstack.FromEnv. Each test creates its own tables there.
+// Package e2e tests docevents from end to end. The tests record events with the public
+// API, through a REST server into a real PostgreSQL, and read the tables by SQL. They
+// use a local stack, or the Supabase project that the environment names (see
+// localstack.FromEnv). Each test creates its own tables.
 package e2e
 
 import (

@@ -15,9 +15,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FuzzRecordStored records arbitrary events. Each must be either stored, with the
-// values that the functions below expect, or dropped as invalid if storable returns
-// false. The fuzzing processes share one stack, and each has its own table.
+// FuzzRecordStored records arbitrary events. If storable returns true, the event must
+// be stored with the expected values. Otherwise it must be dropped as invalid. The
+// fuzzing processes share one stack, and each has its own table.
 //
 //	go test ./integration/e2e -run '^$' -fuzz FuzzRecordStored -fuzztime 2m -fuzzminimizetime 10x
 func FuzzRecordStored(f *testing.F) {

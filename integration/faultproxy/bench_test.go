@@ -76,9 +76,10 @@ func (b *bench) event(stage string) docevents.Event {
 
 func (b *bench) record(stage string) { b.client.Record(b.event(stage)) }
 
-// batch records events that are sent in one request, the first request under the
-// plan. To collect them, it delays the request of an event "first" in the proxy.
-// The client must have at most one request in flight.
+// batch records events that the client sends in one request, and makes that request the
+// first one under the plan. To collect the events in one request, it records an event
+// "first" before them, and delays its request in the proxy. The client must have at
+// most one request in flight.
 func (b *bench) batch(plan faultproxy.Plan, stages ...string) {
 	b.t.Helper()
 	held, release := make(chan bool), make(chan bool)

@@ -22,9 +22,9 @@ type Request struct {
 // Has reports whether the body contains text, for example a chosen row.
 func (r *Request) Has(text string) bool { return bytes.Contains(r.Body, []byte(text)) }
 
-// A Plan returns the fault for a request. It must be safe for concurrent use: it
-// runs on the goroutine of each request. It may block, which delays only that
-// request.
+// A Plan returns the fault for a request. The proxy calls it on the goroutine that
+// handles the request, so it must be safe for concurrent use. If it blocks, it delays
+// only that request.
 type Plan func(*Request) Fault
 
 // Pass is a plan without faults.
@@ -57,9 +57,9 @@ func ForRow(text string, f Fault, others Plan) Plan {
 	}
 }
 
-// Random returns a plan that causes one of the faults, all equally likely, for a
-// share of the requests. share is from 0 to 1. With the same seed, the nth request
-// has the same fault in every run.
+// Random returns a plan that causes faults for a random share of the requests. share is
+// from 0 to 1. All faults are equally likely. With the same seed, the nth request has
+// the same fault in every run.
 func Random(seed uint64, share float64, faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		rng := rand.New(rand.NewPCG(seed, uint64(r.Number)))
@@ -116,7 +116,8 @@ type Answer struct {
 	Body   []byte
 }
 
-// Committed returns f for a request that the server has processed before.
+// Committed returns f with the difference that the server processes the request before
+// the fault.
 func (f Fault) Committed() Fault {
 	f.Name += " after the commit"
 	f.Lost = false

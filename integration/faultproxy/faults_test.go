@@ -117,9 +117,8 @@ func TestNoAnswerInTime(t *testing.T) {
 }
 
 // TestBadRow checks that the client drops a row that the server rejects, after another
-// row has been stored. The first request with the row may have another fault. If that
-// fault leaves open whether the row was stored, the drop's error matches
-// ErrOutcomeUnknown.
+// row has been stored. In some cases the row's first request has another fault. If the
+// row may be stored after that fault, the drop's error must match ErrOutcomeUnknown.
 func TestBadRow(t *testing.T) {
 	stage := newStage(t)
 	check := faultproxy.Refusal(400, "23514", "violates check constraint")

@@ -8,13 +8,13 @@
 //	proxy.Deal(faultproxy.Script(faultproxy.AnswerLost(), faultproxy.Page(502).Committed()))
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
-// A [Plan] chooses the fault for each request. It can use the request's number, so
-// that a run can be repeated, or its body, so that a fault affects one row only.
+// A [Plan] chooses the fault for each request. To repeat a run, it chooses by the
+// request's number. To affect one row only, it chooses by the request's body.
 //
-// A fault's answer must be true. An answer that means that nothing was stored, such
-// as an error with a code of PostgreSQL, is given without sending the request to
-// the server. An answer that leaves open whether rows were stored can also be given
-// after the commit, see [Fault.Committed].
+// The answer of a fault must not lie to the client about the rows. Some answers mean
+// that nothing was stored, such as an error with a code of PostgreSQL. The proxy gives
+// them without sending the request to the server. Other answers leave it open. The
+// proxy can also give these after the commit, see [Fault.Committed].
 package faultproxy
 
 import (
@@ -209,9 +209,9 @@ func (p *Proxy) choose(r *Request) Fault {
 	return plan(r)
 }
 
-// pass forwards the request to the server, without the header named by without. If
-// the client disconnects, the request goes on, as it does behind a gateway. Only
-// Close aborts it.
+// pass forwards the request to the server, without the header that the argument
+// without names. If the client disconnects, the server still gets the request and
+// processes it, as behind a gateway. Only Close aborts it.
 func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host

@@ -85,9 +85,9 @@ func TestSoak(t *testing.T) {
 	recorded()
 	others.Wait()
 
-	// From here on only the chosen rows have faults, and all others must be stored.
-	// The test records further events, because the client drops a rejected row only
-	// after another row has been stored.
+	// From here on only the events with a fate have faults. All other events must be
+	// stored. The test records more events until then, because the client drops a
+	// rejected row only after another row has been stored.
 	proxy.Deal(chosen(faultproxy.Pass))
 	var followed time.Time
 	observe.Await(t, "only chosen rows are pending", func() bool {

@@ -1,6 +1,6 @@
 // Package likeness_test compares the server of doceventstest with the local stack,
-// which has a real PostgreSQL. It sends the same requests to both, and the answers
-// and the tables must be equal.
+// which has a real PostgreSQL. The tests send the same requests to both servers. The
+// answers must be equal, and afterwards the tables too.
 package likeness_test
 
 import (
@@ -301,9 +301,8 @@ func TestPurges(t *testing.T) {
 	}
 }
 
-// TestRequests compares the answers to requests that the client would send if it
-// didn't check events and settings, and to reads and deletes with many kinds of
-// filters.
+// TestRequests compares the answers to many kinds of requests, such as inserts of rows
+// that Record would drop, requests with wrong settings, and reads with many filters.
 func TestRequests(t *testing.T) {
 	p := newPair(t)
 	table := p.fake.Table

@@ -42,9 +42,9 @@ type exchange struct {
 	After string
 }
 
-// TestCases sends the recorded requests to the stand-in, or to a real PostgREST if
-// POSTGREST_BIN names one, and compares the answers. TestDescription compares the
-// recorded description of tables.
+// TestCases sends the recorded requests to the stand-in and compares its answers with
+// the recorded ones. If POSTGREST_BIN names a real PostgREST, that server gets the
+// requests. TestDescription does the same for the description of tables.
 func TestCases(t *testing.T) {
 	stack := localstack.Shared(t)
 	if !stack.Ours() {

@@ -82,9 +82,9 @@ func TestDescriptionRights(t *testing.T) {
 	}
 }
 
-// TestDescriptionDefaults checks which defaults the description contains, and the
-// notes about keys and comments. PostgREST 14.17 includes and omits the same
-// defaults.
+// TestDescriptionDefaults checks the defaults in the description, and the notes about
+// keys and comments. The description omits some defaults, as that of PostgREST 14.17
+// does.
 func TestDescriptionDefaults(t *testing.T) {
 	stack := localstack.Own(t, localstack.Options{PostgREST: localstack.StandIn})
 	execute(t, stack,

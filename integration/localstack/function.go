@@ -65,9 +65,9 @@ func (f *function) takes(given []string) bool {
 	})
 }
 
-// call builds a SELECT that calls the function and lets PostgreSQL read the
-// arguments from the JSON body. With texts, for a GET, all values are strings that
-// PostgreSQL casts to the arguments' types.
+// call builds a SELECT that calls the function. PostgreSQL reads the arguments from the
+// JSON object in body. texts reports whether all of its values are strings, as for a
+// GET. PostgreSQL then casts them to the arguments' types.
 func (f *function) call(given []string, body []byte, texts bool) *statement {
 	s := &statement{}
 	var arguments []*column

@@ -32,8 +32,8 @@ const anonRole = "anon"
 
 func (c caller) anonymous() bool { return c.role == anonRole }
 
-// verify reads the Authorization header as PostgREST does. The caller has the
-// anonymous role if there is no header, if its scheme isn't Bearer, or if the token
+// verify returns the caller that the Authorization header names, as PostgREST does. The
+// role is anonRole if there is no header, if its scheme isn't Bearer, or if its token
 // has no role.
 func verify(secret, authorization string) (caller, *postgrest.Error) {
 	claims := jwt.MapClaims{}

@@ -24,9 +24,9 @@ type backend interface {
 	io.Closer
 }
 
-// StartREST starts the REST server and waits until it answers. It doesn't wait while
-// PostgreSQL is stopped. The address stays the same for the lifetime of the stack.
-// StartREST does nothing if the server runs.
+// StartREST starts the REST server, on the same address as before, and waits until it
+// answers. If PostgreSQL is stopped, StartREST doesn't wait. If the server runs,
+// StartREST does nothing.
 func (s *Stack) StartREST(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,9 +62,9 @@ func (s *Stack) StartREST(ctx context.Context) error {
 	return s.awaitREST(ctx, "/", func(status int) bool { return status < http.StatusInternalServerError })
 }
 
-// listen opens the stack's port. A restart retries it up to 100 times: while the
-// server was stopped, a client's connection attempt may have taken the port for a
-// moment.
+// listen opens the stack's port. If the server ran before, listen tries up to 100
+// times, because a client may have taken the port: a connection attempt to a closed
+// port of this machine can get the same port as its own for a moment.
 func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Addr)

@@ -36,11 +36,10 @@ func (s Settings) String() string {
 // ErrNoEnv means that the environment doesn't name a Supabase project.
 var ErrNoEnv = errors.New("SUPABASE_URL, DATABASE_URL and SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) are not all set")
 
-// FromEnv returns a stack for an existing Supabase project, hosted or local. It reads
-// SUPABASE_URL, DATABASE_URL, SUPABASE_SERVICE_ROLE_KEY and SUPABASE_SECRET_KEY, and
-// the optional SUPABASE_ANON_KEY and JWT_SECRET. One of the two service keys is
-// enough: ServiceRoleKey defaults to the secret key. Without these variables it
-// returns [ErrNoEnv].
+// FromEnv returns a stack for an existing Supabase project, hosted or local. It needs
+// the environment variables SUPABASE_URL, DATABASE_URL, and SUPABASE_SERVICE_ROLE_KEY
+// or SUPABASE_SECRET_KEY. Without them it returns [ErrNoEnv]. SUPABASE_ANON_KEY and
+// JWT_SECRET are optional. ServiceRoleKey defaults to the secret key.
 func FromEnv(ctx context.Context) (*Stack, error) {
 	settings := Settings{
 		URL:            strings.TrimRight(os.Getenv("SUPABASE_URL"), "/"),
@@ -68,9 +67,9 @@ func attach(ctx context.Context, settings Settings) (*Stack, error) {
 	return &Stack{Settings: settings, pool: pool}, nil
 }
 
-// StackEnv is the environment variable through which a test process passes its stack
-// to the processes that it starts, such as the workers of a fuzz test. It holds the
-// [Settings] as JSON.
+// StackEnv is the environment variable that names the stack of a test process. It holds
+// the [Settings] as JSON. Processes that the test process starts, such as the workers of
+// a fuzz test, use the same stack.
 const StackEnv = "DOCEVENTS_TEST_STACK"
 
 var shared struct {
@@ -80,12 +79,12 @@ var shared struct {
 	err   error
 }
 
-// Shared returns the migrated stack of this test process. The first call finds or
-// starts it: the stack of the parent process, if [StackEnv] is set, or the project of
-// [FromEnv], or a new stack.
+// Shared returns the stack that the tests of this process share, with the migrations
+// applied. The first call chooses the stack that [StackEnv] names, or the project that
+// [FromEnv] finds, or starts a new stack.
 //
-// Without PostgreSQL, Shared skips the test, or fails it if the environment variable
-// CI is set.
+// If there is no PostgreSQL, Shared skips the test. With the environment variable CI,
+// it fails the test instead.
 func Shared(t testing.TB) *Stack {
 	t.Helper()
 	shared.mu.Lock()
@@ -174,9 +173,9 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 // If the process ends before that, for example after Ctrl-C or a test timeout, the
 // stack's watchdog removes the stack.
 //
-// Main lets 16 parallel tests run at once, because they mostly wait for time to
-// pass. It keeps the default if the command line has -parallel or -fuzz, for which
-// -parallel is the number of workers.
+// Main lets 16 parallel tests run at once, because they mostly wait for time to pass.
+// With -parallel or -fuzz on the command line, it keeps the default (with -fuzz,
+// -parallel is the number of workers).
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false

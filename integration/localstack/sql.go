@@ -89,10 +89,9 @@ func (q *query) list(s *statement) {
 // this name, because json_agg(name) prefers a column.
 const rows = "localstack_rows"
 
-// Every statement returns one row of four columns: the number of matching rows of
-// the table (for reads that count them), the number of rows returned or affected,
-// the number of inserted rows (for inserts that merge), and the body. The result's
-// type therefore doesn't depend on the table, and prepared statements stay valid.
+// Every statement returns one row with the columns of the type result. The types of
+// these columns don't depend on the table, so a prepared statement stays valid when the
+// table changes.
 
 // read builds a SELECT.
 func (q *query) read(count bool) *statement {

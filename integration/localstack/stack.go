@@ -1,6 +1,6 @@
 // Package localstack runs the REST API of a Supabase project on this machine, for
-// tests and programs: a real PostgreSQL with Supabase's roles, and a real PostgREST. If
-// this machine has no PostgREST, a stand-in gives the same answers.
+// tests and programs. It has a real PostgreSQL with Supabase's roles, and a real
+// PostgREST. If this machine has no PostgREST, a stand-in gives the same answers.
 //
 //	stack, err := localstack.Start(ctx, localstack.Options{})
 //	if err != nil { ... }
@@ -10,12 +10,12 @@
 //
 // Tests of one package share a stack: see [Shared] and [Main].
 //
-// localstack looks for PostgreSQL 14 or later on PATH and in the distribution's
-// folder, and otherwise downloads it. PostgREST, version 13 or later, is the
-// program that POSTGREST_BIN names or that is on PATH.
+// localstack looks for PostgreSQL 14 or later on PATH and in the folders of
+// distributions. If there is none, it downloads PostgreSQL. PostgREST is the program
+// that POSTGREST_BIN names, or postgrest on PATH. It must have version 13 or later.
 //
-// A stack consists of child processes, one TCP port on the loopback interface, and
-// one temporary folder. Close removes them all. If this process dies before that, a
+// A stack consists of child processes, one TCP port on the loopback interface, and one
+// temporary folder. Close removes them all. If this process ends without Close, a
 // watchdog process removes them.
 //
 // localstack runs only on Unix systems.
@@ -47,9 +47,8 @@ type Options struct {
 	// Log receives the output of PostgreSQL and PostgREST and the stack's own log
 	// lines. If it is nil, nothing is logged.
 	Log io.Writer
-	// StatementTimeout is the timeout of the role authenticator, which also
-	// applies to service_role. It is rounded down to milliseconds. The default is
-	// 8 s, as in a hosted project.
+	// StatementTimeout limits each SQL statement of service_role. It is rounded
+	// down to milliseconds. The default is 8 s, as in a hosted project.
 	StatementTimeout time.Duration
 	// PostgREST is the path of a PostgREST program, or [StandIn]. The default is
 	// POSTGREST_BIN, then postgrest on PATH, then the stand-in.
@@ -176,8 +175,8 @@ func (s *Stack) migrate(ctx context.Context) error {
 }
 
 // Reload makes the REST server read the schema and the roles' settings again, and
-// waits until it has. PostgREST doesn't report the end of a reload, so Reload
-// creates a table and waits until the API knows it.
+// waits for the end of that. PostgREST doesn't report the end, so Reload creates a
+// table and waits until the API knows the table.
 func (s *Stack) Reload(ctx context.Context) error {
 	probe := "localstack_reload_" + rand.Text()
 	table := exposed + "." + quote(probe)
@@ -200,8 +199,7 @@ func (s *Stack) KillPostgres() error {
 }
 
 // StartPostgres starts PostgreSQL again and waits until it accepts connections. The
-// REST server reconnects a moment later. StartPostgres does nothing if PostgreSQL
-// runs.
+// REST server reconnects a moment later. If PostgreSQL runs, StartPostgres does nothing.
 func (s *Stack) StartPostgres(ctx context.Context) error {
 	return s.withCluster("starts", func(c *cluster) error { return c.start(ctx) })
 }

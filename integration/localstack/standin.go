@@ -22,15 +22,15 @@ const (
 	poolSize = 10       // PostgREST's default number of database connections
 )
 
-// standIn stands in for PostgREST 14. It answers the requests that docevents and
-// its tests send: reads with filters, order, limit and count, bulk inserts,
-// deletes, calls of functions, and the description of tables. TestCases compares
-// its answers with those of a real PostgREST, recorded in testdata.
+// standIn answers requests as PostgREST 14 does. It knows the requests that docevents
+// and its tests send: reads with filters, order, limit and count, bulk inserts,
+// deletes, calls of functions, and the description of tables. TestCases compares its
+// answers with answers of PostgREST 14.17 that are recorded in testdata.
 //
-// It differs from PostgREST 14.17 for a transaction that fails with 40001: 14.17
-// retries it without end, but the stand-in answers 500, as PostgREST 16.2 does.
+// The stand-in differs from PostgREST 14.17 if a transaction fails with 40001. The
+// stand-in answers 500, as PostgREST 16.2 does. PostgREST 14.17 retries without end.
 //
-// Like PostgREST, it doesn't cancel the statement of a client that has disconnected.
+// If a client disconnects, its statement goes on, as with PostgREST.
 type standIn struct {
 	pool   *pgxpool.Pool
 	secret string // the JWT secret

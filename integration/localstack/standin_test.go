@@ -351,9 +351,9 @@ func testFunctions(t *testing.T, stack *localstack.Stack) {
 	}
 }
 
-// testViews checks inserts of duplicates into views. If a view shows the primary
-// key of its table, PostgREST adds ON CONFLICT. PostgreSQL accepts that for an
-// updatable view and rejects it for a view with INSTEAD OF triggers.
+// testViews inserts a row twice into each view. If a view shows its table's primary
+// key, PostgREST adds ON CONFLICT to the INSERT. PostgreSQL accepts ON CONFLICT for an
+// updatable view, and rejects it for a view with an INSTEAD OF trigger.
 func testViews(t *testing.T, stack *localstack.Stack) {
 	const columns = "document_id AS doc, user_id, event_type FROM document_processing_events"
 	execute(t, stack,

@@ -15,10 +15,10 @@ const poolTimeout = 10 * time.Second
 
 // result is the one row that every statement returns.
 type result struct {
-	total    *int64
-	rows     int64
-	inserted int64
-	body     []byte
+	total    *int64 // the table's rows that match the filters; nil if a request doesn't count them
+	rows     int64  // the rows that the statement returned, inserted, updated or deleted
+	inserted int64  // the inserted rows, for an insert that merges duplicates
+	body     []byte // the rows as a JSON array, or a function's value
 }
 
 // rowCheck returns an error if a statement's number of rows is not acceptable.

@@ -40,9 +40,9 @@ func Single(r *http.Request) bool {
 	return mediaType(first) == mediaObject
 }
 
-// CheckRows returns an error if PostgREST refuses a result of n rows, else nil.
-// PostgREST checks the number after the statement has run and before it commits.
-// After an error the caller must roll back.
+// CheckRows returns an error if the request doesn't allow a result of n rows. Like
+// PostgREST, the caller must check the number after the statement and before the
+// commit. After an error it must roll back.
 func CheckRows(r *http.Request, p Preferences, n int64) *Error {
 	switch {
 	case Single(r) && n != 1:
@@ -74,9 +74,9 @@ func (a *Answer) For(r *http.Request) *Answer {
 	return a
 }
 
-// ReadAnswer returns the answer to a read of n rows from the offset on. body holds
-// the rows. total is the number of matching rows, or nil if the request doesn't
-// ask for it.
+// ReadAnswer returns the answer to a read. rows is the number of returned rows, which
+// begin at the offset, and body holds them. total is the number of matching rows, or
+// nil if the request doesn't ask for it.
 func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (*Answer, *Error) {
 	a := &Answer{Status: http.StatusOK, Applied: p.Applied(http.MethodGet), Body: body}
 	span, all := "*", "*"
@@ -101,8 +101,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 	return a, nil
 }
 
-// ChangeAnswer returns the answer to an insert or a delete of n rows. body holds
-// these rows.
+// ChangeAnswer returns the answer to an insert or a delete. rows is the number of
+// inserted or deleted rows, and body holds them.
 func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {

@@ -29,9 +29,9 @@ type Column struct {
 	ForeignTable, ForeignColumn string
 }
 
-// Describe answers GET / with a description of the tables. The definitions have the
-// form of PostgREST 14. The paths are listed without their operations and
-// parameters.
+// Describe answers GET / with a description of the tables. The definitions of the
+// tables are as in PostgREST 14. The operations and parameters of the paths are left
+// out.
 func Describe(r *http.Request, tables []Table) (*Answer, *Error) {
 	if r.Method != http.MethodGet {
 		return nil, ErrMethod(r.Method)
