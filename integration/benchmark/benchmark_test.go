@@ -28,8 +28,7 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// TestMain makes the test program a worker if it is started as one, as the
-// benchmark does.
+// TestMain makes the test program a worker if the benchmark has started it as one.
 func TestMain(m *testing.M) {
 	if isWorker() {
 		workerMain()
@@ -37,9 +36,9 @@ func TestMain(m *testing.M) {
 	localstack.Main(m)
 }
 
-// front forwards requests to a server. It counts the inserts, the connections with
-// inserts, and the connections without requests, since a client may open one
-// connection too many.
+// front forwards requests to a server. It counts the inserts, the connections that
+// carried inserts, and the connections that carried no request: net/http may open a
+// connection and then use another one, which has become free.
 type front struct {
 	*httptest.Server
 	mu       sync.Mutex        // guards the fields below
@@ -95,9 +94,9 @@ func (f *front) take() (requests, used, unused int) {
 	return requests, used, unused
 }
 
-// TestRowsOnAServer runs small loads on a real server. Each row must store all
-// events, and count its connections and requests as the server does.
-func TestRowsOnAServer(t *testing.T) {
+// TestVariantsOnAServer runs small loads on a real server. Each variant must store all
+// events. Its counts of connections and requests must be equal to those of the server.
+func TestVariantsOnAServer(t *testing.T) {
 	stack := localstack.Shared(t)
 	server := newFront(t, stack.URL)
 	target := &target{URL: server.URL, Key: stack.ServiceRoleKey, DatabaseURL: stack.DatabaseURL, Table: stack.Table(t)}
@@ -108,15 +107,15 @@ func TestRowsOnAServer(t *testing.T) {
 	run := &runner{options: options{limit: time.Minute}, target: target, notes: t.Output(), program: program}
 	for _, l := range []load{burstOf(40), crowdOf(8, 40), {Name: "steady", Kind: steady, Events: 40, Goroutines: 1, Rate: 1000}} {
 		p := &plan{}
-		p.add(l, rowNames...)
+		p.add(l, variantNames...)
 		if l.Kind == steady || l.Goroutines > 1 {
-			p.keepRows([]string{rowDocevents, rowNaive})
+			p.keepVariants([]string{variantDocevents, variantNaive})
 		}
-		for row, why := range run.prepare(t.Context(), p) {
-			t.Logf("%s: %s", row, why)
+		for variant, why := range run.prepare(t.Context(), p) {
+			t.Logf("%s: %s", variant, why)
 		}
 		for _, c := range p.cells {
-			t.Run(l.Name+"/"+c.Row, func(t *testing.T) {
+			t.Run(l.Name+"/"+c.Variant, func(t *testing.T) {
 				c.MaxBatch = 15 // so that the last batch is not full
 				server.take()
 				s, err := run.measure(t.Context(), c)
@@ -129,12 +128,12 @@ func TestRowsOnAServer(t *testing.T) {
 				if s.Elapsed <= 0 || s.PeakBytes < 1<<20 || s.CPUSeconds <= 0 {
 					t.Errorf("not measured: %+v", s)
 				}
-				hasCalls := c.Row != rowBulk && c.Row != rowCopy
+				hasCalls := c.Variant != variantBulk && c.Variant != variantCopy
 				if (s.Call.Max > 0) != hasCalls || s.Call.P50 > s.Call.P99 || s.Call.P99 > s.Call.Max {
 					t.Errorf("calls of Record: %+v", s.Call)
 				}
 				requests, used, unused := server.take()
-				if c.Row == rowCopy {
+				if c.Variant == variantCopy {
 					requests, used = requests+1, used+1 // COPY's connection to the database
 				}
 				if s.Requests != requests || s.Connections < used || s.Connections > used+unused {
@@ -162,8 +161,8 @@ func TestIdleOnAServer(t *testing.T) {
 	defer target.close()
 	target.Table = stack.Table(t)
 	p := &plan{mode: "test", rounds: 2}
-	p.add(idleWith(2*warmups+4), rowNames...)
-	p.keepRows([]string{rowDocevents, rowNaive, rowBulk, rowCopy})
+	p.add(idleWith(2*warmups+4), variantNames...)
+	p.keepVariants([]string{variantDocevents, variantNaive, variantBulk, variantCopy})
 	r, err := p.measure(t.Context(), target, o, t.Output())
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +170,7 @@ func TestIdleOnAServer(t *testing.T) {
 	for _, c := range r.Cells {
 		for _, s := range c.Samples {
 			if s.ToRow.P50 <= 0 || s.Bare.P50 <= 0 || s.Stored != c.Load.Events {
-				t.Errorf("%s: %+v", c.Row, s)
+				t.Errorf("%s: %+v", c.Variant, s)
 			}
 		}
 	}
@@ -179,15 +178,15 @@ func TestIdleOnAServer(t *testing.T) {
 	if err := r.print(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{rowDocevents, rowNaive, rowBulk, rowCopy, "medians of 2", r.Machine.PostgreSQL} {
+	for _, want := range []string{variantDocevents, variantNaive, variantBulk, variantCopy, "medians of 2", r.Machine.PostgreSQL} {
 		if !strings.Contains(b.String(), want) || want == "" {
 			t.Errorf("no %q in the report:\n%s", want, b.String())
 		}
 	}
 }
 
-// TestCrash checks that a crash of a worker is a result for naive Go, which may
-// crash, and an error for other rows.
+// TestCrash checks that a crash of a worker is an error, except for naive Go. That
+// variant crashes under great loads, so its crash is a result.
 func TestCrash(t *testing.T) {
 	stack := localstack.Shared(t)
 	program := filepath.Join(t.TempDir(), "worker")
@@ -197,11 +196,11 @@ func TestCrash(t *testing.T) {
 	}
 	target := &target{URL: stack.URL, Key: stack.ServiceRoleKey, Table: stack.Table(t)}
 	run := &runner{options: options{limit: time.Minute}, target: target, notes: t.Output(), program: program}
-	s, err := run.measure(t.Context(), &cell{Row: rowNaive, Load: burstOf(10)})
+	s, err := run.measure(t.Context(), &cell{Variant: variantNaive, Load: burstOf(10)})
 	if err != nil || s.Ended != "out of memory" || s.Stored != 0 || s.Elapsed <= 0 {
 		t.Errorf("got %+v, %v", s, err)
 	}
-	if _, err := run.measure(t.Context(), &cell{Row: rowDocevents, Load: burstOf(10)}); err == nil || !strings.Contains(err.Error(), "heap") {
+	if _, err := run.measure(t.Context(), &cell{Variant: variantDocevents, Load: burstOf(10)}); err == nil || !strings.Contains(err.Error(), "heap") {
 		t.Errorf("got %v, want the worker's message", err)
 	}
 }
@@ -210,7 +209,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestBulkSendsTheSame checks that the row bulk limit sends the same requests as
+// TestBulkSendsTheSame checks that the variant bulk limit sends the same requests as
 // docevents.
 func TestBulkSendsTheSame(t *testing.T) {
 	type request struct {
@@ -323,7 +322,7 @@ func TestDelay(t *testing.T) {
 	})
 }
 
-// TestPrepare checks that rows that can't be measured are left out, with the reason.
+// TestPrepare checks that variants that can't be measured are left out, with the reason.
 func TestPrepare(t *testing.T) {
 	for want, target := range map[string]*target{
 		"DATABASE_URL": {},
@@ -331,9 +330,9 @@ func TestPrepare(t *testing.T) {
 		"":             {DatabaseURL: "postgres://"},
 	} {
 		p := &plan{}
-		p.add(burstOf(1), rowDocevents, rowCopy)
+		p.add(burstOf(1), variantDocevents, variantCopy)
 		missing := (&runner{target: target, notes: io.Discard}).prepare(t.Context(), p)
-		if left := len(p.cells) == 1; left != (want != "") || !strings.Contains(missing[rowCopy], want) || (missing[rowCopy] == "") != (want == "") {
+		if left := len(p.cells) == 1; left != (want != "") || !strings.Contains(missing[variantCopy], want) || (missing[variantCopy] == "") != (want == "") {
 			t.Errorf("%q: %d cells are left, missing %q", want, len(p.cells), missing)
 		}
 	}

@@ -10,7 +10,7 @@
 //	go run ./integration/benchmark -json FILE -plot DIR
 //	go run ./integration/benchmark -from FILE -plot DIR   # table and charts again, without measuring
 //
-// The rows of the result are:
+// The variants are:
 //
 //   - docevents with its defaults
 //   - naive Go: a goroutine and a postgrest-go client per event
@@ -23,10 +23,10 @@
 // with POSTGREST_BIN, a PostgREST. In a project of the environment, the benchmark
 // writes to the project's table. It uses new user ids and deletes their rows.
 //
-// A cell is a row under a load. Each cell runs in a separate process, which
-// measures its memory and CPU time. A round measures every cell once and starts
-// with another row each time, so that other work on the machine affects all rows.
-// The figures are medians over the rounds.
+// A cell is a variant under a load. Each cell runs in a separate process, which
+// measures its memory and CPU time. A round measures every cell once. Each round starts
+// with another variant, so that other work on the machine affects all of them. The
+// figures are medians over the rounds.
 package main
 
 import (
@@ -48,7 +48,7 @@ import (
 type options struct {
 	quick, guard, sweep bool
 	rounds              int
-	rows                string
+	variants            string
 	limit               time.Duration
 	rtt                 time.Duration
 	jsonFile            string
@@ -68,7 +68,7 @@ func main() {
 	flag.BoolVar(&o.guard, "guard", false, "measure only ratios and exit with 1 if one is broken")
 	flag.BoolVar(&o.sweep, "sweep", false, "measure docevents with other values of MaxBatch and MaxInFlight")
 	flag.IntVar(&o.rounds, "rounds", 0, "number of measurements of each cell (default 5; -quick 1, -guard 3)")
-	flag.StringVar(&o.rows, "rows", strings.Join(rowNames, ","), "rows to measure")
+	flag.StringVar(&o.variants, "variants", strings.Join(variantNames, ","), "variants to measure")
 	flag.DurationVar(&o.limit, "limit", 4*time.Minute, "time limit of a cell")
 	flag.DurationVar(&o.rtt, "rtt", 0, "round-trip time to add to the server, as a network would")
 	flag.StringVar(&o.jsonFile, "json", "", "write the report to a file")
@@ -134,10 +134,10 @@ func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 
 // plan returns the plan for the options.
 func (o options) plan() (*plan, error) {
-	rows := strings.Split(o.rows, ",")
-	for _, row := range rows {
-		if !slices.Contains(rowNames, row) {
-			return nil, fmt.Errorf("-rows: there is no row %q; the rows are %s", row, strings.Join(rowNames, ","))
+	variants := strings.Split(o.variants, ",")
+	for _, variant := range variants {
+		if !slices.Contains(variantNames, variant) {
+			return nil, fmt.Errorf("-variants: there is no variant %q; the variants are %s", variant, strings.Join(variantNames, ","))
 		}
 	}
 	var p *plan
@@ -151,7 +151,7 @@ func (o options) plan() (*plan, error) {
 	default:
 		p = fullPlan()
 	}
-	p.keepRows(rows)
+	p.keepVariants(variants)
 	if o.rounds > 0 {
 		p.rounds = o.rounds
 	}

@@ -74,7 +74,7 @@ func TestBrief(t *testing.T) {
 }
 
 // TestTurn checks that every round measures each cell once and starts with another
-// row.
+// variant.
 func TestTurn(t *testing.T) {
 	p := &plan{}
 	p.add(burstOf(1), "a", "b", "c")
@@ -83,7 +83,7 @@ func TestTurn(t *testing.T) {
 	for round, want := range []string{"a1 b1 c1 a2 b3 c3", "b1 c1 a1 a2 c3 b3", "c1 a1 b1 a2 b3 c3", "a1 b1 c1 a2 c3 b3"} {
 		var got []string
 		for _, c := range turn(p.cells, round) {
-			got = append(got, fmt.Sprint(c.Row, c.Load.Events))
+			got = append(got, fmt.Sprint(c.Variant, c.Load.Events))
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("round %d: %v, want %s", round, got, want)
@@ -93,7 +93,7 @@ func TestTurn(t *testing.T) {
 
 func TestPlans(t *testing.T) {
 	for _, o := range []options{{}, {quick: true}, {guard: true}, {sweep: true}} {
-		o.rows = strings.Join(rowNames, ",")
+		o.variants = strings.Join(variantNames, ",")
 		p, err := o.plan()
 		if err != nil || len(p.cells) == 0 || p.rounds < 1 {
 			t.Fatalf("%+v: %+v, %v", o, p, err)
@@ -111,24 +111,24 @@ func TestPlans(t *testing.T) {
 			}
 		}
 	}
-	o := options{rows: rowDocevents + "," + rowBulk, rounds: 2}
+	o := options{variants: variantDocevents + "," + variantBulk, rounds: 2}
 	p, err := o.plan()
 	if err != nil || p.rounds != 2 {
 		t.Fatalf("got %+v, %v", p, err)
 	}
 	for _, c := range p.cells {
-		if c.Row != rowDocevents && c.Row != rowBulk {
-			t.Errorf("-rows %s leaves %s", o.rows, c.Row)
+		if c.Variant != variantDocevents && c.Variant != variantBulk {
+			t.Errorf("-variants %s leaves %s", o.variants, c.Variant)
 		}
 	}
-	if _, err := (options{rows: "docevents,typo"}).plan(); err == nil || !strings.Contains(err.Error(), "typo") {
-		t.Errorf("an unknown row: %v", err)
+	if _, err := (options{variants: "docevents,typo"}).plan(); err == nil || !strings.Contains(err.Error(), "typo") {
+		t.Errorf("an unknown variant: %v", err)
 	}
 }
 
-// figures returns a report of three rounds in which every bar holds, except those that
-// edit breaks.
-func figures(edit func(row, kind string, round int, s *sample)) *report {
+// figures returns a report of three rounds in which every bar holds. edit may change
+// the samples so that a bar breaks.
+func figures(edit func(variant, kind string, round int, s *sample)) *report {
 	p := fullPlan()
 	r := &report{Mode: p.mode, Rounds: 3, Machine: machine{Server: "a <server> & more", CPUs: 2}, Cells: p.cells}
 	for _, c := range r.Cells {
@@ -137,11 +137,11 @@ func figures(edit func(row, kind string, round int, s *sample)) *report {
 				Stored: c.Load.Events, Elapsed: time.Second, Connections: 4, Requests: 100, PeakBytes: 50 << 20, CPUSeconds: 1,
 				ToRow: spread{P50: 1100}, Bare: spread{P50: 1000},
 			}
-			if c.Row == rowNaive {
+			if c.Variant == variantNaive {
 				s.Elapsed = time.Duration(c.Load.Events) * time.Millisecond
 			}
 			if edit != nil {
-				edit(c.Row, c.Load.Kind, round, &s)
+				edit(c.Variant, c.Load.Kind, round, &s)
 			}
 			c.Samples = append(c.Samples, s)
 		}
@@ -152,11 +152,11 @@ func figures(edit func(row, kind string, round int, s *sample)) *report {
 
 func TestBars(t *testing.T) {
 	slow := func(burstTook time.Duration) func(string, string, int, *sample) {
-		return func(row, kind string, _ int, s *sample) {
+		return func(variant, kind string, _ int, s *sample) {
 			switch {
-			case row == rowDocevents && kind == burst:
+			case variant == variantDocevents && kind == burst:
 				s.Elapsed = burstTook
-			case row == rowDocevents && kind == idle:
+			case variant == variantDocevents && kind == idle:
 				s.ToRow.P50 = 1300
 			}
 		}
@@ -164,26 +164,26 @@ func TestBars(t *testing.T) {
 	for name, test := range map[string]struct {
 		bars   func(*report) []bar
 		broken string // a part of the name of each broken bar
-		edit   func(row, kind string, round int, s *sample)
+		edit   func(variant, kind string, round int, s *sample)
 	}{
 		"nothing": {fullBars, "", nil},
-		"docevents loses an event in one round": {fullBars, "lost", func(row, _ string, round int, s *sample) {
-			if row == rowDocevents && round == 1 {
+		"docevents loses an event in one round": {fullBars, "lost", func(variant, _ string, round int, s *sample) {
+			if variant == variantDocevents && round == 1 {
 				s.Stored--
 			}
 		}},
-		"others lose events": {fullBars, "", func(row, _ string, _ int, s *sample) {
-			if row != rowDocevents {
+		"others lose events": {fullBars, "", func(variant, _ string, _ int, s *sample) {
+			if variant != variantDocevents {
 				s.Stored--
 			}
 		}},
-		"six connections in one round": {fullBars, "connections", func(row, kind string, round int, s *sample) {
-			if row == rowDocevents && kind == steady && round == 1 {
+		"six connections in one round": {fullBars, "connections", func(variant, kind string, round int, s *sample) {
+			if variant == variantDocevents && kind == steady && round == 1 {
 				s.Connections = 6
 			}
 		}},
-		"97 MiB in one round": {fullBars, "MiB", func(row, kind string, round int, s *sample) {
-			if row == rowDocevents && kind == burst && round == 1 {
+		"97 MiB in one round": {fullBars, "MiB", func(variant, kind string, round int, s *sample) {
+			if variant == variantDocevents && kind == burst && round == 1 {
 				s.PeakBytes = 97 << 20
 			}
 		}},
@@ -253,12 +253,12 @@ func TestReportFromFile(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	r := figures(func(row, kind string, round int, s *sample) {
-		if row == rowJS && kind == steady && round == 1 {
+	r := figures(func(variant, kind string, round int, s *sample) {
+		if variant == variantJS && kind == steady && round == 1 {
 			*s = sample{Ended: timeLimit, Elapsed: time.Minute}
 		}
 	})
-	r.Missing = map[string]string{rowCopy: "DATABASE_URL is not set"}
+	r.Missing = map[string]string{variantCopy: "DATABASE_URL is not set"}
 	r.Machine.Server = localStandIn
 	var b strings.Builder
 	if err := r.print(&b); err != nil {
@@ -285,15 +285,15 @@ func TestTable(t *testing.T) {
 
 // TestPlot checks that the charts are well-formed and to scale.
 func TestPlot(t *testing.T) {
-	r := figures(func(row, kind string, _ int, s *sample) {
-		if row == rowJS && kind == burst {
+	r := figures(func(variant, kind string, _ int, s *sample) {
+		if variant == variantJS && kind == burst {
 			s.Stored = 0
 		}
 	})
 	for _, c := range r.Cells {
-		if c.Row == rowNaive {
+		if c.Variant == variantNaive {
 			for i := range c.Samples {
-				c.Samples[i].PeakBytes = 25 << 20 // half of the other rows'
+				c.Samples[i].PeakBytes = 25 << 20 // half of the other variants'
 				c.Samples[i].Stored = 0
 			}
 		}
@@ -315,15 +315,15 @@ func TestPlot(t *testing.T) {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
-		for _, want := range []string{"prefers-color-scheme: dark", "a &lt;server&gt; &amp; more", "burst of 20,000", rowBulk} {
+		for _, want := range []string{"prefers-color-scheme: dark", "a &lt;server&gt; &amp; more", "burst of 20,000", variantBulk} {
 			if !strings.Contains(string(text), want) {
 				t.Errorf("%s: no %q", name, want)
 			}
 		}
 	}
 	ch := newChart(r, "", "", 0, func(c *cell) (float64, string) { return float64(c.peak()), "12,345,678" })
-	if len(ch.Panels) != 3 || len(ch.Rows) != len(rowNames) {
-		t.Fatalf("%d panels of %d rows", len(ch.Panels), len(ch.Rows))
+	if len(ch.Panels) != 3 || len(ch.Rows) != len(variantNames) {
+		t.Fatalf("%d panels of %d variants", len(ch.Panels), len(ch.Rows))
 	}
 	for _, panel := range ch.Panels {
 		own, naive := panel.Bars[0], panel.Bars[1]

@@ -50,7 +50,7 @@ func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Write
 }
 
 // turn returns the order of the cells in a round: load by load, and each round
-// starts with another row.
+// starts with another variant.
 func turn(cells []*cell, round int) []*cell {
 	var order []*cell
 	for len(cells) > 0 {
@@ -75,29 +75,29 @@ type runner struct {
 	jsDir   string // the folder of the script of supabase-js
 }
 
-// prepare installs supabase-js if the plan needs it, and removes the rows that
-// can't be measured here from the plan. It returns the reasons by row.
+// prepare installs supabase-js if the plan needs it. It removes the variants that can't
+// be measured here from the plan, and returns the reasons by variant.
 func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 	missing := map[string]string{}
-	has := func(row string) bool {
-		return slices.ContainsFunc(p.cells, func(c *cell) bool { return c.Row == row })
+	has := func(variant string) bool {
+		return slices.ContainsFunc(p.cells, func(c *cell) bool { return c.Variant == variant })
 	}
 	switch {
-	case !has(rowCopy):
+	case !has(variantCopy):
 	case r.target.DatabaseURL == "":
-		missing[rowCopy] = "DATABASE_URL is not set"
+		missing[variantCopy] = "DATABASE_URL is not set"
 	case r.target.delay != nil:
-		missing[rowCopy] = "-rtt doesn't delay connections to the database"
+		missing[variantCopy] = "-rtt doesn't delay connections to the database"
 	}
-	if has(rowJS) {
+	if has(variantJS) {
 		var err error
 		if r.jsDir, err = installJS(ctx); err != nil {
-			missing[rowJS] = err.Error()
+			missing[variantJS] = err.Error()
 		}
 	}
-	for row, why := range missing {
-		fmt.Fprintf(r.notes, "%s is left out: %s\n", row, why)
-		p.cells = slices.DeleteFunc(p.cells, func(c *cell) bool { return c.Row == row })
+	for variant, why := range missing {
+		fmt.Fprintf(r.notes, "%s is left out: %s\n", variant, why)
+		p.cells = slices.DeleteFunc(p.cells, func(c *cell) bool { return c.Variant == variant })
 	}
 	return missing
 }
@@ -112,10 +112,10 @@ func (r *runner) round(ctx context.Context, p *plan, round int) error {
 	for _, c := range turn(p.cells, round) {
 		s, err := r.measure(ctx, c)
 		if err != nil {
-			return fmt.Errorf("%s, %s: %w", c.Row, c.Load.Name, err)
+			return fmt.Errorf("%s, %s: %w", c.Variant, c.Load.Name, err)
 		}
 		c.Samples = append(c.Samples, *s)
-		fmt.Fprintf(r.notes, "%d/%d  %s, %s: %s\n", round+1, p.rounds, c.Load.Name, c.Row, s)
+		fmt.Fprintf(r.notes, "%d/%d  %s, %s: %s\n", round+1, p.rounds, c.Load.Name, c.Variant, s)
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 		return nil, err
 	}
 	input, err := json.Marshal(spec{
-		Row: c.Row, Load: c.Load, MaxBatch: c.MaxBatch, MaxInFlight: c.MaxInFlight,
+		Variant: c.Variant, Load: c.Load, MaxBatch: c.MaxBatch, MaxInFlight: c.MaxInFlight,
 		URL: r.target.URL, Key: r.target.Key, Table: r.target.Table, DatabaseURL: r.target.DatabaseURL,
 		User: user, Limit: r.options.limit,
 	})
@@ -136,7 +136,7 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 	limited, cancel := context.WithTimeout(ctx, r.options.limit+startGrace)
 	defer cancel()
 	cmd := exec.CommandContext(limited, r.program, workerArg)
-	if c.Row == rowJS {
+	if c.Variant == variantJS {
 		cmd = exec.CommandContext(limited, "node", "bench.mjs")
 		cmd.Dir = r.jsDir
 	}
@@ -152,10 +152,10 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 		runErr = json.Unmarshal(out.Bytes(), s)
 	}
 	if runErr != nil {
-		if c.Row != rowNaive && c.Row != rowJS {
+		if c.Variant != variantNaive && c.Variant != variantJS {
 			return nil, fmt.Errorf("%w: %s", runErr, end(errs.Bytes(), keepOutput))
 		}
-		s.Ended = crash(errs.String()) // a crash of these rows is a result
+		s.Ended = crash(errs.String()) // a crash of these variants is a result
 		if limited.Err() != nil {
 			s.Ended = timeLimit
 		}
@@ -236,7 +236,7 @@ func installJS(ctx context.Context) (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "installed.json"), want, 0o644)
 }
 
-// String is a line for those who wait.
+// String returns a progress line.
 func (s *sample) String() string {
 	parts := []string{english.Sprintf("%d rows in %s", s.Stored, brief(s.Elapsed))}
 	if s.ToRow.P50 > 0 {

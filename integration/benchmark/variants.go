@@ -22,20 +22,20 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-func (s *spec) newSubject(ctx context.Context, opened *dials) (subject, error) {
-	switch s.Row {
-	case rowDocevents:
+func (s *spec) newVariant(ctx context.Context, opened *dials) (variant, error) {
+	switch s.Variant {
+	case variantDocevents:
 		return newDocs(s)
-	case rowNaive:
+	case variantNaive:
 		return newNaive(s), nil
-	case rowBulk:
+	case variantBulk:
 		own := http.DefaultTransport.(*http.Transport).Clone()
 		own.MaxIdleConnsPerHost = s.MaxInFlight
 		return newBulk(s, own), nil
-	case rowCopy:
+	case variantCopy:
 		return newCopier(ctx, s, opened)
 	}
-	return nil, fmt.Errorf("no row %q", s.Row)
+	return nil, fmt.Errorf("there is no variant %q", s.Variant)
 }
 
 // docs is docevents, with the cell's MaxBatch and MaxInFlight.
@@ -75,8 +75,8 @@ func (d *docs) tally() (requests, failed int, err error) {
 	return int(stats.Requests), int(stats.Dropped.Total()), err
 }
 
-// naive is the original design translated to Go line by line: a goroutine and a
-// client for each event, and errors are only logged.
+// naive is docevents' original design, translated to Go line by line. It starts a
+// goroutine and makes a client for each event, and only logs errors.
 type naive struct {
 	spec     *spec
 	log      *logrus.Logger
@@ -154,8 +154,8 @@ func (n *naive) tally() (requests, failed int, err error) {
 	return int(n.requests.Load()), int(n.failed.Load()), err
 }
 
-// bulk sends bulk inserts with the rows, batches, connections, query and preferences
-// of docevents, and does nothing else. Its speed is the limit of the REST API.
+// bulk sends the same bulk inserts as docevents, over as many connections, and does
+// nothing else. Its speed is the limit of the REST API.
 type bulk struct {
 	spec     *spec
 	client   *http.Client
