@@ -185,7 +185,8 @@ func orNull(t *testing.T, s *string) string {
 
 var cutNote = regexp.MustCompile(`^(?s)(.*)… \[(\d+) bytes cut\]$`)
 
-// wantText checks the stored or dropped text got of the recorded text given.
+// wantText checks the text got that was stored or dropped, for the recorded text given.
+// limit is the greatest number of bytes of a stored text.
 func wantText(t *testing.T, what, given, got string, limit int) {
 	t.Helper()
 	clean := strings.ToValidUTF8(strings.ReplaceAll(given, "\x00", ""), "\uFFFD")

@@ -103,8 +103,8 @@ var missingPartition = fault{
 const planted = "INSERT INTO TABLE_NAME (id, document_id, user_id, event_type, created_at) " +
 	"VALUES (gen_random_uuid(), '" + document + "', '" + document + "', 'completed', '-infinity')"
 
-// TestFaultFixed checks that Check reports each fault and leaves the table's row as it
-// is, and that events recorded during the fault are stored after it is fixed.
+// TestFaultFixed checks that Check reports each fault and doesn't change the table. The
+// events recorded during a fault must be stored after the fault is fixed.
 func TestFaultFixed(t *testing.T) {
 	t.Parallel()
 	for _, f := range append(grants("INSERT", "SELECT"), missingTable(), missingColumn, missingPartition) {

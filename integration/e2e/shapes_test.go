@@ -29,8 +29,8 @@ type shape struct {
 	noStep   bool                   // the table requires a field that stepShape leaves empty
 }
 
-// fresh returns SQL that drops and creates the table, for shapes that ALTER TABLE
-// can't produce.
+// fresh returns SQL that replaces the table with a table of these columns. rest follows
+// the columns in CREATE TABLE, such as PARTITION BY.
 func fresh(rest string, columns ...string) []string {
 	return []string{
 		"DROP TABLE TABLE_NAME",
@@ -191,7 +191,7 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// A shapeBench is a table of a shape, and the events recorded in it.
+// A shapeBench is a client with a table of a shape, and the events that it has recorded.
 type shapeBench struct {
 	*bench
 	shape

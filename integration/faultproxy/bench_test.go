@@ -21,23 +21,23 @@ func TestMain(m *testing.M) {
 	localstack.Main(m)
 }
 
-// A stage is a table that several benches share, because creating a table takes as
+// A fixture is a table that several benches share, because creating a table takes as
 // long as a test.
-type stage struct {
+type fixture struct {
 	stack *localstack.Stack
 	table string
 }
 
-func newStage(t *testing.T) *stage {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	stack := localstack.Shared(t)
-	return &stage{stack, stack.Table(t)}
+	return &fixture{stack, stack.Table(t)}
 }
 
 // A bench is a client that sends to a real server through a proxy. Each bench has
 // its own proxy and document. Tests name the document's events by their stage.
 type bench struct {
-	*stage
+	*fixture
 	observe.Observer
 	t        *testing.T
 	proxy    *faultproxy.Proxy
@@ -45,7 +45,7 @@ type bench struct {
 	document string
 }
 
-func (s *stage) open(t *testing.T, opts ...docevents.Option) *bench {
+func (s *fixture) open(t *testing.T, opts ...docevents.Option) *bench {
 	t.Helper()
 	proxy, err := faultproxy.Start(s.stack.URL)
 	if err != nil {
@@ -59,9 +59,9 @@ func (s *stage) open(t *testing.T, opts ...docevents.Option) *bench {
 	return s.through(t, proxy, opts...)
 }
 
-func (s *stage) through(t *testing.T, proxy *faultproxy.Proxy, opts ...docevents.Option) *bench {
+func (s *fixture) through(t *testing.T, proxy *faultproxy.Proxy, opts ...docevents.Option) *bench {
 	t.Helper()
-	b := &bench{stage: s, t: t, proxy: proxy, document: uuid.NewString()}
+	b := &bench{fixture: s, t: t, proxy: proxy, document: uuid.NewString()}
 	var err error
 	b.client, err = docevents.New(proxy.URL, s.stack.ServiceRoleKey, slices.Concat(b.Options(), []docevents.Option{docevents.WithTable(s.table)}, opts)...)
 	if err != nil {

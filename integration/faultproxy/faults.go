@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A Request is a request as a plan sees it.
+// A Request is the client's request, for which a plan chooses a fault.
 type Request struct {
 	Number int // counts from 0 since Deal
 	Method string
@@ -75,15 +75,15 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 type Fault struct {
 	Name string // for messages and the names of tests
 
-	// Lost means that the request doesn't reach the server. Without Answer or
-	// Stall, the connection is reset.
+	// Lost means that the request doesn't reach the server. If there is neither
+	// Answer nor Stall, the connection is reset.
 	Lost bool
 
 	// Without names a request header that doesn't reach the server. The default is
 	// none.
 	Without string
 
-	// Answer replaces the server's answer, unless it is nil.
+	// Answer replaces the server's answer. With nil, the server's answer is used.
 	Answer *Answer
 
 	// Stall means that no answer comes. The proxy waits until the client disconnects.
@@ -173,8 +173,8 @@ func Text(status int, body string, headers ...string) Fault {
 	return Fault{Name: name, Lost: true, Answer: a}
 }
 
-// Refusal answers with an error in PostgREST's form, with the row in its details. The
-// request doesn't reach the server.
+// Refusal answers with an error in the form of PostgREST. Its details contain a row, as
+// PostgREST's do. The request doesn't reach the server.
 func Refusal(status int, code, message string) Fault {
 	body, err := json.Marshal(map[string]any{
 		"code": code, "message": message, "hint": nil, "details": "Failing row contains (" + SecretRow + ").",

@@ -21,7 +21,7 @@ import (
 // TestFaults checks faults of the first request of a client that records one event.
 // TestClassify of package rest lists the statuses and codes of each kind.
 func TestFaults(t *testing.T) {
-	stage := newStage(t)
+	fixture := newFixture(t)
 	for kind, tt := range map[string]struct {
 		requests int64
 		log      []string
@@ -71,7 +71,7 @@ func TestFaults(t *testing.T) {
 		for _, f := range tt.faults {
 			t.Run(kind+"/"+f.Name, func(t *testing.T) {
 				t.Parallel()
-				b := stage.open(t)
+				b := fixture.open(t)
 				b.proxy.Deal(faultproxy.Script(f))
 				b.record("a")
 				b.flush()
@@ -94,7 +94,7 @@ const chosen = "chosen"
 // timeout. On a slow machine further requests may time out, so the test doesn't
 // count requests.
 func TestNoAnswerInTime(t *testing.T) {
-	stage := newStage(t)
+	fixture := newFixture(t)
 	for _, f := range []faultproxy.Fault{
 		faultproxy.Stall(),
 		faultproxy.Stall().Committed(),
@@ -102,7 +102,7 @@ func TestNoAnswerInTime(t *testing.T) {
 	} {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
-			b := stage.open(t, docevents.WithRequestTimeout(time.Second))
+			b := fixture.open(t, docevents.WithRequestTimeout(time.Second))
 			b.proxy.Deal(faultproxy.Script(f))
 			b.record("a")
 			b.flush()
@@ -120,7 +120,7 @@ func TestNoAnswerInTime(t *testing.T) {
 // row has been stored. In some cases the row's first request has another fault. If the
 // row may be stored after that fault, the drop's error must match ErrOutcomeUnknown.
 func TestBadRow(t *testing.T) {
-	stage := newStage(t)
+	fixture := newFixture(t)
 	check := faultproxy.Refusal(400, "23514", "violates check constraint")
 	for _, tt := range []struct {
 		first   faultproxy.Fault
@@ -141,7 +141,7 @@ func TestBadRow(t *testing.T) {
 	} {
 		t.Run(tt.first.Name+"/"+tt.refusal.Name, func(t *testing.T) {
 			t.Parallel()
-			b := stage.open(t)
+			b := fixture.open(t)
 			refuse := faultproxy.ForRow(chosen, tt.refusal, faultproxy.Pass)
 			var refused atomic.Bool
 			b.proxy.Deal(func(r *faultproxy.Request) faultproxy.Fault {
@@ -165,7 +165,7 @@ func TestBadRow(t *testing.T) {
 }
 
 func TestRefusedConnections(t *testing.T) {
-	b := newStage(t).open(t)
+	b := newFixture(t).open(t)
 	address := b.proxy.URL
 	b.record("before")
 	b.flush()
@@ -197,12 +197,12 @@ func TestOneRow(t *testing.T) {
 	others := append([]string{"first"}, slices.DeleteFunc(slices.Clone(stages), func(s string) bool { return s == chosen })...)
 	all := append([]string{chosen}, others...)
 	recorded := int64(len(all))
-	stage := newStage(t)
+	fixture := newFixture(t)
 
 	for _, first := range []faultproxy.Fault{{}, faultproxy.Page(502).Committed()} {
 		t.Run("rejected row/"+first.Name, func(t *testing.T) {
 			t.Parallel()
-			b := stage.open(t, docevents.WithMaxInFlight(1))
+			b := fixture.open(t, docevents.WithMaxInFlight(1))
 			f := faultproxy.Refusal(400, "23514", "violates check constraint")
 			rejected := faultproxy.ForRow(chosen, f, faultproxy.Pass)
 			answerLost := first.Name != ""
@@ -234,7 +234,7 @@ func TestOneRow(t *testing.T) {
 	} {
 		t.Run(tt.fault.Name, func(t *testing.T) {
 			t.Parallel()
-			b := stage.open(t, docevents.WithMaxInFlight(1))
+			b := fixture.open(t, docevents.WithMaxInFlight(1))
 			b.batch(faultproxy.ForRow(chosen, tt.fault, faultproxy.Pass), stages...)
 			observe.Await(t, "the others are stored", func() bool { return b.client.Stats().Delivered == recorded-1 })
 			b.wantCounts(docevents.Stats{Recorded: recorded, Delivered: recorded - 1, Pending: 1})
@@ -286,11 +286,11 @@ func TestBatch(t *testing.T) {
 	} {
 		plans[f.Name] = faultproxy.Script(f)
 	}
-	stage := newStage(t)
+	fixture := newFixture(t)
 	for _, name := range slices.Sorted(maps.Keys(plans)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := stage.open(t, docevents.WithMaxInFlight(1))
+			b := fixture.open(t, docevents.WithMaxInFlight(1))
 			b.batch(plans[name], stages...)
 			b.flush()
 			b.close(nil)
@@ -320,7 +320,7 @@ func TestPurge(t *testing.T) {
 		for way, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(100)}} {
 			t.Run(way+"/"+tt.fault.Name, func(t *testing.T) {
 				t.Parallel()
-				b := newStage(t).open(t, opts...)
+				b := newFixture(t).open(t, opts...)
 				day := time.Now().Add(-24 * time.Hour)
 				for i := range old {
 					e := b.event(fmt.Sprint("old ", i))

@@ -116,8 +116,8 @@ func (p *Proxy) Deal(plan Plan) {
 	p.plan, p.number = plan, 0
 }
 
-// Refuse stops listening, so that new connections are refused, and breaks the
-// existing connections. Requests that have reached the server go on there.
+// Refuse stops listening, so that new connections are refused. It also breaks the
+// existing connections. The server still processes the requests that have reached it.
 func (p *Proxy) Refuse() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -214,8 +214,8 @@ func (s *soak) fated(fate string) []string {
 	return names
 }
 
-// record records from many goroutines, in bursts with a Flush between them. It
-// waits for delivery, so that it doesn't end before the crashes.
+// record records from many goroutines, in bursts with a Flush between them. It pauses
+// while too many events are pending, so that it doesn't end before the crashes.
 func (s *soak) record(events int, seed uint64) {
 	const goroutines = 32
 	var wg sync.WaitGroup
@@ -265,8 +265,9 @@ func (s *soak) watch(t *testing.T, recording context.Context) {
 	}
 }
 
-// crash breaks one part after another, each time after every more events were
-// delivered, and repairs it before it breaks the next.
+// crash breaks PostgreSQL, the REST server and the connections in turn, and repairs each
+// before it breaks the next. Between two crashes, the argument every is the number of
+// events that are delivered.
 func (s *soak) crash(t *testing.T, recording context.Context, every int64) {
 	ctx := t.Context()
 	crashes := []struct {

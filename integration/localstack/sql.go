@@ -217,8 +217,8 @@ func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Pre
 	}
 }
 
-// conflictTarget returns the columns of ON CONFLICT: those of the request or, by
-// default, the primary key. It returns nil if duplicates are errors.
+// conflictTarget returns the columns of ON CONFLICT. The request may name them. The
+// default is the primary key. It returns nil if duplicates are errors.
 func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	switch {
 	case prefer.Resolution == "":
@@ -261,8 +261,8 @@ func (s *statement) columnDefaults(columns []*column) {
 	s.add(")")
 }
 
-// returning appends a RETURNING clause. Unless the request wants the rows, the
-// clause needs no SELECT right.
+// returning appends a RETURNING clause. If the request doesn't want the rows, the clause
+// names no column, because the role may lack the right to read columns.
 func (q *query) returning(s *statement, prefer postgrest.Preferences) {
 	s.add(" RETURNING ")
 	if prefer.Representation() {

@@ -162,7 +162,7 @@ func lock(t *testing.T, stack *localstack.Stack, table string) (release func()) 
 	}
 }
 
-// awaitBlocked waits until n statements of the REST server wait for a lock.
+// awaitBlocked waits until exactly n statements of the REST server wait for a lock.
 func awaitBlocked(t *testing.T, stack *localstack.Stack, n int) {
 	t.Helper()
 	observe.Await(t, "a statement waits for the lock", func() bool {

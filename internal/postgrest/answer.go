@@ -64,8 +64,8 @@ type Answer struct {
 	Body         []byte // nil means no body and no Content-Type
 }
 
-// For changes the answer to the form that the request asks for, and returns it. If
-// that is a single object, the body becomes the only row, without the array.
+// For changes the answer to the form that the request asks for, and returns it. If the
+// request asks for a single object, For removes the array around the body's only row.
 func (a *Answer) For(r *http.Request) *Answer {
 	if a.Body != nil && Single(r) {
 		a.ContentType = mediaObject
@@ -87,8 +87,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			// PostgREST writes this error in the same way as rows. So it has the
-			// headers of an answer with rows, and no Proxy-Status.
+			// PostgREST writes this error as an answer with rows: with its headers, and
+			// without Proxy-Status.
 			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
 				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
 				WithHeader("Content-Range", "*/"+all).

@@ -15,8 +15,8 @@ type Table struct {
 	Columns       []Column
 }
 
-// A Column is a column of a table. Its names and expressions are those of
-// PostgreSQL's catalog, as it prints them with an empty search_path.
+// A Column is a column of a table. Its names and expressions are from PostgreSQL's
+// catalog. PostgreSQL prints them with an empty search_path, that is, with schemas.
 type Column struct {
 	Name, Comment string
 	Type          string // without a modifier; for a domain, the base type
