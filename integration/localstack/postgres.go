@@ -175,8 +175,8 @@ func (c *cluster) create(ctx context.Context) error {
 	return nil
 }
 
-// start starts the server, unless it runs, and waits until it accepts connections.
-// After a crash, this includes the recovery.
+// start starts the server and waits until it accepts connections. After a crash, this
+// includes the recovery. If the server runs, start does nothing.
 func (c *cluster) start(ctx context.Context) error {
 	if c.server.running() {
 		return nil
@@ -221,12 +221,6 @@ func (c *cluster) startOnce(ctx context.Context) error {
 		}
 	}
 }
-
-// kill ends all of the server's processes with SIGKILL. Committed data survives.
-func (c *cluster) kill() error { return c.server.kill() }
-
-// discard ends the server quickly, without saving its data.
-func (c *cluster) discard() error { return c.server.quit() }
 
 // pause waits 20 ms between two polls. It returns an error if ctx ends.
 func pause(ctx context.Context) error {

@@ -22,7 +22,7 @@ type process struct {
 	done    chan struct{} // closed when the process has been waited for
 }
 
-// startProcess starts the command, with its output going to log, and a goroutine that
+// startProcess starts the command. The process writes its output to log. A goroutine
 // waits until the process ends.
 func startProcess(cmd *exec.Cmd, dir, name string, log io.Writer) (*process, error) {
 	p := &process{
@@ -63,8 +63,8 @@ func (p *process) running() bool {
 	}
 }
 
-// quit ends PostgreSQL by its "immediate shutdown" and waits until it has ended. The
-// server ends its children first, and writes no checkpoint.
+// quit makes PostgreSQL end at once, together with its children, and waits until it has
+// ended.
 func (p *process) quit() error {
 	if !p.running() {
 		return nil

@@ -18,8 +18,8 @@ import (
 // PostgreSQL doesn't run as root. A nil account stands for the current user.
 type account struct{ uid, gid uint32 }
 
-// serverAccount returns the account postgres or nobody, or nil unless this process
-// runs as root.
+// serverAccount returns the account postgres or nobody if this process runs as root.
+// Otherwise it returns nil.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -82,7 +82,7 @@ func detach(cmd *exec.Cmd, as *account) {
 	}
 }
 
-// immediateShutdown is PostgreSQL's signal for it.
+// immediateShutdown is the signal on which PostgreSQL ends at once, without a checkpoint.
 const immediateShutdown = syscall.SIGQUIT
 
 // killTree ends a process and its children with SIGKILL. It first stops the parent

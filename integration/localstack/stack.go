@@ -81,9 +81,8 @@ type Stack struct {
 	pool     *pgxpool.Pool
 	watchdog *watchdog
 
-	mu     sync.Mutex // guards rest and closed; held while a server starts or stops
-	rest   *restServer
-	closed bool
+	mu   sync.Mutex // guards rest; held while a server starts or stops
+	rest *restServer
 }
 
 // Start starts a stack and waits until it answers. ctx limits only the start.
@@ -195,7 +194,7 @@ func (s *Stack) Reload(ctx context.Context) error {
 // KillPostgres ends all of PostgreSQL's processes with SIGKILL, as a crash would.
 // Committed data survives: StartPostgres recovers it.
 func (s *Stack) KillPostgres() error {
-	return s.withCluster("is killed", (*cluster).kill)
+	return s.withCluster("is killed", func(c *cluster) error { return c.server.kill() })
 }
 
 // StartPostgres starts PostgreSQL again and waits until it accepts connections. The
@@ -221,25 +220,19 @@ func (s *Stack) Ours() bool { return s.cluster != nil }
 func (s *Stack) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	var errs []error
-	if s.rest != nil {
-		errs = append(errs, s.stopREST())
-	}
+	errs := []error{s.stopREST()}
 	if s.pool != nil {
 		s.pool.Close()
 	}
 	if s.cluster != nil {
-		errs = append(errs, s.cluster.discard())
+		errs = append(errs, s.cluster.server.quit())
 	}
 	if s.dir != "" {
 		errs = append(errs, os.RemoveAll(s.dir))
 	}
 	if s.watchdog != nil {
 		errs = append(errs, s.watchdog.close())
+		s.watchdog = nil
 	}
 	return errors.Join(errs...)
 }
