@@ -163,7 +163,7 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 		s.PeakBytes = childPeak(cmd.ProcessState)
 		s.CPUSeconds = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	}
-	if s.Stored, err = r.target.countSettled(ctx, user, c.Load.Events); err != nil {
+	if s.Stored, err = r.target.countStable(ctx, user, c.Load.Events); err != nil {
 		return nil, err
 	}
 	return s, r.target.clean(ctx, user)

@@ -44,6 +44,11 @@ const (
 	employee = "22222222-2222-4222-8222-222222222222"
 )
 
+// renamed names every column differently from the migration.
+var renamed = docevents.Columns{
+	ID: "event", DocumentID: "doc", UserID: "owner", Type: "kind", Duration: "ms", ErrorMessage: "error", Stage: "step", CreatedAt: "at",
+}
+
 var shapes = map[string]shape{
 	"bigint document id": {
 		make:     []string{"ALTER TABLE TABLE_NAME DROP document_id, ADD document_id bigint NOT NULL"},
@@ -147,7 +152,7 @@ var shapes = map[string]shape{
 				"duration_ms AS ms, error_message AS error, stage AS step, created_at AS at FROM TABLE_NAME_rows",
 			"GRANT SELECT, INSERT, DELETE ON TABLE_NAME TO service_role",
 		},
-		columns:  &docevents.Columns{ID: "event", DocumentID: "doc", UserID: "owner", Type: "kind", Duration: "ms", ErrorMessage: "error", Stage: "step", CreatedAt: "at"},
+		columns:  &renamed,
 		document: document, user: docevents.SystemUser,
 	},
 	"hash partitions": {

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-
 	"strings"
-
 	"testing"
 	"time"
 
