@@ -42,7 +42,7 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		if found, err := p.stepByID(ctx); found || err != nil {
 			return false, err
 		}
-		p.next.oneTime, p.next.tooMany, p.next.lastID = "", "", ""
+		p.next = position{after: p.next.after}
 	}
 	at, next := p.config.columns.CreatedAt, &p.next
 	next.boundary, err = p.readNth(ctx, at, p.rest.From().Select(at, "", false).Gt(at, next.after).Lt(at, p.before))
@@ -100,34 +100,36 @@ func (p *purge) counted(n int64, err error) error {
 	return err
 }
 
-// A stepSize is the number of rows of a step. It is halved after a step that
-// takes too long, and doubled after a success. A try that takes too long may last
-// until the statement timeout. So a size that has never succeeded is tried again
-// only after one success of half that size, then after two, four, and so on.
+// A stepSize is the number of rows of a step. It halves after a step that takes
+// too long, and doubles after a success. If the first step of a doubled size takes
+// too long, the table may always be too slow for that size, and each try costs a
+// statement timeout. So the size then doubles only after two successes in a row,
+// the next time after four, and so on.
 type stepSize struct {
 	rows, most int
-	successes  int // at this size
-	limit      int // the smallest size that took too long without a success before; 0 if there is none
-	patience   int // limit is tried again after more successes than this
+	successes  int  // in a row at this size
+	grown      bool // no step of this size has run since it doubled
+	patience   int  // the size doubles after more successes than this
 }
 
 func (s *stepSize) succeeded() {
-	s.successes++
-	if s.rows >= s.limit {
-		s.limit = 0
+	if s.grown {
+		s.patience = 0
 	}
-	if next := min(2*s.rows, s.most); next > s.rows && (s.limit == 0 || next < s.limit || s.successes > s.patience) {
-		s.rows, s.successes = next, 0
+	s.successes++
+	s.grown = s.successes > s.patience && s.rows < s.most
+	if s.grown {
+		s.rows, s.successes = min(2*s.rows, s.most), 0
 	}
 }
 
 func (s *stepSize) timedOut() {
-	if s.rows == s.limit {
+	if s.grown {
 		s.patience = 2*s.patience + 1
-	} else if s.successes == 0 {
-		s.limit, s.patience = s.rows, 0
+	} else {
+		s.patience = 0
 	}
-	s.rows, s.successes = max(s.rows/2, 1), 0
+	s.rows, s.successes, s.grown = max(s.rows/2, 1), 0, false
 }
 
 // deleteIDs deletes every row before a time and counts the ids in the answer. An

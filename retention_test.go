@@ -314,7 +314,7 @@ func TestBadCutoffs(t *testing.T) {
 		time.Sleep(time.Hour)
 		tb := newTable(t, 100)
 		c, _ := newClient(t, tb)
-		for _, days := range []int{0, -1, -30, math.MinInt, math.MinInt32, math.MaxInt, math.MaxInt32, 730_120, 3_660_001, 1 << 30, 106_752 * 1000} {
+		for _, days := range []int{0, -1, -30, math.MinInt, math.MinInt32, math.MaxInt, math.MaxInt32, 700_001, 106_752 * 1000} {
 			if n, err := c.PurgeOlderThan(t.Context(), days); n != 0 || err == nil || !strings.Contains(err.Error(), "PurgeOlderThan") || !strings.Contains(err.Error(), "days") {
 				t.Errorf("%d days: %d, %v", days, n, err)
 			}
@@ -340,7 +340,7 @@ func TestBadCutoffs(t *testing.T) {
 		}
 		for name, purge := range map[string]func() (int64, error){
 			"one day":              func() (int64, error) { return c.PurgeOlderThan(t.Context(), 1) },
-			"to the year 1":        func() (int64, error) { return c.PurgeOlderThan(t.Context(), 730_119) },
+			"1,900 years":          func() (int64, error) { return c.PurgeOlderThan(t.Context(), 700_000) },
 			"now":                  func() (int64, error) { return c.PurgeBefore(t.Context(), now) },
 			"the first nanosecond": func() (int64, error) { return c.PurgeBefore(t.Context(), time.Time{}.Add(1)) },
 		} {
