@@ -15,15 +15,15 @@ import (
 const checkTimeout = 30 * time.Second
 
 const checkHelp = `It sends an insert that the server rolls back, and a purge that matches no row.
-Nothing is stored. -where has no effect. Exit codes: 0 no problem was found.
-1 problems were found; each is printed on a line. 2 a flag, the URL or the key
-is wrong, or the server didn't answer.
+Nothing is stored, and where in a -config file has no effect. Exit codes: 0 no
+problem was found. 1 problems were found; each is printed on a line. 2 a flag,
+the URL or the key is wrong, or the server didn't answer.
 `
 
 func check(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	asJSON := flags.Bool("json", false, `print {"ok": ..., "findings": [...]}`)
-	source := addTable(flags, true) // ignores where, which a file may have for other commands
+	source := addTable(flags, whereIgnored)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}

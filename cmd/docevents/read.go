@@ -55,7 +55,7 @@ func summary(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	r := addRange(flags)
 	asJSON := flags.Bool("json", false, "print a JSON object")
-	source := addTable(flags, true)
+	source := addTable(flags, whereFilters)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}
@@ -157,7 +157,8 @@ func newSummaryJSON(s *docevents.Summary) summaryJSON {
 }
 
 const timelineHelp = `It lists the newest 1,000 events at most, the oldest of them first. If there are
-older ones, a note prints the -before that lists them. -where has no effect.
+older ones, a note prints the -before that lists them. where in a -config file
+has no effect, because the events of one document are listed.
 `
 
 func timeline(ctx context.Context, c *call) (int, error) {
@@ -165,7 +166,7 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	var before when
 	flags.Var(&before, "before", "`TIME`|only events before this time, or this age such as 7d")
 	asJSON := flags.Bool("json", false, "print a JSON object")
-	source := addTable(flags, true) // ignores where, which a file may have for other commands
+	source := addTable(flags, whereIgnored)
 	others, err := c.parse(flags, 1)
 	if err != nil {
 		return 0, err
@@ -173,11 +174,14 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	if len(others) == 0 {
 		return 0, usagef("the document's id is missing: docevents timeline DOCUMENT")
 	}
-	client, _, err := c.connect(source)
+	client, settings, err := c.connect(source)
 	if err != nil {
 		return 0, err
 	}
 	defer client.Close(ctx) // nothing is queued
+	if len(settings.Where) > 0 {
+		fmt.Fprintf(c.stderr, "docevents timeline: note: where in %s has no effect: these are all events of the document\n", source.file)
+	}
 	ctx, seen := watch(ctx)
 	var events []docevents.Event
 	if before.IsZero() {
@@ -249,7 +253,7 @@ func documents(ctx context.Context, c *call) (int, error) {
 	flags.StringVar(&q.Cursor, "cursor", "", "`CURSOR`|list the page after the one that printed this cursor")
 	r := addRange(flags)
 	asJSON := flags.Bool("json", false, "print a JSON object; next is the next page's cursor")
-	source := addTable(flags, true)
+	source := addTable(flags, whereFilters)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}

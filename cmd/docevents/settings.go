@@ -29,19 +29,29 @@ type settings struct {
 // tableFlags names the flags that addTable defines.
 var tableFlags = map[string]bool{"config": true, "schema": true, "table": true, "columns": true, "text-ids": true, "extra": true, "types": true, "where": true}
 
+// A whereUse is what a command does with where, which selects events. A file with
+// where is meant for summary, documents and health, but the other commands get the
+// same file.
+type whereUse int
+
+const (
+	whereFilters whereUse = iota // the command takes -where and where in the file
+	whereIgnored                 // where in the file has no effect
+	whereRefused                 // where in the file is an error: without the filter, the command would do too much
+)
+
 // A tableSource collects the flags that describe the table, in the order in which
-// they are given. read applies them after it has read the file, so they override
-// the file even if -config comes last.
+// they are given. read applies the flags after it has read the file. So a flag
+// overrides the file, even if -config comes last.
 type tableSource struct {
 	file    string
 	changes []func(*settings) error
-	filters bool // the command takes -where
+	where   whereUse
 }
 
-// addTable defines the flags that describe the table. If filters is true, the
-// command takes -where. Otherwise the file must not have where.
-func addTable(flags *flag.FlagSet, filters bool) *tableSource {
-	source := &tableSource{filters: filters}
+// addTable defines the flags that describe the table.
+func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
+	source := &tableSource{where: where}
 	change := func(name, usage string, apply func(s *settings, value string) error) {
 		flags.Func(name, usage, func(value string) error {
 			source.changes = append(source.changes, func(s *settings) error {
@@ -85,7 +95,7 @@ func addTable(flags *flag.FlagSet, filters bool) *tableSource {
 			return nil
 		})
 	})
-	if filters {
+	if where == whereFilters {
 		change("where", "`COL=VALUE`|only events with this value; may be repeated", func(s *settings, v string) error {
 			column, value, found := strings.Cut(v, "=")
 			if !found {
@@ -161,7 +171,7 @@ func (source *tableSource) read() (*settings, error) {
 			return nil, usageError{err}
 		}
 	}
-	if len(s.Where) > 0 && !source.filters {
+	if len(s.Where) > 0 && source.where == whereRefused {
 		return nil, usagef("-config: %s has where, and this command always works on all rows: use a file without where", source.file)
 	}
 	return s, nil

@@ -102,6 +102,9 @@ func TestUsage(t *testing.T) {
 		{[]string{"purge", "-older-than", "30d", "-batch", "0"}, "WithPurgeBatch"},
 		{[]string{"purge", "-older-than", "30d", "-timeout", "tomorrow"}, "want a duration"},
 		{[]string{"purge", "-older-than", "30d", "-where", "tenant_id=a"}, "-where"},
+		{[]string{"serve", "-where", "tenant_id=a"}, "-where"},
+		{[]string{"check", "-where", "tenant_id=a"}, "-where"},
+		{[]string{"timeline", "invoice 1", "-where", "tenant_id=a"}, "-where"},
 		{[]string{"purge", "-older-than", "30d", "-config", where}, "this command always works on all rows"},
 		{[]string{"serve", "-config", where}, "this command always works on all rows"},
 		{[]string{"serve", "-addr", "0.0.0.0:8080"}, "this machine only"},
@@ -147,4 +150,5 @@ func TestConfig(t *testing.T) {
 	}
 	p.wants(0, []string{"documents", "-config", path}, "invoice 3")
 	p.wants(0, []string{"check", "-config", path}, "takes events")
+	p.wants(0, []string{"timeline", "-config", path, "invoice 1"}, "note: where in "+path+" has no effect", "begun")
 }
