@@ -10,17 +10,17 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// ErrCountIncomplete is matched by the error of a purge if the answer to one of
-// its requests was lost. The count is then a lower bound. The error may match
-// other errors as well.
+// ErrCountIncomplete is matched by the error of a purge that lost the answer to a
+// DELETE. The DELETE may have deleted rows, but they are not counted, so the returned
+// number is a lower bound. The error may match other errors as well.
 var ErrCountIncomplete = rest.ErrNoCount
 
 const (
 	maxPurgeDays     = 700_000 // 1,916 years: the cutoff stays after the year 1, and nothing overflows
 	maxPurgeFailures = 10      // in a row, with waits of 40 to 80 s in all
 
-	// purgePatience is the least time after which a lost answer counts as a sign
-	// that the request asked for too much. Gateways time out after 10 s or more.
+	// If a gateway fails or the connection breaks after at least purgePatience, the
+	// request was probably too slow: gateways time out after 10 s or more.
 	purgePatience = 5 * time.Second
 )
 
@@ -38,13 +38,14 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 // would delete nothing, and so is a cutoff in the future, because it would
 // delete every row.
 //
-// PurgeBefore sends one DELETE that returns the ids. If that fails for a reason
-// that may pass, it continues in steps of [DefaultPurgeBatch] rows, which need
-// little memory. With [WithPurgeBatch] it starts with steps. If a step takes too
-// long for the database or a gateway, the next one has half the rows.
+// PurgeBefore sends one DELETE, which returns the ids of the deleted rows. If the
+// DELETE fails for a reason that may pass, PurgeBefore continues in steps of
+// [DefaultPurgeBatch] rows, which need little memory. With [WithPurgeBatch] it
+// starts with steps. If a step takes too long for the database or a gateway, the
+// next step has half the rows.
 //
-// PurgeBefore blocks until all these rows are deleted or it fails. After a
-// failure that may pass, it logs a line, waits and continues. It returns an error
+// PurgeBefore blocks until the rows are deleted or it fails. After a failure that
+// may pass, it logs a line, waits and continues. It returns an error
 //   - when ctx ends;
 //   - if the server has only refused for 5 s, for example because the key is wrong;
 //   - at once if the server rejects a DELETE for its rows, for example because
@@ -101,12 +102,12 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 // the next step reads which rows are left.
 type purge struct {
 	*Client
-	before   string   // the cutoff
-	whole    bool     // the one DELETE has not been sent yet
-	next     position // where the next step begins
+	before   string // the cutoff
+	whole    bool   // the one DELETE has not been sent yet
+	next     position
 	size     stepSize
 	failures int       // failed requests since a DELETE last deleted rows
-	refused  time.Time // the first of the refusals, if the newest answer is one
+	refused  time.Time // when refusals began, with no other answer since; else zero
 	count    int64     // deleted rows
 	lost     bool      // an answer was lost: count may be too low
 }
@@ -124,7 +125,7 @@ func (p *purge) run(ctx context.Context) error {
 			p.size.succeeded()
 			p.refused, failure = time.Time{}, nil
 			continue
-		case errors.Is(err, ctx.Err()): // the failure before explains more
+		case errors.Is(err, ctx.Err()): // ctx ended the request; an earlier failure explains more
 			return ended(ctx, failure)
 		case ctx.Err() != nil:
 			return ended(ctx, err)
