@@ -84,8 +84,8 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 }
 
 // counted adds the n rows of a DELETE to the count. If n is 0, failures stays as it
-// is, so that a purge ends even if a trigger keeps the rows: then every step succeeds
-// without deleting a row.
+// is: if a trigger keeps the rows, some steps succeed without progress, and timeouts
+// between them must still end the purge.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {

@@ -32,7 +32,7 @@ func health(ctx context.Context, c *call) (int, error) {
 	l.Where = s.Where
 	h, err := client.Health(ctx, l)
 	if err != nil {
-		return 0, asked(seen, err)
+		return 0, readError(seen, err)
 	}
 	code := exitDone
 	if !h.OK {
