@@ -418,48 +418,6 @@ func timeout(most int) func(*purgeRequest, int) *answer {
 	}
 }
 
-func TestPurgeThatTimesOutGoesInSteps(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tb := newTable(t, 25_001)
-		tb.answer = timeout(docevents.DefaultPurgeBatch)
-		c, _ := newClient(t, tb)
-		n, err := c.PurgeOlderThan(t.Context(), 1)
-		if n != 24_999 || err != nil || tb.left() != 2 {
-			t.Errorf("%d, %v, %d left", n, err, tb.left())
-		}
-		if deletes := tb.deletes(); len(deletes) != 4 || deletes[0].prefer != "return=representation" {
-			t.Errorf("sent %v, want the one DELETE, two steps and the rest", deletes)
-		}
-		if first := tb.requests[1]; first.offset != docevents.DefaultPurgeBatch-1 {
-			t.Errorf("%v, want steps of DefaultPurgeBatch", first)
-		}
-	})
-}
-
-// A gateway's 504 is a timeout, but the server may still run the DELETE. The count
-// doesn't include the rows that it deletes then.
-func TestPurgeAfterGatewayTimeout(t *testing.T) {
-	for carriedOut, purged := range map[bool]int64{true: 0, false: 98} {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 100)
-			tb.answer = func(r *purgeRequest, _ int) *answer {
-				if r.number == 0 {
-					return &answer{delay: time.Minute, status: 504, body: "<html>", stored: carriedOut}
-				}
-				return nil
-			}
-			c, _ := newClient(t, tb)
-			n, err := c.PurgeOlderThan(t.Context(), 1)
-			if n != purged || !errors.Is(err, docevents.ErrCountIncomplete) || tb.left() != 2 {
-				t.Errorf("%d, %v, %d left, want %d and ErrCountIncomplete", n, err, tb.left(), purged)
-			}
-			if len(tb.requests) < 3 || tb.requests[1].method != http.MethodGet {
-				t.Errorf("sent %v, want steps after the 504", tb.requests)
-			}
-		})
-	}
-}
-
 func TestPurgeHalvesItsSteps(t *testing.T) {
 	for most := range 6 {
 		synctest.Test(t, func(t *testing.T) {
@@ -489,22 +447,6 @@ func TestPurgeHalvesItsSteps(t *testing.T) {
 			}
 		})
 	}
-	t.Run("the error comes with the count", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 65)
-			tb.answer = func(r *purgeRequest, rows int) *answer {
-				if tb.left() <= 40 {
-					return timeout(0)(r, rows)
-				}
-				return nil
-			}
-			c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
-			n, err := c.PurgeOlderThan(t.Context(), 1)
-			if e := (*docevents.Error)(nil); n != 30 || !errors.As(err, &e) || tb.left() != 35 {
-				t.Errorf("%d, %v, %d left", n, err, tb.left())
-			}
-		})
-	})
 	t.Run("the last step times out", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t, 65)
@@ -728,21 +670,6 @@ func TestPurgeRetries(t *testing.T) {
 			}
 		})
 	})
-	t.Run("known outcomes keep the count", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 65)
-			tb.answer = func(r *purgeRequest, _ int) *answer {
-				if r.number == 0 {
-					return &answer{status: 409, code: "40001"}
-				}
-				return nil
-			}
-			c, _ := newClient(t, tb)
-			if n, err := c.PurgeOlderThan(t.Context(), 1); n != 63 || err != nil {
-				t.Errorf("%d, %v", n, err)
-			}
-		})
-	})
 	for name, test := range map[string]struct {
 		answer answer
 		want   string
@@ -779,25 +706,6 @@ func TestPurgeRetries(t *testing.T) {
 			})
 		}
 	}
-}
-
-// If a purge runs out of time in an outage, its error names the outage.
-func TestPurgeInAnOutage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tb := newTable(t, 65)
-		tb.answer = func(*purgeRequest, int) *answer { return &answer{status: 503, code: "PGRST001", text: "no connection"} }
-		c, _ := newClient(t, tb)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		start := time.Now()
-		n, err := c.PurgeOlderThan(ctx, 1)
-		if e := (*docevents.Error)(nil); n != 0 || !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Code != "PGRST001" {
-			t.Errorf("%d, %v, want ctx's error and the server's", n, err)
-		}
-		if took := time.Since(start); took != time.Minute || len(tb.requests) > 12 {
-			t.Errorf("took %s and %d requests", took, len(tb.requests))
-		}
-	})
 }
 
 // A purge takes as long as ctx allows: WithRequestTimeout doesn't apply.
