@@ -125,10 +125,8 @@ func (p *purge) run(ctx context.Context) error {
 			p.size.succeeded()
 			p.refused, failure = time.Time{}, nil
 			continue
-		case errors.Is(err, ctx.Err()): // ctx ended the request; an earlier failure explains more
+		case ctx.Err() != nil: // ctx ended the request; an earlier failure explains more
 			return ended(ctx, failure)
-		case ctx.Err() != nil:
-			return ended(ctx, err)
 		}
 		again, smaller := p.failed(err, time.Since(began), bounded)
 		if smaller && !p.whole {
