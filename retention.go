@@ -114,7 +114,7 @@ type purge struct {
 
 func (p *purge) run(ctx context.Context) error {
 	_, bounded := ctx.Deadline()
-	var failure error // of the newest request
+	var failure error // the newest failure, or nil if a step has succeeded since
 	for ctx.Err() == nil {
 		began := time.Now()
 		done, err := p.step(ctx)
@@ -125,8 +125,8 @@ func (p *purge) run(ctx context.Context) error {
 			p.size.succeeded()
 			p.refused, failure = time.Time{}, nil
 			continue
-		case ctx.Err() != nil: // ctx ended the request; an earlier failure explains more
-			return ended(ctx, failure)
+		case ctx.Err() != nil: // ctx ended the request; a failure before it explains more
+			continue
 		}
 		again, smaller := p.failed(err, time.Since(began), bounded)
 		if smaller && !p.whole {
@@ -144,21 +144,15 @@ func (p *purge) run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	return ended(ctx, failure)
-}
-
-// ended returns the error of a purge that ctx has ended. failure is nil if no
-// request had failed.
-func ended(ctx context.Context, failure error) error {
 	if failure == nil {
 		return ctx.Err()
 	}
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// failed counts a failed request. It reports whether the purge continues, and
-// whether it does so with fewer rows per step. bounded means that ctx has a
-// deadline.
+// failed counts a failed request. It reports whether the purge continues, and whether
+// its steps must be smaller because the request may have taken too long. bounded
+// means that ctx has a deadline.
 func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smaller bool) {
 	p.failures++
 	v, code := rest.Classify(err), codeOf(err)
@@ -188,8 +182,8 @@ const (
 // answer from the server.
 const statusTimedOut = 524
 
-// tookTooLong reports whether a request that failed after took may have needed
-// more time than the database, a gateway or the transport allows.
+// tookTooLong reports whether a request may have failed because it needed more time
+// than the database, a gateway or the transport allows. took is how long it ran.
 func tookTooLong(err error, took time.Duration) bool {
 	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {
