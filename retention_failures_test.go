@@ -17,9 +17,8 @@ import (
 
 var steps = []docevents.Option{docevents.WithPurgeBatch(10_000)}
 
-// While a table is locked, every statement times out, however few rows it would
-// delete. After the lock, a purge soon has full steps again, because the steps
-// double.
+// While a table is locked, every statement times out, even for a single row. So the
+// steps get small. After the lock they double, so the purge soon has full steps again.
 func TestPurgeAfterALock(t *testing.T) {
 	timedOut := &answer{delay: 8 * time.Second, status: 500, code: "57014", text: "canceling statement due to statement timeout"}
 	between := func(from, to time.Duration) func(*purgeRequest, time.Duration) bool {
@@ -215,8 +214,8 @@ func TestPurgeKeepsStepSize(t *testing.T) {
 	}
 }
 
-// Without a deadline, a purge ends after ten failures in a row with the error and
-// the count. All failures are counted in the log, in few lines.
+// Without a deadline, a purge ends after ten failures in a row, and returns the last
+// error. The log counts all failures in a few lines.
 func TestPurgeEndsAfterTenFailures(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
@@ -309,8 +308,8 @@ func wantQuiet(t *testing.T, o *observer, took time.Duration) {
 	}
 }
 
-// If a trigger keeps all rows, every step succeeds, and the last step covers all of
-// them. That isn't progress, so timeouts of the last step still end the purge.
+// If a trigger keeps all rows, every step succeeds without deleting a row. The last step
+// covers all rows. If it times out again and again, the purge ends with an error.
 func TestPurgeOfRowsThatATriggerKeeps(t *testing.T) {
 	for name, most := range map[string]int{"the last step succeeds": 100, "the last step times out": 40} {
 		t.Run(name, func(t *testing.T) {
@@ -397,8 +396,8 @@ func TestPurgeEndsAfterFiveSecondsOfRefusals(t *testing.T) {
 	})
 }
 
-// After a lost answer, the error matches ErrCountIncomplete, whatever ends the
-// purge later. A failure that certainly deleted nothing doesn't count as lost.
+// After a lost answer, the error matches ErrCountIncomplete, whatever ends the purge
+// later. An answer isn't lost if the failure shows that nothing was deleted.
 func TestPurgeEndsInErrorAfterALostAnswer(t *testing.T) {
 	lost := &answer{stored: true, err: errReset}
 	refusal := &answer{status: 403, code: "42501", text: "permission denied for table t"}

@@ -18,8 +18,8 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// failed counts a failed request, and decides whether the purge continues, and with
-// fewer rows per step.
+// failed counts a failed request. It decides whether the purge continues, and whether
+// with smaller steps.
 func TestPurgeFailed(t *testing.T) {
 	timeout := &rest.Error{Status: 500, Code: "57014"}
 	refusal := &rest.Error{Status: 403, Code: "42501"}
@@ -121,7 +121,8 @@ func TestTookTooLong(t *testing.T) {
 	}
 }
 
-// The sizes of the steps after timeouts (t) and successes (+), of at most 32 rows.
+// TestStepSize checks the size of the steps after each timeout (t) and success (+). The
+// first step has 32 rows, which is the most.
 func TestStepSize(t *testing.T) {
 	for _, test := range []struct{ outcomes, want string }{
 		{"++", "32 32"},

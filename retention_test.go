@@ -22,15 +22,15 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A table executes the requests of a purge as PostgREST does. Its rows only have a
-// created_at and an id that the table assigns. A request that no purge should send
-// fails the test.
+// A table is a transport that executes the requests of a purge as PostgREST does. Its
+// rows have only a created_at, and an id that the table assigns. If a purge sends a
+// request that it should never send, the test fails.
 type table struct {
 	t *testing.T
 
-	// answer returns the answer to a request that would affect this many rows.
-	// The request is executed if answer is nil, or returns nil, or returns an
-	// answer with stored set.
+	// answer returns the answer to a request that would affect this many rows. If
+	// answer is nil or returns nil, the table executes the request and answers it. The
+	// table also executes the request if stored is set in the returned answer.
 	answer func(r *purgeRequest, rows int) *answer
 
 	dropPrefer bool // remove the Prefer header, as some gateways do
@@ -720,8 +720,8 @@ func TestPurgeIgnoresRequestTimeout(t *testing.T) {
 	})
 }
 
-// Rows may be stored during a purge. The last step deletes those with an old time,
-// however far the steps have come. Those with a new time stay.
+// Rows may be stored during a purge. If such a row has a time before the cutoff, the
+// last step deletes it. Other such rows stay.
 func TestRowsWrittenDuringAPurge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t, 65)
