@@ -47,7 +47,7 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 // PurgeBefore blocks until the rows are deleted or it fails. After a failure that
 // may pass, it logs a line, waits and continues. It returns an error
 //   - when ctx ends;
-//   - if the server has only refused for 5 s, for example because the key is wrong;
+//   - if the server refuses every request for 5 s, for example because the key is wrong;
 //   - at once if the server rejects a DELETE for its rows, for example because
 //     another table refers to one of them;
 //   - after ten statement timeouts in a row if the last one was for a single row;
