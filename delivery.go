@@ -23,23 +23,23 @@ import (
 // answer, and doneLocked alone lowers Pending.
 //
 // The fresh lane holds rows that were never sent. They are sent at once, and under
-// load in full batches. A batch that fails moves to the retry lane and is sent again
-// after a wait. It can delay fresh rows by at most one request. A batch that may
-// contain a bad row is split until the bad row is alone.
+// load in full batches. A batch that fails moves to the retry lane. It is sent again
+// after a wait, or at once in two parts if it may contain a bad row. Outside an
+// outage the retry lane leaves one sender to fresh rows.
 //
 // A request fails if the server stores none of its rows, or if no answer comes. Two
 // kinds of failures are called refusals: a rejection blames the data of the rows,
 // and a misconfiguration blames the key, the table or a grant.
 //
-// There is evidence against a row if it failed twice and the server stored other
-// rows in between. A row is dropped only if there is evidence against it. If the
-// server refuses every row, the table or the key is at fault, not the rows. Then
-// every row waits.
+// The second failure of a batch is evidence against it if the server stored other
+// rows in between. A row is dropped only on evidence. If the server refuses every
+// row, the table or the key is at fault, not the rows. Then every row waits.
 //
-// A suspect is a single row with evidence against it. Suspects are sent alone. A row
-// is dropped when it has been rejected twice and other rows were stored in between.
-// If there is evidence and the row fails for another reason, that is a strike. The
-// tenth strike drops the row.
+// A single row is dropped if it is rejected twice, both times alone, and other rows
+// were stored in between. If there is evidence, but the failure isn't a rejection, it
+// is a strike. The tenth strike drops the row. A row is a suspect once it has a
+// strike, or once it was rejected alone and other rows have been stored since then.
+// Suspects are sent alone.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
 // blame the server (see blamesServer). Both breakers close as soon as the server
@@ -62,7 +62,7 @@ type delivery struct {
 	cancel context.CancelFunc // cancels all requests
 	report *reporter
 	config *config
-	mirror *mirror
+	mirror *mirror // copies pending rows to the spool, or nil
 
 	mu       sync.Mutex // guards the fields below; no I/O, logging or code of the app runs under it
 	changed  *sync.Cond // signals that settle acted on an answer, or that a context ended
@@ -119,6 +119,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 	return "", nil
 }
 
+// queueLocked adds r, a recorded row or a row from the spool, to the fresh lane.
 func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.stats.Pending++
 	d.stats.PendingBytes += int64(recordBytes + r.Text())
@@ -139,7 +140,7 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 func (d *delivery) send(b *batch) {
 	returned := false
 	defer func() {
-		if !returned { // the app's transport called runtime.Goexit, as testing's FailNow does
+		if !returned { // the app's transport called runtime.Goexit, as FailNow of package testing does
 			go d.send(d.settle(b, nil, errGoexit))
 		}
 	}()
@@ -169,7 +170,7 @@ func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	}
 	d.mirror.wakeLocked(false)
 	d.changed.Broadcast()
-	next = d.nextLocked(now, false)
+	next = d.nextLocked(now, false) // this sender is free, so it doesn't wait for more rows
 	d.startLocked(now, true)
 	return next
 }
@@ -188,21 +189,23 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 }
 
 // dropLocked drops b's rows. A row that Close abandons is counted as kept instead if
-// the spool has it on disk. The error of a row that may be stored matches
-// ErrOutcomeUnknown: a request with the row got no answer, or is still in flight.
+// the spool has it on disk. The error of a row matches ErrOutcomeUnknown if the row may
+// be in the table or may still get there. That is so if a request with the row got no
+// answer or is in flight. It is also so if the spool's write of the row hangs, because
+// another process sends the rows that it finds in the spool.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {
 	inFlight := slices.Contains(d.inFlight, b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	d.doneLocked(b)
 	for i := range b.records {
 		r := &b.records[i]
-		holds, may := d.mirror.holdsLocked(r)
+		holds, mayHold := d.mirror.holdsLocked(r)
 		if reason == Abandoned && holds {
 			d.stats.Kept++
 			continue
 		}
 		d.stats.Dropped.add(reason)
-		if inFlight || r.doubt || may {
+		if inFlight || r.doubt || mayHold {
 			d.report.drop(r.event(), r.Extra, reason, inDoubt, now)
 		} else {
 			d.report.drop(r.event(), r.Extra, reason, err, now)

@@ -22,8 +22,8 @@ const (
 	shortly = 250 * time.Millisecond
 
 	// outageWait is the longest wait between two probes, and closeWait the
-	// longest after Close has begun. A probe is a request with one row, so even a
-	// wait of 1 s costs the server little.
+	// longest after Close has begun. A probe is a request with one row, so frequent
+	// probes cost the server little.
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -48,7 +48,7 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 		return setAside
 	case several && (v == rest.BadData || v == rest.StoredBefore || v == rest.TooMuch || evidence):
 		return split
-	case v == rest.BadData && evidence || strikes >= maxStrikes: // only a single row gets here
+	case v == rest.BadData && evidence || strikes >= maxStrikes: // a single row, since only single rows have strikes
 		return drop
 	}
 	return sendAgain
@@ -56,9 +56,9 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 
 // blamesServer reports whether a failure counts towards opening a breaker. It
 // doesn't count if there is evidence against the rows. It also doesn't count if the
-// answer rejects or names rows, and the server stored other rows shortly before.
-// sinceStored is how long before this request was sent the server last answered
-// that it stored rows.
+// answer rejects the rows or names some of them, and the server stored other rows
+// shortly before. sinceStored is how long before this request was sent the server
+// last answered that it stored rows. It is negative if that answer came later.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	ofRow := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!ofRow || sinceStored >= shortly)
@@ -78,13 +78,14 @@ type history struct {
 	failMark int64
 
 	// aloneMark is set when a single row is rejected for the first time. The row was
-	// alone in its request, or was the only row that the answer named. The mark is
-	// the newest request so far, because requests that are in flight now may have
-	// been carried out before the rejection.
+	// alone in its request, or was the only row that the answer named. Unlike the
+	// other marks, it is the number of the newest request so far: requests that are
+	// in flight now may have stored their rows before this row was rejected.
 	aloneMark int64
 
-	// rejectMark is set by the first rejection with the code rejectCode, even if
-	// other rows were in that request. Parts of a batch inherit both.
+	// rejectMark is set by the first rejection, whether the batch had one row or
+	// several. It is set again if a rejection has another code than the one before.
+	// rejectCode is the code of the last rejection. Parts of a batch inherit both.
 	rejectMark int64
 	rejectCode string
 
@@ -103,14 +104,14 @@ func (h history) ofPart() history {
 // the table or the server may be at fault.
 //
 // stored is the number of the newest request that had stored rows when the batch was
-// sent. Rows that were stored later are no evidence, since the table may have broken
-// before the batch arrived.
+// sent. Rows that were stored after that are no evidence: the table may have stored
+// them, then broken, and then received the batch.
 //
 // A rejection is evidence only if the row was rejected alone before. An earlier
 // failure of another kind, such as a 502, shows nothing about the row's data.
 //
-// last means that every pending row has been rejected alone. Then no good row may be
-// left, and nothing more would be stored. So an earlier rejection counts even if
+// last means that every pending row has been rejected alone. Then perhaps no good row
+// is left, and nothing more will be stored. So an earlier rejection counts even if
 // other rows were in that request. Both rejections must have the same code: if the
 // table broke in between, the second one has another code.
 func (h *history) evidence(stored int64, rejected bool, code string, last bool) bool {
@@ -159,7 +160,7 @@ type health struct {
 	storedAt time.Time // when the server last answered that it stored rows
 
 	// The failures since storedAt. Each field is zero if there was no such failure.
-	failedSince  time.Time // the first failure that blames the server; the log reports it
+	failedSince  time.Time // the first failure that is counted for the log; an outage is logged with its length
 	refusedSince time.Time // the first of the refusals in a row; zero if the newest answer is no refusal
 	lasting      error     // the newest refusal, if refusals have lasted for lastingAfter
 
@@ -169,10 +170,11 @@ type health struct {
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal updates refusedSince and lasting after a failure.
+// noteRefusal updates refusedSince and lasting after a failure for which the rows
+// aren't to blame.
 func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
 	switch {
-	case v == rest.Transient || v == rest.TooMuch: // not a refusal
+	case v == rest.Transient || v == rest.TooMuch: // all other failures are refusals
 		h.refusedSince, h.lasting = time.Time{}, nil
 	case h.refusedSince.IsZero():
 		h.refusedSince = now
@@ -196,15 +198,16 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		lane = &d.retry
 	}
 	rejected, named := v == rest.BadData, len(places) > 0 && len(places) < len(b.records)
-	last := b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.aloneMark == 0 })
-	evidence := b.evidence(b.storedWhenSent, rejected, codeOf(err), last)
+	evidence := b.evidence(b.storedWhenSent, rejected, codeOf(err), d.allRejectedLocked(b))
 	b.remember(err, rejected, evidence, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {
 		h.noteRefusal(v, err, now)
 	}
 	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
-	if d.closed && b.isSuspect(h.stored) { // Close sends suspects until each has enoughTries; an outage would delay that
+	// Close waits until each suspect has failed enoughTries times. These failures
+	// don't open a breaker, since suspects would then be sent one at a time.
+	if d.closed && b.isSuspect(h.stored) {
 		b.closeTries++
 		blamed = false
 	}
@@ -214,20 +217,26 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	}
 	opens := !wasProbing && d.isProbing()
 	d.setProbeLocked(b, opens, now)
-	if opens || blamed && act == sendAgain {
+	if opens || blamed && act == sendAgain { // other actions treat the failure as the fault of a row
 		h.failedSince = cmp.Or(h.failedSince, now)
-		if v != rest.Configuration || h.lasting != nil { // a refusal that soon passes isn't worth a line
+		if v != rest.Configuration || h.lasting != nil { // a misconfiguration that passes within 5 s isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
 	if d.isProbing() {
-		// In an outage every row is refused, so rows that were rejected alone are
-		// joined again, which erases their aloneMark. Otherwise they stay apart.
+		// In an outage even good rows are rejected, so rows that were rejected alone
+		// are joined with others. Otherwise they stay apart.
 		d.retry.join(d.config.maxBatch, func(b *batch) bool {
 			return b.isSuspect(h.stored) || b.aloneMark > 0 && !d.isOutage()
 		})
 	}
+}
+
+// allRejectedLocked reports whether b, which has just failed, and every other pending
+// row have been rejected alone.
+func (d *delivery) allRejectedLocked(b *batch) bool {
+	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
 }
 
 // setProbeLocked sets when the next probe is due, if b was a probe or a breaker
@@ -247,7 +256,7 @@ func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 		most = closeWait
 	}
 	wait := jitter(h.failedProbes, most)
-	if !h.refusedSince.IsZero() && h.lasting == nil { // find out at once when refusals become lasting
+	if !h.refusedSince.IsZero() && h.lasting == nil { // probe when refusals become lasting, at the latest
 		wait = min(wait, h.refusedSince.Add(lastingAfter).Sub(now))
 	}
 	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
@@ -258,10 +267,10 @@ func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:
-		d.retry.push(b, now.Add(backoff(b.strikes+b.closeTries, longWait, b.err)))
+		d.retry.push(b, now.Add(backoff(cmp.Or(b.closeTries, b.strikes), longWait, b.err)))
 	case setAside:
 		named, others := b.cut(func(place int) bool { return slices.Contains(places, place) })
-		if v == rest.BadData && len(places) == 1 {
+		if v == rest.BadData && len(places) == 1 { // as if the row had been rejected alone
 			named.aloneMark = d.stats.Requests
 		}
 		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))

@@ -23,7 +23,8 @@ type flush struct {
 	left int64 // how many of the rows are pending
 }
 
-// attemptLocked makes all batches in the retry lane due now, and the next probe.
+// attemptLocked makes all batches in the retry lane due now, and the next probe, even
+// if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
 	d.health.lasting = nil                      // the next answer decides again
 	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
@@ -43,7 +44,7 @@ func (d *delivery) flush(ctx context.Context) error {
 	defer func() {
 		d.flushes = slices.DeleteFunc(d.flushes, func(other *flush) bool { return other == f })
 	}()
-	if ctx.Err() == nil { // flush doesn't wait if ctx has ended
+	if ctx.Err() == nil { // otherwise flush doesn't wait, and needs nobody to wake it
 		defer context.AfterFunc(ctx, d.wakeWaiting)()
 	}
 	if now := time.Now(); now.Sub(d.attempt) >= flushPause {
@@ -129,7 +130,8 @@ func (d *delivery) close(ctx context.Context) error {
 }
 
 // onlySuspectsLocked reports whether every pending row is a suspect that has failed
-// enoughTries times since Close began. Then Close stops waiting.
+// enoughTries times since Close began. Then Close stops waiting. closeTries counts
+// those failures and stays 0 for rows that aren't suspects.
 func (d *delivery) onlySuspectsLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }
@@ -154,12 +156,12 @@ func (d *delivery) abandonLocked() {
 	d.setTimerLocked(time.Now())
 }
 
-// abandonErrLocked returns the error with which Close abandons b's rows. For a suspect
-// or a row that was rejected alone, it is the row's last failure. For other rows it
+// abandonErrLocked returns the error with which Close abandons b's rows. For a row that
+// has a strike or was rejected alone, it is the row's last failure. For other rows it
 // is the reason why Close stopped waiting.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
-	if b.aloneMark > 0 || b.isSuspect(d.health.stored) {
+	if b.isDoubtful() {
 		err = b.err
 	}
 	return fmt.Errorf("abandoned by Close: %w", err)

@@ -19,8 +19,8 @@ const (
 // A batch is the rows of one request, with the history of their failures.
 //
 // delivery.mu guards its fields. While a batch is in flight, its sender reads the
-// records without the mutex. So nothing may change the records then, except
-// record.block, which the sender doesn't read.
+// records without the mutex. So the records must not be changed then. Only their field
+// block may be, because the sender doesn't read it.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -51,11 +51,15 @@ func (b *batch) hasRoom(rows, text, maxRows int) bool {
 	return len(b.records)+rows <= maxRows && b.text+text <= maxBatchText
 }
 
-// isSuspect reports whether b is a single row with evidence against it. stored is
-// the newest request that stored rows.
+// isSuspect reports whether b is a single row that has a strike, or that was rejected
+// alone and other rows have been stored since then. stored is the number of the newest
+// request that stored rows.
 func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
+
+// isDoubtful reports whether b is a single row that has a strike or was rejected alone.
+func (b *batch) isDoubtful() bool { return b.strikes > 0 || b.aloneMark > 0 }
 
 // cut divides the rows of b into two batches. The first batch gets the rows for
 // whose index isFirst returns true. Each batch has its own array, so the text of one
@@ -72,7 +76,8 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	return newBatch(rows, b), newBatch(others, b)
 }
 
-// absorb appends the rows of other to b.
+// absorb appends the rows of other to b. It erases the marks of single rows: the joined
+// batch is treated as if its rows had failed together.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
@@ -121,8 +126,8 @@ func (l *lane) push(b *batch, due time.Time) {
 }
 
 // take removes a batch that is due and returns it, or nil. It prefers batches of
-// several rows, and after them single rows that were never sent alone. The remaining
-// single rows have failed alone, so they are probably bad.
+// several rows, and after them single rows that were never sent alone, so that good
+// rows don't wait for rows that have failed alone and are probably bad.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
 	if n == 0 {
@@ -154,7 +159,7 @@ func (l *lane) due() time.Time {
 // strike or were rejected alone are passed over if there are others, because a bad
 // row would prolong the outage. draw returns nil if the lane is empty.
 func (l *lane) draw(last bool) *batch {
-	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool { return b.strikes > 0 || b.aloneMark > 0 })
+	from := slices.DeleteFunc(slices.Clone(l.batches), (*batch).isDoubtful)
 	if len(from) == 0 {
 		from = l.batches
 	}

@@ -54,21 +54,23 @@ func (d *delivery) senderIsFreeLocked(now time.Time) bool {
 // row. In an outage the probes take turns:
 //
 //   - a random row of the fresh lane, so that a bad row isn't sent every time
-//   - the newest row of the fresh lane, in case all older rows are bad
+//   - the last row of the fresh lane, in case all older rows are bad
 //   - a random row of the retry lane
 //
 // If one of the lanes is empty, its turns go to the other lane. The next probe isn't
 // sent before the last one is answered, unless that one seems to hang.
 func (d *delivery) probeLocked(now time.Time) *batch {
-	h, lane, last := &d.health, &d.fresh, d.health.failedProbes%3 == 1
+	h := &d.health
 	hangs := h.probe != nil && d.isAwaited() && now.Sub(h.probe.sent) >= hangTime
 	if h.probe != nil && !hangs || now.Before(h.probeAt) {
 		return nil
 	}
-	if !d.isOutage() || h.failedProbes%3 == 2 && len(d.retry.batches) > 0 || len(d.fresh.batches) == 0 {
-		lane, last = &d.retry, false
+	turn := h.failedProbes % 3
+	if !d.isOutage() || len(d.fresh.batches) == 0 || turn == 2 && len(d.retry.batches) > 0 {
+		h.probe = d.retry.draw(false)
+	} else {
+		h.probe = d.fresh.draw(turn == 1)
 	}
-	h.probe = lane.draw(last)
 	return h.probe
 }
 
@@ -90,7 +92,10 @@ func (d *delivery) mayRetryLocked() bool {
 			retries++
 		}
 	}
-	return retries < n-1 || noFresh && d.isAwaited() || n == 1 && (noFresh || d.stats.Requests%2 == 0)
+	if n == 1 {
+		return noFresh || d.stats.Requests%2 == 0
+	}
+	return retries < n-1 || noFresh && d.isAwaited()
 }
 
 // joinsLocked reports whether the fresh rows should wait to share the next request.
