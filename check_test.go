@@ -190,6 +190,19 @@ func without(a *answer, column string) inserts {
 	}
 }
 
+// messageAndOneOfTwo refuses a failed event without a message, and one that fills both
+// or none of the columns page and pages.
+func messageAndOneOfTwo(a *answer) inserts {
+	return func(rows []map[string]any) *answer {
+		for _, row := range rows {
+			if row["event_type"] == "failed" && (row["error_message"] == nil || (row["page"] == nil) == (row["pages"] == nil)) {
+				return a
+			}
+		}
+		return nil
+	}
+}
+
 // severalTypes refuses an insert with events of several types.
 func severalTypes(a *answer) inserts {
 	return func(rows []map[string]any) *answer {
@@ -272,6 +285,7 @@ func TestCheckFindings(t *testing.T) {
 		"a failure needs its message":        {unless(violates(name+"_check"), "event_type", "failed", "error_message"), nil, "", nil},
 		"a completed event needs a duration": {unless(violates(name+"_check"), "event_type", "completed", "duration_ms"), nil, "", nil},
 		"a completed event needs a page":     {unless(violates(name+"_check"), "event_type", "completed", "page"), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
+		"a message, and one of two columns":  {messageAndOneOfTwo(violates("one_of")), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
 		"a declared column that isn't text":  {notText("pages", notNull("pages", name), refused("22P02", `invalid input syntax for type integer: "x"`)), nil, "", columns(docevents.Columns{Extra: []string{"pages"}})},
 		"a declared column of an enum":       {required(notNull("plan", name), refused("22P02", `invalid input value for enum plan: "x"`), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
 		"a stage of an enum":                 {where(refused("22P02", `invalid input value for enum step: "x"`), "stage"), nil, "", nil},

@@ -115,14 +115,15 @@ func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 }
 
 // fillings returns the sets of optional columns that narrow tries: the empty set, each
-// column alone, and all columns.
+// column alone, all columns except one, and all columns. All except one are needed if
+// some columns must be filled, and only one of two others may be.
 func (r *rehearsal) fillings() (fillings [][]string) {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool {
 		return r.values[name] == nil || slices.Contains(r.filled, name)
 	})
 	fillings = append(fillings, nil)
 	for i := range min(len(optional), maxVaried) {
-		fillings = append(fillings, optional[i:i+1])
+		fillings = append(fillings, optional[i:i+1], slices.Concat(optional[:i], optional[i+1:]))
 	}
 	return append(fillings, optional)
 }
