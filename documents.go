@@ -123,13 +123,13 @@ func (c *Client) documents(ctx context.Context, q DocumentsQuery) (*DocumentsPag
 		arguments.Set("before_id", after.ID)
 	}
 	arguments.Set("max", strconv.Itoa(q.Limit+1)) // one more, to know whether there is a next page
-	documents, err := call[documentsAnswer](ctx, c, "docevents_documents", arguments)
+	documents, err := call[[]Document](ctx, c, "docevents_documents", arguments)
 	if err != nil {
 		return nil, err
 	}
-	page := &DocumentsPage{Documents: documents}
-	if len(documents) > q.Limit {
-		page.Documents = documents[:q.Limit]
+	page := &DocumentsPage{Documents: *documents}
+	if len(page.Documents) > q.Limit {
+		page.Documents = page.Documents[:q.Limit]
 		last := page.Documents[q.Limit-1]
 		page.Next = cursor{q.Since.UnixMicro(), q.Until.UnixMicro(), last.LastAt.UnixMicro(), last.ID}.String()
 	}
@@ -154,11 +154,6 @@ func (q *DocumentsQuery) normalize() error {
 	}
 	return q.Query.normalize()
 }
-
-// documentsAnswer is the function's JSON.
-type documentsAnswer []Document
-
-func (a documentsAnswer) valid() bool { return a != nil }
 
 // A cursor is the position of a page's last document, and the range of the list.
 // Its times are in Unix microseconds.

@@ -48,7 +48,6 @@ type Query struct {
 // normalize sets defaults and validates q. Times in the table are whole
 // microseconds, so rounding both times up selects the same rows.
 func (q *Query) normalize() error {
-	q.Since, q.Until = wholeMicroseconds(q.Since), wholeMicroseconds(q.Until)
 	switch {
 	case !q.Since.Before(q.Until) || q.Since.Year() < 1 || q.Until.Year() > 9999:
 		return errors.New("since must be before until, both in the years 1 to 9999")
@@ -58,19 +57,11 @@ func (q *Query) normalize() error {
 		q.StuckAfter = defaultStuckAfter
 	}
 	for column, value := range q.Where {
-		switch {
-		case column == "" || len(column) > 63 || !row.IsText(column):
-			return fmt.Errorf("in Where %.70q is not the name of a column: it must be 1 to 63 bytes of valid text", column)
-		case !row.IsText(value):
-			return fmt.Errorf("in Where the value of %q is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
+		if !row.IsText(column) || !row.IsText(value) {
+			return fmt.Errorf("in Where %.70q or its value is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
 		}
 	}
 	return nil
-}
-
-// wholeMicroseconds rounds t up to whole microseconds, as the table stores times.
-func wholeMicroseconds(t time.Time) time.Time {
-	return t.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond)
 }
 
 // A source is the functions' argument of that name. It describes the table.
@@ -96,31 +87,25 @@ func (c *Client) arguments(q *Query) url.Values {
 		},
 	})
 	return url.Values{
-		"source": {string(text)}, "since": {q.Since.Format(timeFormat)}, "until": {q.Until.Format(timeFormat)},
+		"source": {string(text)}, "since": {q.Since.UTC().Format(timeFormat)}, "until": {q.Until.UTC().Format(timeFormat)},
 		"stuck_after": {fmt.Sprintf("%d microseconds", q.StuckAfter.Microseconds())},
 	}
 }
 
 // call calls a function of sql/014_create_docevents_reading.sql and returns its
 // decoded answer.
-func call[T interface{ valid() bool }](ctx context.Context, c *Client, function string, arguments url.Values) (answer T, err error) {
+func call[T any](ctx context.Context, c *Client, function string, arguments url.Values) (*T, error) {
 	if c.config.columns.DocumentID == noColumn {
-		return answer, errNoDocumentID
+		return nil, errNoDocumentID
 	}
 	if n := len(arguments.Encode()); n > maxQueryBytes {
-		return answer, fmt.Errorf("the event types and filters make a request line of %d bytes, and servers take %d: pass fewer or shorter ones", n, maxQueryBytes)
+		return nil, fmt.Errorf("the event types and filters make a request line of %d bytes, and servers take %d: pass fewer or shorter ones", n, maxQueryBytes)
 	}
 	r := rest.Reading{Path: "rpc/" + function, Schema: readingSchema, Query: arguments}
-	err = c.read(ctx, r, func(resp *http.Response) error {
-		var decoded T
-		if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswerBytes)).Decode(&decoded); err != nil {
-			return unreadable(err)
-		}
-		if !decoded.valid() {
-			return fmt.Errorf("%w: run that file again", ErrOtherAnswer)
-		}
-		answer = decoded
-		return nil
+	var answer *T
+	err := c.read(ctx, r, func(resp *http.Response) error {
+		answer = new(T) // a retry begins with an empty one
+		return unreadable(json.NewDecoder(io.LimitReader(resp.Body, maxAnswerBytes)).Decode(answer))
 	})
 	return answer, c.explainCall(err)
 }
@@ -148,7 +133,7 @@ func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Respon
 			if wait = backoff(step, longWait, err); time.Since(began)+wait > lastingAfter {
 				return err
 			}
-		case retried || rest.Classify(err) != rest.Transient || answered && e.RetryAfter > 0:
+		case retried, rest.Classify(err) != rest.Transient, rest.RetryAfter(err) > 0, errors.Is(err, ErrOtherAnswer):
 			return err
 		default:
 			retried = true
@@ -180,7 +165,7 @@ func unreadable(err error) error {
 		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
 	}
 	switch {
-	case errors.Is(err, ErrOtherAnswer):
+	case err == nil, errors.Is(err, ErrOtherAnswer):
 		return err
 	case errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*json.UnmarshalTypeError)), errors.As(err, new(*time.ParseError)):
 		return ErrOtherAnswer

@@ -117,7 +117,10 @@ func (c *Client) summary(ctx context.Context, q Query) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := answer.Summary
+	if answer.Seconds <= 0 {
+		return nil, fmt.Errorf("%w: run that file again", ErrOtherAnswer)
+	}
+	s := &answer.Summary
 	s.Interval = time.Duration(answer.Seconds) * time.Second
 	for _, stage := range answer.Stages {
 		stage.Stage.P50, stage.Stage.P95, stage.Stage.Max = milliseconds(stage.P50), milliseconds(stage.P95), milliseconds(stage.Max)
@@ -128,7 +131,7 @@ func (c *Client) summary(ctx context.Context, q Query) (*Summary, error) {
 
 // summaryAnswer is the function's JSON. Its durations are in milliseconds.
 type summaryAnswer struct {
-	*Summary
+	Summary
 	Seconds int64 `json:"interval_seconds"`
 	Stages  []struct {
 		Stage
@@ -137,8 +140,6 @@ type summaryAnswer struct {
 		Max float64 `json:"max_ms"`
 	} `json:"stages"`
 }
-
-func (a summaryAnswer) valid() bool { return a.Summary != nil && a.Seconds > 0 }
 
 // milliseconds returns 0 for NaN and for a number that overflows time.Duration.
 func milliseconds(ms float64) time.Duration {

@@ -18,7 +18,7 @@ const emptySummary = `{"since":"2026-01-01T00:00:00+00:00","until":"2026-01-01T0
 	`"errors_total":0,"errors":[],"stuck_total":0,"stuck":[]}`
 
 func TestSummary(t *testing.T) {
-	since := time.Date(2026, 1, 1, 2, 0, 0, 1, time.FixedZone("", 2*3600)) // a nanosecond past the hour
+	since := time.Date(2026, 1, 1, 2, 0, 0, 1, time.FixedZone("", 2*3600)) // in another zone, and the nanosecond is cut off
 	s := &script{answers: []answer{{body: `{"since" : "2026-01-01T00:00:00.000001+00:00", "until" : "2026-01-01T01:00:00+00:00", "documents" : 7,
 		"completed" : 3, "failed" : 2, "under_way" : 1, "skipped" : 1, "last_completed" : "2026-01-01T00:59:00.5+00:00", "last_failure" : null,
 		"interval_seconds" : 60, "series" : [{"at":"2026-01-01T00:00:00+00:00","completed":3,"failed":2,"under_way":1,"skipped":1,"failures":4}],
@@ -59,7 +59,7 @@ func TestSummary(t *testing.T) {
 	if got := req.Header.Get("Apikey") + " " + req.Header.Get("Accept-Profile"); got != testKey+" public" {
 		t.Errorf("key and schema: %q", got)
 	}
-	wantArguments(t, req, map[string]string{"since": "2026-01-01T00:00:00.000001Z", "until": "2026-01-01T01:00:00.000000Z", "stuck_after": "1800000000 microseconds"},
+	wantArguments(t, req, map[string]string{"since": "2026-01-01T00:00:00.000000Z", "until": "2026-01-01T01:00:00.000000Z", "stuck_after": "1800000000 microseconds"},
 		`{"schema":"app","table":"steps","columns":{"id":"id","document":"document_id","user":"user_id","event":"event_type","duration":"duration_ms",
 		"error":"error_message","stage":"stage","created":"created_at"},"events":{"arrived":["upload_started"],"started":["processing_started"],
 		"completed":["completed"],"failed":["failed"],"skipped":null}}`)

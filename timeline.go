@@ -41,7 +41,7 @@ const (
 // that passes by itself is waited out for up to 5 s. All of it ends with ctx and
 // after the time of WithRequestTimeout. It is safe for concurrent use.
 func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, error) {
-	return c.timeline(ctx, "Timeline", documentID, "")
+	return c.timeline(ctx, documentID, "")
 }
 
 // TimelineBefore is Timeline for the events before a time: the newest of them,
@@ -49,21 +49,20 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 // with events[0].CreatedAt leave out further events of the same microsecond. To
 // miss none, ask for a microsecond later and pass over those that you have.
 func (c *Client) TimelineBefore(ctx context.Context, documentID string, before time.Time) ([]Event, error) {
-	before = wholeMicroseconds(before)
 	if year := before.Year(); !c.isNone() && (before.IsZero() || year < 1 || year > 9999) {
 		return nil, errors.New("docevents: TimelineBefore: the time is zero, or outside the years 1 to 9999")
 	}
-	return c.timeline(ctx, "TimelineBefore", documentID, before.Format(timeFormat))
+	return c.timeline(ctx, documentID, before.UTC().Format(timeFormat))
 }
 
-func (c *Client) timeline(ctx context.Context, method, documentID, before string) ([]Event, error) {
+func (c *Client) timeline(ctx context.Context, documentID, before string) ([]Event, error) {
 	if c.isNone() {
 		return nil, nil
 	}
 	columns := &c.config.columns
 	id, err := columns.documentID(documentID)
 	if err != nil {
-		return nil, fmt.Errorf("docevents: %s: %w", method, err)
+		return nil, fmt.Errorf("docevents: Timeline: %w", err)
 	}
 	query := url.Values{
 		"select":           {columns.rows.Selection()},
@@ -87,12 +86,12 @@ func (c *Client) timeline(ctx context.Context, method, documentID, before string
 		return nil
 	})
 	slices.Reverse(events)
-	slices.SortStableFunc(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) }) // for fakes, which may not order
+	slices.SortStableFunc(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) }) // a test's fake server may not order them
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("docevents: %s: %w", method, c.explain(err))
+		return nil, fmt.Errorf("docevents: Timeline: %w", c.explain(err))
 	case more:
-		return events, fmt.Errorf("docevents: %s: the newest %d events: %w", method, len(events), ErrTruncated)
+		return events, fmt.Errorf("docevents: Timeline: the newest %d events: %w", len(events), ErrTruncated)
 	}
 	return events, nil
 }
@@ -101,18 +100,15 @@ var errNoDocumentID = errors.New("the table has no column for DocumentID, by Wit
 
 // documentID returns the id as the table has it.
 func (c *columns) documentID(id string) (string, error) {
+	parsed, err := uuid.Parse(id)
 	switch {
 	case c.DocumentID == noColumn:
 		return "", errNoDocumentID
-	case id == "":
-		return "", errors.New("the document's id is empty")
-	case c.TextIDs && !row.IsText(id):
-		return "", errors.New("the document's id is not valid text: PostgreSQL takes UTF-8 without NUL bytes")
+	case c.TextIDs && checkTextID(id) != nil:
+		return "", fmt.Errorf("the document's id is %w", checkTextID(id))
 	case c.TextIDs:
 		return id, nil
-	}
-	parsed, err := uuid.Parse(id)
-	if err != nil {
+	case err != nil:
 		return "", errors.New("the document's id is not a UUID: pass it as the database has it, or set TextIDs in WithColumns if the table's ids are not UUIDs")
 	}
 	return parsed.String(), nil

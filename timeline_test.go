@@ -139,10 +139,11 @@ func TestTimelineIDs(t *testing.T) {
 	}{
 		{"urn:uuid:" + testDocument, "eq." + testDocument, "", false},
 		{"42", "", "or set TextIDs", false},
-		{"", "", "is empty", false},
-		{"", "", "is empty", true},
-		{"a\x00b", "", "not valid text", true},
-		{"a\xff", "", "not valid text", true},
+		{"", "", "or set TextIDs", false},
+		{"", "", "bytes of valid text", true},
+		{"a\x00b", "", "bytes of valid text", true},
+		{"a\xff", "", "bytes of valid text", true},
+		{strings.Repeat("x", 1025), "", "bytes of valid text", true},
 		{"42", "eq.42", "", true},
 		{`inv, "7".eq=(null)&x`, `eq.inv, "7".eq=(null)&x`, "", true},
 		{strings.ToUpper(testDocument), "eq." + strings.ToUpper(testDocument), "", true},
@@ -164,11 +165,11 @@ func TestTimelineIDs(t *testing.T) {
 func TestTimelineBefore(t *testing.T) {
 	s := &script{answers: []answer{rowsOf(2)}}
 	c, _ := newClient(t, s)
-	before := time.Date(2026, 1, 1, 2, 0, 0, 1, time.FixedZone("", 2*3600)) // a nanosecond past the hour
+	before := time.Date(2026, 1, 1, 2, 0, 0, 1, time.FixedZone("", 2*3600)) // in another zone, and the nanosecond is cut off
 	if got, err := c.TimelineBefore(t.Context(), testDocument, before); err != nil || len(got) != 2 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got := s.requests[0].URL.Query().Get("created_at"); got != "lt.2026-01-01T00:00:00.000001Z" {
+	if got := s.requests[0].URL.Query().Get("created_at"); got != "lt.2026-01-01T00:00:00.000000Z" {
 		t.Errorf("created_at=%s", got)
 	}
 	for _, bad := range []time.Time{{}, time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)} {
