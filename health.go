@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -42,14 +43,6 @@ type Limits struct {
 	// Where selects only events whose columns have these values, see [Query].
 	Where map[string]string
 }
-
-// The defaults of Limits. They suit a service that processes a document a minute
-// or more, of which most succeed.
-const (
-	defaultWindow         = time.Hour
-	defaultMaxFailureRate = 0.5
-	defaultMinEnded       = 20
-)
 
 const (
 	// stuckFor is how long Health at least counts a document as stuck. Without a
@@ -153,7 +146,11 @@ func (l *Limits) judge(now time.Time, recent, long *Summary, waiting int64) Heal
 		h.problem("%d of the %d documents that ended in the last %s failed, %.1f %%; the limit is %.1f %%.",
 			h.Failed, h.Ended, inMinutes(l.Window), 100*h.FailureRate, 100*l.MaxFailureRate)
 	}
-	if last := laterOf(h.LastCompleted, long.Since); l.Silence > 0 && waiting > 0 && now.Sub(last) > l.Silence {
+	if waiting > 0 {
+		last := h.LastCompleted
+		if last.IsZero() {
+			last = long.Since
+		}
 		h.problem("No document has completed since %s, although %s been under way for longer than %s.",
 			inUTC(last), documentsHave(waiting), inMinutes(l.Silence))
 	}
@@ -165,40 +162,22 @@ func (h *Health) problem(format string, args ...any) {
 	h.Problems = append(h.Problems, fmt.Sprintf(format, args...))
 }
 
-// normalize sets defaults and validates l.
+// normalize sets defaults and validates l. The defaults suit a service that processes
+// a document a minute or more, most of them without a failure.
 func (l *Limits) normalize() error {
-	for _, d := range []struct {
-		field string
-		value *time.Duration
-		other time.Duration // the default, used for 0
-	}{{"Window", &l.Window, defaultWindow}, {"StuckAfter", &l.StuckAfter, defaultStuckAfter}, {"Silence", &l.Silence, 0}} {
-		if *d.value < 0 || *d.value > maxLimit {
-			return fmt.Errorf("%s must be from 0 to %s, not %s", d.field, maxLimit, *d.value)
-		}
-		if *d.value == 0 {
-			*d.value = d.other
-		}
-	}
+	l.Window = cmp.Or(l.Window, time.Hour)
+	l.StuckAfter = cmp.Or(l.StuckAfter, defaultStuckAfter)
+	l.MaxFailureRate = cmp.Or(l.MaxFailureRate, 0.5)
+	l.MinEnded = cmp.Or(l.MinEnded, 20)
 	switch {
+	case min(l.Window, l.StuckAfter, l.Silence) < 0, max(l.Window, l.StuckAfter, l.Silence) > maxLimit:
+		return fmt.Errorf("Window, StuckAfter and Silence must be from 0 to 365 days, not %s, %s and %s", l.Window, l.StuckAfter, l.Silence)
 	case l.MaxStuck < 0 || l.MinEnded < 0:
 		return fmt.Errorf("MaxStuck and MinEnded must not be negative, not %d and %d", l.MaxStuck, l.MinEnded)
 	case l.MaxFailureRate < 0 || l.MaxFailureRate > 1 || math.IsNaN(l.MaxFailureRate):
 		return fmt.Errorf("MaxFailureRate must be from 0 to 1, not %v", l.MaxFailureRate)
 	}
-	if l.MaxFailureRate == 0 {
-		l.MaxFailureRate = defaultMaxFailureRate
-	}
-	if l.MinEnded == 0 {
-		l.MinEnded = defaultMinEnded
-	}
 	return nil
-}
-
-func laterOf(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // The sentences use the same words as those of sql/optional/alert_pg_cron.sql.
