@@ -30,10 +30,10 @@ type page struct {
 
 	StuckAfter time.Duration
 
-	// Rows is the number of rows that the view may show. It is less than maxRows
+	// rows is the number of rows that the view may show. It is less than maxRows
 	// if the view was too large; then the view also leaves out the chart's links
 	// and table.
-	Rows int
+	rows int
 
 	isUnset    bool // the client is nil or zero
 	query      url.Values
@@ -45,7 +45,7 @@ type page struct {
 
 func (h *handler) newPage(r *http.Request, rows int) *page {
 	p := &page{
-		Now: time.Now().UTC(), StuckAfter: h.stuckAfter, Rows: rows,
+		Now: time.Now().UTC(), StuckAfter: h.stuckAfter, rows: rows,
 		query: unkeep(r.URL.Query()), own: map[string]string{}, status: http.StatusOK,
 	}
 	p.Still = p.query.Get("refresh") == "off"

@@ -10,25 +10,18 @@ import (
 	"unicode"
 )
 
-// clean makes text from a row safe to show on one line. It joins white space,
-// replaces characters that control or reorder the text around them, and cuts the
-// text so that it takes at most limit bytes after HTML escaping.
+// clean makes text from a row safe to show on one line: it joins white space, and
+// replaces the characters that safe replaces. It cuts the text so that it takes at
+// most limit bytes after HTML escaping.
 func clean(s string, limit int) string {
 	var b strings.Builder
 	size, space := 0, true
 	for _, r := range s {
-		switch {
-		case unicode.IsSpace(r):
-			if space {
-				continue
-			}
-			r = ' '
-		case r == '\u200c' || r == '\u200d': // joiners, which some letters and emoji need
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
-			r = '\uFFFD'
+		if r = safe(r); r == ' ' && space {
+			continue
 		}
 		space = r == ' '
-		if size += len(template.HTMLEscapeString(string(r))); size > limit {
+		if size += escapedLen(string(r)); size > limit {
 			return strings.TrimRight(b.String(), " ") + "…"
 		}
 		b.WriteRune(r)
@@ -36,24 +29,32 @@ func clean(s string, limit int) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// cleanLines is like clean, but keeps the line breaks. size is the number of
-// bytes after HTML escaping. If that is more than limit, fits is false and no
-// text is returned.
-func cleanLines(s string, limit int) (text string, size int, fits bool) {
-	var b strings.Builder
-	for _, r := range strings.ReplaceAll(s, "\r\n", "\n") {
-		switch {
-		case r == '\n' || r == '\t' || r == '\u200c' || r == '\u200d':
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
-			r = '\uFFFD'
+// cleanLines is like clean, but keeps line breaks and tabs, and doesn't cut the text.
+func cleanLines(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return r
 		}
-		if size += len(template.HTMLEscapeString(string(r))); size > limit {
-			return "", 0, false
-		}
-		b.WriteRune(r)
-	}
-	return b.String(), size, true
+		return safe(r)
+	}, strings.ReplaceAll(s, "\r\n", "\n"))
 }
+
+// safe returns a space for white space, and U+FFFD for a character that would control
+// or reorder the text around it. It returns any other character unchanged.
+func safe(r rune) rune {
+	switch {
+	case unicode.IsSpace(r):
+		return ' '
+	case r == '\u200c' || r == '\u200d': // joiners, which some letters and emoji need
+		return r
+	case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
+		return '\uFFFD'
+	}
+	return r
+}
+
+// escapedLen returns the number of bytes that s takes in a page.
+func escapedLen(s string) int { return len(template.HTMLEscapeString(s)) }
 
 // Stage returns the name of a stage. An event without a stage is about the whole
 // document.

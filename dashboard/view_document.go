@@ -134,13 +134,13 @@ type stretch struct {
 
 // readStretch reads a window and returns the page at a position in it.
 func (h *handler) readStretch(ctx context.Context, p *page, id string, at position) (*stretch, error) {
-	key := url.Values{"id": {id}, "before": {inputTime(at.before)}, "at": {fmt.Sprint(at.from, at.oldestFirst, p.Rows)}}
+	key := url.Values{"id": {id}, "before": {inputTime(at.before)}, "at": {fmt.Sprint(at.from, at.oldestFirst, p.rows)}}
 	return share(ctx, &h.reads, "document?"+key.Encode(), func(ctx context.Context) (*stretch, error) {
 		events, hasEarlier, err := h.readWindow(ctx, id, at.before)
 		if err != nil {
 			return nil, err
 		}
-		return newStretch(events, hasEarlier, at, p.Rows), nil
+		return newStretch(events, hasEarlier, at, p.rows), nil
 	})
 }
 

@@ -47,7 +47,7 @@ type eventRow struct {
 // roomForMessages returns how many bytes of complete messages fit in a view with
 // n events. If the view was too large and is rendered with fewer rows, less room
 // is left.
-func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.Rows / maxRows }
+func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
 // eventRows returns the rows of a page, and the facts that all rows share.
 func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows []eventRow) {
@@ -58,10 +58,12 @@ func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows
 		r.Kind, r.Gap, r.Facts = kind(h.types, r.Type), s.Gaps[i], facts(r.Event)
 		isCut := slices.ContainsFunc(r.Facts, func(f fact) bool { return f.isCut })
 		if r.Message = p.Text(r.ErrorMessage); r.Message != r.ErrorMessage {
-			whole, size, fits := cleanLines(r.ErrorMessage, room)
-			r.Whole = whole
-			room -= size
-			isCut = isCut || !fits
+			whole := cleanLines(r.ErrorMessage)
+			if size := escapedLen(whole); size <= room {
+				r.Whole, room = whole, room-size
+			} else {
+				isCut = true
+			}
 		}
 		if isCut {
 			r.Text = p.To("event", "id", id, "before", inputTime(r.CreatedAt.Add(time.Microsecond)), "event", r.ID)

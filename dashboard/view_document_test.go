@@ -194,34 +194,28 @@ func TestPages(t *testing.T) {
 			s.events = append(s.events, row(tt.at(i), i, "completed", "", nil))
 		}
 		h := handler(newClient(t, s))
-		var got []string
-		for path := "/document?id=" + document; path != "" && len(got) <= tt.events; {
-			page := get(h, path).Body.String()
-			for _, step := range regexp.MustCompile(`class="of"><bdi>(step \d+)`).FindAllStringSubmatch(page, -1) {
-				got = append(got, step[1])
+		walk := func(path string) (steps []string) {
+			for path != "" && len(steps) <= tt.events {
+				page := get(h, path).Body.String()
+				for _, step := range regexp.MustCompile(`class="of"><bdi>(step \d+)`).FindAllStringSubmatch(page, -1) {
+					steps = append(steps, step[1])
+				}
+				path = nextPage(page, `rel="next"`)
 			}
-			path = nextPage(page, `rel="next"`)
+			return steps
 		}
 		want := make([]string, tt.events)
 		for i := range want {
 			want[i] = fmt.Sprint("step ", tt.events-1-i)
 		}
-		if !slices.Equal(got, want) {
+		if got := walk("/document?id=" + document); !slices.Equal(got, want) {
 			t.Errorf("%s, newest first: %d events, want %d", name, len(got), len(want))
 		}
 		if tt.events > s.maxRows {
 			continue // with the oldest first, the pages begin in the newest window
 		}
-		got = nil
-		for path := "/document?order=oldest&id=" + document; path != "" && len(got) <= tt.events; {
-			page := get(h, path).Body.String()
-			for _, step := range regexp.MustCompile(`class="of"><bdi>(step \d+)`).FindAllStringSubmatch(page, -1) {
-				got = append(got, step[1])
-			}
-			path = nextPage(page, `rel="next"`)
-		}
 		slices.Reverse(want)
-		if !slices.Equal(got, want) {
+		if got := walk("/document?order=oldest&id=" + document); !slices.Equal(got, want) {
 			t.Errorf("%s, oldest first: %d events, want %d", name, len(got), len(want))
 		}
 	}

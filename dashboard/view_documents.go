@@ -68,7 +68,7 @@ func (h *handler) documents(ctx context.Context, p *page) any {
 	v.IsFirst = cursor == ""
 	q := docevents.DocumentsQuery{
 		Query: query, State: states[chosen].state, Stage: p.own["failed_in"], Error: p.own["error"],
-		Cursor: cursor, Limit: p.Rows,
+		Cursor: cursor, Limit: p.rows,
 	}
 	key := url.Values{"state": {string(q.State)}, "stage": {q.Stage}, "error": {q.Error}, "cursor": {cursor}, "limit": {fmt.Sprint(q.Limit)}}
 	list, err := share(ctx, &h.reads, "documents?"+scope+"&"+key.Encode(), func(ctx context.Context) (*docevents.DocumentsPage, error) {

@@ -61,7 +61,7 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 	for i := range min(len(s.Series), 4) {
 		v.Ticks = append(v.Ticks, s.Series[i*len(s.Series)/4].At)
 	}
-	items := min(maxItems, p.Rows)
+	items := min(maxItems, p.rows)
 	v.Stages = newStages(s.Stages, v.ByFailures)
 	v.Stages = v.Stages[:min(len(v.Stages), items)]
 	v.Errors = newFailures(s.Errors)
@@ -71,7 +71,7 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 }
 
 // IsRoomy reports whether there is room for the chart's links and table.
-func (v *overview) IsRoomy() bool { return v.page.Rows == maxRows }
+func (v *overview) IsRoomy() bool { return v.rows == maxRows }
 
 // List returns a link to the documents in a state.
 func (v *overview) List(state docevents.State) string {
