@@ -222,15 +222,3 @@ func (v *document) Gap(d time.Duration) string {
 	}
 	return "+" + v.Took(d)
 }
-
-// A linkedFact is a fact in the form that the page shows.
-type linkedFact struct{ Short, Link string }
-
-// Linked shortens a fact, and links a user to that user's documents.
-func (v *document) Linked(f fact) linkedFact {
-	l := linkedFact{Short: v.Text(f.Value)}
-	if f.IsUser {
-		l.Link = v.To("documents", "user", f.Value)
-	}
-	return l
-}

@@ -55,7 +55,7 @@ func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows
 	room := p.roomForMessages(len(rows))
 	for i := range rows {
 		r := &rows[i]
-		r.Kind, r.Gap, r.Facts = kind(h.types, r.Type), s.Gaps[i], facts(r.Event)
+		r.Kind, r.Gap, r.Facts = kind(h.types, r.Type), s.Gaps[i], p.facts(r.Event)
 		isCut := slices.ContainsFunc(r.Facts, func(f fact) bool { return f.isCut })
 		if r.Message = p.Text(r.ErrorMessage); r.Message != r.ErrorMessage {
 			whole := cleanLines(r.ErrorMessage)
@@ -72,25 +72,25 @@ func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows
 	return splitFacts(rows), rows
 }
 
-// A fact is one more value of an event: its user, or the value of an extra
-// column.
+// A fact is one more value of an event: its user, or the value of an extra column.
 type fact struct {
 	Name, Value string
-	IsUser      bool
-	isCut       bool // Value is shortened
+	Link        string // to the documents of the user; "" for other facts
+	isCut       bool   // Value is shortened
 }
 
-// facts returns the user of an event, and then the values of its extra columns
-// in the order of their names.
-func facts(e docevents.Event) (all []fact) {
-	if e.UserID != "" {
-		all = append(all, fact{Name: "user", Value: e.UserID, IsUser: true})
-	}
-	for _, name := range slices.Sorted(maps.Keys(e.Extra)) {
-		if value := extraText(e.Extra[name]); value != "" {
-			short := clean(value, 180)
-			all = append(all, fact{Name: name, Value: short, isCut: short != value})
+// facts returns the user of an event, and then the values of its extra columns, sorted
+// by the names of the columns. NULL is left out.
+func (p *page) facts(e docevents.Event) (all []fact) {
+	add := func(name, value, link string) {
+		if value != "" {
+			short := p.Text(value)
+			all = append(all, fact{name, short, link, short != value})
 		}
+	}
+	add("user", e.UserID, p.To("documents", "user", e.UserID))
+	for _, name := range slices.Sorted(maps.Keys(e.Extra)) {
+		add(name, extraText(e.Extra[name]), "")
 	}
 	return all
 }
