@@ -15,38 +15,39 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// readingSchema has the functions of sql/014_create_docevents_reading.sql, whatever
-// the table's schema is. The project must expose it. The functions serve every
-// table of a project.
+// readingSchema is the schema in which sql/014_create_docevents_reading.sql creates
+// its functions. They read tables in any schema. The project's API must expose
+// readingSchema.
 const readingSchema = "public"
 
 const (
 	defaultStuckAfter = 30 * time.Minute
-	maxAnswerBytes    = 4 << 20 // the limits in the functions keep answers under 1 MiB
+	maxAnswerBytes    = 4 << 20 // the functions limit their answers to less than 1 MiB
 
-	// maxQueryBytes is the longest query that gateways accept with some room for
-	// the path: nginx, and therefore Kong, limits the request line to 8 KiB.
+	// maxQueryBytes is the longest query of a URL that is sent. Supabase's gateway
+	// accepts 8 KiB for the line with the method and the URL, so 1 KiB remains for
+	// the path.
 	maxQueryBytes = 7 << 10
 )
 
 // A Query selects the events that [Client.Summary] and [Client.Documents] read.
 type Query struct {
-	// Since and Until are the range of time. It includes Since but not Until.
-	// Until must be after Since, and both must be in the years 1 to 9999.
+	// Since and Until are the range of time. It includes Since but not Until. Both
+	// are cut to microseconds. Until must be after Since, and both must be in the
+	// years 1 to 9999.
 	Since, Until time.Time
 
 	// StuckAfter is how long a document may be under way before it counts as
 	// stuck. 0 means 30 minutes. It must not be negative.
 	StuckAfter time.Duration
 
-	// Where selects only events whose columns have these values. The keys are
-	// names of columns in the table, such as "tenant_id". PostgreSQL casts the
-	// values to the types of the columns.
+	// Where selects only events with certain values. A key is the name of a column
+	// in the table, such as "tenant_id". PostgreSQL casts the value to the type of
+	// the column.
 	Where map[string]string
 }
 
-// normalize sets defaults and validates q. Times in the table are whole
-// microseconds, so rounding both times up selects the same rows.
+// normalize sets defaults and validates q.
 func (q *Query) normalize() error {
 	switch {
 	case !q.Since.Before(q.Until) || q.Since.Year() < 1 || q.Until.Year() > 9999:
@@ -64,7 +65,7 @@ func (q *Query) normalize() error {
 	return nil
 }
 
-// A source is the functions' argument of that name. It describes the table.
+// A source is the argument source of the functions. It describes the table.
 type source struct {
 	Schema  string                 `json:"schema"`
 	Table   string                 `json:"table"`
@@ -73,7 +74,7 @@ type source struct {
 	Filters map[string]string      `json:"filters,omitempty"`
 }
 
-// arguments returns the arguments that both functions have.
+// arguments returns the arguments that docevents_summary and docevents_documents share.
 func (c *Client) arguments(q *Query) url.Values {
 	columns, types := &c.config.columns, &c.config.types
 	text, _ := json.Marshal(source{ // can't fail: a source contains only strings
@@ -110,14 +111,13 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 	return answer, c.explainCall(err)
 }
 
-// readRetryWait is the wait before a read is sent again after a failure that may
-// pass.
+// readRetryWait is the wait before the retry of a read.
 const readRetryWait = 200 * time.Millisecond
 
-// read sends a GET and passes the answer to use. After a failure that may pass it
-// does both once more. Hosted projects answer with 401 and PGRST303 for some
-// seconds after a key was made, so read retries after these for lastingAfter. ctx
-// and the time of WithRequestTimeout bound all of it together.
+// read sends a GET and passes the answer to use. It retries once if the failure may be
+// temporary. Hosted Supabase may refuse a valid key with 401 and PGRST303 for some
+// seconds, so read retries after these for up to lastingAfter. ctx and
+// WithRequestTimeout limit the time of all attempts together.
 func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -146,20 +146,21 @@ func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Respon
 	}
 }
 
-// ErrOtherAnswer is matched by the error of Summary, Documents, Timeline and Health
-// if the answer is a success, but PostgREST doesn't answer like this for the table,
-// or another version of the functions is installed.
+// ErrOtherAnswer means that a server answered with success, but with other JSON than
+// PostgREST returns for the table and the functions of this version. Either another
+// server answered, or another version of the functions is installed. It is matched by
+// errors of Summary, Documents, Timeline and Health.
 var ErrOtherAnswer = errors.New("the answer is not what PostgREST gives for this table and the functions of sql/014_create_docevents_reading.sql")
 
-// otherAnswer returns ErrOtherAnswer with the name of a field that is missing or has
+// otherAnswer wraps ErrOtherAnswer. field is a JSON field that is missing or has
 // another type.
 func otherAnswer(field string) error {
 	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
 }
 
-// unreadable returns the error for an answer that can't be decoded: ErrOtherAnswer,
-// or that the answer was cut short. An error of encoding/json isn't returned, since
-// it may contain a value.
+// unreadable turns an error of decoding an answer into ErrOtherAnswer or, if the answer
+// was incomplete, into an error that may be temporary. It never wraps an error of
+// encoding/json, because its text may contain a value from the table. nil stays nil.
 func unreadable(err error) error {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
 		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
