@@ -30,7 +30,7 @@ func (c *Client) Step(e Event, do func() error) error {
 }
 
 // StepContext is like [Client.Step], and passes ctx to do and to the function of
-// [WithBefore]. Cancelling ctx doesn't prevent that the events are stored.
+// [WithBefore]. Both events are stored even if ctx is cancelled.
 func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Context) error) error {
 	if c.isNone() {
 		return do(ctx)

@@ -56,8 +56,7 @@ func safe(r rune) rune {
 // escapedLen returns the number of bytes that s takes in a page.
 func escapedLen(s string) int { return len(template.HTMLEscapeString(s)) }
 
-// Stage returns the name of a stage. An event without a stage is about the whole
-// document.
+// Stage returns the name of a stage for the page.
 func (p *page) Stage(name string) string {
 	if name = clean(name, 48); name == "" {
 		return "whole document"
@@ -65,7 +64,7 @@ func (p *page) Stage(name string) string {
 	return name
 }
 
-// Text shortens a text from a row, ID an id.
+// Text shortens a text from a row. ID shortens an id.
 func (p *page) Text(s string) string { return clean(s, 180) }
 func (p *page) ID(s string) string   { return clean(s, 100) }
 
@@ -78,8 +77,8 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent formats n as a percentage of all. It is 0 % or 100 % only
-// if that is exact.
+// Percent formats n as a percentage of all. It returns 0 % only if n is 0, and 100 % only
+// if n is all.
 func (p *page) Percent(n, all int64) string {
 	if all == 0 {
 		return "–"
@@ -126,8 +125,8 @@ func (p *page) Age(t time.Time) string {
 // Elapsed returns the time since t.
 func (p *page) Elapsed(t time.Time) time.Duration { return p.Now.Sub(t) }
 
-// Rough is like Took, but leaves out the seconds from one minute on, and the
-// minutes from ten hours on.
+// Rough is like Took, but less exact: a duration of a minute or more has no seconds, and a
+// duration of ten hours or more has no minutes.
 func (p *page) Rough(d time.Duration) string {
 	switch {
 	case d >= 10*time.Hour:
@@ -138,12 +137,12 @@ func (p *page) Rough(d time.Duration) string {
 	return p.Took(d)
 }
 
-// Short returns the end of an id. Ids made at about the same time often begin
-// alike.
+// Short returns the end of an id. Ids that were made at about the same time often begin
+// with the same characters.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
-// UTC formats a time for people. Day and Clock return its parts. Machine formats
-// it for a datetime attribute.
+// UTC formats a time for people. Day and Clock return the date and the time of day.
+// Machine formats a time for a datetime attribute of HTML.
 func (p *page) UTC(t time.Time) string     { return p.Day(t) + " " + p.Clock(t) }
 func (p *page) Day(t time.Time) string     { return t.UTC().Format(time.DateOnly) }
 func (p *page) Clock(t time.Time) string   { return t.UTC().Format(time.TimeOnly) }

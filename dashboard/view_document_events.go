@@ -13,9 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow reads the newest events of a document before a time. The zero time
-// means no limit. The oldest event comes first. hasEarlier reports whether the
-// document has older events than these.
+// readWindow reads the newest events of a document before a time. The zero time means
+// no limit. It returns the oldest event first. hasEarlier reports whether the document
+// has older events than the ones returned.
 func (h *handler) readWindow(ctx context.Context, id string, before time.Time) (events []docevents.Event, hasEarlier bool, err error) {
 	if before.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
@@ -31,25 +31,25 @@ func (h *handler) readWindow(ctx context.Context, id string, before time.Time) (
 // An eventRow is an event on the page.
 type eventRow struct {
 	docevents.Event
-	Kind string // the meaning of the type
-	Gap  time.Duration
+	Kind string        // the meaning of the type, see kind
+	Gap  time.Duration // the time since the previous event
 
 	Facts   []fact
 	Message string // the beginning of the error message, in one line
-	Whole   string // the complete message; "" if Message is complete, or if there is no room
-	Text    string // a link to the event as plain text; "" if the page shows all of it
+	Whole   string // the complete message; "" if Message is complete, or if the page has no room
+	Text    string // a link to the complete event as plain text; "" if the page shows all of it
 
-	// X and Width place the step's bar, in thousandths of the time that the page
-	// shows.
+	// X and Width are the left edge and the width of the step's bar, in thousandths
+	// of the time axis that placed describes.
 	X, Width int64
 }
 
-// roomForMessages returns how many bytes of complete messages fit in a view with
-// n events. If the view was too large and is rendered with fewer rows, less room
-// is left.
+// roomForMessages returns how many bytes the complete messages of a view with n events may
+// take. It assumes that the rest of the view takes 8,000 bytes, and 600 for each event. If
+// that was too little, the view is rendered again with fewer rows and less room.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
-// eventRows returns the rows of a page, and the facts that all rows share.
+// eventRows returns the rows of a page, and separately the facts that all rows share.
 func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows []eventRow) {
 	rows = placed(s.Events)
 	room := p.roomForMessages(len(rows))
@@ -112,8 +112,8 @@ func extraText(value any) string {
 	return strings.TrimSpace(text.String())
 }
 
-// splitFacts removes from the rows the facts that all of them share, and returns
-// those facts. A single row keeps its facts.
+// splitFacts finds the facts that all rows share, removes them from the rows, and returns
+// them. A single row keeps its facts.
 func splitFacts(rows []eventRow) (common []fact) {
 	if len(rows) < 2 {
 		return nil
@@ -129,7 +129,7 @@ func splitFacts(rows []eventRow) (common []fact) {
 	return common
 }
 
-// kind returns the meaning of a type, by its name in the stylesheet.
+// kind returns the meaning of a type, such as "failed". It is a class in style.css.
 func kind(types docevents.EventTypes, t docevents.EventType) string {
 	for _, k := range []struct {
 		name  string
@@ -148,9 +148,10 @@ func kind(types docevents.EventTypes, t docevents.EventType) string {
 	return "note"
 }
 
-// placed returns a row for each event, with its bar's place on the time that the
-// events take together. A bar ends at the event's time and is as long as its
-// Duration. The page shows no bar for an event without a Duration.
+// placed returns a row for each event, and places the bar of the row. All bars share one
+// time axis, from the earliest start of a step to the latest event. A bar ends at the time
+// of its event, and is as long as the Duration. The template shows no bar for an event
+// without a Duration.
 func placed(events []docevents.Event) []eventRow {
 	if len(events) == 0 {
 		return nil
@@ -167,7 +168,7 @@ func placed(events []docevents.Event) []eventRow {
 	thousandths := func(d time.Duration) int64 {
 		return int64(1000 * d.Seconds() / max(end.Sub(start), time.Millisecond).Seconds())
 	}
-	const least = 8
+	const least = 8 // a narrower bar couldn't be seen
 	rows := make([]eventRow, len(events))
 	for i, e := range events {
 		r := eventRow{Event: e, Width: max(thousandths(e.Duration), least)}

@@ -54,7 +54,7 @@ func TestDocument(t *testing.T) {
 			"The latest event is <strong><bdi>failed</bdi></strong> in <bdi>extract</bdi>, 59 min ago. The first event came 3.0 s before it.",
 			"<code><bdi>page 3: too small</bdi></code>", "1999-12-31 </span>23:00:03", `<span class="note">&#43;1.0 s</span>`, "500 ms",
 			`fill="url(#stripes)" d="M833 1h166v8h-166z"`, `class="completed-fill" d="M500 1h166v8h-166z"`,
-			`The newest first: <a href="?id=`+document+`&amp;order=oldest&amp;range=7d">oldest first</a>`,
+			`The newest first. <a href="?id=`+document+`&amp;order=oldest&amp;range=7d">Show the oldest first</a>`,
 			`<dt><bdi>user</bdi></dt><dd><a href="documents?range=7d&amp;user=`+document+`"><bdi>`+document)
 		check(t, open(timeline(1000, "", ""), document), 200, "The first of the newest 1,000 events came", "whole document")
 		check(t, open(timeline(1, "", ""), strings.ToUpper(document)), 200, " 1 h ago.</p>")

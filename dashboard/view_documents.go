@@ -9,8 +9,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// documents is a page of the list of documents, which is sorted by their latest
-// event, the newest first.
+// documents is the view of a list of documents. It shows one page of the list. The list is
+// sorted by the documents' latest events, the newest first.
 type documents struct {
 	*page
 	Heading   string

@@ -43,7 +43,7 @@ func TestDocuments(t *testing.T) {
 			`<a href="?range=7d&amp;state=stuck">stuck</a>`, `<a href="?range=7d">all</a>`, `<a href="./?range=7d">← Overview</a>`,
 			`<span class="key failed">failed</span> <a class="id" href="document?id=`+uuids(0)+`&amp;range=7d">`, `<span class="key stuck">stuck</span>`,
 			`<span class="key under_way">under way</span>`, `<span class="key skipped">skipped</span>`, `<span class="key ">only notes</span>`,
-			"1999-12-31 23:59:00 · started 1999-12-31 00:00:00", `user <a href="?range=7d&amp;state=failed&amp;user=`+uuids(3)+`">`, "Stuck means under way for over 1 h.")
+			"1999-12-31 23:59:00 · started 1999-12-31 00:00:00", `user <a href="?range=7d&amp;state=failed&amp;user=`+uuids(3)+`">`, "Stuck documents have been under way for over 1 h.")
 		if n := strings.Count(w.Body.String(), `class="line"`); n != 50 {
 			t.Errorf("%d documents, want 50", n)
 		}
