@@ -19,7 +19,7 @@ func summaryWith(oldNew ...string) answer {
 	return answer{body: strings.NewReplacer(oldNew...).Replace(emptySummary)}
 }
 
-// In a synctest bubble, time begins at 2000-01-01.
+// Time begins at 2000-01-01, because the test runs in a synctest bubble.
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := []string{`"under_way":0`, `"under_way":2`, `"stuck_total":0,"stuck":[]`, `"stuck_total":2,"stuck":[{"document_id":"a","started":"1999-12-31T23:00:00Z"}]`}
@@ -78,8 +78,8 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// Health asks for silent documents only if some are under way and none has completed
-// for longer than Silence.
+// Health counts the documents under way for longer than Silence only if none has
+// completed in that time.
 func TestHealthWithoutSilence(t *testing.T) {
 	for name, a := range map[string]answer{
 		"no documents":              {body: emptySummary},

@@ -55,7 +55,7 @@ func TestSummary(t *testing.T) {
 	if got := req.Method + " " + req.URL.Path; len(s.requests) != 1 || got != "GET /rest/v1/rpc/docevents_summary" {
 		t.Errorf("%d requests, the first %s", len(s.requests), got)
 	}
-	// The functions are in public, whatever the table's schema.
+	// The functions are in the schema public, and the table is in another schema.
 	if got := req.Header.Get("Apikey") + " " + req.Header.Get("Accept-Profile"); got != testKey+" public" {
 		t.Errorf("key and schema: %q", got)
 	}
@@ -65,8 +65,8 @@ func TestSummary(t *testing.T) {
 		"completed":["completed"],"failed":["failed"],"skipped":null}}`)
 }
 
-// wantArguments compares the arguments of a function. It compares source as JSON,
-// whose keys may be in any order.
+// wantArguments compares the arguments of a function. The argument source is JSON, whose
+// keys may be in any order.
 func wantArguments(t *testing.T, req *http.Request, want map[string]string, source string) {
 	t.Helper()
 	got := map[string]string{}
@@ -96,7 +96,7 @@ func TestSummaryOfAnotherTable(t *testing.T) {
 		"completed":["completed"],"failed":["failed"],"skipped":["cancelled","skipped"]},"filters":{"tenant_id":"7"}}`)
 }
 
-// A numeric column gives milliseconds with a fraction.
+// The durations have fractions if their column has the type numeric.
 func TestSummaryOfFractions(t *testing.T) {
 	body := strings.Replace(emptySummary, `"stages":[]`, `"stages":[{"stage":"ocr","count":1,"failed":0,"measured":1,"p50_ms":1500.000,"p95_ms":1500.250,"max_ms":1e300}]`, 1)
 	c, _ := newClient(t, &script{answers: []answer{{body: body}}})
@@ -127,17 +127,4 @@ func inUTC(s *docevents.Summary) *docevents.Summary {
 
 func lastHour() docevents.Query {
 	return docevents.Query{Since: time.Now().Add(-time.Hour), Until: time.Now()}
-}
-
-// If the functions are missing, the advice also suits a table with another name.
-func TestSummaryFunctionMissing(t *testing.T) {
-	c, _ := newClient(t, &script{answers: []answer{{
-		status: 404, code: "PGRST202",
-		text: "Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache",
-	}}}, docevents.WithTable("steps"))
-	_, err := c.Summary(t.Context(), lastHour())
-	want := "run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, including public.steps; "
-	if err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("got %v, want %q", err, want)
-	}
 }
