@@ -11,8 +11,9 @@ import (
 // Its latest event in the range decides its state. Notes are ignored for this.
 //
 // An event with a Stage is about one step of the document. An event without a Stage
-// is about the document itself. If a document itself has been started, a completed
-// step doesn't complete the document: only a Completed event without a Stage does.
+// is about the document itself. If the document itself has been started, only a
+// Completed event without a Stage completes it: the end of a step doesn't. A failed step
+// fails the document, until its next event.
 // sql/014_create_docevents_reading.sql has the exact definitions.
 //
 // Stages, Errors and Stuck have at most 20 elements each. StagesTotal, ErrorsTotal

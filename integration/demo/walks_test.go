@@ -59,7 +59,7 @@ func withLongError(t *testing.T, home string) string {
 	return found[1]
 }
 
-// A walk is a reader's way through the page. It counts the clicks.
+// A walk follows links through the page, as a reader does, and counts the clicks.
 type walk struct {
 	*testing.T
 	*browser
@@ -87,7 +87,8 @@ func (w *walk) done(most int) {
 	w.clicks = 0
 }
 
-// testWalks answers the questions of an engineer on call, starting from the overview.
+// testWalks checks that a reader can answer the questions of an engineer on call in a few
+// clicks, starting from the overview.
 func testWalks(t *testing.T, home string) {
 	b := newBrowser(t)
 	open := func(t *testing.T) *walk {

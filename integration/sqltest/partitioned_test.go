@@ -33,8 +33,8 @@ func (d *db) partitions() []string {
 		FROM document_processing_events_partitions()`))
 }
 
-// day returns the start of the day n days from now, by the database's clock, in the
-// format.
+// day returns the start of the day n days from now, by the database's clock, formatted by
+// to_char.
 func (d *db) day(n int, format string) string {
 	d.t.Helper()
 	return d.text("SELECT to_char(date_trunc('day', now() AT TIME ZONE 'UTC') + $1 * interval '1 day', $2)", n, format)
@@ -162,8 +162,8 @@ func (l *lossy) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errors.New("connection reset by peer")
 }
 
-// TestPartitionedRecord checks that events whose answer was lost, and which docevents
-// therefore sends again, are stored once.
+// TestPartitionedRecord checks that events are stored once if the answer to their insert is
+// lost, and docevents sends them again.
 func TestPartitionedRecord(t *testing.T) {
 	tests := map[string]struct {
 		transport func(http.RoundTripper) http.RoundTripper

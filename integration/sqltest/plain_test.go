@@ -57,7 +57,8 @@ func (p plain) look(q docevents.Query) []stored {
 	return rows
 }
 
-// failures returns the failures that count, with their messages folded.
+// failures returns the failures that count. In their messages, fold has replaced numbers
+// and UUIDs.
 func (p plain) failures(rows []stored) (failures []stored) {
 	stepFailed := map[[2]string]bool{}
 	for _, r := range rows {

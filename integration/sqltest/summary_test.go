@@ -84,8 +84,8 @@ var migrationTypes = docevents.EventTypes{
 	Completed: []docevents.EventType{docevents.Completed}, Failed: []docevents.EventType{docevents.Failed},
 }
 
-// randomRows returns rows with few documents and times, so that many rows tie. Some
-// of the rows are outside of the range.
+// randomRows returns rows with few documents and times, so that many rows have the same
+// time. Some rows are outside the range.
 func randomRows(r *rand.Rand, since, until time.Time, kinds int) []stored {
 	pick := func(list ...string) string { return list[r.IntN(len(list))] }
 	step := until.Sub(since) / 50
@@ -171,9 +171,8 @@ func TestSummary(t *testing.T) {
 	})
 }
 
-// TestSummaryOfAllTimes checks a range that starts at the zero time. The series
-// then starts at the zero time, although the interval of its first point starts
-// earlier.
+// TestSummaryOfAllTimes checks a range that starts at the zero time. The first point of
+// the series has the zero time, although its interval starts earlier.
 func TestSummaryOfAllTimes(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -190,8 +189,8 @@ func TestSummaryOfAllTimes(t *testing.T) {
 	}
 }
 
-// TestSummaryOfNow checks that a range that ends in the future makes no more
-// documents stuck than one that ends now.
+// TestSummaryOfNow checks that documents don't count as stuck earlier if the range ends in
+// the future.
 func TestSummaryOfNow(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)

@@ -250,7 +250,7 @@ func TestForeignKey(t *testing.T) {
 	early := uuid.NewString()
 	client.Record(docevents.Event{DocumentID: early, UserID: user, Type: docevents.UploadStarted})
 	<-rejected
-	// The rejected event doesn't delay others.
+	// The rejected event doesn't delay other events.
 	for range 5 {
 		client.Record(docevents.Event{DocumentID: document(), UserID: user, Type: docevents.UploadStarted})
 	}
