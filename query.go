@@ -111,9 +111,6 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 	return answer, c.explainCall(err)
 }
 
-// readRetryWait is the wait before the retry of a read.
-const readRetryWait = 200 * time.Millisecond
-
 // read sends a GET and passes the answer to use. It retries once if the failure may be
 // temporary. Hosted Supabase may refuse a valid key with 401 and PGRST303 for some
 // seconds, so read retries after these for up to lastingAfter. ctx and
@@ -124,15 +121,12 @@ func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Respon
 	began, retried := time.Now(), false
 	for step := 0; ; step++ {
 		err := c.rest.Get(ctx, r, use)
+		wait := backoff(step, longWait, err)
 		e, answered := errors.AsType[*rest.Error](err)
-		wait := readRetryWait
 		switch {
 		case err == nil:
 			return nil
-		case answered && e.Status == http.StatusUnauthorized && e.Code == "PGRST303":
-			if wait = backoff(step, longWait, err); time.Since(began)+wait > lastingAfter {
-				return err
-			}
+		case answered && e.Status == http.StatusUnauthorized && e.Code == "PGRST303" && time.Since(began)+wait < lastingAfter:
 		case retried, rest.Classify(err) != rest.Transient, rest.RetryAfter(err) > 0, errors.Is(err, ErrOtherAnswer):
 			return err
 		default:
@@ -150,7 +144,7 @@ func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Respon
 // PostgREST returns for the table and the functions of this version. Either another
 // server answered, or another version of the functions is installed. It is matched by
 // errors of Summary, Documents, Timeline and Health.
-var ErrOtherAnswer = errors.New("the answer is not what PostgREST gives for this table and the functions of sql/014_create_docevents_reading.sql")
+var ErrOtherAnswer = errors.New("unexpected answer: either the server is not PostgREST with this table, or another version of sql/014_create_docevents_reading.sql is installed")
 
 // otherAnswer wraps ErrOtherAnswer. field is a JSON field that is missing or has
 // another type.
