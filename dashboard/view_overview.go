@@ -8,16 +8,12 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// maxItems is the most stages, errors and stuck documents that the overview shows, each.
-const maxItems = 20
-
 type overview struct {
 	*page
 	Summary    *docevents.Summary
 	HasSkipped bool // the app has types for skipped documents, or has skipped some
 	Chart      chart
-	Rows       []docevents.Point // the rows of the chart's table, the newest first; empty points are left out
-	Ticks      []time.Time       // the labels of the chart's axis
+	Ticks      []time.Time // the labels of the chart's axis
 	Stages     []stage
 	ByFailures bool // Stages are sorted by failures, not by time
 	Errors     []failure
@@ -52,20 +48,14 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 	v.Summary = s
 	v.HasSkipped = len(h.types.Skipped) > 0 || s.Skipped > 0
 	v.Chart = newChart(s.Series)
-	for _, point := range slices.Backward(s.Series) {
-		if !isEmpty(point) {
-			v.Rows = append(v.Rows, point)
-		}
-	}
 	for i := range min(len(s.Series), 4) {
 		v.Ticks = append(v.Ticks, s.Series[i*len(s.Series)/4].At)
 	}
-	items := min(maxItems, p.rows)
 	v.Stages = newStages(s.Stages, v.ByFailures)
-	v.Stages = v.Stages[:min(len(v.Stages), items)]
+	v.Stages = v.Stages[:min(len(v.Stages), p.rows)]
 	v.Errors = newFailures(s.Errors)
-	v.Errors = v.Errors[:min(len(v.Errors), items)]
-	v.Stuck = s.Stuck[:min(len(s.Stuck), items)]
+	v.Errors = v.Errors[:min(len(v.Errors), p.rows)]
+	v.Stuck = s.Stuck[:min(len(s.Stuck), p.rows)]
 	return v
 }
 

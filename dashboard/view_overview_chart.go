@@ -15,13 +15,13 @@ type chart struct {
 	Bars      int  // the number of bars in each diagram
 	Documents bars // failed, completed, skipped and under way, in this order
 	Failures  bars
-	Points    []place // the points that aren't empty
+	Points    []place // the points that aren't empty, the newest first
 }
 
 // A place is a point, and the number of its bar from the left.
 type place struct {
-	X     int
-	Point docevents.Point
+	docevents.Point
+	X int
 }
 
 // bars is a diagram of stacked bars, drawn as SVG paths. Each bar has a width of 1 unit,
@@ -37,19 +37,17 @@ const chartHeight = 120
 
 func newChart(series []docevents.Point) chart {
 	c := chart{Bars: len(series)}
-	var documents, failures [][]int64
-	for x, p := range series {
-		documents = append(documents, []int64{p.Failed, p.Completed, p.Skipped, p.UnderWay})
-		failures = append(failures, []int64{p.Failures})
-		if !isEmpty(p) {
-			c.Points = append(c.Points, place{x, p})
+	documents, failures := make([][]int64, len(series)), make([][]int64, len(series))
+	for x, p := range slices.Backward(series) {
+		documents[x] = []int64{p.Failed, p.Completed, p.Skipped, p.UnderWay}
+		failures[x] = []int64{p.Failures}
+		if p != (docevents.Point{At: p.At}) {
+			c.Points = append(c.Points, place{p, x})
 		}
 	}
 	c.Documents, c.Failures = newBars(documents, 4), newBars(failures, 1)
 	return c
 }
-
-func isEmpty(p docevents.Point) bool { return p == docevents.Point{At: p.At} }
 
 // newBars draws a bar for each stack, which has n values.
 func newBars(stacks [][]int64, n int) bars {

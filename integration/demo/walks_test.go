@@ -162,7 +162,7 @@ func testWalks(t *testing.T, home string) {
 	})
 	t.Run("a bar of the chart", func(t *testing.T) {
 		w := open(t)
-		w.click(".hover a:last-of-type path", ".chips")
+		w.click(".hover a:first-of-type path", ".chips")
 		if chips := w.text(".chips"); !strings.Contains(chips, "Range") {
 			t.Errorf("the chips are %q", chips)
 		}
