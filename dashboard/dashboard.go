@@ -7,8 +7,8 @@
 // The page shows users' data, so by default it refuses every request. Pass
 // [WithAuthorize], or [WithLoopback] on a developer's machine. Even requests from the
 // same machine are refused by default, because a proxy on that machine may have
-// forwarded them for somebody else. A proxy can't always be recognized. For example,
-// nginx adds no header by itself, and since version 1.29.7 it uses HTTP/1.1 as browsers
+// forwarded them for somebody else. The page can't always recognize a proxy. For example,
+// nginx adds no header by default, and since version 1.29.7 it uses HTTP/1.1 as browsers
 // do.
 //
 // The page reads with [docevents.Client.Summary], [docevents.Client.Documents]

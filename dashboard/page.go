@@ -12,8 +12,8 @@ import (
 const (
 	refreshEvery = time.Minute
 
-	// maxRows is the number of documents or events that a view shows at most.
-	// maxBytes is the largest size of a view, also if its texts are long.
+	// A view shows at most maxRows documents or events. If their texts are so long
+	// that the view has more than maxBytes, it shows fewer.
 	maxRows  = 50
 	maxBytes = 80_000
 )

@@ -47,9 +47,10 @@ var reserved = []string{
 	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
 }
 
-// newFilters returns filters for stage, type and user, if the table has these columns,
-// and for more, the columns of WithFilters. The URL's parameter for one of these has the
-// name of the column. If another parameter has that name already, a dot is added to it.
+// newFilters returns filters for stage, type and user, if the table has these columns.
+// more are the columns of WithFilters. For each of these there is a filter, whose parameter
+// in the URL has the name of the column. If another parameter has that name already,
+// newFilters adds a dot to it.
 func newFilters(columns docevents.Columns, types docevents.EventTypes, more []string) []filter {
 	var words []string
 	for _, list := range [][]docevents.EventType{types.Arrived, types.Started, types.Completed, types.Failed, types.Skipped, types.Notes} {
@@ -140,8 +141,9 @@ const (
 	maxFilters   = 2_400   // bytes of all filters in a link: a view has 25 links or more, and must fit into maxBytes
 )
 
-// scopeQuery returns the query for the scope, and a key with which share finds identical
-// queries. Two queries for the last hour have the same key, although their times differ.
+// scopeQuery returns the query for the scope, and a key for share. Equal queries have the
+// same key. Two queries for the last hour also have the same key, although their times
+// differ.
 func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}

@@ -10,9 +10,9 @@ import (
 	"unicode"
 )
 
-// clean makes text from a row safe to show on one line: it joins white space, and
-// replaces the characters that safe replaces. It cuts the text so that it takes at
-// most limit bytes after HTML escaping.
+// clean makes a text from the table fit to show on one line. It replaces white space and
+// unsafe characters, see safe, and joins several spaces into one. It cuts the text so that
+// it takes at most limit bytes after HTML escaping.
 func clean(s string, limit int) string {
 	var b strings.Builder
 	size, space := 0, true

@@ -41,10 +41,9 @@ type answer struct {
 	err   error
 }
 
-// share calls read, or returns the result of a read with the same key. Callers that pass
-// the same key must want the same data. They share the value, so they must not change it.
-// read doesn't end when ctx of its caller ends, because other callers may be waiting for
-// its result.
+// share calls read, or returns the result of another caller's read with the same key. All
+// callers with this key get the same value, so they must not change it. If ctx ends while
+// read runs, read continues, because other callers may be waiting for its result.
 func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
 	a, first, err := r.find(key)
 	if err != nil {

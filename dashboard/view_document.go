@@ -150,8 +150,8 @@ func (h *handler) readStretch(ctx context.Context, p *page, id string, at positi
 	})
 }
 
-// newStretch returns the page at a position: up to n events of its window. The oldest
-// event of the window comes first.
+// newStretch returns up to n events of a window, beginning at a position. In window, the
+// oldest event comes first.
 func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *stretch {
 	s := &stretch{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {

@@ -112,8 +112,8 @@ func extraText(value any) string {
 	return strings.TrimSpace(text.String())
 }
 
-// splitFacts finds the facts that all rows share, removes them from the rows, and returns
-// them. A single row keeps its facts.
+// splitFacts removes the facts that all rows share from the rows, and returns these facts.
+// If there is only one row, it keeps its facts.
 func splitFacts(rows []eventRow) (common []fact) {
 	if len(rows) < 2 {
 		return nil

@@ -62,8 +62,8 @@ func TestDocument(t *testing.T) {
 	})
 }
 
-// TestLongMessages checks that an error message can be read completely, on the
-// page or, if that has no room for it, as plain text.
+// TestLongMessages checks that a reader can see a complete error message. If the page has
+// no room for it, the page links to the message as plain text.
 func TestLongMessages(t *testing.T) {
 	long := "Traceback:\n  line 1 <b>\n" + strings.Repeat("  at module.function (file.js:12)\n", 200) + "  the end"
 	largest := strings.Repeat("x", 64<<10)
@@ -221,8 +221,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestEventsBefore checks that a timeline with the oldest event first links to
-// the events before the newest 1,000.
+// TestEventsBefore checks that a timeline with the oldest event first begins with the newest
+// 1,000 events, and links to the events before these.
 func TestEventsBefore(t *testing.T) {
 	s := &server{}
 	for i := range 1500 {

@@ -94,8 +94,9 @@ func filtersOf(t *testing.T, s *server) map[string]string {
 	return source.Filters
 }
 
-// TestFilters checks that every filter reaches the database under its column's
-// name, has a chip that removes only this filter, and is kept by all other links.
+// TestFilters checks that every filter reaches the database with the name of its column. It
+// also checks that a filter has a chip that removes only this filter, and that all other
+// links keep the filter.
 func TestFilters(t *testing.T) {
 	s := &server{summary: fullSummary(func(int) string { return "ocr" }, time.Now()), documents: list(3, func(int) string { return "ocr" }, func(int) string { return document })}
 	client := newClient(t, s, docevents.WithColumns(docevents.Columns{Type: "status", UserID: "owner"}))

@@ -49,7 +49,8 @@ func newChart(series []docevents.Point) chart {
 	return c
 }
 
-// newBars draws a bar for each stack, which has n values.
+// newBars draws a bar for each stack. A stack has n values, the lowest part of the bar
+// first.
 func newBars(stacks [][]int64, n int) bars {
 	sums := make([]int64, len(stacks))
 	for x, values := range stacks {

@@ -36,8 +36,8 @@ func pages(t *testing.T, home string) []string {
 	}
 }
 
-// errorOf returns the first error group of the overview with this prefix, as it
-// appears in its link.
+// errorOf returns the first error on the overview that has this prefix, as written in the
+// link to its documents.
 func errorOf(overview, begin string) string {
 	for _, link := range regexp.MustCompile(`"documents\?([^"]*)"`).FindAllStringSubmatch(overview, -1) {
 		if query, err := url.ParseQuery(html.UnescapeString(link[1])); err == nil && strings.HasPrefix(query.Get("error"), begin) {
@@ -182,7 +182,8 @@ func testWalks(t *testing.T, home string) {
 	checkTraffic(t, b, home)
 }
 
-// setTime fills in a datetime-local input, whose keys depend on the locale.
+// setTime sets a datetime-local input by script. The keys that a user would press depend on
+// the locale.
 func setTime(id string, at time.Time) chromedp.Action[chromedp.Void] {
 	return chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.getElementById(%q).value = %q", id, at.Format("2006-01-02T15:04")))
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// execSection runs a block of SQL of a section of sql/README.md with the test's
-// table names, and makes the REST API reload. It runs a block with CONCURRENTLY one
-// statement at a time.
+// execSection runs a block of SQL from a section of sql/README.md with the test's table
+// names, and makes the REST API reload. If the block contains CONCURRENTLY, each statement
+// runs in its own transaction.
 func (d *db) execSection(title string, block int) {
 	d.t.Helper()
 	blocks := d.section("### " + title)
@@ -132,8 +132,8 @@ func TestColumnFilled(t *testing.T) {
 	})
 }
 
-// TestColumnFilledWithNull checks that without the trigger's error, an event whose
-// document doesn't exist is dropped.
+// TestColumnFilledWithNull checks a trigger that raises no error if the document doesn't
+// exist. Then the event is dropped.
 func TestColumnFilledWithNull(t *testing.T) {
 	t.Parallel()
 	d := newTable(t).migrated()
