@@ -156,13 +156,13 @@ func otherAnswer(field string) error {
 // was incomplete, into an error that may be temporary. It never wraps an error of
 // encoding/json, because its text may contain a value from the table. nil stays nil.
 func unreadable(err error) error {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
-		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
-	}
+	e, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {
 	case err == nil, errors.Is(err, ErrOtherAnswer):
 		return err
-	case errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*json.UnmarshalTypeError)), errors.As(err, new(*time.ParseError)):
+	case wrongType && e.Field != "":
+		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
+	case wrongType, errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*time.ParseError)):
 		return ErrOtherAnswer
 	}
 	return fmt.Errorf("answer cut short: %w", err)
