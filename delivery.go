@@ -177,8 +177,8 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.doneLocked(b)
 	clear(b.records) // releases the text for garbage collection
 	h := &d.health
-	if !h.since.IsZero() {
-		d.report.recovered(now.Sub(h.since), now)
+	if !h.failedSince.IsZero() {
+		d.report.recovered(now.Sub(h.failedSince), now)
 	}
 	*h = health{stored: max(h.stored, b.request), storedAt: now}
 	d.fresh.failures, d.retry.failures = 0, 0

@@ -48,7 +48,7 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 		return setAside
 	case several && (v == rest.BadData || v == rest.StoredBefore || v == rest.TooMuch || evidence):
 		return split
-	case !several && (v == rest.BadData && evidence || strikes >= maxStrikes):
+	case v == rest.BadData && evidence || strikes >= maxStrikes: // only a single row gets here
 		return drop
 	}
 	return sendAgain
@@ -64,52 +64,79 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 	return !evidence && (!ofRow || sinceStored >= shortly)
 }
 
-// fail writes a failure into b's memory and reports whether there is evidence
-// against b. There is evidence if b failed before, a request that was sent after
-// that failure stored other rows, and b was sent only after that. Rows that are
-// stored while b is in flight don't count, or a table that breaks for a moment
-// would cost good rows.
+// A history is what a batch remembers about its failures.
 //
-// Rejections count apart. A rejection needs an earlier rejection of the row alone
-// (aloneAt), because a row that once met a 502 may have good data. Any other
-// failure needs an earlier failure of any kind (failedAt).
+// A mark is the number of the newest request at the time of a failure, or 0. If a
+// request with a higher number stores other rows, the server works, so the next
+// failure is evidence against the batch.
+type history struct {
+	// failMark is the mark of the first failure of any kind, or of the last strike.
+	// Parts of a batch inherit it, so a part that fails is split at once. Batches
+	// whose failMark is 0 never failed. They belong in the fresh lane.
+	failMark int64
+
+	// aloneMark is the mark of the first time that a single row was rejected: the
+	// row was alone in its request, or the only row that the answer named. It is 0
+	// in a batch of several rows.
+	aloneMark int64
+
+	// rejectMark is the mark of the first rejection with the code rejectCode, even
+	// if other rows were in that request. Parts of a batch inherit both.
+	rejectMark int64
+	rejectCode string
+
+	strikes    int   // the strikes of a single row; each doubles its wait, and the tenth drops the row
+	closeTries int   // how often a suspect has failed since Close began
+	err        error // the last failure
+}
+
+// ofPart returns the history of a batch that is cut from a batch with history h.
+func (h history) ofPart() history {
+	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejectCode: h.rejectCode, err: h.err}
+}
+
+// evidence reports whether a new failure is evidence against the batch: the batch
+// failed before, and since then other rows were stored. Otherwise the table or the
+// server may be at fault.
 //
-// Only requests after number newest, the newest request so far, can store rows
-// that become evidence. A request that is in flight now may have been carried out
-// before b failed. If a single row fails, but isn't rejected, requests after its
-// own count: that is less strict, but only ten strikes drop the row.
+// stored is the newest request that had stored rows when the batch was sent. Rows
+// that were stored later don't count: the table may have broken in between.
 //
-// last means that every pending row has been rejected alone. Then there may be no
-// other row that could be stored and become evidence. So rows count that were
-// stored since the first rejection (refusedAt), even if b was not alone in it. It
-// must have had the same code: a table that breaks meanwhile rejects by another.
-func (b *batch) fail(v rest.Verdict, err error, newest int64, last bool) (evidence bool) {
-	single, rejected := len(b.records) == 1, v == rest.BadData
-	if code := codeOf(err); rejected && (b.refusedAt == 0 || code != b.refusedCode) {
-		b.refusedAt, b.refusedCode = b.request, code
-	}
-	before := b.failedAt
+// If the failure is a rejection, the row must have been rejected before, alone. A
+// row that met a 502 may have good data.
+//
+// last means that every pending row has been rejected alone, so maybe no row is
+// left that can be stored. Then an earlier rejection counts although other rows
+// were in that request. It must have had the same code, because a table that
+// breaks rejects every row with another code.
+func (h *history) evidence(stored int64, rejected bool, code string, last bool) bool {
+	mark := h.failMark
 	switch {
-	case rejected && last:
-		before = b.refusedAt
+	case rejected && last && code == h.rejectCode:
+		mark = h.rejectMark
 	case rejected:
-		before = b.aloneAt
+		mark = h.aloneMark
 	}
-	evidence = before > 0 && b.storedWhenSent > before
-	strike := evidence && single && !rejected
-	if strike {
-		b.strikes++
+	return mark > 0 && stored > mark
+}
+
+// remember adds the failure of b's last request to b's history. newest is the
+// newest request so far. evidence is the result of the method evidence.
+func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
+	single := len(b.records) == 1
+	if code := codeOf(err); rejected && (b.rejectMark == 0 || code != b.rejectCode) {
+		b.rejectMark, b.rejectCode = b.request, code
 	}
 	if rejected && single {
-		b.aloneAt = cmp.Or(b.aloneAt, newest)
+		b.aloneMark = cmp.Or(b.aloneMark, newest)
 	}
-	if single && (strike || b.failedAt == 0) {
-		b.failedAt = b.request
+	if single && evidence && !rejected {
+		b.strikes++
+		b.failMark = b.request
 	}
-	b.failedAt = cmp.Or(b.failedAt, newest)
+	b.failMark = cmp.Or(b.failMark, b.request)
 	b.err = err
 	b.noteDoubt(err)
-	return evidence
 }
 
 // noteDoubt notes in b's rows that they may be stored, if err means that the
@@ -127,101 +154,103 @@ type health struct {
 	stored   int64     // the newest request that stored rows, or 0
 	storedAt time.Time // when the server last answered that it stored rows
 
-	// The failures since then. Each field is zero if no request has failed.
-	since   time.Time // the first failure that counts as the server's; the log reports it
-	refused time.Time // the first of the refusals, if the newest answer is one
-	lasting error     // the newest refusal, once refusals have lasted for lastingAfter
+	// The failures since storedAt. Each field is zero if there was no such failure.
+	failedSince  time.Time // the first failure that blames the server; the log reports it
+	refusedSince time.Time // the first of the refusals in a row; zero if the newest answer is no refusal
+	lasting      error     // the newest refusal, if refusals have lasted for lastingAfter
 
-	// The clock of the probes. Both lanes share it.
-	step    int       // how many probes have failed, which sets the backoff
-	probeAt time.Time // when the next probe is due
-	probe   *batch    // the probe in flight, or nil
+	// The probes. Both lanes share them.
+	failedProbes int       // how many probes in a row failed, which sets the backoff
+	probeAt      time.Time // when the next probe is due
+	probe        *batch    // the probe in flight, or nil
 }
 
-// failed notes a failure. Refusals are lasting once there was no other answer for
-// lastingAfter.
-func (h *health) failed(v rest.Verdict, err error, now time.Time) {
+// noteRefusal updates refusedSince and lasting after a failure.
+func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
 	switch {
-	case v == rest.Transient || v == rest.TooMuch:
-		h.refused, h.lasting = time.Time{}, nil
-	case h.refused.IsZero():
-		h.refused = now
-	case now.Sub(h.refused) >= lastingAfter:
+	case v == rest.Transient || v == rest.TooMuch: // not a refusal
+		h.refusedSince, h.lasting = time.Time{}, nil
+	case h.refusedSince.IsZero():
+		h.refusedSince = now
+	case now.Sub(h.refusedSince) >= lastingAfter:
 		h.lasting = err
 	}
 }
 
-// isOutage reports whether the server is down or refuses every row. Then only
-// probes are sent, from either lane.
+// isOutage reports whether the server is down or refuses every row. During an
+// outage, both lanes send only probes.
 func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 
 // isProbing reports whether the breaker of either lane is open.
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
-// failLocked acts on a failure of b. places are the indices of the rows that the
-// answer names.
+// failLocked decides what happens to b after a failure, and does it. places are
+// the indices of the rows that the answer names.
 func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
-	if b.failedAt > 0 {
+	if b.failMark > 0 {
 		lane = &d.retry
 	}
-	named := len(places) > 0 && len(places) < len(b.records)
-	last := b.aloneAt > 0 && !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.aloneAt == 0 })
-	evidence := b.fail(v, err, d.stats.Requests, last)
+	rejected, named := v == rest.BadData, len(places) > 0 && len(places) < len(b.records)
+	last := b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.aloneMark == 0 })
+	evidence := b.evidence(b.storedWhenSent, rejected, codeOf(err), last)
+	b.remember(err, rejected, evidence, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {
-		h.failed(v, err, now)
+		h.noteRefusal(v, err, now)
 	}
-	if d.closed && b.isSuspect(h.stored) { // it must not open the breaker, so that Close soon has enoughTries
+	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
+	if d.closed && b.isSuspect(h.stored) { // Close sends suspects until each has enoughTries; an outage would delay that
 		b.closeTries++
-		evidence = true
+		blamed = false
 	}
-	wasProbing, blamed := d.isProbing(), blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
+	wasProbing := d.isProbing()
 	if blamed {
 		lane.failures++
 	}
 	opens := !wasProbing && d.isProbing()
 	d.setProbeLocked(b, opens, now)
 	if opens || blamed && act == sendAgain {
-		h.since = cmp.Or(h.since, now)
-		if v != rest.Configuration || h.lasting != nil { // a refusal that passes isn't worth a line
+		h.failedSince = cmp.Or(h.failedSince, now)
+		if v != rest.Configuration || h.lasting != nil { // a refusal that soon passes isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
 	if d.isProbing() {
-		// A row that was rejected alone is joined with others only in an outage,
-		// when every row is refused, since joining erases aloneAt.
+		// In an outage every row is refused, so rows that were rejected alone are
+		// joined again, which erases their aloneMark. Otherwise they stay apart.
 		d.retry.join(d.config.maxBatch, func(b *batch) bool {
-			return b.isSuspect(h.stored) || b.aloneAt > 0 && !d.isOutage()
+			return b.isSuspect(h.stored) || b.aloneMark > 0 && !d.isOutage()
 		})
 	}
 }
 
-// setProbeLocked sets when the next probe is due, if b was a probe or opens means
-// that a breaker opens now.
+// setProbeLocked sets when the next probe is due, if b was a probe or a breaker
+// has just opened.
 func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	h, most := &d.health, outageWait
 	if h.probe == b {
 		h.probe = nil
-		h.step++
+		h.failedProbes++
 	} else if !opens {
 		return
 	}
-	if h.lasting != nil {
-		h.step, most = max(h.step, longStep), longWait
+	if h.lasting != nil { // somebody has to fix something, which takes minutes
+		h.failedProbes, most = max(h.failedProbes, longStep), longWait
 	}
 	if d.closed {
 		most = closeWait
 	}
-	wait := jitter(h.step, most)
-	if !h.refused.IsZero() && h.lasting == nil { // probe when the refusals become lasting
-		wait = min(wait, h.refused.Add(lastingAfter).Sub(now))
+	wait := jitter(h.failedProbes, most)
+	if !h.refusedSince.IsZero() && h.lasting == nil { // find out at once when refusals become lasting
+		wait = min(wait, h.refusedSince.Add(lastingAfter).Sub(now))
 	}
 	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
 }
 
-// placeLocked carries out the action on b.
+// placeLocked carries out act, the decision about b. places are the indices of the
+// rows that the answer names.
 func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:
@@ -229,7 +258,7 @@ func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdic
 	case setAside:
 		named, others := b.cut(func(place int) bool { return slices.Contains(places, place) })
 		if v == rest.BadData && len(places) == 1 {
-			named.aloneAt = d.stats.Requests
+			named.aloneMark = d.stats.Requests
 		}
 		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))
 		d.retry.push(others, now)

@@ -95,7 +95,7 @@ func (d *delivery) close(ctx context.Context) error {
 	defer d.mu.Unlock()
 	if !d.closed {
 		d.closed = true
-		d.health.step = 0
+		d.health.failedProbes = 0
 		d.retry.failures = 0 // suspects are tried at their own pace
 		if ctx.Err() == nil {
 			d.attemptLocked(time.Now())
@@ -158,7 +158,7 @@ func (d *delivery) abandonLocked() {
 // Close stopped waiting.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
-	if b.aloneAt > 0 || b.isSuspect(d.health.stored) {
+	if b.aloneMark > 0 || b.isSuspect(d.health.stored) {
 		err = b.err
 	}
 	return fmt.Errorf("abandoned by Close: %w", err)

@@ -16,52 +16,28 @@ const (
 	openAfter = 5
 )
 
-// A batch is the rows of one request, and a memory of how they failed.
+// A batch is the rows of one request, with the history of their failures.
 //
 // delivery.mu guards its fields. While a batch is in flight, its sender reads the
-// records without the mutex, so nobody writes any field of them but record.block.
+// records without the mutex, so nothing changes them then, except record.block.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
+	history
+
+	due  time.Time // the batch is not sent before this time
+	done bool      // all rows are stored, dropped or kept, so a late answer changes nothing
 
 	// The last request that carried the batch.
-	request        int64     // the request's number, from 1
-	sent           time.Time // when the request was sent
+	request        int64     // the number of that request; the first request has number 1
+	sent           time.Time // when that request was sent
 	storedWhenSent int64     // the newest request that had stored rows by then
-
-	// failedAt is the number of a request. If a later request stores other rows,
-	// that is evidence against this batch. The first failure sets failedAt, and
-	// each strike of a single row sets it again. Batches that are cut from this
-	// one inherit it, so a half that fails is split at once. It is 0 if the batch
-	// never failed, and such a batch belongs in the fresh lane.
-	failedAt int64
-
-	// aloneAt is like failedAt, but only for a single row that was rejected: the
-	// row was alone in its request, or the only one that the answer named. The
-	// next rejection drops the row if there is evidence by then. It is 0 if that
-	// never happened, and for a batch of several rows.
-	aloneAt int64
-
-	// refusedAt is the number of the first request that was rejected with these
-	// rows in it, alone or not, with the code refusedCode, which is that of the last
-	// rejection. Batches that are cut from this one inherit both. refusedAt takes the
-	// place of aloneAt once every pending row has been rejected alone, see fail.
-	refusedAt   int64
-	refusedCode string
-
-	// strikes counts a single row's strikes. Each doubles the wait before the
-	// next attempt, and the tenth drops the row.
-	strikes int
-
-	closeTries int       // how often it failed, as a suspect, since Close began
-	err        error     // the last failure
-	due        time.Time // the batch is not sent again before this time
-	done       bool      // its rows are stored, dropped or kept, so later answers change nothing
 }
 
-// newBatch returns a batch of records, which were rows of the batch from.
+// newBatch returns a batch with the given records, which were part of the batch
+// from.
 func newBatch(records []record, from *batch) *batch {
-	b := &batch{records: records, failedAt: from.failedAt, refusedAt: from.refusedAt, refusedCode: from.refusedCode, err: from.err}
+	b := &batch{records: records, history: from.history.ofPart()}
 	for i := range records {
 		b.text += records[i].Text()
 	}
@@ -74,10 +50,10 @@ func (b *batch) hasRoom(rows, text, maxRows int) bool {
 	return len(b.records)+rows <= maxRows && b.text+text <= maxBatchText
 }
 
-// isSuspect reports whether b is a single row with evidence against it. Suspects
-// are never joined with other rows. stored is the newest request that stored rows.
+// isSuspect reports whether b is a single row with evidence against it. stored is
+// the newest request that stored rows.
 func (b *batch) isSuspect(stored int64) bool {
-	return len(b.records) == 1 && (b.strikes > 0 || b.aloneAt > 0 && stored > b.aloneAt)
+	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
 
 // cut divides the rows of b into two batches: rows whose index isFirst accepts,
@@ -99,7 +75,7 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
-	b.failedAt, b.aloneAt, b.refusedAt = max(b.failedAt, other.failedAt), 0, 0
+	b.failMark, b.aloneMark, b.rejectMark = max(b.failMark, other.failMark), 0, 0
 }
 
 // A lane holds the batches that wait to be sent, in the order in which they are
@@ -176,7 +152,7 @@ func (l *lane) due() time.Time {
 // alone only if the lane holds nothing else: good rows would wait for many probes.
 // It returns nil if the lane is empty.
 func (l *lane) draw(last bool) *batch {
-	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool { return b.strikes > 0 || b.aloneAt > 0 })
+	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool { return b.strikes > 0 || b.aloneMark > 0 })
 	if len(from) == 0 {
 		from = l.batches
 	}

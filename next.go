@@ -59,12 +59,12 @@ func (d *delivery) senderIsFreeLocked(now time.Time) bool {
 // One probe is in flight at a time. If it seems to hang, Flush and Close don't wait
 // for it.
 func (d *delivery) probeLocked(now time.Time) *batch {
-	h, lane, last := &d.health, &d.fresh, d.health.step%3 == 1
+	h, lane, last := &d.health, &d.fresh, d.health.failedProbes%3 == 1
 	hangs := h.probe != nil && d.isAwaited() && now.Sub(h.probe.sent) >= hangTime
 	if h.probe != nil && !hangs || now.Before(h.probeAt) {
 		return nil
 	}
-	if !d.isOutage() || h.step%3 == 2 && len(d.retry.batches) > 0 || len(d.fresh.batches) == 0 {
+	if !d.isOutage() || h.failedProbes%3 == 2 && len(d.retry.batches) > 0 || len(d.fresh.batches) == 0 {
 		lane, last = &d.retry, false
 	}
 	h.probe = lane.draw(last)
@@ -82,7 +82,7 @@ func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
-		if b.failedAt > 0 {
+		if b.failMark > 0 {
 			retries++
 		}
 	}
@@ -102,7 +102,7 @@ func (d *delivery) joinsLocked(now time.Time) bool {
 // they don't have any yet. A row keeps its id in all later requests.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
-	if b.failedAt > 0 {
+	if b.failMark > 0 {
 		d.stats.Retries++
 	}
 	for i := range b.records {

@@ -28,33 +28,33 @@ func (r *reporter) run() {
 		n := r.queue[0]
 		r.queue[0] = notice{} // releases it for garbage collection
 		r.queue = r.queue[1:]
-		if n.isCall {
-			r.calls--
+		if n.isDrop {
+			r.drops--
 			r.text -= n.text
 		}
-		r.sayUnlocked(n)
+		r.callUnlocked(n)
 	}
 	r.queue = nil
 	r.running = false
 	ended = true
 }
 
-// sayUnlocked calls the app's logger or handler without the lock, and takes the
+// callUnlocked calls the app's logger or handler without the lock, and takes the
 // lock again even if that code panics. It logs the type of a handler's panic, but
 // not the value, which may hold any data. If the logger panics, the line is lost.
-func (r *reporter) sayUnlocked(n notice) {
+func (r *reporter) callUnlocked(n notice) {
 	defer func() {
 		p := recover()
 		r.mu.Lock()
-		r.said++
+		r.finished++
 		r.changed.Broadcast()
-		if p != nil && n.isCall {
+		if p != nil && n.isDrop {
 			r.tallyLocked(logPanic, fmt.Errorf("panic with a %T", p))
 			r.lineIfDueLocked(logPanic, time.Now())
 		}
 	}()
 	r.mu.Unlock()
-	n.say()
+	n.call()
 }
 
 // flush writes the lines that sumUpLocked writes for age. Then it waits until all
@@ -70,7 +70,7 @@ func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 			r.changed.Broadcast()
 		})()
 	}
-	for last := r.queued; r.said < last && !r.gaveUp; r.changed.Wait() {
+	for last := r.queued; r.finished < last && !r.closed; r.changed.Wait() {
 		if ctx.Err() != nil {
 			return fmt.Errorf("docevents: Flush: log lines or drop handler calls are still pending: %w", ctx.Err())
 		}
@@ -86,8 +86,8 @@ func (r *reporter) close(ctx context.Context) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.gaveUp = true
-	r.unreported.Add(int64(r.calls))
-	r.queue, r.calls, r.text = nil, 0, 0
+	r.closed = true
+	r.unreported.Add(int64(r.drops))
+	r.queue, r.drops, r.text = nil, 0, 0
 	r.changed.Broadcast()
 }
