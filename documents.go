@@ -124,6 +124,9 @@ func (c *Client) documents(ctx context.Context, q DocumentsQuery) (*DocumentsPag
 	if err != nil {
 		return nil, err
 	}
+	if *documents == nil { // the answer is null
+		return nil, ErrOtherAnswer
+	}
 	page := &DocumentsPage{Documents: *documents}
 	if len(page.Documents) > q.Limit {
 		page.Documents = page.Documents[:q.Limit]

@@ -172,7 +172,7 @@ func (l *Limits) normalize() error {
 	l.MinEnded = cmp.Or(l.MinEnded, 20)
 	switch {
 	case min(l.Window, l.StuckAfter, l.Silence) < 0, max(l.Window, l.StuckAfter, l.Silence) > maxLimit:
-		return fmt.Errorf("Window, StuckAfter and Silence must be from 0 to 365 days, not %s, %s and %s", l.Window, l.StuckAfter, l.Silence)
+		return fmt.Errorf("the times Window, StuckAfter and Silence must be from 0 to 365 days, not %s, %s and %s", l.Window, l.StuckAfter, l.Silence)
 	case l.MaxStuck < 0 || l.MinEnded < 0:
 		return fmt.Errorf("MaxStuck and MinEnded must not be negative, not %d and %d", l.MaxStuck, l.MinEnded)
 	case l.MaxFailureRate < 0 || l.MaxFailureRate > 1 || math.IsNaN(l.MaxFailureRate):
