@@ -17,13 +17,13 @@ const (
 	// it. With the waits between, that takes 3 to 6 s.
 	enoughTries = 5
 
-	// shortly is how long after rows were stored a rejection is taken for the
-	// fault of a row and not of the table. It is the time of a few requests.
+	// shortly is how long after rows were stored the engine blames a rejection on
+	// a row and not on the table. A few requests fit into this time.
 	shortly = 250 * time.Millisecond
 
 	// outageWait is the longest wait between two probes, and closeWait the
-	// longest once Close has begun. A probe is one row, so a short wait costs
-	// little and soon finds out that the server is back.
+	// longest after Close has begun. A probe is a request with one row, so frequent
+	// probes cost the server little.
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -39,8 +39,8 @@ const (
 )
 
 // decide returns what happens to a batch after a failure. named means that the
-// answer names some of the rows, but not all. evidence is the result of fail.
-// strikes includes this failure.
+// answer names some of the rows, but not all. evidence means that there is evidence
+// against the batch. strikes includes this failure.
 func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
@@ -48,17 +48,17 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 		return setAside
 	case several && (v == rest.BadData || v == rest.StoredBefore || v == rest.TooMuch || evidence):
 		return split
-	case v == rest.BadData && evidence || strikes >= maxStrikes: // only a single row gets here
+	case v == rest.BadData && evidence || strikes >= maxStrikes: // a single row, since only single rows have strikes
 		return drop
 	}
 	return sendAgain
 }
 
 // blamesServer reports whether a failure counts towards opening a breaker. It
-// doesn't count if there is evidence against the rows. Nor does it count if the
-// answer rejects or names rows and other rows were stored shortly before.
-// sinceStored is the time from the last answer that stored rows until this request
-// was sent.
+// doesn't count if there is evidence against the rows. It also doesn't count if the
+// answer rejects the rows or names some of them, and the server stored other rows
+// shortly before. sinceStored is how long before this request was sent the server
+// last answered that it stored rows. It is negative if that answer came later.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	ofRow := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!ofRow || sinceStored >= shortly)
@@ -66,22 +66,26 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 
 // A history is what a batch remembers about its failures.
 //
-// A mark is the number of the newest request at the time of a failure, or 0. If a
-// request with a higher number stores other rows, the server works, so the next
-// failure is evidence against the batch.
+// Requests are numbered. A mark is the number of a request that failed. If a request
+// with a higher number stores other rows, the server works, so the next failure of
+// the batch is evidence that one of its own rows is bad. A mark of 0 means that there
+// was no such failure.
 type history struct {
-	// failMark is the mark of the first failure of any kind, or of the last strike.
-	// Parts of a batch inherit it, so a part that fails is split at once. Batches
-	// whose failMark is 0 never failed. They belong in the fresh lane.
+	// failMark is set by the first failure of any kind. Each strike of a single row
+	// sets it again. If a batch is split, both parts inherit the mark, so the next
+	// failure of a part counts as its second. A batch with failMark 0 never failed,
+	// and belongs in the fresh lane.
 	failMark int64
 
-	// aloneMark is the mark of the first time that a single row was rejected: the
-	// row was alone in its request, or the only row that the answer named. It is 0
-	// in a batch of several rows.
+	// aloneMark is set when a single row is rejected for the first time. The row was
+	// alone in its request, or was the only row that the answer named. Unlike the
+	// other marks, it is the number of the newest request so far: requests that are
+	// in flight now may have stored their rows before this row was rejected.
 	aloneMark int64
 
-	// rejectMark is the mark of the first rejection with the code rejectCode, even
-	// if other rows were in that request. Parts of a batch inherit both.
+	// rejectMark is set by the first rejection, whether the batch had one row or
+	// several. It is set again if a rejection has another code than the one before.
+	// rejectCode is the code of the last rejection. Parts of a batch inherit both.
 	rejectMark int64
 	rejectCode string
 
@@ -95,20 +99,21 @@ func (h history) ofPart() history {
 	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejectCode: h.rejectCode, err: h.err}
 }
 
-// evidence reports whether a new failure is evidence against the batch: the batch
-// failed before, and since then other rows were stored. Otherwise the table or the
-// server may be at fault.
+// evidence reports whether a new failure is evidence against the batch. It is if the
+// batch failed before, and the server has stored other rows in between. Otherwise
+// the table or the server may be at fault.
 //
-// stored is the newest request that had stored rows when the batch was sent. Rows
-// that were stored later don't count: the table may have broken in between.
+// stored is the number of the newest request that had stored rows when the batch was
+// sent. Rows that were stored after that are no evidence: the table may have stored
+// them, then broken, and then received the batch.
 //
-// If the failure is a rejection, the row must have been rejected before, alone. A
-// row that met a 502 may have good data.
+// A rejection is evidence only if the row was rejected alone before. An earlier
+// failure of another kind, such as a 502, shows nothing about the row's data.
 //
-// last means that every pending row has been rejected alone, so maybe no row is
-// left that can be stored. Then an earlier rejection counts although other rows
-// were in that request. It must have had the same code, because a table that
-// breaks rejects every row with another code.
+// last means that every pending row has been rejected alone. Then perhaps no good row
+// is left, and nothing more will be stored. So an earlier rejection counts even if
+// other rows were in that request. Both rejections must have the same code: if the
+// table broke in between, the second one has another code.
 func (h *history) evidence(stored int64, rejected bool, code string, last bool) bool {
 	mark := h.failMark
 	switch {
@@ -120,8 +125,8 @@ func (h *history) evidence(stored int64, rejected bool, code string, last bool) 
 	return mark > 0 && stored > mark
 }
 
-// remember adds the failure of b's last request to b's history. newest is the
-// newest request so far. evidence is the result of the method evidence.
+// remember adds the failure of b's last request to b's history. newest is the number
+// of the newest request so far. evidence means that there is evidence against b.
 func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	single := len(b.records) == 1
 	if code := codeOf(err); rejected && (b.rejectMark == 0 || code != b.rejectCode) {
@@ -139,8 +144,8 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	b.noteDoubt(err)
 }
 
-// noteDoubt notes in b's rows that they may be stored, if err means that the
-// server may have carried out the request.
+// noteDoubt marks b's rows as possibly stored, if err means that the server may have
+// carried out the request.
 func (b *batch) noteDoubt(err error) {
 	if rest.OutcomeUnknown(err) {
 		for i := range b.records {
@@ -155,7 +160,7 @@ type health struct {
 	storedAt time.Time // when the server last answered that it stored rows
 
 	// The failures since storedAt. Each field is zero if there was no such failure.
-	failedSince  time.Time // the first failure that blames the server; the log reports it
+	failedSince  time.Time // the first failure that is counted for the log; an outage is logged with its length
 	refusedSince time.Time // the first of the refusals in a row; zero if the newest answer is no refusal
 	lasting      error     // the newest refusal, if refusals have lasted for lastingAfter
 
@@ -165,10 +170,11 @@ type health struct {
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal updates refusedSince and lasting after a failure.
+// noteRefusal updates refusedSince and lasting after a failure for which the rows
+// aren't to blame.
 func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
 	switch {
-	case v == rest.Transient || v == rest.TooMuch: // not a refusal
+	case v == rest.Transient || v == rest.TooMuch: // all other failures are refusals
 		h.refusedSince, h.lasting = time.Time{}, nil
 	case h.refusedSince.IsZero():
 		h.refusedSince = now
@@ -192,15 +198,16 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		lane = &d.retry
 	}
 	rejected, named := v == rest.BadData, len(places) > 0 && len(places) < len(b.records)
-	last := b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.aloneMark == 0 })
-	evidence := b.evidence(b.storedWhenSent, rejected, codeOf(err), last)
+	evidence := b.evidence(b.storedWhenSent, rejected, codeOf(err), d.allRejectedLocked(b))
 	b.remember(err, rejected, evidence, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {
 		h.noteRefusal(v, err, now)
 	}
 	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
-	if d.closed && b.isSuspect(h.stored) { // Close sends suspects until each has enoughTries; an outage would delay that
+	// Close waits until each suspect has failed enoughTries times. These failures
+	// don't open a breaker, since suspects would then be sent one at a time.
+	if d.closed && b.isSuspect(h.stored) {
 		b.closeTries++
 		blamed = false
 	}
@@ -210,20 +217,26 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	}
 	opens := !wasProbing && d.isProbing()
 	d.setProbeLocked(b, opens, now)
-	if opens || blamed && act == sendAgain {
+	if opens || blamed && act == sendAgain { // other actions treat the failure as the fault of a row
 		h.failedSince = cmp.Or(h.failedSince, now)
-		if v != rest.Configuration || h.lasting != nil { // a refusal that soon passes isn't worth a line
+		if v != rest.Configuration || h.lasting != nil { // a misconfiguration that passes within 5 s isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
 	if d.isProbing() {
-		// In an outage every row is refused, so rows that were rejected alone are
-		// joined again, which erases their aloneMark. Otherwise they stay apart.
+		// In an outage even good rows are rejected, so rows that were rejected alone
+		// are joined with others. Otherwise they stay apart.
 		d.retry.join(d.config.maxBatch, func(b *batch) bool {
 			return b.isSuspect(h.stored) || b.aloneMark > 0 && !d.isOutage()
 		})
 	}
+}
+
+// allRejectedLocked reports whether b, which has just failed, and every other pending
+// row have been rejected alone.
+func (d *delivery) allRejectedLocked(b *batch) bool {
+	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
 }
 
 // setProbeLocked sets when the next probe is due, if b was a probe or a breaker
@@ -243,21 +256,21 @@ func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 		most = closeWait
 	}
 	wait := jitter(h.failedProbes, most)
-	if !h.refusedSince.IsZero() && h.lasting == nil { // find out at once when refusals become lasting
+	if !h.refusedSince.IsZero() && h.lasting == nil { // probe when refusals become lasting, at the latest
 		wait = min(wait, h.refusedSince.Add(lastingAfter).Sub(now))
 	}
 	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
 }
 
-// placeLocked carries out act, the decision about b. places are the indices of the
-// rows that the answer names.
+// placeLocked carries out the action on b. places are the indices of the rows that
+// the answer names.
 func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:
-		d.retry.push(b, now.Add(backoff(b.strikes+b.closeTries, longWait, b.err)))
+		d.retry.push(b, now.Add(backoff(cmp.Or(b.closeTries, b.strikes), longWait, b.err)))
 	case setAside:
 		named, others := b.cut(func(place int) bool { return slices.Contains(places, place) })
-		if v == rest.BadData && len(places) == 1 {
+		if v == rest.BadData && len(places) == 1 { // as if the row had been rejected alone
 			named.aloneMark = d.stats.Requests
 		}
 		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))

@@ -39,9 +39,10 @@ func (r *reporter) run() {
 	ended = true
 }
 
-// callUnlocked calls the app's logger or handler without the lock, and takes the
-// lock again even if that code panics. It logs the type of a handler's panic, but
-// not the value, which may hold any data. If the logger panics, the line is lost.
+// callUnlocked calls the app's logger or handler without the lock, and takes the lock
+// again even if that code panics. If the handler panics, the log line has the type of
+// the panic's value, but not the value, which may contain any data. If the logger
+// panics, its line is lost.
 func (r *reporter) callUnlocked(n notice) {
 	defer func() {
 		p := recover()
@@ -57,8 +58,8 @@ func (r *reporter) callUnlocked(n notice) {
 	n.call()
 }
 
-// flush writes the lines that sumUpLocked writes for age. Then it waits until all
-// notices that are queued by now are done, or ctx ends.
+// flush sums up repeats as sumUpLocked does with age. Then it waits until all notices
+// in the queue are done, or ctx ends.
 func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,8 +79,8 @@ func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	return nil
 }
 
-// close is flush for repeats of any age. If ctx ends before a call returns, close
-// skips the notices that wait after that call.
+// close writes all repeats and waits until all notices are done. If ctx ends first,
+// close discards the notices that are still in the queue.
 func (r *reporter) close(ctx context.Context) {
 	if r.flush(ctx, 0) == nil {
 		return

@@ -14,8 +14,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// The messages of log lines. The first line with a message is written at once.
-// Its repeats are only counted for quietFor, and the next line has their count.
+// The messages of log lines. The first line with a message is written at once. For
+// quietFor after that, lines with the same message are only counted, and the next
+// line that is written has the count.
 const (
 	logTransient     = "docevents: insert failed, trying again"
 	logConfiguration = "docevents: insert refused until this is fixed"
@@ -76,9 +77,9 @@ type tally struct {
 	eventType  []byte    // a copy of the last dropped event's type
 }
 
-// A reporter calls the app's logger and its drop handler. Both run on one
-// goroutine, which exists only while there is something to report. So they can
-// neither delay nor break the rest of the client.
+// A reporter calls the app's logger and drop handler. Both run on a goroutine of the
+// reporter, so a slow or failing logger can't delay the rest of the client. The
+// goroutine exists only while there is something to report.
 type reporter struct {
 	log        *slog.Logger
 	textIDs    bool                           // Columns.TextIDs
@@ -105,8 +106,9 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop reports a dropped event. It decodes extra only for the handler. The limits
-// of waiting handler calls don't apply to events that Close abandons.
+// drop reports a dropped event. extra is the JSON of its Extra, which is decoded only
+// if there is a handler. If too many events wait for the handler, drop only counts
+// the event as unreported, unless Close abandons it.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
 	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {
@@ -198,9 +200,9 @@ func (r *reporter) tallyLocked(msg string, err error) *tally {
 	return t
 }
 
-// lineIfDueLocked writes a line, and reports that it did, unless the last line
-// with the message was written less than quietFor ago. The line's count includes
-// the repeats since that line.
+// lineIfDueLocked writes a line and returns true, unless a line with the same message
+// was written less than quietFor ago. The new line has the count of all repeats since
+// the last one.
 func (r *reporter) lineIfDueLocked(msg string, now time.Time, attrs ...slog.Attr) bool {
 	due := now.Sub(r.tallies[msg].written) >= quietFor
 	if due {
@@ -225,8 +227,8 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
-// sumUpLocked writes a line for each message with repeats that were only counted,
-// if the last line with that message is at least age old.
+// sumUpLocked writes a line for each message whose repeats were only counted, if the
+// last line with that message is at least age old.
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
 		if t.suppressed > 0 && now.Sub(t.written) >= age {

@@ -16,8 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// String returns the settings as lines NAME=value for a shell, with the names that
-// Supabase's tools use. None of the values needs quotes.
+// String returns the settings as lines for a shell, export NAME=value, with the names
+// that Supabase's tools use. None of the values needs quotes.
 func (s Settings) String() string {
 	var b strings.Builder
 	for _, line := range [][2]string{
@@ -28,7 +28,7 @@ func (s Settings) String() string {
 		{"DATABASE_URL", s.DatabaseURL},
 		{"JWT_SECRET", s.JWTSecret},
 	} {
-		fmt.Fprintf(&b, "%s=%s\n", line[0], line[1])
+		fmt.Fprintf(&b, "export %s=%s\n", line[0], line[1])
 	}
 	return b.String()
 }

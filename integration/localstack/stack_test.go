@@ -384,7 +384,7 @@ func TestFromEnv(t *testing.T) {
 		t.Errorf("with nothing set: %v, want ErrNoEnv", err)
 	}
 	for line := range strings.Lines(ours.Settings.String()) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		name, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
 		t.Setenv(name, value)
 	}
 	stack, err := localstack.FromEnv(t.Context())
