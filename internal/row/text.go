@@ -17,10 +17,8 @@ func CleanText(s string, limit int) string {
 	uncut := len(s)
 	s = CutText(s, limit)
 	went := uncut - len(s)
-	if strings.IndexByte(s, 0) >= 0 {
-		s = strings.ReplaceAll(s, "\x00", "")
-	}
-	if !utf8.ValidString(s) {
+	s = strings.ReplaceAll(s, "\x00", "")
+	if !utf8.ValidString(s) { // ten times as fast as ToValidUTF8
 		s = strings.ToValidUTF8(s, "\uFFFD")
 	}
 	if went == 0 && len(s) <= limit {
