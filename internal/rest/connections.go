@@ -23,21 +23,17 @@ const (
 
 // connections are the transports of a Client that wasn't given one. They are
 // clones of http.DefaultTransport, one for inserts and one for everything else.
-// It also decides which requests need a new connection.
 //
-// An idle connection may be dead, or may lead to a server that the project's
-// name no longer points to, and a request on it can't find out without failing.
-// So one failure is evidence against all idle connections. They are closed just
-// before the next request: by then net/http has put the connection of the
-// failed request back among the idle ones.
+// A failure is evidence against all idle connections: they may be dead, or may
+// lead to a server that the project's name no longer points to. So they are
+// closed before the next request. Right after the failure it would be too early,
+// because net/http has not put the failed request's connection among them yet.
 //
-// Its methods are safe for concurrent use, and do nothing on a nil receiver.
+// The methods are safe for concurrent use, and do nothing on a nil receiver.
 type connections struct {
 	inserts, others *http.Transport
 
-	working   atomic.Int64 // answers so far that show a working server
-	atFailure atomic.Int64 // the value of working at the newest failure
-	suspect   atomic.Bool  // close the idle connections before the next request
+	suspect atomic.Bool // close the idle connections before the next request
 
 	mu     sync.Mutex      // guards the rest
 	life   context.Context // ends the connections for inserts, and their dials
@@ -67,44 +63,27 @@ func newConnections(maxInFlight int) *connections {
 	return c
 }
 
-// begin prepares the connections for a request. Its result is for end.
-func (c *connections) begin() (working int64) {
-	if c == nil {
-		return 0
-	}
-	if c.suspect.Swap(false) {
+// begin closes the idle connections if a request has failed since the last call.
+func (c *connections) begin() {
+	if c != nil && c.suspect.Swap(false) {
 		c.closeIdle()
 	}
-	return c.working.Load()
 }
 
-// end records how a request has ended. began is the result of its begin.
-func (c *connections) end(err error, began int64) {
-	switch answered, works := evidence(err); {
-	case c == nil:
-	case works:
-		c.working.Add(1)
-	default:
-		now := c.working.Load()
-		repeated := c.atFailure.Swap(now) == now
-		// New connections cost round trips, so an error status counts only if no
-		// other request has succeeded meanwhile, or between two such failures.
-		if !answered || now == began || repeated {
-			c.suspect.Store(true)
-		}
+// end takes the result of a request.
+func (c *connections) end(err error) {
+	if c != nil && !showsWorkingServer(err) {
+		c.suspect.Store(true)
 	}
 }
 
-// evidence reports whether a request was answered, and whether its answer shows
-// that the connection leads to a working server. A refusal of rows for their
-// data or their number does.
-func evidence(err error) (answered, works bool) {
-	if err == nil || errors.Is(err, ErrNoCount) {
-		return true, true
-	}
-	_, answered = errors.AsType[*Error](err)
+// showsWorkingServer reports whether a request's result shows that its connection
+// leads to a working server. A rejection of the rows shows that, and so does a
+// foreign key whose row is not there yet.
+func showsWorkingServer(err error) bool {
 	v := Classify(err)
-	return answered, answered && v != Transient && v != Configuration
+	e, answered := errors.AsType[*Error](err)
+	return v != Transient && v != Configuration || errors.Is(err, ErrNoCount) || answered && e.Code == "23503"
 }
 
 func (c *connections) closeIdle() {
@@ -134,10 +113,7 @@ func (c *connections) close() {
 // Connections of a DialTLSContext of the app are not tracked.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
-	//lint:ignore SA1019 an app may have set it on http.DefaultTransport
-	if old := t.Dial; dial == nil && old != nil {
-		dial = func(_ context.Context, network, addr string) (net.Conn, error) { return old(network, addr) }
-	} else if dial == nil {
+	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -171,14 +147,9 @@ func (c *trackedConn) Close() error {
 func ownTransport(standard *http.Transport) *http.Transport {
 	t := standard.Clone()
 	if standard.TLSNextProto["h2"] != nil { // since Clone, it has this entry if it speaks HTTP/2
-		// The clone has it only if the app has called http2.ConfigureTransport of
-		// golang.org/x/net. It leads to the app's connections, without pings.
-		delete(t.TLSNextProto, "h2")
-		if t.Protocols == nil { // net/http would guess from fields that differ between the two
-			t.Protocols = &http.Protocols{}
-			t.Protocols.SetHTTP1(true)
-		}
-		t.Protocols.SetHTTP2(true)
+		// If the app has called http2.ConfigureTransport of golang.org/x/net, the
+		// entry leads to the app's connections, which have no pings.
+		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	if t.HTTP2 == nil {
 		t.HTTP2 = &http.HTTP2Config{}

@@ -37,7 +37,7 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 		"a zero one":                     {&http.Transport{}, true},
 		"one of golang.org/x/net":        {&http.Transport{TLSNextProto: foreign}, true},
 		"that, and a TLS configuration":  {&http.Transport{TLSNextProto: foreign, TLSClientConfig: &tls.Config{}}, true},
-		"that, and Protocols":            {&http.Transport{TLSNextProto: foreign, Protocols: http1}, true},
+		"that, and HTTP/1 in Protocols":  {&http.Transport{TLSNextProto: foreign, Protocols: http1}, false},
 		"switched off by TLSNextProto":   {&http.Transport{TLSNextProto: none, ForceAttemptHTTP2: true}, false},
 		"switched off by Protocols":      {&http.Transport{Protocols: http1}, false},
 		"a TLS configuration of the app": {&http.Transport{TLSClientConfig: &tls.Config{}}, false},
@@ -72,54 +72,31 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 	}
 }
 
-// When idle connections are closed: before the request that follows a failure,
-// unless the failure is an answer among successes.
-func TestWhenConnectionsAreSuspect(t *testing.T) {
-	results := map[byte]error{
-		'+': nil,
-		'r': &Error{Status: 400, Code: "22001"}, // rows are refused: the server works
-		't': &Error{Status: 500, Code: "57014"},
-		'5': &Error{Status: 503},
-		'c': &Error{Status: 401},
-		'x': context.DeadlineExceeded, // no answer
-	}
+// Idle connections are closed before the request that follows a failure.
+func TestConnectionsAreSuspectAfterAFailure(t *testing.T) {
 	for _, test := range []struct {
-		name  string
-		steps string // a to d begin; the same letter in upper case and a result ends it
-		want  string // the requests before which idle connections are closed
+		name string
+		err  error
+		want bool
 	}{
-		{"successes", "aA+bB+cC+", ""},
-		{"the first failure of all", "aA5b", "b"},
-		{"a failure after a success", "aA+bB5cC+d", "c"},
-		{"failures one by one", "aA+bB5cCcdD5a", "cda"},
-		{"a failure among successes", "aA+abA+B5c", ""},
-		{"failures of all in flight", "aA+abcA5B5C5d", "d"},
-		{"two failures without a success between them", "aA+abcA+B5C5d", "d"},
-		{"a success between them", "aA+abcA+B5abA+CcC", ""},
-		{"no answer, among successes", "aA+abA+Bxc", "c"},
-		{"no answer, begun again before the next", "aA+abcBxbCxa", "ba"},
-		{"refused rows", "aA+bBrcCtd", ""},
-		{"a failure among refused rows", "aA+abArB5c", ""},
+		{"stored", nil, false},
+		{"rejected rows", &Error{Status: 400, Code: "22001"}, false},
+		{"too many rows", &Error{Status: 500, Code: "57014"}, false},
+		{"a foreign key", &Error{Status: 409, Code: "23503"}, false},
+		{"a DELETE without a count", ErrNoCount, false},
+		{"a gateway's answer", &Error{Status: 503}, true},
+		{"a wrong key", &Error{Status: 401}, true},
+		{"no answer", context.DeadlineExceeded, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newConnections(4)
-			began := map[byte]int64{}
-			got := ""
-			for i := 0; i < len(test.steps); i++ {
-				step := test.steps[i]
-				if step >= 'a' {
-					if c.suspect.Load() {
-						got += string(step)
-					}
-					began[step] = c.begin()
-					continue
-				}
-				if i++; i < len(test.steps) {
-					c.end(results[test.steps[i]], began[step+'a'-'A'])
-				}
+			c.end(test.err)
+			if got := c.suspect.Load(); got != test.want {
+				t.Errorf("suspect: got %v, want %v", got, test.want)
 			}
-			if got != test.want {
-				t.Errorf("%s: closed before %q, want %q", test.steps, got, test.want)
+			c.begin()
+			if c.suspect.Load() {
+				t.Error("the connections are suspect after they were closed")
 			}
 		})
 	}

@@ -48,12 +48,12 @@ type transport struct {
 var ErrNoCount = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
 
 func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
-	began := t.own.begin()
+	t.own.begin()
 	defer func() {
 		if p := recover(); p != nil { // a transport of the app must not crash it
 			resp, err = nil, fmt.Errorf("the transport panicked with a %T", p)
 		}
-		t.own.end(err, began)
+		t.own.end(err)
 	}()
 	traced := httptrace.ContextClientTrace(req.Context()) != nil
 	var sought, found atomic.Int32 // connections; stay 0 if a transport of the app doesn't report them
