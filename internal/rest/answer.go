@@ -22,10 +22,9 @@ type Error struct {
 	// Details are PostgREST's. They may repeat the row, so they are never logged.
 	Details string
 
-	// meaning is set if the body shows more than the fields above: storedBefore or
-	// badData for 23505, on the key of the id or on another key; configuration for
-	// 23514, if a partition is missing; transient if PostgREST lost its database
-	// during the request. Accepted: it shows no more.
+	// meaning is the verdict if the message or the details show more than the code: see
+	// meaningOf. It is Transient if PostgREST lost its database during the request. It
+	// is Accepted if the status and the code decide.
 	meaning Verdict
 
 	resent bool // net/http had sent the request before, on a connection that died
@@ -102,10 +101,6 @@ func Classify(err error) Verdict {
 		return TooMuch
 	case e.meaning != Accepted:
 		return e.meaning
-	case e.Code == "23505" && primaryKey.MatchString(e.Message): // a gateway removed the header Prefer
-		return StoredBefore
-	case e.Code == "23514" && strings.HasPrefix(e.Message, "no partition of relation"):
-		return Configuration
 	}
 	for _, v := range verdicts {
 		if v.codes.MatchString(e.Code) {
@@ -131,19 +126,18 @@ func KeyColumns(details string) []string {
 	return strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", ")
 }
 
-// meaningOf returns the meaning that details add to a code, see [Error].meaning. A
-// unique key that holds the id can be violated only by the same event.
-func meaningOf(code, details, idColumn string) Verdict {
+// meaningOf returns the verdict for two codes that have more than one meaning, or
+// Accepted. 23505 on the id means that the same event is stored: a unique key that
+// holds the id can't be violated by another event. 23514 for a row without a partition
+// means that the table is misconfigured. The details show both in any language.
+func meaningOf(code, message, details, idColumn string) Verdict {
 	key := keyInDetails.FindStringSubmatch(details)
 	hasID := slices.Contains(KeyColumns(details), idColumn)
 	switch {
-	case key == nil:
-	case code == "23514" && key[2] != "" && !hasID:
-		return Configuration
-	case code == "23505" && hasID:
+	case code == "23505" && (hasID || key == nil && primaryKey.MatchString(message)):
 		return StoredBefore
-	case code == "23505":
-		return BadData
+	case code == "23514" && (strings.HasPrefix(message, "no partition of relation") || key != nil && key[2] != "" && !hasID):
+		return Configuration
 	}
 	return Accepted
 }

@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,7 +79,8 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	return t.read(req, resp, found.Load() > 1)
 }
 
-// read returns resp if it is a success of PostgREST, and an error otherwise.
+// read returns resp if it is a success of PostgREST, and an error otherwise. The body of
+// an insert's success is read to its end: a body that is cut short is no success.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // http.Client allows that, but only after this
 		resp.Body = http.NoBody
@@ -91,24 +91,18 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 	}
 	isInsert := req.Method == http.MethodPost
 	wantsCount := resp.StatusCode == http.StatusNoContent || req.Method == http.MethodDelete && strings.Contains(req.Header.Get("Prefer"), "count=")
-	body := bufio.NewReader(resp.Body)
-	start, _ := body.Peek(512) // as many as DetectContentType uses; reading the body returns the same error again
 	switch {
-	case isHTML(resp.Header, start):
+	case isHTML(resp):
 		err = &Error{Status: resp.StatusCode, Message: htmlPage}
 	case isInsert && resp.StatusCode != http.StatusCreated: // a service that accepts every request
 		err = &Error{Status: resp.StatusCode, Message: "the answer is not PostgREST's to an insert"}
 	case isInsert:
-		if _, err = io.Copy(io.Discard, io.LimitReader(body, maxErrorBytes)); err != nil {
+		if _, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBytes)); err != nil {
 			err = fmt.Errorf("answer cut short: %w", err)
 		}
 	case wantsCount && !strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789"):
 		err = ErrNoCount // a gateway has removed the header Prefer
 	default:
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{body, resp.Body}
 		return resp, nil
 	}
 	resp.Body.Close()
@@ -137,17 +131,14 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 		s, _ := v.(string)
 		return strings.ReplaceAll(s, t.key, "[key]")
 	}
-	code, details := text(answer.Code), text(answer.Details)
+	code, message, details := text(answer.Code), text(answer.Message), text(answer.Details)
 	e := &Error{
-		Details: details, meaning: meaningOf(code, details, t.idColumn), resent: resent,
-		Status: resp.StatusCode, Message: repeatable(code, text(answer.Message)), Hint: repeatable(code, text(answer.Hint)),
+		Details: details, meaning: meaningOf(code, message, details, t.idColumn), resent: resent,
+		Status: resp.StatusCode, Message: repeatable(code, message), Hint: repeatable(code, text(answer.Hint)),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
 	if codeFormat.MatchString(code) {
 		e.Code = code
-	}
-	if code == "23505" && e.meaning == Accepted && primaryKey.MatchString(text(answer.Message)) { // in any language
-		e.meaning = StoredBefore
 	}
 	if e.Hint == LeftOut { // the message already is
 		e.Hint = ""
@@ -156,7 +147,7 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	case e.Message != "":
 	case answer.Code == "" && answer.Message == "": // present and empty, not missing
 		e.Message, e.meaning = "PostgREST lost its database under the request", Transient
-	case isHTML(resp.Header, body):
+	case isHTML(resp):
 		e.Message = htmlPage
 	default:
 		e.Message = http.StatusText(resp.StatusCode)
@@ -164,9 +155,10 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	return e
 }
 
-func isHTML(h http.Header, body []byte) bool {
-	return strings.Contains(strings.ToLower(h.Get("Content-Type")), "html") ||
-		strings.HasPrefix(http.DetectContentType(body), "text/html")
+// isHTML reports whether resp is a web page: SUPABASE_URL leads to a web site, a
+// firewall or a captive portal.
+func isHTML(resp *http.Response) bool {
+	return strings.Contains(strings.ToLower(resp.Header.Get("Content-Type")), "html")
 }
 
 // retryAfter parses a Retry-After header, which holds seconds or a date (RFC
