@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// Many requests share one HTTP/2 connection, and the timeout of a request
-// doesn't close it. Only pings detect that it is dead. Hosted Supabase speaks
-// HTTP/2.
+// Hosted Supabase speaks HTTP/2. All requests share one HTTP/2 connection, which
+// stays open if a request times out. Only pings detect that the connection is
+// dead.
 const (
-	pingAfter   = 3 * time.Second // without a frame from the server
-	pingTimeout = 3 * time.Second
+	pingAfter   = 3 * time.Second // how long the server may send nothing before a ping
+	pingTimeout = 3 * time.Second // how long the answer to a ping may take
 )
 
 // connections are the transports of a Client that wasn't given one. They are
@@ -41,15 +41,14 @@ type connections struct {
 }
 
 // newConnections returns the transports of a Client with at most maxInFlight
-// inserts in flight, or nil if the app has replaced http.DefaultTransport with
-// a type that can't be cloned.
+// inserts in flight. It returns nil if the app has replaced
+// http.DefaultTransport with a type that can't be cloned.
 //
-// Without a bound, an http.Transport opens more connections than it has
-// requests: when a connection becomes free while another is being dialed for a
-// request, the request takes the free one, and the next request dials again.
-// The bound is one more than maxInFlight, because Close makes an attempt even
-// if all requests in flight hang. Other requests have a transport without a
-// bound, so that a long purge doesn't hold one of the connections for inserts.
+// The number of connections for inserts is limited, because net/http may open
+// more than it has requests: if a connection becomes free during a dial, the
+// request takes the free connection, and the dialed one is an extra. The limit
+// is maxInFlight+1, because Close makes an attempt even if all requests in
+// flight hang. A purge may take long, so it uses the other transport.
 func newConnections(maxInFlight int) *connections {
 	standard, ok := http.DefaultTransport.(*http.Transport)
 	if !ok {
@@ -91,12 +90,12 @@ func (c *connections) closeIdle() {
 	c.others.CloseIdleConnections()
 }
 
-// close closes all connections for inserts and the idle ones of other requests:
-// a purge may go on. Later requests get new connections.
+// close closes all connections for inserts, and the idle connections for other
+// requests, so a purge can continue. Later requests use new connections.
 //
-// net/http alone would leave some behind. It finishes dials although nothing
-// waits for them, and an HTTP/2 connection counts as in use for a moment after
-// its last request has been cancelled.
+// CloseIdleConnections of net/http would not close connections that are still
+// being dialed, nor an HTTP/2 connection just after its last request was
+// cancelled. So close also ends life, which all connections for inserts watch.
 func (c *connections) close() {
 	if c == nil {
 		return
@@ -109,8 +108,9 @@ func (c *connections) close() {
 	cancel()
 }
 
-// track returns a DialContext for t whose connections end when close is called.
-// Connections of a DialTLSContext of the app are not tracked.
+// track returns a DialContext for t that stops dialing, and closes its
+// connections, when close is called. If the app has set DialTLSContext, net/http
+// doesn't use DialContext for TLS.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
 	if dial == nil {
@@ -131,6 +131,7 @@ func (c *connections) track(t *http.Transport) func(context.Context, string, str
 	}
 }
 
+// A trackedConn is closed when life ends. After Close, life no longer refers to it.
 type trackedConn struct {
 	net.Conn
 	forget func() bool
@@ -143,10 +144,10 @@ func (c *trackedConn) Close() error {
 
 // ownTransport returns a clone of standard that stops using a dead HTTP/2
 // connection within seconds. Its errors don't contain the address of a proxy,
-// which may include a password.
+// because the address may include a password.
 func ownTransport(standard *http.Transport) *http.Transport {
 	t := standard.Clone()
-	if standard.TLSNextProto["h2"] != nil { // since Clone, it has this entry if it speaks HTTP/2
+	if standard.TLSNextProto["h2"] != nil { // Clone has set it if standard speaks HTTP/2
 		// If the app has called http2.ConfigureTransport of golang.org/x/net, the
 		// entry leads to the app's connections, which have no pings.
 		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
@@ -158,7 +159,7 @@ func ownTransport(standard *http.Transport) *http.Transport {
 	t.HTTP2.PingTimeout = cmp.Or(t.HTTP2.PingTimeout, pingTimeout)
 	if proxy := t.Proxy; proxy != nil {
 		t.Proxy = func(req *http.Request) (*url.URL, error) {
-			req = req.WithContext(req.Context()) // a shallow copy, for code of the app
+			req = req.WithContext(req.Context()) // a shallow copy, because the app's function must not see the header
 			req.Header = maps.Clone(req.Header)
 			delete(req.Header, idempotencyKey)
 			u, err := proxy(req)
