@@ -54,8 +54,9 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	return true
 }
 
-// keyValue returns r's value in a column, as PostgreSQL prints it. values begin with
-// the value in the answer, which shows the format of a time.
+// keyValue returns r's value in a column, as PostgreSQL prints it, or "". PostgreSQL
+// prints a time in the session's time zone. So for a time, keyValue returns the
+// beginning of values if that is the same time.
 func (c *Columns) keyValue(r *Row, name, values string) string {
 	switch slices.Index(c.names[:], name) {
 	case fieldID:
@@ -68,7 +69,7 @@ func (c *Columns) keyValue(r *Row, name, values string) string {
 		return r.Type
 	case fieldStage:
 		return r.Stage
-	case fieldCreatedAt: // in every key of a partitioned table
+	case fieldCreatedAt: // part of the primary key of a partitioned table
 		value := values[:max(0, strings.IndexAny(values, ",)"))]
 		for _, layout := range []string{"2006-01-02 15:04:05-07", "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05"} {
 			if at, err := time.Parse(layout, value); err == nil && at.UnixMicro() == r.CreatedAt {
