@@ -138,15 +138,11 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 	switch reason {
 	case "":
 		return
-	case Invalid, Filtered: // their fields are unchecked and may have any content and length
-		longest := maxTypeBytes
-		if c.config.columns.TextIDs {
-			longest = maxIDBytes
-		}
-		e.ID = row.CleanText(e.ID, maxTypeBytes)
-		e.DocumentID = row.CleanText(e.DocumentID, longest)
-		e.UserID = row.CleanText(e.UserID, longest)
-		e.Type = EventType(row.CleanText(string(e.Type), maxTypeBytes))
+	case Invalid, Filtered: // these fields are unchecked and may have any content and length
+		e.ID = row.CleanText(e.ID, maxIDBytes)
+		e.DocumentID = row.CleanText(e.DocumentID, maxIDBytes)
+		e.UserID = row.CleanText(e.UserID, maxIDBytes)
+		e.Type = EventType(row.CleanText(string(e.Type), maxIDBytes))
 	}
 	c.report.drop(e, r.Extra, reason, err, now)
 }
@@ -227,42 +223,46 @@ func (r *record) identify() {
 // newRecord validates e and converts it. Its errors name the field and what to do,
 // but never contain the value. The caller has cleaned ErrorMessage and Stage.
 func newRecord(e *Event, c *config) (record, error) {
+	columns := &c.columns
 	r := record{Row: row.Row{
 		Message: e.ErrorMessage, Stage: e.Stage,
 		Duration: max(e.Duration, 0), CreatedAt: e.CreatedAt.UnixMicro(),
-		Partial:    len(e.Extra) < len(c.columns.Extra),
-		NoDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), NoUser: c.columns.isNull(c.columns.UserID, e.UserID),
+		Partial:    len(e.Extra) < len(columns.Extra),
+		NoDocument: columns.isNull(columns.DocumentID, e.DocumentID), NoUser: columns.isNull(columns.UserID, e.UserID),
 	}}
-	var badID, badDocument, badUser, badType, badExtra error
-	r.ID, badID = uuid.Parse(e.ID)
-	if !c.columns.TextIDs {
+	var err, badDocument, badUser error
+	if r.Extra, err = columns.rows.EncodeExtra(e.Extra); err != nil {
+		return r, err
+	}
+	if r.ID, err = uuid.Parse(e.ID); e.ID != "" && (err != nil || r.ID == uuid.Nil) {
+		return r, errors.New("ID is not a UUID, or is the zero UUID: leave it empty, or pass a UUID derived from the job and the step")
+	}
+	if field := columns.lacks(e); field != "" {
+		return r, errors.New(field + " is set, but WithColumns has \"-\" for its column: leave it empty")
+	}
+	if columns.TextIDs {
+		badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID)
+	} else {
 		r.DocumentID, badDocument = uuid.Parse(e.DocumentID)
 		r.UserID, badUser = uuid.Parse(e.UserID)
-	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.NoDocument || badDocument == nil) && (r.NoUser || badUser == nil) {
+	}
+	switch {
+	case badDocument != nil && !r.NoDocument:
+		return r, columns.idError("DocumentID", e.DocumentID)
+	case badUser != nil && !r.NoUser:
+		return r, columns.idError("UserID", e.UserID)
+	case columns.TextIDs:
 		r.SetTextIDs(e.DocumentID, e.UserID)
 	}
-	r.Extra, badExtra = c.columns.rows.EncodeExtra(e.Extra)
-	if c.columns.Type != noColumn {
-		var eventType EventType
-		eventType, badType = c.types.accept(e.Type)
+	if columns.Type != noColumn {
+		eventType, err := c.types.accept(e.Type)
+		if err != nil {
+			return r, err
+		}
 		r.Type = string(eventType)
 	}
-	lacking := c.columns.lacks(e)
-	switch year := e.CreatedAt.UTC().Year(); {
-	case e.ID != "" && (badID != nil || r.ID == uuid.Nil):
-		return r, errors.New("ID is not a UUID, or is the zero UUID: leave it empty, or pass a UUID derived from the job and the step")
-	case lacking != "":
-		return r, errors.New(lacking + " is set, but WithColumns has \"-\" for its column: leave it empty")
-	case badDocument != nil && !r.NoDocument:
-		return r, c.columns.idError("DocumentID", e.DocumentID)
-	case badUser != nil && !r.NoUser:
-		return r, c.columns.idError("UserID", e.UserID)
-	case badType != nil:
-		return r, badType
-	case year < 1 || year > 9999:
+	if year := e.CreatedAt.UTC().Year(); year < 1 || year > 9999 {
 		return r, errors.New("CreatedAt is outside the years 1 to 9999: leave it zero for the time of Record")
-	case badExtra != nil:
-		return r, badExtra
 	}
 	return r, nil
 }
