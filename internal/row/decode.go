@@ -34,12 +34,12 @@ func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, 
 		texts[i] = valueText(value)
 	}
 	var encoded []byte // in the format of EncodeExtra
-	for i, name := range c.extra {
+	for _, name := range c.extra {
 		value, ok := row[name]
 		if !ok {
 			return texts, nil, name
 		}
-		encoded = append(append(encoded, c.extraKeys[i]...), value...)
+		encoded = append(appendKey(encoded, ',', name), value...)
 	}
 	return texts, DecodeExtra(string(encoded)), ""
 }

@@ -36,11 +36,13 @@ func (c *Columns) Encode(rows []*Row) []byte {
 
 func (c *Columns) appendRow(b []byte, r *Row) []byte {
 	document, user := r.texts()
-	for i, key := range c.keys {
-		if key == "" {
+	separator := byte('{')
+	for i, name := range c.names {
+		if name == None {
 			continue
 		}
-		b = append(b, key...)
+		b = appendKey(b, separator, name)
+		separator = ','
 		switch i {
 		case fieldID:
 			b = appendUUID(b, r.ID)
@@ -62,6 +64,11 @@ func (c *Columns) appendRow(b []byte, r *Row) []byte {
 		}
 	}
 	return append(append(b, r.Extra...), '}')
+}
+
+// appendKey appends the key of a column. A name of a column needs no escaping.
+func appendKey(b []byte, separator byte, name string) []byte {
+	return append(append(append(b, separator, '"'), name...), `":`...)
 }
 
 // appendID appends the id of a document or a user: null, text, or else id. A text in

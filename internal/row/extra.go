@@ -45,12 +45,12 @@ func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 			extraEncoders.Put(e)
 		}
 	}()
-	for i, name := range c.extra {
+	for _, name := range c.extra {
 		value, given := extra[name]
 		if !given {
 			continue
 		}
-		e.text.WriteString(c.extraKeys[i])
+		e.text.Write(appendKey(e.text.AvailableBuffer(), ',', name))
 		if !e.encode(value) {
 			return "", fmt.Errorf("the event's Extra[%q] is a %T that can't be encoded as JSON: pass strings, numbers, maps and slices", name, value)
 		}

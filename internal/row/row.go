@@ -80,24 +80,10 @@ const None = "-"
 
 // Columns are the names of the table's columns.
 type Columns struct {
-	names     [Fields]string // by field; None for a field without a column
-	keys      [Fields]string // each name as a key in a row's JSON; "" for None
-	extra     []string       // the columns for Extra
-	extraKeys []string       // as keys in a row's JSON
+	names [Fields]string // by field; None for a field without a column
+	extra []string       // the columns for Extra
 }
 
 // NewColumns returns Columns with these names for the columns of the fields, and of
-// Extra. The id must have a column, because its key begins a row's JSON.
-func NewColumns(names [Fields]string, extra []string) Columns {
-	c := Columns{names: names, extra: extra}
-	for i, name := range names {
-		if name != None {
-			c.keys[i] = `,"` + name + `":`
-		}
-	}
-	c.keys[0] = "{" + strings.TrimPrefix(c.keys[0], ",")
-	for _, name := range extra {
-		c.extraKeys = append(c.extraKeys, `,"`+name+`":`)
-	}
-	return c
-}
+// Extra.
+func NewColumns(names [Fields]string, extra []string) Columns { return Columns{names, extra} }
