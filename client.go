@@ -82,26 +82,20 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 // isNone reports whether c does nothing, because New didn't make it.
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
-// insert sends one insert for the delivery. If the answer is an error that names
-// some of the records, rows are their indexes.
+// insert sends one insert for the delivery, which may repeat it. If the answer is
+// an error that names some of the records, rows are their indexes.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
-	sent := rowsOf(records)
-	err = c.insertRows(ctx, sent)
-	if e, answered := errors.AsType[*rest.Error](err); answered {
-		rows = c.config.columns.rows.Named(sent, e.Details)
-	}
-	return rows, c.explain(err)
-}
-
-// insertRows sends one insert, which is safe to repeat.
-func (c *Client) insertRows(ctx context.Context, rows []*row.Row) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
-	columns := &c.config.columns
-	return c.rest.Insert(ctx, rest.Insertion{
-		Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(rows),
-		Partial: slices.ContainsFunc(rows, func(r *row.Row) bool { return r.Partial }),
+	columns, sent := &c.config.columns, rowsOf(records)
+	err = c.rest.Insert(ctx, rest.Insertion{
+		Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(sent),
+		Partial: slices.ContainsFunc(sent, func(r *row.Row) bool { return r.Partial }),
 	})
+	if e, answered := errors.AsType[*rest.Error](err); answered {
+		rows = columns.rows.Named(sent, e.Details)
+	}
+	return rows, c.explain(err)
 }
 
 // Stats is a snapshot of a client's counters, which start at 0 with the client.

@@ -85,6 +85,10 @@ func TestConnectionsAreSuspectAfterAFailure(t *testing.T) {
 		{"a foreign key", &Error{Status: 409, Code: "23503"}, false},
 		{"a DELETE without a count", ErrNoCount, false},
 		{"a gateway's answer", &Error{Status: 503}, true},
+		{"PostgREST without its database", &Error{Status: 503, Code: "PGRST002"}, true},
+		{"a firewall's page", &Error{Status: 403}, true},
+		{"another server", &Error{Status: 421}, true},
+		{"no such table", &Error{Status: 404, Code: "PGRST205"}, true},
 		{"a wrong key", &Error{Status: 401}, true},
 		{"no answer", context.DeadlineExceeded, true},
 	} {
