@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The rows of DESIGN's table, the first match first.
+// The cases are in the order of the table in docs/delivery.md. The first match counts.
 func TestClassify(t *testing.T) {
 	answer := func(status int, code string) error { return &Error{Status: status, Code: code} }
 	for _, test := range []struct {
@@ -97,7 +97,7 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// Unknown is only what may have been carried out.
+// The outcome is unknown only if the request may have been carried out.
 func TestOutcomeUnknown(t *testing.T) {
 	for _, test := range []struct {
 		err  error
@@ -108,7 +108,7 @@ func TestOutcomeUnknown(t *testing.T) {
 		{context.DeadlineExceeded, true},
 		{&net.OpError{Op: "read", Err: io.EOF}, true},
 		{&net.OpError{Op: "write", Err: io.EOF}, true},
-		{&net.OpError{Op: "dial", Err: io.EOF}, true}, // the second attempt's, for all one knows
+		{&net.OpError{Op: "dial", Err: io.EOF}, true}, // net/http may have sent the request before, on a connection that died
 		{unsent{context.DeadlineExceeded}, false},
 		{&Error{Status: 502}, true},
 		{&Error{Status: 504}, true},
@@ -232,16 +232,16 @@ func FuzzClassify(f *testing.F) {
 		if got <= Accepted || got > BadData {
 			t.Errorf("%v: %d is no meaning of an error", err, got)
 		}
-		// By hand, not by the library's own list.
-		givenUp := len(code) == 5 && code != "23503" && status >= 400 && status != 401 && status != 402 && status != 405 && status != 406 && status != 540 && status != 413
+		// rejected repeats the library's list of codes in other words.
+		rejected := len(code) == 5 && code != "23503" && status >= 400 && status != 401 && status != 402 && status != 405 && status != 406 && status != 540 && status != 413
 		switch {
-		case !givenUp:
+		case !rejected:
 		case strings.HasPrefix(code, "P0"), strings.HasPrefix(code, "21"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "23"),
 			strings.HasPrefix(code, "27"), strings.HasPrefix(code, "44"), strings.HasPrefix(code, "54"):
 		default:
-			givenUp = false
+			rejected = false
 		}
-		if (got == BadData || got == StoredBefore) && !givenUp {
+		if (got == BadData || got == StoredBefore) && !rejected {
 			t.Errorf("%v: its rows are dropped, but its code is not in the list", err)
 		}
 		if got == StoredBefore && code != "23505" {

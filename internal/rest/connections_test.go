@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// A connection over which nothing comes is pinged, unless the app says otherwise.
+// The client's transports ping silent connections, after the app's times if it has set
+// some.
 func TestOwnTransport(t *testing.T) {
 	standard := http.DefaultTransport.(*http.Transport).Clone()
 	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != pingAfter || got.PingTimeout != pingTimeout {
@@ -23,7 +24,7 @@ func TestOwnTransport(t *testing.T) {
 	}
 }
 
-// The clone speaks HTTP/2 if the original does, however that was set up.
+// The clone speaks HTTP/2 if the original does, however the app has set that up.
 func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 	foreign := map[string]func(string, *tls.Conn) http.RoundTripper{"h2": func(string, *tls.Conn) http.RoundTripper { return nil }}
 	none := map[string]func(string, *tls.Conn) http.RoundTripper{}
@@ -37,7 +38,7 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 		"a zero one":                     {&http.Transport{}, true},
 		"one of golang.org/x/net":        {&http.Transport{TLSNextProto: foreign}, true},
 		"that, and a TLS configuration":  {&http.Transport{TLSNextProto: foreign, TLSClientConfig: &tls.Config{}}, true},
-		"that, and HTTP/1 in Protocols":  {&http.Transport{TLSNextProto: foreign, Protocols: http1}, false},
+		"that, and only HTTP/1 wanted":   {&http.Transport{TLSNextProto: foreign, Protocols: http1}, false},
 		"switched off by TLSNextProto":   {&http.Transport{TLSNextProto: none, ForceAttemptHTTP2: true}, false},
 		"switched off by Protocols":      {&http.Transport{Protocols: http1}, false},
 		"a TLS configuration of the app": {&http.Transport{TLSClientConfig: &tls.Config{}}, false},
@@ -46,7 +47,7 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 			before := len(test.standard.TLSNextProto)
 			own := ownTransport(test.standard)
 			if own.TLSNextProto["h2"] != nil {
-				t.Error("it uses the connections of the app")
+				t.Error("the clone uses the connections of the app")
 			}
 			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if got := r.ProtoMajor == 2; got != test.want {
@@ -106,7 +107,7 @@ func TestConnectionsAreSuspectAfterAFailure(t *testing.T) {
 	}
 }
 
-// A request gets a connection although as many as may be in flight hang.
+// If the maximum of inserts in flight hang, one more insert still gets a connection.
 func TestOneConnectionMoreThanInFlight(t *testing.T) {
 	for _, inFlight := range []int{1, 4} {
 		arrived := make(chan bool)
