@@ -20,7 +20,7 @@ type Error struct {
 	Status  int    // HTTP status
 	Code    string // SQLSTATE or PostgREST's code (PGRST205); "" if the answer isn't PostgREST's
 	Message string // the server's, without text that may repeat a row; cut to 1 KiB
-	Hint    string // likewise; usually empty
+	Hint    string // cleaned and cut like Message; usually empty
 
 	// RetryAfter is how long the server asks clients to wait, at most 60 s. It is 0
 	// if the server didn't ask, or if the header can't be parsed or is in the past.

@@ -16,7 +16,7 @@ type Error struct {
 	Status     int           // HTTP status
 	Code       string        // SQLSTATE or PostgREST's code, or ""
 	Message    string        // without text that may repeat the row; at most maxErrorText bytes
-	Hint       string        // likewise
+	Hint       string        // cleaned and cut like Message
 	RetryAfter time.Duration // from the header of that name; at most maxRetryAfter; 0 if it is missing
 
 	// Details are PostgREST's. They may repeat the row, so they are never logged.

@@ -13,7 +13,7 @@ import (
 type Row struct {
 	ID         uuid.UUID // zero: not assigned yet
 	DocumentID uuid.UUID // unused if textIDs is set, or if NoDocument is true
-	UserID     uuid.UUID // likewise
+	UserID     uuid.UUID // unused if textIDs is set, or if NoUser is true
 	textIDs    string    // the document's id, a NUL, and the user's id; "" if the ids are UUIDs
 	Type       string
 	Message    string
@@ -24,7 +24,7 @@ type Row struct {
 
 	Partial    bool // Extra lacks a column
 	NoDocument bool // the document's id is NULL, or the table has no column for it
-	NoUser     bool // likewise
+	NoUser     bool // the user's id is NULL, or the table has no column for it
 }
 
 // SetTextIDs sets ids that are texts. They can't contain a NUL, because PostgreSQL
