@@ -28,10 +28,9 @@ const clientInfo = "docevents-go/0.1.0"
 const idempotencyKey = "Idempotency-Key"
 
 // A transport stands between postgrest-go and the network. It turns every answer
-// that isn't a success into an error, an *Error if the answer is complete.
-// postgrest-go passes that on. postgrest-go itself would do harm with such an
-// answer. It follows redirects, even to another host, with the key. It turns a
-// redirected POST into a GET, loses the status if the body isn't JSON, panics on
+// that isn't a success into an error, because postgrest-go handles such answers
+// badly: it sends the key along when it follows a redirect to another host, turns
+// a redirected POST into a GET, loses the status if the body isn't JSON, panics on
 // the body `null`, and reads bodies without a bound.
 //
 // RoundTrip has no timeout, because the body is read after it returns. The
@@ -84,7 +83,7 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 // read returns resp if it is a success of PostgREST, and an error otherwise. The body of
 // an insert's success is read to its end: a body that is cut short is no success.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
-	if resp.Body == nil { // http.Client allows that, but only after this
+	if resp.Body == nil { // http.Client would replace it, but only after RoundTrip
 		resp.Body = http.NoBody
 	}
 	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
@@ -92,6 +91,7 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 		return nil, t.refusal(resp, resent)
 	}
 	isInsert := req.Method == http.MethodPost
+	// A DELETE counts its rows by their ids in the body, or else by Content-Range.
 	wantsCount := resp.StatusCode == http.StatusNoContent || req.Method == http.MethodDelete && strings.Contains(req.Header.Get("Prefer"), "count=")
 	switch {
 	case isHTML(resp):
@@ -103,7 +103,7 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 			err = fmt.Errorf("answer cut short: %w", err)
 		}
 	case wantsCount && !strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789"):
-		err = ErrNoCount // a gateway has removed the header Prefer
+		err = ErrNoCount // a gateway removed the header Prefer from the request
 	default:
 		return resp, nil
 	}
@@ -126,7 +126,7 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	if err != nil {
 		return fmt.Errorf("answer with status %d cut short: %w", resp.StatusCode, err)
 	}
-	// In an answer of a gateway any of these may be missing or have another type.
+	// In a gateway's answer, each of these may be missing or have another type.
 	var answer struct{ Code, Message, Hint, Details any }
 	_ = json.Unmarshal(body, &answer) // the body may not be JSON
 	text := func(v any) string {
@@ -142,7 +142,7 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	if codeFormat.MatchString(code) {
 		e.Code = code
 	}
-	if e.Hint == LeftOut { // the message already is
+	if e.Hint == LeftOut { // the message already has that note
 		e.Hint = ""
 	}
 	switch {
