@@ -110,8 +110,8 @@ func Classify(err error) Verdict {
 
 // keyInDetails matches details that name the columns of a key: "Key (id)=(...) already
 // exists.", or for a partition "... contains (created_at) = (...).". PostgreSQL may
-// translate the words around them. The second group is the space before the = of a
-// partition.
+// translate the words around them. Only for a partition there is a space before the =,
+// which the second group captures.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
 // KeyColumns returns the columns of the key in details. It returns nil if there is no
