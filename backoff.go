@@ -17,8 +17,9 @@ const (
 	longStep  = 8 // the first step at which longWait is reached
 
 	// lastingAfter is how long the server must refuse every request before the
-	// refusals count as lasting. Shorter periods of refusals occur while PostgREST
-	// reloads its schema cache, or if clocks differ.
+	// refusals count as lasting. Refusals for a shorter time are normal while
+	// PostgREST reloads its schema cache, or if its clock is behind and a new key
+	// isn't valid yet.
 	lastingAfter = 5 * time.Second
 )
 

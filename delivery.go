@@ -36,9 +36,10 @@ import (
 // row, the table or the key is at fault, not the rows. Then every row waits.
 //
 // A single row is dropped if it is rejected twice, both times alone, and other rows
-// were stored in between. A failure with evidence that isn't a rejection is a strike,
-// and the tenth strike drops the row. A suspect is a single row that has a strike, or
-// that was rejected alone before other rows were stored. Suspects are sent alone.
+// were stored in between. If there is evidence, but the failure isn't a rejection, it
+// is a strike. The tenth strike drops the row. A row is a suspect once it has a
+// strike, or once it was rejected alone and other rows have been stored since then.
+// Suspects are sent alone.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
 // blame the server (see blamesServer). Both breakers close as soon as the server
@@ -188,9 +189,10 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 }
 
 // dropLocked drops b's rows. A row that Close abandons is counted as kept instead if
-// the spool has it on disk. The error of a row that may be stored matches
-// ErrOutcomeUnknown: a request with the row got no answer or is still in flight, or a
-// write to the spool that hangs may succeed, and another process then sends the row.
+// the spool has it on disk. The error of a row matches ErrOutcomeUnknown if the row may
+// be in the table or may still get there. That is so if a request with the row got no
+// answer or is in flight. It is also so if the spool's write of the row hangs, because
+// another process sends the rows that it finds in the spool.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {
 	inFlight := slices.Contains(d.inFlight, b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)

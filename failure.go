@@ -22,8 +22,8 @@ const (
 	shortly = 250 * time.Millisecond
 
 	// outageWait is the longest wait between two probes, and closeWait the
-	// longest after Close has begun. A probe is a request with one row, so even a
-	// wait of 1 s costs the server little.
+	// longest after Close has begun. A probe is a request with one row, so frequent
+	// probes cost the server little.
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -56,10 +56,9 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 
 // blamesServer reports whether a failure counts towards opening a breaker. It
 // doesn't count if there is evidence against the rows. It also doesn't count if the
-// answer rejects or names rows, and the server stored other rows shortly before.
-// sinceStored is the time from the last answer that stored rows to the sending of
-// this request. It is very long if nothing was ever stored, and negative if the
-// answer came after the sending.
+// answer rejects the rows or names some of them, and the server stored other rows
+// shortly before. sinceStored is how long before this request was sent the server
+// last answered that it stored rows. It is negative if that answer came later.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	ofRow := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!ofRow || sinceStored >= shortly)
@@ -79,13 +78,13 @@ type history struct {
 	failMark int64
 
 	// aloneMark is set when a single row is rejected for the first time. The row was
-	// alone in its request, or was the only row that the answer named. The mark is
-	// the newest request so far, because requests that are in flight now may have
-	// been carried out before the rejection.
+	// alone in its request, or was the only row that the answer named. Unlike the
+	// other marks, it is the number of the newest request so far: requests that are
+	// in flight now may have stored their rows before this row was rejected.
 	aloneMark int64
 
-	// rejectMark is set by the first rejection, even if other rows were in that
-	// request, and again if a rejection has another code than the one before.
+	// rejectMark is set by the first rejection, whether the batch had one row or
+	// several. It is set again if a rejection has another code than the one before.
 	// rejectCode is the code of the last rejection. Parts of a batch inherit both.
 	rejectMark int64
 	rejectCode string
@@ -105,14 +104,14 @@ func (h history) ofPart() history {
 // the table or the server may be at fault.
 //
 // stored is the number of the newest request that had stored rows when the batch was
-// sent. Rows that were stored later are no evidence, since the table may have broken
-// before the batch arrived.
+// sent. Rows that were stored after that are no evidence: the table may have stored
+// them, then broken, and then received the batch.
 //
 // A rejection is evidence only if the row was rejected alone before. An earlier
 // failure of another kind, such as a 502, shows nothing about the row's data.
 //
-// last means that every pending row has been rejected alone. Then no good row may be
-// left, and nothing more would be stored. So an earlier rejection counts even if
+// last means that every pending row has been rejected alone. Then perhaps no good row
+// is left, and nothing more will be stored. So an earlier rejection counts even if
 // other rows were in that request. Both rejections must have the same code: if the
 // table broke in between, the second one has another code.
 func (h *history) evidence(stored int64, rejected bool, code string, last bool) bool {

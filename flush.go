@@ -130,8 +130,8 @@ func (d *delivery) close(ctx context.Context) error {
 }
 
 // onlySuspectsLocked reports whether every pending row is a suspect that has failed
-// enoughTries times since Close began. Then Close stops waiting. Only suspects have
-// closeTries.
+// enoughTries times since Close began. Then Close stops waiting. closeTries counts
+// those failures and stays 0 for rows that aren't suspects.
 func (d *delivery) onlySuspectsLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }

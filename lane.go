@@ -19,8 +19,8 @@ const (
 // A batch is the rows of one request, with the history of their failures.
 //
 // delivery.mu guards its fields. While a batch is in flight, its sender reads the
-// records without the mutex. So nothing may change the records then, except
-// record.block, which the sender doesn't read.
+// records without the mutex. So the records must not be changed then. Only their field
+// block may be, because the sender doesn't read it.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -52,7 +52,8 @@ func (b *batch) hasRoom(rows, text, maxRows int) bool {
 }
 
 // isSuspect reports whether b is a single row that has a strike, or that was rejected
-// alone before other rows were stored. stored is the newest request that stored rows.
+// alone and other rows have been stored since then. stored is the number of the newest
+// request that stored rows.
 func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
