@@ -13,17 +13,17 @@
 //	defer cancel()
 //	err = client.Close(ctx) // sends the queued events
 //
-// Events wait in a bounded queue in memory. A single event is sent at once.
-// Under load, one insert request carries up to 1,000 events. While the network
-// or the server is down, the events stay queued, and the client sends single
-// rows at growing intervals to find out whether the server is back. An event is
-// stored once, even if it is sent several times. A lost event is counted in
-// [Stats], logged, and passed to the drop handler.
+// Events wait in a bounded queue in memory. If no request is in flight, an event
+// is sent at once. Under load, one insert request carries up to 1,000 events.
+// While the network or the server is down, the events stay queued, and the
+// client sends single rows at growing intervals to find out whether the server
+// is back. An event is stored once, even if it is sent several times. A lost
+// event is counted in [Stats], logged, and passed to the drop handler.
 //
-// The package doesn't promise the following. Without [WithSpool], queued events
-// are lost if the process is killed, and so are the events that Close can't send
-// before its context ends. Rows may be stored in another order than they were
-// recorded: sort by created_at, then id.
+// Without [WithSpool], queued events are lost if the process is killed. The
+// events that Close can't send before its context ends are lost as well. Rows
+// may be stored in another order than they were recorded. To read them in order,
+// sort by created_at, then id.
 package docevents
 
 import (
@@ -82,26 +82,20 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 // isNone reports whether c does nothing, because New didn't make it.
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
-// insert sends one insert for the delivery. After an error, rows are the indexes
-// of the records that the answer names.
+// insert sends one insert for the delivery, which may repeat it. If the answer is
+// an error that names some of the records, rows are their indexes.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
-	sent := rowsOf(records)
-	err = c.insertRows(ctx, sent)
-	if e, answered := errors.AsType[*rest.Error](err); answered {
-		rows = c.config.columns.rows.Named(sent, e.Details)
-	}
-	return rows, c.explain(err)
-}
-
-// insertRows sends one insert, which is safe to repeat.
-func (c *Client) insertRows(ctx context.Context, rows []*row.Row) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
-	columns := &c.config.columns
-	return c.rest.Insert(ctx, rest.Insertion{
-		Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(rows),
-		Partial: slices.ContainsFunc(rows, func(r *row.Row) bool { return r.Partial }),
+	columns, sent := &c.config.columns, rowsOf(records)
+	err = c.rest.Insert(ctx, rest.Insertion{
+		Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(sent),
+		Partial: slices.ContainsFunc(sent, func(r *row.Row) bool { return r.Partial }),
 	})
+	if e, answered := errors.AsType[*rest.Error](err); answered {
+		rows = columns.rows.Named(sent, e.Details)
+	}
+	return rows, c.explain(err)
 }
 
 // Stats is a snapshot of a client's counters, which start at 0 with the client.
@@ -121,7 +115,7 @@ type Stats struct {
 	PendingBytes int64 `json:"pending_bytes"` // size of the pending events, as WithQueueLimits counts it
 
 	Requests int64 `json:"requests"` // insert requests
-	Retries  int64 `json:"retries"`  // insert requests for rows whose earlier request failed
+	Retries  int64 `json:"retries"`  // insert requests for rows that an earlier request failed to store
 
 	// Unreported counts the dropped events that were not passed to the drop
 	// handler, because it was too slow.
@@ -185,16 +179,15 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-// Flush blocks until every event recorded before the call is stored or dropped,
-// and until the log lines and drop handler calls about them are done. It cuts
-// short all backoffs and sends a request at once, unless another Flush did so
-// within the last second.
+// Flush blocks until every event that was recorded before the call is stored or
+// dropped, and until these events are logged and passed to the drop handler. It
+// ends all backoffs and sends a request at once, but at most once a second.
 //
-// Flush returns nil when all of that is done. It returns an error that matches
-// ctx.Err() if ctx ends first. If the server has only refused for 5 s, for
-// example because the key or the table is wrong, it returns that refusal at
-// once. After an error the events stay queued. Without a deadline, Flush waits
-// until an outage ends.
+// Flush returns nil when all of that is done. If ctx ends first, it returns an
+// error that matches ctx.Err(). If the server has answered nothing but refusals
+// for 5 s, for example because the key or the table is wrong, it returns the
+// last refusal at once. After an error the events stay queued. If ctx has no
+// deadline, Flush waits as long as an outage lasts.
 func (c *Client) Flush(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -208,22 +201,23 @@ func (c *Client) Flush(ctx context.Context) error {
 // closeGrace is how much longer than its context Close may take.
 const closeGrace = time.Second
 
-// Close stops accepting events, sends the queued ones, and blocks until all are
-// stored or dropped. It cuts short all backoffs and sends a request at once.
-// Close stops waiting when ctx ends, when the server has only refused for 5 s,
-// or when all events that are left have failed repeatedly while other events
-// were stored. Without a deadline, Close waits until an outage ends.
+// Close stops accepting events, sends the queued events, and blocks until all are
+// stored or dropped. It ends all backoffs and sends a request at once. Close
+// stops waiting in three cases: ctx ends, the server has answered nothing but
+// refusals for 5 s, or all events that are left have failed repeatedly while
+// other events were stored. If ctx has no deadline, Close waits as long as an
+// outage lasts.
 //
-// Events that are left are dropped with reason Abandoned. They are passed to the
+// The events that are left are dropped with reason Abandoned and passed to the
 // drop handler, and Close returns an error with their number. With [WithSpool],
-// the events that are on disk stay there for another process and are not
-// dropped. After ctx has ended, the drop handler has one more second; the calls
-// that it didn't get to are counted in [Stats].Unreported.
+// events that are on disk are not dropped, but stay there for another process.
+// After ctx has ended, the drop handler has one more second. The drops that
+// could not be passed to it are counted in [Stats].Unreported.
 //
-// It is safe to call Close several times, also concurrently: all calls return
-// the same error, and the first ctx to end counts for all of them. When Close
-// returns, the client has no goroutines, except those that are blocked in the
-// app's transport, logger or drop handler, or on the spool's disk.
+// Close may be called several times, also concurrently. All calls return the
+// same error, and the first ctx to end counts for all of them. When Close
+// returns, the client has no goroutine, except if it is blocked in the app's
+// transport, logger or drop handler, or on the spool's disk.
 func (c *Client) Close(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -231,9 +225,11 @@ func (c *Client) Close(ctx context.Context) error {
 	grace, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(closeGrace, cancel)
-		<-grace.Done()
-		timer.Stop()
+		select {
+		case <-time.After(closeGrace):
+			cancel()
+		case <-grace.Done():
+		}
 	})()
 	err := c.delivery.close(ctx)
 	c.report.close(grace)

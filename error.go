@@ -8,19 +8,19 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// ErrOutcomeUnknown is matched by the errors of events and purges if the last answer
-// was lost. The row may be stored, once, or the rows may be deleted.
+// ErrOutcomeUnknown is matched by an error if a request may have been carried out, but
+// its answer was lost. The event may be stored (once), or the rows of a purge may be
+// deleted.
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have done it")
 
-// An Error is an answer of the server that isn't a success. If an error of this
-// package was caused by such an answer, errors.As finds it.
-//
-// PostgREST's details are not in it, because they repeat the row.
+// An Error is an answer of the server that isn't a success. errors.As finds it in
+// every error that such an answer caused. It doesn't contain PostgREST's details,
+// because they may repeat the row.
 type Error struct {
 	Status  int    // HTTP status
 	Code    string // SQLSTATE or PostgREST's code (PGRST205); "" if the answer isn't PostgREST's
 	Message string // the server's, without text that may repeat a row; cut to 1 KiB
-	Hint    string // likewise; usually empty
+	Hint    string // cleaned and cut like Message; usually empty
 
 	// RetryAfter is how long the server asks clients to wait, at most 60 s. It is 0
 	// if the server didn't ask, or if the header can't be parsed or is in the past.
@@ -32,8 +32,8 @@ func (e *Error) Error() string {
 	return (&rest.Error{Status: e.Status, Code: e.Code, Message: e.Message, Hint: e.Hint}).Error()
 }
 
-// A refusal is the error of a request that the server answered. errors.As finds both
-// the public Error and the answer, which rest.Classify needs.
+// A refusal is the error of a request whose answer isn't a success. errors.As finds
+// the public Error in it, and the answer, which rest.Classify needs.
 type refusal struct {
 	public *Error
 	answer *rest.Error
@@ -56,9 +56,9 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() []error { return []error{r.public, r.answer} }
 
-// explain turns an error of a request into the error that is returned, logged or
-// given to the drop handler: without the URL and the answer's details, and with
-// advice if the cause may be fixed.
+// explain turns the error of a request into the error that is returned, logged or
+// passed to the drop handler. It removes the URL and the answer's details, and adds
+// advice if somebody can fix the cause.
 func (c *Client) explain(err error) error {
 	answer, answered := errors.AsType[*rest.Error](err)
 	if !answered {
@@ -74,7 +74,7 @@ func (c *Client) explain(err error) error {
 	return newRefusal(answer, do)
 }
 
-// explainCall is explain for answers to calls of the functions in sql/014.
+// explainCall does the same for a call of one of the functions in sql/014.
 func (c *Client) explainCall(err error) error {
 	if answer, answered := errors.AsType[*rest.Error](err); answered {
 		if do := c.advice.ForCall(answer.Status, answer.Code, answer.Message); do != "" {
@@ -84,7 +84,7 @@ func (c *Client) explainCall(err error) error {
 	return c.explain(err)
 }
 
-// codeOf returns the code of an answer, or "".
+// codeOf returns the code of the answer that caused err, or "".
 func codeOf(err error) string {
 	if answer, answered := errors.AsType[*rest.Error](err); answered {
 		return answer.Code

@@ -27,8 +27,9 @@ const (
 )
 
 // SystemUser is the UserID for events that no user caused. It is the zero UUID,
-// because the migration's column is NOT NULL. auth.users has no such user: if
-// your column has a foreign key, use [WithColumns] and leave UserID empty.
+// because the migration's column user_id is NOT NULL. If your column has a foreign
+// key to auth.users, which has no such user, use [WithColumns] and leave UserID
+// empty.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
 // An Event is one row of the table. DocumentID, UserID and Type are required.
@@ -54,9 +55,8 @@ type Event struct {
 	Type EventType
 
 	// Duration is how long the step took. It is stored in whole milliseconds,
-	// rounded down. 0 means not measured and is stored as NULL, and so is a
-	// negative Duration. The longest that can be stored is 2^31-1 ms (24 days);
-	// a longer one is stored as that.
+	// rounded down. 0 means not measured. 0 and negative Durations are stored as
+	// NULL. A Duration over 2^31-1 ms (24 days) is stored as 2^31-1 ms.
 	Duration time.Duration
 
 	// ErrorMessage is stored as NULL if it is empty. A message longer than 64
@@ -64,9 +64,9 @@ type Event struct {
 	// PostgreSQL can't store, are removed, and invalid UTF-8 is replaced by
 	// U+FFFD.
 	//
-	// Record copies a message of up to 256 bytes. A longer one isn't copied: if
-	// it is a substring, the larger string stays in memory until the event is
-	// stored. Pass strings.Clone of it to avoid that.
+	// Record copies a message of up to 256 bytes. It doesn't copy a longer
+	// message. If that is a substring, the larger string stays in memory until
+	// the event is stored. To avoid that, pass strings.Clone(message).
 	ErrorMessage string
 
 	// Stage names the step of the pipeline. It is stored as NULL if it is empty,
@@ -78,10 +78,10 @@ type Event struct {
 	CreatedAt time.Time
 
 	// Extra holds values for the columns that [Columns].Extra names. A value may
-	// be anything that encoding/json can encode; all of them together may take
-	// 64 KiB of JSON, nested up to 1,000 levels. Texts are cleaned like
-	// ErrorMessage. A nil value is stored as NULL, and a missing key as the
-	// column's default. The map may be changed as soon as Record returns.
+	// be anything that encoding/json can encode. The JSON of all values, with
+	// the keys, may take 64 KiB. Texts are cleaned like ErrorMessage. A nil value
+	// is stored as NULL. If a key is missing, its column gets its default. The
+	// map may be changed as soon as Record returns.
 	Extra map[string]any
 }
 
@@ -91,9 +91,9 @@ const (
 	maxTypeBytes    = 256
 	maxIDBytes      = 1 << 10
 
-	// recordBytes is what an event counts against the queue's bytes in addition
-	// to its text. It covers the record, the unused capacity of a growing slice,
-	// and the record's share of a request body.
+	// recordBytes is the memory that an event takes in addition to its text, for
+	// the limit of WithQueueLimits. It is an estimate of the record, the unused
+	// capacity of the slice that holds it, and its share of a request body.
 	recordBytes = 300
 
 	timeFormat = row.TimeFormat
@@ -138,22 +138,19 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 	switch reason {
 	case "":
 		return
-	case Invalid, Filtered: // their fields are unchecked and may have any content and length
-		longest := maxTypeBytes
-		if c.config.columns.TextIDs {
-			longest = maxIDBytes
-		}
-		e.ID = row.CleanText(e.ID, maxTypeBytes)
-		e.DocumentID = row.CleanText(e.DocumentID, longest)
-		e.UserID = row.CleanText(e.UserID, longest)
-		e.Type = EventType(row.CleanText(string(e.Type), maxTypeBytes))
+	case Invalid, Filtered: // these fields are unchecked and may have any content and length
+		e.ID = row.CleanText(e.ID, maxIDBytes)
+		e.DocumentID = row.CleanText(e.DocumentID, maxIDBytes)
+		e.UserID = row.CleanText(e.UserID, maxIDBytes)
+		e.Type = EventType(row.CleanText(string(e.Type), maxIDBytes))
 	}
 	c.report.drop(e, r.Extra, reason, err, now)
 }
 
-// maxBefore limits the concurrent calls of WithBefore's function. A function that
-// records an event for each event calls itself endlessly, and the stack overflow
-// would end the process. 10,000 nested calls take about 20 MB of stack.
+// maxBefore is how many calls of WithBefore's function may run at the same time. If
+// the function records an event in every call, it calls itself without end, and a
+// stack overflow would end the process. 10,000 nested calls take about 20 MB of
+// stack; Go allows 1 GB.
 const maxBefore = 10_000
 
 var (
@@ -161,13 +158,13 @@ var (
 	errTooMany  = fmt.Errorf("%d calls of WithBefore's function are running: it must not block or record an event for each event", maxBefore)
 )
 
-// A before calls WithBefore's function and limits its concurrent calls.
+// A before calls WithBefore's function, at most maxBefore times at once.
 type before struct{ running atomic.Int64 }
 
-// call calls f with a copy of e and returns the copy, or the reason why the event
-// is dropped. The copy has two purposes: without WithBefore, Record's e doesn't
-// escape to the heap, and an f that keeps its pointer can't change a queued
-// event.
+// call calls f with a pointer to a copy of e. It returns the copy, or the reason
+// why the event is dropped. If f keeps the pointer, it still can't change a queued
+// event. A pointer to Record's own e would move e to the heap in every call of
+// Record, even without WithBefore.
 func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
@@ -188,14 +185,13 @@ func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool,
 	return e, "", nil
 }
 
-// A record is a validated event in the form in which it is queued. The columns
-// can hold each of its values, except perhaps text ids and the values of Extra.
+// A record is a validated event in the form in which it is queued.
 type record struct {
-	row.Row       // if the event has no ID, identify sets it before the first request
+	row.Row       // if the event has no ID, identify makes one before the first request
 	block   int64 // the row's place in the spool, see mirror
 
 	// delivery.mu guards these two.
-	number int64 // grows with each Record; makes the first half of an id
+	number int64 // grows with each call of Record; becomes the first half of the row's id
 	doubt  bool  // the answer to a request with this row was lost: the row may be stored
 }
 
@@ -209,12 +205,14 @@ func rowsOf(records []record) []*row.Row {
 	return rows
 }
 
-// nextNumber returns a number greater than last. It is the Unix milliseconds of
-// now, followed by a 12-bit counter, unless last is greater already.
+// nextNumber returns the number of the record after the one with number last. The
+// upper bits are the Unix time in milliseconds, and the lower 12 bits count the
+// records of one millisecond. The result is greater than last even if the clock was
+// set back.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
-// identify gives r a UUID if it doesn't have one yet. The UUID is of version 7
-// (RFC 9562, section 5.7), so UUIDs sort in the order of Record.
+// identify gives r a UUID if it doesn't have one yet. It makes version 7 (RFC 9562,
+// section 5.7) from r.number, so UUIDs sort in the order in which Record was called.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
@@ -222,51 +220,55 @@ func (r *record) identify() {
 	}
 }
 
-// newRecord validates e and converts it. ErrorMessage and Stage must have been
-// cleaned. Its errors name the field and what to do, but never contain the value.
+// newRecord validates e and converts it. Its errors name the field and what to do,
+// but never contain the value. The caller has cleaned ErrorMessage and Stage.
 func newRecord(e *Event, c *config) (record, error) {
+	columns := &c.columns
 	r := record{Row: row.Row{
 		Message: e.ErrorMessage, Stage: e.Stage,
 		Duration: max(e.Duration, 0), CreatedAt: e.CreatedAt.UnixMicro(),
-		Partial:    len(e.Extra) < len(c.columns.Extra),
-		NoDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), NoUser: c.columns.isNull(c.columns.UserID, e.UserID),
+		Partial:    len(e.Extra) < len(columns.Extra),
+		NoDocument: columns.isNull(columns.DocumentID, e.DocumentID), NoUser: columns.isNull(columns.UserID, e.UserID),
 	}}
-	var badID, badDocument, badUser, badType, badExtra error
-	r.ID, badID = uuid.Parse(e.ID)
-	if !c.columns.TextIDs {
+	var err, badDocument, badUser error
+	if r.Extra, err = columns.rows.EncodeExtra(e.Extra); err != nil {
+		return r, err
+	}
+	if r.ID, err = uuid.Parse(e.ID); e.ID != "" && (err != nil || r.ID == uuid.Nil) {
+		return r, errors.New("ID is not a UUID, or is the zero UUID: leave it empty, or pass a UUID derived from the job and the step")
+	}
+	if field := columns.lacks(e); field != "" {
+		return r, errors.New(field + " is set, but WithColumns has \"-\" for its column: leave it empty")
+	}
+	if columns.TextIDs {
+		badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID)
+	} else {
 		r.DocumentID, badDocument = uuid.Parse(e.DocumentID)
 		r.UserID, badUser = uuid.Parse(e.UserID)
-	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.NoDocument || badDocument == nil) && (r.NoUser || badUser == nil) {
+	}
+	switch {
+	case badDocument != nil && !r.NoDocument:
+		return r, columns.idError("DocumentID", e.DocumentID)
+	case badUser != nil && !r.NoUser:
+		return r, columns.idError("UserID", e.UserID)
+	case columns.TextIDs:
 		r.SetTextIDs(e.DocumentID, e.UserID)
 	}
-	r.Extra, badExtra = c.columns.rows.EncodeExtra(e.Extra)
-	if c.columns.Type != noColumn {
-		var eventType EventType
-		eventType, badType = c.types.accept(e.Type)
+	if columns.Type != noColumn {
+		eventType, err := c.types.accept(e.Type)
+		if err != nil {
+			return r, err
+		}
 		r.Type = string(eventType)
 	}
-	lacking := c.columns.lacks(e)
-	switch year := e.CreatedAt.UTC().Year(); {
-	case e.ID != "" && (badID != nil || r.ID == uuid.Nil):
-		return r, errors.New("ID is not a UUID, or is the zero UUID: leave it empty, or pass a UUID derived from the job and the step")
-	case lacking != "":
-		return r, errors.New(lacking + " is set, but WithColumns has \"-\" for its column: leave it empty")
-	case badDocument != nil && !r.NoDocument:
-		return r, c.columns.idError("DocumentID", e.DocumentID)
-	case badUser != nil && !r.NoUser:
-		return r, c.columns.idError("UserID", e.UserID)
-	case badType != nil:
-		return r, badType
-	case year < 1 || year > 9999:
+	if year := e.CreatedAt.UTC().Year(); year < 1 || year > 9999 {
 		return r, errors.New("CreatedAt is outside the years 1 to 9999: leave it zero for the time of Record")
-	case badExtra != nil:
-		return r, badExtra
 	}
 	return r, nil
 }
 
-// event returns r as an Event without Extra. The drop handler gets Extra from
-// row.DecodeExtra.
+// event returns r as an Event without Extra. The reporter decodes Extra only if
+// there is a drop handler.
 func (r *record) event() Event {
 	id := ""
 	if r.ID != uuid.Nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A feed generates the events of an imaginary pipeline, in the order of their
-// times. Every run has the same pipeline, with other ids.
+// A feed generates the events of an imaginary pipeline, in the order of their times. All
+// runs of the program generate the same documents, with different ids.
 type feed struct {
 	rand    *rand.Rand
 	start   time.Time
@@ -40,8 +40,8 @@ func (f *feed) play(client *docevents.Client, now time.Time) {
 	}
 }
 
-// steps are the steps of the pipeline, with the median of their time in seconds,
-// its spread, and the share of documents that fail in the step without a retry.
+// steps are the steps of the pipeline. The time of a step in seconds is log-normal, with
+// this median and spread. fails is the share of documents that fail in the step.
 var steps = []struct {
 	stage                 string
 	median, spread, fails float64
@@ -55,8 +55,8 @@ var steps = []struct {
 // tenants are the customers. Each user belongs to one of them.
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
-// The outage starts and ends at these times after the start. During the outage, the
-// model behind summarize answers 503.
+// The outage starts and ends at these times after the start. During the outage, the step
+// summarize fails nine times out of ten, because its model answers 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
 // story returns the events of a document that arrives at a time.
@@ -106,8 +106,8 @@ func (d *tale) add(typ docevents.EventType, stage string, took time.Duration, me
 	d.events = append(d.events, e)
 }
 
-// step adds the events of a step, with retries if the model answers 503. It returns
-// the last error message, or "" if the step succeeds.
+// step adds the events of a step. If the model answers 503, it adds up to two retries. It
+// returns the last error message, or "" if the step succeeds.
 func (d *tale) step(stage string, median, spread, fails float64) (message string) {
 	const tries = 3
 	for try := range tries {
@@ -151,7 +151,7 @@ func (d *tale) message(stage string, fails float64) string {
 	return fmt.Sprintf("connection refused: 10.0.0.%d:6333", 2+d.rand.IntN(3))
 }
 
-// encrypted is an error message that contains the output of a program, as many do.
+// encrypted is an error message of several lines: it contains the output of a program.
 const encrypted = `the file is encrypted: pdftotext: exit status 1
 Syntax Warning: May not be a PDF file (continuing anyway)
 Syntax Error (212): Illegal character <8e> in hex string

@@ -1,13 +1,18 @@
-// Demo serves the page of package dashboard with example data. It starts a local
-// stack and records two hours of a document pipeline, with an outage, a slow step
-// and stuck documents. New events are added as time goes on. To see the page of a
-// real project, use the command docevents serve.
+// Demo serves the page of package dashboard with example data. It starts a PostgreSQL and a
+// REST API on this machine, and records the events of two hours of a document pipeline. The
+// pipeline has an outage, a slow step and stuck documents. It continues while the program
+// runs. To see the page for a real project, use the command docevents serve.
 //
 // Usage:
 //
 //	go run ./integration/demo [-addr 127.0.0.1:0]
 //
-// It prints the page's address and runs until Ctrl-C.
+// The program prints the page's address and runs until Ctrl-C. docs/dashboard.png is a
+// picture of the page. To take it again, put the address of the last hour at the end of
+//
+//	chromium --headless --hide-scrollbars --window-size=1000,1040 --force-device-scale-factor=1.5 --screenshot=docs/dashboard.png
+//
+// and reduce the picture to 128 colors.
 package main
 
 import (

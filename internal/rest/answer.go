@@ -16,19 +16,18 @@ type Error struct {
 	Status     int           // HTTP status
 	Code       string        // SQLSTATE or PostgREST's code, or ""
 	Message    string        // without text that may repeat the row; at most maxErrorText bytes
-	Hint       string        // likewise
-	RetryAfter time.Duration // the header's, at most maxRetryAfter; 0: none
+	Hint       string        // cleaned and cut like Message
+	RetryAfter time.Duration // from the header of that name; at most maxRetryAfter; 0 if it is missing
 
 	// Details are PostgREST's. They may repeat the row, so they are never logged.
 	Details string
 
-	// meaning is set if the body shows more than the fields above: storedBefore or
-	// badData for 23505, on the key of the id or on another key; configuration for
-	// 23514, if a partition is missing; transient if PostgREST lost its database
-	// during the request. Accepted: it shows no more.
+	// meaning is Accepted if the status and the code alone decide what the answer
+	// means. Otherwise it is the result of meaningOf, or Transient if PostgREST lost
+	// its connection to the database during the request.
 	meaning Verdict
 
-	resent bool // net/http had sent the request before, on a connection that died
+	resent bool // net/http sent the request twice, because the first connection died
 }
 
 // Error returns the status, the code, the message and the hint.
@@ -43,8 +42,8 @@ func (e *Error) Error() string {
 	return text
 }
 
-// IsFromDatabase reports whether the code is one of PostgreSQL or PostgREST, not of
-// a gateway.
+// IsFromDatabase reports whether the code has the form of PostgreSQL's or PostgREST's
+// codes. A gateway's answer has another code or none.
 func (e *Error) IsFromDatabase() bool { return databaseCode.MatchString(e.Code) }
 
 // A Verdict is the meaning of an answer for the rows that were sent.
@@ -60,8 +59,7 @@ const (
 )
 
 // verdicts are the meanings of PostgreSQL's and PostgREST's codes. The first match
-// counts. A row is dropped only for the codes of BadData. Codes that are not in the
-// list are transient.
+// counts. Codes that are not in the list are transient.
 //
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -78,15 +76,14 @@ var verdicts = []struct {
 var (
 	databaseCode = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST[0-9A-Z]{3})$`)
 
-	// primaryKey finds the name that a primary key has by default or by custom, in a
-	// message of any language.
+	// primaryKey matches a message with the usual name of a primary key: events_pkey,
+	// events_pk or pk_events.
 	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
 )
 
-// Classify returns the meaning of an error of a request. nil means Accepted, and an
-// error that isn't an answer means Transient. The status decides before the code: for
-// example, a role that doesn't exist is 22023, which is a code of bad data, but the
-// status is 401.
+// Classify returns the meaning of a request's result. nil is Accepted. An error that
+// isn't an answer is Transient. The status decides before the code: if the key's role
+// doesn't exist, the code is 22023, as for bad data, but the status is 401.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -102,10 +99,6 @@ func Classify(err error) Verdict {
 		return TooMuch
 	case e.meaning != Accepted:
 		return e.meaning
-	case e.Code == "23505" && primaryKey.MatchString(e.Message): // a gateway removed the header Prefer
-		return StoredBefore
-	case e.Code == "23514" && strings.HasPrefix(e.Message, "no partition of relation"):
-		return Configuration
 	}
 	for _, v := range verdicts {
 		if v.codes.MatchString(e.Code) {
@@ -115,14 +108,14 @@ func Classify(err error) Verdict {
 	return Transient
 }
 
-// keyInDetails finds the columns in details such as "Key (id)=(...) already exists."
-// and, for partitions, "... contains (created_at) = (...).", in any language. The
-// details of a CHECK hold a row. They name no columns, or all columns that were sent
-// if the role lacks a grant.
+// keyInDetails matches details that name the columns of a key: "Key (id)=(...) already
+// exists.", or for a partition "... contains (created_at) = (...).". PostgreSQL may
+// translate the words around them. Only for a partition there is a space before the =,
+// which the second group captures.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
-// KeyColumns returns the columns of the key that the details are about. It returns
-// nil if they aren't about a key, or if the key has an expression.
+// KeyColumns returns the columns of the key in details. It returns nil if there is no
+// key, or if the key has an expression.
 func KeyColumns(details string) []string {
 	key := keyInDetails.FindStringSubmatch(details)
 	if key == nil {
@@ -131,19 +124,18 @@ func KeyColumns(details string) []string {
 	return strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", ")
 }
 
-// meaningOf returns the meaning that details add to a code, see [Error].meaning. A
-// unique key that holds the id can be violated only by the same event.
-func meaningOf(code, details, idColumn string) Verdict {
+// meaningOf returns the verdict for two codes that have more than one meaning, or
+// Accepted. 23505 on the id means that the same event is stored: a unique key that
+// holds the id can't be violated by another event. 23514 for a row without a partition
+// means that the table is misconfigured. The details show both in any language.
+func meaningOf(code, message, details, idColumn string) Verdict {
 	key := keyInDetails.FindStringSubmatch(details)
 	hasID := slices.Contains(KeyColumns(details), idColumn)
 	switch {
-	case key == nil:
-	case code == "23514" && key[2] != "" && !hasID:
-		return Configuration
-	case code == "23505" && hasID:
+	case code == "23505" && (hasID || key == nil && primaryKey.MatchString(message)):
 		return StoredBefore
-	case code == "23505":
-		return BadData
+	case code == "23514" && (strings.HasPrefix(message, "no partition of relation") || key != nil && key[2] != "" && !hasID):
+		return Configuration
 	}
 	return Accepted
 }
@@ -160,15 +152,15 @@ func isDial(err error) bool {
 	return noName || op != nil && op.Op == "dial"
 }
 
-// lostConnection matches the codes for a lost connection between PostgREST and
-// PostgreSQL, and for a commit without an answer. PGRST003 is not among them: there
-// was no connection, PostgREST waited for one in vain.
+// lostConnection matches the codes of a request whose connection between PostgREST and
+// PostgreSQL broke, so PostgREST doesn't know whether it was committed. PGRST003 is
+// not one of them: PostgREST got no connection, so it sent nothing.
 var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX..)$`)
 
 // OutcomeUnknown reports whether the server may have carried out a request that
-// failed with err. If the code is PostgreSQL's or PostgREST's, the request was rolled
-// back. Other answers of 3xx and 4xx are refusals, except for two that gateways give
-// when they have waited too long for the server: 408, and nginx's 499.
+// failed with err. If PostgreSQL or PostgREST refused the request, it was rolled back.
+// A gateway refuses a request with 3xx or 4xx before the server gets it. The
+// exceptions are 408 and nginx's 499: then the gateway stopped waiting for the server.
 func OutcomeUnknown(err error) bool {
 	if e, answered := errors.AsType[*Error](err); answered {
 		switch {
@@ -183,7 +175,7 @@ func OutcomeUnknown(err error) bool {
 	return err != nil && !unsent
 }
 
-// RetryAfter returns the wait that the server asked for. 0: it asked for none.
+// RetryAfter returns how long the server asked to wait, or 0.
 func RetryAfter(err error) time.Duration {
 	if e, answered := errors.AsType[*Error](err); answered {
 		return e.RetryAfter

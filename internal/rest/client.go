@@ -1,6 +1,5 @@
-// Package rest speaks to PostgREST. It sends requests, bounds and reads the answers,
-// and decides what they mean. Its errors hold no text that may repeat a row, except
-// for [Error].Details.
+// Package rest sends requests to PostgREST, reads the answers, and decides what they
+// mean. Its errors contain no text that may repeat a row, except in [Error].Details.
 package rest
 
 import (
@@ -17,14 +16,17 @@ import (
 // Config says where a table is and how to reach it.
 type Config struct {
 	URL                     string            // of the API; it can be parsed
-	Header                  map[string]string // of each request; apikey is the key
+	Header                  map[string]string // is sent with each request; apikey is the key
 	Schema, Table, IDColumn string
-	Transport               http.RoundTripper // nil: clones of http.DefaultTransport, or itself if the app has replaced it with another type
-	MaxInFlight             int               // inserts
+	MaxInFlight             int // how many inserts may be in flight
+
+	// Transport sends the requests. nil stands for clones of http.DefaultTransport, or
+	// for http.DefaultTransport itself if it isn't an *http.Transport.
+	Transport http.RoundTripper
 }
 
 // A Client sends requests about one table. Its methods are safe for concurrent use.
-// The caller bounds their time with the context.
+// They have no timeout except the deadline of their context.
 type Client struct {
 	Config
 	transport *transport
@@ -42,16 +44,16 @@ func New(c Config) *Client {
 	return &Client{c, t}
 }
 
-// Close closes the connections, unless the transport is the app's. Later requests
-// get new ones.
+// Close closes the connections of the client's own transports, but not those of
+// Config.Transport. Later requests use new connections.
 func (c *Client) Close() { c.transport.own.close() }
 
-// From returns a query on the table. Its errors may hold the URL and its query: see
-// [Client.Loggable].
+// From returns a query on the table. Its errors may contain the URL with its query.
+// Before they are logged, they must go through [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
-// postgrest returns a client for one request. A postgrest.Client keeps an error, and
-// returns it for later requests.
+// postgrest returns a client for one request. A postgrest.Client can't be used again
+// after an error, because it returns the error for later requests as well.
 func (c *Client) postgrest(rt http.RoundTripper) *postgrest.Client {
 	pg, err := postgrest.NewClientWithError(c.URL, c.Schema, c.Header)
 	if err != nil {
@@ -70,11 +72,11 @@ type Insertion struct {
 	Accept   string // "": application/json
 }
 
-// Insert sends one insert. It is safe to send it again: the server ignores rows that
-// are stored already.
+// Insert sends one insert. It is safe to send the same rows again, because the server
+// ignores rows that are stored already.
 //
-// The query names the columns. Otherwise PostgREST would parse the rows to find them,
-// and all rows would need the same keys.
+// The query names the columns. Without them, PostgREST would take the columns from the
+// keys of the rows, which takes time, and all rows would need the same keys.
 func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	query := "columns=" + i.Columns
 	if i.Conflict != "" {
@@ -91,8 +93,8 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	return err
 }
 
-// An insertion gives one request its query and body. postgrest-go would parse and
-// copy the body, which takes longer than to encode it.
+// An insertion sets the query and the body of one request. postgrest-go itself would
+// parse and copy the body, which takes longer than encoding the rows.
 type insertion struct {
 	http.RoundTripper
 	query string
@@ -117,8 +119,8 @@ type Reading struct {
 	Query        url.Values
 }
 
-// Get sends a GET and passes a success to use. It doesn't use postgrest-go, which
-// reads answers without a bound and hides the errors of functions.
+// Get sends a GET and passes the answer to use if it is a success. It doesn't use
+// postgrest-go, which reads answers without a bound and hides the errors of functions.
 func (c *Client) Get(ctx context.Context, r Reading, use func(*http.Response) error) error {
 	u, err := url.Parse(c.URL)
 	if err != nil {

@@ -11,10 +11,13 @@ import (
 )
 
 // ownWords are the messages and hints of PostgreSQL and PostgREST that may be logged.
-// A line holds codes and a regular expression. In that, NAME is a name in quotes, BARE
-// a name without quotes, TYPE the name of a type, and KIND the kind of an object.
-// VALUE may be any text, and is replaced. All other messages are left out, because a
-// trigger can raise any SQLSTATE with any text. It can't raise PostgREST's codes.
+// All others are left out, because a trigger can raise any SQLSTATE with any text, and
+// that may repeat the row.
+//
+// Each line has a regular expression for codes, a space, and one for the messages of
+// these codes. In the second, NAME stands for a name in quotes, BARE for a name without
+// quotes, TYPE for the name of a type, and KIND for a kind of object, such as table.
+// VALUE stands for any text, which is replaced.
 //
 // https://github.com/postgres/postgres/tree/REL_15_STABLE/src/backend
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -67,8 +70,8 @@ XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (u
 
 type form struct{ code, text *regexp.Regexp }
 
-// forms returns ownWords, compiled at the first call. The only groups that capture are
-// those of VALUE.
+// forms returns the lines of ownWords, compiled at the first call. Only VALUE becomes a
+// group that captures.
 var forms = sync.OnceValue(func() (forms []form) {
 	words := strings.NewReplacer(`\(`, `\(`, `(`, `(?:`,
 		"NAME", `"[\pL\pN_$./-]{1,127}"`,
@@ -83,8 +86,8 @@ var forms = sync.OnceValue(func() (forms []form) {
 	return forms
 })
 
-// ownText returns a message of PostgreSQL or PostgREST without the value in it. It
-// returns LeftOut for any other message.
+// ownText returns text without the value in it if ownWords has it, and LeftOut
+// otherwise.
 func ownText(code, text string) string {
 	for _, f := range forms() {
 		if !f.code.MatchString(code) {
@@ -105,15 +108,17 @@ func ownText(code, text string) string {
 
 var codeFormat = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
 
-// LeftOut replaces a message that may hold any text.
+// LeftOut replaces a message that may repeat the row.
 const LeftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
-// values matches from the first quote to the last one, or to the end of the text,
-// because a value may hold quotes. A single quote after a letter is an apostrophe.
+// values matches from the first quote to the last quote, or to the end of the text if
+// there is only one. It doesn't end at the second quote, because a value may contain
+// quotes. A single quote after a letter is an apostrophe.
 var values = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
-// OneLine replaces line breaks, and characters that a terminal could take for an
-// escape or that change the direction of the text. Invalid UTF-8 becomes U+FFFD.
+// OneLine makes text safe for a log line. Line breaks and other white space become
+// spaces. Control characters, such as those of a terminal's escape sequences or of
+// right-to-left text, and invalid UTF-8 become U+FFFD.
 func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -126,9 +131,9 @@ func OneLine(text string) string {
 	}, text)
 }
 
-// repeatable returns the part of a message that may be logged: one line of at most
-// maxErrorText bytes, without text that may be the row's. A message without a code is
-// from a gateway.
+// repeatable returns text in the form in which it may be logged: one line of at most
+// maxErrorText bytes that doesn't repeat the row. Without a code, text is a gateway's.
+// Then only its quoted parts are replaced.
 func repeatable(code, text string) string {
 	text = OneLine(text)
 	switch {
@@ -144,7 +149,7 @@ func repeatable(code, text string) string {
 	return cut(text)
 }
 
-// cut cuts valid UTF-8 to maxErrorText bytes, or a few less, so that it stays valid.
+// cut cuts text to at most maxErrorText bytes of valid UTF-8.
 func cut(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), maxErrorText)], "")
 }
@@ -152,7 +157,7 @@ func cut(text string) string {
 // queryInText matches the query of a URL.
 var queryInText = regexp.MustCompile(`\?\S+`)
 
-// A loggableError is an error with another text.
+// A loggableError has another text than the error that it wraps.
 type loggableError struct {
 	error
 	text string
@@ -161,12 +166,12 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable takes the error of a request that got no answer. It returns an error that
-// wraps it and whose text can be logged. The original text may contain secrets:
-// http.Client adds the URL with its query, the app's transport may add the key, and
-// net/http quotes an answer that isn't HTTP, even if that repeats the request.
+// Loggable returns the error of a request that got no answer in a form whose text can
+// be logged. The text of err may contain secrets: http.Client adds the URL with its
+// query, the app's transport may add the key, and net/http quotes an answer that isn't
+// HTTP, which may repeat the request.
 func (c *Client) Loggable(err error) error {
-	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // an app's transport may add one
+	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err
 	}
 	text := fmt.Sprint(err) // unlike err.Error() it can't panic

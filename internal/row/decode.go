@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Selection returns the columns that Decode needs, for the query. PostgREST casts them
-// to text, except for the time, which in JSON is ISO 8601 whatever the database's
-// DateStyle.
+// Selection returns the value of the query parameter select with which PostgREST
+// returns the rows that Decode reads. It casts columns to text. The time is not cast,
+// because JSON has it in ISO 8601, and a cast would follow the database's DateStyle.
 func (c *Columns) Selection() string {
 	var list []string
 	for i, name := range c.names {
@@ -23,8 +23,8 @@ func (c *Columns) Selection() string {
 	return strings.Join(append(list, c.extra...), ",")
 }
 
-// Decode returns the texts of a row's fields, in the order of the names, and the values
-// of Extra. NULL is "". missing is a column that the row lacks, or "".
+// Decode returns the texts of a row's fields and the values of Extra. The text of NULL
+// is "". If the row lacks a column, missing is its name.
 func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, extra map[string]any, missing string) {
 	for i, name := range c.names {
 		value, ok := row[name]
@@ -33,13 +33,13 @@ func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, 
 		}
 		texts[i] = valueText(value)
 	}
-	var encoded []byte // as EncodeExtra does
-	for i, name := range c.extra {
+	var encoded []byte // in the format of EncodeExtra
+	for _, name := range c.extra {
 		value, ok := row[name]
 		if !ok {
 			return texts, nil, name
 		}
-		encoded = append(append(encoded, c.extraKeys[i]...), value...)
+		encoded = append(appendKey(encoded, ',', name), value...)
 	}
 	return texts, DecodeExtra(string(encoded)), ""
 }
@@ -48,18 +48,18 @@ func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, 
 // value.
 func valueText(value json.RawMessage) string {
 	var text string
-	if json.Unmarshal(value, &text) == nil || len(value) == 0 { // null leaves text as it is
+	if json.Unmarshal(value, &text) == nil || len(value) == 0 { // null leaves text empty
 		return text
 	}
 	return string(bytes.TrimSpace(value))
 }
 
-// timeFormats are PostgreSQL's formats of a time: with a zone, whose offset has seconds
-// before about 1900, and without a zone, in UTC.
+// timeFormats are PostgreSQL's formats of a time. The first two have a zone; before
+// about 1900, its offset may have seconds. The others are in UTC.
 var timeFormats = []string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z07:00:00", "2006-01-02T15:04:05", "2006-01-02"}
 
-// ParseTime returns the time in a row. It returns the zero time for a text that isn't a
-// time, or that Go can't hold.
+// ParseTime returns the time that PostgreSQL printed as text. It returns the zero time
+// if Go can't parse it, such as "infinity" or a year with five digits.
 func ParseTime(text string) time.Time {
 	text = strings.Replace(text, " ", "T", 1)
 	for _, format := range timeFormats {

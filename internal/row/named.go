@@ -14,60 +14,49 @@ var (
 )
 
 // Named returns the places of the rows that the details of an answer name, in any
-// language. The details hold the values of a key, which several rows may have ("Key
-// (document_id)=(...) is not present"), or all values of one row ("Failing row contains
-// (...)"), which is found by its id. The text of a row may look like an id or like the
-// details of a key, so an id counts only if no other row's id is there.
+// language. The details are of two kinds:
+//
+//   - "Key (document_id)=(...) is not present" has the values of a key. Several rows
+//     may have the same key.
+//   - "Failing row contains (...)" has all values of one row. Its id identifies it. If
+//     the ids of several rows are there, a text in the row contains the others, and
+//     Named returns nil.
 func (c *Columns) Named(rows []*Row, details string) (places []int) {
-	if key := keyFormat.FindStringSubmatch(details); key != nil {
-		names, values, longest := strings.Split(key[1], ", "), details[len(key[0]):], 0
-		for i, r := range rows {
-			// A text may hold a parenthesis: "a" matches the beginning of "a) b".
-			switch n := c.matchKey(r, names, values); {
-			case n > longest:
-				longest, places = n, []int{i}
-			case n > 0 && n == longest:
-				places = append(places, i)
-			}
-		}
-		return places
-	}
+	key := keyFormat.FindStringSubmatch(details)
 	ids := uuidFormat.FindAllString(details, -1)
 	for i, r := range rows {
-		if slices.Contains(ids, r.ID.String()) {
+		if key != nil && c.hasKey(r, strings.Split(key[1], ", "), details[len(key[0]):]) ||
+			key == nil && slices.Contains(ids, r.ID.String()) {
 			places = append(places, i)
 		}
 	}
-	if len(places) > 1 {
+	if key == nil && len(places) > 1 {
 		return nil
 	}
 	return places
 }
 
-// matchKey returns the length of r's key in these columns, as PostgreSQL prints it at
-// the beginning of values, with the parenthesis at its end. It returns 0 if r has
-// another key.
-func (c *Columns) matchKey(r *Row, names []string, values string) int {
-	rest := values
-	for i, name := range names {
-		same := i == 0
-		if !same {
-			rest, same = strings.CutPrefix(rest, ", ")
+// hasKey reports whether values begin with r's values in the columns of a key, as
+// PostgreSQL prints them: joined by ", " and followed by ")". It may be wrong for a
+// text that holds a parenthesis. Then one row more is sent apart from the others.
+func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
+	for i, name := range columns {
+		end := ", "
+		if i == len(columns)-1 {
+			end = ")"
 		}
-		value := c.keyValue(r, strings.Trim(name, `"`), rest)
-		if !same || value == "" || !strings.HasPrefix(rest, value) {
-			return 0
+		value := c.keyValue(r, strings.Trim(name, `"`), values)
+		var same bool
+		if values, same = strings.CutPrefix(values, value+end); value == "" || !same {
+			return false
 		}
-		rest = rest[len(value):]
 	}
-	if !strings.HasPrefix(rest, ")") {
-		return 0
-	}
-	return len(values) - len(rest) + 1
+	return true
 }
 
-// keyValue returns r's value in a column, as PostgreSQL prints it. values begin with
-// the value in the answer, which shows the format of a time.
+// keyValue returns r's value in a column, as PostgreSQL prints it, or "". PostgreSQL
+// prints a time in the session's time zone. So for a time, keyValue returns the
+// beginning of values if that is the same time.
 func (c *Columns) keyValue(r *Row, name, values string) string {
 	switch slices.Index(c.names[:], name) {
 	case fieldID:
@@ -80,7 +69,7 @@ func (c *Columns) keyValue(r *Row, name, values string) string {
 		return r.Type
 	case fieldStage:
 		return r.Stage
-	case fieldCreatedAt: // in every key of a partitioned table
+	case fieldCreatedAt: // part of the primary key of a partitioned table
 		value := values[:max(0, strings.IndexAny(values, ",)"))]
 		for _, layout := range []string{"2006-01-02 15:04:05-07", "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05"} {
 			if at, err := time.Parse(layout, value); err == nil && at.UnixMicro() == r.CreatedAt {
