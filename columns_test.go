@@ -456,34 +456,37 @@ func TestExtraIsCopied(t *testing.T) {
 		"invalid":    {docevents.Invalid, func(e *docevents.Event) { e.DocumentID = "x" }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &server{answer: answerBad(refusal, 0)}
-			c, o := newClient(t, s, append(test.opts, columns)...)
-			if test.reason == docevents.QueueFull {
-				c.Record(event("first"))
-			}
-			e := event("bad")
-			pages := map[string]any{"pages": int64(9007199254740993)}
-			e.Extra = map[string]any{"metadata": pages, "tenant_id": "x"}
-			if test.spoil != nil {
-				test.spoil(&e)
-			}
-			c.Record(e)
-			pages["pages"] = "changed"
-			clear(e.Extra)
-			if test.reason == docevents.Rejected {
-				drain(t, c)
-			}
-			if err := c.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			for _, d := range o.lost() {
-				if d.event.Stage == "bad" && (d.reason != test.reason || !reflect.DeepEqual(d.event.Extra, want)) {
-					t.Errorf("%s: got %v, want %v", d.reason, d.event.Extra, want)
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: answerBad(refusal, 0)}
+				c, o := newClient(t, s, append(test.opts, columns)...)
+				if test.reason == docevents.QueueFull {
+					s.answer = func(*request) *answer { return &answer{delay: time.Second} }
+					c.Record(event("first"))
 				}
-			}
-			if got := o.lost(); len(got) == 0 {
-				t.Error("nothing lost")
-			}
+				e := event("bad")
+				pages := map[string]any{"pages": int64(9007199254740993)}
+				e.Extra = map[string]any{"metadata": pages, "tenant_id": "x"}
+				if test.spoil != nil {
+					test.spoil(&e)
+				}
+				c.Record(e)
+				pages["pages"] = "changed"
+				clear(e.Extra)
+				if test.reason == docevents.Rejected {
+					drain(t, c)
+				}
+				if err := c.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range o.lost() {
+					if d.event.Stage == "bad" && (d.reason != test.reason || !reflect.DeepEqual(d.event.Extra, want)) {
+						t.Errorf("%s: got %v, want %v", d.reason, d.event.Extra, want)
+					}
+				}
+				if got := o.lost(); len(got) == 0 {
+					t.Error("nothing lost")
+				}
+			})
 		})
 	}
 }
