@@ -14,25 +14,30 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// Check finds out whether events will be stored and purges will work. Call it when
-// the program starts. Its error has a line for each problem that Check finds, with
-// advice on how to fix it.
+// Check finds out whether the server will store the app's events and delete old rows.
+// Call it when the program starts. Its error has a line for each problem, with advice
+// on how to fix it.
 //
-// Check first reads PostgREST's description of the table, if the server offers one.
-// Then it sends the same inserts as Record, with events of each type, and makes
-// PostgREST roll them back. If the server stores the rows nevertheless, Check deletes
-// them and returns an error. Each request has the timeout of an insert.
+// Check first reads PostgREST's description of the table. If the server offers no
+// description, Check finds fewer problems. Then Check sends inserts like those of
+// Record, with events of each type, and makes PostgREST roll them back. If the server
+// stores the rows nevertheless, Check deletes them and returns an error.
+// [WithRequestTimeout] bounds each request.
 //
-// Check can't detect problems that depend on the app's own values, such as foreign
-// keys, triggers that raise errors, and CHECKs on columns that the app fills.
-// docs/your-table.md lists these problems. Check only logs a warning if
+// Check can't find problems that depend on the values in the app's events. Examples are
+// foreign keys, triggers that raise errors, and CHECKs on columns that the app fills.
+// docs/your-table.md lists these problems. In three cases Check logs a warning and
+// returns no error:
 //
-//   - a column that events may leave empty is NOT NULL
-//   - a trigger discards some of the events
-//   - the id is UNIQUE but not the primary key
+//   - A column is NOT NULL, but events may leave it empty. The table will reject events
+//     that do.
+//   - A trigger discards some of the events, so they aren't stored.
+//   - The id is UNIQUE but not the primary key. If the answer to an insert is lost,
+//     sending its events again takes many requests.
 //
-// After an answer that the key, the table or a grant is wrong, Check retries for at
-// most 5 s and within ctx, because PostgREST may not have reloaded its schema yet.
+// If the server answers that the key, the table or a grant is wrong, Check tries again
+// for up to 5 s, or until ctx ends. The cause may be that PostgREST hasn't reloaded its
+// schema yet.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -51,10 +56,11 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// lasting calls ask until its error is nil or isn't a misconfiguration, for at most
-// lastingAfter and within ctx. It returns the error of the last call. If ctx ends
-// during a second or later call, the error of that call is about ctx, so lasting
-// returns the server's answer to the call before.
+// lasting returns the error of ask, a function that checks the table once. If the error
+// means that the key, the table or a grant is wrong, lasting waits and calls ask again,
+// for up to lastingAfter or until ctx ends. lasting then returns the last error. If ctx
+// ended during a repeated call, lasting returns the error of the call before it,
+// because the last error is only about ctx.
 func lasting(ctx context.Context, ask func() error) error {
 	began := time.Now()
 	var last error
@@ -76,8 +82,9 @@ func lasting(ctx context.Context, ask func() error) error {
 	}
 }
 
-// examine reads the description, rehearses until there is nothing left to find, and
-// checks whether rows may be deleted. It returns the findings as one error.
+// examine checks the table once. It reads PostgREST's description of the table, sends
+// inserts until they show no further problem, and sends a DELETE that matches no row.
+// It returns all problems as one error.
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
@@ -95,7 +102,8 @@ func (r *rehearsal) examine(ctx context.Context) error {
 	return errors.Join(r.findings...)
 }
 
-// add adds the error of a request to the findings. op is "insert" or "delete".
+// add adds the error of a request to r.findings, the problems that Check returns. op is
+// "insert" or "delete".
 func (r *rehearsal) add(op string, err error) {
 	switch {
 	case err == nil, errors.Is(err, errStored):
@@ -106,12 +114,13 @@ func (r *rehearsal) add(op string, err error) {
 	r.findings = append(r.findings, fmt.Errorf("%s: %w", op, err))
 }
 
-// maxDescriptionBytes bounds the memory for a description. It is enough for a schema
-// with 5,000 tables, because PostgREST writes about 3 KB for each table.
+// maxDescriptionBytes is the most that Check reads of PostgREST's description of a
+// schema. It is enough for 5,000 tables, because PostgREST writes about 3 KB for each
+// table.
 const maxDescriptionBytes = 16 << 20
 
-// A definition is the part of PostgREST's description (OpenAPI) that is about a table
-// or a view. It lacks CHECKs and UNIQUE constraints.
+// A definition is the part about one table or view in PostgREST's description of a
+// schema, which is in OpenAPI format. It contains no CHECK and no UNIQUE constraints.
 type definition struct {
 	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {
@@ -122,8 +131,9 @@ type definition struct {
 	}
 }
 
-// describe reads PostgREST's description of the table into r.about. If the server
-// doesn't offer one, r.about stays empty, and Check finds fewer problems.
+// describe reads the types of the columns, and which columns are NOT NULL, from
+// PostgREST's description into r.about. If the server offers no description, r.about
+// stays empty, and Check finds fewer problems.
 func (r *rehearsal) describe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()

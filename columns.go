@@ -11,18 +11,21 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// Columns maps the fields of [Event] to the columns of the table. For each field,
-// "" stands for the name in sql/013_create_processing_events_table.sql, and "-"
-// means that the table has no such column. An event that sets a field without a
-// column is dropped with reason [Invalid].
+// Columns lists the names of the table's columns. Each field up to CreatedAt has
+// the name of the column for the field of [Event] with the same name. "" stands for
+// the name in sql/013_create_processing_events_table.sql. "-" means that the table
+// has no such column. If an event sets a field without a column, the event is
+// dropped with reason [Invalid].
 //
-// A name has 1 to 63 letters, digits and underscores and doesn't begin with a
-// digit. PostgreSQL allows more, but the name becomes a part of the URL. For the
-// fields above Extra, a name can't be a parameter of PostgREST's, such as order.
+// A name has 1 to 63 letters, digits and underscores, and doesn't begin with a
+// digit. PostgreSQL allows more, but the names become a part of URLs. Only a column
+// in Extra may have the same name as a parameter of PostgREST, such as order.
 type Columns struct {
-	// ID is a uuid column, by which the database recognizes an event that is sent
-	// again. It must be UNIQUE and should be NOT NULL. A column named id should be
-	// the primary key. ID can't be "-".
+	// ID is the name of a uuid column. If an event is sent again, the database
+	// finds its id in this column and doesn't store the event twice. The column
+	// must be UNIQUE and should be NOT NULL. If its name is id, it should be the
+	// primary key, because PostgREST then checks only the primary key. ID can't be
+	// "-".
 	ID string
 
 	DocumentID, UserID, Type string
@@ -31,16 +34,18 @@ type Columns struct {
 
 	ErrorMessage, Stage string
 
-	// CreatedAt is the time by which a purge selects rows. It can't be "-".
+	// CreatedAt is the name of the column with the event's time. Purges select rows
+	// by this time. CreatedAt can't be "-".
 	CreatedAt string
 
-	// TextIDs makes the client send document and user ids as text, each 1 to
-	// 1,024 bytes of valid text. The columns may have any type that PostgreSQL
-	// can parse from text, such as text, bigint or uuid. By default, ids must be
-	// UUIDs.
+	// TextIDs makes the client accept document and user ids that aren't UUIDs. An
+	// id is then 1 to 1,024 bytes of valid text. The columns may have any type that
+	// PostgreSQL can convert from text, such as text, bigint or uuid. Without
+	// TextIDs, each id must be a UUID.
 	TextIDs bool
 
-	// Extra names at most 50 further columns. [Event].Extra holds their values.
+	// Extra lists the names of at most 50 further columns. [Event].Extra contains
+	// their values.
 	Extra []string
 }
 
@@ -49,8 +54,9 @@ const (
 	maxExtraColumns = 50
 )
 
-// base lists the fields of Event that Columns maps, and the migration's names for
-// their columns.
+// base lists the fields of Event for which Columns has a name, and the default name
+// of each column. The default names are those in
+// sql/013_create_processing_events_table.sql.
 var base = [row.Fields]struct{ field, column string }{
 	{"ID", "id"},
 	{"DocumentID", "document_id"},
@@ -67,11 +73,12 @@ func (c *Columns) names() [row.Fields]*string {
 	return [...]*string{&c.ID, &c.DocumentID, &c.UserID, &c.Type, &c.Duration, &c.ErrorMessage, &c.Stage, &c.CreatedAt}
 }
 
-// columns holds the table's columns, each with its real name or noColumn, and the
-// parts of requests that are derived from them.
+// columns holds the names of the columns after New has checked them. Each name is
+// the name of a column in the table, or noColumn. all and rows are derived from the
+// names.
 type columns struct {
 	Columns
-	own  bool   // WithColumns was given: empty ids are NULL
+	own  bool   // WithColumns was passed, so empty document and user ids are stored as NULL
 	all  string // the names of all columns of the table, separated by commas
 	rows row.Columns
 }
@@ -81,8 +88,8 @@ var (
 	queryWords   = []string{"and", "columns", "limit", "offset", "on_conflict", "or", "order", "select"} // PostgREST's parameters
 )
 
-// newColumns replaces empty names by the migration's names. Its error lists every
-// invalid name.
+// newColumns checks the names that the app passed to WithColumns, and replaces each
+// empty name by its default in base. Its error lists every invalid name.
 func newColumns(named Columns) (columns, error) {
 	c := columns{Columns: named}
 	var all []string
@@ -118,9 +125,10 @@ func newColumns(named Columns) (columns, error) {
 	return c, errors.Join(bad...)
 }
 
-// conflict returns the column for ON CONFLICT. For a column named id it returns "",
-// and PostgREST uses the primary key: in a partitioned table, that is the id and
-// the partition key.
+// conflict returns the column that an insert compares to find events that are
+// already stored (on_conflict in the URL). If that column's name is id, conflict
+// returns "". PostgREST then compares the primary key: in a partitioned table, that
+// is the id together with the partition key.
 func (c *columns) conflict() string {
 	if c.ID == base[0].column {
 		return ""
@@ -128,17 +136,18 @@ func (c *columns) conflict() string {
 	return c.ID
 }
 
-// isNull reports whether the id is stored as NULL in the column, or the table
-// lacks the column.
+// isNull reports whether the row stores no id of the document or user. That is so
+// if the table has no such column, or if the id is empty and WithColumns was
+// passed. column is the name of the column, and id is the event's value.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
 
-// storable reports whether s is 1 to limit bytes of text that PostgreSQL can
-// store.
+// storable reports whether s is text that PostgreSQL can store, and has 1 to limit
+// bytes.
 func storable(s string, limit int) bool {
 	return s != "" && len(s) <= limit && row.IsText(s)
 }
 
-// checkTextID reports what is wrong with an id that is sent as text.
+// checkTextID returns an error if id can't be stored as text.
 func checkTextID(id string) error {
 	if !storable(id, maxIDBytes) {
 		return errNoText
@@ -148,8 +157,8 @@ func checkTextID(id string) error {
 
 var errNoText = fmt.Errorf("not 1 to %d bytes of valid text", maxIDBytes)
 
-// idError returns the error for an invalid id of a document or a user. field is
-// the name of its field in Event.
+// idError returns the error for an event with an invalid DocumentID or UserID.
+// field is the name of that field, and id is its value.
 func (c *columns) idError(field, id string) error {
 	who, or := "document", ""
 	switch {
@@ -178,8 +187,9 @@ func (c *columns) lacks(e *Event) string {
 	return ""
 }
 
-// Columns returns the real names of the table's columns, and "-" for the columns
-// that it lacks. On a nil Client it returns the zero Columns.
+// Columns returns the names of the table's columns. If the app set no name for a
+// column, the name is the default. If the table has no such column, the name is
+// "-". On a nil Client, Columns returns the zero Columns.
 func (c *Client) Columns() Columns {
 	if c.isNone() {
 		return Columns{}

@@ -17,12 +17,13 @@ var (
 	columnName     = regexp.MustCompile(`column "([^"]+)"|'([^']+)' column`) // in a message of PostgreSQL or PostgREST
 	constraintName = regexp.MustCompile(`constraint "([^"]+)"`)
 
-	// depends matches the codes of errors that may go away if an event fills other
-	// columns: a value doesn't fit its column, a column is NULL, a CHECK fails.
+	// depends matches the codes of errors that other values in the row may avoid: a
+	// value doesn't fit its column, a column is NULL, or a CHECK fails.
 	depends = regexp.MustCompile(`^(22...|23502|23514)$`)
 
-	// builtIn matches PostgreSQL's own types that can't hold every text. PostgREST
-	// calls an integer int32 and a bigint int64.
+	// builtIn matches PostgreSQL's own types that can't hold every text, as PostgREST's
+	// description spells them: int32 is integer, and int64 is bigint. Check assumes
+	// that all other types, such as text and enums, can hold any text.
 	builtIn = regexp.MustCompile(`^(int32|int64|numeric|real|double precision|boolean|uuid|date|time .*|timestamp .*|interval|.*\[\])$`)
 	uuids   = regexp.MustCompile(`^uuid$`)
 )
@@ -48,15 +49,16 @@ const (
 	extraInstead = "write \"-\" for it in WithColumns, and name it in Extra"
 )
 
-// find adds a finding about a column. In the finding, {column} and {table} stand for
-// the names, and {key} for the advice that newKey returns.
+// find adds a problem with a column to r.findings, the problems that Check returns. In
+// the text of finding, it replaces {column} and {table} by their names, and {key} by
+// the advice from newKey.
 func (r *rehearsal) find(column, finding string) {
 	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.advice.TableName(), "{column}", advice.SQLName(column))
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(finding)))
 }
 
-// newKey returns advice on how to make events unique. column is the column that can't
-// do that.
+// newKey returns advice on how to change the table so that it stores each event only
+// once. column is the current id column, which doesn't ensure that.
 func (r *rehearsal) newKey(column string) string {
 	switch at := r.config.columns.CreatedAt; {
 	case len(r.about.Required) == 0 && r.about.Properties != nil:
@@ -69,12 +71,14 @@ func (r *rehearsal) newKey(column string) string {
 	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
 }
 
-// readTypes compares the types of the columns with the fields of Event, and adds
-// findings. It makes up a value for each column, and lists in r.filled the columns
-// that every row of a rehearsal fills. These are the NOT NULL columns, and the ids of
-// document and user. With WithColumns the ids may be NULL, so rows fill them only if
-// they are NOT NULL, or if the NOT NULL columns are unknown. If the app lists no event
-// types, readTypes chooses one.
+// readTypes finds columns whose types can't hold the fields of Event, and adds a
+// finding for each. It also prepares the rows that Check will insert: it makes up a
+// value for each column, and lists in r.filled the columns that every row fills.
+//
+// Every row fills the NOT NULL columns. Without WithColumns, every row also fills the
+// document's and the user's id. With WithColumns, an id may be NULL. Rows then fill it
+// only if its column is NOT NULL, or if Check doesn't know the NOT NULL columns. If the
+// app lists no event types, readTypes chooses one.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
@@ -122,8 +126,10 @@ func (r *rehearsal) readTypes() {
 	}
 }
 
-// count compares n, the number of rows that the server inserted, with the number of
-// events that were sent. The copies of events don't count as events.
+// count adds a finding if the id isn't unique or the table discards all events. It logs
+// a warning if the table discards some. n is the number of rows that the server
+// inserted before it rolled back. events is the number of events that were sent,
+// without their copies.
 func (r *rehearsal) count(n, events int) {
 	switch {
 	case r.noID:
@@ -136,9 +142,9 @@ func (r *rehearsal) count(n, events int) {
 	}
 }
 
-// learn handles the error of a rehearsal. If every event would fail for the same
-// reason, learn adds a finding. If it can change the next rehearsal so that this may
-// find another problem, it does so and returns true.
+// learn handles err, the error of an insert by Check. If the error would hit every
+// event, learn adds a finding. If a different insert may show another problem, learn
+// changes the columns or the values of the next insert and returns true.
 func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	e, answered := errors.AsType[*rest.Error](err)
 	if !answered {
@@ -185,21 +191,23 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	return false
 }
 
-// drop leaves a column that has a finding out of the next inserts. It reports whether
-// any column is left.
+// drop removes a column from the next inserts, because there is a finding about this
+// column. It reports whether the inserts still have columns.
 func (r *rehearsal) drop(name string) bool {
 	r.noID = r.noID || name == r.config.columns.ID
 	r.columns = slices.DeleteFunc(r.columns, func(other string) bool { return other == name })
 	return len(r.columns) > 0
 }
 
-// narrow tries each event type alone. A CHECK may require a column for some types only,
-// so narrow tries several sets of filled columns. r.fills gets the first set with which
-// the table accepts the type. Later inserts leave out the types that the table never
-// accepts. narrow adds a finding about these types, except if the table may have
-// rejected only made-up values. It reports whether any type is left.
+// narrow finds out which event types the table accepts. It tries each type in a
+// separate insert. A CHECK may require a column for some types only, so narrow fills
+// different columns until the table accepts the type. It stores these columns in
+// r.fills. If the table never accepts a type, later inserts leave the type out, and
+// narrow adds a finding. It adds no finding if the table may have rejected only made-up
+// values. It reports whether any type is left.
 //
-// empty is the server's answer before, to events that filled only r.filled.
+// empty is the server's answer to the insert before, in which events filled only the
+// columns in r.filled.
 func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 	if r.fills != nil { // narrow has run with these columns
 		return false
@@ -239,12 +247,13 @@ func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 	return len(kept) > 0
 }
 
-// certain reports whether the table rejects every event with e, whatever values the
-// app records. If not, the table may have rejected only the values that Check made up.
+// certain reports whether the error e means that the table rejects every event of a
+// type. It returns false if the table may have rejected only values that Check made up.
 func (r *rehearsal) certain(e *rest.Error) bool {
 	columns := &r.config.columns
-	// about is the name of a CHECK, by default TABLE_COLUMN_check, or the partition key.
-	// If it contains the name of a column, it is taken to be about that column.
+	// For a CHECK, about is its name, by default TABLE_COLUMN_check. If no partition
+	// fits, about lists the partition key. If about contains a column's name, certain
+	// assumes that the error is about that column.
 	about := strings.Join(rest.KeyColumns(e.Details), " ")
 	if m := constraintName.FindStringSubmatch(e.Message); m != nil {
 		about = strings.TrimPrefix(m[1], r.config.table)

@@ -8,22 +8,26 @@ import (
 //go:embed sql/*.sql
 var sqlFiles embed.FS
 
-// Migrations returns the numbered files of the sql folder, without sql/optional.
-// Each file is plain SQL that is safe to run again. Run the files in the order of
-// their names: paste each one into Supabase's SQL editor, or pass the file system
-// to goose, for which the files have Up comments. They have no Down sections,
-// because the SQL editor would run those as well and drop the table.
+// Migrations returns the SQL files that create the table and the functions that read
+// it: the numbered files of the folder sql, without sql/optional. Each file is plain
+// SQL that is safe to run again. Run the files in the order of their names. You can
+// paste each file into Supabase's SQL editor, or pass the file system to the
+// migration tool goose. The files have the Up comments that goose needs. They have no
+// Down sections, because the SQL editor would run a Down section as well and drop the
+// table.
 //
-// goose keeps the numbers of the migrations that have run in one table. If the
-// app's migrations share that table, goose skips these files or rejects the app's
-// next migration, depending on which numbers are greater. So give these files a
-// separate table, and a provider that ignores the app's Go migrations:
+// goose records the numbers of the migrations that have run in a version table. If
+// these files share the app's version table, goose confuses their numbers with the
+// app's: it may skip these files, or reject the app's next migration. So give these
+// files a separate version table, and a provider that ignores the app's Go
+// migrations:
 //
 //	provider, err := goose.NewProvider(goose.DialectPostgres, db, docevents.Migrations(),
 //		goose.WithTableName("docevents_db_version"), goose.WithDisableGlobalRegistry(true))
 //
-// The file names don't fit golang-migrate (.up.sql) or the Supabase CLI (a
-// timestamp). sql/README.md shows how to use those.
+// Other tools need other file names: golang-migrate needs names that end in .up.sql,
+// and the Supabase CLI needs a timestamp at the start. sql/README.md shows how to use
+// these tools.
 func Migrations() fs.FS {
 	sub, err := fs.Sub(sqlFiles, "sql")
 	if err != nil {

@@ -15,14 +15,14 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// The defaults of the options. docs/performance.md has the measurements behind
-// the sizes.
+// These are the defaults of the options. docs/performance.md has the measurements from
+// which the numbers of requests and rows come.
 const (
 	DefaultSchema = "public"
 	DefaultTable  = "document_processing_events"
 
-	// DefaultRequestTimeout is longer than the 8 s after which hosted Supabase
-	// cancels a statement, so the server's own error arrives first.
+	// DefaultRequestTimeout is the timeout of an insert request. Hosted Supabase
+	// cancels a statement after 8 s, so its error arrives before this timeout.
 	DefaultRequestTimeout = 30 * time.Second
 
 	DefaultMaxInFlight = 4        // requests
@@ -30,14 +30,16 @@ const (
 	DefaultQueueEvents = 100_000  // events
 	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
-	// DefaultPurgeBatch is the number of rows per step of a purge. Without
-	// WithPurgeBatch, a purge deletes in steps only after its first DELETE fails.
+	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. A
+	// purge first sends one DELETE for all rows, and deletes in steps if that fails.
+	// With WithPurgeBatch, it deletes in steps from the start.
 	DefaultPurgeBatch = 10_000
 )
 
-// An Option changes a default of [New]. If an option is given twice, the last
-// one counts. A nil argument stands for the default. A value out of bounds makes
-// New return an error, and so does 0: no option has a value for "unlimited".
+// An Option changes a default of [New]. If an option is given twice, the last one
+// counts. If the argument is nil, the default applies. If a number is out of bounds,
+// New returns an error. 0 is out of bounds for every option and never means
+// "unlimited".
 type Option func(*config)
 
 type config struct {
@@ -59,9 +61,9 @@ type config struct {
 	purgeInSteps   bool // WithPurgeBatch was given: steps from the start
 }
 
-// WithLogger sends the log lines to l. The default is logrus's standard logger.
-// The client calls l on a separate goroutine, one line at a time, so a slow
-// logger delays nothing else.
+// WithLogger makes the client log to l. The default is logrus's standard logger. The
+// client calls l on a separate goroutine, one line at a time. So a slow logger
+// doesn't delay Record or the inserts.
 func WithLogger(l logrus.FieldLogger) Option {
 	if l == nil {
 		l = logrus.StandardLogger()
@@ -69,134 +71,143 @@ func WithLogger(l logrus.FieldLogger) Option {
 	return WithSlog(slog.New(logrusHandler{l}))
 }
 
-// WithSlog sends the log lines to l instead of logrus, with the same messages,
-// fields and levels. The client calls l on a separate goroutine, one line at a
-// time.
+// WithSlog makes the client log to l instead of a logrus logger, with the same
+// messages, fields and levels. The client calls l on a separate goroutine, one line
+// at a time.
 func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
-// WithDropHandler calls f with every lost event, the reason, and an error with
-// the details. The default is no handler. The event's texts have been cleaned
-// and cut as for the table. If the client had already made an ID for the event,
-// it is in Event.ID. So an app may keep the event and record it again later, and
-// it is still stored only once. Extra has been converted to JSON and back: its
-// numbers are [json.Number]. Extra is nil if it can't be stored.
+// WithDropHandler makes the client call f for every lost event, with the event, the
+// reason, and an error that has the details. The default is no handler.
 //
-// The client calls f on a separate goroutine, one call at a time. f may call
-// Record and Stats. It must not record the dropped event itself, because the
-// event may be dropped again without end. It must not call Flush or Close, which
-// wait for f. While f is slow, up to 1,000 calls with up to 1 MiB of text wait
-// for it. Further calls are skipped and counted in [Stats].Unreported, except for
-// events that Close abandons. A panic in f is recovered and logged.
+// An app may keep the event and record it again later. If the client has already made
+// an ID for the event, Event.ID contains it, so the event is still stored only once.
+// The event's texts are cleaned and cut as for the table. Extra has been converted to
+// JSON and back, so its numbers are [json.Number]. If Extra can't be stored, it is
+// nil.
+//
+// The client calls f on a separate goroutine, one call at a time. f may call Record
+// and Stats. f must not record the dropped event itself, because the event may be
+// dropped again without end. f must not call Flush or Close, because they wait for f.
+// While f is slow, up to 1,000 events with up to 1 MiB of text wait for it. The
+// client doesn't pass further events to f, but counts them in [Stats].Unreported.
+// Events that Close abandons are always passed to f. If f panics, the client recovers
+// and logs the panic.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
 }
 
-// WithBefore makes Record call f with each event first. The default is no
-// function. f may change the event, for example add a version, a tenant or a
-// trace id, or remove personal data. If f returns false, the event is dropped
-// with reason [Filtered]: it is counted in [Stats] and passed to the drop handler,
-// but not logged. ctx is the context of RecordContext or StepContext; for Record
-// and Step it is [context.Background].
+// WithBefore makes Record and Step call f with each event first. The default is no
+// function. f may change the event: for example, it may add a version, a tenant or a
+// trace id, or remove personal data. If f returns false, the event is dropped with
+// reason [Filtered]. The event is then counted in [Stats] and passed to the drop
+// handler, but not logged. ctx is the context that the app passed to RecordContext or
+// StepContext. For Record and Step, ctx is [context.Background].
 //
-// f gets a copy of the event, which it must not use after it returns. Extra is
-// never nil. It is a shallow copy: f may add and delete keys, but must not change
-// the values in place, because they belong to the caller. Fields that Record fills
-// in, such as CreatedAt, are still empty. f isn't called for events that are
-// replayed from the spool, because it has been called for them before.
+// f gets a pointer to a copy of the event, and must not use it after it returns. The
+// fields that Record fills in, such as CreatedAt, are still empty. Extra is never
+// nil. f may add and delete keys of Extra. But f must not change the values in place,
+// because they belong to the caller. When the client replays events from the spool,
+// it doesn't call f, because f was called when they were recorded.
 //
 // f runs on the goroutine that calls Record, so it must be fast and safe for
 // concurrent use. f may record further events with the same Client, and is then
-// called for those events. An event is dropped with reason [Invalid] if f makes
-// it invalid, if f panics, or if 10,000 calls of f are running already.
+// called for those events. If f makes the event invalid or panics, the event is
+// dropped with reason [Invalid]. The same happens if 10,000 calls of f are already
+// running.
 func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 	return func(c *config) { c.before = f }
 }
 
-// WithTransport sends all requests through rt, which must be safe for concurrent
-// use. rt sees the key in the headers of the requests. Close doesn't close the
-// connections of rt.
+// WithTransport makes the client send all requests through rt, which must be safe for
+// concurrent use. rt sees the key in the headers of the requests. Close doesn't close
+// the connections of rt.
 //
-// By default New clones [http.DefaultTransport]. The clone for inserts opens at
-// most one connection more than [WithMaxInFlight] allows requests. If the app has
-// replaced http.DefaultTransport with another type, as httpmock.Activate does,
-// New uses that transport itself.
+// By default New clones [http.DefaultTransport]. The clone for inserts opens at most
+// one connection more than the limit of [WithMaxInFlight]. If the app has replaced
+// http.DefaultTransport by another type, as httpmock.Activate does, New can't clone
+// it and uses it directly.
 func WithTransport(rt http.RoundTripper) Option { return func(c *config) { c.transport = rt } }
 
-// WithSchema sets the table's schema. The name has 1 to 63 letters, digits and
-// underscores. The project's API settings must expose the schema. The default is
-// [DefaultSchema].
+// WithSchema sets the name of the table's schema: 1 to 63 letters, digits and
+// underscores. The default is [DefaultSchema]. The project's API settings must expose
+// the schema, or the server refuses every request.
 func WithSchema(name string) Option { return func(c *config) { c.schema = name } }
 
-// WithTable sets the table's name, which has 1 to 63 letters, digits and
-// underscores. The default is [DefaultTable].
+// WithTable sets the table's name: 1 to 63 letters, digits and underscores. The
+// default is [DefaultTable].
 func WithTable(name string) Option { return func(c *config) { c.table = name } }
 
-// WithEventTypes lists the event types that the table accepts, by their meaning.
-// The default is [UploadStarted], [ProcessingStarted], [Completed] and [Failed].
-// With EventTypes{Open: true} Record also accepts any other type.
+// WithEventTypes lists the event types that the table accepts, grouped by their
+// meaning. The default is [UploadStarted], [ProcessingStarted], [Completed] and
+// [Failed]. With EventTypes{Open: true} Record also accepts any other type.
 func WithEventTypes(types EventTypes) Option {
 	types.clone()
 	return func(c *config) { c.types.EventTypes = types }
 }
 
-// WithColumns describes a table whose columns differ from the migration's: they
-// have other names or types, or allow NULL for a document or a user. With this
-// option an empty DocumentID or UserID is stored as NULL. Without it, such an
-// event is dropped with reason [Invalid].
+// WithColumns describes a table whose columns differ from those in
+// sql/013_create_processing_events_table.sql: they have other names or types, or
+// allow NULL for a document or a user. With this option, an empty DocumentID or
+// UserID is stored as NULL. Without this option, an event with an empty DocumentID or
+// UserID is dropped with reason [Invalid].
 func WithColumns(columns Columns) Option {
 	columns.Extra = slices.Clone(columns.Extra)
 	return func(c *config) { c.columns.Columns, c.columns.own = columns, true }
 }
 
-// WithRequestTimeout sets the timeout of one insert request, from 1 ms to 10
-// min. The default is [DefaultRequestTimeout]. It also bounds each request of
-// Check, and each read, such as a Timeline or a Summary, together with its
-// retries. Requests of a purge are bounded only by the purge's context.
+// WithRequestTimeout sets the timeout of one insert request, from 1 ms to 10 min. The
+// default is [DefaultRequestTimeout]. Each request of Check has the same timeout. A
+// read, such as a Timeline or a Summary, must also end within this time, including
+// its retries. A request of a purge has no timeout except the purge's context.
 func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.requestTimeout = d } }
 
-// WithMaxInFlight sets how many insert requests may be in flight at once, from 1
-// to 64. The default is [DefaultMaxInFlight]. Flush and Close send one more if
-// all of them seem to hang.
+// WithMaxInFlight sets how many insert requests may be in flight at once, from 1 to
+// 64. The default is [DefaultMaxInFlight]. If all these requests seem to hang, Flush
+// and Close send one more.
 func WithMaxInFlight(requests int) Option { return func(c *config) { c.maxInFlight = requests } }
 
-// WithMaxBatch sets the maximum number of rows per insert request, from 1 to
-// 10,000. The default is [DefaultMaxBatch]. Independently of this, the texts of
-// a request have at most 1 MiB.
+// WithMaxBatch sets the maximum number of rows per insert request, from 1 to 10,000.
+// The default is [DefaultMaxBatch]. A request may have fewer rows, because its texts
+// have at most 1 MiB.
 func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows } }
 
-// WithQueueLimits limits the events in memory, both queued and in flight: their
-// number, from 1 to 10,000,000, and their bytes, from 128 KiB to 1 GiB. An event
-// counts 300 bytes plus its texts and the JSON of Extra. If a new event would
-// exceed either limit, Record drops it with reason [QueueFull]. The defaults are
-// [DefaultQueueEvents] and [DefaultQueueBytes].
+// WithQueueLimits limits the events that the client keeps in memory until they are
+// stored: their number, from 1 to 10,000,000, and their bytes, from 128 KiB to 1 GiB.
+// An event counts as 300 bytes plus its texts and the JSON of Extra. If a new event
+// would exceed either limit, Record drops it with reason [QueueFull]. The defaults
+// are [DefaultQueueEvents] and [DefaultQueueBytes].
 func WithQueueLimits(events, bytes int) Option {
 	return func(c *config) { c.queueEvents, c.queueBytes = events, bytes }
 }
 
-// WithSpool copies queued events to files in the folder dir until they are
-// stored or dropped. The default is "", which means no spool.
+// WithSpool makes the client copy queued events to files in the folder dir, which is
+// called the spool. A copy is kept until its event is stored or dropped. The default
+// is "", which means no spool.
 //
-// Events in the spool survive the end of the process: kill -9, a panic, running
-// out of memory, or the restart of a container whose volume is kept. They don't
-// survive a loss of power, because files are not synced. An event is usually on
-// disk within 1 ms of Record, and under load within 50 ms. The next client with
-// the same URL, schema and table replays the events of dead processes. They keep
-// their IDs, so no event is stored twice. But an event that was stored and then
-// purged may be stored again. Close leaves the events that it can't send in the
-// spool and counts them in [Stats].Kept.
+// Events in the spool survive the end of the process: kill -9, a panic, running out
+// of memory, or the restart of a container whose volume is kept. They don't survive a
+// loss of power, because the client doesn't sync the files. An event is usually on
+// disk within 1 ms of Record, and under load within 50 ms.
 //
-// Any number of processes may share dir. A relative dir is made absolute by
-// WithSpool. If dir doesn't exist, the client creates it, accessible to this user
-// only. If other users can write to dir, the client logs that and doesn't use dir.
+// If a process has died, the next client with the same dir, URL, schema and table
+// sends the events of that process. Events keep their IDs, so no event is stored
+// twice. But an event that was stored and then purged may be stored again. If Close
+// can't send an event, it leaves the event in the spool and counts it in
+// [Stats].Kept.
 //
-// The files contain personal data if the events do. All files together take up
-// to about twice the bytes of [WithQueueLimits], even if many processes die; at
-// that size, new events stay in memory only. The client keeps a damaged file with
-// the suffix .bad, and a file with values for which [WithColumns] has no column
-// with the suffix .kept. It never deletes those files.
+// Any number of processes may share dir. WithSpool makes a relative dir absolute. If
+// dir doesn't exist, the client creates it, accessible to this user only. If other
+// users can write to dir, the client logs that and doesn't use dir.
 //
-// A disk that is full, slow or broken never blocks New or Record. The failure is
-// logged, and events stay in memory only. On Windows they always do.
+// The files contain personal data if the events do. All files together take up to
+// about twice the bytes of [WithQueueLimits], even if many processes die. At that
+// size, new events stay in memory only. The client never deletes a file that it can't
+// use. It adds .bad to the name of a damaged file, and .kept if a file has values
+// without a column in [WithColumns].
+//
+// A disk that is full, slow or broken never blocks New or Record. The client logs the
+// failure, and events stay in memory only. On Windows, events always stay in memory
+// only.
 func WithSpool(dir string) Option {
 	if abs, err := filepath.Abs(dir); err == nil && dir != "" { // otherwise there is no working directory, and the spool fails to open dir
 		dir = abs
@@ -204,20 +215,20 @@ func WithSpool(dir string) Option {
 	return func(c *config) { c.spoolDir, c.spoolFiles = dir, spool.OS{} }
 }
 
-// WithPurgeBatch makes a purge delete in steps of this many rows, from 1 to
-// 1,000,000. By default a purge sends one DELETE for all rows. If that fails for
-// a reason that may pass, such as a timeout or a lost connection, the purge
-// continues in steps of [DefaultPurgeBatch] rows.
+// WithPurgeBatch makes a purge delete in steps. rows is the number of rows per step,
+// from 1 to 1,000,000. By default a purge sends one DELETE for all rows. If the
+// DELETE fails for a reason that may pass, such as a timeout or a lost connection,
+// the purge continues in steps of [DefaultPurgeBatch] rows.
 func WithPurgeBatch(rows int) Option {
 	return func(c *config) { c.purgeBatch, c.purgeInSteps = rows, true }
 }
 
-// nameFormat is stricter than PostgreSQL, which accepts any 63 bytes in quotes,
-// because the name becomes a part of the URL.
+// nameFormat matches valid names of schemas and tables. PostgreSQL allows more, but
+// the names become a part of requests.
 var nameFormat = regexp.MustCompile(`^[A-Za-z0-9_]{1,63}$`)
 
-// newConfig applies the options to the defaults. Its error lists every value
-// that is out of bounds.
+// newConfig returns the settings: the defaults, changed by opts. Its error lists
+// every value that is out of bounds.
 func newConfig(opts []Option) (config, error) {
 	c := config{
 		schema:         DefaultSchema,

@@ -17,24 +17,26 @@ import (
 	"github.com/supabase-community/postgrest-go"
 )
 
-// maxVaried is the most columns that narrow tries one by one. It bounds the number of
-// requests.
+// maxVaried is the largest number of optional columns that narrow fills one by one. It
+// bounds the number of requests.
 const maxVaried = 8
 
-// A rehearsal sends the same insert as Record, but PostgREST rolls it back. To achieve
-// that, the insert has several rows, and asks for a single object as the result.
-// PostgREST runs the insert with its triggers and immediate foreign keys, sees that
-// the result isn't a single object, rolls back, and answers with the number of rows.
-// Each event is sent twice: if the id is unique, only one of the two becomes a row.
+// A rehearsal tries inserts like those of Record and makes PostgREST roll them back.
+// For this, each insert has several rows, and the request asks for a single object as
+// the result. PostgREST runs the insert with its triggers and immediate foreign keys.
+// Then it finds that the result has several rows, rolls back, and answers with the
+// number of rows. Each event is in the insert twice. If the id is unique, only one of
+// the two becomes a row.
 //
-// If the server refuses the insert for a reason that concerns every event, that is a
-// finding. The next insert leaves out the column in question, or fills it, so that
-// PostgreSQL gets as far as the next problem:
+// If the server refuses the insert for a reason that concerns every event, the
+// rehearsal adds a finding, which Check returns. The next insert leaves out or fills
+// the column in question, so that PostgreSQL gets to the next problem. These methods
+// handle the result of an insert:
 //
 //	send -> rolled back -> count: is the id unique, does a trigger discard rows?
-//	     -> refused -> learn -> a column is filled, added or left out -> send
-//	                         -> narrow: types are left out            -> send
-//	                         -> it depends on the app's own values: the end
+//	     -> refused -> learn -> fills, adds or leaves out a column        -> send again
+//	                         -> narrow: leaves out event types            -> send again
+//	                         -> the error depends on the app's own values -> end
 type rehearsal struct {
 	*Client
 	about    definition
@@ -60,8 +62,9 @@ func newRehearsal(c *Client) *rehearsal {
 	}
 }
 
-// makeUp chooses a value that fits the column's type. For all other types, or if the
-// type is unknown, that is text, cut to the column's length.
+// makeUp sets r.values[name], the value that rows contain if they fill the column. For
+// an enum, a UUID, a time, an address or an array, the value fits the type. For every
+// other type, or if the type is unknown, the value is text, cut to the column's length.
 func (r *rehearsal) makeUp(name, text string) {
 	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:
@@ -79,9 +82,10 @@ func (r *rehearsal) makeUp(name, text string) {
 	}
 }
 
-// rows returns at least three events, at least one of each type, and then their copies.
-// The number of events is odd. If it were even, a trigger that discards half of the
-// rows could hide that the id isn't unique: the rest would be as many as the events.
+// rows returns the rows of an insert: at least three events, at least one of each type,
+// and then a copy of each event. The number of events is odd. With an even number, a
+// trigger that discards half of the rows could hide that the id isn't unique, because
+// the server would insert as many rows as there are events.
 func (r *rehearsal) rows() (rows []map[string]any) {
 	for _, t := range r.types {
 		rows = append(rows, r.row(t, r.fills[t]))
@@ -92,8 +96,9 @@ func (r *rehearsal) rows() (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// row returns an event of type t that fills the columns in r.filled and in fill. As in
-// Record's rows, other columns of base are NULL, and other Extra columns are left out.
+// row returns an event of type t as a row. It fills the columns in r.filled and in fill
+// with made-up values. As in Record's rows, other columns for fields of Event are NULL,
+// and other columns of Extra are left out.
 func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	row, columns := map[string]any{}, &r.config.columns
 	r.at = r.at.Add(-time.Millisecond) // a unique key may contain the time
@@ -114,9 +119,9 @@ func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	return row
 }
 
-// fillings returns the sets of optional columns that narrow tries: the empty set, each
-// column alone, all columns except one, and all columns. All except one are needed if
-// some columns must be filled, and only one of two others may be.
+// fillings returns sets of optional columns. narrow fills one set after the other: no
+// column, each column alone, all columns except one, and all columns. All except one
+// are needed if a CHECK requires several columns but forbids another.
 func (r *rehearsal) fillings() (fillings [][]string) {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool {
 		return r.values[name] == nil || slices.Contains(r.filled, name)
@@ -132,13 +137,13 @@ var (
 	number = regexp.MustCompile(`\d+`)
 
 	// errStored means that the server stored the rows instead of rolling back. takeOut
-	// has added a finding.
+	// has then tried to delete the rows and has added a finding.
 	errStored = errors.New("stored")
 )
 
-// send sends one insert and returns the number of rows that the server inserted and
-// rolled back. Its error is errStored, an answer of the server, or the reason why none
-// arrived.
+// send sends one insert. It returns n, the number of rows that the server inserted and
+// rolled back. If the server stored the rows, err is errStored. Otherwise err is the
+// server's error, or the reason why no answer arrived.
 func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
@@ -163,8 +168,9 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err
 }
 
 // takeOut deletes rows that the server stored instead of rolling back, and adds a
-// finding. It selects the rows by their ids. If there is a finding about the id column,
-// it selects them by the document.
+// finding. It selects the rows by their ids. If the inserts leave out the id column,
+// because of a finding about it, takeOut selects the rows by the made-up id of their
+// document.
 func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 	columns, ids := &r.config.columns, []string{}
 	for _, row := range rows {
@@ -178,8 +184,9 @@ func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 	r.remove(ctx, theirs)
 }
 
-// remove deletes rows and adds a finding if that fails. An answer without the number
-// of deleted rows is fine, because a proxy may have removed it.
+// remove sends a DELETE for the rows that the filter rows selects, and adds a finding
+// if the DELETE fails. If the answer lacks the number of deleted rows, remove adds no
+// finding, because a proxy may have removed the number.
 func (r *rehearsal) remove(ctx context.Context, rows *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()

@@ -13,30 +13,33 @@ import (
 )
 
 var (
-	// ErrNotServiceRole is matched by the error of New for a key that is not the
-	// project's service-role (secret) key. With an anonymous key a purge would
-	// delete nothing and report success.
+	// ErrNotServiceRole means that the key passed to New is not the project's secret
+	// key or its service_role key. The error of New matches it with [errors.Is]. New
+	// rejects other keys because with them a purge would delete nothing and report
+	// success.
 	ErrNotServiceRole = errors.New("not a service-role key")
 
-	// ErrNoSettings is matched by the error of NewFromEnv if neither
-	// SUPABASE_URL nor a key is set, as on a developer's laptop. The program can
-	// continue with the nil Client.
+	// ErrNoSettings means that the environment contains neither SUPABASE_URL nor a
+	// key, as on a developer's laptop. The error of NewFromEnv matches it with
+	// [errors.Is]. The program can continue with the nil Client, which records
+	// nothing.
 	ErrNoSettings = errors.New("no Supabase settings in the environment")
 )
 
-// NewFromEnv calls [New] with the URL in SUPABASE_URL and a key from the
-// environment. It reads the key from the first of these variables that is set:
+// NewFromEnv calls [New] with the URL in SUPABASE_URL and a key from the environment.
+// It reads the key from the first of these variables that is set:
 //
-//   - SUPABASE_SECRET_KEYS, a JSON object of keys by name: the key "default"
+//   - SUPABASE_SECRET_KEYS: a JSON object of names and keys, with the name "default"
+//     for the key to use
 //   - SUPABASE_SECRET_KEY
 //   - SUPABASE_SERVICE_ROLE_KEY
 //   - SUPABASE_SERVICE_KEY
 //
-// It doesn't read SUPABASE_KEY, which is often the anonymous key. If neither the
-// URL nor a key is set, the error matches [ErrNoSettings].
+// It doesn't read SUPABASE_KEY, which is often the anonymous key. If neither the URL
+// nor a key is set, the error matches [ErrNoSettings].
 //
-// Secret keys come first, because the legacy service-role keys stop working at the
-// end of 2026, and earlier if the project disables them.
+// Secret keys come first, because service_role keys stop working at the end of 2026,
+// or earlier if the project disables them.
 // https://supabase.com/docs/guides/api/api-keys
 func NewFromEnv(opts ...Option) (*Client, error) {
 	const keyNames = "SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY (SUPABASE_KEY is not read)"
@@ -71,8 +74,8 @@ func envKey() (string, error) {
 	return key, nil
 }
 
-// parseURL returns the URL of the project's REST API. Its errors don't contain
-// the given URL, which may include a password.
+// parseURL checks raw, the URL that the app passed to New, and returns the URL of the
+// project's REST API. Its errors don't contain raw, which may include a password.
 func parseURL(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	host := raw // a database's URL may include a password that makes it unparsable
@@ -99,23 +102,26 @@ func parseURL(raw string) (string, error) {
 	return rest.String(), nil
 }
 
-// These recognize URLs that users paste by mistake.
+// parseURL uses these patterns to reject URLs that users paste by mistake.
 var (
-	// The dashboard of hosted Supabase.
+	// supabaseSite matches the host of hosted Supabase's dashboard.
 	supabaseSite = regexp.MustCompile(`(^|\.)supabase\.(com|io)$`)
 
-	// The pages of Studio, the dashboard of a self-hosted project.
+	// studioPath matches the URL paths of Studio, the dashboard of a self-hosted
+	// project.
 	studioPath = regexp.MustCompile(`^(/dashboard)?/project/[^/]+(/|$)|^/dashboard(/|$)`)
 
-	// A database, such as db.abcdefgh.supabase.co, or a connection pooler, such
-	// as aws-0-eu-central-1.pooler.supabase.com.
+	// databaseSite matches the host of a database, such as db.abcdefgh.supabase.co,
+	// or of a connection pooler, such as aws-0-eu-central-1.pooler.supabase.com.
 	databaseSite = regexp.MustCompile(`(?i)(^|@)db\.[^.]+\.supabase\.(co|in|net|red)\b|\bpooler\.supabase\.(com|co|in)\b`)
 
-	// A hosted project, which needs https.
+	// projectSite matches the host of a hosted project. Its URL must begin with
+	// https://.
 	projectSite = regexp.MustCompile(`(^|\.)supabase\.(co|in|net|red)$`)
 )
 
-// pathFormat matches a path before /rest/v1. Self-hosted projects may have one.
+// pathFormat matches the part of a URL's path before /rest/v1. The URL of a
+// self-hosted project may have this part.
 var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
 // parseKey returns the headers that carry the key, without white space around it.

@@ -8,62 +8,67 @@ import (
 	"strings"
 )
 
-// EventTypes lists the event types of a table by their meaning for a document. A
-// type is 1 to 256 bytes of valid text and has one meaning. Record drops events
-// of other types with reason [Invalid], unless Open is set.
+// EventTypes lists the event types of a table by their meaning for a document. A type
+// is 1 to 256 bytes of valid text, and is in one field only. If an event has another
+// type, Record drops the event with reason [Invalid]. With Open, Record accepts every
+// type.
 //
-// Four fields have a default, the migration's type: [UploadStarted] for Arrived,
-// [ProcessingStarted] for Started, [Completed] for Completed and [Failed] for
-// Failed. If a field is empty and another field lists its default, New returns an
-// error; only Arrived may stay empty. Record accepts the defaults like listed
-// types, but Check tries them only if the app lists no types at all.
+// If one of these fields is empty, it has a default: [UploadStarted] for Arrived,
+// [ProcessingStarted] for Started, [Completed] for Completed and [Failed] for Failed.
+// If another field lists the default of Arrived, Arrived stays empty. If another
+// field lists the default of Started, Completed or Failed, New returns an error.
+// Record accepts the defaults like listed types. Check tries the defaults only if the
+// app lists no types at all.
 type EventTypes struct {
-	// Arrived types mean that the document is waiting for work. While such an
-	// event is the document's latest, apart from Notes, the document counts as
-	// under way, and as stuck if it waits for too long.
+	// Arrived types mean that the document is waiting for work. If the latest event
+	// of a document has such a type, the document counts as under way. If it waits
+	// for too long, it counts as stuck. Events with Notes types don't count as the
+	// latest event.
 	Arrived []EventType
 
-	// Started types mean that work has begun. After a Started event without a
-	// Stage, the document stays under way until a Completed, Failed or Skipped
-	// event without a Stage, or until a step fails. Step records the first type.
+	// Started types mean that work has begun. After a Started event without a Stage,
+	// the document is under way until one of these events: a Failed event, or a
+	// Completed or Skipped event without a Stage. Step records the first type in
+	// Started.
 	Started []EventType
 
-	// Completed types mean that work has succeeded. Step records the first type.
+	// Completed types mean that work has succeeded. Step records the first type in
+	// Completed.
 	Completed []EventType
 
-	// Failed types mean that work has failed. Step records the first type.
+	// Failed types mean that work has failed. Step records the first type in Failed.
 	Failed []EventType
 
-	// Skipped types mean that work has ended without success or failure, for
-	// example because it was cancelled. A Skipped event without a Stage makes the
-	// document skipped. With a Stage it counts like a Completed event.
+	// Skipped types mean that work has ended without success or failure, for example
+	// because it was cancelled. After a Skipped event without a Stage, the document
+	// counts as skipped. A Skipped event with a Stage counts like a Completed event.
 	Skipped []EventType
 
 	// Notes types don't change the state of the document. Examples are progress
 	// and comments.
 	Notes []EventType
 
-	// Open makes Record accept types that aren't listed. They count as Notes.
-	// The table may still reject them.
+	// Open makes Record accept types that no field lists. Events of these types count
+	// like Notes. The table may still reject them.
 	Open bool
 }
 
-// eventTypes are the types that the app lists, with the migration's types in the
-// fields that the app left empty.
+// eventTypes holds the types that the app passed to WithEventTypes, with the default
+// type in fields that the app left empty.
 type eventTypes struct {
 	EventTypes
 
 	known []EventType // all types of EventTypes
 
-	// listed are the types that Check rehearses: the types that the app lists, or
-	// the migration's four if it lists none. With Open and no listed types, listed
-	// is empty.
+	// listed contains the types that Check tries to insert. These are the types that
+	// the app lists. If the app lists no types, these are the four defaults, or with
+	// Open no types.
 	listed []EventType
 }
 
 type typeField struct {
 	name  string
-	word  EventType // the migration's type, or ""
+	word  EventType // the default type, or "" if the field has no default
 	types *[]EventType
 }
 
@@ -119,8 +124,8 @@ func newEventTypes(given EventTypes) (eventTypes, error) {
 	return types, errors.Join(bad...)
 }
 
-// accept returns a copy of t that doesn't share the caller's memory, or an error
-// if an event of type t can't be stored.
+// accept returns t if Record accepts events of this type. Otherwise it returns an
+// error. The result is a copy that doesn't share the caller's memory.
 func (types *eventTypes) accept(t EventType) (EventType, error) {
 	if i := slices.Index(types.known, t); i >= 0 {
 		return types.known[i], nil
@@ -139,8 +144,8 @@ var (
 	errNotStorable = errors.New("the event's Type is empty, too long or not valid text: use a type that the table accepts")
 )
 
-// EventTypes returns the types of [WithEventTypes], with the empty fields filled
-// in. On a nil Client it returns the zero EventTypes.
+// EventTypes returns the types that the app passed to [WithEventTypes], with the
+// defaults in the empty fields. On a nil Client it returns the zero EventTypes.
 func (c *Client) EventTypes() EventTypes {
 	if c.isNone() {
 		return EventTypes{}

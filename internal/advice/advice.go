@@ -1,5 +1,5 @@
-// Package advice returns advice on how to fix the cause of an error that the server
-// answered. The advice depends only on the answer and on the client's settings.
+// Package advice turns the server's error answers into advice on how to fix their
+// causes. The advice depends only on the answer and on the client's settings.
 package advice
 
 import (
@@ -8,22 +8,25 @@ import (
 	"strings"
 )
 
-// Settings are the settings that the advice names or depends on.
+// Settings are the client's settings that are used in the advice or decide which advice
+// fits.
 type Settings struct {
 	Schema, Table string
 
-	// HasToken reports whether requests carry the key as a token, in the header
-	// Authorization. A secret key (sb_secret_...) is in the header apikey only.
+	// HasToken is true if requests carry the key in the header Authorization, as a
+	// token. It is false for a secret key (sb_secret_...), which is sent only in the
+	// header apikey.
 	HasToken bool
 }
 
-// Compare is the advice if the client or the table is misconfigured and nothing
-// more is known.
+// Compare is the advice if the key, the table or a grant is wrong and no rule matches
+// the answer.
 const Compare = "compare the table and the key's role with sql/013_create_processing_events_table.sql"
 
-// For returns how to fix the cause of an answer about the table, or "" if that is
-// unknown. There is also advice for rows that are rejected for their data: if the
-// server rejects every row, the table is at fault.
+// For returns advice on how to fix the cause of an error answer about the table, or ""
+// if the cause is unknown. status is the HTTP status. code and message are those of
+// PostgREST's error. If the answer rejects a row because of its data, there is also
+// advice: if the server rejects every row, the table must be changed.
 func (s Settings) For(status int, code, message string) string {
 	if !s.HasToken && (code == "PGRST302" || status == 401 && code == "42501") {
 		return anonymous
@@ -34,9 +37,9 @@ func (s Settings) For(status int, code, message string) string {
 	return s.first(answers, status, code, message)
 }
 
-// ForCall returns how to fix the cause of an answer to a call of a function in
-// sql/014_create_docevents_reading.sql. It returns "" if the answer means the same as
-// an answer about the table.
+// ForCall returns advice on an error answer to a call of a function in
+// sql/014_create_docevents_reading.sql. It returns "" if there is no special advice for
+// calls. The caller then calls For.
 func (s Settings) ForCall(status int, code, message string) string {
 	return s.first(calls, status, code, message)
 }
@@ -44,14 +47,15 @@ func (s Settings) ForCall(status int, code, message string) string {
 // TableName returns the table's name with its schema, in quotes if SQL needs them.
 func (s Settings) TableName() string { return SQLName(s.Schema) + "." + SQLName(s.Table) }
 
-// A rule is the advice for the answers that match. In the advice, {schema} and
-// {table} stand for the client's names, and ${1} for a group of the pattern.
+// A rule has the advice for the answers that its pattern matches. In the advice,
+// {schema} and {table} are replaced by the client's names, and ${1} by the text of the
+// pattern's first group.
 type rule struct {
 	answer *regexp.Regexp // matches "STATUS CODE message"
 	do     string
 }
 
-// first returns the advice of the first rule that matches.
+// first returns the advice of the first rule that matches, or "".
 func (s Settings) first(rules []rule, status int, code, message string) string {
 	answer := fmt.Sprintf("%03d %s %s", status, code, message)
 	for _, r := range rules {
@@ -63,17 +67,16 @@ func (s Settings) first(rules []rule, status int, code, message string) string {
 	return ""
 }
 
-// bareName matches the names that need no quotes in SQL if they aren't keywords.
-// reserved lists the keywords that a schema, a table or a column may well have as its
-// name.
+// A name needs no quotes in SQL if bareName matches it and reserved doesn't. reserved
+// matches the SQL keywords that are likely as the name of a schema, table or column.
 // https://www.postgresql.org/docs/15/sql-keywords-appendix.html
 var (
 	bareName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
 	reserved = regexp.MustCompile(`^(all|analyze|any|array|as|authorization|binary|both|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|fetch|for|foreign|from|grant|group|in|into|join|left|like|limit|new|not|null|offset|old|on|only|or|order|primary|references|right|select|table|then|to|union|unique|user|using|verbose|when|where|window|with)$`)
 )
 
-// SQLName returns a name, in quotes if SQL needs them: for a keyword, or for capitals,
-// which SQL would turn into small letters.
+// SQLName returns the name as SQL needs it. A keyword gets quotes. A name with capitals
+// also gets quotes, because SQL would change the capitals to small letters.
 func SQLName(name string) string {
 	if bareName.MatchString(name) && !reserved.MatchString(name) {
 		return name

@@ -6,15 +6,16 @@ const (
 	reload    = "; if that is done, run: NOTIFY pgrst, 'reload schema'"
 	anonymous = "the server took the request for an anonymous one: only Supabase's API gateway reads a secret key (sb_secret_...): check that SUPABASE_URL is the gateway's, or, for a PostgREST without one, use a JWT whose role is service_role"
 
-	// anotherRelation is appended to a message that names a relation other than the
-	// table.
+	// anotherRelation is appended to an error message about a table or view that isn't
+	// the client's table. The patterns of rules can then recognize such messages.
 	anotherRelation = " another-relation"
 )
 
-// relationName finds the name of a relation in a message, without its schema.
+// relationName finds the name of the table or view in an error message, without its
+// schema.
 var relationName = regexp.MustCompile(`(?:relation|table|view) "?(?:[^" ]+\.)?([^". ]+)`)
 
-// answers are the rules for answers about the table.
+// answers has the advice for answers to requests about the table.
 var answers = []rule{
 	{regexp.MustCompile(`^[0-3]\d\d `), "check SUPABASE_URL: the answer is not from Supabase's API (no redirect is followed, because it would carry the key to another host)"},
 	{regexp.MustCompile(`^(402|540) `), "look at the project in the Supabase dashboard: it is paused or over its quota"},
@@ -49,7 +50,7 @@ var answers = []rule{
 	{regexp.MustCompile(` 23514 .*constraint ("[^"]+")`), "if every event of a type is refused, the CHECK ${1} lacks the type: add it (sql/optional/event_types.sql), or list only the types of the CHECK with WithEventTypes; if the CHECK is about another column, fill that from Event.Extra"},
 }
 
-// calls are the rules for answers to calls of the functions of
+// calls has the advice for answers to calls of the functions in
 // sql/014_create_docevents_reading.sql.
 var calls = []rule{
 	{regexp.MustCompile(` PGRST20[23] | 42883 .*function (public\.)?docevents_`), "create the function: run sql/014_create_docevents_reading.sql in the project's database, again if an older version of it has run; it serves every table, including {table}" + reload},
