@@ -1,5 +1,6 @@
 -- +goose Up
--- One row per step of a document's processing. Safe to run again.
+-- Creates the table for docevents: each event is a row, which records one step in the processing of
+-- a document. Safe to run again.
 
 CREATE TABLE IF NOT EXISTS public.document_processing_events (
     id            uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -14,18 +15,19 @@ CREATE TABLE IF NOT EXISTS public.document_processing_events (
         CHECK (event_type IN ('upload_started', 'processing_started', 'completed', 'failed'))
 );
 
--- Purges and summaries select rows by created_at, timelines by document_id.
+-- Purges and summaries find rows by created_at. Timelines find rows by document_id.
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_created_at
     ON public.document_processing_events (created_at);
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_document_id
     ON public.document_processing_events (document_id);
 
--- Row-level security without policies hides every row from all roles except the table's owner,
--- superusers and roles with BYPASSRLS, such as service_role.
+-- Row-level security without policies hides every row. It doesn't apply to the table's owner,
+-- superusers, and roles with BYPASSRLS, such as service_role.
 ALTER TABLE public.document_processing_events ENABLE ROW LEVEL SECURITY;
 
--- Supabase no longer grants its API roles any rights on new tables (all hosted projects since
--- 2026-10-30). A plain PostgreSQL doesn't have these roles.
+-- Supabase grants its API roles (service_role, anon, authenticated) no rights on new tables, in all
+-- hosted projects since 2026-10-30. So grant them here. A PostgreSQL without Supabase doesn't have
+-- these roles.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -42,5 +44,6 @@ END
 $$;
 -- +goose StatementEnd
 
--- PostgREST caches the schema. Without this line it answers PGRST205 until it reloads.
+-- PostgREST caches the schema. NOTIFY makes it read the schema again. Without NOTIFY, requests for
+-- the table would fail with PGRST205.
 NOTIFY pgrst, 'reload schema';

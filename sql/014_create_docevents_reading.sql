@@ -1,41 +1,44 @@
 -- +goose Up
 -- docevents reads tables with these functions. docevents_summary computes Client.Summary and the
--- dashboard's overview. docevents_documents lists documents by state. Both read any table of the
--- project, so run this file once, unchanged. It is safe to run again, also over an older version.
+-- dashboard's overview. docevents_documents lists documents by state, for Client.Documents and the
+-- dashboard. Both read any table of the project, so run this file once, unchanged. It is safe to
+-- run again, also over an older version.
 --
--- The argument source names the table: {"schema", "table", "columns", "events", "filters"}. All keys
--- are optional, and so are the keys of columns and events. '{}' is the table of 013.
---   columns: the table's names for id, document, user, event, duration, error, stage and created.
---     "-" means that the table lacks this column. Document and created can't be "-".
---   events: five lists of event types, those that mean arrived, started, completed, failed and
---     skipped. An event whose type is in no list is a note.
---   filters: {column: value}, for any columns. Only rows with these values are read; null matches NULL.
+-- The argument source describes the table: {"schema", "table", "columns", "events", "filters"}.
+-- Each key may be left out, and so may each key of columns and events. '{}' is the table of 013.
+--   columns: the names of the table's columns for id, document, user, event, duration, error, stage
+--     and created. "-" means that the table lacks this column. Document and created can't be "-".
+--   events: five lists of event types: those that mean arrived, started, completed, failed and
+--     skipped. If an event's type is in no list, the event is a note.
+--   filters: {column: value}, for any columns. Only rows with these values are read. null matches
+--     NULL.
 --
--- Only rows with since <= created < until are read. Definitions:
---   state: a document counts once. Its latest event that isn't a note (by created, then id) makes it
---     completed, failed, skipped or, after arrived or started, under way. A document with only notes
---     counts in documents and has no state. Events without a document count only as failures and in
---     stages and errors.
---   stage: an event with a stage is about one step; an event without a stage is about the whole
+-- Only rows with since <= created < until are read. The results use these words:
+--   state: each document has one state. Its latest event that isn't a note (by created, then id)
+--     decides: after completed, failed or skipped, that is the state. After arrived or started, the
+--     state is under way. A document with only notes counts in documents but has no state. Events
+--     without a document count only in failures, stages and errors.
+--   stage: an event with a stage is about one step. An event without a stage is about the whole
 --     document. After a start without a stage, the document stays under way until an end without a
 --     stage, or until a step fails. If the app records no such start, the end of each step ends the
 --     document until the next step starts. A skipped step counts as completed.
---   failures: all failed events, also if a later attempt succeeded. A document's failure without a
---     stage is left out if one of its steps failed with the same message.
+--   failures: all failed events, also if a later attempt succeeded. If a step failed, and the
+--     document's failure without a stage has the same message, only the step's failure counts.
 --   series: the numbers of documents and failures over time. A document counts at the time of its
---     latest event, so the points add up to the totals. A failure counts at its own time.
---   stages: the completed and failed events of each stage; the percentiles use those with a
---     duration. A null stage is the whole document.
---   errors: failures by stage and message. Messages that differ only in numbers and UUIDs are equal.
---   stuck: documents under way whose first start since their latest end is older than stuck_after,
---     whether they hang or start again and again.
+--     latest event, so the sum of all points is the total. A failure counts at its own time.
+--   stages: the completed and failed events of each stage. The percentiles are those of the events
+--     with a duration. If the stage is null, the events are about the whole document.
+--   errors: failures by stage and message. Messages that differ only in numbers and UUIDs are
+--     equal.
+--   stuck: documents under way whose first start since their latest end is older than stuck_after.
+--     Such a document hangs or starts again and again.
 -- sql/optional/queries.sql answers the same questions about the table of 013.
 --
--- The results have at most 100 points, 20 entries in each list (with the total number of entries),
--- 500 documents on a page, and 200 characters of each stage and message.
+-- The results contain at most 100 points, 20 entries in each list (and the total number of
+-- entries), 500 documents on a page, and 200 characters of each stage and message.
 
--- CREATE OR REPLACE doesn't replace a function whose arguments differ. It would add an overload, and
--- a call would match both. So functions of older versions are dropped first.
+-- First drop the functions of older versions. If a function's arguments differ, CREATE OR REPLACE
+-- keeps the old function and adds a second one. A call could then match both and fail.
 -- +goose StatementBegin
 DO $$
 DECLARE
@@ -55,15 +58,15 @@ END
 $$;
 -- +goose StatementEnd
 
--- docevents_source returns a WITH clause as text. The queries of docevents_summary and
--- docevents_documents begin with this clause. It defines event (the table's rows, with the same column
--- names and types for every table), failures, and documents with their states. In the clause, $1 is
--- since, $2 until, $3 source and $4 stuck_after. The argument among is an SQL condition on document_id
--- that limits the documents.
+-- docevents_source returns a WITH clause as text, with which the queries of docevents_summary and
+-- docevents_documents begin. The clause defines event (the table's rows, with the same column names
+-- and types for every table), failures, and documents with their states. In the clause, $1 is
+-- since, $2 until, $3 source and $4 stuck_after. The argument among is an SQL condition on
+-- document_id. Only documents that meet it are in the result.
 --
--- docevents_source checks that every column exists, because PostgreSQL takes row.name for a call of
--- the function name if there is no such column. Its errors use PostgreSQL's wording, because docevents
--- logs only messages that it recognizes.
+-- docevents_source checks that every column exists. Without this check, PostgreSQL could call a
+-- function: if row has no column called name, row.name means name(row). docevents logs a message
+-- only if it recognizes PostgreSQL's wording, so the errors here use that wording.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_source(source jsonb, among text DEFAULT 'true')
 RETURNS text
@@ -96,7 +99,7 @@ BEGIN
     END LOOP;
     columns := columns || coalesce(jsonb_strip_nulls(source) -> 'columns', '{}');
     events := events || coalesce(jsonb_strip_nulls(source) -> 'events', '{}');
-    IF octet_length(schema_name) > 63 OR octet_length(table_name) > 63 THEN -- PostgreSQL would cut the name, perhaps to another table's
+    IF octet_length(schema_name) > 63 OR octet_length(table_name) > 63 THEN -- PostgreSQL would cut the name, which may then be the name of another table
         RAISE undefined_table USING MESSAGE = format('relation "%s.%s" does not exist', schema_name, table_name);
     END IF;
     relation := format('%I.%I', schema_name, table_name)::regclass;
@@ -114,7 +117,8 @@ BEGIN
         END IF;
         exprs := exprs || jsonb_build_object(key, format(CASE
             WHEN key = 'created' THEN 'source.%I'
-            -- Without a cast, the column's index can be used. Other types are compared as text, since citext or json may have no comparison here.
+            -- Without a cast, PostgreSQL can use the column's index. Other types are compared as text, because a type such as citext or json may have
+            -- no comparison here.
             WHEN key IN ('id', 'document') AND type IN ('uuid', 'integer', 'bigint', 'text', 'character varying') THEN 'source.%I'
             WHEN key = 'duration' AND type IN ('smallint', 'integer', 'bigint') THEN 'source.%I'
             WHEN key = 'duration' THEN -- JSON has no NaN; text that isn't a number becomes NULL
@@ -125,7 +129,7 @@ BEGIN
 
     name := columns ->> 'created';
     type := types ->> name;
-    IF type = 'timestamp without time zone' THEN -- The column is in UTC. Bounds of another type wouldn't use its index under row-level security.
+    IF type = 'timestamp without time zone' THEN -- The column is in UTC. Without these casts of the bounds, PostgreSQL wouldn't use its index under row-level security.
         bounds := 'source.%1$I >= ($1 AT TIME ZONE ''UTC'') AND source.%1$I < ($2 AT TIME ZONE ''UTC'')';
     ELSIF type NOT IN ('timestamp with time zone', 'date') THEN
         RAISE datatype_mismatch USING MESSAGE = format('column "%s" is of type %s but expression is of type timestamp with time zone', name, type);
@@ -136,7 +140,7 @@ BEGIN
         END IF;
         filters := filters || format(CASE
             WHEN source -> 'filters' ->> key IS NULL THEN ' AND source.%1$I IS NULL'
-            ELSE ' AND source.%1$I = ($3 -> ''filters'' ->> %2$L)::%3$s' -- casting the value, not the column, lets its index be used
+            ELSE ' AND source.%1$I = ($3 -> ''filters'' ->> %2$L)::%3$s' -- the cast is on the value, not on the column, so that PostgreSQL can use the column's index
         END, key, key, types ->> key);
     END LOOP;
     FOR key IN SELECT jsonb_object_keys(events) LOOP
@@ -155,7 +159,7 @@ WITH event AS NOT MATERIALIZED (
             WHEN %11$s THEN 'arrived'
             WHEN %12$s THEN 'failed'
             WHEN %13$s THEN CASE WHEN %7$s IS NULL THEN 'skipped' ELSE 'completed' END
-        END AS kind, -- failed and ended repeat two kinds as conditions, which are cheaper to test:
+        END AS kind, -- failed and ended, the next two columns, follow from kind, but are cheaper to test:
         %12$s AS failed, %9$s OR %12$s OR %13$s AND %7$s IS NOT NULL AS ended
     FROM %14$s AS source
     WHERE %15$s%16$s
@@ -191,7 +195,7 @@ WITH event AS NOT MATERIALIZED (
     GROUP BY document_id
 ), documents AS (
     SELECT document_id, last_at, state,
-        CASE WHEN state = 'under_way' THEN starts END AS starts, -- other states don't need theirs
+        CASE WHEN state = 'under_way' THEN starts END AS starts, -- only documents under way need starts
         coalesce(CASE WHEN whole THEN whole_end ELSE step_end END, '-infinity') AS last_end
     FROM seen CROSS JOIN LATERAL (
         SELECT CASE
@@ -308,11 +312,13 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_documents returns one page of documents, those with the newest latest event first.
+-- docevents_documents returns one page of documents. The document with the newest latest event
+-- comes first. Its arguments select the documents:
 --   state: completed, failed, under_way, skipped, stuck, or null for all documents.
---   stage: only documents whose latest event has this stage. With error, the stage of the failure.
---   error: only documents with this error, as counted in the errors of docevents_summary.
---   before_at, before_id: last_at and document_id of the last document of the previous page.
+--   stage: only documents whose latest event has this stage. If error is also given, the stage is
+--     that of the failure.
+--   error: only documents with this error. It is one of the errors of docevents_summary.
+--   before_at, before_id: last_at and document_id of the last document on the previous page.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_documents(
     source jsonb, since timestamptz, until timestamptz, state text DEFAULT NULL, stage text DEFAULT NULL, error text DEFAULT NULL,
@@ -324,9 +330,9 @@ DECLARE
     among text := 'true';
     page  json;
 BEGIN
-    -- For failed documents, skipped documents, or documents in any state, the query reads backwards from
-    -- until, and stops when the page is full. Whether a document is completed or under way depends on
-    -- more than its latest event. For these states the query reads all rows, as docevents_summary does.
+    -- If state is failed, skipped or null, the query reads backwards from until, and stops when the
+    -- page is full. The latest event alone doesn't show whether a document is completed or under
+    -- way. So for these states the query reads all rows, as docevents_summary does.
     IF error IS NOT NULL THEN
         among := 'document_id IN (SELECT document_id FROM failures WHERE error = $7 AND ($6 IS NULL OR stage = $6))';
     ELSIF stage IS NOT NULL OR state IS NULL OR state IN ('failed', 'skipped') THEN
@@ -366,7 +372,8 @@ END
 $function$;
 -- +goose StatementEnd
 
--- The same rights as in 013. PostgreSQL lets every role execute a new function, so revoke that first.
+-- Only service_role may execute the functions. PostgreSQL lets every role execute a new function,
+-- so first revoke that right.
 -- +goose StatementBegin
 DO $$
 DECLARE

@@ -1,15 +1,16 @@
 -- +goose Up
--- An alert from inside the database. Every minute pg_cron checks the documents as Client.Health does.
--- When a kind of problem (stuck, failing, silent) appears or ends, pg_net posts the verdict to a
--- webhook, such as Slack's. A problem that goes on isn't posted again. Needs 014. Safe to run again,
--- with another webhook or other limits.
+-- Posts an alert from inside the database. Every minute, pg_cron runs the same check as
+-- Client.Health. There are three kinds of problems: documents are stuck, too many documents fail
+-- (failing), or none completes any more (silent). When a kind of problem appears or ends, pg_net
+-- posts the result to a webhook, such as Slack's. A problem that continues isn't posted again.
+-- Needs 014. Safe to run again, with another webhook or other limits.
 --
--- Before you run this, fill in the webhook and the limits at the end of the file. Without pg_cron and
--- pg_net (Supabase: Integrations, Cron; Database, Extensions) the file creates only the table and the
--- functions. If a check fails, nothing is posted, and cron.job_run_details has the error. pg_net
--- doesn't retry a failed post; net._http_response has the webhook's response.
+-- Before you run this file, fill in the webhook and the limits at its end. Without pg_cron and
+-- pg_net (Supabase: Integrations, Cron; Database, Extensions) the file creates only the table and
+-- the functions. If a check fails, nothing is posted, and cron.job_run_details contains the error.
+-- If a post fails, pg_net doesn't retry it. net._http_response contains the webhook's response.
 
--- The kinds of problems that each alert posted last.
+-- Each row contains the kinds of problems that the alert of this name posted last.
 CREATE TABLE IF NOT EXISTS public.docevents_alerts (
     name  text        PRIMARY KEY,
     kinds text[]      NOT NULL DEFAULT '{}', -- stuck, failing and silent; empty if all is well
@@ -17,16 +18,18 @@ CREATE TABLE IF NOT EXISTS public.docevents_alerts (
 );
 ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 
--- docevents_health returns {"ok", "problems", "kinds", ...} and the figures behind them. Its limits,
--- figures and sentences are those of Client.Health, whose documentation explains them.
---   source: the table and its filters; see 014. '{}' is the table of 013.
---   rate_window: the period for the failure rate. A shorter period reports a rise sooner.
+-- docevents_health returns {"ok", "problems", "kinds", ...}: whether all is well, the problems as
+-- sentences, their kinds, and the figures. The limits, figures and sentences are those of
+-- Client.Health, whose documentation explains them.
+--   source: the table and its filters, as in 014. '{}' is the table of 013.
+--   rate_window: the period for the failure rate. A shorter period shows a rise sooner.
 --   stuck_after: a document that is under way for longer counts as stuck.
---   max_stuck: more stuck documents are a problem.
---   max_failure_rate: a greater share of failed among ended documents is a problem, from 0 to 1.
---   min_ended: with fewer ended documents, the failure rate isn't checked.
---   silence: it is a problem if no document completes for longer than this while one is under way
---     for longer than this. NULL disables the check.
+--   max_stuck: the largest number of stuck documents that is no problem.
+--   max_failure_rate: the largest share of failed documents that is no problem, from 0 to 1. Only
+--     documents that ended in rate_window count.
+--   min_ended: if fewer documents ended, the failure rate isn't checked.
+--   silence: if no document completes for longer than this, and a document is under way for longer
+--     than this, that is a problem. NULL disables the check.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_health(
     source           jsonb            DEFAULT '{}',
@@ -79,9 +82,10 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_alert posts health to the webhook if its kinds of problems differ from those that the
--- alert of this name posted last. It reports whether it posted. Slack, Mattermost and Teams show
--- "text"; Discord would need "content" in its place.
+-- docevents_alert posts health, the result of docevents_health, to the webhook. It posts only if
+-- the kinds of problems differ from those that the alert called name posted last. It reports
+-- whether it posted. Slack, Mattermost and Teams show the field "text". Discord would need
+-- "content" instead.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_alert(webhook text, health jsonb, name text DEFAULT 'documents')
 RETURNS boolean
@@ -112,7 +116,8 @@ DECLARE
     routine regprocedure;
     role    text;
 BEGIN
-    -- The same rights as in 013. PostgreSQL lets every role execute a new function, so revoke that.
+    -- The API roles get no rights. PostgreSQL lets every role execute a new function, so revoke
+    -- that right.
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON public.docevents_alerts FROM %I', role);
     END LOOP;
@@ -130,7 +135,7 @@ BEGIN
     ELSIF webhook = '' THEN
         RAISE NOTICE 'no webhook: nothing is scheduled. Fill it in at the end of this file and run it again.';
     ELSE
-        -- This replaces an existing job of the same name.
+        -- If there is a job of the same name, this replaces it.
         PERFORM cron.schedule('docevents_alert', '* * * * *', format('SELECT public.docevents_alert(%L, %s)', webhook, health));
     END IF;
 END
