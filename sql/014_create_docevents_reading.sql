@@ -14,10 +14,10 @@
 --     NULL.
 --
 -- Only rows with since <= created < until are read. The results use these words:
---   state: each document has one state. Its latest event that isn't a note (by created, then id)
---     decides: after completed, failed or skipped, that is the state. After arrived or started, the
---     state is under way. A document with only notes counts in documents but has no state. Events
---     without a document count only in failures, stages and errors.
+--   state: each document has at most one state. Its latest event that isn't a note (by created,
+--     then id) decides: after completed, failed or skipped, that is the state. After arrived or
+--     started, the state is under way. A document with only notes counts in documents but has no
+--     state. Events without a document count only in failures, stages and errors.
 --   stage: an event with a stage is about one step. An event without a stage is about the whole
 --     document. After a start without a stage, the document stays under way until an end without a
 --     stage, or until a step fails. If the app records no such start, the end of each step ends the
@@ -183,7 +183,7 @@ WITH event AS NOT MATERIALIZED (
         (array_agg(kind ORDER BY created_at DESC, id DESC) FILTER (WHERE kind IS NOT NULL))[1] AS last_kind,
         coalesce(max(created_at) FILTER (WHERE kind = 'started' AND own)
             > coalesce(max(created_at) FILTER (WHERE kind IN ('completed', 'failed', 'skipped') AND own), '-infinity'),
-            false) AS whole, -- the document has a start without a stage, and no such end since
+            false) AS whole, -- the document has a start without a stage, and after it no end without a stage
         max(created_at) FILTER (WHERE kind IN ('completed', 'failed', 'skipped')) AS step_end,
         max(created_at) FILTER (WHERE kind = 'failed' OR kind IN ('completed', 'skipped') AND own) AS whole_end,
         array_agg(created_at) FILTER (WHERE kind IN ('arrived', 'started')) AS starts

@@ -1,24 +1,25 @@
 -- +goose Up
--- Partitions document_processing_events by created_at, for tables of hundreds of millions of rows. A
--- purge can then drop partitions instead of deleting rows, which takes milliseconds and leaves no
--- dead rows. docevents needs no change. Safe to run again.
+-- Partitions document_processing_events by created_at, for tables of hundreds of millions of rows.
+-- A purge can then drop partitions instead of deleting rows. That takes milliseconds and leaves no
+-- dead rows. docevents works with the partitioned table without a change. Safe to run again.
 --
--- If there is no table yet, run this file instead of 013. If there is the plain table of 013, it
+-- If the table doesn't exist yet, run this file instead of 013. If the table of 013 exists, it
 -- becomes the first partition, and its rows are not moved. That takes about a second for a small
--- table. For a large table, first run partitioned_prepare.sql and read sql/README.md about the locks
--- and the way back.
+-- table. If the table is large, first run partitioned_prepare.sql, and read sql/README.md about the
+-- locks and about the way back.
 --
--- The primary key must contain the partition key, so it is (id, created_at). docevents sends an event
--- again with the same id and created_at, so that each event is stored once. A row with the same id
--- and another created_at is a different row.
+-- The primary key must contain the partition key, so it is (id, created_at). If docevents sends an
+-- event again, it sends the same id and created_at, so each event is stored only once. PostgreSQL
+-- would accept a row with the same id and another created_at.
 --
--- Rows for which there is no partition go to the default partition: rows dated long ago or far ahead,
--- and all new rows if nobody adds partitions in time. Nothing is lost and nothing fails. Adding a
--- partition moves its rows out of the default partition. A purge deletes rows from the default
--- partition one by one, and millions of rows in it make adding a partition slow: keep it almost empty.
+-- If there is no partition for a row, the row goes to the default partition, so no insert fails.
+-- These are rows dated long ago or far ahead. If nobody adds partitions in time, all new rows go
+-- there. Keep the default partition almost empty: a purge deletes its rows one by one. When a
+-- partition is added, its rows are moved out of the default partition, which is slow if that
+-- contains millions of rows.
 
--- Protects a partition. A partition is a table, which pg_graphql and SQL (not PostgREST) could read
--- without the policies and grants of the main table. So nobody gets any rights on a partition.
+-- Protects a partition: it revokes all rights on it. A partition is a table, so pg_graphql or SQL
+-- (but not PostgREST) could otherwise read it without the policies and grants of the main table.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_protect(partition regclass)
 RETURNS void
@@ -36,8 +37,9 @@ END
 $$;
 -- +goose StatementEnd
 
--- Returns the partitions. Each holds the rows with lower_bound <= created_at < upper_bound. The
--- default partition has no bounds; the plain table that became a partition has no lower_bound.
+-- Returns the partitions with their bounds. A partition contains the rows with lower_bound <=
+-- created_at < upper_bound. For the default partition both bounds are NULL. For the plain table
+-- that became the first partition, lower_bound is NULL.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_partitions()
 RETURNS TABLE (partition regclass, lower_bound timestamptz, upper_bound timestamptz)
@@ -54,10 +56,11 @@ AS $$
 $$;
 -- +goose StatementEnd
 
--- Adds a partition for a range that no other partition covers, and moves that range's rows out of the
--- default partition. Inserts wait during the move. Otherwise PostgreSQL would reject a row that it has
--- already directed to the default partition but that belongs to the new one. If there are no rows to
--- move, inserts wait only milliseconds.
+-- Adds a partition for the times from lower_bound to upper_bound, which no other partition may
+-- cover. It moves the rows of these times out of the default partition. Inserts wait during the
+-- move. Without this wait, an insert that PostgreSQL has already directed to the default partition
+-- could fail, because the row belongs to the new partition. If there are no rows to move, inserts
+-- wait only milliseconds.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
 RETURNS regclass
@@ -83,8 +86,9 @@ END
 $$;
 -- +goose StatementEnd
 
--- Adds partitions of a day, week or month each (step, in UTC) after the newest one, until they cover
--- the time from now plus ahead. Returns how many it added. The step may change at any time.
+-- Adds partitions after the newest partition, until they cover the time from now plus ahead. step
+-- is the length of a partition: day, week or month, in UTC. Returns the number of new partitions.
+-- You may pass another step at any time.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partitions(step text, ahead interval)
 RETURNS integer
@@ -111,11 +115,13 @@ END
 $$;
 -- +goose StatementEnd
 
--- Drops the partitions whose rows are all older than keep, deletes the rows older than keep from the
--- default partition, and returns the number of deleted rows. A row may therefore stay longer than
--- keep, by up to the length of a partition. The function first counts the rows, while the table
--- accepts events. Then the drop waits at most 5 s for its lock, and inserts wait with it. If the drop
--- doesn't get the lock, the function fails and changes nothing: run it again.
+-- Drops each partition in which all rows are older than keep. Deletes rows older than keep from the
+-- default partition. Returns the number of deleted rows. In the other partitions, rows may stay
+-- longer than keep, by up to the length of a partition.
+--
+-- The function first counts the rows, and the table accepts events during the count. Then the
+-- function waits up to 5 s for the lock to drop the partitions, and inserts wait with it. If it
+-- can't get the lock, it fails and changes nothing: run it again.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
 RETURNS bigint
@@ -166,8 +172,9 @@ BEGIN
     END IF;
     PERFORM set_config('lock_timeout', '5s', true), set_config('timezone', 'UTC', true);
 
-    -- Rename the plain table. If partitioned_prepare.sql has run, this takes milliseconds. Otherwise
-    -- PostgreSQL builds an index and reads the table under the lock.
+    -- Rename the plain table, so that it can become the first partition. If partitioned_prepare.sql
+    -- has run, this takes milliseconds. Otherwise PostgreSQL builds an index and reads the table
+    -- under the lock.
     IF kind = 'r' THEN
         LOCK TABLE public.document_processing_events IN ACCESS EXCLUSIVE MODE;
         ALTER TABLE public.document_processing_events RENAME TO document_processing_events_legacy;
@@ -223,15 +230,16 @@ BEGIN
         PERFORM public.document_processing_events_protect('public.document_processing_events_legacy');
     END IF;
 
-    -- The same rights as in 013.
+    -- Grant the same rights as 013: service_role can read, insert and delete, and the other API
+    -- roles can do nothing.
     FOR name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON public.document_processing_events FROM %I', name);
     END LOOP;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'service_role') THEN
         GRANT SELECT, INSERT, DELETE ON public.document_processing_events TO service_role;
     END IF;
-    -- PostgreSQL sends this at the commit. Until PostgREST has read the new primary key, inserts fail
-    -- (42P10), and docevents retries them.
+    -- PostgreSQL sends this notification at the commit. Until PostgREST has read the new primary
+    -- key, inserts fail (42P10), and docevents retries them.
     NOTIFY pgrst, 'reload schema';
 END
 $$;
@@ -240,7 +248,8 @@ $$;
 -- +goose StatementBegin
 DO $$
 DECLARE
-    -- Partitions by month, created three months ahead. By day: ('day', '14 days').
+    -- Creates partitions of a month, three months ahead. For partitions of a day, use ('day', '14
+    -- days').
     add  text := $add$SELECT public.document_processing_events_add_partitions('month', '3 months')$add$;
     fn   regprocedure;
     role text;
@@ -266,5 +275,5 @@ END
 $$;
 -- +goose StatementEnd
 
--- Nothing here drops old partitions. To do so every night, run this line:
+-- This file drops no old partitions. To drop them every night, run this line:
 -- SELECT cron.schedule('document_processing_events_drop_partitions', '37 1 * * *', $$SELECT public.document_processing_events_drop_partitions('30 days')$$);

@@ -1,7 +1,8 @@
--- Six queries for Supabase's SQL editor: select one and run it. Each value that you may want to
--- change has its own line and a comment. The queries use the indexes of 013. The comment at the top
--- of 014 defines completed, failed, stuck and which errors are equal. The functions of 014 answer
--- questions 3 to 6 for any table.
+-- Six queries about the documents. Select one of them in Supabase's SQL editor and run it. Each
+-- value that you may want to change is on a separate line with a comment. The queries use the
+-- indexes of 013. The comment at the top of 014 defines completed, failed and stuck, and which
+-- errors count as equal. For other tables, use the functions of 014: they answer questions 3 to 6
+-- for any table.
 
 -- 1. What happened to one document, step by step?
 SELECT created_at, event_type, stage, duration_ms, error_message
@@ -26,7 +27,7 @@ WITH seen AS (
         (array_agg(event_type ORDER BY created_at DESC, id DESC))[1] AS last_event,
         coalesce(max(created_at) FILTER (WHERE event_type = 'processing_started' AND stage IS NULL)
             > coalesce(max(created_at) FILTER (WHERE event_type IN ('completed', 'failed') AND stage IS NULL), '-infinity'),
-            false) AS whole -- the document has a start without a stage, and no such end since
+            false) AS whole -- the document has a start without a stage, and after it no end without a stage
     FROM public.document_processing_events
     WHERE event_type IN ('upload_started', 'processing_started', 'completed', 'failed') -- other types don't change a document's state
         AND created_at >= date_trunc('day', now(), 'UTC')
@@ -61,7 +62,7 @@ WHERE event_type IN ('completed', 'failed')
 GROUP BY stage
 ORDER BY p95_ms DESC NULLS LAST;
 
--- 5. Which errors happen now, how often, and what is a document with each of them?
+-- 5. Which errors happen now, how often, and which document is an example of each error?
 WITH failed AS (
     SELECT id, document_id, created_at, stage,
         -- Messages that differ only in numbers and UUIDs are the same error.
@@ -84,7 +85,7 @@ SELECT
     error,
     (array_agg(document_id ORDER BY created_at DESC, id DESC))[1] AS example_document
 FROM marked
-WHERE NOT repeated -- skip a document's own failure if its step failed with the same message
+WHERE NOT repeated -- skip a document's failure without a stage if one of its steps failed with the same message
 GROUP BY stage, error
 ORDER BY times DESC, last_time DESC
 LIMIT 20;
@@ -96,7 +97,7 @@ WITH seen AS (
         (array_agg(event_type ORDER BY created_at DESC, id DESC))[1] AS last_event,
         coalesce(max(created_at) FILTER (WHERE event_type = 'processing_started' AND stage IS NULL)
             > coalesce(max(created_at) FILTER (WHERE event_type IN ('completed', 'failed') AND stage IS NULL), '-infinity'),
-            false) AS whole, -- the document has a start without a stage, and no such end since
+            false) AS whole, -- the document has a start without a stage, and after it no end without a stage
         max(created_at) FILTER (WHERE event_type IN ('completed', 'failed')) AS step_end,
         max(created_at) FILTER (WHERE event_type = 'failed' OR event_type = 'completed' AND stage IS NULL) AS whole_end,
         array_agg(created_at) FILTER (WHERE event_type IN ('upload_started', 'processing_started')) AS starts

@@ -1,22 +1,24 @@
 -- +goose Up
--- Lets signed-in users read the rows whose user_id is theirs, for example in a browser with
+-- Lets signed-in users read the rows whose user_id is their id, for example in a browser with
 -- supabase-js. Safe to run again.
 --
--- Users see every column of these rows, including error_message, which may reveal internals of your
--- system. To hide it, grant columns instead of the table. Clients then have to list the columns,
--- because select=* is rejected:
+-- Users see every column of these rows. error_message may reveal internals of your system. To hide
+-- it, grant the other columns instead of the table, as below. Clients must then list the columns,
+-- because PostgreSQL rejects select=*:
 --   REVOKE SELECT ON public.document_processing_events FROM authenticated;
 --   GRANT SELECT (document_id, event_type, duration_ms, stage, created_at)
 --       ON public.document_processing_events TO authenticated;
--- Users can't see other users' rows or those of SystemUser, and they can't write. Requests without a
--- token see nothing.
+-- Users can't write. They can't see rows of other users or of SystemUser. Requests without a token
+-- see nothing.
 
--- This index makes a user's queries fast, also with ORDER BY created_at DESC. Inserts wait while it is
--- built: on a large table, create it beforehand in psql with CREATE INDEX CONCURRENTLY.
+-- This index makes a user's queries fast, also with ORDER BY created_at DESC. While PostgreSQL
+-- builds the index, inserts wait. If the table is large, first create the index in psql with CREATE
+-- INDEX CONCURRENTLY.
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_user_id
     ON public.document_processing_events (user_id, created_at DESC);
 
--- (SELECT auth.uid()) is evaluated once per query; a plain auth.uid() would be evaluated for each row.
+-- (SELECT auth.uid()) is evaluated once per query. auth.uid() without SELECT would be evaluated for
+-- each row.
 DROP POLICY IF EXISTS "users read their own events" ON public.document_processing_events;
 CREATE POLICY "users read their own events" ON public.document_processing_events
     FOR SELECT TO authenticated

@@ -1,21 +1,24 @@
 -- +goose Up
--- Retention in the database, instead of PurgeOlderThan in the app. pg_cron deletes the rows older
--- than 30 days, every hour. To change the age or the schedule, edit the last block and run the file
--- again. Without pg_cron (Supabase: Integrations, Cron) the file creates only the procedure, for use
--- with another scheduler.
+-- Deletes old rows in the database, so that the app doesn't have to call PurgeOlderThan. Every
+-- hour, pg_cron deletes the rows older than 30 days. To change the age or the schedule, edit the
+-- last block and run the file again. Without pg_cron (Supabase: Integrations, Cron), the file
+-- creates only the procedure. Another scheduler can then call it.
 --
--- The procedure deletes in batches and commits after each batch. So an interrupted purge keeps its
--- progress, and no lock is held for longer than one batch. For COMMIT to work, the CALL must be the
--- only statement, and the procedure must have no SET clause. pg_cron and Supabase's SQL editor run
--- "SET statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails with "invalid
--- transaction termination".
+-- The procedure deletes in batches and commits after each batch. So if a purge is interrupted, the
+-- batches before stay deleted, and no lock is held for longer than one batch. COMMIT works only if
+-- the CALL is the only statement and the procedure has no SET clause. pg_cron and Supabase's SQL
+-- editor run "SET statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails
+-- with "invalid transaction termination".
 --
--- The procedure can't raise its statement_timeout, because the timeout of the CALL is already running.
--- Therefore it stops between two batches: after time_limit, or after half of the statement_timeout
--- (2 min on hosted Supabase) if that is shorter. The next run deletes the rest.
+-- The procedure can't raise its statement_timeout, because the timeout of the CALL is already
+-- running. Therefore the procedure stops between two batches after time_limit. If half of the
+-- statement_timeout (2 min on hosted Supabase) is shorter than time_limit, it stops after that. The
+-- next run deletes the rest.
 
--- deleted returns the number of deleted rows. It is also logged, because pg_cron doesn't keep
--- results. Rows with the same created_at are deleted in one batch, however many they are.
+-- Parameters: keep is the age of the oldest rows that stay. batch is the number of rows per batch.
+-- But rows with the same created_at are deleted in one batch, even if they are more. deleted
+-- returns the number of deleted rows. The server's log also contains this number, because pg_cron
+-- doesn't keep results.
 -- +goose StatementBegin
 CREATE OR REPLACE PROCEDURE public.purge_document_processing_events(
     keep          interval,
@@ -42,9 +45,9 @@ BEGIN
         WHERE created_at > after AND created_at < cutoff
         ORDER BY created_at OFFSET batch - 1 LIMIT 1;
 
-        -- Each batch starts where the previous batch ended, because the index still has entries for
-        -- the rows that are deleted already. The last batch starts at the beginning, to delete also
-        -- the rows with an old time that were inserted during the purge.
+        -- Each batch starts at the time at which the previous batch ended. This skips the index
+        -- entries of rows that are already deleted. The last batch has no such start, so it also
+        -- deletes rows with an old time that were inserted during the purge.
         IF boundary IS NULL THEN
             DELETE FROM public.document_processing_events WHERE created_at < cutoff;
         ELSE
@@ -71,7 +74,8 @@ DO $$
 DECLARE
     role text;
 BEGIN
-    -- PostgreSQL lets every role call a new procedure, and Supabase may grant that to its API roles.
+    -- By default, every role may call a new procedure, and Supabase may give its API roles that
+    -- right. So revoke it.
     REVOKE ALL ON PROCEDURE public.purge_document_processing_events(interval, integer, interval, bigint) FROM PUBLIC;
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON PROCEDURE public.purge_document_processing_events(interval, integer, interval, bigint) FROM %I', role);
@@ -80,8 +84,8 @@ BEGIN
     IF to_regprocedure('cron.schedule(text, text, text)') IS NULL THEN
         RAISE NOTICE 'pg_cron is not installed: nothing is scheduled. Enable it and run this again, or schedule the CALL elsewhere.';
     ELSE
-        -- At 17 minutes past each hour. Hourly runs keep each purge small. This replaces an existing job
-        -- of the same name.
+        -- The job runs at 17 minutes past each hour. Hourly runs keep each purge small. If there is
+        -- a job of the same name, this replaces it.
         PERFORM cron.schedule('purge_document_processing_events', '17 * * * *',
             $job$CALL public.purge_document_processing_events('30 days')$job$);
     END IF;
