@@ -29,8 +29,8 @@ var (
 // NewFromEnv calls [New] with the URL in SUPABASE_URL and a key from the environment.
 // It reads the key from the first of these variables that is set:
 //
-//   - SUPABASE_SECRET_KEYS: a JSON object of names and keys, with the name "default"
-//     for the key to use
+//   - SUPABASE_SECRET_KEYS: a JSON object of names and keys. NewFromEnv uses the key
+//     with the name "default".
 //   - SUPABASE_SECRET_KEY
 //   - SUPABASE_SERVICE_ROLE_KEY
 //   - SUPABASE_SERVICE_KEY

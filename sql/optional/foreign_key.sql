@@ -27,7 +27,7 @@ ALTER TABLE public.document_processing_events
         FOREIGN KEY (document_id) REFERENCES public.documents (id) ON DELETE CASCADE NOT VALID;
 
 -- Step 2: check the existing rows. This reads both tables. Writes continue. If the document of an
--- event doesn't exist, this step fails. To delete such events first, run:
+-- event doesn't exist, this step fails. To delete such events first:
 --   DELETE FROM public.document_processing_events e
 --   WHERE NOT EXISTS (SELECT FROM public.documents d WHERE d.id = e.document_id);
 ALTER TABLE public.document_processing_events

@@ -248,8 +248,8 @@ $$;
 -- +goose StatementBegin
 DO $$
 DECLARE
-    -- Creates partitions of a month, three months ahead. For partitions of a day, use ('day', '14
-    -- days').
+    -- Creates partitions of a month, three months ahead. To create partitions of a day, write
+    -- ('day', '14 days').
     add  text := $add$SELECT public.document_processing_events_add_partitions('month', '3 months')$add$;
     fn   regprocedure;
     role text;

@@ -4,12 +4,12 @@
 --
 -- Users see every column of these rows. error_message may reveal internals of your system. To hide
 -- it, grant the other columns instead of the table, as below. Clients must then list the columns,
--- because PostgreSQL rejects select=*:
+-- because select=* is rejected:
 --   REVOKE SELECT ON public.document_processing_events FROM authenticated;
 --   GRANT SELECT (document_id, event_type, duration_ms, stage, created_at)
 --       ON public.document_processing_events TO authenticated;
--- Users can't write. They can't see rows of other users or of SystemUser. Requests without a token
--- see nothing.
+-- Users can't see the rows of other users or of SystemUser, and they can't write. Requests without a
+-- token see nothing.
 
 -- This index makes a user's queries fast, also with ORDER BY created_at DESC. While PostgreSQL
 -- builds the index, inserts wait. If the table is large, first create the index in psql with CREATE

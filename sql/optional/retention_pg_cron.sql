@@ -15,10 +15,10 @@
 -- statement_timeout (2 min on hosted Supabase) is shorter than time_limit, it stops after that. The
 -- next run deletes the rest.
 
--- Parameters: keep is the age of the oldest rows that stay. batch is the number of rows per batch.
--- But rows with the same created_at are deleted in one batch, even if they are more. deleted
--- returns the number of deleted rows. The server's log also contains this number, because pg_cron
--- doesn't keep results.
+-- The parameters: rows older than keep are deleted. batch is the number of rows per batch. But rows
+-- with the same created_at are deleted in one batch, even if they are more. deleted returns the
+-- number of deleted rows. The server's log also contains this number, because pg_cron doesn't keep
+-- results.
 -- +goose StatementBegin
 CREATE OR REPLACE PROCEDURE public.purge_document_processing_events(
     keep          interval,
