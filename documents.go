@@ -41,9 +41,9 @@ type DocumentsQuery struct {
 	// change a state.
 	State State
 
-	// Stage selects documents by a Stage. If Error is "", the document's latest event
-	// must have this Stage. If Error is set, the failure with this Error must have
-	// this Stage. "" selects all documents.
+	// Stage selects documents by the stage of an event. If Error is "", it is the
+	// stage of the document's latest event. If Error is set, it is the stage of the
+	// failure with this Error. "" selects all documents.
 	Stage string
 
 	// Error selects the documents that failed with a certain error in the range, even

@@ -23,9 +23,9 @@ type Limits struct {
 	StuckAfter time.Duration
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
-	// single stuck document is a problem. Health doesn't read events that are much
-	// older than a day. So a document counts as stuck for at least a day, or until it
-	// ends.
+	// single stuck document is a problem. After a day, a document may no longer count
+	// as stuck, even if it hasn't ended, because Health doesn't read much older
+	// events.
 	MaxStuck int
 
 	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The failure
@@ -47,9 +47,9 @@ type Limits struct {
 }
 
 const (
-	// A document counts as stuck for at least stuckFor, or until it ends. Health
-	// doesn't read much older events. Without this limit, each check would have to
-	// read all rows of the table.
+	// stuckFor is the time for which Health counts a document as stuck, at least.
+	// Health doesn't read much older events. Otherwise each check would have to read
+	// all rows of the table.
 	stuckFor = 24 * time.Hour
 
 	maxLimit = 365 * 24 * time.Hour // the longest duration in Limits

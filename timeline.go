@@ -18,8 +18,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrTruncated means that Timeline or TimelineBefore left out older events of the
-// document, because it had too many. To check for ErrTruncated, pass their error to
+// ErrTruncated means that Timeline or TimelineBefore left out older events, because
+// the document has too many events. To check for ErrTruncated, pass the error to
 // [errors.Is].
 var ErrTruncated = errors.New("truncated: the document has further, older events")
 

@@ -19,8 +19,8 @@ const (
 )
 
 // A page holds the data that every view needs: the parameters of the request, the
-// current time, and the problem to show if the view's data can't be shown. The views
-// are the overview, the list of documents, and the timeline of a document.
+// current time, and a problem if the view can't show its data. The views are the
+// overview, the list of documents, and the timeline of a document.
 type page struct {
 	scope
 	Title   string
