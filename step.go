@@ -14,8 +14,8 @@ import (
 // is [Completed]. If do returns an error, the second event is [Failed] with that
 // error. If do panics or ends its goroutine, the second event is Failed, and Step
 // doesn't stop the panic. The second event contains the duration of do. If
-// [WithEventTypes] sets other types, Step uses the first type in each of Started,
-// Completed and Failed. On a nil Client, Step only calls do.
+// [WithEventTypes] sets other types, Step uses the first type in each of the lists
+// Started, Completed and Failed. On a nil Client, Step only calls do.
 //
 // e contains the document, the user and the stage of both events. Step sets their
 // Type, Duration and ErrorMessage itself. If the table has no column for Duration or
