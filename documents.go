@@ -51,9 +51,9 @@ type DocumentsQuery struct {
 	// [Summary] contains. "" selects all documents.
 	Error string
 
-	// Cursor selects a page of the list. For the next page, set it to the Next of the
-	// page before. "" selects the first page. If Cursor is set, Since and Until are
-	// ignored, because the Cursor contains the range of the first page.
+	// Cursor selects a page of the list. "" selects the first page. To read the page
+	// after another page, set Cursor to the Next of that page. If Cursor is set, Since
+	// and Until are ignored, because the Cursor contains the range of the first page.
 	Cursor string
 
 	// Limit is the maximum number of documents on a page, up to 500. 0 means 50.

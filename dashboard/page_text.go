@@ -78,8 +78,8 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent formats n as a percentage of all. It rounds the percentage, but not to 0 %
-// or 100 %. So 1 of 100,000 documents is shown as 0.1 %, and not as 0 %.
+// Percent formats n as a percentage of all. It never rounds to 0 % or 100 %: 1 of
+// 100,000 documents is shown as 0.1 %, and 99,999 of 100,000 as 99.9 %.
 func (p *page) Percent(n, all int64) string {
 	if all == 0 {
 		return "–"
