@@ -28,7 +28,7 @@ func restURL(project string) string {
 }
 
 // keyHeaders returns the request headers that carry the project's API key. The key is
-// always in the header apikey. If the key is a JWT, it is in Authorization as well. A
+// always in the header apikey. If the key is a JWT, it is also in Authorization. A
 // secret key (sb_secret_...) isn't a JWT, so the server would reject the request if
 // Authorization contained the key.
 func keyHeaders(key string) map[string]string {

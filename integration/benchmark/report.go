@@ -213,7 +213,7 @@ func brief(d time.Duration) string {
 }
 
 // The functions below format figures for the tables. If a figure is zero, it wasn't
-// measured. The functions then return "", so the cell of the table is empty.
+// measured. The functions then return "", so the table shows nothing.
 
 func mib(bytes int64) string {
 	return unlessZero(bytes, fmt.Sprintf("%.0f", float64(bytes)/(1<<20)))

@@ -141,8 +141,8 @@ type cluster struct {
 	server   *process
 }
 
-// settings are the settings of the PostgreSQL server. Committed data must survive if
-// SIGKILL ends the server, but it may be lost in a power failure.
+// settings are the settings of the PostgreSQL server. Committed data must survive
+// SIGKILL of the server, but a power failure may destroy it.
 //
 // So fsync is off: data that is in the kernel's cache survives the server.
 // synchronous_commit is on, so that a commit waits until its data is in that cache.
@@ -262,7 +262,7 @@ func stackFolder(as *account) (string, error) {
 //
 // PostgREST logs in as authenticator and switches to the role of the request. timeout
 // is the statement timeout of authenticator. It also limits requests that run as
-// service_role, because service_role has no timeout.
+// service_role, because service_role has no timeout setting.
 func roles(timeout time.Duration) []string {
 	return []string{
 		"create role anon nologin",
