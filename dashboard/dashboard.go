@@ -11,7 +11,7 @@
 //
 // The page calls [docevents.Client.Summary], [docevents.Client.Documents] and
 // [docevents.Client.Timeline]. Run sql/014_create_docevents_reading.sql in the
-// database first, because these calls need its functions. To protect the database, a
+// database first, because Summary and Documents need its functions. To protect the database, a
 // Handler runs at most four reads at the same time. If four reads are running and a
 // request needs another read, the response is a 503 with the header Retry-After. A
 // Handler keeps each result for five seconds, for other requests that need the same
