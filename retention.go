@@ -159,10 +159,10 @@ func (p *purge) run(ctx context.Context) error {
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// failed counts a failed request and decides how the purge goes on. took is the time
-// that the request took. bounded means that ctx has a deadline. failed returns again
-// if the purge must continue. It returns smaller if the request may have taken too
-// long, so the next step must have fewer rows.
+// failed counts the failure err of a request, and decides how the purge goes on. took
+// is the time that the request took. bounded means that ctx has a deadline. The
+// result again means that the purge continues. The result smaller means that the
+// request may have taken too long, so the next step must have fewer rows.
 func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smaller bool) {
 	p.failures++
 	v, code := rest.Classify(err), codeOf(err)

@@ -16,11 +16,12 @@
 // arguments or in environment variables. If a test doesn't look at events, it needs
 // no server: it can use a nil client, which records nothing.
 //
-// If a request of docevents is wrong, the server refuses it with the same status and
-// error code as PostgREST. Tests compare the server's answers with those of
-// PostgREST. But the server has no database. So it can't run triggers or policies, or
-// the SQL functions that [docevents.Client.Summary] needs. The server listens on a
-// port of this machine, so don't use it inside synctest.Test of testing/synctest.
+// If a request is wrong, for example because of its key or a column, the server
+// refuses it with the same status and error code as PostgREST. Tests compare the
+// server's answers with those of PostgREST. But the server has no database. So it
+// can't run triggers or policies, or the SQL functions that [docevents.Client.Summary]
+// needs. The server listens on a port of this machine, so don't use it inside
+// synctest.Test of testing/synctest.
 package doceventstest
 
 import (
@@ -37,7 +38,7 @@ import (
 
 const (
 	// patience is how long WaitFor waits for events at most. Usually an event is stored
-	// within milliseconds. If a request fails once, it takes up to a second.
+	// within milliseconds. If a request fails once, storing takes up to a second.
 	patience = 5 * time.Second
 
 	// closeTimeout limits how long Close may take at the end of a test, for each client

@@ -28,10 +28,9 @@ type settings struct {
 	Where   map[string]string    `json:"where"`
 }
 
-// A whereUse says how a command treats the setting where, which limits the command to
-// events with a certain value in a column. Not every command can be limited in this
-// way. But a user may pass the same -config file to all commands, so where may be in
-// the file.
+// A whereUse says how a command treats the setting "where", which selects the events
+// with a certain value in a column. Some commands can't select events. But a user may
+// pass the same -config file to all commands, so the file may contain "where".
 type whereUse int
 
 const (

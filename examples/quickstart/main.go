@@ -5,7 +5,7 @@
 //
 // If SUPABASE_URL and SUPABASE_SECRET_KEY are set, quickstart uses that project. The
 // project must have the table that sql/013_create_processing_events_table.sql
-// creates. If SUPABASE_URL isn't set, quickstart starts PostgreSQL and a REST API on
+// creates. If neither variable is set, quickstart starts PostgreSQL and a REST API on
 // this machine, and removes them at the end.
 package main
 

@@ -14,10 +14,11 @@ import (
 // result. It returns when ctx is done. A check reads the table, so scrapes of the
 // metrics don't start checks.
 //
-// Create an alert for docevents_healthy == 0, which means that documents are stuck,
-// fail too often or don't complete. Create another alert for time() -
-// docevents_health_timestamp_seconds > 300, which means that no check has succeeded
-// for five minutes.
+// Create two alerts. The first means that documents are stuck, fail too often or
+// don't complete. The second means that no check has succeeded for five minutes.
+//
+//	docevents_healthy == 0
+//	time() - docevents_health_timestamp_seconds > 300
 func watch(ctx context.Context, registry prometheus.Registerer, interval time.Duration, check func(context.Context) (docevents.Health, error)) {
 	gauge := func(name, help string) prometheus.Gauge {
 		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
