@@ -71,6 +71,41 @@ func TestColumnNames(t *testing.T) {
 	}
 }
 
+// Columns and EventTypes return copies of the client's settings.
+func TestColumnsAndEventTypes(t *testing.T) {
+	client, err := docevents.New("https://project.supabase.test", testKey,
+		docevents.WithColumns(docevents.Columns{DocumentID: "doc", UserID: "-", TextIDs: true, Extra: []string{"tenant_id"}}),
+		docevents.WithEventTypes(docevents.EventTypes{Failed: []docevents.EventType{"broken"}, Skipped: []docevents.EventType{"cancelled"}, Open: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := docevents.Columns{
+		ID: "id", DocumentID: "doc", UserID: "-", Type: "event_type", Duration: "duration_ms",
+		ErrorMessage: "error_message", Stage: "stage", CreatedAt: "created_at", TextIDs: true, Extra: []string{"tenant_id"},
+	}
+	types := docevents.EventTypes{
+		Arrived: []docevents.EventType{"upload_started"}, Started: []docevents.EventType{"processing_started"}, Completed: []docevents.EventType{"completed"},
+		Failed: []docevents.EventType{"broken"}, Skipped: []docevents.EventType{"cancelled"}, Open: true,
+	}
+	for range 2 {
+		if got := client.Columns(); !reflect.DeepEqual(got, columns) {
+			t.Errorf("columns %+v, want %+v", got, columns)
+		}
+		if got := client.EventTypes(); !reflect.DeepEqual(got, types) {
+			t.Errorf("types %+v, want %+v", got, types)
+		}
+		client.Columns().Extra[0] = "changed"
+		client.EventTypes().Failed[0] = "changed"
+	}
+	var none *docevents.Client
+	if got := none.Columns(); !reflect.DeepEqual(got, docevents.Columns{}) {
+		t.Errorf("a nil client's columns: %+v", got)
+	}
+	if got := none.EventTypes(); !reflect.DeepEqual(got, docevents.EventTypes{}) {
+		t.Errorf("a nil client's types: %+v", got)
+	}
+}
+
 // newWired returns a client and the wire that records its requests.
 func newWired(t *testing.T, opts ...docevents.Option) (*docevents.Client, *observer, *wire) {
 	t.Helper()
@@ -421,34 +456,37 @@ func TestExtraIsCopied(t *testing.T) {
 		"invalid":    {docevents.Invalid, func(e *docevents.Event) { e.DocumentID = "x" }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &server{answer: answerBad(refusal, 0)}
-			c, o := newClient(t, s, append(test.opts, columns)...)
-			if test.reason == docevents.QueueFull {
-				c.Record(event("first"))
-			}
-			e := event("bad")
-			pages := map[string]any{"pages": int64(9007199254740993)}
-			e.Extra = map[string]any{"metadata": pages, "tenant_id": "x"}
-			if test.spoil != nil {
-				test.spoil(&e)
-			}
-			c.Record(e)
-			pages["pages"] = "changed"
-			clear(e.Extra)
-			if test.reason == docevents.Rejected {
-				drain(t, c)
-			}
-			if err := c.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			for _, d := range o.lost() {
-				if d.event.Stage == "bad" && (d.reason != test.reason || !reflect.DeepEqual(d.event.Extra, want)) {
-					t.Errorf("%s: got %v, want %v", d.reason, d.event.Extra, want)
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: answerBad(refusal, 0)}
+				c, o := newClient(t, s, append(test.opts, columns)...)
+				if test.reason == docevents.QueueFull {
+					s.answer = func(*request) *answer { return &answer{delay: time.Second} }
+					c.Record(event("first"))
 				}
-			}
-			if got := o.lost(); len(got) == 0 {
-				t.Error("nothing lost")
-			}
+				e := event("bad")
+				pages := map[string]any{"pages": int64(9007199254740993)}
+				e.Extra = map[string]any{"metadata": pages, "tenant_id": "x"}
+				if test.spoil != nil {
+					test.spoil(&e)
+				}
+				c.Record(e)
+				pages["pages"] = "changed"
+				clear(e.Extra)
+				if test.reason == docevents.Rejected {
+					drain(t, c)
+				}
+				if err := c.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range o.lost() {
+					if d.event.Stage == "bad" && (d.reason != test.reason || !reflect.DeepEqual(d.event.Extra, want)) {
+						t.Errorf("%s: got %v, want %v", d.reason, d.event.Extra, want)
+					}
+				}
+				if got := o.lost(); len(got) == 0 {
+					t.Error("nothing lost")
+				}
+			})
 		})
 	}
 }
