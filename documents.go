@@ -15,8 +15,9 @@ import (
 // A State is the state of a document. Its events in a range of time decide it.
 type State string
 
-// The states of a document. A stuck document has been under way for longer than
-// [Query].StuckAfter. A query for StateUnderWay also lists stuck documents.
+// The states of a document. A document is under way from its start to its end. It is
+// stuck if it has been under way for longer than [Query].StuckAfter. A query for
+// StateUnderWay also lists stuck documents.
 const (
 	StateCompleted State = "completed"
 	StateFailed    State = "failed"
@@ -30,26 +31,29 @@ const (
 	maxDocuments     = 500
 )
 
-// A DocumentsQuery selects the documents that [Client.Documents] lists. The
-// [Summary] of the same Query has the number of documents in each state.
+// A DocumentsQuery selects the documents that [Client.Documents] lists. To get only
+// the number of documents in each state, pass the same Query to [Client.Summary].
 type DocumentsQuery struct {
 	Query
 
-	// State selects the documents in that state. "" selects all, including
-	// documents that only have notes.
+	// State selects the documents in one state. "" selects all documents. It also
+	// selects documents without a state, which have only notes: events that don't
+	// change a state.
 	State State
 
-	// Stage selects the documents whose latest event has that Stage. "" selects
-	// all. If Error is set, Stage is the Stage of the failure instead.
+	// Stage selects documents by the stage of an event. If Error is "", it is the
+	// stage of the document's latest event. If Error is set, it is the stage of the
+	// failure with this Error. "" selects all documents.
 	Stage string
 
-	// Error selects the documents with a certain failure in the range, even if a
-	// retry succeeded. It is the Message of an [ErrorGroup]. "" selects all.
+	// Error selects the documents that failed with a certain error in the range, even
+	// if a retry succeeded. Set it to the Message of an [ErrorGroup], which a
+	// [Summary] contains. "" selects all documents.
 	Error string
 
-	// Cursor is the Next of the previous page. "" selects the first page. With a
-	// Cursor, Since and Until are ignored: every page has the range of the first
-	// page.
+	// Cursor selects a page of the list. "" selects the first page. To read the page
+	// after another page, set Cursor to the Next of that page. If Cursor is set, Since
+	// and Until are ignored, because the Cursor contains the range of the first page.
 	Cursor string
 
 	// Limit is the maximum number of documents on a page, up to 500. 0 means 50.
@@ -62,9 +66,10 @@ type DocumentsPage struct {
 	Next      string     // the Cursor of the next page; "" on the last page
 }
 
-// A Document is a document with its state and its latest event. The latest event is
-// the newest event in the range that isn't a note. If the document only has notes, it
-// is the newest note. Stage and Error are cut to 200 characters.
+// A Document is an element of a list of documents. Its fields describe the document's
+// state and its latest event in the range. A note is an event that doesn't change the
+// state. Notes don't count as the latest event, except if the document has only notes.
+// Stage and Error are cut to 200 characters.
 type Document struct {
 	ID     string    `json:"document_id"`
 	UserID string    `json:"user_id"` // user of the latest event; "" if the event has none
@@ -73,20 +78,25 @@ type Document struct {
 	Stage  string    `json:"stage"`   // stage of the latest event
 	Error  string    `json:"error"`   // ErrorMessage of the latest event
 
-	// Started is the time of the first event in the range. For a document under
-	// way, it is the first Arrived or Started event since the document last ended.
+	// Started is the time of the document's first event in the range. If the document
+	// is under way, Started is the time of the first Arrived or Started event since
+	// the document last ended.
 	Started time.Time `json:"started"`
 	LastAt  time.Time `json:"last_at"` // time of the latest event
 }
 
-// Documents returns a page of the documents that q selects. They are sorted by their
-// latest event, the newest first. [Client.Summary] counts each document in the same
-// State. No document is on two pages. If a document gets a new event between two
-// calls, it moves to the front of the list. Then the later pages may not have it.
+// Documents returns a page of the documents that q selects. The document with the
+// newest latest event comes first. Documents and [Client.Summary] use the same rules
+// for the state of a document.
+//
+// A list of several pages contains a document at most once. If a document gets a new
+// event between two calls, it moves to the front of the list. Then it may be missing
+// in the pages that are read after that.
 //
 // Documents calls a function of sql/014_create_docevents_reading.sql. If the function
-// is missing, the error names that file. Documents retries and times out like
-// [Client.Timeline]. It is safe for concurrent use. On a nil Client it returns nil.
+// is missing in the database, the error refers to that file. For retries and timeouts,
+// see [Client.Timeline]. Documents is safe for concurrent use. On a nil Client it
+// returns nil.
 func (c *Client) Documents(ctx context.Context, q DocumentsQuery) (*DocumentsPage, error) {
 	if c.isNone() {
 		return nil, nil
@@ -155,9 +165,9 @@ func (q *DocumentsQuery) normalize() error {
 	return q.Query.normalize()
 }
 
-// A cursor is the position in a list after which the next page begins. Since and Until
-// are the range of the list. At and ID are the LastAt and the ID of the last document
-// that was listed. Times are in Unix microseconds.
+// A cursor is the decoded form of [DocumentsQuery].Cursor. The next page begins after
+// the document whose LastAt is At and whose ID is ID. Since and Until are the range of
+// the list. Times are in Unix microseconds.
 type cursor struct {
 	Since, Until, At int64
 	ID               string

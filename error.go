@@ -8,22 +8,23 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// ErrOutcomeUnknown is matched by an error if a request may have been carried out, but
-// its answer was lost. The event may be stored (once), or the rows of a purge may be
-// deleted.
+// An error matches ErrOutcomeUnknown if a request failed, but the server may have
+// carried it out. Then the events of an insert may be stored, or the rows of a purge
+// may be deleted.
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have done it")
 
-// An Error is an answer of the server that isn't a success. errors.As finds it in
-// every error that such an answer caused. It doesn't contain PostgREST's details,
-// because they may repeat the row.
+// An Error is an answer in which the server reports a failure. If such an answer
+// caused an error, errors.As finds the Error in it. PostgREST's answers have a field
+// "details". An Error doesn't contain it, because it may repeat the row.
 type Error struct {
 	Status  int    // HTTP status
 	Code    string // SQLSTATE or PostgREST's code (PGRST205); "" if the answer isn't PostgREST's
 	Message string // the server's, without text that may repeat a row; cut to 1 KiB
 	Hint    string // cleaned and cut like Message; usually empty
 
-	// RetryAfter is how long the server asks clients to wait, at most 60 s. It is 0
-	// if the server didn't ask, or if the header can't be parsed or is in the past.
+	// RetryAfter is how long the server asks clients to wait, at most 60 s. It comes
+	// from the header Retry-After. It is 0 if the answer has no such header, or if the
+	// header can't be parsed or contains a time in the past.
 	RetryAfter time.Duration
 }
 
@@ -32,8 +33,9 @@ func (e *Error) Error() string {
 	return (&rest.Error{Status: e.Status, Code: e.Code, Message: e.Message, Hint: e.Hint}).Error()
 }
 
-// A refusal is the error of a request whose answer isn't a success. errors.As finds
-// the public Error in it, and the answer, which rest.Classify needs.
+// A refusal is the error of a request to which the server answered with a failure. It
+// wraps two errors: the public Error is for the app, and the answer is for
+// rest.Classify, which decides about a retry.
 type refusal struct {
 	public *Error
 	answer *rest.Error
@@ -56,9 +58,9 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() []error { return []error{r.public, r.answer} }
 
-// explain turns the error of a request into the error that is returned, logged or
-// passed to the drop handler. It removes the URL and the answer's details, and adds
-// advice if somebody can fix the cause.
+// explain returns the error that the app gets or that is logged if a request failed
+// with err. The result doesn't contain the URL or the answer's details. It contains
+// advice if the app's developers can fix the cause.
 func (c *Client) explain(err error) error {
 	answer, answered := errors.AsType[*rest.Error](err)
 	if !answered {

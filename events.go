@@ -14,8 +14,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// An EventType names what happened to a document. The migration's table accepts
-// the four types below. For a table with others, see [WithEventTypes].
+// An EventType is what happened to a document. The table that docevents' migration
+// creates accepts the four types below. If your table has other event types, use
+// [WithEventTypes].
 type EventType string
 
 // The event types of sql/013_create_processing_events_table.sql.
@@ -27,25 +28,26 @@ const (
 )
 
 // SystemUser is the UserID for events that no user caused. It is the zero UUID,
-// because the migration's column user_id is NOT NULL. If your column has a foreign
-// key to auth.users, which has no such user, use [WithColumns] and leave UserID
-// empty.
+// because in the table of docevents' migration, the column user_id is NOT NULL. If
+// your column has a foreign key to auth.users, the server rejects SystemUser. Then
+// make the column nullable, use [WithColumns], and leave UserID empty.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
-// An Event is one row of the table. DocumentID, UserID and Type are required.
-// With [WithColumns], an empty DocumentID or UserID is stored as NULL, and a
-// field must be empty if it has no column.
+// An Event is one row of the table. DocumentID, UserID and Type are required. If
+// the client has the option [WithColumns], an empty DocumentID or UserID is stored
+// as NULL. A field for which the table has no column must be empty.
 type Event struct {
 	// ID is the row's UUID, in any form that [uuid.Parse] accepts, except the
-	// zero UUID. If it is empty, the client makes one of version 7. Of several
-	// events with the same ID, only the first one is stored. For a step that may
-	// run twice, pass a UUID derived from the job and the step, for example with
-	// [uuid.NewSHA1].
+	// zero UUID. If it is empty, the client generates a UUID of version 7. If
+	// several events have the same ID, only the first event is stored. So if a
+	// step may run twice, but must be recorded once, pass a UUID that you derive
+	// from the job and the step, for example with [uuid.NewSHA1].
 	ID string
 
 	// DocumentID is the document's UUID, in any form that [uuid.Parse] accepts.
-	// It is sent in canonical form. With [Columns].TextIDs it is 1 to 1,024
-	// bytes of valid text and is sent unchanged.
+	// It is sent in canonical form. If [Columns].TextIDs is set, DocumentID may
+	// be any text of 1 to 1,024 bytes in valid UTF-8 without NUL bytes, and it is
+	// sent unchanged.
 	DocumentID string
 
 	// UserID is the id of the document's owner, in the same form as DocumentID,
@@ -55,33 +57,37 @@ type Event struct {
 	Type EventType
 
 	// Duration is how long the step took. It is stored in whole milliseconds,
-	// rounded down. 0 means not measured. 0 and negative Durations are stored as
-	// NULL. A Duration over 2^31-1 ms (24 days) is stored as 2^31-1 ms.
+	// rounded down. 0 means that it was not measured. 0 and negative Durations are
+	// stored as NULL. A Duration over 2^31-1 ms (24 days) is stored as 2^31-1 ms.
 	Duration time.Duration
 
 	// ErrorMessage is stored as NULL if it is empty. A message longer than 64
-	// KiB is cut and ends with a note of how much was cut. NUL bytes, which
-	// PostgreSQL can't store, are removed, and invalid UTF-8 is replaced by
-	// U+FFFD.
+	// KiB is cut, and a note with the number of removed bytes is appended. NUL
+	// bytes are removed, because PostgreSQL can't store them. Invalid UTF-8 is
+	// replaced by U+FFFD.
 	//
-	// Record copies a message of up to 256 bytes. It doesn't copy a longer
-	// message. If that is a substring, the larger string stays in memory until
-	// the event is stored. To avoid that, pass strings.Clone(message).
+	// Record copies a message of up to 256 bytes, but not a longer message. If a
+	// longer message is a part of a larger string, the larger string stays in
+	// memory until the event is stored. To avoid that, pass strings.Clone(message).
 	ErrorMessage string
 
-	// Stage names the step of the pipeline. It is stored as NULL if it is empty,
-	// and cut to 1 KiB. Otherwise it is treated like ErrorMessage.
+	// Stage is the name of the step, such as "ocr". It is stored as NULL if it is
+	// empty, and cut to 1 KiB if it is longer. NUL bytes and invalid UTF-8 are
+	// treated as in ErrorMessage.
 	Stage string
 
 	// CreatedAt is the time of the event, in the years 1 to 9999. It is stored
-	// in UTC, in whole microseconds. The zero time means the time of Record.
+	// in UTC, in whole microseconds. If it is zero, the time of the call of Record
+	// is stored.
 	CreatedAt time.Time
 
-	// Extra holds values for the columns that [Columns].Extra names. A value may
-	// be anything that encoding/json can encode. The JSON of all values, with
-	// the keys, may take 64 KiB. Texts are cleaned like ErrorMessage. A nil value
-	// is stored as NULL. If a key is missing, its column gets its default. The
-	// map may be changed as soon as Record returns.
+	// Extra contains values for further columns of the table. The keys are the
+	// columns' names, which must be listed in [Columns].Extra. A value may be
+	// anything that encoding/json can encode. A nil value is stored as NULL. If
+	// Extra has no key for a listed column, PostgreSQL stores the column's default.
+	// The JSON of the keys and values may have at most 64 KiB. NUL bytes and
+	// invalid UTF-8 in texts are treated as in ErrorMessage. The app may change
+	// the map after Record has returned.
 	Extra map[string]any
 }
 
@@ -91,30 +97,33 @@ const (
 	maxTypeBytes    = 256
 	maxIDBytes      = 1 << 10
 
-	// recordBytes is the memory that an event takes in addition to its text, for
-	// the limit of WithQueueLimits. It is an estimate of the record, the unused
-	// capacity of the slice that holds it, and its share of a request body.
+	// recordBytes is added to the size of an event's text when the queue's size is
+	// compared with the limit of WithQueueLimits. It is an estimate of the other
+	// memory that a queued event takes.
 	recordBytes = 300
 
 	timeFormat = row.TimeFormat
 )
 
 // Record queues e for insertion. It returns at once: it never waits for the
-// network, a full queue, the logger or the drop handler. It is safe for
-// concurrent use. With [WithBefore], it first calls that option's function.
+// network, for room in a full queue, the logger or the drop handler. It is safe
+// for concurrent use. If the client has the option [WithBefore], Record first
+// calls the function of that option, which may change or drop the event.
 //
-// Record drops the event if it can't be stored (the reason is [Invalid]), if the
-// queue has no room for it ([QueueFull]), or after Close ([Closed]). A dropped
-// event is counted in [Stats], logged, and passed to the drop handler.
+// Record drops the event in these cases: a value is invalid (the reason is
+// [Invalid]), the queue is full ([QueueFull]), or Close has been called
+// ([Closed]). A dropped event is counted in [Stats], logged, and passed to the
+// drop handler.
 //
-// Record has no context parameter because the insert must outlive the caller's
-// context: a request's context is cancelled when its handler returns. Call Flush
-// or Close before the program ends, or the queued events are lost.
+// Record has no context parameter, because the event is inserted later, when the
+// caller's context may have been cancelled. Before the program ends, call Close,
+// or the queued events are lost.
 func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
 
-// RecordContext is like Record and passes ctx to the function of [WithBefore],
-// which can read values from it, such as a trace id or a tenant. Nothing else
-// uses ctx: if it is cancelled, the event is still stored.
+// RecordContext is like Record, but it also passes ctx to the function of the
+// option [WithBefore]. The function can read values from ctx, such as a trace id
+// or a tenant. Nothing else uses ctx: if ctx is cancelled, the event is still
+// stored.
 func (c *Client) RecordContext(ctx context.Context, e Event) {
 	if c.isNone() {
 		return
@@ -147,10 +156,10 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 	c.report.drop(e, r.Extra, reason, err, now)
 }
 
-// maxBefore is how many calls of WithBefore's function may run at the same time. If
-// the function records an event in every call, it calls itself without end, and a
-// stack overflow would end the process. 10,000 nested calls take about 20 MB of
-// stack; Go allows 1 GB.
+// maxBefore is how many calls of WithBefore's function may run at the same time. The
+// limit prevents a stack overflow: a function that records an event in every call
+// would call itself without end. 10,000 nested calls take about 20 MB of stack, and Go
+// allows 1 GB.
 const maxBefore = 10_000
 
 var (
@@ -161,10 +170,10 @@ var (
 // A before calls WithBefore's function, at most maxBefore times at once.
 type before struct{ running atomic.Int64 }
 
-// call calls f with a pointer to a copy of e. It returns the copy, or the reason
-// why the event is dropped. If f keeps the pointer, it still can't change a queued
-// event. A pointer to Record's own e would move e to the heap in every call of
-// Record, even without WithBefore.
+// call calls f, the function of WithBefore, with a pointer to a copy of e. It returns
+// the copy, which f may have changed. If the event must be dropped, call also returns
+// the reason and an error. f can't change the event later through the pointer, because
+// call returns yet another copy.
 func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
@@ -195,8 +204,8 @@ type record struct {
 	doubt  bool  // the answer to a request with this row was lost: the row may be stored
 }
 
-// rowsOf returns pointers to the rows of records. Copying a record would race with
-// the spool, which writes record.block.
+// rowsOf returns pointers to the rows of records. It doesn't copy the records, because
+// the spool's goroutine may change their field block at the same time.
 func rowsOf(records []record) []*row.Row {
 	rows := make([]*row.Row, len(records))
 	for i := range records {
@@ -205,14 +214,15 @@ func rowsOf(records []record) []*row.Row {
 	return rows
 }
 
-// nextNumber returns the number of the record after the one with number last. The
-// upper bits are the Unix time in milliseconds, and the lower 12 bits count the
-// records of one millisecond. The result is greater than last even if the clock was
-// set back.
+// nextNumber returns the number of a new record. last is the number of the record
+// before it. The upper bits of a number are the Unix time in milliseconds. The lower
+// 12 bits count the records of one millisecond. The result is greater than last, even
+// if the clock was set back.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
-// identify gives r a UUID if it doesn't have one yet. It makes version 7 (RFC 9562,
-// section 5.7) from r.number, so UUIDs sort in the order in which Record was called.
+// identify gives r a UUID as its id if r doesn't have an id yet. The UUID has version
+// 7 (RFC 9562, section 5.7) and begins with r.number, which grows with each call of
+// Record. So these ids sort in the order in which Record was called.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
@@ -220,8 +230,9 @@ func (r *record) identify() {
 	}
 }
 
-// newRecord validates e and converts it. Its errors name the field and what to do,
-// but never contain the value. The caller has cleaned ErrorMessage and Stage.
+// newRecord validates e and converts it to a record. Its error says which field is
+// invalid and what to do, but never contains the field's value. The caller must have
+// called row.CleanText for ErrorMessage and Stage.
 func newRecord(e *Event, c *config) (record, error) {
 	columns := &c.columns
 	r := record{Row: row.Row{
@@ -267,8 +278,8 @@ func newRecord(e *Event, c *config) (record, error) {
 	return r, nil
 }
 
-// event returns r as an Event without Extra. The reporter decodes Extra only if
-// there is a drop handler.
+// event converts r to the Event that the drop handler gets, but without Extra. Extra
+// is decoded later, and only if the app has set a drop handler.
 func (r *record) event() Event {
 	id := ""
 	if r.ID != uuid.Nil {

@@ -12,31 +12,33 @@ import (
 // Limits are the limits that [Client.Health] checks. Each duration must be from 0 to
 // 365 days.
 type Limits struct {
-	// Window is the time until now for which the failure rate is checked. With a
-	// shorter Window, Health notices a rise sooner. But fewer than MinEnded
-	// documents may end in it, and then the rate isn't checked. Choose a Window
-	// that is longer than the processing of a document. 0 means 1 hour.
+	// Window is how far back Health looks for the failure rate. With a shorter Window,
+	// Health notices a rise of the rate sooner. But if fewer than MinEnded documents
+	// end in the Window, Health doesn't check the rate. Choose a Window that is longer
+	// than the processing of a document takes. 0 means 1 hour.
 	Window time.Duration
 
-	// StuckAfter is how long a document may be under way before it counts as
+	// StuckAfter is how long a document may be under way. After that, it counts as
 	// stuck. 0 means 30 minutes.
 	StuckAfter time.Duration
 
-	// MaxStuck is how many documents may be stuck. 0 means none. A document counts
-	// as stuck until it ends, or for at least a day.
+	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
+	// single stuck document is a problem. After a day, a document may no longer count
+	// as stuck, even if it hasn't ended, because Health doesn't read much older
+	// events.
 	MaxStuck int
 
-	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The
-	// failure rate is the share of failed documents among the documents that
-	// completed or failed in the Window. 0 means 0.5.
+	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The failure
+	// rate is the number of documents that failed in the Window, divided by the number
+	// that completed or failed. 0 means 0.5.
 	MaxFailureRate float64
 
-	// MinEnded is how many documents must have completed or failed in the Window
-	// for the failure rate to be checked. 0 means 20.
+	// MinEnded is the number of documents that must complete or fail in the Window. If
+	// fewer documents do, Health doesn't check the failure rate. 0 means 20.
 	MinEnded int
 
-	// Silence is the longest acceptable time without a completed document. It is
-	// checked only if a document has been under way for longer than Silence. So a
+	// Silence is the longest acceptable time in which no document completes. Health
+	// checks it only if a document has been under way for longer than Silence. So a
 	// night without documents is not a problem. 0 disables this check.
 	Silence time.Duration
 
@@ -46,7 +48,8 @@ type Limits struct {
 
 const (
 	// stuckFor is the time for which Health counts a document as stuck, at least.
-	// Without this limit, each check would have to read all rows of the table.
+	// Health doesn't read much older events. Otherwise each check would have to read
+	// all rows of the table.
 	stuckFor = 24 * time.Hour
 
 	maxLimit = 365 * 24 * time.Hour // the longest duration in Limits
@@ -58,15 +61,15 @@ type Health struct {
 	Problems []string  `json:"problems"` // a sentence for each limit that is exceeded; never null in JSON
 	At       time.Time `json:"at"`       // time of the check, by this process's clock
 
-	// Ended counts the documents that completed or failed in the Window. Failed
-	// counts those that failed. FailureRate is Failed / Ended, from 0 to 1, or 0
-	// if Ended is less than MinEnded.
+	// Ended is the number of documents that completed or failed in the Window. Failed
+	// is the number of documents that failed in the Window. FailureRate is Failed /
+	// Ended. If Ended is less than MinEnded, FailureRate is 0.
 	Ended       int64   `json:"ended"`
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// The next four fields cover the last 24 hours plus the longer of StuckAfter
-	// and Silence. If the Window is longer than that, they cover the Window.
+	// The next four fields are about the last 24 hours plus the longer of StuckAfter
+	// and Silence. If the Window is longer than that, they are about the Window.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if there is none
@@ -76,14 +79,15 @@ type Health struct {
 	Stats Stats `json:"stats"`
 }
 
-// Health checks the documents against limits, for an alert or an uptime monitor. It
-// returns an error if a limit is not valid or the table can't be read. Then there is
-// no verdict.
+// Health checks whether the documents are within the limits l, for an alert or an
+// uptime monitor. If a limit is not valid or the table can't be read, Health returns
+// an error. Then the returned Health is empty.
 //
-// Health calls [Client.Summary] two or three times, so it needs
-// sql/014_create_docevents_reading.sql. One of these calls reads the events of the last
-// day or more, so call Health at most once a minute. It is safe for concurrent use. On
-// a nil Client it returns a Health that is OK.
+// Health calls [Client.Summary] two or three times. Run
+// sql/014_create_docevents_reading.sql in the database first, because Summary needs
+// it. Call Health at most once a minute, because it reads the events of more than a
+// day. Health is safe for concurrent use. On a nil Client it returns a Health that is
+// OK.
 func (c *Client) Health(ctx context.Context, l Limits) (Health, error) {
 	now := time.Now()
 	if c.isNone() {
@@ -123,10 +127,10 @@ func (c *Client) health(ctx context.Context, l Limits, now time.Time) (Health, e
 	return l.judge(now, recent, long, waiting), nil
 }
 
-// judge returns the verdict at now. recent is the Summary of the Window. long is the
-// Summary of the range in which stuck documents count. waiting is the number of
-// documents that have been under way for longer than Silence. It is 0 if a document has
-// completed in that time.
+// judge returns the result of a check at the time now. recent is the Summary of the
+// Window. long is the Summary of a longer range, in which stuck documents are counted.
+// waiting is the number of documents that have been under way for longer than Silence.
+// It is 0 if Silence isn't checked, or if a document has completed within this time.
 func (l *Limits) judge(now time.Time, recent, long *Summary, waiting int64) Health {
 	h := Health{
 		Problems: []string{}, At: now,
@@ -163,8 +167,9 @@ func (h *Health) problem(format string, args ...any) {
 	h.Problems = append(h.Problems, fmt.Sprintf(format, args...))
 }
 
-// normalize sets defaults and validates l. The defaults suit a service that processes
-// a document a minute or more, most of them without a failure.
+// normalize replaces each limit that is 0 by its default. It returns an error if a
+// limit is not valid. The defaults suit a service that processes at least one document
+// a minute, and in which most documents don't fail.
 func (l *Limits) normalize() error {
 	l.Window = cmp.Or(l.Window, time.Hour)
 	l.StuckAfter = cmp.Or(l.StuckAfter, defaultStuckAfter)

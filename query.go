@@ -15,35 +15,37 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// readingSchema is the schema in which sql/014_create_docevents_reading.sql creates
-// its functions. They read tables in any schema. The project's API must expose
-// readingSchema.
+// readingSchema is the schema of the functions that
+// sql/014_create_docevents_reading.sql creates. The project's API settings must expose
+// this schema, so that the client can call the functions. The functions can read
+// tables in any schema.
 const readingSchema = "public"
 
 const (
 	defaultStuckAfter = 30 * time.Minute
 	maxAnswerBytes    = 4 << 20 // the functions limit their answers to less than 1 MiB
 
-	// maxQueryBytes is the longest query of a URL that is sent. Supabase's gateway
-	// accepts 8 KiB for the line with the method and the URL, so 1 KiB remains for
-	// the path.
+	// maxQueryBytes is the maximum length of a URL's query. Supabase's gateway accepts
+	// a request line of 8 KiB, which contains the method and the URL. So 1 KiB remains
+	// for the method and the rest of the URL.
 	maxQueryBytes = 7 << 10
 )
 
 // A Query selects the events that [Client.Summary] and [Client.Documents] read.
 type Query struct {
-	// Since and Until are the range of time. It includes Since but not Until. Both
-	// are cut to microseconds. Until must be after Since, and both must be in the
-	// years 1 to 9999.
+	// Since and Until are the start and the end of a range of time. An event at Since
+	// is in the range, and an event at Until is not. Both times are cut to
+	// microseconds. Until must be after Since, and both must be in the years 1 to
+	// 9999.
 	Since, Until time.Time
 
-	// StuckAfter is how long a document may be under way before it counts as
-	// stuck. 0 means 30 minutes. It must not be negative.
+	// StuckAfter is how long a document may be under way. After that, it counts as
+	// stuck. 0 means 30 minutes. StuckAfter must not be negative.
 	StuckAfter time.Duration
 
-	// Where selects only events with certain values. A key is the name of a column
-	// in the table, such as "tenant_id". PostgreSQL casts the value to the type of
-	// the column.
+	// Where selects only the events that have certain values. Each key is the name of
+	// a column in the table, such as "tenant_id". Its value is the text of the
+	// column's value. PostgreSQL casts this text to the type of the column.
 	Where map[string]string
 }
 
@@ -93,8 +95,8 @@ func (c *Client) arguments(q *Query) url.Values {
 	}
 }
 
-// call calls a function of sql/014_create_docevents_reading.sql and returns its
-// decoded answer.
+// call calls an SQL function of sql/014_create_docevents_reading.sql. It decodes the
+// answer, which is JSON, and returns it.
 func call[T any](ctx context.Context, c *Client, function string, arguments url.Values) (*T, error) {
 	if c.config.columns.DocumentID == noColumn {
 		return nil, errNoDocumentID
@@ -111,10 +113,11 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 	return answer, c.explainCall(err)
 }
 
-// read sends a GET and passes the answer to use. It retries once if the failure may be
-// temporary. Hosted Supabase may refuse a valid key with 401 and PGRST303 for some
-// seconds, so read retries after these for up to lastingAfter. ctx and
-// WithRequestTimeout limit the time of all attempts together.
+// read sends a GET request and passes the response to use. If the request or use
+// fails, and the failure may be temporary, read retries once. Hosted Supabase may
+// refuse a valid key for some seconds, with status 401 and code PGRST303. After such a
+// response, read retries for up to lastingAfter. ctx and WithRequestTimeout limit the
+// time of all attempts together.
 func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -140,21 +143,24 @@ func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Respon
 	}
 }
 
-// ErrOtherAnswer means that a server answered with success, but with other JSON than
-// PostgREST returns for the table and the functions of this version. Either another
-// server answered, or another version of the functions is installed. It is matched by
-// errors of Summary, Documents, Timeline and Health.
+// ErrOtherAnswer means that the response reports success, but contains unexpected
+// JSON. Either the response isn't from PostgREST with the table of this client, or the
+// database has another version of the functions of
+// sql/014_create_docevents_reading.sql. To check for ErrOtherAnswer, pass the error of
+// Summary, Documents, Timeline or Health to [errors.Is].
 var ErrOtherAnswer = errors.New("unexpected answer: either the server is not PostgREST with this table, or another version of sql/014_create_docevents_reading.sql is installed")
 
-// otherAnswer wraps ErrOtherAnswer. field is a JSON field that is missing or has
-// another type.
+// otherAnswer returns an error that wraps ErrOtherAnswer. field is the field that is
+// missing in the JSON of the answer, or has an unexpected type.
 func otherAnswer(field string) error {
 	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
 }
 
-// unreadable turns an error of decoding an answer into ErrOtherAnswer or, if the answer
-// was incomplete, into an error that may be temporary. It never wraps an error of
-// encoding/json, because its text may contain a value from the table. nil stays nil.
+// unreadable converts an error of decoding an answer. If the answer is complete but
+// unexpected, unreadable returns ErrOtherAnswer. If the answer is incomplete, it
+// returns an error that may be temporary, so that the request is retried. It never
+// returns the text of an error of encoding/json, because this text may contain a value
+// from the table. For nil it returns nil.
 func unreadable(err error) error {
 	e, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {

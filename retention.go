@@ -10,22 +10,26 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// ErrCountIncomplete is matched by the error of a purge that lost the answer to a
-// DELETE. The DELETE may have deleted rows, but they are not counted, so the returned
-// number is a lower bound. The error may match other errors as well.
+// ErrCountIncomplete means that a purge doesn't know the result of one of its
+// DELETEs, for example because the connection broke. The database may have deleted
+// rows that the purge didn't count. So the purge may have deleted more rows than the
+// number that it returned. Test for it with errors.Is, because the error may match
+// other errors as well.
 var ErrCountIncomplete = rest.ErrNoCount
 
 const (
 	maxPurgeDays     = 700_000 // 1,916 years: the cutoff stays after the year 1, and nothing overflows
 	maxPurgeFailures = 10      // in a row, with waits of 40 to 80 s in all
 
-	// If a gateway fails or the connection breaks after at least purgePatience, the
-	// request was probably too slow: gateways time out after 10 s or more.
+	// purgePatience decides what a broken connection or a gateway's error 5xx means.
+	// If it came after at least purgePatience, the request probably took too long,
+	// and the next step is smaller. Gateways time out after 10 s or more.
 	purgePatience = 5 * time.Second
 )
 
-// PurgeOlderThan calls [Client.PurgeBefore] with a cutoff of days times 24 hours
-// before now. Fewer than one day is an error.
+// PurgeOlderThan deletes the rows that are older than the given number of days. It
+// calls [Client.PurgeBefore] with a cutoff that is days times 24 hours before now. If
+// days isn't from 1 to 700,000, PurgeOlderThan returns an error and deletes nothing.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 	if !c.isNone() && (days < 1 || days > maxPurgeDays) {
 		return 0, fmt.Errorf("docevents: PurgeOlderThan: days must be from 1 to %d", maxPurgeDays)
@@ -33,32 +37,35 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 	return c.PurgeBefore(ctx, time.Now().UTC().AddDate(0, 0, -days)) // a day of AddDate has 24 hours only in UTC
 }
 
-// PurgeBefore deletes the rows whose created_at is before cutoff, and returns
-// their number. A row at the cutoff stays. A zero cutoff is an error, because it
-// would delete nothing, and so is a cutoff in the future, because it would
-// delete every row.
+// PurgeBefore deletes the rows whose created_at is before cutoff, and returns the
+// number of deleted rows. It keeps a row whose created_at equals cutoff. If cutoff is
+// the zero time or is in the future, PurgeBefore returns an error and deletes
+// nothing.
 //
-// PurgeBefore sends one DELETE, which returns the ids of the deleted rows. If the
-// DELETE fails for a reason that may pass, PurgeBefore continues in steps of
-// [DefaultPurgeBatch] rows, which need little memory. With [WithPurgeBatch] it
-// starts with steps. If a step takes too long for the database or a gateway, the
-// next step has half the rows.
+// PurgeBefore sends one DELETE for all rows. The answer contains the ids of the
+// deleted rows. If the DELETE fails for a reason that may be temporary, PurgeBefore
+// deletes the rows in steps of [DefaultPurgeBatch] rows, which need little memory.
+// With [WithPurgeBatch] it deletes in steps from the start. If a step takes too long
+// for the database or a gateway, the next step has half as many rows.
 //
-// PurgeBefore blocks until the rows are deleted or it fails. After a failure that
-// may pass, it logs a line, waits and continues. It returns an error
-//   - when ctx ends;
-//   - if the server refuses every request for 5 s, for example because the key is wrong;
-//   - at once if the server rejects a DELETE for its rows, for example because
-//     another table refers to one of them;
-//   - after ten statement timeouts in a row if the last one was for a single row;
-//   - after ten failures in a row (one to two minutes) if ctx has no deadline.
+// PurgeBefore blocks until the rows are deleted or it fails. After a failure that may
+// be temporary, it logs a line, waits and continues. It stops and returns an error in
+// these cases:
+//   - ctx ends.
+//   - The server refuses every request for 5 s, for example because the key is wrong.
+//   - The server rejects a DELETE because of its rows, for example because another
+//     table refers to one of them. Then PurgeBefore stops at once.
+//   - Ten or more requests in a row reach the statement timeout, and the last of them
+//     was for a single row.
+//   - Ten requests in a row fail, which takes one to two minutes, and ctx has no
+//     deadline.
 //
-// With an error, PurgeBefore returns the number of rows deleted so far. If an
-// answer was lost, that number is a lower bound, and the error matches
-// [ErrCountIncomplete].
+// If PurgeBefore returns an error, it also returns the number of rows deleted so far.
+// If the answer to a DELETE was lost, more rows may have been deleted. Then the error
+// matches [ErrCountIncomplete].
 //
-// It is safe to record events during a purge, and to run several purges at once:
-// each row is counted by the purge that deleted it.
+// You can record events during a purge. You can also run several purges at once: each
+// row is counted by the purge that deleted it.
 func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, error) {
 	if c.isNone() {
 		return 0, nil
@@ -87,19 +94,21 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	return p.count, fmt.Errorf("docevents: PurgeBefore: %w", err)
 }
 
-// A purge is one call of PurgeBefore. One goroutine uses it.
+// A purge is one call of PurgeBefore. Only one goroutine uses it. It goes through
+// these states:
 //
-//	one DELETE --done--> end
+//	one DELETE for all rows --done--> end
 //	    |failed
 //	    v
-//	  steps  <--> wait
+//	  steps  <--> wait after a failed step
 //	    |no rows left
 //	    v
 //	   end
 //
-// The one DELETE is never sent again: the database may still be running it, and
-// if it took too long once, it will again. A failed step isn't sent again either:
-// the next step reads which rows are left.
+// The one DELETE is sent only once. After a failure the database may still be running
+// it. If it took too long, a second attempt would take too long again. A failed step
+// isn't repeated either: the next step reads which rows are left, and deletes the
+// oldest of them.
 type purge struct {
 	*Client
 	before   string // the cutoff
@@ -150,9 +159,10 @@ func (p *purge) run(ctx context.Context) error {
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// failed counts a failed request. It reports whether the purge continues, and whether
-// its steps must be smaller because the request may have taken too long. bounded
-// means that ctx has a deadline.
+// failed counts the failure err of a request, and decides how the purge goes on. took
+// is the time that the request took. bounded means that ctx has a deadline. The
+// result again means that the purge continues. The result smaller means that the
+// request may have taken too long, so the next step must have fewer rows.
 func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smaller bool) {
 	p.failures++
 	v, code := rest.Classify(err), codeOf(err)
@@ -178,12 +188,13 @@ const (
 	transactionTimeout = "25P04" // transaction_timeout, since PostgreSQL 17
 )
 
-// statusTimedOut is the status that Cloudflare returns after 100 s without an
-// answer from the server.
+// statusTimedOut is the HTTP status that Cloudflare, the proxy in front of hosted
+// Supabase, returns if the server doesn't answer within 100 s.
 const statusTimedOut = 524
 
-// tookTooLong reports whether a request may have failed because it needed more time
-// than the database, a gateway or the transport allows. took is how long it ran.
+// tookTooLong reports whether a request of a purge may have failed with err because
+// it took longer than the database, a gateway or the app's transport allows. took is
+// the time that the request took.
 func tookTooLong(err error, took time.Duration) bool {
 	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {

@@ -16,14 +16,17 @@ const beforeAll = "-infinity"
 
 // A position is where the next step of a purge begins.
 //
-// A step first reads the created_at of its last row. That time is the boundary of the
-// step. Then it deletes the rows between the boundary of the step before and its own.
-// Without the lower limit, PostgreSQL would read the index entries of all deleted
-// rows again, and a purge of a million rows would take twice as long.
+// A step deletes the oldest rows that are left. It first reads the created_at of the
+// last row that it will delete. This time is the boundary of the step. Then the step
+// deletes the rows up to its boundary, and after the boundary of the last step that
+// succeeded. Without this lower limit, PostgreSQL would also read the index entries
+// of the rows that earlier steps deleted. A purge of a million rows would then take
+// twice as long.
 //
-// Rows with the same time can't be in different steps. If a step takes too long, and
-// the smaller step after it has the same boundary, then too many rows have that time.
-// In that case stepByID deletes the rows of that time in the order of their ids.
+// A step deletes all rows whose created_at is its boundary. If too many rows have
+// that time, the step takes too long. The next step is smaller, but may have the same
+// boundary, and would delete the same rows. Then stepByID deletes the rows with that
+// time in several requests, in the order of their ids.
 type position struct {
 	after    string // the boundary of the step before
 	boundary string // the boundary of this step
@@ -62,9 +65,10 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 	return false, err
 }
 
-// stepByID deletes the rows of oneTime that have the smallest ids. If fewer rows than
-// a full step have that time, stepByID deletes none of them and returns false. An
-// ordinary step deletes these rows.
+// stepByID is a step that deletes only rows whose created_at is oneTime: the rows
+// with the smallest ids, as many as a step has. If fewer rows than that are left,
+// stepByID deletes nothing and returns false. Then the next ordinary step deletes the
+// rows that are left.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	column := p.config.columns.ID
 	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
@@ -83,9 +87,10 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	return true, err
 }
 
-// counted adds the n rows of a DELETE to the count. If n is 0, failures stays as it
-// is: if a trigger keeps the rows, some steps succeed without progress, and timeouts
-// between them must still end the purge.
+// counted adds n to the purge's count of deleted rows. n and err are the result of a
+// DELETE. If rows were deleted, counted sets failures to 0. If n is 0, failures stays
+// as it is. Otherwise a purge might never end: a trigger may keep rows, so that some
+// DELETEs succeed with n = 0 between others that time out.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
@@ -100,11 +105,13 @@ func (p *purge) counted(n int64, err error) error {
 	return err
 }
 
-// A stepSize is the number of rows of a step. It halves after a step that takes
-// too long, and doubles after a success. If the first step of a doubled size takes
-// too long, the table may always be too slow for that size, and each try costs a
-// statement timeout. So the size then doubles only after two successes in a row,
-// the next time after four, and so on.
+// A stepSize holds the number of rows of the next step. After a step that takes too
+// long, the number halves. After a step that succeeds, it doubles, up to most.
+//
+// If the first step after a doubling takes too long, the table may always be too slow
+// for that size. Each further try would cost a statement timeout. So the number then
+// doubles only after two successes in a row. If the first step after that doubling
+// takes too long as well, it doubles only after four successes, and so on.
 type stepSize struct {
 	rows, most int
 	successes  int  // in a row at this size
@@ -132,8 +139,9 @@ func (s *stepSize) timedOut() {
 	s.rows, s.successes, s.grown = max(s.rows/2, 1), 0, false
 }
 
-// deleteIDs deletes the rows before a time and counts the ids in the answer. If the
-// answer had all columns, it would be six times as large.
+// deleteIDs deletes the rows whose created_at is before the given time, and returns
+// their number. The answer contains only the ids of the deleted rows. With all
+// columns it would be six times as large.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	query := c.rest.From()
 	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
@@ -148,8 +156,9 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readNth sorts the rows of query by column, and returns column's value in the last
-// row of a step. If the query has fewer rows than the step, readNth returns "".
+// readNth returns the value that column has in the last row of the next step. query
+// selects rows, and readNth sorts them by column. If query selects fewer rows than a
+// step has, readNth returns "".
 func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
 	last := p.size.rows - 1
 	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)
@@ -163,8 +172,9 @@ func (p *purge) readNth(ctx context.Context, column string, query *postgrest.Fil
 	return strings.Trim(string(rows[0][column]), `"`), nil // a time or an id, which may be a number
 }
 
-// deletion returns a DELETE that has no filters yet. deleted sends it. Never add a
-// limit: since version 13, PostgREST ignores it and deletes every row that matches.
+// deletion returns a DELETE without filters. The caller adds the filters and sends
+// the DELETE with deleted. Never add a limit: PostgREST 13 and later ignore the
+// limit, and delete every row that matches the filters.
 func (c *Client) deletion() *postgrest.FilterBuilder { return c.rest.From().Delete("minimal", "exact") }
 
 // deleted sends the DELETE query and returns the number of deleted rows.

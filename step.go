@@ -9,28 +9,31 @@ import (
 	"github.com/google/uuid"
 )
 
-// Step records two events around a call of do, and returns the error of do. The first
-// event is [ProcessingStarted]. If do returns nil, the second event is [Completed].
-// If do returns an error, the second event is [Failed] with that error. The second
-// event has the duration of do. If do panics or ends its goroutine, Step records Failed
-// and doesn't stop the panic. With [WithEventTypes], Step uses the first type of
+// Step calls do, and records an event before and after the call. It returns the error
+// of do. The first event is [ProcessingStarted]. If do returns nil, the second event
+// is [Completed]. If do returns an error, the second event is [Failed] with that
+// error. If do panics or ends its goroutine, the second event is Failed, and Step
+// doesn't stop the panic. The second event contains the duration of do. If
+// [WithEventTypes] sets other types, Step uses the first type in each of the lists
 // Started, Completed and Failed. On a nil Client, Step only calls do.
 //
-// e holds the document, the user and the stage. Step replaces its Type, Duration and
-// ErrorMessage. It leaves Duration or ErrorMessage empty if the table has no column for
-// it, see [Columns]. If e has a CreatedAt, that is the time of the first event. The
-// second event then has that time plus the duration. If e has an ID, Step derives the
-// IDs of both events from it and their types. So if the step runs again with the same
-// ID, events of the same type are stored only once.
+// e contains the document, the user and the stage of both events. Step sets their
+// Type, Duration and ErrorMessage itself. If the table has no column for Duration or
+// ErrorMessage, Step leaves the field empty: see [Columns]. If e has a CreatedAt, it
+// is the time of the first event, and the second event has this time plus the
+// duration. If e has an ID, Step derives the ID of each event from it and from the
+// type of the event. So if you repeat the step with the same ID, events of the same
+// type are stored only once.
 //
-// If e has a Stage, the events are about that step of the document. Otherwise they
-// are about the document itself, and the second event completes or fails the document.
+// If e has a Stage, the events are about this step of the document. If e has no Stage,
+// the events are about the entire document, and the second event completes or fails
+// it.
 func (c *Client) Step(e Event, do func() error) error {
 	return c.StepContext(context.Background(), e, func(context.Context) error { return do() })
 }
 
-// StepContext is like [Client.Step], and passes ctx to do and to the function of
-// [WithBefore]. Both events are stored even if ctx is cancelled.
+// StepContext is like [Client.Step], but passes ctx to do and to the function that was
+// passed to [WithBefore]. If ctx is cancelled, both events are recorded all the same.
 func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Context) error) error {
 	if c.isNone() {
 		return do(ctx)
@@ -75,11 +78,13 @@ func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Dur
 	c.RecordContext(ctx, e)
 }
 
-// eventID derives the id of an event from the id of its step and the type of the event.
-// The result is a UUID of version 5, which is a SHA-1 hash. It must be the same in all
-// versions of this package and for all values of GODEBUG. Otherwise a step that is
-// repeated after an upgrade would be stored twice. GODEBUG=fips140=only forbids SHA-1,
-// but here the hash protects nothing, so eventID allows it.
+// eventID derives the id of an event from the id of its step and from the event's
+// type. For the same step and type, all versions of this package must return the same
+// id. Otherwise an event would be stored twice if its step is repeated after an
+// upgrade.
+//
+// The id is a UUID of version 5, which is a SHA-1 hash. GODEBUG=fips140=only forbids
+// SHA-1. eventID uses SHA-1 even then, because this hash isn't used for security.
 func eventID(step uuid.UUID, t EventType) (id uuid.UUID) {
 	fips140.WithoutEnforcement(func() { id = uuid.NewSHA1(step, []byte(t)) })
 	return id

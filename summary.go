@@ -7,17 +7,19 @@ import (
 	"time"
 )
 
-// A Summary describes the documents in a range of time. Each document counts once.
-// Its latest event in the range decides its state. Notes are ignored for this.
+// A Summary contains the numbers of documents in a range of time. Each document counts
+// once. The document's latest event in the range decides its state. Notes are events
+// that don't change the state.
 //
-// An event with a Stage is about one step of the document. An event without a Stage
-// is about the document itself. If the document itself has been started, only a
-// Completed event without a Stage completes it: the end of a step doesn't. A failed step
-// fails the document, until its next event.
-// sql/014_create_docevents_reading.sql has the exact definitions.
+// An event with a Stage is about one step of the document, and an event without a
+// Stage is about the entire document. If the entire document has started, the end of a
+// step doesn't complete it. Only a Completed event without a Stage does. If a step
+// fails, the document counts as failed until its next event. The exact rules are in
+// sql/014_create_docevents_reading.sql.
 //
-// Stages, Errors and Stuck have at most 20 elements each. StagesTotal, ErrorsTotal
-// and StuckTotal are the full numbers. Stages and messages are cut to 200 characters.
+// Stages, Errors and Stuck contain at most 20 elements each. StagesTotal, ErrorsTotal
+// and StuckTotal are the numbers without this limit. Stages and messages are cut to
+// 200 characters.
 type Summary struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"` // the range ends before Until
@@ -42,8 +44,9 @@ type Summary struct {
 	StuckTotal  int64           `json:"stuck_total"`
 }
 
-// A Point covers one Interval, which begins at At. A document counts in the Point
-// of its latest event. So the sum of all points is the Summary's count.
+// A Point contains the numbers of one Interval, which begins at At. A document counts
+// only in the Point that contains the time of its latest event. So for each state, the
+// numbers of all Points add up to the number in the Summary.
 type Point struct {
 	At        time.Time `json:"at"`
 	Completed int64     `json:"completed"`
@@ -51,9 +54,10 @@ type Point struct {
 	UnderWay  int64     `json:"under_way"`
 	Skipped   int64     `json:"skipped"`
 
-	// Failures is the number of Failed events, even if a retry succeeded. One
-	// failure is often recorded twice: for the step and for the document. If both
-	// events have the same message, only the step's event is counted.
+	// Failures is the number of Failed events in this Interval, even if a retry
+	// succeeded. An app may record a failure twice: for the step, and for the entire
+	// document. If both events have the same message, only the event of the step is
+	// counted.
 	Failures int64 `json:"failures"`
 }
 
@@ -64,13 +68,14 @@ type Stage struct {
 	Failed   int64  `json:"failed"`
 	Measured int64  `json:"measured"` // events with a Duration
 
-	// P50 and P95 are percentiles of the measured durations: half of the durations
-	// are at most P50, and 95 % are at most P95. Max is the longest.
+	// P50 and P95 are percentiles of the measured durations: half of the durations are
+	// at most P50, and 95 % are at most P95. Max is the longest duration.
 	P50, P95, Max time.Duration `json:"-"`
 }
 
-// An ErrorGroup counts failures of one stage with similar messages. Messages are
-// similar if they differ only in numbers and UUIDs. Message has # in place of these.
+// An ErrorGroup counts the failures of one stage that have similar messages. Two
+// messages are similar if they differ only in numbers and UUIDs. In Message, each
+// number or UUID is replaced by #.
 type ErrorGroup struct {
 	Stage     string    `json:"stage"`
 	Message   string    `json:"error"`
@@ -82,7 +87,8 @@ type ErrorGroup struct {
 }
 
 // A StuckDocument is a document that has been under way for longer than
-// [Query].StuckAfter. It hangs, or it starts again and again.
+// [Query].StuckAfter. Either its processing hangs, or its processing starts again and
+// again without an end.
 type StuckDocument struct {
 	DocumentID string    `json:"document_id"`
 	Since      time.Time `json:"started"` // first Arrived or Started event since the document last ended
@@ -92,11 +98,12 @@ type StuckDocument struct {
 	LastAt     time.Time `json:"last_at"`
 }
 
-// Summary returns a summary of the events that q selects. It calls a function of
-// sql/014_create_docevents_reading.sql. If the function is missing, the error names
-// that file. The more events the range has, the longer the call takes: about 1.5 s
-// for a million events on two cores. Summary retries and times out like
-// [Client.Timeline]. It is safe for concurrent use. On a nil Client it returns nil.
+// Summary returns the numbers of documents, failures and durations in the events that
+// q selects. It calls a function of sql/014_create_docevents_reading.sql. If the
+// function is missing in the database, the error refers to that file. A call takes
+// about 1.5 s for a million events on two cores, and longer for more events. For
+// retries and timeouts, see [Client.Timeline]. Summary is safe for concurrent use. On
+// a nil Client it returns nil.
 func (c *Client) Summary(ctx context.Context, q Query) (*Summary, error) {
 	if c.isNone() {
 		return nil, nil
@@ -140,8 +147,8 @@ type summaryAnswer struct {
 	} `json:"stages"`
 }
 
-// milliseconds converts a number from the table. It returns 0 for NaN and for a number
-// that overflows time.Duration.
+// milliseconds converts a number of milliseconds from the table. If ms is NaN or too
+// large for a time.Duration, milliseconds returns 0.
 func milliseconds(ms float64) time.Duration {
 	if ns := ms * float64(time.Millisecond); math.Abs(ns) < math.MaxInt64 { // not NaN
 		return time.Duration(ns)

@@ -18,8 +18,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrTruncated is matched by the error of Timeline and TimelineBefore if the document
-// has older events than those returned.
+// ErrTruncated means that Timeline or TimelineBefore left out older events, because
+// the document has too many events. To check for ErrTruncated, pass the error to
+// [errors.Is].
 var ErrTruncated = errors.New("truncated: the document has further, older events")
 
 const (
@@ -28,27 +29,31 @@ const (
 )
 
 // Timeline returns the events of a document, the oldest first. It returns at most
-// 1,000 events, at most 16 MiB of JSON, and no more rows than the project's limit. If
-// the document has more, Timeline returns the newest events and an error that matches
-// ErrTruncated. [Client.TimelineBefore] then returns older events. If the document has
-// no events, the result is empty and there is no error.
+// 1,000 events, at most 16 MiB of JSON, and no more rows than the project's API
+// allows. If the document has more events, Timeline returns the newest events and an
+// error that matches ErrTruncated. [Client.TimelineBefore] returns the older events.
+// If the document has no events, the result is empty and there is no error.
 //
-// The columns may have any type. A field is empty if the value in the table is NULL or
-// doesn't fit the field. Values of Extra are decoded from JSON, numbers as
-// [json.Number].
+// The columns of the table may have any type. If a value is NULL or doesn't fit the
+// Event's field, the field is empty. The values of Extra are decoded from JSON, with
+// numbers as [json.Number].
 //
-// If a failure may be temporary, Timeline retries once. Hosted Supabase may refuse a
-// valid key with 401 for some seconds, so Timeline retries after this for up to 5 s.
-// ctx and [WithRequestTimeout] limit the time of all attempts together. Timeline is
-// safe for concurrent use. On a nil Client it returns nil.
+// If a request fails and the failure may be temporary, Timeline retries once. Hosted
+// Supabase may refuse a valid key for some seconds, with status 401. After this
+// status, Timeline retries for up to 5 s. ctx and [WithRequestTimeout] limit the time
+// of all attempts together. Timeline is safe for concurrent use. On a nil Client it
+// returns nil.
 func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, error) {
 	return c.timeline(ctx, documentID, "")
 }
 
-// TimelineBefore is like [Client.Timeline], but returns only events before a time, which
-// is cut to microseconds. To read an entire timeline in pages, pass the CreatedAt of the
-// oldest event that you have. This misses an event if it has exactly the same time. If
-// that may happen, pass a time one microsecond later and skip the events that you have.
+// TimelineBefore is like [Client.Timeline], but returns only the events before a time.
+// The time is cut to microseconds.
+//
+// To read a long timeline in pages, pass the CreatedAt of the oldest event that you
+// have read. But then TimelineBefore leaves out other events with exactly this
+// CreatedAt. If there may be such events, add a microsecond to the time, and skip the
+// events that you have read already.
 func (c *Client) TimelineBefore(ctx context.Context, documentID string, before time.Time) ([]Event, error) {
 	if year := before.Year(); !c.isNone() && (before.IsZero() || year < 1 || year > 9999) {
 		return nil, errors.New("docevents: TimelineBefore: the time is zero, or outside the years 1 to 9999")
@@ -115,8 +120,8 @@ func (c *columns) documentID(id string) (string, error) {
 	return parsed.String(), nil
 }
 
-// readEvents decodes the rows of an answer one by one, and stops at maxTimelineBytes.
-// more reports whether it stopped before the end.
+// readEvents decodes the rows in body one by one, until it has read maxTimelineBytes.
+// more is true if it stopped for this reason, so that body contains more rows.
 func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err error) {
 	bounded := &io.LimitedReader{R: body, N: maxTimelineBytes}
 	rows := json.NewDecoder(bounded)
@@ -145,8 +150,9 @@ func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err err
 	return events, false, nil
 }
 
-// event converts a row to an Event. If a value can't be parsed, its field stays empty.
-// The row must have every column.
+// event converts a row to an Event. values contains the row's values by column. If a
+// column is missing, event returns an error. If a value can't be parsed, the Event's
+// field stays empty.
 func (c *columns) event(values map[string]json.RawMessage) (Event, error) {
 	texts, extra, missing := c.rows.Decode(values)
 	if missing != "" {

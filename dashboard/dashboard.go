@@ -1,33 +1,33 @@
-// Package dashboard serves a page about an app's documents. The page shows how many
-// documents complete, fail or are stuck, why they fail, how long the steps take, and
-// the timeline of each document. Mount it under any prefix:
+// Package dashboard serves a page about the documents that an app processes. The page
+// shows how many documents completed, failed or are stuck, why documents failed, how
+// long each step took, and the timeline of each document. Mount the page under any
+// prefix:
 //
 //	http.Handle("/admin/documents/", dashboard.Handler(client, dashboard.WithAuthorize(isAdmin)))
 //
-// The page shows users' data, so by default it refuses every request. Pass
-// [WithAuthorize], or [WithLoopback] on a developer's machine. Even requests from the
-// same machine are refused by default, because a proxy on that machine may have
-// forwarded them for somebody else. The page can't always recognize a proxy. For example,
-// nginx adds no header by default, and since version 1.29.7 it uses HTTP/1.1 as browsers
-// do.
+// The page shows users' data. By default it refuses every request, even a request from
+// the same machine. To allow requests, pass [WithAuthorize], or [WithLoopback] on a
+// developer's machine.
 //
-// The page reads with [docevents.Client.Summary], [docevents.Client.Documents]
-// and [docevents.Client.Timeline], so it needs the functions of
-// sql/014_create_docevents_reading.sql. To protect the database, a Handler has at most
-// four reads in flight, and identical reads share an answer for five seconds. If a view
-// needs a fifth read, the response is a 503 with the header Retry-After.
+// The page calls [docevents.Client.Summary], [docevents.Client.Documents] and
+// [docevents.Client.Timeline]. Run sql/014_create_docevents_reading.sql in the
+// database first, because Summary and Documents need its functions. To protect the database, a
+// Handler runs at most four reads at the same time. If four reads are running and a
+// request needs another read, the response is a 503 with the header Retry-After. A
+// Handler keeps each result for five seconds, for other requests that need the same
+// data.
 //
-// The path health below the prefix is for an uptime monitor: see [WithHealth].
+// An uptime monitor can request the path health below the prefix: see [WithHealth].
 //
-// The page is HTML with one stylesheet and relative links, without scripts. It works
-// under any Content-Security-Policy that allows styles from the app itself.
+// The page is HTML with one stylesheet. Its links are relative, and it has no scripts.
+// It works under any Content-Security-Policy that allows styles from the app itself.
 //
-// The files, in the order in which a request passes through them:
+// A request passes through the source files in this order:
 //
-//	dashboard*  options, routes and access
-//	page*       what all views need: filters, links, problems and texts
-//	reads       limits the reads of the database, and shares their answers
-//	view_*      the views, each with its template
+//	dashboard*  the options, the routes, and the check that a request is allowed
+//	page*       code for all views: filters, links, texts, and advice about errors
+//	reads       limits the reads of the database, and keeps their results
+//	view_*      the three views: overview, list of documents, and timeline of a document
 package dashboard
 
 import (
@@ -45,23 +45,25 @@ import (
 // An Option changes a default of [Handler].
 type Option func(*handler)
 
-// WithDocumentLink adds a link to the page of each document. The link leads to the
-// document in the app. f returns its URL, or "" for no link. f must be safe for
-// concurrent use.
+// WithDocumentLink adds a link from a document's timeline to the document in your app.
+// f returns the URL of the document with the given id, or "" for no link. f must be
+// safe for concurrent use.
 func WithDocumentLink(f func(documentID string) string) Option {
 	return func(h *handler) { h.documentLink = f }
 }
 
-// WithFilters adds filters to the page. A filter limits the page to the events that
-// have a certain value in a column. columns are names of columns in the table, such as
-// "tenant_id". Stage, type and user have filters by default. A filter makes the page
-// slower if its column has no index.
+// WithFilters adds a filter to the page for each column. If the reader of the page
+// enters a value in a filter, the page shows only the events with this value in the
+// column. Each column must be the name of a column in the table of events, such as
+// "tenant_id". The page already has filters for the stage, the type and the user of an
+// event. Filtering by a column that has no index is slow.
 func WithFilters(columns ...string) Option {
 	return func(h *handler) { h.columns = slices.Clone(columns) }
 }
 
-// WithStuckAfter sets how long a document is under way before the page calls it
-// stuck. The default is 30 minutes. 0 means the default.
+// WithStuckAfter sets how long a document may take. If a document was started more
+// than d ago and hasn't ended, the page shows it as stuck. The default is 30 minutes.
+// 0 means the default.
 func WithStuckAfter(d time.Duration) Option {
 	return func(h *handler) { h.stuckAfter = d }
 }
@@ -85,9 +87,10 @@ type handler struct {
 	reads   reads
 }
 
-// Handler returns the page as an http.Handler for GET and HEAD. Mount it on a path that
-// ends in a slash, with or without http.StripPrefix. It is safe for concurrent use. If
-// the client is nil, the page shows that the process has no settings.
+// Handler returns an http.Handler that serves the page. It accepts GET and HEAD
+// requests. Mount it on a path that ends in a slash, with or without http.StripPrefix.
+// It is safe for concurrent use. If the client is nil, the page only explains that the
+// process has no Supabase settings.
 func Handler(client *docevents.Client, opts ...Option) http.Handler {
 	h := &handler{client: client, types: client.EventTypes()}
 	for _, opt := range opts {

@@ -7,10 +7,11 @@ import (
 	"strings"
 )
 
-// WithAuthorize makes f decide who may see the page. f returns true to allow a request.
-// If it returns false, the response is a 403. f may write another response before it
-// returns false, such as a redirect to the app's login or a 401 that asks for a
-// password. f must be safe for concurrent use. If f is nil, nobody may see the page.
+// WithAuthorize makes f decide who may see the page. If f returns true, the request is
+// allowed. If f returns false, the response is a 403. If f has a ResponseWriter as a
+// parameter, it may write another response before it returns false. For example, it
+// may redirect to the app's login, or write a 401 that asks for a password. f must be
+// safe for concurrent use. If f is nil, every request is refused.
 func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.Request) bool](f F) Option {
 	return func(h *handler) {
 		h.authorize = func(http.ResponseWriter, *http.Request) bool { return false }
@@ -27,11 +28,14 @@ func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.
 	}
 }
 
-// WithLoopback allows requests of a browser on the same machine. The request must be
-// addressed to localhost or a loopback address, and must not have a header that proxies
-// add. Use it for development only: some proxies add no header, and a proxy on this
-// machine would show the page to everybody who reaches the proxy. If [WithAuthorize] is
-// passed as well, a request must pass both checks.
+// WithLoopback allows requests from a browser on the same machine. A request is
+// refused if its URL has another host than localhost or a loopback address. It is also
+// refused if it has a header that proxies add, such as X-Forwarded-For.
+//
+// Use WithLoopback only for development. A proxy on the same machine may forward
+// requests from other machines without such a header. Then everybody who can reach the
+// proxy sees the page. If [WithAuthorize] is passed too, a request must pass both
+// checks.
 func WithLoopback() Option {
 	return func(h *handler) { h.loopback = true }
 }
@@ -80,10 +84,14 @@ func (w *watched) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController find the wrapped ResponseWriter.
 func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// fromLoopback reports whether r comes from this machine, without a sign of a proxy. A
-// sign is a header that proxies add, or HTTP/1.0, which older versions of nginx use. The
-// Host of r must also be local. Otherwise any web site could point its domain name at
-// this machine, and read the page through the browser of a user who visits the site.
+// fromLoopback reports whether r comes from a browser on this machine, and not through
+// a proxy. If r has a header that proxies add, it came through a proxy. If r uses
+// HTTP/1.0, it came through a proxy too: older versions of nginx use HTTP/1.0, and
+// browsers don't.
+//
+// The Host of r must also be localhost or a loopback address. This prevents DNS
+// rebinding: any web site can point its own domain name at this machine. Without the
+// check, the site's scripts could then read the page in the browser of a visitor.
 func fromLoopback(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if len(r.Header.Values(name)) > 0 {

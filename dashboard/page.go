@@ -12,14 +12,15 @@ import (
 const (
 	refreshEvery = time.Minute
 
-	// A view shows at most maxRows documents or events. If their texts are so long
-	// that the view has more than maxBytes, it shows fewer.
+	// A view shows at most maxRows documents or events. If the texts are so long that
+	// the HTML is larger than maxBytes, the view shows fewer.
 	maxRows  = 50
 	maxBytes = 80_000
 )
 
-// A page holds what all views have: the parameters of the request, the time, and the
-// problem that the view shows if something went wrong.
+// A page holds the data that every view needs: the parameters of the request, the
+// current time, and a problem if the view can't show its data. The views are the
+// overview, the list of documents, and the timeline of a document.
 type page struct {
 	scope
 	Title   string
@@ -30,9 +31,10 @@ type page struct {
 
 	StuckAfter time.Duration
 
-	// rows is the number of rows that the view may show. If the view was larger
-	// than maxBytes, it is rendered again with fewer rows than maxRows. Then the
-	// overview also leaves out the links and the table of its chart.
+	// rows is the maximum number of rows in the view, at first maxRows. If the HTML is
+	// larger than maxBytes, the view is rendered again with fewer rows. Then the
+	// overview also leaves out the links in its chart, and the table with the chart's
+	// numbers.
 	rows int
 
 	isUnset    bool // the client is nil or zero
@@ -67,9 +69,11 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 	return p
 }
 
-// serve renders a view and writes it. It renders into memory, because the status is only
-// known at the end. If the view is larger than maxBytes, serve renders it again with half
-// the rows. self is the view's path.
+// serve responds with the HTML of a view. self is the view's path, such as
+// "documents". The function view reads the data and returns it for the template. serve
+// renders the HTML into memory before it writes the status, because an error may still
+// change the status. If the HTML is larger than maxBytes, serve renders it again with
+// half the rows.
 func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
@@ -104,9 +108,9 @@ func (p *page) refuse(title, advice string) {
 	p.status, p.Problem = http.StatusBadRequest, &problem{Title: title, Advice: advice}
 }
 
-// Refresh returns the number of seconds after which the browser reloads the page. 0
-// means never. It is 0 while the form for filters is open, because a reload would clear
-// the form.
+// Refresh returns the number of seconds after which the browser reloads the page, or 0
+// for never. While the reader edits the filters in the form, Refresh returns 0,
+// because a reload would clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() {
 		return 0

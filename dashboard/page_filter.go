@@ -22,8 +22,8 @@ var spans = []span{
 	{"30d", "30 days", 30 * 24 * time.Hour},
 }
 
-// A scope is the part of the table that the page shows: the events in a range of time
-// that match the filters.
+// A scope selects the events that the page shows: the events in a range of time that
+// match the filters.
 type scope struct {
 	Range      span      // its Name is "" if the reader has entered the times
 	Since      time.Time // in UTC
@@ -47,10 +47,14 @@ var reserved = []string{
 	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
 }
 
-// newFilters returns filters for stage, type and user, if the table has these columns.
-// more are the columns of WithFilters. For each of these there is a filter, whose parameter
-// in the URL has the name of the column. If another parameter has that name already,
-// newFilters adds a dot to it.
+// newFilters returns the filters that the page offers. There are filters for the
+// stage, type and user of an event, if the table has these columns, and for each
+// column in more. more lists the columns of WithFilters. types lists the values that
+// the filter for the type suggests.
+//
+// Each filter has a parameter in the URL. For a column in more, it has the name of the
+// column. If another parameter already has this name, newFilters appends a dot to the
+// name, for example "id.".
 func newFilters(columns docevents.Columns, types docevents.EventTypes, more []string) []filter {
 	var words []string
 	for _, list := range [][]docevents.EventType{types.Arrived, types.Started, types.Completed, types.Failed, types.Skipped, types.Notes} {
@@ -117,8 +121,9 @@ func (p *page) readScope(offered []filter) {
 // timeFormats are the formats that datetime-local inputs send, and RFC 3339.
 var timeFormats = []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339}
 
-// parseTime parses a time of the URL, and reports whether it is valid. For "" it returns
-// otherwise and true.
+// parseTime parses the text of a time in the URL. If text is empty, parseTime returns
+// the parameter otherwise and true. If text isn't a valid time, parseTime returns
+// false.
 func parseTime(text string, otherwise time.Time) (time.Time, bool) {
 	for _, format := range timeFormats {
 		if t, err := time.Parse(format, text); err == nil && t.Year() >= 1 && t.Year() <= 9999 {
@@ -141,9 +146,10 @@ const (
 	maxFilters   = 2_400   // bytes of all filters in a link: a view has 25 links or more, and must fit into maxBytes
 )
 
-// scopeQuery returns the query for the scope, and a key for share. Equal queries have the
-// same key. Two queries for the last hour also have the same key, although their times
-// differ.
+// scopeQuery returns the query that reads the events of the scope, and a key for the
+// query. Requests with the same key share one read. If the range has a name, such as
+// "1h", the key contains the name instead of the times. So two requests for the last
+// hour share a read, although their times differ by some seconds.
 func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}
@@ -165,8 +171,10 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 // A chip shows the range or a filter, with a link that removes it.
 type chip struct{ Label, Value, Without string } // Without is the link
 
-// Chips returns a chip for each filter with a value, and for the range if the reader has
-// entered its times.
+// Chips returns a chip for each limit of the view that the reader can remove. These
+// limits are filters with a value, a range whose times the reader has entered, an
+// error, and the stage of the error. A chip is a small label with a link that removes
+// the limit.
 func (p *page) Chips() (chips []chip) {
 	if p.Range.Name == "" && !p.isRangeBad {
 		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
@@ -198,8 +206,9 @@ func (p *page) When() string {
 	return "From " + p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC"
 }
 
-// Here returns a link to the same view with some parameters changed. changes holds names
-// and values in turn: name, value, name, value. An empty value removes the parameter.
+// Here returns a link to the same view with some parameters of the URL changed.
+// changes contains a parameter's name, its new value, the next name, the next value,
+// and so on. An empty value removes the parameter.
 func (p *page) Here(changes ...string) string {
 	query := p.kept()
 	for name, value := range p.own {
@@ -210,8 +219,9 @@ func (p *page) Here(changes ...string) string {
 	return "?" + change(query, changes).Encode()
 }
 
-// To returns a link to another view with the same range and filters. changes has the same
-// form as for Here.
+// To returns a link to another view. The link keeps the range and the filters, and
+// makes some changes to the parameters of the URL. changes contains a parameter's
+// name, its new value, the next name, the next value, and so on.
 func (p *page) To(view string, changes ...string) string {
 	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
 }
@@ -241,8 +251,12 @@ func (p *page) kept() url.Values {
 	return query
 }
 
-// change makes the changes of Here. A named range such as 7d and the times since and until
-// exclude each other, so a change of one removes the other.
+// change changes parameters in query, and returns query. changes contains a name, a
+// value, the next name, the next value, and so on. An empty value removes the
+// parameter.
+//
+// A URL must not have both a named range, such as range=7d, and times. So a change of
+// range removes since and until, and a change of since or until removes range.
 func change(query url.Values, changes []string) url.Values {
 	for i := 0; i+1 < len(changes); i += 2 {
 		name, value := changes[i], changes[i+1]

@@ -8,8 +8,8 @@ import (
 // IsEdited reports whether the view shows the form for the range and the filters.
 func (p *page) IsEdited() bool { return p.query.Get("edit") != "" }
 
-// InputTime returns the value of a time input of the form. It is "" if the range has a
-// name, such as 7d, or isn't valid.
+// InputTime returns the text for an input of the form. t is the start or the end of
+// the range. If the range isn't valid or has a name, such as 7d, InputTime returns "".
 func (p *page) InputTime(t time.Time) string {
 	if p.Range.Name != "" || p.isRangeBad {
 		return ""
@@ -17,12 +17,14 @@ func (p *page) InputTime(t time.Time) string {
 	return inputTime(t.Truncate(time.Minute))
 }
 
-// IsPlain reports whether an input of the form can hold the filter's value unchanged.
-// Browsers remove line breaks from an input, and don't show control characters.
+// IsPlain reports whether a text input of the form can hold the filter's value
+// unchanged. For example, it can't hold a value with line breaks, because browsers
+// remove them.
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
-// Keep returns the parameters that have no input in the form. They are encoded as one
-// value for a hidden input, because browsers may change line breaks in plain values.
+// Keep returns the parameters of the URL that have no visible input in the form. A
+// hidden input submits them, so that they aren't lost. Keep encodes them as a query
+// string, because a browser may change line breaks in the value of an input.
 func (p *page) Keep() string {
 	query := url.Values{}
 	for name, value := range p.own {
@@ -47,8 +49,9 @@ func (p *page) Keep() string {
 	return query.Encode()
 }
 
-// unkeep adds the parameters in the value of Keep to the query of a request, except those
-// that the query already has.
+// unkeep decodes the hidden input of the form, which is the parameter keep, and adds
+// the decoded parameters to query. If query already has a value for a parameter,
+// unkeep doesn't change it.
 func unkeep(query url.Values) url.Values {
 	kept, err := url.ParseQuery(query.Get("keep"))
 	if err != nil {

@@ -15,15 +15,17 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A problem is shown if the data could not be read. Title and Advice are constants of
-// this package, so they contain no text of the table. Detail is the error of the client.
+// A problem is shown if a view can't show its data. Title and Advice are fixed texts
+// of this package, so they never contain data from the table. Detail is the text of
+// the client's error, or "".
 type problem struct{ Title, Advice, Detail string }
 
 const inMemory = " Until then, new events of this process wait in its memory."
 
-// answers holds a title and advice for each kind of error that the server may answer. The
-// patterns match the result of answerLine: "STATUS CODE message". The first match counts.
-// status is the HTTP status of the page; 0 means 502.
+// answers lists the errors that the server may return, with the title and the advice
+// that the page then shows. Each pattern is compared with the text that answerLine
+// returns, which is "STATUS CODE message". The first pattern that matches is used.
+// status is the HTTP status of the page itself; 0 means 502.
 var answers = []struct {
 	answer        *regexp.Regexp
 	status        int
@@ -88,8 +90,8 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
-// isNetwork reports whether err is an error of the connection. Then there was no answer,
-// or only a part of one.
+// isNetwork reports whether err means that the connection to the server failed. In
+// this case the client received no answer, or only a part of an answer.
 func isNetwork(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.As(err, new(net.Error)) || errors.As(err, new(syscall.Errno)) ||

@@ -10,9 +10,9 @@ import (
 	"unicode"
 )
 
-// clean makes a text from the table fit to show on one line. It replaces white space and
-// unsafe characters, see safe, and joins several spaces into one. It cuts the text so that
-// it takes at most limit bytes after HTML escaping.
+// clean returns s as one line that is safe to show. It replaces line breaks, tabs and
+// repeated spaces by one space, and control characters by U+FFFD. If the line takes
+// more than limit bytes as escaped HTML, clean cuts the line and appends "…".
 func clean(s string, limit int) string {
 	var b strings.Builder
 	size, space := 0, true
@@ -39,8 +39,9 @@ func cleanLines(s string) string {
 	}, strings.ReplaceAll(s, "\r\n", "\n"))
 }
 
-// safe returns a space for white space, and U+FFFD for a character that would control
-// or reorder the text around it. It returns any other character unchanged.
+// safe returns a character that can be shown in place of r. For white space it returns
+// a space. For a character that would control or reorder the text around it, safe
+// returns U+FFFD. Any other character is returned unchanged.
 func safe(r rune) rune {
 	switch {
 	case unicode.IsSpace(r):
@@ -77,8 +78,8 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent formats n as a percentage of all. It returns 0 % only if n is 0, and 100 % only
-// if n is all.
+// Percent formats n as a percentage of all. It never rounds to 0 % or 100 %: 1 of
+// 100,000 documents is shown as 0.1 %, and 99,999 of 100,000 as 99.9 %.
 func (p *page) Percent(n, all int64) string {
 	if all == 0 {
 		return "–"
@@ -125,8 +126,9 @@ func (p *page) Age(t time.Time) string {
 // Elapsed returns the time since t.
 func (p *page) Elapsed(t time.Time) time.Duration { return p.Now.Sub(t) }
 
-// Rough is like Took, but less exact: a duration of a minute or more has no seconds, and a
-// duration of ten hours or more has no minutes.
+// Rough formats a duration for people, less exactly than Took. If the duration is a
+// minute or longer, Rough leaves out the seconds. If it is ten hours or longer, Rough
+// also leaves out the minutes.
 func (p *page) Rough(d time.Duration) string {
 	switch {
 	case d >= 10*time.Hour:
@@ -137,12 +139,13 @@ func (p *page) Rough(d time.Duration) string {
 	return p.Took(d)
 }
 
-// Short returns the end of an id. Ids that were made at about the same time often begin
-// with the same characters.
+// Short returns "…" and the last 8 bytes of an id. It doesn't return the beginning,
+// because ids that are made at about the same time often have the same beginning.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
-// UTC formats a time for people. Day and Clock return the date and the time of day.
-// Machine formats a time for a datetime attribute of HTML.
+// UTC formats a time for people, as date and time of day in UTC. Day formats only the
+// date, and Clock only the time of day. Machine formats a time for the HTML attribute
+// datetime.
 func (p *page) UTC(t time.Time) string     { return p.Day(t) + " " + p.Clock(t) }
 func (p *page) Day(t time.Time) string     { return t.UTC().Format(time.DateOnly) }
 func (p *page) Clock(t time.Time) string   { return t.UTC().Format(time.TimeOnly) }

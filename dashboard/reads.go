@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// readTimeout limits the time for the reads of one view. Hosted Supabase cancels
-	// a statement after 8 s. readTimeout is longer, so that the page can show the
-	// error of the server.
+	// readTimeout is the longest time that reading the data of one view may take. It
+	// is longer than 8 s, after which hosted Supabase cancels a statement. So the page
+	// receives the server's error and can show it.
 	readTimeout = 15 * time.Second
 
 	maxReads  = 4               // reads in flight at a time
@@ -21,12 +21,13 @@ const (
 // errBusy is returned if maxReads reads are in flight already.
 var errBusy = errors.New("this page has four reads in flight already")
 
-// reads limits the load of a handler on the database. The zero value is ready to use.
-// The first line that applies decides what a read returns:
+// reads limits how often a handler reads from the database. Its zero value is ready to
+// use. Two reads are identical if they have the same key. If a view needs some data,
+// the first line with a true condition decides what the view gets:
 //
-//	an identical read ended less than sharedFor ago  -> the answer of that read
-//	an identical read is in flight                   -> the answer of that read, after a wait
-//	fewer than maxReads reads are in flight          -> the answer of a new read
+//	an identical read ended less than sharedFor ago  -> the result of that read
+//	an identical read is in flight                   -> the result of that read, after a wait
+//	fewer than maxReads reads are in flight          -> the result of a new read
 //	otherwise                                        -> errBusy
 type reads struct {
 	mu       sync.Mutex // guards the fields below; no read runs under it
@@ -41,9 +42,13 @@ type answer struct {
 	err   error
 }
 
-// share calls read, or returns the result of another caller's read with the same key. All
-// callers with this key get the same value, so they must not change it. If ctx ends while
-// read runs, read continues, because other callers may be waiting for its result.
+// share calls the function read and returns its result. If another caller's read with
+// the same key is in flight or has just ended, share returns the result of that read
+// instead. All these callers get the same value, so they must not change the value.
+//
+// If ctx ends, share stops waiting for another caller's read. But the end of ctx
+// doesn't cancel share's own read, because other callers may be waiting for its
+// result.
 func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
 	a, first, err := r.find(key)
 	if err != nil {
@@ -68,8 +73,10 @@ func share[T any](ctx context.Context, r *reads, key string, read func(context.C
 	return value, a.err
 }
 
-// find returns the answer for a key. If first is true, no read has this key yet. Then the
-// caller must read, fill in the answer and call finish.
+// find returns the answer for a key. If first is false, another caller fills in the
+// answer or has filled it in. If first is true, the caller of find must read the data,
+// set the value and the error in the answer, and call finish. If too many reads are in
+// flight, find returns errBusy.
 func (r *reads) find(key string) (a *answer, first bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -88,8 +95,9 @@ func (r *reads) find(key string) (a *answer, first bool, err error) {
 	return a, true, nil
 }
 
-// finish wakes the callers that wait for the answer. Later callers get the same answer
-// until sharedFor has passed.
+// finish ends a read whose result is in a. Callers that wait for the answer then
+// return it. Until sharedFor has passed, new callers with the same key also get the
+// answer.
 func (r *reads) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {

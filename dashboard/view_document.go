@@ -70,8 +70,9 @@ func (h *handler) document(ctx context.Context, p *page) any {
 	return v
 }
 
-// documentID returns the document id of the request in the form that the table has. If
-// the id is missing or not valid, ok is false and the page shows a problem.
+// documentID returns the document id from the URL. It returns a UUID in PostgreSQL's
+// form, with lower-case letters and hyphens. If there is no valid id, ok is false and
+// the page shows a problem.
 func (h *handler) documentID(p *page) (id string, ok bool) {
 	id = p.query.Get("id")
 	switch {
@@ -97,9 +98,9 @@ func (h *handler) documentID(p *page) (id string, ok bool) {
 	return parsed.String(), true
 }
 
-// A position is the place in a timeline at which a page begins. The database returns a
-// timeline in windows. A window is the newest 1,000 events before a time. A page shows up
-// to 50 events of a window.
+// A position is the place in a document's timeline where a page begins. The timeline
+// may be too long for one read, so it is read in windows. A window contains the newest
+// 1,000 events before a certain time. A page shows up to 50 events from one window.
 type position struct {
 	before      time.Time // the end of the window; zero means the newest window
 	from        int       // the number of events to skip, from the beginning of the window in the order shown
@@ -124,8 +125,9 @@ func (p *page) position() (at position, ok bool) {
 	return at, true
 }
 
-// A stretch is the events on a page, with facts about their window and the positions of
-// the next pages.
+// A stretch contains the events on one page of a document's timeline, and the
+// positions of the next pages. It also describes the window, which is the list of up
+// to 1,000 events that was read at once and from which the page's events are taken.
 type stretch struct {
 	Events     []docevents.Event // in the order shown
 	Gaps       []time.Duration   // for each event, the time since the previous one; -1 for the first of the window
@@ -150,8 +152,9 @@ func (h *handler) readStretch(ctx context.Context, p *page, id string, at positi
 	})
 }
 
-// newStretch returns up to n events of a window, beginning at a position. In window, the
-// oldest event comes first.
+// newStretch returns one page of a timeline: up to n events of a window, beginning at
+// the position at. window is a list of events, the oldest first. hasEarlier is true if
+// the document has events before the window.
 func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *stretch {
 	s := &stretch{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {
@@ -180,8 +183,9 @@ func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *
 	if !hasEarlier {
 		return s
 	}
-	// More events may have the same time as first, so the earlier window ends with
-	// all events of that time. Its position skips the ones that this window has.
+	// first is the oldest event of this window. The database may have more events with
+	// exactly the same time, which this window lacks. So the earlier window includes
+	// the time of first. Its position skips the events that this window already has.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), at.oldestFirst}
 	if same < 0 { // the entire window has this time: continue with older times, and leave out more events of this time

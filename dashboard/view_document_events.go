@@ -13,9 +13,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow reads the newest events of a document before a time. The zero time means
-// no limit. It returns the oldest event first. hasEarlier reports whether the document
-// has older events than the ones returned.
+// readWindow reads the newest events of a document before a time, up to 1,000. If
+// before is zero, it reads the newest events of all. It returns the oldest event
+// first. hasEarlier is true if the document has events that are older than the
+// returned events.
 func (h *handler) readWindow(ctx context.Context, id string, before time.Time) (events []docevents.Event, hasEarlier bool, err error) {
 	if before.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
@@ -39,14 +40,16 @@ type eventRow struct {
 	Whole   string // the complete message; "" if Message is complete, or if the page has no room
 	Text    string // a link to the complete event as plain text; "" if the page shows all of it
 
-	// X and Width are the left edge and the width of the step's bar, in thousandths
-	// of the time axis that placed describes.
+	// X and Width are the left edge and the width of the event's bar, which shows when
+	// the step ran. The unit is a thousandth of the time axis. The time axis covers
+	// all events on the page.
 	X, Width int64
 }
 
-// roomForMessages returns how many bytes the complete messages of a view with n events may
-// take. It assumes that the rest of the view takes 8,000 bytes, and 600 for each event. If
-// that was too little, the view is rendered again with fewer rows and less room.
+// roomForMessages returns how many bytes complete error messages may take in a view
+// with n events. The entire view may have maxBytes. roomForMessages assumes that
+// everything else takes 8,000 bytes, plus 600 bytes for each event. If the view is
+// still too large, it is rendered again with fewer rows and less room for messages.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
 // eventRows returns the rows of a page, and separately the facts that all rows share.
@@ -79,8 +82,8 @@ type fact struct {
 	isCut       bool   // Value is shortened
 }
 
-// facts returns the user of an event, and then the values of its extra columns, sorted
-// by the names of the columns. NULL is left out.
+// facts returns the event's user, and then the values of its extra columns. They are
+// sorted by the name of the column. Empty values and NULL are left out.
 func (p *page) facts(e docevents.Event) (all []fact) {
 	add := func(name, value, link string) {
 		if value != "" {
@@ -112,8 +115,9 @@ func extraText(value any) string {
 	return strings.TrimSpace(text.String())
 }
 
-// splitFacts removes the facts that all rows share from the rows, and returns these facts.
-// If there is only one row, it keeps its facts.
+// splitFacts returns the facts that all rows have in common, and removes them from the
+// rows. So the page shows such a fact only once. A fact is the user of an event, or
+// the value of an extra column. If there is only one row, splitFacts removes nothing.
 func splitFacts(rows []eventRow) (common []fact) {
 	if len(rows) < 2 {
 		return nil
@@ -148,10 +152,11 @@ func kind(types docevents.EventTypes, t docevents.EventType) string {
 	return "note"
 }
 
-// placed returns a row for each event, and places the bar of the row. All bars share one
-// time axis, from the earliest start of a step to the latest event. A bar ends at the time
-// of its event, and is as long as the Duration. The template shows no bar for an event
-// without a Duration.
+// placed returns a row for each event, with the position of the event's bar. The bar
+// shows when the step ran: it ends at the time of the event, and is as long as the
+// event's Duration. All bars share one time axis. The axis begins at the earliest
+// start of a step and ends at the latest event. For an event without a Duration, the
+// template draws no bar.
 func placed(events []docevents.Event) []eventRow {
 	if len(events) == 0 {
 		return nil

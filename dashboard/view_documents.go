@@ -9,8 +9,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// documents is the view of a list of documents. It shows one page of the list. The list is
-// sorted by the documents' latest events, the newest first.
+// documents is the view that lists documents, one page of the list at a time. The list
+// is sorted by the time of each document's latest event, the newest first.
 type documents struct {
 	*page
 	Heading   string

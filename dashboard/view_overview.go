@@ -97,13 +97,15 @@ func (v *overview) Each() string { return v.Rough(v.Summary.Interval) }
 // Ended returns the number of documents that completed or failed.
 func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
 
-// StageLink returns a link to the documents with events of a stage. For the events without
-// a stage it leads to all documents, because no filter can select these events.
+// StageLink returns a link to the list of documents that have an event of a stage. The
+// name "" stands for events without a stage. No filter can select these events, so
+// this link leads to all documents.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
-// StageFailedLink returns a link to the documents with failures in a stage. It filters by
-// the type of failures. If the app has several such types, one filter can't select them
-// all. Then the link leads to the failed documents with events of the stage.
+// StageFailedLink returns a link to the documents that have a failure in a stage. The
+// link filters by the stage and by the event type for failures. A filter can have only
+// one value. If the app has several types for failures, the link leads to the
+// documents that have an event of the stage and are in the state failed.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {
 		return v.To("documents", "stage", name, "type", string(failed[0]))
@@ -124,8 +126,9 @@ func (v *overview) FailureLink(f failure) string {
 	return v.ErrorLink(f.Message, "")
 }
 
-// ErrorLink returns a link to the documents with an error in a stage. The stage "" means
-// any stage. If the failures have no message, the link can only select them by stage.
+// ErrorLink returns a link to the documents that failed with an error message in a
+// stage. If stage is "", the link includes failures in any stage. If message is "",
+// the link selects failures only by stage.
 func (v *overview) ErrorLink(message, stage string) string {
 	if message == "" {
 		return v.StageFailedLink(stage)

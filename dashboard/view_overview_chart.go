@@ -24,8 +24,8 @@ type place struct {
 	X int
 }
 
-// bars is a diagram of stacked bars, drawn as SVG paths. Each bar has a width of 1 unit,
-// including the gap to the next bar. The diagram is chartHeight units high.
+// bars is a diagram of stacked bars, drawn as SVG paths. In the units of the SVG, a
+// bar and the gap after it are 1 wide, and the diagram is chartHeight high.
 type bars struct {
 	Top     int64    // the value at the upper edge
 	Highest int64    // the value of the highest bar; if it is more than Top, the bar is cut off
@@ -49,8 +49,8 @@ func newChart(series []docevents.Point) chart {
 	return c
 }
 
-// newBars draws a bar for each stack. A stack has n values, the lowest part of the bar
-// first.
+// newBars draws one bar for each element of stacks. The element contains n values,
+// which are the heights of the bar's parts. The lowest part comes first.
 func newBars(stacks [][]int64, n int) bars {
 	sums := make([]int64, len(stacks))
 	for x, values := range stacks {
@@ -83,11 +83,14 @@ func newBars(stacks [][]int64, n int) bars {
 	return b
 }
 
-// fit returns the value at the upper edge of a diagram. Usually that is the largest value.
-// But a very large value would make all other bars too low to read. So fit cuts off a few
-// values if all remaining values are less than an eighth of the largest. Then the edge is a
-// quarter above the largest remaining value. fit cuts off as few values as possible: at most
-// a twentieth of the values above zero, or one if these are fewer than 40.
+// fit returns the value that the upper edge of a diagram stands for. Usually this is
+// the largest value. But one or a few very large values would make all other bars too
+// low to read. If all the other values are less than an eighth of the largest value,
+// fit returns a value that is a quarter above them. The bars of the very large values
+// are cut off.
+//
+// fit cuts off as few bars as possible: at most a twentieth of the values above zero,
+// or one bar if there are fewer than 40 such values.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

@@ -13,16 +13,22 @@ import (
 type stage struct {
 	docevents.Stage
 
-	// The widths are in thousandths of the column. The bar is filled up to P50Width,
-	// and is an outline from there to P95Width. If IsCut, it is cut off at the edge.
+	// The bar shows how long the stage took. It is filled up to P50Width, for the
+	// median. It is an outline from there to P95Width, for the 95th percentile. Both
+	// are in thousandths of the column's width. If IsCut is true, the bar is too long
+	// and ends at the column's edge.
 	P50Width, P95Width int64
 	HasBar, IsCut      bool
 }
 
-// newStages returns the rows for the stages of a Summary, the slowest first. If byFailures
-// is true, the stage with the most failures comes first. The row for the whole document has
-// no bar if there are other rows: the document takes as long as all its steps together, so
-// its bar would make the other bars short.
+// newStages returns the rows of the overview's table of stages. all contains the
+// stages of a Summary, the slowest first. If byFailures is true, newStages sorts the
+// rows by their number of failures instead.
+//
+// Each row has a bar that shows how long the stage took. A Stage without a Name is the
+// whole document. It takes about as long as all other stages together, so its bar
+// would make the other bars too short. So it has a bar only if there are no other
+// stages.
 func newStages(all []docevents.Stage, byFailures bool) []stage {
 	stages := make([]stage, len(all))
 	var times []int64
@@ -54,8 +60,9 @@ type failure struct {
 	Stages      []docevents.ErrorGroup
 }
 
-// newFailures joins groups of different stages that have the same message. It returns the
-// most frequent message first.
+// newFailures returns one failure for each message, the most frequent first. An
+// element of groups counts the failures with one message in one stage. newFailures
+// adds up the elements that have the same message.
 func newFailures(groups []docevents.ErrorGroup) []failure {
 	var failures []failure
 	for _, g := range groups {

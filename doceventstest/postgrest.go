@@ -39,15 +39,17 @@ func refuse(status int, code, format string, args ...any) error {
 	return postgrest.Errorf(status, code, format, args...)
 }
 
-// notUnderstood returns an error for a part of a request that the server doesn't know,
-// because docevents never sends it. Ignoring the part would give an answer that
-// PostgREST doesn't give.
+// notUnderstood returns the error for a request that the server can't answer as
+// PostgREST does. part is the part of the request that PostgREST understands and the
+// server doesn't. docevents never sends such a part. Ignoring the part would lead to
+// a wrong answer.
 func notUnderstood(part string) error {
 	return refuse(http.StatusNotImplemented, "", "doceventstest doesn't understand %s", part)
 }
 
-// answerLocked returns the answer to a request. It checks the request in the same
-// order as Supabase's gateway and PostgREST do.
+// answerLocked returns the answer to a request. If a request has several faults, the
+// error is about the same fault as the error of Supabase's gateway and PostgREST,
+// because answerLocked looks for faults in the same order.
 func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, error) {
 	if len(s.failures) > 0 {
 		failure := s.failures[0]
@@ -104,9 +106,10 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
-// changeLocked answers an insert or a delete. changed are the inserted or deleted rows.
-// after are all rows that the table has then. If PostgREST would roll the change back,
-// the table stays as it is.
+// changeLocked carries out an insert or a DELETE and returns the answer. changed
+// contains the rows to insert or delete. after contains all rows that the table has
+// afterwards. If PostgREST would roll the change back, changeLocked returns an error
+// and leaves the table unchanged.
 func (s *Server) changeLocked(r *http.Request, q *query, changed, after []row) (*postgrest.Answer, error) {
 	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
 		return nil, refusal

@@ -18,8 +18,9 @@ type query struct {
 	prefer     postgrest.Preferences
 }
 
-// parseQuery parses a request's query and preferences. It returns an error if the
-// request has a part that PostgREST understands but docevents never sends.
+// parseQuery parses the URL parameters of a request and its header Prefer. It returns
+// an error if the request is wrong, or contains something that PostgREST understands
+// and this server doesn't. docevents never sends that.
 func (s *Server) parseQuery(r *http.Request) (*query, error) {
 	asked, refusal := postgrest.ParseQuery(r.URL.RawQuery)
 	if refusal != nil {
@@ -71,8 +72,9 @@ func (s *Server) column(name string) (column, error) {
 	return column{}, refuse(400, "42703", "column %s.%s does not exist", s.Table, name)
 }
 
-// newCondition returns a function that reports whether a row matches a filter on
-// column c. A NULL matches only the filter is.null.
+// newCondition returns a function that reports whether a row matches the filter f.
+// The filter is on the column c. A row with NULL in c matches no filter except
+// is.null.
 func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	if f.Operator == "is" {
 		return func(r row) bool { return r.value(c) == nil }, nil
@@ -129,8 +131,8 @@ func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	}
 }
 
-// sorted returns the rows in the order that the query asks for. Rows that are equal in
-// that order are in the order of their times.
+// sorted returns the rows in the order that the request's parameter order asks for.
+// Rows that are equal in that order are sorted by their time and then by their id.
 func (q *query) sorted(rows []row) []row {
 	rows = inTime(rows)
 	slices.SortStableFunc(rows, func(a, b row) int {

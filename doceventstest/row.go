@@ -19,13 +19,14 @@ import (
 
 // A row is a row of the table.
 type row struct {
-	// fields holds the values of the columns that belong to a field of Event, by the
-	// name of the field. A value is a uuid.UUID, string, int64 or time.Time. NULL has
-	// no entry.
+	// fields holds the values of the columns that belong to a field of Event. The keys
+	// are the names of the fields, such as Stage. A value is a uuid.UUID, string, int64
+	// or time.Time. If a column is NULL, its field is not in the map.
 	fields map[string]any
 
-	// extra holds the values of the other columns, by the name of the column. A column
-	// that took its default has no entry.
+	// extra holds the values of the columns in Columns.Extra. The keys are the names of
+	// the columns. If the insert left a column to its default, the column is not in the
+	// map.
 	extra map[string]any
 }
 
@@ -49,8 +50,8 @@ func parseInteger(s string) (any, error) {
 	return n, nil
 }
 
-// parseTime parses the format in which docevents sends times. PostgreSQL takes
-// many more.
+// parseTime parses a time in the format that docevents sends. It rejects the other
+// formats that PostgreSQL accepts.
 func parseTime(s string) (any, error) {
 	if s == "-infinity" {
 		return time.Time{}.AddDate(-1, 0, 0), nil // before every row
@@ -62,10 +63,10 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// parseRows parses the body of an insert. names are the columns in the parameter
-// columns of the request. A value of a wrong type is an error. If a row lacks one of
-// the columns of Extra, that column takes its default if missingDefault is true, and
-// NULL if it is false.
+// parseRows parses body, the JSON of an insert, and returns its rows. names contains
+// the columns that the request lists in its parameter columns. If a value has the
+// wrong type, parseRows returns an error. If a row lacks a column of Columns.Extra
+// that names contains, the column is NULL, or its default if missingDefault is true.
 func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
 	for _, name := range names {
@@ -99,8 +100,8 @@ func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]
 	return rows, nil
 }
 
-// parseJSON decodes a value in the same way as docevents does, with numbers as
-// json.Number.
+// parseJSON decodes the JSON of a value, in the same way as docevents does when it
+// reads events. Numbers become a json.Number.
 func parseJSON(raw json.RawMessage) (value any) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
@@ -108,8 +109,9 @@ func parseJSON(raw json.RawMessage) (value any) {
 	return value
 }
 
-// parseCell converts a JSON value to a column's type. Like PostgreSQL, it parses
-// the value's text.
+// parseCell converts the JSON value raw to the type of its column. Like PostgreSQL,
+// it takes the value as text, without the quotes of a string, and parses this text
+// with parse, the parser for the column's type.
 func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error) {
 	text := string(raw)
 	if raw[0] == '"' {
@@ -123,8 +125,10 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 	return parse(text)
 }
 
-// newRows returns the rows that an insert of rows adds to the table. It leaves out
-// duplicates if the insert ignores them. If a row isn't valid, newRows returns an error.
+// newRows checks the rows of an insert and returns those that the insert adds to the
+// table. If one of the rows isn't valid, newRows returns an error. If the id of a row
+// is in the table already, newRows leaves this row out if ignoreDuplicates is true.
+// Otherwise it returns an error.
 func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
@@ -150,8 +154,9 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	return added, nil
 }
 
-// inTime returns the rows in the order of their times, and rows with the same time in
-// the order of their ids. The ids that docevents makes are in the order of Record.
+// inTime returns the rows sorted by their time. Rows with the same time are sorted by
+// their id. If docevents made the ids, they increase in the order of the calls of
+// Record.
 func inTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
@@ -181,8 +186,9 @@ func compare(a, b any) int {
 	return strings.Compare(asText(a), asText(b))
 }
 
-// asText converts a value to text as PostgreSQL does. It treats a string in a
-// column of Extra as the value of a text column.
+// asText converts value to the text that PostgreSQL would return for it. The server
+// doesn't know the types of the columns in Columns.Extra. It treats a string in such
+// a column as a value of type text.
 func asText(value any) string {
 	switch v := value.(type) {
 	case string:

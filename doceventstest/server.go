@@ -1,6 +1,7 @@
 // Package doceventstest provides a server for tests of an app that records events.
-// The server accepts the requests that a docevents client sends, as a Supabase project
-// does, and returns the events that it has stored.
+// The server takes the place of a Supabase project: it accepts the requests of a
+// docevents client, and keeps the events in memory. The test can then look at the
+// events.
 //
 //	func TestUpload(t *testing.T) {
 //		server := doceventstest.NewServer(t)
@@ -12,14 +13,15 @@
 //	}
 //
 // If the app creates its own client, pass the server's URL and Key to the app, as
-// arguments or in the environment. A test that doesn't look at events needs no
-// server: it can use a nil client, which records nothing.
+// arguments or in environment variables. If a test doesn't look at events, it needs
+// no server: it can use a nil client, which records nothing.
 //
-// The server refuses the same requests as PostgREST, with the same statuses and
-// codes. The integration module compares the two, request by request. The server
-// has no database, so it can't run triggers, policies or the functions of
-// [docevents.Client.Summary]. It listens on a loopback port, so it can't be used
-// in a bubble of testing/synctest.
+// If a request is wrong, for example because of its key or a column, the server
+// refuses it with the same status and error code as PostgREST. Tests compare the
+// server's answers with those of PostgREST. But the server has no database. So it
+// can't run triggers or policies, or the SQL functions that [docevents.Client.Summary]
+// needs. The server listens on a port of this machine, so don't use it inside
+// synctest.Test of testing/synctest.
 package doceventstest
 
 import (
@@ -35,31 +37,33 @@ import (
 )
 
 const (
-	// patience is how long WaitFor waits. An event is stored within milliseconds,
-	// or within a second if a request fails once.
+	// patience is how long WaitFor waits for events at most. Usually an event is stored
+	// within milliseconds. If a request fails once, storing takes up to a second.
 	patience = 5 * time.Second
 
-	// closeTimeout is how long a client of Server.Client may take to close at the
-	// end of a test.
+	// closeTimeout limits how long Close may take at the end of a test, for each client
+	// that Server.Client returned.
 	closeTimeout = 5 * time.Second
 )
 
-// A Server holds events in memory. Its methods are safe for concurrent use, but
-// call WaitFor, FailNext and Client on the test's own goroutine, because they can
-// fail the test.
+// A Server is an HTTP server that keeps events in memory. Its methods are safe for
+// concurrent use. But call WaitFor, FailNext and Client only from the goroutine that
+// runs the test, because they can call t.Fatal.
 type Server struct {
 	URL string // for SUPABASE_URL
 	Key string // for SUPABASE_SECRET_KEY; the server refuses any other key
 
-	// Schema, Table, EventTypes and Columns describe the table. By default it is the
-	// table of the migration. Change these fields before the first request.
+	// Schema, Table, EventTypes and Columns describe the server's table. By default it
+	// is document_processing_events, as sql/013 creates it. If your app uses another
+	// table, change these fields before the first request.
 	Schema     string
 	Table      string
 	EventTypes docevents.EventTypes // the types that the table takes; see docevents.WithEventTypes
 
-	// Columns are the table's columns; see docevents.WithColumns. The columns in
-	// Columns.Extra take any value. If Columns isn't the zero value, document and
-	// user ids may be NULL.
+	// Columns are the table's columns, as you pass them to docevents.WithColumns. A
+	// client with WithColumns stores an empty document or user id as NULL. So if you set
+	// Columns, the server accepts NULL for these ids, and otherwise it refuses NULL. It
+	// accepts any value for the columns in Columns.Extra.
 	Columns docevents.Columns
 
 	t testing.TB
@@ -71,9 +75,9 @@ type Server struct {
 	refused  error      // the last refusal
 }
 
-// NewServer starts a server with an empty table. The server closes at the end of
-// the test. Close your own clients before that; [Server.Client] returns a client
-// that closes itself.
+// NewServer starts a server with an empty table, and stops the server at the end of
+// the test. If the app creates its own client, close that client before the test
+// ends. You needn't close the clients of [Server.Client].
 func NewServer(t testing.TB) *Server {
 	s := newServer(t)
 	listener := httptest.NewServer(http.HandlerFunc(s.serve))
@@ -94,9 +98,10 @@ func newServer(t testing.TB) *Server {
 	return s
 }
 
-// Client returns a client for the server and its table. The client logs to the
-// test's output and is closed at the end of the test. opts can override these
-// settings.
+// Client returns a client that records events on the server. The client writes its
+// log to the test's output, and is closed at the end of the test. opts are further
+// options. They override the options that Client sets, such as the table and the
+// logger.
 func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	s.t.Helper()
 	table := []docevents.Option{
@@ -122,25 +127,31 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	return c
 }
 
-// Events returns the stored events, without purged ones, in the order of CreatedAt. If
-// the app doesn't set CreatedAt, that is the order in which they were recorded.
+// Events returns the events that are in the table, sorted by CreatedAt. Events that a
+// purge deleted are not among them. If the app doesn't set CreatedAt, this is the
+// order in which the events were recorded.
 //
-// The events have the form in which the table stores them. Each event has an ID.
-// UUIDs are in canonical form. CreatedAt is in UTC, in whole microseconds. Duration
-// is in whole milliseconds, and 0 if the column is NULL. Extra holds JSON values,
-// with numbers as json.Number; a column that the app left out is missing.
+// The events are as the table stores them, so they may differ from the events that
+// the app passed to Record:
+//   - Each event has an ID.
+//   - UUIDs are in lower case, with hyphens.
+//   - CreatedAt is in UTC and in whole microseconds.
+//   - Duration is in whole milliseconds. It is 0 if the column is NULL.
+//   - Extra holds the values as decoded from JSON, with each number as a json.Number.
+//     If the app left out a column, Extra has no value for it.
 func (s *Server) Events() []docevents.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.eventsLocked()
 }
 
-// WaitFor waits until at least n events are stored, and returns all stored events,
-// as Events does. If they are not stored within five seconds, it stops the test
-// with Fatalf. The message contains the last refusal of the server.
+// WaitFor waits until at least n events are stored. Then it returns all stored
+// events, in the form that [Server.Events] describes. If fewer than n events are
+// stored after five seconds, WaitFor ends the test with t.Fatalf. The message
+// contains the last error that the server returned to a client.
 //
-// To be sure that no more events will be stored, call the client's Flush and then
-// Events.
+// More events may be stored after WaitFor returns. To get all events, call the
+// client's Flush and then Events.
 func (s *Server) WaitFor(n int) []docevents.Event {
 	s.t.Helper()
 	s.mu.Lock()
@@ -165,14 +176,17 @@ func (s *Server) WaitFor(n int) []docevents.Event {
 	return s.eventsLocked()
 }
 
-// FailNext makes the next request fail with an HTTP status from 300 to 599 and an
-// error code of PostgreSQL or PostgREST. With the code "", the answer looks like one
-// of a gateway. The request changes nothing. If FailNext is called n times, the next
-// n requests fail.
+// FailNext makes the server refuse the next request. status is the HTTP status of the
+// answer, from 300 to 599. code is the error code in the answer: a code of PostgreSQL
+// or PostgREST, or "" for an answer like that of a gateway. The refused request
+// doesn't change the table. To make the next n requests fail, call FailNext n times.
 //
-// The client's reaction depends on the answer. After a 503 or a 401 it retries
-// the events within 200 ms. After a 57014 it splits an insert of several events
-// in two. If every request fails with a 401 for 5 s, Flush returns that error.
+// The client reacts as it does to Supabase. Examples:
+//   - After a 503 or a 401, the client retries the events within 200 ms.
+//   - After the code 57014, a statement timeout, the client splits an insert of
+//     several events into two inserts.
+//   - If the server refuses every request for 5 s with a 401, Flush returns that
+//     error.
 func (s *Server) FailNext(status int, code string) {
 	s.t.Helper()
 	if status < 300 || status > 599 {

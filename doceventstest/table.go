@@ -10,8 +10,8 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// A column is a column of the table. It belongs to a field of Event, or it is one of
-// Columns.Extra.
+// A column is a column of the server's table. It stores a field of Event, or it is
+// one of Columns.Extra.
 type column struct {
 	field    string // the field's name; "" for a column of Extra
 	name     string
@@ -26,8 +26,10 @@ var parsers = map[string]func(string) (any, error){
 
 func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
-// columns returns the table's columns. The columns of Event's fields come first, in
-// the order of the migration, because PostgreSQL checks columns in that order.
+// columns returns the columns of the table: first the columns for the fields of
+// Event, in the order of the migration, and then the columns in Columns.Extra. The
+// order matters if several values of a row are wrong: PostgreSQL checks the columns
+// in this order and reports only the first error.
 func (s *Server) columns() []column {
 	named, ids := s.Columns, "uuid"
 	if named.TextIDs {
@@ -60,8 +62,8 @@ func nameOf(field string, table []column) string {
 	return ""
 }
 
-// own reports whether the test has set Columns. If so, document and user ids may be
-// NULL.
+// own reports whether the test has set Columns. Then the client stores empty document
+// and user ids as NULL, so the table must accept NULL for them.
 func (s *Server) own() bool { return !reflect.ValueOf(s.Columns).IsZero() }
 
 // takes reports whether the table's CHECK allows t.
@@ -86,8 +88,9 @@ func (s *Server) takes(t docevents.EventType) bool {
 	return false
 }
 
-// describe answers GET / as PostgREST does for the migration's table. The columns
-// of Extra take any JSON and may be NULL.
+// describe answers GET /, which returns PostgREST's description of the table. It
+// describes the types and defaults that the migration gives to the columns. It
+// describes each column of Columns.Extra as a jsonb column that may be NULL.
 func (s *Server) describe(r *http.Request) (*postgrest.Answer, error) {
 	table := postgrest.Table{Name: s.Table}
 	for _, c := range s.columns() {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// parseAge parses an age: an integer above zero and a unit, which is h for hours,
-// d for days of 24 hours, or w for weeks. It rejects m, because 1m could mean a
-// month.
+// parseAge parses an age, such as 30d. An age is an integer above zero, followed by a
+// unit: h for hours, d for days of 24 hours, or w for weeks. parseAge rejects the
+// unit m, because 1m could mean a minute or a month.
 func parseAge(s string) (time.Duration, error) {
 	units := map[byte]time.Duration{'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
 	if s == "" {
@@ -53,8 +53,8 @@ func durationVar(flags *flag.FlagSet, d *time.Duration, name, usage string) {
 	})
 }
 
-// A when is the value of a flag for a time. The flag takes a duration, which is
-// subtracted from the current time, or a time in the form of RFC 3339.
+// A when is the value of a flag that takes a time. The user passes a time in the
+// format of RFC 3339, or a duration, such as 24h, which means the time that long ago.
 type when struct{ time.Time }
 
 func (t *when) String() string { return "" }

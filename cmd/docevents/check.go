@@ -57,8 +57,8 @@ func check(ctx context.Context, c *call) (int, error) {
 	return exitFailed, nil
 }
 
-// list returns the findings in Check's error, each in one line. Check joins the
-// findings if there are several.
+// list returns the problems that Check found, each in one line. err is the error of
+// Check. If there are several problems, err joins one error for each.
 func list(err error) []string {
 	findings := []string{} // not nil, which -json would print as null
 	var each []error
@@ -76,9 +76,9 @@ func list(err error) []string {
 	return findings
 }
 
-// wrongProject reports whether err shows that the URL or the key is wrong. That is so
-// if the server refused the key, or if the answer isn't PostgREST's: then it has no
-// code.
+// wrongProject reports whether err, an error of Check, shows that the URL or the key
+// is wrong. There are two signs: the server refused the key with status 401, or the
+// answer has no error code, so PostgREST didn't send it.
 func wrongProject(err error) bool {
 	e, answered := errors.AsType[*docevents.Error](err)
 	return answered && (e.Status == 401 || e.Code == "")

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// newFlags returns an empty set of flags. The usage text of a flag is one line. If
-// the flag takes an argument, the text begins with the argument's name in back quotes,
-// followed by a bar: "`AGE`|delete rows older than this".
+// newFlags returns an empty set of flags. When you add a flag to it, pass a usage
+// text of one line. If the flag takes an argument, begin that text with the
+// argument's name in back quotes and a bar: "`AGE`|delete rows older than this".
 func (c *call) newFlags() *flag.FlagSet {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // parse returns the errors
@@ -18,8 +18,9 @@ func (c *call) newFlags() *flag.FlagSet {
 	return flags
 }
 
-// parse parses the arguments. It returns at most max arguments that aren't flags.
-// Flags may follow them.
+// parse parses the command's flags and returns the other arguments. Flags may come
+// before or after them. If there are more than max other arguments, parse returns a
+// usage error.
 func (c *call) parse(flags *flag.FlagSet, max int) (others []string, err error) {
 	for args := c.args; ; {
 		switch err := flags.Parse(args); {
@@ -38,8 +39,8 @@ func (c *call) parse(flags *flag.FlagSet, max int) (others []string, err error) 
 	}
 }
 
-// help returns the text of -h: the flags of the command first, then the flags that
-// describe the table.
+// help returns the text that the command prints for -h. It lists the command's own
+// flags first, and then the flags that describe the table.
 func (c *call) help(flags *flag.FlagSet) string {
 	ofTable := c.newFlags()
 	addTable(ofTable, whereFilters)

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// A lineHandler is a slog.Handler that prints each log line of the library as a note.
-// The note has the message, and the attribute error or fields if the line has one.
+// A lineHandler is a slog.Handler for the log lines of the library. It prints each
+// log line as a note for the user. The note contains the message and the attributes
+// error and fields, and leaves out all other attributes.
 type lineHandler struct {
 	w       io.Writer
 	command string

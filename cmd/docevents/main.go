@@ -2,20 +2,22 @@
 //
 //	go install github.com/docevents/docevents-go/cmd/docevents@latest
 //
-// docevents -h lists the commands, and docevents COMMAND -h the flags of a
-// command. The environment variables SUPABASE_URL and SUPABASE_SECRET_KEY select
-// the project; docevents.NewFromEnv lists the other variables.
+// To list the commands, run docevents -h. To list the flags of a command, run
+// docevents COMMAND -h. The environment variables SUPABASE_URL and
+// SUPABASE_SECRET_KEY contain the project's URL and key. You can set other variables
+// for the key instead: see docevents.NewFromEnv.
 //
-// Results go to standard output, errors and notes to standard error. The exit
-// code is 0 if all is well, 1 if the command failed or found a problem, and 2 if
-// a flag or a setting is wrong. The exit codes of check and purge differ: their -h
-// lists them.
+// Results are printed on standard output, and errors and notes on standard error. The
+// exit code is 0 if all is well, 1 if the command failed or found a problem, and 2 if
+// a flag or a setting is wrong. The commands check and purge use the exit codes
+// differently: see their -h.
 //
-// The files:
+// The files contain:
 //
-//	main          the list of commands, and the code that runs one
-//	flags         the flags of a command, and its -h
-//	settings      the flags and the file that describe the table
+//	main          the list of commands, and the code that runs one of them
+//	flags         the parsing of flags, and the text of -h
+//	age           flags that take an age or a time
+//	settings      the flags and the -config file that describe the table
 //	output, log   tables, JSON, and the library's log lines
 //	check, sql, purge*, health, read, serve
 //	              the commands
@@ -137,12 +139,13 @@ var (
 	sqlFileName   = regexp.MustCompile(`sql/(?:optional/)?(\w+\.sql)`)
 )
 
-// plain returns the text of a library error without the prefix that names the
-// package and the method.
+// plain returns the text of an error of the library. It removes the prefix with the
+// names of the package and the method, such as "docevents: Check: ".
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
-// explain prints which flags stand for the library's options that text names, and
-// which command prints the SQL files that it names.
+// explain helps the user with text, an error of the library. If text mentions
+// options, explain prints the flags to use instead. If text mentions SQL files,
+// explain prints the commands that print these files.
 func (c *call) explain(text string) {
 	if optionName.MatchString(text) {
 		fmt.Fprintln(c.stderr, "The flags for these options: -table for WithTable, -schema for WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")

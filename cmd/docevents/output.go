@@ -17,8 +17,9 @@ func printJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// printable makes text safe for a terminal and a table: it replaces control
-// characters, including line breaks, with spaces.
+// printable makes text safe to print on a terminal and in a table. It replaces
+// control characters, including line breaks, with spaces, and removes spaces at both
+// ends.
 func printable(text string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.IsGraphic(r) {
@@ -61,8 +62,8 @@ func orDash(text string) string {
 	return text
 }
 
-// A table is printed in columns that are as wide as their widest cell. On a
-// terminal, lines are cut to its width.
+// A table is a list of rows to print in columns. Each column is as wide as its widest
+// cell. On a terminal, lines that are longer than the terminal's width are cut.
 type table struct {
 	head []string // in capitals; a leading space aligns the column to the right
 	rows [][]string
@@ -113,8 +114,8 @@ func cut(line string, limit int) string {
 	return string(runes[:limit-1]) + "…"
 }
 
-// terminalWidth returns the number of characters in a line of the terminal, or 0
-// if w isn't a terminal.
+// terminalWidth returns how many characters fit into a line of the terminal w. If the
+// width is unknown, it returns 80. If w isn't a terminal, it returns 0.
 func terminalWidth(w io.Writer) int {
 	file, ok := w.(*os.File)
 	if !ok || !isTerminal(file) {
@@ -126,8 +127,9 @@ func terminalWidth(w io.Writer) int {
 	return 80
 }
 
-// isTerminal reports whether a file is a terminal. It also returns true for
-// /dev/null, which does no harm.
+// isTerminal reports whether file is a terminal. It also returns true for other
+// devices, such as /dev/null. This does no harm, because nobody reads what is written
+// to them.
 func isTerminal(file *os.File) bool {
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0

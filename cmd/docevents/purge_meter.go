@@ -12,18 +12,21 @@ import (
 	"time"
 )
 
-// stepGrace is the time that a step in flight has to finish after a stop. It is
-// longer than hosted Supabase's statement timeout of 8 s, and shorter than the
-// 30 s after which Kubernetes kills a process.
+// stepGrace limits how long the DELETE in flight may still run after the purge is
+// stopped. Hosted Supabase ends a statement after 8 s, so the DELETE usually returns
+// in that time. Kubernetes kills a process 30 s after it asked the process to stop,
+// so stepGrace is shorter.
 const stepGrace = 20 * time.Second
 
-// A meter is the transport of a purge. A purge deletes in steps, and each step is a
-// DELETE. The meter counts the deleted rows for the progress line, because
-// PurgeBefore returns their number only at its end. If the purge is stopped, the
-// meter lets the step in flight finish, so that its rows are counted.
+// A meter is the http.RoundTripper of a purge: the library sends all requests of the
+// purge through it. A purge deletes in steps, and each step is a DELETE. The meter
+// counts the deleted rows for the progress line, because PurgeBefore returns their
+// number only at its end. If the purge is stopped, the meter lets the DELETE in
+// flight finish, so that its rows are counted.
 //
-// In a dry run the meter sends no DELETE. It counts the rows that the DELETE
-// would delete, and returns an answer that says that 0 rows were deleted.
+// In a dry run the meter doesn't send the DELETE. It requests the number of rows that
+// the DELETE would delete. Then it returns a made-up answer to the library, as if the
+// DELETE had deleted 0 rows.
 type meter struct {
 	base        http.RoundTripper
 	dryRun      bool
@@ -92,8 +95,9 @@ func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// count requests the number of rows that a DELETE would delete. If counting takes
-// too long, it requests the planner's estimate.
+// count counts the rows that req, a DELETE, would delete, and stores their number in
+// m.due. It sends a GET with the same filters. If the database takes too long to
+// count the rows, count requests the estimate of PostgreSQL's planner.
 func (m *meter) count(req *http.Request) (*http.Response, error) {
 	get := req.Clone(req.Context())
 	get.Method = http.MethodGet
@@ -124,8 +128,9 @@ func (m *meter) count(req *http.Request) (*http.Response, error) {
 	return answer(req, ""), nil
 }
 
-// answer returns the answer to a DELETE that deleted no row, or to a GET that found
-// no row.
+// answer returns a made-up answer to req with the given body. Its header
+// Content-Range contains the count 0. For a DELETE this means that no row was
+// deleted, and for a GET that no row was found.
 func answer(req *http.Request, body string) *http.Response {
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -135,8 +140,9 @@ func answer(req *http.Request, body string) *http.Response {
 	}
 }
 
-// readAll reads the body of an answer into memory. The body is short, because it
-// holds at most one row.
+// readAll takes the two results of RoundTrip and reads the body of the answer into
+// memory. Then the body stays readable after the request's context is cancelled. The
+// body is short, because it contains at most one row.
 func readAll(resp *http.Response, err error) (*http.Response, error) {
 	if err != nil {
 		return nil, err
@@ -150,8 +156,8 @@ func readAll(resp *http.Response, err error) (*http.Response, error) {
 	return resp, nil
 }
 
-// tookTooLong reports whether an answer is a statement timeout or a gateway
-// timeout.
+// tookTooLong reports whether the request failed because it took too long: resp is
+// PostgreSQL's statement timeout (57014) or a gateway's timeout (status 504).
 func tookTooLong(resp *http.Response) bool {
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))

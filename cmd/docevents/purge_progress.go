@@ -12,9 +12,9 @@ const (
 	eraseLine        = "\r\x1b[K"
 )
 
-// A progress is a writer that keeps a changing line below the text written to it.
-// If it doesn't write to a terminal, it shows no line. It is safe for concurrent
-// use.
+// A progress is an io.Writer for a terminal. Its last line on the terminal is a line
+// that changes, and text written to the progress is printed above that line. If w
+// isn't a terminal, there is no such line. A progress is safe for concurrent use.
 type progress struct {
 	mu    sync.Mutex // guards line and writes to w
 	w     io.Writer
@@ -48,8 +48,8 @@ func (p *progress) set(line string) {
 	}
 }
 
-// show shows the line that f returns, and updates it every progressInterval until
-// stop is called. stop removes the line.
+// show calls f every progressInterval, and shows the line that f returns. The caller
+// must call stop, which ends this and removes the line.
 func (p *progress) show(f func() string) (stop func()) {
 	if p.width() == 0 {
 		return func() {}

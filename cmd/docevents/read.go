@@ -38,9 +38,10 @@ func (r *rangeFlags) query(s *settings) docevents.Query {
 	return q
 }
 
-// readError returns the error of a command that reads, with the cause that seen shows.
-// If no request was sent, the library refused an argument. If the server didn't
-// answer, the URL or the network is at fault.
+// readError returns the error that a reading command reports if the library returns
+// err. seen records whether a request was sent and answered. If no request was sent,
+// the library refused an argument, so the error is a usage error. If the server
+// didn't answer, the error says to check the URL and the network.
 func readError(seen *seen, err error) error {
 	switch {
 	case !seen.request.Load():
@@ -109,8 +110,9 @@ func (c *call) printSummary(s *docevents.Summary, stuckAfter time.Duration) {
 	}
 }
 
-// section prints a table after an empty line, and the number of rows that it
-// leaves out.
+// section prints an empty line and then t. total is the number of all rows, and shown
+// is the number of rows in t. If total is greater, section then prints how many rows
+// are missing.
 func (c *call) section(t *table, shown int, total int64) {
 	fmt.Fprintln(c.stdout)
 	t.print(c.stdout)
@@ -131,8 +133,9 @@ func plainDuration(d time.Duration) string {
 	return text
 }
 
-// A summaryJSON is a Summary in the form that -json prints. Durations are numbers, and
-// their names end in the unit. Times that are zero are left out.
+// A summaryJSON is a Summary in the form that -json prints. Durations are integers,
+// and the names of their fields end with the unit, such as p50_ms. If LastCompleted
+// or LastFailure is zero, its field is left out.
 type summaryJSON struct {
 	*docevents.Summary
 	LastCompleted time.Time   `json:"last_completed,omitzero"`
@@ -211,8 +214,8 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// A timelineJSON is a timeline in the form that -json prints, the oldest event
-// first.
+// A timelineJSON is the JSON object that docevents timeline -json prints. Events
+// begins with the oldest event.
 type timelineJSON struct {
 	Events    []eventJSON `json:"events"`
 	Truncated bool        `json:"truncated"` // there are older events

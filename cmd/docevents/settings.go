@@ -14,9 +14,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// settings describe the table of a command. They come from flags, and from the file
-// that -config names. The keys of the file are the names of the flags, with an
-// underscore for a hyphen. A flag overrides the file.
+// settings describe the table that a command uses. They come from the command's flags
+// and from the JSON file that the flag -config selects. A key of the file is the name
+// of a flag, with underscores in place of hyphens: text_ids stands for -text-ids. If
+// a setting is in both, the flag counts.
 type settings struct {
 	Schema  string               `json:"schema"`
 	Table   string               `json:"table"`
@@ -27,9 +28,9 @@ type settings struct {
 	Where   map[string]string    `json:"where"`
 }
 
-// A whereUse is what a command does with where, which selects events by a column.
-// summary, documents and health select events. A user may pass the same -config file
-// to the other commands.
+// A whereUse says how a command treats the setting "where", which selects the events
+// with a certain value in a column. Some commands can't select events. But a user may
+// pass the same -config file to all commands, so the file may contain "where".
 type whereUse int
 
 const (
@@ -38,9 +39,9 @@ const (
 	whereRefused                 // where in the file is an error: without the filter, the command would do too much
 )
 
-// A tableSource collects the flags that describe the table, in the order in which
-// they are given. read applies the flags after it has read the file. So a flag
-// overrides the file, even if -config comes last.
+// A tableSource collects the flags that describe the table, in the order in which the
+// user passes them. Its method read first reads the -config file and then applies the
+// flags. So a flag overrides the file, even if -config is the last flag.
 type tableSource struct {
 	file    string
 	changes []func(*settings) error
@@ -127,8 +128,8 @@ func eachPair(list string, f func(key, value string) error) error {
 	return nil
 }
 
-// typesOf returns the list of types of a meaning, or nil if there is no such
-// meaning.
+// typesOf returns a pointer to the list in types that meaning stands for: "failed"
+// stands for types.Failed. If there is no such list, typesOf returns nil.
 func typesOf(types *docevents.EventTypes, meaning string) *[]docevents.EventType {
 	switch meaning {
 	case "arrived":
@@ -212,8 +213,9 @@ func (s *settings) options() ([]docevents.Option, error) {
 	return options, nil
 }
 
-// connect returns a client for the project in the environment and the table in
-// the flags.
+// connect returns a client and the settings of the table. The environment variables
+// select the project. source contains the flags that describe the table. more are
+// further options for the client.
 func (c *call) connect(source *tableSource, more ...docevents.Option) (*docevents.Client, *settings, error) {
 	s, err := source.read()
 	if err != nil {

@@ -1,6 +1,7 @@
 // Httpserver receives documents over HTTP and processes them in the background. It
-// shuts down in the order in which documents pass through it: first the uploads,
-// then the work, then the events.
+// shows how to shut down without losing events: the server first stops accepting
+// uploads, then waits for the documents that are being processed, and then stores the
+// last events.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8080/documents
 //	curl http://127.0.0.1:8080/debug/vars
@@ -45,9 +46,10 @@ func main() {
 	}
 }
 
-// serve serves until ctx ends, and then shuts down. Kubernetes kills a process 30 s
-// after SIGTERM. Of that time, uploads get 15 s and events 5 s; the rest is for the
-// work.
+// serve serves requests until ctx ends, and then shuts down. Kubernetes sends
+// SIGTERM, which ends ctx, and kills the process 30 s later. In that time, uploads in
+// flight get up to 15 s, and storing the events gets up to 5 s. So 10 s are left for
+// the documents that are being processed.
 func serve(ctx context.Context, listener net.Listener, s *service) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /documents", s.upload)
@@ -84,8 +86,9 @@ type service struct {
 	work    sync.WaitGroup
 }
 
-// upload replies with 202 as soon as the document is accepted. The document's
-// events show whether it is processed.
+// upload receives a document and starts to process it in the background. It replies
+// with status 202 before the document is processed. To find out later whether the
+// processing succeeded, read the document's events.
 func (s *service) upload(w http.ResponseWriter, r *http.Request) {
 	e := docevents.Event{DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.UploadStarted}
 	s.client.Record(e)
@@ -105,8 +108,9 @@ func (s *service) upload(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, e.DocumentID)
 }
 
-// start starts work in the background and returns true. It returns false if
-// maxRunning documents are being processed or the service has stopped.
+// start runs work in a new goroutine and returns true. If maxRunning documents are
+// being processed, or the service is shutting down, start returns false and doesn't
+// run work.
 func (s *service) start(work func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,13 +1,15 @@
-// Localstack runs PostgreSQL and a stand-in for a Supabase project's REST API on
-// this machine, with the table of docevents, until it is interrupted.
+// Localstack runs PostgreSQL and a REST API like that of a Supabase project on this
+// machine. The database contains the table of docevents. Localstack runs until you
+// interrupt it.
 //
 // Usage:
 //
 //	go run ./examples/localstack [-addr 127.0.0.1:54321] [-v]
 //
-// It prints its settings as export commands, which you can paste into another
-// terminal. Then it prints the line "# ready", which is a comment for the shell. To
-// use the settings in a script:
+// It prints the project's URL and key as export commands, which you can paste into
+// another terminal. Then it prints the line "# ready". The line is a comment for the
+// shell, and means that the API accepts requests. A script can use localstack like
+// this:
 //
 //	go build -o localstack ./examples/localstack
 //	./localstack >stack.env &
@@ -16,8 +18,8 @@
 //	...
 //	kill $!
 //
-// The script builds the program, because go run doesn't forward the signal of kill
-// to it. At a terminal, use go run and end it with Ctrl-C.
+// The script doesn't use go run, because go run wouldn't pass the signal of kill on
+// to localstack. In a terminal you can use go run and press Ctrl-C.
 package main
 
 import (

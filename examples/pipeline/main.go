@@ -1,5 +1,5 @@
-// Pipeline processes each file of a folder in two steps. It records events for each
-// step and for the document.
+// Pipeline processes each file of a folder in two steps: it extracts the text and
+// counts the words. It records events about each step and about the whole document.
 //
 //	go run ./examples/pipeline docs
 package main
@@ -42,8 +42,8 @@ func main() {
 	fmt.Printf("stored %d of %d events\n", stats.Delivered, stats.Recorded)
 }
 
-// walk processes the files of a folder. If a document fails, the failure is recorded
-// and walk continues.
+// walk processes each file in folder and its subfolders as a document. If a document
+// fails, process records the failure, and walk goes on with the next document.
 func walk(client *docevents.Client, folder string) error {
 	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.Type().IsRegular() {
@@ -54,9 +54,10 @@ func walk(client *docevents.Client, folder string) error {
 	})
 }
 
-// process runs the steps of one document. The outer Step has no Stage, so its events
-// are about the document. If an inner step fails, the outer Step records a failure of
-// the document.
+// process processes the document at path in two steps. Each inner call of Step
+// records events about one step. The outer call has no Stage, so it records events
+// about the whole document. If an inner step fails, the outer call also returns the
+// error, and records that the document failed.
 func process(client *docevents.Client, path string) (words int, err error) {
 	e := docevents.Event{DocumentID: documentID(path), UserID: docevents.SystemUser}
 	err = client.Step(e, func() error {

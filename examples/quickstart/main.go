@@ -1,10 +1,12 @@
-// Quickstart records events of two documents and prints the stored events.
+// Quickstart records the events of two documents, and then reads the events from the
+// table and prints them.
 //
 //	go run ./examples/quickstart
 //
-// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, it uses that project, which must
-// have the table of sql/. Otherwise it starts PostgreSQL and a REST API on this
-// machine and removes them at the end.
+// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, quickstart uses that project. The
+// project must have the table that sql/013_create_processing_events_table.sql
+// creates. If neither variable is set, quickstart starts PostgreSQL and a REST API on
+// this machine, and removes them at the end.
 package main
 
 import (
@@ -56,24 +58,25 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return errors.Join(err, client.Close(ctx))
 	}
 
-	// Record doesn't wait and returns no error. An event with a Stage is about that
-	// step. An event without a Stage is about the document.
+	// Record returns before the event is stored, and returns no error. If an event
+	// has a Stage, it is about that step of the document. These events have no Stage,
+	// so they are about the whole document.
 	user := uuid.NewString()
 	invoice := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(invoice)
 	scan := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(scan)
 
-	// Step records an event at the start of a step, and one at its end, with the
-	// duration and the error.
+	// Step records an event, calls the function, and records a second event with the
+	// duration and the error of the function.
 	invoice.Stage, scan.Stage = "ocr", "ocr"
 	_ = client.Step(invoice, func() error { time.Sleep(40 * time.Millisecond); return nil })
 	_ = client.Step(scan, func() error { return errors.New("page 3: image too small") })
 	invoice.Stage, invoice.Type, invoice.Duration = "", docevents.Completed, 60*time.Millisecond
 	client.Record(invoice)
 
-	// Close waits until the queued events are stored. A server calls it at its
-	// shutdown.
+	// Close waits until all recorded events are stored. A server calls Close when it
+	// shuts down.
 	if err := client.Close(ctx); err != nil {
 		return err
 	}

@@ -1,5 +1,6 @@
-// Serverless is an HTTP function for a platform that may freeze or end the process
-// after a reply, such as Cloud Run. It stores its events before each reply.
+// Serverless is an HTTP service for a platform that may freeze or end the process
+// after each reply, such as Cloud Run. So it waits until its events are stored, and
+// then replies. After 2 s it replies even if they aren't stored.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8081/documents/0198a5e2-0000-7000-8000-000000000001
 package main
@@ -38,10 +39,10 @@ func handler(client *docevents.Client) http.Handler {
 			return err
 		})
 
-		// Flush before the reply, because the platform may freeze the process
-		// after it. Flush waits at most 2 s, even if the caller has gone. Events
-		// that are not stored by then stay queued. They are sent if the process
-		// runs again.
+		// The platform may freeze the process after the reply, so call Flush before
+		// the reply. Flush waits up to 2 s until the events are stored. It waits even
+		// if the caller has closed the connection. If an event isn't stored by then,
+		// it stays queued, and is sent if the process runs again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*time.Second)
 		defer cancel()
 		if err := client.Flush(ctx); err != nil {

@@ -1,7 +1,9 @@
 // Worker processes jobs from a queue that may deliver a job twice, such as SQS or
-// pgmq. Each event of a job is stored once, even if the job runs twice.
+// pgmq. If a job runs twice, its events have the same ids both times, so each event
+// is stored once.
 //
-// In this example the queue is standard input, with a JSON object for each job:
+// In this example, standard input takes the place of the queue. Each job is a JSON
+// object:
 //
 //	echo '{"id": "0198a5e2-0000-7000-8000-0000000000aa", "document_id": "0198a5e2-0000-7000-8000-000000000001", "file": "README.md"}' |
 //		go run ./examples/worker
@@ -44,7 +46,8 @@ type job struct {
 	File       string    `json:"file"`
 }
 
-// run processes jobs until the queue or ctx ends. Then it waits until the events are
+// run processes jobs from queue until queue or ctx ends. It runs as many jobs at the
+// same time as workers says. At the end it waits up to 10 s until the events are
 // stored.
 func run(ctx context.Context, client *docevents.Client, queue io.Reader, workers int) error {
 	jobs := make(chan job)
@@ -85,8 +88,9 @@ func receive(ctx context.Context, queue io.Reader, jobs chan<- job) error {
 	return nil
 }
 
-// do runs a job. The ids of its events depend only on the job's id and the step, so
-// an event that is already stored is not stored again.
+// do runs a job in a Step. It derives the ids of the job's events from the job's id
+// and the name of the step. So if the job runs again, an event gets the same id, and
+// the server ignores an event that is already stored.
 func do(client *docevents.Client, j job) error {
 	const stage = "count"
 	return client.Step(docevents.Event{

@@ -13,8 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A feed generates the events of an imaginary pipeline, in the order of their times. All
-// runs of the program generate the same documents, with different ids.
+// A feed generates the events of an imaginary document pipeline, in order of time. Its
+// random numbers always have the same seed. Every run of the program therefore
+// generates the same documents, with other ids and times.
 type feed struct {
 	rand    *rand.Rand
 	start   time.Time
@@ -40,8 +41,10 @@ func (f *feed) play(client *docevents.Client, now time.Time) {
 	}
 }
 
-// steps are the steps of the pipeline. The time of a step in seconds is log-normal, with
-// this median and spread. fails is the share of documents that fail in the step.
+// steps are the steps of the imaginary document pipeline. The duration of a step is
+// random, with a log-normal distribution. median is the median of the durations in
+// seconds. spread is the standard deviation of their logarithms. fails is the share of
+// attempts that fail.
 var steps = []struct {
 	stage                 string
 	median, spread, fails float64
@@ -55,8 +58,9 @@ var steps = []struct {
 // tenants are the customers. Each user belongs to one of them.
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
-// The outage starts and ends at these times after the start. During the outage, the step
-// summarize fails nine times out of ten, because its model answers 503.
+// The imaginary pipeline has an outage. It starts at outageStart and ends at outageEnd,
+// both counted from the pipeline's start. During the outage, nine of ten attempts of
+// the step summarize fail, because its model answers with status 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
 // story returns the events of a document that arrives at a time.
@@ -106,8 +110,10 @@ func (d *tale) add(typ docevents.EventType, stage string, took time.Duration, me
 	d.events = append(d.events, e)
 }
 
-// step adds the events of a step. If the model answers 503, it adds up to two retries. It
-// returns the last error message, or "" if the step succeeds.
+// step adds the events of one step in the processing of a document. After an attempt
+// that fails with status 503, it adds another attempt, up to three in total. It returns
+// the error message of the last attempt, or "" if that attempt succeeds. The parameters
+// are those of the variable steps.
 func (d *tale) step(stage string, median, spread, fails float64) (message string) {
 	const tries = 3
 	for try := range tries {

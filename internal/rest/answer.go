@@ -22,9 +22,8 @@ type Error struct {
 	// Details are PostgREST's. They may repeat the row, so they are never logged.
 	Details string
 
-	// meaning is Accepted if the status and the code alone decide what the answer
-	// means. Otherwise it is the result of meaningOf, or Transient if PostgREST lost
-	// its connection to the database during the request.
+	// meaning is the answer's Verdict, if status and code are not enough to find it.
+	// Otherwise meaning is Accepted, which is never the Verdict of an Error.
 	meaning Verdict
 
 	resent bool // net/http sent the request twice, because the first connection died
@@ -42,8 +41,9 @@ func (e *Error) Error() string {
 	return text
 }
 
-// IsFromDatabase reports whether the code has the form of PostgreSQL's or PostgREST's
-// codes. A gateway's answer has another code or none.
+// IsFromDatabase reports whether the answer comes from PostgreSQL or PostgREST. Their
+// answers have a code of five characters or one that begins with PGRST. The answer of
+// a gateway, such as Supabase's, has a code of another form or no code.
 func (e *Error) IsFromDatabase() bool { return databaseCode.MatchString(e.Code) }
 
 // A Verdict is the meaning of an answer for the rows that were sent.
@@ -58,8 +58,8 @@ const (
 	BadData                      // at least one of the rows can never be stored
 )
 
-// verdicts are the meanings of PostgreSQL's and PostgREST's codes. The first match
-// counts. Codes that are not in the list are transient.
+// verdicts maps the error codes of PostgreSQL and PostgREST to a Verdict. The first
+// entry that matches a code applies. If no entry matches, the Verdict is Transient.
 //
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -76,14 +76,16 @@ var verdicts = []struct {
 var (
 	databaseCode = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST[0-9A-Z]{3})$`)
 
-	// primaryKey matches a message with the usual name of a primary key: events_pkey,
-	// events_pk or pk_events.
+	// primaryKey matches an error message that contains a usual name of a primary
+	// key's constraint, such as events_pkey, events_pk or pk_events.
 	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
 )
 
-// Classify returns the meaning of a request's result. nil is Accepted. An error that
-// isn't an answer is Transient. The status decides before the code: if the key's role
-// doesn't exist, the code is 22023, as for bad data, but the status is 401.
+// Classify returns the Verdict for a request that returned err. If err is nil, the
+// Verdict is Accepted. If err contains no answer of the server, it is Transient. The
+// HTTP status counts more than the code. For example, if the role of the API key
+// doesn't exist, the code is 22023, which usually means bad data, but the status 401
+// shows that the key is wrong.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -108,14 +110,16 @@ func Classify(err error) Verdict {
 	return Transient
 }
 
-// keyInDetails matches details that name the columns of a key: "Key (id)=(...) already
-// exists.", or for a partition "... contains (created_at) = (...).". PostgreSQL may
-// translate the words around them. Only for a partition there is a space before the =,
-// which the second group captures.
+// keyInDetails matches the details of an error about a key, such as "Key (id)=(...)
+// already exists." Its first group captures the columns. It also matches the details of
+// a row for which there is no partition: "... contains (created_at) = (...)." Only these
+// have a space before the =, which the second group captures. The expression doesn't
+// depend on the words, because PostgreSQL may translate them.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
-// KeyColumns returns the columns of the key in details. It returns nil if there is no
-// key, or if the key has an expression.
+// KeyColumns returns the columns of the key that an error's details contain, such as
+// "Key (id)=(...) already exists." It returns nil if details contain no key, or if the
+// key contains an expression instead of a column.
 func KeyColumns(details string) []string {
 	key := keyInDetails.FindStringSubmatch(details)
 	if key == nil {
@@ -124,10 +128,14 @@ func KeyColumns(details string) []string {
 	return strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", ")
 }
 
-// meaningOf returns the verdict for two codes that have more than one meaning, or
-// Accepted. 23505 on the id means that the same event is stored: a unique key that
-// holds the id can't be violated by another event. 23514 for a row without a partition
-// means that the table is misconfigured. The details show both in any language.
+// meaningOf returns the Verdict for two cases in which the code is not enough:
+//
+//   - 23505, a violated unique key, if the key contains the id column. Each event has
+//     its own id, so the same event is already stored: StoredBefore.
+//   - 23514, a violated constraint, if the table has no partition for the row. The
+//     table is wrong and not the row: Configuration.
+//
+// In all other cases it returns Accepted, and Classify decides by status and code.
 func meaningOf(code, message, details, idColumn string) Verdict {
 	key := keyInDetails.FindStringSubmatch(details)
 	hasID := slices.Contains(KeyColumns(details), idColumn)
@@ -145,22 +153,26 @@ type unsent struct{ error }
 
 func (e unsent) Unwrap() error { return e.error }
 
-// isDial reports whether an error of a transport is an error of its dialer.
+// isDial reports whether a transport failed because it could not connect.
 func isDial(err error) bool {
 	_, noName := errors.AsType[*net.DNSError](err)
 	op, _ := errors.AsType[*net.OpError](err)
 	return noName || op != nil && op.Op == "dial"
 }
 
-// lostConnection matches the codes of a request whose connection between PostgREST and
-// PostgreSQL broke, so PostgREST doesn't know whether it was committed. PGRST003 is
-// not one of them: PostgREST got no connection, so it sent nothing.
+// lostConnection matches the codes for a broken connection between PostgREST and
+// PostgreSQL. With such a code, the request may have been committed. The code PGRST003
+// isn't included, because it means that PostgREST sent nothing to PostgreSQL.
 var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX..)$`)
 
 // OutcomeUnknown reports whether the server may have carried out a request that
-// failed with err. If PostgreSQL or PostgREST refused the request, it was rolled back.
-// A gateway refuses a request with 3xx or 4xx before the server gets it. The
-// exceptions are 408 and nginx's 499: then the gateway stopped waiting for the server.
+// failed with err. The server has not carried it out in three cases:
+//
+//   - The request was never sent.
+//   - PostgreSQL or PostgREST answered with an error, so the request was rolled back.
+//     The codes of a broken database connection are the exception.
+//   - A gateway answered 3xx or 4xx before it passed the request on. The statuses 408
+//     and 499 are the exception: then the gateway stopped waiting for the server.
 func OutcomeUnknown(err error) bool {
 	if e, answered := errors.AsType[*Error](err); answered {
 		switch {

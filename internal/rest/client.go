@@ -1,5 +1,5 @@
 // Package rest sends requests to PostgREST, reads the answers, and decides what they
-// mean. Its errors contain no text that may repeat a row, except in [Error].Details.
+// mean. An [Error] contains no text that may repeat a row, except in its field Details.
 package rest
 
 import (
@@ -20,13 +20,14 @@ type Config struct {
 	Schema, Table, IDColumn string
 	MaxInFlight             int // how many inserts may be in flight
 
-	// Transport sends the requests. nil stands for clones of http.DefaultTransport, or
-	// for http.DefaultTransport itself if it isn't an *http.Transport.
+	// Transport sends the requests. If it is nil, clones of http.DefaultTransport send
+	// them. If the app has replaced http.DefaultTransport with another type than
+	// *http.Transport, it can't be cloned and is used itself.
 	Transport http.RoundTripper
 }
 
 // A Client sends requests about one table. Its methods are safe for concurrent use.
-// They have no timeout except the deadline of their context.
+// They have no timeout: a request ends with its context.
 type Client struct {
 	Config
 	transport *transport
@@ -44,16 +45,18 @@ func New(c Config) *Client {
 	return &Client{c, t}
 }
 
-// Close closes the connections of the client's own transports, but not those of
-// Config.Transport. Later requests use new connections.
+// Close closes the client's connections. It closes none if the app has set
+// Config.Transport, because the app may still use that transport. A later request
+// opens a new connection. Requests other than inserts may continue.
 func (c *Client) Close() { c.transport.own.close() }
 
-// From returns a query on the table. Its errors may contain the URL with its query.
-// Before they are logged, they must go through [Client.Loggable].
+// From returns a query on the table. The query's errors may contain values, because
+// they may contain the URL. So they must not be logged directly: log the result of
+// [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
-// postgrest returns a client for one request. A postgrest.Client can't be used again
-// after an error, because it returns the error for later requests as well.
+// postgrest returns a postgrest.Client that sends requests through rt. Use it for one
+// request only: after an error, it returns the same error for all later requests.
 func (c *Client) postgrest(rt http.RoundTripper) *postgrest.Client {
 	pg, err := postgrest.NewClientWithError(c.URL, c.Schema, c.Header)
 	if err != nil {
@@ -72,11 +75,11 @@ type Insertion struct {
 	Accept   string // "": application/json
 }
 
-// Insert sends one insert. It is safe to send the same rows again, because the server
-// ignores rows that are stored already.
+// Insert sends one insert request. It is safe to send the same rows again, because the
+// server ignores a row if its id is already in the table.
 //
-// The query names the columns. Without them, PostgREST would take the columns from the
-// keys of the rows, which takes time, and all rows would need the same keys.
+// The request's URL lists the columns. Otherwise PostgREST would read the columns from
+// the JSON of the rows. That would be slower, and all rows would need the same columns.
 func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	query := "columns=" + i.Columns
 	if i.Conflict != "" {
@@ -93,8 +96,9 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	return err
 }
 
-// An insertion sets the query and the body of one request. postgrest-go itself would
-// parse and copy the body, which takes longer than encoding the rows.
+// An insertion is a RoundTripper that replaces the query and the body of postgrest-go's
+// request by its fields. If postgrest-go got the rows, it would parse and copy them,
+// which takes longer than to encode them.
 type insertion struct {
 	http.RoundTripper
 	query string

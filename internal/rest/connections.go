@@ -13,21 +13,20 @@ import (
 	"time"
 )
 
-// Hosted Supabase speaks HTTP/2. All requests share one HTTP/2 connection, which
-// stays open if a request times out. Only pings detect that the connection is
-// dead.
+// The times for HTTP/2 pings. On hosted Supabase, all requests share one HTTP/2
+// connection. If the connection is dead, requests time out, but net/http continues to
+// use it. With pings, net/http detects the dead connection and opens a new one.
 const (
 	pingAfter   = 3 * time.Second // how long the server may send nothing before a ping
 	pingTimeout = 3 * time.Second // how long the answer to a ping may take
 )
 
-// connections are the transports of a Client that wasn't given one. They are
-// clones of http.DefaultTransport, one for inserts and one for everything else.
+// connections contains the transports of a Client if the app has set none. They are
+// clones of http.DefaultTransport, one for inserts and one for all other requests.
 //
-// A failure is evidence against all idle connections: they may be dead, or may
-// lead to a server that the project's name no longer points to. So they are
-// closed before the next request. Right after the failure it would be too early,
-// because net/http has not put the failed request's connection among them yet.
+// After a failed request, all idle connections are closed, because they may be dead
+// or lead to an old address of the server. They are closed just before the next
+// request. Then the connection of the failed request is idle and is closed as well.
 //
 // The methods are safe for concurrent use, and do nothing on a nil receiver.
 type connections struct {
@@ -40,15 +39,13 @@ type connections struct {
 	cancel context.CancelFunc
 }
 
-// newConnections returns the transports of a Client with at most maxInFlight
-// inserts in flight. It returns nil if the app has replaced
-// http.DefaultTransport with a type that can't be cloned.
+// newConnections returns the transports of a Client. maxInFlight is how many insert
+// requests the Client sends at a time. newConnections returns nil if the app has
+// replaced http.DefaultTransport with a type that can't be cloned.
 //
-// The number of connections for inserts is limited, because net/http may open
-// more than it has requests: if a connection becomes free during a dial, the
-// request takes the free connection, and the dialed one is an extra. The limit
-// is maxInFlight+1, because Close makes an attempt even if all requests in
-// flight hang. A purge may take long, so it uses the other transport.
+// The transport for inserts has a limit of maxInFlight+1 connections, because
+// net/http may open more connections than it needs. The additional connection is for
+// Flush and Close, which send one more request if all requests in flight hang.
 func newConnections(maxInFlight int) *connections {
 	standard, ok := http.DefaultTransport.(*http.Transport)
 	if !ok {
@@ -69,16 +66,17 @@ func (c *connections) begin() {
 	}
 }
 
-// end takes the result of a request.
+// end must be called after each request. If err shows that the server may not work,
+// the next call of begin closes the idle connections.
 func (c *connections) end(err error) {
 	if c != nil && !showsWorkingServer(err) {
 		c.suspect.Store(true)
 	}
 }
 
-// showsWorkingServer reports whether a request's result shows that its connection
-// leads to a working server. A rejection of the rows shows that, and so does a
-// foreign key whose row is not there yet.
+// showsWorkingServer reports whether a request that returned err reached a working
+// server. It did if it succeeded. It also did if the server rejected the rows, for
+// example because a foreign key (23503) refers to a row that isn't stored yet.
 func showsWorkingServer(err error) bool {
 	v := Classify(err)
 	e, answered := errors.AsType[*Error](err)
@@ -90,12 +88,12 @@ func (c *connections) closeIdle() {
 	c.others.CloseIdleConnections()
 }
 
-// close closes all connections for inserts, and the idle connections for other
-// requests, so a purge can continue. Later requests use new connections.
+// close closes all connections for inserts. Of the connections for other requests, it
+// closes only idle ones, so a purge can continue. Later requests use new connections.
 //
-// CloseIdleConnections of net/http would not close connections that are still
-// being dialed, nor an HTTP/2 connection just after its last request was
-// cancelled. So close also ends life, which all connections for inserts watch.
+// closeIdle is not enough for inserts. It doesn't end dials, and it doesn't close an
+// HTTP/2 connection whose last request has just been cancelled. So close also cancels
+// the context life, and each connection for inserts is closed when life ends.
 func (c *connections) close() {
 	if c == nil {
 		return
@@ -108,9 +106,10 @@ func (c *connections) close() {
 	cancel()
 }
 
-// track returns a DialContext for t that stops dialing, and closes its
-// connections, when close is called. If the app has set DialTLSContext, net/http
-// doesn't use DialContext for TLS.
+// track returns a function for t.DialContext. When close is called, the function stops
+// dialing, and the connections that it has opened are closed. If the app has set
+// DialTLSContext, net/http opens TLS connections without this function. Then close
+// closes only the idle TLS connections.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
 	if dial == nil {
@@ -131,7 +130,8 @@ func (c *connections) track(t *http.Transport) func(context.Context, string, str
 	}
 }
 
-// A trackedConn is closed when life ends. After Close, life no longer refers to it.
+// A trackedConn is closed when connections.life ends. Its Close also removes the
+// reference from life to it, so that its memory can be freed.
 type trackedConn struct {
 	net.Conn
 	forget func() bool
@@ -142,14 +142,15 @@ func (c *trackedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// ownTransport returns a clone of standard that stops using a dead HTTP/2
-// connection within seconds. Its errors don't contain the address of a proxy,
-// because the address may include a password.
+// ownTransport returns a clone of standard, which is http.DefaultTransport. The clone
+// stops using a dead HTTP/2 connection within seconds. If a proxy's address is invalid,
+// the clone's error doesn't contain the address, because it may include a password.
 func ownTransport(standard *http.Transport) *http.Transport {
 	t := standard.Clone()
 	if standard.TLSNextProto["h2"] != nil { // Clone has set it if standard speaks HTTP/2
-		// If the app has called http2.ConfigureTransport of golang.org/x/net, the
-		// entry leads to the app's connections, which have no pings.
+		// Remove the "h2" entry, because it may belong to the app: if the app has called
+		// http2.ConfigureTransport (golang.org/x/net), the entry would make the clone use
+		// the app's HTTP/2 connections, which have no pings.
 		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	if t.HTTP2 == nil {

@@ -22,19 +22,22 @@ const (
 // clientInfo is the value of the header X-Client-Info, which Supabase logs.
 const clientInfo = "docevents-go/0.1.0"
 
-// idempotencyKey is a header that net/http looks for. If a POST has it, and the
-// server closed the connection while the connection was idle, net/http sends the
-// POST again on another one. Because the header has no value, it isn't sent.
+// idempotencyKey is a header that marks a POST as safe to repeat. If the server has
+// closed an idle connection, net/http then sends the POST again on a new connection.
+// docevents sets the header without a value. net/http doesn't write a header without
+// a value, so the server doesn't get it.
 const idempotencyKey = "Idempotency-Key"
 
-// A transport stands between postgrest-go and the network. It turns every answer
-// that isn't a success into an error, because postgrest-go handles such answers
-// badly: it sends the key along when it follows a redirect to another host, turns
-// a redirected POST into a GET, loses the status if the body isn't JSON, panics on
-// the body `null`, and reads bodies without a bound.
+// A transport sends the requests of postgrest-go. It returns an error for every answer
+// that isn't a success, because postgrest-go handles such answers badly:
 //
-// RoundTrip has no timeout, because the body is read after it returns. The
-// caller's context limits both.
+//   - If the server redirects a request to another host, it sends the key to that host.
+//   - It turns a redirected POST into a GET.
+//   - If the body isn't JSON, it loses the HTTP status. If the body is null, it panics.
+//   - It reads a body of any size into memory.
+//
+// RoundTrip has no timeout of its own. The caller's context limits the request and the
+// reading of the body.
 type transport struct {
 	inserts  http.RoundTripper
 	others   http.RoundTripper
@@ -43,8 +46,8 @@ type transport struct {
 	idColumn string
 }
 
-// ErrNoCount is the error of a DELETE that succeeded, if its answer has neither the
-// ids of the deleted rows nor their number.
+// ErrNoCount is the error of a DELETE that succeeded, but whose answer contains neither
+// the ids of the deleted rows nor their number. So the number of deleted rows is unknown.
 var ErrNoCount = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
 
 func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
@@ -80,8 +83,9 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	return t.read(req, resp, found.Load() > 1)
 }
 
-// read returns resp if it is a success of PostgREST, and an error otherwise. The body of
-// an insert's success is read to its end: a body that is cut short is no success.
+// read returns resp if PostgREST has carried out the request, and an error otherwise.
+// After an insert, it reads the body to the end, and returns an error if the body is cut
+// short. resent means that net/http sent the request twice.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // http.Client would replace it, but only after RoundTrip
 		resp.Body = http.NoBody
@@ -157,15 +161,15 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	return e
 }
 
-// isHTML reports whether resp is a web page: SUPABASE_URL leads to a web site, a
-// firewall or a captive portal.
+// isHTML reports whether resp is a web page. PostgREST sends none, so the page comes from
+// another server: SUPABASE_URL is wrong, or a firewall or a captive portal answered.
 func isHTML(resp *http.Response) bool {
 	return strings.Contains(strings.ToLower(resp.Header.Get("Content-Type")), "html")
 }
 
-// retryAfter parses the value of a Retry-After header: seconds or a date (RFC 9110,
-// 10.2.3). The result is at most maxRetryAfter. It is 0 if the value can't be parsed
-// or the date has passed.
+// retryAfter returns the wait that a Retry-After header asks for. The header's value is
+// a number of seconds or a date (RFC 9110, 10.2.3). The result is at most maxRetryAfter.
+// It is 0 if the value can't be parsed or the date is in the past.
 func retryAfter(header string, now time.Time) time.Duration {
 	seconds, err := strconv.ParseUint(header, 10, 32)
 	if err == nil || errors.Is(err, strconv.ErrRange) { // then seconds is the largest uint32

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// Selection returns the value of the query parameter select with which PostgREST
-// returns the rows that Decode reads. It casts columns to text. The time is not cast,
-// because JSON has it in ISO 8601, and a cast would follow the database's DateStyle.
+// Selection returns the query parameter "select" for reading rows from PostgREST. With
+// it, PostgREST returns the columns that Decode needs. Most columns are cast to text. The
+// time is not cast, because a cast would print it in the database's DateStyle. Without a
+// cast, the time is always in ISO 8601.
 func (c *Columns) Selection() string {
 	var list []string
 	for i, name := range c.names {
@@ -23,8 +24,10 @@ func (c *Columns) Selection() string {
 	return strings.Join(append(list, c.extra...), ",")
 }
 
-// Decode returns the texts of a row's fields and the values of Extra. The text of NULL
-// is "". If the row lacks a column, missing is its name.
+// Decode reads a row that PostgREST returned. The key of row is the name of a column.
+// texts contains the value of each field as text, and "" for NULL. extra contains the
+// values of the columns for Event.Extra. If the row lacks one of the columns, missing is
+// the name of that column, and the other results are not complete.
 func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, extra map[string]any, missing string) {
 	for i, name := range c.names {
 		value, ok := row[name]
@@ -44,8 +47,8 @@ func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, 
 	return texts, DecodeExtra(string(encoded)), ""
 }
 
-// valueText returns the content of a string, "" for NULL, and the JSON of any other
-// value.
+// valueText returns a JSON value as text. A string loses its quotes and its escapes.
+// null becomes "". Any other value stays as it is in JSON.
 func valueText(value json.RawMessage) string {
 	var text string
 	if json.Unmarshal(value, &text) == nil || len(value) == 0 { // null leaves text empty
@@ -54,12 +57,13 @@ func valueText(value json.RawMessage) string {
 	return string(bytes.TrimSpace(value))
 }
 
-// timeFormats are PostgreSQL's formats of a time. The first two have a zone; before
-// about 1900, its offset may have seconds. The others are in UTC.
+// timeFormats are the formats in which PostgreSQL prints a time. The first two contain
+// the offset of a time zone. The second is for times before about 1900, whose offset may
+// contain seconds. The third and the fourth contain no offset, and stand for UTC.
 var timeFormats = []string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z07:00:00", "2006-01-02T15:04:05", "2006-01-02"}
 
-// ParseTime returns the time that PostgreSQL printed as text. It returns the zero time
-// if Go can't parse it, such as "infinity" or a year with five digits.
+// ParseTime parses a time in a format of PostgreSQL. It returns the zero time if text
+// can't be parsed, for example if it is "infinity" or its year has five digits.
 func ParseTime(text string) time.Time {
 	text = strings.Replace(text, " ", "T", 1)
 	for _, format := range timeFormats {

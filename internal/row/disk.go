@@ -8,8 +8,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// Version is the version of a row's form on disk. It is part of the names of the
-// spool's files, so files with rows of another form are left alone.
+// Version is the version of the format in which the spool writes rows to disk. It is
+// part of the names of the spool's files. So a client doesn't read files that contain
+// rows in another format.
 const Version = "2"
 
 // The flags of a row on disk.
@@ -18,8 +19,9 @@ const (
 	withoutUser
 )
 
-// Append appends r in the form that Read reads. A text ends in a NUL, which no text in
-// PostgreSQL holds. textIDs is the last, because it has a NUL in it.
+// Append appends r to buf in the format that Read expects, and returns the result. Each
+// text is followed by a NUL byte, because a text for PostgreSQL contains no NUL. The
+// field textIDs contains a NUL, so it is written last.
 func (r *Row) Append(buf []byte) []byte {
 	buf = append(append(append(buf, r.ID[:]...), r.DocumentID[:]...), r.UserID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.CreatedAt))
@@ -38,8 +40,9 @@ func (r *Row) Append(buf []byte) []byte {
 	return append(buf, r.textIDs...)
 }
 
-// Read returns the row in b. It accepts any bytes; missing fields are zero. The
-// spool's checksums tell whether the bytes are the ones that were written.
+// Read returns the row that Append has written to b. Read doesn't check b: if b is too
+// short, the missing fields are zero. The spool checks b with a checksum before it calls
+// Read.
 func Read(b []byte) (r Row) {
 	var head [65]byte
 	texts := string(b[copy(head[:], b):])

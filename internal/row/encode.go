@@ -11,13 +11,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// TimeFormat is RFC 3339 with microseconds, which is PostgreSQL's resolution, and in
-// UTC. An offset would need escaping in a query, because its + would be read as a
-// space.
+// TimeFormat is the format of times in requests: RFC 3339 in UTC, with microseconds,
+// because PostgreSQL stores microseconds. It ends in Z and not in an offset such as
+// +00:00, because the + would have to be escaped in a URL's query.
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
-// Encode returns the JSON array of an insert. Its bytes are those that encoding/json
-// would write. Encode is faster, which matters for requests of 1,000 rows.
+// Encode returns the body of an insert request: a JSON array with an object for each
+// row. encoding/json would return the same bytes, but Encode is faster. That matters
+// for requests with 1,000 rows.
 func (c *Columns) Encode(rows []*Row) []byte {
 	const room = 400 // more bytes than a row of the migration's table takes
 	size := len("[]")
@@ -71,8 +72,10 @@ func appendKey(b []byte, separator byte, name string) []byte {
 	return append(append(append(b, separator, '"'), name...), `":`...)
 }
 
-// appendID appends the id of a document or a user: null, text, or else id. A text in
-// quotes is correct for a column of numbers as well, because PostgreSQL parses it.
+// appendID appends the id of a document or a user to the JSON in b. If null is true, it
+// appends null. If text isn't empty, it appends text in quotes. Otherwise it appends id.
+// A text in quotes is correct even if the column contains numbers, because PostgreSQL
+// converts it.
 func appendID(b []byte, id uuid.UUID, text string, null bool) []byte {
 	if null || text != "" {
 		return appendText(b, text)

@@ -13,7 +13,8 @@ import (
 // maxExtraBytes bounds the JSON of an event's Extra, with its keys.
 const maxExtraBytes = 64 << 10
 
-// An extraEncoder is reused, because making one for each event would double the
+// An extraEncoder encodes the values of Event.Extra as JSON. The pool extraEncoders
+// keeps encoders for later events. A new encoder for each event would need twice as many
 // allocations.
 type extraEncoder struct {
 	text bytes.Buffer
@@ -27,8 +28,9 @@ var extraEncoders = sync.Pool{New: func() any {
 	return e
 }}
 
-// EncodeExtra returns the keys and values as a part of a row's JSON: ,"key":value for
-// each. Its errors name the key, never the value.
+// EncodeExtra encodes an event's Extra as a part of the row's JSON. For each key, the
+// result contains ,"key":value with a leading comma. If a value can't be encoded, the
+// error contains the key, but never the value.
 func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	if len(extra) == 0 {
 		return "", nil
@@ -62,8 +64,8 @@ func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	return text, nil
 }
 
-// encode appends v and reports whether it can be encoded. A MarshalJSON method of the
-// app may fail or panic.
+// encode appends the JSON of v to e.text. It returns false if v can't be encoded, for
+// example because a MarshalJSON method of the app returns an error or panics.
 func (e *extraEncoder) encode(v any) (ok bool) {
 	defer func() { _ = recover() }()
 	if e.json.Encode(v) != nil {
@@ -73,13 +75,16 @@ func (e *extraEncoder) encode(v any) (ok bool) {
 	return true
 }
 
-// escapes matches the escapes in JSON: a NUL, a pair of surrogates, a surrogate that
-// isn't in a pair, and any other escape. The last one matters for \\u0000, which is a
-// backslash and five ordinary characters.
+// escapes matches each escape in JSON. Its four alternatives are an escaped NUL, a pair
+// of surrogates, a surrogate that isn't in a pair, and any other escape. The fourth
+// alternative is needed for \\u0000, which is an escaped backslash and the text u0000.
+// Without it, \u0000 in this text would be taken for a NUL.
 var escapes = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
-// cleanJSON does for the strings in JSON what CleanText does. PostgreSQL refuses
-// escaped NULs (22P05), and surrogates that aren't in a pair (22P02).
+// cleanJSON returns the JSON in text in a form that PostgreSQL accepts. It removes
+// escaped NULs, which PostgreSQL rejects with the code 22P05. It replaces invalid UTF-8
+// and surrogates that aren't in a pair by U+FFFD. PostgreSQL rejects such surrogates with
+// the code 22P02.
 func cleanJSON(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	if !strings.Contains(text, `\`) {
@@ -96,8 +101,8 @@ func cleanJSON(text string) string {
 	})
 }
 
-// DecodeExtra returns the values that EncodeExtra has encoded. A number becomes a
-// json.Number, which loses no digit.
+// DecodeExtra returns the keys and values that are encoded in text, which is a result of
+// EncodeExtra. It decodes a number as a json.Number, because a float64 could lose digits.
 func DecodeExtra(text string) map[string]any {
 	if text == "" {
 		return nil

@@ -13,14 +13,17 @@ var (
 	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)
 )
 
-// Named returns the places of the rows that the details of an answer name, in any
-// language. The details are of two kinds:
+// Named returns the indexes of the rows that caused an error. rows are the rows of the
+// request, and details are the details in the server's answer. There are two kinds of
+// details:
 //
-//   - "Key (document_id)=(...) is not present" has the values of a key. Several rows
-//     may have the same key.
-//   - "Failing row contains (...)" has all values of one row. Its id identifies it. If
-//     the ids of several rows are there, a text in the row contains the others, and
-//     Named returns nil.
+//   - "Key (document_id)=(...) is not present" contains the values of a key. Named returns
+//     each row with these values.
+//   - "Failing row contains (...)" contains all values of one row. Named returns the row
+//     whose id is among these values. If the values contain the ids of several rows, it
+//     is not clear which row failed, and Named returns nil.
+//
+// PostgreSQL may translate the details, so Named doesn't compare their words.
 func (c *Columns) Named(rows []*Row, details string) (places []int) {
 	key := keyFormat.FindStringSubmatch(details)
 	ids := uuidFormat.FindAllString(details, -1)
@@ -36,9 +39,10 @@ func (c *Columns) Named(rows []*Row, details string) (places []int) {
 	return places
 }
 
-// hasKey reports whether values begin with r's values in the columns of a key, as
-// PostgreSQL prints them: joined by ", " and followed by ")". It may be wrong for a
-// text that holds a parenthesis. Then one row more is sent apart from the others.
+// hasKey reports whether r has the values of a key. columns are the columns of the key.
+// values begins with their values as PostgreSQL prints them, such as "1, 2) is not
+// present". If a value contains ", " or ")", hasKey may report true for a row with other
+// values. Then the client also retries this row separately.
 func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	for i, name := range columns {
 		end := ", "
@@ -54,9 +58,10 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	return true
 }
 
-// keyValue returns r's value in a column, as PostgreSQL prints it, or "". PostgreSQL
-// prints a time in the session's time zone. So for a time, keyValue returns the
-// beginning of values if that is the same time.
+// keyValue returns r's value in the column name, as PostgreSQL prints it. It returns ""
+// if r has no such value. PostgreSQL prints a time in any time zone, so the time in
+// values may look different from r's time. If values begins with a time that is equal to
+// r's time, keyValue returns that part of values.
 func (c *Columns) keyValue(r *Row, name, values string) string {
 	switch slices.Index(c.names[:], name) {
 	case fieldID:

@@ -1,5 +1,5 @@
-// Package row writes and reads rows of the table: as JSON for PostgREST, and as bytes
-// for the spool.
+// Package row converts a row of the table to JSON for PostgREST, and to bytes for the
+// spool, which keeps queued rows on disk. It also reads both formats.
 package row
 
 import (
@@ -27,8 +27,9 @@ type Row struct {
 	NoUser     bool // the user's id is NULL, or the table has no column for it
 }
 
-// SetTextIDs sets ids that are texts. They can't contain a NUL, because PostgreSQL
-// can't store it.
+// SetTextIDs sets the ids of the document and the user if the table's columns for them
+// contain text instead of UUIDs. The caller must have checked that the ids contain no
+// NUL.
 func (r *Row) SetTextIDs(document, user string) { r.textIDs = document + "\x00" + user }
 
 // Text returns how many bytes of text r holds.
@@ -61,8 +62,8 @@ func idText(id uuid.UUID, text string, null bool) string {
 	return id.String()
 }
 
-// The indexes of an event's fields in the array that NewColumns takes. A table may have
-// any names for the columns of these fields.
+// The constants for the fields of an event. Each constant is an index of the array
+// names, the parameter of NewColumns that contains the name of each field's column.
 const (
 	fieldID = iota
 	fieldDocument
@@ -84,6 +85,6 @@ type Columns struct {
 	extra []string       // the columns for Extra
 }
 
-// NewColumns returns Columns with these names for the columns of the fields, and of
-// Extra.
+// NewColumns returns Columns. names contains the name of each field's column, and extra
+// contains the names of the columns for Event.Extra.
 func NewColumns(names [Fields]string, extra []string) Columns { return Columns{names, extra} }

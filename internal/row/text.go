@@ -10,8 +10,8 @@ import (
 func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // CleanText returns s in a form that PostgreSQL can store: without NULs, in valid
-// UTF-8, and in at most limit bytes. If it cuts s, the result ends with a note. It cuts
-// before it does anything else, so a long s costs no more than a text of limit bytes.
+// UTF-8, and with at most limit bytes. If CleanText cuts s, it appends a note with the
+// number of removed bytes. It cuts s first, so it takes no more time for a very long s.
 func CleanText(s string, limit int) string {
 	const roomForNote = 40
 	uncut := len(s)
@@ -43,13 +43,13 @@ const (
 	// MaxKept is the length up to which a text is copied, in bytes.
 	MaxKept = 256
 
-	// keeperBytes is the size of a block of memory that several copies share. The
-	// block is freed when none of these copies is used any more.
+	// keeperBytes is the size of a block of memory in which a Keeper stores several
+	// copies. The block is freed when none of these copies is used any more.
 	keeperBytes = 4 << 10
 )
 
-// A Keeper copies short texts. Without a copy, a stage or a message that the app has
-// cut out of a document of megabytes would keep all of the document in memory.
+// A Keeper copies short texts of queued events. If a text is a part of a larger string,
+// such as a whole document, the text keeps the larger string in memory. A copy doesn't.
 type Keeper struct{ shared strings.Builder }
 
 // Keep returns a copy of s, or s itself if that is longer than MaxKept.

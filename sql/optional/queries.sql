@@ -11,7 +11,7 @@ WHERE document_id =
     '00000000-0000-0000-0000-000000000000' -- the document
 ORDER BY created_at, id;
 
--- 2. What is the latest event of each of these documents?
+-- 2. What is the latest event of each document in a list of ids?
 SELECT DISTINCT ON (document_id) document_id, event_type, stage, created_at, error_message
 FROM public.document_processing_events
 WHERE document_id IN (
@@ -20,7 +20,7 @@ WHERE document_id IN (
 )
 ORDER BY document_id, created_at DESC, id DESC;
 
--- 3. How many documents completed and how many failed, on each of the last days (UTC)?
+-- 3. How many documents completed, and how many failed, on each of the last 14 days (UTC)?
 WITH seen AS (
     SELECT document_id,
         max(created_at) AS last_at,
@@ -46,7 +46,7 @@ FROM ended
 GROUP BY day
 ORDER BY day DESC;
 
--- 4. How long do half of the runs of a stage take at most (p50), and 95 % of them (p95)?
+-- 4. How long does each stage take: the median (p50) and the 95th percentile (p95)?
 SELECT
     stage, -- null: the whole document
     count(*) AS ended,
@@ -62,7 +62,7 @@ WHERE event_type IN ('completed', 'failed')
 GROUP BY stage
 ORDER BY p95_ms DESC NULLS LAST;
 
--- 5. Which errors happen now, how often, and which document is an example of each error?
+-- 5. Which errors happened in the last hour, how often, and in which document, for example?
 WITH failed AS (
     SELECT id, document_id, created_at, stage,
         -- Messages that differ only in numbers and UUIDs are the same error.
@@ -90,7 +90,7 @@ GROUP BY stage, error
 ORDER BY times DESC, last_time DESC
 LIMIT 20;
 
--- 6. Which documents started over 30 minutes ago and haven't ended since, even if they started again?
+-- 6. Which documents are stuck: started more than 30 minutes ago, and not ended since then?
 WITH seen AS (
     SELECT document_id,
         max(created_at) AS last_at,

@@ -1,19 +1,20 @@
-// Opentelemetry stores the trace id of each event in the column trace_id, and traces
-// the requests that docevents sends.
+// Opentelemetry shows how to use docevents with OpenTelemetry. It stores the id of
+// the current trace with each event, in the column trace_id. It also records a span
+// for each request that docevents sends.
 //
 // Usage:
 //
 //	go run ./examples/metrics/opentelemetry [-n documents] [-table document_processing_events]
 //
-// It processes some documents and prints the spans on standard output, each as a
-// line of JSON. An app would export them with OTLP.
+// It processes n made-up documents. It prints the spans on standard output, each as a
+// line of JSON. A real app would export them with OTLP instead.
 //
-// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. To start a local one,
-// run go run ./examples/localstack. The table needs this column:
+// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. For a project on this
+// machine, run go run ./examples/localstack. The table needs this column:
 //
 //	ALTER TABLE document_processing_events ADD COLUMN trace_id text;
 //
-// The exit code is 0 if every event was stored, else 1.
+// The exit code is 0 if every event was stored. Otherwise it is 1.
 package main
 
 import (
@@ -61,12 +62,13 @@ func addTraceID(ctx context.Context, e *docevents.Event) bool {
 	return true
 }
 
-// options returns the client's options: the hook, and a transport that makes a span
-// for each request and sends its trace id, for the gateway's log.
+// options returns the options of the docevents client. addTraceID adds the trace id
+// to each event. The transport records a span for each request, and sends the span's
+// trace id to the server in a header, so that the gateway can log it.
 //
-// These spans have no parent, because a request contains the events of several
-// documents. A span contains the URL of its request. It contains no headers, so it
-// doesn't reveal the key, and no bodies.
+// The span of a request has no parent, because a request contains the events of
+// several documents, each with its own trace. A span contains the URL of the request,
+// but no headers and no body. So it contains neither the key nor any event.
 func options(table string, tracing trace.TracerProvider) []docevents.Option {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConnsPerHost = docevents.DefaultMaxInFlight + 1 // as in docevents' default transport

@@ -6,11 +6,12 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A collector exports a client's Stats to Prometheus. It reads them at each scrape,
-// so all counts are from the same moment.
+// A collector exports the Stats of a docevents client to Prometheus. At each scrape
+// it calls stats once, so all metrics of a scrape are from the same moment.
 //
-// Alert on increase(docevents_dropped_total{reason!="filtered"}[5m]) > 0, and on
-// docevents_pending if it stays high.
+// Create an alert for increase(docevents_dropped_total{reason!="filtered"}[5m]) > 0,
+// which means that events were lost. Create another alert for a docevents_pending
+// that stays high, which means that events aren't being stored.
 type collector struct{ stats func() docevents.Stats }
 
 var (

@@ -10,12 +10,15 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// watch checks the documents at once and then at each interval until ctx is done,
-// and sets the gauges. Scrapes don't start a check, because a check reads the table.
+// watch calls check at once and then at each interval, and sets the metrics to the
+// result. It returns when ctx is done. A check reads the table, so scrapes of the
+// metrics don't start checks.
 //
-// Alert on docevents_healthy == 0, and on
-// time() - docevents_health_timestamp_seconds > 300, which means that the checks
-// fail.
+// Create two alerts. The first means that documents are stuck, fail too often or
+// don't complete. The second means that no check has succeeded for five minutes.
+//
+//	docevents_healthy == 0
+//	time() - docevents_health_timestamp_seconds > 300
 func watch(ctx context.Context, registry prometheus.Registerer, interval time.Duration, check func(context.Context) (docevents.Health, error)) {
 	gauge := func(name, help string) prometheus.Gauge {
 		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})

@@ -1,17 +1,18 @@
-// Prometheus exports the health of the documents and the counts of docevents as
-// metrics.
+// Prometheus exports metrics for Prometheus: the state of the documents, and the
+// number of events that docevents recorded, stored and dropped.
 //
 // Usage:
 //
 //	go run ./examples/metrics/prometheus [-addr 127.0.0.1:9464]
 //
-// It prints commands with which you can try it.
+// It prints two commands: one records an event, and the other prints the metrics.
 //
-// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY, which must have the
-// table and the functions of sql/013 and sql/014. To start a local one, run
-// go run ./examples/localstack.
+// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. The project needs the
+// table and the functions of the two SQL files in sql/, 013 and 014. For a project on
+// this machine that has them, run go run ./examples/localstack.
 //
-// SIGTERM or Ctrl-C ends it. The exit code is 0 if every event was stored, else 1.
+// To end the program, press Ctrl-C or send SIGTERM. The exit code is 0 if every event
+// was stored. Otherwise it is 1.
 package main
 
 import (
