@@ -65,6 +65,13 @@ func (f *faultyFiles) ReadDir(path string) ([]fs.DirEntry, error) {
 	return f.disk.ReadDir(path)
 }
 
+func (f *faultyFiles) ReadFile(path string) ([]byte, error) {
+	if err := f.use("read"); err != nil {
+		return nil, err
+	}
+	return f.disk.ReadFile(path)
+}
+
 func (f *faultyFiles) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	if err := f.use("open"); err != nil {
 		return nil, err

@@ -8,8 +8,6 @@ import (
 	"syscall"
 )
 
-var flock = syscall.Flock // replaced by a test
-
 // lock takes a shared or exclusive lock on f, or returns an error at once if another
 // process's lock prevents that.
 func lock(f *os.File, exclusive bool) error {
@@ -17,11 +15,7 @@ func lock(f *os.File, exclusive bool) error {
 	if exclusive {
 		how = syscall.LOCK_EX
 	}
-	for {
-		if err := flock(int(f.Fd()), how|syscall.LOCK_NB); err != syscall.EINTR {
-			return os.NewSyscallError("flock", err)
-		}
-	}
+	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB))
 }
 
 // private reports whether only this user and root can write to the folder.

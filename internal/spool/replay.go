@@ -22,7 +22,6 @@ func (s *Spool) Look() error {
 		return fmt.Errorf("%s: %w", s.dir, ErrShared)
 	}
 	entries, err := s.fs.ReadDir(s.dir)
-	alive := map[string]bool{}
 	for _, e := range entries {
 		name, ours := strings.CutPrefix(e.Name(), s.project)
 		name, isLock := strings.CutSuffix(name, ".lock")
@@ -30,11 +29,7 @@ func (s *Spool) Look() error {
 		if !ours || !isLock && !isSegment || !e.Type().IsRegular() {
 			continue
 		}
-		owner := ownerOf(name)
-		if _, known := alive[owner]; !known {
-			alive[owner] = s.isAlive(owner)
-		}
-		if alive[owner] {
+		if s.isAlive(ownerOf(name)) {
 			continue
 		} else if isLock {
 			s.fs.Remove(s.path(e.Name()))
@@ -50,9 +45,6 @@ func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+
 // isAlive reports whether the process may be alive. It tries a shared lock, so
 // several processes can call it for the same owner at the same time.
 func (s *Spool) isAlive(owner string) bool {
-	if s.lock != nil && owner == s.owner {
-		return true
-	}
 	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
@@ -96,14 +88,14 @@ func (s *Spool) Keep() error {
 // cut returns the first row of b and the bytes after it. If b begins with no
 // undamaged frame, cut returns nil and b.
 func cut(b []byte) (row, rest []byte) {
-	if len(b) < rowAt || int64(binary.LittleEndian.Uint32(b)) > int64(len(b)-rowAt) {
+	if len(b) < rowAt {
 		return nil, b
 	}
-	frame := first(b)
-	if checksum(frame) != binary.LittleEndian.Uint32(b[sumAt:]) {
+	end := rowAt + int64(binary.LittleEndian.Uint32(b))
+	if end > int64(len(b)) || checksum(b[:end]) != binary.LittleEndian.Uint32(b[sumAt:]) {
 		return nil, b
 	}
-	return frame[rowAt:], b[len(frame):]
+	return b[rowAt:end], b[end:]
 }
 
 // claim starts to read the oldest segment of a dead process. If several processes
@@ -119,30 +111,19 @@ func (s *Spool) claim() error {
 	g := s.found[0]
 	s.found = s.found[1:]
 	mine := strings.TrimSuffix(g.name, ownerOf(g.name)) + s.owner + ".seg"
-	b, err := s.content(g)
+	b, err := s.fs.ReadFile(s.path(g.name))
 	if err == nil {
 		err = s.fs.Rename(s.path(g.name), s.path(mine))
 	}
-	if err == nil {
-		g.name = mine
-		s.reading = []segment{g}
-		s.read++
-		columns, rest := cut(b)
-		s.columns, s.rest = string(columns), rest
+	if errors.Is(err, fs.ErrNotExist) { // another process was the first
 		return nil
+	} else if err != nil {
+		return err
 	}
-	if errors.Is(err, fs.ErrNotExist) || s.refused[g.name] {
-		return nil
-	}
-	s.refused[g.name] = true
-	return fmt.Errorf("%s: %w", g.name, err)
-}
-
-func (s *Spool) content(g segment) ([]byte, error) {
-	f, err := s.fs.OpenFile(s.path(g.name), os.O_RDONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(f)
+	g.name = mine
+	s.reading = []segment{g}
+	s.read++
+	columns, rest := cut(b)
+	s.columns, s.rest = string(columns), rest
+	return nil
 }

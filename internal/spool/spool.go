@@ -73,6 +73,7 @@ type FS interface {
 	MkdirAll(path string, perm fs.FileMode) error
 	Stat(path string) (fs.FileInfo, error)
 	ReadDir(path string) ([]fs.DirEntry, error)
+	ReadFile(path string) ([]byte, error)
 	OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error)
 	Write(f *os.File, b []byte) (int, error)
 	Rename(from, to string) error
@@ -85,6 +86,7 @@ type OS struct{}
 func (OS) MkdirAll(path string, perm fs.FileMode) error { return os.MkdirAll(path, perm) }
 func (OS) Stat(path string) (fs.FileInfo, error)        { return os.Stat(path) }
 func (OS) ReadDir(path string) ([]fs.DirEntry, error)   { return os.ReadDir(path) }
+func (OS) ReadFile(path string) ([]byte, error)         { return os.ReadFile(path) }
 func (OS) Write(f *os.File, b []byte) (int, error)      { return f.Write(b) }
 func (OS) Rename(from, to string) error                 { return os.Rename(from, to) }
 func (OS) Remove(path string) error                     { return os.Remove(path) }
@@ -103,17 +105,15 @@ type Spool struct {
 
 	owner   string    // this process, in the files' names
 	lock    *os.File  // the locked file of this process; nil until the process makes it
-	stamp   int64     // the stamp of the newest segment
 	torn    bool      // the last write failed, so the next Append makes a segment
 	current []segment // from the oldest to the newest
 	retired []segment
 
-	found   []segment       // segments of dead processes, from the oldest to the newest
-	reading []segment       // the segment that is being read, if any
-	read    int64           // the number of the last such segment, from 1
-	columns string          // the columns of that segment
-	rest    []byte          // the rows of that segment that Next has not returned yet
-	refused map[string]bool // the names of files whose error has been returned
+	found   []segment // segments of dead processes, from the oldest to the newest
+	reading []segment // the segment that is being read, if any
+	read    int64     // the number of the last such segment, from 1
+	columns string    // the columns of that segment
+	rest    []byte    // the rows of that segment that Next has not returned yet
 }
 
 type segment struct {
@@ -128,8 +128,7 @@ type segment struct {
 // dead processes have more than limit bytes.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
-	sum(header)
-	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit, refused: map[string]bool{}}
+	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
 }
 
 // Frame appends a frame with a row to rows, for Append. row appends the bytes of the
@@ -137,18 +136,10 @@ func New(files FS, dir string, project [32]byte, columns string, limit int64) *S
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
 	rows = row(append(rows, make([]byte, rowAt)...))
-	binary.LittleEndian.PutUint32(rows[start:], uint32(len(rows)-start-rowAt))
+	frame := rows[start:]
+	binary.LittleEndian.PutUint32(frame, uint32(len(frame)-rowAt))
+	binary.LittleEndian.PutUint32(frame[sumAt:], checksum(frame))
 	return rows
-}
-
-// first returns the first frame of rows, which must be complete.
-func first(rows []byte) []byte { return rows[:rowAt+binary.LittleEndian.Uint32(rows)] }
-
-// sum sets the checksum of each frame of rows.
-func sum(rows []byte) {
-	for ; len(rows) > 0; rows = rows[len(first(rows)):] {
-		binary.LittleEndian.PutUint32(rows[sumAt:], checksum(first(rows)))
-	}
 }
 
 // checksum returns a checksum of the frame's length and row.
@@ -160,7 +151,6 @@ func checksum(frame []byte) uint32 {
 // Append writes all of rows, or none of them if it returns an error. If the error is
 // fs.ErrNotExist, somebody has removed the current segments.
 func (s *Spool) Append(rows []byte) error {
-	sum(rows)
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
 	}
@@ -169,8 +159,7 @@ func (s *Spool) Append(rows []byte) error {
 		if err := s.own(); err != nil {
 			return err
 		}
-		s.stamp = max(s.stamp+1, time.Now().UnixNano()) // increases even if the clock is set back
-		name := fmt.Sprintf("%s%016x%08x-%s.seg", s.project, uint64(s.stamp), rand.Uint32(), s.owner)
+		name := fmt.Sprintf("%s%016x%08x-%s.seg", s.project, uint64(time.Now().UnixNano()), rand.Uint32(), s.owner)
 		s.current = append(s.current, segment{name: name})
 		rows = slices.Concat(s.header, rows)
 		flag |= os.O_CREATE | os.O_EXCL
