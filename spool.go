@@ -2,7 +2,6 @@ package docevents
 
 import (
 	"crypto/sha256"
-	"errors"
 	"strings"
 	"time"
 
@@ -17,16 +16,12 @@ const (
 
 	// bufferBytes bounds the rows that wait to be written to disk.
 	bufferBytes = 1 << 20
-
-	// firstBlock is the number of the first block. It is far above the numbers of
-	// the files of dead processes, which count from 1.
-	firstBlock = 1 << 40
 )
 
 // A mirror keeps a copy of pending rows on disk, and replays the rows that dead
-// processes left there. It is nil without WithSpool. A row takes this path:
+// processes left there. It does nothing without WithSpool. A row takes this path:
 //
-//	addLocked -> block -> current file --> removed once no row is pending
+//	addLocked -> buffer -> current file --> removed once no row is pending
 //	               ^          |
 //	    copyLocked |          | too large
 //	               |          v
@@ -35,39 +30,40 @@ const (
 //	                          | read to its end
 //	         queue <- file of a dead process
 //
-// A block is the rows that are written with one call of Append. addLocked adds
-// new rows to the next block. copyLocked adds pending rows that are in no current
-// file: rows of retired files, rows of blocks that could not be written, and rows
-// that were recorded while the buffer was full or the disk had failed. So every
-// pending row gets to the disk once the disk works again.
+// addLocked adds new rows to the buffer. copyLocked adds pending rows that are in no
+// current file: rows in retired files, rows that could not be written, and rows that
+// were recorded while the buffer was full or the disk had failed. So every pending
+// row gets to the disk once the disk works again.
 //
 // One goroutine uses the disk, without holding the lock. It runs while there is
-// something to do. record.block is kept in memory, so the mirror knows which rows
-// are on disk even if the disk hangs:
+// something to do. It writes the buffer as a block, with one call of Append. The
+// blocks are numbered from 1. record.block says which block a row is in, so the
+// mirror knows which rows are on disk even if the disk hangs:
 //
-//	0   The row is not on disk.
-//	n   The row is in block n. If first <= n < written, the block is in the current
-//	    file. If n >= written, it is not on disk yet. If n < first, the row is in
-//	    another file. If that is the file of a dead process, n is its number.
-//	-n  The row is in another file and is copied to block n. It counts as a row of
-//	    the other file until block n is written.
+//	n >= written          The row is in the buffer, or it is being written.
+//	first <= n < written  The row is in a current file.
+//	0 < n < first         The row is in a retired file.
+//	0                     The row is not on disk.
+//	-n                    The row is in the n-th file of a dead process.
+//
+// A row that is copied is in two places. Then record.old is its first place.
 type mirror struct {
 	delivery *delivery
 	columns  string       // the columns of new rows
 	spool    *spool.Spool // only the goroutine uses it
-	spare    []byte       // only the goroutine uses it: the buffer for the next block
+	writing  []byte       // only the goroutine uses it: the rows that Append writes
 
 	// delivery.mu guards these.
+	open    bool // files may be written and removed: there is a spool, and Close has not ended
 	running bool // the goroutine exists
 	again   bool // the goroutine has to take another step
 	closing bool // Close waits until the goroutine has written every pending row
-	closed  bool // nothing is written or removed from now on
 
-	rows    []byte // the buffer, which holds the rows of block next
+	rows    []byte // the buffer
 	behind  bool   // a pending row is neither on disk nor in the buffer
-	first   int64  // the first block of the current file
+	first   int64  // the first block of the current files
 	written int64  // the block after the last one on disk
-	next    int64  // the block that is written next
+	next    int64  // the block that the buffer becomes
 	files   spool.State
 
 	failed bool      // the disk failed, and isn't used before due
@@ -82,103 +78,90 @@ func (d *delivery) openMirror(restURL string) {
 		return
 	}
 	project := sha256.Sum256([]byte(strings.Join([]string{row.Version, restURL, c.schema, c.table}, " ")))
+	columns := c.columns.inFile()
 	const capacity = bufferBytes + bufferBytes/4 // room for another row of any size: growing takes long
-	d.mirror = &mirror{
-		delivery: d, columns: c.columns.inFile(), first: firstBlock, written: firstBlock, next: firstBlock,
-		rows: make([]byte, 0, capacity), spare: make([]byte, 0, capacity),
+	d.mirror = mirror{
+		delivery: d, columns: columns, spool: spool.New(c.spoolFiles, c.spoolDir, project, columns, 2*int64(c.queueBytes)),
+		open: true, first: 1, written: 1, next: 1,
+		rows: make([]byte, 0, capacity), writing: make([]byte, 0, capacity),
 	}
-	d.mirror.spool = spool.New(c.spoolFiles, c.spoolDir, project, d.mirror.columns, 2*int64(c.queueBytes))
-	d.mirror.startLocked() // nobody else has d yet
+	d.mirror.wakeLocked(false) // nobody else has d yet
 }
 
 // addLocked buffers a recorded row, which the goroutine writes.
 func (m *mirror) addLocked(r *record) {
-	if m == nil {
+	if !m.open {
 		return
 	}
 	if m.behind = m.behind || len(m.rows) >= bufferBytes; !m.behind {
 		m.bufferLocked(r)
 	}
-	if !m.failed || !time.Now().Before(m.due) {
-		m.startLocked()
-	}
+	m.wakeLocked(false)
 }
 
-// bufferLocked adds r to the next block. It gives r its id, since the row on disk
-// must have the id that is sent.
+// bufferLocked adds r to the buffer. It gives r its id, since the row on disk must
+// have the id that is sent.
 func (m *mirror) bufferLocked(r *record) {
 	r.identify()
 	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return r.Append(buf) })
-	if r.block == 0 {
-		r.block = m.next
-	} else {
-		r.block = -m.next
-	}
+	r.block, r.old = m.next, r.block
 }
 
-// wakeLocked starts the goroutine. It is called after each answer of the server:
-// files may be removed then, rows of dead processes may have room in the queue, or
-// the pause after a failure may be over. If look is set, as by Close when it
-// begins, the goroutine looks for files of dead processes now.
+// wakeLocked makes the goroutine take a step. It is called after each answer of the
+// server, since files may be removed then, rows of dead processes may have room in
+// the queue, or the pause after a failure may be over. If look is set, as by Close
+// when it begins, the goroutine looks for files of dead processes now.
 func (m *mirror) wakeLocked(look bool) {
-	if m == nil {
-		return
-	}
 	if look && !m.failed {
 		m.due = time.Time{}
 	}
-	m.startLocked()
+	m.again = true
+	if m.open && !m.running {
+		m.running = true
+		go m.run()
+	}
 }
 
 // isBusyLocked reports whether the goroutine may replay rows soon. Close waits for
 // such rows.
-func (m *mirror) isBusyLocked() bool { return m != nil && m.running }
+func (m *mirror) isBusyLocked() bool { return m.running }
 
 // closeLocked waits until all pending rows are on disk, or until deadline.
 func (m *mirror) closeLocked(deadline time.Time) {
-	if m == nil {
-		return
-	}
 	m.closing, m.failed = true, false
-	m.startLocked()
+	m.wakeLocked(false)
 	for m.running && time.Now().Before(deadline) {
 		m.delivery.changed.Wait()
 	}
-	m.closed = true
+	m.open = false
 }
 
 // holdsLocked is called at the end of Close. holds reports whether r is on disk,
 // where another process will find it. may reports whether r could still get there,
 // because the disk hangs and a write may be under way.
 func (m *mirror) holdsLocked(r *record) (holds, may bool) {
-	if m == nil {
-		return false, false
-	}
-	n := max(r.block, -r.block)
-	current := m.files.Current > 0 && m.first <= n && n < m.written
-	other := (m.files.Retired || m.files.Reading > 0) && (r.block < 0 || 0 < n && n < m.first)
-	return current || other, m.closed && m.running
+	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running
 }
 
-func (m *mirror) startLocked() {
-	m.again = true
-	if !m.running && !m.closed {
-		m.running = true
-		go m.run()
+// hasLocked reports whether the rows of a place, as in record.block, are on disk.
+func (m *mirror) hasLocked(block int64) bool {
+	if block >= m.first {
+		return block < m.written && m.files.Current > 0
 	}
+	return block != 0 && (m.files.Retired || m.files.Reading > 0)
 }
 
 func (m *mirror) run() {
 	d := m.delivery
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for m.again && !m.closed {
+	for m.again && m.open {
 		m.again = false
 		m.stepLocked()
 	}
 	if m.closing {
 		m.doLocked(m.spool.Close)
-		m.closed = true
+		m.open = false
 	}
 	m.running = false
 	d.changed.Broadcast()
@@ -208,18 +191,15 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
+	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes) // in larger files, most rows are stored
+	if stats.Pending == 0 {
+		m.rows, m.behind, enough = m.rows[:0], false, 0
+	}
 	switch {
-	case m.closed:
-	case stats.Pending == 0: // remove all files except the one that is being read
-		m.rows, m.behind = m.rows[:0], false
-		m.first, m.written = m.next, m.next
-		if m.files.Current > 0 || m.files.Retired {
-			m.doLocked(func() error { return errors.Join(m.spool.Retire(), m.spool.Discard()) })
-		}
-	case m.failed:
+	case !m.open, m.failed && stats.Pending > 0:
 	case !m.copyLocked() && m.files.Retired: // the pending rows of retired files are in current files
 		m.again = m.doLocked(m.spool.Discard) || m.again
-	case !m.files.Retired && m.files.Current > min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes): // most of its rows are stored
+	case !m.files.Retired && m.files.Current > enough:
 		m.doLocked(m.spool.Retire)
 		m.first, m.again = m.written, true
 	case len(m.rows) > 0:
@@ -227,38 +207,23 @@ func (m *mirror) stepLocked() {
 	}
 }
 
-// writeLocked writes the buffer as block next.
+// writeLocked writes the buffer as a block.
 func (m *mirror) writeLocked() {
-	rows := m.rows
-	m.rows, m.spare = m.spare[:0], nil
+	m.rows, m.writing = m.writing[:0], m.rows
 	m.next++
-	ok := m.doLocked(func() error { return m.spool.Append(rows) })
-	m.spare = rows
-	if m.closed {
-		return
+	if !m.doLocked(func() error { return m.spool.Append(m.writing) }) {
+		m.rows, m.behind = m.rows[:0], true // copyLocked adds the rows to a later block
+		m.delivery.eachPendingLocked(func(r *record) {
+			if !m.hasLocked(r.block) {
+				r.block, r.old = r.old, 0
+			}
+		})
 	}
-	if ok {
-		m.written, m.again = m.next, true
-		return
-	}
-	// The rows of some blocks are not on disk. copyLocked adds them to later blocks.
-	lost := m.written
-	if m.files.Current == 0 {
-		lost = m.first
-		m.first, m.written = m.next, m.next
-	}
-	m.rows, m.behind = m.rows[:0], true
-	m.delivery.eachPendingLocked(func(r *record) {
-		if r.block >= lost {
-			r.block = 0
-		} else if r.block <= -lost {
-			r.block = firstBlock - 1 // the row is in a retired file
-		}
-	})
+	m.written, m.again = m.next, true
 }
 
-// copyLocked adds the pending rows that are in no current file to the next block,
-// and reports whether there are any. It doesn't copy rows of the file that is being
+// copyLocked adds the pending rows that are in no current file to the buffer, and
+// reports whether there are any. It doesn't copy rows of the file that is being
 // read, since that file is still there if this process dies.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
@@ -266,15 +231,10 @@ func (m *mirror) copyLocked() (copied bool) {
 	}
 	m.behind = false
 	m.delivery.eachPendingLocked(func(r *record) {
-		n := max(r.block, -r.block)
 		switch {
-		case n >= m.first:
-			if n < m.written {
-				r.block = n // removes the minus sign, since the copy is on disk
-			}
-		case n > 0 && (!m.files.Retired || n == m.files.Reading):
+		case r.block >= m.first, r.block < 0 && r.block == -m.files.Reading:
 		case len(m.rows) >= bufferBytes:
-			m.behind, copied = m.behind || n == 0, true
+			m.behind, copied = m.behind || r.block == 0, true
 		default:
 			m.bufferLocked(r)
 			copied = true

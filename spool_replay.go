@@ -57,7 +57,7 @@ func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	}
 	if d.cause == nil { // once Close has stopped waiting, the row stays in its file
 		d.number = nextNumber(d.number, now)
-		r.number, r.block = d.number, m.files.Reading
+		r.number, r.block = d.number, -m.files.Reading
 		d.stats.Replayed++
 		d.queueLocked(&r, now)
 	}
