@@ -197,11 +197,11 @@ func (m *mirror) stepLocked() {
 	}
 	switch {
 	case !m.open, m.failed && stats.Pending > 0:
-	case !m.copyLocked() && m.files.Retired: // the pending rows of retired files are in current files
-		m.again = m.doLocked(m.spool.Discard) || m.again
-	case !m.files.Retired && m.files.Current > enough:
+	case m.files.Current > enough:
 		m.doLocked(m.spool.Retire)
 		m.first, m.again = m.written, true
+	case !m.copyLocked() && m.files.Retired: // the pending rows of retired files are in current files
+		m.again = m.doLocked(m.spool.Discard) || m.again
 	case len(m.rows) > 0:
 		m.writeLocked()
 	}

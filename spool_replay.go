@@ -1,10 +1,9 @@
 package docevents
 
 import (
-	"fmt"
+	"encoding/json"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/docevents/docevents-go/internal/row"
@@ -67,11 +66,8 @@ func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 // inFile returns a description of the columns for the spool's files. If the
 // descriptions of two processes are equal, one can read the other's rows unchanged.
 func (c *columns) inFile() string {
-	var names []string
-	for _, name := range c.names() {
-		names = append(names, *name)
-	}
-	return fmt.Sprint(strings.Join(append(names, c.Extra...), ","), ",", c.TextIDs, ",", c.own)
+	b, _ := json.Marshal(c.Columns) // can't fail
+	return string(b)
 }
 
 // readRow returns a row of a file. written is inFile of the process that wrote the
@@ -85,29 +81,36 @@ func (c *config) readRow(b []byte, written, today string) (record, error) {
 	if written == today {
 		return r, nil
 	}
-	e, names := r.event(), strings.Split(written, ",")
+	var before Columns
+	_ = json.Unmarshal([]byte(written), &before) // inFile's text is valid
+	now, e := c.columns.Columns, r.event()
 	e.Extra = map[string]any{}
 	for name, value := range row.DecodeExtra(r.Extra) {
-		if value != nil || slices.Contains(c.columns.Extra, name) {
+		if value != nil || slices.Contains(now.Extra, name) { // NULL needs no column
 			e.Extra[name] = value
 		}
 	}
-	for i, field := range [...]*string{1: &e.DocumentID, 2: &e.UserID, 3: (*string)(&e.Type), 5: &e.ErrorMessage, 6: &e.Stage} {
-		if field == nil {
-			continue
-		}
-		column := *c.columns.names()[i]
-		if text, has := e.Extra[column].(string); has && *field == "" {
-			*field = text
-			delete(e.Extra, column)
-		} else if column == noColumn && *field != "" {
-			e.Extra[names[i]], *field = *field, ""
+	for _, field := range []struct {
+		text    *string
+		was, is string // its columns
+	}{
+		{&e.DocumentID, before.DocumentID, now.DocumentID},
+		{&e.UserID, before.UserID, now.UserID},
+		{(*string)(&e.Type), before.Type, now.Type},
+		{&e.ErrorMessage, before.ErrorMessage, now.ErrorMessage},
+		{&e.Stage, before.Stage, now.Stage},
+	} {
+		if text, has := e.Extra[field.is].(string); has && *field.text == "" {
+			*field.text = text
+			delete(e.Extra, field.is)
+		} else if field.is == noColumn && *field.text != "" {
+			e.Extra[field.was], *field.text = *field.text, ""
 		}
 	}
-	if c.columns.Duration == noColumn && e.Duration > 0 {
-		e.Extra[names[4]], e.Duration = e.Duration.Milliseconds(), 0
+	if now.Duration == noColumn && e.Duration > 0 {
+		e.Extra[before.Duration], e.Duration = e.Duration.Milliseconds(), 0
 	}
-	now := *c
-	now.types.Open = true // the table decides
-	return newRecord(&e, &now)
+	open := *c
+	open.types.Open = true // the table decides
+	return newRecord(&e, &open)
 }
