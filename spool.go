@@ -79,11 +79,9 @@ func (d *delivery) openMirror(restURL string) {
 	}
 	project := sha256.Sum256([]byte(strings.Join([]string{row.Version, restURL, c.schema, c.table}, " ")))
 	columns := c.columns.inFile()
-	const capacity = bufferBytes + bufferBytes/4 // room for another row of any size: growing takes long
 	d.mirror = mirror{
 		delivery: d, columns: columns, spool: spool.New(c.spoolFiles, c.spoolDir, project, columns, 2*int64(c.queueBytes)),
 		open: true, first: 1, written: 1, next: 1,
-		rows: make([]byte, 0, capacity), writing: make([]byte, 0, capacity),
 	}
 	d.mirror.wakeLocked(false) // nobody else has d yet
 }
@@ -103,7 +101,7 @@ func (m *mirror) addLocked(r *record) {
 // have the id that is sent.
 func (m *mirror) bufferLocked(r *record) {
 	r.identify()
-	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return r.Append(buf) })
+	m.rows = spool.Frame(m.rows, r.Append)
 	r.block, r.old = m.next, r.block
 }
 
