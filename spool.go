@@ -10,68 +10,76 @@ import (
 )
 
 const (
-	// spoolPause is how long the mirror doesn't use the disk after a failure, and
-	// how often it looks for files of dead processes while it is busy.
+	// spoolPause is how long the mirror waits before it uses the disk again after a
+	// failure. While it is busy, it looks for segments of dead processes this often.
 	spoolPause = 30 * time.Second
 
 	// bufferBytes bounds the rows that wait to be written to disk.
 	bufferBytes = 1 << 20
 )
 
-// A mirror keeps a copy of pending rows on disk, and replays the rows that dead
-// processes left there. It does nothing without WithSpool. A row takes this path:
+// A mirror keeps a copy of every pending row on disk. It also replays rows: it
+// queues the rows that dead processes left on disk. Without WithSpool, it does
+// nothing.
 //
-//	addLocked -> buffer -> current file --> removed once no row is pending
-//	               ^          |
-//	    copyLocked |          | too large
-//	               |          v
-//	               +---- retired file ---> removed once its pending rows are copied
-//	                          ^
-//	                          | read to its end
-//	         queue <- file of a dead process
+// A segment is a file of rows:
 //
-// addLocked adds new rows to the buffer. copyLocked adds pending rows that are in no
-// current file: rows in retired files, rows that could not be written, and rows that
-// were recorded while the buffer was full or the disk had failed. So every pending
-// row gets to the disk once the disk works again.
+//	addLocked --> buffer --> current segment --> removed when no row is pending
+//	                ^               |
+//	     copyLocked |               | it is too large
+//	                |               v
+//	                +------- retired segment --> removed when its pending rows are copied
+//	                                ^
+//	                                | it was read to its end
+//	             queue <-- segment of a dead process
 //
-// One goroutine uses the disk, without holding the lock. It runs while there is
-// something to do. It writes the buffer as a block, with one call of Append. The
-// blocks are numbered from 1. record.block says which block a row is in, so the
-// mirror knows which rows are on disk even if the disk hangs:
+// Each new row goes into the buffer, and from there into a current segment. A
+// retired segment takes no more rows. copyLocked copies its pending rows to the
+// buffer, so that the segment can be removed. It also adds pending rows that are not
+// on disk, because a write failed or the buffer was full when they were recorded. So
+// all pending rows get to the disk once the disk works again.
 //
-//	n >= written          The row is in the buffer, or it is being written.
-//	first <= n < written  The row is in a current file.
-//	0 < n < first         The row is in a retired file.
-//	0                     The row is not on disk.
-//	-n                    The row is in the n-th file of a dead process.
+// Only one goroutine uses the disk, and it doesn't hold the lock meanwhile. It ends
+// when there is nothing to do. The rows that it writes with one call of Append are a
+// block, and blocks are numbered from 1.
 //
-// A row that is copied is in two places. Then record.old is its first place.
+// The mirror must know where each row is even while the disk hangs. So record.block
+// is the row's place:
+//
+//	n >= written          in the buffer, or in the block that is being written
+//	first <= n < written  in a current segment
+//	0 < n < first         in a retired segment
+//	0                     not on disk
+//	-n                    in the n-th segment of a dead process
+//
+// If the row was copied to that place, record.old is the place before.
 type mirror struct {
 	delivery *delivery
-	columns  string       // the columns of new rows
-	spool    *spool.Spool // only the goroutine uses it
-	writing  []byte       // only the goroutine uses it: the rows that Append writes
+	columns  string // describes the columns of new rows
+
+	// Only the goroutine uses these.
+	spool   *spool.Spool
+	writing []byte // the block that is being written, or an unused buffer
 
 	// delivery.mu guards these.
-	open    bool // files may be written and removed: there is a spool, and Close has not ended
+	open    bool // segments may be written and removed; false without WithSpool and after Close
 	running bool // the goroutine exists
-	again   bool // the goroutine has to take another step
-	closing bool // Close waits until the goroutine has written every pending row
+	again   bool // the goroutine must take another step before it ends
+	closing bool // the goroutine writes every pending row, and then closes the spool
 
-	rows    []byte // the buffer
-	behind  bool   // a pending row is neither on disk nor in the buffer
-	first   int64  // the first block of the current files
-	written int64  // the block after the last one on disk
-	next    int64  // the block that the buffer becomes
-	files   spool.State
+	rows    []byte // the buffer, which becomes block next
+	behind  bool   // some pending row is neither on disk nor in the buffer
+	first   int64  // the first block of the current segments
+	written int64  // the block after their last block
+	next    int64
+	files   spool.State // after the last use of the disk
 
-	failed bool      // the disk failed, and isn't used before due
-	due    time.Time // when to look for files of dead processes
+	failed bool      // the disk failed, and isn't written to before due
+	due    time.Time // when to look for segments of dead processes
 }
 
-// openMirror is called before the first event is recorded. It does no I/O. It
-// starts the goroutine, which looks for rows to replay.
+// openMirror starts the mirror if there is a spool. The goroutine then looks for rows
+// to replay. openMirror itself does no I/O, and runs before the first Record.
 func (d *delivery) openMirror(restURL string) {
 	c := d.config
 	if c.spoolDir == "" {
@@ -86,7 +94,7 @@ func (d *delivery) openMirror(restURL string) {
 	d.mirror.wakeLocked(false) // nobody else has d yet
 }
 
-// addLocked buffers a recorded row, which the goroutine writes.
+// addLocked adds a new row to the buffer, which the goroutine writes to disk.
 func (m *mirror) addLocked(r *record) {
 	if !m.open {
 		return
@@ -97,18 +105,18 @@ func (m *mirror) addLocked(r *record) {
 	m.wakeLocked(false)
 }
 
-// bufferLocked adds r to the buffer. It gives r its id, since the row on disk must
-// have the id that is sent.
+// bufferLocked adds r to the buffer. It also gives r an id, because the row must have
+// the same id on disk and in the table.
 func (m *mirror) bufferLocked(r *record) {
 	r.identify()
 	m.rows = spool.Frame(m.rows, r.Append)
 	r.block, r.old = m.next, r.block
 }
 
-// wakeLocked makes the goroutine take a step. It is called after each answer of the
-// server, since files may be removed then, rows of dead processes may have room in
-// the queue, or the pause after a failure may be over. If look is set, as by Close
-// when it begins, the goroutine looks for files of dead processes now.
+// wakeLocked makes the goroutine take a step. It is called for each new row and after
+// each answer of the server: there may be rows to write, segments to remove, or room
+// in the queue for rows of dead processes. If look is set, as by Close, and the disk
+// works, the goroutine looks for such rows now.
 func (m *mirror) wakeLocked(look bool) {
 	if look && !m.failed {
 		m.due = time.Time{}
@@ -120,11 +128,12 @@ func (m *mirror) wakeLocked(look bool) {
 	}
 }
 
-// isBusyLocked reports whether the goroutine may replay rows soon. Close waits for
-// such rows.
+// isBusyLocked reports whether the goroutine is at work, so that it may queue rows of
+// dead processes. Close waits for those rows.
 func (m *mirror) isBusyLocked() bool { return m.running }
 
-// closeLocked waits until all pending rows are on disk, or until deadline.
+// closeLocked waits until all pending rows are on disk, or until deadline. Nothing is
+// written or removed afterwards, except by a call that hangs.
 func (m *mirror) closeLocked(deadline time.Time) {
 	m.closing, m.failed = true, false
 	m.wakeLocked(false)
@@ -134,14 +143,14 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.open = false
 }
 
-// holdsLocked is called at the end of Close. holds reports whether r is on disk,
-// where another process will find it. may reports whether r could still get there,
-// because the disk hangs and a write may be under way.
+// holdsLocked is for the end of Close. holds reports whether r is on disk, where
+// another process will find it. may reports whether the disk hangs, so that r may
+// still get there.
 func (m *mirror) holdsLocked(r *record) (holds, may bool) {
 	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running
 }
 
-// hasLocked reports whether the rows of a place, as in record.block, are on disk.
+// hasLocked reports whether a row with this record.block is on disk.
 func (m *mirror) hasLocked(block int64) bool {
 	if block >= m.first {
 		return block < m.written && m.files.Current > 0
@@ -149,6 +158,7 @@ func (m *mirror) hasLocked(block int64) bool {
 	return block != 0 && (m.files.Retired || m.files.Reading > 0)
 }
 
+// run is the body of the goroutine. It takes steps until there is nothing to do.
 func (m *mirror) run() {
 	d := m.delivery
 	d.mu.Lock()
@@ -165,8 +175,8 @@ func (m *mirror) run() {
 	d.changed.Broadcast()
 }
 
-// doLocked calls use, which does I/O, without holding the lock. It logs a failure,
-// and nothing is written for spoolPause then.
+// doLocked releases the lock while it calls use, which does I/O. If use fails, the
+// failure is logged, and nothing is written for spoolPause.
 func (m *mirror) doLocked(use func() error) (ok bool) {
 	m.delivery.mu.Unlock()
 	err := use()
@@ -180,8 +190,9 @@ func (m *mirror) doLocked(use func() error) (ok bool) {
 	return err == nil
 }
 
-// stepLocked takes one step: it looks for files if that is due, replays some rows,
-// and then removes, retires or writes. It sets again if there may be more to do.
+// stepLocked looks for segments of dead processes if that is due, and replays some
+// rows. Then it does one thing: it retires, removes or writes. It sets again if there
+// may be more to do.
 func (m *mirror) stepLocked() {
 	if now := time.Now(); !now.Before(m.due) {
 		m.failed, m.due = false, now.Add(spoolPause)
@@ -189,8 +200,8 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes) // in larger files, most rows are stored
-	if stats.Pending == 0 {
+	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes) // in larger segments, most rows are stored
+	if stats.Pending == 0 {                                    // all segments can go, and nothing needs to be written
 		m.rows, m.behind, enough = m.rows[:0], false, 0
 	}
 	switch {
@@ -198,19 +209,21 @@ func (m *mirror) stepLocked() {
 	case m.files.Current > enough:
 		m.doLocked(m.spool.Retire)
 		m.first, m.again = m.written, true
-	case !m.copyLocked() && m.files.Retired: // the pending rows of retired files are in current files
+	case !m.copyLocked() && m.files.Retired: // the current segments have all pending rows
 		m.again = m.doLocked(m.spool.Discard) || m.again
 	case len(m.rows) > 0:
 		m.writeLocked()
 	}
 }
 
-// writeLocked writes the buffer as a block.
+// writeLocked writes the buffer as a block. If that fails, the rows of the block, and
+// those recorded in the meantime, get back the place that they had before, so that
+// copyLocked adds them to a later block.
 func (m *mirror) writeLocked() {
 	m.rows, m.writing = m.writing[:0], m.rows
 	m.next++
 	if !m.doLocked(func() error { return m.spool.Append(m.writing) }) {
-		m.rows, m.behind = m.rows[:0], true // copyLocked adds the rows to a later block
+		m.rows, m.behind = m.rows[:0], true
 		m.delivery.eachPendingLocked(func(r *record) {
 			if !m.hasLocked(r.block) {
 				r.block, r.old = r.old, 0
@@ -220,9 +233,9 @@ func (m *mirror) writeLocked() {
 	m.written, m.again = m.next, true
 }
 
-// copyLocked adds the pending rows that are in no current file to the buffer, and
-// reports whether there are any. It doesn't copy rows of the file that is being
-// read, since that file is still there if this process dies.
+// copyLocked adds pending rows to the buffer if they are in no current segment, and
+// reports whether there were any. It leaves out the rows of a segment that is being
+// read, because that segment stays on disk if this process dies.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false

@@ -9,11 +9,12 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// replayRows is how many rows are replayed before new rows are written.
+// replayRows bounds the rows that are replayed in one step of the mirror, because new
+// rows are written between two steps.
 const replayRows = 100
 
-// hasRoomLocked reports whether rows of dead processes may be queued. They may fill
-// only half of the queue, because they can wait on disk and new rows can't.
+// hasRoomLocked reports whether rows of dead processes may be queued. Half of the
+// queue is left to new rows, because rows of dead processes can wait on disk.
 func (d *delivery) hasRoomLocked() bool {
 	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
 }
@@ -46,15 +47,15 @@ func (m *mirror) replayLocked() {
 	m.again = true
 }
 
-// queueLocked queues a row of a dead process. A row that doesn't fit this process's
-// columns stays in its file.
+// queueLocked queues a row of a dead process. If the row doesn't fit this process's
+// columns, its segment is kept.
 func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	d := m.delivery
 	r, err := d.config.readRow(b, columns, m.columns)
 	if err != nil {
 		return m.spool.Keep()
 	}
-	if d.cause == nil { // once Close has stopped waiting, the row stays in its file
+	if d.cause == nil { // otherwise Close has stopped waiting, and the row stays in its segment
 		d.number = nextNumber(d.number, now)
 		r.number, r.block = d.number, -m.files.Reading
 		d.stats.Replayed++
@@ -63,18 +64,22 @@ func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	return nil
 }
 
-// inFile returns a description of the columns for the spool's files. If the
-// descriptions of two processes are equal, one can read the other's rows unchanged.
+// inFile returns the columns as JSON, for the spool's segments. If two processes have
+// the same JSON, each can send the other's rows unchanged.
 func (c *columns) inFile() string {
 	b, _ := json.Marshal(c.Columns) // can't fail
 	return string(b)
 }
 
-// readRow returns a row of a file. written is inFile of the process that wrote the
-// row, and today is inFile of this process. If they differ, values move to the
-// column of the same name: from a field that has no column now to Event.Extra, or
-// from Event.Extra to a field that has a column now. If a value fits no column, or a
-// column lacks a value, readRow returns an error.
+// readRow decodes a row of a segment. written is inFile of the process that wrote the
+// row, and today is inFile of this process. If they differ, values move:
+//
+//   - If a field has no column now, its value moves to Event.Extra, under the name
+//     that its column had.
+//   - If Event.Extra has a value for a column that is now a field's, the value moves
+//     to that field.
+//
+// If the row doesn't fit the columns after that, readRow returns an error.
 func (c *config) readRow(b []byte, written, today string) (record, error) {
 	r := record{Row: row.Read(b)}
 	r.Partial = len(c.columns.Extra) > 0

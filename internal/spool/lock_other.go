@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// lock always fails, so the spool can't be used.
+// lock always fails, so nothing can be appended.
 func lock(*os.File, bool) error {
 	return fmt.Errorf("no file locks on this platform: %w", errors.ErrUnsupported)
 }

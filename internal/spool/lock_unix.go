@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// lock takes a shared or exclusive lock on f, or returns an error at once if another
-// process's lock prevents that.
+// lock takes a shared or exclusive lock on f. If the lock of another process prevents
+// that, lock returns an error at once.
 func lock(f *os.File, exclusive bool) error {
 	how := syscall.LOCK_SH
 	if exclusive {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Look finds the segments of dead processes, for Next to read.
+// Look finds the segments of dead processes, which Next then reads.
 func (s *Spool) Look() error {
 	s.found = nil
 	folder, err := s.fs.Stat(s.dir)
@@ -42,8 +42,9 @@ func (s *Spool) Look() error {
 
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
-// isAlive reports whether the process may be alive. It tries a shared lock, so
-// several processes can call it for the same owner at the same time.
+// isAlive reports whether the process may be alive. If it can lock the process's lock
+// file, the process is dead. It tries a shared lock, so that two processes that look
+// at the same time don't take each other's lock for a sign of life.
 func (s *Spool) isAlive(owner string) bool {
 	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
 	if err != nil {
@@ -53,10 +54,9 @@ func (s *Spool) isAlive(owner string) bool {
 	return lock(f, false) != nil
 }
 
-// Next returns a row that a dead process left, and the columns of that process. It
-// returns io.EOF if there are no more. Any other error is about one file or all
-// files, and the next call continues with the next file. The row is valid until the
-// next call.
+// Next returns a row that a dead process left, and the columns of that process. If
+// there are no more rows, it returns io.EOF. After any other error, the next call
+// continues with the next segment. The row is valid until the next call.
 func (s *Spool) Next() (row []byte, columns string, err error) {
 	for err == nil {
 		if len(s.reading) == 0 {
@@ -74,8 +74,8 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep makes Discard rename the file of the row that Next returned last, instead of
-// removing it. It returns ErrKept the first time for a file, and then nil.
+// Keep makes Discard keep a segment: the segment of the row that Next returned last.
+// It returns ErrKept when it is called first for a segment, and nil later.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {
@@ -85,8 +85,8 @@ func (s *Spool) Keep() error {
 	return fmt.Errorf("%s: %w", g.name, ErrKept)
 }
 
-// cut returns the first row of b and the bytes after it. If b begins with no
-// undamaged frame, cut returns nil and b.
+// cut returns the content of the first frame of b, and the bytes after that frame. If
+// the frame is damaged or incomplete, cut returns nil and b.
 func cut(b []byte) (row, rest []byte) {
 	if len(b) < rowAt {
 		return nil, b
@@ -98,8 +98,8 @@ func cut(b []byte) (row, rest []byte) {
 	return b[rowAt:end], b[end:]
 }
 
-// claim starts to read the oldest segment of a dead process. If several processes
-// try, the first that renames the segment gets it.
+// claim starts to read the oldest segment that Look found. If several processes try,
+// the first that renames the segment gets it.
 func (s *Spool) claim() error {
 	if len(s.found) == 0 {
 		return io.EOF
