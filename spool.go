@@ -201,7 +201,8 @@ func (m *mirror) stepLocked() {
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
 	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes) // in larger segments, most rows are stored
-	if stats.Pending == 0 {                                    // all segments can go, and nothing needs to be written
+	if stats.Pending == 0 {
+		// All segments can be removed, and the buffer has nothing that must be written.
 		m.rows, m.behind, enough = m.rows[:0], false, 0
 	}
 	switch {

@@ -149,8 +149,8 @@ func checksum(frame []byte) uint32 {
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows, which are frames. If it returns an error, none of them is on
-// disk. If the error is fs.ErrNotExist, somebody has removed the current segments.
+// Append writes rows, which are frames. After an error, append all of them again. If
+// the error is fs.ErrNotExist, somebody has removed the current segments.
 func (s *Spool) Append(rows []byte) error {
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
