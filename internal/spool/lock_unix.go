@@ -8,14 +8,9 @@ import (
 	"syscall"
 )
 
-// lock takes a shared or exclusive lock on f. If the lock of another process prevents
-// that, lock returns an error at once.
-func lock(f *os.File, exclusive bool) error {
-	how := syscall.LOCK_SH
-	if exclusive {
-		how = syscall.LOCK_EX
-	}
-	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB))
+// lock locks f, or returns an error at once if another process has locked it.
+func lock(f *os.File) error {
+	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
 }
 
 // private reports whether only this user and root can write to the folder.

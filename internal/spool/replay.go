@@ -42,16 +42,16 @@ func (s *Spool) Look() error {
 
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
-// isAlive reports whether the process may be alive. If it can lock the process's lock
-// file, the process is dead. It tries a shared lock, so that two processes that look
-// at the same time don't take each other's lock for a sign of life.
+// isAlive reports whether a process may be alive. If isAlive can lock the process's
+// lock file, that process is dead. If two processes call isAlive at the same time, one
+// of them gets the lock and finds the segments.
 func (s *Spool) isAlive(owner string) bool {
-	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
+	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDWR, 0) // NFS wants write access for a lock
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
 	defer f.Close()
-	return lock(f, false) != nil
+	return lock(f) != nil
 }
 
 // Next returns a row that a dead process left, and the columns of that process. If
