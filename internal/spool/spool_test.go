@@ -17,7 +17,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/docevents/docevents-go/internal/spool"
 )
@@ -200,13 +199,18 @@ func TestSpool(t *testing.T) {
 	})
 	t.Run("segments end at 8 MiB", func(t *testing.T) {
 		dir := t.TempDir()
-		appendRows(t, open(t, dir), slices.Repeat([]string{strings.Repeat("x", 100_000)}, 200)...)
+		var want []string
+		for i := range 200 {
+			want = append(want, fmt.Sprintf("%08d", i)+strings.Repeat("x", 100_000))
+		}
+		leave(t, dir, want...)
 		checkFiles(t, dir, "*.seg", 3)
 		for _, name := range files(t, dir, "*.seg") {
 			if info, err := os.Stat(name); err != nil || info.Size() > 8<<20+110_000 {
 				t.Errorf("got %d bytes, %v", info.Size(), err)
 			}
 		}
+		checkRows(t, replayAll(open(t, dir)).rows, want) // the oldest segment is the first
 	})
 	t.Run("other files in the folder are left alone", func(t *testing.T) {
 		dir := t.TempDir()
@@ -444,64 +448,6 @@ func FuzzSegment(f *testing.F) {
 			}
 		}
 	})
-}
-
-func TestClockSetBack(t *testing.T) {
-	dir := t.TempDir()
-	var want []string
-	for i := range 200 {
-		want = append(want, fmt.Sprintf("%08d", i)+strings.Repeat("x", 100_000))
-	}
-	leave(t, dir, want...)
-	for i, name := range files(t, dir, "*.seg") { // makes each segment older than the one before
-		then := time.Now().Add(-time.Duration(i) * time.Hour)
-		if err := os.Chtimes(name, then, then); err != nil {
-			t.Fatal(err)
-		}
-	}
-	checkRows(t, replayAll(open(t, dir)).rows, want)
-}
-
-// TestLimit checks that at the limit the oldest rows stay, and that Append works again
-// once there is room.
-func TestLimit(t *testing.T) {
-	dir := t.TempDir()
-	const small = 10_000
-	fill := func() (s *spool.Spool, err error) {
-		s = spool.New(spool.OS{}, dir, project, columns, small)
-		if err := s.Look(); err != nil {
-			t.Fatal(err)
-		}
-		for range 100 {
-			if err = s.Append(frame(strings.Repeat("x", 100))); err != nil {
-				break
-			}
-		}
-		return s, err
-	}
-	for round := range 10 { // a crash loop
-		s, err := fill()
-		if round == 9 && !errors.Is(err, spool.ErrFull) {
-			t.Errorf("got %v, want %v", err, spool.ErrFull)
-		}
-		s.Close()
-	}
-	total := int64(0)
-	for _, name := range files(t, dir, "*.seg") {
-		info, err := os.Stat(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		total += info.Size()
-	}
-	if total > small+200 {
-		t.Errorf("got %d bytes on disk, want %d at most", total, small)
-	}
-	s, _ := fill()
-	replayAll(s)
-	discard(t, s)
-	appendRows(t, s, "there is room")
-	s.Close()
 }
 
 // openFiles counts the files that this process has open whenever a spool opens one.
