@@ -208,69 +208,47 @@ func TestDiskFaults(t *testing.T) {
 	uses := 0
 	synctest.Test(t, func(t *testing.T) { uses = live(t, true, nil, make(chan struct{})) })
 	t.Log(uses, "uses of the disk")
-	for name, fault := range map[string]func(at int, done chan struct{}) func(n int, use string) error{
-		"one use fails": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if n == at {
-					return syscall.EIO
-				}
-				return nil
-			}
+	failIf := func(fails bool, err error) error {
+		if fails {
+			return err
+		}
+		return nil
+	}
+	// n is the number of the use, and is negative before the fault begins.
+	for name, fault := range map[string]func(n int, use string, done chan struct{}) error{
+		"one use fails": func(n int, _ string, _ chan struct{}) error {
+			return failIf(n == 0, syscall.EIO)
 		},
-		"all fail for a while": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if at <= n && n < at+20 {
-					return syscall.EACCES
-				}
-				return nil
-			}
+		"all fail for a while": func(n int, _ string, _ chan struct{}) error {
+			return failIf(0 <= n && n < 20, syscall.EACCES)
 		},
-		"all fail from then on": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if n >= at {
-					return syscall.EIO
-				}
-				return nil
-			}
+		"all fail from then on": func(n int, _ string, _ chan struct{}) error {
+			return failIf(n >= 0, syscall.EIO)
 		},
-		"the disk is full": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, use string) error {
-				if n >= at && use == "write" {
-					return syscall.ENOSPC
-				}
-				return nil
-			}
+		"the disk is full": func(n int, use string, _ chan struct{}) error {
+			return failIf(n >= 0 && use == "write", syscall.ENOSPC)
 		},
-		"a write is cut short": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, use string) error {
-				if at <= n && n < at+5 && use == "write" {
-					return syscall.ENOSPC
-				}
-				return nil
-			}
+		"a write is cut short": func(n int, use string, _ chan struct{}) error {
+			return failIf(0 <= n && n < 5 && use == "write", syscall.ENOSPC)
 		},
-		"the disk hangs for a minute": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if n == at {
-					time.Sleep(time.Minute)
-				}
-				return nil
+		"the disk hangs for a minute": func(n int, _ string, _ chan struct{}) error {
+			if n == 0 {
+				time.Sleep(time.Minute)
 			}
+			return nil
 		},
-		"the disk hangs until the process has ended": func(at int, done chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if n >= at {
-					<-done
-				}
-				return nil
+		"the disk hangs until the process has ended": func(n int, _ string, done chan struct{}) error {
+			if n >= 0 {
+				<-done
 			}
+			return nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for at := 1; at <= uses; at += 1 + at/8 { // the first uses of the disk differ most
 				synctest.Test(t, func(t *testing.T) {
 					done := make(chan struct{})
-					live(t, at%3 > 0, fault(at, done), done)
+					live(t, at%3 > 0, func(n int, use string) error { return fault(n-at, use, done) }, done)
 				})
 				if t.Failed() {
 					t.Fatalf("at use %d of the disk", at)
@@ -420,6 +398,38 @@ func TestDiskWorksAgain(t *testing.T) {
 			}
 			checkStats(t, c, &docevents.Stats{Recorded: 100, Kept: 100})
 		})
+	})
+}
+
+// TestFullDiskIsEmptied checks that segments are removed as soon as their rows are
+// stored, even if the last write failed.
+func TestFullDiskIsEmptied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		writes := 0
+		files := &faultyFiles{fault: func(_ int, use string) error {
+			if use == "write" {
+				if writes++; writes > 1 {
+					return syscall.ENOSPC
+				}
+			}
+			return nil
+		}}
+		db := newOutage(0)
+		c, _ := newClient(t, db, docevents.WithSpool(dir), docevents.WithSpoolFiles(files))
+		for range 2 {
+			c.Record(event("ocr"))
+			synctest.Wait()
+		}
+		if onDisk(t, dir) == 0 {
+			t.Error("the first event is not on disk")
+		}
+		db.end()
+		time.Sleep(20 * time.Second)
+		if left := segments(t, dir); len(left) > 0 || c.Stats().Delivered != 2 {
+			t.Errorf("got %q left, %+v", left, c.Stats())
+		}
+		c.Close(t.Context())
 	})
 }
 

@@ -311,8 +311,16 @@ func TestSpoolIsBounded(t *testing.T) {
 				t.Errorf("got %.1f times the queue's limit on disk, want 2", float64(most)/limit)
 			}
 			c.Close(closed(t))
-			if got := c.Stats(); got.Kept == 0 || got.Kept > 10 {
-				t.Errorf("got %+v, want the rows that waited kept", got)
+			kept := c.Stats().Kept
+			if kept == 0 || kept > 10 {
+				t.Errorf("got %+v, want the rows that waited kept", c.Stats())
+			}
+			after := &server{}
+			next, _ := newClient(t, after, docevents.WithSpool(dir), limits)
+			synctest.Wait()
+			next.Close(t.Context())
+			if got := after.stages()["early"]; int64(got) != kept {
+				t.Errorf("got %d of %d rows that waited", got, kept)
 			}
 		})
 	})
