@@ -17,8 +17,8 @@ import (
 	"github.com/docevents/docevents-go/internal/spool"
 )
 
-// faultyFiles is a disk with faults. fault is called before each use of the disk,
-// with the number of the use, from 1, and returns the fault, or nil.
+// faultyFiles is a disk with faults. Before each use of the disk, fault is called with
+// the number of the use, from 1. If it returns an error, the use fails with it.
 type faultyFiles struct {
 	disk  spool.OS
 	fault func(n int, use string) error
@@ -104,19 +104,19 @@ func (f *faultyFiles) Remove(path string) error {
 	return f.disk.Remove(path)
 }
 
-// lives runs two processes, one after the other, in a folder in which a dead process
-// has left rows. The first has the faults.
+// lives runs two processes, one after the other. Both use the folder dir, in which a
+// dead process has left rows. The disk has faults for the first of the two.
 type lives struct {
 	t     *testing.T
 	dir   string
 	files *faultyFiles
-	away  bool          // the server is down as long as the first process lives
+	away  bool          // the server is down until the first process has ended
 	done  chan struct{} // closed when the first process has ended
 	uses  int           // how often the first process used the disk
 }
 
-// live runs the processes. It checks that a dropped event isn't stored, unless its
-// error matches ErrOutcomeUnknown, and that all others are stored once each.
+// live runs the processes. It checks that each event is stored once or dropped. If the
+// error of a dropped event matches ErrOutcomeUnknown, the event may be stored as well.
 func (l *lives) live() {
 	t := l.t
 	leaveRows(t, l.dir, 30, "left", docevents.WithQueueLimits(1000, 256<<10))
@@ -198,7 +198,8 @@ func (l *lives) live() {
 	}
 }
 
-// TestDiskFaults makes each use of the disk fail, in turn, in each way.
+// TestDiskFaults runs two processes again and again. Each time, another use of the
+// disk fails.
 func TestDiskFaults(t *testing.T) {
 	live := func(t *testing.T, away bool, fault func(n int, use string) error, done chan struct{}) (uses int) {
 		l := &lives{t: t, dir: filepath.Join(t.TempDir(), "spool"), files: &faultyFiles{fault: fault}, away: away, done: done}
@@ -258,8 +259,9 @@ func TestDiskFaults(t *testing.T) {
 	}
 }
 
-// TestCloseWhileTheDiskHangs checks that rows on disk are kept, whichever use of the
-// disk hangs. Later rows are abandoned, and their errors match ErrOutcomeUnknown.
+// TestCloseWhileTheDiskHangs checks that Close keeps the rows that are on disk when the
+// disk begins to hang. It abandons later rows, with errors that match
+// ErrOutcomeUnknown.
 func TestCloseWhileTheDiskHangs(t *testing.T) {
 	for _, hung := range []string{"write", "open", "stat", "remove"} {
 		t.Run(hung, func(t *testing.T) {
@@ -347,8 +349,8 @@ func TestMemoryWhileTheDiskHangs(t *testing.T) {
 	checkStats(t, c, nil)
 }
 
-// TestDiskWorksAgain checks that all pending rows are written when the disk works
-// again, whether more events are recorded or not.
+// TestDiskWorksAgain checks that all pending rows are written once the disk works
+// again, even if no further event is recorded.
 func TestDiskWorksAgain(t *testing.T) {
 	for _, later := range []int{0, 30} {
 		t.Run(fmt.Sprint(later, " events later"), func(t *testing.T) {
@@ -433,8 +435,8 @@ func TestFullDiskIsEmptied(t *testing.T) {
 	})
 }
 
-// TestFolderRemovedWhileRunning checks that the spool makes the folder again, with all
-// pending rows.
+// TestFolderRemovedWhileRunning checks that the client makes the folder again and
+// writes all pending rows to it.
 func TestFolderRemovedWhileRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "spool")

@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Version is the version of a row's form on disk. It is part of the names of the
-// spool's files, so files with rows of another form are left alone.
+// Version is the version of the format that Append writes. The names of the spool's
+// files depend on it, so that a client ignores files in another format.
 const Version = "2"
 
 // The flags of a row on disk.
@@ -18,8 +18,9 @@ const (
 	withoutUser
 )
 
-// Append appends r in the form that Read reads. A text ends in a NUL, which no text in
-// PostgreSQL holds. textIDs is the last, because it has a NUL in it.
+// Append appends r to buf in the format that Read reads. Each text ends in a NUL,
+// because text in PostgreSQL can't contain one. textIDs comes last, because it
+// contains a NUL.
 func (r *Row) Append(buf []byte) []byte {
 	buf = append(append(append(buf, r.ID[:]...), r.DocumentID[:]...), r.UserID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.CreatedAt))
@@ -38,8 +39,8 @@ func (r *Row) Append(buf []byte) []byte {
 	return append(buf, r.textIDs...)
 }
 
-// Read returns the row in b. It accepts any bytes; missing fields are zero. The
-// spool's checksums tell whether the bytes are the ones that were written.
+// Read decodes the row in b. It accepts any bytes, because the spool's checksums
+// already show whether b is what Append wrote.
 func Read(b []byte) (r Row) {
 	var head [65]byte
 	texts := string(b[copy(head[:], b):])

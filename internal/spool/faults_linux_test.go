@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// work replays all rows of dead processes and appends new rows, named after name, until
-// it is killed. It prints the last row of each call of Append.
+// work appends the rows of dead processes and new rows until it is killed. The new rows
+// begin with name. After each call of Append, work prints the last row.
 func work(s *spool.Spool, name string) {
 	for i := 0; ; i++ {
 		adopted := replayAll(s).rows

@@ -44,7 +44,7 @@ func appendRows(t testing.TB, s *spool.Spool, rows ...string) {
 	}
 }
 
-// leave leaves rows in a segment, as a process does that has ended.
+// leave leaves rows in a segment, like a process that has ended.
 func leave(t testing.TB, dir string, rows ...string) {
 	t.Helper()
 	s := open(t, dir)
@@ -244,8 +244,8 @@ func TestSpool(t *testing.T) {
 	})
 }
 
-// TestProjectsShareAFolder lets processes of two projects look into a folder at the
-// same time. Each replays all rows of its project and no others.
+// TestProjectsShareAFolder lets the processes of two projects replay from a folder at
+// the same time. Each must get all rows of its project, and no others.
 func TestProjectsShareAFolder(t *testing.T) {
 	dir := t.TempDir()
 	projects := [2][32]byte{sha256.Sum256([]byte("a")), sha256.Sum256([]byte("b"))}
@@ -274,8 +274,8 @@ func TestProjectsShareAFolder(t *testing.T) {
 	}
 }
 
-// TestProcessesClaimTogether checks that if several processes look at the same time, one
-// gets each segment, and none takes another for dead.
+// TestProcessesClaimTogether lets several processes replay from a folder at the same
+// time. Each segment must go to one of them.
 func TestProcessesClaimTogether(t *testing.T) {
 	dir := t.TempDir()
 	const segments, adopters = 200, 4
@@ -302,7 +302,8 @@ func TestProcessesClaimTogether(t *testing.T) {
 	}
 }
 
-// TestALiveProcessIsNotTakenForDead lets processes start and end while others look.
+// TestALiveProcessIsNotTakenForDead lets processes start and end while others look for
+// segments. The others must not get any.
 func TestALiveProcessIsNotTakenForDead(t *testing.T) {
 	dir := t.TempDir()
 	var done atomic.Bool
@@ -336,7 +337,7 @@ func TestALiveProcessIsNotTakenForDead(t *testing.T) {
 }
 
 // TestDamage damages a small segment at every byte, in several ways. The rows before
-// the damage must be replayed, and the file kept.
+// the damage must be replayed, and the file must be kept.
 func TestDamage(t *testing.T) {
 	rows := []string{"one", strings.Repeat("two", 5), "x", "\x00\x00\x00\x00\x00\x00\x00\x00"}
 	whole, ends, name := segmentOf(t, rows)
@@ -412,8 +413,8 @@ func segmentOf(t testing.TB, rows []string) (content []byte, ends []int, name st
 	return content, ends, filepath.Base(path)
 }
 
-// FuzzSegment checks that no row is replayed that was not written, whichever bytes a
-// file has.
+// FuzzSegment checks that Next returns only rows with a correct checksum, whatever bytes
+// a file has.
 func FuzzSegment(f *testing.F) {
 	rows := []string{"one", "two", strings.Repeat("three", 100)}
 	whole, ends, name := segmentOf(f, rows)
@@ -469,8 +470,8 @@ func (o *openFiles) OpenFile(path string, flag int, perm fs.FileMode) (*os.File,
 	return f, nil
 }
 
-// TestOpenFilesAreConstant checks that a spool has as many files open with the segments
-// of 10,000 dead processes in the folder as with none.
+// TestOpenFilesAreConstant checks that a spool doesn't have more files open if dead
+// processes have left 10,000 segments.
 func TestOpenFilesAreConstant(t *testing.T) {
 	if _, err := os.ReadDir("/proc/self/fd"); err != nil {
 		t.Skip(err)
