@@ -18,40 +18,43 @@ import (
 //	                        v       |
 //	                      retry lane     a suspect may be dropped instead
 //
-// A pending row is in exactly one of three places: the fresh lane, the retry
-// lane, or in flight. Only nextLocked decides what is sent, only settle acts on
-// an answer, and only doneLocked lowers Pending.
+// A pending row is in exactly one of three places: in the fresh lane, in the retry
+// lane, or in flight. nextLocked alone decides what is sent, settle alone acts on an
+// answer, and doneLocked alone lowers Pending.
 //
-// The fresh lane holds rows that were never sent. They are sent at once, and
-// under load in full batches. A batch that fails moves to the retry lane. It is
-// sent again when it is due, and it can't delay fresh rows by more than one
-// request. A batch that may hold a bad row is split until that row is alone.
+// The fresh lane holds rows that were never sent. They are sent at once, and under
+// load in full batches. A batch that fails moves to the retry lane. It is sent again
+// after a wait, or at once in two parts if it may contain a bad row. Outside an
+// outage the retry lane leaves one sender to fresh rows.
 //
-// A request fails if the server stores none of its rows, or if no answer comes.
-// Some failures are refusals, of two kinds: a rejection blames the data of the
-// rows, and a misconfiguration blames the key, the table or a grant.
+// A request fails if the server stores none of its rows, or if no answer comes. Two
+// kinds of failures are called refusals: a rejection blames the data of the rows,
+// and a misconfiguration blames the key, the table or a grant.
 //
-// There is evidence against a row if the server stored other rows between two of
-// its failures. A row is dropped only on evidence. If the server refuses every
-// row, the table or the key is at fault, not the rows, and every row waits.
+// The second failure of a batch is evidence against it if the server stored other
+// rows in between. A row is dropped only on evidence. If the server refuses every
+// row, the table or the key is at fault, not the rows. Then every row waits.
 //
-// A single row with evidence against it is a suspect. Suspects are sent alone.
-// A strike is a failure of a single row, on evidence, that is not a rejection.
+// A single row is dropped if it is rejected twice, both times alone, and other rows
+// were stored in between. If there is evidence, but the failure isn't a rejection, it
+// is a strike. The tenth strike drops the row. A row is a suspect once it has a
+// strike, or once it was rejected alone and other rows have been stored since then.
+// Suspects are sent alone.
 //
-// Each lane has a circuit breaker. Five failures in a row that blame the server
-// open it (see blamesServer). As soon as the server stores a row, both breakers
-// close. A probe is a single row that is sent, after a wait, to find out whether
-// the server stores it. While the fresh lane's breaker is open, there is an
-// outage: only probes are sent, one at a time, from either lane. While only the
-// retry lane's breaker is open, that lane sends only probes, and fresh rows are
-// sent as usual.
+// Each lane has a circuit breaker, which opens after five consecutive failures that
+// blame the server (see blamesServer). Both breakers close as soon as the server
+// stores a row. While a lane's breaker is open, only probes are sent from that lane.
+// A probe is a request with a single row, to find out whether the server works. One
+// probe is in flight at a time. An outage is the time during which the fresh lane's
+// breaker is open. During an outage, only probes are sent from the retry lane as well.
 //
-// next.go decides what is sent and when. lane.go holds batches and lanes.
-// failure.go decides what a failure means. flush.go has Flush and Close.
+// next.go decides what is sent and when. lane.go has batches and lanes. failure.go
+// decides what a failure means. flush.go has Flush and Close.
 
-// A delivery owns the lanes and the senders. A sender is a goroutine that sends
-// batches until nothing may be sent. While all rows wait until they are due, the
-// delivery has a running timer and no goroutine. An idle delivery has neither.
+// A delivery owns the lanes and the senders. A sender is a goroutine that sends one
+// batch after another until nothing may be sent. While all pending rows wait for
+// their next attempt, there is a running timer and no goroutine. While no row is
+// pending, there is neither.
 type delivery struct {
 	// insert sends one request. If the answer names some of the rows, insert
 	// returns their indices.
@@ -59,7 +62,7 @@ type delivery struct {
 	cancel context.CancelFunc // cancels all requests
 	report *reporter
 	config *config
-	mirror mirror
+	mirror mirror // copies pending rows to the spool, if there is one
 
 	mu       sync.Mutex // guards the fields below; no I/O, logging or code of the app runs under it
 	changed  *sync.Cond // signals that settle acted on an answer, or that a context ended
@@ -89,9 +92,9 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 	return d
 }
 
-// add counts r and queues a copy of it. If r must be dropped, add returns the
-// reason and an error. A reason that is not "" means that r is invalid or
-// filtered: add counts r as dropped and returns reason and err unchanged.
+// add counts r and queues a copy of it. If it can't queue r, it counts r as dropped
+// and returns the reason and an error. A caller that has already found r to be
+// invalid or filtered passes that reason and its error, and add returns both.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
@@ -116,6 +119,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 	return "", nil
 }
 
+// queueLocked adds r, a recorded row or a row from the spool, to the fresh lane.
 func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.stats.Pending++
 	d.stats.PendingBytes += int64(recordBytes + r.Text())
@@ -136,7 +140,7 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 func (d *delivery) send(b *batch) {
 	returned := false
 	defer func() {
-		if !returned { // the app's transport called runtime.Goexit, as testing's FailNow does
+		if !returned { // the app's transport called runtime.Goexit, as FailNow of package testing does
 			go d.send(d.settle(b, nil, errGoexit))
 		}
 	}()
@@ -166,7 +170,7 @@ func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	}
 	d.mirror.wakeLocked(false)
 	d.changed.Broadcast()
-	next = d.nextLocked(now, false)
+	next = d.nextLocked(now, false) // this sender is free, so it doesn't wait for more rows
 	d.startLocked(now, true)
 	return next
 }
@@ -177,29 +181,31 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.doneLocked(b)
 	clear(b.records) // releases the text for garbage collection
 	h := &d.health
-	if !h.since.IsZero() {
-		d.report.recovered(now.Sub(h.since), now)
+	if !h.failedSince.IsZero() {
+		d.report.recovered(now.Sub(h.failedSince), now)
 	}
 	*h = health{stored: max(h.stored, b.request), storedAt: now}
 	d.fresh.failures, d.retry.failures = 0, 0
 }
 
-// dropLocked drops b's rows, but counts a row that Close abandons as kept if the
-// spool holds it. If a row may be stored, since the answer to a request was lost
-// or Close doesn't wait for it, the row's error matches ErrOutcomeUnknown.
+// dropLocked drops b's rows. A row that Close abandons is counted as kept instead if
+// the spool has it on disk. The error of a row matches ErrOutcomeUnknown if the row may
+// be in the table or may still get there. That is so if a request with the row got no
+// answer or is in flight. It is also so if the spool's write of the row hangs, because
+// another process sends the rows that it finds in the spool.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {
 	inFlight := slices.Contains(d.inFlight, b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	d.doneLocked(b)
 	for i := range b.records {
 		r := &b.records[i]
-		holds, may := d.mirror.holdsLocked(r)
+		holds, mayHold := d.mirror.holdsLocked(r)
 		if reason == Abandoned && holds {
 			d.stats.Kept++
 			continue
 		}
 		d.stats.Dropped.add(reason)
-		if inFlight || r.doubt || may {
+		if inFlight || r.doubt || mayHold {
 			d.report.drop(r.event(), r.Extra, reason, inDoubt, now)
 		} else {
 			d.report.drop(r.event(), r.Extra, reason, err, now)

@@ -17,13 +17,13 @@ const (
 	// it. With the waits between, that takes 3 to 6 s.
 	enoughTries = 5
 
-	// shortly is how long after rows were stored a rejection is taken for the
-	// fault of a row and not of the table. It is the time of a few requests.
+	// shortly is how long after rows were stored the engine blames a rejection on
+	// a row and not on the table. A few requests fit into this time.
 	shortly = 250 * time.Millisecond
 
 	// outageWait is the longest wait between two probes, and closeWait the
-	// longest once Close has begun. A probe is one row, so a short wait costs
-	// little and soon finds out that the server is back.
+	// longest after Close has begun. A probe is a request with one row, so frequent
+	// probes cost the server little.
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -39,8 +39,8 @@ const (
 )
 
 // decide returns what happens to a batch after a failure. named means that the
-// answer names some of the rows, but not all. evidence is the result of fail.
-// strikes includes this failure.
+// answer names some of the rows, but not all. evidence means that there is evidence
+// against the batch. strikes includes this failure.
 func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
@@ -48,72 +48,104 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 		return setAside
 	case several && (v == rest.BadData || v == rest.StoredBefore || v == rest.TooMuch || evidence):
 		return split
-	case !several && (v == rest.BadData && evidence || strikes >= maxStrikes):
+	case v == rest.BadData && evidence || strikes >= maxStrikes: // a single row, since only single rows have strikes
 		return drop
 	}
 	return sendAgain
 }
 
 // blamesServer reports whether a failure counts towards opening a breaker. It
-// doesn't count if there is evidence against the rows. Nor does it count if the
-// answer rejects or names rows and other rows were stored shortly before.
-// sinceStored is the time from the last answer that stored rows until this request
-// was sent.
+// doesn't count if there is evidence against the rows. It also doesn't count if the
+// answer rejects the rows or names some of them, and the server stored other rows
+// shortly before. sinceStored is how long before this request was sent the server
+// last answered that it stored rows. It is negative if that answer came later.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	ofRow := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!ofRow || sinceStored >= shortly)
 }
 
-// fail writes a failure into b's memory and reports whether there is evidence
-// against b. There is evidence if b failed before, a request that was sent after
-// that failure stored other rows, and b was sent only after that. Rows that are
-// stored while b is in flight don't count, or a table that breaks for a moment
-// would cost good rows.
+// A history is what a batch remembers about its failures.
 //
-// Rejections count apart. A rejection needs an earlier rejection of the row alone
-// (aloneAt), because a row that once met a 502 may have good data. Any other
-// failure needs an earlier failure of any kind (failedAt).
-//
-// Only requests after number newest, the newest request so far, can store rows
-// that become evidence. A request that is in flight now may have been carried out
-// before b failed. If a single row fails, but isn't rejected, requests after its
-// own count: that is less strict, but only ten strikes drop the row.
-//
-// last means that every pending row has been rejected alone. Then there may be no
-// other row that could be stored and become evidence. So rows count that were
-// stored since the first rejection (refusedAt), even if b was not alone in it. It
-// must have had the same code: a table that breaks meanwhile rejects by another.
-func (b *batch) fail(v rest.Verdict, err error, newest int64, last bool) (evidence bool) {
-	single, rejected := len(b.records) == 1, v == rest.BadData
-	if code := codeOf(err); rejected && (b.refusedAt == 0 || code != b.refusedCode) {
-		b.refusedAt, b.refusedCode = b.request, code
-	}
-	before := b.failedAt
-	switch {
-	case rejected && last:
-		before = b.refusedAt
-	case rejected:
-		before = b.aloneAt
-	}
-	evidence = before > 0 && b.storedWhenSent > before
-	strike := evidence && single && !rejected
-	if strike {
-		b.strikes++
-	}
-	if rejected && single {
-		b.aloneAt = cmp.Or(b.aloneAt, newest)
-	}
-	if single && (strike || b.failedAt == 0) {
-		b.failedAt = b.request
-	}
-	b.failedAt = cmp.Or(b.failedAt, newest)
-	b.err = err
-	b.noteDoubt(err)
-	return evidence
+// Requests are numbered. A mark is the number of a request that failed. If a request
+// with a higher number stores other rows, the server works, so the next failure of
+// the batch is evidence that one of its own rows is bad. A mark of 0 means that there
+// was no such failure.
+type history struct {
+	// failMark is set by the first failure of any kind. Each strike of a single row
+	// sets it again. If a batch is split, both parts inherit the mark, so the next
+	// failure of a part counts as its second. A batch with failMark 0 never failed,
+	// and belongs in the fresh lane.
+	failMark int64
+
+	// aloneMark is set when a single row is rejected for the first time. The row was
+	// alone in its request, or was the only row that the answer named. Unlike the
+	// other marks, it is the number of the newest request so far: requests that are
+	// in flight now may have stored their rows before this row was rejected.
+	aloneMark int64
+
+	// rejectMark is set by the first rejection, whether the batch had one row or
+	// several. It is set again if a rejection has another code than the one before.
+	// rejectCode is the code of the last rejection. Parts of a batch inherit both.
+	rejectMark int64
+	rejectCode string
+
+	strikes    int   // the strikes of a single row; each doubles its wait, and the tenth drops the row
+	closeTries int   // how often a suspect has failed since Close began
+	err        error // the last failure
 }
 
-// noteDoubt notes in b's rows that they may be stored, if err means that the
-// server may have carried out the request.
+// ofPart returns the history of a batch that is cut from a batch with history h.
+func (h history) ofPart() history {
+	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejectCode: h.rejectCode, err: h.err}
+}
+
+// evidence reports whether a new failure is evidence against the batch. It is if the
+// batch failed before, and the server has stored other rows in between. Otherwise
+// the table or the server may be at fault.
+//
+// stored is the number of the newest request that had stored rows when the batch was
+// sent. Rows that were stored after that are no evidence: the table may have stored
+// them, then broken, and then received the batch.
+//
+// A rejection is evidence only if the row was rejected alone before. An earlier
+// failure of another kind, such as a 502, shows nothing about the row's data.
+//
+// last means that every pending row has been rejected alone. Then perhaps no good row
+// is left, and nothing more will be stored. So an earlier rejection counts even if
+// other rows were in that request. Both rejections must have the same code: if the
+// table broke in between, the second one has another code.
+func (h *history) evidence(stored int64, rejected bool, code string, last bool) bool {
+	mark := h.failMark
+	switch {
+	case rejected && last && code == h.rejectCode:
+		mark = h.rejectMark
+	case rejected:
+		mark = h.aloneMark
+	}
+	return mark > 0 && stored > mark
+}
+
+// remember adds the failure of b's last request to b's history. newest is the number
+// of the newest request so far. evidence means that there is evidence against b.
+func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
+	single := len(b.records) == 1
+	if code := codeOf(err); rejected && (b.rejectMark == 0 || code != b.rejectCode) {
+		b.rejectMark, b.rejectCode = b.request, code
+	}
+	if rejected && single {
+		b.aloneMark = cmp.Or(b.aloneMark, newest)
+	}
+	if single && evidence && !rejected {
+		b.strikes++
+		b.failMark = b.request
+	}
+	b.failMark = cmp.Or(b.failMark, b.request)
+	b.err = err
+	b.noteDoubt(err)
+}
+
+// noteDoubt marks b's rows as possibly stored, if err means that the server may have
+// carried out the request.
 func (b *batch) noteDoubt(err error) {
 	if rest.OutcomeUnknown(err) {
 		for i := range b.records {
@@ -127,109 +159,119 @@ type health struct {
 	stored   int64     // the newest request that stored rows, or 0
 	storedAt time.Time // when the server last answered that it stored rows
 
-	// The failures since then. Each field is zero if no request has failed.
-	since   time.Time // the first failure that counts as the server's; the log reports it
-	refused time.Time // the first of the refusals, if the newest answer is one
-	lasting error     // the newest refusal, once refusals have lasted for lastingAfter
+	// The failures since storedAt. Each field is zero if there was no such failure.
+	failedSince  time.Time // the first failure that is counted for the log; an outage is logged with its length
+	refusedSince time.Time // the first of the refusals in a row; zero if the newest answer is no refusal
+	lasting      error     // the newest refusal, if refusals have lasted for lastingAfter
 
-	// The clock of the probes. Both lanes share it.
-	step    int       // how many probes have failed, which sets the backoff
-	probeAt time.Time // when the next probe is due
-	probe   *batch    // the probe in flight, or nil
+	// The probes. Both lanes share them.
+	failedProbes int       // how many probes in a row failed, which sets the backoff
+	probeAt      time.Time // when the next probe is due
+	probe        *batch    // the probe in flight, or nil
 }
 
-// failed notes a failure. Refusals are lasting once there was no other answer for
-// lastingAfter.
-func (h *health) failed(v rest.Verdict, err error, now time.Time) {
+// noteRefusal updates refusedSince and lasting after a failure for which the rows
+// aren't to blame.
+func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
 	switch {
-	case v == rest.Transient || v == rest.TooMuch:
-		h.refused, h.lasting = time.Time{}, nil
-	case h.refused.IsZero():
-		h.refused = now
-	case now.Sub(h.refused) >= lastingAfter:
+	case v == rest.Transient || v == rest.TooMuch: // all other failures are refusals
+		h.refusedSince, h.lasting = time.Time{}, nil
+	case h.refusedSince.IsZero():
+		h.refusedSince = now
+	case now.Sub(h.refusedSince) >= lastingAfter:
 		h.lasting = err
 	}
 }
 
-// isOutage reports whether the server is down or refuses every row. Then only
-// probes are sent, from either lane.
+// isOutage reports whether the server is down or refuses every row. During an
+// outage, both lanes send only probes.
 func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 
 // isProbing reports whether the breaker of either lane is open.
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
-// failLocked acts on a failure of b. places are the indices of the rows that the
-// answer names.
+// failLocked decides what happens to b after a failure, and does it. places are
+// the indices of the rows that the answer names.
 func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
-	if b.failedAt > 0 {
+	if b.failMark > 0 {
 		lane = &d.retry
 	}
-	named := len(places) > 0 && len(places) < len(b.records)
-	last := b.aloneAt > 0 && !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.aloneAt == 0 })
-	evidence := b.fail(v, err, d.stats.Requests, last)
+	rejected, named := v == rest.BadData, len(places) > 0 && len(places) < len(b.records)
+	evidence := b.evidence(b.storedWhenSent, rejected, codeOf(err), d.allRejectedLocked(b))
+	b.remember(err, rejected, evidence, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {
-		h.failed(v, err, now)
+		h.noteRefusal(v, err, now)
 	}
-	if d.closed && b.isSuspect(h.stored) { // it must not open the breaker, so that Close soon has enoughTries
+	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
+	// Close waits until each suspect has failed enoughTries times. These failures
+	// don't open a breaker, since suspects would then be sent one at a time.
+	if d.closed && b.isSuspect(h.stored) {
 		b.closeTries++
-		evidence = true
+		blamed = false
 	}
-	wasProbing, blamed := d.isProbing(), blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
+	wasProbing := d.isProbing()
 	if blamed {
 		lane.failures++
 	}
 	opens := !wasProbing && d.isProbing()
 	d.setProbeLocked(b, opens, now)
-	if opens || blamed && act == sendAgain {
-		h.since = cmp.Or(h.since, now)
-		if v != rest.Configuration || h.lasting != nil { // a refusal that passes isn't worth a line
+	if opens || blamed && act == sendAgain { // other actions treat the failure as the fault of a row
+		h.failedSince = cmp.Or(h.failedSince, now)
+		if v != rest.Configuration || h.lasting != nil { // a misconfiguration that passes within 5 s isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
 	if d.isProbing() {
-		// A row that was rejected alone is joined with others only in an outage,
-		// when every row is refused, since joining erases aloneAt.
+		// In an outage even good rows are rejected, so rows that were rejected alone
+		// are joined with others. Otherwise they stay apart.
 		d.retry.join(d.config.maxBatch, func(b *batch) bool {
-			return b.isSuspect(h.stored) || b.aloneAt > 0 && !d.isOutage()
+			return b.isSuspect(h.stored) || b.aloneMark > 0 && !d.isOutage()
 		})
 	}
 }
 
-// setProbeLocked sets when the next probe is due, if b was a probe or opens means
-// that a breaker opens now.
+// allRejectedLocked reports whether b, which has just failed, and every other pending
+// row have been rejected alone.
+func (d *delivery) allRejectedLocked(b *batch) bool {
+	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
+}
+
+// setProbeLocked sets when the next probe is due, if b was a probe or a breaker
+// has just opened.
 func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	h, most := &d.health, outageWait
 	if h.probe == b {
 		h.probe = nil
-		h.step++
+		h.failedProbes++
 	} else if !opens {
 		return
 	}
-	if h.lasting != nil {
-		h.step, most = max(h.step, longStep), longWait
+	if h.lasting != nil { // somebody has to fix something, which takes minutes
+		h.failedProbes, most = max(h.failedProbes, longStep), longWait
 	}
 	if d.closed {
 		most = closeWait
 	}
-	wait := jitter(h.step, most)
-	if !h.refused.IsZero() && h.lasting == nil { // probe when the refusals become lasting
-		wait = min(wait, h.refused.Add(lastingAfter).Sub(now))
+	wait := jitter(h.failedProbes, most)
+	if !h.refusedSince.IsZero() && h.lasting == nil { // probe when refusals become lasting, at the latest
+		wait = min(wait, h.refusedSince.Add(lastingAfter).Sub(now))
 	}
 	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
 }
 
-// placeLocked carries out the action on b.
+// placeLocked carries out the action on b. places are the indices of the rows that
+// the answer names.
 func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:
-		d.retry.push(b, now.Add(backoff(b.strikes+b.closeTries, longWait, b.err)))
+		d.retry.push(b, now.Add(backoff(cmp.Or(b.closeTries, b.strikes), longWait, b.err)))
 	case setAside:
 		named, others := b.cut(func(place int) bool { return slices.Contains(places, place) })
-		if v == rest.BadData && len(places) == 1 {
-			named.aloneAt = d.stats.Requests
+		if v == rest.BadData && len(places) == 1 { // as if the row had been rejected alone
+			named.aloneMark = d.stats.Requests
 		}
 		d.retry.push(named, now.Add(backoff(0, longWait, b.err)))
 		d.retry.push(others, now)

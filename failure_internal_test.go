@@ -85,11 +85,11 @@ func TestEvidence(t *testing.T) {
 		last    bool  // every pending row was rejected alone
 	}
 	for name, test := range map[string]struct {
-		rows      int
-		refusedAt int64 // the first rejected request with the row in it
-		failures  []failure
-		evidence  bool // the result of the last failure
-		strikes   int
+		rows       int
+		rejectMark int64 // the first rejected request with the row in it
+		failures   []failure
+		evidence   bool // the result of the last failure
+		strikes    int
 	}{
 		"the first failure":                            {1, 0, []failure{{rest.Transient, 5, 5, 4, false}}, false, 0},
 		"nothing was stored between":                   {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 6, 6, 4, false}}, false, 0},
@@ -107,17 +107,19 @@ func TestEvidence(t *testing.T) {
 		"the last ones, stored since one of several":   {1, 3, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, true}}, true, 0},
 		"not the last ones":                            {1, 3, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, false}}, false, 0},
 		"the last ones, nothing was stored between":    {1, 4, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, true}}, false, 0},
-		"several rows, stored while in flight":         {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 8, 8, 6, false}}, false, 0},
+		"several rows, stored while in flight":         {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 8, 8, 6, false}}, true, 0},
 		"several rows, stored between":                 {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 9, 9, 8, false}}, true, 0},
 		"several rows, stored after the first failure": {2, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 4, false}, {rest.Transient, 9, 9, 6, false}}, true, 0},
 		"several rows, refused twice":                  {2, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(make([]record, test.rows), &batch{refusedAt: test.refusedAt})
+			b := newBatch(make([]record, test.rows), &batch{history: history{rejectMark: test.rejectMark}})
 			evidence := false
 			for _, f := range test.failures {
-				b.request, b.storedWhenSent = f.request, f.stored
-				evidence = b.fail(f.v, errors.New("failed"), f.newest, f.last)
+				b.request = f.request
+				rejected := f.v == rest.BadData
+				evidence = b.evidence(f.stored, rejected, "", f.last)
+				b.remember(errors.New("failed"), rejected, evidence, f.newest)
 			}
 			if evidence != test.evidence || b.strikes != test.strikes {
 				t.Errorf("evidence %t, %d strikes; want %t, %d", evidence, b.strikes, test.evidence, test.strikes)
@@ -142,7 +144,7 @@ func TestRefusalsBecomeLasting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var h health
 			for i, v := range test.answers {
-				h.failed(v, errors.New("failed"), start.Add(time.Duration(i)*time.Second))
+				h.noteRefusal(v, errors.New("failed"), start.Add(time.Duration(i)*time.Second))
 			}
 			if got := h.lasting != nil; got != test.lasting {
 				t.Errorf("lasting: %t", got)

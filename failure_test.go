@@ -657,7 +657,7 @@ func TestTableAtFault(t *testing.T) {
 						}
 						time.Sleep(2 * time.Minute)
 						checkStats(t, c, &docevents.Stats{Recorded: int64(events), Delivered: int64(events)})
-						if n := s.sent(); n > 40 {
+						if n := s.sent(); n > 50 {
 							t.Errorf("%d requests", n)
 						}
 						loud, back := 0, 0

@@ -11,8 +11,8 @@ import (
 // cancelGrace is how long Close waits for cancelled requests to return.
 const cancelGrace = 500 * time.Millisecond
 
-// flushPause is the shortest time between two attempts by Flush. Serverless
-// functions call Flush before every reply, also during an outage.
+// flushPause is the shortest time between two calls of Flush that cut short the
+// waits. Serverless functions call Flush before every reply, even during an outage.
 const flushPause = time.Second
 
 var errSuspects = errors.New("the remaining events fail again and again, while others were stored")
@@ -23,7 +23,8 @@ type flush struct {
 	left int64 // how many of the rows are pending
 }
 
-// attemptLocked makes every batch in the retry lane, and the next probe, due now.
+// attemptLocked makes all batches in the retry lane due now, and the next probe, even
+// if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
 	d.health.lasting = nil                      // the next answer decides again
 	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
@@ -32,8 +33,9 @@ func (d *delivery) attemptLocked(now time.Time) {
 	}
 }
 
-// flush sends what is pending and waits until the rows that were recorded before
-// it are stored or dropped. It returns an error if ctx ends or refusals are lasting.
+// flush sends the pending rows and waits until every row that was recorded before
+// the call is stored or dropped. It returns an error if ctx ends, or if refusals are
+// lasting.
 func (d *delivery) flush(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -42,7 +44,7 @@ func (d *delivery) flush(ctx context.Context) error {
 	defer func() {
 		d.flushes = slices.DeleteFunc(d.flushes, func(other *flush) bool { return other == f })
 	}()
-	if ctx.Err() == nil { // flush doesn't wait if ctx has ended
+	if ctx.Err() == nil { // otherwise flush doesn't wait, and needs nobody to wake it
 		defer context.AfterFunc(ctx, d.wakeWaiting)()
 	}
 	if now := time.Now(); now.Sub(d.attempt) >= flushPause {
@@ -59,8 +61,8 @@ func (d *delivery) flush(ctx context.Context) error {
 	return nil
 }
 
-// stopWaitingLocked returns nil while Flush and Close should wait. Otherwise it
-// returns the reason: a lasting refusal, or ctx's error and the last failure.
+// stopWaitingLocked returns nil as long as Flush and Close should wait. Then it
+// returns the reason to stop: a lasting refusal, or ctx's error with the last failure.
 func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	if d.health.lasting != nil || ctx.Err() == nil {
 		return d.health.lasting
@@ -95,7 +97,7 @@ func (d *delivery) close(ctx context.Context) error {
 	defer d.mu.Unlock()
 	if !d.closed {
 		d.closed = true
-		d.health.step = 0
+		d.health.failedProbes = 0
 		d.retry.failures = 0 // suspects are tried at their own pace
 		if ctx.Err() == nil {
 			d.attemptLocked(time.Now())
@@ -127,15 +129,16 @@ func (d *delivery) close(ctx context.Context) error {
 	return nil
 }
 
-// onlySuspectsLocked reports whether Close may stop waiting because every pending
-// row is a suspect that has failed enoughTries times since Close began.
+// onlySuspectsLocked reports whether every pending row is a suspect that has failed
+// enoughTries times since Close began. Then Close stops waiting. closeTries counts
+// those failures and stays 0 for rows that aren't suspects.
 func (d *delivery) onlySuspectsLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }
 
-// abandonLocked drops all pending rows as Abandoned. It releases the mutex after
-// each queued batch, so that Record doesn't wait for all of them. Several calls of
-// Close may run it at the same time.
+// abandonLocked drops all pending rows as Abandoned. It releases the mutex for a
+// moment after each queued batch, so that Record doesn't wait until all batches are
+// dropped. Several calls of Close may run it at the same time.
 func (d *delivery) abandonLocked() {
 	for _, b := range d.inFlight {
 		if !b.done {
@@ -153,12 +156,12 @@ func (d *delivery) abandonLocked() {
 	d.setTimerLocked(time.Now())
 }
 
-// abandonErrLocked returns the error of rows that Close abandons: their own last
-// failure for a suspect or a row that was rejected alone, otherwise the reason why
-// Close stopped waiting.
+// abandonErrLocked returns the error with which Close abandons b's rows. For a row that
+// has a strike or was rejected alone, it is the row's last failure. For other rows it
+// is the reason why Close stopped waiting.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
-	if b.aloneAt > 0 || b.isSuspect(d.health.stored) {
+	if b.isDoubtful() {
 		err = b.err
 	}
 	return fmt.Errorf("abandoned by Close: %w", err)

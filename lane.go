@@ -8,60 +8,37 @@ import (
 )
 
 const (
-	// maxBatchText is the most text that one request's rows have, in bytes. A
-	// single row may have more.
+	// maxBatchText is the most text that the rows of one request may have, in
+	// bytes. A single row may have more.
 	maxBatchText = 1 << 20
 
 	// openAfter is how many failures in a row open a lane's circuit breaker.
 	openAfter = 5
 )
 
-// A batch is the rows of one request, and a memory of how they failed.
+// A batch is the rows of one request, with the history of their failures.
 //
 // delivery.mu guards its fields. While a batch is in flight, its sender reads the
-// records without the mutex, so nobody writes any field of them but record.block.
+// records without the mutex. So the records must not be changed then. Only their field
+// block may be, because the sender doesn't read it.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
+	history
+
+	due  time.Time // the batch is not sent before this time
+	done bool      // all rows are stored, dropped or kept, so a late answer changes nothing
 
 	// The last request that carried the batch.
-	request        int64     // the request's number, from 1
-	sent           time.Time // when the request was sent
+	request        int64     // the number of that request; the first request has number 1
+	sent           time.Time // when that request was sent
 	storedWhenSent int64     // the newest request that had stored rows by then
-
-	// failedAt is the number of a request. If a later request stores other rows,
-	// that is evidence against this batch. The first failure sets failedAt, and
-	// each strike of a single row sets it again. Batches that are cut from this
-	// one inherit it, so a half that fails is split at once. It is 0 if the batch
-	// never failed, and such a batch belongs in the fresh lane.
-	failedAt int64
-
-	// aloneAt is like failedAt, but only for a single row that was rejected: the
-	// row was alone in its request, or the only one that the answer named. The
-	// next rejection drops the row if there is evidence by then. It is 0 if that
-	// never happened, and for a batch of several rows.
-	aloneAt int64
-
-	// refusedAt is the number of the first request that was rejected with these
-	// rows in it, alone or not, with the code refusedCode, which is that of the last
-	// rejection. Batches that are cut from this one inherit both. refusedAt takes the
-	// place of aloneAt once every pending row has been rejected alone, see fail.
-	refusedAt   int64
-	refusedCode string
-
-	// strikes counts a single row's strikes. Each doubles the wait before the
-	// next attempt, and the tenth drops the row.
-	strikes int
-
-	closeTries int       // how often it failed, as a suspect, since Close began
-	err        error     // the last failure
-	due        time.Time // the batch is not sent again before this time
-	done       bool      // its rows are stored, dropped or kept, so later answers change nothing
 }
 
-// newBatch returns a batch of records, which were rows of the batch from.
+// newBatch returns a batch with the given records, which were part of the batch
+// from.
 func newBatch(records []record, from *batch) *batch {
-	b := &batch{records: records, failedAt: from.failedAt, refusedAt: from.refusedAt, refusedCode: from.refusedCode, err: from.err}
+	b := &batch{records: records, history: from.history.ofPart()}
 	for i := range records {
 		b.text += records[i].Text()
 	}
@@ -74,15 +51,19 @@ func (b *batch) hasRoom(rows, text, maxRows int) bool {
 	return len(b.records)+rows <= maxRows && b.text+text <= maxBatchText
 }
 
-// isSuspect reports whether b is a single row with evidence against it. Suspects
-// are never joined with other rows. stored is the newest request that stored rows.
+// isSuspect reports whether b is a single row that has a strike, or that was rejected
+// alone and other rows have been stored since then. stored is the number of the newest
+// request that stored rows.
 func (b *batch) isSuspect(stored int64) bool {
-	return len(b.records) == 1 && (b.strikes > 0 || b.aloneAt > 0 && stored > b.aloneAt)
+	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
 
-// cut divides the rows of b into two batches: rows whose index isFirst accepts,
-// and the others. Each batch has its own array, so that the text of one can be
-// garbage collected before the other is done.
+// isDoubtful reports whether b is a single row that has a strike or was rejected alone.
+func (b *batch) isDoubtful() bool { return b.strikes > 0 || b.aloneMark > 0 }
+
+// cut divides the rows of b into two batches. The first batch gets the rows for
+// whose index isFirst returns true. Each batch has its own array, so the text of one
+// batch can be garbage collected while the other batch still waits.
 func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	var rows, others []record
 	for i := range b.records {
@@ -95,16 +76,18 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	return newBatch(rows, b), newBatch(others, b)
 }
 
-// absorb appends the rows of other to b.
+// absorb appends the rows of other to b. It erases the marks of single rows: the joined
+// batch is treated as if its rows had failed together.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
-	b.failedAt, b.aloneAt, b.refusedAt = max(b.failedAt, other.failedAt), 0, 0
+	b.failMark, b.aloneMark, b.rejectMark = max(b.failMark, other.failMark), 0, 0
 }
 
-// A lane holds the batches that wait to be sent, in the order in which they are
-// due, and the count of its circuit breaker. There are two lanes: fresh for rows
-// that were never sent, and retry for rows that failed. delivery.mu guards both.
+// A lane holds batches that wait to be sent, in the order in which they are due. It
+// has a circuit breaker, which opens after several failures. There are two lanes:
+// fresh for rows that were never sent, and retry for rows that have failed.
+// delivery.mu guards both.
 type lane struct {
 	batches []*batch
 
@@ -113,8 +96,8 @@ type lane struct {
 	failures int
 }
 
-// isOpen reports whether the lane's breaker is open. An open lane sends only
-// probes.
+// isOpen reports whether the lane's breaker is open. Then only probes are sent from
+// the lane.
 func (l *lane) isOpen() bool { return l.failures >= openAfter }
 
 // add appends a copy of r to the last batch, or to a new one if that is full.
@@ -142,9 +125,9 @@ func (l *lane) push(b *batch, due time.Time) {
 	l.batches = slices.Insert(l.batches, at, b)
 }
 
-// take removes a batch that is due, or returns nil. Batches of several rows go
-// first, then single rows that were never sent alone, since both may hold good
-// rows.
+// take removes a batch that is due and returns it, or nil. It prefers batches of
+// several rows, and after them single rows that were never sent alone, so that good
+// rows don't wait for rows that have failed alone and are probably bad.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
 	if n == 0 {
@@ -171,12 +154,12 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row for a probe, whether it is due or not: the last row if last
-// is set, else a row at random. It takes a row that has a strike or was rejected
-// alone only if the lane holds nothing else: good rows would wait for many probes.
-// It returns nil if the lane is empty.
+// draw removes one row from the lane for a probe, even if it isn't due. If last is
+// set, it takes the last row of the lane, otherwise a random row. Rows that have a
+// strike or were rejected alone are passed over if there are others, because a bad
+// row would prolong the outage. draw returns nil if the lane is empty.
 func (l *lane) draw(last bool) *batch {
-	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool { return b.strikes > 0 || b.aloneAt > 0 })
+	from := slices.DeleteFunc(slices.Clone(l.batches), (*batch).isDoubtful)
 	if len(from) == 0 {
 		from = l.batches
 	}
@@ -199,9 +182,9 @@ func (l *lane) draw(last bool) *batch {
 	return row
 }
 
-// join undoes splits: it joins small batches into batches of up to a request's
-// size, except those that staysApart accepts. While the server stores nothing,
-// batches of good rows are split as well.
+// join merges small batches, up to the size of a request. It leaves out batches for
+// which staysApart returns true. It undoes splits that had nothing to do with bad
+// rows: when the server starts to fail, batches of good rows are split as well.
 func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
 	var joined, apart []*batch
 	var target *batch // the batch in joined to which the next batch is added

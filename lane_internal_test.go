@@ -21,7 +21,7 @@ func recordsOf(names ...string) (records []record) {
 
 // failedBatch returns a batch of the retry lane.
 func failedBatch(names ...string) *batch {
-	return newBatch(recordsOf(names...), &batch{failedAt: 1, err: errors.New("failed")})
+	return newBatch(recordsOf(names...), &batch{history: history{failMark: 1, err: errors.New("failed")}})
 }
 
 func (b *batch) names() string {
@@ -143,17 +143,17 @@ func TestLaneDraws(t *testing.T) {
 	}
 	var failed lane
 	failed.push(failedBatch("a", "b"), time.Time{})
-	if row := failed.draw(false); row.failedAt != 1 || row.err == nil {
+	if row := failed.draw(false); row.failMark != 1 || row.err == nil {
 		t.Error("a row that is drawn forgets the failure of its batch")
 	}
 }
 
 func TestSuspects(t *testing.T) {
 	for name, test := range map[string]struct {
-		rows    int
-		strikes int
-		aloneAt int64
-		want    bool // the result if request 5 has stored rows
+		rows      int
+		strikes   int
+		aloneMark int64
+		want      bool // the result if request 5 has stored rows
 	}{
 		"a row":                             {1, 0, 0, false},
 		"a row with a strike":               {1, 1, 0, true},
@@ -163,8 +163,8 @@ func TestSuspects(t *testing.T) {
 		"several rows":                      {2, 1, 4, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(make([]record, test.rows), &batch{failedAt: 1})
-			b.strikes, b.aloneAt = test.strikes, test.aloneAt
+			b := newBatch(make([]record, test.rows), &batch{history: history{failMark: 1}})
+			b.strikes, b.aloneMark = test.strikes, test.aloneMark
 			if got := b.isSuspect(5); got != test.want {
 				t.Errorf("got %t", got)
 			}
@@ -174,7 +174,7 @@ func TestSuspects(t *testing.T) {
 
 func TestLaneJoins(t *testing.T) {
 	struck, refused, recent := failedBatch("struck"), failedBatch("refused"), failedBatch("recent")
-	struck.strikes, refused.aloneAt, recent.aloneAt, recent.refusedAt, recent.failedAt = 1, 3, 4, 4, 4
+	struck.strikes, refused.aloneMark, recent.aloneMark, recent.rejectMark, recent.failMark = 1, 3, 4, 4, 4
 	var l lane
 	for i, b := range []*batch{struck, failedBatch("a", "b"), failedBatch("c", "d", "e"), recent, failedBatch("f"), failedBatch("g"), failedBatch("h", "i", "j", "k"), refused} {
 		l.push(b, time.Time{}.Add(time.Duration(i)))
@@ -184,8 +184,8 @@ func TestLaneJoins(t *testing.T) {
 		t.Errorf("got  %s\nwant %s, suspects alone and the others in full batches", got, want)
 	}
 	checkText(t, l.batches...)
-	if b := l.batches[1]; b.failedAt != 4 || b.aloneAt != 0 || b.refusedAt != 0 {
-		t.Errorf("joined: failedAt %d, aloneAt %d, refusedAt %d; want the newest failure, and no row's refusal", b.failedAt, b.aloneAt, b.refusedAt)
+	if b := l.batches[1]; b.failMark != 4 || b.aloneMark != 0 || b.rejectMark != 0 {
+		t.Errorf("joined: failMark %d, aloneMark %d, rejectMark %d; want the newest failure, and no row's refusal", b.failMark, b.aloneMark, b.rejectMark)
 	}
 	text := strings.Repeat("m", maxBatchText/2+1)
 	var long lane
@@ -210,8 +210,8 @@ func TestBatchIsCut(t *testing.T) {
 	}
 	for _, piece := range []*batch{first, second, named, rest} {
 		checkText(t, piece)
-		if piece.failedAt != 1 || piece.err == nil || piece.strikes != 0 {
-			t.Errorf("[%s]: failedAt %d, strikes %d; want the failure remembered, and no strike: each size is judged by itself", piece.names(), piece.failedAt, piece.strikes)
+		if piece.failMark != 1 || piece.err == nil || piece.strikes != 0 {
+			t.Errorf("[%s]: failMark %d, strikes %d; want the failure remembered, and no strike: each size is judged by itself", piece.names(), piece.failMark, piece.strikes)
 		}
 		if cap(piece.records) > len(piece.records)+1 {
 			t.Errorf("[%s] keeps an array for %d rows", piece.names(), cap(piece.records))

@@ -4,18 +4,18 @@ import (
 	"time"
 )
 
-// joinWindow is how long after the newest request fresh rows wait, so that they
-// share the next request and don't take a sender each.
+// joinWindow is how long fresh rows wait after a request was sent, so that several
+// of them share the next request.
 const joinWindow = 50 * time.Millisecond
 
-// hangTime is how long Flush and Close wait for a sender or a probe. If all senders
-// are busy and none has sent a request for this long, one more request is allowed. If
-// a probe has been in flight for this long, the next one doesn't wait for it.
+// hangTime is the time after which a request without an answer seems to hang. It
+// matters only while the app waits in Flush or Close. If all requests in flight seem
+// to hang, one more request is sent. If a probe seems to hang, another probe is sent.
 const hangTime = time.Second
 
-// nextLocked takes the batch that is sent next, or returns nil if nothing may be
-// sent now. If the retry lane may use a sender, its batches that are due go before
-// fresh rows. If join is set, fresh rows may wait to share the next request.
+// nextLocked removes the next batch to send from its lane, or returns nil if nothing
+// may be sent now. Batches in the retry lane that are due go before fresh rows, if
+// that lane may use a sender. If join is set, fresh rows may wait for joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.senderIsFreeLocked(now) {
 		return nil
@@ -38,8 +38,9 @@ func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	return b
 }
 
-// senderIsFreeLocked reports whether one more request may be sent. If all
-// requests in flight seem to hang, Flush and Close get one more than maxInFlight.
+// senderIsFreeLocked reports whether one more request may be sent. The limit is
+// maxInFlight, and one more if all requests in flight seem to hang while the app
+// waits in Flush or Close.
 func (d *delivery) senderIsFreeLocked(now time.Time) bool {
 	n, most := len(d.inFlight), d.config.maxInFlight
 	if n == most && d.isAwaited() && now.Sub(d.inFlight[n-1].sent) >= hangTime {
@@ -48,61 +49,69 @@ func (d *delivery) senderIsFreeLocked(now time.Time) bool {
 	return n < most && d.cause == nil
 }
 
-// probeLocked takes one row if a probe is due, or returns nil. If only the retry
-// lane's breaker is open, it takes a row of that lane at random. In an outage
-// three kinds of row take turns, and an empty lane's turn goes to the other lane:
+// probeLocked removes one row from a lane, to be sent as a probe. It returns nil if
+// no probe is due. Outside an outage, only the retry lane is probed, with a random
+// row. In an outage the probes take turns:
 //
 //   - a random row of the fresh lane, so that a bad row isn't sent every time
-//   - the newest row of the fresh lane, since older rows may be the ones that fail
+//   - the last row of the fresh lane, in case all older rows are bad
 //   - a random row of the retry lane
 //
-// One probe is in flight at a time. If it seems to hang, Flush and Close don't wait
-// for it.
+// If one of the lanes is empty, its turns go to the other lane. The next probe isn't
+// sent before the last one is answered, unless that one seems to hang.
 func (d *delivery) probeLocked(now time.Time) *batch {
-	h, lane, last := &d.health, &d.fresh, d.health.step%3 == 1
+	h := &d.health
 	hangs := h.probe != nil && d.isAwaited() && now.Sub(h.probe.sent) >= hangTime
 	if h.probe != nil && !hangs || now.Before(h.probeAt) {
 		return nil
 	}
-	if !d.isOutage() || h.step%3 == 2 && len(d.retry.batches) > 0 || len(d.fresh.batches) == 0 {
-		lane, last = &d.retry, false
+	turn := h.failedProbes % 3
+	if !d.isOutage() || len(d.fresh.batches) == 0 || turn == 2 && len(d.retry.batches) > 0 {
+		h.probe = d.retry.draw(false)
+	} else {
+		h.probe = d.fresh.draw(turn == 1)
 	}
-	h.probe = lane.draw(last)
 	return h.probe
 }
 
 // isAwaited reports whether Flush or Close is waiting.
 func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 
-// mayRetryLocked reports whether the retry lane may use a sender. One sender is
-// reserved for fresh rows, since a request may take long to fail, for example if
-// it waits for a lock. The retry lane gets that sender if there are no fresh rows
-// and Flush or Close is waiting. A client with only one sender lets the retry
-// lane have every second request, or all of them while there are no fresh rows.
+// mayRetryLocked reports whether the retry lane may use a sender. It may use all
+// senders but one. The last sender is reserved for fresh rows, because a row that
+// waits for a lock in the database may take seconds to fail. There are two exceptions:
+//
+//   - If no fresh rows are queued and the app waits in Flush or Close, the retry lane
+//     may use every sender.
+//   - If there is only one sender, the lanes take turns. If no fresh rows are queued,
+//     the retry lane may use it.
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
-		if b.failedAt > 0 {
+		if b.failMark > 0 {
 			retries++
 		}
 	}
-	return retries < n-1 || noFresh && d.isAwaited() || n == 1 && (noFresh || d.stats.Requests%2 == 0)
+	if n == 1 {
+		return noFresh || d.stats.Requests%2 == 0
+	}
+	return retries < n-1 || noFresh && d.isAwaited()
 }
 
-// joinsLocked reports whether the fresh rows should wait to share the next
-// request: they are less than a full batch, and the newest request in flight was
-// sent less than joinWindow ago.
+// joinsLocked reports whether the fresh rows should wait to share the next request.
+// They wait if they don't fill a batch and the newest request in flight was sent
+// less than joinWindow ago.
 func (d *delivery) joinsLocked(now time.Time) bool {
 	n := len(d.inFlight)
 	return n > 0 && len(d.fresh.batches) == 1 && len(d.fresh.batches[0].records) < d.config.maxBatch &&
 		now.Sub(d.inFlight[n-1].sent) < joinWindow
 }
 
-// dispatchLocked counts a request that carries b, and gives b's rows their ids if
-// they don't have any yet. A row keeps its id in all later requests.
+// dispatchLocked prepares b to be sent: it numbers the request, and gives an id to
+// each row that has none. A row is sent with the same id every time.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
-	if b.failedAt > 0 {
+	if b.failMark > 0 {
 		d.stats.Retries++
 	}
 	for i := range b.records {
@@ -112,10 +121,10 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.inFlight = append(d.inFlight, b)
 }
 
-// setTimerLocked sets the timer to the next time at which something may be sent:
-// when a batch or a probe becomes due, or when the newest request has been in
-// flight for joinWindow or hangTime. Times that have passed don't count, since a
-// batch that is due already is sent after the next answer.
+// setTimerLocked sets the timer to the next time at which something may be sent. That
+// is when a batch or a probe becomes due, or when joinWindow or hangTime has passed
+// since the newest request was sent. A time in the past is ignored: a batch that is
+// due and wasn't sent waits for a free sender, and the next answer frees one.
 func (d *delivery) setTimerLocked(now time.Time) {
 	times := [3]time.Time{d.retry.due()}
 	if d.isProbing() {

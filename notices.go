@@ -28,37 +28,38 @@ func (r *reporter) run() {
 		n := r.queue[0]
 		r.queue[0] = notice{} // releases it for garbage collection
 		r.queue = r.queue[1:]
-		if n.isCall {
-			r.calls--
+		if n.isDrop {
+			r.drops--
 			r.text -= n.text
 		}
-		r.sayUnlocked(n)
+		r.callUnlocked(n)
 	}
 	r.queue = nil
 	r.running = false
 	ended = true
 }
 
-// sayUnlocked calls the app's logger or handler without the lock, and takes the
-// lock again even if that code panics. It logs the type of a handler's panic, but
-// not the value, which may hold any data. If the logger panics, the line is lost.
-func (r *reporter) sayUnlocked(n notice) {
+// callUnlocked calls the app's logger or handler without the lock, and takes the lock
+// again even if that code panics. If the handler panics, the log line has the type of
+// the panic's value, but not the value, which may contain any data. If the logger
+// panics, its line is lost.
+func (r *reporter) callUnlocked(n notice) {
 	defer func() {
 		p := recover()
 		r.mu.Lock()
-		r.said++
+		r.finished++
 		r.changed.Broadcast()
-		if p != nil && n.isCall {
+		if p != nil && n.isDrop {
 			r.tallyLocked(logPanic, fmt.Errorf("panic with a %T", p))
 			r.lineIfDueLocked(logPanic, time.Now())
 		}
 	}()
 	r.mu.Unlock()
-	n.say()
+	n.call()
 }
 
-// flush writes the lines that sumUpLocked writes for age. Then it waits until all
-// notices that are queued by now are done, or ctx ends.
+// flush sums up repeats as sumUpLocked does with age. Then it waits until all notices
+// in the queue are done, or ctx ends.
 func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -70,7 +71,7 @@ func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 			r.changed.Broadcast()
 		})()
 	}
-	for last := r.queued; r.said < last && !r.gaveUp; r.changed.Wait() {
+	for last := r.queued; r.finished < last && !r.closed; r.changed.Wait() {
 		if ctx.Err() != nil {
 			return fmt.Errorf("docevents: Flush: log lines or drop handler calls are still pending: %w", ctx.Err())
 		}
@@ -78,16 +79,16 @@ func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	return nil
 }
 
-// close is flush for repeats of any age. If ctx ends before a call returns, close
-// skips the notices that wait after that call.
+// close writes all repeats and waits until all notices are done. If ctx ends first,
+// close discards the notices that are still in the queue.
 func (r *reporter) close(ctx context.Context) {
 	if r.flush(ctx, 0) == nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.gaveUp = true
-	r.unreported.Add(int64(r.calls))
-	r.queue, r.calls, r.text = nil, 0, 0
+	r.closed = true
+	r.unreported.Add(int64(r.drops))
+	r.queue, r.drops, r.text = nil, 0, 0
 	r.changed.Broadcast()
 }

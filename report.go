@@ -14,8 +14,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// The messages of log lines. The first line with a message is written at once.
-// Its repeats are only counted for quietFor, and the next line has their count.
+// The messages of log lines. The first line with a message is written at once. For
+// quietFor after that, lines with the same message are only counted, and the next
+// line that is written has the count.
 const (
 	logTransient     = "docevents: insert failed, trying again"
 	logConfiguration = "docevents: insert refused until this is fixed"
@@ -59,11 +60,12 @@ const (
 	quietFor = 30 * time.Second
 )
 
-// A notice is a log line or a call of the drop handler.
+// A notice is a log line that waits to be written, or a dropped event that waits
+// to be passed to the drop handler.
 type notice struct {
-	say    func()
-	isCall bool // it calls the drop handler
-	text   int  // the size of the call's event, in bytes
+	call   func() // calls the app's logger or drop handler
+	isDrop bool   // call passes a dropped event to the drop handler
+	text   int    // the size of that event's text, in bytes
 }
 
 // A tally counts the lines with one message, so that they don't flood the log.
@@ -71,14 +73,13 @@ type tally struct {
 	written    time.Time // when the last line was written, or zero
 	suppressed int64     // how many repeats were only counted since then
 	err        error     // the error of the last repeat
-	document   uuid.UUID // the last dropped event's document, if its id is a UUID
-	documentID []byte    // a copy of the last dropped event's text id, with Columns.TextIDs
+	documentID []byte    // a copy of the last dropped event's document id, if that is valid
 	eventType  []byte    // a copy of the last dropped event's type
 }
 
-// A reporter calls the app's logger and its drop handler. Both run on one
-// goroutine, which exists only while there is something to report. So they can
-// neither delay nor break the rest of the client.
+// A reporter calls the app's logger and drop handler. Both run on a goroutine of the
+// reporter, so a slow or failing logger can't delay the rest of the client. The
+// goroutine exists only while there is something to report.
 type reporter struct {
 	log        *slog.Logger
 	textIDs    bool                           // Columns.TextIDs
@@ -88,12 +89,12 @@ type reporter struct {
 	mu       sync.Mutex // guards the fields below; neither log nor handler is called under it
 	changed  *sync.Cond // signals that a notice was done, close stopped waiting, or a context ended
 	queue    []notice
-	queued   int64 // how many notices were ever queued
-	said     int64 // how many of them are done, in the same order
-	calls    int   // how many handler calls are in the queue
-	text     int   // the size of their events, in bytes
-	running  bool
-	gaveUp   bool              // close has stopped waiting for a call that doesn't return
+	queued   int64             // how many notices were ever queued
+	finished int64             // how many of them are done, in the same order
+	drops    int               // how many dropped events are in the queue
+	text     int               // the size of their text, in bytes
+	running  bool              // the goroutine exists
+	closed   bool              // close has stopped waiting for a call that doesn't return
 	tallies  map[string]*tally // by message
 	failures int64             // failed requests since the last recovery
 	loud     bool              // a line about these failures was written
@@ -105,19 +106,19 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop reports a dropped event. It decodes extra only for the handler. The limits
-// of waiting handler calls don't apply to events that Close abandons.
+// drop reports a dropped event. extra is the JSON of its Extra, which is decoded only
+// if there is a handler. If too many events wait for the handler, drop only counts
+// the event as unreported, unless Close abandons it.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
-	var documentID string
-	document, _ := uuid.Parse(e.DocumentID) // an invalid id may be any text, and isn't logged
-	if r.textIDs && checkTextID(e.DocumentID) == nil {
+	documentID := "" // an invalid id may be any text, so it isn't logged
+	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {
 		documentID = row.CutText(e.DocumentID, maxLoggedID)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if msg := logDropped[reason]; msg != "" { // Filtered has no message, since the app asked for it
 		t := r.tallyLocked(msg, err)
-		t.document, t.eventType = document, append(t.eventType[:0], row.CutText(string(e.Type), maxLoggedType)...)
+		t.eventType = append(t.eventType[:0], row.CutText(string(e.Type), maxLoggedType)...)
 		t.documentID = append(t.documentID[:0], documentID...)
 		if reason != Abandoned { // Close writes one line for all abandoned events
 			r.lineIfDueLocked(msg, now)
@@ -126,11 +127,11 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 	text := len(e.ID) + len(e.DocumentID) + len(e.UserID) + len(e.Type) + len(e.ErrorMessage) + len(e.Stage) + len(extra)
 	switch {
 	case r.handler == nil:
-	case reason != Abandoned && (r.calls >= maxNotices || r.text+text > maxNoticeText), r.gaveUp && r.running:
+	case reason != Abandoned && (r.drops >= maxNotices || r.text+text > maxNoticeText), r.closed && r.running:
 		r.unreported.Add(1)
 	default:
 		own := owned(e)
-		r.calls++
+		r.drops++
 		r.text += text
 		r.queueLocked(notice{func() {
 			own.Extra = row.DecodeExtra(extra)
@@ -199,9 +200,9 @@ func (r *reporter) tallyLocked(msg string, err error) *tally {
 	return t
 }
 
-// lineIfDueLocked writes a line, and reports that it did, unless the last line
-// with the message was written less than quietFor ago. The line's count includes
-// the repeats since that line.
+// lineIfDueLocked writes a line and returns true, unless a line with the same message
+// was written less than quietFor ago. The new line has the count of all repeats since
+// the last one.
 func (r *reporter) lineIfDueLocked(msg string, now time.Time, attrs ...slog.Attr) bool {
 	due := now.Sub(r.tallies[msg].written) >= quietFor
 	if due {
@@ -216,11 +217,8 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	if e, answered := errors.AsType[*Error](t.err); answered {
 		attrs = append(attrs, slog.Int("status", e.Status), slog.String("code", e.Code))
 	}
-	switch {
-	case len(t.documentID) > 0:
+	if len(t.documentID) > 0 {
 		attrs = append(attrs, slog.String("document_id", rest.OneLine(string(t.documentID))))
-	case t.document != uuid.Nil:
-		attrs = append(attrs, slog.String("document_id", t.document.String()))
 	}
 	if len(t.eventType) > 0 {
 		attrs = append(attrs, slog.String("event_type", rest.OneLine(string(t.eventType))))
@@ -229,8 +227,8 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
-// sumUpLocked writes a line for each message with repeats that were only counted,
-// if the last line with that message is at least age old.
+// sumUpLocked writes a line for each message whose repeats were only counted, if the
+// last line with that message is at least age old.
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
 		if t.suppressed > 0 && now.Sub(t.written) >= age {
@@ -240,7 +238,7 @@ func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 }
 
 func (r *reporter) lineLocked(level slog.Level, msg string, attrs ...slog.Attr) {
-	r.queueLocked(notice{say: func() { r.log.LogAttrs(context.Background(), level, msg, attrs...) }})
+	r.queueLocked(notice{call: func() { r.log.LogAttrs(context.Background(), level, msg, attrs...) }})
 }
 
 // owned returns e with copies of its ids and of its short texts.

@@ -333,7 +333,7 @@ func TestDropNamesTheEvent(t *testing.T) {
 	}{
 		"a document and a type": {
 			docevents.Event{DocumentID: strings.ToUpper("{" + other + "}"), Type: docevents.Failed, ErrorMessage: "Jane Doe", Stage: "Jane Doe"},
-			[]string{"document_id=" + other, "event_type=failed"},
+			[]string{"document_id={" + other + "}", "event_type=failed"},
 			[]string{"Jane"},
 		},
 		"no id, an odd type": {

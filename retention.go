@@ -1,7 +1,6 @@
 package docevents
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,31 +10,27 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// ErrCountIncomplete is matched by the error of a purge if the answer to one of
-// its requests was lost. The count is then a lower bound. The error may match
-// other errors as well.
+// ErrCountIncomplete is matched by the error of a purge that lost the answer to a
+// DELETE. The DELETE may have deleted rows, but they are not counted, so the returned
+// number is a lower bound. The error may match other errors as well.
 var ErrCountIncomplete = rest.ErrNoCount
 
 const (
-	maxPurgeDays     = 10_000 * 366 // more days lead to a year before 1, and could overflow
-	maxPurgeFailures = 10           // in a row, with waits of 40 to 80 s in all
+	maxPurgeDays     = 700_000 // 1,916 years: the cutoff stays after the year 1, and nothing overflows
+	maxPurgeFailures = 10      // in a row, with waits of 40 to 80 s in all
 
-	// purgePatience is the least time after which a lost answer counts as a sign
-	// that the request asked for too much. Gateways time out after 10 s or more.
+	// If a gateway fails or the connection breaks after at least purgePatience, the
+	// request was probably too slow: gateways time out after 10 s or more.
 	purgePatience = 5 * time.Second
 )
 
 // PurgeOlderThan calls [Client.PurgeBefore] with a cutoff of days times 24 hours
 // before now. Fewer than one day is an error.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
-	if c.isNone() {
-		return 0, nil
+	if !c.isNone() && (days < 1 || days > maxPurgeDays) {
+		return 0, fmt.Errorf("docevents: PurgeOlderThan: days must be from 1 to %d", maxPurgeDays)
 	}
-	now := time.Now().UTC() // a day of AddDate has 24 hours only in UTC
-	if days < 1 || days > maxPurgeDays || now.AddDate(0, 0, -days).Year() < 1 {
-		return 0, errors.New("docevents: PurgeOlderThan: days must be at least 1, and not go back beyond the year 1")
-	}
-	return c.PurgeBefore(ctx, now.AddDate(0, 0, -days))
+	return c.PurgeBefore(ctx, time.Now().UTC().AddDate(0, 0, -days)) // a day of AddDate has 24 hours only in UTC
 }
 
 // PurgeBefore deletes the rows whose created_at is before cutoff, and returns
@@ -43,15 +38,16 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 // would delete nothing, and so is a cutoff in the future, because it would
 // delete every row.
 //
-// PurgeBefore sends one DELETE that returns the ids. If that fails for a reason
-// that may pass, it continues in steps of [DefaultPurgeBatch] rows, which need
-// little memory. With [WithPurgeBatch] it starts with steps. If a step takes too
-// long for the database or a gateway, the next one has half the rows.
+// PurgeBefore sends one DELETE, which returns the ids of the deleted rows. If the
+// DELETE fails for a reason that may pass, PurgeBefore continues in steps of
+// [DefaultPurgeBatch] rows, which need little memory. With [WithPurgeBatch] it
+// starts with steps. If a step takes too long for the database or a gateway, the
+// next step has half the rows.
 //
-// PurgeBefore blocks until all these rows are deleted or it fails. After a
-// failure that may pass, it logs a line, waits and continues. It returns an error
+// PurgeBefore blocks until the rows are deleted or it fails. After a failure that
+// may pass, it logs a line, waits and continues. It returns an error
 //   - when ctx ends;
-//   - if the server has only refused for 5 s, for example because the key is wrong;
+//   - if the server refuses every request for 5 s, for example because the key is wrong;
 //   - at once if the server rejects a DELETE for its rows, for example because
 //     another table refers to one of them;
 //   - after ten statement timeouts in a row if the last one was for a single row;
@@ -75,7 +71,10 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	case cutoff.UTC().Year() < 1 || cutoff.UTC().Year() > 9999: // time.Time overflows far in the future: then After returns false
 		return 0, errors.New("docevents: PurgeBefore: the cutoff is outside the years 1 to 9999")
 	}
-	p := newPurge(c, cutoff)
+	// Times in the table are whole microseconds, so rounding up selects the same rows.
+	before := cutoff.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
+	most := c.config.purgeBatch
+	p := &purge{Client: c, before: before, whole: !c.config.purgeInSteps, next: position{after: beforeAll}, size: stepSize{rows: most, most: most}}
 	err := p.run(ctx)
 	switch {
 	case err == nil && p.lost:
@@ -103,43 +102,34 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 // the next step reads which rows are left.
 type purge struct {
 	*Client
-	before   string   // the cutoff
-	whole    bool     // the one DELETE has not been sent yet
-	next     position // where the next step begins
+	before   string // the cutoff
+	whole    bool   // the one DELETE has not been sent yet
+	next     position
 	size     stepSize
-	failures int       // since a DELETE last deleted rows
-	refused  time.Time // when the first of an unbroken row of refusals came; zero if the last answer was no refusal
+	failures int       // failed requests since a DELETE last deleted rows
+	refused  time.Time // when refusals began, with no other answer since; else zero
 	count    int64     // deleted rows
 	lost     bool      // an answer was lost: count may be too low
 }
 
-func newPurge(c *Client, cutoff time.Time) *purge {
-	// Times in the table are whole microseconds, so rounding up selects the same rows.
-	before := cutoff.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
-	most := c.config.purgeBatch
-	return &purge{Client: c, before: before, whole: !c.config.purgeInSteps, next: position{after: beforeAll}, size: stepSize{rows: most, most: most}}
-}
-
-func (p *purge) run(ctx context.Context) (err error) {
+func (p *purge) run(ctx context.Context) error {
 	_, bounded := ctx.Deadline()
-	for done := false; ctx.Err() == nil; {
-		began, last := time.Now(), err
-		if done, err = p.step(ctx); err == nil && done {
+	var failure error // the newest failure, or nil if a step has succeeded since
+	for ctx.Err() == nil {
+		began := time.Now()
+		done, err := p.step(ctx)
+		switch {
+		case err == nil && done:
 			return nil
-		}
-		if err == nil {
+		case err == nil:
 			p.size.succeeded()
-			p.refused = time.Time{}
+			p.refused, failure = time.Time{}, nil
+			continue
+		case ctx.Err() != nil: // ctx ended the request; a failure before it explains more
 			continue
 		}
-		if ctx.Err() != nil {
-			if errors.Is(err, ctx.Err()) { // an earlier failure says more than the request that ctx ended
-				err = cmp.Or(last, err)
-			}
-			break
-		}
-		again, fewer := afterFailure(err, p.failed(err, began, bounded))
-		if fewer && !p.whole {
+		again, smaller := p.failed(err, time.Since(began), bounded)
+		if smaller && !p.whole {
 			err = fmt.Errorf("a step of %d rows: %w; is there an index on %s, as in sql/013_create_processing_events_table.sql, or a lock on the table?", p.size.rows, err, p.config.columns.CreatedAt)
 			p.size.timedOut()
 			p.next.tooMany = p.next.boundary
@@ -147,58 +137,39 @@ func (p *purge) run(ctx context.Context) (err error) {
 		if !again {
 			return err
 		}
-		p.whole = false
+		p.whole, failure = false, err
 		p.report.fault(logPurge, err, time.Now())
 		select {
 		case <-time.After(backoff(p.failures-1, longWait, err)):
 		case <-ctx.Done():
 		}
 	}
-	if err == nil || errors.Is(err, ctx.Err()) {
-		return cmp.Or(err, ctx.Err())
+	if failure == nil {
+		return ctx.Err()
 	}
-	return fmt.Errorf("%w, after: %w", ctx.Err(), err)
+	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// A purgeFailure describes a failed request to afterFailure.
-type purgeFailure struct {
-	took    time.Duration // how long the request took
-	refused time.Duration // how long the server has only refused
-	inRow   int           // failures in a row, including this one
-	rows    int           // size of the step
-	bounded bool          // ctx has a deadline
-}
-
-// failed counts a failed request that was sent at began.
-func (p *purge) failed(err error, began time.Time, bounded bool) purgeFailure {
-	now := time.Now()
+// failed counts a failed request. It reports whether the purge continues, and whether
+// its steps must be smaller because the request may have taken too long. bounded
+// means that ctx has a deadline.
+func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smaller bool) {
 	p.failures++
-	if rest.Classify(err) != rest.Configuration {
+	v, code := rest.Classify(err), codeOf(err)
+	if v != rest.Configuration {
 		p.refused = time.Time{}
 	} else if p.refused.IsZero() {
-		p.refused = now
+		p.refused = time.Now()
 	}
-	f := purgeFailure{took: now.Sub(began), inRow: p.failures, rows: p.size.rows, bounded: bounded}
-	if !p.refused.IsZero() {
-		f.refused = now.Sub(p.refused)
-	}
-	return f
-}
-
-// afterFailure reports whether a purge continues after a failed request, and
-// whether it does so with fewer rows per step.
-func afterFailure(err error, f purgeFailure) (again, fewer bool) {
-	v := rest.Classify(err)
-	code := codeOf(err)
 	switch {
 	case code == statementTimeout: // 20 halvings reduce the largest step to one row
-		return f.inRow < maxPurgeFailures || f.rows > 1 && f.inRow < 2*maxPurgeFailures, true
+		return p.failures < maxPurgeFailures || p.size.rows > 1 && p.failures < 2*maxPurgeFailures, true
 	case v == rest.Configuration:
-		return f.refused < lastingAfter, false
+		return time.Since(p.refused) < lastingAfter, false
 	case v != rest.Transient || code == "23503": // a row of another table refers to one of these rows
 		return false, false
 	}
-	return f.bounded || f.inRow < maxPurgeFailures, tookTooLong(err, f.took)
+	return bounded || p.failures < maxPurgeFailures, tookTooLong(err, took)
 }
 
 // The SQLSTATEs of PostgreSQL's timeouts.
@@ -211,8 +182,8 @@ const (
 // answer from the server.
 const statusTimedOut = 524
 
-// tookTooLong reports whether a request that failed after took may have needed
-// more time than the database, a gateway or the transport allows.
+// tookTooLong reports whether a request may have failed because it needed more time
+// than the database, a gateway or the transport allows. took is how long it ran.
 func tookTooLong(err error, took time.Duration) bool {
 	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {

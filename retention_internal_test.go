@@ -18,43 +18,59 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// afterFailure decides whether a purge continues, and with fewer rows per step.
-func TestAfterFailure(t *testing.T) {
+// failed counts a failed request. It decides whether the purge continues, and whether
+// with smaller steps.
+func TestPurgeFailed(t *testing.T) {
 	timeout := &rest.Error{Status: 500, Code: "57014"}
 	refusal := &rest.Error{Status: 403, Code: "42501"}
+	gateway := &rest.Error{Status: 524}
 	reset := errors.New("connection reset")
+	type failure struct {
+		err     error
+		inRow   int
+		rows    int
+		took    time.Duration
+		refused time.Duration // how long the server has only refused
+		bounded bool
+	}
 	for name, test := range map[string]struct {
-		err          error
-		f            purgeFailure
-		again, fewer bool
+		failure
+		again, smaller bool
 	}{
-		"a timeout":                                   {timeout, purgeFailure{inRow: 1, rows: 10}, true, true},
-		"the ninth timeout, one row":                  {timeout, purgeFailure{inRow: 9, rows: 1}, true, true},
-		"the tenth timeout, one row":                  {timeout, purgeFailure{inRow: 10, rows: 1}, false, true},
-		"the tenth timeout, one row, with a deadline": {timeout, purgeFailure{inRow: 10, rows: 1, bounded: true}, false, true},
-		"the tenth timeout, two rows":                 {timeout, purgeFailure{inRow: 10, rows: 2}, true, true},
-		"the twentieth timeout":                       {timeout, purgeFailure{inRow: 20, rows: 2, bounded: true}, false, true},
-		"a gateway's timeout":                         {&rest.Error{Status: 524}, purgeFailure{inRow: 1}, true, true},
-		"the tenth 524":                               {&rest.Error{Status: 524}, purgeFailure{inRow: 10}, false, true},
-		"the tenth 524, with a deadline":              {&rest.Error{Status: 524}, purgeFailure{inRow: 10, bounded: true}, true, true},
-		"no answer":                                   {reset, purgeFailure{inRow: 1}, true, false},
-		"no answer for a minute":                      {reset, purgeFailure{inRow: 1, took: time.Minute}, true, true},
-		"the tenth lost answer":                       {reset, purgeFailure{inRow: 10}, false, false},
-		"the tenth lost answer, with a deadline":      {reset, purgeFailure{inRow: 10, bounded: true}, true, false},
-		"a deadlock":                                  {&rest.Error{Status: 409, Code: "40P01"}, purgeFailure{inRow: 1}, true, false},
-		"a lock timeout":                              {&rest.Error{Status: 500, Code: "55P03"}, purgeFailure{inRow: 1, took: time.Minute}, true, false},
-		"a refusal":                                   {refusal, purgeFailure{inRow: 1}, true, false},
-		"the tenth refusal in 4.9 s":                  {refusal, purgeFailure{inRow: 10, refused: 4900 * time.Millisecond}, true, false},
-		"refusals for 5 s":                            {refusal, purgeFailure{inRow: 2, refused: 5 * time.Second, bounded: true}, false, false},
-		"a slow web page":                             {&rest.Error{Status: 200}, purgeFailure{inRow: 1, took: time.Minute}, true, false},
-		"a foreign key to the rows":                   {&rest.Error{Status: 409, Code: "23503"}, purgeFailure{inRow: 1, bounded: true}, false, false},
-		"bad data":                                    {&rest.Error{Status: 400, Code: "22007"}, purgeFailure{inRow: 1, bounded: true}, false, false},
-		"a trigger that raises":                       {&rest.Error{Status: 400, Code: "P0001"}, purgeFailure{inRow: 1, bounded: true}, false, false},
-		"too large":                                   {&rest.Error{Status: 413}, purgeFailure{inRow: 1, bounded: true}, false, false},
+		"a timeout":                                   {failure{err: timeout, inRow: 1, rows: 10}, true, true},
+		"the ninth timeout, one row":                  {failure{err: timeout, inRow: 9, rows: 1}, true, true},
+		"the tenth timeout, one row":                  {failure{err: timeout, inRow: 10, rows: 1}, false, true},
+		"the tenth timeout, one row, with a deadline": {failure{err: timeout, inRow: 10, rows: 1, bounded: true}, false, true},
+		"the tenth timeout, two rows":                 {failure{err: timeout, inRow: 10, rows: 2}, true, true},
+		"the twentieth timeout":                       {failure{err: timeout, inRow: 20, rows: 2, bounded: true}, false, true},
+		"a gateway's timeout":                         {failure{err: gateway, inRow: 1}, true, true},
+		"the tenth 524":                               {failure{err: gateway, inRow: 10}, false, true},
+		"the tenth 524, with a deadline":              {failure{err: gateway, inRow: 10, bounded: true}, true, true},
+		"no answer":                                   {failure{err: reset, inRow: 1}, true, false},
+		"no answer for a minute":                      {failure{err: reset, inRow: 1, took: time.Minute}, true, true},
+		"the tenth lost answer":                       {failure{err: reset, inRow: 10}, false, false},
+		"the tenth lost answer, with a deadline":      {failure{err: reset, inRow: 10, bounded: true}, true, false},
+		"a deadlock":                                  {failure{err: &rest.Error{Status: 409, Code: "40P01"}, inRow: 1}, true, false},
+		"a lock timeout":                              {failure{err: &rest.Error{Status: 500, Code: "55P03"}, inRow: 1, took: time.Minute}, true, false},
+		"a refusal":                                   {failure{err: refusal, inRow: 1}, true, false},
+		"the tenth refusal in 4.9 s":                  {failure{err: refusal, inRow: 10, refused: 4900 * time.Millisecond}, true, false},
+		"refusals for 5 s":                            {failure{err: refusal, inRow: 2, refused: 5 * time.Second, bounded: true}, false, false},
+		"a slow web page":                             {failure{err: &rest.Error{Status: 200}, inRow: 1, took: time.Minute}, true, false},
+		"a foreign key to the rows":                   {failure{err: &rest.Error{Status: 409, Code: "23503"}, inRow: 1, bounded: true}, false, false},
+		"bad data":                                    {failure{err: &rest.Error{Status: 400, Code: "22007"}, inRow: 1, bounded: true}, false, false},
+		"a trigger that raises":                       {failure{err: &rest.Error{Status: 400, Code: "P0001"}, inRow: 1, bounded: true}, false, false},
+		"too large":                                   {failure{err: &rest.Error{Status: 413}, inRow: 1, bounded: true}, false, false},
 	} {
-		if again, fewer := afterFailure(fmt.Errorf("outer: %w", test.err), test.f); again != test.again || fewer != test.fewer {
-			t.Errorf("%s: again %v, fewer %v, want %v, %v", name, again, fewer, test.again, test.fewer)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			p := &purge{failures: test.inRow - 1, size: stepSize{rows: test.rows}}
+			if test.refused > 0 {
+				p.refused = time.Now().Add(-test.refused)
+			}
+			again, smaller := p.failed(fmt.Errorf("outer: %w", test.err), test.took, test.bounded)
+			if again != test.again || smaller != test.smaller || p.failures != test.inRow {
+				t.Errorf("%s: again %v, smaller %v, want %v, %v", name, again, smaller, test.again, test.smaller)
+			}
+		})
 	}
 }
 
@@ -105,39 +121,14 @@ func TestTookTooLong(t *testing.T) {
 	}
 }
 
-// failed counts failures in a row, and how long the server has only refused.
-func TestPurgeRemembersFailures(t *testing.T) {
-	refusal, outage := &rest.Error{Status: 401}, &rest.Error{Status: 503}
-	synctest.Test(t, func(t *testing.T) {
-		p := &purge{size: stepSize{rows: 7}}
-		for i, test := range []struct {
-			err  error
-			want purgeFailure
-		}{
-			{refusal, purgeFailure{inRow: 1}},
-			{refusal, purgeFailure{inRow: 2, refused: 2 * time.Second}},
-			{refusal, purgeFailure{inRow: 3, refused: 4 * time.Second}},
-			{outage, purgeFailure{inRow: 4}},
-			{refusal, purgeFailure{inRow: 5}},
-			{refusal, purgeFailure{inRow: 6, refused: 2 * time.Second}},
-		} {
-			test.want.took, test.want.rows, test.want.bounded = 2*time.Second, 7, true
-			began := time.Now()
-			time.Sleep(2 * time.Second)
-			if got := p.failed(test.err, began, true); got != test.want {
-				t.Errorf("failure %d: %+v, want %+v", i+1, got, test.want)
-			}
-		}
-	})
-}
-
-// The sizes of the steps after timeouts (t) and successes (+), of at most 32 rows.
+// TestStepSize checks the size of the steps after each timeout (t) and success (+). The
+// first step has 32 rows, which is the most.
 func TestStepSize(t *testing.T) {
 	for _, test := range []struct{ outcomes, want string }{
 		{"++", "32 32"},
 		{"tttttttt", "16 8 4 2 1 1 1 1"},
 		{"t+", "16 32"},
-		{"+t+t+", "32 16 32 16 32"}, // occasional locks: 32 has had a success, so it is tried at once
+		{"+t++t+", "32 16 32 32 16 32"}, // occasional locks: 32 has succeeded since it was tried again, so it is tried at once
 		{"ttt+++", "16 8 4 8 16 32"},
 		{"t+t+t+", "16 32 16 16 8 16"},                  // the second time, after two successes
 		{"t+t++t++++", "16 32 16 16 32 16 16 16 16 32"}, // the third time, after four

@@ -16,16 +16,16 @@ const beforeAll = "-infinity"
 
 // A position is where the next step of a purge begins.
 //
-// A step reads the time of its last row, its boundary, and deletes the rows up
-// to and including that time. It begins after the last step's boundary, because
-// PostgreSQL would otherwise read the index entries of the deleted rows again:
-// on a million rows that takes twice as long.
+// A step first reads the created_at of its last row. That time is the boundary of the
+// step. Then it deletes the rows between the boundary of the step before and its own.
+// Without the lower limit, PostgreSQL would read the index entries of all deleted
+// rows again, and a purge of a million rows would take twice as long.
 //
-// If a step takes too long, and the next step has half the rows but the same
-// boundary, then many rows have the time of that boundary. stepByID deletes
-// those rows in the order of their ids.
+// Rows with the same time can't be in different steps. If a step takes too long, and
+// the smaller step after it has the same boundary, then too many rows have that time.
+// In that case stepByID deletes the rows of that time in the order of their ids.
 type position struct {
-	after    string // the boundary of the last step
+	after    string // the boundary of the step before
 	boundary string // the boundary of this step
 	tooMany  string // the boundary of a step that took too long
 
@@ -42,14 +42,14 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 		if found, err := p.stepByID(ctx); found || err != nil {
 			return false, err
 		}
-		p.next.oneTime, p.next.tooMany, p.next.lastID = "", "", ""
+		p.next = position{after: p.next.after}
 	}
 	at, next := p.config.columns.CreatedAt, &p.next
 	next.boundary, err = p.readNth(ctx, at, p.rest.From().Select(at, "", false).Gt(at, next.after).Lt(at, p.before))
 	switch {
 	case err != nil:
 		return false, err
-	case next.boundary == "": // the last step, which also deletes rows with an old time that were stored during the purge
+	case next.boundary == "": // the last step; it also deletes rows that were stored during the purge with an old time
 		next.after = beforeAll
 		return true, p.counted(p.deleted(ctx, p.deletion().Lt(at, p.before)))
 	case next.boundary == next.tooMany:
@@ -62,9 +62,9 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 	return false, err
 }
 
-// stepByID deletes the rows at oneTime with the smallest ids. If fewer rows than
-// a step are left, it deletes none and returns false: an ordinary step deletes
-// them.
+// stepByID deletes the rows of oneTime that have the smallest ids. If fewer rows than
+// a full step have that time, stepByID deletes none of them and returns false. An
+// ordinary step deletes these rows.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	column := p.config.columns.ID
 	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
@@ -83,9 +83,9 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	return true, err
 }
 
-// counted adds the result of a DELETE to the count. Only a DELETE that deletes
-// rows resets the number of failures. If a trigger keeps the rows, every step
-// succeeds but deletes nothing.
+// counted adds the n rows of a DELETE to the count. If n is 0, failures stays as it
+// is: if a trigger keeps the rows, some steps succeed without progress, and timeouts
+// between them must still end the purge.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
@@ -100,38 +100,40 @@ func (p *purge) counted(n int64, err error) error {
 	return err
 }
 
-// A stepSize is the number of rows of a step. It is halved after a step that
-// takes too long, and doubled after a success. A try that takes too long may last
-// until the statement timeout. So a size that has never succeeded is tried again
-// only after one success of half that size, then after two, four, and so on.
+// A stepSize is the number of rows of a step. It halves after a step that takes
+// too long, and doubles after a success. If the first step of a doubled size takes
+// too long, the table may always be too slow for that size, and each try costs a
+// statement timeout. So the size then doubles only after two successes in a row,
+// the next time after four, and so on.
 type stepSize struct {
 	rows, most int
-	successes  int // at this size
-	limit      int // the smallest size that took too long without a success before; 0 if there is none
-	patience   int // limit is tried again after more successes than this
+	successes  int  // in a row at this size
+	grown      bool // no step of this size has run since it doubled
+	patience   int  // the size doubles after more successes than this
 }
 
 func (s *stepSize) succeeded() {
-	s.successes++
-	if s.rows >= s.limit {
-		s.limit = 0
+	if s.grown {
+		s.patience = 0
 	}
-	if next := min(2*s.rows, s.most); next > s.rows && (s.limit == 0 || next < s.limit || s.successes > s.patience) {
-		s.rows, s.successes = next, 0
+	s.successes++
+	s.grown = s.successes > s.patience && s.rows < s.most
+	if s.grown {
+		s.rows, s.successes = min(2*s.rows, s.most), 0
 	}
 }
 
 func (s *stepSize) timedOut() {
-	if s.rows == s.limit {
+	if s.grown {
 		s.patience = 2*s.patience + 1
-	} else if s.successes == 0 {
-		s.limit, s.patience = s.rows, 0
+	} else {
+		s.patience = 0
 	}
-	s.rows, s.successes = max(s.rows/2, 1), 0
+	s.rows, s.successes, s.grown = max(s.rows/2, 1), 0, false
 }
 
-// deleteIDs deletes every row before a time and counts the ids in the answer. An
-// answer with all columns would be six times as large.
+// deleteIDs deletes the rows before a time and counts the ids in the answer. If the
+// answer had all columns, it would be six times as large.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	query := c.rest.From()
 	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
@@ -141,13 +143,13 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	}
 	var ids []struct{}
 	if json.Unmarshal(body, &ids) != nil || ids == nil {
-		return 0, ErrCountIncomplete // as the transport of package rest does for an answer without a body
+		return 0, ErrCountIncomplete // for an answer without a body, package rest returns this error
 	}
 	return int64(len(ids)), nil
 }
 
-// readNth returns the value of column in the last row of a step, among the rows
-// of query in the order of column. It returns "" if there are fewer rows.
+// readNth sorts the rows of query by column, and returns column's value in the last
+// row of a step. If the query has fewer rows than the step, readNth returns "".
 func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
 	last := p.size.rows - 1
 	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)
@@ -161,8 +163,8 @@ func (p *purge) readNth(ctx context.Context, column string, query *postgrest.Fil
 	return strings.Trim(string(rows[0][column]), `"`), nil // a time or an id, which may be a number
 }
 
-// deletion returns a DELETE without filters, for deleted. Never give it a limit:
-// since version 13, PostgREST ignores the limit and deletes every matching row.
+// deletion returns a DELETE that has no filters yet. deleted sends it. Never add a
+// limit: since version 13, PostgREST ignores it and deletes every row that matches.
 func (c *Client) deletion() *postgrest.FilterBuilder { return c.rest.From().Delete("minimal", "exact") }
 
 // deleted sends the DELETE query and returns the number of deleted rows.

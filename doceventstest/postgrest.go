@@ -39,8 +39,9 @@ func refuse(status int, code, format string, args ...any) error {
 	return postgrest.Errorf(status, code, format, args...)
 }
 
-// notUnderstood returns an error for a part of a request that docevents doesn't
-// send. If the server ignored it, its answer would differ from PostgREST's.
+// notUnderstood returns an error for a part of a request that the server doesn't know,
+// because docevents never sends it. Ignoring the part would give an answer that
+// PostgREST doesn't give.
 func notUnderstood(part string) error {
 	return refuse(http.StatusNotImplemented, "", "doceventstest doesn't understand %s", part)
 }
@@ -103,9 +104,9 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
-// changeLocked answers an insert or a delete. changed holds the inserted or
-// deleted rows, and after the rows of the table afterwards. If PostgREST would
-// roll the change back, the table stays as it is.
+// changeLocked answers an insert or a delete. changed are the inserted or deleted rows.
+// after are all rows that the table has then. If PostgREST would roll the change back,
+// the table stays as it is.
 func (s *Server) changeLocked(r *http.Request, q *query, changed, after []row) (*postgrest.Answer, error) {
 	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
 		return nil, refusal

@@ -18,8 +18,8 @@ type query struct {
 	prefer     postgrest.Preferences
 }
 
-// parseQuery parses a request's query and preferences. It returns an error for
-// parts that PostgREST understands but docevents doesn't send.
+// parseQuery parses a request's query and preferences. It returns an error if the
+// request has a part that PostgREST understands but docevents never sends.
 func (s *Server) parseQuery(r *http.Request) (*query, error) {
 	asked, refusal := postgrest.ParseQuery(r.URL.RawQuery)
 	if refusal != nil {
@@ -72,7 +72,7 @@ func (s *Server) column(name string) (column, error) {
 }
 
 // newCondition returns a function that reports whether a row matches a filter on
-// the column. NULL matches only is.null.
+// column c. A NULL matches only the filter is.null.
 func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	if f.Operator == "is" {
 		return func(r row) bool { return r.value(c) == nil }, nil
@@ -129,8 +129,8 @@ func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	}
 }
 
-// sorted returns the rows in the order of the query, and equal rows in the order of
-// their times.
+// sorted returns the rows in the order that the query asks for. Rows that are equal in
+// that order are in the order of their times.
 func (q *query) sorted(rows []row) []row {
 	rows = inTime(rows)
 	slices.SortStableFunc(rows, func(a, b row) int {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,63 +17,16 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// A row is a row of the table. fields holds the values of Event's fields by the
-// field's name: a uuid.UUID, string, int64 or time.Time, and nothing for NULL.
-// extra holds the values of Extra's columns, without the columns that took their
-// default.
+// A row is a row of the table.
 type row struct {
+	// fields holds the values of the columns that belong to a field of Event, by the
+	// name of the field. A value is a uuid.UUID, string, int64 or time.Time. NULL has
+	// no entry.
 	fields map[string]any
-	extra  map[string]any
-}
 
-// A column is a column of the table. It belongs to a field of Event or to Extra.
-// The server knows only the name of a column of Extra.
-type column struct {
-	field    string // the field's name; "" for a column of Extra
-	name     string
-	required bool
-	typ      string // the type in PostgreSQL; jsonb for Extra, because it takes any value
-}
-
-// parsers holds a parser for each type of a column.
-var parsers = map[string]func(string) (any, error){
-	"uuid": parseUUID, "text": parseText, "integer": parseInteger, "timestamp with time zone": parseTime, "jsonb": parseText,
-}
-
-func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
-
-// columns returns the table's columns: first those of Event's fields, in the order
-// of the migration, which is the order in which PostgreSQL checks them.
-func (s *Server) columns() []column {
-	named, ids := s.Columns, "uuid"
-	if named.TextIDs {
-		ids = "text"
-	}
-	all := []column{
-		{"ID", cmp.Or(named.ID, "id"), true, "uuid"},
-		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), !s.own(), ids},
-		{"UserID", cmp.Or(named.UserID, "user_id"), !s.own(), ids},
-		{"Type", cmp.Or(named.Type, "event_type"), true, "text"},
-		{"Duration", cmp.Or(named.Duration, "duration_ms"), false, "integer"},
-		{"ErrorMessage", cmp.Or(named.ErrorMessage, "error_message"), false, "text"},
-		{"Stage", cmp.Or(named.Stage, "stage"), false, "text"},
-		{"CreatedAt", cmp.Or(named.CreatedAt, "created_at"), true, "timestamp with time zone"},
-	}
-	all = slices.DeleteFunc(all, func(c column) bool { return c.name == "-" })
-	for _, name := range named.Extra {
-		all = append(all, column{name: name, typ: "jsonb"})
-	}
-	return all
-}
-
-// nameOf returns the name of a field's column, or "" if the table has none.
-func nameOf(field string, table []column) string {
-	for _, c := range table {
-		if c.field == field {
-			return c.name
-		}
-	}
-	return ""
+	// extra holds the values of the other columns, by the name of the column. A column
+	// that took its default has no entry.
+	extra map[string]any
 }
 
 func parseText(s string) (any, error) { return s, nil }
@@ -110,9 +62,10 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// parseRows parses the body of an insert. names are the columns that the request
-// names. A value of a wrong type is an error. If missingDefault is true, a column
-// of Extra that a row lacks takes its default; otherwise it is NULL.
+// parseRows parses the body of an insert. names are the columns in the parameter
+// columns of the request. A value of a wrong type is an error. If a row lacks one of
+// the columns of Extra, that column takes its default if missingDefault is true, and
+// NULL if it is false.
 func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
 	for _, name := range names {
@@ -170,8 +123,8 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 	return parse(text)
 }
 
-// newRows returns those of rows that an insert adds to the table. If one row is not
-// valid, it returns an error, and no row is added.
+// newRows returns the rows that an insert of rows adds to the table. It leaves out
+// duplicates if the insert ignores them. If a row isn't valid, newRows returns an error.
 func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
@@ -197,9 +150,8 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	return added, nil
 }
 
-// inTime returns the rows in the order of their times. Rows of the same microsecond
-// are in the order of their ids. docevents makes ids of version 7, whose order is
-// the order of creation.
+// inTime returns the rows in the order of their times, and rows with the same time in
+// the order of their ids. The ids that docevents makes are in the order of Record.
 func inTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
@@ -270,30 +222,4 @@ func (r row) event() docevents.Event {
 		CreatedAt:    r.createdAt(),
 		Extra:        maps.Clone(r.extra), // a copy, which the caller may change
 	}
-}
-
-// own reports whether the table differs from the migration's. If so, document and
-// user ids may be NULL.
-func (s *Server) own() bool { return !reflect.ValueOf(s.Columns).IsZero() }
-
-// takes reports whether the table's CHECK allows t.
-func (s *Server) takes(t docevents.EventType) bool {
-	types := s.EventTypes
-	if types.Open || slices.Contains(types.Skipped, t) || slices.Contains(types.Notes, t) {
-		return true
-	}
-	for _, field := range []struct {
-		types []docevents.EventType
-		word  docevents.EventType // the type in the migration
-	}{
-		{types.Arrived, docevents.UploadStarted},
-		{types.Started, docevents.ProcessingStarted},
-		{types.Completed, docevents.Completed},
-		{types.Failed, docevents.Failed},
-	} {
-		if slices.Contains(field.types, t) || len(field.types) == 0 && t == field.word {
-			return true
-		}
-	}
-	return false
 }

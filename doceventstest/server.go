@@ -1,6 +1,6 @@
 // Package doceventstest provides a server for tests of an app that records events.
-// It takes the requests of docevents, as a Supabase project does, and returns the
-// events that it has stored.
+// The server accepts the requests that a docevents client sends, as a Supabase project
+// does, and returns the events that it has stored.
 //
 //	func TestUpload(t *testing.T) {
 //		server := doceventstest.NewServer(t)
@@ -11,9 +11,9 @@
 //		}
 //	}
 //
-// If the app creates its own client, pass it the server's URL and Key, as
+// If the app creates its own client, pass the server's URL and Key to the app, as
 // arguments or in the environment. A test that doesn't look at events needs no
-// server: a nil client records nothing.
+// server: it can use a nil client, which records nothing.
 //
 // The server refuses the same requests as PostgREST, with the same statuses and
 // codes. The integration module compares the two, request by request. The server
@@ -51,15 +51,15 @@ type Server struct {
 	URL string // for SUPABASE_URL
 	Key string // for SUPABASE_SECRET_KEY; the server refuses any other key
 
-	// Schema, Table, EventTypes and Columns describe the table. By default it is
-	// the migration's. Change them before the first request.
+	// Schema, Table, EventTypes and Columns describe the table. By default it is the
+	// table of the migration. Change these fields before the first request.
 	Schema     string
 	Table      string
 	EventTypes docevents.EventTypes // the types that the table takes; see docevents.WithEventTypes
 
-	// Columns are the table's columns; see docevents.WithColumns. The columns of
-	// Extra take any value. If Columns isn't the zero value, document and user
-	// ids may be NULL.
+	// Columns are the table's columns; see docevents.WithColumns. The columns in
+	// Columns.Extra take any value. If Columns isn't the zero value, document and
+	// user ids may be NULL.
 	Columns docevents.Columns
 
 	t testing.TB
@@ -67,7 +67,7 @@ type Server struct {
 	mu       sync.Mutex // guards the fields below; held while a request is answered
 	changed  *sync.Cond // signals that a request was answered or that WaitFor's time is up
 	rows     []row      // in the order of arrival
-	failures []error    // the failures of FailNext that are still to come
+	failures []error    // the failures that FailNext has asked for and no request has met yet
 	refused  error      // the last refusal
 }
 
@@ -122,15 +122,13 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	return c
 }
 
-// Events returns the stored events in the order of CreatedAt. That is the order of
-// Record, unless the app sets CreatedAt. Events can be stored in another order,
-// because a failed request is retried later.
+// Events returns the stored events, without purged ones, in the order of CreatedAt. If
+// the app doesn't set CreatedAt, that is the order in which they were recorded.
 //
-// The events have the form in which they are stored. Each has an ID. UUIDs are in
-// canonical form, CreatedAt is in UTC and in microseconds, and Duration is in
-// milliseconds, with 0 for NULL. Extra holds JSON values, with numbers as
-// json.Number, and lacks the columns that the app left out. Events that were
-// purged are not returned.
+// The events have the form in which the table stores them. Each event has an ID.
+// UUIDs are in canonical form. CreatedAt is in UTC, in whole microseconds. Duration
+// is in whole milliseconds, and 0 if the column is NULL. Extra holds JSON values,
+// with numbers as json.Number; a column that the app left out is missing.
 func (s *Server) Events() []docevents.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,9 +166,9 @@ func (s *Server) WaitFor(n int) []docevents.Event {
 }
 
 // FailNext makes the next request fail with an HTTP status from 300 to 599 and an
-// error code of PostgreSQL or PostgREST. The code "" means an answer from neither
-// of them. The request changes nothing. A second call makes the following request
-// fail, and so on.
+// error code of PostgreSQL or PostgREST. With the code "", the answer looks like one
+// of a gateway. The request changes nothing. If FailNext is called n times, the next
+// n requests fail.
 //
 // The client's reaction depends on the answer. After a 503 or a 401 it retries
 // the events within 200 ms. After a 57014 it splits an insert of several events

@@ -12,8 +12,8 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// here marks the commands and SQL that TestPrintedLines runs, in the order of the
-// list. Commands run in an app's folder next to this repository, and SQL runs in a
+// here marks a line of printed that TestPrintedLines runs. The lines run in the order
+// of the list: a command in an app's folder next to this repository, and SQL in a
 // transaction that is rolled back.
 const here = "here"
 
@@ -23,10 +23,10 @@ const (
 	pattern = "not run: a pattern that the reader completes"
 )
 
-// printed lists every command and every inline SQL statement of README.md, docs/
-// and sql/README.md. The second column is here, the test that runs the line,
-// .ci/run, or the reason why nothing runs it. Blocks of SQL are not listed: TestSQL
-// runs those of docs/, and sqlSections lists those of sql/README.md.
+// printed lists every command and every inline SQL statement of README.md, docs/ and
+// sql/README.md. by names what runs the line: the constant here, a test, or .ci/run. If
+// nothing runs it, by is the reason. printed doesn't list blocks of SQL. TestSQL runs
+// the blocks in docs/, and sqlSections lists those in sql/README.md.
 var printed = []struct{ line, by string }{
 	// README.md
 	{"git clone https://github.com/docevents/docevents-go && cd docevents-go", "not run: it needs the network"},
@@ -211,9 +211,9 @@ func TestPrintedSections(t *testing.T) {
 	}
 }
 
-// A shell runs commands as a reader would: in an app's folder next to the
-// repository, with the command docevents installed and with the settings of the
-// local stack.
+// A shell runs commands as a reader of the pages would. It is in an app's folder next
+// to the repository, the command docevents is installed, and the environment has the
+// settings of the local stack.
 type shell struct {
 	app, bin string
 	env      []string

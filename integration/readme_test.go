@@ -30,7 +30,7 @@ type block struct {
 
 func (b block) String() string { return fmt.Sprintf("%s:%d", b.page, b.line) }
 
-// pages returns the project's own pages, without those of installed packages.
+// pages returns the project's pages. It skips pages of installed npm packages.
 func pages(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -159,7 +159,7 @@ func TestProgramOfYourTable(t *testing.T) {
 	shell.run(t, "docevents check -config job_events.json")
 }
 
-// snippetFrame declares the names that the text around the snippets introduces.
+// snippetFrame declares the names that the pages use in snippets without declaring them.
 const snippetFrame = `package snippets
 
 import (
@@ -195,8 +195,8 @@ var (
 )
 `
 
-// TestSnippets compiles all other Go code of the pages. Statements are compiled in
-// a function that declares the variables that a reader would have.
+// TestSnippets compiles the pages' Go code, except complete programs. It puts
+// statements into a function with the variables that a reader would have.
 func TestSnippets(t *testing.T) {
 	source := snippetFrame
 	for i, b := range blocks(t, "go") {
@@ -224,8 +224,8 @@ func snippet%d(ctx context.Context, client *docevents.Client, db *sql.DB, server
 	}
 }
 
-// TestSQL runs every block of SQL in a transaction and rolls it back, except those
-// of sql/README.md, which need the SQL files. Package sqltest runs those.
+// TestSQL runs the pages' blocks of SQL, each in a transaction that is rolled back.
+// Package sqltest runs the blocks of sql/README.md, which need the SQL files.
 func TestSQL(t *testing.T) {
 	stack := localstack.Shared(t)
 	for _, b := range blocks(t, "sql") {

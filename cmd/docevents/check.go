@@ -15,15 +15,15 @@ import (
 const checkTimeout = 30 * time.Second
 
 const checkHelp = `It sends an insert that the server rolls back, and a purge that matches no row.
-Nothing is stored. -where has no effect. Exit codes: 0 no problem was found.
-1 problems were found; each is printed on a line. 2 a flag, the URL or the key
-is wrong, or the server didn't answer.
+Nothing is stored. A "where" in a -config file has no effect. Exit codes: 0 no
+problem was found. 1 problems were found; each is printed on a line. 2 a flag,
+the URL or the key is wrong, or the server didn't answer.
 `
 
 func check(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	asJSON := flags.Bool("json", false, `print {"ok": ..., "findings": [...]}`)
-	source := addTable(flags, true) // ignores where, which a file may have for other commands
+	source := addTable(flags, whereIgnored)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}
@@ -42,7 +42,7 @@ func check(ctx context.Context, c *call) (int, error) {
 			return 0, err
 		}
 	} else if err == nil {
-		fmt.Fprintf(c.stdout, "%s takes events, and its rows can be purged.\n", s.tableName())
+		fmt.Fprintf(c.stdout, "%s takes events, and its rows can be purged.\n", s.schema()+"."+s.table())
 	}
 	if text := strings.Join(findings, "\n"); text != "" && !*asJSON {
 		fmt.Fprintln(c.stdout, text)
@@ -57,26 +57,28 @@ func check(ctx context.Context, c *call) (int, error) {
 	return exitFailed, nil
 }
 
-// list returns the findings in Check's error, each in one line.
+// list returns the findings in Check's error, each in one line. Check joins the
+// findings if there are several.
 func list(err error) []string {
-	findings := []string{}
-	joined, ok := errors.AsType[interface {
+	findings := []string{} // not nil, which -json would print as null
+	var each []error
+	if joined, ok := errors.AsType[interface {
 		error
 		Unwrap() []error
-	}](err)
-	if !ok && err != nil {
-		return append(findings, printable(plain(err)))
+	}](err); ok {
+		each = joined.Unwrap()
+	} else if err != nil {
+		each = []error{err}
 	}
-	if ok {
-		for _, err := range joined.Unwrap() {
-			findings = append(findings, printable(plain(err)))
-		}
+	for _, err := range each {
+		findings = append(findings, printable(plain(err)))
 	}
 	return findings
 }
 
-// wrongProject reports whether err shows that the URL or the key is wrong: the
-// server refused the key, or the answer has no code of PostgREST or PostgreSQL.
+// wrongProject reports whether err shows that the URL or the key is wrong. That is so
+// if the server refused the key, or if the answer isn't PostgREST's: then it has no
+// code.
 func wrongProject(err error) bool {
 	e, answered := errors.AsType[*docevents.Error](err)
 	return answered && (e.Status == 401 || e.Code == "")

@@ -9,8 +9,8 @@ import (
 )
 
 // newFlags returns an empty set of flags. The usage text of a flag is one line. If
-// the flag takes an argument, the line begins with the argument's name in back
-// quotes and a bar.
+// the flag takes an argument, the text begins with the argument's name in back quotes,
+// followed by a bar: "`AGE`|delete rows older than this".
 func (c *call) newFlags() *flag.FlagSet {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // parse returns the errors
@@ -41,10 +41,12 @@ func (c *call) parse(flags *flag.FlagSet, max int) (others []string, err error) 
 // help returns the text of -h: the flags of the command first, then the flags that
 // describe the table.
 func (c *call) help(flags *flag.FlagSet) string {
+	ofTable := c.newFlags()
+	addTable(ofTable, whereFilters)
 	var own, table strings.Builder
 	flags.VisitAll(func(f *flag.Flag) {
 		b := &own
-		if tableFlags[f.Name] {
+		if ofTable.Lookup(f.Name) != nil {
 			b = &table
 		}
 		argument, text := flag.UnquoteUsage(f)

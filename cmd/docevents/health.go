@@ -19,7 +19,7 @@ func health(ctx context.Context, c *call) (int, error) {
 	flags.IntVar(&l.MaxStuck, "max-stuck", 0, "`NUMBER`|documents that may be stuck; default 0")
 	durationVar(flags, &l.Silence, "silence", "`DURATION`|allowed time without a completion; default no limit")
 	asJSON := flags.Bool("json", false, "print a JSON object")
-	source := addTable(flags, true)
+	source := addTable(flags, whereFilters)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}
@@ -32,7 +32,7 @@ func health(ctx context.Context, c *call) (int, error) {
 	l.Where = s.Where
 	h, err := client.Health(ctx, l)
 	if err != nil {
-		return 0, asked(seen, err)
+		return 0, readError(seen, err)
 	}
 	code := exitDone
 	if !h.OK {

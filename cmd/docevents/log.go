@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A lineHandler prints each log line of the library as a note of the command:
-// the message, and the attribute error or fields if there is one.
+// A lineHandler is a slog.Handler that prints each log line of the library as a note.
+// The note has the message, and the attribute error or fields if the line has one.
 type lineHandler struct {
 	w       io.Writer
 	command string

@@ -8,8 +8,8 @@
 //
 // Results go to standard output, errors and notes to standard error. The exit
 // code is 0 if all is well, 1 if the command failed or found a problem, and 2 if
-// a flag or a setting is wrong. check and purge have more exit codes or other
-// rules for them: see their -h.
+// a flag or a setting is wrong. The exit codes of check and purge differ: their -h
+// lists them.
 //
 // The files:
 //
@@ -56,10 +56,11 @@ func main() {
 
 // A command is one of the commands of the program.
 type command struct {
-	name, arguments string // arguments are those that aren't flags
-	does            string // its line in docevents -h
-	more            string // more lines for the command's own -h
-	run             func(context.Context, *call) (exitCode int, err error)
+	name      string
+	arguments string // the arguments that aren't flags, for docevents -h
+	does      string // the command's line in docevents -h
+	more      string // more lines for the command's own -h
+	run       func(context.Context, *call) (exitCode int, err error)
 }
 
 var commands = []command{

@@ -34,7 +34,7 @@ func (c *call) purgeFlags() (*purgeFlags, error) {
 	flags.IntVar(&f.batch, "batch", docevents.DefaultPurgeBatch, "`ROWS`|rows that one request deletes at most; default 10000")
 	durationVar(flags, &f.timeout, "timeout", "`DURATION`|stop after this time; default 10m; 0s for no limit")
 	flags.BoolVar(&f.json, "json", false, "print a JSON object")
-	f.table = addTable(flags, false)
+	f.table = addTable(flags, whereRefused)
 	if _, err := c.parse(flags, 0); err != nil {
 		return nil, err
 	}

@@ -17,13 +17,13 @@ import (
 // 30 s after which Kubernetes kills a process.
 const stepGrace = 20 * time.Second
 
-// A meter is the transport of a purge. A purge deletes in steps, a DELETE each.
-// The meter counts the rows of each step while the purge runs; PurgeBefore
-// returns the number only at its end. After a stop, the meter lets the step in
-// flight finish, so that its rows are counted.
+// A meter is the transport of a purge. A purge deletes in steps, and each step is a
+// DELETE. The meter counts the deleted rows for the progress line, because
+// PurgeBefore returns their number only at its end. If the purge is stopped, the
+// meter lets the step in flight finish, so that its rows are counted.
 //
 // In a dry run the meter sends no DELETE. It counts the rows that the DELETE
-// would delete, and returns an answer for 0 deleted rows.
+// would delete, and returns an answer that says that 0 rows were deleted.
 type meter struct {
 	base        http.RoundTripper
 	dryRun      bool
@@ -42,7 +42,7 @@ type unreachableError struct{ error }
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	if m.dryRun && req.Method != http.MethodDelete {
-		return answer(req, "[]"), nil // no rows: then the purge sends one DELETE for all rows that are due
+		return answer(req, "[]"), nil // as if no row were due; the purge then sends its last DELETE, for all rows that are due
 	}
 	resp, err := m.send(req)
 	m.mu.Lock()

@@ -38,10 +38,10 @@ func (r *rangeFlags) query(s *settings) docevents.Query {
 	return q
 }
 
-// asked returns the error of a read with the cause that seen shows. If no request
-// was sent, an argument is wrong. If there was no answer, the server is
-// unreachable.
-func asked(seen *seen, err error) error {
+// readError returns the error of a command that reads, with the cause that seen shows.
+// If no request was sent, the library refused an argument. If the server didn't
+// answer, the URL or the network is at fault.
+func readError(seen *seen, err error) error {
 	switch {
 	case !seen.request.Load():
 		return usageError{err}
@@ -55,7 +55,7 @@ func summary(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	r := addRange(flags)
 	asJSON := flags.Bool("json", false, "print a JSON object")
-	source := addTable(flags, true)
+	source := addTable(flags, whereFilters)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}
@@ -69,7 +69,7 @@ func summary(ctx context.Context, c *call) (int, error) {
 	s, err := client.Summary(ctx, q)
 	switch {
 	case err != nil:
-		return 0, asked(seen, err)
+		return 0, readError(seen, err)
 	case *asJSON:
 		return exitDone, printJSON(c.stdout, newSummaryJSON(s))
 	}
@@ -131,8 +131,8 @@ func plainDuration(d time.Duration) string {
 	return text
 }
 
-// A summaryJSON is a Summary in the form that -json prints. Its durations are
-// numbers whose names end in the unit, and it leaves out zero times.
+// A summaryJSON is a Summary in the form that -json prints. Durations are numbers, and
+// their names end in the unit. Times that are zero are left out.
 type summaryJSON struct {
 	*docevents.Summary
 	LastCompleted time.Time   `json:"last_completed,omitzero"`
@@ -157,7 +157,8 @@ func newSummaryJSON(s *docevents.Summary) summaryJSON {
 }
 
 const timelineHelp = `It lists the newest 1,000 events at most, the oldest of them first. If there are
-older ones, a note prints the -before that lists them. -where has no effect.
+older ones, a note prints the -before that lists them. A "where" in a -config
+file has no effect: all events of the document are listed.
 `
 
 func timeline(ctx context.Context, c *call) (int, error) {
@@ -165,7 +166,7 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	var before when
 	flags.Var(&before, "before", "`TIME`|only events before this time, or this age such as 7d")
 	asJSON := flags.Bool("json", false, "print a JSON object")
-	source := addTable(flags, true) // ignores where, which a file may have for other commands
+	source := addTable(flags, whereIgnored)
 	others, err := c.parse(flags, 1)
 	if err != nil {
 		return 0, err
@@ -173,11 +174,14 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	if len(others) == 0 {
 		return 0, usagef("the document's id is missing: docevents timeline DOCUMENT")
 	}
-	client, _, err := c.connect(source)
+	client, settings, err := c.connect(source)
 	if err != nil {
 		return 0, err
 	}
 	defer client.Close(ctx) // nothing is queued
+	if len(settings.Where) > 0 {
+		fmt.Fprintf(c.stderr, "docevents timeline: note: where in %s has no effect: these are all events of the document\n", source.file)
+	}
 	ctx, seen := watch(ctx)
 	var events []docevents.Event
 	if before.IsZero() {
@@ -188,7 +192,7 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	truncated := errors.Is(err, docevents.ErrTruncated)
 	switch {
 	case err != nil && !truncated:
-		return 0, asked(seen, err)
+		return 0, readError(seen, err)
 	case *asJSON:
 		return exitDone, printJSON(c.stdout, newTimelineJSON(events, truncated))
 	case len(events) == 0:
@@ -249,7 +253,7 @@ func documents(ctx context.Context, c *call) (int, error) {
 	flags.StringVar(&q.Cursor, "cursor", "", "`CURSOR`|list the page after the one that printed this cursor")
 	r := addRange(flags)
 	asJSON := flags.Bool("json", false, "print a JSON object; next is the next page's cursor")
-	source := addTable(flags, true)
+	source := addTable(flags, whereFilters)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}
@@ -266,7 +270,7 @@ func documents(ctx context.Context, c *call) (int, error) {
 	page, err := client.Documents(ctx, q)
 	switch {
 	case err != nil:
-		return 0, asked(seen, err)
+		return 0, readError(seen, err)
 	case *asJSON:
 		return exitDone, printJSON(c.stdout, struct {
 			Documents []docevents.Document `json:"documents"`

@@ -17,7 +17,7 @@ const shutdownTimeout = 2 * time.Second // for the views in flight
 func serve(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	addr := flags.String("addr", "localhost:8080", "`HOST:PORT`|address on this machine; default localhost:8080")
-	source := addTable(flags, false)
+	source := addTable(flags, whereRefused)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}

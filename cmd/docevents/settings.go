@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -13,9 +14,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// settings describe the table of a command. They come from the file of -config and
-// from flags. A flag overrides the file, which has the flags' names as keys, with
-// an underscore for a hyphen.
+// settings describe the table of a command. They come from flags, and from the file
+// that -config names. The keys of the file are the names of the flags, with an
+// underscore for a hyphen. A flag overrides the file.
 type settings struct {
 	Schema  string               `json:"schema"`
 	Table   string               `json:"table"`
@@ -26,22 +27,29 @@ type settings struct {
 	Where   map[string]string    `json:"where"`
 }
 
-// tableFlags names the flags that addTable defines.
-var tableFlags = map[string]bool{"config": true, "schema": true, "table": true, "columns": true, "text-ids": true, "extra": true, "types": true, "where": true}
+// A whereUse is what a command does with where, which selects events by a column.
+// summary, documents and health select events. A user may pass the same -config file
+// to the other commands.
+type whereUse int
+
+const (
+	whereFilters whereUse = iota // the command takes -where and where in the file
+	whereIgnored                 // where in the file has no effect
+	whereRefused                 // where in the file is an error: without the filter, the command would do too much
+)
 
 // A tableSource collects the flags that describe the table, in the order in which
-// they are given. read applies them after it has read the file, so they override
-// the file even if -config comes last.
+// they are given. read applies the flags after it has read the file. So a flag
+// overrides the file, even if -config comes last.
 type tableSource struct {
 	file    string
 	changes []func(*settings) error
-	filters bool // the command takes -where
+	where   whereUse
 }
 
-// addTable defines the flags that describe the table. If filters is true, the
-// command takes -where. Otherwise the file must not have where.
-func addTable(flags *flag.FlagSet, filters bool) *tableSource {
-	source := &tableSource{filters: filters}
+// addTable defines the flags that describe the table.
+func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
+	source := &tableSource{where: where}
 	change := func(name, usage string, apply func(s *settings, value string) error) {
 		flags.Func(name, usage, func(value string) error {
 			source.changes = append(source.changes, func(s *settings) error {
@@ -77,7 +85,7 @@ func addTable(flags *flag.FlagSet, filters bool) *tableSource {
 				return nil
 			case list == nil:
 				return fmt.Errorf("%q is not a meaning: use arrived, started, completed, failed, skipped, notes, or open=true", meaning)
-			case !given[meaning]: // the first one replaces the list of the file
+			case !given[meaning]: // the first type that a flag gives for a meaning replaces the list in the file
 				*list = nil
 			}
 			given[meaning] = true
@@ -85,7 +93,7 @@ func addTable(flags *flag.FlagSet, filters bool) *tableSource {
 			return nil
 		})
 	})
-	if filters {
+	if where == whereFilters {
 		change("where", "`COL=VALUE`|only events with this value; may be repeated", func(s *settings, v string) error {
 			column, value, found := strings.Cut(v, "=")
 			if !found {
@@ -161,7 +169,7 @@ func (source *tableSource) read() (*settings, error) {
 			return nil, usageError{err}
 		}
 	}
-	if len(s.Where) > 0 && !source.filters {
+	if len(s.Where) > 0 && source.where == whereRefused {
 		return nil, usagef("-config: %s has where, and this command always works on all rows: use a file without where", source.file)
 	}
 	return s, nil
@@ -169,13 +177,6 @@ func (source *tableSource) read() (*settings, error) {
 
 // options returns the client's options for the table.
 func (s *settings) options() ([]docevents.Option, error) {
-	var options []docevents.Option
-	if s.Schema != "" {
-		options = append(options, docevents.WithSchema(s.Schema))
-	}
-	if s.Table != "" {
-		options = append(options, docevents.WithTable(s.Table))
-	}
 	columns := docevents.Columns{TextIDs: s.TextIDs, Extra: s.Extra}
 	fields := []struct {
 		name  string
@@ -200,10 +201,15 @@ func (s *settings) options() ([]docevents.Option, error) {
 			return nil, usagef("-columns: %q is not a column of document_processing_events: use %s", name, strings.Join(known, ", "))
 		}
 	}
-	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 {
+	options := []docevents.Option{
+		docevents.WithSchema(s.schema()),
+		docevents.WithTable(s.table()),
+		docevents.WithEventTypes(s.Types),
+	}
+	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 { // without these, ids may not be NULL
 		options = append(options, docevents.WithColumns(columns))
 	}
-	return append(options, docevents.WithEventTypes(s.Types)), nil
+	return options, nil
 }
 
 // connect returns a client for the project in the environment and the table in
@@ -228,14 +234,5 @@ func (c *call) connect(source *tableSource, more ...docevents.Option) (*docevent
 	return client, s, nil
 }
 
-// tableName returns the name of the table and its schema, for a message.
-func (s *settings) tableName() string {
-	schema, table := docevents.DefaultSchema, docevents.DefaultTable
-	if s.Schema != "" {
-		schema = s.Schema
-	}
-	if s.Table != "" {
-		table = s.Table
-	}
-	return schema + "." + table
-}
+func (s *settings) schema() string { return cmp.Or(s.Schema, docevents.DefaultSchema) }
+func (s *settings) table() string  { return cmp.Or(s.Table, docevents.DefaultTable) }

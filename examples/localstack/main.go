@@ -5,14 +5,14 @@
 //
 //	go run ./examples/localstack [-addr 127.0.0.1:54321] [-v]
 //
-// It prints its settings, one on each line, in the syntax of a shell. Then it prints
-// the line "# ready", which is a comment for the shell. To use the settings in a
-// script:
+// It prints its settings as export commands, which you can paste into another
+// terminal. Then it prints the line "# ready", which is a comment for the shell. To
+// use the settings in a script:
 //
 //	go build -o localstack ./examples/localstack
 //	./localstack >stack.env &
 //	until grep -qs ready stack.env; do sleep 0.1; done
-//	set -a; . ./stack.env; set +a
+//	. ./stack.env
 //	...
 //	kill $!
 //

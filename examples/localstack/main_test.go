@@ -94,7 +94,7 @@ func testProgram(t *testing.T, sig os.Signal) {
 	}
 }
 
-// sourced returns the settings that a shell gets from the printed text.
+// sourced returns the settings that the programs of a shell get from the printed text.
 func sourced(t *testing.T, text string) map[string]string {
 	t.Helper()
 	env := filepath.Join(t.TempDir(), "stack.env")
@@ -102,7 +102,7 @@ func sourced(t *testing.T, text string) map[string]string {
 		t.Fatal(err)
 	}
 	names := []string{"SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_ANON_KEY", "SUPABASE_SECRET_KEY", "DATABASE_URL", "JWT_SECRET"}
-	args := append([]string{"-euc", `. "$0"; for name; do eval "echo \$$name"; done`, env}, names...)
+	args := append([]string{"-euc", `. "$0"; printenv "$@"`, env}, names...)
 	sourced, err := exec.Command("/bin/sh", args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s; the program printed: %s", err, sourced, text)

@@ -55,7 +55,8 @@ func walk(client *docevents.Client, folder string) error {
 }
 
 // process runs the steps of one document. The outer Step has no Stage, so its events
-// are about the document. It fails if a step fails.
+// are about the document. If an inner step fails, the outer Step records a failure of
+// the document.
 func process(client *docevents.Client, path string) (words int, err error) {
 	e := docevents.Event{DocumentID: documentID(path), UserID: docevents.SystemUser}
 	err = client.Step(e, func() error {

@@ -1,5 +1,5 @@
 // Worker processes jobs from a queue that may deliver a job twice, such as SQS or
-// pgmq. Its events are stored once, even if the job runs more than once.
+// pgmq. Each event of a job is stored once, even if the job runs twice.
 //
 // In this example the queue is standard input, with a JSON object for each job:
 //

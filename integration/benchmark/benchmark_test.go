@@ -28,8 +28,7 @@ import (
 	"github.com/docevents/docevents-go/integration/localstack"
 )
 
-// TestMain makes the test program a worker if it is started as one, as the
-// benchmark does.
+// TestMain makes the test program a worker if the benchmark has started it as one.
 func TestMain(m *testing.M) {
 	if isWorker() {
 		workerMain()
@@ -37,14 +36,14 @@ func TestMain(m *testing.M) {
 	localstack.Main(m)
 }
 
-// front forwards requests to a server. It counts the inserts, the connections with
-// inserts, and the connections without requests, since a client may open one
-// connection too many.
+// front forwards requests to a server. It counts the inserts, the connections that carried
+// an insert, and all connections: net/http may open a connection that carries nothing.
 type front struct {
 	*httptest.Server
-	mu       sync.Mutex        // guards the fields below
-	requests int               // the number of inserts
-	carried  map[string]string // by client address: POST after an insert, another method, or "" before any request
+	mu        sync.Mutex // guards the fields below
+	inserts   int
+	inserting map[string]bool // the clients' addresses of the connections that carried an insert
+	opened    int
 }
 
 func newFront(t *testing.T, server string) *front {
@@ -53,24 +52,22 @@ func newFront(t *testing.T, server string) *front {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &front{carried: map[string]string{}}
+	f := &front{inserting: map[string]bool{}}
 	proxy := httputil.NewSingleHostReverseProxy(to)
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f.mu.Lock()
-		if f.carried[r.RemoteAddr] != http.MethodPost {
-			f.carried[r.RemoteAddr] = r.Method
-		}
 		if r.Method == http.MethodPost {
-			f.requests++
+			f.mu.Lock()
+			f.inserts++
+			f.inserting[r.RemoteAddr] = true
+			f.mu.Unlock()
 		}
-		f.mu.Unlock()
 		proxy.ServeHTTP(w, r)
 	}))
-	f.Config.ConnState = func(c net.Conn, state http.ConnState) {
+	f.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			f.carried[c.RemoteAddr().String()] = ""
+			f.opened++
 		}
 	}
 	f.Start()
@@ -79,25 +76,18 @@ func newFront(t *testing.T, server string) *front {
 }
 
 // take returns the counts and resets them.
-func (f *front) take() (requests, used, unused int) {
+func (f *front) take() (inserts, inserting, opened int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, method := range f.carried {
-		switch method {
-		case http.MethodPost:
-			used++
-		case "":
-			unused++
-		}
-	}
-	requests, f.requests = f.requests, 0
-	clear(f.carried)
-	return requests, used, unused
+	inserts, inserting, opened = f.inserts, len(f.inserting), f.opened
+	f.inserts, f.opened = 0, 0
+	clear(f.inserting)
+	return inserts, inserting, opened
 }
 
-// TestRowsOnAServer runs small loads on a real server. Each row must store all
-// events, and count its connections and requests as the server does.
-func TestRowsOnAServer(t *testing.T) {
+// TestVariantsOnAServer runs small loads on a real server. Each variant must store all
+// events. Its counts of connections and requests must be equal to those of the server.
+func TestVariantsOnAServer(t *testing.T) {
 	stack := localstack.Shared(t)
 	server := newFront(t, stack.URL)
 	target := &target{URL: server.URL, Key: stack.ServiceRoleKey, DatabaseURL: stack.DatabaseURL, Table: stack.Table(t)}
@@ -108,15 +98,15 @@ func TestRowsOnAServer(t *testing.T) {
 	run := &runner{options: options{limit: time.Minute}, target: target, notes: t.Output(), program: program}
 	for _, l := range []load{burstOf(40), crowdOf(8, 40), {Name: "steady", Kind: steady, Events: 40, Goroutines: 1, Rate: 1000}} {
 		p := &plan{}
-		p.add(l, rowNames...)
+		p.add(l, variantNames...)
 		if l.Kind == steady || l.Goroutines > 1 {
-			p.keepRows([]string{rowDocevents, rowNaive})
+			p.keepVariants([]string{variantDocevents, variantNaive})
 		}
-		for row, why := range run.prepare(t.Context(), p) {
-			t.Logf("%s: %s", row, why)
+		for variant, why := range run.prepare(t.Context(), p) {
+			t.Logf("%s: %s", variant, why)
 		}
 		for _, c := range p.cells {
-			t.Run(l.Name+"/"+c.Row, func(t *testing.T) {
+			t.Run(l.Name+"/"+c.Variant, func(t *testing.T) {
 				c.MaxBatch = 15 // so that the last batch is not full
 				server.take()
 				s, err := run.measure(t.Context(), c)
@@ -129,16 +119,16 @@ func TestRowsOnAServer(t *testing.T) {
 				if s.Elapsed <= 0 || s.PeakBytes < 1<<20 || s.CPUSeconds <= 0 {
 					t.Errorf("not measured: %+v", s)
 				}
-				hasCalls := c.Row != rowBulk && c.Row != rowCopy
+				hasCalls := c.Variant != variantBulk && c.Variant != variantCopy
 				if (s.Call.Max > 0) != hasCalls || s.Call.P50 > s.Call.P99 || s.Call.P99 > s.Call.Max {
 					t.Errorf("calls of Record: %+v", s.Call)
 				}
-				requests, used, unused := server.take()
-				if c.Row == rowCopy {
-					requests, used = requests+1, used+1 // COPY's connection to the database
+				inserts, inserting, opened := server.take()
+				if c.Variant == variantCopy {
+					inserts, inserting, opened = inserts+1, inserting+1, opened+1 // COPY's connection to the database
 				}
-				if s.Requests != requests || s.Connections < used || s.Connections > used+unused {
-					t.Errorf("got %d requests on %d connections, the server saw %d on %d, and %d more", s.Requests, s.Connections, requests, used, unused)
+				if s.Requests != inserts || s.Connections < inserting || s.Connections > opened {
+					t.Errorf("got %d requests on %d connections, the server saw %d on %d of %d", s.Requests, s.Connections, inserts, inserting, opened)
 				}
 			})
 		}
@@ -151,7 +141,7 @@ func TestRowsOnAServer(t *testing.T) {
 
 func TestIdleOnAServer(t *testing.T) {
 	stack := localstack.Shared(t)
-	o := options{limit: time.Minute, table: stack.Table(t)}
+	o := options{limit: time.Minute}
 	t.Setenv("SUPABASE_URL", stack.URL)
 	t.Setenv("SUPABASE_SERVICE_ROLE_KEY", stack.ServiceRoleKey)
 	t.Setenv("DATABASE_URL", stack.DatabaseURL)
@@ -160,9 +150,10 @@ func TestIdleOnAServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer target.close()
+	target.Table = stack.Table(t)
 	p := &plan{mode: "test", rounds: 2}
-	p.add(idleWith(2*warmups+4), rowNames...)
-	p.keepRows([]string{rowDocevents, rowNaive, rowBulk, rowCopy})
+	p.add(idleWith(2*warmups+4), variantNames...)
+	p.keepVariants([]string{variantDocevents, variantNaive, variantBulk, variantCopy})
 	r, err := p.measure(t.Context(), target, o, t.Output())
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +161,7 @@ func TestIdleOnAServer(t *testing.T) {
 	for _, c := range r.Cells {
 		for _, s := range c.Samples {
 			if s.ToRow.P50 <= 0 || s.Bare.P50 <= 0 || s.Stored != c.Load.Events {
-				t.Errorf("%s: %+v", c.Row, s)
+				t.Errorf("%s: %+v", c.Variant, s)
 			}
 		}
 	}
@@ -178,54 +169,15 @@ func TestIdleOnAServer(t *testing.T) {
 	if err := r.print(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{rowDocevents, rowNaive, rowBulk, rowCopy, "medians of 2", r.Machine.PostgreSQL} {
+	for _, want := range []string{variantDocevents, variantNaive, variantBulk, variantCopy, "medians of 2", r.Machine.PostgreSQL} {
 		if !strings.Contains(b.String(), want) || want == "" {
 			t.Errorf("no %q in the report:\n%s", want, b.String())
 		}
 	}
 }
 
-type writerFunc func(p []byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
-
-// TestInterrupted checks that the completed rounds are reported after an interrupt.
-func TestInterrupted(t *testing.T) {
-	stack := localstack.Shared(t)
-	target := &target{URL: stack.URL, Key: stack.ServiceRoleKey, Table: stack.Table(t)}
-	for _, last := range []string{"1/3", "2/3"} {
-		ctx, interrupt := context.WithCancel(t.Context())
-		notes := writerFunc(func(p []byte) (int, error) {
-			if strings.HasPrefix(string(p), last) {
-				interrupt()
-			}
-			return len(p), nil
-		})
-		p := &plan{rounds: 3, bars: fullBars}
-		p.add(burstOf(10), rowDocevents, rowBulk)
-		r, err := p.measure(ctx, target, options{limit: time.Minute}, notes)
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("in round %s: %v", last, err)
-		}
-		if last == "1/3" {
-			if r != nil {
-				t.Errorf("got the report %+v, want none without a complete round", r)
-			}
-			continue
-		}
-		if r == nil || r.Rounds != 1 || len(r.Bars) == 0 || len(r.Cells) != 2 {
-			t.Fatalf("in round %s: %+v", last, r)
-		}
-		for _, c := range r.Cells {
-			if len(c.Samples) != 1 || c.Samples[0].Stored != 10 {
-				t.Errorf("%s: %+v, want the one complete round", c.Row, c.Samples)
-			}
-		}
-	}
-}
-
-// TestCrash checks that a crash of a worker is a result for naive Go, which may
-// crash, and an error for other rows.
+// TestCrash checks that a crash of a worker is an error, except for naive Go. That
+// variant crashes under great loads, so its crash is a result.
 func TestCrash(t *testing.T) {
 	stack := localstack.Shared(t)
 	program := filepath.Join(t.TempDir(), "worker")
@@ -235,11 +187,11 @@ func TestCrash(t *testing.T) {
 	}
 	target := &target{URL: stack.URL, Key: stack.ServiceRoleKey, Table: stack.Table(t)}
 	run := &runner{options: options{limit: time.Minute}, target: target, notes: t.Output(), program: program}
-	s, err := run.measure(t.Context(), &cell{Row: rowNaive, Load: burstOf(10)})
+	s, err := run.measure(t.Context(), &cell{Variant: variantNaive, Load: burstOf(10)})
 	if err != nil || s.Ended != "out of memory" || s.Stored != 0 || s.Elapsed <= 0 {
 		t.Errorf("got %+v, %v", s, err)
 	}
-	if _, err := run.measure(t.Context(), &cell{Row: rowDocevents, Load: burstOf(10)}); err == nil || !strings.Contains(err.Error(), "heap") {
+	if _, err := run.measure(t.Context(), &cell{Variant: variantDocevents, Load: burstOf(10)}); err == nil || !strings.Contains(err.Error(), "heap") {
 		t.Errorf("got %v, want the worker's message", err)
 	}
 }
@@ -248,7 +200,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestBulkSendsTheSame checks that the row bulk limit sends the same requests as
+// TestBulkSendsTheSame checks that the variant bulk limit sends the same requests as
 // docevents.
 func TestBulkSendsTheSame(t *testing.T) {
 	type request struct {
@@ -288,43 +240,6 @@ func TestBulkSendsTheSame(t *testing.T) {
 	}
 	if len(got) != 2 || got[0].query != got[1].query || got[0].prefer != got[1].prefer || !slices.Equal(got[0].keys, got[1].keys) {
 		t.Errorf("docevents and bulk differ: %+v", got)
-	}
-}
-
-func TestWorkload(t *testing.T) {
-	user := uuid.New()
-	client, err := docevents.New("http://localhost:1", "service", docevents.WithTransport(roundTripper(
-		func(r *http.Request) (*http.Response, error) {
-			_, err := io.Copy(io.Discard, r.Body)
-			return &http.Response{StatusCode: http.StatusCreated, Body: http.NoBody, Request: r}, err
-		})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	documents, types := map[string]int{}, map[docevents.EventType]int{}
-	for i := range 4000 {
-		e := eventAt(user, i)
-		client.Record(e)
-		documents[e.DocumentID]++
-		types[e.Type]++
-		if e.DocumentID != documentAt(user, i).String() || e.UserID != user.String() {
-			t.Fatalf("event %d: %+v", i, e)
-		}
-	}
-	if err := client.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if s := client.Stats(); s.Delivered != 4000 {
-		t.Errorf("docevents rejects events: %+v", s)
-	}
-	if len(documents) != 1000 {
-		t.Errorf("%d documents of four events each, want 1000", len(documents))
-	}
-	want := map[docevents.EventType]int{
-		docevents.UploadStarted: 1000, docevents.ProcessingStarted: 1000, docevents.Completed: 1950, docevents.Failed: 50,
-	}
-	if !maps.Equal(types, want) {
-		t.Errorf("got types %v, want %v", types, want)
 	}
 }
 
@@ -398,7 +313,7 @@ func TestDelay(t *testing.T) {
 	})
 }
 
-// TestPrepare checks that rows that can't be measured are left out, with the reason.
+// TestPrepare checks that variants that can't be measured are left out, with the reason.
 func TestPrepare(t *testing.T) {
 	for want, target := range map[string]*target{
 		"DATABASE_URL": {},
@@ -406,9 +321,9 @@ func TestPrepare(t *testing.T) {
 		"":             {DatabaseURL: "postgres://"},
 	} {
 		p := &plan{}
-		p.add(burstOf(1), rowDocevents, rowCopy)
+		p.add(burstOf(1), variantDocevents, variantCopy)
 		missing := (&runner{target: target, notes: io.Discard}).prepare(t.Context(), p)
-		if left := len(p.cells) == 1; left != (want != "") || !strings.Contains(missing[rowCopy], want) || (missing[rowCopy] == "") != (want == "") {
+		if left := len(p.cells) == 1; left != (want != "") || !strings.Contains(missing[variantCopy], want) || (missing[variantCopy] == "") != (want == "") {
 			t.Errorf("%q: %d cells are left, missing %q", want, len(p.cells), missing)
 		}
 	}
@@ -433,7 +348,7 @@ func TestDelayProxy(t *testing.T) {
 	if err != nil || !bytes.Equal(got, sent) {
 		t.Errorf("got %d bytes of %d, %v", len(got), len(sent), err)
 	}
-	if err := p.close(); err != nil { // close ends the connection, which is kept alive
+	if err := p.close(); err != nil {
 		t.Error(err)
 	}
 	if _, err := startDelayProxy("https://localhost:1", time.Millisecond); err == nil {

@@ -10,17 +10,13 @@ import (
 )
 
 // A delayProxy forwards TCP connections to a server and delays the bytes in each
-// direction, as distance does. It doesn't limit the bandwidth.
+// direction, as distance does. It doesn't limit the bandwidth. A connection ends when
+// the client or the server closes it.
 type delayProxy struct {
 	url      string
 	addr     string
 	each     time.Duration // the delay in each direction
 	listener net.Listener
-	done     sync.WaitGroup
-
-	mu     sync.Mutex // guards conns and closed
-	conns  map[net.Conn]struct{}
-	closed bool
 }
 
 func startDelayProxy(server string, each time.Duration) (*delayProxy, error) {
@@ -28,59 +24,40 @@ func startDelayProxy(server string, each time.Duration) (*delayProxy, error) {
 	if err != nil || u.Scheme != "http" || u.Port() == "" {
 		return nil, errors.New("-rtt needs a server on http:// with a port, such as the local stack")
 	}
-	p := &delayProxy{addr: u.Host, each: each, conns: map[net.Conn]struct{}{}}
+	p := &delayProxy{addr: u.Host, each: each}
 	if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
 	u.Host = p.listener.Addr().String()
 	p.url = u.String()
-	p.done.Go(p.accept)
+	go p.accept()
 	return p, nil
 }
 
+// accept runs until close.
 func (p *delayProxy) accept() {
 	for {
 		from, err := p.listener.Accept()
 		if err != nil {
 			return
 		}
-		p.done.Go(func() {
+		go func() {
 			defer from.Close()
 			to, err := net.Dial("tcp", p.addr)
 			if err != nil {
 				return
 			}
 			defer to.Close()
-			if !p.keep(from, to) {
-				return
-			}
-			defer p.forget(from, to)
 			var ways sync.WaitGroup
 			ways.Go(func() { p.pass(to, from) })
 			ways.Go(func() { p.pass(from, to) })
 			ways.Wait()
-		})
+		}()
 	}
 }
 
-func (p *delayProxy) keep(conns ...net.Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range conns {
-		if !p.closed {
-			p.conns[c] = struct{}{}
-		}
-	}
-	return !p.closed
-}
-
-func (p *delayProxy) forget(conns ...net.Conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range conns {
-		delete(p.conns, c)
-	}
-}
+// close stops listening.
+func (p *delayProxy) close() error { return p.listener.Close() }
 
 // pass copies bytes from one connection to the other and delays each piece.
 func (p *delayProxy) pass(to, from net.Conn) {
@@ -115,17 +92,4 @@ func (p *delayProxy) pass(to, from net.Conn) {
 		return
 	}
 	_ = to.(io.Closer).Close()
-}
-
-// close ends every connection.
-func (p *delayProxy) close() error {
-	err := p.listener.Close()
-	p.mu.Lock()
-	p.closed = true
-	for c := range p.conns {
-		_ = c.Close()
-	}
-	p.mu.Unlock()
-	p.done.Wait()
-	return err
 }

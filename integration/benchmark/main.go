@@ -10,7 +10,7 @@
 //	go run ./integration/benchmark -json FILE -plot DIR
 //	go run ./integration/benchmark -from FILE -plot DIR   # table and charts again, without measuring
 //
-// The rows of the result are:
+// The variants are:
 //
 //   - docevents with its defaults
 //   - naive Go: a goroutine and a postgrest-go client per event
@@ -23,10 +23,10 @@
 // with POSTGREST_BIN, a PostgREST. In a project of the environment, the benchmark
 // writes to the project's table. It uses new user ids and deletes their rows.
 //
-// A cell is a row under a load. Each cell runs in a separate process, which
-// measures its memory and CPU time. A round measures every cell once and starts
-// with another row each time, so that other work on the machine affects all rows.
-// The figures are medians over the rounds.
+// A cell is a variant under a load. Each cell runs in a separate process, which
+// measures its memory and CPU time. A round measures every cell once. Each round starts
+// with another variant, so that other work on the machine affects all of them. The
+// figures are medians over the rounds.
 package main
 
 import (
@@ -48,14 +48,12 @@ import (
 type options struct {
 	quick, guard, sweep bool
 	rounds              int
-	rows                string
+	variants            string
 	limit               time.Duration
 	rtt                 time.Duration
-	table               string
 	jsonFile            string
 	plotDir             string
 	from                string
-	profileDir          string
 }
 
 // errBroken is the error of -guard if a bar doesn't hold.
@@ -70,14 +68,12 @@ func main() {
 	flag.BoolVar(&o.guard, "guard", false, "measure only ratios and exit with 1 if one is broken")
 	flag.BoolVar(&o.sweep, "sweep", false, "measure docevents with other values of MaxBatch and MaxInFlight")
 	flag.IntVar(&o.rounds, "rounds", 0, "number of measurements of each cell (default 5; -quick 1, -guard 3)")
-	flag.StringVar(&o.rows, "rows", strings.Join(rowNames, ","), "rows to measure")
+	flag.StringVar(&o.variants, "variants", strings.Join(variantNames, ","), "variants to measure")
 	flag.DurationVar(&o.limit, "limit", 4*time.Minute, "time limit of a cell")
 	flag.DurationVar(&o.rtt, "rtt", 0, "round-trip time to add to the server, as a network would")
-	flag.StringVar(&o.table, "table", "", "the table (default document_processing_events)")
 	flag.StringVar(&o.jsonFile, "json", "", "write the report to a file")
 	flag.StringVar(&o.plotDir, "plot", "", "write the charts into a folder")
 	flag.StringVar(&o.from, "from", "", "read a report instead of measuring")
-	flag.StringVar(&o.profileDir, "pprof", "", "write CPU and memory profiles of docevents into a folder")
 	flag.Parse()
 	log.SetOutput(io.Discard) // the local stack's HTTP server logs every failed accept
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -89,9 +85,9 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out, notes io.Writer) error {
-	r, ended := o.report(ctx, notes)
-	if r == nil {
-		return ended
+	r, err := o.report(ctx, notes)
+	if err != nil {
+		return err
 	}
 	if err := r.print(out); err != nil {
 		return err
@@ -111,9 +107,9 @@ func run(ctx context.Context, o options, out, notes io.Writer) error {
 		}
 	}
 	if o.guard && !r.holds() {
-		ended = errors.Join(ended, errBroken)
+		return errBroken
 	}
-	return ended
+	return nil
 }
 
 // report measures, or reads a report with -from.
@@ -138,15 +134,10 @@ func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 
 // plan returns the plan for the options.
 func (o options) plan() (*plan, error) {
-	rows := strings.Split(o.rows, ",")
-	for _, row := range rows {
-		if !slices.Contains(rowNames, row) {
-			return nil, fmt.Errorf("-rows: there is no row %q; the rows are %s", row, strings.Join(rowNames, ","))
-		}
-	}
-	if o.profileDir != "" {
-		if err := os.MkdirAll(o.profileDir, 0o755); err != nil {
-			return nil, err
+	variants := strings.Split(o.variants, ",")
+	for _, variant := range variants {
+		if !slices.Contains(variantNames, variant) {
+			return nil, fmt.Errorf("-variants: there is no variant %q; the variants are %s", variant, strings.Join(variantNames, ","))
 		}
 	}
 	var p *plan
@@ -160,7 +151,7 @@ func (o options) plan() (*plan, error) {
 	default:
 		p = fullPlan()
 	}
-	p.keepRows(rows)
+	p.keepVariants(variants)
 	if o.rounds > 0 {
 		p.rounds = o.rounds
 	}

@@ -10,16 +10,16 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// The rows of the result.
+// The variants: the ways to store events that the benchmark compares.
 const (
-	rowDocevents = "docevents"
-	rowNaive     = "naive Go"
-	rowJS        = "supabase-js"
-	rowBulk      = "bulk limit"
-	rowCopy      = "COPY"
+	variantDocevents = "docevents"
+	variantNaive     = "naive Go"
+	variantJS        = "supabase-js"
+	variantBulk      = "bulk limit"
+	variantCopy      = "COPY"
 )
 
-var rowNames = []string{rowDocevents, rowNaive, rowJS, rowBulk, rowCopy}
+var variantNames = []string{variantDocevents, variantNaive, variantJS, variantBulk, variantCopy}
 
 // A load is a number of events and the way in which they are recorded.
 type load struct {
@@ -54,10 +54,10 @@ func idleWith(events int) load {
 	return load{Name: "idle", Kind: idle, Events: events, Goroutines: 1}
 }
 
-// A cell is a row under a load. MaxBatch and MaxInFlight are the settings of
-// docevents and bulk.
+// A cell is a variant under a load. MaxBatch and MaxInFlight are settings of the
+// variants docevents and bulk limit.
 type cell struct {
-	Row         string   `json:"row"`
+	Variant     string   `json:"variant"`
 	Load        load     `json:"load"`
 	MaxBatch    int      `json:"max_batch"`
 	MaxInFlight int      `json:"max_in_flight"`
@@ -72,17 +72,17 @@ type plan struct {
 	bars   func(*report) []bar // nil if there are no bars
 }
 
-func (p *plan) add(l load, rows ...string) {
-	for _, row := range rows {
+func (p *plan) add(l load, variants ...string) {
+	for _, variant := range variants {
 		p.cells = append(p.cells, &cell{
-			Row: row, Load: l,
+			Variant: variant, Load: l,
 			MaxBatch: docevents.DefaultMaxBatch, MaxInFlight: docevents.DefaultMaxInFlight,
 		})
 	}
 }
 
-func (p *plan) keepRows(rows []string) {
-	p.cells = slices.DeleteFunc(p.cells, func(c *cell) bool { return !slices.Contains(rows, c.Row) })
+func (p *plan) keepVariants(variants []string) {
+	p.cells = slices.DeleteFunc(p.cells, func(c *cell) bool { return !slices.Contains(variants, c.Variant) })
 }
 
 const (
@@ -98,29 +98,29 @@ const (
 func fullPlan() *plan {
 	p := &plan{mode: "full", rounds: fullRounds, bars: fullBars}
 	for _, n := range []int{smallBurst, middleBurst, bigBurst} {
-		p.add(burstOf(n), rowNames...)
+		p.add(burstOf(n), variantNames...)
 	}
-	p.add(crowdOf(crowd, bigBurst), rowDocevents)
-	p.add(steadyFor(20, 1000), rowDocevents, rowNaive, rowJS)
-	p.add(idleWith(200), rowNames...)
+	p.add(crowdOf(crowd, bigBurst), variantDocevents)
+	p.add(steadyFor(20, 1000), variantDocevents, variantNaive, variantJS)
+	p.add(idleWith(200), variantNames...)
 	return p
 }
 
-// quickPlan leaves out large loads for the slow rows.
+// quickPlan leaves out large loads for the slow variants.
 func quickPlan() *plan {
 	p := &plan{mode: "quick", rounds: 1, bars: fullBars}
-	p.add(burstOf(smallBurst), rowNames...)
-	p.add(burstOf(bigBurst), rowDocevents, rowBulk, rowCopy)
-	p.add(crowdOf(crowd, bigBurst), rowDocevents)
-	p.add(steadyFor(3, 1000), rowDocevents, rowNaive, rowJS)
-	p.add(idleWith(100), rowNames...)
+	p.add(burstOf(smallBurst), variantNames...)
+	p.add(burstOf(bigBurst), variantDocevents, variantBulk, variantCopy)
+	p.add(crowdOf(crowd, bigBurst), variantDocevents)
+	p.add(steadyFor(3, 1000), variantDocevents, variantNaive, variantJS)
+	p.add(idleWith(100), variantNames...)
 	return p
 }
 
 func guardPlan() *plan {
 	p := &plan{mode: "guard", rounds: guardRounds, bars: guardBars}
-	p.add(burstOf(smallBurst), rowNaive)
-	p.add(burstOf(bigBurst), rowDocevents, rowBulk)
+	p.add(burstOf(smallBurst), variantNaive)
+	p.add(burstOf(bigBurst), variantDocevents, variantBulk)
 	return p
 }
 
@@ -130,7 +130,7 @@ func sweepPlan() *plan {
 		for _, batch := range []int{250, 500, 1000, 2000, 4000} {
 			l := burstOf(bigBurst)
 			l.Name = fmt.Sprintf("%d x %d", inFlight, batch)
-			p.cells = append(p.cells, &cell{Row: rowDocevents, Load: l, MaxBatch: batch, MaxInFlight: inFlight})
+			p.cells = append(p.cells, &cell{Variant: variantDocevents, Load: l, MaxBatch: batch, MaxInFlight: inFlight})
 		}
 	}
 	return p

@@ -12,7 +12,7 @@ import (
 )
 
 // A chart has a panel for each burst, side by side. A panel has a horizontal bar for
-// each row of the result, so that the names need no rotation and no legend.
+// each variant. The names to the left of the bars need no rotation and no legend.
 type chart struct {
 	Title, Subtitle, Caption string
 	Width, Height            int
@@ -71,13 +71,13 @@ func escapeXML(s string) (string, error) {
 // A measure returns the value of a cell that a chart shows, and its label.
 type measure func(c *cell) (value float64, label string)
 
-// newChart returns a chart of the measured bursts. All panels share the scale most,
-// unless it is 0; then each panel's scale is its greatest value.
+// newChart returns a chart of the measured bursts. most is the value of a full bar in
+// all panels. With 0, the full bar of each panel is its greatest value.
 func newChart(r *report, title, subtitle string, most float64, of measure) *chart {
-	rows := []string{}
-	for _, row := range rowNames {
-		if r.cell(row, burstOf(bigBurst)) != nil || r.cell(row, burstOf(smallBurst)) != nil {
-			rows = append(rows, row)
+	variants := []string{}
+	for _, variant := range variantNames {
+		if r.cell(variant, burstOf(bigBurst)) != nil || r.cell(variant, burstOf(smallBurst)) != nil {
+			variants = append(variants, variant)
 		}
 	}
 	ch := &chart{Title: title, Subtitle: subtitle, Caption: r.caption()}
@@ -85,14 +85,14 @@ func newChart(r *report, title, subtitle string, most float64, of measure) *char
 	for _, n := range []int{smallBurst, middleBurst, bigBurst} {
 		panel := chartPanel{Title: burstOf(n).Name, X: x}
 		scale := most
-		for _, row := range rows {
-			if c := r.cell(row, burstOf(n)); c != nil && most == 0 {
+		for _, variant := range variants {
+			if c := r.cell(variant, burstOf(n)); c != nil && most == 0 {
 				value, _ := of(c)
 				scale = max(scale, value)
 			}
 		}
-		for i, row := range rows {
-			c := r.cell(row, burstOf(n))
+		for i, variant := range variants {
+			c := r.cell(variant, burstOf(n))
 			if c == nil {
 				continue
 			}
@@ -103,7 +103,7 @@ func newChart(r *report, title, subtitle string, most float64, of measure) *char
 			}
 			y := chartTop + i*chartLine
 			panel.Bars = append(panel.Bars, chartBar{
-				Y: y, Width: width, LabelX: width + 6, LabelY: y + chartBarTall - 5, Label: label, Own: row == rowDocevents,
+				Y: y, Width: width, LabelX: width + 6, LabelY: y + chartBarTall - 5, Label: label, Own: variant == variantDocevents,
 			})
 		}
 		if len(panel.Bars) > 0 {
@@ -111,11 +111,11 @@ func newChart(r *report, title, subtitle string, most float64, of measure) *char
 			x += chartPanel3 + chartPanelGap
 		}
 	}
-	for i, row := range rows {
-		ch.Rows = append(ch.Rows, chartText{Text: row, Y: chartTop + i*chartLine + chartBarTall - 5, Own: row == rowDocevents})
+	for i, variant := range variants {
+		ch.Rows = append(ch.Rows, chartText{Text: variant, Y: chartTop + i*chartLine + chartBarTall - 5, Own: variant == variantDocevents})
 	}
 	ch.Width = x - chartPanelGap + chartMargin
-	ch.Height = chartTop + len(rows)*chartLine + chartFoot
+	ch.Height = chartTop + len(variants)*chartLine + chartFoot
 	return ch
 }
 

@@ -16,15 +16,15 @@ type report struct {
 	Mode    string            `json:"mode"`
 	Rounds  int               `json:"rounds"`
 	Machine machine           `json:"machine"`
-	Missing map[string]string `json:"missing,omitempty"` // the rows that were left out, with the reasons
+	Missing map[string]string `json:"missing,omitempty"` // the reasons why variants were left out, by variant
 	Cells   []*cell           `json:"cells"`
 	Bars    []bar             `json:"bars"`
 }
 
-// cell returns the cell of a row under a load, or nil if it wasn't measured.
-func (r *report) cell(row string, l load) *cell {
+// cell returns the cell of a variant under a load, or nil if it wasn't measured.
+func (r *report) cell(variant string, l load) *cell {
 	for _, c := range r.Cells {
-		if c.Row == row && c.Load.Name == l.Name && len(c.Samples) > 0 {
+		if c.Variant == variant && c.Load.Name == l.Name && len(c.Samples) > 0 {
 			return c
 		}
 	}
@@ -66,14 +66,14 @@ func (m machine) String() string {
 
 func (r *report) table() string {
 	lines := [][]string{{
-		"load", "row", "events/s", "lost", "Record p50", "p99", "max", "to the row",
+		"load", "variant", "events/s", "lost", "Record p50", "p99", "max", "to the row",
 		"connections", "requests", "peak MiB", "CPU s/100,000",
 	}}
 	for _, c := range r.Cells {
 		if len(c.Samples) == 0 {
 			continue
 		}
-		line := []string{c.Load.Name, c.Row, "", "", "", "", "", "", "", "", mib(c.peak()), ""}
+		line := []string{c.Load.Name, c.Variant, "", "", "", "", "", "", "", "", mib(c.peak()), ""}
 		if c.Load.Kind == idle {
 			line[7] = brief(medianOf(c.Samples, func(s *sample) time.Duration { return s.ToRow.P50 }))
 		} else {
@@ -115,7 +115,7 @@ func (r *report) sweepTable() string {
 	return markdown(lines, 0)
 }
 
-// remarks returns notes about failures in cells and about rows that were left out.
+// remarks returns notes about failures in cells and about variants that were left out.
 func (r *report) remarks() string {
 	var b strings.Builder
 	for _, c := range r.Cells {
@@ -129,14 +129,14 @@ func (r *report) remarks() string {
 			}
 		}
 		for _, what := range slices.Sorted(maps.Keys(seen)) {
-			fmt.Fprintf(&b, "- %s, %s: %s (%d of %d)\n", c.Load.Name, c.Row, what, seen[what], len(c.Samples))
+			fmt.Fprintf(&b, "- %s, %s: %s (%d of %d)\n", c.Load.Name, c.Variant, what, seen[what], len(c.Samples))
 		}
 	}
-	for _, row := range slices.Sorted(maps.Keys(r.Missing)) {
-		fmt.Fprintf(&b, "- %s is left out: %s\n", row, r.Missing[row])
+	for _, variant := range slices.Sorted(maps.Keys(r.Missing)) {
+		fmt.Fprintf(&b, "- %s is left out: %s\n", variant, r.Missing[variant])
 	}
-	if r.Machine.Server == localGateway && r.Mode != "sweep" {
-		b.WriteString("- The local stack's gateway answers single requests 2.5 times as fast as PostgREST does: " +
+	if r.Machine.Server == localStandIn && r.Mode != "sweep" {
+		b.WriteString("- The local stack's stand-in answers single requests 2.5 times as fast as PostgREST does: " +
 			"ratios to a client that sends a request per event (naive Go, supabase-js) come out at about half.\n")
 	}
 	return b.String()
@@ -246,13 +246,13 @@ func atMost(limit float64, name string, got float64, measured bool) bar {
 
 func fullBars(r *report) []bar {
 	big, small := burstOf(bigBurst), burstOf(smallBurst)
-	toBulk, ok := r.ratio(r.cell(rowDocevents, big), r.cell(rowBulk, big))
+	toBulk, ok := r.ratio(r.cell(variantDocevents, big), r.cell(variantBulk, big))
 	bars := []bar{atLeast(0.9, "events/s at "+big.Name+": docevents to bulk", toBulk, ok)}
-	toNaive, ok := r.ratio(r.cell(rowDocevents, big), r.cell(rowNaive, small))
+	toNaive, ok := r.ratio(r.cell(variantDocevents, big), r.cell(variantNaive, small))
 	bars = append(bars, atLeast(40, "events/s: docevents at "+big.Name+" to naive at "+small.Name, toNaive, ok))
 	lost, ok := r.docevents(func(c *cell, s *sample) float64 { return float64(c.Load.Events - s.Stored) })
 	bars = append(bars, atMost(0, "events that docevents lost, under any load", lost, ok))
-	quiet := r.cell(rowDocevents, load{Name: idle})
+	quiet := r.cell(variantDocevents, load{Name: idle})
 	latency := 0.0
 	if quiet != nil {
 		latency = medianOf(quiet.Samples, func(s *sample) float64 { return float64(s.ToRow.P50) / float64(max(1, s.Bare.P50)) })
@@ -260,7 +260,7 @@ func fullBars(r *report) []bar {
 	bars = append(bars, atMost(1.25, "time to the row on an idle system: docevents to a bare insert", latency, quiet != nil))
 	opened, ok := r.docevents(func(c *cell, s *sample) float64 { return float64(s.Connections) / float64(c.MaxInFlight) })
 	bars = append(bars, atMost(1.25, "connections that docevents opened, to MaxInFlight", opened, ok)) // one more than MaxInFlight: Flush and Close may send another request
-	at := r.cell(rowDocevents, big)
+	at := r.cell(variantDocevents, big)
 	peak := 0.0
 	if at != nil {
 		peak = maxOf(at.Samples, func(s *sample) float64 { return float64(s.PeakBytes) / (1 << 20) })
@@ -293,13 +293,13 @@ func (r *report) ratio(a, b *cell) (float64, bool) {
 			ratios = append(ratios, a.Samples[i].rate()/base)
 		}
 	}
-	return median(ratios, func(a, b float64) float64 { return (a + b) / 2 }), len(ratios) > 0
+	return median(ratios), len(ratios) > 0
 }
 
 // docevents returns the greatest value of a figure in the cells of docevents.
 func (r *report) docevents(f func(*cell, *sample) float64) (most float64, measured bool) {
 	for _, c := range r.Cells {
-		if c.Row != rowDocevents || len(c.Samples) == 0 {
+		if c.Variant != variantDocevents || len(c.Samples) == 0 {
 			continue
 		}
 		most, measured = max(most, maxOf(c.Samples, func(s *sample) float64 { return f(c, s) })), true

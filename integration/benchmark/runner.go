@@ -29,8 +29,7 @@ func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, 
 	return p.measure(ctx, t, o, notes)
 }
 
-// measure measures the plan's cells, round by round. After an error, such as an
-// interrupt, it returns a report of the completed rounds next to the error.
+// measure measures the plan's cells, round by round.
 func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Writer) (*report, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -40,30 +39,18 @@ func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Write
 	r := &report{Mode: p.mode, Rounds: p.rounds, Machine: t.describe(ctx), Missing: run.prepare(ctx, p)}
 	for round := range p.rounds {
 		if err := run.round(ctx, p, round); err != nil {
-			if round == 0 {
-				return nil, err
-			}
-			for _, c := range p.cells {
-				c.Samples = c.Samples[:round]
-			}
-			r.Rounds = round
-			r.finish(p)
-			return r, fmt.Errorf("ended in round %d of %d: %w", round+1, p.rounds, err)
+			return nil, err
 		}
 	}
-	r.finish(p)
-	return r, nil
-}
-
-func (r *report) finish(p *plan) {
 	r.Cells = p.cells
 	if p.bars != nil {
 		r.Bars = p.bars(r)
 	}
+	return r, nil
 }
 
 // turn returns the order of the cells in a round: load by load, and each round
-// starts with another row.
+// starts with another variant.
 func turn(cells []*cell, round int) []*cell {
 	var order []*cell
 	for len(cells) > 0 {
@@ -88,36 +75,36 @@ type runner struct {
 	jsDir   string // the folder of the script of supabase-js
 }
 
-// prepare installs supabase-js if the plan needs it, and removes the rows that
-// can't be measured here from the plan. It returns the reasons by row.
+// prepare installs supabase-js if the plan needs it. It removes the variants that can't
+// be measured here from the plan, and returns the reasons by variant.
 func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 	missing := map[string]string{}
-	has := func(row string) bool {
-		return slices.ContainsFunc(p.cells, func(c *cell) bool { return c.Row == row })
+	has := func(variant string) bool {
+		return slices.ContainsFunc(p.cells, func(c *cell) bool { return c.Variant == variant })
 	}
 	switch {
-	case !has(rowCopy):
+	case !has(variantCopy):
 	case r.target.DatabaseURL == "":
-		missing[rowCopy] = "DATABASE_URL is not set"
+		missing[variantCopy] = "DATABASE_URL is not set"
 	case r.target.delay != nil:
-		missing[rowCopy] = "-rtt doesn't delay connections to the database"
+		missing[variantCopy] = "-rtt doesn't delay connections to the database"
 	}
-	if has(rowJS) {
+	if has(variantJS) {
 		var err error
 		if r.jsDir, err = installJS(ctx); err != nil {
-			missing[rowJS] = err.Error()
+			missing[variantJS] = err.Error()
 		}
 	}
-	for row, why := range missing {
-		fmt.Fprintf(r.notes, "%s is left out: %s\n", row, why)
-		p.cells = slices.DeleteFunc(p.cells, func(c *cell) bool { return c.Row == row })
+	for variant, why := range missing {
+		fmt.Fprintf(r.notes, "%s is left out: %s\n", variant, why)
+		p.cells = slices.DeleteFunc(p.cells, func(c *cell) bool { return c.Variant == variant })
 	}
 	return missing
 }
 
 const (
 	startGrace = 10 * time.Second // beyond a cell's limit, for the process to start and end
-	keepOutput = 16 << 10         // bytes; node writes a long stack trace after the reason
+	keepOutput = 16 << 10         // bytes of a worker's errors; node writes a long stack trace after the reason
 )
 
 // round measures every cell once.
@@ -125,10 +112,10 @@ func (r *runner) round(ctx context.Context, p *plan, round int) error {
 	for _, c := range turn(p.cells, round) {
 		s, err := r.measure(ctx, c)
 		if err != nil {
-			return fmt.Errorf("%s, %s: %w", c.Row, c.Load.Name, err)
+			return fmt.Errorf("%s, %s: %w", c.Variant, c.Load.Name, err)
 		}
 		c.Samples = append(c.Samples, *s)
-		fmt.Fprintf(r.notes, "%d/%d  %s, %s: %s\n", round+1, p.rounds, c.Load.Name, c.Row, s)
+		fmt.Fprintf(r.notes, "%d/%d  %s, %s: %s\n", round+1, p.rounds, c.Load.Name, c.Variant, s)
 	}
 	return nil
 }
@@ -139,9 +126,9 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 		return nil, err
 	}
 	input, err := json.Marshal(spec{
-		Row: c.Row, Load: c.Load, MaxBatch: c.MaxBatch, MaxInFlight: c.MaxInFlight,
+		Variant: c.Variant, Load: c.Load, MaxBatch: c.MaxBatch, MaxInFlight: c.MaxInFlight,
 		URL: r.target.URL, Key: r.target.Key, Table: r.target.Table, DatabaseURL: r.target.DatabaseURL,
-		User: user, Limit: r.options.limit, ProfileDir: r.options.profileDir,
+		User: user, Limit: r.options.limit,
 	})
 	if err != nil {
 		return nil, err
@@ -149,13 +136,12 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 	limited, cancel := context.WithTimeout(ctx, r.options.limit+startGrace)
 	defer cancel()
 	cmd := exec.CommandContext(limited, r.program, workerArg)
-	if c.Row == rowJS {
+	if c.Variant == variantJS {
 		cmd = exec.CommandContext(limited, "node", "bench.mjs")
 		cmd.Dir = r.jsDir
 	}
-	var out bytes.Buffer
-	errs := &tail{limit: keepOutput}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, errs
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, &errs
 	start := time.Now()
 	runErr := cmd.Run()
 	if ctx.Err() != nil {
@@ -166,10 +152,10 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 		runErr = json.Unmarshal(out.Bytes(), s)
 	}
 	if runErr != nil {
-		if c.Row != rowNaive && c.Row != rowJS {
-			return nil, fmt.Errorf("%w: %s", runErr, errs)
+		if c.Variant != variantNaive && c.Variant != variantJS {
+			return nil, fmt.Errorf("%w: %s", runErr, end(errs.Bytes(), keepOutput))
 		}
-		s.Ended = crash(errs.String()) // a crash of these rows is a result
+		s.Ended = crash(errs.String()) // a crash of these variants is a result
 		if limited.Err() != nil {
 			s.Ended = timeLimit
 		}
@@ -177,7 +163,7 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 		s.PeakBytes = childPeak(cmd.ProcessState)
 		s.CPUSeconds = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	}
-	if s.Stored, err = r.target.countSettled(ctx, user, c.Load.Events); err != nil {
+	if s.Stored, err = r.target.countStable(ctx, user, c.Load.Events); err != nil {
 		return nil, err
 	}
 	return s, r.target.clean(ctx, user)
@@ -196,21 +182,11 @@ func crash(output string) string {
 	return "a crash"
 }
 
-// A tail is an io.Writer that keeps the last limit bytes.
-type tail struct {
-	limit int
-	kept  []byte
+// end returns the last n bytes of a program's output.
+func end(output []byte, n int) []byte {
+	output = bytes.TrimSpace(output)
+	return output[max(0, len(output)-n):]
 }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p...)
-	if extra := len(t.kept) - t.limit; extra > 0 {
-		t.kept = slices.Delete(t.kept, 0, extra)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string { return string(t.kept) }
 
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
@@ -255,14 +231,12 @@ func installJS(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		said := &tail{limit: 300}
-		_, _ = said.Write(bytes.TrimSpace(out))
-		return "", fmt.Errorf("npm ci: %w: %s", err, said)
+		return "", fmt.Errorf("npm ci: %w: %s", err, end(out, 300))
 	}
 	return dir, os.WriteFile(filepath.Join(dir, "installed.json"), want, 0o644)
 }
 
-// String is a line for those who wait.
+// String returns a progress line.
 func (s *sample) String() string {
 	parts := []string{english.Sprintf("%d rows in %s", s.Stored, brief(s.Elapsed))}
 	if s.ToRow.P50 > 0 {

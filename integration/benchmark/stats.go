@@ -31,9 +31,11 @@ func quantile[T any](sorted []T, q float64) T {
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
+type number interface{ ~int | ~int64 | ~float64 }
+
 // median returns the middle value, or the mean of the two in the middle. It returns
 // zero for no values.
-func median[T cmp.Ordered](values []T, mean func(a, b T) T) T {
+func median[T number](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)
 	switch {
@@ -43,16 +45,16 @@ func median[T cmp.Ordered](values []T, mean func(a, b T) T) T {
 	case n%2 == 1:
 		return sorted[n/2]
 	}
-	return mean(sorted[n/2-1], sorted[n/2])
+	return (sorted[n/2-1] + sorted[n/2]) / 2
 }
 
 // medianOf returns the median of f over the samples.
-func medianOf[T int | int64 | float64 | time.Duration](samples []sample, f func(*sample) T) T {
+func medianOf[T number](samples []sample, f func(*sample) T) T {
 	values := make([]T, len(samples))
 	for i := range samples {
 		values[i] = f(&samples[i])
 	}
-	return median(values, func(a, b T) T { return (a + b) / 2 })
+	return median(values)
 }
 
 func maxOf[T cmp.Ordered](samples []sample, f func(*sample) T) T {

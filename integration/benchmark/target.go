@@ -31,7 +31,7 @@ type target struct {
 
 // openTarget returns the project of the environment or, without one, a local stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
-	t := &target{Table: cmp.Or(o.table, docevents.DefaultTable)}
+	t := &target{Table: docevents.DefaultTable}
 	switch _, err := docevents.NewFromEnv(); {
 	case err == nil:
 		t.URL, t.DatabaseURL = os.Getenv("SUPABASE_URL"), os.Getenv("DATABASE_URL")
@@ -85,16 +85,16 @@ func (t *target) close() error {
 func (t *target) api() *api { return newAPI(t.URL, t.Key, t.Table) }
 
 const (
-	settleEvery = 500 * time.Millisecond
-	settleLimit = time.Minute
+	pollEvery = 500 * time.Millisecond
+	pollLimit = time.Minute
 )
 
-// countSettled returns the number of a user's rows after the server has handled all
-// requests. If rows are missing, the server may still be busy with requests whose
-// client is gone, so countSettled waits until the number stays the same.
-func (t *target) countSettled(ctx context.Context, user uuid.UUID, expected int) (int, error) {
+// countStable returns the number of a user's rows, which should become the expected
+// number. If rows are missing, the server may still be processing requests of a client
+// that has ended. So countStable waits until the number stays the same.
+func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) (int, error) {
 	last := -1
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	ctx, cancel := context.WithTimeout(ctx, pollLimit)
 	defer cancel()
 	for {
 		n, err := t.api().count(ctx, user.String())
@@ -105,18 +105,18 @@ func (t *target) countSettled(ctx context.Context, user uuid.UUID, expected int)
 			last = n
 		}
 		select {
-		case <-time.After(settleEvery):
+		case <-time.After(pollEvery):
 		case <-ctx.Done():
-			return 0, fmt.Errorf("no stable number of rows after %s: %w", settleLimit, cmp.Or(err, ctx.Err()))
+			return 0, fmt.Errorf("no stable number of rows after %s: %w", pollLimit, cmp.Or(err, ctx.Err()))
 		}
 	}
 }
 
-// clean deletes a cell's rows. Only the table of a local stack has no other rows and
-// can be truncated.
+// clean deletes a cell's rows. It truncates the table of a local stack, which has no
+// other rows, because deleted rows would slow the next cell.
 func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	http.DefaultClient.CloseIdleConnections()
-	debug.FreeOSMemory() // so that the gateway's garbage doesn't slow the next cell
+	debug.FreeOSMemory() // so that the stand-in's garbage doesn't slow the next cell
 	if t.stack != nil {
 		_, err := t.stack.Pool().Exec(ctx, "TRUNCATE "+pgx.Identifier{docevents.DefaultSchema, t.Table}.Sanitize())
 		return err
@@ -140,16 +140,16 @@ type machine struct {
 	RTT        string    `json:"rtt,omitempty"`
 }
 
-// localGateway is the server of a local stack without a PostgREST.
-const localGateway = "the local stack's gateway"
+// localStandIn is the server of a local stack without a PostgREST.
+const localStandIn = "the local stack's stand-in for PostgREST"
 
 func (t *target) describe(ctx context.Context) machine {
 	m := machine{
 		Taken: time.Now().UTC().Truncate(time.Second), CPU: cpuModel(), CPUs: runtime.NumCPU(),
-		Platform: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Server: "somebody's gateway",
+		Platform: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Server: "an unknown server",
 	}
 	if t.stack != nil {
-		m.Server = localGateway
+		m.Server = localStandIn
 	}
 	if t.delay != nil {
 		m.RTT = (2 * t.delay.each).String()

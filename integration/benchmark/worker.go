@@ -9,9 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
-	"runtime/pprof"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +35,7 @@ func workerMain() {
 
 // A spec describes one measurement. The script of supabase-js also reads it.
 type spec struct {
-	Row         string        `json:"row"`
+	Variant     string        `json:"variant"`
 	Load        load          `json:"load"`
 	MaxBatch    int           `json:"max_batch"`
 	MaxInFlight int           `json:"max_in_flight"`
@@ -48,13 +45,12 @@ type spec struct {
 	DatabaseURL string        `json:"database_url"`
 	User        uuid.UUID     `json:"user"`
 	Limit       time.Duration `json:"limit_ns"`
-	ProfileDir  string        `json:"profile_dir"`
 }
 
-// A subject is a way to store events that a row measures.
-type subject interface {
+// A variant is a way to store events.
+type variant interface {
 	// store stores the load's events and returns when all are stored or lost. It
-	// returns the time of each call of Record, or nil if the subject has no Record.
+	// returns the time of each call of Record, or nil if the variant has no Record.
 	store(ctx context.Context, l load) ([]time.Duration, error)
 
 	// one stores one event.
@@ -84,11 +80,7 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 	plain := http.DefaultTransport.(*http.Transport).Clone() // its connections aren't counted
 	standard := http.DefaultTransport.(*http.Transport)
 	standard.DialContext = opened.count(standard.DialContext) // docevents clones it, postgrest-go uses it
-	subject, err := s.newSubject(ctx, opened)
-	if err != nil {
-		return nil, err
-	}
-	stop, err := s.profile()
+	variant, err := s.newVariant(ctx, opened)
 	if err != nil {
 		return nil, err
 	}
@@ -96,9 +88,9 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 	cpu := cpuTime()
 	if s.Load.Kind == idle {
 		bare := newBulk(s, plain)
-		err = s.measureIdle(ctx, subject, bare, got)
+		err = s.measureIdle(ctx, variant, bare, got)
 	} else {
-		err = s.measureLoad(ctx, subject, &http.Client{Transport: plain}, got)
+		err = s.measureLoad(ctx, variant, &http.Client{Transport: plain}, got)
 	}
 	got.CPUSeconds = (cpuTime() - cpu).Seconds()
 	if ctx.Err() != nil {
@@ -106,19 +98,19 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 	}
 	got.Connections = int(opened.n.Load())
 	var failure error
-	got.Requests, got.Errors, failure = subject.tally()
+	got.Requests, got.Errors, failure = variant.tally()
 	if failure = errors.Join(failure, err); failure != nil {
 		got.Error = failure.Error()
 	}
 	got.PeakBytes = peakMemory()
-	return got, stop()
+	return got, nil
 }
 
 // measureLoad measures the time until the last event's row can be read.
-func (s *spec) measureLoad(ctx context.Context, subject subject, reader *http.Client, got *sample) error {
+func (s *spec) measureLoad(ctx context.Context, variant variant, reader *http.Client, got *sample) error {
 	start := time.Now()
-	calls, err := subject.store(ctx, s.Load)
-	_, failed, _ := subject.tally()
+	calls, err := variant.store(ctx, s.Load)
+	_, failed, _ := variant.tally()
 	for found := false; err == nil && failed == 0 && !found; {
 		found, err = s.find(ctx, reader, documentAt(s.User, s.Load.Events-1))
 	}
@@ -132,20 +124,20 @@ const (
 	idlePause = 10 * time.Millisecond
 )
 
-// measureIdle alternates between the subject and a bare insert, so that both run
+// measureIdle alternates between the variant and a bare insert, so that both run
 // under the same conditions.
-func (s *spec) measureIdle(ctx context.Context, subject subject, bare subject, got *sample) error {
+func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()
 	for i := range s.Load.Events {
-		subject, times := subject, &toRow
+		variant, times := variant, &toRow
 		if i%2 == 1 {
-			subject, times = bare, &toRowBare
+			variant, times = bare, &toRowBare
 		}
 		e := eventAt(s.User, i)
 		time.Sleep(idlePause)
 		begun := time.Now()
-		if err := subject.one(ctx, e); err != nil {
+		if err := variant.one(ctx, e); err != nil {
 			return err
 		}
 		if took := time.Since(begun); i >= 2*warmups {
@@ -164,30 +156,6 @@ func (s *spec) find(ctx context.Context, reader *http.Client, document uuid.UUID
 }
 
 func (s *spec) api() *api { return newAPI(s.URL, s.Key, s.Table) }
-
-// profile starts a CPU profile of docevents under load, if -pprof is set. stop
-// writes the profiles.
-func (s *spec) profile() (stop func() error, err error) {
-	if s.ProfileDir == "" || s.Row != rowDocevents || s.Load.Kind == idle {
-		return func() error { return nil }, nil
-	}
-	name := filepath.Join(s.ProfileDir, strings.NewReplacer(" ", "-", "/", "-", ",", "").Replace(s.Load.Name))
-	cpu, err := os.Create(name + ".cpu.prof")
-	if err != nil {
-		return nil, err
-	}
-	if err := pprof.StartCPUProfile(cpu); err != nil {
-		return nil, err
-	}
-	return func() error {
-		pprof.StopCPUProfile()
-		allocs, err := os.Create(name + ".allocs.prof")
-		if err != nil {
-			return err
-		}
-		return errors.Join(pprof.Lookup("allocs").WriteTo(allocs, 0), allocs.Close(), cpu.Close())
-	}, nil
-}
 
 // recordAll calls record with the load's events and returns the time of each call.
 // It stops when ctx ends.

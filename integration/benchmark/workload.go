@@ -9,9 +9,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// eventAt returns the i-th event of a cell. It is the same for every row written in
-// Go: four events per document, and every twentieth document fails. Each cell has
-// its own user, so that its events can be counted and deleted.
+// eventAt returns the i-th event of a cell. All variants in Go record the same events:
+// four per document, and every twentieth document fails. Each cell has another user, so
+// that its events can be counted and deleted.
 func eventAt(user uuid.UUID, i int) docevents.Event {
 	e := docevents.Event{DocumentID: documentAt(user, i).String(), UserID: user.String()}
 	switch i % 4 {

@@ -1,5 +1,6 @@
-// Package cmdtest runs the command docevents as a user does, on the local stack: as
-// a program with arguments, an environment, signals and an exit code.
+// Package cmdtest tests the command docevents on the local stack. It runs the command
+// as a user does, with arguments, environment variables and signals, and checks what
+// it prints and its exit code.
 package cmdtest
 
 import (
@@ -26,8 +27,8 @@ func TestMain(m *testing.M) {
 
 var binDir = filepath.Join(os.TempDir(), "docevents-cmdtest-"+strings.ToLower(rand.Text()[:12]))
 
-// binary installs the command once and returns its path. GOWORK is off, as it is
-// for users who install a version.
+// binary installs the command once and returns its path. GOWORK is off, because users
+// who install a version have no workspace.
 var binary = sync.OnceValues(func() (string, error) {
 	cmd := exec.Command("go", "install", "./cmd/docevents")
 	cmd.Dir = filepath.Join("..", "..")

@@ -96,8 +96,8 @@ func TestPurge(t *testing.T) {
 	p.wantLeft(300)
 }
 
-// TestPurgeStops checks that a purge that is stopped by -timeout or a signal
-// finishes and counts the step in flight.
+// TestPurgeStops checks that a purge which -timeout or a signal stops still finishes
+// and counts the step in flight.
 func TestPurgeStops(t *testing.T) {
 	t.Parallel()
 	p := newPurged(t)

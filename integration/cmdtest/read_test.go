@@ -93,8 +93,8 @@ func TestTimeline(t *testing.T) {
 		t.Errorf("%+v", events)
 	}
 
-	// With more than 1,000 events, the command prints the newest, and how to get
-	// the others.
+	// If there are more than 1,000 events, the command prints the newest 1,000, and
+	// the flag that lists the older ones.
 	p.exec("INSERT INTO " + flags[1] + " (doc, kind, at) SELECT 'long', 'begun', now() - i * interval '1 second' FROM generate_series(1, 1001) i")
 	stdout, stderr := p.run(0, args("timeline", flags, "long")...)
 	more := regexp.MustCompile(`newest 1000 events; for older ones add (-before \S+)`).FindStringSubmatch(stderr)
@@ -222,8 +222,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestSQL checks that docevents sql prints the SQL files, that the SQL runs in
-// PostgreSQL, and that the table passes docevents check.
+// TestSQL checks that docevents sql prints the SQL files, that its help lists the
+// optional ones, and that PostgreSQL runs the two migrations together.
 func TestSQL(t *testing.T) {
 	p := newProgram(t)
 	files := map[string]string{

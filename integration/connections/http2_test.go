@@ -19,7 +19,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// A wire is a connection that loses all written bytes once it is broken.
+// A wire is a connection that loses all written bytes after broken is set.
 type wire struct {
 	net.Conn
 	broken atomic.Bool
@@ -38,10 +38,10 @@ func (w *wire) Close() error {
 	return w.Conn.Close()
 }
 
-// TestAppConfiguresHTTP2 checks a client in an app that calls
-// http2.ConfigureTransport on http.DefaultTransport, as an app must for HTTP/2 with
-// its own TLS configuration. The client still detects a dead connection within
-// seconds, and Close closes every connection.
+// TestAppConfiguresHTTP2 checks that the client detects a dead connection within
+// seconds, and that Close closes every connection, even if the app calls
+// http2.ConfigureTransport on http.DefaultTransport. An app must call it to use HTTP/2
+// with its own TLS configuration.
 func TestAppConfiguresHTTP2(t *testing.T) {
 	for name, configure := range map[string]func(*http.Transport) error{
 		"ConfigureTransport": http2.ConfigureTransport,

@@ -1,20 +1,19 @@
-// Package e2e tests docevents from end to end: through its public API, a REST
-// server and a real PostgreSQL, whose tables the tests read by SQL. The stack is a
-// local stack or a Supabase project that the environment names, see
-// localstack.FromEnv. Each test creates its own tables there.
+// Package e2e tests docevents from end to end. The tests record events with the public
+// API, through a REST server into a real PostgreSQL, and read the tables by SQL. They
+// use a local stack, or the Supabase project that the environment names (see
+// localstack.FromEnv). Each test creates its own tables.
 package e2e
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/docevents/docevents-go"
 	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -80,6 +79,21 @@ func (b *bench) execute(statements ...string) {
 	}
 }
 
+// dropAll drops the table and everything that a test has made under its name, when the
+// test ends.
+func (b *bench) dropAll() {
+	b.t.Cleanup(func() {
+		for _, kind := range []string{"VIEW", "TABLE"} {
+			_, _ = b.stack.Pool().Exec(context.Background(), "DROP "+kind+" IF EXISTS public."+b.table) // fails if it is of the other kind
+		}
+		for _, made := range []string{"TABLE IF EXISTS TABLE_NAME_rows", "TYPE IF EXISTS TABLE_NAME_kind", "FUNCTION IF EXISTS TABLE_NAME_message"} {
+			if _, err := b.stack.Pool().Exec(context.Background(), "DROP "+strings.ReplaceAll(made, "TABLE_NAME", "public."+b.table)); err != nil {
+				b.t.Error(err)
+			}
+		}
+	})
+}
+
 // reload makes the REST server read the schema again, and waits until it has.
 func (b *bench) reload() {
 	b.t.Helper()
@@ -88,55 +102,25 @@ func (b *bench) reload() {
 	}
 }
 
-// A row is a stored event.
-type row struct {
-	ID, DocumentID, UserID uuid.UUID
-	EventType              string
-	DurationMS             *int32
-	ErrorMessage, Stage    *string
-	CreatedAt              time.Time
-}
-
-// rows reads the table by SQL, oldest first.
-func (b *bench) rows() []row {
-	b.t.Helper()
-	return b.query("SELECT id, document_id, user_id, event_type, duration_ms, error_message, stage, created_at " +
-		"FROM TABLE_NAME ORDER BY created_at, id")
-}
-
-func (b *bench) query(sql string) []row {
-	b.t.Helper()
-	rows, err := b.stack.Pool().Query(b.t.Context(), strings.ReplaceAll(sql, "TABLE_NAME", "public."+b.table))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	got, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (row, error) {
-		var v row
-		var ids [3][16]byte
-		err := r.Scan(&ids[0], &ids[1], &ids[2], &v.EventType, &v.DurationMS, &v.ErrorMessage, &v.Stage, &v.CreatedAt)
-		v.ID, v.DocumentID, v.UserID = ids[0], ids[1], ids[2]
-		return v, err
-	})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return got
-}
-
 // wantStages checks the stages of the stored events, in any order.
 func (b *bench) wantStages(want ...string) {
 	b.t.Helper()
-	got := []string{}
-	for _, r := range b.rows() {
-		if r.Stage == nil {
-			got = append(got, "NULL")
-			continue
-		}
-		got = append(got, *r.Stage)
+	rows, _ := b.stack.Pool().Query(b.t.Context(), "SELECT coalesce(stage, 'NULL') FROM "+b.table) // CollectRows returns its error
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		b.t.Fatal(err)
 	}
 	slices.Sort(got)
 	if want = slices.Sorted(slices.Values(want)); !slices.Equal(got, want) {
 		b.t.Errorf("the table has %q, want %q", got, want)
+	}
+}
+
+func (b *bench) wantRows(want int) {
+	b.t.Helper()
+	got := 0
+	if err := b.stack.Pool().QueryRow(b.t.Context(), "SELECT count(*) FROM "+b.table).Scan(&got); err != nil || got != want {
+		b.t.Errorf("%d rows, %v, want %d", got, err, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"math"
 	"regexp"
 	"strconv"
@@ -11,11 +12,12 @@ import (
 
 	"github.com/docevents/docevents-go"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
-// FuzzRecordStored records arbitrary events. Each must be either stored, with the
-// values that the functions below expect, or dropped as invalid if storable returns
-// false. The fuzzing processes share one stack, and each has its own table.
+// FuzzRecordStored records arbitrary events. If storable returns true, the event must
+// be stored with the expected values. Otherwise it must be dropped as invalid. The
+// fuzzing processes share one stack, and each has its own table.
 //
 //	go test ./integration/e2e -run '^$' -fuzz FuzzRecordStored -fuzztime 2m -fuzzminimizetime 10x
 func FuzzRecordStored(f *testing.F) {
@@ -28,17 +30,35 @@ func FuzzRecordStored(f *testing.F) {
 	b.execute("ALTER TABLE TABLE_NAME DROP CONSTRAINT " + check) // so that the table accepts any type
 
 	const year = 365 * 24 * 3600
-	for _, message := range []string{"", "page 3: no text", "日本語 😀", "a\x00b", "a\xff\xfeb\xed\xa0\x80", "\x80\x80", "\"\\\n\x1f\x7f\u2028</script>", "… [1 bytes cut]"} {
-		f.Add(false, document, docevents.SystemUser, "completed", message, "ocr", uint16(0), int64(1_500_000_000), int64(56*year), int64(123_456_789))
-		f.Add(true, "urn:uuid:"+document, "{"+document+"}", message, message, message, uint16(3), int64(-1), int64(-1900*year), int64(-1))
-		f.Add(true, strings.ToUpper(document), document, "failed", message, message, uint16(math.MaxUint16), int64(math.MaxInt64), int64(253402300799), int64(999_999_999))
+	controls := "\x7f"
+	for r := rune(1); r < ' '; r++ {
+		controls += string(r)
+	}
+	for _, text := range []string{
+		"", "page 3: no text", "日本語 😀 e\u0301 \u202eright to left\u202c \ufeff \u2028 \uffff \U0010ffff", "a\x00b", "\x00\x00", "a\xff\xfeb\xed\xa0\x80", "\x80\x80",
+		`"quotes" 'single' \backslash \u0041 \x00 </script> & % _ ?`, "'); DROP TABLE document_processing_events; --", `{"code":"23514"}`,
+		"null", " ", "\n", controls, "… [1 bytes cut]",
+	} {
+		f.Add(false, document, docevents.SystemUser, "completed", text, "ocr", uint16(0), int64(1_500_000_000), int64(56*year), int64(123_456_789))
+		f.Add(true, "urn:uuid:"+document, "{"+document+"}", text, text, text, uint16(3), int64(-1), int64(-1900*year), int64(-1))
+		f.Add(true, strings.ToUpper(document), strings.ReplaceAll(document, "-", ""), "failed", text, text, uint16(math.MaxUint16), int64(math.MaxInt64), int64(253402300799), int64(999_999_999))
+	}
+	for _, d := range []time.Duration{
+		math.MinInt64, 1, time.Millisecond - 1, time.Millisecond, 2*time.Millisecond - 1, math.MaxInt32 * time.Millisecond, 25 * 24 * time.Hour,
+	} {
+		f.Add(true, document, document, "failed", "", "", uint16(0), int64(d), int64(56*year), int64(0))
 	}
 	f.Add(true, "", "", "", "", "", uint16(0), int64(0), int64(0), int64(0))
-	f.Add(true, document[1:], document, "failed", "", "", uint16(0), int64(math.MinInt64), int64(math.MaxInt64), int64(math.MaxInt64))
-	f.Add(true, document, document, "failed", "", "", uint16(0), int64(1), int64(-62135596800), int64(0))   // the zero time
-	f.Add(true, document, document, "failed", "", "", uint16(0), int64(1), int64(-62135596800), int64(1))   // just after it
-	f.Add(true, document, document, "failed", "", "", uint16(0), int64(1), int64(-62135596801), int64(999)) // year 0
-	f.Add(true, document, document, "failed", "", "", uint16(0), int64(1), int64(253402300800), int64(0))   // year 10000
+	f.Add(true, document[1:], document, "failed", "", "", uint16(0), int64(1), int64(math.MaxInt64), int64(math.MaxInt64))
+	for _, at := range []struct{ seconds, nanoseconds int64 }{
+		{-62135596800, 0},   // the zero time
+		{-62135596800, 1},   // just after it
+		{-62135596801, 999}, // year 0
+		{253402300800, 0},   // year 10000
+		{-1, 1},             // before 1970
+	} {
+		f.Add(true, document, document, "failed", "", "", uint16(0), int64(1), at.seconds, at.nanoseconds)
+	}
 
 	f.Fuzz(func(t *testing.T, wild bool, documentID, userID, kind, message, stage string, repeat uint16, duration, seconds, nanoseconds int64) {
 		b.t = t
@@ -54,7 +74,7 @@ func FuzzRecordStored(f *testing.F) {
 		b.client.Record(e)
 		b.flush()
 		after := time.Now()
-		rows := b.query("DELETE FROM TABLE_NAME RETURNING id, document_id, user_id, event_type, duration_ms, error_message, stage, created_at")
+		rows := b.takeRows()
 		drops := b.NewDrops()
 
 		if len(rows)+len(drops) != 1 {
@@ -73,11 +93,14 @@ func FuzzRecordStored(f *testing.F) {
 			t.Fatalf("dropped as %s: %v", drops[0].Reason, drops[0].Err)
 		}
 		got := rows[0]
+		if got.ID.Version() != 7 {
+			t.Errorf("id %s, want a UUID v7", got.ID)
+		}
 		if got.DocumentID != uuid.MustParse(documentID) || got.UserID != uuid.MustParse(userID) || got.EventType != kind {
 			t.Errorf("stored %s %s %q", got.DocumentID, got.UserID, got.EventType)
 		}
-		if want := milliseconds(duration); !equal(got.DurationMS, want) {
-			t.Errorf("duration_ms %s, want %s", show(got.DurationMS), show(want))
+		if got, want := show(got.DurationMS), show(milliseconds(duration)); got != want {
+			t.Errorf("duration_ms %s, want %s", got, want)
 		}
 		wantText(t, "error_message", e.ErrorMessage, orNull(t, got.ErrorMessage), 64<<10)
 		wantText(t, "stage", e.Stage, orNull(t, got.Stage), 1<<10)
@@ -89,6 +112,31 @@ func FuzzRecordStored(f *testing.F) {
 			t.Errorf("created_at %s, want %s", got.CreatedAt, want)
 		}
 	})
+}
+
+// A row is a stored event.
+type row struct {
+	ID, DocumentID, UserID uuid.UUID
+	EventType              string
+	DurationMS             *int32
+	ErrorMessage, Stage    *string
+	CreatedAt              time.Time
+}
+
+// takeRows deletes all rows by SQL and returns them.
+func (b *bench) takeRows() []row {
+	b.t.Helper()
+	rows, _ := b.stack.Pool().Query(b.t.Context(), "DELETE FROM "+b.table+ // CollectRows returns its error
+		" RETURNING id, document_id, user_id, event_type, duration_ms, error_message, stage, created_at")
+	got, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (row, error) {
+		var v row
+		err := r.Scan((*[16]byte)(&v.ID), (*[16]byte)(&v.DocumentID), (*[16]byte)(&v.UserID), &v.EventType, &v.DurationMS, &v.ErrorMessage, &v.Stage, &v.CreatedAt)
+		return v, err
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return got
 }
 
 // repeatText repeats a text, up to about 200 kB.
@@ -111,7 +159,15 @@ func milliseconds(nanoseconds int64) *int32 {
 	if nanoseconds <= 0 {
 		return nil
 	}
-	return ptr(int32(min(nanoseconds/1e6, math.MaxInt32)))
+	ms := int32(min(nanoseconds/1e6, math.MaxInt32))
+	return &ms
+}
+
+func show(ms *int32) string {
+	if ms == nil {
+		return "NULL"
+	}
+	return fmt.Sprint(*ms)
 }
 
 // orNull returns a nullable column's text, or "" for NULL. The column must not
@@ -129,7 +185,8 @@ func orNull(t *testing.T, s *string) string {
 
 var cutNote = regexp.MustCompile(`^(?s)(.*)… \[(\d+) bytes cut\]$`)
 
-// wantText checks the stored or dropped text got of the recorded text given.
+// wantText checks the text got that was stored or dropped, for the recorded text given.
+// limit is the greatest number of bytes of a stored text.
 func wantText(t *testing.T, what, given, got string, limit int) {
 	t.Helper()
 	clean := strings.ToValidUTF8(strings.ReplaceAll(given, "\x00", ""), "\uFFFD")

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"math"
 	"sync"
 	"testing"
 	"time"
@@ -20,15 +19,6 @@ func (b *bench) plant(times ...time.Time) {
 			b.t.Fatal(err)
 		}
 	}
-}
-
-// purges are options with which a purge deletes all rows at once or in steps.
-var purges = map[string][]docevents.Option{
-	"at once":      nil,
-	"in steps":     {docevents.WithPurgeBatch(3)},
-	"row by row":   {docevents.WithPurgeBatch(1)},
-	"in one step":  {docevents.WithPurgeBatch(1_000_000)},
-	"in odd steps": {docevents.WithPurgeBatch(7)},
 }
 
 // TestPurgeBefore checks that a purge deletes exactly the rows before the cutoff.
@@ -59,7 +49,7 @@ func TestPurgeBefore(t *testing.T) {
 		{"just after the zero time", time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), 1, append([]string{"0", "1", "2", "3", "4", "5"}, stay...)},
 		{"after all rows", cutoff.Add(2 * time.Hour), 12, nil},
 	} {
-		for way, opts := range purges {
+		for way, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(3)}, "row by row": {docevents.WithPurgeBatch(1)}} {
 			t.Run(tt.name+"/"+way, func(t *testing.T) {
 				b := newBench(t, opts...)
 				b.plant(times...)
@@ -73,72 +63,6 @@ func TestPurgeBefore(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-func TestPurgeOlderThan(t *testing.T) {
-	const day = 24 * time.Hour
-	now := time.Now()
-	for way, opts := range purges {
-		t.Run(way, func(t *testing.T) {
-			b := newBench(t, opts...)
-			b.plant(now, now.Add(-day+time.Hour), now.Add(-day-time.Hour), now.Add(-30*day+time.Hour), now.Add(-30*day-time.Hour),
-				now.AddDate(-100, 0, 0))
-			for _, step := range []struct {
-				days  int
-				count int64
-				stay  []string
-			}{
-				{365 * 200, 0, []string{"0", "1", "2", "3", "4", "5"}},
-				{365 * 50, 1, []string{"0", "1", "2", "3", "4"}},
-				{30, 1, []string{"0", "1", "2", "3"}},
-				{1, 2, []string{"0", "1"}},
-				{1, 0, []string{"0", "1"}},
-			} {
-				if n, err := b.client.PurgeOlderThan(t.Context(), step.days); n != step.count || err != nil {
-					t.Errorf("%d days: purged %d, %v, want %d", step.days, n, err, step.count)
-				}
-				b.wantStages(step.stay...)
-			}
-		})
-	}
-}
-
-// TestPurgeInvalidCutoff checks that invalid cutoffs are errors and delete nothing.
-func TestPurgeInvalidCutoff(t *testing.T) {
-	b := newBench(t)
-	b.plant(time.Now().AddDate(-1, 0, 0), time.Now())
-	for _, cutoff := range []time.Time{{}, time.Now().Add(time.Hour), time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)} {
-		if n, err := b.client.PurgeBefore(t.Context(), cutoff); n != 0 || err == nil {
-			t.Errorf("%s: purged %d, %v, want an error", cutoff, n, err)
-		}
-	}
-	for _, days := range []int{0, -1, math.MinInt, 10_000 * 366, math.MaxInt} {
-		if n, err := b.client.PurgeOlderThan(t.Context(), days); n != 0 || err == nil {
-			t.Errorf("%d days: purged %d, %v, want an error", days, n, err)
-		}
-	}
-	b.wantStages("0", "1")
-}
-
-// TestPurgeMany purges more rows than one read returns, with many rows of the same
-// time.
-func TestPurgeMany(t *testing.T) {
-	for way, opts := range map[string][]docevents.Option{
-		"at once": nil, "in steps": {docevents.WithPurgeBatch(400)}, "in steps smaller than the ties": {docevents.WithPurgeBatch(90)},
-	} {
-		t.Run(way, func(t *testing.T) {
-			b := newBench(t, opts...)
-			// 100 rows at each of 25 midnights, and one row now.
-			b.execute("INSERT INTO TABLE_NAME (document_id, user_id, event_type, stage, created_at) " +
-				"SELECT gen_random_uuid(), gen_random_uuid(), 'completed', 'old', " +
-				"date_trunc('day', now()) - interval '30 days' + (n / 100) * interval '1 day' FROM generate_series(0, 2499) n")
-			b.plant(time.Now())
-			if n, err := b.client.PurgeOlderThan(t.Context(), 1); n != 2500 || err != nil {
-				t.Errorf("purged %d, %v, want 2500", n, err)
-			}
-			b.wantStages("0")
-		})
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 func TestMain(m *testing.M) {
@@ -20,23 +21,23 @@ func TestMain(m *testing.M) {
 	localstack.Main(m)
 }
 
-// A stage is a table that several benches share, because creating a table takes as
+// A fixture is a table that several benches share, because creating a table takes as
 // long as a test.
-type stage struct {
+type fixture struct {
 	stack *localstack.Stack
 	table string
 }
 
-func newStage(t *testing.T) *stage {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	stack := localstack.Shared(t)
-	return &stage{stack, stack.Table(t)}
+	return &fixture{stack, stack.Table(t)}
 }
 
 // A bench is a client that sends to a real server through a proxy. Each bench has
 // its own proxy and document. Tests name the document's events by their stage.
 type bench struct {
-	*stage
+	*fixture
 	observe.Observer
 	t        *testing.T
 	proxy    *faultproxy.Proxy
@@ -44,7 +45,7 @@ type bench struct {
 	document string
 }
 
-func (s *stage) open(t *testing.T, opts ...docevents.Option) *bench {
+func (s *fixture) open(t *testing.T, opts ...docevents.Option) *bench {
 	t.Helper()
 	proxy, err := faultproxy.Start(s.stack.URL)
 	if err != nil {
@@ -58,9 +59,9 @@ func (s *stage) open(t *testing.T, opts ...docevents.Option) *bench {
 	return s.through(t, proxy, opts...)
 }
 
-func (s *stage) through(t *testing.T, proxy *faultproxy.Proxy, opts ...docevents.Option) *bench {
+func (s *fixture) through(t *testing.T, proxy *faultproxy.Proxy, opts ...docevents.Option) *bench {
 	t.Helper()
-	b := &bench{stage: s, t: t, proxy: proxy, document: uuid.NewString()}
+	b := &bench{fixture: s, t: t, proxy: proxy, document: uuid.NewString()}
 	var err error
 	b.client, err = docevents.New(proxy.URL, s.stack.ServiceRoleKey, slices.Concat(b.Options(), []docevents.Option{docevents.WithTable(s.table)}, opts)...)
 	if err != nil {
@@ -75,9 +76,10 @@ func (b *bench) event(stage string) docevents.Event {
 
 func (b *bench) record(stage string) { b.client.Record(b.event(stage)) }
 
-// batch records events that are sent in one request, the first request under the
-// plan. To collect them, it delays the request of an event "first" in the proxy.
-// The client must have at most one request in flight.
+// batch records events that the client sends in one request, and makes that request the
+// first one under the plan. To collect the events in one request, it records an event
+// "first" before them, and delays its request in the proxy. The client must have at
+// most one request in flight.
 func (b *bench) batch(plan faultproxy.Plan, stages ...string) {
 	b.t.Helper()
 	held, release := make(chan bool), make(chan bool)
@@ -135,19 +137,9 @@ func (b *bench) wantCounts(want docevents.Stats) {
 // wantStored checks the stages of the bench's stored events.
 func (b *bench) wantStored(want ...string) {
 	b.t.Helper()
-	rows, err := b.stack.Pool().Query(b.t.Context(), "SELECT stage FROM "+b.table+" WHERE document_id = $1", b.document)
+	rows, _ := b.stack.Pool().Query(b.t.Context(), "SELECT stage FROM "+b.table+" WHERE document_id = $1", b.document) // CollectRows returns its error
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		b.t.Fatal(err)
-	}
-	var got []string
-	for rows.Next() {
-		var stage string
-		if err := rows.Scan(&stage); err != nil {
-			b.t.Fatal(err)
-		}
-		got = append(got, stage)
-	}
-	if err := rows.Err(); err != nil {
 		b.t.Fatal(err)
 	}
 	slices.Sort(got)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A Request is a request as a plan sees it.
+// A Request is the client's request, for which a plan chooses a fault.
 type Request struct {
 	Number int // counts from 0 since Deal
 	Method string
@@ -22,9 +22,9 @@ type Request struct {
 // Has reports whether the body contains text, for example a chosen row.
 func (r *Request) Has(text string) bool { return bytes.Contains(r.Body, []byte(text)) }
 
-// A Plan returns the fault for a request. It must be safe for concurrent use: it
-// runs on the goroutine of each request. It may block, which delays only that
-// request.
+// A Plan returns the fault for a request. The proxy calls it on the goroutine that
+// handles the request, so it must be safe for concurrent use. If it blocks, it delays
+// only that request.
 type Plan func(*Request) Fault
 
 // Pass is a plan without faults.
@@ -57,9 +57,9 @@ func ForRow(text string, f Fault, others Plan) Plan {
 	}
 }
 
-// Random returns a plan that causes one of the faults, all equally likely, for a
-// share of the requests. share is from 0 to 1. With the same seed, the nth request
-// has the same fault in every run.
+// Random returns a plan that causes faults for a random share of the requests. share is
+// from 0 to 1. All faults are equally likely. With the same seed, the nth request has
+// the same fault in every run.
 func Random(seed uint64, share float64, faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		rng := rand.New(rand.NewPCG(seed, uint64(r.Number)))
@@ -73,17 +73,17 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 // A Fault describes how the proxy handles one request. With the zero Fault, the
 // request reaches the server and the answer reaches the client.
 type Fault struct {
-	Name string // the key in Proxy.Dealt
+	Name string // for messages and the names of tests
 
-	// Lost means that the request doesn't reach the server. Without Answer or
-	// Stall, the connection is reset.
+	// Lost means that the request doesn't reach the server. If there is neither
+	// Answer nor Stall, the connection is reset.
 	Lost bool
 
 	// Without names a request header that doesn't reach the server. The default is
 	// none.
 	Without string
 
-	// Answer replaces the server's answer, unless it is nil.
+	// Answer replaces the server's answer. With nil, the server's answer is used.
 	Answer *Answer
 
 	// Stall means that no answer comes. The proxy waits until the client disconnects.
@@ -116,7 +116,8 @@ type Answer struct {
 	Body   []byte
 }
 
-// Committed returns f for a request that the server has processed before.
+// Committed returns f with the difference that the server processes the request before
+// the fault.
 func (f Fault) Committed() Fault {
 	f.Name += " after the commit"
 	f.Lost = false
@@ -172,8 +173,8 @@ func Text(status int, body string, headers ...string) Fault {
 	return Fault{Name: name, Lost: true, Answer: a}
 }
 
-// Refusal answers with an error in PostgREST's form, with the row in its details. The
-// request doesn't reach the server.
+// Refusal answers with an error in the form of PostgREST. Its details contain a row, as
+// PostgREST's do. The request doesn't reach the server.
 func Refusal(status int, code, message string) Fault {
 	body, err := json.Marshal(map[string]any{
 		"code": code, "message": message, "hint": nil, "details": "Failing row contains (" + SecretRow + ").",
@@ -196,13 +197,6 @@ func Page(status int) Fault {
 	f := Text(status, "<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Sorry</h1></body></html>",
 		"Content-Type", "text/html; charset=utf-8")
 	f.Name = fmt.Sprintf("%d and a page", status)
-	return f
-}
-
-// Redirect answers with a redirect to location. The request doesn't reach the server.
-func Redirect(status int, location string) Fault {
-	f := Text(status, "", "Location", location)
-	f.Name = fmt.Sprintf("%d redirect", status)
 	return f
 }
 

@@ -8,13 +8,13 @@
 //	proxy.Deal(faultproxy.Script(faultproxy.AnswerLost(), faultproxy.Page(502).Committed()))
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
-// A [Plan] chooses the fault for each request. It can use the request's number, so
-// that a run can be repeated, or its body, so that a fault affects one row only.
+// A [Plan] chooses the fault for each request. To repeat a run, it chooses by the
+// request's number. To affect one row only, it chooses by the request's body.
 //
-// A fault's answer must be true. An answer that means that nothing was stored, such
-// as an error with a code of PostgreSQL, is given without sending the request to
-// the server. An answer that leaves open whether rows were stored can also be given
-// after the commit, see [Fault.Committed].
+// The answer of a fault must not lie to the client about the rows. Some answers mean
+// that nothing was stored, such as an error with a code of PostgreSQL. The proxy gives
+// them without sending the request to the server. Other answers leave it open. The
+// proxy can also give these after the commit, see [Fault.Committed].
 package faultproxy
 
 import (
@@ -43,9 +43,8 @@ type Proxy struct {
 
 	mu     sync.Mutex // guards the fields below; not held while a request is handled
 	plan   Plan
-	number int            // the number of the next request under the plan
-	dealt  map[string]int // requests by the name of their fault
-	front  *front         // nil while connections are refused
+	number int    // the number of the next request under the plan
+	front  *front // nil while connections are refused
 	closed bool
 }
 
@@ -70,7 +69,6 @@ func Start(target string) (*Proxy, error) {
 		// request.
 		forward: &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 		plan:    Pass,
-		dealt:   map[string]int{},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -118,15 +116,8 @@ func (p *Proxy) Deal(plan Plan) {
 	p.plan, p.number = plan, 0
 }
 
-// Dealt returns the number of requests by the name of their fault, "" for none.
-func (p *Proxy) Dealt() map[string]int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return maps.Clone(p.dealt)
-}
-
-// Refuse stops listening, so that new connections are refused, and breaks the
-// existing connections. Requests that have reached the server go on there.
+// Refuse stops listening, so that new connections are refused. It also breaks the
+// existing connections. The server still processes the requests that have reached it.
 func (p *Proxy) Refuse() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -215,16 +206,12 @@ func (p *Proxy) choose(r *Request) Fault {
 	r.Number = p.number
 	p.number++
 	p.mu.Unlock()
-	f := plan(r)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.dealt[f.Name]++
-	return f
+	return plan(r)
 }
 
-// pass forwards the request to the server, without the header named by without. If
-// the client disconnects, the request goes on, as it does behind a gateway. Only
-// Close aborts it.
+// pass forwards the request to the server, without the header that the argument
+// without names. If the client disconnects, the server still gets the request and
+// processes it, as behind a gateway. Only Close aborts it.
 func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host

@@ -18,6 +18,7 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 	"github.com/docevents/docevents-go/integration/localstack"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
 
 var (
@@ -27,11 +28,11 @@ var (
 
 // The fates of special events in the soak test. An event's stage ends with its fate.
 const (
-	poisoned  = "poisoned"  // the table's CHECK rejects it
-	invalid   = "invalid"   // Record drops it as invalid
-	forbidden = "forbidden" // a firewall rejects every request with it
-	dubious   = "dubious"   // like forbidden, but the server processes the request first
-	recanted  = "recanted"  // the first request stores it but the answer is lost; later ones are rejected
+	poisoned      = "poisoned"       // the table's CHECK rejects it
+	invalid       = "invalid"        // Record drops it as invalid
+	blocked       = "blocked"        // a firewall rejects every request with it
+	unanswered    = "unanswered"     // the server stores it, but every answer is a 502
+	rejectedLater = "rejected later" // the first request stores it but the answer is lost; later requests are rejected
 )
 
 // TestSoak records from many goroutines while the proxy causes random faults and
@@ -60,8 +61,8 @@ func TestSoak(t *testing.T) {
 	s := &soak{stack: stack, proxy: proxy, ahead: 25 * int64(batch), rng: rand.New(rand.NewPCG(seed, 1))}
 	s.name(events)
 	chosen := func(others faultproxy.Plan) faultproxy.Plan {
-		return faultproxy.ForRow(forbidden, faultproxy.Page(403),
-			faultproxy.ForRow(dubious, faultproxy.Page(502).Committed(), s.recant(others)))
+		return faultproxy.ForRow(blocked, faultproxy.Page(403),
+			faultproxy.ForRow(unanswered, faultproxy.Page(502).Committed(), s.rejectLater(others)))
 	}
 	proxy.Deal(chosen(faultproxy.Random(seed, share, faults...)))
 
@@ -84,9 +85,9 @@ func TestSoak(t *testing.T) {
 	recorded()
 	others.Wait()
 
-	// From here on only the chosen rows have faults, and all others must be stored.
-	// The test records further events, because the client drops a rejected row only
-	// after another row has been stored.
+	// From here on only the events with a fate have faults. All other events must be
+	// stored. The test records more events until then, because the client drops a
+	// rejected row only after another row has been stored.
 	proxy.Deal(chosen(faultproxy.Pass))
 	var followed time.Time
 	observe.Await(t, "only chosen rows are pending", func() bool {
@@ -95,9 +96,9 @@ func TestSoak(t *testing.T) {
 			s.names = append(s.names, fmt.Sprintf("%06d ", len(s.names)))
 			s.client.Record(soakEvent(s.names[len(s.names)-1]))
 		}
-		left := len(s.fated(forbidden)) + len(s.fated(dubious))
+		left := len(s.fated(blocked)) + len(s.fated(unanswered))
 		for _, d := range s.Drops() { // some of these may be dropped already
-			if strings.HasSuffix(d.Event.Stage, forbidden) || strings.HasSuffix(d.Event.Stage, dubious) {
+			if strings.HasSuffix(d.Event.Stage, blocked) || strings.HasSuffix(d.Event.Stage, unanswered) {
 				left--
 			}
 		}
@@ -109,7 +110,6 @@ func TestSoak(t *testing.T) {
 
 	stats := s.client.Stats()
 	t.Logf("%d events in %s: %+v; crashes: %v", events, time.Since(start).Round(time.Millisecond), stats, s.crashed)
-	t.Logf("requests by fault: %v", proxy.Dealt())
 	if (closed != nil) != (stats.Dropped.Abandoned > 0) {
 		t.Errorf("Close: %v, with %d events abandoned", closed, stats.Dropped.Abandoned)
 	}
@@ -163,12 +163,12 @@ type soak struct {
 	rng     *rand.Rand     // for the crashes
 	crashed map[string]int // number of crashes by name
 	names   []string       // the stages of all events
-	lost    sync.Map       // stages of the recanted events whose first answer was lost
+	lost    sync.Map       // stages of the events rejectedLater whose first answer was lost
 }
 
 // name names the events, and gives some of them a fate.
 func (s *soak) name(events int) {
-	fates := map[int]string{events / 10: forbidden, events / 5: dubious, events / 2: dubious}
+	fates := map[int]string{events / 10: blocked, events / 5: unanswered, events / 2: unanswered}
 	for i := range events {
 		fate := fates[i]
 		switch {
@@ -178,15 +178,16 @@ func (s *soak) name(events int) {
 		case i%1000 == 9:
 			fate = invalid
 		case i%1000 == 500:
-			fate = recanted
+			fate = rejectedLater
 		}
 		s.names = append(s.names, fmt.Sprintf("%06d %s", i, fate))
 	}
 }
 
-// recant returns a plan with the faults of the recanted events.
-func (s *soak) recant(others faultproxy.Plan) faultproxy.Plan {
-	names := s.fated(recanted)
+// rejectLater returns a plan with the faults of the events with the fate rejectedLater.
+// The plan others chooses the faults of requests without such an event.
+func (s *soak) rejectLater(others faultproxy.Plan) faultproxy.Plan {
+	names := s.fated(rejectedLater)
 	return func(r *faultproxy.Request) faultproxy.Fault {
 		fault := others(r)
 		for _, name := range names {
@@ -213,8 +214,8 @@ func (s *soak) fated(fate string) []string {
 	return names
 }
 
-// record records from many goroutines, in bursts with a Flush between them. It
-// waits for delivery, so that it doesn't end before the crashes.
+// record records from many goroutines, in bursts with a Flush between them. It pauses
+// while too many events are pending, so that it doesn't end before the crashes.
 func (s *soak) record(events int, seed uint64) {
 	const goroutines = 32
 	var wg sync.WaitGroup
@@ -264,8 +265,9 @@ func (s *soak) watch(t *testing.T, recording context.Context) {
 	}
 }
 
-// crash breaks one part after another, each time after every more events were
-// delivered, and repairs it before it breaks the next.
+// crash breaks PostgreSQL, the REST server and the connections in turn, and repairs each
+// before it breaks the next. Between two crashes, the argument every is the number of
+// events that are delivered.
 func (s *soak) crash(t *testing.T, recording context.Context, every int64) {
 	ctx := t.Context()
 	crashes := []struct {
@@ -360,12 +362,12 @@ func (s *soak) checkFate(t *testing.T, name string, d observe.Drop, dropped bool
 		ok = !dropped || d.Reason == docevents.Rejected && errors.As(d.Err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
 	case poisoned:
 		ok = dropped && d.Reason == docevents.Rejected && errors.As(d.Err, &e) && slices.Contains([]string{"23514", "22P02"}, e.Code)
-	case recanted:
+	case rejectedLater:
 		ok = dropped && d.Reason == docevents.Rejected && errors.As(d.Err, &e) && e.Code == "23514" &&
 			errors.Is(d.Err, docevents.ErrOutcomeUnknown)
 	case invalid:
 		ok = dropped && d.Reason == docevents.Invalid
-	case forbidden, dubious: // dropped after many retries, or pending at Close
+	case blocked, unanswered: // dropped after many retries, or pending at Close
 		ok = dropped && (d.Reason == docevents.Rejected || d.Reason == docevents.Abandoned)
 	}
 	if !ok {
@@ -384,15 +386,9 @@ func (s *soak) stored(t *testing.T) map[string]int {
 		t.Fatal(err)
 	}
 	stored := map[string]int{}
-	for rows.Next() {
-		var name string
-		var n int
-		if err := rows.Scan(&name, &n); err != nil {
-			t.Fatal(err)
-		}
-		stored[name] = n
-	}
-	if err := rows.Err(); err != nil {
+	var name string
+	var n int
+	if _, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error { stored[name] = n; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return stored

@@ -98,7 +98,7 @@ func TestSpoolKilled(t *testing.T) {
 		rounds = 6
 	}
 	dir := t.TempDir()
-	s := newStage(t)
+	s := newFixture(t)
 	b := s.open(t)
 	b.client.Close(t.Context())
 	var want []string

@@ -15,38 +15,39 @@ import (
 // function is a function of the database that returns one value. Requests pass its
 // arguments by name. The last arguments may have defaults.
 type function struct {
-	schema, name string
-	arguments    []*column
-	required     int // the number of arguments without a default
+	name      string
+	arguments []*column
+	required  int // the number of arguments without a default
 }
 
 const functionsQuery = `
-SELECT n.nspname, p.proname, coalesce(p.proargnames[1:p.pronargs], '{}'),
+SELECT p.proname, coalesce(p.proargnames[1:p.pronargs], '{}'),
        ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS a(t, n) ORDER BY a.n),
        p.pronargs - p.pronargdefaults
 FROM pg_proc p
 JOIN pg_namespace n ON n.oid = p.pronamespace
-WHERE n.nspname = ANY($1) AND p.prokind = 'f' AND NOT p.proretset`
+WHERE n.nspname = '` + exposed + `' AND p.prokind = 'f' AND NOT p.proretset`
 
-// loadFunctions returns the functions by "schema.name".
-func loadFunctions(ctx context.Context, conn *pgx.Conn, schemas []string) (map[string][]*function, error) {
-	found, err := conn.Query(ctx, functionsQuery, schemas)
+// loadFunctions returns the functions by name. Functions of one name have different
+// arguments.
+func loadFunctions(ctx context.Context, conn *pgx.Conn) (map[string][]*function, error) {
+	found, err := conn.Query(ctx, functionsQuery)
 	if err != nil {
 		return nil, err
 	}
 	functions := map[string][]*function{}
-	var schema, name string
+	var name string
 	var names, types []string
 	var required int
-	_, err = pgx.ForEachRow(found, []any{&schema, &name, &names, &types, &required}, func() error {
-		f := &function{schema: schema, name: name, required: required}
+	_, err = pgx.ForEachRow(found, []any{&name, &names, &types, &required}, func() error {
+		f := &function{name: name, required: required}
 		if len(names) != len(types) { // some arguments have no name
 			return nil
 		}
 		for i := range names {
 			f.arguments = append(f.arguments, &column{name: names[i], typ: types[i]})
 		}
-		functions[schema+"."+name] = append(functions[schema+"."+name], f)
+		functions[name] = append(functions[name], f)
 		return nil
 	})
 	return functions, err
@@ -64,9 +65,9 @@ func (f *function) takes(given []string) bool {
 	})
 }
 
-// call builds a SELECT that calls the function and lets PostgreSQL read the
-// arguments from the JSON body. With texts, for a GET, all values are strings that
-// PostgreSQL casts to the arguments' types.
+// call builds a SELECT that calls the function. PostgreSQL reads the arguments from the
+// JSON object in body. texts reports whether all of its values are strings, as for a
+// GET. PostgreSQL then casts them to the arguments' types.
 func (f *function) call(given []string, body []byte, texts bool) *statement {
 	s := &statement{}
 	var arguments []*column
@@ -75,7 +76,7 @@ func (f *function) call(given []string, body []byte, texts bool) *statement {
 			arguments = append(arguments, a)
 		}
 	}
-	s.add("SELECT NULL::bigint, 1::bigint, 0::bigint, coalesce(to_json(", quote(f.schema), ".", quote(f.name), "(")
+	s.add("SELECT NULL::bigint, 1::bigint, 0::bigint, coalesce(to_json(", exposed, ".", quote(f.name), "(")
 	for i, a := range arguments {
 		s.separate(i, ", ")
 		if s.add(quote(a.name), " := "); texts {
@@ -101,7 +102,7 @@ func (f *function) call(given []string, body []byte, texts bool) *statement {
 
 // call answers a call of a function. A GET has the arguments in the query string and
 // runs in a read-only transaction. A POST has them in a JSON object.
-func (g *gateway) call(r *http.Request, who caller, schema, name string) (*postgrest.Answer, *postgrest.Error) {
+func (s *standIn) call(r *http.Request, who caller, name string) (*postgrest.Answer, *postgrest.Error) {
 	access, given, body := pgx.ReadOnly, []string{}, []byte(nil)
 	var apiErr *postgrest.Error
 	switch r.Method {
@@ -123,13 +124,13 @@ func (g *gateway) call(r *http.Request, who caller, schema, name string) (*postg
 	if apiErr != nil {
 		return nil, apiErr
 	}
-	for _, f := range g.schema.Load().functions[schema+"."+name] {
+	for _, f := range s.schema.Load().functions[name] {
 		if f.takes(given) {
-			result, err := g.run(who, access, f.call(given, body, r.Method == http.MethodGet), nil)
+			result, err := s.run(who, access, f.call(given, body, r.Method == http.MethodGet), nil)
 			return &postgrest.Answer{Status: http.StatusOK, ContentRange: "0-0/*", Body: result.body}, err
 		}
 	}
-	return nil, postgrest.ErrFunction(schema+"."+name, given, r.Method == http.MethodPost)
+	return nil, postgrest.ErrFunction(exposed+"."+name, given, r.Method == http.MethodPost)
 }
 
 // queryArguments returns the parameters of the query string: their names, and a JSON

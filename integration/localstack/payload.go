@@ -10,8 +10,9 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// payloadKeys returns the sorted keys of the body's objects, which must all have the
-// same keys, and the body to insert from.
+// payloadKeys returns the sorted keys of the objects in the body, and the JSON to insert.
+// All objects must have the same keys. A body that is neither an object nor an array
+// inserts no rows.
 func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 	if !json.Valid(body) || !utf8.Valid(body) {
 		return nil, nil, errInvalidJSON
@@ -22,7 +23,7 @@ func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 		list = slices.Concat([]byte("["), body, []byte("]"))
 	case '[':
 	default:
-		return nil, []byte("[]"), nil // a number, string or literal inserts no rows
+		return nil, []byte("[]"), nil
 	}
 	var rows []map[string]json.RawMessage
 	if json.Unmarshal(list, &rows) != nil {

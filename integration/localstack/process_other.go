@@ -20,7 +20,4 @@ func (*account) traversable(string) bool { return true }
 func detach(*exec.Cmd, *account)         {}
 func killTree(int) error                 { return errNotUnix }
 
-var (
-	signalFast      = os.Interrupt
-	signalImmediate = os.Kill
-)
+var immediateShutdown = os.Kill

@@ -18,8 +18,8 @@ import (
 // PostgreSQL doesn't run as root. A nil account stands for the current user.
 type account struct{ uid, gid uint32 }
 
-// serverAccount returns the account postgres or nobody, or nil unless this process
-// runs as root.
+// serverAccount returns the account postgres or nobody if this process runs as root.
+// Otherwise it returns nil.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -82,12 +82,8 @@ func detach(cmd *exec.Cmd, as *account) {
 	}
 }
 
-// PostgreSQL's shutdown signals. A fast shutdown disconnects the sessions and
-// writes a checkpoint. An immediate shutdown only ends all processes.
-const (
-	signalFast      = syscall.SIGINT
-	signalImmediate = syscall.SIGQUIT
-)
+// immediateShutdown is the signal on which PostgreSQL ends at once, without a checkpoint.
+const immediateShutdown = syscall.SIGQUIT
 
 // killTree ends a process and its children with SIGKILL. It first stops the parent
 // with SIGSTOP, so that the parent can't react or start more children.

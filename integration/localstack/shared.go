@@ -16,8 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// String returns the settings as lines NAME=value for a shell, with the names that
-// Supabase's tools use. None of the values needs quotes.
+// String returns the settings as lines for a shell, export NAME=value, with the names
+// that Supabase's tools use. None of the values needs quotes.
 func (s Settings) String() string {
 	var b strings.Builder
 	for _, line := range [][2]string{
@@ -28,7 +28,7 @@ func (s Settings) String() string {
 		{"DATABASE_URL", s.DatabaseURL},
 		{"JWT_SECRET", s.JWTSecret},
 	} {
-		fmt.Fprintf(&b, "%s=%s\n", line[0], line[1])
+		fmt.Fprintf(&b, "export %s=%s\n", line[0], line[1])
 	}
 	return b.String()
 }
@@ -36,11 +36,10 @@ func (s Settings) String() string {
 // ErrNoEnv means that the environment doesn't name a Supabase project.
 var ErrNoEnv = errors.New("SUPABASE_URL, DATABASE_URL and SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) are not all set")
 
-// FromEnv returns a stack for an existing Supabase project, hosted or local. It reads
-// SUPABASE_URL, DATABASE_URL, SUPABASE_SERVICE_ROLE_KEY and SUPABASE_SECRET_KEY, and
-// the optional SUPABASE_ANON_KEY and JWT_SECRET. One of the two service keys is
-// enough: ServiceRoleKey defaults to the secret key. Without these variables it
-// returns [ErrNoEnv].
+// FromEnv returns a stack for an existing Supabase project, hosted or local. It needs
+// the environment variables SUPABASE_URL, DATABASE_URL, and SUPABASE_SERVICE_ROLE_KEY
+// or SUPABASE_SECRET_KEY. Without them it returns [ErrNoEnv]. SUPABASE_ANON_KEY and
+// JWT_SECRET are optional. ServiceRoleKey defaults to the secret key.
 func FromEnv(ctx context.Context) (*Stack, error) {
 	settings := Settings{
 		URL:            strings.TrimRight(os.Getenv("SUPABASE_URL"), "/"),
@@ -68,9 +67,9 @@ func attach(ctx context.Context, settings Settings) (*Stack, error) {
 	return &Stack{Settings: settings, pool: pool}, nil
 }
 
-// StackEnv is the environment variable through which a test process passes its stack
-// to the processes that it starts, such as the workers of a fuzz test. It holds the
-// [Settings] as JSON.
+// StackEnv is the environment variable that names the stack of a test process. It holds
+// the [Settings] as JSON. Processes that the test process starts, such as the workers of
+// a fuzz test, use the same stack.
 const StackEnv = "DOCEVENTS_TEST_STACK"
 
 var shared struct {
@@ -80,12 +79,12 @@ var shared struct {
 	err   error
 }
 
-// Shared returns the migrated stack of this test process. The first call finds or
-// starts it: the stack of the parent process, if [StackEnv] is set, or the project of
-// [FromEnv], or a new stack.
+// Shared returns the stack that the tests of this process share, with the migrations
+// applied. The first call chooses the stack that [StackEnv] names, or the project that
+// [FromEnv] finds, or starts a new stack.
 //
-// Without PostgreSQL, Shared skips the test, or fails it if the environment variable
-// CI is set.
+// If there is no PostgreSQL, Shared skips the test. With the environment variable CI,
+// it fails the test instead.
 func Shared(t testing.TB) *Stack {
 	t.Helper()
 	shared.mu.Lock()
@@ -95,7 +94,7 @@ func Shared(t testing.TB) *Stack {
 		shared.stack, shared.err = openShared()
 	}
 	if shared.err != nil {
-		giveUp(t, shared.err)
+		startFailed(t, shared.err)
 	}
 	return shared.stack
 }
@@ -106,7 +105,7 @@ func Own(t testing.TB, opts Options) *Stack {
 	t.Helper()
 	stack, err := Start(t.Context(), opts)
 	if err != nil {
-		giveUp(t, err)
+		startFailed(t, err)
 	}
 	t.Cleanup(func() {
 		if err := stack.Close(); err != nil {
@@ -119,14 +118,18 @@ func Own(t testing.TB, opts Options) *Stack {
 	return stack
 }
 
-// giveUp skips or fails a test because its stack can't start.
-func giveUp(t testing.TB, err error) {
+// startFailed skips or fails a test because its stack can't start.
+func startFailed(t testing.TB, err error) {
 	t.Helper()
-	if errors.Is(err, ErrNoPostgres) && os.Getenv("CI") == "" {
+	if skippable(err) {
 		t.Skip(err)
 	}
 	t.Fatal(err)
 }
+
+// skippable reports whether a test may be skipped because of an error of Start: on a
+// developer's machine without PostgreSQL, but not in CI.
+func skippable(err error) bool { return errors.Is(err, ErrNoPostgres) && os.Getenv("CI") == "" }
 
 func openShared() (*Stack, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // this may include a download of PostgreSQL
@@ -170,9 +173,9 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 // If the process ends before that, for example after Ctrl-C or a test timeout, the
 // stack's watchdog removes the stack.
 //
-// Main lets 16 parallel tests run at once, because they mostly wait for time to
-// pass. It keeps the default if the command line has -parallel or -fuzz, for which
-// -parallel is the number of workers.
+// Main lets 16 parallel tests run at once, because they mostly wait for time to pass.
+// With -parallel or -fuzz on the command line, it keeps the default (with -fuzz,
+// -parallel is the number of workers).
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false

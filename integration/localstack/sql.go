@@ -89,13 +89,12 @@ func (q *query) list(s *statement) {
 // this name, because json_agg(name) prefers a column.
 const rows = "localstack_rows"
 
-// Every statement returns one row of four columns: the number of matching rows of
-// the table (for reads that count them), the number of rows returned or affected,
-// the number of inserted rows (for inserts that merge), and the body. The result's
-// type therefore doesn't depend on the table, and prepared statements stay valid.
+// Every statement returns one row with the columns of the type result. The types of
+// these columns don't depend on the table, so a prepared statement stays valid when the
+// table changes.
 
 // read builds a SELECT.
-func (q *query) read(maxRows int64, count bool) *statement {
+func (q *query) read(count bool) *statement {
 	s := &statement{}
 	s.add("WITH " + rows + " AS (SELECT ")
 	q.list(s)
@@ -109,7 +108,7 @@ func (q *query) read(maxRows int64, count bool) *statement {
 		}
 		s.add(q.table.column(term.Column), term.Direction)
 	}
-	limit := maxRows
+	limit := int64(maxRows)
 	if q.Limit != nil {
 		limit = min(limit, *q.Limit)
 	}
@@ -218,8 +217,8 @@ func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Pre
 	}
 }
 
-// conflictTarget returns the columns of ON CONFLICT: those of the request or, by
-// default, the primary key. It returns nil if duplicates are errors.
+// conflictTarget returns the columns of ON CONFLICT. The request may name them. The
+// default is the primary key. It returns nil if duplicates are errors.
 func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	switch {
 	case prefer.Resolution == "":
@@ -262,8 +261,8 @@ func (s *statement) columnDefaults(columns []*column) {
 	s.add(")")
 }
 
-// returning appends a RETURNING clause. Unless the request wants the rows, the
-// clause needs no SELECT right.
+// returning appends a RETURNING clause. If the request doesn't want the rows, the clause
+// names no column, because the role may lack the right to read columns.
 func (q *query) returning(s *statement, prefer postgrest.Preferences) {
 	s.add(" RETURNING ")
 	if prefer.Representation() {

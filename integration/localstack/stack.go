@@ -1,6 +1,6 @@
 // Package localstack runs the REST API of a Supabase project on this machine, for
-// tests and programs: a real PostgreSQL with Supabase's roles, behind a real
-// PostgREST or, if there is none, behind a gateway that gives the same answers.
+// tests and programs. It has a real PostgreSQL with Supabase's roles, and a real
+// PostgREST. If this machine has no PostgREST, a stand-in gives the same answers.
 //
 //	stack, err := localstack.Start(ctx, localstack.Options{})
 //	if err != nil { ... }
@@ -10,12 +10,12 @@
 //
 // Tests of one package share a stack: see [Shared] and [Main].
 //
-// localstack looks for PostgreSQL 14 or later on PATH and in the distribution's
-// folder, and otherwise downloads it. PostgREST, version 13 or later, is the
-// program that POSTGREST_BIN names or that is on PATH.
+// localstack looks for PostgreSQL 14 or later on PATH and in the folders of
+// distributions. If there is none, it downloads PostgreSQL. PostgREST is the program
+// that POSTGREST_BIN names, or postgrest on PATH. It must have version 13 or later.
 //
-// A stack consists of child processes, one TCP port on the loopback interface, and
-// one temporary folder. Close removes them all. If this process dies before that, a
+// A stack consists of child processes, one TCP port on the loopback interface, and one
+// temporary folder. Close removes them all. If this process ends without Close, a
 // watchdog process removes them.
 //
 // localstack runs only on Unix systems.
@@ -29,7 +29,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -48,27 +47,17 @@ type Options struct {
 	// Log receives the output of PostgreSQL and PostgREST and the stack's own log
 	// lines. If it is nil, nothing is logged.
 	Log io.Writer
-	// Schemas are the schemas that the REST API exposes. A request without a
-	// profile uses the first one. The default is public.
-	Schemas []string
-	// MaxRows is the maximum number of rows that a read returns. The default is
-	// 1000, as in a hosted project.
-	MaxRows int
-	// PoolSize is the number of the REST server's database connections. The
-	// default is 10, as in PostgREST.
-	PoolSize int
-	// StatementTimeout is the timeout of the role authenticator, which also
-	// applies to service_role. It is rounded down to milliseconds. The default is
-	// 8 s, as in a hosted project.
+	// StatementTimeout limits each SQL statement of service_role. It is rounded
+	// down to milliseconds. The default is 8 s, as in a hosted project.
 	StatementTimeout time.Duration
-	// PostgREST is the path of a PostgREST program, or [Gateway]. The default is
-	// POSTGREST_BIN, then postgrest on PATH, then the gateway.
+	// PostgREST is the path of a PostgREST program, or [StandIn]. The default is
+	// POSTGREST_BIN, then postgrest on PATH, then the stand-in.
 	PostgREST string
 }
 
-// Gateway is the value of Options.PostgREST that selects the gateway even if there is
+// StandIn is the value of Options.PostgREST that selects the stand-in even if there is
 // a PostgREST.
-const Gateway = "gateway"
+const StandIn = "stand-in"
 
 // Settings are the addresses and keys of a stack.
 type Settings struct {
@@ -81,7 +70,8 @@ type Settings struct {
 }
 
 // Stack is a running stack. Its methods are safe for concurrent use. Methods that
-// start or stop servers run one at a time.
+// start or stop servers run one at a time, and work only if this process started the
+// stack (see [Stack.Ours]).
 type Stack struct {
 	Settings
 
@@ -91,14 +81,9 @@ type Stack struct {
 	pool     *pgxpool.Pool
 	watchdog *watchdog
 
-	mu     sync.Mutex // guards rest and closed; held while a server starts or stops
-	rest   *restServer
-	closed bool
+	mu   sync.Mutex // guards rest; held while a server starts or stops
+	rest *restServer
 }
-
-// ErrNotOurs means that this process can't stop or start the servers of a stack that
-// it didn't start.
-var ErrNotOurs = errors.New("the stack was not started by this process")
 
 // Start starts a stack and waits until it answers. ctx limits only the start.
 func Start(ctx context.Context, opts Options) (*Stack, error) {
@@ -111,12 +96,7 @@ func Start(ctx context.Context, opts Options) (*Stack, error) {
 
 func (opts Options) withDefaults() Options {
 	opts.Addr = cmp.Or(opts.Addr, "127.0.0.1:0")
-	opts.MaxRows = cmp.Or(opts.MaxRows, 1000)
-	opts.PoolSize = cmp.Or(opts.PoolSize, 10)
 	opts.StatementTimeout = cmp.Or(opts.StatementTimeout, 8*time.Second)
-	if len(opts.Schemas) == 0 {
-		opts.Schemas = []string{"public"}
-	}
 	return opts
 }
 
@@ -194,15 +174,11 @@ func (s *Stack) migrate(ctx context.Context) error {
 }
 
 // Reload makes the REST server read the schema and the roles' settings again, and
-// waits until it has. PostgREST doesn't report the end of a reload, so Reload
-// creates a table and waits until the API knows it.
+// waits for the end of that. PostgREST doesn't report the end, so Reload creates a
+// table and waits until the API knows the table.
 func (s *Stack) Reload(ctx context.Context) error {
-	schema := "public"
-	if len(s.opts.Schemas) > 0 {
-		schema = s.opts.Schemas[0]
-	}
 	probe := "localstack_reload_" + rand.Text()
-	table := quote(schema) + "." + quote(probe)
+	table := exposed + "." + quote(probe)
 	if _, err := s.pool.Exec(ctx, "CREATE TABLE "+table+" (id int);"+
 		"GRANT SELECT ON "+table+" TO service_role;"+
 		"NOTIFY pgrst, 'reload config'; NOTIFY pgrst, 'reload schema'"); err != nil {
@@ -215,149 +191,19 @@ func (s *Stack) Reload(ctx context.Context) error {
 	return errors.Join(known, err)
 }
 
-// awaitREST repeats a GET until good accepts the status.
-func (s *Stack) awaitREST(ctx context.Context, path string, good func(status int) bool) error {
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+restPrefix+path, nil)
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Apikey", s.ServiceRoleKey)
-		req.Header.Set("Authorization", "Bearer "+s.ServiceRoleKey)
-		resp, err := client.Do(req)
-		if err == nil {
-			resp.Body.Close()
-			if good(resp.StatusCode) {
-				return nil
-			}
-			err = errors.New(resp.Status)
-		}
-		if pause(ctx) != nil {
-			return fmt.Errorf("the REST API is not ready: %w", err)
-		}
-	}
-}
-
-// restServer is the stack's HTTP server, with a backend behind the gate.
-type restServer struct {
-	http    *http.Server
-	backend backend
-	done    chan struct{} // closed when Serve has returned
-}
-
-// backend is the gateway or a real PostgREST.
-type backend interface {
-	http.Handler
-	io.Closer
-}
-
-// StartREST starts the REST server and waits until it answers. It doesn't wait while
-// PostgreSQL is stopped. The address stays the same for the lifetime of the stack.
-// StartREST does nothing if the server runs.
-func (s *Stack) StartREST(ctx context.Context) error {
-	if s.cluster == nil {
-		return ErrNotOurs
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.rest != nil {
-		return nil
-	}
-	listener, err := s.listen(ctx)
-	if err != nil {
-		return err
-	}
-	if s.URL == "" { // set only once, because other goroutines may read it later
-		s.opts.Addr = listener.Addr().String()
-		s.URL = "http://" + s.opts.Addr
-	}
-	behind, err := s.newBackend()
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	rest := &restServer{
-		http:    &http.Server{Handler: &gate{s.Settings, behind}, ReadHeaderTimeout: time.Minute},
-		backend: behind,
-		done:    make(chan struct{}),
-	}
-	go func() {
-		defer close(rest.done)
-		_ = rest.http.Serve(listener) // always ErrServerClosed
-	}()
-	s.rest = rest
-	s.logf("REST API on %s", s.URL)
-	if !s.cluster.server.running() {
-		return nil
-	}
-	return s.awaitREST(ctx, "/", func(status int) bool { return status < http.StatusInternalServerError })
-}
-
-// listen opens the stack's port. A restart retries it up to 100 times: while the
-// server was stopped, a client's connection attempt may have taken the port for a
-// moment.
-func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
-	for attempt := 0; ; attempt++ {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Addr)
-		if err == nil || attempt == 100 || s.URL == "" {
-			return listener, err
-		}
-		if pause(ctx) != nil {
-			return nil, err
-		}
-	}
-}
-
-// StopREST ends the REST server as a crash would: connections break, and uncommitted
-// transactions are rolled back. It does nothing if the server is stopped.
-func (s *Stack) StopREST() error {
-	if s.cluster == nil {
-		return ErrNotOurs
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stopREST()
-}
-
-func (s *Stack) stopREST() error {
-	if s.rest == nil {
-		return nil
-	}
-	s.logf("REST API stops")
-	err := errors.Join(s.rest.http.Close(), s.rest.backend.Close())
-	<-s.rest.done
-	s.rest = nil
-	return err
-}
-
-// StopPostgres shuts PostgreSQL down cleanly. It disconnects the sessions, as the
-// restart of a hosted project does.
-func (s *Stack) StopPostgres() error {
-	return s.withCluster("stops", (*cluster).stop)
-}
-
 // KillPostgres ends all of PostgreSQL's processes with SIGKILL, as a crash would.
 // Committed data survives: StartPostgres recovers it.
 func (s *Stack) KillPostgres() error {
-	return s.withCluster("is killed", (*cluster).kill)
+	return s.withCluster("is killed", func(c *cluster) error { return c.server.kill() })
 }
 
 // StartPostgres starts PostgreSQL again and waits until it accepts connections. The
-// REST server reconnects a moment later. StartPostgres does nothing if PostgreSQL
-// runs.
+// REST server reconnects a moment later. If PostgreSQL runs, StartPostgres does nothing.
 func (s *Stack) StartPostgres(ctx context.Context) error {
 	return s.withCluster("starts", func(c *cluster) error { return c.start(ctx) })
 }
 
-// RestartPostgres stops PostgreSQL as StopPostgres does and starts it again.
-func (s *Stack) RestartPostgres(ctx context.Context) error {
-	return s.withCluster("restarts", func(c *cluster) error { return errors.Join(c.stop(), c.start(ctx)) })
-}
-
 func (s *Stack) withCluster(what string, do func(*cluster) error) error {
-	if s.cluster == nil {
-		return ErrNotOurs
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logf("PostgreSQL %s", what)
@@ -374,25 +220,19 @@ func (s *Stack) Ours() bool { return s.cluster != nil }
 func (s *Stack) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	var errs []error
-	if s.rest != nil {
-		errs = append(errs, s.stopREST())
-	}
+	errs := []error{s.stopREST()}
 	if s.pool != nil {
 		s.pool.Close()
 	}
 	if s.cluster != nil {
-		errs = append(errs, s.cluster.discard())
+		errs = append(errs, s.cluster.server.quit())
 	}
 	if s.dir != "" {
 		errs = append(errs, os.RemoveAll(s.dir))
 	}
 	if s.watchdog != nil {
 		errs = append(errs, s.watchdog.close())
+		s.watchdog = nil
 	}
 	return errors.Join(errs...)
 }

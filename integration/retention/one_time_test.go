@@ -20,10 +20,10 @@ func (r *requestCounter) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-// TestPurgeOfOneTime purges many rows with the same created_at, as a backfill in
-// one transaction leaves them. The purge must delete them in steps: the statement
-// timeout is 100 ms, which is much less than the purge takes. Rows with different
-// times are there for comparison. With -rows 150000 there are 1.5 million rows.
+// TestPurgeOfOneTime purges many rows that have the same created_at, as after a backfill
+// in one transaction. The statement timeout is 100 ms, which is much less than the
+// purge takes, so the purge must delete the rows in steps. For comparison, the test
+// also purges rows with different times. With -rows 150000 there are 1.5 million rows.
 func TestPurgeOfOneTime(t *testing.T) {
 	n := 10 * *rows
 	if testing.Short() {

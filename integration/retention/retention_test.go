@@ -85,9 +85,9 @@ const plain = "013_create_processing_events_table.sql"
 // epoch is the time of the first planted row.
 var epoch = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// plant inserts n rows as an app would have recorded them from epoch over the given
-// number of days: with ids in the order of time (UUID v7) and three events per
-// document. It then vacuums and analyzes the table.
+// plant inserts n rows, spread evenly over the given number of days from epoch, as an
+// app would have recorded them: the ids are in the order of time (UUID v7), and a
+// document has three events. Then plant vacuums and analyzes the table.
 func (t *table) plant(n, days int) {
 	t.Helper()
 	index := "idx_" + t.name + "_document_id" // faster to build after the inserts, since its order is random
@@ -151,7 +151,7 @@ func (h *heapMeter) start() {
 }
 
 // growth returns the growth of the heap in MiB. The heap includes the local stack's
-// gateway, whose part is the same for every row count.
+// stand-in for PostgREST, whose part is the same for every row count.
 func (h *heapMeter) growth() float64 { return float64(h.most-h.before) / (1 << 20) }
 
 func (h *heapMeter) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -168,9 +168,9 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// maxGrowth is the limit in MiB for any number of rows. A purge was measured at 0.4
-// for 50,000 rows and 1.9 for a million; a purge that returns the ids, at 6.4 for
-// 50,000 and 50.7 for 400,000.
+// maxGrowth is the limit in MiB for any number of rows. In measurements, a purge in
+// steps needed 0.4 MiB for 50,000 rows and 1.9 MiB for a million. A purge whose answer
+// has the ids needed 6.4 MiB for 50,000 rows and 50.7 MiB for 400,000.
 const maxGrowth = 5
 
 // TestPurgeInSteps checks that a purge's count is exact, and that its memory

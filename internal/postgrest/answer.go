@@ -1,7 +1,7 @@
 // Package postgrest parses requests and writes answers as PostgREST 14 does. It is
-// test support. Two servers share it: doceventstest, which keeps its rows in
-// memory, and the gateway of the integration module, which has a PostgreSQL. It
-// imports only the standard library.
+// test support for two servers that stand in for PostgREST. The server of
+// doceventstest keeps its rows in memory. The server of integration/localstack keeps
+// them in a PostgreSQL. The package imports only the standard library.
 package postgrest
 
 import (
@@ -40,9 +40,9 @@ func Single(r *http.Request) bool {
 	return mediaType(first) == mediaObject
 }
 
-// CheckRows returns an error if PostgREST refuses a result of n rows, else nil.
-// PostgREST checks the number after the statement has run and before it commits.
-// After an error the caller must roll back.
+// CheckRows returns an error if the request doesn't allow a result of n rows. Like
+// PostgREST, the caller must check the number after the statement and before the
+// commit. After an error it must roll back.
 func CheckRows(r *http.Request, p Preferences, n int64) *Error {
 	switch {
 	case Single(r) && n != 1:
@@ -64,8 +64,8 @@ type Answer struct {
 	Body         []byte // nil means no body and no Content-Type
 }
 
-// For changes the answer to the form that the request asks for, and returns it. If
-// that is a single object, the body becomes the only row, without the array.
+// For changes the answer to the form that the request asks for, and returns it. If the
+// request asks for a single object, For removes the array around the body's only row.
 func (a *Answer) For(r *http.Request) *Answer {
 	if a.Body != nil && Single(r) {
 		a.ContentType = mediaObject
@@ -74,9 +74,9 @@ func (a *Answer) For(r *http.Request) *Answer {
 	return a
 }
 
-// ReadAnswer returns the answer to a read of n rows from the offset on. body holds
-// the rows. total is the number of matching rows, or nil if the request doesn't
-// ask for it.
+// ReadAnswer returns the answer to a read. rows is the number of returned rows, which
+// begin at the offset, and body holds them. total is the number of matching rows, or
+// nil if the request doesn't ask for it.
 func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (*Answer, *Error) {
 	a := &Answer{Status: http.StatusOK, Applied: p.Applied(http.MethodGet), Body: body}
 	span, all := "*", "*"
@@ -87,8 +87,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			// PostgREST writes this error in the same way as rows. So it has the
-			// headers of an answer with rows, and no Proxy-Status.
+			// PostgREST writes this error as an answer with rows: with its headers, and
+			// without Proxy-Status.
 			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
 				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
 				WithHeader("Content-Range", "*/"+all).
@@ -101,8 +101,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 	return a, nil
 }
 
-// ChangeAnswer returns the answer to an insert or a delete of n rows. body holds
-// these rows.
+// ChangeAnswer returns the answer to an insert or a delete. rows is the number of
+// inserted or deleted rows, and body holds them.
 func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {

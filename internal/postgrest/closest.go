@@ -6,14 +6,13 @@ const (
 	// similarEnough is the least similarity of a name that PostgREST suggests in a
 	// hint. Earlier versions also suggest less similar names.
 	similarEnough = 0.75
-	// maxHintTables limits the search. PostgREST gives no hint if there are this
-	// many tables or more.
+	// maxHintTables limits the search: like PostgREST, closest finds nothing among 500
+	// or more names.
 	maxHintTables = 500
 )
 
-// closest returns the known name that is most similar to name, or "" if none is
-// similar enough. The similarity is 1 minus the edit distance divided by the
-// length of the longer name.
+// closest returns the known name that is most similar to name, or "" if no name is
+// similar enough. The similarity is 1 - distance / length of the longer name.
 func closest(name string, known []string) string {
 	best, found := similarEnough, ""
 	if len(known) >= maxHintTables {

@@ -15,8 +15,8 @@ type Table struct {
 	Columns       []Column
 }
 
-// A Column is a column of a table. Its names and expressions are those of
-// PostgreSQL's catalog, as it prints them with an empty search_path.
+// A Column is a column of a table. Its names and expressions are from PostgreSQL's
+// catalog. PostgreSQL prints them with an empty search_path, that is, with schemas.
 type Column struct {
 	Name, Comment string
 	Type          string // without a modifier; for a domain, the base type
@@ -29,12 +29,9 @@ type Column struct {
 	ForeignTable, ForeignColumn string
 }
 
-// ErrDescriptionDisabled is the answer to GET / under openapi-mode=disabled.
-var ErrDescriptionDisabled = Errorf(404, "PGRST126", "Root endpoint metadata is disabled")
-
-// Describe answers GET / with a description of the tables. The definitions have the
-// form of PostgREST 14. The paths are listed without their operations and
-// parameters.
+// Describe answers GET / with a description of the tables. The definitions of the
+// tables are as in PostgREST 14. The operations and parameters of the paths are left
+// out.
 func Describe(r *http.Request, tables []Table) (*Answer, *Error) {
 	if r.Method != http.MethodGet {
 		return nil, ErrMethod(r.Method)

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// Preferences are the preferences of the Prefer headers, each as it is written
-// there. If a kind occurs more than once, the first one counts.
+// Preferences are the values of a request's Prefer headers. Each field has the text of
+// one kind of preference, such as "count=exact", or is empty. If a kind occurs more than
+// once, its first text counts.
 type Preferences struct {
 	Resolution, Missing, Return, Count, Handling string
 	MaxAffected                                  *int64

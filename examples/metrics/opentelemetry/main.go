@@ -65,8 +65,8 @@ func addTraceID(ctx context.Context, e *docevents.Event) bool {
 // for each request and sends its trace id, for the gateway's log.
 //
 // These spans have no parent, because a request contains the events of several
-// documents. A span contains the URL, which has the times of a purge. It doesn't
-// contain headers, so not the key, and no bodies.
+// documents. A span contains the URL of its request. It contains no headers, so it
+// doesn't reveal the key, and no bodies.
 func options(table string, tracing trace.TracerProvider) []docevents.Option {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConnsPerHost = docevents.DefaultMaxInFlight + 1 // as in docevents' default transport

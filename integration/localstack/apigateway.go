@@ -9,24 +9,24 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// gate stands in for Supabase's API gateway, in front of PostgREST or the stack's
-// gateway. It maps /rest/v1/ to / and checks the apikey header.
+// apiGateway does the work of Supabase's API gateway: it maps /rest/v1/ to /, checks
+// the apikey header, and passes the request to PostgREST or its stand-in.
 //
-// As on Supabase, the gate rejects an unknown key before PostgREST sees the request,
-// and uses the key as the token if there is no Authorization header. A key of the new
-// style (sb_secret_...) isn't a JWT. postgrest-go and supabase-js copy it to
-// Authorization, where PostgREST rejects it.
+// As on Supabase, it rejects an unknown key before PostgREST sees the request. If
+// there is no Authorization header, it sends the key as the token. A key of the new
+// style (sb_secret_...) isn't a JWT. postgrest-go and supabase-js copy such a key to
+// Authorization, and PostgREST rejects it there.
 //
-// Unlike Supabase, the gate accepts every key that is signed with the JWT secret, and
-// requests without a key, which run as the anonymous role.
-type gate struct {
+// Unlike Supabase, it accepts every key that is signed with the JWT secret. It also
+// accepts requests without a key, which run as the anonymous role.
+type apiGateway struct {
 	settings Settings
-	rest     http.Handler
+	rest     http.Handler // PostgREST or its stand-in
 }
 
 const restPrefix = "/rest/v1"
 
-func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (g *apiGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, ok := strings.CutPrefix(r.URL.EscapedPath(), restPrefix)
 	if !ok || path != "" && path[0] != '/' {
 		postgrest.WriteJSON(w, http.StatusNotFound, []byte(`{"message":"no Route matched with those values"}`))
@@ -52,7 +52,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // known reports whether the key is the secret key or signed with the JWT secret. It
 // doesn't check the expiry; PostgREST does.
-func (g *gate) known(key string) bool {
+func (g *apiGateway) known(key string) bool {
 	if key == g.settings.SecretKey {
 		return true
 	}

@@ -22,20 +22,20 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-func (s *spec) newSubject(ctx context.Context, opened *dials) (subject, error) {
-	switch s.Row {
-	case rowDocevents:
+func (s *spec) newVariant(ctx context.Context, opened *dials) (variant, error) {
+	switch s.Variant {
+	case variantDocevents:
 		return newDocs(s)
-	case rowNaive:
+	case variantNaive:
 		return newNaive(s), nil
-	case rowBulk:
+	case variantBulk:
 		own := http.DefaultTransport.(*http.Transport).Clone()
 		own.MaxIdleConnsPerHost = s.MaxInFlight
 		return newBulk(s, own), nil
-	case rowCopy:
+	case variantCopy:
 		return newCopier(ctx, s, opened)
 	}
-	return nil, fmt.Errorf("no row %q", s.Row)
+	return nil, fmt.Errorf("there is no variant %q", s.Variant)
 }
 
 // docs is docevents, with the cell's MaxBatch and MaxInFlight.
@@ -47,21 +47,13 @@ type docs struct {
 
 func newDocs(s *spec) (*docs, error) {
 	d := &docs{spec: s}
-	opts := []docevents.Option{docevents.WithDropHandler(func(_ docevents.Event, reason docevents.DropReason, err error) {
-		err = fmt.Errorf("%s: %w", reason, err)
-		d.last.Store(&err)
-	})}
-	if s.Table != docevents.DefaultTable {
-		opts = append(opts, docevents.WithTable(s.Table))
-	}
-	if s.MaxBatch != docevents.DefaultMaxBatch {
-		opts = append(opts, docevents.WithMaxBatch(s.MaxBatch))
-	}
-	if s.MaxInFlight != docevents.DefaultMaxInFlight {
-		opts = append(opts, docevents.WithMaxInFlight(s.MaxInFlight))
-	}
 	var err error
-	d.client, err = docevents.New(s.URL, s.Key, opts...)
+	d.client, err = docevents.New(s.URL, s.Key,
+		docevents.WithTable(s.Table), docevents.WithMaxBatch(s.MaxBatch), docevents.WithMaxInFlight(s.MaxInFlight),
+		docevents.WithDropHandler(func(_ docevents.Event, reason docevents.DropReason, err error) {
+			err = fmt.Errorf("%s: %w", reason, err)
+			d.last.Store(&err)
+		}))
 	return d, err
 }
 
@@ -83,8 +75,8 @@ func (d *docs) tally() (requests, failed int, err error) {
 	return int(stats.Requests), int(stats.Dropped.Total()), err
 }
 
-// naive is the original design translated to Go line by line: a goroutine and a
-// client for each event, and errors are only logged.
+// naive is docevents' original design, translated to Go line by line. It starts a
+// goroutine and makes a client for each event, and only logs errors.
 type naive struct {
 	spec     *spec
 	log      *logrus.Logger
@@ -162,8 +154,8 @@ func (n *naive) tally() (requests, failed int, err error) {
 	return int(n.requests.Load()), int(n.failed.Load()), err
 }
 
-// bulk sends bulk inserts with the rows, batches, connections, query and preferences
-// of docevents, and does nothing else. Its speed is the limit of the REST API.
+// bulk sends the same bulk inserts as docevents, over as many connections, and does
+// nothing else. Its speed is the limit of the REST API.
 type bulk struct {
 	spec     *spec
 	client   *http.Client
