@@ -35,13 +35,13 @@ const (
 //
 // Each new row goes into the buffer, and from there into a current segment. A
 // retired segment takes no more rows. copyLocked copies its pending rows to the
-// buffer, so that the segment can be removed. It also adds pending rows that are not
-// on disk, because a write failed or the buffer was full when they were recorded. So
-// all pending rows get to the disk once the disk works again.
+// buffer, so that the segment can be removed. copyLocked also adds pending rows that
+// are not on disk, because a write failed or the buffer was full when they were
+// recorded. So all pending rows get to the disk once the disk works again.
 //
-// Only one goroutine uses the disk, and it doesn't hold the lock meanwhile. It ends
-// when there is nothing to do. The rows that it writes with one call of Append are a
-// block, and blocks are numbered from 1.
+// One goroutine uses the disk, without holding the lock. The goroutine ends when there
+// is nothing to do. The rows that it writes with one call of Append are a block, and
+// blocks are numbered from 1.
 //
 // The mirror must know where each row is even while the disk hangs. So record.block
 // is the row's place:
@@ -200,7 +200,9 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes) // in larger segments, most rows are stored
+	// If the current segments are larger than enough, most of their rows are stored. Two
+	// queues is the spool's limit, so they are always retired before they reach it.
+	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the buffer has nothing that must be written.
 		m.rows, m.behind, enough = m.rows[:0], false, 0
