@@ -200,8 +200,8 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// If the current segments are larger than enough, most of their rows are stored. Two
-	// queues is the spool's limit, so they are always retired before they reach it.
+	// If the current segments are larger than enough, most of their rows are stored.
+	// enough is always below the spool's limit, which is twice the queue.
 	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the buffer has nothing that must be written.
