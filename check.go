@@ -15,21 +15,24 @@ import (
 )
 
 // Check finds out whether events will be stored and purges will work. Call it when
-// the program starts. Its error lists every problem that it finds on a line, with
+// the program starts. Its error has a line for each problem that Check finds, with
 // advice on how to fix it.
 //
-// Check reads PostgREST's description of the table, if the server offers one. Then
-// it rehearses: it sends the inserts of Record with events of each type, and makes
-// PostgREST roll them back. Check can't detect problems that depend on the app's own
-// values, such as foreign keys, triggers that raise, and CHECKs on columns that the
-// app fills. docs/your-table.md lists them. It logs a warning if a column that events
-// may leave empty is NOT NULL, if a trigger discards some of the events, or if the id
-// is UNIQUE but not the primary key.
+// Check first reads PostgREST's description of the table, if the server offers one.
+// Then it sends the same inserts as Record, with events of each type, and makes
+// PostgREST roll them back. If the server stores the rows nevertheless, Check deletes
+// them and returns an error. Each request has the timeout of an insert.
 //
-// If the server stores the rows of the rehearsal in spite of that, Check deletes them
-// and returns an error. While the server answers that the table or a grant is wrong,
-// which may pass when PostgREST reloads its schema, Check retries for at most 5 s and
-// within ctx. Each request has the timeout of an insert.
+// Check can't detect problems that depend on the app's own values, such as foreign
+// keys, triggers that raise errors, and CHECKs on columns that the app fills.
+// docs/your-table.md lists these problems. Check only logs a warning if
+//
+//   - a column that events may leave empty is NOT NULL
+//   - a trigger discards some of the events
+//   - the id is UNIQUE but not the primary key
+//
+// After an answer that the key, the table or a grant is wrong, Check retries for at
+// most 5 s and within ctx, because PostgREST may not have reloaded its schema yet.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -48,9 +51,10 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// lasting calls ask again, with a backoff, while its error is a misconfiguration,
-// for at most lastingAfter and within ctx. It returns the last error, or, if ctx
-// ends while ask runs again, the error before.
+// lasting calls ask until its error is nil or isn't a misconfiguration, for at most
+// lastingAfter and within ctx. It returns the error of the last call. If ctx ends
+// during a second or later call, the error of that call is about ctx, so lasting
+// returns the server's answer to the call before.
 func lasting(ctx context.Context, ask func() error) error {
 	began := time.Now()
 	var last error
@@ -60,8 +64,7 @@ func lasting(ctx context.Context, ask func() error) error {
 			return last
 		}
 		wait := backoff(step, longWait, err)
-		end, ends := ctx.Deadline()
-		if rest.Classify(err) != rest.Configuration || time.Since(began)+wait > lastingAfter || ends && time.Until(end) < wait {
+		if rest.Classify(err) != rest.Configuration || time.Since(began)+wait > lastingAfter {
 			return err
 		}
 		last = err
@@ -73,17 +76,18 @@ func lasting(ctx context.Context, ask func() error) error {
 	}
 }
 
-// examine reads the description, rehearses, and checks whether rows may be deleted.
-// Its error joins the findings.
+// examine reads the description, rehearses until there is nothing left to find, and
+// checks whether rows may be deleted. It returns the findings as one error.
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
-	for again, i := len(r.types) > 0, 0; again && i < maxRehearsals; i++ {
+	for again := true; again; { // learn changes the inserts, or returns false
 		rows := r.rows()
 		n, err := r.send(ctx, rows)
-		if again = err != nil && r.learn(ctx, err); err == nil {
+		if err == nil {
 			r.count(n, len(rows)/r.copies)
 		}
+		again = err != nil && r.learn(ctx, err)
 	}
 	if !r.refused {
 		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // a purge that deletes no row
@@ -91,7 +95,7 @@ func (r *rehearsal) examine(ctx context.Context) error {
 	return errors.Join(r.findings...)
 }
 
-// add adds the error of a request to the findings.
+// add adds the error of a request to the findings. op is "insert" or "delete".
 func (r *rehearsal) add(op string, err error) {
 	switch {
 	case err == nil, errors.Is(err, errStored):
@@ -102,55 +106,36 @@ func (r *rehearsal) add(op string, err error) {
 	r.findings = append(r.findings, fmt.Errorf("%s: %w", op, err))
 }
 
-const (
-	// A description has about 3 KB for each table, and PostgREST takes 0.4 s for
-	// that of 1,000 tables.
-	describeTimeout     = 5 * time.Second
-	maxDescriptionBytes = 64 << 20
-)
+// maxDescriptionBytes bounds the memory for a description. It is enough for a schema
+// with 5,000 tables, because PostgREST writes about 3 KB for each table.
+const maxDescriptionBytes = 16 << 20
 
-// A definition describes a table or a view in PostgREST's OpenAPI description. It
-// lists no NOT NULL columns for a view. For a domain it has the base type. It has
-// neither CHECKs nor UNIQUE constraints.
+// A definition is the part of PostgREST's description (OpenAPI) that is about a table
+// or a view. It lacks CHECKs and UNIQUE constraints.
 type definition struct {
-	Required   []string // the columns that are NOT NULL
+	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {
-		Format      string   // the type
+		Format      string   // the type; for a domain, its base type
 		Enum        []string // the words of an enum type
 		MaxLength   int      // in characters; 0 means no limit
 		Description string   // contains <pk/> for a column of the primary key
 	}
 }
 
-// describe reads PostgREST's description of the table into r.about. Some servers
-// have the description switched off, and then Check finds fewer problems.
+// describe reads PostgREST's description of the table into r.about. If the server
+// doesn't offer one, r.about stays empty, and Check finds fewer problems.
 func (r *rehearsal) describe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, min(describeTimeout, r.config.requestTimeout))
+	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
 	_ = r.rest.Get(ctx, rest.Reading{Path: "/", Schema: r.config.schema, Accept: "application/openapi+json"}, func(resp *http.Response) error {
+		var description struct {
+			Definitions map[string]json.RawMessage
+		}
 		var about definition
-		dec := json.NewDecoder(io.LimitReader(resp.Body, maxDescriptionBytes))
-		if enter(dec, "definitions") && enter(dec, r.config.table) && dec.Decode(&about) == nil {
+		err := json.NewDecoder(io.LimitReader(resp.Body, maxDescriptionBytes)).Decode(&description)
+		if err == nil && json.Unmarshal(description.Definitions[r.config.table], &about) == nil {
 			r.about = about
 		}
 		return nil
 	})
-}
-
-// enter reads the object that comes next up to the value of key, and reports whether
-// the object has that key. It holds one value at a time in memory.
-func enter(dec *json.Decoder, key string) bool {
-	if token, err := dec.Token(); err != nil || token != json.Delim('{') {
-		return false
-	}
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil || name == key {
-			return err == nil
-		}
-		if dec.Decode(new(json.RawMessage)) != nil {
-			return false
-		}
-	}
-	return false
 }

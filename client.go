@@ -13,17 +13,18 @@
 //	defer cancel()
 //	err = client.Close(ctx) // sends the queued events
 //
-// Events wait in a bounded queue in memory. A single event is sent at once.
-// Under load, one insert request carries up to 1,000 events. While the network
-// or the server is down, the events stay queued, and the client sends single
-// rows at growing intervals to find out whether the server is back. An event is
-// stored once, even if it is sent several times. A lost event is counted in
-// [Stats], logged, and passed to the drop handler.
+// Events wait in a bounded queue in memory. If no request is in flight, an event
+// is sent at once. Under load, one insert request carries up to 1,000 events.
+// While the network or the server is down, the events stay queued, and the
+// client sends single rows at growing intervals to find out whether the server
+// is back. An event is stored once, even if it is sent several times. A lost
+// event is counted in [Stats], logged, and passed to the drop handler, a function
+// that the app sets with [WithDropHandler].
 //
-// The package doesn't promise the following. Without [WithSpool], queued events
-// are lost if the process is killed, and so are the events that Close can't send
-// before its context ends. Rows may be stored in another order than they were
-// recorded: sort by created_at, then id.
+// Without [WithSpool], queued events are lost if the process is killed. Events
+// are also lost if Close can't send them before its context ends. Rows may not
+// be stored in the order in which Record was called. To read them in that order,
+// sort by created_at, then id.
 package docevents
 
 import (
@@ -39,8 +40,8 @@ import (
 )
 
 // A Client records events, reads them, and purges old ones. Its methods are safe
-// for concurrent use. On a nil or zero Client they do nothing and succeed, so an
-// app without Supabase settings can use a nil Client.
+// for concurrent use. The methods of a nil or zero Client do nothing and return
+// no error, so an app without Supabase settings can use a nil Client.
 type Client struct {
 	config   config
 	rest     *rest.Client
@@ -50,16 +51,16 @@ type Client struct {
 	before   before
 }
 
-// New returns a Client for the project at supabaseURL, hosted (such as
-// https://abcdefgh.supabase.co) or self-hosted. The URL may end in a slash or in
-// the API's path, /rest/v1. The key is the project's service-role key: a secret
-// key (sb_secret_...) or a JWT with the role service_role. Keys of an unknown
-// form are accepted, because self-hosted projects may use them.
+// New returns a Client for a Supabase project. supabaseURL is the URL of a hosted
+// project, such as https://abcdefgh.supabase.co, or of a self-hosted project. It
+// may end in a slash or in the API's path, /rest/v1. serviceRoleKey is a secret
+// key of the project (sb_secret_...) or a JWT with the role service_role. New
+// also accepts keys of an unknown form, because self-hosted projects may use them.
 //
-// New does no I/O, so it can't detect a wrong key or a missing table:
-// [Client.Check] does. With [WithSpool], New starts a goroutine that reads and
-// writes the spool. The error lists every invalid argument and never contains
-// the key.
+// New does no I/O, so it can't detect a wrong key or a missing table. To detect
+// them, call [Client.Check]. With [WithSpool], New starts a goroutine that reads
+// and writes the spool's files. The error lists every invalid argument and never
+// contains the key.
 func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	cfg, optErr := newConfig(opts)
 	restURL, urlErr := parseURL(supabaseURL)
@@ -82,34 +83,31 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 // isNone reports whether c does nothing, because New didn't make it.
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
-// insert sends one insert for the delivery. After an error, rows are the indexes
-// of the records that the answer names.
+// insert sends one request that inserts the records. It is safe to call insert
+// again with the same records. If the server answers with an error that refers to
+// some of the records, rows contains the indexes of these records.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
-	sent := rowsOf(records)
-	err = c.insertRows(ctx, sent)
+	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
+	defer cancel()
+	columns, sent := &c.config.columns, rowsOf(records)
+	err = c.rest.Insert(ctx, rest.Insertion{
+		Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(sent),
+		Partial: slices.ContainsFunc(sent, func(r *row.Row) bool { return r.Partial }),
+	})
 	if e, answered := errors.AsType[*rest.Error](err); answered {
-		rows = c.config.columns.rows.Named(sent, e.Details)
+		rows = columns.rows.Named(sent, e.Details)
 	}
 	return rows, c.explain(err)
 }
 
-// insertRows sends one insert, which is safe to repeat.
-func (c *Client) insertRows(ctx context.Context, rows []*row.Row) error {
-	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
-	defer cancel()
-	columns := &c.config.columns
-	return c.rest.Insert(ctx, rest.Insertion{
-		Columns: columns.all, Conflict: columns.conflict(), Rows: columns.rows.Encode(rows),
-		Partial: slices.ContainsFunc(rows, func(r *row.Row) bool { return r.Partial }),
-	})
-}
-
-// Stats is a snapshot of a client's counters, which start at 0 with the client.
-// In every snapshot
+// Stats is a snapshot of a client's counters. They are 0 in a new client. An
+// event enters the client by a call of Record or from the spool. Then it is
+// delivered, dropped, still pending, or kept in the spool. So every snapshot
+// fulfils
 //
 //	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
 //
-// Replayed and Kept are 0 without [WithSpool].
+// Replayed and Kept count events of the spool. They are 0 without [WithSpool].
 type Stats struct {
 	Recorded  int64 `json:"recorded"`  // calls of Record
 	Delivered int64 `json:"delivered"` // events that the server has acknowledged as stored
@@ -121,10 +119,10 @@ type Stats struct {
 	PendingBytes int64 `json:"pending_bytes"` // size of the pending events, as WithQueueLimits counts it
 
 	Requests int64 `json:"requests"` // insert requests
-	Retries  int64 `json:"retries"`  // insert requests for rows whose earlier request failed
+	Retries  int64 `json:"retries"`  // insert requests for rows that an earlier request failed to store
 
 	// Unreported counts the dropped events that were not passed to the drop
-	// handler, because it was too slow.
+	// handler, because the handler was too slow.
 	Unreported int64 `json:"unreported"`
 }
 
@@ -185,16 +183,19 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-// Flush blocks until every event recorded before the call is stored or dropped,
-// and until the log lines and drop handler calls about them are done. It cuts
-// short all backoffs and sends a request at once, unless another Flush did so
-// within the last second.
+// Flush sends the queued events. It blocks until every event that was recorded
+// before the call is stored or dropped, and until each of these dropped events is
+// logged and passed to the drop handler. Then it returns nil.
 //
-// Flush returns nil when all of that is done. It returns an error that matches
-// ctx.Err() if ctx ends first. If the server has only refused for 5 s, for
-// example because the key or the table is wrong, it returns that refusal at
-// once. After an error the events stay queued. Without a deadline, Flush waits
-// until an outage ends.
+// Flush doesn't wait for the next retry of a failed request: the client retries
+// at once. But if another call of Flush caused such a retry less than a second
+// ago, the client retries at the planned time.
+//
+// If ctx ends first, Flush returns an error that matches ctx.Err(). If the server
+// has refused every request for 5 s, for example because the key or the table is
+// wrong, Flush returns the last refusal. After an error, the events that are not
+// stored stay queued. If the server is down and ctx has no deadline, Flush waits
+// until the server is back.
 func (c *Client) Flush(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -205,25 +206,29 @@ func (c *Client) Flush(ctx context.Context) error {
 	return c.report.flush(ctx, quietFor)
 }
 
-// closeGrace is how much longer than its context Close may take.
+// closeGrace is how long Close may continue after its context has ended.
 const closeGrace = time.Second
 
-// Close stops accepting events, sends the queued ones, and blocks until all are
-// stored or dropped. It cuts short all backoffs and sends a request at once.
-// Close stops waiting when ctx ends, when the server has only refused for 5 s,
-// or when all events that are left have failed repeatedly while other events
-// were stored. Without a deadline, Close waits until an outage ends.
+// Close stops accepting events, sends the queued events, and blocks until all are
+// stored or dropped. It doesn't wait for the next retry of a failed request: the
+// client retries at once. Close stops waiting early in these cases:
 //
-// Events that are left are dropped with reason Abandoned. They are passed to the
-// drop handler, and Close returns an error with their number. With [WithSpool],
-// the events that are on disk stay there for another process and are not
-// dropped. After ctx has ended, the drop handler has one more second; the calls
-// that it didn't get to are counted in [Stats].Unreported.
+//   - ctx ends.
+//   - The server has refused every request for 5 s.
+//   - Each remaining event has failed five times during Close, although the server
+//     stored other events.
 //
-// It is safe to call Close several times, also concurrently: all calls return
-// the same error, and the first ctx to end counts for all of them. When Close
-// returns, the client has no goroutines, except those that are blocked in the
-// app's transport, logger or drop handler, or on the spool's disk.
+// Then Close drops the remaining events with reason Abandoned, passes them to the
+// drop handler, and returns an error with their number. With [WithSpool], events
+// that are on disk are not dropped. They stay there for another process. After
+// ctx has ended, the drop handler has one more second. [Stats].Unreported counts
+// the dropped events that could not be passed to it. If the server is down and
+// ctx has no deadline, Close waits until the server is back.
+//
+// Close may be called several times, even concurrently. All calls return the same
+// error. If the ctx of one call ends, all calls stop waiting. When Close returns,
+// the client has no goroutine, except goroutines that wait for the app's
+// transport, logger or drop handler, or for the spool's disk.
 func (c *Client) Close(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -231,9 +236,11 @@ func (c *Client) Close(ctx context.Context) error {
 	grace, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(closeGrace, cancel)
-		<-grace.Done()
-		timer.Stop()
+		select {
+		case <-time.After(closeGrace):
+			cancel()
+		case <-grace.Done():
+		}
 	})()
 	err := c.delivery.close(ctx)
 	c.report.close(grace)

@@ -20,9 +20,9 @@ import (
 // digit. PostgreSQL allows more, but the name becomes a part of the URL. For the
 // fields above Extra, a name can't be a parameter of PostgREST's, such as order.
 type Columns struct {
-	// ID is a uuid column. It ensures that an event is stored only once. If it
-	// isn't named id, it needn't be the primary key, but it must be UNIQUE, and
-	// should be NOT NULL. It can't be "-".
+	// ID is a uuid column, by which the database recognizes an event that is sent
+	// again. It must be UNIQUE and should be NOT NULL. A column named id should be
+	// the primary key. ID can't be "-".
 	ID string
 
 	DocumentID, UserID, Type string
@@ -50,7 +50,7 @@ const (
 )
 
 // base lists the fields of Event that Columns maps, and the migration's names for
-// their columns. The order is that of names.
+// their columns.
 var base = [row.Fields]struct{ field, column string }{
 	{"ID", "id"},
 	{"DocumentID", "document_id"},
@@ -62,6 +62,7 @@ var base = [row.Fields]struct{ field, column string }{
 	{"CreatedAt", "created_at"},
 }
 
+// names returns the names of the columns, in the order of base.
 func (c *Columns) names() [row.Fields]*string {
 	return [...]*string{&c.ID, &c.DocumentID, &c.UserID, &c.Type, &c.Duration, &c.ErrorMessage, &c.Stage, &c.CreatedAt}
 }
@@ -71,7 +72,7 @@ func (c *Columns) names() [row.Fields]*string {
 type columns struct {
 	Columns
 	own  bool   // WithColumns was given: empty ids are NULL
-	all  string // their names
+	all  string // the names of all columns of the table, separated by commas
 	rows row.Columns
 }
 
@@ -80,8 +81,8 @@ var (
 	queryWords   = []string{"and", "columns", "limit", "offset", "on_conflict", "or", "order", "select"} // PostgREST's parameters
 )
 
-// newColumns gives the columns that are left out their names. Its error lists
-// every invalid name.
+// newColumns replaces empty names by the migration's names. Its error lists every
+// invalid name.
 func newColumns(named Columns) (columns, error) {
 	c := columns{Columns: named}
 	var all []string
@@ -117,8 +118,9 @@ func newColumns(named Columns) (columns, error) {
 	return c, errors.Join(bad...)
 }
 
-// conflict returns the column that makes an event unique, or "" if that is the
-// primary key, which PostgREST uses by default.
+// conflict returns the column for ON CONFLICT. For a column named id it returns "",
+// and PostgREST uses the primary key: in a partitioned table, that is the id and
+// the partition key.
 func (c *columns) conflict() string {
 	if c.ID == base[0].column {
 		return ""
@@ -149,24 +151,20 @@ var errNoText = fmt.Errorf("not 1 to %d bytes of valid text", maxIDBytes)
 // idError returns the error for an invalid id of a document or a user. field is
 // the name of its field in Event.
 func (c *columns) idError(field, id string) error {
-	kind := "UUID"
-	if c.TextIDs {
-		kind = "id"
-	}
-	pass := "the document's " + kind
+	who, or := "document", ""
 	switch {
 	case field == "UserID" && c.own:
-		pass = "the owner's " + kind + ", or leave it empty for NULL"
+		who, or = "owner", ", or leave it empty for NULL"
 	case field == "UserID":
-		pass = "the owner's " + kind + ", or docevents.SystemUser if no user caused the event"
+		who, or = "owner", ", or docevents.SystemUser if no user caused the event"
 	}
 	switch {
 	case id == "":
-		return fmt.Errorf("%s is empty: pass %s; WithColumns stores an empty one as NULL", field, pass)
+		return fmt.Errorf("%s is empty: pass the %s's UUID%s; WithColumns stores an empty one as NULL", field, who, or)
 	case c.TextIDs:
-		return fmt.Errorf("%s is %w: pass %s", field, errNoText, pass)
+		return fmt.Errorf("%s is %w: pass the %s's id%s", field, errNoText, who, or)
 	}
-	return fmt.Errorf("%s is not a UUID: pass %s; if the column is text or a number, use WithColumns(Columns{TextIDs: true})", field, pass)
+	return fmt.Errorf("%s is not a UUID: pass the %s's UUID%s; if the column is text or a number, use WithColumns(Columns{TextIDs: true})", field, who, or)
 }
 
 // lacks returns the name of a field that e sets although it has no column, or "".

@@ -12,11 +12,11 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// A State is the state of a document, judged by its events in a range of time.
+// A State is the state of a document. Its events in a range of time decide it.
 type State string
 
-// The states of a document. A stuck document is under way for too long. A query
-// for StateUnderWay also lists stuck documents.
+// The states of a document. A stuck document has been under way for longer than
+// [Query].StuckAfter. A query for StateUnderWay also lists stuck documents.
 const (
 	StateCompleted State = "completed"
 	StateFailed    State = "failed"
@@ -39,17 +39,17 @@ type DocumentsQuery struct {
 	// documents that only have notes.
 	State State
 
-	// Stage selects the documents whose latest event has that Stage. If Error is
-	// set too, it selects the documents that have failed in that Stage with that
-	// Error. "" selects all.
+	// Stage selects the documents whose latest event has that Stage. "" selects
+	// all. If Error is set, Stage is the Stage of the failure instead.
 	Stage string
 
-	// Error selects the documents that have a failure with this Message of an
-	// [ErrorGroup] in the range, even if a later try succeeded. "" selects all.
+	// Error selects the documents with a certain failure in the range, even if a
+	// retry succeeded. It is the Message of an [ErrorGroup]. "" selects all.
 	Error string
 
 	// Cursor is the Next of the previous page. "" selects the first page. With a
-	// Cursor, Since and Until are ignored: every page has the range of the first.
+	// Cursor, Since and Until are ignored: every page has the range of the first
+	// page.
 	Cursor string
 
 	// Limit is the maximum number of documents on a page, up to 500. 0 means 50.
@@ -62,34 +62,31 @@ type DocumentsPage struct {
 	Next      string     // the Cursor of the next page; "" on the last page
 }
 
-// A Document is a document with its state and its latest event. That is the
-// newest event in the range that isn't a note. Stage and Error are cut to 200
-// characters.
+// A Document is a document with its state and its latest event. The latest event is
+// the newest event in the range that isn't a note. If the document only has notes, it
+// is the newest note. Stage and Error are cut to 200 characters.
 type Document struct {
 	ID     string    `json:"document_id"`
-	UserID string    `json:"user_id"` // of the latest event; "" if that has none
+	UserID string    `json:"user_id"` // user of the latest event; "" if the event has none
 	State  State     `json:"state"`   // "" if the document only has notes
-	Type   EventType `json:"type"`    // of the latest event
-	Stage  string    `json:"stage"`   // of the latest event
+	Type   EventType `json:"type"`    // type of the latest event
+	Stage  string    `json:"stage"`   // stage of the latest event
 	Error  string    `json:"error"`   // ErrorMessage of the latest event
 
-	// Started is the time of the first Arrived or Started event since the latest
-	// end if the document is under way. Otherwise it is the time of the first
-	// event in the range.
+	// Started is the time of the first event in the range. For a document under
+	// way, it is the first Arrived or Started event since the document last ended.
 	Started time.Time `json:"started"`
-	LastAt  time.Time `json:"last_at"` // of the latest event
+	LastAt  time.Time `json:"last_at"` // time of the latest event
 }
 
-// Documents returns a page of the documents that q selects, sorted by their latest
-// event, the newest first. The State of a document is the state in which
-// [Client.Summary] counts it. No document is on two pages. But a document that
-// gets a new event between two calls moves to the front, and may be on none of
-// the later pages.
+// Documents returns a page of the documents that q selects. They are sorted by their
+// latest event, the newest first. [Client.Summary] counts each document in the same
+// State. No document is on two pages. If a document gets a new event between two
+// calls, it moves to the front of the list. Then the later pages may not have it.
 //
-// Documents needs a function of sql/014_create_docevents_reading.sql. If the
-// function is missing, the error names that file. Retries and timeout are those
-// of [Client.Timeline]. It is safe for concurrent use. On a nil Client it returns
-// nil.
+// Documents calls a function of sql/014_create_docevents_reading.sql. If the function
+// is missing, the error names that file. Documents retries and times out like
+// [Client.Timeline]. It is safe for concurrent use. On a nil Client it returns nil.
 func (c *Client) Documents(ctx context.Context, q DocumentsQuery) (*DocumentsPage, error) {
 	if c.isNone() {
 		return nil, nil
@@ -123,13 +120,16 @@ func (c *Client) documents(ctx context.Context, q DocumentsQuery) (*DocumentsPag
 		arguments.Set("before_id", after.ID)
 	}
 	arguments.Set("max", strconv.Itoa(q.Limit+1)) // one more, to know whether there is a next page
-	documents, err := call[documentsAnswer](ctx, c, "docevents_documents", arguments)
+	documents, err := call[[]Document](ctx, c, "docevents_documents", arguments)
 	if err != nil {
 		return nil, err
 	}
-	page := &DocumentsPage{Documents: documents}
-	if len(documents) > q.Limit {
-		page.Documents = documents[:q.Limit]
+	if *documents == nil { // the answer is null
+		return nil, ErrOtherAnswer
+	}
+	page := &DocumentsPage{Documents: *documents}
+	if len(page.Documents) > q.Limit {
+		page.Documents = page.Documents[:q.Limit]
 		last := page.Documents[q.Limit-1]
 		page.Next = cursor{q.Since.UnixMicro(), q.Until.UnixMicro(), last.LastAt.UnixMicro(), last.ID}.String()
 	}
@@ -155,13 +155,9 @@ func (q *DocumentsQuery) normalize() error {
 	return q.Query.normalize()
 }
 
-// documentsAnswer is the function's JSON.
-type documentsAnswer []Document
-
-func (a documentsAnswer) valid() bool { return a != nil }
-
-// A cursor is the position of a page's last document, and the range of the list.
-// Its times are in Unix microseconds.
+// A cursor is the position in a list after which the next page begins. Since and Until
+// are the range of the list. At and ID are the LastAt and the ID of the last document
+// that was listed. Times are in Unix microseconds.
 type cursor struct {
 	Since, Until, At int64
 	ID               string

@@ -37,7 +37,7 @@ func TestDocuments(t *testing.T) {
 	}
 	wantArguments(t, s.requests[0], arguments, migrationSource)
 
-	// The next page begins after the last document, in the range of the first.
+	// The next page begins after the last document, and has the range of the first page.
 	q.Cursor, q.Since, q.Until = page.Next, since.Add(time.Minute), time.Time{}
 	if page, err = c.Documents(t.Context(), q); err != nil || page.Next != "" || len(page.Documents) != 0 {
 		t.Errorf("%+v, %v", page, err)
@@ -69,9 +69,8 @@ func TestQueryArguments(t *testing.T) {
 		"Stage or Error is not valid text": func(q *docevents.DocumentsQuery) { q.Error = "\x00" },
 		"StuckAfter is negative":           func(q *docevents.DocumentsQuery) { q.StuckAfter = -1 },
 		"since must be before until":       func(q *docevents.DocumentsQuery) { q.Until = q.Since },
-		`in Where "" is not the name`:      where("", "1"),
-		"is not the name of a column":      where(strings.Repeat("x", 64), "1"),
-		`the value of "tenant_id" is not`:  where("tenant_id", "\xff"),
+		`in Where "\xff" or its value is`:  where("\xff", "1"),
+		`in Where "tenant_id" or its val`:  where("tenant_id", "a\x00"),
 		"make a request line of ":          where("tenant_id", strings.Repeat("x", 8<<10)),
 		"a long query that is accepted":    nil,
 	} {
@@ -93,13 +92,10 @@ func TestQueryArguments(t *testing.T) {
 	if _, err := c.Documents(t.Context(), docevents.DocumentsQuery{Query: lastHour()}); err == nil || !strings.Contains(err.Error(), "no column for DocumentID") {
 		t.Errorf("without a column for documents: %v", err)
 	}
-	if page, err := (*docevents.Client)(nil).Documents(t.Context(), docevents.DocumentsQuery{}); page != nil || err != nil {
-		t.Errorf("a nil client: %v, %v", page, err)
-	}
 }
 
-// A cursor of another list, or a changed cursor, is either an error or a position
-// in the list.
+// Documents returns an error for a cursor that isn't valid, and a page for any other
+// cursor.
 func FuzzCursor(f *testing.F) {
 	for _, cursor := range []string{"", "e30", "eyJTaW5jZSI6MSwiVW50aWwiOjIsIkF0IjoxLCJJRCI6IjQyIn0", "bnVsbA", "W10"} {
 		f.Add(cursor)

@@ -8,22 +8,23 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// ErrOutcomeUnknown is matched by the errors of events and purges if the last answer
-// was lost. The row may be stored, once, or the rows may be deleted.
+// An error matches ErrOutcomeUnknown if a request failed, but the server may have
+// carried it out. Then the events of an insert may be stored, or the rows of a purge
+// may be deleted.
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have done it")
 
-// An Error is an answer of the server that isn't a success. If an error of this
-// package was caused by such an answer, errors.As finds it.
-//
-// PostgREST's details are not in it, because they repeat the row.
+// An Error is an answer in which the server reports a failure. If such an answer
+// caused an error, errors.As finds the Error in it. PostgREST's answers have a field
+// "details". An Error doesn't contain it, because it may repeat the row.
 type Error struct {
 	Status  int    // HTTP status
 	Code    string // SQLSTATE or PostgREST's code (PGRST205); "" if the answer isn't PostgREST's
 	Message string // the server's, without text that may repeat a row; cut to 1 KiB
-	Hint    string // likewise; usually empty
+	Hint    string // cleaned and cut like Message; usually empty
 
-	// RetryAfter is how long the server asks clients to wait, at most 60 s. It is 0
-	// if the server didn't ask, or if the header can't be parsed or is in the past.
+	// RetryAfter is how long the server asks clients to wait, at most 60 s. It comes
+	// from the header Retry-After. It is 0 if the answer has no such header, or if the
+	// header can't be parsed or contains a time in the past.
 	RetryAfter time.Duration
 }
 
@@ -32,8 +33,9 @@ func (e *Error) Error() string {
 	return (&rest.Error{Status: e.Status, Code: e.Code, Message: e.Message, Hint: e.Hint}).Error()
 }
 
-// A refusal is the error of a request that the server answered. errors.As finds both
-// the public Error and the answer, which rest.Classify needs.
+// A refusal is the error of a request to which the server answered with a failure. It
+// wraps two errors: the public Error is for the app, and the answer is for
+// rest.Classify, which decides about a retry.
 type refusal struct {
 	public *Error
 	answer *rest.Error
@@ -56,9 +58,9 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() []error { return []error{r.public, r.answer} }
 
-// explain turns an error of a request into the error that is returned, logged or
-// given to the drop handler: without the URL and the answer's details, and with
-// advice if the cause may be fixed.
+// explain returns the error that the app gets or that is logged if a request failed
+// with err. The result doesn't contain the URL or the answer's details. It contains
+// advice if the app's developers can fix the cause.
 func (c *Client) explain(err error) error {
 	answer, answered := errors.AsType[*rest.Error](err)
 	if !answered {
@@ -74,7 +76,7 @@ func (c *Client) explain(err error) error {
 	return newRefusal(answer, do)
 }
 
-// explainCall is explain for answers to calls of the functions in sql/014.
+// explainCall does the same for a call of one of the functions in sql/014.
 func (c *Client) explainCall(err error) error {
 	if answer, answered := errors.AsType[*rest.Error](err); answered {
 		if do := c.advice.ForCall(answer.Status, answer.Code, answer.Message); do != "" {
@@ -84,7 +86,7 @@ func (c *Client) explainCall(err error) error {
 	return c.explain(err)
 }
 
-// codeOf returns the code of an answer, or "".
+// codeOf returns the code of the answer that caused err, or "".
 func codeOf(err error) string {
 	if answer, answered := errors.AsType[*rest.Error](err); answered {
 		return answer.Code

@@ -14,8 +14,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// An EventType names what happened to a document. The migration's table accepts
-// the four types below. For a table with others, see [WithEventTypes].
+// An EventType is what happened to a document. The table that docevents' migration
+// creates accepts the four types below. If your table has other event types, use
+// [WithEventTypes].
 type EventType string
 
 // The event types of sql/013_create_processing_events_table.sql.
@@ -27,24 +28,26 @@ const (
 )
 
 // SystemUser is the UserID for events that no user caused. It is the zero UUID,
-// because the migration's column is NOT NULL. auth.users has no such user: if
-// your column has a foreign key, use [WithColumns] and leave UserID empty.
+// because in the table of docevents' migration, the column user_id is NOT NULL. If
+// your column has a foreign key to auth.users, the server rejects SystemUser. Then
+// make the column nullable, use [WithColumns], and leave UserID empty.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
-// An Event is one row of the table. DocumentID, UserID and Type are required.
-// With [WithColumns], an empty DocumentID or UserID is stored as NULL, and a
-// field must be empty if it has no column.
+// An Event is one row of the table. DocumentID, UserID and Type are required. If
+// the client has the option [WithColumns], an empty DocumentID or UserID is stored
+// as NULL. A field for which the table has no column must be empty.
 type Event struct {
 	// ID is the row's UUID, in any form that [uuid.Parse] accepts, except the
-	// zero UUID. If it is empty, the client makes one of version 7. Of several
-	// events with the same ID, only the first one is stored. For a step that may
-	// run twice, pass a UUID derived from the job and the step, for example with
-	// [uuid.NewSHA1].
+	// zero UUID. If it is empty, the client generates a UUID of version 7. If
+	// several events have the same ID, only the first event is stored. So if a
+	// step may run twice, but must be recorded once, pass a UUID that you derive
+	// from the job and the step, for example with [uuid.NewSHA1].
 	ID string
 
 	// DocumentID is the document's UUID, in any form that [uuid.Parse] accepts.
-	// It is sent in canonical form. With [Columns].TextIDs it is 1 to 1,024
-	// bytes of valid text and is sent unchanged.
+	// It is sent in canonical form. If [Columns].TextIDs is set, DocumentID may
+	// be any text of 1 to 1,024 bytes in valid UTF-8 without NUL bytes, and it is
+	// sent unchanged.
 	DocumentID string
 
 	// UserID is the id of the document's owner, in the same form as DocumentID,
@@ -54,34 +57,37 @@ type Event struct {
 	Type EventType
 
 	// Duration is how long the step took. It is stored in whole milliseconds,
-	// rounded down. 0 means not measured and is stored as NULL, and so is a
-	// negative Duration. The longest that can be stored is 2^31-1 ms (24 days);
-	// a longer one is stored as that.
+	// rounded down. 0 means that it was not measured. 0 and negative Durations are
+	// stored as NULL. A Duration over 2^31-1 ms (24 days) is stored as 2^31-1 ms.
 	Duration time.Duration
 
 	// ErrorMessage is stored as NULL if it is empty. A message longer than 64
-	// KiB is cut and ends with a note of how much was cut. NUL bytes, which
-	// PostgreSQL can't store, are removed, and invalid UTF-8 is replaced by
-	// U+FFFD.
+	// KiB is cut, and a note with the number of removed bytes is appended. NUL
+	// bytes are removed, because PostgreSQL can't store them. Invalid UTF-8 is
+	// replaced by U+FFFD.
 	//
-	// Record copies a message of up to 256 bytes. A longer one isn't copied: if
-	// it is a substring, the larger string stays in memory until the event is
-	// stored. Pass strings.Clone of it to avoid that.
+	// Record copies a message of up to 256 bytes, but not a longer message. If a
+	// longer message is a part of a larger string, the larger string stays in
+	// memory until the event is stored. To avoid that, pass strings.Clone(message).
 	ErrorMessage string
 
-	// Stage names the step of the pipeline. It is stored as NULL if it is empty,
-	// and cut to 1 KiB. Otherwise it is treated like ErrorMessage.
+	// Stage is the name of the step, such as "ocr". It is stored as NULL if it is
+	// empty, and cut to 1 KiB if it is longer. NUL bytes and invalid UTF-8 are
+	// treated as in ErrorMessage.
 	Stage string
 
 	// CreatedAt is the time of the event, in the years 1 to 9999. It is stored
-	// in UTC, in whole microseconds. The zero time means the time of Record.
+	// in UTC, in whole microseconds. If it is zero, the time of the call of Record
+	// is stored.
 	CreatedAt time.Time
 
-	// Extra holds values for the columns that [Columns].Extra names. A value may
-	// be anything that encoding/json can encode; all of them together may take
-	// 64 KiB of JSON, nested up to 1,000 levels. Texts are cleaned like
-	// ErrorMessage. A nil value is stored as NULL, and a missing key as the
-	// column's default. The map may be changed as soon as Record returns.
+	// Extra contains values for further columns of the table. The keys are the
+	// columns' names, which must be listed in [Columns].Extra. A value may be
+	// anything that encoding/json can encode. A nil value is stored as NULL. If
+	// Extra has no key for a listed column, PostgreSQL stores the column's default.
+	// The JSON of the keys and values may have at most 64 KiB. NUL bytes and
+	// invalid UTF-8 in texts are treated as in ErrorMessage. The app may change
+	// the map after Record has returned.
 	Extra map[string]any
 }
 
@@ -91,30 +97,33 @@ const (
 	maxTypeBytes    = 256
 	maxIDBytes      = 1 << 10
 
-	// recordBytes is what an event counts against the queue's bytes in addition
-	// to its text. It covers the record, the unused capacity of a growing slice,
-	// and the record's share of a request body.
+	// recordBytes is added to the size of an event's text when the queue's size is
+	// compared with the limit of WithQueueLimits. It is an estimate of the other
+	// memory that a queued event takes.
 	recordBytes = 300
 
 	timeFormat = row.TimeFormat
 )
 
 // Record queues e for insertion. It returns at once: it never waits for the
-// network, a full queue, the logger or the drop handler. It is safe for
-// concurrent use. With [WithBefore], it first calls that option's function.
+// network, for room in a full queue, the logger or the drop handler. It is safe
+// for concurrent use. If the client has the option [WithBefore], Record first
+// calls the function of that option, which may change or drop the event.
 //
-// Record drops the event if it can't be stored (the reason is [Invalid]), if the
-// queue has no room for it ([QueueFull]), or after Close ([Closed]). A dropped
-// event is counted in [Stats], logged, and passed to the drop handler.
+// Record drops the event in these cases: a value is invalid (the reason is
+// [Invalid]), the queue is full ([QueueFull]), or Close has been called
+// ([Closed]). A dropped event is counted in [Stats], logged, and passed to the
+// drop handler.
 //
-// Record has no context parameter because the insert must outlive the caller's
-// context: a request's context is cancelled when its handler returns. Call Flush
-// or Close before the program ends, or the queued events are lost.
+// Record has no context parameter, because the event is inserted later, when the
+// caller's context may have been cancelled. Before the program ends, call Close,
+// or the queued events are lost.
 func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
 
-// RecordContext is like Record and passes ctx to the function of [WithBefore],
-// which can read values from it, such as a trace id or a tenant. Nothing else
-// uses ctx: if it is cancelled, the event is still stored.
+// RecordContext is like Record, but it also passes ctx to the function of the
+// option [WithBefore]. The function can read values from ctx, such as a trace id
+// or a tenant. Nothing else uses ctx: if ctx is cancelled, the event is still
+// stored.
 func (c *Client) RecordContext(ctx context.Context, e Event) {
 	if c.isNone() {
 		return
@@ -138,22 +147,19 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 	switch reason {
 	case "":
 		return
-	case Invalid, Filtered: // their fields are unchecked and may have any content and length
-		longest := maxTypeBytes
-		if c.config.columns.TextIDs {
-			longest = maxIDBytes
-		}
-		e.ID = row.CleanText(e.ID, maxTypeBytes)
-		e.DocumentID = row.CleanText(e.DocumentID, longest)
-		e.UserID = row.CleanText(e.UserID, longest)
-		e.Type = EventType(row.CleanText(string(e.Type), maxTypeBytes))
+	case Invalid, Filtered: // these fields are unchecked and may have any content and length
+		e.ID = row.CleanText(e.ID, maxIDBytes)
+		e.DocumentID = row.CleanText(e.DocumentID, maxIDBytes)
+		e.UserID = row.CleanText(e.UserID, maxIDBytes)
+		e.Type = EventType(row.CleanText(string(e.Type), maxIDBytes))
 	}
 	c.report.drop(e, r.Extra, reason, err, now)
 }
 
-// maxBefore limits the concurrent calls of WithBefore's function. A function that
-// records an event for each event calls itself endlessly, and the stack overflow
-// would end the process. 10,000 nested calls take about 20 MB of stack.
+// maxBefore is how many calls of WithBefore's function may run at the same time. The
+// limit prevents a stack overflow: a function that records an event in every call
+// would call itself without end. 10,000 nested calls take about 20 MB of stack, and Go
+// allows 1 GB.
 const maxBefore = 10_000
 
 var (
@@ -161,13 +167,13 @@ var (
 	errTooMany  = fmt.Errorf("%d calls of WithBefore's function are running: it must not block or record an event for each event", maxBefore)
 )
 
-// A before calls WithBefore's function and limits its concurrent calls.
+// A before calls WithBefore's function, at most maxBefore times at once.
 type before struct{ running atomic.Int64 }
 
-// call calls f with a copy of e and returns the copy, or the reason why the event
-// is dropped. The copy has two purposes: without WithBefore, Record's e doesn't
-// escape to the heap, and an f that keeps its pointer can't change a queued
-// event.
+// call calls f, the function of WithBefore, with a pointer to a copy of e. It returns
+// the copy, which f may have changed. If the event must be dropped, call also returns
+// the reason and an error. f can't change the event later through the pointer, because
+// call returns yet another copy.
 func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
@@ -188,20 +194,19 @@ func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool,
 	return e, "", nil
 }
 
-// A record is a validated event in the form in which it is queued. The columns
-// can hold each of its values, except perhaps text ids and the values of Extra.
+// A record is a validated event in the form in which it is queued.
 type record struct {
-	row.Row       // if the event has no ID, identify sets it before the first request
+	row.Row       // if the event has no ID, identify makes one before the first request
 	block   int64 // the row's place in the spool, see mirror
 	old     int64 // and the place before, if the row was copied
 
 	// delivery.mu guards these two.
-	number int64 // grows with each Record; makes the first half of an id
+	number int64 // grows with each call of Record; becomes the first half of the row's id
 	doubt  bool  // the answer to a request with this row was lost: the row may be stored
 }
 
-// rowsOf returns pointers to the rows of records. Copying a record would race with
-// the spool, which writes record.block.
+// rowsOf returns pointers to the rows of records. It doesn't copy the records, because
+// the spool's goroutine may change their field block at the same time.
 func rowsOf(records []record) []*row.Row {
 	rows := make([]*row.Row, len(records))
 	for i := range records {
@@ -210,12 +215,15 @@ func rowsOf(records []record) []*row.Row {
 	return rows
 }
 
-// nextNumber returns a number greater than last. It is the Unix milliseconds of
-// now, followed by a 12-bit counter, unless last is greater already.
+// nextNumber returns the number of a new record. last is the number of the record
+// before it. The upper bits of a number are the Unix time in milliseconds. The lower
+// 12 bits count the records of one millisecond. The result is greater than last, even
+// if the clock was set back.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
-// identify gives r a UUID if it doesn't have one yet. The UUID is of version 7
-// (RFC 9562, section 5.7), so UUIDs sort in the order of Record.
+// identify gives r a UUID as its id if r doesn't have an id yet. The UUID has version
+// 7 (RFC 9562, section 5.7) and begins with r.number, which grows with each call of
+// Record. So these ids sort in the order in which Record was called.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
@@ -223,51 +231,56 @@ func (r *record) identify() {
 	}
 }
 
-// newRecord validates e and converts it. ErrorMessage and Stage must have been
-// cleaned. Its errors name the field and what to do, but never contain the value.
+// newRecord validates e and converts it to a record. Its error says which field is
+// invalid and what to do, but never contains the field's value. The caller must have
+// called row.CleanText for ErrorMessage and Stage.
 func newRecord(e *Event, c *config) (record, error) {
+	columns := &c.columns
 	r := record{Row: row.Row{
 		Message: e.ErrorMessage, Stage: e.Stage,
 		Duration: max(e.Duration, 0), CreatedAt: e.CreatedAt.UnixMicro(),
-		Partial:    len(e.Extra) < len(c.columns.Extra),
-		NoDocument: c.columns.isNull(c.columns.DocumentID, e.DocumentID), NoUser: c.columns.isNull(c.columns.UserID, e.UserID),
+		Partial:    len(e.Extra) < len(columns.Extra),
+		NoDocument: columns.isNull(columns.DocumentID, e.DocumentID), NoUser: columns.isNull(columns.UserID, e.UserID),
 	}}
-	var badID, badDocument, badUser, badType, badExtra error
-	r.ID, badID = uuid.Parse(e.ID)
-	if !c.columns.TextIDs {
+	var err, badDocument, badUser error
+	if r.Extra, err = columns.rows.EncodeExtra(e.Extra); err != nil {
+		return r, err
+	}
+	if r.ID, err = uuid.Parse(e.ID); e.ID != "" && (err != nil || r.ID == uuid.Nil) {
+		return r, errors.New("ID is not a UUID, or is the zero UUID: leave it empty, or pass a UUID derived from the job and the step")
+	}
+	if field := columns.lacks(e); field != "" {
+		return r, errors.New(field + " is set, but WithColumns has \"-\" for its column: leave it empty")
+	}
+	if columns.TextIDs {
+		badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID)
+	} else {
 		r.DocumentID, badDocument = uuid.Parse(e.DocumentID)
 		r.UserID, badUser = uuid.Parse(e.UserID)
-	} else if badDocument, badUser = checkTextID(e.DocumentID), checkTextID(e.UserID); (r.NoDocument || badDocument == nil) && (r.NoUser || badUser == nil) {
+	}
+	switch {
+	case badDocument != nil && !r.NoDocument:
+		return r, columns.idError("DocumentID", e.DocumentID)
+	case badUser != nil && !r.NoUser:
+		return r, columns.idError("UserID", e.UserID)
+	case columns.TextIDs:
 		r.SetTextIDs(e.DocumentID, e.UserID)
 	}
-	r.Extra, badExtra = c.columns.rows.EncodeExtra(e.Extra)
-	if c.columns.Type != noColumn {
-		var eventType EventType
-		eventType, badType = c.types.accept(e.Type)
+	if columns.Type != noColumn {
+		eventType, err := c.types.accept(e.Type)
+		if err != nil {
+			return r, err
+		}
 		r.Type = string(eventType)
 	}
-	lacking := c.columns.lacks(e)
-	switch year := e.CreatedAt.UTC().Year(); {
-	case e.ID != "" && (badID != nil || r.ID == uuid.Nil):
-		return r, errors.New("ID is not a UUID, or is the zero UUID: leave it empty, or pass a UUID derived from the job and the step")
-	case lacking != "":
-		return r, errors.New(lacking + " is set, but WithColumns has \"-\" for its column: leave it empty")
-	case badDocument != nil && !r.NoDocument:
-		return r, c.columns.idError("DocumentID", e.DocumentID)
-	case badUser != nil && !r.NoUser:
-		return r, c.columns.idError("UserID", e.UserID)
-	case badType != nil:
-		return r, badType
-	case year < 1 || year > 9999:
+	if year := e.CreatedAt.UTC().Year(); year < 1 || year > 9999 {
 		return r, errors.New("CreatedAt is outside the years 1 to 9999: leave it zero for the time of Record")
-	case badExtra != nil:
-		return r, badExtra
 	}
 	return r, nil
 }
 
-// event returns r as an Event without Extra. The drop handler gets Extra from
-// row.DecodeExtra.
+// event converts r to the Event that the drop handler gets, but without Extra. Extra
+// is decoded later, and only if the app has set a drop handler.
 func (r *record) event() Event {
 	id := ""
 	if r.ID != uuid.Nil {

@@ -291,7 +291,7 @@ func TestInvalidEvents(t *testing.T) {
 				}
 				e := lost[0].event
 				for _, text := range []string{e.DocumentID, e.UserID, string(e.Type)} {
-					if len(text) > 256 || !utf8.ValidString(text) || strings.Contains(text, "\x00") {
+					if len(text) > 1024 || !utf8.ValidString(text) || strings.Contains(text, "\x00") {
 						t.Errorf("the handler gets %.300q", text)
 					}
 				}

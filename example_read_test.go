@@ -33,8 +33,8 @@ func ExampleClient_Timeline() {
 	// 13:13:40 ocr failed 45s
 }
 
-// This reads all events of a document in pages of up to 1,000, the newest page
-// first.
+// This reads all events of a document in pages of up to 1,000 events. The first page has
+// the newest events.
 func ExampleClient_TimelineBefore() {
 	client := newExampleClient(docevents.WithTransport(always(httpmock.NewStringResponder(200, "[]"))))
 	before := time.Now().Add(time.Hour)
@@ -83,7 +83,8 @@ func ExampleClient_Documents() {
 	// 0198a5e2-0000-7000-8000-000000000001 ocr page 3: too small
 }
 
-// This checks the last 24 hours. Here, the function of sql/014 is missing.
+// This looks at the documents of the last 24 hours. Here, the database lacks the functions
+// of sql/014_create_docevents_reading.sql.
 func ExampleClient_Summary() {
 	client := newExampleClient(docevents.WithTransport(always(httpmock.NewStringResponder(404,
 		`{"code":"PGRST202","message":"Could not find the function public.docevents_summary(since, source, stuck_after, until) in the schema cache"}`))))

@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -8,55 +9,47 @@ import (
 	"time"
 )
 
-// Limits are the limits that [Client.Health] checks. A duration must be from 0 to
+// Limits are the limits that [Client.Health] checks. Each duration must be from 0 to
 // 365 days.
 type Limits struct {
-	// Window is the range of time before now for which the failure rate is
-	// checked. With a short Window a rise is noticed sooner, but it may contain
-	// fewer than MinEnded documents. It should be longer than the processing of
-	// a document takes. 0 means 1 hour.
+	// Window is the time until now for which the failure rate is checked. With a
+	// shorter Window, Health notices a rise sooner. But fewer than MinEnded
+	// documents may end in it, and then the rate isn't checked. Choose a Window
+	// that is longer than the processing of a document. 0 means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way before it counts as
 	// stuck. 0 means 30 minutes.
 	StuckAfter time.Duration
 
-	// MaxStuck is how many documents may be stuck. 0 means none. A stuck document
-	// counts for at least a day, unless it ends earlier.
+	// MaxStuck is how many documents may be stuck. 0 means none. A document counts
+	// as stuck until it ends, or for at least a day.
 	MaxStuck int
 
-	// MaxFailureRate is the highest acceptable share of failed documents, among
-	// those that completed or failed in the Window. It is from 0 to 1. 0 means
-	// 0.5.
+	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The
+	// failure rate is the share of failed documents among the documents that
+	// completed or failed in the Window. 0 means 0.5.
 	MaxFailureRate float64
 
 	// MinEnded is how many documents must have completed or failed in the Window
 	// for the failure rate to be checked. 0 means 20.
 	MinEnded int
 
-	// Silence is the longest acceptable time without a completed document while
-	// some document has been under way for longer than that. 0 disables this
-	// check.
+	// Silence is the longest acceptable time without a completed document. It is
+	// checked only if a document has been under way for longer than Silence. So a
+	// night without documents is not a problem. 0 disables this check.
 	Silence time.Duration
 
-	// Where selects only events whose columns have these values, see [Query].
+	// Where selects only events with certain values: see [Query].
 	Where map[string]string
 }
 
-// The defaults of Limits. They suit a service that processes a document a minute
-// or more, of which most succeed.
 const (
-	defaultWindow         = time.Hour
-	defaultMaxFailureRate = 0.5
-	defaultMinEnded       = 20
-)
-
-const (
-	// stuckFor is how long Health at least counts a document as stuck. Without a
-	// bound, each check would read all rows of the table.
+	// stuckFor is the time for which Health counts a document as stuck, at least.
+	// Without this limit, each check would have to read all rows of the table.
 	stuckFor = 24 * time.Hour
 
-	maxLimit = 365 * 24 * time.Hour // of the durations in Limits
+	maxLimit = 365 * 24 * time.Hour // the longest duration in Limits
 )
 
 // Health is a verdict on the documents, with the figures behind it.
@@ -72,8 +65,8 @@ type Health struct {
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// These cover the last 24 hours plus the longer of StuckAfter and Silence, or
-	// the Window if that is longer.
+	// The next four fields cover the last 24 hours plus the longer of StuckAfter
+	// and Silence. If the Window is longer than that, they cover the Window.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if there is none
@@ -83,13 +76,13 @@ type Health struct {
 	Stats Stats `json:"stats"`
 }
 
-// Health checks the documents against limits. Use it for an alert or an uptime
-// monitor. An error means that a limit is out of bounds or the table couldn't be
-// read, so there is no verdict.
+// Health checks the documents against limits, for an alert or an uptime monitor. It
+// returns an error if a limit is not valid or the table can't be read. Then there is
+// no verdict.
 //
 // Health calls [Client.Summary] two or three times, so it needs
-// sql/014_create_docevents_reading.sql. Most of its time is the Summary of the last
-// day. Call it once a minute at most. It is safe for concurrent use. On
+// sql/014_create_docevents_reading.sql. One of these calls reads the events of the last
+// day or more, so call Health at most once a minute. It is safe for concurrent use. On
 // a nil Client it returns a Health that is OK.
 func (c *Client) Health(ctx context.Context, l Limits) (Health, error) {
 	now := time.Now()
@@ -130,9 +123,10 @@ func (c *Client) health(ctx context.Context, l Limits, now time.Time) (Health, e
 	return l.judge(now, recent, long, waiting), nil
 }
 
-// judge returns the verdict at now. recent is the Summary of the Window. long is
-// the Summary of the range in which stuck documents count. waiting is the number
-// of documents that have been under way for longer than Silence.
+// judge returns the verdict at now. recent is the Summary of the Window. long is the
+// Summary of the range in which stuck documents count. waiting is the number of
+// documents that have been under way for longer than Silence. It is 0 if a document has
+// completed in that time.
 func (l *Limits) judge(now time.Time, recent, long *Summary, waiting int64) Health {
 	h := Health{
 		Problems: []string{}, At: now,
@@ -153,7 +147,11 @@ func (l *Limits) judge(now time.Time, recent, long *Summary, waiting int64) Heal
 		h.problem("%d of the %d documents that ended in the last %s failed, %.1f %%; the limit is %.1f %%.",
 			h.Failed, h.Ended, inMinutes(l.Window), 100*h.FailureRate, 100*l.MaxFailureRate)
 	}
-	if last := laterOf(h.LastCompleted, long.Since); l.Silence > 0 && waiting > 0 && now.Sub(last) > l.Silence {
+	if waiting > 0 {
+		last := h.LastCompleted
+		if last.IsZero() {
+			last = long.Since
+		}
 		h.problem("No document has completed since %s, although %s been under way for longer than %s.",
 			inUTC(last), documentsHave(waiting), inMinutes(l.Silence))
 	}
@@ -165,43 +163,25 @@ func (h *Health) problem(format string, args ...any) {
 	h.Problems = append(h.Problems, fmt.Sprintf(format, args...))
 }
 
-// normalize sets defaults and validates l.
+// normalize sets defaults and validates l. The defaults suit a service that processes
+// a document a minute or more, most of them without a failure.
 func (l *Limits) normalize() error {
-	for _, d := range []struct {
-		field string
-		value *time.Duration
-		other time.Duration // the default, used for 0
-	}{{"Window", &l.Window, defaultWindow}, {"StuckAfter", &l.StuckAfter, defaultStuckAfter}, {"Silence", &l.Silence, 0}} {
-		if *d.value < 0 || *d.value > maxLimit {
-			return fmt.Errorf("%s must be from 0 to %s, not %s", d.field, maxLimit, *d.value)
-		}
-		if *d.value == 0 {
-			*d.value = d.other
-		}
-	}
+	l.Window = cmp.Or(l.Window, time.Hour)
+	l.StuckAfter = cmp.Or(l.StuckAfter, defaultStuckAfter)
+	l.MaxFailureRate = cmp.Or(l.MaxFailureRate, 0.5)
+	l.MinEnded = cmp.Or(l.MinEnded, 20)
 	switch {
+	case min(l.Window, l.StuckAfter, l.Silence) < 0, max(l.Window, l.StuckAfter, l.Silence) > maxLimit:
+		return fmt.Errorf("the times Window, StuckAfter and Silence must be from 0 to 365 days, not %s, %s and %s", l.Window, l.StuckAfter, l.Silence)
 	case l.MaxStuck < 0 || l.MinEnded < 0:
 		return fmt.Errorf("MaxStuck and MinEnded must not be negative, not %d and %d", l.MaxStuck, l.MinEnded)
 	case l.MaxFailureRate < 0 || l.MaxFailureRate > 1 || math.IsNaN(l.MaxFailureRate):
 		return fmt.Errorf("MaxFailureRate must be from 0 to 1, not %v", l.MaxFailureRate)
 	}
-	if l.MaxFailureRate == 0 {
-		l.MaxFailureRate = defaultMaxFailureRate
-	}
-	if l.MinEnded == 0 {
-		l.MinEnded = defaultMinEnded
-	}
 	return nil
 }
 
-func laterOf(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// The sentences use the same words as those of sql/optional/alert_pg_cron.sql.
+// The sentences of Problems have the same wording as in sql/optional/alert_pg_cron.sql.
 
 func documentsHave(n int64) string {
 	if n == 1 {

@@ -43,8 +43,6 @@ func TestJudge(t *testing.T) {
 		"skipped documents don't count":    {recent: Summary{Failed: 11, Completed: 9, Skipped: 80}, want: []string{"11 of the 20 documents that ended in the last 60 min failed, 55.0 %; the limit is 50.0 %."}},
 		"all may fail":                     {limits: Limits{MaxFailureRate: 1}, recent: Summary{Failed: 100}},
 		"the rate is only of Window":       {long: Summary{Failed: 100}},
-		"silence isn't checked":            {long: Summary{UnderWay: 4}, waiting: 4},
-		"a completion just in time":        {limits: Limits{Silence: 10 * time.Minute}, long: Summary{UnderWay: 4, LastCompleted: ago(10)}, waiting: 4},
 		"silence, but work has just begun": {limits: Limits{Silence: 10 * time.Minute}, long: Summary{UnderWay: 4, LastCompleted: ago(600)}},
 		"silence": {
 			limits: Limits{Silence: 10 * time.Minute}, long: Summary{UnderWay: 4, LastCompleted: ago(11)}, waiting: 1,

@@ -19,7 +19,7 @@ func summaryWith(oldNew ...string) answer {
 	return answer{body: strings.NewReplacer(oldNew...).Replace(emptySummary)}
 }
 
-// In a synctest bubble, time begins at 2000-01-01.
+// Time begins at 2000-01-01, because the test runs in a synctest bubble.
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := []string{`"under_way":0`, `"under_way":2`, `"stuck_total":0,"stuck":[]`, `"stuck_total":2,"stuck":[{"document_id":"a","started":"1999-12-31T23:00:00Z"}]`}
@@ -78,12 +78,21 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-func TestHealthOfQuietTable(t *testing.T) {
-	s := &script{answers: []answer{{body: emptySummary}, {body: emptySummary}}}
-	c, _ := newClient(t, s)
-	h, err := c.Health(t.Context(), docevents.Limits{Silence: time.Minute})
-	if err != nil || !h.OK || h.Problems == nil || len(s.requests) != 2 { // no document is under way, so Silence needs no request
-		t.Errorf("got %+v, %v after %d requests", h, err, len(s.requests))
+// Health counts the documents under way for longer than Silence only if none has
+// completed in that time.
+func TestHealthWithoutSilence(t *testing.T) {
+	for name, a := range map[string]answer{
+		"no documents":              {body: emptySummary},
+		"a completion just in time": summaryWith(`"under_way":0`, `"under_way":4`, `"last_completed":null`, `"last_completed":"1999-12-31T23:50:00Z"`),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &script{answers: []answer{a}}
+			c, _ := newClient(t, s)
+			h, err := c.Health(t.Context(), docevents.Limits{Silence: 10 * time.Minute})
+			if err != nil || !h.OK || h.Problems == nil || len(s.requests) != 2 {
+				t.Errorf("%s: got %+v, %v after %d requests", name, h, err, len(s.requests))
+			}
+		})
 	}
 }
 
@@ -114,14 +123,14 @@ func TestLimitsOutOfBounds(t *testing.T) {
 	s := &script{}
 	c, _ := newClient(t, s)
 	for want, l := range map[string]docevents.Limits{
-		"Window must":         {Window: -1},
-		"StuckAfter must":     {StuckAfter: math.MaxInt64},
-		"Silence must":        {Silence: -time.Hour},
-		"MaxStuck and":        {MaxStuck: -1},
-		"MinEnded must":       {MinEnded: -1},
-		"MaxFailureRate must": {MaxFailureRate: 20}, // percent
-		"not NaN":             {MaxFailureRate: math.NaN()},
-		"not the name of":     {Where: map[string]string{"": "x"}},
+		"Window, StuckAfter and Silence must": {Window: -1},
+		"not 1h0m0s, 2562047h":                {StuckAfter: math.MaxInt64},
+		"0 to 365 days":                       {Silence: -time.Hour},
+		"MaxStuck and":                        {MaxStuck: -1},
+		"MinEnded must":                       {MinEnded: -1},
+		"MaxFailureRate must":                 {MaxFailureRate: 20}, // percent
+		"not NaN":                             {MaxFailureRate: math.NaN()},
+		"is not valid text":                   {Where: map[string]string{"\xff": "x"}},
 	} {
 		if h, err := c.Health(t.Context(), l); err == nil || !strings.Contains(err.Error(), want) || h.OK {
 			t.Errorf("%+v: got %+v, %v", l, h, err)

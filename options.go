@@ -47,7 +47,6 @@ type config struct {
 	transport      http.RoundTripper
 	schema, table  string
 	spoolDir       string // absolute; empty without WithSpool
-	spoolErr       error  // why spoolDir can't be made absolute
 	spoolFiles     spool.FS
 	types          eventTypes
 	columns        columns
@@ -77,17 +76,17 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
 // WithDropHandler calls f with every lost event, the reason, and an error with
 // the details. The default is no handler. The event's texts have been cleaned
-// and cut as they would have been stored. If the row already had an ID, the
-// event has it, so an event that is recorded again later is still stored once.
-// Extra has been converted to JSON and back: its numbers are [json.Number]. It is
-// nil if it can't be stored.
+// and cut as for the table. If the client had already made an ID for the event,
+// it is in Event.ID. So an app may keep the event and record it again later, and
+// it is still stored only once. Extra has been converted to JSON and back: its
+// numbers are [json.Number]. Extra is nil if it can't be stored.
 //
 // The client calls f on a separate goroutine, one call at a time. f may call
-// Record and Stats. It must not record the dropped event again, which would loop
-// forever, nor call Flush or Close, which wait for f. While f is slow, up to
-// 1,000 calls with up to 1 MiB of text wait for it. Further calls are skipped
-// and counted in [Stats].Unreported, except those for events that Close
-// abandons. A panic in f is recovered and logged.
+// Record and Stats. It must not record the dropped event itself, because the
+// event may be dropped again without end. It must not call Flush or Close, which
+// wait for f. While f is slow, up to 1,000 calls with up to 1 MiB of text wait
+// for it. Further calls are skipped and counted in [Stats].Unreported, except for
+// events that Close abandons. A panic in f is recovered and logged.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
 }
@@ -99,17 +98,16 @@ func WithDropHandler(f func(Event, DropReason, error)) Option {
 // but not logged. ctx is the context of RecordContext or StepContext; for Record
 // and Step it is [context.Background].
 //
-// f gets a copy of the event, which it must not use after it returns. Extra is a
-// shallow copy and never nil, so f may add and delete keys, but must not change
-// the values in place: they belong to the caller. Fields that Record fills in, such as CreatedAt, are still
-// empty. If f makes the event invalid, the event is dropped with reason
-// [Invalid]. f isn't called again for events that are replayed from the spool.
+// f gets a copy of the event, which it must not use after it returns. Extra is
+// never nil. It is a shallow copy: f may add and delete keys, but must not change
+// the values in place, because they belong to the caller. Fields that Record fills
+// in, such as CreatedAt, are still empty. f isn't called for events that are
+// replayed from the spool, because it has been called for them before.
 //
 // f runs on the goroutine that calls Record, so it must be fast and safe for
-// concurrent use. f may record further events with the same Client, and is
-// called for those as well. If f panics, the event is dropped with reason
-// Invalid. The same happens if 10,000 calls of f are running, because f blocks or
-// records an event for each event.
+// concurrent use. f may record further events with the same Client, and is then
+// called for those events. An event is dropped with reason [Invalid] if f makes
+// it invalid, if f panics, or if 10,000 calls of f are running already.
 func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 	return func(c *config) { c.before = f }
 }
@@ -189,7 +187,7 @@ func WithQueueLimits(events, bytes int) Option {
 //
 // Any number of processes may share dir. A relative dir is made absolute by
 // WithSpool. If dir doesn't exist, the client creates it, accessible to this user
-// only. If other users can write to dir, the client logs that and doesn't use it.
+// only. If other users can write to dir, the client logs that and doesn't use dir.
 //
 // The files contain personal data if the events do. All files together take up
 // to about twice the bytes of [WithQueueLimits], even if many processes die; at
@@ -200,13 +198,10 @@ func WithQueueLimits(events, bytes int) Option {
 // A disk that is full, slow or broken never blocks New or Record. The failure is
 // logged, and events stay in memory only. On Windows they always do.
 func WithSpool(dir string) Option {
-	var err error
-	if dir != "" && !filepath.IsAbs(dir) {
-		if dir, err = filepath.Abs(dir); err != nil {
-			err = fmt.Errorf("WithSpool: pass an absolute path: %w", err)
-		}
+	if abs, err := filepath.Abs(dir); err == nil && dir != "" { // otherwise there is no working directory, and the spool fails to open dir
+		dir = abs
 	}
-	return func(c *config) { c.spoolDir, c.spoolErr, c.spoolFiles = dir, err, spool.OS{} }
+	return func(c *config) { c.spoolDir, c.spoolFiles = dir, spool.OS{} }
 }
 
 // WithPurgeBatch makes a purge delete in steps of this many rows, from 1 to
@@ -264,7 +259,7 @@ func newConfig(opts []Option) (config, error) {
 	columns, badColumns := newColumns(c.columns.Columns)
 	columns.own = c.columns.own
 	types, badTypes := newEventTypes(c.types.EventTypes)
-	c.columns, c.types, bad = columns, types, append(bad, badColumns, badTypes, c.spoolErr)
+	c.columns, c.types, bad = columns, types, append(bad, badColumns, badTypes)
 	return c, errors.Join(bad...)
 }
 

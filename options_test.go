@@ -118,17 +118,6 @@ func TestOptionBounds(t *testing.T) {
 	}
 }
 
-func TestDefaultsAreWithinBounds(t *testing.T) {
-	_, err := docevents.New(testURL, testKey,
-		docevents.WithSchema(docevents.DefaultSchema), docevents.WithTable(docevents.DefaultTable),
-		docevents.WithRequestTimeout(docevents.DefaultRequestTimeout), docevents.WithMaxInFlight(docevents.DefaultMaxInFlight),
-		docevents.WithMaxBatch(docevents.DefaultMaxBatch), docevents.WithQueueLimits(docevents.DefaultQueueEvents, docevents.DefaultQueueBytes),
-		docevents.WithPurgeBatch(docevents.DefaultPurgeBatch))
-	if err != nil {
-		t.Error(err)
-	}
-}
-
 func TestLastOptionCounts(t *testing.T) {
 	mock, wire := newMock(http.StatusCreated, "")
 	c, _ := newClient(t, refuseAll(t), docevents.WithMaxBatch(-1), docevents.WithMaxBatch(1), docevents.WithTransport(mock))

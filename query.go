@@ -15,40 +15,40 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// readingSchema has the functions of sql/014_create_docevents_reading.sql, whatever
-// the table's schema is. The project must expose it. The functions serve every
-// table of a project.
+// readingSchema is the schema in which sql/014_create_docevents_reading.sql creates
+// its functions. They read tables in any schema. The project's API must expose
+// readingSchema.
 const readingSchema = "public"
 
 const (
 	defaultStuckAfter = 30 * time.Minute
-	maxAnswerBytes    = 4 << 20 // the limits in the functions keep answers under 1 MiB
+	maxAnswerBytes    = 4 << 20 // the functions limit their answers to less than 1 MiB
 
-	// maxQueryBytes is the longest query that gateways accept with some room for
-	// the path: nginx, and therefore Kong, limits the request line to 8 KiB.
+	// maxQueryBytes is the longest query of a URL that is sent. Supabase's gateway
+	// accepts 8 KiB for the line with the method and the URL, so 1 KiB remains for
+	// the path.
 	maxQueryBytes = 7 << 10
 )
 
 // A Query selects the events that [Client.Summary] and [Client.Documents] read.
 type Query struct {
-	// Since and Until are the range of time. It includes Since but not Until.
-	// Until must be after Since, and both must be in the years 1 to 9999.
+	// Since and Until are the range of time. It includes Since but not Until. Both
+	// are cut to microseconds. Until must be after Since, and both must be in the
+	// years 1 to 9999.
 	Since, Until time.Time
 
 	// StuckAfter is how long a document may be under way before it counts as
 	// stuck. 0 means 30 minutes. It must not be negative.
 	StuckAfter time.Duration
 
-	// Where selects only events whose columns have these values. The keys are
-	// names of columns in the table, such as "tenant_id". PostgreSQL casts the
-	// values to the types of the columns.
+	// Where selects only events with certain values. A key is the name of a column
+	// in the table, such as "tenant_id". PostgreSQL casts the value to the type of
+	// the column.
 	Where map[string]string
 }
 
-// normalize sets defaults and validates q. Times in the table are whole
-// microseconds, so rounding both times up selects the same rows.
+// normalize sets defaults and validates q.
 func (q *Query) normalize() error {
-	q.Since, q.Until = wholeMicroseconds(q.Since), wholeMicroseconds(q.Until)
 	switch {
 	case !q.Since.Before(q.Until) || q.Since.Year() < 1 || q.Until.Year() > 9999:
 		return errors.New("since must be before until, both in the years 1 to 9999")
@@ -58,22 +58,14 @@ func (q *Query) normalize() error {
 		q.StuckAfter = defaultStuckAfter
 	}
 	for column, value := range q.Where {
-		switch {
-		case column == "" || len(column) > 63 || !row.IsText(column):
-			return fmt.Errorf("in Where %.70q is not the name of a column: it must be 1 to 63 bytes of valid text", column)
-		case !row.IsText(value):
-			return fmt.Errorf("in Where the value of %q is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
+		if !row.IsText(column) || !row.IsText(value) {
+			return fmt.Errorf("in Where %.70q or its value is not valid text: PostgreSQL takes UTF-8 without NUL bytes", column)
 		}
 	}
 	return nil
 }
 
-// wholeMicroseconds rounds t up to whole microseconds, as the table stores times.
-func wholeMicroseconds(t time.Time) time.Time {
-	return t.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond)
-}
-
-// A source is the functions' argument of that name. It describes the table.
+// A source is the argument source of the functions. It describes the table.
 type source struct {
 	Schema  string                 `json:"schema"`
 	Table   string                 `json:"table"`
@@ -82,7 +74,7 @@ type source struct {
 	Filters map[string]string      `json:"filters,omitempty"`
 }
 
-// arguments returns the arguments that both functions have.
+// arguments returns the arguments that docevents_summary and docevents_documents share.
 func (c *Client) arguments(q *Query) url.Values {
 	columns, types := &c.config.columns, &c.config.types
 	text, _ := json.Marshal(source{ // can't fail: a source contains only strings
@@ -96,59 +88,46 @@ func (c *Client) arguments(q *Query) url.Values {
 		},
 	})
 	return url.Values{
-		"source": {string(text)}, "since": {q.Since.Format(timeFormat)}, "until": {q.Until.Format(timeFormat)},
+		"source": {string(text)}, "since": {q.Since.UTC().Format(timeFormat)}, "until": {q.Until.UTC().Format(timeFormat)},
 		"stuck_after": {fmt.Sprintf("%d microseconds", q.StuckAfter.Microseconds())},
 	}
 }
 
 // call calls a function of sql/014_create_docevents_reading.sql and returns its
 // decoded answer.
-func call[T interface{ valid() bool }](ctx context.Context, c *Client, function string, arguments url.Values) (answer T, err error) {
+func call[T any](ctx context.Context, c *Client, function string, arguments url.Values) (*T, error) {
 	if c.config.columns.DocumentID == noColumn {
-		return answer, errNoDocumentID
+		return nil, errNoDocumentID
 	}
 	if n := len(arguments.Encode()); n > maxQueryBytes {
-		return answer, fmt.Errorf("the event types and filters make a request line of %d bytes, and servers take %d: pass fewer or shorter ones", n, maxQueryBytes)
+		return nil, fmt.Errorf("the event types and filters make a request line of %d bytes, and servers take %d: pass fewer or shorter ones", n, maxQueryBytes)
 	}
 	r := rest.Reading{Path: "rpc/" + function, Schema: readingSchema, Query: arguments}
-	err = c.read(ctx, r, func(resp *http.Response) error {
-		var decoded T
-		if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswerBytes)).Decode(&decoded); err != nil {
-			return unreadable(err)
-		}
-		if !decoded.valid() {
-			return fmt.Errorf("%w: run that file again", ErrOtherAnswer)
-		}
-		answer = decoded
-		return nil
+	var answer *T
+	err := c.read(ctx, r, func(resp *http.Response) error {
+		answer = new(T) // a retry begins with an empty one
+		return unreadable(json.NewDecoder(io.LimitReader(resp.Body, maxAnswerBytes)).Decode(answer))
 	})
 	return answer, c.explainCall(err)
 }
 
-// readRetryWait is the wait before a read is sent again after a failure that may
-// pass.
-const readRetryWait = 200 * time.Millisecond
-
-// read sends a GET and passes the answer to use. After a failure that may pass it
-// does both once more. Hosted projects answer with 401 and PGRST303 for some
-// seconds after a key was made, so read retries after these for lastingAfter. ctx
-// and the time of WithRequestTimeout bound all of it together.
+// read sends a GET and passes the answer to use. It retries once if the failure may be
+// temporary. Hosted Supabase may refuse a valid key with 401 and PGRST303 for some
+// seconds, so read retries after these for up to lastingAfter. ctx and
+// WithRequestTimeout limit the time of all attempts together.
 func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	began, retried := time.Now(), false
 	for step := 0; ; step++ {
 		err := c.rest.Get(ctx, r, use)
+		wait := backoff(step, longWait, err)
 		e, answered := errors.AsType[*rest.Error](err)
-		wait := readRetryWait
 		switch {
 		case err == nil:
 			return nil
-		case answered && e.Status == http.StatusUnauthorized && e.Code == "PGRST303":
-			if wait = backoff(step, longWait, err); time.Since(began)+wait > lastingAfter {
-				return err
-			}
-		case retried || rest.Classify(err) != rest.Transient || answered && e.RetryAfter > 0:
+		case answered && e.Status == http.StatusUnauthorized && e.Code == "PGRST303" && time.Since(began)+wait < lastingAfter:
+		case retried, rest.Classify(err) != rest.Transient, rest.RetryAfter(err) > 0, errors.Is(err, ErrOtherAnswer):
 			return err
 		default:
 			retried = true
@@ -161,28 +140,29 @@ func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Respon
 	}
 }
 
-// ErrOtherAnswer is matched by the error of Summary, Documents, Timeline and Health
-// if the answer is a success, but PostgREST doesn't answer like this for the table,
-// or another version of the functions is installed.
-var ErrOtherAnswer = errors.New("the answer is not what PostgREST gives for this table and the functions of sql/014_create_docevents_reading.sql")
+// ErrOtherAnswer means that a server answered with success, but with other JSON than
+// PostgREST returns for the table and the functions of this version. Either another
+// server answered, or another version of the functions is installed. It is matched by
+// errors of Summary, Documents, Timeline and Health.
+var ErrOtherAnswer = errors.New("unexpected answer: either the server is not PostgREST with this table, or another version of sql/014_create_docevents_reading.sql is installed")
 
-// otherAnswer returns ErrOtherAnswer with the name of a field that is missing or has
+// otherAnswer wraps ErrOtherAnswer. field is a JSON field that is missing or has
 // another type.
 func otherAnswer(field string) error {
 	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
 }
 
-// unreadable returns the error for an answer that can't be decoded: ErrOtherAnswer,
-// or that the answer was cut short. An error of encoding/json isn't returned, since
-// it may contain a value.
+// unreadable turns an error of decoding an answer into ErrOtherAnswer or, if the answer
+// was incomplete, into an error that may be temporary. It never wraps an error of
+// encoding/json, because its text may contain a value from the table. nil stays nil.
 func unreadable(err error) error {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
-		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
-	}
+	e, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {
-	case errors.Is(err, ErrOtherAnswer):
+	case err == nil, errors.Is(err, ErrOtherAnswer):
 		return err
-	case errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*json.UnmarshalTypeError)), errors.As(err, new(*time.ParseError)):
+	case wrongType && e.Field != "":
+		return otherAnswer(e.Field[strings.LastIndexByte(e.Field, '.')+1:])
+	case wrongType, errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*time.ParseError)):
 		return ErrOtherAnswer
 	}
 	return fmt.Errorf("answer cut short: %w", err)

@@ -17,26 +17,19 @@ import (
 	"github.com/supabase-community/postgrest-go"
 )
 
-const (
-	// maxRehearsals bounds the inserts of one call of Check. Each after the first
-	// leaves out a column, adds a column, or leaves out types.
-	maxRehearsals = 100
+// maxVaried is the most columns that narrow tries one by one. It bounds the number of
+// requests.
+const maxVaried = 8
 
-	// maxVaried is the most columns that are filled one by one. It bounds the
-	// requests of narrow.
-	maxVaried = 8
-)
-
-// A rehearsal sends Record's insert so that PostgREST rolls it back. It asks for a
-// single object as the result, but inserts several rows. PostgREST runs the insert
-// with its triggers and immediate foreign keys, finds several rows, rolls back and
-// returns their number. A result of one row would be stored, so every rehearsal has
-// several. Each event is sent twice. If the id is unique, only one of the two
-// becomes a row.
+// A rehearsal sends the same insert as Record, but PostgREST rolls it back. To achieve
+// that, the insert has several rows, and asks for a single object as the result.
+// PostgREST runs the insert with its triggers and immediate foreign keys, sees that
+// the result isn't a single object, rolls back, and answers with the number of rows.
+// Each event is sent twice: if the id is unique, only one of the two becomes a row.
 //
-// If the server refuses a rehearsal for a reason that concerns every event, that is
-// a finding. The next rehearsal leaves out or fills the column in question, and so
-// finds the problems after it:
+// If the server refuses the insert for a reason that concerns every event, that is a
+// finding. The next insert leaves out the column in question, or fills it, so that
+// PostgreSQL gets as far as the next problem:
 //
 //	send -> rolled back -> count: is the id unique, does a trigger discard rows?
 //	     -> refused -> learn -> a column is filled, added or left out -> send
@@ -47,16 +40,16 @@ type rehearsal struct {
 	about    definition
 	columns  []string // the columns of the insert
 	types    []EventType
-	document string                 // a made-up UUID
+	document string                 // the document's id: a made-up UUID
 	values   map[string]any         // made-up values, by column
-	filled   []string               // the columns with a value in every row
-	guessed  bool                   // one of these columns may need another value
-	fills    map[EventType][]string // other columns that a type must fill; nil before narrow
+	filled   []string               // the columns that every row fills with the made-up value
+	guessed  bool                   // the table may reject a made-up value of these columns, or a made-up type
+	fills    map[EventType][]string // further columns that an event of the type fills; nil before narrow
 	copies   int                    // how often each event is sent: 2, or 1 if the id is UNIQUE but not the primary key
-	noID     bool                   // the id column has a finding
-	refused  bool                   // the server refused the insert for a reason that affects a DELETE as well
+	noID     bool                   // there is a finding about the id column
+	refused  bool                   // a DELETE isn't tried, since it would fail for the same reason as the insert
 	at       time.Time              // the time of the last row
-	required []string               // fields that no event may leave empty
+	required []string               // optional fields of Event whose column is NOT NULL
 	findings []error
 }
 
@@ -67,8 +60,8 @@ func newRehearsal(c *Client) *rehearsal {
 	}
 }
 
-// makeUp chooses a value that fits the column's type. By default it is text, cut to
-// the column's length.
+// makeUp chooses a value that fits the column's type. For all other types, or if the
+// type is unknown, that is text, cut to the column's length.
 func (r *rehearsal) makeUp(name, text string) {
 	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:
@@ -86,9 +79,9 @@ func (r *rehearsal) makeUp(name, text string) {
 	}
 }
 
-// rows returns an event of each type, and the copies. The number of events is odd.
-// With an even number, if the id is not unique and a trigger discards half of the
-// events, the rows would be as many as the events, and count would find nothing.
+// rows returns at least three events, at least one of each type, and then their copies.
+// The number of events is odd. If it were even, a trigger that discards half of the
+// rows could hide that the id isn't unique: the rest would be as many as the events.
 func (r *rehearsal) rows() (rows []map[string]any) {
 	for _, t := range r.types {
 		rows = append(rows, r.row(t, r.fills[t]))
@@ -99,11 +92,11 @@ func (r *rehearsal) rows() (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// row returns an event of type t that fills the columns in fill and those that every
-// event must fill. Base columns that it leaves empty are NULL, as in Record's rows.
+// row returns an event of type t that fills the columns in r.filled and in fill. As in
+// Record's rows, other columns of base are NULL, and other Extra columns are left out.
 func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	row, columns := map[string]any{}, &r.config.columns
-	r.at = r.at.Add(-time.Millisecond) // a key may hold the time
+	r.at = r.at.Add(-time.Millisecond) // a unique key may contain the time
 	for _, name := range r.columns {
 		switch {
 		case name == columns.ID:
@@ -121,8 +114,9 @@ func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	return row
 }
 
-// fillings returns sets of optional columns that an event may fill: none, each one
-// alone, all except one, and all.
+// fillings returns the sets of optional columns that narrow tries: the empty set, each
+// column alone, all columns except one, and all columns. All except one are needed if
+// some columns must be filled, and only one of two others may be.
 func (r *rehearsal) fillings() (fillings [][]string) {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool {
 		return r.values[name] == nil || slices.Contains(r.filled, name)
@@ -137,19 +131,18 @@ func (r *rehearsal) fillings() (fillings [][]string) {
 var (
 	number = regexp.MustCompile(`\d+`)
 
-	// errStored means that the server has stored a rehearsal. takeOut has added the
-	// finding.
+	// errStored means that the server stored the rows instead of rolling back. takeOut
+	// has added a finding.
 	errStored = errors.New("stored")
 )
 
-// send rehearses an insert of rows and returns how many of them it inserted.
+// send sends one insert and returns the number of rows that the server inserted and
+// rolled back. Its error is errStored, an answer of the server, or the reason why none
+// arrived.
 func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
-	body, err := json.Marshal(rows)
-	if err != nil {
-		return 0, err
-	}
+	body, _ := json.Marshal(rows) // JSON has a form for every made-up value
 	insertion := rest.Insertion{Columns: strings.Join(r.columns, ","), Rows: body, Accept: "application/vnd.pgrst.object+json"}
 	if !r.noID {
 		insertion.Conflict = r.config.columns.conflict()
@@ -163,14 +156,15 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err
 		return 0, errStored
 	case answered && e.Code == "PGRST116":
 		return strconv.Atoi(number.FindString(e.Details))
-	case answered:
-		return 0, e
+	case err == nil || answered:
+		return 0, err
 	}
 	return 0, r.explain(err)
 }
 
-// takeOut deletes rows that the server has stored, and adds a finding. It deletes
-// them by their ids, or by their document if the id column has a finding.
+// takeOut deletes rows that the server stored instead of rolling back, and adds a
+// finding. It selects the rows by their ids. If there is a finding about the id column,
+// it selects them by the document.
 func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 	columns, ids := &r.config.columns, []string{}
 	for _, row := range rows {
@@ -180,12 +174,12 @@ func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 	if r.noID {
 		theirs = r.deletion().Eq(columns.DocumentID, r.document)
 	}
-	r.find("", "the server stored the rows of Check instead of rolling them back: let the proxies in front of it pass the header Accept on. The rows, of the document "+r.document+", are deleted unless this error says otherwise")
+	r.find("", "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept. Check deletes the rows (document "+r.document+"); if that fails, the next line has the reason")
 	r.remove(ctx, theirs)
 }
 
-// remove deletes rows and adds a finding if that fails. It ignores an answer that
-// doesn't count the deleted rows.
+// remove deletes rows and adds a finding if that fails. An answer without the number
+// of deleted rows is fine, because a proxy may have removed it.
 func (r *rehearsal) remove(ctx context.Context, rows *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()

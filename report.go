@@ -26,7 +26,7 @@ const (
 	logReplay        = "docevents: the spool holds events that can't be replayed"
 	logPurge         = "docevents: purge failed, trying again"
 	logRequired      = "docevents: Check: an event that leaves one of these fields empty will be rejected, since its column is NOT NULL"
-	logSlowKey       = "docevents: Check: the id is UNIQUE but not the primary key, so a lost answer costs a request for each of its events: make the id the primary key"
+	logSlowKey       = "docevents: Check: the id is UNIQUE but not the primary key, so a lost answer costs up to two requests per event: make the id the primary key"
 	logDiscards      = "docevents: Check: a trigger or rule of the table discards some of the events that were tried, and Record can't notice that"
 )
 

@@ -183,6 +183,9 @@ func (a *answer) response(req *http.Request) *http.Response {
 		body = string(b)
 		resp.Header.Set("Content-Type", "application/json; charset=utf-8")
 	}
+	if strings.HasPrefix(body, "<") {
+		resp.Header.Set("Content-Type", "text/html")
+	}
 	for name, value := range a.header {
 		resp.Header.Set(name, value)
 	}

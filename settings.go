@@ -35,8 +35,8 @@ var (
 // It doesn't read SUPABASE_KEY, which is often the anonymous key. If neither the
 // URL nor a key is set, the error matches [ErrNoSettings].
 //
-// Secret keys come first, because Supabase removes the legacy service-role keys
-// at the end of 2026, and a project that has disabled them refuses them.
+// Secret keys come first, because the legacy service-role keys stop working at the
+// end of 2026, and earlier if the project disables them.
 // https://supabase.com/docs/guides/api/api-keys
 func NewFromEnv(opts ...Option) (*Client, error) {
 	const keyNames = "SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY (SUPABASE_KEY is not read)"
@@ -92,7 +92,7 @@ func parseURL(raw string) (string, error) {
 		return "", errors.New("the Supabase URL is the dashboard's: pass the project's URL, such as https://abcdefgh.supabase.co, from its API settings")
 	}
 	rest := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path + "/rest/v1"}
-	_, err = url.Parse(rest.String()) // a host with a zone may not parse again
+	_, err = url.Parse(rest.String()) // the zone of an IPv6 address may not parse again
 	if err != nil || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || !pathFormat.MatchString(path) {
 		return "", errors.New("the Supabase URL must consist of scheme, host and path, without a user, password, query or fragment")
 	}
@@ -136,7 +136,7 @@ func parseKey(raw string) (map[string]string, error) {
 		return nil, fmt.Errorf("%w: this is the publishable key; copy the secret key (sb_secret_...)", ErrNotServiceRole)
 	case isJWT && role != "service_role":
 		return nil, fmt.Errorf("%w: the token's role is %.20q; copy the service_role key", ErrNotServiceRole, role)
-	case !strings.HasPrefix(key, "sb_secret_"): // a secret key is no JWT, and the API would try to decode it here
+	case !strings.HasPrefix(key, "sb_secret_"): // a secret key isn't a JWT, and the API would try to decode it
 		headers["Authorization"] = "Bearer " + key
 	}
 	return headers, nil

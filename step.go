@@ -9,28 +9,28 @@ import (
 	"github.com/google/uuid"
 )
 
-// Step records [ProcessingStarted], calls do, and records [Completed] or, if do
-// returns an error, [Failed] with that error. Both have the duration of do. Step
-// returns the error of do. If do panics or ends its goroutine, Step records
-// Failed and the panic continues. With [WithEventTypes], Step uses the first
-// type in each of Started, Completed and Failed instead. On a nil Client, Step only calls
-// do.
+// Step records two events around a call of do, and returns the error of do. The first
+// event is [ProcessingStarted]. If do returns nil, the second event is [Completed].
+// If do returns an error, the second event is [Failed] with that error. The second
+// event has the duration of do. If do panics or ends its goroutine, Step records Failed
+// and doesn't stop the panic. With [WithEventTypes], Step uses the first type of
+// Started, Completed and Failed. On a nil Client, Step only calls do.
 //
-// e holds the document, the user and the stage. Step sets Type, Duration and
-// ErrorMessage; it leaves Duration or ErrorMessage empty if [Columns] has "-" for
-// it. If e has a CreatedAt, the first event has that time, and the second event
-// has that time plus the duration. If e has an ID, each event gets an ID derived
-// from it and the type, so a step that runs twice stores one row of each type.
+// e holds the document, the user and the stage. Step replaces its Type, Duration and
+// ErrorMessage. It leaves Duration or ErrorMessage empty if the table has no column for
+// it, see [Columns]. If e has a CreatedAt, that is the time of the first event. The
+// second event then has that time plus the duration. If e has an ID, Step derives the
+// IDs of both events from it and their types. So if the step runs again with the same
+// ID, events of the same type are stored only once.
 //
-// If e has a Stage, the events are about that step of the document. Otherwise
-// they are about the document itself, and the second event completes or fails it.
+// If e has a Stage, the events are about that step of the document. Otherwise they
+// are about the document itself, and the second event completes or fails the document.
 func (c *Client) Step(e Event, do func() error) error {
 	return c.StepContext(context.Background(), e, func(context.Context) error { return do() })
 }
 
-// StepContext is like Step and passes ctx to do and to the function of
-// [WithBefore]. Nothing else uses ctx: if it is cancelled, both events are still
-// stored.
+// StepContext is like [Client.Step], and passes ctx to do and to the function of
+// [WithBefore]. Both events are stored even if ctx is cancelled.
 func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Context) error) error {
 	if c.isNone() {
 		return do(ctx)
@@ -57,7 +57,7 @@ func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Conte
 	return err
 }
 
-// record records one event of a step, at the time took after its start.
+// record records one of the two events of a step. took is the time since the start.
 func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Duration, message string) {
 	e.Type, e.Duration, e.ErrorMessage = t, took, message
 	if c.config.columns.Duration == noColumn {
@@ -75,11 +75,11 @@ func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Dur
 	c.RecordContext(ctx, e)
 }
 
-// eventID derives the id of the event of type t from the id of its step. It is a
-// UUID of version 5. The result must stay the same in all versions of this
-// package and in all modes of the program. Otherwise a step that is repeated
-// after an upgrade would store its rows twice. SHA-1 is allowed even under
-// GODEBUG=fips140=only, because it protects nothing here.
+// eventID derives the id of an event from the id of its step and the type of the event.
+// The result is a UUID of version 5, which is a SHA-1 hash. It must be the same in all
+// versions of this package and for all values of GODEBUG. Otherwise a step that is
+// repeated after an upgrade would be stored twice. GODEBUG=fips140=only forbids SHA-1,
+// but here the hash protects nothing, so eventID allows it.
 func eventID(step uuid.UUID, t EventType) (id uuid.UUID) {
 	fips140.WithoutEnforcement(func() { id = uuid.NewSHA1(step, []byte(t)) })
 	return id

@@ -8,8 +8,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// The ids of a step's events are the same in every version of this package and in
-// every mode of the program. Step also works if the mode forbids SHA-1.
+// The ids of a step's events are the same in every version of this package and for every
+// value of GODEBUG. Step also works if GODEBUG forbids SHA-1.
 func TestStepIDsNeverChange(t *testing.T) {
 	const again = "DOCEVENTS_TEST_FIPS"
 	if os.Getenv(again) == "" {

@@ -88,7 +88,7 @@ func TestStep(t *testing.T) {
 	}
 }
 
-// Step keeps some fields of the event and sets the others.
+// Step replaces some fields of the event and keeps the other fields.
 func TestStepEventFields(t *testing.T) {
 	job := uuid.MustParse("aabbccdd-eeff-5011-8233-445566778899")
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -170,8 +170,8 @@ func TestStepEventFields(t *testing.T) {
 	}
 }
 
-// With WithEventTypes, Step records the first type of each meaning, and derives the
-// ids of the events from it.
+// With WithEventTypes, Step records the first type in each list, and derives the ids of
+// the events from these types.
 func TestStepWithOwnTypes(t *testing.T) {
 	job := uuid.MustParse("aabbccdd-eeff-5011-8233-445566778899")
 	types := docevents.EventTypes{

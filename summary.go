@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// A Summary describes the documents in a range of time. Each document counts once,
-// in the state given by its latest event in the range that isn't a note.
+// A Summary describes the documents in a range of time. Each document counts once.
+// Its latest event in the range decides its state. Notes are ignored for this.
 //
-// An event with a Stage is about that step; an event without a Stage is about the
-// document itself. So a document with a Started event without a Stage isn't
-// completed by the end of a step, only by an event without a Stage.
+// An event with a Stage is about one step of the document. An event without a Stage
+// is about the document itself. If the document itself has been started, only a
+// Completed event without a Stage completes it: the end of a step doesn't. A failed step
+// fails the document, until its next event.
 // sql/014_create_docevents_reading.sql has the exact definitions.
 //
-// Stages, Errors and Stuck have at most 20 elements each. StagesTotal,
-// ErrorsTotal and StuckTotal are the full numbers. Texts are cut to 200
-// characters.
+// Stages, Errors and Stuck have at most 20 elements each. StagesTotal, ErrorsTotal
+// and StuckTotal are the full numbers. Stages and messages are cut to 200 characters.
 type Summary struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"` // the range ends before Until
 
-	Documents int64 `json:"documents"` // with any event in the range
+	Documents int64 `json:"documents"` // documents with any event in the range, including notes
 	Completed int64 `json:"completed"`
 	Failed    int64 `json:"failed"`
 	UnderWay  int64 `json:"under_way"` // including stuck documents
@@ -31,8 +31,8 @@ type Summary struct {
 	LastCompleted time.Time `json:"last_completed"` // latest event of a completed document; zero if there is none
 	LastFailure   time.Time `json:"last_failure"`   // latest failure, see Point; zero if there is none
 
-	Interval time.Duration `json:"-"`      // between points: 1 min to 24 h, or a number of days if the range is longer than 99 days
-	Series   []Point       `json:"series"` // at most 100, without gaps, aligned to Interval in UTC
+	Interval time.Duration `json:"-"`      // the time that a Point covers: 1 min to 24 h, or several days if the range is longer than 99 days
+	Series   []Point       `json:"series"` // one Point for each Interval of the range, also if nothing happened; at most 100
 
 	Stages      []Stage         `json:"-"` // the slowest by P95 first
 	StagesTotal int64           `json:"stages_total"`
@@ -43,7 +43,7 @@ type Summary struct {
 }
 
 // A Point covers one Interval, which begins at At. A document counts in the Point
-// of its latest event, so the points add up to the Summary's counts.
+// of its latest event. So the sum of all points is the Summary's count.
 type Point struct {
 	At        time.Time `json:"at"`
 	Completed int64     `json:"completed"`
@@ -51,26 +51,26 @@ type Point struct {
 	UnderWay  int64     `json:"under_way"`
 	Skipped   int64     `json:"skipped"`
 
-	// Failures counts Failed events, even if a later try succeeded. A Failed
-	// event without a Stage isn't counted if the same document has a Failed event
-	// with a Stage and the same message.
+	// Failures is the number of Failed events, even if a retry succeeded. One
+	// failure is often recorded twice: for the step and for the document. If both
+	// events have the same message, only the step's event is counted.
 	Failures int64 `json:"failures"`
 }
 
-// A Stage counts the runs of one step that ended in the range.
+// A Stage counts how often one step ended in the range.
 type Stage struct {
 	Name     string `json:"stage"` // "" stands for events without a Stage
 	Count    int64  `json:"count"` // Completed and Failed events, and Skipped events with a Stage
 	Failed   int64  `json:"failed"`
 	Measured int64  `json:"measured"` // events with a Duration
 
-	// P50 and P95 are percentiles of the measured durations, and Max is the
-	// longest.
+	// P50 and P95 are percentiles of the measured durations: half of the durations
+	// are at most P50, and 95 % are at most P95. Max is the longest.
 	P50, P95, Max time.Duration `json:"-"`
 }
 
-// An ErrorGroup is the failures of a stage whose messages differ only in numbers
-// and UUIDs. In Message, each of these is replaced by #.
+// An ErrorGroup counts failures of one stage with similar messages. Messages are
+// similar if they differ only in numbers and UUIDs. Message has # in place of these.
 type ErrorGroup struct {
 	Stage     string    `json:"stage"`
 	Message   string    `json:"error"`
@@ -85,19 +85,18 @@ type ErrorGroup struct {
 // [Query].StuckAfter. It hangs, or it starts again and again.
 type StuckDocument struct {
 	DocumentID string    `json:"document_id"`
-	Since      time.Time `json:"started"` // first Arrived or Started event since its latest end
-	Starts     int64     `json:"starts"`  // number of Arrived and Started events since its latest end
+	Since      time.Time `json:"started"` // first Arrived or Started event since the document last ended
+	Starts     int64     `json:"starts"`  // number of Arrived and Started events since then
 	LastEvent  EventType `json:"last_event"`
 	LastStage  string    `json:"last_stage"`
 	LastAt     time.Time `json:"last_at"`
 }
 
-// Summary returns a summary of the events that q selects. It needs a function of
-// sql/014_create_docevents_reading.sql. If the function is missing, the error
-// names that file. The duration depends on the number of events in the range: a
-// million take 1.5 s on two cores. Retries and timeout are those of
-// [Client.Timeline]. Summary is safe for concurrent use. On a nil Client it
-// returns nil.
+// Summary returns a summary of the events that q selects. It calls a function of
+// sql/014_create_docevents_reading.sql. If the function is missing, the error names
+// that file. The more events the range has, the longer the call takes: about 1.5 s
+// for a million events on two cores. Summary retries and times out like
+// [Client.Timeline]. It is safe for concurrent use. On a nil Client it returns nil.
 func (c *Client) Summary(ctx context.Context, q Query) (*Summary, error) {
 	if c.isNone() {
 		return nil, nil
@@ -117,7 +116,10 @@ func (c *Client) summary(ctx context.Context, q Query) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := answer.Summary
+	if answer.Seconds <= 0 {
+		return nil, fmt.Errorf("%w: run that file again", ErrOtherAnswer)
+	}
+	s := &answer.Summary
 	s.Interval = time.Duration(answer.Seconds) * time.Second
 	for _, stage := range answer.Stages {
 		stage.Stage.P50, stage.Stage.P95, stage.Stage.Max = milliseconds(stage.P50), milliseconds(stage.P95), milliseconds(stage.Max)
@@ -126,9 +128,9 @@ func (c *Client) summary(ctx context.Context, q Query) (*Summary, error) {
 	return s, nil
 }
 
-// summaryAnswer is the function's JSON. Its durations are in milliseconds.
+// summaryAnswer is the JSON of docevents_summary. Its durations are in milliseconds.
 type summaryAnswer struct {
-	*Summary
+	Summary
 	Seconds int64 `json:"interval_seconds"`
 	Stages  []struct {
 		Stage
@@ -138,9 +140,8 @@ type summaryAnswer struct {
 	} `json:"stages"`
 }
 
-func (a summaryAnswer) valid() bool { return a.Summary != nil && a.Seconds > 0 }
-
-// milliseconds returns 0 for NaN and for a number that overflows time.Duration.
+// milliseconds converts a number from the table. It returns 0 for NaN and for a number
+// that overflows time.Duration.
 func milliseconds(ms float64) time.Duration {
 	if ns := ms * float64(time.Millisecond); math.Abs(ns) < math.MaxInt64 { // not NaN
 		return time.Duration(ns)

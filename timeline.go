@@ -18,52 +18,52 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrTruncated is matched by the error of a Timeline that has more events than
-// it returned.
+// ErrTruncated is matched by the error of Timeline and TimelineBefore if the document
+// has older events than those returned.
 var ErrTruncated = errors.New("truncated: the document has further, older events")
 
 const (
-	maxTimeline      = 1000     // events; hosted projects return no more rows than that at once
-	maxTimelineBytes = 16 << 20 // of them, as JSON: 1,000 events with the longest messages would be 64 MiB
+	maxTimeline      = 1000     // events; by default, hosted Supabase returns at most 1,000 rows
+	maxTimelineBytes = 16 << 20 // bytes of JSON; 1,000 events with the longest messages would take 64 MiB
 )
 
-// Timeline returns what happened to a document, the oldest event first. If there
-// are more than 1,000 events, more than the project returns rows at once, or
-// more than 16 MiB, it returns the newest ones and an error that matches
-// ErrTruncated; TimelineBefore returns the ones before. A document without
-// events has an empty timeline and no error.
+// Timeline returns the events of a document, the oldest first. It returns at most
+// 1,000 events, at most 16 MiB of JSON, and no more rows than the project's limit. If
+// the document has more, Timeline returns the newest events and an error that matches
+// ErrTruncated. [Client.TimelineBefore] then returns older events. If the document has
+// no events, the result is empty and there is no error.
 //
-// The columns may be of any type. A value that the event's field can't hold
-// leaves the field empty; so does NULL. Values of Extra are as JSON has them,
-// numbers as [json.Number].
+// The columns may have any type. A field is empty if the value in the table is NULL or
+// doesn't fit the field. Values of Extra are decoded from JSON, numbers as
+// [json.Number].
 //
-// Timeline sends one request, and one more after a failure that may pass. A 401
-// that passes by itself is waited out for up to 5 s. All of it ends with ctx and
-// after the time of WithRequestTimeout. It is safe for concurrent use.
+// If a failure may be temporary, Timeline retries once. Hosted Supabase may refuse a
+// valid key with 401 for some seconds, so Timeline retries after this for up to 5 s.
+// ctx and [WithRequestTimeout] limit the time of all attempts together. Timeline is
+// safe for concurrent use. On a nil Client it returns nil.
 func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, error) {
-	return c.timeline(ctx, "Timeline", documentID, "")
+	return c.timeline(ctx, documentID, "")
 }
 
-// TimelineBefore is Timeline for the events before a time: the newest of them,
-// the oldest first. Events at that time are not among them, so pages that begin
-// with events[0].CreatedAt leave out further events of the same microsecond. To
-// miss none, ask for a microsecond later and pass over those that you have.
+// TimelineBefore is like [Client.Timeline], but returns only events before a time, which
+// is cut to microseconds. To read an entire timeline in pages, pass the CreatedAt of the
+// oldest event that you have. This misses an event if it has exactly the same time. If
+// that may happen, pass a time one microsecond later and skip the events that you have.
 func (c *Client) TimelineBefore(ctx context.Context, documentID string, before time.Time) ([]Event, error) {
-	before = wholeMicroseconds(before)
 	if year := before.Year(); !c.isNone() && (before.IsZero() || year < 1 || year > 9999) {
 		return nil, errors.New("docevents: TimelineBefore: the time is zero, or outside the years 1 to 9999")
 	}
-	return c.timeline(ctx, "TimelineBefore", documentID, before.Format(timeFormat))
+	return c.timeline(ctx, documentID, before.UTC().Format(timeFormat))
 }
 
-func (c *Client) timeline(ctx context.Context, method, documentID, before string) ([]Event, error) {
+func (c *Client) timeline(ctx context.Context, documentID, before string) ([]Event, error) {
 	if c.isNone() {
 		return nil, nil
 	}
 	columns := &c.config.columns
 	id, err := columns.documentID(documentID)
 	if err != nil {
-		return nil, fmt.Errorf("docevents: %s: %w", method, err)
+		return nil, fmt.Errorf("docevents: Timeline: %w", err)
 	}
 	query := url.Values{
 		"select":           {columns.rows.Selection()},
@@ -82,44 +82,41 @@ func (c *Client) timeline(ctx context.Context, method, documentID, before string
 			return err
 		}
 		_, count, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
-		total, unknown := strconv.Atoi(count) // of all rows, unless a gateway dropped Prefer
+		total, unknown := strconv.Atoi(count) // the number of all rows; a gateway may have removed the header Prefer
 		more = total > len(events) || unknown != nil && len(events) == maxTimeline
 		return nil
 	})
 	slices.Reverse(events)
-	slices.SortStableFunc(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) }) // for fakes, which may not order
+	slices.SortStableFunc(events, func(a, b Event) int { return a.CreatedAt.Compare(b.CreatedAt) }) // a test's fake server may not order them
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("docevents: %s: %w", method, c.explain(err))
+		return nil, fmt.Errorf("docevents: Timeline: %w", c.explain(err))
 	case more:
-		return events, fmt.Errorf("docevents: %s: the newest %d events: %w", method, len(events), ErrTruncated)
+		return events, fmt.Errorf("docevents: Timeline: the newest %d events: %w", len(events), ErrTruncated)
 	}
 	return events, nil
 }
 
 var errNoDocumentID = errors.New("the table has no column for DocumentID, by WithColumns: name it there, with TextIDs if the ids are not UUIDs")
 
-// documentID returns the id as the table has it.
+// documentID returns the id in the form that the table has.
 func (c *columns) documentID(id string) (string, error) {
+	parsed, err := uuid.Parse(id)
 	switch {
 	case c.DocumentID == noColumn:
 		return "", errNoDocumentID
-	case id == "":
-		return "", errors.New("the document's id is empty")
-	case c.TextIDs && !row.IsText(id):
-		return "", errors.New("the document's id is not valid text: PostgreSQL takes UTF-8 without NUL bytes")
+	case c.TextIDs && checkTextID(id) != nil:
+		return "", fmt.Errorf("the document's id is %w", checkTextID(id))
 	case c.TextIDs:
 		return id, nil
-	}
-	parsed, err := uuid.Parse(id)
-	if err != nil {
+	case err != nil:
 		return "", errors.New("the document's id is not a UUID: pass it as the database has it, or set TextIDs in WithColumns if the table's ids are not UUIDs")
 	}
 	return parsed.String(), nil
 }
 
-// readEvents decodes rows one by one, up to the bound on their bytes; more
-// reports whether there are rows beyond it.
+// readEvents decodes the rows of an answer one by one, and stops at maxTimelineBytes.
+// more reports whether it stopped before the end.
 func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err error) {
 	bounded := &io.LimitedReader{R: body, N: maxTimelineBytes}
 	rows := json.NewDecoder(bounded)
@@ -148,14 +145,14 @@ func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err err
 	return events, false, nil
 }
 
-// event returns a row as the app recorded it. A value that can't be parsed
-// leaves its field empty. The row must have every column.
+// event converts a row to an Event. If a value can't be parsed, its field stays empty.
+// The row must have every column.
 func (c *columns) event(values map[string]json.RawMessage) (Event, error) {
 	texts, extra, missing := c.rows.Decode(values)
 	if missing != "" {
 		return Event{}, otherAnswer(missing)
 	}
-	ms, _ := strconv.ParseFloat(texts[4], 64) // a numeric column's may have a fraction
+	ms, _ := strconv.ParseFloat(texts[4], 64) // a column of type numeric may have fractions
 	return Event{
 		ID: texts[0], DocumentID: texts[1], UserID: texts[2], Type: EventType(texts[3]), Duration: milliseconds(ms),
 		ErrorMessage: texts[5], Stage: texts[6], CreatedAt: row.ParseTime(texts[7]), Extra: extra,

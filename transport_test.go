@@ -89,7 +89,6 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		"JSON and more":         {400, "application/json", `{"code":"23514"}}`, "Bad Request", ""},
 		"plain text":            {429, "text/plain", "slow down", "Too Many Requests", ""},
 		"HTML":                  {403, "text/html; charset=utf-8", html, "the answer is an HTML page", ""},
-		"HTML by its looks":     {503, "", "  \n" + html, "the answer is an HTML page", ""},
 		"HTML, unknown status":  {520, "text/html", html, "the answer is an HTML page", ""},
 		"unknown status":        {599, "", "", "", ""},
 		"10 MB of garbage":      {500, "application/json", garbage, "Internal Server Error", ""},
@@ -98,11 +97,9 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		"a long text quoted":    {400, "application/json", `{"code":"22P02","message":"invalid input syntax for type json: \"` + strings.Repeat(`\u001b`, 64<<10) + `\""}`, `invalid input syntax for type json: "…"`, "22P02"},
 		"a long message":        {500, "application/json", `{"message":"` + strings.Repeat("é", 2000) + `"}`, strings.Repeat("é", 512), ""},
 		"an HTML page with 200": {200, "text/html", html, "the answer is an HTML page", ""},
-		"HTML by looks, 201":    {201, "", html, "the answer is an HTML page", ""},
+		"an HTML page with 201": {201, "text/html", html, "the answer is an HTML page", ""},
 		"an empty page, 200":    {200, "text/html", "", "the answer is an HTML page", ""},
 		"an empty 200":          {200, "", "", "the answer is not PostgREST's to an insert", ""},
-		"an empty 202":          {202, "", "", "the answer is not PostgREST's to an insert", ""},
-		"an empty 204":          {204, "", "", "the answer is not PostgREST's to an insert", ""},
 		"another service":       {200, "application/json", `{"status":"up"}`, "the answer is not PostgREST's to an insert", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -160,12 +157,11 @@ func TestOnly201IsASuccess(t *testing.T) {
 
 // An error has the answer's message, the advice about it, and nothing else.
 func TestRemedies(t *testing.T) {
-	html := map[string]string{"Content-Type": "text/html"}
 	for name, test := range map[string]struct {
 		answer    answer
 		want, not string
 	}{
-		"a web site":             {answer{status: 404, body: "<!DOCTYPE html>", header: html}, "SUPABASE_URL", "013_create"},
+		"a web site":             {answer{status: 404, body: "<!DOCTYPE html>"}, "SUPABASE_URL", "013_create"},
 		"another path":           {answer{status: 404, body: `{"error":"requested path is invalid"}`}, "SUPABASE_URL", "the key"},
 		"Kong, no route":         {answer{status: 404, body: `{"message":"no Route matched with those values"}`}, "SUPABASE_URL", "013_create"},
 		"the path twice":         {answer{status: 404, code: "PGRST125", text: "Invalid path specified in request URL"}, "SUPABASE_URL", "013_create"},
@@ -308,7 +304,11 @@ func TestBodiesAreReadWithinBounds(t *testing.T) {
 						<-req.Context().Done()
 						return nil, req.Context().Err()
 					}
-					return &http.Response{StatusCode: test.status, Header: http.Header{}, Body: body}, nil
+					resp := &http.Response{StatusCode: test.status, Header: http.Header{}, Body: body}
+					if strings.HasPrefix(test.body, "<html>") {
+						resp.Header.Set("Content-Type", "text/html")
+					}
+					return resp, nil
 				}))
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
@@ -542,8 +542,11 @@ func TestOddTransports(t *testing.T) {
 		"a body that panics": {func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 400, Body: panicking{}}, nil
 		}, false},
-		"a success that panics": {func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 201, Body: panicking{}}, nil
+		"a success of an insert that panics": {func(req *http.Request) (*http.Response, error) {
+			if req.Method == http.MethodPost {
+				return &http.Response{StatusCode: 201, Body: panicking{}}, nil
+			}
+			return nil, errReset
 		}, false},
 		"an error that panics": {func(*http.Request) (*http.Response, error) { return nil, (*panicking)(nil) }, false},
 	} {

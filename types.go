@@ -12,21 +12,20 @@ import (
 // type is 1 to 256 bytes of valid text and has one meaning. Record drops events
 // of other types with reason [Invalid], unless Open is set.
 //
-// An empty field gets the migration's type: [UploadStarted] for Arrived,
+// Four fields have a default, the migration's type: [UploadStarted] for Arrived,
 // [ProcessingStarted] for Started, [Completed] for Completed and [Failed] for
-// Failed. If another field lists that type, Arrived stays empty, and for the
-// others New returns an error. Record accepts these default types. Check tests
-// them only if the app lists no types at all.
+// Failed. If a field is empty and another field lists its default, New returns an
+// error; only Arrived may stay empty. Record accepts the defaults like listed
+// types, but Check tries them only if the app lists no types at all.
 type EventTypes struct {
-	// Arrived types mean that the document is waiting for work. It counts as
-	// under way, and as stuck if it waits for too long. Unlike a Started event
-	// without a Stage, an Arrived event doesn't keep the document under way when
-	// a step ends.
+	// Arrived types mean that the document is waiting for work. While such an
+	// event is the document's latest, apart from Notes, the document counts as
+	// under way, and as stuck if it waits for too long.
 	Arrived []EventType
 
-	// Started types mean that work has begun. An event without a Stage keeps the
-	// document under way until a Completed, Failed or Skipped event without a
-	// Stage ends it, or a step fails. Step records the first type.
+	// Started types mean that work has begun. After a Started event without a
+	// Stage, the document stays under way until a Completed, Failed or Skipped
+	// event without a Stage, or until a step fails. Step records the first type.
 	Started []EventType
 
 	// Completed types mean that work has succeeded. Step records the first type.
@@ -36,8 +35,8 @@ type EventTypes struct {
 	Failed []EventType
 
 	// Skipped types mean that work has ended without success or failure, for
-	// example because it was cancelled. An event with a Stage counts like
-	// Completed. Only an event without a Stage makes the document skipped.
+	// example because it was cancelled. A Skipped event without a Stage makes the
+	// document skipped. With a Stage it counts like a Completed event.
 	Skipped []EventType
 
 	// Notes types don't change the state of the document. Examples are progress
@@ -49,58 +48,35 @@ type EventTypes struct {
 	Open bool
 }
 
-// A meaning is the meaning of an event type for a document.
-type meaning uint8
-
-const (
-	meansNote meaning = iota // also for a type that isn't listed
-	meansArrived
-	meansStarted
-	meansCompleted
-	meansFailed
-	meansSkipped
-)
-
 // eventTypes are the types that the app lists, with the migration's types in the
 // fields that the app left empty.
 type eventTypes struct {
 	EventTypes
 
+	known []EventType // all types of EventTypes
+
 	// listed are the types that Check rehearses: the types that the app lists, or
-	// the migration's four if it lists none. With Open and no listed types it is
-	// empty.
+	// the migration's four if it lists none. With Open and no listed types, listed
+	// is empty.
 	listed []EventType
-
-	known []EventType // all types of EventTypes, in the order of its fields
-	means []meaning   // the meaning of known[i]
-}
-
-// meaning returns the meaning of t.
-func (types *eventTypes) meaning(t EventType) meaning {
-	if i := slices.Index(types.known, t); i >= 0 {
-		return types.means[i]
-	}
-	return meansNote
-}
-
-// fields returns the fields of EventTypes, each with its name, its meaning and the
-// migration's type for it.
-func (types *EventTypes) fields() []typeField {
-	return []typeField{
-		{"Arrived", meansArrived, UploadStarted, &types.Arrived},
-		{"Started", meansStarted, ProcessingStarted, &types.Started},
-		{"Completed", meansCompleted, Completed, &types.Completed},
-		{"Failed", meansFailed, Failed, &types.Failed},
-		{"Skipped", meansSkipped, "", &types.Skipped},
-		{"Notes", meansNote, "", &types.Notes},
-	}
 }
 
 type typeField struct {
-	name string
-	meaning
+	name  string
 	word  EventType // the migration's type, or ""
 	types *[]EventType
+}
+
+// fields returns the fields of EventTypes that list types.
+func (types *EventTypes) fields() []typeField {
+	return []typeField{
+		{"Arrived", UploadStarted, &types.Arrived},
+		{"Started", ProcessingStarted, &types.Started},
+		{"Completed", Completed, &types.Completed},
+		{"Failed", Failed, &types.Failed},
+		{"Skipped", "", &types.Skipped},
+		{"Notes", "", &types.Notes},
+	}
 }
 
 // clone replaces the slices by copies, because the app may change its own.
@@ -114,7 +90,7 @@ func (types *EventTypes) clone() {
 func newEventTypes(given EventTypes) (eventTypes, error) {
 	types := eventTypes{EventTypes: given}
 	var bad []error
-	listed := map[EventType]string{} // the field's name
+	listed := map[EventType]string{} // the name of the field that lists the type
 	for _, f := range types.fields() {
 		for i, t := range *f.types {
 			if !storable(string(t), maxTypeBytes) {
@@ -132,13 +108,10 @@ func newEventTypes(given EventTypes) (eventTypes, error) {
 		case len(*f.types) > 0 || f.word == "":
 		case !elsewhere:
 			*f.types = []EventType{f.word}
-		case f.meaning != meansArrived: // Step needs a type for each of the others
+		case f.name != "Arrived": // Step needs a type for Started, Completed and Failed
 			bad = append(bad, fmt.Errorf("WithEventTypes: %s is empty, and its default %q is in %s: list a type in %s for Step to record", f.name, f.word, field, f.name))
 		}
-		for _, t := range *f.types {
-			types.known = append(types.known, t)
-			types.means = append(types.means, f.meaning)
-		}
+		types.known = append(types.known, *f.types...)
 	}
 	if len(types.listed) == 0 && !types.Open {
 		types.listed = types.known

@@ -1,32 +1,32 @@
-// Package dashboard serves a page about an app's documents: how many complete
-// and fail, which ones and why, which are stuck, how long the steps take, and
+// Package dashboard serves a page about an app's documents. The page shows how many
+// documents complete, fail or are stuck, why they fail, how long the steps take, and
 // the timeline of each document. Mount it under any prefix:
 //
 //	http.Handle("/admin/documents/", dashboard.Handler(client, dashboard.WithAuthorize(isAdmin)))
 //
-// The page shows users' data. It refuses every request unless the app passes
-// [WithAuthorize], or [WithLoopback] on a developer's machine. Requests from the
-// same machine are not allowed by default, because requests that a proxy
-// forwards look the same: since version 1.29.7, for example, nginx speaks
-// HTTP/1.1 to the app and adds no header that identifies it as a proxy.
+// The page shows users' data, so by default it refuses every request. Pass
+// [WithAuthorize], or [WithLoopback] on a developer's machine. Even requests from the
+// same machine are refused by default, because a proxy on that machine may have
+// forwarded them for somebody else. The page can't always recognize a proxy. For example,
+// nginx adds no header by default, and since version 1.29.7 it uses HTTP/1.1 as browsers
+// do.
 //
 // The page reads with [docevents.Client.Summary], [docevents.Client.Documents]
-// and [docevents.Client.Timeline], and needs the functions of
-// sql/014_create_docevents_reading.sql. A Handler has at most four reads in
-// flight, and identical reads share an answer for five seconds. If a view would
-// need a fifth read, the response is a 503 with the header Retry-After.
+// and [docevents.Client.Timeline], so it needs the functions of
+// sql/014_create_docevents_reading.sql. To protect the database, a Handler has at most
+// four reads in flight, and identical reads share an answer for five seconds. If a view
+// needs a fifth read, the response is a 503 with the header Retry-After.
 //
 // The path health below the prefix is for an uptime monitor: see [WithHealth].
 //
-// The page is HTML and one stylesheet, without scripts, and its links are
-// relative. It works under any Content-Security-Policy that allows styles from
-// the app itself.
+// The page is HTML with one stylesheet and relative links, without scripts. It works
+// under any Content-Security-Policy that allows styles from the app itself.
 //
-// The files, in the order of a request:
+// The files, in the order in which a request passes through them:
 //
 //	dashboard*  options, routes and access
-//	page*       shared by the views: filters, links, problems and texts
-//	reads       limits and shares the reads of the database
+//	page*       what all views need: filters, links, problems and texts
+//	reads       limits the reads of the database, and shares their answers
 //	view_*      the views, each with its template
 package dashboard
 
@@ -45,23 +45,23 @@ import (
 // An Option changes a default of [Handler].
 type Option func(*handler)
 
-// WithDocumentLink adds a link into the app to each document's page. f returns
-// the URL, or "" for no link. The page calls f for each view, from several
-// goroutines at once.
+// WithDocumentLink adds a link to the page of each document. The link leads to the
+// document in the app. f returns its URL, or "" for no link. f must be safe for
+// concurrent use.
 func WithDocumentLink(f func(documentID string) string) Option {
 	return func(h *handler) { h.documentLink = f }
 }
 
-// WithFilters adds filters to the page. A filter limits the page to the events
-// that have a given value in a column. columns are names of columns in the
-// table, such as "tenant_id". Stage, type and user have a filter by default. A
-// filter on a column without an index makes the views slower.
+// WithFilters adds filters to the page. A filter limits the page to the events that
+// have a certain value in a column. columns are names of columns in the table, such as
+// "tenant_id". Stage, type and user have filters by default. A filter makes the page
+// slower if its column has no index.
 func WithFilters(columns ...string) Option {
 	return func(h *handler) { h.columns = slices.Clone(columns) }
 }
 
 // WithStuckAfter sets how long a document is under way before the page calls it
-// stuck. The default is 30 minutes; 0 means the default.
+// stuck. The default is 30 minutes. 0 means the default.
 func WithStuckAfter(d time.Duration) Option {
 	return func(h *handler) { h.stuckAfter = d }
 }
@@ -85,10 +85,9 @@ type handler struct {
 	reads   reads
 }
 
-// Handler returns the page as an http.Handler that answers GET and HEAD. Mount it
-// on a path that ends in a slash, with or without http.StripPrefix. It is safe
-// for concurrent use. With a nil client, the page shows that the process has no
-// settings.
+// Handler returns the page as an http.Handler for GET and HEAD. Mount it on a path that
+// ends in a slash, with or without http.StripPrefix. It is safe for concurrent use. If
+// the client is nil, the page shows that the process has no settings.
 func Handler(client *docevents.Client, opts ...Option) http.Handler {
 	h := &handler{client: client, types: client.EventTypes()}
 	for _, opt := range opts {
@@ -135,7 +134,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	asked, query, _ := strings.Cut(r.RequestURI, "?")
 	switch _, name := path.Split(r.URL.Path); {
-	case name == "" && asked != "" && !strings.HasSuffix(asked, "/"): // mounted without a slash: redirect, because relative links need it
+	case name == "" && asked != "" && !strings.HasSuffix(asked, "/"): // relative links need a slash at the end
 		header.Set("Location", strings.TrimSuffix("./"+path.Base(asked)+"/?"+query, "?"))
 		w.WriteHeader(http.StatusMovedPermanently)
 	case name == "":

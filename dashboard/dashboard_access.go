@@ -7,11 +7,10 @@ import (
 	"strings"
 )
 
-// WithAuthorize makes f decide who may see the page. f returns true to allow a
-// request. The page calls f for each request, from several goroutines at once.
-// If f returns false, the response is a 403, unless f has written a response,
-// such as a redirect to the app's login or a 401 that asks for a password. If f
-// is nil, nobody may see the page.
+// WithAuthorize makes f decide who may see the page. f returns true to allow a request.
+// If it returns false, the response is a 403. f may write another response before it
+// returns false, such as a redirect to the app's login or a 401 that asks for a
+// password. f must be safe for concurrent use. If f is nil, nobody may see the page.
 func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.Request) bool](f F) Option {
 	return func(h *handler) {
 		h.authorize = func(http.ResponseWriter, *http.Request) bool { return false }
@@ -28,11 +27,11 @@ func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.
 	}
 }
 
-// WithLoopback allows requests that come from the same machine, are addressed to
-// localhost or a loopback address, and have no header of a proxy. It is for
-// development only: a proxy on that machine that adds none of the usual headers
-// looks like a local browser, so everybody who reaches the proxy could see the
-// page. If [WithAuthorize] is passed as well, a request must pass both checks.
+// WithLoopback allows requests of a browser on the same machine. The request must be
+// addressed to localhost or a loopback address, and must not have a header that proxies
+// add. Use it for development only: some proxies add no header, and a proxy on this
+// machine would show the page to everybody who reaches the proxy. If [WithAuthorize] is
+// passed as well, a request must pass both checks.
 func WithLoopback() Option {
 	return func(h *handler) { h.loopback = true }
 }
@@ -62,7 +61,7 @@ func (h *handler) allow(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// watched records whether a response has been written.
+// watched is a ResponseWriter that records whether a response has been written.
 type watched struct {
 	http.ResponseWriter
 	written bool
@@ -81,10 +80,10 @@ func (w *watched) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController find the wrapped ResponseWriter.
 func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// fromLoopback reports whether r comes from this machine and its headers show no
-// proxy. HTTP/1.0 counts as a sign of a proxy, because older versions of nginx
-// speak it. The Host must be local. Otherwise any web site could point its
-// domain name at this machine and read the page through the user's browser.
+// fromLoopback reports whether r comes from this machine, without a sign of a proxy. A
+// sign is a header that proxies add, or HTTP/1.0, which older versions of nginx use. The
+// Host of r must also be local. Otherwise any web site could point its domain name at
+// this machine, and read the page through the browser of a user who visits the site.
 func fromLoopback(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if len(r.Header.Values(name)) > 0 {

@@ -106,6 +106,8 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 		status, body = s.status, `{"code":"`+s.code+`","message":"`+cmp.Or(s.message, "words of the server")+`"}`
 	case body == "":
 		status, body = http.StatusNotFound, `{"code":"PGRST202","message":"Could not find the function"}`
+	case strings.HasPrefix(body, "<"):
+		header.Set("Content-Type", "text/html")
 	}
 	return &http.Response{
 		StatusCode: status, Header: header, Request: req,

@@ -12,14 +12,14 @@ import (
 const (
 	refreshEvery = time.Minute
 
-	// maxRows is the number of documents or events that a view shows. maxBytes
-	// limits the size of a view, however long its texts are.
+	// A view shows at most maxRows documents or events. If their texts are so long
+	// that the view has more than maxBytes, it shows fewer.
 	maxRows  = 50
 	maxBytes = 80_000
 )
 
-// A page is the part that all views share: the request, its time, and the
-// problem if something went wrong.
+// A page holds what all views have: the parameters of the request, the time, and the
+// problem that the view shows if something went wrong.
 type page struct {
 	scope
 	Title   string
@@ -30,14 +30,14 @@ type page struct {
 
 	StuckAfter time.Duration
 
-	// Rows is the number of rows that the view may show. It is less than maxRows
-	// if the view was too large; then the view also leaves out the chart's links
-	// and table.
-	Rows int
+	// rows is the number of rows that the view may show. If the view was larger
+	// than maxBytes, it is rendered again with fewer rows than maxRows. Then the
+	// overview also leaves out the links and the table of its chart.
+	rows int
 
 	isUnset    bool // the client is nil or zero
 	query      url.Values
-	own        map[string]string // parameters of this view that links to it keep
+	own        map[string]string // the parameters that only this view has, for links to itself
 	status     int
 	retryAfter time.Duration // 0 means none
 	refresh    time.Duration // 0 means never
@@ -45,7 +45,7 @@ type page struct {
 
 func (h *handler) newPage(r *http.Request, rows int) *page {
 	p := &page{
-		Now: time.Now().UTC(), StuckAfter: h.stuckAfter, Rows: rows,
+		Now: time.Now().UTC(), StuckAfter: h.stuckAfter, rows: rows,
 		query: unkeep(r.URL.Query()), own: map[string]string{}, status: http.StatusOK,
 	}
 	p.Still = p.query.Get("refresh") == "off"
@@ -67,9 +67,9 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 	return p
 }
 
-// serve renders a view and writes it. It renders into memory first, so that the
-// status is right and the size is bounded. If the view is too large, serve
-// renders it again with half the rows. self is the view's path.
+// serve renders a view and writes it. It renders into memory, because the status is only
+// known at the end. If the view is larger than maxBytes, serve renders it again with half
+// the rows. self is the view's path.
 func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
@@ -99,14 +99,14 @@ func (p *page) setRetryAfter(header http.Header) {
 	}
 }
 
-// refuse puts a problem on the page for a request that is not valid.
+// refuse makes the page show a problem, with status 400, for a request that is not valid.
 func (p *page) refuse(title, advice string) {
 	p.status, p.Problem = http.StatusBadRequest, &problem{Title: title, Advice: advice}
 }
 
-// Refresh returns the number of seconds after which the browser reloads the
-// page. 0 means never. It is 0 while the form is open, because a reload would
-// clear the form.
+// Refresh returns the number of seconds after which the browser reloads the page. 0
+// means never. It is 0 while the form for filters is open, because a reload would clear
+// the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() {
 		return 0

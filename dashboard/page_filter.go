@@ -9,9 +9,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A span is a range of time that the page offers.
+// A span is a range of time that the page offers, such as the last hour.
 type span struct {
-	Name, Words string // Words come after "in the last"
+	Name, Words string // such as "1h" and "hour", to be read after "in the last"
 	length      time.Duration
 }
 
@@ -22,8 +22,8 @@ var spans = []span{
 	{"30d", "30 days", 30 * 24 * time.Hour},
 }
 
-// A scope is the part of the table that the page shows: a range of time, and the
-// events that match the filters.
+// A scope is the part of the table that the page shows: the events in a range of time
+// that match the filters.
 type scope struct {
 	Range      span      // its Name is "" if the reader has entered the times
 	Since      time.Time // in UTC
@@ -34,8 +34,8 @@ type scope struct {
 
 // A filter limits the page to the events that have one value in a column.
 type filter struct {
-	Param  string // its name in the URL
-	Label  string
+	Param  string   // the name of its parameter in the URL
+	Label  string   // its name on the page
 	Value  string   // "" means no limit
 	Words  []string // suggested values
 	column string   // the column's name in the table
@@ -47,9 +47,10 @@ var reserved = []string{
 	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
 }
 
-// newFilters returns filters for stage, type and user, if the table has these
-// columns, and for the columns of WithFilters. A filter's parameter is the
-// column's name. If another parameter has that name, a dot is added to it.
+// newFilters returns filters for stage, type and user, if the table has these columns.
+// more are the columns of WithFilters. For each of these there is a filter, whose parameter
+// in the URL has the name of the column. If another parameter has that name already,
+// newFilters adds a dot to it.
 func newFilters(columns docevents.Columns, types docevents.EventTypes, more []string) []filter {
 	var words []string
 	for _, list := range [][]docevents.EventType{types.Arrived, types.Started, types.Completed, types.Failed, types.Skipped, types.Notes} {
@@ -116,7 +117,7 @@ func (p *page) readScope(offered []filter) {
 // timeFormats are the formats that datetime-local inputs send, and RFC 3339.
 var timeFormats = []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339}
 
-// parseTime parses text, and reports whether it is valid. For "" it returns
+// parseTime parses a time of the URL, and reports whether it is valid. For "" it returns
 // otherwise and true.
 func parseTime(text string, otherwise time.Time) (time.Time, bool) {
 	for _, format := range timeFormats {
@@ -137,11 +138,12 @@ func inputTime(t time.Time) string {
 
 const (
 	longestValue = 1 << 10 // bytes of an id, an error or a stage
-	maxFilters   = 2_400   // bytes of all filters in a link; a view repeats them in 25 links or more
+	maxFilters   = 2_400   // bytes of all filters in a link: a view has 25 links or more, and must fit into maxBytes
 )
 
-// scopeQuery returns the scope as a query, and the query's key for share. The key
-// of a relative range, such as the last hour, doesn't depend on the time.
+// scopeQuery returns the query for the scope, and a key for share. Equal queries have the
+// same key. Two queries for the last hour also have the same key, although their times
+// differ.
 func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}
@@ -160,10 +162,11 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 	return q, key.Encode()
 }
 
-// A chip shows one limit of the page, with a link that removes it.
-type chip struct{ Label, Value, Without string }
+// A chip shows the range or a filter, with a link that removes it.
+type chip struct{ Label, Value, Without string } // Without is the link
 
-// Chips returns the range and the filters that limit the page.
+// Chips returns a chip for each filter with a value, and for the range if the reader has
+// entered its times.
 func (p *page) Chips() (chips []chip) {
 	if p.Range.Name == "" && !p.isRangeBad {
 		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
@@ -182,7 +185,7 @@ func (p *page) Chips() (chips []chip) {
 	return chips
 }
 
-// IsFiltered reports whether a filter limits the page.
+// IsFiltered reports whether a filter has a value.
 func (p *page) IsFiltered() bool {
 	return slices.ContainsFunc(p.Filters, func(f filter) bool { return f.Value != "" })
 }
@@ -195,8 +198,8 @@ func (p *page) When() string {
 	return "From " + p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC"
 }
 
-// Here returns a link to the same view with some parameters changed. changes
-// holds their names and values in turn. An empty value removes the parameter.
+// Here returns a link to the same view with some parameters changed. changes holds names
+// and values in turn: name, value, name, value. An empty value removes the parameter.
 func (p *page) Here(changes ...string) string {
 	query := p.kept()
 	for name, value := range p.own {
@@ -207,13 +210,13 @@ func (p *page) Here(changes ...string) string {
 	return "?" + change(query, changes).Encode()
 }
 
-// To returns a link to another view with the same range and filters. changes is
-// as in Here.
+// To returns a link to another view with the same range and filters. changes has the same
+// form as for Here.
 func (p *page) To(view string, changes ...string) string {
 	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
 }
 
-// kept returns the parameters that all links keep: range, refresh and filters.
+// kept returns the parameters that every link repeats: range, refresh and filters.
 func (p *page) kept() url.Values {
 	query := url.Values{}
 	set := func(name, value string) {
@@ -238,6 +241,8 @@ func (p *page) kept() url.Values {
 	return query
 }
 
+// change makes the changes of Here. A named range such as 7d and the times since and until
+// exclude each other, so a change of one removes the other.
 func change(query url.Values, changes []string) url.Values {
 	for i := 0; i+1 < len(changes); i += 2 {
 		name, value := changes[i], changes[i+1]

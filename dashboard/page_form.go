@@ -5,13 +5,11 @@ import (
 	"time"
 )
 
-// The form for the filters and the range is part of a view. A link opens it.
-
-// IsEdited reports whether the form for the range and the filters is open.
+// IsEdited reports whether the view shows the form for the range and the filters.
 func (p *page) IsEdited() bool { return p.query.Get("edit") != "" }
 
-// InputTime returns the value of a time input of the form. It is "" if the range
-// is one of spans or isn't valid.
+// InputTime returns the value of a time input of the form. It is "" if the range has a
+// name, such as 7d, or isn't valid.
 func (p *page) InputTime(t time.Time) string {
 	if p.Range.Name != "" || p.isRangeBad {
 		return ""
@@ -19,13 +17,12 @@ func (p *page) InputTime(t time.Time) string {
 	return inputTime(t.Truncate(time.Minute))
 }
 
-// IsPlain reports whether an input of the form can hold the filter's value
-// unchanged. Browsers remove line breaks from it, and don't show control
-// characters in it.
+// IsPlain reports whether an input of the form can hold the filter's value unchanged.
+// Browsers remove line breaks from an input, and don't show control characters.
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
-// Keep returns the parameters for which the form has no input, encoded as one
-// value. The form sends it unchanged in a hidden input.
+// Keep returns the parameters that have no input in the form. They are encoded as one
+// value for a hidden input, because browsers may change line breaks in plain values.
 func (p *page) Keep() string {
 	query := url.Values{}
 	for name, value := range p.own {
@@ -50,8 +47,8 @@ func (p *page) Keep() string {
 	return query.Encode()
 }
 
-// unkeep adds the parameters of Keep to the query of a request. A parameter of
-// the request itself has priority.
+// unkeep adds the parameters in the value of Keep to the query of a request, except those
+// that the query already has.
 func unkeep(query url.Values) url.Values {
 	kept, err := url.ParseQuery(query.Get("keep"))
 	if err != nil {

@@ -71,7 +71,7 @@ func TestLargestRows(t *testing.T) {
 	check(t, get(h, "/document?id=%22%3E%3Cscript%3E&range=%22%3E%3Cscript"), 400, "This is not a document id")
 }
 
-// TestLargestEvent checks that a view can show an event that is larger than a
+// TestLargestEvent checks that a view can show an event whose texts are longer than the
 // view may be.
 func TestLargestEvent(t *testing.T) {
 	extra := map[string]any{}

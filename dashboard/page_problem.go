@@ -15,16 +15,15 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A problem is shown in place of data that could not be read. Title and Advice
-// are the page's own words, without any text of a row. Detail is the client's
-// error.
+// A problem is shown if the data could not be read. Title and Advice are constants of
+// this package, so they contain no text of the table. Detail is the error of the client.
 type problem struct{ Title, Advice, Detail string }
 
 const inMemory = " Until then, new events of this process wait in its memory."
 
-// answers holds a title and advice for each kind of answer. The patterns match
-// "STATUS CODE message", as answerLine returns it. The first match counts. A
-// status of 0 means 502.
+// answers holds a title and advice for each kind of error that the server may answer. The
+// patterns match the result of answerLine: "STATUS CODE message". The first match counts.
+// status is the HTTP status of the page; 0 means 502.
 var answers = []struct {
 	answer        *regexp.Regexp
 	status        int
@@ -45,7 +44,7 @@ var answers = []struct {
 	{regexp.MustCompile(``), 0, "The server refused the request", "The error below says what to do." + inMemory},
 }
 
-// fail puts a problem on the page for an error of the client.
+// fail makes the page show a problem for an error of the client.
 func (p *page) fail(err error) {
 	p.status = http.StatusBadGateway
 	p.Problem = &problem{Detail: clean(err.Error(), 800)}
@@ -89,8 +88,8 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
-// isNetwork reports whether err comes from the connection, which returned no
-// answer or only a part of one.
+// isNetwork reports whether err is an error of the connection. Then there was no answer,
+// or only a part of one.
 func isNetwork(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.As(err, new(net.Error)) || errors.As(err, new(syscall.Errno)) ||

@@ -10,25 +10,18 @@ import (
 	"unicode"
 )
 
-// clean makes text from a row safe to show on one line. It joins white space,
-// replaces characters that control or reorder the text around them, and cuts the
-// text so that it takes at most limit bytes after HTML escaping.
+// clean makes a text from the table fit to show on one line. It replaces white space and
+// unsafe characters, see safe, and joins several spaces into one. It cuts the text so that
+// it takes at most limit bytes after HTML escaping.
 func clean(s string, limit int) string {
 	var b strings.Builder
 	size, space := 0, true
 	for _, r := range s {
-		switch {
-		case unicode.IsSpace(r):
-			if space {
-				continue
-			}
-			r = ' '
-		case r == '\u200c' || r == '\u200d': // joiners, which some letters and emoji need
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
-			r = '\uFFFD'
+		if r = safe(r); r == ' ' && space {
+			continue
 		}
 		space = r == ' '
-		if size += len(template.HTMLEscapeString(string(r))); size > limit {
+		if size += escapedLen(string(r)); size > limit {
 			return strings.TrimRight(b.String(), " ") + "…"
 		}
 		b.WriteRune(r)
@@ -36,27 +29,34 @@ func clean(s string, limit int) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// cleanLines is like clean, but keeps the line breaks. size is the number of
-// bytes after HTML escaping. If that is more than limit, fits is false and no
-// text is returned.
-func cleanLines(s string, limit int) (text string, size int, fits bool) {
-	var b strings.Builder
-	for _, r := range strings.ReplaceAll(s, "\r\n", "\n") {
-		switch {
-		case r == '\n' || r == '\t' || r == '\u200c' || r == '\u200d':
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
-			r = '\uFFFD'
+// cleanLines is like clean, but keeps line breaks and tabs, and doesn't cut the text.
+func cleanLines(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return r
 		}
-		if size += len(template.HTMLEscapeString(string(r))); size > limit {
-			return "", 0, false
-		}
-		b.WriteRune(r)
-	}
-	return b.String(), size, true
+		return safe(r)
+	}, strings.ReplaceAll(s, "\r\n", "\n"))
 }
 
-// Stage returns the name of a stage. An event without a stage is about the whole
-// document.
+// safe returns a space for white space, and U+FFFD for a character that would control
+// or reorder the text around it. It returns any other character unchanged.
+func safe(r rune) rune {
+	switch {
+	case unicode.IsSpace(r):
+		return ' '
+	case r == '\u200c' || r == '\u200d': // joiners, which some letters and emoji need
+		return r
+	case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
+		return '\uFFFD'
+	}
+	return r
+}
+
+// escapedLen returns the number of bytes that s takes in a page.
+func escapedLen(s string) int { return len(template.HTMLEscapeString(s)) }
+
+// Stage returns the name of a stage for the page.
 func (p *page) Stage(name string) string {
 	if name = clean(name, 48); name == "" {
 		return "whole document"
@@ -64,7 +64,7 @@ func (p *page) Stage(name string) string {
 	return name
 }
 
-// Text shortens a text from a row, ID an id.
+// Text shortens a text from a row. ID shortens an id.
 func (p *page) Text(s string) string { return clean(s, 180) }
 func (p *page) ID(s string) string   { return clean(s, 100) }
 
@@ -77,8 +77,8 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent formats n as a percentage of all. It is 0 % or 100 % only
-// if that is exact.
+// Percent formats n as a percentage of all. It returns 0 % only if n is 0, and 100 % only
+// if n is all.
 func (p *page) Percent(n, all int64) string {
 	if all == 0 {
 		return "–"
@@ -125,8 +125,8 @@ func (p *page) Age(t time.Time) string {
 // Elapsed returns the time since t.
 func (p *page) Elapsed(t time.Time) time.Duration { return p.Now.Sub(t) }
 
-// Rough is like Took, but leaves out the seconds from one minute on, and the
-// minutes from ten hours on.
+// Rough is like Took, but less exact: a duration of a minute or more has no seconds, and a
+// duration of ten hours or more has no minutes.
 func (p *page) Rough(d time.Duration) string {
 	switch {
 	case d >= 10*time.Hour:
@@ -137,12 +137,12 @@ func (p *page) Rough(d time.Duration) string {
 	return p.Took(d)
 }
 
-// Short returns the end of an id. Ids made at about the same time often begin
-// alike.
+// Short returns the end of an id. Ids that were made at about the same time often begin
+// with the same characters.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
-// UTC formats a time for people. Day and Clock return its parts. Machine formats
-// it for a datetime attribute.
+// UTC formats a time for people. Day and Clock return the date and the time of day.
+// Machine formats a time for a datetime attribute of HTML.
 func (p *page) UTC(t time.Time) string     { return p.Day(t) + " " + p.Clock(t) }
 func (p *page) Day(t time.Time) string     { return t.UTC().Format(time.DateOnly) }
 func (p *page) Clock(t time.Time) string   { return t.UTC().Format(time.TimeOnly) }

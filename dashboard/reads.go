@@ -8,24 +8,25 @@ import (
 )
 
 const (
-	// readTimeout limits the reads of one view. It is longer than the 8 s after
-	// which hosted Supabase cancels a statement.
+	// readTimeout limits the time for the reads of one view. Hosted Supabase cancels
+	// a statement after 8 s. readTimeout is longer, so that the page can show the
+	// error of the server.
 	readTimeout = 15 * time.Second
 
-	maxReads  = 4               // in flight at a time
+	maxReads  = 4               // reads in flight at a time
 	sharedFor = 5 * time.Second // how long identical reads share an answer
-	maxShared = 32              // answers that are kept; further ones are shared only while in flight
+	maxShared = 32              // answers to keep; the answer to a further read is shared only while it is in flight
 )
 
 // errBusy is returned if maxReads reads are in flight already.
 var errBusy = errors.New("this page has four reads in flight already")
 
-// reads limits a handler's load on the database. The zero value is ready to use.
-// A read is handled by the first row that applies:
+// reads limits the load of a handler on the database. The zero value is ready to use.
+// The first line that applies decides what a read returns:
 //
-//	an identical read ended less than sharedFor ago  -> its answer
-//	an identical read is in flight                   -> its answer, after a wait
-//	fewer than maxReads reads are in flight          -> a new read
+//	an identical read ended less than sharedFor ago  -> the answer of that read
+//	an identical read is in flight                   -> the answer of that read, after a wait
+//	fewer than maxReads reads are in flight          -> the answer of a new read
 //	otherwise                                        -> errBusy
 type reads struct {
 	mu       sync.Mutex // guards the fields below; no read runs under it
@@ -40,11 +41,9 @@ type answer struct {
 	err   error
 }
 
-// share calls read, or returns the result of another caller's read with the same
-// key. Callers that pass the same key must pass equivalent reads. They share the
-// value, so none of them may change it. read runs on the goroutine of the first
-// caller. It continues after that caller's ctx ends, because other callers may
-// be waiting for it.
+// share calls read, or returns the result of another caller's read with the same key. All
+// callers with this key get the same value, so they must not change it. If ctx ends while
+// read runs, read continues, because other callers may be waiting for its result.
 func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
 	a, first, err := r.find(key)
 	if err != nil {
@@ -69,8 +68,8 @@ func share[T any](ctx context.Context, r *reads, key string, read func(context.C
 	return value, a.err
 }
 
-// find returns the answer for a key. If first is true, the caller must read the
-// answer and call finish.
+// find returns the answer for a key. If first is true, no read has this key yet. Then the
+// caller must read, fill in the answer and call finish.
 func (r *reads) find(key string) (a *answer, first bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,8 +88,8 @@ func (r *reads) find(key string) (a *answer, first bool, err error) {
 	return a, true, nil
 }
 
-// finish wakes the callers that wait for the answer, and shares it with later
-// ones for sharedFor.
+// finish wakes the callers that wait for the answer. Later callers get the same answer
+// until sharedFor has passed.
 func (r *reads) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {

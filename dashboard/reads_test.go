@@ -107,8 +107,8 @@ func TestReadsAreBounded(t *testing.T) {
 	})
 }
 
-// TestReadsGoOn checks that a read continues if the reader who started it leaves
-// while another one waits.
+// TestReadsGoOn checks that a read continues if the reader who started it leaves while
+// another reader waits for it.
 func TestReadsGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{summary: emptySummary, delay: 2 * time.Second}

@@ -16,7 +16,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A document is one page of a document's timeline.
+// A document is the view of a document's timeline. It shows one page of the events.
 type document struct {
 	*page
 	DocumentID string
@@ -25,10 +25,13 @@ type document struct {
 	Facts      []fact // the facts that all Events share
 	About      *stretch
 
-	IsOldestFirst     bool
-	Next, Before      string // links to the next page in this order, and to the events before the window
-	NewestLink        string
-	Other, OtherOrder string // the link to the other order, and its name
+	IsOldestFirst bool
+
+	Next       string // a link to the next page in this order; "" if there is none
+	Before     string // with the oldest first, a link to the events before the window; otherwise ""
+	NewestLink string // a link to the first page; "" if this is the first page
+	Other      string // a link to the other order
+	OtherOrder string // the name of the other order
 }
 
 func (h *handler) document(ctx context.Context, p *page) any {
@@ -67,8 +70,8 @@ func (h *handler) document(ctx context.Context, p *page) any {
 	return v
 }
 
-// documentID returns the document id of the request in the form that the table
-// has. If there is no valid id, it puts a problem on the page and ok is false.
+// documentID returns the document id of the request in the form that the table has. If
+// the id is missing or not valid, ok is false and the page shows a problem.
 func (h *handler) documentID(p *page) (id string, ok bool) {
 	id = p.query.Get("id")
 	switch {
@@ -94,11 +97,12 @@ func (h *handler) documentID(p *page) (id string, ok bool) {
 	return parsed.String(), true
 }
 
-// A position is a place in a timeline. A read returns a window: the newest 1,000
-// events before a time. A page shows a part of a window.
+// A position is the place in a timeline at which a page begins. The database returns a
+// timeline in windows. A window is the newest 1,000 events before a time. A page shows up
+// to 50 events of a window.
 type position struct {
 	before      time.Time // the end of the window; zero means the newest window
-	from        int       // events of the window to skip, in the order shown
+	from        int       // the number of events to skip, from the beginning of the window in the order shown
 	oldestFirst bool
 }
 
@@ -120,32 +124,34 @@ func (p *page) position() (at position, ok bool) {
 	return at, true
 }
 
-// A stretch is a page of a window's events, and the positions of the next pages.
+// A stretch is the events on a page, with facts about their window and the positions of
+// the next pages.
 type stretch struct {
 	Events     []docevents.Event // in the order shown
-	Gaps       []time.Duration   // the time since the event before each one; -1 if the window has none
+	Gaps       []time.Duration   // for each event, the time since the previous one; -1 for the first of the window
 	First      time.Time         // the time of the window's oldest event
 	Last       docevents.Event   // the window's newest event
 	HasEarlier bool              // there are events before the window
 
-	size          int       // the number of events in the window
-	next, earlier *position // nil if there are no such events
+	size    int       // the number of events in the window
+	next    *position // the next page in the order shown; nil if there is none
+	earlier *position // the window before this one; nil if there is none
 }
 
 // readStretch reads a window and returns the page at a position in it.
 func (h *handler) readStretch(ctx context.Context, p *page, id string, at position) (*stretch, error) {
-	key := url.Values{"id": {id}, "before": {inputTime(at.before)}, "at": {fmt.Sprint(at.from, at.oldestFirst, p.Rows)}}
+	key := url.Values{"id": {id}, "before": {inputTime(at.before)}, "at": {fmt.Sprint(at.from, at.oldestFirst, p.rows)}}
 	return share(ctx, &h.reads, "document?"+key.Encode(), func(ctx context.Context) (*stretch, error) {
 		events, hasEarlier, err := h.readWindow(ctx, id, at.before)
 		if err != nil {
 			return nil, err
 		}
-		return newStretch(events, hasEarlier, at, p.Rows), nil
+		return newStretch(events, hasEarlier, at, p.rows), nil
 	})
 }
 
-// newStretch returns up to n events of a window from a position on. The window
-// is in the order of time.
+// newStretch returns up to n events of a window, beginning at a position. In window, the
+// oldest event comes first.
 func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *stretch {
 	s := &stretch{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {
@@ -174,11 +180,11 @@ func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *
 	if !hasEarlier {
 		return s
 	}
-	// The earlier window ends with all events that have the time of first. Its
-	// position skips those that this window has shown.
+	// More events may have the same time as first, so the earlier window ends with
+	// all events of that time. Its position skips the ones that this window has.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), at.oldestFirst}
-	if same < 0 { // all events of the window have this time: further ones with it are left out
+	if same < 0 { // the entire window has this time: continue with older times, and leave out more events of this time
 		s.earlier.before = first.CreatedAt
 	}
 	if at.oldestFirst {
@@ -215,22 +221,10 @@ func (s *stretch) Size() int64 { return int64(s.size) }
 // Span returns the time from the window's oldest event to its newest.
 func (s *stretch) Span() time.Duration { return s.Last.CreatedAt.Sub(s.First) }
 
-// Gap formats the time since the event before.
+// Gap formats the time since the previous event.
 func (v *document) Gap(d time.Duration) string {
 	if d < 0 {
 		return ""
 	}
 	return "+" + v.Took(d)
-}
-
-// A linkedFact is a fact in the form that the page shows.
-type linkedFact struct{ Short, Link string }
-
-// Linked shortens a fact, and links a user to that user's documents.
-func (v *document) Linked(f fact) linkedFact {
-	l := linkedFact{Short: v.Text(f.Value)}
-	if f.IsUser {
-		l.Link = v.To("documents", "user", f.Value)
-	}
-	return l
 }

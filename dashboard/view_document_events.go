@@ -13,9 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow reads the newest events of a document before a time. The zero time
-// means no limit. The oldest event comes first. hasEarlier reports whether the
-// document has older events than these.
+// readWindow reads the newest events of a document before a time. The zero time means
+// no limit. It returns the oldest event first. hasEarlier reports whether the document
+// has older events than the ones returned.
 func (h *handler) readWindow(ctx context.Context, id string, before time.Time) (events []docevents.Event, hasEarlier bool, err error) {
 	if before.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
@@ -31,37 +31,39 @@ func (h *handler) readWindow(ctx context.Context, id string, before time.Time) (
 // An eventRow is an event on the page.
 type eventRow struct {
 	docevents.Event
-	Kind string // the meaning of the type
-	Gap  time.Duration
+	Kind string        // the meaning of the type, see kind
+	Gap  time.Duration // the time since the previous event
 
 	Facts   []fact
 	Message string // the beginning of the error message, in one line
-	Whole   string // the complete message; "" if Message is complete, or if there is no room
-	Text    string // a link to the event as plain text; "" if the page shows all of it
+	Whole   string // the complete message; "" if Message is complete, or if the page has no room
+	Text    string // a link to the complete event as plain text; "" if the page shows all of it
 
-	// X and Width place the step's bar, in thousandths of the time that the page
-	// shows.
+	// X and Width are the left edge and the width of the step's bar, in thousandths
+	// of the time axis that placed describes.
 	X, Width int64
 }
 
-// roomForMessages returns how many bytes of complete messages fit in a view with
-// n events. If the view was too large and is rendered with fewer rows, less room
-// is left.
-func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.Rows / maxRows }
+// roomForMessages returns how many bytes the complete messages of a view with n events may
+// take. It assumes that the rest of the view takes 8,000 bytes, and 600 for each event. If
+// that was too little, the view is rendered again with fewer rows and less room.
+func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
-// eventRows returns the rows of a page, and the facts that all rows share.
+// eventRows returns the rows of a page, and separately the facts that all rows share.
 func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows []eventRow) {
 	rows = placed(s.Events)
 	room := p.roomForMessages(len(rows))
 	for i := range rows {
 		r := &rows[i]
-		r.Kind, r.Gap, r.Facts = kind(h.types, r.Type), s.Gaps[i], facts(r.Event)
+		r.Kind, r.Gap, r.Facts = kind(h.types, r.Type), s.Gaps[i], p.facts(r.Event)
 		isCut := slices.ContainsFunc(r.Facts, func(f fact) bool { return f.isCut })
 		if r.Message = p.Text(r.ErrorMessage); r.Message != r.ErrorMessage {
-			whole, size, fits := cleanLines(r.ErrorMessage, room)
-			r.Whole = whole
-			room -= size
-			isCut = isCut || !fits
+			whole := cleanLines(r.ErrorMessage)
+			if size := escapedLen(whole); size <= room {
+				r.Whole, room = whole, room-size
+			} else {
+				isCut = true
+			}
 		}
 		if isCut {
 			r.Text = p.To("event", "id", id, "before", inputTime(r.CreatedAt.Add(time.Microsecond)), "event", r.ID)
@@ -70,25 +72,25 @@ func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows
 	return splitFacts(rows), rows
 }
 
-// A fact is one more value of an event: its user, or the value of an extra
-// column.
+// A fact is one more value of an event: its user, or the value of an extra column.
 type fact struct {
 	Name, Value string
-	IsUser      bool
-	isCut       bool // Value is shortened
+	Link        string // to the documents of the user; "" for other facts
+	isCut       bool   // Value is shortened
 }
 
-// facts returns the user of an event, and then the values of its extra columns
-// in the order of their names.
-func facts(e docevents.Event) (all []fact) {
-	if e.UserID != "" {
-		all = append(all, fact{Name: "user", Value: e.UserID, IsUser: true})
-	}
-	for _, name := range slices.Sorted(maps.Keys(e.Extra)) {
-		if value := extraText(e.Extra[name]); value != "" {
-			short := clean(value, 180)
-			all = append(all, fact{Name: name, Value: short, isCut: short != value})
+// facts returns the user of an event, and then the values of its extra columns, sorted
+// by the names of the columns. NULL is left out.
+func (p *page) facts(e docevents.Event) (all []fact) {
+	add := func(name, value, link string) {
+		if value != "" {
+			short := p.Text(value)
+			all = append(all, fact{name, short, link, short != value})
 		}
+	}
+	add("user", e.UserID, p.To("documents", "user", e.UserID))
+	for _, name := range slices.Sorted(maps.Keys(e.Extra)) {
+		add(name, extraText(e.Extra[name]), "")
 	}
 	return all
 }
@@ -110,8 +112,8 @@ func extraText(value any) string {
 	return strings.TrimSpace(text.String())
 }
 
-// splitFacts removes from the rows the facts that all of them share, and returns
-// those facts. A single row keeps its facts.
+// splitFacts removes the facts that all rows share from the rows, and returns these facts.
+// If there is only one row, it keeps its facts.
 func splitFacts(rows []eventRow) (common []fact) {
 	if len(rows) < 2 {
 		return nil
@@ -127,7 +129,7 @@ func splitFacts(rows []eventRow) (common []fact) {
 	return common
 }
 
-// kind returns the meaning of a type, by its name in the stylesheet.
+// kind returns the meaning of a type, such as "failed". It is a class in style.css.
 func kind(types docevents.EventTypes, t docevents.EventType) string {
 	for _, k := range []struct {
 		name  string
@@ -146,9 +148,10 @@ func kind(types docevents.EventTypes, t docevents.EventType) string {
 	return "note"
 }
 
-// placed returns a row for each event, with its bar's place on the time that the
-// events take together. A bar ends at the event's time and is as long as its
-// Duration. The page shows no bar for an event without a Duration.
+// placed returns a row for each event, and places the bar of the row. All bars share one
+// time axis, from the earliest start of a step to the latest event. A bar ends at the time
+// of its event, and is as long as the Duration. The template shows no bar for an event
+// without a Duration.
 func placed(events []docevents.Event) []eventRow {
 	if len(events) == 0 {
 		return nil
@@ -165,7 +168,7 @@ func placed(events []docevents.Event) []eventRow {
 	thousandths := func(d time.Duration) int64 {
 		return int64(1000 * d.Seconds() / max(end.Sub(start), time.Millisecond).Seconds())
 	}
-	const least = 8
+	const least = 8 // a narrower bar couldn't be seen
 	rows := make([]eventRow, len(events))
 	for i, e := range events {
 		r := eventRow{Event: e, Width: max(thousandths(e.Duration), least)}

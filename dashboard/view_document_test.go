@@ -54,7 +54,7 @@ func TestDocument(t *testing.T) {
 			"The latest event is <strong><bdi>failed</bdi></strong> in <bdi>extract</bdi>, 59 min ago. The first event came 3.0 s before it.",
 			"<code><bdi>page 3: too small</bdi></code>", "1999-12-31 </span>23:00:03", `<span class="note">&#43;1.0 s</span>`, "500 ms",
 			`fill="url(#stripes)" d="M833 1h166v8h-166z"`, `class="completed-fill" d="M500 1h166v8h-166z"`,
-			`The newest first: <a href="?id=`+document+`&amp;order=oldest&amp;range=7d">oldest first</a>`,
+			`The newest first. <a href="?id=`+document+`&amp;order=oldest&amp;range=7d">Show the oldest first</a>`,
 			`<dt><bdi>user</bdi></dt><dd><a href="documents?range=7d&amp;user=`+document+`"><bdi>`+document)
 		check(t, open(timeline(1000, "", ""), document), 200, "The first of the newest 1,000 events came", "whole document")
 		check(t, open(timeline(1, "", ""), strings.ToUpper(document)), 200, " 1 h ago.</p>")
@@ -62,8 +62,8 @@ func TestDocument(t *testing.T) {
 	})
 }
 
-// TestLongMessages checks that an error message can be read completely, on the
-// page or, if that has no room for it, as plain text.
+// TestLongMessages checks that a reader can see a complete error message. If the page has
+// no room for it, the page links to the message as plain text.
 func TestLongMessages(t *testing.T) {
 	long := "Traceback:\n  line 1 <b>\n" + strings.Repeat("  at module.function (file.js:12)\n", 200) + "  the end"
 	largest := strings.Repeat("x", 64<<10)
@@ -194,41 +194,35 @@ func TestPages(t *testing.T) {
 			s.events = append(s.events, row(tt.at(i), i, "completed", "", nil))
 		}
 		h := handler(newClient(t, s))
-		var got []string
-		for path := "/document?id=" + document; path != "" && len(got) <= tt.events; {
-			page := get(h, path).Body.String()
-			for _, step := range regexp.MustCompile(`class="of"><bdi>(step \d+)`).FindAllStringSubmatch(page, -1) {
-				got = append(got, step[1])
+		walk := func(path string) (steps []string) {
+			for path != "" && len(steps) <= tt.events {
+				page := get(h, path).Body.String()
+				for _, step := range regexp.MustCompile(`class="of"><bdi>(step \d+)`).FindAllStringSubmatch(page, -1) {
+					steps = append(steps, step[1])
+				}
+				path = nextPage(page, `rel="next"`)
 			}
-			path = nextPage(page, `rel="next"`)
+			return steps
 		}
 		want := make([]string, tt.events)
 		for i := range want {
 			want[i] = fmt.Sprint("step ", tt.events-1-i)
 		}
-		if !slices.Equal(got, want) {
+		if got := walk("/document?id=" + document); !slices.Equal(got, want) {
 			t.Errorf("%s, newest first: %d events, want %d", name, len(got), len(want))
 		}
 		if tt.events > s.maxRows {
 			continue // with the oldest first, the pages begin in the newest window
 		}
-		got = nil
-		for path := "/document?order=oldest&id=" + document; path != "" && len(got) <= tt.events; {
-			page := get(h, path).Body.String()
-			for _, step := range regexp.MustCompile(`class="of"><bdi>(step \d+)`).FindAllStringSubmatch(page, -1) {
-				got = append(got, step[1])
-			}
-			path = nextPage(page, `rel="next"`)
-		}
 		slices.Reverse(want)
-		if !slices.Equal(got, want) {
+		if got := walk("/document?order=oldest&id=" + document); !slices.Equal(got, want) {
 			t.Errorf("%s, oldest first: %d events, want %d", name, len(got), len(want))
 		}
 	}
 }
 
-// TestEventsBefore checks that a timeline with the oldest event first links to
-// the events before the newest 1,000.
+// TestEventsBefore checks that a timeline with the oldest event first begins with the newest
+// 1,000 events, and links to the events before these.
 func TestEventsBefore(t *testing.T) {
 	s := &server{}
 	for i := range 1500 {

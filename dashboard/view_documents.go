@@ -9,8 +9,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// documents is a page of the list of documents, which is sorted by their latest
-// event, the newest first.
+// documents is the view of a list of documents. It shows one page of the list. The list is
+// sorted by the documents' latest events, the newest first.
 type documents struct {
 	*page
 	Heading   string
@@ -68,7 +68,7 @@ func (h *handler) documents(ctx context.Context, p *page) any {
 	v.IsFirst = cursor == ""
 	q := docevents.DocumentsQuery{
 		Query: query, State: states[chosen].state, Stage: p.own["failed_in"], Error: p.own["error"],
-		Cursor: cursor, Limit: p.Rows,
+		Cursor: cursor, Limit: p.rows,
 	}
 	key := url.Values{"state": {string(q.State)}, "stage": {q.Stage}, "error": {q.Error}, "cursor": {cursor}, "limit": {fmt.Sprint(q.Limit)}}
 	list, err := share(ctx, &h.reads, "documents?"+scope+"&"+key.Encode(), func(ctx context.Context) (*docevents.DocumentsPage, error) {

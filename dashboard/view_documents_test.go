@@ -43,7 +43,7 @@ func TestDocuments(t *testing.T) {
 			`<a href="?range=7d&amp;state=stuck">stuck</a>`, `<a href="?range=7d">all</a>`, `<a href="./?range=7d">← Overview</a>`,
 			`<span class="key failed">failed</span> <a class="id" href="document?id=`+uuids(0)+`&amp;range=7d">`, `<span class="key stuck">stuck</span>`,
 			`<span class="key under_way">under way</span>`, `<span class="key skipped">skipped</span>`, `<span class="key ">only notes</span>`,
-			"1999-12-31 23:59:00 · started 1999-12-31 00:00:00", `user <a href="?range=7d&amp;state=failed&amp;user=`+uuids(3)+`">`, "Stuck means under way for over 1 h.")
+			"1999-12-31 23:59:00 · started 1999-12-31 00:00:00", `user <a href="?range=7d&amp;state=failed&amp;user=`+uuids(3)+`">`, "Stuck documents have been under way for over 1 h.")
 		if n := strings.Count(w.Body.String(), `class="line"`); n != 50 {
 			t.Errorf("%d documents, want 50", n)
 		}
@@ -94,8 +94,9 @@ func filtersOf(t *testing.T, s *server) map[string]string {
 	return source.Filters
 }
 
-// TestFilters checks that every filter reaches the database under its column's
-// name, has a chip that removes only this filter, and is kept by all other links.
+// TestFilters checks that every filter reaches the database with the name of its column. It
+// also checks that a filter has a chip that removes only this filter, and that all other
+// links keep the filter.
 func TestFilters(t *testing.T) {
 	s := &server{summary: fullSummary(func(int) string { return "ocr" }, time.Now()), documents: list(3, func(int) string { return "ocr" }, func(int) string { return document })}
 	client := newClient(t, s, docevents.WithColumns(docevents.Columns{Type: "status", UserID: "owner"}))

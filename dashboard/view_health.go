@@ -9,11 +9,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// WithHealth sets the limits that the path health below the page checks, for an
-// uptime monitor. The response is a [docevents.Health] as JSON, with the status
-// 200, or 503 if a limit is exceeded or the table can't be read. Without
-// WithHealth, the path uses the defaults of [docevents.Limits]. If l.StuckAfter
-// is 0, the value of [WithStuckAfter] applies.
+// WithHealth sets the limits for the path health below the page, which is for an uptime
+// monitor. The response is a [docevents.Health] as JSON. Its status is 200, or 503 if a
+// limit is exceeded or the table can't be read. By default, the limits are those of the
+// zero [docevents.Limits]. If l.StuckAfter is 0, the value of [WithStuckAfter] applies.
 func WithHealth(l docevents.Limits) Option {
 	return func(h *handler) { h.limits = l }
 }
@@ -39,8 +38,8 @@ func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// health returns the verdict. If the table can't be read, the verdict is not OK
-// and its problem is the reason.
+// health returns the result of [docevents.Client.Health]. If the table can't be read, the
+// result isn't OK, and its only problem is the reason.
 func (h *handler) health(ctx context.Context, p *page) docevents.Health {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()

@@ -8,19 +8,14 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// maxItems is the number of stages, of errors and of stuck documents that the
-// overview shows at most.
-const maxItems = 20
-
 type overview struct {
 	*page
 	Summary    *docevents.Summary
 	HasSkipped bool // the app has types for skipped documents, or has skipped some
 	Chart      chart
-	Rows       []docevents.Point // the rows of the chart's table: the points that aren't empty, the newest first
-	Ticks      []time.Time
+	Ticks      []time.Time // the labels of the chart's axis
 	Stages     []stage
-	ByFailures bool // how Stages are sorted
+	ByFailures bool // Stages are sorted by failures, not by time
 	Errors     []failure
 	Stuck      []docevents.StuckDocument
 	Stats      docevents.Stats
@@ -53,25 +48,19 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 	v.Summary = s
 	v.HasSkipped = len(h.types.Skipped) > 0 || s.Skipped > 0
 	v.Chart = newChart(s.Series)
-	for _, point := range slices.Backward(s.Series) {
-		if !isEmpty(point) {
-			v.Rows = append(v.Rows, point)
-		}
-	}
 	for i := range min(len(s.Series), 4) {
 		v.Ticks = append(v.Ticks, s.Series[i*len(s.Series)/4].At)
 	}
-	items := min(maxItems, p.Rows)
 	v.Stages = newStages(s.Stages, v.ByFailures)
-	v.Stages = v.Stages[:min(len(v.Stages), items)]
+	v.Stages = v.Stages[:min(len(v.Stages), p.rows)]
 	v.Errors = newFailures(s.Errors)
-	v.Errors = v.Errors[:min(len(v.Errors), items)]
-	v.Stuck = s.Stuck[:min(len(s.Stuck), items)]
+	v.Errors = v.Errors[:min(len(v.Errors), p.rows)]
+	v.Stuck = s.Stuck[:min(len(s.Stuck), p.rows)]
 	return v
 }
 
 // IsRoomy reports whether there is room for the chart's links and table.
-func (v *overview) IsRoomy() bool { return v.page.Rows == maxRows }
+func (v *overview) IsRoomy() bool { return v.rows == maxRows }
 
 // List returns a link to the documents in a state.
 func (v *overview) List(state docevents.State) string {
@@ -83,7 +72,7 @@ func (v *overview) Bar(at time.Time) string {
 	return v.Here("since", inputTime(at), "until", inputTime(at.Add(v.Summary.Interval)))
 }
 
-// Tick formats a time for the axis, Row for the table.
+// Tick formats a time for the axis of the chart. Row formats it for the chart's table.
 func (v *overview) Tick(t time.Time) string { return v.short(t, "2 Jan") }
 func (v *overview) Row(t time.Time) string  { return v.short(t, "2 Jan 15:04") }
 
@@ -102,19 +91,19 @@ func (v *overview) Edge() string {
 	return v.Tick(v.Summary.Until)
 }
 
-// Each returns the length of a bar's interval in words.
+// Each returns the length of the interval that a bar covers, such as 1 min.
 func (v *overview) Each() string { return v.Rough(v.Summary.Interval) }
 
 // Ended returns the number of documents that completed or failed.
 func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
 
-// StageLink returns a link to the documents with events of a stage. No filter
-// selects the events without a stage, so their link leads to all documents.
+// StageLink returns a link to the documents with events of a stage. For the events without
+// a stage it leads to all documents, because no filter can select these events.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
-// StageFailedLink returns a link to the documents with failures in a stage. A
-// filter takes one type: if the app has several types of failures, the link
-// leads to the failed documents with events of the stage.
+// StageFailedLink returns a link to the documents with failures in a stage. It filters by
+// the type of failures. If the app has several such types, one filter can't select them
+// all. Then the link leads to the failed documents with events of the stage.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {
 		return v.To("documents", "stage", name, "type", string(failed[0]))
@@ -135,8 +124,8 @@ func (v *overview) FailureLink(f failure) string {
 	return v.ErrorLink(f.Message, "")
 }
 
-// ErrorLink returns a link to the documents with an error in a stage. The stage
-// "" means any stage. Failures without a message can only be listed by stage.
+// ErrorLink returns a link to the documents with an error in a stage. The stage "" means
+// any stage. If the failures have no message, the link can only select them by stage.
 func (v *overview) ErrorLink(message, stage string) string {
 	if message == "" {
 		return v.StageFailedLink(stage)

@@ -10,48 +10,47 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A chart is the overview's two rows of bars. The stylesheet sets their size.
+// A chart is the overview's two diagrams of bars. style.css sets their size on the screen.
 type chart struct {
-	Bars      int
+	Bars      int  // the number of bars in each diagram
 	Documents bars // failed, completed, skipped and under way, in this order
 	Failures  bars
-	Points    []place // the points that aren't empty
+	Points    []place // the points that aren't empty, the newest first
 }
 
 // A place is a point, and the number of its bar from the left.
 type place struct {
-	X     int
-	Point docevents.Point
+	docevents.Point
+	X int
 }
 
-// bars is a row of stacked bars, drawn as SVG paths. A bar is 1 unit from the
-// next one, and the row is chartHeight units high.
+// bars is a diagram of stacked bars, drawn as SVG paths. Each bar has a width of 1 unit,
+// including the gap to the next bar. The diagram is chartHeight units high.
 type bars struct {
 	Top     int64    // the value at the upper edge
-	Highest int64    // the value of the highest bar; more than Top if bars are cut off
+	Highest int64    // the value of the highest bar; if it is more than Top, the bar is cut off
 	Paths   []string // a path for each of the stacked values
-	Cuts    string   // a path with the marks of the bars that are cut off
+	Cuts    string   // a path that marks the bars that are cut off
 }
 
 const chartHeight = 120
 
 func newChart(series []docevents.Point) chart {
 	c := chart{Bars: len(series)}
-	var documents, failures [][]int64
-	for x, p := range series {
-		documents = append(documents, []int64{p.Failed, p.Completed, p.Skipped, p.UnderWay})
-		failures = append(failures, []int64{p.Failures})
-		if !isEmpty(p) {
-			c.Points = append(c.Points, place{x, p})
+	documents, failures := make([][]int64, len(series)), make([][]int64, len(series))
+	for x, p := range slices.Backward(series) {
+		documents[x] = []int64{p.Failed, p.Completed, p.Skipped, p.UnderWay}
+		failures[x] = []int64{p.Failures}
+		if p != (docevents.Point{At: p.At}) {
+			c.Points = append(c.Points, place{p, x})
 		}
 	}
 	c.Documents, c.Failures = newBars(documents, 4), newBars(failures, 1)
 	return c
 }
 
-func isEmpty(p docevents.Point) bool { return p == docevents.Point{At: p.At} }
-
-// newBars draws a bar for each stack, which has n values.
+// newBars draws a bar for each stack. A stack has n values, the lowest part of the bar
+// first.
 func newBars(stacks [][]int64, n int) bars {
 	sums := make([]int64, len(stacks))
 	for x, values := range stacks {
@@ -64,7 +63,7 @@ func newBars(stacks [][]int64, n int) bars {
 	var cuts strings.Builder
 	for x, values := range stacks {
 		scale := float64(chartHeight) / float64(max(b.Top, 1))
-		if sums[x] > b.Top { // a bar that is cut off keeps the shares of its values
+		if sums[x] > b.Top { // cut off: squeeze the bar, so that its values keep their proportions
 			scale = float64(chartHeight) / float64(sums[x])
 			fmt.Fprintf(&cuts, "M%d 12l1-6v4l-1 6z", x)
 		}
@@ -84,11 +83,11 @@ func newBars(stacks [][]int64, n int) bars {
 	return b
 }
 
-// fit returns the upper edge of a chart of values. Usually that is the largest
-// value. If a few values would flatten all others, fit cuts them off: the values
-// that remain are less than an eighth of the largest, and the edge is a quarter
-// above them. It cuts off as few values as possible, at most a twentieth of those
-// above zero, or one if there are fewer than 40.
+// fit returns the value at the upper edge of a diagram. Usually that is the largest value.
+// But a very large value would make all other bars too low to read. So fit cuts off a few
+// values if all remaining values are less than an eighth of the largest. Then the edge is a
+// quarter above the largest remaining value. fit cuts off as few values as possible: at most
+// a twentieth of the values above zero, or one if these are fewer than 40.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

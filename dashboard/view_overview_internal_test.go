@@ -10,8 +10,8 @@ import (
 
 func TestChart(t *testing.T) {
 	c := newChart([]docevents.Point{{}, {Failed: 5, Completed: 20, Failures: 1}, {Completed: 100_000}, {Failed: 1, Completed: 199_999}})
-	// A small value has the least height that can be seen, the highest bar the
-	// full height.
+	// A small value has a height of 2, which can still be seen. The highest bar has
+	// the full height.
 	want := []string{"M1.1 120h.8v-2h-.8zM3.1 120h.8v-2h-.8z", "M1.1 118h.8v-2h-.8zM2.1 120h.8v-60h-.8zM3.1 120h.8v-120h-.8z", "", ""}
 	if d := c.Documents; d.Top != 200_000 || d.Highest != 200_000 || d.Cuts != "" || !slices.Equal(d.Paths, want) {
 		t.Errorf("got %+v, want the paths %q", d, want)

@@ -13,16 +13,16 @@ import (
 type stage struct {
 	docevents.Stage
 
-	// The bar's widths are in thousandths of the full width. The bar is filled up
-	// to P50 and an outline up to P95. If IsCut, it is cut off at the edge.
+	// The widths are in thousandths of the column. The bar is filled up to P50Width,
+	// and is an outline from there to P95Width. If IsCut, it is cut off at the edge.
 	P50Width, P95Width int64
 	HasBar, IsCut      bool
 }
 
-// newStages returns the rows for stages, which are sorted by time, the slowest
-// first. If byFailures is true, it sorts them by failures, the most first. The
-// row of the whole document has no bar next to its steps, because it takes as
-// long as all of them together.
+// newStages returns the rows for the stages of a Summary, the slowest first. If byFailures
+// is true, the stage with the most failures comes first. The row for the whole document has
+// no bar if there are other rows: the document takes as long as all its steps together, so
+// its bar would make the other bars short.
 func newStages(all []docevents.Stage, byFailures bool) []stage {
 	stages := make([]stage, len(all))
 	var times []int64
@@ -45,17 +45,17 @@ func newStages(all []docevents.Stage, byFailures bool) []stage {
 	return stages
 }
 
-// A failure is an error message, with the stages that failed with it.
+// A failure is an error message, and the stages that failed with this message.
 type failure struct {
 	Message     string
 	Count       int64
 	First, Last time.Time
-	Example     string // the document that failed last with this message
+	Example     string // the document that last failed with this message
 	Stages      []docevents.ErrorGroup
 }
 
-// newFailures joins the groups with the same message, and returns the most
-// frequent message first.
+// newFailures joins groups of different stages that have the same message. It returns the
+// most frequent message first.
 func newFailures(groups []docevents.ErrorGroup) []failure {
 	var failures []failure
 	for _, g := range groups {

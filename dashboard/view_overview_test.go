@@ -111,8 +111,8 @@ func TestOverviewLinks(t *testing.T) {
 		`<a class="times" href="documents?stage=ocr&amp;type=failed">3<`, "(no message)",
 		`<a href="documents?stage=ocr">12</a>`, `<a href="documents?stage=ocr&amp;type=failed">5</a>`,
 		`<a href="documents">13</a>`, `<a href="documents?state=failed">6</a>`,
-		`The slowest first: <a href="?sort=failures">sort by failures</a>`, "under way for over 10 min", "Under way for over 10 min, the longest first")
-	check(t, get(h, "/?sort=failures&range=7d"), 200, `The most failures first: <a href="?range=7d">sort by time</a>`)
+		`The slowest first. <a href="?sort=failures">Sort by failures</a>`, "under way for over 10 min", "Under way for over 10 min, the longest first")
+	check(t, get(h, "/?sort=failures&range=7d"), 200, `The most failures first. <a href="?range=7d">Sort by time</a>`)
 }
 
 func TestStats(t *testing.T) {

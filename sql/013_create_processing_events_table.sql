@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS public.document_processing_events (
         CHECK (event_type IN ('upload_started', 'processing_started', 'completed', 'failed'))
 );
 
--- Purges and reports read by created_at; a document's timeline reads by document_id.
+-- Purges and summaries select rows by created_at, timelines by document_id.
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_created_at
     ON public.document_processing_events (created_at);
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_document_id

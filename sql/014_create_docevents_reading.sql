@@ -17,13 +17,13 @@
 --     counts in documents and has no state. Events without a document count only as failures and in
 --     stages and errors.
 --   stage: an event with a stage is about one step; an event without a stage is about the whole
---     document. After a start without a stage, a completed step doesn't complete the document: it
---     stays under way until an end without a stage. If the app records no such start, the end of
---     each step ends the document until the next step starts. A skipped step counts as completed.
+--     document. After a start without a stage, the document stays under way until an end without a
+--     stage, or until a step fails. If the app records no such start, the end of each step ends the
+--     document until the next step starts. A skipped step counts as completed.
 --   failures: all failed events, also if a later attempt succeeded. A document's failure without a
 --     stage is left out if one of its steps failed with the same message.
---   series: each document at the time of its latest event, so that the points add up to the totals,
---     and each failure at its own time.
+--   series: the numbers of documents and failures over time. A document counts at the time of its
+--     latest event, so the points add up to the totals. A failure counts at its own time.
 --   stages: the completed and failed events of each stage; the percentiles use those with a
 --     duration. A null stage is the whole document.
 --   errors: failures by stage and message. Messages that differ only in numbers and UUIDs are equal.
@@ -31,8 +31,8 @@
 --     whether they hang or start again and again.
 -- sql/optional/queries.sql answers the same questions about the table of 013.
 --
--- The results stay small however large the table is: at most 100 points, 20 entries of each list
--- and its total, a page of 500 documents, and 200 characters of each stage and message.
+-- The results have at most 100 points, 20 entries in each list (with the total number of entries),
+-- 500 documents on a page, and 200 characters of each stage and message.
 
 -- CREATE OR REPLACE doesn't replace a function whose arguments differ. It would add an overload, and
 -- a call would match both. So functions of older versions are dropped first.
@@ -55,13 +55,15 @@ END
 $$;
 -- +goose StatementEnd
 
--- docevents_source returns the WITH clause that begins both other functions' queries: the table's
--- rows with the same column names and types for every table, the failures, and the documents with
--- their states. The clause uses $1 for since, $2 for until, $3 for source and $4 for stuck_after. The
--- argument among is an SQL condition on document_id that limits the documents. docevents_source
--- checks every name in the catalog, because PostgreSQL reads row.name as a call of the function name
--- if there is no such column. It only builds the clause and doesn't execute it. Its errors use
--- PostgreSQL's wording, because docevents logs only messages that it recognizes.
+-- docevents_source returns a WITH clause as text. The queries of docevents_summary and
+-- docevents_documents begin with this clause. It defines event (the table's rows, with the same column
+-- names and types for every table), failures, and documents with their states. In the clause, $1 is
+-- since, $2 until, $3 source and $4 stuck_after. The argument among is an SQL condition on document_id
+-- that limits the documents.
+--
+-- docevents_source checks that every column exists, because PostgreSQL takes row.name for a call of
+-- the function name if there is no such column. Its errors use PostgreSQL's wording, because docevents
+-- logs only messages that it recognizes.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_source(source jsonb, among text DEFAULT 'true')
 RETURNS text
@@ -322,9 +324,9 @@ DECLARE
     among text := 'true';
     page  json;
 BEGIN
-    -- Failed and skipped documents, and all documents, are found by reading backwards from until, which
-    -- stops when the page is full. A document's latest event alone doesn't decide whether it is
-    -- completed or under way, so these states are aggregated, as in docevents_summary.
+    -- For failed documents, skipped documents, or documents in any state, the query reads backwards from
+    -- until, and stops when the page is full. Whether a document is completed or under way depends on
+    -- more than its latest event. For these states the query reads all rows, as docevents_summary does.
     IF error IS NOT NULL THEN
         among := 'document_id IN (SELECT document_id FROM failures WHERE error = $7 AND ($6 IS NULL OR stage = $6))';
     ELSIF stage IS NOT NULL OR state IS NULL OR state IN ('failed', 'skipped') THEN

@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// A delayProxy forwards TCP connections to a server and delays the bytes in each
-// direction, as distance does. It doesn't limit the bandwidth. A connection ends when
-// the client or the server closes it.
+// A delayProxy makes a server seem farther away. It forwards TCP connections to the
+// server and delays all bytes, in each direction by the same time. It doesn't limit the
+// bandwidth. After close, existing connections continue until the client or the server
+// closes them.
 type delayProxy struct {
 	url      string
 	addr     string

@@ -1,32 +1,35 @@
-// Benchmark compares docevents with other ways to store events, on the same
-// server and in the same run, and reports whether the project's bars hold.
+// Benchmark compares docevents with other ways to store events, on the same server and
+// in the same run. It also checks the project's performance goals, called bars. For
+// example, docevents must not lose an event under any load.
 //
 // Usage, from the repository's root:
 //
 //	go run ./integration/benchmark                 # 5 rounds of everything; about half an hour
 //	go run ./integration/benchmark -quick          # one round of the small loads, under a minute
-//	go run ./integration/benchmark -guard          # ratios only; exits with 1 if one is broken
-//	go run ./integration/benchmark -sweep          # sizes of MaxBatch and MaxInFlight
-//	go run ./integration/benchmark -json FILE -plot DIR
-//	go run ./integration/benchmark -from FILE -plot DIR   # table and charts again, without measuring
+//	go run ./integration/benchmark -guard          # a few bars; exits with 1 if one is broken
+//	go run ./integration/benchmark -sweep          # docevents with other values of MaxBatch and MaxInFlight
+//	go run ./integration/benchmark -json FILE -plot DIR   # writes the report to FILE and charts to DIR
+//	go run ./integration/benchmark -from FILE -plot DIR   # table and charts of FILE, without measuring
 //
-// The variants are:
+// The ways to store events are called variants:
 //
 //   - docevents with its defaults
 //   - naive Go: a goroutine and a postgrest-go client per event
 //   - supabase-js, if node and npm are installed
-//   - bulk limit: hand-written bulk inserts over net/http, the limit of the REST API
-//   - COPY: the limit of the database
+//   - bulk limit: hand-written bulk inserts over net/http, as fast as the REST API allows
+//   - COPY: PostgreSQL's COPY, as fast as the database allows
 //
-// The server is the project that SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY name
-// (and DATABASE_URL for COPY). Without them it is a local stack: a PostgreSQL and,
-// with POSTGREST_BIN, a PostgREST. In a project of the environment, the benchmark
-// writes to the project's table. It uses new user ids and deletes their rows.
+// If SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are set, the benchmark uses that Supabase
+// project. COPY also needs DATABASE_URL. The benchmark writes to the project's table. It
+// uses new user ids and deletes their rows afterwards. If SUPABASE_URL is not set, the
+// benchmark starts PostgreSQL and PostgREST on this machine. If this machine has no
+// PostgREST, a stand-in for PostgREST is used.
 //
-// A cell is a variant under a load. Each cell runs in a separate process, which
-// measures its memory and CPU time. A round measures every cell once. Each round starts
-// with another variant, so that other work on the machine affects all of them. The
-// figures are medians over the rounds.
+// A load is a number of events and the way in which they are recorded, for example all
+// at once. A cell is a variant under a load. Each cell runs in a separate process, so
+// that memory and CPU time are measured for each cell. A round measures every cell once.
+// In each round, a different variant is the first, so that other work on the machine
+// affects all variants. The figures in the table are medians over the rounds.
 package main
 
 import (

@@ -54,8 +54,9 @@ func idleWith(events int) load {
 	return load{Name: "idle", Kind: idle, Events: events, Goroutines: 1}
 }
 
-// A cell is a variant under a load. MaxBatch and MaxInFlight are settings of the
-// variants docevents and bulk limit.
+// A cell is one combination to measure: a variant (a way to store events) and a load
+// (the events to store). Only the variants docevents and bulk limit use MaxBatch and
+// MaxInFlight.
 type cell struct {
 	Variant     string   `json:"variant"`
 	Load        load     `json:"load"`

@@ -11,8 +11,10 @@ import (
 	"time"
 )
 
-// A chart has a panel for each burst, side by side. A panel has a horizontal bar for
-// each variant. The names to the left of the bars need no rotation and no legend.
+// A chart compares the variants (the ways to store events) in an SVG picture. It has
+// one panel for each size of burst, and the panels are side by side. Each panel has one
+// horizontal bar for each variant. The variants' names are to the left of the first
+// panel, so the chart needs no legend.
 type chart struct {
 	Title, Subtitle, Caption string
 	Width, Height            int
@@ -71,8 +73,10 @@ func escapeXML(s string) (string, error) {
 // A measure returns the value of a cell that a chart shows, and its label.
 type measure func(c *cell) (value float64, label string)
 
-// newChart returns a chart of the measured bursts. most is the value of a full bar in
-// all panels. With 0, the full bar of each panel is its greatest value.
+// newChart returns a chart of the bursts that the report contains. The parameter of is
+// a function that returns the value and the label of a bar. most is the value of a bar
+// with the full length. If most is 0, the bar with the greatest value in each panel has
+// the full length.
 func newChart(r *report, title, subtitle string, most float64, of measure) *chart {
 	variants := []string{}
 	for _, variant := range variantNames {

@@ -91,8 +91,10 @@ func (r *report) table() string {
 	return markdown(lines, 2)
 }
 
-// sweepTable returns a table with a line for each pair of settings. The time of a
-// request is the average over the requests, of which MaxInFlight run at once.
+// sweepTable returns a table with a line for each measured pair of MaxBatch and
+// MaxInFlight. The column "time of a request" is an average: the elapsed time,
+// multiplied by MaxInFlight and divided by the number of requests. The average assumes
+// that MaxInFlight requests always run at once.
 func (r *report) sweepTable() string {
 	lines := [][]string{{"MaxInFlight", "MaxBatch", "events/s", "slowest", "fastest", "time of a request", "peak MiB", "CPU s/100,000"}}
 	for _, c := range r.Cells {
@@ -164,8 +166,10 @@ func (r *report) barTable() string {
 	return markdown(lines, 1)
 }
 
-// markdown returns a table with aligned columns, which is also readable as plain
-// text. The first left columns are aligned to the left, the others to the right.
+// markdown formats lines as a Markdown table. The first line is the table's header.
+// Spaces align the columns, so the table is also readable as plain text. The parameter
+// left is the number of columns that are aligned to the left. All columns after them
+// are aligned to the right.
 func markdown(lines [][]string, left int) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
@@ -208,8 +212,8 @@ func brief(d time.Duration) string {
 	return d.Round(time.Duration(math.Pow(10, max(0, digits-2)))).String()
 }
 
-// The functions below format other figures. They return "" for zero, which means that
-// the figure wasn't measured.
+// The functions below format figures for the tables. If a figure is zero, it wasn't
+// measured. The functions then return "", so the table shows nothing.
 
 func mib(bytes int64) string {
 	return unlessZero(bytes, fmt.Sprintf("%.0f", float64(bytes)/(1<<20)))
@@ -268,8 +272,10 @@ func fullBars(r *report) []bar {
 	return append(bars, atMost(96, "MiB of docevents' process at "+big.Name+", the worst round", peak, at != nil))
 }
 
-// guardBars returns bars that hold on a busy machine, but break if docevents stops
-// batching or reusing connections.
+// guardBars returns the performance goals (bars) that the flag -guard checks. The goals
+// for speed are lower than in a full run, so docevents reaches them even on a busy
+// machine. If docevents stops sending events in batches or reusing connections, it
+// misses them.
 func guardBars(r *report) []bar {
 	bars := fullBars(r)
 	bars[0].Limit, bars[1].Limit = 0.5, 10

@@ -49,8 +49,9 @@ func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Write
 	return r, nil
 }
 
-// turn returns the order of the cells in a round: load by load, and each round
-// starts with another variant.
+// turn returns the order in which a round measures the cells. A cell is a variant (a
+// way to store events) under a load. Cells with the same load stay together. Within a
+// load, each round starts with a different variant.
 func turn(cells []*cell, round int) []*cell {
 	var order []*cell
 	for len(cells) > 0 {
@@ -75,8 +76,10 @@ type runner struct {
 	jsDir   string // the folder of the script of supabase-js
 }
 
-// prepare installs supabase-js if the plan needs it. It removes the variants that can't
-// be measured here from the plan, and returns the reasons by variant.
+// prepare removes the variants that can't be measured in this run from the plan. A
+// variant is a way to store events. prepare returns a map from each removed variant to
+// the reason. If the plan contains the variant supabase-js, prepare first installs
+// supabase-js.
 func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 	missing := map[string]string{}
 	has := func(variant string) bool {
@@ -191,8 +194,10 @@ func end(output []byte, n int) []byte {
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
 
-// installJS writes the script to a folder in the user's cache, installs its packages
-// there with npm ci, and returns the folder. Later runs use the folder again.
+// installJS installs the Node script that measures supabase-js, and returns the
+// script's folder. The folder is in the user's cache. npm ci installs the script's
+// packages in the folder. If an earlier run has installed the same packages there,
+// installJS doesn't run npm ci.
 func installJS(ctx context.Context) (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

@@ -20,8 +20,9 @@ func spreadOf(d []time.Duration) spread {
 	return spread{P50: quantile(d, 0.5), P99: quantile(d, 0.99), Max: quantile(d, 1)}
 }
 
-// quantile returns the smallest of the sorted values that is at least as large as a
-// share q of them (the nearest rank). It returns zero for no values.
+// quantile returns the q-quantile of the values in sorted, by the nearest-rank method.
+// For example, it returns the 99th percentile if q is 0.99. The result is always one of
+// the values. If there are no values, the result is zero.
 func quantile[T any](sorted []T, q float64) T {
 	if len(sorted) == 0 {
 		var zero T
@@ -33,8 +34,8 @@ func quantile[T any](sorted []T, q float64) T {
 
 type number interface{ ~int | ~int64 | ~float64 }
 
-// median returns the middle value, or the mean of the two in the middle. It returns
-// zero for no values.
+// median returns the middle value. If the number of values is even, it returns the mean
+// of the two middle values. If there are no values, it returns zero.
 func median[T number](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)
@@ -78,7 +79,7 @@ type sample struct {
 	PeakBytes   int64   `json:"peak_bytes"` // the process's peak resident memory
 	CPUSeconds  float64 `json:"cpu_seconds"`
 
-	Errors int    `json:"errors"`          // the number of failed inserts
+	Errors int    `json:"errors"`          // the number of events whose insert failed
 	Error  string `json:"error,omitempty"` // one of their errors
 	Ended  string `json:"ended,omitempty"` // the reason if the measurement ended early
 }

@@ -89,9 +89,10 @@ const (
 	pollLimit = time.Minute
 )
 
-// countStable returns the number of a user's rows, which should become the expected
-// number. If rows are missing, the server may still be processing requests of a client
-// that has ended. So countStable waits until the number stays the same.
+// countStable counts a user's rows in the table after a measurement. If it counts the
+// expected number, it returns at once. If rows are missing, the server may still be
+// processing requests of the process that has ended. countStable then counts again
+// every 500 ms, until two counts in a row are equal.
 func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) (int, error) {
 	last := -1
 	ctx, cancel := context.WithTimeout(ctx, pollLimit)
@@ -112,8 +113,10 @@ func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) 
 	}
 }
 
-// clean deletes a cell's rows. It truncates the table of a local stack, which has no
-// other rows, because deleted rows would slow the next cell.
+// clean deletes the rows of one measurement, which all have this user id. If the
+// benchmark has started its own PostgreSQL, clean truncates the table instead, because
+// the table contains no other rows. A DELETE would leave dead rows, which would slow
+// the next measurement.
 func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	http.DefaultClient.CloseIdleConnections()
 	debug.FreeOSMemory() // so that the stand-in's garbage doesn't slow the next cell

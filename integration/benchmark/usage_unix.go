@@ -20,8 +20,9 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// peakMemory returns the peak resident memory of this process in bytes. On Linux it
-// doesn't use getrusage, whose value starts with the peak of the parent process.
+// peakMemory returns the peak resident memory of this process in bytes. On Linux, it
+// reads the value from /proc/self/status. The value of getrusage can be too high there,
+// because it starts with the peak of the parent process.
 func peakMemory() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err == nil {

@@ -75,8 +75,9 @@ func (d *docs) tally() (requests, failed int, err error) {
 	return int(stats.Requests), int(stats.Dropped.Total()), err
 }
 
-// naive is docevents' original design, translated to Go line by line. It starts a
-// goroutine and makes a client for each event, and only logs errors.
+// naive is the variant "naive Go", the original design of docevents. For each event, it
+// starts a goroutine, which makes a client and inserts one row. It logs errors and
+// doesn't retry.
 type naive struct {
 	spec     *spec
 	log      *logrus.Logger
@@ -154,8 +155,9 @@ func (n *naive) tally() (requests, failed int, err error) {
 	return int(n.requests.Load()), int(n.failed.Load()), err
 }
 
-// bulk sends the same bulk inserts as docevents, over as many connections, and does
-// nothing else. Its speed is the limit of the REST API.
+// bulk is the variant "bulk limit". Like docevents, it sends bulk inserts, up to
+// MaxInFlight of them at once. Unlike docevents, it has no queue and doesn't retry. Its
+// speed shows how fast the REST API can store events.
 type bulk struct {
 	spec     *spec
 	client   *http.Client
@@ -187,8 +189,8 @@ func newBulkRow(e docevents.Event) bulkRow {
 	}
 }
 
-// bulkQuery and bulkPrefer are the query and the preferences that docevents sends.
-// TestBulkSendsTheSame compares them.
+// bulkQuery is the query string of the variant bulk's inserts, and bulkPrefer is their
+// Prefer header. TestBulkSendsTheSame checks that docevents sends the same values.
 const (
 	bulkQuery  = "columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
 	bulkPrefer = "return=minimal,resolution=ignore-duplicates"
@@ -239,8 +241,9 @@ func (b *bulk) tally() (requests, failed int, err error) {
 	return int(b.requests.Load()), int(b.failed.Load()), nil
 }
 
-// copier uses PostgreSQL's COPY, without REST. Its speed is the limit of the
-// database.
+// copier is the variant "COPY". It stores events with PostgreSQL's COPY over a database
+// connection, without the REST API. Its speed shows how fast the database can store
+// events.
 type copier struct {
 	spec     *spec
 	conn     *pgx.Conn

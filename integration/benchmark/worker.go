@@ -18,9 +18,11 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// workerArg is the argument that makes this program a worker, which measures one
-// cell. The worker reads the spec from standard input, because a list of processes
-// would show a key in the arguments. It writes the sample to standard output.
+// workerArg is the command-line argument that makes this program a worker. A worker is
+// a child process that measures one way to store events under one load. It reads a
+// spec, which describes the measurement, from standard input. The spec contains the
+// project's API key. As an argument, the key would be visible in the list of processes.
+// The worker writes the result to standard output.
 const workerArg = "worker"
 
 func isWorker() bool { return len(os.Args) == 2 && os.Args[1] == workerArg }
@@ -49,15 +51,17 @@ type spec struct {
 
 // A variant is a way to store events.
 type variant interface {
-	// store stores the load's events and returns when all are stored or lost. It
-	// returns the time of each call of Record, or nil if the variant has no Record.
+	// store stores all events of the load. It returns when every event is stored or
+	// lost, or when ctx ends. It returns the duration of each call that records an
+	// event. If the variant has no such call, the durations are nil.
 	store(ctx context.Context, l load) ([]time.Duration, error)
 
 	// one stores one event.
 	one(ctx context.Context, e docevents.Event) error
 
-	// tally returns the number of requests and of failed inserts, and one of the
-	// errors.
+	// tally returns the number of requests and the number of events whose insert
+	// failed. err is the error of one of these inserts. It is nil if no insert failed
+	// or if store has returned the error.
 	tally() (requests, failed int, err error)
 }
 
@@ -124,8 +128,10 @@ const (
 	idlePause = 10 * time.Millisecond
 )
 
-// measureIdle alternates between the variant and a bare insert, so that both run
-// under the same conditions.
+// measureIdle measures the time until an event is stored while the system is idle. It
+// stores one event at a time, alternately with variant and with bare. bare is a plain
+// insert over net/http. Because they alternate, both run under the same conditions.
+// measureIdle writes the times to got.
 func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()
@@ -157,8 +163,9 @@ func (s *spec) find(ctx context.Context, reader *http.Client, document uuid.UUID
 
 func (s *spec) api() *api { return newAPI(s.URL, s.Key, s.Table) }
 
-// recordAll calls record with the load's events and returns the time of each call.
-// It stops when ctx ends.
+// recordAll calls record once for each event of the load and returns the duration of
+// each call. The load determines the number of goroutines that call record. If ctx
+// ends, recordAll stops early, and the remaining durations are 0.
 func recordAll(ctx context.Context, user uuid.UUID, l load, record func(docevents.Event)) []time.Duration {
 	calls := make([]time.Duration, l.Events)
 	var begin, done sync.WaitGroup

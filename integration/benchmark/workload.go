@@ -9,9 +9,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// eventAt returns the i-th event of a cell. All variants in Go record the same events:
-// four per document, and every twentieth document fails. Each cell has another user, so
-// that its events can be counted and deleted.
+// eventAt returns the event with the number i in a measurement. All variants in Go
+// store these events, so their results can be compared. There are four events per
+// document, and every twentieth document fails. Each measurement has a new user id, by
+// which the benchmark counts and deletes its rows.
 func eventAt(user uuid.UUID, i int) docevents.Event {
 	e := docevents.Event{DocumentID: documentAt(user, i).String(), UserID: user.String()}
 	switch i % 4 {
@@ -30,8 +31,9 @@ func eventAt(user uuid.UUID, i int) docevents.Event {
 	return e
 }
 
-// documentAt returns the id of the i-th event's document. The ids are as scattered
-// as random ones, and therefore as costly for the index.
+// documentAt returns the document id of the event with the number i. Four events in a
+// row have the same document. The ids are spread like random UUIDs. Updating the
+// database index on document_id is therefore as slow as with random UUIDs.
 func documentAt(user uuid.UUID, i int) uuid.UUID {
 	id := user
 	mixed := binary.BigEndian.Uint64(user[:8]) ^ mix(uint64(i/4)+1)

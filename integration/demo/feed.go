@@ -13,8 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A feed generates the events of an imaginary pipeline, in the order of their
-// times. Every run has the same pipeline, with other ids.
+// A feed generates the events of an imaginary document pipeline, in order of time. Its
+// random numbers always have the same seed. Every run of the program therefore
+// generates the same documents, with other ids and times.
 type feed struct {
 	rand    *rand.Rand
 	start   time.Time
@@ -40,8 +41,10 @@ func (f *feed) play(client *docevents.Client, now time.Time) {
 	}
 }
 
-// steps are the steps of the pipeline, with the median of their time in seconds,
-// its spread, and the share of documents that fail in the step without a retry.
+// steps are the steps of the imaginary document pipeline. The duration of a step is
+// random, with a log-normal distribution. median is the median of the durations in
+// seconds. spread is the standard deviation of their logarithms. fails is the share of
+// attempts that fail.
 var steps = []struct {
 	stage                 string
 	median, spread, fails float64
@@ -55,8 +58,9 @@ var steps = []struct {
 // tenants are the customers. Each user belongs to one of them.
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
-// The outage starts and ends at these times after the start. During the outage, the
-// model behind summarize answers 503.
+// The imaginary pipeline has an outage. It starts at outageStart and ends at outageEnd,
+// both counted from the pipeline's start. During the outage, nine of ten attempts of
+// the step summarize fail, because its model answers with status 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
 // story returns the events of a document that arrives at a time.
@@ -106,8 +110,10 @@ func (d *tale) add(typ docevents.EventType, stage string, took time.Duration, me
 	d.events = append(d.events, e)
 }
 
-// step adds the events of a step, with retries if the model answers 503. It returns
-// the last error message, or "" if the step succeeds.
+// step adds the events of one step in the processing of a document. After an attempt
+// that fails with status 503, it adds another attempt, up to three in total. It returns
+// the error message of the last attempt, or "" if that attempt succeeds. The parameters
+// are those of the variable steps.
 func (d *tale) step(stage string, median, spread, fails float64) (message string) {
 	const tries = 3
 	for try := range tries {
@@ -151,7 +157,7 @@ func (d *tale) message(stage string, fails float64) string {
 	return fmt.Sprintf("connection refused: 10.0.0.%d:6333", 2+d.rand.IntN(3))
 }
 
-// encrypted is an error message that contains the output of a program, as many do.
+// encrypted is an error message of several lines: it contains the output of a program.
 const encrypted = `the file is encrypted: pdftotext: exit status 1
 Syntax Warning: May not be a PDF file (continuing anyway)
 Syntax Error (212): Illegal character <8e> in hex string

@@ -1,13 +1,22 @@
-// Demo serves the page of package dashboard with example data. It starts a local
-// stack and records two hours of a document pipeline, with an outage, a slow step
-// and stuck documents. New events are added as time goes on. To see the page of a
-// real project, use the command docevents serve.
+// Demo shows the dashboard of docevents (package dashboard) with example data. It starts
+// PostgreSQL and a REST API on this machine. At the start, it records two hours of events
+// of an imaginary document pipeline. While the program runs, it records new events. The
+// example data contains an outage, a slow step and stuck documents. To see the dashboard
+// of a real project, use the command docevents serve.
 //
 // Usage:
 //
 //	go run ./integration/demo [-addr 127.0.0.1:0]
 //
-// It prints the page's address and runs until Ctrl-C.
+// The program prints the dashboard's address and runs until Ctrl-C.
+//
+// docs/dashboard.png is a picture of the dashboard. To take the picture again, start the
+// program. It prints the address of the last hour. Append this address to the following
+// command and run it:
+//
+//	chromium --headless --hide-scrollbars --window-size=1000,1040 --force-device-scale-factor=1.5 --screenshot=docs/dashboard.png
+//
+// Then reduce the picture to 128 colors.
 package main
 
 import (

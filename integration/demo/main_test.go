@@ -30,8 +30,8 @@ func missing(t *testing.T, what string) {
 	t.Skip(what)
 }
 
-// TestProgram checks the program's page with a browser, an accessibility checker
-// and an HTML validator.
+// TestProgram runs the program, and checks its page with a browser, an accessibility
+// checker and an HTML validator.
 func TestProgram(t *testing.T) {
 	if !localstack.Shared(t).Ours() { // skips if there is no PostgreSQL
 		t.Skip("the program starts a stack even if the environment names a project")
@@ -110,8 +110,8 @@ func checkAccessibility(t *testing.T, b *browser, axe, address string, width int
 		// Open the details elements, so that axe-core checks their content.
 		chromedp.Evaluate[chromedp.Void](`document.querySelectorAll("details").forEach(d => d.open = true)`),
 		chromedp.Evaluate[chromedp.Void](axe))
-	// The rule meta-refresh is off: readers can switch the reload off on the page,
-	// as WCAG 2.2.1 requires.
+	// The rule meta-refresh is off, because it forbids pages that reload. WCAG 2.2.1
+	// allows them if readers can switch the reload off, and this page has a link for it.
 	result := ask(t, b, chromedp.Evaluate[struct {
 		Passes int      `json:"passes"`
 		Width  int64    `json:"width"`

@@ -36,8 +36,8 @@ func pages(t *testing.T, home string) []string {
 	}
 }
 
-// errorOf returns the first error group of the overview with this prefix, as it
-// appears in its link.
+// errorOf returns the first error on the overview that has this prefix, as written in the
+// link to its documents.
 func errorOf(overview, begin string) string {
 	for _, link := range regexp.MustCompile(`"documents\?([^"]*)"`).FindAllStringSubmatch(overview, -1) {
 		if query, err := url.ParseQuery(html.UnescapeString(link[1])); err == nil && strings.HasPrefix(query.Get("error"), begin) {
@@ -59,7 +59,7 @@ func withLongError(t *testing.T, home string) string {
 	return found[1]
 }
 
-// A walk is a reader's way through the page. It counts the clicks.
+// A walk follows links through the page, as a reader does, and counts the clicks.
 type walk struct {
 	*testing.T
 	*browser
@@ -87,7 +87,8 @@ func (w *walk) done(most int) {
 	w.clicks = 0
 }
 
-// testWalks answers the questions of an engineer on call, starting from the overview.
+// testWalks checks that a reader can answer the questions of an engineer on call in a few
+// clicks, starting from the overview.
 func testWalks(t *testing.T, home string) {
 	b := newBrowser(t)
 	open := func(t *testing.T) *walk {
@@ -161,7 +162,7 @@ func testWalks(t *testing.T, home string) {
 	})
 	t.Run("a bar of the chart", func(t *testing.T) {
 		w := open(t)
-		w.click(".hover a:last-of-type path", ".chips")
+		w.click(".hover a:first-of-type path", ".chips")
 		if chips := w.text(".chips"); !strings.Contains(chips, "Range") {
 			t.Errorf("the chips are %q", chips)
 		}
@@ -181,7 +182,8 @@ func testWalks(t *testing.T, home string) {
 	checkTraffic(t, b, home)
 }
 
-// setTime fills in a datetime-local input, whose keys depend on the locale.
+// setTime sets a datetime-local input by script. The keys that a user would press depend on
+// the locale.
 func setTime(id string, at time.Time) chromedp.Action[chromedp.Void] {
 	return chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.getElementById(%q).value = %q", id, at.Format("2006-01-02T15:04")))
 }

@@ -22,9 +22,9 @@ type Request struct {
 // Has reports whether the body contains text, for example a chosen row.
 func (r *Request) Has(text string) bool { return bytes.Contains(r.Body, []byte(text)) }
 
-// A Plan returns the fault for a request. The proxy calls it on the goroutine that
-// handles the request, so it must be safe for concurrent use. If it blocks, it delays
-// only that request.
+// A Plan returns the fault that the proxy causes for a request. The proxy calls a Plan
+// from several goroutines, so a Plan must be safe for concurrent use. If a call blocks,
+// only its request is delayed.
 type Plan func(*Request) Fault
 
 // Pass is a plan without faults.
@@ -35,8 +35,9 @@ func Always(f Fault) Plan {
 	return func(*Request) Fault { return f }
 }
 
-// Script returns a plan that causes the faults in order, one per request, and no
-// fault after the last.
+// Script returns a plan for a sequence of faults. The first request gets the first
+// fault, the second request gets the second fault, and so on. Later requests get no
+// fault.
 func Script(faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		if r.Number < len(faults) {
@@ -46,8 +47,9 @@ func Script(faults ...Fault) Plan {
 	}
 }
 
-// ForRow returns a plan that causes a fault for every request whose body contains
-// text. The plan others chooses the faults of all other requests.
+// ForRow returns a plan that depends on the request's body. If the body contains text,
+// such as the id of a row, the request gets the fault f. Otherwise the plan others
+// chooses the request's fault.
 func ForRow(text string, f Fault, others Plan) Plan {
 	return func(r *Request) Fault {
 		if r.Has(text) {
@@ -57,9 +59,9 @@ func ForRow(text string, f Fault, others Plan) Plan {
 	}
 }
 
-// Random returns a plan that causes faults for a random share of the requests. share is
-// from 0 to 1. All faults are equally likely. With the same seed, the nth request has
-// the same fault in every run.
+// Random returns a plan that causes a random fault for a share of the requests. A share
+// of 0 means no request, and 1 means every request. All faults are equally likely. With
+// the same seed, the nth request gets the same fault in every run.
 func Random(seed uint64, share float64, faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		rng := rand.New(rand.NewPCG(seed, uint64(r.Number)))
@@ -70,17 +72,18 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 	}
 }
 
-// A Fault describes how the proxy handles one request. With the zero Fault, the
-// request reaches the server and the answer reaches the client.
+// A Fault describes how the proxy disturbs one request. The zero Fault disturbs
+// nothing: the request reaches the server, and the server's answer reaches the client.
 type Fault struct {
 	Name string // for messages and the names of tests
 
-	// Lost means that the request doesn't reach the server. If there is neither
-	// Answer nor Stall, the connection is reset.
+	// Lost means that the proxy doesn't send the request to the server. If Stall is
+	// set, the client gets no answer. Otherwise the client gets Answer. If Answer is
+	// nil, the proxy resets the client's connection.
 	Lost bool
 
-	// Without names a request header that doesn't reach the server. The default is
-	// none.
+	// Without is the name of a request header. The proxy removes this header before it
+	// sends the request to the server. If Without is "", the proxy removes no header.
 	Without string
 
 	// Answer replaces the server's answer. With nil, the server's answer is used.
@@ -92,16 +95,20 @@ type Fault struct {
 	// Cut is the part of the answer in which the connection breaks.
 	Cut Cut
 
-	// Pace is the time between two bytes of the answer, including its header. With
-	// 0, the answer is not delayed.
+	// Pace is the pause after each byte of the answer, including the bytes of the
+	// answer's header. If Pace is 0, the proxy doesn't pause.
 	Pace time.Duration
 }
 
 // A Cut is the part of an answer in which the connection breaks.
 type Cut int
 
-// The values of Cut. With CutAll, the connection is reset before the answer. With
-// CutHeader and CutBody, the answer ends after half of the header or body.
+// The values of Cut mean:
+//
+//   - NoCut: the client gets the complete answer.
+//   - CutAll: the client gets no answer, because the proxy resets the connection.
+//   - CutHeader: the proxy closes the connection after half of the answer's header.
+//   - CutBody: the proxy closes the connection after half of the answer's body.
 const (
 	NoCut Cut = iota
 	CutAll
@@ -116,8 +123,9 @@ type Answer struct {
 	Body   []byte
 }
 
-// Committed returns f with the difference that the server processes the request before
-// the fault.
+// Committed returns a copy of f with one change: the server processes the request
+// before the fault occurs. The rows of an insert are then stored, but the client sees
+// only the fault.
 func (f Fault) Committed() Fault {
 	f.Name += " after the commit"
 	f.Lost = false
@@ -129,8 +137,9 @@ func RequestLost() Fault {
 	return Fault{Name: "request lost", Lost: true, Cut: CutAll}
 }
 
-// AnswerLost cuts the connection after the server has processed the request, before
-// the first byte of its answer.
+// AnswerLost returns a fault that loses the server's answer. The server processes the
+// request. The proxy then resets the client's connection before it sends a byte of the
+// answer.
 func AnswerLost() Fault {
 	return Fault{Name: "answer lost", Cut: CutAll}
 }
@@ -159,8 +168,9 @@ func HeaderLost(name string) Fault {
 	return Fault{Name: "without " + name, Without: name}
 }
 
-// Text answers with a body that has no error code and may be empty. headers are
-// pairs of a name and a value. The request doesn't reach the server.
+// Text returns a fault in which the proxy answers with the given status and body. The
+// request doesn't reach the server. headers are alternately the names and values of
+// response headers. The default Content-Type is application/json.
 func Text(status int, body string, headers ...string) Fault {
 	a := &Answer{Status: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)}
 	for i := 0; i < len(headers); i += 2 {
@@ -173,8 +183,10 @@ func Text(status int, body string, headers ...string) Fault {
 	return Fault{Name: name, Lost: true, Answer: a}
 }
 
-// Refusal answers with an error in the form of PostgREST. Its details contain a row, as
-// PostgREST's do. The request doesn't reach the server.
+// Refusal returns a fault in which the proxy answers with an error in PostgREST's form.
+// The request doesn't reach the server. PostgREST can put the failing row into the
+// error's details. The details of a Refusal therefore contain a made-up row,
+// [SecretRow].
 func Refusal(status int, code, message string) Fault {
 	body, err := json.Marshal(map[string]any{
 		"code": code, "message": message, "hint": nil, "details": "Failing row contains (" + SecretRow + ").",
@@ -187,12 +199,13 @@ func Refusal(status int, code, message string) Fault {
 	return f
 }
 
-// SecretRow stands for the row in the details of a [Refusal]. It must not appear in
-// a log.
+// SecretRow is the made-up row in the details of a [Refusal]. A real row may contain
+// private data, so tests check that the client's log doesn't contain SecretRow.
 const SecretRow = "row-that-must-not-be-logged"
 
-// Page answers with an HTML page, as a firewall, a captive portal or a load
-// balancer does. The request doesn't reach the server.
+// Page returns a fault in which the proxy answers with the given status and an HTML
+// page, as a firewall, a captive portal or a load balancer does. The request doesn't
+// reach the server.
 func Page(status int) Fault {
 	f := Text(status, "<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Sorry</h1></body></html>",
 		"Content-Type", "text/html; charset=utf-8")
@@ -200,8 +213,9 @@ func Page(status int) Fault {
 	return f
 }
 
-// Garbage answers with size random bytes, the same in every run. The request doesn't
-// reach the server.
+// Garbage returns a fault in which the proxy answers with the given status and a body
+// of random bytes. The request doesn't reach the server. size is the number of bytes.
+// The bytes are the same in every run.
 func Garbage(status, size int) Fault {
 	body := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body) // never fails

@@ -1,6 +1,6 @@
-// Package faultproxy is a proxy for tests. It stands between a client and an HTTP
-// server, listens on the loopback interface, and causes faults: answers that are
-// lost, truncated, late, or replaced by others.
+// Package faultproxy is an HTTP proxy for tests. It stands between a client and a server,
+// listens on the loopback interface, and causes faults. For example, it loses, truncates,
+// delays or replaces the server's answer.
 //
 //	proxy, err := faultproxy.Start(stack.URL)
 //	if err != nil { ... }
@@ -8,13 +8,15 @@
 //	proxy.Deal(faultproxy.Script(faultproxy.AnswerLost(), faultproxy.Page(502).Committed()))
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
-// A [Plan] chooses the fault for each request. To repeat a run, it chooses by the
-// request's number. To affect one row only, it chooses by the request's body.
+// A [Plan] chooses the fault for each request. If it chooses by the request's number, the
+// same faults occur in every run. If it chooses by the request's body, the fault can
+// follow one row.
 //
-// The answer of a fault must not lie to the client about the rows. Some answers mean
-// that nothing was stored, such as an error with a code of PostgreSQL. The proxy gives
-// them without sending the request to the server. Other answers leave it open. The
-// proxy can also give these after the commit, see [Fault.Committed].
+// A fault must not give the client a wrong answer about its rows. Some answers mean that
+// no row was stored, for example an error with a code of PostgreSQL. The proxy must give
+// such an answer without sending the request to the server. Other answers don't show
+// whether the rows were stored, for example an HTML page. The proxy can also give such an
+// answer after the server has stored the rows, see [Fault.Committed].
 package faultproxy
 
 import (
@@ -30,8 +32,9 @@ import (
 	"time"
 )
 
-// A Proxy forwards requests to a server and causes the faults of its plan. Its
-// methods are safe for concurrent use.
+// A Proxy forwards requests to a server. For each request, its [Plan] chooses a fault
+// or no fault, and the Proxy causes that fault. The methods are safe for concurrent
+// use.
 type Proxy struct {
 	URL string // the proxy's URL, without a path
 
@@ -56,8 +59,9 @@ type front struct {
 	done   chan struct{} // closed when Serve has returned
 }
 
-// Start returns a proxy for the server at target, such as http://127.0.0.1:3000. It
-// forwards everything until Deal sets a plan.
+// Start starts a proxy for the server whose URL is target, such as
+// http://127.0.0.1:3000. The proxy forwards all requests without faults until Deal sets
+// a plan.
 func Start(target string) (*Proxy, error) {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -65,8 +69,8 @@ func Start(target string) (*Proxy, error) {
 	}
 	p := &Proxy{
 		target: u,
-		// One connection per request, so that a broken connection affects no other
-		// request.
+		// The proxy opens a new connection to the server for each request. If the
+		// connection breaks, no other request fails.
 		forward: &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 		plan:    Pass,
 	}
@@ -116,8 +120,9 @@ func (p *Proxy) Deal(plan Plan) {
 	p.plan, p.number = plan, 0
 }
 
-// Refuse stops listening, so that new connections are refused. It also breaks the
-// existing connections. The server still processes the requests that have reached it.
+// Refuse closes the proxy's port. Clients can't connect until the next call of Accept,
+// and their existing connections break. If a request has already reached the server,
+// the server still processes it.
 func (p *Proxy) Refuse() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -151,8 +156,9 @@ func (p *Proxy) Accept() error {
 		if attempt == 100 {
 			return fmt.Errorf("faultproxy: %w", err)
 		}
-		// While nobody listened, a client's connection attempt may have taken the
-		// port for a moment.
+		// The port can be in use for a moment. While the proxy didn't listen, the
+		// system may have given the port to a client's outgoing connection. So wait and
+		// try again.
 		time.Sleep(20 * time.Millisecond)
 	}
 }
@@ -209,9 +215,10 @@ func (p *Proxy) choose(r *Request) Fault {
 	return plan(r)
 }
 
-// pass forwards the request to the server, without the header that the argument
-// without names. If the client disconnects, the server still gets the request and
-// processes it, as behind a gateway. Only Close aborts it.
+// pass sends the request to the server and returns the server's answer. It first
+// removes the request header whose name is without. If the client disconnects, the
+// server still processes the request, as it does behind a gateway. Only Close aborts
+// the request.
 func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host
@@ -234,8 +241,8 @@ func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, err
 	return answer, err
 }
 
-// reset breaks the connection without an answer. The client gets "connection reset by
-// peer".
+// reset breaks the client's connection without an answer. The client's request fails
+// with "connection reset by peer".
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package health runs a service for up to a day of virtual time and checks that
-// Health reports its faults, and nothing else.
+// Package health runs a service for up to a day of virtual time. It checks that Health
+// reports the faults of the service, and reports nothing on a normal day.
 package health
 
 import (
@@ -107,8 +107,9 @@ func (s *service) work(ctx context.Context, e docevents.Event) {
 	time.Sleep(time.Second * time.Duration(1+uuid.MustParse(e.DocumentID)[15]%8))
 }
 
-// check stores the kept events and returns the verdict of Health. Recording each
-// event when it happens would take a request per event.
+// check records the kept events, waits until they are stored, and returns the verdict of
+// Health. If each event were recorded when it happens, the test would need a request for
+// each event.
 func (s *service) check(t *testing.T) docevents.Health {
 	t.Helper()
 	s.mu.Lock()
@@ -173,8 +174,8 @@ func TestHealthReportsFaults(t *testing.T) {
 	}
 }
 
-// TestHealthOfNormalDay checks that Health reports nothing during a normal day of
-// the service, with one document in two minutes at night and 16 per minute at noon.
+// TestHealthOfNormalDay checks that Health reports nothing during a normal day. The service
+// has one document in two minutes at night, and 16 documents per minute at noon.
 func TestHealthOfNormalDay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the test takes about 20 seconds")

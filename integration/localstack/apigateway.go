@@ -9,16 +9,21 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// apiGateway does the work of Supabase's API gateway: it maps /rest/v1/ to /, checks
-// the apikey header, and passes the request to PostgREST or its stand-in.
+// apiGateway does the work of Supabase's API gateway. It removes /rest/v1 from the path
+// and checks the apikey header. It then passes the request to PostgREST, or to the
+// stand-in for PostgREST.
 //
-// As on Supabase, it rejects an unknown key before PostgREST sees the request. If
-// there is no Authorization header, it sends the key as the token. A key of the new
-// style (sb_secret_...) isn't a JWT. postgrest-go and supabase-js copy such a key to
-// Authorization, and PostgREST rejects it there.
+// As on Supabase, it rejects a request with an unknown key. If a request has no
+// Authorization header, it sets this header to a JWT. The JWT is the key from the
+// apikey header. If that key is the secret key (sb_secret_...), the JWT is the
+// service_role key.
 //
-// Unlike Supabase, it accepts every key that is signed with the JWT secret. It also
-// accepts requests without a key, which run as the anonymous role.
+// If a request has an Authorization header, apiGateway doesn't change that header.
+// postgrest-go and supabase-js copy a secret key to Authorization. A secret key isn't a
+// JWT, so PostgREST rejects such a request.
+//
+// Unlike Supabase, apiGateway accepts every key that is signed with the JWT secret. It
+// also accepts requests without any key. These requests run as the role anon.
 type apiGateway struct {
 	settings Settings
 	rest     http.Handler // PostgREST or its stand-in
@@ -50,8 +55,9 @@ func (g *apiGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.StripPrefix(restPrefix, g.rest).ServeHTTP(w, &inner)
 }
 
-// known reports whether the key is the secret key or signed with the JWT secret. It
-// doesn't check the expiry; PostgREST does.
+// known reports whether the API key is the stack's secret key, or a JWT that is signed
+// with the stack's JWT secret. known returns true for an expired JWT, because PostgREST
+// checks the expiry.
 func (g *apiGateway) known(key string) bool {
 	if key == g.settings.SecretKey {
 		return true

@@ -9,8 +9,9 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// describedQuery returns the relations on which the current role has any right.
-// PostgREST lists these relations with all of their columns.
+// describedQuery returns the names of the tables and views on which the current role
+// has at least one right. Only these are in the answer to GET /. As in PostgREST, the
+// answer contains all of their columns, even if the role has rights on only one column.
 const describedQuery = `
 SELECT NULL::bigint, count(*), 0::bigint, coalesce(json_agg(c.relname ORDER BY c.relname), '[]')::text
 FROM pg_class c
@@ -19,8 +20,8 @@ WHERE c.relnamespace = '` + exposed + `'::regnamespace AND c.relkind IN ('r', 'p
     OR has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
     OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`
 
-// describe answers GET / with the schema's tables. It reads the tables from the
-// schema cache and the caller's rights from the database.
+// describe answers GET / with a description of the tables that the caller may use. The
+// columns come from the schema cache. The caller's rights come from the database.
 func (s *standIn) describe(r *http.Request, who caller) (*postgrest.Answer, *postgrest.Error) {
 	st := &statement{}
 	st.add(describedQuery)

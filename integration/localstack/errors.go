@@ -12,15 +12,16 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// Errors of PostgREST itself, see
+// These are errors of PostgREST, not of PostgreSQL. They are explained at
 // https://docs.postgrest.org/en/v14/references/errors.html.
 var (
 	errNoSchemaCache = postgrest.Errorf(503, "PGRST002", "Could not query the database for the schema cache. Retrying.")
 	errPoolTimeout   = postgrest.Errorf(504, "PGRST003", "Timed out acquiring connection from connection pool.")
 	errInvalidJSON   = postgrest.Errorf(400, "PGRST102", "Empty or invalid json")
 	errKeysDiffer    = postgrest.Errorf(400, "PGRST102", "All object keys must match")
-	// PostgREST 14.17 and 16.2 answer this if the connection to PostgreSQL breaks
-	// during a statement.
+	// errLostConnection is the answer if the connection to PostgreSQL breaks during a
+	// statement. PostgREST 14.17 and 16.2 also answer with status 400, an empty code
+	// and an empty message.
 	errLostConnection = postgrest.Errorf(400, "", "")
 	errInvalidPath    = postgrest.Errorf(404, "PGRST125", "Invalid path specified in request URL")
 )
@@ -30,8 +31,10 @@ func connectError(err error) *postgrest.Error {
 	return postgrest.Errorf(503, "PGRST000", "Database connection error. Retrying the connection.").WithDetails(err.Error())
 }
 
-// databaseError returns the answer for the error of a request's transaction. The
-// answer to an error of PostgreSQL has its code and text.
+// databaseError returns the answer to a request whose transaction failed with err. If
+// err is an error of PostgreSQL, the answer contains its code, message, detail and
+// hint. anonymous means that the request ran as the role anon. For anon, a missing
+// right gives status 401 instead of 403.
 func databaseError(err error, anonymous bool) *postgrest.Error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -53,10 +56,10 @@ func databaseError(err error, anonymous bool) *postgrest.Error {
 	return e
 }
 
-// raised returns the answer that a function or trigger requests with RAISE SQLSTATE
-// 'PGRST', see
+// raised returns an error answer that a database function or trigger has composed. To
+// do this, the function raises SQLSTATE 'PGRST' with JSON in the message and the
+// detail. pg is the raised error. See
 // https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes.
-// The raised message and detail are JSON.
 func raised(pg *pgconn.PgError) *postgrest.Error {
 	var message struct {
 		Code, Message *string
@@ -88,7 +91,9 @@ func raised(pg *pgconn.PgError) *postgrest.Error {
 	return e
 }
 
-// httpStatus returns PostgREST's HTTP status for an error of PostgreSQL, see
+// httpStatus returns the HTTP status with which PostgREST answers if PostgreSQL returns
+// the error pg. anonymous means that the request ran as the role anon. For anon, a
+// missing right gives 401 instead of 403. PostgREST's list is at
 // https://docs.postgrest.org/en/v14/references/errors.html#http-status-codes.
 func httpStatus(pg *pgconn.PgError, anonymous bool) int {
 	unauthorized := http.StatusForbidden

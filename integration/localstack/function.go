@@ -12,8 +12,9 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// function is a function of the database that returns one value. Requests pass its
-// arguments by name. The last arguments may have defaults.
+// function describes a database function that requests can call. The database function
+// returns one value. A request passes the arguments by name, and can leave out
+// arguments with a default. Arguments with a default are the last ones.
 type function struct {
 	name      string
 	arguments []*column
@@ -28,8 +29,9 @@ FROM pg_proc p
 JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = '` + exposed + `' AND p.prokind = 'f' AND NOT p.proretset`
 
-// loadFunctions returns the functions by name. Functions of one name have different
-// arguments.
+// loadFunctions returns the database functions that requests can call. The map's keys
+// are the functions' names. If functions with different arguments have the same name,
+// the map contains all of them under that name.
 func loadFunctions(ctx context.Context, conn *pgx.Conn) (map[string][]*function, error) {
 	found, err := conn.Query(ctx, functionsQuery)
 	if err != nil {
@@ -65,9 +67,10 @@ func (f *function) takes(given []string) bool {
 	})
 }
 
-// call builds a SELECT that calls the function. PostgreSQL reads the arguments from the
-// JSON object in body. texts reports whether all of its values are strings, as for a
-// GET. PostgreSQL then casts them to the arguments' types.
+// call builds a SELECT that calls the function. given contains the names of the
+// request's arguments. body is a JSON object with their values, which PostgreSQL reads.
+// texts means that all values are strings, as in a GET. The SELECT then casts them to
+// the arguments' types.
 func (f *function) call(given []string, body []byte, texts bool) *statement {
 	s := &statement{}
 	var arguments []*column
@@ -100,8 +103,9 @@ func (f *function) call(given []string, body []byte, texts bool) *statement {
 	return s
 }
 
-// call answers a call of a function. A GET has the arguments in the query string and
-// runs in a read-only transaction. A POST has them in a JSON object.
+// call answers a request that calls the database function name. In a GET, the arguments
+// are in the query string, and the transaction is read-only. In a POST, the arguments
+// are in a JSON object in the body.
 func (s *standIn) call(r *http.Request, who caller, name string) (*postgrest.Answer, *postgrest.Error) {
 	access, given, body := pgx.ReadOnly, []string{}, []byte(nil)
 	var apiErr *postgrest.Error
@@ -133,8 +137,9 @@ func (s *standIn) call(r *http.Request, who caller, name string) (*postgrest.Ans
 	return nil, postgrest.ErrFunction(exposed+"."+name, given, r.Method == http.MethodPost)
 }
 
-// queryArguments returns the parameters of the query string: their names, and a JSON
-// object of names and values.
+// queryArguments returns the arguments in the query string of a function call. The
+// first result contains their names. The second result is a JSON object with their
+// names and values.
 func queryArguments(rawQuery string) ([]string, []byte, *postgrest.Error) {
 	params, err := postgrest.ParseParams(rawQuery)
 	if err != nil {

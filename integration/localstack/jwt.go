@@ -32,9 +32,10 @@ const anonRole = "anon"
 
 func (c caller) anonymous() bool { return c.role == anonRole }
 
-// verify returns the caller that the Authorization header names, as PostgREST does. The
-// role is anonRole if there is no header, if its scheme isn't Bearer, or if its token
-// has no role.
+// verify checks the JWT in the Authorization header and returns the caller, with the
+// role from the JWT. secret is the secret that signs JWTs. Like PostgREST, verify
+// returns the role anon if the header is missing, if its scheme isn't Bearer, or if the
+// JWT contains no role.
 func verify(secret, authorization string) (caller, *postgrest.Error) {
 	claims := jwt.MapClaims{}
 	scheme, text, _ := strings.Cut(authorization, " ")

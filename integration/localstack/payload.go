@@ -10,9 +10,10 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// payloadKeys returns the sorted keys of the objects in the body, and the JSON to insert.
-// All objects must have the same keys. A body that is neither an object nor an array
-// inserts no rows.
+// payloadKeys checks the JSON body of a POST. It returns the keys of the objects in the
+// body, sorted, and the JSON for PostgreSQL. If the objects have different keys, it
+// returns an error. If the body is neither an object nor an array, it returns an empty
+// array, so no rows are inserted.
 func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 	if !json.Valid(body) || !utf8.Valid(body) {
 		return nil, nil, errInvalidJSON

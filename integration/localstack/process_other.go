@@ -8,8 +8,8 @@ import (
 	"os/exec"
 )
 
-// The stack needs Unix accounts, signals and process groups. On other systems Start
-// returns this error.
+// errNotUnix is the error that Start returns if the system isn't a Unix system. The
+// local stack needs Unix accounts, signals and process groups.
 var errNotUnix = errors.New("the local stack runs on Unix systems only")
 
 type account struct{}

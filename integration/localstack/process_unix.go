@@ -14,12 +14,14 @@ import (
 	"syscall"
 )
 
-// account is the user that PostgreSQL runs as if this process runs as root, because
-// PostgreSQL doesn't run as root. A nil account stands for the current user.
+// account is the user account that PostgreSQL runs as. PostgreSQL refuses to run as
+// root, so a program that runs as root needs another account for it. A nil account
+// means the current user.
 type account struct{ uid, gid uint32 }
 
-// serverAccount returns the account postgres or nobody if this process runs as root.
-// Otherwise it returns nil.
+// serverAccount returns the account that PostgreSQL runs as. If this program runs as
+// root, the account is postgres, or nobody if there is no user postgres. Otherwise
+// serverAccount returns nil, which means the current user.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -50,8 +52,9 @@ func (a *account) own(path string) error {
 	return os.Chown(path, int(a.uid), int(a.gid))
 }
 
-// traversable reports whether the account can reach the folder, that is, whether all
-// users may traverse it and all of its parents.
+// traversable reports whether the account can reach files in the folder dir. It checks
+// whether all users may enter dir and all of its parent folders. A nil account is the
+// current user, so traversable returns true.
 func (a *account) traversable(dir string) bool {
 	if a == nil {
 		return true
@@ -73,8 +76,9 @@ func (a *account) traversable(dir string) bool {
 	}
 }
 
-// detach makes the command start in a new process group and as the account. Ctrl-C at
-// the terminal then signals only this program, which stops the stack in order.
+// detach makes the command start in a new process group. Ctrl-C at the terminal then
+// signals only this program, which can stop its child processes in the right order. If
+// as isn't nil, the command runs as that account.
 func detach(cmd *exec.Cmd, as *account) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if as != nil {
@@ -85,8 +89,8 @@ func detach(cmd *exec.Cmd, as *account) {
 // immediateShutdown is the signal on which PostgreSQL ends at once, without a checkpoint.
 const immediateShutdown = syscall.SIGQUIT
 
-// killTree ends a process and its children with SIGKILL. It first stops the parent
-// with SIGSTOP, so that the parent can't react or start more children.
+// killTree ends the process pid and its child processes with SIGKILL. It first stops
+// the process with SIGSTOP, so that the process can't start more children.
 func killTree(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return err
@@ -97,8 +101,8 @@ func killTree(pid int) error {
 	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
-// children returns the ids of a process's children, from /proc on Linux and from
-// pgrep on other systems.
+// children returns the process ids of the direct children of the process pid. On Linux,
+// it reads them from /proc. On other systems, it runs pgrep.
 func children(pid int) []int {
 	var list []byte
 	if tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)); len(tasks) > 0 {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// restServer is the stack's HTTP server. Its handler is an [apiGateway], which passes
-// the requests to the backend.
+// restServer is the stack's HTTP server. Its handler is an [apiGateway], which checks
+// the API key and passes the request to the backend.
 type restServer struct {
 	http    *http.Server
 	backend backend
@@ -24,9 +24,9 @@ type backend interface {
 	io.Closer
 }
 
-// StartREST starts the REST server, on the same address as before, and waits until it
-// answers. If PostgreSQL is stopped, StartREST doesn't wait. If the server runs,
-// StartREST does nothing.
+// StartREST starts the REST API and waits until it answers. If the REST API ran before,
+// it gets the same address again. If PostgreSQL is stopped, StartREST doesn't wait. If
+// the REST API is already running, StartREST does nothing.
 func (s *Stack) StartREST(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,9 +62,9 @@ func (s *Stack) StartREST(ctx context.Context) error {
 	return s.awaitREST(ctx, "/", func(status int) bool { return status < http.StatusInternalServerError })
 }
 
-// listen opens the stack's port. If the server ran before, listen tries up to 100
-// times, because a client may have taken the port: a connection attempt to a closed
-// port of this machine can get the same port as its own for a moment.
+// listen opens the TCP port of the REST API. If the REST API ran before, it needs the
+// same port again. The port may be in use, because the system may have given it to a
+// client's outgoing connection for a moment. So listen tries again, up to 100 times.
 func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Addr)
@@ -77,8 +77,8 @@ func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
 	}
 }
 
-// StopREST ends the REST server as a crash would: connections break, and uncommitted
-// transactions are rolled back. It does nothing if the server is stopped.
+// StopREST ends the REST API as a crash would: connections break, and PostgreSQL rolls
+// back uncommitted transactions. If the REST API isn't running, StopREST does nothing.
 func (s *Stack) StopREST() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

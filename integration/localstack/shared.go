@@ -16,8 +16,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// String returns the settings as lines for a shell, export NAME=value, with the names
-// that Supabase's tools use. None of the values needs quotes.
+// String returns the settings as shell commands, such as export
+// SUPABASE_URL=http://127.0.0.1:3000, one on each line. Supabase's tools use the same
+// variable names. The values of a local stack need no quotes.
 func (s Settings) String() string {
 	var b strings.Builder
 	for _, line := range [][2]string{
@@ -36,10 +37,11 @@ func (s Settings) String() string {
 // ErrNoEnv means that the environment doesn't name a Supabase project.
 var ErrNoEnv = errors.New("SUPABASE_URL, DATABASE_URL and SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) are not all set")
 
-// FromEnv returns a stack for an existing Supabase project, hosted or local. It needs
-// the environment variables SUPABASE_URL, DATABASE_URL, and SUPABASE_SERVICE_ROLE_KEY
-// or SUPABASE_SECRET_KEY. Without them it returns [ErrNoEnv]. SUPABASE_ANON_KEY and
-// JWT_SECRET are optional. ServiceRoleKey defaults to the secret key.
+// FromEnv returns a stack for an existing Supabase project, hosted or local. It reads
+// the project's settings from environment variables. SUPABASE_URL, DATABASE_URL and one
+// of SUPABASE_SERVICE_ROLE_KEY and SUPABASE_SECRET_KEY are required. If a required
+// variable is missing, FromEnv returns [ErrNoEnv]. SUPABASE_ANON_KEY and JWT_SECRET are
+// optional.
 func FromEnv(ctx context.Context) (*Stack, error) {
 	settings := Settings{
 		URL:            strings.TrimRight(os.Getenv("SUPABASE_URL"), "/"),
@@ -67,9 +69,9 @@ func attach(ctx context.Context, settings Settings) (*Stack, error) {
 	return &Stack{Settings: settings, pool: pool}, nil
 }
 
-// StackEnv is the environment variable that names the stack of a test process. It holds
-// the [Settings] as JSON. Processes that the test process starts, such as the workers of
-// a fuzz test, use the same stack.
+// StackEnv is an environment variable that contains the [Settings] of a running stack,
+// as JSON. A test process sets it for the processes that it starts, such as the workers
+// of a fuzz test. These processes then use the same stack.
 const StackEnv = "DOCEVENTS_TEST_STACK"
 
 var shared struct {
@@ -79,12 +81,13 @@ var shared struct {
 	err   error
 }
 
-// Shared returns the stack that the tests of this process share, with the migrations
-// applied. The first call chooses the stack that [StackEnv] names, or the project that
-// [FromEnv] finds, or starts a new stack.
+// Shared returns the stack that the tests of this process share. If the environment
+// variable [StackEnv] is set, Shared uses the stack of another process. Otherwise it
+// uses the project that [FromEnv] finds. If FromEnv finds none, Shared starts a new
+// stack. If docevents' table is missing, Shared runs the migrations.
 //
-// If there is no PostgreSQL, Shared skips the test. With the environment variable CI,
-// it fails the test instead.
+// If this machine has no PostgreSQL for a new stack, Shared skips the test. In CI (if
+// the environment variable CI is set), Shared fails the test instead.
 func Shared(t testing.TB) *Stack {
 	t.Helper()
 	shared.mu.Lock()
@@ -99,8 +102,10 @@ func Shared(t testing.TB) *Stack {
 	return shared.stack
 }
 
-// Own starts and migrates a stack for one test, which may break it or need special
-// options. Without PostgreSQL, it skips or fails the test as [Shared] does.
+// Own starts a stack for one test and runs docevents' migrations. It is for tests that
+// stop or break servers, or that need special options. The stack is closed when the
+// test ends. If this machine has no PostgreSQL, Own skips the test. In CI, it fails the
+// test instead.
 func Own(t testing.TB, opts Options) *Stack {
 	t.Helper()
 	stack, err := Start(t.Context(), opts)
@@ -127,8 +132,9 @@ func startFailed(t testing.TB, err error) {
 	t.Fatal(err)
 }
 
-// skippable reports whether a test may be skipped because of an error of Start: on a
-// developer's machine without PostgreSQL, but not in CI.
+// skippable reports whether a test is skipped if Start returns err. A test is skipped
+// if this machine has no PostgreSQL. In CI (if the environment variable CI is set), no
+// test is skipped.
 func skippable(err error) bool { return errors.Is(err, ErrNoPostgres) && os.Getenv("CI") == "" }
 
 func openShared() (*Stack, error) {
@@ -166,16 +172,17 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 	return err == nil && found
 }
 
-// Main runs a package's tests and then closes their shared stack:
+// Main runs a package's tests and then closes their shared stack. Call it from
+// TestMain:
 //
 //	func TestMain(m *testing.M) { localstack.Main(m) }
 //
-// If the process ends before that, for example after Ctrl-C or a test timeout, the
-// stack's watchdog removes the stack.
+// If the process ends earlier, for example after Ctrl-C or a test timeout, a watchdog
+// process removes the stack.
 //
-// Main lets 16 parallel tests run at once, because they mostly wait for time to pass.
-// With -parallel or -fuzz on the command line, it keeps the default (with -fuzz,
-// -parallel is the number of workers).
+// Main lets 16 parallel tests run at once, because most of them only wait for time to
+// pass. If -parallel or -fuzz is on the command line, Main doesn't change the number.
+// With -fuzz, this number is also the number of workers.
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false
@@ -195,11 +202,11 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Table creates a copy of document_processing_events for this test, and drops it when
-// the test ends. It returns the name, for docevents.WithTable.
+// Table creates an empty table with the columns of document_processing_events, and
+// returns its name for docevents.WithTable. When the test ends, Table drops the table.
 //
-// All tests and processes share document_processing_events itself, so a test that
-// counts rows needs its own table.
+// All tests and processes share document_processing_events itself. A test that counts
+// rows therefore needs its own table.
 func (s *Stack) Table(t testing.TB) string {
 	t.Helper()
 	// t.Context is canceled before the cleanup runs.

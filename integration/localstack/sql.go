@@ -9,8 +9,9 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// statement builds an SQL statement. Names from a request are always quoted, and
-// values are always parameters.
+// statement builds an SQL statement. Table and column names from a request are always
+// quoted. Values from a request are always parameters ($1). A request therefore can't
+// inject SQL.
 type statement struct {
 	strings.Builder
 	args []any
@@ -85,13 +86,14 @@ func (q *query) list(s *statement) {
 	}
 }
 
-// rows is the name of the intermediate result in the statements. No column may have
-// this name, because json_agg(name) prefers a column.
+// rows is the name of a WITH query in the statements below. json_agg(localstack_rows)
+// converts its rows to JSON. No table may have a column with this name, because
+// json_agg would convert only that column.
 const rows = "localstack_rows"
 
-// Every statement returns one row with the columns of the type result. The types of
-// these columns don't depend on the table, so a prepared statement stays valid when the
-// table changes.
+// Every statement below returns one row, which has the columns of the type result.
+// These columns have the same types for every table. A prepared statement therefore
+// stays valid when a table changes.
 
 // read builds a SELECT.
 func (q *query) read(count bool) *statement {
@@ -128,8 +130,8 @@ func (q *query) read(count bool) *statement {
 	return s
 }
 
-// remove builds a DELETE. Like PostgREST since version 13, it ignores order, limit
-// and offset.
+// remove builds a DELETE of the rows that match the request's filters. Like PostgREST
+// 13 and later, it ignores the request's parameters order, limit and offset.
 func (q *query) remove(prefer postgrest.Preferences) *statement {
 	s := &statement{}
 	s.add("WITH "+rows+" AS (DELETE FROM ", q.table.name())
@@ -217,8 +219,10 @@ func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Pre
 	}
 }
 
-// conflictTarget returns the columns of ON CONFLICT. The request may name them. The
-// default is the primary key. It returns nil if duplicates are errors.
+// conflictTarget returns the columns for an insert's ON CONFLICT clause. They are the
+// columns in the request's parameter on_conflict. If there is no such parameter, they
+// are the primary key's columns. If the request doesn't ask to ignore or merge
+// duplicates, conflictTarget returns nil.
 func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	switch {
 	case prefer.Resolution == "":
@@ -261,8 +265,9 @@ func (s *statement) columnDefaults(columns []*column) {
 	s.add(")")
 }
 
-// returning appends a RETURNING clause. If the request doesn't want the rows, the clause
-// names no column, because the role may lack the right to read columns.
+// returning appends a RETURNING clause to s. If the request wants the rows, the clause
+// lists the selected columns. Otherwise the clause is RETURNING 1, because the role may
+// lack the right to read a column.
 func (q *query) returning(s *statement, prefer postgrest.Preferences) {
 	s.add(" RETURNING ")
 	if prefer.Representation() {

@@ -1,6 +1,7 @@
-// Package localstack runs the REST API of a Supabase project on this machine, for
-// tests and programs. It has a real PostgreSQL with Supabase's roles, and a real
-// PostgREST. If this machine has no PostgREST, a stand-in gives the same answers.
+// Package localstack runs the REST API of a Supabase project on this machine, for tests
+// and programs. A stack is a PostgreSQL server with Supabase's roles, and a PostgREST. If
+// this machine has no PostgREST, a stand-in written in Go gives the same answers to
+// docevents' requests.
 //
 //	stack, err := localstack.Start(ctx, localstack.Options{})
 //	if err != nil { ... }
@@ -8,15 +9,16 @@
 //	err = stack.Migrate(ctx)
 //	client, err := docevents.New(stack.URL, stack.ServiceRoleKey)
 //
-// Tests of one package share a stack: see [Shared] and [Main].
+// The tests of a package can share a stack: see [Shared] and [Main].
 //
-// localstack looks for PostgreSQL 14 or later on PATH and in the folders of
-// distributions. If there is none, it downloads PostgreSQL. PostgREST is the program
-// that POSTGREST_BIN names, or postgrest on PATH. It must have version 13 or later.
+// localstack needs PostgreSQL 14 or later. It looks for PostgreSQL on PATH and in the
+// folders in which packages install it. If it finds none, it downloads PostgreSQL.
+// PostgREST is optional and must have version 13 or later. localstack looks for it at the
+// path in the environment variable POSTGREST_BIN and on PATH.
 //
 // A stack consists of child processes, one TCP port on the loopback interface, and one
-// temporary folder. Close removes them all. If this process ends without Close, a
-// watchdog process removes them.
+// temporary folder. Close removes them all. If this process ends without a call of Close,
+// a watchdog process removes them.
 //
 // localstack runs only on Unix systems.
 package localstack
@@ -41,22 +43,25 @@ import (
 
 // Options are the options of a stack. The zero value behaves like a hosted project.
 type Options struct {
-	// Addr is the loopback address and port of the REST API. The default is
-	// 127.0.0.1 and a free port.
+	// Addr is the loopback address and port on which the REST API listens. The default
+	// is 127.0.0.1 with a free port.
 	Addr string
-	// Log receives the output of PostgreSQL and PostgREST and the stack's own log
-	// lines. If it is nil, nothing is logged.
+	// Log receives the output of PostgreSQL and PostgREST, and the log lines of the
+	// stack itself. If Log is nil, nothing is logged.
 	Log io.Writer
-	// StatementTimeout limits each SQL statement of service_role. It is rounded
-	// down to milliseconds. The default is 8 s, as in a hosted project.
+	// StatementTimeout is the time limit for each SQL statement of a request that runs
+	// as service_role. It is rounded down to milliseconds. The default is 8 s, as in a
+	// hosted project.
 	StatementTimeout time.Duration
-	// PostgREST is the path of a PostgREST program, or [StandIn]. The default is
-	// POSTGREST_BIN, then postgrest on PATH, then the stand-in.
+	// PostgREST is the path of a PostgREST program, or [StandIn]. If it is empty, the
+	// stack uses the path in the environment variable POSTGREST_BIN. If that is empty
+	// too, the stack uses the program postgrest on PATH. Without such a program, it
+	// uses the stand-in.
 	PostgREST string
 }
 
-// StandIn is the value of Options.PostgREST that selects the stand-in even if there is
-// a PostgREST.
+// StandIn is a value for Options.PostgREST. The stack then answers requests with the
+// stand-in, a Go imitation of PostgREST, even if this machine has a real PostgREST.
 const StandIn = "stand-in"
 
 // Settings are the addresses and keys of a stack.
@@ -69,9 +74,9 @@ type Settings struct {
 	DatabaseURL    string // connects as the database's owner
 }
 
-// Stack is a running stack. Its methods are safe for concurrent use. Methods that
-// start or stop servers run one at a time, and work only if this process started the
-// stack (see [Stack.Ours]).
+// Stack is a running PostgreSQL with a REST API. Its methods are safe for concurrent
+// use. Methods that start or stop a server run one at a time. They work only in the
+// process that started the stack, see [Stack.Ours].
 type Stack struct {
 	Settings
 
@@ -146,8 +151,8 @@ func (s *Stack) start(ctx context.Context) error {
 // Pool returns a pool of connections as the database's owner, for tests that run SQL.
 func (s *Stack) Pool() *pgxpool.Pool { return s.pool }
 
-// Migrate runs docevents' migrations in order, each in one transaction, and waits
-// until the REST API knows the table.
+// Migrate runs docevents' SQL migrations in order, each in its own transaction. It then
+// waits until the REST API knows the table that they create.
 func (s *Stack) Migrate(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil {
 		return fmt.Errorf("localstack: migrate: %w", err)
@@ -173,9 +178,9 @@ func (s *Stack) migrate(ctx context.Context) error {
 	return s.Reload(ctx)
 }
 
-// Reload makes the REST server read the schema and the roles' settings again, and
-// waits for the end of that. PostgREST doesn't report the end, so Reload creates a
-// table and waits until the API knows the table.
+// Reload makes the REST API read the database schema and the roles' settings again. It
+// returns when the REST API has read them. PostgREST doesn't report this, so Reload
+// creates a new table, waits until the REST API knows the table, and drops it.
 func (s *Stack) Reload(ctx context.Context) error {
 	probe := "localstack_reload_" + rand.Text()
 	table := exposed + "." + quote(probe)
@@ -191,14 +196,15 @@ func (s *Stack) Reload(ctx context.Context) error {
 	return errors.Join(known, err)
 }
 
-// KillPostgres ends all of PostgreSQL's processes with SIGKILL, as a crash would.
-// Committed data survives: StartPostgres recovers it.
+// KillPostgres ends all processes of PostgreSQL with SIGKILL, like a crash. Committed
+// data isn't lost: StartPostgres recovers it.
 func (s *Stack) KillPostgres() error {
 	return s.withCluster("is killed", func(c *cluster) error { return c.server.kill() })
 }
 
-// StartPostgres starts PostgreSQL again and waits until it accepts connections. The
-// REST server reconnects a moment later. If PostgreSQL runs, StartPostgres does nothing.
+// StartPostgres starts PostgreSQL again after KillPostgres, and waits until PostgreSQL
+// accepts connections. The REST API reconnects to PostgreSQL a moment later. If
+// PostgreSQL is already running, StartPostgres does nothing.
 func (s *Stack) StartPostgres(ctx context.Context) error {
 	return s.withCluster("starts", func(c *cluster) error { return c.start(ctx) })
 }
@@ -212,8 +218,8 @@ func (s *Stack) withCluster(what string, do func(*cluster) error) error {
 	return err
 }
 
-// Ours reports whether this process started the stack and therefore can stop its
-// servers.
+// Ours reports whether this process started the stack. Only then can this process start
+// and stop the stack's servers.
 func (s *Stack) Ours() bool { return s.cluster != nil }
 
 // Close stops the stack and removes its folder. It is safe to call Close twice.

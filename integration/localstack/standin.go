@@ -22,15 +22,17 @@ const (
 	poolSize = 10       // PostgREST's default number of database connections
 )
 
-// standIn answers requests as PostgREST 14 does. It knows the requests that docevents
+// standIn is a Go imitation of PostgREST 14. It can answer the requests that docevents
 // and its tests send: reads with filters, order, limit and count, bulk inserts,
 // deletes, calls of functions, and the description of tables. TestCases compares its
-// answers with answers of PostgREST 14.17 that are recorded in testdata.
+// answers with recorded answers of PostgREST 14.17.
 //
-// The stand-in differs from PostgREST 14.17 if a transaction fails with 40001. The
-// stand-in answers 500, as PostgREST 16.2 does. PostgREST 14.17 retries without end.
+// One answer differs on purpose. If a transaction fails with a serialization failure
+// (40001), PostgREST 14.17 retries it endlessly. The stand-in answers with status 500,
+// as PostgREST 16.2 does.
 //
-// If a client disconnects, its statement goes on, as with PostgREST.
+// If a client disconnects, PostgreSQL still executes the client's statement, as with
+// PostgREST.
 type standIn struct {
 	pool   *pgxpool.Pool
 	secret string // the JWT secret
@@ -46,8 +48,10 @@ type standIn struct {
 	delay    atomic.Int64                 // seconds until listen's next attempt to connect; 0 while it is connected
 }
 
-// newStandIn returns a stand-in for the database. databaseURL must name the role
-// authenticator. newStandIn doesn't wait for a connection.
+// newStandIn starts a stand-in, a Go imitation of PostgREST. databaseURL must contain
+// the user authenticator, the role that PostgREST logs in as. secret is the secret that
+// signs JWTs. newStandIn doesn't wait for a connection to the database. Until there is
+// one, requests get status 503.
 func newStandIn(databaseURL, secret string, log func(string, ...any)) (*standIn, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
@@ -65,8 +69,8 @@ func newStandIn(databaseURL, secret string, log func(string, ...any)) (*standIn,
 	return s, nil
 }
 
-// Close aborts the running requests, as if PostgREST had crashed: uncommitted
-// transactions are rolled back.
+// Close stops the stand-in like a crash of PostgREST. It aborts the running requests,
+// and PostgreSQL rolls back their uncommitted transactions.
 func (s *standIn) Close() error {
 	s.cancel()
 	s.wg.Wait()

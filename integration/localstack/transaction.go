@@ -24,8 +24,10 @@ type result struct {
 // rowCheck returns an error if a statement's number of rows is not acceptable.
 type rowCheck func(rows int64) *postgrest.Error
 
-// run runs the statement as the caller, in a new transaction. If check is not nil and
-// returns an error, run rolls the transaction back and returns that error.
+// run runs the statement st in a new transaction, with the caller's role. access makes
+// the transaction read-only or read-write. If check isn't nil, run calls it with the
+// number of rows that the statement returned or changed. If check returns an error, run
+// rolls the transaction back and returns that error.
 func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, check rowCheck) (result, *postgrest.Error) {
 	acquire, cancel := context.WithTimeout(s.ctx, poolTimeout)
 	conn, err := s.pool.Acquire(acquire)
@@ -62,9 +64,9 @@ func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, check 
 	return r, databaseError(err, who.anonymous())
 }
 
-// become switches to the caller's role for the rest of the transaction. It applies
-// the role's settings first, while still authenticator, because the role may lack
-// the right to change them.
+// become switches to the caller's role for the rest of the transaction. Before that, it
+// applies the role's settings (those of ALTER ROLE ... SET). It applies them while it
+// is still authenticator, because the caller's role may lack the right to change them.
 func (s *standIn) become(tx pgx.Tx, who caller) error {
 	st := &statement{}
 	set := func(name, value string) {

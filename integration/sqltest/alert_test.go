@@ -116,8 +116,7 @@ func TestAlertsByName(t *testing.T) {
 	wantLines(t, "state", d.texts("SELECT name || ' ' || kinds::text FROM docevents_alerts ORDER BY name"), "documents {stuck}", "user 2 {stuck}")
 }
 
-// TestAlertNotQueued checks that a post that pg_net couldn't queue is sent by the
-// next run.
+// TestAlertNotQueued checks that if pg_net can't queue a post, the next run sends it.
 func TestAlertNotQueued(t *testing.T) {
 	d := alerting(t, "")
 	d.happened(1, "processing_started", "1 hour")
@@ -207,8 +206,8 @@ func TestAlertRights(t *testing.T) {
 	}
 }
 
-// TestAlertNotScheduled runs the file without a webhook or without the extensions.
-// It creates the table and the functions, and sends a notice.
+// TestAlertNotScheduled runs the file without a webhook or without the extensions. The file
+// then schedules nothing and sends a notice.
 func TestAlertNotScheduled(t *testing.T) {
 	for want, prepare := range map[string]func(*db){
 		"pg_cron or pg_net is not installed": func(d *db) { d.fakeCron() },

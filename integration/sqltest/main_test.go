@@ -1,5 +1,5 @@
-// Package sqltest tests the files of the folder sql, unchanged, on a real
-// PostgreSQL, and the SQL and the statements of sql/README.md.
+// Package sqltest runs the files of the folder sql, unchanged, on a real PostgreSQL. It
+// also runs the SQL in sql/README.md, and checks its statements.
 package sqltest
 
 import (
@@ -53,8 +53,8 @@ func shared(t testing.TB) *localstack.Stack {
 	return stack
 }
 
-// newTable returns the database of the REST API, with a new table name. It doesn't
-// create the table.
+// newTable returns the database that the REST API serves, with a new name for the table. It
+// doesn't create the table.
 func newTable(t testing.TB) *db {
 	t.Helper()
 	stack := shared(t)
@@ -90,7 +90,7 @@ func newDatabase(t testing.TB) *db {
 	return d
 }
 
-// ctx returns a context for the test and its cleanup, in which t.Context is
+// ctx returns a context that also works in the cleanup of a test, where t.Context is
 // canceled already.
 func ctx(t testing.TB) context.Context {
 	c, cancel := context.WithTimeout(context.Background(), 2*time.Minute)

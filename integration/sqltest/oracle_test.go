@@ -21,10 +21,10 @@ var (
 	oracleSeed   = flag.Uint64("oracle-seed", 1, "random seed of TestReadingRandomTables")
 )
 
-// TestReadingRandomTables compares the results of Summary and Documents for random
-// tables with those that plain computes in Go from the same rows. The tables differ
-// in their names, columns, types, event types, kind and indexes, and the databases
-// in their time zones.
+// TestReadingRandomTables compares Summary and Documents with plain, which computes the
+// same results in Go. The tables are random: they differ in their names, columns, types,
+// event types and indexes. Some are partitioned, and some are views. The databases have
+// different time zones.
 func TestReadingRandomTables(t *testing.T) {
 	for i, zone := range []string{"UTC", "America/New_York", "Asia/Kolkata", "Europe/Amsterdam"} {
 		t.Run(zone, func(t *testing.T) {
@@ -74,8 +74,8 @@ const (
 	colTenant
 )
 
-// oddNames are column names that need quotes in SQL, or that SQL without quotes or
-// without a table name would take for something else.
+// oddNames are column names that SQL takes for something else if they have no quotes or no
+// table name before them.
 var oddNames = []string{"id", "User", "from", "group", "X", "source", "event", "at", "kind", "row_to_json", "later", "created_at", "document_id", "n1", "state", "ctid_", "seen"}
 
 func newRandomTable(d *db, r *rand.Rand, n int) *randomTable {
@@ -318,8 +318,8 @@ func (d *db) wantSame(what string, got, want []string) {
 	}
 }
 
-// pages returns the documents of all pages. It requests the later pages with
-// another range, which the cursor must override.
+// pages returns the documents of all pages. It requests the second and later pages with
+// another range, to check that the cursor overrides the range.
 func (d *db) pages(client *docevents.Client, q docevents.DocumentsQuery) (list []docevents.Document) {
 	d.t.Helper()
 	for {
@@ -346,8 +346,8 @@ func documentLines(list []docevents.Document) (lines []string) {
 	return lines
 }
 
-// TestReadingErrors checks the errors for a client's mistakes. Each error names the
-// fix. The name of a function or system column is not accepted as a column.
+// TestReadingErrors checks the errors for wrong settings of a client. Each error says how
+// to fix it. Names of functions and system columns are not accepted as columns.
 func TestReadingErrors(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)

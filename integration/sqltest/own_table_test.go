@@ -11,9 +11,9 @@ import (
 	"github.com/docevents/docevents-go/integration/internal/observe"
 )
 
-// execSection runs a block of SQL of a section of sql/README.md with the test's
-// table names, and makes the REST API reload. It runs a block with CONCURRENTLY one
-// statement at a time.
+// execSection runs a block of SQL from a section of sql/README.md with the test's table
+// names, and makes the REST API reload. If the block contains CONCURRENTLY, each statement
+// runs in its own transaction.
 func (d *db) execSection(title string, block int) {
 	d.t.Helper()
 	blocks := d.section("### " + title)
@@ -50,8 +50,8 @@ func (d *db) ownTable(name, columns string) {
 	d.t.Cleanup(func() { d.exec("DROP TABLE " + name + " CASCADE") })
 }
 
-// wantStoredOnce records 20 events of the document with lost answers, checks that
-// each is stored once, and purges them. The events are 40 days old.
+// wantStoredOnce records 20 events of the document, whose answers are lost. It checks that
+// each event is stored once, and purges the events, which are 40 days old.
 func (d *db) wantStoredOnce(document string, opts ...docevents.Option) {
 	d.t.Helper()
 	const events = 20
@@ -95,8 +95,8 @@ func (d *db) wantCheck(want string, opts ...docevents.Option) {
 	d.wantCount(before)
 }
 
-// TestColumnFilled checks a trigger that fills a NOT NULL column, also for an event
-// that comes before its document.
+// TestColumnFilled checks a trigger that fills a NOT NULL column from the event's document.
+// One event is recorded before its document exists.
 func TestColumnFilled(t *testing.T) {
 	t.Parallel()
 	both(t, newTable, func(t *testing.T, d *db) {
@@ -132,8 +132,8 @@ func TestColumnFilled(t *testing.T) {
 	})
 }
 
-// TestColumnFilledWithNull checks that without the trigger's error, an event whose
-// document doesn't exist is dropped.
+// TestColumnFilledWithNull checks a trigger that raises no error if the document doesn't
+// exist. Then the event is dropped.
 func TestColumnFilledWithNull(t *testing.T) {
 	t.Parallel()
 	d := newTable(t).migrated()
@@ -157,8 +157,8 @@ func TestColumnFilledWithNull(t *testing.T) {
 	}
 }
 
-// TestUUIDNextToBigint adds the uuid column to a table with a bigint id, as the
-// Table Editor makes it, that has rows already.
+// TestUUIDNextToBigint adds a uuid column to a table that has rows and an id of type
+// bigint, as Supabase's Table Editor creates it.
 func TestUUIDNextToBigint(t *testing.T) {
 	t.Parallel()
 	for block, name := range []string{"small", "large"} {
@@ -261,8 +261,8 @@ func TestView(t *testing.T) {
 	})
 }
 
-// TestViewWithoutIds checks that Check reports a view whose trigger doesn't store
-// the ids, since it would store duplicates.
+// TestViewWithoutIds checks that Check reports a view whose trigger doesn't store the ids.
+// Through such a view, an event could be stored twice.
 func TestViewWithoutIds(t *testing.T) {
 	t.Parallel()
 	d := newView(t)

@@ -33,8 +33,8 @@ func (d *db) partitions() []string {
 		FROM document_processing_events_partitions()`))
 }
 
-// day returns the start of the day n days from now, by the database's clock, in the
-// format.
+// day returns the start of the day n days from now, by the database's clock, formatted by
+// to_char.
 func (d *db) day(n int, format string) string {
 	d.t.Helper()
 	return d.text("SELECT to_char(date_trunc('day', now() AT TIME ZONE 'UTC') + $1 * interval '1 day', $2)", n, format)
@@ -162,15 +162,16 @@ func (l *lossy) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, errors.New("connection reset by peer")
 }
 
-// TestPartitionedRecord checks that events whose answer was lost, and which docevents
-// therefore sends again, are stored once.
+// TestPartitionedRecord checks that events are stored once if the answer to their insert is
+// lost, and docevents sends them again.
 func TestPartitionedRecord(t *testing.T) {
 	tests := map[string]struct {
 		transport func(http.RoundTripper) http.RoundTripper
 	}{
 		"with Prefer": {func(rt http.RoundTripper) http.RoundTripper { return rt }},
-		// A gateway removes the header Prefer. The duplicate row is then an error
-		// (23505), and docevents recognizes its id by the constraint's name.
+		// A gateway removes the header Prefer. Then the server answers a duplicate
+		// row with an error (23505). The name of the constraint shows docevents that
+		// the duplicate is the id.
 		"without Prefer": {func(rt http.RoundTripper) http.RoundTripper {
 			return roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				req.Header.Del("Prefer")
@@ -355,8 +356,8 @@ func TestDropPartitions(t *testing.T) {
 	d.plant(7, "now() - interval '1 year'")
 	d.plant(9, "now() - interval '10 days'") // also in the default partition
 	d.plant(11, "now()")
-	// The cutoff is at a midnight. The partition that ends there is dropped, and
-	// the partition that starts there stays.
+	// The cutoff is a midnight. The partition that ends at this time is dropped. The
+	// partition that starts at this time stays.
 	if n := drop("now() - date_trunc('day', now(), 'UTC') + interval '40 days'"); n != 45+44+43+42+41+7 {
 		t.Errorf("dropped %d rows", n)
 	}
@@ -376,8 +377,8 @@ func TestDropPartitions(t *testing.T) {
 	d.wantCount(11)
 }
 
-// TestDropPartitionsGivesWay checks a drop that waits for a reader's lock: it fails
-// after its lock_timeout and changes nothing, and inserts go on.
+// TestDropPartitionsGivesWay drops a partition while a reader has a lock on it. The drop
+// fails after its lock_timeout and changes nothing. Inserts still work.
 func TestDropPartitionsGivesWay(t *testing.T) {
 	d := newPartitioned(t)
 	d.addDay(-9, 5)

@@ -11,9 +11,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// This file computes summaries and lists of documents in Go, by the definitions at
-// the top of 014. The tests compare them with the results of the SQL functions. ""
-// stands for NULL.
+// This file computes summaries and lists of documents in Go, by the definitions at the top
+// of sql/014_create_docevents_reading.sql. The tests compare them with the results of the
+// SQL functions. In the rows, "" stands for NULL.
 
 // stored is a stored row. A negative MS stands for NULL.
 type stored struct {
@@ -28,8 +28,7 @@ type plain struct {
 	types docevents.EventTypes
 }
 
-// kind returns the row's kind, like the column kind in docevents_source, or "" for
-// a note.
+// kind returns the meaning of the row's type, such as "failed", or "" for a note.
 func (p plain) kind(r stored) string {
 	word := docevents.EventType(r.Type)
 	switch t := p.types; {
@@ -47,7 +46,7 @@ func (p plain) kind(r stored) string {
 	return ""
 }
 
-// look returns the rows that q reads, by time and id.
+// look returns the rows that q reads, sorted by time and id.
 func (p plain) look(q docevents.Query) []stored {
 	rows := slices.DeleteFunc(slices.Clone(p.rows), func(r stored) bool {
 		tenant, filtered := q.Where["tenant"]
@@ -57,7 +56,8 @@ func (p plain) look(q docevents.Query) []stored {
 	return rows
 }
 
-// failures returns the failures that count, with their messages folded.
+// failures returns the failures that count. In their messages, fold has replaced numbers
+// and UUIDs.
 func (p plain) failures(rows []stored) (failures []stored) {
 	stepFailed := map[[2]string]bool{}
 	for _, r := range rows {

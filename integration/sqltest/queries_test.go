@@ -43,7 +43,8 @@ func (d *db) ask(query string) []string {
 
 const day = 24 * time.Hour
 
-// A cast is the documents of TestQueries. Each id repeats one digit.
+// A cast records the events of the documents in TestQueries. The id of a document repeats
+// one digit.
 type cast struct {
 	documents [12]string
 	now, noon time.Time

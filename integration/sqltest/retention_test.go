@@ -56,8 +56,8 @@ func TestRetention(t *testing.T) {
 	d.wantCount(7200)
 }
 
-// TestRetentionCommits checks that a purge that fails in its third batch keeps the
-// first two.
+// TestRetentionCommits checks that if a purge fails in its third batch, the rows of the
+// first two batches stay deleted.
 func TestRetentionCommits(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(retentionFile)
@@ -94,8 +94,8 @@ func TestRetentionWithinStatementTimeout(t *testing.T) {
 	d.wantCount(40)
 }
 
-// TestRetentionLateRow checks that the last batch deletes a row that was inserted
-// during the purge with an old time.
+// TestRetentionLateRow inserts a row with an old time during the purge. The last batch
+// deletes the row.
 func TestRetentionLateRow(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(retentionFile)

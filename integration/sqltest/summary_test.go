@@ -29,8 +29,8 @@ const (
 	summaryOfAnHour = "SELECT docevents_summary('{}', now() - interval '1 hour', now())"
 )
 
-// reader returns a client whose function calls go directly to the test's database.
-// The REST API serves only the stack's main database.
+// reader returns a client whose transport calls the functions in the test's database. The
+// REST API can't do that, because it serves only the stack's main database.
 func (d *db) reader(opts ...docevents.Option) *docevents.Client {
 	d.t.Helper()
 	return d.client(append(opts, docevents.WithTransport(roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -84,8 +84,8 @@ var migrationTypes = docevents.EventTypes{
 	Completed: []docevents.EventType{docevents.Completed}, Failed: []docevents.EventType{docevents.Failed},
 }
 
-// randomRows returns rows with few documents and times, so that many rows tie. Some
-// of the rows are outside of the range.
+// randomRows returns rows with few documents and times, so that many rows have the same
+// time. Some rows are outside the range.
 func randomRows(r *rand.Rand, since, until time.Time, kinds int) []stored {
 	pick := func(list ...string) string { return list[r.IntN(len(list))] }
 	step := until.Sub(since) / 50
@@ -171,9 +171,8 @@ func TestSummary(t *testing.T) {
 	})
 }
 
-// TestSummaryOfAllTimes checks a range that starts at the zero time. The series
-// then starts at the zero time, although the interval of its first point starts
-// earlier.
+// TestSummaryOfAllTimes checks a range that starts at the zero time. The first point of
+// the series has the zero time, although its interval starts earlier.
 func TestSummaryOfAllTimes(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -190,8 +189,8 @@ func TestSummaryOfAllTimes(t *testing.T) {
 	}
 }
 
-// TestSummaryOfNow checks that a range that ends in the future makes no more
-// documents stuck than one that ends now.
+// TestSummaryOfNow checks that documents don't count as stuck earlier if the range ends in
+// the future.
 func TestSummaryOfNow(t *testing.T) {
 	d := newDatabase(t).migrated()
 	d.run(readingFile)
@@ -270,7 +269,7 @@ func TestQueriesAgree(t *testing.T) {
 // also after partitioned.sql has run.
 func TestSummaryRights(t *testing.T) {
 	d := newDatabase(t)
-	// Supabase's default: the API roles may execute new functions.
+	// By default in Supabase, the API roles may execute new functions.
 	d.exec("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role")
 	d.run(migration)
 	for range 2 {
@@ -301,7 +300,7 @@ func TestReadingUsesTheIndex(t *testing.T) {
 		d.exec("ALTER TABLE " + d.table + " ALTER created_at TYPE " + created)
 		d.exec("ANALYZE " + d.table)
 		for _, query := range []string{summaryOfAnHour, "SELECT docevents_documents('{}', now() - interval '1 hour', now(), 'failed')"} {
-			// Not every PostgreSQL has auto_explain, so the test uses the statistics.
+			// The test uses the statistics, because not every PostgreSQL has auto_explain.
 			conn := d.conn()
 			read := func() (n int64) {
 				t.Helper()

@@ -36,8 +36,8 @@ func both(t *testing.T, table func(testing.TB) *db, test func(t *testing.T, d *d
 	}
 }
 
-// fakeAuth creates Supabase's function auth.uid(), which also runs the statements
-// of more.
+// fakeAuth creates Supabase's function auth.uid(). In the test, the function also runs the
+// statements in more.
 func (d *db) fakeAuth(more string) {
 	d.t.Helper()
 	d.exec(`CREATE SCHEMA IF NOT EXISTS auth;
@@ -199,7 +199,7 @@ func TestEventTypes(t *testing.T) {
 		if sqlState(t, err) != "23514" {
 			t.Errorf("%v, want 23514", err)
 		}
-		// The file's comment: step 2 fails while there are rows of a removed type.
+		// As the comment in the file says, step 2 fails while rows have a removed type.
 		shorter := steps(t, strings.ReplaceAll(d.read(eventTypesFile), ", 'ocr_started'", ""))
 		d.exec(shorter[0])
 		if err := d.try(shorter[1]); sqlState(t, err) != "23514" {
@@ -250,7 +250,7 @@ func TestForeignKey(t *testing.T) {
 	early := uuid.NewString()
 	client.Record(docevents.Event{DocumentID: early, UserID: user, Type: docevents.UploadStarted})
 	<-rejected
-	// The rejected event doesn't delay others.
+	// The rejected event doesn't delay other events.
 	for range 5 {
 		client.Record(docevents.Event{DocumentID: document(), UserID: user, Type: docevents.UploadStarted})
 	}

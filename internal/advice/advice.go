@@ -1,5 +1,5 @@
-// Package advice knows how to fix the cause of an answer that refuses a request.
-// It is pure: the advice follows from the answer and from the client's settings.
+// Package advice returns advice on how to fix the cause of an error that the server
+// answered. The advice depends only on the answer and on the client's settings.
 package advice
 
 import (
@@ -22,8 +22,8 @@ type Settings struct {
 const Compare = "compare the table and the key's role with sql/013_create_processing_events_table.sql"
 
 // For returns how to fix the cause of an answer about the table, or "" if that is
-// unknown. The advice for a code of bad data holds if the server refuses every row:
-// then the table is at fault.
+// unknown. There is also advice for rows that are rejected for their data: if the
+// server rejects every row, the table is at fault.
 func (s Settings) For(status int, code, message string) string {
 	if !s.HasToken && (code == "PGRST302" || status == 401 && code == "42501") {
 		return anonymous
@@ -34,18 +34,18 @@ func (s Settings) For(status int, code, message string) string {
 	return s.first(answers, status, code, message)
 }
 
-// ForCall is For for an answer to a call of a function of
-// sql/014_create_docevents_reading.sql. It knows only the answers that mean
-// something else for a function than for the table.
+// ForCall returns how to fix the cause of an answer to a call of a function in
+// sql/014_create_docevents_reading.sql. It returns "" if the answer means the same as
+// an answer about the table.
 func (s Settings) ForCall(status int, code, message string) string {
 	return s.first(calls, status, code, message)
 }
 
-// TableName returns the table's name with its schema, as SQL takes it.
+// TableName returns the table's name with its schema, in quotes if SQL needs them.
 func (s Settings) TableName() string { return SQLName(s.Schema) + "." + SQLName(s.Table) }
 
-// A rule is the advice for the answers that match. {schema} and {table} stand for
-// the client's, and ${1} for a group of the pattern.
+// A rule is the advice for the answers that match. In the advice, {schema} and
+// {table} stand for the client's names, and ${1} for a group of the pattern.
 type rule struct {
 	answer *regexp.Regexp // matches "STATUS CODE message"
 	do     string
@@ -63,17 +63,17 @@ func (s Settings) first(rules []rule, status int, code, message string) string {
 	return ""
 }
 
-// bareName matches the names that SQL takes without quotes, except for the words in
-// reserved. That lists the keywords of SQL that may well name a schema, a table or a
-// column.
+// bareName matches the names that need no quotes in SQL if they aren't keywords.
+// reserved lists the keywords that a schema, a table or a column may well have as its
+// name.
 // https://www.postgresql.org/docs/15/sql-keywords-appendix.html
 var (
 	bareName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
 	reserved = regexp.MustCompile(`^(all|analyze|any|array|as|authorization|binary|both|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|fetch|for|foreign|from|grant|group|in|into|join|left|like|limit|new|not|null|offset|old|on|only|or|order|primary|references|right|select|table|then|to|union|unique|user|using|verbose|when|where|window|with)$`)
 )
 
-// SQLName returns a name as SQL takes it. Without quotes, SQL turns capitals into
-// small letters.
+// SQLName returns a name, in quotes if SQL needs them: for a keyword, or for capitals,
+// which SQL would turn into small letters.
 func SQLName(name string) string {
 	if bareName.MatchString(name) && !reserved.MatchString(name) {
 		return name

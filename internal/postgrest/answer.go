@@ -1,7 +1,8 @@
-// Package postgrest parses requests and writes answers as PostgREST 14 does. It is
-// test support for two servers that stand in for PostgREST. The server of
-// doceventstest keeps its rows in memory. The server of integration/localstack keeps
-// them in a PostgreSQL. The package imports only the standard library.
+// Package postgrest contains the code that two test servers share. Both servers imitate
+// PostgREST 14, and this package parses their requests and writes their answers. The
+// server of doceventstest stores its rows in memory. The server of
+// integration/localstack stores its rows in PostgreSQL. The package imports only the
+// standard library.
 package postgrest
 
 import (
@@ -33,16 +34,18 @@ func mediaType(item string) string {
 	return strings.ToLower(strings.TrimSpace(media))
 }
 
-// Single reports whether the request asks for one JSON object instead of an array
-// of rows. It checks the first media type of the Accept header.
+// Single reports whether the request asks for one JSON object instead of an array of
+// rows. It checks whether the first media type in the Accept header is
+// application/vnd.pgrst.object+json.
 func Single(r *http.Request) bool {
 	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
 	return mediaType(first) == mediaObject
 }
 
-// CheckRows returns an error if the request doesn't allow a result of n rows. Like
-// PostgREST, the caller must check the number after the statement and before the
-// commit. After an error it must roll back.
+// CheckRows returns an error if the request doesn't allow a result of n rows. For
+// example, a request for a single object doesn't allow two rows. Call CheckRows after
+// the statement and before the commit. If it returns an error, roll back, as PostgREST
+// does.
 func CheckRows(r *http.Request, p Preferences, n int64) *Error {
 	switch {
 	case Single(r) && n != 1:
@@ -64,8 +67,9 @@ type Answer struct {
 	Body         []byte // nil means no body and no Content-Type
 }
 
-// For changes the answer to the form that the request asks for, and returns it. If the
-// request asks for a single object, For removes the array around the body's only row.
+// For converts the answer to the form that the request asks for. It changes a and
+// returns it. If the request asks for a single object instead of an array, For removes
+// the array's brackets around the only row.
 func (a *Answer) For(r *http.Request) *Answer {
 	if a.Body != nil && Single(r) {
 		a.ContentType = mediaObject
@@ -74,9 +78,10 @@ func (a *Answer) For(r *http.Request) *Answer {
 	return a
 }
 
-// ReadAnswer returns the answer to a read. rows is the number of returned rows, which
-// begin at the offset, and body holds them. total is the number of matching rows, or
-// nil if the request doesn't ask for it.
+// ReadAnswer returns the answer to a GET that reads rows. body contains the returned
+// rows as a JSON array, and rows is their number. offset is the number of matching rows
+// before the first returned row. total is the number of all matching rows. It is nil if
+// the request doesn't ask for the number.
 func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (*Answer, *Error) {
 	a := &Answer{Status: http.StatusOK, Applied: p.Applied(http.MethodGet), Body: body}
 	span, all := "*", "*"
@@ -87,8 +92,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			// PostgREST writes this error as an answer with rows: with its headers, and
-			// without Proxy-Status.
+			// As in PostgREST, this error has the headers of a successful read. Other
+			// errors have the header Proxy-Status, but this error doesn't.
 			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
 				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
 				WithHeader("Content-Range", "*/"+all).
@@ -102,7 +107,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 }
 
 // ChangeAnswer returns the answer to an insert or a delete. rows is the number of
-// inserted or deleted rows, and body holds them.
+// inserted or deleted rows. body contains these rows as JSON. The answer contains body
+// only if the request asks for the rows.
 func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {

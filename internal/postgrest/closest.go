@@ -3,16 +3,18 @@ package postgrest
 import "strings"
 
 const (
-	// similarEnough is the least similarity of a name that PostgREST suggests in a
-	// hint. Earlier versions also suggest less similar names.
+	// similarEnough is the minimum similarity of a suggested name. If a table is
+	// unknown, PostgREST suggests a similar name in the error's hint. Earlier versions
+	// of PostgREST also suggest less similar names.
 	similarEnough = 0.75
-	// maxHintTables limits the search: like PostgREST, closest finds nothing among 500
-	// or more names.
+	// maxHintTables is a limit for the number of tables. If the schema has at least
+	// this many tables, closest suggests none of them, as in PostgREST.
 	maxHintTables = 500
 )
 
-// closest returns the known name that is most similar to name, or "" if no name is
-// similar enough. The similarity is 1 - distance / length of the longer name.
+// closest returns the known name that is most similar to name. If no known name is
+// similar enough, or if there are too many, it returns "". The similarity is 1 - d/n. d
+// is the Levenshtein distance, and n is the length of the longer name.
 func closest(name string, known []string) string {
 	best, found := similarEnough, ""
 	if len(known) >= maxHintTables {

@@ -15,8 +15,9 @@ type Table struct {
 	Columns       []Column
 }
 
-// A Column is a column of a table. Its names and expressions are from PostgreSQL's
-// catalog. PostgreSQL prints them with an empty search_path, that is, with schemas.
+// A Column is a column of a table. Type and Default are SQL text in the form in which
+// PostgreSQL prints it with an empty search_path. Names in this text therefore include
+// their schema, for example public.mood. Names from pg_catalog don't.
 type Column struct {
 	Name, Comment string
 	Type          string // without a modifier; for a domain, the base type
@@ -24,14 +25,16 @@ type Column struct {
 	NotNull, Key  bool
 	MaxLength     *int32   // in characters; nil means no limit
 	Enum          []string // the values of an enum type
-	// ForeignTable and ForeignColumn are the target of a foreign key on this column
-	// only. They are empty if there is none.
+	// ForeignTable and ForeignColumn are the table and column to which this column's
+	// foreign key refers. They are empty if the column has no foreign key, or if the
+	// foreign key has several columns.
 	ForeignTable, ForeignColumn string
 }
 
-// Describe answers GET / with a description of the tables. The definitions of the
-// tables are as in PostgREST 14. The operations and parameters of the paths are left
-// out.
+// Describe answers GET / with an OpenAPI document that describes the tables. The
+// document describes the tables' columns as PostgREST 14 does. Unlike PostgREST's
+// document, it doesn't contain the operations (such as GET and POST) on each table's
+// URL path.
 func Describe(r *http.Request, tables []Table) (*Answer, *Error) {
 	if r.Method != http.MethodGet {
 		return nil, ErrMethod(r.Method)
@@ -122,8 +125,9 @@ func jsonType(sqlType string) string {
 	return "string"
 }
 
-// defaultJSON returns the default expression as JSON. Like PostgREST, it omits an
-// expression that isn't JSON, such as 1+1 for an integer.
+// defaultJSON converts the column's default, which is an SQL expression, to JSON. If
+// the expression isn't JSON, such as 1+1 in an integer column, defaultJSON returns nil.
+// The default is then missing in the description of the column, as in PostgREST.
 func (c Column) defaultJSON() json.RawMessage {
 	text := c.Default
 	if text == "" {

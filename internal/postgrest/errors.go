@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// An Error is an error in the form of PostgREST. The fields are in the order in
-// which PostgREST writes them.
+// An Error is an error answer of PostgREST. The JSON fields are in the same order as in
+// PostgREST's answers.
 type Error struct {
 	Code    string  `json:"code"`
 	Details *string `json:"details"`
@@ -50,7 +50,7 @@ func (e *Error) WithHint(hint string) *Error {
 	return e
 }
 
-// The errors below come from PostgREST, not from PostgreSQL. See
+// The errors below are errors of PostgREST, not of PostgreSQL. They are explained at
 // https://docs.postgrest.org/en/v14/references/errors.html.
 
 var errNegativeLimit = Errorf(416, "PGRST103", "Requested range not satisfiable").
@@ -66,8 +66,9 @@ func ErrSchema(schema string, exposed ...string) *Error {
 		WithHint("Only the following schemas are exposed: " + strings.Join(exposed, ", "))
 }
 
-// ErrTable returns the error for a table that the schema lacks. Its hint names the
-// most similar one of the known tables.
+// ErrTable returns the error for a request to a table that the schema doesn't contain.
+// known contains the names of the schema's tables. If a known name is similar to table,
+// the error's hint suggests that name.
 func ErrTable(schema, table string, known ...string) *Error {
 	e := Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
 	if name := closest(table, known); name != "" {
@@ -84,8 +85,9 @@ func ErrMethod(method string) *Error {
 	return Errorf(405, "PGRST117", "Unsupported HTTP method: %s", method)
 }
 
-// ErrFunction returns the error for a function that the schema lacks. given are the
-// names of the arguments. posted reports whether the call was a POST.
+// ErrFunction returns the error for a call of a function that the schema doesn't
+// contain. given contains the names of the call's arguments. posted means that the call
+// was a POST, for which PostgREST returns other details.
 func ErrFunction(name string, given []string, posted bool) *Error {
 	signature, with := "("+strings.Join(given, ", ")+")", " with parameter "+strings.Join(given, ", ")
 	switch {

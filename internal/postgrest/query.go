@@ -11,8 +11,8 @@ import (
 // A Param is a parameter of the URL.
 type Param struct{ Key, Value string }
 
-// ParseParams parses the parameters of a URL and keeps their order, which
-// url.Values would lose.
+// ParseParams parses the query string of a URL. It returns the parameters in their
+// order in the URL. The type url.Values doesn't keep this order.
 func ParseParams(rawQuery string) ([]Param, *Error) {
 	var params []Param
 	for pair := range strings.SplitSeq(rawQuery, "&") {
@@ -44,12 +44,15 @@ type Query struct {
 	OnConflict []string
 }
 
-// A SelectItem is a column, and the type that it is cast to, or "": created_at::text.
-// A cast doesn't change the column's name.
+// A SelectItem is one column in the request's parameter select, such as
+// created_at::text. Column is the column's name, here created_at. Cast is the type to
+// which the column is cast, here text. Without a cast, Cast is "". In the result, the
+// column has the name Column.
 type SelectItem struct{ Column, Cast string }
 
-// An OrderTerm is a column and its direction in SQL, such as " DESC". The direction
-// begins with a space, or is "".
+// An OrderTerm is one column in the request's parameter order. Direction is the SQL
+// text after the column in ORDER BY. It starts with a space, such as " DESC", or it is
+// "".
 type OrderTerm struct{ Column, Direction string }
 
 // A Filter is a comparison of a column with a value or with values.
@@ -59,8 +62,9 @@ type Filter struct {
 	Values           []string // for in
 }
 
-// ParseQuery parses the parameters of a URL. A parameter whose name PostgREST
-// doesn't reserve is a filter.
+// ParseQuery parses the query string of a request. The parameters "select", "order",
+// "limit", "offset", "columns", "on_conflict" and "and" have PostgREST's meaning. Any
+// other parameter is a filter on the column of that name.
 func ParseQuery(rawQuery string) (*Query, *Error) {
 	params, err := ParseParams(rawQuery)
 	if err != nil {
@@ -174,8 +178,9 @@ func (q *Query) parseFilter(column, text string) *Error {
 	return nil
 }
 
-// parseGroup parses and=(created_at.gte.X,created_at.lt.Y). postgrest-go sends two
-// filters on one column in this form.
+// parseGroup adds filters from the request's parameter "and" to q. text is the
+// parameter's value, such as (created_at.gte.X,created_at.lt.Y). If an app sets two
+// filters on one column, postgrest-go sends them in this form.
 func (q *Query) parseGroup(text string) *Error {
 	list, ok := inParentheses(text)
 	if !ok {

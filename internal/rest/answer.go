@@ -16,19 +16,17 @@ type Error struct {
 	Status     int           // HTTP status
 	Code       string        // SQLSTATE or PostgREST's code, or ""
 	Message    string        // without text that may repeat the row; at most maxErrorText bytes
-	Hint       string        // likewise
-	RetryAfter time.Duration // the header's, at most maxRetryAfter; 0: none
+	Hint       string        // cleaned and cut like Message
+	RetryAfter time.Duration // from the header of that name; at most maxRetryAfter; 0 if it is missing
 
 	// Details are PostgREST's. They may repeat the row, so they are never logged.
 	Details string
 
-	// meaning is set if the body shows more than the fields above: storedBefore or
-	// badData for 23505, on the key of the id or on another key; configuration for
-	// 23514, if a partition is missing; transient if PostgREST lost its database
-	// during the request. Accepted: it shows no more.
+	// meaning is the answer's Verdict, if status and code are not enough to find it.
+	// Otherwise meaning is Accepted, which is never the Verdict of an Error.
 	meaning Verdict
 
-	resent bool // net/http had sent the request before, on a connection that died
+	resent bool // net/http sent the request twice, because the first connection died
 }
 
 // Error returns the status, the code, the message and the hint.
@@ -43,8 +41,9 @@ func (e *Error) Error() string {
 	return text
 }
 
-// IsFromDatabase reports whether the code is one of PostgreSQL or PostgREST, not of
-// a gateway.
+// IsFromDatabase reports whether the answer comes from PostgreSQL or PostgREST. Their
+// answers have a code of five characters or one that begins with PGRST. The answer of
+// a gateway, such as Supabase's, has a code of another form or no code.
 func (e *Error) IsFromDatabase() bool { return databaseCode.MatchString(e.Code) }
 
 // A Verdict is the meaning of an answer for the rows that were sent.
@@ -59,9 +58,8 @@ const (
 	BadData                      // at least one of the rows can never be stored
 )
 
-// verdicts are the meanings of PostgreSQL's and PostgREST's codes. The first match
-// counts. A row is dropped only for the codes of BadData. Codes that are not in the
-// list are transient.
+// verdicts maps the error codes of PostgreSQL and PostgREST to a Verdict. The first
+// entry that matches a code applies. If no entry matches, the Verdict is Transient.
 //
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -78,15 +76,16 @@ var verdicts = []struct {
 var (
 	databaseCode = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST[0-9A-Z]{3})$`)
 
-	// primaryKey finds the name that a primary key has by default or by custom, in a
-	// message of any language.
+	// primaryKey matches an error message that contains a usual name of a primary
+	// key's constraint, such as events_pkey, events_pk or pk_events.
 	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
 )
 
-// Classify returns the meaning of an error of a request. nil means Accepted, and an
-// error that isn't an answer means Transient. The status decides before the code: for
-// example, a role that doesn't exist is 22023, which is a code of bad data, but the
-// status is 401.
+// Classify returns the Verdict for a request that returned err. If err is nil, the
+// Verdict is Accepted. If err contains no answer of the server, it is Transient. The
+// HTTP status counts more than the code. For example, if the role of the API key
+// doesn't exist, the code is 22023, which usually means bad data, but the status 401
+// shows that the key is wrong.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -102,10 +101,6 @@ func Classify(err error) Verdict {
 		return TooMuch
 	case e.meaning != Accepted:
 		return e.meaning
-	case e.Code == "23505" && primaryKey.MatchString(e.Message): // a gateway removed the header Prefer
-		return StoredBefore
-	case e.Code == "23514" && strings.HasPrefix(e.Message, "no partition of relation"):
-		return Configuration
 	}
 	for _, v := range verdicts {
 		if v.codes.MatchString(e.Code) {
@@ -115,14 +110,16 @@ func Classify(err error) Verdict {
 	return Transient
 }
 
-// keyInDetails finds the columns in details such as "Key (id)=(...) already exists."
-// and, for partitions, "... contains (created_at) = (...).", in any language. The
-// details of a CHECK hold a row. They name no columns, or all columns that were sent
-// if the role lacks a grant.
+// keyInDetails matches the details of an error about a key, such as "Key (id)=(...)
+// already exists." Its first group captures the columns. It also matches the details of
+// a row for which there is no partition: "... contains (created_at) = (...)." Only these
+// have a space before the =, which the second group captures. The expression doesn't
+// depend on the words, because PostgreSQL may translate them.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
-// KeyColumns returns the columns of the key that the details are about. It returns
-// nil if they aren't about a key, or if the key has an expression.
+// KeyColumns returns the columns of the key that an error's details contain, such as
+// "Key (id)=(...) already exists." It returns nil if details contain no key, or if the
+// key contains an expression instead of a column.
 func KeyColumns(details string) []string {
 	key := keyInDetails.FindStringSubmatch(details)
 	if key == nil {
@@ -131,19 +128,22 @@ func KeyColumns(details string) []string {
 	return strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", ")
 }
 
-// meaningOf returns the meaning that details add to a code, see [Error].meaning. A
-// unique key that holds the id can be violated only by the same event.
-func meaningOf(code, details, idColumn string) Verdict {
+// meaningOf returns the Verdict for two cases in which the code is not enough:
+//
+//   - 23505, a violated unique key, if the key contains the id column. Each event has
+//     its own id, so the same event is already stored: StoredBefore.
+//   - 23514, a violated constraint, if the table has no partition for the row. The
+//     table is wrong and not the row: Configuration.
+//
+// In all other cases it returns Accepted, and Classify decides by status and code.
+func meaningOf(code, message, details, idColumn string) Verdict {
 	key := keyInDetails.FindStringSubmatch(details)
 	hasID := slices.Contains(KeyColumns(details), idColumn)
 	switch {
-	case key == nil:
-	case code == "23514" && key[2] != "" && !hasID:
-		return Configuration
-	case code == "23505" && hasID:
+	case code == "23505" && (hasID || key == nil && primaryKey.MatchString(message)):
 		return StoredBefore
-	case code == "23505":
-		return BadData
+	case code == "23514" && (strings.HasPrefix(message, "no partition of relation") || key != nil && key[2] != "" && !hasID):
+		return Configuration
 	}
 	return Accepted
 }
@@ -153,22 +153,26 @@ type unsent struct{ error }
 
 func (e unsent) Unwrap() error { return e.error }
 
-// isDial reports whether an error of a transport is an error of its dialer.
+// isDial reports whether a transport failed because it could not connect.
 func isDial(err error) bool {
 	_, noName := errors.AsType[*net.DNSError](err)
 	op, _ := errors.AsType[*net.OpError](err)
 	return noName || op != nil && op.Op == "dial"
 }
 
-// lostConnection matches the codes for a lost connection between PostgREST and
-// PostgreSQL, and for a commit without an answer. PGRST003 is not among them: there
-// was no connection, PostgREST waited for one in vain.
+// lostConnection matches the codes for a broken connection between PostgREST and
+// PostgreSQL. With such a code, the request may have been committed. The code PGRST003
+// isn't included, because it means that PostgREST sent nothing to PostgreSQL.
 var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX..)$`)
 
 // OutcomeUnknown reports whether the server may have carried out a request that
-// failed with err. If the code is PostgreSQL's or PostgREST's, the request was rolled
-// back. Other answers of 3xx and 4xx are refusals, except for two that gateways give
-// when they have waited too long for the server: 408, and nginx's 499.
+// failed with err. The server has not carried it out in three cases:
+//
+//   - The request was never sent.
+//   - PostgreSQL or PostgREST answered with an error, so the request was rolled back.
+//     The codes of a broken database connection are the exception.
+//   - A gateway answered 3xx or 4xx before it passed the request on. The statuses 408
+//     and 499 are the exception: then the gateway stopped waiting for the server.
 func OutcomeUnknown(err error) bool {
 	if e, answered := errors.AsType[*Error](err); answered {
 		switch {
@@ -183,7 +187,7 @@ func OutcomeUnknown(err error) bool {
 	return err != nil && !unsent
 }
 
-// RetryAfter returns the wait that the server asked for. 0: it asked for none.
+// RetryAfter returns how long the server asked to wait, or 0.
 func RetryAfter(err error) time.Duration {
 	if e, answered := errors.AsType[*Error](err); answered {
 		return e.RetryAfter

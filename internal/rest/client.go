@@ -1,6 +1,5 @@
-// Package rest speaks to PostgREST. It sends requests, bounds and reads the answers,
-// and decides what they mean. Its errors hold no text that may repeat a row, except
-// for [Error].Details.
+// Package rest sends requests to PostgREST, reads the answers, and decides what they
+// mean. An [Error] contains no text that may repeat a row, except in its field Details.
 package rest
 
 import (
@@ -17,14 +16,18 @@ import (
 // Config says where a table is and how to reach it.
 type Config struct {
 	URL                     string            // of the API; it can be parsed
-	Header                  map[string]string // of each request; apikey is the key
+	Header                  map[string]string // is sent with each request; apikey is the key
 	Schema, Table, IDColumn string
-	Transport               http.RoundTripper // nil: clones of http.DefaultTransport, or itself if the app has replaced it with another type
-	MaxInFlight             int               // inserts
+	MaxInFlight             int // how many inserts may be in flight
+
+	// Transport sends the requests. If it is nil, clones of http.DefaultTransport send
+	// them. If the app has replaced http.DefaultTransport with another type than
+	// *http.Transport, it can't be cloned and is used itself.
+	Transport http.RoundTripper
 }
 
 // A Client sends requests about one table. Its methods are safe for concurrent use.
-// The caller bounds their time with the context.
+// They have no timeout: a request ends with its context.
 type Client struct {
 	Config
 	transport *transport
@@ -42,16 +45,18 @@ func New(c Config) *Client {
 	return &Client{c, t}
 }
 
-// Close closes the connections, unless the transport is the app's. Later requests
-// get new ones.
+// Close closes the client's connections. It closes none if the app has set
+// Config.Transport, because the app may still use that transport. A later request
+// opens a new connection. Requests other than inserts may continue.
 func (c *Client) Close() { c.transport.own.close() }
 
-// From returns a query on the table. Its errors may hold the URL and its query: see
+// From returns a query on the table. The query's errors may contain values, because
+// they may contain the URL. So they must not be logged directly: log the result of
 // [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
-// postgrest returns a client for one request. A postgrest.Client keeps an error, and
-// returns it for later requests.
+// postgrest returns a postgrest.Client that sends requests through rt. Use it for one
+// request only: after an error, it returns the same error for all later requests.
 func (c *Client) postgrest(rt http.RoundTripper) *postgrest.Client {
 	pg, err := postgrest.NewClientWithError(c.URL, c.Schema, c.Header)
 	if err != nil {
@@ -70,11 +75,11 @@ type Insertion struct {
 	Accept   string // "": application/json
 }
 
-// Insert sends one insert. It is safe to send it again: the server ignores rows that
-// are stored already.
+// Insert sends one insert request. It is safe to send the same rows again, because the
+// server ignores a row if its id is already in the table.
 //
-// The query names the columns. Otherwise PostgREST would parse the rows to find them,
-// and all rows would need the same keys.
+// The request's URL lists the columns. Otherwise PostgREST would read the columns from
+// the JSON of the rows. That would be slower, and all rows would need the same columns.
 func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	query := "columns=" + i.Columns
 	if i.Conflict != "" {
@@ -91,8 +96,9 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	return err
 }
 
-// An insertion gives one request its query and body. postgrest-go would parse and
-// copy the body, which takes longer than to encode it.
+// An insertion is a RoundTripper that replaces the query and the body of postgrest-go's
+// request by its fields. If postgrest-go got the rows, it would parse and copy them,
+// which takes longer than to encode them.
 type insertion struct {
 	http.RoundTripper
 	query string
@@ -117,8 +123,8 @@ type Reading struct {
 	Query        url.Values
 }
 
-// Get sends a GET and passes a success to use. It doesn't use postgrest-go, which
-// reads answers without a bound and hides the errors of functions.
+// Get sends a GET and passes the answer to use if it is a success. It doesn't use
+// postgrest-go, which reads answers without a bound and hides the errors of functions.
 func (c *Client) Get(ctx context.Context, r Reading, use func(*http.Response) error) error {
 	u, err := url.Parse(c.URL)
 	if err != nil {

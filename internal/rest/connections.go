@@ -13,47 +13,39 @@ import (
 	"time"
 )
 
-// Many requests share one HTTP/2 connection, and the timeout of a request
-// doesn't close it. Only pings detect that it is dead. Hosted Supabase speaks
-// HTTP/2.
+// The times for HTTP/2 pings. On hosted Supabase, all requests share one HTTP/2
+// connection. If the connection is dead, requests time out, but net/http continues to
+// use it. With pings, net/http detects the dead connection and opens a new one.
 const (
-	pingAfter   = 3 * time.Second // without a frame from the server
-	pingTimeout = 3 * time.Second
+	pingAfter   = 3 * time.Second // how long the server may send nothing before a ping
+	pingTimeout = 3 * time.Second // how long the answer to a ping may take
 )
 
-// connections are the transports of a Client that wasn't given one. They are
-// clones of http.DefaultTransport, one for inserts and one for everything else.
-// It also decides which requests need a new connection.
+// connections contains the transports of a Client if the app has set none. They are
+// clones of http.DefaultTransport, one for inserts and one for all other requests.
 //
-// An idle connection may be dead, or may lead to a server that the project's
-// name no longer points to, and a request on it can't find out without failing.
-// So one failure is evidence against all idle connections. They are closed just
-// before the next request: by then net/http has put the connection of the
-// failed request back among the idle ones.
+// After a failed request, all idle connections are closed, because they may be dead
+// or lead to an old address of the server. They are closed just before the next
+// request. Then the connection of the failed request is idle and is closed as well.
 //
-// Its methods are safe for concurrent use, and do nothing on a nil receiver.
+// The methods are safe for concurrent use, and do nothing on a nil receiver.
 type connections struct {
 	inserts, others *http.Transport
 
-	working   atomic.Int64 // answers so far that show a working server
-	atFailure atomic.Int64 // the value of working at the newest failure
-	suspect   atomic.Bool  // close the idle connections before the next request
+	suspect atomic.Bool // close the idle connections before the next request
 
 	mu     sync.Mutex      // guards the rest
 	life   context.Context // ends the connections for inserts, and their dials
 	cancel context.CancelFunc
 }
 
-// newConnections returns the transports of a Client with at most maxInFlight
-// inserts in flight, or nil if the app has replaced http.DefaultTransport with
-// a type that can't be cloned.
+// newConnections returns the transports of a Client. maxInFlight is how many insert
+// requests the Client sends at a time. newConnections returns nil if the app has
+// replaced http.DefaultTransport with a type that can't be cloned.
 //
-// Without a bound, an http.Transport opens more connections than it has
-// requests: when a connection becomes free while another is being dialed for a
-// request, the request takes the free one, and the next request dials again.
-// The bound is one more than maxInFlight, because Close makes an attempt even
-// if all requests in flight hang. Other requests have a transport without a
-// bound, so that a long purge doesn't hold one of the connections for inserts.
+// The transport for inserts has a limit of maxInFlight+1 connections, because
+// net/http may open more connections than it needs. The additional connection is for
+// Flush and Close, which send one more request if all requests in flight hang.
 func newConnections(maxInFlight int) *connections {
 	standard, ok := http.DefaultTransport.(*http.Transport)
 	if !ok {
@@ -67,44 +59,28 @@ func newConnections(maxInFlight int) *connections {
 	return c
 }
 
-// begin prepares the connections for a request. Its result is for end.
-func (c *connections) begin() (working int64) {
-	if c == nil {
-		return 0
-	}
-	if c.suspect.Swap(false) {
+// begin closes the idle connections if a request has failed since the last call.
+func (c *connections) begin() {
+	if c != nil && c.suspect.Swap(false) {
 		c.closeIdle()
 	}
-	return c.working.Load()
 }
 
-// end records how a request has ended. began is the result of its begin.
-func (c *connections) end(err error, began int64) {
-	switch answered, works := evidence(err); {
-	case c == nil:
-	case works:
-		c.working.Add(1)
-	default:
-		now := c.working.Load()
-		repeated := c.atFailure.Swap(now) == now
-		// New connections cost round trips, so an error status counts only if no
-		// other request has succeeded meanwhile, or between two such failures.
-		if !answered || now == began || repeated {
-			c.suspect.Store(true)
-		}
+// end must be called after each request. If err shows that the server may not work,
+// the next call of begin closes the idle connections.
+func (c *connections) end(err error) {
+	if c != nil && !showsWorkingServer(err) {
+		c.suspect.Store(true)
 	}
 }
 
-// evidence reports whether a request was answered, and whether its answer shows
-// that the connection leads to a working server. A refusal of rows for their
-// data or their number does.
-func evidence(err error) (answered, works bool) {
-	if err == nil || errors.Is(err, ErrNoCount) {
-		return true, true
-	}
-	_, answered = errors.AsType[*Error](err)
+// showsWorkingServer reports whether a request that returned err reached a working
+// server. It did if it succeeded. It also did if the server rejected the rows, for
+// example because a foreign key (23503) refers to a row that isn't stored yet.
+func showsWorkingServer(err error) bool {
 	v := Classify(err)
-	return answered, answered && v != Transient && v != Configuration
+	e, answered := errors.AsType[*Error](err)
+	return v != Transient && v != Configuration || errors.Is(err, ErrNoCount) || answered && e.Code == "23503"
 }
 
 func (c *connections) closeIdle() {
@@ -112,12 +88,12 @@ func (c *connections) closeIdle() {
 	c.others.CloseIdleConnections()
 }
 
-// close closes all connections for inserts and the idle ones of other requests:
-// a purge may go on. Later requests get new connections.
+// close closes all connections for inserts. Of the connections for other requests, it
+// closes only idle ones, so a purge can continue. Later requests use new connections.
 //
-// net/http alone would leave some behind. It finishes dials although nothing
-// waits for them, and an HTTP/2 connection counts as in use for a moment after
-// its last request has been cancelled.
+// closeIdle is not enough for inserts. It doesn't end dials, and it doesn't close an
+// HTTP/2 connection whose last request has just been cancelled. So close also cancels
+// the context life, and each connection for inserts is closed when life ends.
 func (c *connections) close() {
 	if c == nil {
 		return
@@ -130,14 +106,13 @@ func (c *connections) close() {
 	cancel()
 }
 
-// track returns a DialContext for t whose connections end when close is called.
-// Connections of a DialTLSContext of the app are not tracked.
+// track returns a function for t.DialContext. When close is called, the function stops
+// dialing, and the connections that it has opened are closed. If the app has set
+// DialTLSContext, net/http opens TLS connections without this function. Then close
+// closes only the idle TLS connections.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
-	//lint:ignore SA1019 an app may have set it on http.DefaultTransport
-	if old := t.Dial; dial == nil && old != nil {
-		dial = func(_ context.Context, network, addr string) (net.Conn, error) { return old(network, addr) }
-	} else if dial == nil {
+	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -155,6 +130,8 @@ func (c *connections) track(t *http.Transport) func(context.Context, string, str
 	}
 }
 
+// A trackedConn is closed when connections.life ends. Its Close also removes the
+// reference from life to it, so that its memory can be freed.
 type trackedConn struct {
 	net.Conn
 	forget func() bool
@@ -165,20 +142,16 @@ func (c *trackedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// ownTransport returns a clone of standard that stops using a dead HTTP/2
-// connection within seconds. Its errors don't contain the address of a proxy,
-// which may include a password.
+// ownTransport returns a clone of standard, which is http.DefaultTransport. The clone
+// stops using a dead HTTP/2 connection within seconds. If a proxy's address is invalid,
+// the clone's error doesn't contain the address, because it may include a password.
 func ownTransport(standard *http.Transport) *http.Transport {
 	t := standard.Clone()
-	if standard.TLSNextProto["h2"] != nil { // since Clone, it has this entry if it speaks HTTP/2
-		// The clone has it only if the app has called http2.ConfigureTransport of
-		// golang.org/x/net. It leads to the app's connections, without pings.
-		delete(t.TLSNextProto, "h2")
-		if t.Protocols == nil { // net/http would guess from fields that differ between the two
-			t.Protocols = &http.Protocols{}
-			t.Protocols.SetHTTP1(true)
-		}
-		t.Protocols.SetHTTP2(true)
+	if standard.TLSNextProto["h2"] != nil { // Clone has set it if standard speaks HTTP/2
+		// Remove the "h2" entry, because it may belong to the app: if the app has called
+		// http2.ConfigureTransport (golang.org/x/net), the entry would make the clone use
+		// the app's HTTP/2 connections, which have no pings.
+		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	if t.HTTP2 == nil {
 		t.HTTP2 = &http.HTTP2Config{}
@@ -187,7 +160,7 @@ func ownTransport(standard *http.Transport) *http.Transport {
 	t.HTTP2.PingTimeout = cmp.Or(t.HTTP2.PingTimeout, pingTimeout)
 	if proxy := t.Proxy; proxy != nil {
 		t.Proxy = func(req *http.Request) (*url.URL, error) {
-			req = req.WithContext(req.Context()) // a shallow copy, for code of the app
+			req = req.WithContext(req.Context()) // a shallow copy, because the app's function must not see the header
 			req.Header = maps.Clone(req.Header)
 			delete(req.Header, idempotencyKey)
 			u, err := proxy(req)

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// A connection over which nothing comes is pinged, unless the app says otherwise.
+// The client's transports ping silent connections, after the app's times if it has set
+// some.
 func TestOwnTransport(t *testing.T) {
 	standard := http.DefaultTransport.(*http.Transport).Clone()
 	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != pingAfter || got.PingTimeout != pingTimeout {
@@ -23,7 +24,7 @@ func TestOwnTransport(t *testing.T) {
 	}
 }
 
-// The clone speaks HTTP/2 if the original does, however that was set up.
+// The clone speaks HTTP/2 if the original does, however the app has set that up.
 func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 	foreign := map[string]func(string, *tls.Conn) http.RoundTripper{"h2": func(string, *tls.Conn) http.RoundTripper { return nil }}
 	none := map[string]func(string, *tls.Conn) http.RoundTripper{}
@@ -37,7 +38,7 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 		"a zero one":                     {&http.Transport{}, true},
 		"one of golang.org/x/net":        {&http.Transport{TLSNextProto: foreign}, true},
 		"that, and a TLS configuration":  {&http.Transport{TLSNextProto: foreign, TLSClientConfig: &tls.Config{}}, true},
-		"that, and Protocols":            {&http.Transport{TLSNextProto: foreign, Protocols: http1}, true},
+		"that, and only HTTP/1 wanted":   {&http.Transport{TLSNextProto: foreign, Protocols: http1}, false},
 		"switched off by TLSNextProto":   {&http.Transport{TLSNextProto: none, ForceAttemptHTTP2: true}, false},
 		"switched off by Protocols":      {&http.Transport{Protocols: http1}, false},
 		"a TLS configuration of the app": {&http.Transport{TLSClientConfig: &tls.Config{}}, false},
@@ -46,7 +47,7 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 			before := len(test.standard.TLSNextProto)
 			own := ownTransport(test.standard)
 			if own.TLSNextProto["h2"] != nil {
-				t.Error("it uses the connections of the app")
+				t.Error("the clone uses the connections of the app")
 			}
 			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if got := r.ProtoMajor == 2; got != test.want {
@@ -72,60 +73,41 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 	}
 }
 
-// When idle connections are closed: before the request that follows a failure,
-// unless the failure is an answer among successes.
-func TestWhenConnectionsAreSuspect(t *testing.T) {
-	results := map[byte]error{
-		'+': nil,
-		'r': &Error{Status: 400, Code: "22001"}, // rows are refused: the server works
-		't': &Error{Status: 500, Code: "57014"},
-		'5': &Error{Status: 503},
-		'c': &Error{Status: 401},
-		'x': context.DeadlineExceeded, // no answer
-	}
+// Idle connections are closed before the request that follows a failure.
+func TestConnectionsAreSuspectAfterAFailure(t *testing.T) {
 	for _, test := range []struct {
-		name  string
-		steps string // a to d begin; the same letter in upper case and a result ends it
-		want  string // the requests before which idle connections are closed
+		name string
+		err  error
+		want bool
 	}{
-		{"successes", "aA+bB+cC+", ""},
-		{"the first failure of all", "aA5b", "b"},
-		{"a failure after a success", "aA+bB5cC+d", "c"},
-		{"failures one by one", "aA+bB5cCcdD5a", "cda"},
-		{"a failure among successes", "aA+abA+B5c", ""},
-		{"failures of all in flight", "aA+abcA5B5C5d", "d"},
-		{"two failures without a success between them", "aA+abcA+B5C5d", "d"},
-		{"a success between them", "aA+abcA+B5abA+CcC", ""},
-		{"no answer, among successes", "aA+abA+Bxc", "c"},
-		{"no answer, begun again before the next", "aA+abcBxbCxa", "ba"},
-		{"refused rows", "aA+bBrcCtd", ""},
-		{"a failure among refused rows", "aA+abArB5c", ""},
+		{"stored", nil, false},
+		{"rejected rows", &Error{Status: 400, Code: "22001"}, false},
+		{"too many rows", &Error{Status: 500, Code: "57014"}, false},
+		{"a foreign key", &Error{Status: 409, Code: "23503"}, false},
+		{"a DELETE without a count", ErrNoCount, false},
+		{"a gateway's answer", &Error{Status: 503}, true},
+		{"PostgREST without its database", &Error{Status: 503, Code: "PGRST002"}, true},
+		{"a firewall's page", &Error{Status: 403}, true},
+		{"another server", &Error{Status: 421}, true},
+		{"no such table", &Error{Status: 404, Code: "PGRST205"}, true},
+		{"a wrong key", &Error{Status: 401}, true},
+		{"no answer", context.DeadlineExceeded, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newConnections(4)
-			began := map[byte]int64{}
-			got := ""
-			for i := 0; i < len(test.steps); i++ {
-				step := test.steps[i]
-				if step >= 'a' {
-					if c.suspect.Load() {
-						got += string(step)
-					}
-					began[step] = c.begin()
-					continue
-				}
-				if i++; i < len(test.steps) {
-					c.end(results[test.steps[i]], began[step+'a'-'A'])
-				}
+			c.end(test.err)
+			if got := c.suspect.Load(); got != test.want {
+				t.Errorf("suspect: got %v, want %v", got, test.want)
 			}
-			if got != test.want {
-				t.Errorf("%s: closed before %q, want %q", test.steps, got, test.want)
+			c.begin()
+			if c.suspect.Load() {
+				t.Error("the connections are suspect after they were closed")
 			}
 		})
 	}
 }
 
-// A request gets a connection although as many as may be in flight hang.
+// If the maximum of inserts in flight hang, one more insert still gets a connection.
 func TestOneConnectionMoreThanInFlight(t *testing.T) {
 	for _, inFlight := range []int{1, 4} {
 		arrived := make(chan bool)

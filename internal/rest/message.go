@@ -10,11 +10,18 @@ import (
 	"unicode"
 )
 
-// ownWords are the messages and hints of PostgreSQL and PostgREST that may be logged.
-// A line holds codes and a regular expression. In that, NAME is a name in quotes, BARE
-// a name without quotes, TYPE the name of a type, and KIND the kind of an object.
-// VALUE may be any text, and is replaced. All other messages are left out, because a
-// trigger can raise any SQLSTATE with any text. It can't raise PostgREST's codes.
+// ownWords lists the messages and hints of PostgreSQL and PostgREST that may be logged.
+// Any other message is not logged, because it may come from a trigger of the app and
+// contain values of the row.
+//
+// Each line contains a regular expression for error codes, a space, and a regular
+// expression for the messages of these codes. Five words stand for parts of a message:
+//
+//   - NAME: a name in quotes
+//   - BARE: a name without quotes
+//   - TYPE: the name of a type
+//   - KIND: a kind of object, such as table
+//   - VALUE: any text, which may come from the row, so an ellipsis replaces it
 //
 // https://github.com/postgres/postgres/tree/REL_15_STABLE/src/backend
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -67,8 +74,9 @@ XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (u
 
 type form struct{ code, text *regexp.Regexp }
 
-// forms returns ownWords, compiled at the first call. The only groups that capture are
-// those of VALUE.
+// forms returns the compiled regular expressions of the lines of ownWords. The first
+// call compiles them. In the expression for messages, the only capturing groups are
+// those for VALUE.
 var forms = sync.OnceValue(func() (forms []form) {
 	words := strings.NewReplacer(`\(`, `\(`, `(`, `(?:`,
 		"NAME", `"[\pL\pN_$./-]{1,127}"`,
@@ -83,8 +91,9 @@ var forms = sync.OnceValue(func() (forms []form) {
 	return forms
 })
 
-// ownText returns a message of PostgreSQL or PostgREST without the value in it. It
-// returns LeftOut for any other message.
+// ownText returns the message text in a form that may be logged. If a line of ownWords
+// matches code and text, ownText returns text with an ellipsis in place of the VALUE. If
+// no line matches, it returns LeftOut.
 func ownText(code, text string) string {
 	for _, f := range forms() {
 		if !f.code.MatchString(code) {
@@ -105,15 +114,18 @@ func ownText(code, text string) string {
 
 var codeFormat = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
 
-// LeftOut replaces a message that may hold any text.
+// LeftOut replaces a message that may repeat the row.
 const LeftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
-// values matches from the first quote to the last one, or to the end of the text,
-// because a value may hold quotes. A single quote after a letter is an apostrophe.
+// values matches the part of a text that may contain quoted values. The part extends
+// from the first quote to the last quote, because a value may contain quotes. If there
+// is only one quote, the part extends to the end of the text. A part doesn't begin with
+// a single quote after a letter, because that is an apostrophe.
 var values = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
-// OneLine replaces line breaks, and characters that a terminal could take for an
-// escape or that change the direction of the text. Invalid UTF-8 becomes U+FFFD.
+// OneLine returns text in a form that is safe in a log line. It replaces line breaks
+// and other white space by spaces. It replaces invalid UTF-8 and control characters by
+// U+FFFD, because control characters can change what a terminal shows.
 func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -126,9 +138,10 @@ func OneLine(text string) string {
 	}, text)
 }
 
-// repeatable returns the part of a message that may be logged: one line of at most
-// maxErrorText bytes, without text that may be the row's. A message without a code is
-// from a gateway.
+// repeatable returns an answer's message or hint in a form that may be logged: one line
+// of at most maxErrorText bytes, without values of the row. code is the answer's error
+// code. If code is "", the text doesn't come from PostgreSQL or PostgREST, but for
+// example from a gateway. Then repeatable replaces only the parts in quotes.
 func repeatable(code, text string) string {
 	text = OneLine(text)
 	switch {
@@ -144,7 +157,7 @@ func repeatable(code, text string) string {
 	return cut(text)
 }
 
-// cut cuts valid UTF-8 to maxErrorText bytes, or a few less, so that it stays valid.
+// cut cuts text to at most maxErrorText bytes of valid UTF-8.
 func cut(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), maxErrorText)], "")
 }
@@ -152,7 +165,7 @@ func cut(text string) string {
 // queryInText matches the query of a URL.
 var queryInText = regexp.MustCompile(`\?\S+`)
 
-// A loggableError is an error with another text.
+// A loggableError has another text than the error that it wraps.
 type loggableError struct {
 	error
 	text string
@@ -161,12 +174,12 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable takes the error of a request that got no answer. It returns an error that
-// wraps it and whose text can be logged. The original text may contain secrets:
-// http.Client adds the URL with its query, the app's transport may add the key, and
-// net/http quotes an answer that isn't HTTP, even if that repeats the request.
+// Loggable returns an error that wraps err and whose text may be logged. err is the
+// error of a request that got no answer. Its own text may contain the API key or values
+// of a row: http.Client adds the URL, the app's transport may add the key, and net/http
+// quotes an answer that isn't HTTP. Loggable replaces these parts.
 func (c *Client) Loggable(err error) error {
-	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // an app's transport may add one
+	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err
 	}
 	text := fmt.Sprint(err) // unlike err.Error() it can't panic

@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// What a server says is repeated without what may be a row's text, in a line.
+// A server's message is logged in one line, without the parts that may repeat a row.
 func TestRepeatable(t *testing.T) {
 	const secret = "patient Jane Doe"
 	for _, test := range []struct{ code, text, want string }{
-		// PostgreSQL's own text stays, its values go.
+		// The text is PostgreSQL's, and the value in it may be the row's.
 		{"22P02", `invalid input syntax for type json: "` + secret + `"`, `invalid input syntax for type json: "…"`},
 		{"22P02", `invalid input syntax for type json`, `invalid input syntax for type json`},
 		{"22P02", `invalid input value for enum kind: "` + secret + `"`, `invalid input value for enum kind: "…"`},
@@ -28,7 +28,7 @@ func TestRepeatable(t *testing.T) {
 		{"", `Blocked: '` + secret + `' isn't allowed`, `Blocked: "…"t allowed`}, // a firewall
 		{"", "no Route matched with those values", "no Route matched with those values"},
 
-		// Names stay.
+		// Names of columns, tables and constraints are kept.
 		{"23502", `null value in column "tenant_id" of relation "events" violates not-null constraint`, `null value in column "tenant_id" of relation "events" violates not-null constraint`},
 		{"23514", `new row for relation "events" violates check constraint "events_kind_check"`, `new row for relation "events" violates check constraint "events_kind_check"`},
 		{"42P01", `relation "public.events" does not exist`, `relation "public.events" does not exist`},
@@ -38,7 +38,7 @@ func TestRepeatable(t *testing.T) {
 		{"PGRST303", "JWT issued at future", "JWT issued at future"},
 		{"57014", "canceling statement due to statement timeout", "canceling statement due to statement timeout"},
 
-		// What a trigger raises may hold anything, whatever its code is.
+		// A trigger can raise any code with any text.
 		{"P0001", secret, LeftOut},
 		{"P0004", secret, LeftOut},
 		{"PT400", secret, LeftOut},
@@ -62,13 +62,13 @@ func TestRepeatable(t *testing.T) {
 		{"XX000", secret, LeftOut},
 		{"PGRST301", `"` + secret + `"`, LeftOut},
 
-		// In one line, and without escapes.
+		// There are no line breaks and no escapes.
 		{"", "a\r\nb\tc\x1b[31md\x00e\u2028f\u2029g\u202eh\u2066i\u0085j\x9bk\xffl\ufeffm", "a  b c\ufffd[31md\ufffde\ufffdf\ufffdg\ufffdh\ufffdi jk"},
 		{"XX000", "", ""},
 		{"", strings.Repeat("é", 2000), strings.Repeat("é", 512)},
 	} {
 		got := repeatable(test.code, test.text)
-		if strings.HasPrefix(test.text, "a\r") { // the exact stand-ins don't matter
+		if strings.HasPrefix(test.text, "a\r") { // the replacements of the other characters don't matter
 			if !inOneLine(got) || !strings.HasPrefix(got, "a  b c") {
 				t.Errorf("%q", got)
 			}
@@ -84,8 +84,8 @@ func inOneLine(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) })
 }
 
-// FuzzRepeatable: whatever is said, in whatever quotes, stays in a line and
-// within bounds, and no value that stands in quotes is repeated.
+// FuzzRepeatable checks that any message becomes one line of limited length, and that
+// no value in quotes is repeated.
 func FuzzRepeatable(f *testing.F) {
 	for _, value := range []string{"patient Jane Doe", `Jane "J." Doe`, "a\nb", "»a«", "'", "\xff", "\u202eJane", strings.Repeat("x", 3000)} {
 		for quote := range 2 {
@@ -102,7 +102,7 @@ func FuzzRepeatable(f *testing.F) {
 		if !inOneLine(got) || len(got) > maxErrorText {
 			t.Errorf("%s: %d bytes %q", code, len(got), got)
 		}
-		want := LeftOut // no code has that form
+		want := LeftOut // no code has such a message
 		if code == "" {
 			want = `before: "…" after`
 		}

@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,48 +14,52 @@ import (
 )
 
 const (
-	maxErrorBytes = 512 << 10 // read of a body; an error may quote a text of 64 KiB, escaped
-	maxErrorText  = 1 << 10   // of each field of an Error, in bytes
+	maxErrorBytes = 512 << 10 // how much of a body is read; an error may repeat a message of 64 KiB, with escapes
+	maxErrorText  = 1 << 10   // bytes in each text of an Error
 	maxRetryAfter = time.Minute
 )
 
-// clientInfo is the X-Client-Info header, which names the client in Supabase's logs.
+// clientInfo is the value of the header X-Client-Info, which Supabase logs.
 const clientInfo = "docevents-go/0.1.0"
 
-// idempotencyKey is the header that allows net/http to repeat a POST when a
-// connection that was kept open turns out to be closed. Without a value the
-// header isn't sent.
+// idempotencyKey is a header that marks a POST as safe to repeat. If the server has
+// closed an idle connection, net/http then sends the POST again on a new connection.
+// docevents sets the header without a value. net/http doesn't write a header without
+// a value, so the server doesn't get it.
 const idempotencyKey = "Idempotency-Key"
 
-// A transport stands between postgrest-go and the network. postgrest-go follows
-// redirects and sends the key to any host, turns a redirected POST into a GET,
-// loses the status of a body that isn't JSON, panics on the body `null` and
-// reads without a bound. So the transport turns every answer that isn't a plain
-// success into an *Error, which postgrest-go passes on.
+// A transport sends the requests of postgrest-go. It returns an error for every answer
+// that isn't a success, because postgrest-go handles such answers badly:
 //
-// The caller applies the timeout of the request: if RoundTrip cancelled it on
-// return, the body couldn't be read.
+//   - If the server redirects a request to another host, it sends the key to that host.
+//   - It turns a redirected POST into a GET.
+//   - If the body isn't JSON, it loses the HTTP status. If the body is null, it panics.
+//   - It reads a body of any size into memory.
+//
+// RoundTrip has no timeout of its own. The caller's context limits the request and the
+// reading of the body.
 type transport struct {
 	inserts  http.RoundTripper
 	others   http.RoundTripper
 	own      *connections // nil if the transports are the app's
-	key      string       // is removed from answers, which may echo it
+	key      string       // is removed from answers: a proxy may echo the request
 	idColumn string
 }
 
-// ErrNoCount is the error of a DELETE whose success has neither ids nor a count.
+// ErrNoCount is the error of a DELETE that succeeded, but whose answer contains neither
+// the ids of the deleted rows nor their number. So the number of deleted rows is unknown.
 var ErrNoCount = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
 
 func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
-	began := t.own.begin()
+	t.own.begin()
 	defer func() {
 		if p := recover(); p != nil { // a transport of the app must not crash it
 			resp, err = nil, fmt.Errorf("the transport panicked with a %T", p)
 		}
-		t.own.end(err, began)
+		t.own.end(err)
 	}()
 	traced := httptrace.ContextClientTrace(req.Context()) != nil
-	var sought, found atomic.Int32 // connections; stay 0 if a transport of the app doesn't report them
+	var sought, found atomic.Int32 // how often a connection was looked for and found; 0 if the app's transport doesn't report that
 	req = req.Clone(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GetConn: func(string) { sought.Add(1) },
 		GotConn: func(httptrace.GotConnInfo) { found.Add(1) },
@@ -66,13 +69,13 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	if req.Method == http.MethodPost {
 		base = t.inserts
 		req.Header.Add("Prefer", "resolution=ignore-duplicates") // makes it safe to send a row again
-		if t.own != nil && !traced {                             // code of the app may expect every header to have a value
+		if t.own != nil && !traced {                             // the app's transport or trace may expect every header to have a value
 			req.Header[idempotencyKey] = nil
 		}
 	}
 	resp, err = base.RoundTrip(req)
 	switch {
-	case err != nil && found.Load() == 0 && (sought.Load() > 0 || isDial(err)): // if a connection was found, the failed dial was net/http's second attempt
+	case err != nil && found.Load() == 0 && (sought.Load() > 0 || isDial(err)): // if a connection was found first, the failed dial is net/http's second attempt
 		return nil, unsent{err}
 	case err != nil || resp == nil: // http.Client turns neither a response nor an error into an error
 		return nil, err
@@ -80,9 +83,11 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	return t.read(req, resp, found.Load() > 1)
 }
 
-// read returns resp if it is a success of PostgREST, and an error otherwise.
+// read returns resp if PostgREST has carried out the request, and an error otherwise.
+// After an insert, it reads the body to the end, and returns an error if the body is cut
+// short. resent means that net/http sent the request twice.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
-	if resp.Body == nil { // http.Client allows that, but only after this
+	if resp.Body == nil { // http.Client would replace it, but only after RoundTrip
 		resp.Body = http.NoBody
 	}
 	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
@@ -90,25 +95,20 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 		return nil, t.refusal(resp, resent)
 	}
 	isInsert := req.Method == http.MethodPost
+	// A DELETE counts its rows by their ids in the body, or else by Content-Range.
 	wantsCount := resp.StatusCode == http.StatusNoContent || req.Method == http.MethodDelete && strings.Contains(req.Header.Get("Prefer"), "count=")
-	body := bufio.NewReader(resp.Body)
-	start, _ := body.Peek(512) // as many as DetectContentType uses; reading the body returns the same error again
 	switch {
-	case isHTML(resp.Header, start):
+	case isHTML(resp):
 		err = &Error{Status: resp.StatusCode, Message: htmlPage}
 	case isInsert && resp.StatusCode != http.StatusCreated: // a service that accepts every request
 		err = &Error{Status: resp.StatusCode, Message: "the answer is not PostgREST's to an insert"}
 	case isInsert:
-		if _, err = io.Copy(io.Discard, io.LimitReader(body, maxErrorBytes)); err != nil {
+		if _, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBytes)); err != nil {
 			err = fmt.Errorf("answer cut short: %w", err)
 		}
 	case wantsCount && !strings.ContainsAny(resp.Header.Get("Content-Range"), "0123456789"):
-		err = ErrNoCount // a gateway has removed the header Prefer
+		err = ErrNoCount // a gateway removed the header Prefer from the request
 	default:
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{body, resp.Body}
 		return resp, nil
 	}
 	resp.Body.Close()
@@ -121,7 +121,7 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 
 const htmlPage = "the answer is an HTML page"
 
-// refusal returns the error for an answer that isn't a success.
+// refusal returns the error for an answer whose status isn't a success.
 func (t *transport) refusal(resp *http.Response, resent bool) error {
 	if resp.StatusCode < 200 { // another protocol: reading may never end, even if the context does
 		resp.Body = http.NoBody
@@ -130,33 +130,30 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	if err != nil {
 		return fmt.Errorf("answer with status %d cut short: %w", resp.StatusCode, err)
 	}
-	// In an answer of a gateway any of these may be missing or have another type.
+	// In a gateway's answer, each of these may be missing or have another type.
 	var answer struct{ Code, Message, Hint, Details any }
 	_ = json.Unmarshal(body, &answer) // the body may not be JSON
 	text := func(v any) string {
 		s, _ := v.(string)
 		return strings.ReplaceAll(s, t.key, "[key]")
 	}
-	code, details := text(answer.Code), text(answer.Details)
+	code, message, details := text(answer.Code), text(answer.Message), text(answer.Details)
 	e := &Error{
-		Details: details, meaning: meaningOf(code, details, t.idColumn), resent: resent,
-		Status: resp.StatusCode, Message: repeatable(code, text(answer.Message)), Hint: repeatable(code, text(answer.Hint)),
+		Details: details, meaning: meaningOf(code, message, details, t.idColumn), resent: resent,
+		Status: resp.StatusCode, Message: repeatable(code, message), Hint: repeatable(code, text(answer.Hint)),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
 	if codeFormat.MatchString(code) {
 		e.Code = code
 	}
-	if code == "23505" && e.meaning == Accepted && primaryKey.MatchString(text(answer.Message)) { // in any language
-		e.meaning = StoredBefore
-	}
-	if e.Hint == LeftOut { // the message already is
+	if e.Hint == LeftOut { // the message already has that note
 		e.Hint = ""
 	}
 	switch {
 	case e.Message != "":
-	case answer.Code == "" && answer.Message == "": // present and empty, not missing
+	case answer.Code == "" && answer.Message == "": // both are in the body and empty; a missing one would be nil
 		e.Message, e.meaning = "PostgREST lost its database under the request", Transient
-	case isHTML(resp.Header, body):
+	case isHTML(resp):
 		e.Message = htmlPage
 	default:
 		e.Message = http.StatusText(resp.StatusCode)
@@ -164,14 +161,15 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	return e
 }
 
-func isHTML(h http.Header, body []byte) bool {
-	return strings.Contains(strings.ToLower(h.Get("Content-Type")), "html") ||
-		strings.HasPrefix(http.DetectContentType(body), "text/html")
+// isHTML reports whether resp is a web page. PostgREST sends none, so the page comes from
+// another server: SUPABASE_URL is wrong, or a firewall or a captive portal answered.
+func isHTML(resp *http.Response) bool {
+	return strings.Contains(strings.ToLower(resp.Header.Get("Content-Type")), "html")
 }
 
-// retryAfter parses a Retry-After header, which holds seconds or a date (RFC
-// 9110, 10.2.3). The result is between 0 and maxRetryAfter, and 0 if the header
-// can't be parsed.
+// retryAfter returns the wait that a Retry-After header asks for. The header's value is
+// a number of seconds or a date (RFC 9110, 10.2.3). The result is at most maxRetryAfter.
+// It is 0 if the value can't be parsed or the date is in the past.
 func retryAfter(header string, now time.Time) time.Duration {
 	seconds, err := strconv.ParseUint(header, 10, 32)
 	if err == nil || errors.Is(err, strconv.ErrRange) { // then seconds is the largest uint32

@@ -18,14 +18,14 @@ import (
 	"time"
 )
 
-// On real sockets, nothing was sent if no connection was made, whatever the
-// reason; after that, anything may have been.
+// The outcome of an insert is known if no connection was made, whatever the reason.
+// Once there is a connection, the server may have carried the insert out.
 func TestOutcomeOnSockets(t *testing.T) {
 	respond := map[string]http.HandlerFunc{
 		"answers": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) },
 		"resets":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"stalls": func(_ http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // else the server doesn't see the connection's end
+			_, _ = io.Copy(io.Discard, r.Body) // otherwise the server doesn't notice that the client hangs up
 			<-r.Context().Done()
 		},
 	}
@@ -49,13 +49,13 @@ func TestOutcomeOnSockets(t *testing.T) {
 	for name, test := range map[string]struct {
 		server string
 		http2  bool
-		change func(*http.Transport) // nil: trust the server
-		before int                   // requests that stall on the only connection
+		change func(*http.Transport) // nil makes the client trust the server
+		before int                   // how many requests already stall on the only connection
 		want   bool
 	}{
 		"refused":                 {"answers", false, dials(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), 0, false},
 		"no such name":            {"answers", false, dials(&net.DNSError{Err: "no such host", IsNotFound: true}), 0, false},
-		"a dialer of one's own":   {"answers", false, dials(errors.New("no way")), 0, false},
+		"an error of a dialer":    {"answers", false, dials(errors.New("no way")), 0, false},
 		"a timeout while dialing": {"answers", false, dials(nil), 0, false},
 		"a certificate":           {"answers", false, func(*http.Transport) {}, 0, false},
 		"a certificate, HTTP/2":   {"answers", true, func(*http.Transport) {}, 0, false},
@@ -109,9 +109,9 @@ func TestOutcomeOnSockets(t *testing.T) {
 	}
 }
 
-// PostgREST's code and message are there and empty where its database went away
-// under the statement: a 400 that may have stored the rows. Details that name
-// the row come along, and come off.
+// If PostgREST loses its database during a request, it answers 400 with an empty code
+// and an empty message, and the rows may be stored. If code or message is missing, the
+// answer is a gateway's.
 func TestRefusal(t *testing.T) {
 	for _, test := range []struct {
 		status        int

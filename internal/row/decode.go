@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// Selection returns the columns that Decode needs, for the query. PostgREST casts them
-// to text, except for the time, which in JSON is ISO 8601 whatever the database's
-// DateStyle.
+// Selection returns the query parameter "select" for reading rows from PostgREST. With
+// it, PostgREST returns the columns that Decode needs. Most columns are cast to text. The
+// time is not cast, because a cast would print it in the database's DateStyle. Without a
+// cast, the time is always in ISO 8601.
 func (c *Columns) Selection() string {
 	var list []string
 	for i, name := range c.names {
@@ -23,8 +24,10 @@ func (c *Columns) Selection() string {
 	return strings.Join(append(list, c.extra...), ",")
 }
 
-// Decode returns the texts of a row's fields, in the order of the names, and the values
-// of Extra. NULL is "". missing is a column that the row lacks, or "".
+// Decode reads a row that PostgREST returned. The key of row is the name of a column.
+// texts contains the value of each field as text, and "" for NULL. extra contains the
+// values of the columns for Event.Extra. If the row lacks one of the columns, missing is
+// the name of that column, and the other results are not complete.
 func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, extra map[string]any, missing string) {
 	for i, name := range c.names {
 		value, ok := row[name]
@@ -33,33 +36,34 @@ func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, 
 		}
 		texts[i] = valueText(value)
 	}
-	var encoded []byte // as EncodeExtra does
-	for i, name := range c.extra {
+	var encoded []byte // in the format of EncodeExtra
+	for _, name := range c.extra {
 		value, ok := row[name]
 		if !ok {
 			return texts, nil, name
 		}
-		encoded = append(append(encoded, c.extraKeys[i]...), value...)
+		encoded = append(appendKey(encoded, ',', name), value...)
 	}
 	return texts, DecodeExtra(string(encoded)), ""
 }
 
-// valueText returns the content of a string, "" for NULL, and the JSON of any other
-// value.
+// valueText returns a JSON value as text. A string loses its quotes and its escapes.
+// null becomes "". Any other value stays as it is in JSON.
 func valueText(value json.RawMessage) string {
 	var text string
-	if json.Unmarshal(value, &text) == nil || len(value) == 0 { // null leaves text as it is
+	if json.Unmarshal(value, &text) == nil || len(value) == 0 { // null leaves text empty
 		return text
 	}
 	return string(bytes.TrimSpace(value))
 }
 
-// timeFormats are PostgreSQL's formats of a time: with a zone, whose offset has seconds
-// before about 1900, and without a zone, in UTC.
+// timeFormats are the formats in which PostgreSQL prints a time. The first two contain
+// the offset of a time zone. The second is for times before about 1900, whose offset may
+// contain seconds. The third and the fourth contain no offset, and stand for UTC.
 var timeFormats = []string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z07:00:00", "2006-01-02T15:04:05", "2006-01-02"}
 
-// ParseTime returns the time in a row. It returns the zero time for a text that isn't a
-// time, or that Go can't hold.
+// ParseTime parses a time in a format of PostgreSQL. It returns the zero time if text
+// can't be parsed, for example if it is "infinity" or its year has five digits.
 func ParseTime(text string) time.Time {
 	text = strings.Replace(text, " ", "T", 1)
 	for _, format := range timeFormats {

@@ -11,12 +11,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// TimeFormat is RFC 3339 in UTC with microseconds, which is PostgreSQL's resolution. An
-// offset would need escaping in a query, because its + is read as a space.
+// TimeFormat is the format of times in requests: RFC 3339 in UTC, with microseconds,
+// because PostgreSQL stores microseconds. It ends in Z and not in an offset such as
+// +00:00, because the + would have to be escaped in a URL's query.
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
-// Encode returns the JSON array of an insert, byte for byte as encoding/json would
-// encode the rows.
+// Encode returns the body of an insert request: a JSON array with an object for each
+// row. encoding/json would return the same bytes, but Encode is faster. That matters
+// for requests with 1,000 rows.
 func (c *Columns) Encode(rows []*Row) []byte {
 	const room = 400 // more bytes than a row of the migration's table takes
 	size := len("[]")
@@ -35,11 +37,13 @@ func (c *Columns) Encode(rows []*Row) []byte {
 
 func (c *Columns) appendRow(b []byte, r *Row) []byte {
 	document, user := r.texts()
-	for i, key := range c.keys {
-		if key == "" {
+	separator := byte('{')
+	for i, name := range c.names {
+		if name == None {
 			continue
 		}
-		b = append(b, key...)
+		b = appendKey(b, separator, name)
+		separator = ','
 		switch i {
 		case fieldID:
 			b = appendUUID(b, r.ID)
@@ -63,8 +67,15 @@ func (c *Columns) appendRow(b []byte, r *Row) []byte {
 	return append(append(b, r.Extra...), '}')
 }
 
-// appendID appends the id of a document or a user. A string will do for a column of
-// numbers: PostgreSQL parses it.
+// appendKey appends the key of a column. A name of a column needs no escaping.
+func appendKey(b []byte, separator byte, name string) []byte {
+	return append(append(append(b, separator, '"'), name...), `":`...)
+}
+
+// appendID appends the id of a document or a user to the JSON in b. If null is true, it
+// appends null. If text isn't empty, it appends text in quotes. Otherwise it appends id.
+// A text in quotes is correct even if the column contains numbers, because PostgreSQL
+// converts it.
 func appendID(b []byte, id uuid.UUID, text string, null bool) []byte {
 	if null || text != "" {
 		return appendText(b, text)
@@ -87,7 +98,7 @@ func appendDuration(b []byte, d time.Duration) []byte {
 	return strconv.AppendInt(b, min(d.Milliseconds(), math.MaxInt32), 10)
 }
 
-// appendText uses encoding/json only for a text that needs escaping.
+// appendText appends s as a JSON string, or null if s is empty.
 func appendText(b []byte, s string) []byte {
 	if s == "" {
 		return append(b, "null"...)

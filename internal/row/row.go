@@ -1,5 +1,5 @@
-// Package row knows how an event is written and read as a row of the table: as JSON
-// for PostgREST, and as bytes for the spool.
+// Package row converts a row of the table to JSON for PostgREST, and to bytes for the
+// spool, which keeps queued rows on disk. It also reads both formats.
 package row
 
 import (
@@ -9,26 +9,27 @@ import (
 	"github.com/google/uuid"
 )
 
-// A Row is an event that the table can store. Only the values of Extra can make the
-// server refuse one row and store another.
+// A Row is a validated event. Its texts are valid in PostgreSQL.
 type Row struct {
 	ID         uuid.UUID // zero: not assigned yet
 	DocumentID uuid.UUID // unused if textIDs is set, or if NoDocument is true
-	UserID     uuid.UUID // likewise
-	textIDs    string    // the document's id, NUL, the user's id; "": the ids are UUIDs
+	UserID     uuid.UUID // unused if textIDs is set, or if NoUser is true
+	textIDs    string    // the document's id, a NUL, and the user's id; "" if the ids are UUIDs
 	Type       string
 	Message    string
 	Stage      string
 	Extra      string        // encoded by EncodeExtra
-	Duration   time.Duration // 0: NULL
+	Duration   time.Duration // 0 is stored as NULL
 	CreatedAt  int64         // Unix microseconds
 
 	Partial    bool // Extra lacks a column
 	NoDocument bool // the document's id is NULL, or the table has no column for it
-	NoUser     bool // likewise
+	NoUser     bool // the user's id is NULL, or the table has no column for it
 }
 
-// SetTextIDs sets ids that are not UUIDs. A text can't hold a NUL in PostgreSQL.
+// SetTextIDs sets the ids of the document and the user if the table's columns for them
+// contain text instead of UUIDs. The caller must have checked that the ids contain no
+// NUL.
 func (r *Row) SetTextIDs(document, user string) { r.textIDs = document + "\x00" + user }
 
 // Text returns how many bytes of text r holds.
@@ -48,7 +49,7 @@ func (r *Row) User() string {
 	return idText(r.UserID, user, r.NoUser)
 }
 
-// texts returns the ids if they are texts, or "".
+// texts returns the ids if they are texts, and "" otherwise.
 func (r *Row) texts() (document, user string) {
 	document, user, _ = strings.Cut(r.textIDs, "\x00")
 	return document, user
@@ -61,8 +62,8 @@ func idText(id uuid.UUID, text string, null bool) string {
 	return id.String()
 }
 
-// The fields of an event that a column of any name may hold, in the order of the names
-// of Columns.
+// The constants for the fields of an event. Each constant is an index of the array
+// names, the parameter of NewColumns that contains the name of each field's column.
 const (
 	fieldID = iota
 	fieldDocument
@@ -72,7 +73,7 @@ const (
 	fieldMessage
 	fieldStage
 	fieldCreatedAt
-	Fields // how many there are
+	Fields // the number of fields
 )
 
 // None is the name of a column that the table doesn't have.
@@ -80,24 +81,10 @@ const None = "-"
 
 // Columns are the names of the table's columns.
 type Columns struct {
-	names     [Fields]string
-	keys      [Fields]string // each name as it is in a row's JSON; "" for None
-	extra     []string
-	extraKeys []string
+	names [Fields]string // by field; None for a field without a column
+	extra []string       // the columns for Extra
 }
 
-// NewColumns returns Columns with the names of the fields, of which the first can't be
-// None, and of the columns for Extra.
-func NewColumns(names [Fields]string, extra []string) Columns {
-	c := Columns{names: names, extra: extra}
-	for i, name := range names {
-		if name != None {
-			c.keys[i] = `,"` + name + `":`
-		}
-	}
-	c.keys[0] = "{" + strings.TrimPrefix(c.keys[0], ",")
-	for _, name := range extra {
-		c.extraKeys = append(c.extraKeys, `,"`+name+`":`)
-	}
-	return c
-}
+// NewColumns returns Columns. names contains the name of each field's column, and extra
+// contains the names of the columns for Event.Extra.
+func NewColumns(names [Fields]string, extra []string) Columns { return Columns{names, extra} }

@@ -9,18 +9,16 @@ import (
 // IsText reports whether PostgreSQL accepts s as a text.
 func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// CleanText returns s as PostgreSQL can store it: without NULs, in valid UTF-8, and
-// cut to limit bytes, with a note. It cuts first, which bounds its cost, and copies s
-// only if it changes s.
+// CleanText returns s in a form that PostgreSQL can store: without NULs, in valid
+// UTF-8, and with at most limit bytes. If CleanText cuts s, it appends a note with the
+// number of removed bytes. It cuts s first, so it takes no more time for a very long s.
 func CleanText(s string, limit int) string {
 	const roomForNote = 40
 	uncut := len(s)
 	s = CutText(s, limit)
 	went := uncut - len(s)
-	if strings.IndexByte(s, 0) >= 0 {
-		s = strings.ReplaceAll(s, "\x00", "")
-	}
-	if !utf8.ValidString(s) {
+	s = strings.ReplaceAll(s, "\x00", "")
+	if !utf8.ValidString(s) { // ten times as fast as ToValidUTF8
 		s = strings.ToValidUTF8(s, "\uFFFD")
 	}
 	if went == 0 && len(s) <= limit {
@@ -45,13 +43,13 @@ const (
 	// MaxKept is the length up to which a text is copied, in bytes.
 	MaxKept = 256
 
-	// keeperBytes is the size of the blocks of memory that copies share. A block is
-	// freed when no copy in it is used any more.
+	// keeperBytes is the size of a block of memory in which a Keeper stores several
+	// copies. The block is freed when none of these copies is used any more.
 	keeperBytes = 4 << 10
 )
 
-// A Keeper copies short texts. A stage or a message may be a part of a document of
-// megabytes, and would keep all of it in memory.
+// A Keeper copies short texts of queued events. If a text is a part of a larger string,
+// such as a whole document, the text keeps the larger string in memory. A copy doesn't.
 type Keeper struct{ shared strings.Builder }
 
 // Keep returns a copy of s, or s itself if that is longer than MaxKept.

@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// Copies are equal, apart from what they were made of and from each other, and
-// few allocations share them.
+// A copy is equal to its original and doesn't share its memory. Later copies don't
+// change it, and don't need an allocation each.
 func TestKeeper(t *testing.T) {
 	var k Keeper
 	var got, want []string
@@ -21,7 +21,7 @@ func TestKeeper(t *testing.T) {
 			got, want = append(got, kept), append(want, s)
 		}
 	}
-	for i := range want { // later copies have left them alone
+	for i := range want {
 		if got[i] != want[i] {
 			t.Fatalf("number %d is %q, want %q", i, got[i], want[i])
 		}
@@ -31,6 +31,6 @@ func TestKeeper(t *testing.T) {
 		t.Error("a long text is copied")
 	}
 	if allocs := testing.AllocsPerRun(10_000, func() { k.Keep("ocr") }); allocs != 0 {
-		t.Errorf("%v allocations a text", allocs)
+		t.Errorf("%v allocations for a text", allocs)
 	}
 }

@@ -8,7 +8,7 @@
 --
 -- Run each of the two steps in a separate transaction. psql does; in the SQL editor run one after the
 -- other; for Supabase migrations make two files. In a single transaction, step 2 would read the table
--- under the lock of step 1.
+-- while the exclusive lock of step 1 blocks all writes.
 
 -- Step 1: require the new list for new rows. Takes an exclusive lock for a moment and reads no rows.
 ALTER TABLE public.document_processing_events

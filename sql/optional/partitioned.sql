@@ -55,8 +55,9 @@ $$;
 -- +goose StatementEnd
 
 -- Adds a partition for a range that no other partition covers, and moves that range's rows out of the
--- default partition. Inserts wait during the move, because PostgreSQL would reject a row on its way to
--- the default partition that belongs to the new one. If no rows are moved, they wait milliseconds.
+-- default partition. Inserts wait during the move. Otherwise PostgreSQL would reject a row that it has
+-- already directed to the default partition but that belongs to the new one. If there are no rows to
+-- move, inserts wait only milliseconds.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
 RETURNS regclass
@@ -110,10 +111,11 @@ END
 $$;
 -- +goose StatementEnd
 
--- Drops the partitions whose rows are all older than keep, deletes such rows from the default
--- partition, and returns the number of rows. So a row stays up to the length of a partition longer
--- than keep. Counting reads these partitions while the table accepts events. The drop waits at most
--- 5 s for its lock, and inserts wait with it. If it can't get the lock, it fails; run it again.
+-- Drops the partitions whose rows are all older than keep, deletes the rows older than keep from the
+-- default partition, and returns the number of deleted rows. A row may therefore stay longer than
+-- keep, by up to the length of a partition. The function first counts the rows, while the table
+-- accepts events. Then the drop waits at most 5 s for its lock, and inserts wait with it. If the drop
+-- doesn't get the lock, the function fails and changes nothing: run it again.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
 RETURNS bigint
@@ -129,9 +131,9 @@ BEGIN
     IF keep IS NULL OR keep <= '0' THEN
         RAISE EXCEPTION 'keep must be an age, such as 30 days';
     END IF;
-    LOCK TABLE ONLY public.document_processing_events IN SHARE UPDATE EXCLUSIVE MODE; -- so that nobody adds or drops partitions
+    LOCK TABLE ONLY public.document_processing_events IN SHARE UPDATE EXCLUSIVE MODE; -- nobody else can add or drop partitions
     FOR old IN SELECT partition FROM public.document_processing_events_partitions() WHERE upper_bound <= cutoff LOOP
-        -- So that no row is inserted or deleted between the count and the drop.
+        -- With this lock, no row is inserted or deleted between the count and the drop.
         EXECUTE format('LOCK TABLE %s IN SHARE MODE', old);
         EXECUTE format('SELECT count(*) FROM %s', old) INTO n;
         deleted := deleted + n;

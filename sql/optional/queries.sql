@@ -10,7 +10,7 @@ WHERE document_id =
     '00000000-0000-0000-0000-000000000000' -- the document
 ORDER BY created_at, id;
 
--- 2. Where do these documents stand, each by its latest event?
+-- 2. What is the latest event of each of these documents?
 SELECT DISTINCT ON (document_id) document_id, event_type, stage, created_at, error_message
 FROM public.document_processing_events
 WHERE document_id IN (
@@ -45,7 +45,7 @@ FROM ended
 GROUP BY day
 ORDER BY day DESC;
 
--- 4. How long do the stages take: half of them at most p50, 95 % at most p95?
+-- 4. How long do half of the runs of a stage take at most (p50), and 95 % of them (p95)?
 SELECT
     stage, -- null: the whole document
     count(*) AS ended,
@@ -61,7 +61,7 @@ WHERE event_type IN ('completed', 'failed')
 GROUP BY stage
 ORDER BY p95_ms DESC NULLS LAST;
 
--- 5. What fails right now, how often, and for which document, for example?
+-- 5. Which errors happen now, how often, and what is a document with each of them?
 WITH failed AS (
     SELECT id, document_id, created_at, stage,
         -- Messages that differ only in numbers and UUIDs are the same error.
@@ -89,7 +89,7 @@ GROUP BY stage, error
 ORDER BY times DESC, last_time DESC
 LIMIT 20;
 
--- 6. What was started over 30 minutes ago and never ended, whether it hangs or begins again and again?
+-- 6. Which documents started over 30 minutes ago and haven't ended since, even if they started again?
 WITH seen AS (
     SELECT document_id,
         max(created_at) AS last_at,

@@ -4,14 +4,15 @@
 -- again. Without pg_cron (Supabase: Integrations, Cron) the file creates only the procedure, for use
 -- with another scheduler.
 --
--- The procedure deletes in batches and commits after each. An interrupted purge keeps its progress,
--- and no lock is held for longer than one batch. COMMIT works only in a procedure, called by itself:
---   - a function can't commit, and neither can a procedure with a SET clause;
---   - pg_cron and Supabase's SQL editor run "SET statement_timeout = '10min'; CALL ..." as one
---     transaction, in which COMMIT fails with "invalid transaction termination".
--- The procedure can't raise its own statement_timeout either, because the timeout of the CALL is
--- already running. Therefore it stops between two batches: after time_limit, or after half of the
--- statement_timeout (2 min on hosted Supabase) if that is shorter. The next run deletes the rest.
+-- The procedure deletes in batches and commits after each batch. So an interrupted purge keeps its
+-- progress, and no lock is held for longer than one batch. For COMMIT to work, the CALL must be the
+-- only statement, and the procedure must have no SET clause. pg_cron and Supabase's SQL editor run
+-- "SET statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails with "invalid
+-- transaction termination".
+--
+-- The procedure can't raise its statement_timeout, because the timeout of the CALL is already running.
+-- Therefore it stops between two batches: after time_limit, or after half of the statement_timeout
+-- (2 min on hosted Supabase) if that is shorter. The next run deletes the rest.
 
 -- deleted returns the number of deleted rows. It is also logged, because pg_cron doesn't keep
 -- results. Rows with the same created_at are deleted in one batch, however many they are.
@@ -41,9 +42,9 @@ BEGIN
         WHERE created_at > after AND created_at < cutoff
         ORDER BY created_at OFFSET batch - 1 LIMIT 1;
 
-        -- Each batch starts after the previous one, so that it doesn't read that one's dead index
-        -- entries again. The last batch starts at the beginning: it also deletes rows that were
-        -- inserted during the purge with an old time.
+        -- Each batch starts where the previous batch ended, because the index still has entries for
+        -- the rows that are deleted already. The last batch starts at the beginning, to delete also
+        -- the rows with an old time that were inserted during the purge.
         IF boundary IS NULL THEN
             DELETE FROM public.document_processing_events WHERE created_at < cutoff;
         ELSE

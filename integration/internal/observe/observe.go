@@ -16,8 +16,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// An Observer records a client's log lines and the calls of its drop handler. Its
-// methods are safe for concurrent use.
+// An Observer collects the log lines of a client, and the events that the client drops.
+// Its methods are safe for concurrent use.
 type Observer struct {
 	mu    sync.Mutex // guards the fields below
 	lines []Line
@@ -93,8 +93,9 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// Await polls until condition returns true. It fails the test after two minutes,
-// which is longer than any backoff of the client.
+// Await waits until condition returns true. If that takes longer than two minutes,
+// Await fails the test. The error message contains what, which describes the condition.
+// Two minutes leave time for the client's backoffs.
 func Await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
@@ -104,8 +105,9 @@ func Await(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// LostAnswers returns an option with a transport that loses the answers of the
-// first two inserts after the server has stored the rows.
+// LostAnswers returns a client option for a test of retries. The client doesn't get the
+// answers to its first two inserts, although the server has stored the rows. It gets
+// the error "connection reset by peer" instead.
 func LostAnswers() docevents.Option {
 	var inserts atomic.Int64
 	return docevents.WithTransport(roundTripper(func(req *http.Request) (*http.Response, error) {
