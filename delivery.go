@@ -62,7 +62,7 @@ type delivery struct {
 	cancel context.CancelFunc // cancels all requests
 	report *reporter
 	config *config
-	mirror *mirror // copies pending rows to the spool, or nil
+	mirror mirror // copies pending rows to the spool, if there is one
 
 	mu       sync.Mutex // guards the fields below; no I/O, logging or code of the app runs under it
 	changed  *sync.Cond // signals that settle acted on an answer, or that a context ended

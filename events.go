@@ -198,6 +198,7 @@ func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool,
 type record struct {
 	row.Row       // if the event has no ID, identify makes one before the first request
 	block   int64 // the row's place in the spool, see mirror
+	old     int64 // and the place before, if the row was copied
 
 	// delivery.mu guards these two.
 	number int64 // grows with each call of Record; becomes the first half of the row's id

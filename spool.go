@@ -2,7 +2,6 @@ package docevents
 
 import (
 	"crypto/sha256"
-	"errors"
 	"strings"
 	"time"
 
@@ -11,181 +10,173 @@ import (
 )
 
 const (
-	// spoolPause is how long the mirror doesn't use the disk after a failure, and
-	// how often it looks for files of dead processes while it is busy.
+	// spoolPause is how long the mirror waits before it uses the disk again after a
+	// failure. While it is busy, it looks for segments of dead processes this often.
 	spoolPause = 30 * time.Second
 
 	// bufferBytes bounds the rows that wait to be written to disk.
 	bufferBytes = 1 << 20
-
-	// firstBlock is the number of the first block. It is far above the numbers of
-	// the files of dead processes, which count from 1.
-	firstBlock = 1 << 40
 )
 
-// A mirror keeps a copy of pending rows on disk, and replays the rows that dead
-// processes left there. It is nil without WithSpool. A row takes this path:
+// A mirror keeps a copy of every pending row on disk. It also replays rows: it
+// queues the rows that dead processes left on disk. Without WithSpool, it does
+// nothing.
 //
-//	addLocked -> block -> current file --> removed once no row is pending
-//	               ^          |
-//	    copyLocked |          | too large
-//	               |          v
-//	               +---- retired file ---> removed once its pending rows are copied
-//	                          ^
-//	                          | read to its end
-//	         queue <- file of a dead process
+// A segment is a file of rows:
 //
-// A block is the rows that are written with one call of Append. addLocked adds
-// new rows to the next block. copyLocked adds pending rows that are in no current
-// file: rows of retired files, rows of blocks that could not be written, and rows
-// that were recorded while the buffer was full or the disk had failed. So every
-// pending row gets to the disk once the disk works again.
+//	addLocked --> buffer --> current segment --> removed when no row is pending
+//	                ^               |
+//	     copyLocked |               | it is too large
+//	                |               v
+//	                +------- retired segment --> removed when its pending rows are copied
+//	                                ^
+//	                                | it was read to its end
+//	             queue <-- segment of a dead process
 //
-// One goroutine uses the disk, without holding the lock. It runs while there is
-// something to do. record.block is kept in memory, so the mirror knows which rows
-// are on disk even if the disk hangs:
+// Each new row goes into the buffer, and from there into a current segment. A
+// retired segment takes no more rows. copyLocked copies its pending rows to the
+// buffer, so that the segment can be removed. copyLocked also adds pending rows that
+// are not on disk, because a write failed or the buffer was full when they were
+// recorded. So all pending rows get to the disk once the disk works again.
 //
-//	0   The row is not on disk.
-//	n   The row is in block n. If first <= n < written, the block is in the current
-//	    file. If n >= written, it is not on disk yet. If n < first, the row is in
-//	    another file. If that is the file of a dead process, n is its number.
-//	-n  The row is in another file and is copied to block n. It counts as a row of
-//	    the other file until block n is written.
+// One goroutine uses the disk, without holding the lock. The goroutine ends when there
+// is nothing to do. The rows that it writes with one call of Append are a block, and
+// blocks are numbered from 1.
+//
+// The mirror must know where each row is even while the disk hangs. So record.block
+// is the row's place:
+//
+//	n >= written          in the buffer, or in the block that is being written
+//	first <= n < written  in a current segment
+//	0 < n < first         in a retired segment
+//	0                     not on disk
+//	-n                    in the n-th segment of a dead process
+//
+// If the row was copied to that place, record.old is the place before.
 type mirror struct {
 	delivery *delivery
-	columns  string       // the columns of new rows
-	spool    *spool.Spool // only the goroutine uses it
-	spare    []byte       // only the goroutine uses it: the buffer for the next block
+	columns  string // describes the columns of new rows
+
+	// Only the goroutine uses these.
+	spool   *spool.Spool
+	writing []byte // the block that is being written, or an unused buffer
 
 	// delivery.mu guards these.
+	open    bool // segments may be written and removed; false without WithSpool and after Close
 	running bool // the goroutine exists
-	again   bool // the goroutine has to take another step
-	closing bool // Close waits until the goroutine has written every pending row
-	closed  bool // nothing is written or removed from now on
+	again   bool // the goroutine must take another step before it ends
+	closing bool // the goroutine writes every pending row, and then closes the spool
 
-	rows    []byte // the buffer, which holds the rows of block next
-	behind  bool   // a pending row is neither on disk nor in the buffer
-	first   int64  // the first block of the current file
-	written int64  // the block after the last one on disk
-	next    int64  // the block that is written next
-	files   spool.State
+	rows    []byte // the buffer, which becomes block next
+	behind  bool   // some pending row is neither on disk nor in the buffer
+	first   int64  // the first block of the current segments
+	written int64  // the block after their last block
+	next    int64
+	files   spool.State // after the last use of the disk
 
-	failed bool      // the disk failed, and isn't used before due
-	due    time.Time // when to look for files of dead processes
+	failed bool      // the disk failed, and isn't written to before due
+	due    time.Time // when to look for segments of dead processes
 }
 
-// openMirror is called before the first event is recorded. It does no I/O. It
-// starts the goroutine, which looks for rows to replay.
+// openMirror starts the mirror if there is a spool. The goroutine then looks for rows
+// to replay. openMirror itself does no I/O, and runs before the first Record.
 func (d *delivery) openMirror(restURL string) {
 	c := d.config
 	if c.spoolDir == "" {
 		return
 	}
 	project := sha256.Sum256([]byte(strings.Join([]string{row.Version, restURL, c.schema, c.table}, " ")))
-	const capacity = bufferBytes + bufferBytes/4 // room for another row of any size: growing takes long
-	d.mirror = &mirror{
-		delivery: d, columns: c.columns.inFile(), first: firstBlock, written: firstBlock, next: firstBlock,
-		rows: make([]byte, 0, capacity), spare: make([]byte, 0, capacity),
+	columns := c.columns.inFile()
+	d.mirror = mirror{
+		delivery: d, columns: columns, spool: spool.New(c.spoolFiles, c.spoolDir, project, columns, 2*int64(c.queueBytes)),
+		open: true, first: 1, written: 1, next: 1,
 	}
-	d.mirror.spool = spool.New(c.spoolFiles, c.spoolDir, project, d.mirror.columns, 2*int64(c.queueBytes))
-	d.mirror.startLocked() // nobody else has d yet
+	d.mirror.wakeLocked(false) // nobody else has d yet
 }
 
-// addLocked buffers a recorded row, which the goroutine writes.
+// addLocked adds a new row to the buffer, which the goroutine writes to disk.
 func (m *mirror) addLocked(r *record) {
-	if m == nil {
+	if !m.open {
 		return
 	}
 	if m.behind = m.behind || len(m.rows) >= bufferBytes; !m.behind {
 		m.bufferLocked(r)
 	}
-	if !m.failed || !time.Now().Before(m.due) {
-		m.startLocked()
-	}
+	m.wakeLocked(false)
 }
 
-// bufferLocked adds r to the next block. It gives r its id, since the row on disk
-// must have the id that is sent.
+// bufferLocked adds r to the buffer. It also gives r an id, because the row must have
+// the same id on disk and in the table.
 func (m *mirror) bufferLocked(r *record) {
 	r.identify()
-	m.rows = spool.Frame(m.rows, func(buf []byte) []byte { return r.Append(buf) })
-	if r.block == 0 {
-		r.block = m.next
-	} else {
-		r.block = -m.next
-	}
+	m.rows = spool.Frame(m.rows, r.Append)
+	r.block, r.old = m.next, r.block
 }
 
-// wakeLocked starts the goroutine. It is called after each answer of the server:
-// files may be removed then, rows of dead processes may have room in the queue, or
-// the pause after a failure may be over. If look is set, as by Close when it
-// begins, the goroutine looks for files of dead processes now.
+// wakeLocked makes the goroutine take a step. It is called for each new row and after
+// each answer of the server: there may be rows to write, segments to remove, or room
+// in the queue for rows of dead processes. If look is set, as by Close, and the disk
+// works, the goroutine looks for such rows now.
 func (m *mirror) wakeLocked(look bool) {
-	if m == nil {
-		return
-	}
 	if look && !m.failed {
 		m.due = time.Time{}
 	}
-	m.startLocked()
-}
-
-// isBusyLocked reports whether the goroutine may replay rows soon. Close waits for
-// such rows.
-func (m *mirror) isBusyLocked() bool { return m != nil && m.running }
-
-// closeLocked waits until all pending rows are on disk, or until deadline.
-func (m *mirror) closeLocked(deadline time.Time) {
-	if m == nil {
-		return
-	}
-	m.closing, m.failed = true, false
-	m.startLocked()
-	for m.running && time.Now().Before(deadline) {
-		m.delivery.changed.Wait()
-	}
-	m.closed = true
-}
-
-// holdsLocked is called at the end of Close. holds reports whether r is on disk,
-// where another process will find it. may reports whether r could still get there,
-// because the disk hangs and a write may be under way.
-func (m *mirror) holdsLocked(r *record) (holds, may bool) {
-	if m == nil {
-		return false, false
-	}
-	n := max(r.block, -r.block)
-	current := m.files.Current > 0 && m.first <= n && n < m.written
-	other := (m.files.Retired || m.files.Reading > 0) && (r.block < 0 || 0 < n && n < m.first)
-	return current || other, m.closed && m.running
-}
-
-func (m *mirror) startLocked() {
 	m.again = true
-	if !m.running && !m.closed {
+	if m.open && !m.running {
 		m.running = true
 		go m.run()
 	}
 }
 
+// isBusyLocked reports whether the goroutine is at work, so that it may queue rows of
+// dead processes. Close waits for those rows.
+func (m *mirror) isBusyLocked() bool { return m.running }
+
+// closeLocked waits until all pending rows are on disk, or until deadline. Nothing is
+// written or removed afterwards, except by a call that hangs.
+func (m *mirror) closeLocked(deadline time.Time) {
+	m.closing, m.failed = true, false
+	m.wakeLocked(false)
+	for m.running && time.Now().Before(deadline) {
+		m.delivery.changed.Wait()
+	}
+	m.open = false
+}
+
+// holdsLocked is for the end of Close. holds reports whether r is on disk, where
+// another process will find it. may reports whether the disk hangs, so that r may
+// still get there.
+func (m *mirror) holdsLocked(r *record) (holds, may bool) {
+	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running
+}
+
+// hasLocked reports whether a row with this record.block is on disk.
+func (m *mirror) hasLocked(block int64) bool {
+	if block >= m.first {
+		return block < m.written && m.files.Current > 0
+	}
+	return block != 0 && (m.files.Retired || m.files.Reading > 0)
+}
+
+// run is the body of the goroutine. It takes steps until there is nothing to do.
 func (m *mirror) run() {
 	d := m.delivery
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for m.again && !m.closed {
+	for m.again && m.open {
 		m.again = false
 		m.stepLocked()
 	}
 	if m.closing {
 		m.doLocked(m.spool.Close)
-		m.closed = true
+		m.open = false
 	}
 	m.running = false
 	d.changed.Broadcast()
 }
 
-// doLocked calls use, which does I/O, without holding the lock. It logs a failure,
-// and nothing is written for spoolPause then.
+// doLocked releases the lock while it calls use, which does I/O. If use fails, the
+// failure is logged, and nothing is written for spoolPause.
 func (m *mirror) doLocked(use func() error) (ok bool) {
 	m.delivery.mu.Unlock()
 	err := use()
@@ -199,8 +190,9 @@ func (m *mirror) doLocked(use func() error) (ok bool) {
 	return err == nil
 }
 
-// stepLocked takes one step: it looks for files if that is due, replays some rows,
-// and then removes, retires or writes. It sets again if there may be more to do.
+// stepLocked looks for segments of dead processes if that is due, and replays some
+// rows. Then it does one thing: it retires, removes or writes. It sets again if there
+// may be more to do.
 func (m *mirror) stepLocked() {
 	if now := time.Now(); !now.Before(m.due) {
 		m.failed, m.due = false, now.Add(spoolPause)
@@ -208,73 +200,55 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
+	// If the current segments are larger than enough, most of their rows are stored.
+	// enough is always below the spool's limit, which is twice the queue.
+	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
+	if stats.Pending == 0 {
+		// All segments can be removed, and the buffer has nothing that must be written.
+		m.rows, m.behind, enough = m.rows[:0], false, 0
+	}
 	switch {
-	case m.closed:
-	case stats.Pending == 0: // remove all files except the one that is being read
-		m.rows, m.behind = m.rows[:0], false
-		m.first, m.written = m.next, m.next
-		if m.files.Current > 0 || m.files.Retired {
-			m.doLocked(func() error { return errors.Join(m.spool.Retire(), m.spool.Discard()) })
-		}
-	case m.failed:
-	case !m.copyLocked() && m.files.Retired: // the pending rows of retired files are in current files
-		m.again = m.doLocked(m.spool.Discard) || m.again
-	case !m.files.Retired && m.files.Current > min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes): // most of its rows are stored
+	case !m.open, m.failed && stats.Pending > 0:
+	case m.files.Current > enough:
 		m.doLocked(m.spool.Retire)
 		m.first, m.again = m.written, true
+	case !m.copyLocked() && m.files.Retired: // the current segments have all pending rows
+		m.again = m.doLocked(m.spool.Discard) || m.again
 	case len(m.rows) > 0:
 		m.writeLocked()
 	}
 }
 
-// writeLocked writes the buffer as block next.
+// writeLocked writes the buffer as a block. If that fails, the rows of the block, and
+// those recorded in the meantime, get back the place that they had before, so that
+// copyLocked adds them to a later block.
 func (m *mirror) writeLocked() {
-	rows := m.rows
-	m.rows, m.spare = m.spare[:0], nil
+	m.rows, m.writing = m.writing[:0], m.rows
 	m.next++
-	ok := m.doLocked(func() error { return m.spool.Append(rows) })
-	m.spare = rows
-	if m.closed {
-		return
+	if !m.doLocked(func() error { return m.spool.Append(m.writing) }) {
+		m.rows, m.behind = m.rows[:0], true
+		m.delivery.eachPendingLocked(func(r *record) {
+			if !m.hasLocked(r.block) {
+				r.block, r.old = r.old, 0
+			}
+		})
 	}
-	if ok {
-		m.written, m.again = m.next, true
-		return
-	}
-	// The rows of some blocks are not on disk. copyLocked adds them to later blocks.
-	lost := m.written
-	if m.files.Current == 0 {
-		lost = m.first
-		m.first, m.written = m.next, m.next
-	}
-	m.rows, m.behind = m.rows[:0], true
-	m.delivery.eachPendingLocked(func(r *record) {
-		if r.block >= lost {
-			r.block = 0
-		} else if r.block <= -lost {
-			r.block = firstBlock - 1 // the row is in a retired file
-		}
-	})
+	m.written, m.again = m.next, true
 }
 
-// copyLocked adds the pending rows that are in no current file to the next block,
-// and reports whether there are any. It doesn't copy rows of the file that is being
-// read, since that file is still there if this process dies.
+// copyLocked adds pending rows to the buffer if they are in no current segment, and
+// reports whether there were any. It leaves out the rows of a segment that is being
+// read, because that segment stays on disk if this process dies.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false
 	}
 	m.behind = false
 	m.delivery.eachPendingLocked(func(r *record) {
-		n := max(r.block, -r.block)
 		switch {
-		case n >= m.first:
-			if n < m.written {
-				r.block = n // removes the minus sign, since the copy is on disk
-			}
-		case n > 0 && (!m.files.Retired || n == m.files.Reading):
+		case r.block >= m.first, r.block < 0 && r.block == -m.files.Reading:
 		case len(m.rows) >= bufferBytes:
-			m.behind, copied = m.behind || n == 0, true
+			m.behind, copied = m.behind || r.block == 0, true
 		default:
 			m.bufferLocked(r)
 			copied = true

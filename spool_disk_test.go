@@ -17,8 +17,8 @@ import (
 	"github.com/docevents/docevents-go/internal/spool"
 )
 
-// faultyFiles is a disk with faults. fault is called before each use of the disk,
-// with the number of the use, from 1, and returns the fault, or nil.
+// faultyFiles is a disk with faults. Before each use of the disk, fault is called with
+// the number of the use, from 1. If it returns an error, the use fails with it.
 type faultyFiles struct {
 	disk  spool.OS
 	fault func(n int, use string) error
@@ -65,6 +65,13 @@ func (f *faultyFiles) ReadDir(path string) ([]fs.DirEntry, error) {
 	return f.disk.ReadDir(path)
 }
 
+func (f *faultyFiles) ReadFile(path string) ([]byte, error) {
+	if err := f.use("read"); err != nil {
+		return nil, err
+	}
+	return f.disk.ReadFile(path)
+}
+
 func (f *faultyFiles) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	if err := f.use("open"); err != nil {
 		return nil, err
@@ -97,19 +104,19 @@ func (f *faultyFiles) Remove(path string) error {
 	return f.disk.Remove(path)
 }
 
-// lives runs two processes, one after the other, in a folder in which a dead process
-// has left rows. The first has the faults.
+// lives runs two processes, one after the other. Both use the folder dir, in which a
+// dead process has left rows. The disk has faults for the first of the two.
 type lives struct {
 	t     *testing.T
 	dir   string
 	files *faultyFiles
-	away  bool          // the server is down as long as the first process lives
+	away  bool          // the server is down until the first process has ended
 	done  chan struct{} // closed when the first process has ended
 	uses  int           // how often the first process used the disk
 }
 
-// live runs the processes. It checks that a dropped event isn't stored, unless its
-// error matches ErrOutcomeUnknown, and that all others are stored once each.
+// live runs the processes. It checks that each event is stored once or dropped. If the
+// error of a dropped event matches ErrOutcomeUnknown, the event may be stored as well.
 func (l *lives) live() {
 	t := l.t
 	leaveRows(t, l.dir, 30, "left", docevents.WithQueueLimits(1000, 256<<10))
@@ -191,7 +198,8 @@ func (l *lives) live() {
 	}
 }
 
-// TestDiskFaults makes each use of the disk fail, in turn, in each way.
+// TestDiskFaults runs two processes again and again. Each time, another use of the
+// disk fails.
 func TestDiskFaults(t *testing.T) {
 	live := func(t *testing.T, away bool, fault func(n int, use string) error, done chan struct{}) (uses int) {
 		l := &lives{t: t, dir: filepath.Join(t.TempDir(), "spool"), files: &faultyFiles{fault: fault}, away: away, done: done}
@@ -201,69 +209,47 @@ func TestDiskFaults(t *testing.T) {
 	uses := 0
 	synctest.Test(t, func(t *testing.T) { uses = live(t, true, nil, make(chan struct{})) })
 	t.Log(uses, "uses of the disk")
-	for name, fault := range map[string]func(at int, done chan struct{}) func(n int, use string) error{
-		"one use fails": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if n == at {
-					return syscall.EIO
-				}
-				return nil
-			}
+	failIf := func(fails bool, err error) error {
+		if fails {
+			return err
+		}
+		return nil
+	}
+	// n is the number of the use, and is negative before the fault begins.
+	for name, fault := range map[string]func(n int, use string, done chan struct{}) error{
+		"one use fails": func(n int, _ string, _ chan struct{}) error {
+			return failIf(n == 0, syscall.EIO)
 		},
-		"all fail for a while": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if at <= n && n < at+20 {
-					return syscall.EACCES
-				}
-				return nil
-			}
+		"all fail for a while": func(n int, _ string, _ chan struct{}) error {
+			return failIf(0 <= n && n < 20, syscall.EACCES)
 		},
-		"all fail from then on": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if n >= at {
-					return syscall.EIO
-				}
-				return nil
-			}
+		"all fail from then on": func(n int, _ string, _ chan struct{}) error {
+			return failIf(n >= 0, syscall.EIO)
 		},
-		"the disk is full": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, use string) error {
-				if n >= at && use == "write" {
-					return syscall.ENOSPC
-				}
-				return nil
-			}
+		"the disk is full": func(n int, use string, _ chan struct{}) error {
+			return failIf(n >= 0 && use == "write", syscall.ENOSPC)
 		},
-		"a write is cut short": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, use string) error {
-				if at <= n && n < at+5 && use == "write" {
-					return syscall.ENOSPC
-				}
-				return nil
-			}
+		"a write is cut short": func(n int, use string, _ chan struct{}) error {
+			return failIf(0 <= n && n < 5 && use == "write", syscall.ENOSPC)
 		},
-		"the disk hangs for a minute": func(at int, _ chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if n == at {
-					time.Sleep(time.Minute)
-				}
-				return nil
+		"the disk hangs for a minute": func(n int, _ string, _ chan struct{}) error {
+			if n == 0 {
+				time.Sleep(time.Minute)
 			}
+			return nil
 		},
-		"the disk hangs until the process has ended": func(at int, done chan struct{}) func(int, string) error {
-			return func(n int, _ string) error {
-				if n >= at {
-					<-done
-				}
-				return nil
+		"the disk hangs until the process has ended": func(n int, _ string, done chan struct{}) error {
+			if n >= 0 {
+				<-done
 			}
+			return nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for at := 1; at <= uses; at += 1 + at/8 { // the first uses of the disk differ most
 				synctest.Test(t, func(t *testing.T) {
 					done := make(chan struct{})
-					live(t, at%3 > 0, fault(at, done), done)
+					live(t, at%3 > 0, func(n int, use string) error { return fault(n-at, use, done) }, done)
 				})
 				if t.Failed() {
 					t.Fatalf("at use %d of the disk", at)
@@ -273,8 +259,9 @@ func TestDiskFaults(t *testing.T) {
 	}
 }
 
-// TestCloseWhileTheDiskHangs checks that rows on disk are kept, whichever use of the
-// disk hangs. Later rows are abandoned, and their errors match ErrOutcomeUnknown.
+// TestCloseWhileTheDiskHangs checks that Close keeps the rows that are on disk when the
+// disk begins to hang. It abandons later rows, with errors that match
+// ErrOutcomeUnknown.
 func TestCloseWhileTheDiskHangs(t *testing.T) {
 	for _, hung := range []string{"write", "open", "stat", "remove"} {
 		t.Run(hung, func(t *testing.T) {
@@ -362,8 +349,8 @@ func TestMemoryWhileTheDiskHangs(t *testing.T) {
 	checkStats(t, c, nil)
 }
 
-// TestDiskWorksAgain checks that all pending rows are written when the disk works
-// again, whether more events are recorded or not.
+// TestDiskWorksAgain checks that all pending rows are written once the disk works
+// again, even if no further event is recorded.
 func TestDiskWorksAgain(t *testing.T) {
 	for _, later := range []int{0, 30} {
 		t.Run(fmt.Sprint(later, " events later"), func(t *testing.T) {
@@ -416,8 +403,40 @@ func TestDiskWorksAgain(t *testing.T) {
 	})
 }
 
-// TestFolderRemovedWhileRunning checks that the spool makes the folder again, with all
-// pending rows.
+// TestFullDiskIsEmptied checks that segments are removed as soon as their rows are
+// stored, even if the last write failed.
+func TestFullDiskIsEmptied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		writes := 0
+		files := &faultyFiles{fault: func(_ int, use string) error {
+			if use == "write" {
+				if writes++; writes > 1 {
+					return syscall.ENOSPC
+				}
+			}
+			return nil
+		}}
+		db := newOutage(0)
+		c, _ := newClient(t, db, docevents.WithSpool(dir), docevents.WithSpoolFiles(files))
+		for range 2 {
+			c.Record(event("ocr"))
+			synctest.Wait()
+		}
+		if onDisk(t, dir) == 0 {
+			t.Error("the first event is not on disk")
+		}
+		db.end()
+		time.Sleep(20 * time.Second)
+		if left := segments(t, dir); len(left) > 0 || c.Stats().Delivered != 2 {
+			t.Errorf("got %q left, %+v", left, c.Stats())
+		}
+		c.Close(t.Context())
+	})
+}
+
+// TestFolderRemovedWhileRunning checks that the client makes the folder again and
+// writes all pending rows to it.
 func TestFolderRemovedWhileRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "spool")

@@ -1,20 +1,20 @@
 package docevents
 
 import (
-	"fmt"
+	"encoding/json"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// replayRows is how many rows are replayed before new rows are written.
+// replayRows bounds the rows that are replayed in one step of the mirror, because new
+// rows are written between two steps.
 const replayRows = 100
 
-// hasRoomLocked reports whether rows of dead processes may be queued. They may fill
-// only half of the queue, because they can wait on disk and new rows can't.
+// hasRoomLocked reports whether rows of dead processes may be queued. Half of the
+// queue is left to new rows, because rows of dead processes can wait on disk.
 func (d *delivery) hasRoomLocked() bool {
 	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
 }
@@ -47,67 +47,75 @@ func (m *mirror) replayLocked() {
 	m.again = true
 }
 
-// queueLocked queues a row of a dead process. A row that doesn't fit this process's
-// columns stays in its file.
+// queueLocked queues a row of a dead process. If the row doesn't fit this process's
+// columns, its segment is kept.
 func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	d := m.delivery
 	r, err := d.config.readRow(b, columns, m.columns)
 	if err != nil {
 		return m.spool.Keep()
 	}
-	if d.cause == nil { // once Close has stopped waiting, the row stays in its file
+	if d.cause == nil { // otherwise Close has stopped waiting, and the row stays in its segment
 		d.number = nextNumber(d.number, now)
-		r.number, r.block = d.number, m.files.Reading
+		r.number, r.block = d.number, -m.files.Reading
 		d.stats.Replayed++
 		d.queueLocked(&r, now)
 	}
 	return nil
 }
 
-// inFile returns a description of the columns for the spool's files. If the
-// descriptions of two processes are equal, one can read the other's rows unchanged.
+// inFile returns the columns as JSON, for the spool's segments. If two processes have
+// the same JSON, each can send the other's rows unchanged.
 func (c *columns) inFile() string {
-	var names []string
-	for _, name := range c.names() {
-		names = append(names, *name)
-	}
-	return fmt.Sprint(strings.Join(append(names, c.Extra...), ","), ",", c.TextIDs, ",", c.own)
+	b, _ := json.Marshal(c.Columns) // can't fail
+	return string(b)
 }
 
-// readRow returns a row of a file. written is inFile of the process that wrote the
-// row, and today is inFile of this process. If they differ, values move to the
-// column of the same name: from a field that has no column now to Event.Extra, or
-// from Event.Extra to a field that has a column now. If a value fits no column, or a
-// column lacks a value, readRow returns an error.
+// readRow decodes a row of a segment. written is inFile of the process that wrote the
+// row, and today is inFile of this process. If they differ, values move:
+//
+//   - If a field has no column now, its value moves to Event.Extra, under the name
+//     that its column had.
+//   - If Event.Extra has a value for a column that is now a field's, the value moves
+//     to that field.
+//
+// If the row doesn't fit the columns after that, readRow returns an error.
 func (c *config) readRow(b []byte, written, today string) (record, error) {
 	r := record{Row: row.Read(b)}
 	r.Partial = len(c.columns.Extra) > 0
 	if written == today {
 		return r, nil
 	}
-	e, names := r.event(), strings.Split(written, ",")
+	var before Columns
+	_ = json.Unmarshal([]byte(written), &before) // inFile's text is valid
+	now, e := c.columns.Columns, r.event()
 	e.Extra = map[string]any{}
 	for name, value := range row.DecodeExtra(r.Extra) {
-		if value != nil || slices.Contains(c.columns.Extra, name) {
+		if value != nil || slices.Contains(now.Extra, name) { // NULL needs no column
 			e.Extra[name] = value
 		}
 	}
-	for i, field := range [...]*string{1: &e.DocumentID, 2: &e.UserID, 3: (*string)(&e.Type), 5: &e.ErrorMessage, 6: &e.Stage} {
-		if field == nil {
-			continue
-		}
-		column := *c.columns.names()[i]
-		if text, has := e.Extra[column].(string); has && *field == "" {
-			*field = text
-			delete(e.Extra, column)
-		} else if column == noColumn && *field != "" {
-			e.Extra[names[i]], *field = *field, ""
+	for _, field := range []struct {
+		text    *string
+		was, is string // its columns
+	}{
+		{&e.DocumentID, before.DocumentID, now.DocumentID},
+		{&e.UserID, before.UserID, now.UserID},
+		{(*string)(&e.Type), before.Type, now.Type},
+		{&e.ErrorMessage, before.ErrorMessage, now.ErrorMessage},
+		{&e.Stage, before.Stage, now.Stage},
+	} {
+		if text, has := e.Extra[field.is].(string); has && *field.text == "" {
+			*field.text = text
+			delete(e.Extra, field.is)
+		} else if field.is == noColumn && *field.text != "" {
+			e.Extra[field.was], *field.text = *field.text, ""
 		}
 	}
-	if c.columns.Duration == noColumn && e.Duration > 0 {
-		e.Extra[names[4]], e.Duration = e.Duration.Milliseconds(), 0
+	if now.Duration == noColumn && e.Duration > 0 {
+		e.Extra[before.Duration], e.Duration = e.Duration.Milliseconds(), 0
 	}
-	now := *c
-	now.types.Open = true // the table decides
-	return newRecord(&e, &now)
+	open := *c
+	open.types.Open = true // the table decides
+	return newRecord(&e, &open)
 }

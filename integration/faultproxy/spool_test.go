@@ -47,9 +47,8 @@ func recordUntilKilled() {
 }
 
 // killed runs a recorder, kills it after some time, and returns the stages of the
-// events recorded at least 50 ms before the kill. Of each gap between two events,
-// only 5 ms count toward the 50 ms, because the recorder may have been waiting for
-// a processor.
+// events recorded at least 50 ms before the kill. A gap between two events counts as
+// 5 ms at most, because the recorder may have been waiting for a processor.
 func (b *bench) killed(dir, name string, after time.Duration) (recorded []string) {
 	b.t.Helper()
 	exe, err := os.Executable()
@@ -90,9 +89,9 @@ func (b *bench) killed(dir, name string, after time.Duration) (recorded []string
 	return recorded[:n]
 }
 
-// TestSpoolKilled checks that events recorded at least 50 ms before a kill are
-// stored after the next start, whether the server was up, slow or down, and that no
-// event is stored twice.
+// TestSpoolKilled kills processes while the server is up, slow or down. After the next
+// start, the events recorded at least 50 ms before a kill must be stored. No event may
+// be stored twice.
 func TestSpoolKilled(t *testing.T) {
 	rounds := 51
 	if testing.Short() {

@@ -8,9 +8,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Version is the version of the format in which the spool writes rows to disk. It is
-// part of the names of the spool's files. So a client doesn't read files that contain
-// rows in another format.
+// Version is the version of the format that Append writes. The names of the spool's
+// files depend on it, so that a client ignores files in another format.
 const Version = "2"
 
 // The flags of a row on disk.
@@ -19,9 +18,9 @@ const (
 	withoutUser
 )
 
-// Append appends r to buf in the format that Read expects, and returns the result. Each
-// text is followed by a NUL byte, because a text for PostgreSQL contains no NUL. The
-// field textIDs contains a NUL, so it is written last.
+// Append appends r to buf in the format that Read reads. Each text ends in a NUL,
+// because text in PostgreSQL can't contain one. textIDs comes last, because it
+// contains a NUL.
 func (r *Row) Append(buf []byte) []byte {
 	buf = append(append(append(buf, r.ID[:]...), r.DocumentID[:]...), r.UserID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.CreatedAt))
@@ -40,9 +39,8 @@ func (r *Row) Append(buf []byte) []byte {
 	return append(buf, r.textIDs...)
 }
 
-// Read returns the row that Append has written to b. Read doesn't check b: if b is too
-// short, the missing fields are zero. The spool checks b with a checksum before it calls
-// Read.
+// Read decodes the row in b. It accepts any bytes, because the spool's checksums
+// already show whether b is what Append wrote.
 func Read(b []byte) (r Row) {
 	var head [65]byte
 	texts := string(b[copy(head[:], b):])

@@ -32,24 +32,14 @@ func TestMain(m *testing.M) {
 	switch what {
 	case "work":
 		work(s, arg)
-	case "append": // appends one row
-		fmt.Println(appendUntil(s, 1))
 	case "limited": // limits the size of files, in bytes
 		n, _ := strconv.ParseUint(arg, 10, 64)
 		fmt.Println(appendLimited(s, n))
-	case "replay":
-		r := replayAll(s)
-		for _, row := range r.rows {
-			fmt.Printf("%.20q\n", row)
-		}
-		for _, err := range r.errs {
-			fmt.Println(err)
-		}
 	}
 }
 
-// work replays all rows of dead processes and appends new rows, named after name, until
-// it is killed. It prints the last row of each call of Append.
+// work appends the rows of dead processes and new rows until it is killed. The new rows
+// begin with name. After each call of Append, work prints the last row.
 func work(s *spool.Spool, name string) {
 	for i := 0; ; i++ {
 		adopted := replayAll(s).rows
@@ -70,23 +60,18 @@ func work(s *spool.Spool, name string) {
 	}
 }
 
-// appendUntil appends rows until one fails, and returns how many are on disk.
-func appendUntil(s *spool.Spool, n int) (done int, err error) {
-	for ; done < n && err == nil; done++ {
-		err = s.Append(frame(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000))))
-	}
-	if err != nil {
-		done--
-	}
-	return done, err
-}
-
-// appendLimited appends rows to files of limited size.
-func appendLimited(s *spool.Spool, limit uint64) (int, error) {
+// appendLimited appends rows until one exceeds the limit for the size of files. It
+// returns how many are on disk.
+func appendLimited(s *spool.Spool, limit uint64) (done int, err error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
 		return 0, err
 	}
-	return appendUntil(s, 1000)
+	for {
+		if err := s.Append(frame(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000)))); err != nil {
+			return done, err
+		}
+		done++
+	}
 }
 
 func helper(t *testing.T, what, dir, arg string) *exec.Cmd {
@@ -176,8 +161,7 @@ func TestKilledInTurns(t *testing.T) {
 	}
 }
 
-// TestDiskFull checks that rows that don't fit are not on disk, that the others are
-// complete, and that Append works again when there is room.
+// TestDiskFull checks that no row is incomplete if the next one doesn't fit on disk.
 func TestDiskFull(t *testing.T) {
 	for _, limit := range []uint64{10, 40, 60, 100_000} {
 		t.Run(fmt.Sprintf("after %d bytes of a file", limit), func(t *testing.T) {
@@ -195,31 +179,6 @@ func TestDiskFull(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a file system without room", func(t *testing.T) {
-		dir := t.TempDir()
-		if err := mountSmall(dir); err != nil {
-			t.Skip("needs root: ", err)
-		}
-		t.Cleanup(func() { syscall.Unmount(dir, 0) })
-		s := open(t, dir)
-		n, err := appendUntil(s, 1000)
-		if !errors.Is(err, syscall.ENOSPC) || n < 10 {
-			t.Fatalf("got %d rows, %v, want %v", n, err, syscall.ENOSPC)
-		}
-		if _, err := appendUntil(s, 1); !errors.Is(err, syscall.ENOSPC) {
-			t.Fatalf("still full: got %v", err)
-		}
-		s.Close()
-		next := open(t, dir)
-		r := replayAll(next)
-		if len(r.rows) != n || len(r.errs) > 0 {
-			t.Errorf("got %d rows, %v, want %d", len(r.rows), r.errs, n)
-		}
-		discard(t, next)
-		if n, err := appendUntil(next, 10); n != 10 || err != nil {
-			t.Errorf("with room again: got %d, %v", n, err)
-		}
-	})
 }
 
 // TestFolderRemoved checks that Append makes the folder again, with and without a
@@ -314,94 +273,4 @@ func TestFolderOfOthers(t *testing.T) {
 			t.Errorf("got %+v, want %v", r, spool.ErrShared)
 		}
 	})
-}
-
-// asNobody makes cmd run as a user without rights if this user is root.
-func asNobody(t *testing.T, cmd *exec.Cmd) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
-	exe := filepath.Join(t.TempDir(), "helper")
-	binary, err := os.ReadFile(cmd.Path)
-	if err == nil {
-		err = os.WriteFile(exe, binary, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	for dir := filepath.Dir(exe); strings.HasPrefix(dir, os.TempDir()+"/"); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd.Path = exe
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-}
-
-func TestOtherUsers(t *testing.T) {
-	t.Run("folder", func(t *testing.T) {
-		dir := t.TempDir()
-		cmd := helper(t, "append", filepath.Join(dir, "spool"), "1")
-		asNobody(t, cmd)
-		if got := output(t, cmd); !strings.Contains(got, "permission denied") {
-			t.Errorf("got %q", got)
-		}
-	})
-	t.Run("segments", func(t *testing.T) {
-		dir := t.TempDir()
-		leave(t, dir, "root's")
-		cmd := helper(t, "replay", dir, "")
-		asNobody(t, cmd)
-		os.Chmod(dir, 0o755)
-		if err := os.Chown(dir, 65534, 65534); err != nil {
-			t.Fatal(err)
-		}
-		if got := output(t, cmd); !strings.Contains(got, "permission denied") || strings.Count(got, "\n") > 0 {
-			t.Errorf("got %q, want to hear of it once", got)
-		}
-		os.Chown(dir, 0, 0)
-		checkRows(t, replayAll(open(t, dir)).rows, []string{"root's"})
-	})
-}
-
-func TestReadOnly(t *testing.T) {
-	t.Run("folder", func(t *testing.T) {
-		dir := t.TempDir()
-		cmd := helper(t, "append", dir, "1")
-		if os.Getuid() == 0 {
-			asNobody(t, cmd)
-		}
-		os.Chmod(dir, 0o500)
-		if got := output(t, cmd); !strings.Contains(got, "permission denied") {
-			t.Errorf("got %q", got)
-		}
-	})
-	t.Run("file system", func(t *testing.T) {
-		dir := t.TempDir()
-		if err := mountSmall(dir); err != nil {
-			t.Skip("needs root: ", err)
-		}
-		t.Cleanup(func() { syscall.Unmount(dir, 0) })
-		leave(t, dir, "one")
-		readOnly(t, dir)
-		next := open(t, dir)
-		if r := replayAll(next); len(r.rows) > 0 || len(r.errs) != 1 || !errors.Is(r.errs[0], syscall.EROFS) {
-			t.Errorf("got %+v", r)
-		}
-		if _, err := appendUntil(next, 1); !errors.Is(err, syscall.EROFS) {
-			t.Errorf("got %v", err)
-		}
-	})
-}
-
-// mountSmall mounts a file system of 256 KiB.
-func mountSmall(dir string) error {
-	return syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k,mode=0700")
-}
-
-func readOnly(t *testing.T, dir string) {
-	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -9,8 +9,8 @@ import (
 	"os"
 )
 
-// lock always fails, so the spool can't be used.
-func lock(*os.File, bool) error {
+// lock always fails, so nothing can be appended.
+func lock(*os.File) error {
 	return fmt.Errorf("no file locks on this platform: %w", errors.ErrUnsupported)
 }
 

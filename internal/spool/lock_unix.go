@@ -8,20 +8,9 @@ import (
 	"syscall"
 )
 
-var flock = syscall.Flock // replaced by a test
-
-// lock takes a shared or exclusive lock on f, or returns an error at once if another
-// process's lock prevents that.
-func lock(f *os.File, exclusive bool) error {
-	how := syscall.LOCK_SH
-	if exclusive {
-		how = syscall.LOCK_EX
-	}
-	for {
-		if err := flock(int(f.Fd()), how|syscall.LOCK_NB); err != syscall.EINTR {
-			return os.NewSyscallError("flock", err)
-		}
-	}
+// lock locks f, or returns an error at once if another process has locked it.
+func lock(f *os.File) error {
+	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
 }
 
 // private reports whether only this user and root can write to the folder.

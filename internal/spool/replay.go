@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Look finds the segments of dead processes, for Next to read.
+// Look finds the segments of dead processes, which Next then reads.
 func (s *Spool) Look() error {
 	s.found = nil
 	folder, err := s.fs.Stat(s.dir)
@@ -22,7 +22,6 @@ func (s *Spool) Look() error {
 		return fmt.Errorf("%s: %w", s.dir, ErrShared)
 	}
 	entries, err := s.fs.ReadDir(s.dir)
-	alive := map[string]bool{}
 	for _, e := range entries {
 		name, ours := strings.CutPrefix(e.Name(), s.project)
 		name, isLock := strings.CutSuffix(name, ".lock")
@@ -30,11 +29,7 @@ func (s *Spool) Look() error {
 		if !ours || !isLock && !isSegment || !e.Type().IsRegular() {
 			continue
 		}
-		owner := ownerOf(name)
-		if _, known := alive[owner]; !known {
-			alive[owner] = s.isAlive(owner)
-		}
-		if alive[owner] {
+		if s.isAlive(ownerOf(name)) {
 			continue
 		} else if isLock {
 			s.fs.Remove(s.path(e.Name()))
@@ -47,24 +42,21 @@ func (s *Spool) Look() error {
 
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
-// isAlive reports whether the process may be alive. It tries a shared lock, so
-// several processes can call it for the same owner at the same time.
+// isAlive reports whether a process may be alive. If isAlive can lock the process's
+// lock file, that process is dead. If two processes call isAlive at the same time, one
+// of them gets the lock and finds the segments.
 func (s *Spool) isAlive(owner string) bool {
-	if s.lock != nil && owner == s.owner {
-		return true
-	}
-	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
+	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDWR, 0) // NFS wants write access for a lock
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
 	defer f.Close()
-	return lock(f, false) != nil
+	return lock(f) != nil
 }
 
-// Next returns a row that a dead process left, and the columns of that process. It
-// returns io.EOF if there are no more. Any other error is about one file or all
-// files, and the next call continues with the next file. The row is valid until the
-// next call.
+// Next returns a row that a dead process left, and the columns of that process. If
+// there are no more rows, it returns io.EOF. After any other error, the next call
+// continues with the next segment. The row is valid until the next call.
 func (s *Spool) Next() (row []byte, columns string, err error) {
 	for err == nil {
 		if len(s.reading) == 0 {
@@ -82,8 +74,8 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep makes Discard rename the file of the row that Next returned last, instead of
-// removing it. It returns ErrKept the first time for a file, and then nil.
+// Keep makes Discard keep a segment: the segment of the row that Next returned last.
+// It returns ErrKept when it is called first for a segment, and nil later.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {
@@ -93,21 +85,21 @@ func (s *Spool) Keep() error {
 	return fmt.Errorf("%s: %w", g.name, ErrKept)
 }
 
-// cut returns the first row of b and the bytes after it. If b begins with no
-// undamaged frame, cut returns nil and b.
+// cut returns the content of the first frame of b, and the bytes after that frame. If
+// the frame is damaged or incomplete, cut returns nil and b.
 func cut(b []byte) (row, rest []byte) {
-	if len(b) < rowAt || int64(binary.LittleEndian.Uint32(b)) > int64(len(b)-rowAt) {
+	if len(b) < rowAt {
 		return nil, b
 	}
-	frame := first(b)
-	if checksum(frame) != binary.LittleEndian.Uint32(b[sumAt:]) {
+	end := rowAt + int64(binary.LittleEndian.Uint32(b))
+	if end > int64(len(b)) || checksum(b[:end]) != binary.LittleEndian.Uint32(b[sumAt:]) {
 		return nil, b
 	}
-	return frame[rowAt:], b[len(frame):]
+	return b[rowAt:end], b[end:]
 }
 
-// claim starts to read the oldest segment of a dead process. If several processes
-// try, the first that renames the segment gets it.
+// claim starts to read the oldest segment that Look found. If several processes try,
+// the first that renames the segment gets it.
 func (s *Spool) claim() error {
 	if len(s.found) == 0 {
 		return io.EOF
@@ -119,30 +111,19 @@ func (s *Spool) claim() error {
 	g := s.found[0]
 	s.found = s.found[1:]
 	mine := strings.TrimSuffix(g.name, ownerOf(g.name)) + s.owner + ".seg"
-	b, err := s.content(g)
+	b, err := s.fs.ReadFile(s.path(g.name))
 	if err == nil {
 		err = s.fs.Rename(s.path(g.name), s.path(mine))
 	}
-	if err == nil {
-		g.name = mine
-		s.reading = []segment{g}
-		s.read++
-		columns, rest := cut(b)
-		s.columns, s.rest = string(columns), rest
+	if errors.Is(err, fs.ErrNotExist) { // another process was the first
 		return nil
+	} else if err != nil {
+		return err
 	}
-	if errors.Is(err, fs.ErrNotExist) || s.refused[g.name] {
-		return nil
-	}
-	s.refused[g.name] = true
-	return fmt.Errorf("%s: %w", g.name, err)
-}
-
-func (s *Spool) content(g segment) ([]byte, error) {
-	f, err := s.fs.OpenFile(s.path(g.name), os.O_RDONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(f)
+	g.name = mine
+	s.reading = []segment{g}
+	s.read++
+	columns, rest := cut(b)
+	s.columns, s.rest = string(columns), rest
+	return nil
 }

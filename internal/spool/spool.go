@@ -1,9 +1,9 @@
-// Package spool keeps rows in files while they are pending, so that they survive
-// the process: kill -9, a panic, running out of memory, or the restart of a
-// container whose volume is kept. It doesn't call fsync, so rows don't survive a
-// loss of power.
+// Package spool keeps rows in files, so that they survive the end of the process:
+// kill -9, a panic, running out of memory, or the restart of a container whose volume
+// is kept. It doesn't call fsync, so rows don't survive a loss of power.
 //
-// A segment is a file of rows that belongs to one process:
+// A row is pending until the caller has sent it. A segment is a file of rows. It
+// belongs to one process, and goes through these states:
 //
 //	 Append            Retire             Discard
 //	--------> current --------> retired -----------> removed, or kept as .bad or .kept
@@ -13,19 +13,20 @@
 //	            left ---------> being read
 //	                    Next
 //
-// The current segments have pending rows, and Append adds to the newest. A retired
-// segment takes no more rows. Discard may be called once none of its rows is
-// pending, or once those that are have been appended again. A segment is left when
-// its process ends, and belongs to the first process that renames it. Next returns
-// its rows, which are pending in that process from then on.
+// Append adds rows to the newest current segment. A retired segment takes no more
+// rows. Before the caller calls Discard, it appends the pending rows of retired
+// segments again.
+//
+// If a process ends, its segments are left to the first process that renames them.
+// Next reads them and returns their rows, which that process must send.
 //
 // A segment's name is PROJECT-STAMP-OWNER.seg: a hash of the project, the time at
-// which the segment was made, and its process. A process locks the file
-// PROJECT-OWNER.lock for as long as it lives. So any number of processes may share
-// a folder, and each has at most two files open: its lock and one other.
+// which the segment was made, and a random number for the process. As long as the
+// process lives, it locks the file PROJECT-OWNER.lock. So any number of processes can
+// share a folder. Each has at most two files open: its lock and one other.
 //
-// A process that is killed while it copies rows leaves them in two segments. So
-// storing a row twice must do no harm.
+// If a process is killed while it copies rows, they are in two segments. So storing a
+// row twice must do no harm.
 package spool
 
 import (
@@ -43,13 +44,13 @@ import (
 )
 
 const (
-	// A segment of segmentBytes or more takes no more rows. It is small because Next
-	// reads a segment into memory.
+	// A segment of segmentBytes or more takes no more rows. The limit is small because
+	// Next reads a whole segment into memory.
 	segmentBytes = 8 << 20
 
 	// A segment consists of frames. The first frame holds the table's columns, and
-	// each other frame holds a row. A frame is a length and a checksum, 4 bytes
-	// each, little-endian, and then as many bytes as the length.
+	// each further frame holds a row. A frame begins with the length of its content
+	// and a checksum, 4 bytes each, little-endian. The content follows.
 	sumAt, rowAt = 4, 8
 )
 
@@ -73,6 +74,7 @@ type FS interface {
 	MkdirAll(path string, perm fs.FileMode) error
 	Stat(path string) (fs.FileInfo, error)
 	ReadDir(path string) ([]fs.DirEntry, error)
+	ReadFile(path string) ([]byte, error)
 	OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error)
 	Write(f *os.File, b []byte) (int, error)
 	Rename(from, to string) error
@@ -85,6 +87,7 @@ type OS struct{}
 func (OS) MkdirAll(path string, perm fs.FileMode) error { return os.MkdirAll(path, perm) }
 func (OS) Stat(path string) (fs.FileInfo, error)        { return os.Stat(path) }
 func (OS) ReadDir(path string) ([]fs.DirEntry, error)   { return os.ReadDir(path) }
+func (OS) ReadFile(path string) ([]byte, error)         { return os.ReadFile(path) }
 func (OS) Write(f *os.File, b []byte) (int, error)      { return f.Write(b) }
 func (OS) Rename(from, to string) error                 { return os.Rename(from, to) }
 func (OS) Remove(path string) error                     { return os.Remove(path) }
@@ -92,75 +95,63 @@ func (OS) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return os.OpenFile(path, flag, perm)
 }
 
-// A Spool may be used by one goroutine at a time. It can be used after any error,
-// and its errors can be logged: they hold no text of a row.
+// A Spool may be used by one goroutine at a time. It can still be used after an error.
+// Its errors can be logged, because they contain no text from a row.
 type Spool struct {
 	fs      FS
 	dir     string
-	project string // the beginning of the files' names
+	project string // with which the names of its files begin
 	header  []byte // the first frame of a segment
 	limit   int64  // in bytes
 
-	owner   string    // this process, in the files' names
-	lock    *os.File  // the locked file of this process; nil until the process makes it
-	stamp   int64     // the stamp of the newest segment
+	owner   string    // stands for this process in the names of its files
+	lock    *os.File  // this process's lock file, or nil if there is none yet
 	torn    bool      // the last write failed, so the next Append makes a segment
 	current []segment // from the oldest to the newest
 	retired []segment
 
-	found   []segment       // segments of dead processes, from the oldest to the newest
-	reading []segment       // the segment that is being read, if any
-	read    int64           // the number of the last such segment, from 1
-	columns string          // the columns of that segment
-	rest    []byte          // the rows of that segment that Next has not returned yet
-	refused map[string]bool // the names of files whose error has been returned
+	found   []segment // segments of dead processes, from the oldest to the newest
+	reading []segment // the segment that is being read, if any
+	read    int64     // how many segments have been read, including that segment
+	columns string    // the columns of that segment
+	rest    []byte    // the rows of that segment that Next has not returned yet
 }
 
 type segment struct {
 	name   string
-	suffix string // Discard appends it to the name, or removes the file if it is ""
+	suffix string // Discard appends it to the file's name; "": Discard removes the file
 	size   int64  // in bytes
 }
 
-// New returns a spool in dir, an absolute path. It does no I/O: the first Append
-// makes the folder. The spool ignores segments of other projects. It writes columns
-// into each segment. Append refuses rows while the current segments and those of
-// dead processes have more than limit bytes.
+// New returns a spool in the folder dir, an absolute path. New does no I/O: the first
+// Append makes the folder. The spool ignores the segments of other projects. It writes
+// columns into each segment. Append returns ErrFull while the current segments and the
+// segments of dead processes have more than limit bytes.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
-	sum(header)
-	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit, refused: map[string]bool{}}
+	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
 }
 
-// Frame appends a frame with a row to rows, for Append. row appends the bytes of the
-// row to buf.
+// Frame appends a frame to rows, and row appends the frame's content to buf. Append
+// takes the result.
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
 	rows = row(append(rows, make([]byte, rowAt)...))
-	binary.LittleEndian.PutUint32(rows[start:], uint32(len(rows)-start-rowAt))
+	frame := rows[start:]
+	binary.LittleEndian.PutUint32(frame, uint32(len(frame)-rowAt))
+	binary.LittleEndian.PutUint32(frame[sumAt:], checksum(frame))
 	return rows
 }
 
-// first returns the first frame of rows, which must be complete.
-func first(rows []byte) []byte { return rows[:rowAt+binary.LittleEndian.Uint32(rows)] }
-
-// sum sets the checksum of each frame of rows.
-func sum(rows []byte) {
-	for ; len(rows) > 0; rows = rows[len(first(rows)):] {
-		binary.LittleEndian.PutUint32(rows[sumAt:], checksum(first(rows)))
-	}
-}
-
-// checksum returns a checksum of the frame's length and row.
+// checksum returns the checksum of a frame: of its length and its content.
 func checksum(frame []byte) uint32 {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes all of rows, or none of them if it returns an error. If the error is
-// fs.ErrNotExist, somebody has removed the current segments.
+// Append writes rows, which are frames. After an error, append all of them again. If
+// the error is fs.ErrNotExist, somebody has removed the current segments.
 func (s *Spool) Append(rows []byte) error {
-	sum(rows)
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
 	}
@@ -169,8 +160,7 @@ func (s *Spool) Append(rows []byte) error {
 		if err := s.own(); err != nil {
 			return err
 		}
-		s.stamp = max(s.stamp+1, time.Now().UnixNano()) // increases even if the clock is set back
-		name := fmt.Sprintf("%s%016x%08x-%s.seg", s.project, uint64(s.stamp), rand.Uint32(), s.owner)
+		name := fmt.Sprintf("%s%016x%08x-%s.seg", s.project, uint64(time.Now().UnixNano()), rand.Uint32(), s.owner)
 		s.current = append(s.current, segment{name: name})
 		rows = slices.Concat(s.header, rows)
 		flag |= os.O_CREATE | os.O_EXCL
@@ -197,8 +187,8 @@ func (s *Spool) Append(rows []byte) error {
 	return err
 }
 
-// own locks a file, unless this process has one, so that other processes see that
-// this process is alive.
+// own makes and locks this process's lock file, if it has none yet. Other processes
+// see by the lock that this process is alive.
 func (s *Spool) own() error {
 	if s.lock != nil {
 		return nil
@@ -207,12 +197,12 @@ func (s *Spool) own() error {
 		return err
 	}
 	s.owner = fmt.Sprintf("%016x", rand.Uint64())
-	made := s.lockPath(s.owner) + ".new" // gets its final name, by which other processes find it, when it is locked
+	made := s.lockPath(s.owner) + ".new" // renamed once it is locked, so that no process finds it without its lock
 	f, err := s.fs.OpenFile(made, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	if err = lock(f, true); err == nil {
+	if err = lock(f); err == nil {
 		err = s.fs.Rename(made, s.lockPath(s.owner))
 	}
 	if err != nil {
@@ -232,14 +222,15 @@ func (s *Spool) disown() {
 	}
 }
 
-// Retire turns all current segments into retired segments.
+// Retire makes all current segments retired segments.
 func (s *Spool) Retire() error {
 	s.retired, s.current = append(s.retired, s.current...), nil
 	return nil
 }
 
-// Discard removes the retired segments, or renames them to .bad or .kept. Call it
-// only if each of their rows is no longer pending or has been appended again.
+// Discard removes the retired segments. It keeps a damaged segment as .bad, and a
+// segment for which Keep was called as .kept. Before you call Discard, append the
+// pending rows of these segments again.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
 		path := s.path(g.name)
@@ -261,7 +252,7 @@ func (s *Spool) Discard() (err error) {
 type State struct {
 	Current int64 // the size of the current segments, in bytes
 	Retired bool  // there are retired segments
-	Reading int64 // the number, from 1, of the segment that is being read, or 0
+	Reading int64 // n if the n-th segment of a dead process is being read, 0 if none is
 }
 
 // State returns the state of the spool.
@@ -269,13 +260,13 @@ func (s *Spool) State() State {
 	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
 }
 
-// Close leaves the segments to other processes. Its last State doesn't include
+// Close leaves the segments to other processes. Afterwards, State doesn't count
 // segments that somebody has removed.
 func (s *Spool) Close() error {
 	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
 		for _, g := range *segments {
 			if _, err := s.fs.Stat(s.path(g.name)); errors.Is(err, fs.ErrNotExist) {
-				*segments = nil // the others of its kind are probably gone as well
+				*segments = nil // the other segments in this state are probably gone as well
 			}
 		}
 	}
