@@ -188,11 +188,13 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.fresh.failures, d.retry.failures = 0, 0
 }
 
-// dropLocked drops b's rows. A row that Close abandons is counted as kept instead if
-// the spool has it on disk. The error of a row matches ErrOutcomeUnknown if the row may
-// be in the table or may still get there. That is so if a request with the row got no
-// answer or is in flight. It is also so if the spool's write of the row hangs, because
-// another process sends the rows that it finds in the spool.
+// dropLocked drops b's rows. If Close abandons a row that the spool has on disk, the row
+// is counted as kept, not as dropped. The error of a row matches ErrOutcomeUnknown in
+// two cases:
+//
+//   - A request with the row got no answer or is in flight, so the row may be stored.
+//   - A write to the spool hangs and may still succeed. Then another process may find
+//     the row on disk and send it.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {
 	inFlight := slices.Contains(d.inFlight, b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)

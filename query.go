@@ -113,17 +113,17 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 	return answer, c.explainCall(err)
 }
 
-// read sends a GET request and passes the response to use. If the request or use
-// fails, and the failure may be temporary, read retries once. Hosted Supabase may
-// refuse a valid key for some seconds, with status 401 and code PGRST303. After such a
-// response, read retries for up to lastingAfter. ctx and WithRequestTimeout limit the
-// time of all attempts together.
-func (c *Client) read(ctx context.Context, r rest.Reading, use func(*http.Response) error) error {
+// read sends a GET request and calls decode with the response. It retries once if the
+// request fails or decode returns an error, and the failure may be temporary. Hosted
+// Supabase may refuse a valid key for some seconds, with status 401 and code PGRST303.
+// After such a response, read retries for up to lastingAfter. ctx and
+// WithRequestTimeout limit the time of all attempts together.
+func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	began, retried := time.Now(), false
 	for step := 0; ; step++ {
-		err := c.rest.Get(ctx, r, use)
+		err := c.rest.Get(ctx, r, decode)
 		wait := backoff(step, longWait, err)
 		e, answered := errors.AsType[*rest.Error](err)
 		switch {

@@ -63,10 +63,10 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// parseRows parses body, the JSON of an insert, and returns its rows. names contains
-// the columns that the request lists in its parameter columns. If a value has the
-// wrong type, parseRows returns an error. If a row lacks a column of Columns.Extra
-// that names contains, the column is NULL, or its default if missingDefault is true.
+// parseRows parses body, the JSON of an insert, and returns its rows. names are the
+// columns in the query parameter "columns" of the request. If a value has the wrong
+// type, parseRows returns an error. If a row has no value for one of these columns, it
+// gets NULL, or the column's default if missingDefault is true.
 func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
 	for _, name := range names {

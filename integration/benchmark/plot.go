@@ -73,11 +73,10 @@ func escapeXML(s string) (string, error) {
 // A measure returns the value of a cell that a chart shows, and its label.
 type measure func(c *cell) (value float64, label string)
 
-// newChart returns a chart of the bursts that the report contains. The parameter of is
-// a function that returns the value and the label of a bar. most is the value of a bar
-// with the full length. If most is 0, the bar with the greatest value in each panel has
-// the full length.
-func newChart(r *report, title, subtitle string, most float64, of measure) *chart {
+// newChart returns a chart of the bursts that the report contains. bar returns the value
+// and the label of a bar. A bar with the value most has the full length. If most is 0,
+// the bar with the greatest value in each panel has the full length.
+func newChart(r *report, title, subtitle string, most float64, bar measure) *chart {
 	variants := []string{}
 	for _, variant := range variantNames {
 		if r.cell(variant, burstOf(bigBurst)) != nil || r.cell(variant, burstOf(smallBurst)) != nil {
@@ -91,7 +90,7 @@ func newChart(r *report, title, subtitle string, most float64, of measure) *char
 		scale := most
 		for _, variant := range variants {
 			if c := r.cell(variant, burstOf(n)); c != nil && most == 0 {
-				value, _ := of(c)
+				value, _ := bar(c)
 				scale = max(scale, value)
 			}
 		}
@@ -100,7 +99,7 @@ func newChart(r *report, title, subtitle string, most float64, of measure) *char
 			if c == nil {
 				continue
 			}
-			value, label := of(c)
+			value, label := bar(c)
 			width := 1 // so that a zero is visible
 			if scale > 0 {
 				width = max(width, int(value/scale*(chartPanel3-chartLabel)))

@@ -135,7 +135,8 @@ func KeyColumns(details string) []string {
 //   - 23514, a violated constraint, if the table has no partition for the row. The
 //     table is wrong and not the row: Configuration.
 //
-// In all other cases it returns Accepted, and Classify decides by status and code.
+// In all other cases it returns Accepted, the zero Verdict. Then Classify decides by
+// status and code.
 func meaningOf(code, message, details, idColumn string) Verdict {
 	key := keyInDetails.FindStringSubmatch(details)
 	hasID := slices.Contains(KeyColumns(details), idColumn)

@@ -39,10 +39,10 @@ func (c *Columns) Named(rows []*Row, details string) (places []int) {
 	return places
 }
 
-// hasKey reports whether r has the values of a key. columns are the columns of the key.
-// values begins with their values as PostgreSQL prints them, such as "1, 2) is not
-// present". If a value contains ", " or ")", hasKey may report true for a row with other
-// values. Then the client also retries this row separately.
+// hasKey reports whether r has the key in an error of PostgreSQL, such as "Key (a, b)=(1,
+// 2) is not present". columns are the columns of the key, and values is the text after
+// "=(". If a value contains ", " or ")", hasKey may report true for a wrong row. That does
+// no harm, because the client only retries that row separately from the others.
 func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	for i, name := range columns {
 		end := ", "

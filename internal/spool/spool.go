@@ -13,9 +13,11 @@
 //	            left ---------> being read
 //	                    Next
 //
-// Append adds rows to the newest current segment. A retired segment takes no more
-// rows. Before the caller calls Discard, it appends the pending rows of retired
-// segments again.
+// Append adds rows to the newest current segment, and begins another when that one is
+// large. A retired segment takes no more rows. Before the caller calls Discard, it
+// appends the pending rows of retired segments again. Discard removes the retired
+// segments. It renames a damaged segment to .bad instead, and to .kept a segment with
+// rows that the caller can't use.
 //
 // If a process ends, its segments are left to the first process that renames them.
 // Next reads them and returns their rows, which that process must send.
@@ -25,8 +27,8 @@
 // process lives, it locks the file PROJECT-OWNER.lock. So any number of processes can
 // share a folder. Each has at most two files open: its lock and one other.
 //
-// If a process is killed while it copies rows, they are in two segments. So storing a
-// row twice must do no harm.
+// If a process is killed after it has appended rows again and before Discard, these rows
+// are in two segments. So storing a row twice must do no harm.
 package spool
 
 import (

@@ -8,8 +8,8 @@
 // It prints two commands: one records an event, and the other prints the metrics.
 //
 // It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. The project needs the
-// table and the functions of the two SQL files in sql/, 013 and 014. For a project on
-// this machine that has them, run go run ./examples/localstack.
+// table and the functions of the two SQL files in sql/, 013 and 014. To start a project
+// on this machine that has them, run go run ./examples/localstack.
 //
 // To end the program, press Ctrl-C or send SIGTERM. The exit code is 0 if every event
 // was stored. Otherwise it is 1.
