@@ -15,7 +15,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Defaults of the options. docs/performance.md explains the numbers of requests and rows.
+// Defaults of the options. docs/performance.md has the measurements behind
+// the numbers of requests and rows.
 const (
 	DefaultSchema = "public"
 	DefaultTable  = "document_processing_events"
