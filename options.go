@@ -15,8 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Defaults of the options. docs/performance.md has the measurements behind
-// the numbers of requests and rows.
+// Defaults of the options. Some are based on the measurements in docs/performance.md.
 const (
 	DefaultSchema = "public"
 	DefaultTable  = "document_processing_events"
