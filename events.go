@@ -205,7 +205,8 @@ type record struct {
 }
 
 // rowsOf returns pointers to the rows of records. It doesn't copy a record, because the
-// goroutine that writes events to disk may change the record's field block at the same time.
+// goroutine that writes events to disk may change the record's field block at the same
+// time.
 func rowsOf(records []record) []*row.Row {
 	rows := make([]*row.Row, len(records))
 	for i := range records {
