@@ -18,46 +18,46 @@ import (
 //	                        v       |
 //	                      retry lane     a suspect may be dropped instead
 //
-// A pending row is in exactly one of three places: in the fresh lane, in the retry
-// lane, or in flight. nextLocked alone decides what is sent, settle alone acts on an
-// answer, and doneLocked alone lowers Pending.
+// A batch is the rows of one request. A lane is a queue of batches. A sender is a
+// goroutine that sends batches. A pending row is in exactly one of three places: in
+// the fresh lane, in the retry lane, or in flight. Only nextLocked decides what is
+// sent, only settle acts on an answer, and only doneLocked lowers Pending.
 //
-// The fresh lane holds rows that were never sent. They are sent at once, and under
-// load in full batches. A batch that fails moves to the retry lane. It is sent again
-// after a wait, or at once in two parts if it may contain a bad row. Outside an
-// outage the retry lane leaves one sender to fresh rows.
+// The fresh lane holds rows that were never sent. If a batch fails, it moves to the
+// retry lane, and is sent again after a wait. A batch that may contain a bad row is
+// cut in two. One sender is reserved for fresh rows, so failed rows don't delay them.
 //
 // A request fails if the server stores none of its rows, or if no answer comes. Two
 // kinds of failures are called refusals: a rejection blames the data of the rows,
 // and a misconfiguration blames the key, the table or a grant.
 //
-// The second failure of a batch is evidence against it if the server stored other
-// rows in between. A row is dropped only on evidence. If the server refuses every
-// row, the table or the key is at fault, not the rows. Then every row waits.
+// A failure is evidence against a batch if the batch failed before, and the server
+// stored other rows between the two failures. Without evidence no row is dropped: if
+// the server refuses every row, the table or the key is at fault, and all rows wait.
 //
-// A single row is dropped if it is rejected twice, both times alone, and other rows
-// were stored in between. If there is evidence, but the failure isn't a rejection, it
-// is a strike. The tenth strike drops the row. A row is a suspect once it has a
-// strike, or once it was rejected alone and other rows have been stored since then.
-// Suspects are sent alone.
+// A single row is dropped if it was rejected alone twice, and other rows were stored
+// between the two rejections. If there is evidence against a single row, but the
+// failure isn't a rejection, the failure is a strike. The tenth strike drops the row.
+// A row is a suspect once it has a strike, or once it was rejected alone and other
+// rows have been stored since then. Suspects are sent alone.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
-// blame the server (see blamesServer). Both breakers close as soon as the server
-// stores a row. While a lane's breaker is open, only probes are sent from that lane.
-// A probe is a request with a single row, to find out whether the server works. One
-// probe is in flight at a time. An outage is the time during which the fresh lane's
-// breaker is open. During an outage, only probes are sent from the retry lane as well.
+// blame the server (see blamesServer). While a lane's breaker is open, only probes are
+// sent from that lane. A probe is a request with a single row, to find out whether the
+// server works. One probe is in flight at a time. Both breakers close as soon as the
+// server stores a row. An outage is the time during which the fresh lane's breaker is
+// open. During an outage, both lanes send only probes.
 //
 // next.go decides what is sent and when. lane.go has batches and lanes. failure.go
 // decides what a failure means. flush.go has Flush and Close.
 
-// A delivery owns the lanes and the senders. A sender is a goroutine that sends one
-// batch after another until nothing may be sent. While all pending rows wait for
-// their next attempt, there is a running timer and no goroutine. While no row is
-// pending, there is neither.
+// A delivery owns the lanes, which are the queues of pending rows, and the senders. A
+// sender is a goroutine that sends one batch after another until nothing may be sent.
+// While all pending rows wait for their next attempt, a timer runs and there is no
+// sender. While no row is pending, there is no timer and no sender.
 type delivery struct {
-	// insert sends one request. If the answer names some of the rows, insert
-	// returns their indices.
+	// insert sends one request. If the server's answer refers to some of the rows,
+	// places contains their indices.
 	insert func([]record) (places []int, err error)
 	cancel context.CancelFunc // cancels all requests
 	report *reporter
@@ -92,9 +92,10 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 	return d
 }
 
-// add counts r and queues a copy of it. If it can't queue r, it counts r as dropped
-// and returns the reason and an error. A caller that has already found r to be
-// invalid or filtered passes that reason and its error, and add returns both.
+// add counts r as recorded and queues a copy of it. If the queue is full or the client
+// is closed, add counts r as dropped instead, and returns the reason and an error. The
+// caller may pass a reason and an error, for example if r is invalid. Then add counts r
+// as dropped for that reason, and returns both.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
@@ -127,8 +128,9 @@ func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.startLocked(now, true)
 }
 
-// startLocked starts senders for all batches that may be sent now, and the timer
-// for the rest. If join is set, fresh rows may wait to share the next request.
+// startLocked starts a sender for each batch that may be sent now. For the other batches
+// it sets the timer. If join is true, a batch of fresh rows that isn't full may wait up
+// to joinWindow for more rows.
 func (d *delivery) startLocked(now time.Time, join bool) {
 	for b := d.nextLocked(now, join); b != nil; b = d.nextLocked(now, join) {
 		go d.send(b)
@@ -151,8 +153,9 @@ func (d *delivery) send(b *batch) {
 	returned = true
 }
 
-// settle acts on the answer to b's request and returns the batch that the sender
-// sends next, or nil.
+// settle acts on the answer to b's request. err is nil if the rows are stored. places
+// are the indices of the rows that an error answer refers to. settle returns the batch
+// that the sender sends next, or nil.
 func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -188,12 +191,12 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.fresh.failures, d.retry.failures = 0, 0
 }
 
-// dropLocked drops b's rows. If Close abandons a row that the spool has on disk, the row
-// is counted as kept, not as dropped. The error of a row matches ErrOutcomeUnknown in
-// two cases:
+// dropLocked drops b's rows. If Close abandons a row and the spool has the row on disk,
+// the row is counted as kept, not as dropped. The error of a dropped row matches
+// ErrOutcomeUnknown in two cases:
 //
 //   - A request with the row got no answer or is in flight, so the row may be stored.
-//   - A write to the spool hangs and may still succeed. Then another process may find
+//   - A write to the spool hangs. If the write still succeeds, another process may find
 //     the row on disk and send it.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {
 	inFlight := slices.Contains(d.inFlight, b)

@@ -13,17 +13,18 @@ const (
 	// maxStrikes is the number of strikes that drops a row.
 	maxStrikes = 10
 
-	// enoughTries is how often Close sends a suspect before it stops waiting for
-	// it. With the waits between, that takes 3 to 6 s.
+	// enoughTries is how often Close sends a suspect before it stops waiting for it.
+	// With the waits between the attempts, that takes 3 to 6 s.
 	enoughTries = 5
 
-	// shortly is how long after rows were stored the engine blames a rejection on
-	// a row and not on the table. A few requests fit into this time.
+	// If a row is rejected less than shortly after other rows were stored, the engine
+	// blames the row. Otherwise the table may be at fault. A few requests fit into this
+	// time.
 	shortly = 250 * time.Millisecond
 
-	// outageWait is the longest wait between two probes, and closeWait the
-	// longest after Close has begun. A probe is a request with one row, so frequent
-	// probes cost the server little.
+	// outageWait is the longest wait between two probes. A probe is a request with one
+	// row, so frequent probes cost the server little. After Close has begun, closeWait
+	// is the longest wait between two probes.
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -38,8 +39,8 @@ const (
 	drop                    // drop the row as Rejected
 )
 
-// decide returns what happens to a batch after a failure. named means that the
-// answer names some of the rows, but not all. evidence means that there is evidence
+// decide returns what happens to a batch after a failure. named is true if the answer
+// refers to some of its rows, but not to all. evidence is true if there is evidence
 // against the batch. strikes includes this failure.
 func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
@@ -54,11 +55,11 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 	return sendAgain
 }
 
-// blamesServer reports whether a failure counts towards opening a breaker. It
-// doesn't count if there is evidence against the rows. It also doesn't count if the
-// answer rejects the rows or names some of them, and the server stored other rows
-// shortly before. sinceStored is how long before this request was sent the server
-// last answered that it stored rows. It is negative if that answer came later.
+// blamesServer reports whether a failure counts towards opening a breaker. It doesn't
+// count if there is evidence against the rows. It also doesn't count if the answer
+// blames a row, and the server stored other rows shortly before the request was sent, or
+// after that. sinceStored is the time from the last stored rows to the sending of this
+// request. named is true if the answer refers to some of the rows.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	ofRow := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!ofRow || sinceStored >= shortly)
@@ -71,21 +72,22 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 // the batch is evidence that one of its own rows is bad. A mark of 0 means that there
 // was no such failure.
 type history struct {
-	// failMark is set by the first failure of any kind. Each strike of a single row
-	// sets it again. If a batch is split, both parts inherit the mark, so the next
-	// failure of a part counts as its second. A batch with failMark 0 never failed,
-	// and belongs in the fresh lane.
+	// failMark is set by the first failure of any kind. Each strike of a single row sets
+	// it again. If a batch is split, both parts inherit the mark, so the next failure of
+	// a part counts as its second. If failMark is 0, the batch never failed.
 	failMark int64
 
 	// aloneMark is set when a single row is rejected for the first time. The row was
-	// alone in its request, or was the only row that the answer named. Unlike the
-	// other marks, it is the number of the newest request so far: requests that are
-	// in flight now may have stored their rows before this row was rejected.
+	// alone in its request, or was the only row that the answer referred to. aloneMark
+	// is not the number of that request, but of the newest request so far. So rows of
+	// requests that are in flight now are no evidence: the server may have stored them
+	// before it rejected this row.
 	aloneMark int64
 
 	// rejectMark is set by the first rejection, whether the batch had one row or
-	// several. It is set again if a rejection has another code than the one before.
-	// rejectCode is the code of the last rejection. Parts of a batch inherit both.
+	// several. If a later rejection has another code, rejectMark is set again.
+	// rejectCode is the code of the last rejection. If a batch is split, both parts
+	// inherit rejectMark and rejectCode.
 	rejectMark int64
 	rejectCode string
 
@@ -99,25 +101,25 @@ func (h history) ofPart() history {
 	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejectCode: h.rejectCode, err: h.err}
 }
 
-// evidence reports whether a new failure is evidence against the batch. It is if the
-// batch failed before, and the server has stored other rows in between. Otherwise
-// the table or the server may be at fault.
+// evidence reports whether a new failure is evidence against the batch: the batch failed
+// before, and the server has stored other rows between the two failures. Otherwise the
+// table or the server may be at fault.
 //
-// stored is the number of the newest request that had stored rows when the batch was
-// sent. Rows that were stored after that are no evidence: the table may have stored
-// them, then broken, and then received the batch.
+// stored is the newest request that had stored rows when the batch was sent. Rows that
+// were stored later are no evidence: the table may have broken after it stored them.
 //
-// A rejection is evidence only if the row was rejected alone before. An earlier
-// failure of another kind, such as a 502, shows nothing about the row's data.
+// rejected is true if the new failure is a rejection, and code is its error code. A
+// rejection is evidence only if the row was rejected alone before. An earlier failure of
+// another kind, such as a 502, shows nothing about the row's data.
 //
-// last means that every pending row has been rejected alone. Then perhaps no good row
-// is left, and nothing more will be stored. So an earlier rejection counts even if
-// other rows were in that request. Both rejections must have the same code: if the
-// table broke in between, the second one has another code.
-func (h *history) evidence(stored int64, rejected bool, code string, last bool) bool {
+// allRejected is true if every pending row has been rejected alone. Then perhaps no good
+// row is left, and nothing more will be stored. So an earlier rejection counts even if
+// the request had other rows. Its code must be the same, because a broken table causes
+// another code.
+func (h *history) evidence(stored int64, rejected bool, code string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
-	case rejected && last && code == h.rejectCode:
+	case rejected && allRejected && code == h.rejectCode:
 		mark = h.rejectMark
 	case rejected:
 		mark = h.aloneMark
@@ -170,8 +172,9 @@ type health struct {
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal updates refusedSince and lasting after a failure for which the rows
-// aren't to blame.
+// noteRefusal is called after a failure for which the rows aren't to blame. If the
+// failure is a refusal, noteRefusal notes when the refusals began, and whether they have
+// lasted for lastingAfter. Any other failure ends the refusals.
 func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
 	switch {
 	case v == rest.Transient || v == rest.TooMuch: // all other failures are refusals
@@ -190,8 +193,8 @@ func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 // isProbing reports whether the breaker of either lane is open.
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
-// failLocked decides what happens to b after a failure, and does it. places are
-// the indices of the rows that the answer names.
+// failLocked decides what happens to b after a failure, and does it. places are the
+// indices of the rows that the answer refers to.
 func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
 	if b.failMark > 0 {
@@ -205,8 +208,8 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		h.noteRefusal(v, err, now)
 	}
 	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
-	// Close waits until each suspect has failed enoughTries times. These failures
-	// don't open a breaker, since suspects would then be sent one at a time.
+	// Close waits until each suspect has failed enoughTries times. These failures don't
+	// count for the breaker: if it opened, only one suspect at a time would be sent.
 	if d.closed && b.isSuspect(h.stored) {
 		b.closeTries++
 		blamed = false
@@ -225,8 +228,8 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	}
 	d.placeLocked(b, act, places, v, now)
 	if d.isProbing() {
-		// In an outage even good rows are rejected, so rows that were rejected alone
-		// are joined with others. Otherwise they stay apart.
+		// Suspects are never joined with other rows. Other rows that were rejected alone
+		// are joined in an outage, because then even good rows are rejected.
 		d.retry.join(d.config.maxBatch, func(b *batch) bool {
 			return b.isSuspect(h.stored) || b.aloneMark > 0 && !d.isOutage()
 		})
@@ -239,8 +242,8 @@ func (d *delivery) allRejectedLocked(b *batch) bool {
 	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
 }
 
-// setProbeLocked sets when the next probe is due, if b was a probe or a breaker
-// has just opened.
+// setProbeLocked is called after each failure, with the batch b that failed. If b was a
+// probe, or a breaker has just opened, it sets when the next probe is due.
 func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	h, most := &d.health, outageWait
 	if h.probe == b {
@@ -262,8 +265,8 @@ func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
 }
 
-// placeLocked carries out the action on b. places are the indices of the rows that
-// the answer names.
+// placeLocked carries out the action on b, which has just failed. places are the indices
+// of the rows that the answer refers to.
 func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:

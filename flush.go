@@ -11,8 +11,10 @@ import (
 // cancelGrace is how long Close waits for cancelled requests to return.
 const cancelGrace = 500 * time.Millisecond
 
-// flushPause is the shortest time between two calls of Flush that cut short the
-// waits. Serverless functions call Flush before every reply, even during an outage.
+// flushPause limits how often calls of Flush retry: if a call comes less than flushPause
+// after another, it doesn't cut short the waits before retries. Serverless functions
+// call Flush before every reply, and without this limit each call would send requests to
+// a server that is down.
 const flushPause = time.Second
 
 var errSuspects = errors.New("the remaining events fail again and again, while others were stored")
@@ -23,8 +25,8 @@ type flush struct {
 	left int64 // how many of the rows are pending
 }
 
-// attemptLocked makes all batches in the retry lane due now, and the next probe, even
-// if the server asked for a longer wait.
+// attemptLocked ends all waits: every batch in the retry lane and the next probe may be
+// sent now, even if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
 	d.health.lasting = nil                      // the next answer decides again
 	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
@@ -61,8 +63,9 @@ func (d *delivery) flush(ctx context.Context) error {
 	return nil
 }
 
-// stopWaitingLocked returns nil as long as Flush and Close should wait. Then it
-// returns the reason to stop: a lasting refusal, or ctx's error with the last failure.
+// stopWaitingLocked returns nil if Flush and Close should continue to wait. Otherwise it
+// returns why they should stop: refusals are lasting, or ctx has ended. If ctx has
+// ended, the error wraps both the error of ctx and the last failure.
 func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	if d.health.lasting != nil || ctx.Err() == nil {
 		return d.health.lasting
@@ -90,8 +93,9 @@ func (d *delivery) wakeWaiting() {
 	d.changed.Broadcast()
 }
 
-// close ends the delivery as Close documents: it waits, cancels the requests in
-// flight, gives them cancelGrace to return, and abandons the rest.
+// close stops the delivery: it waits for the pending rows as Close documents, and then
+// cancels the requests in flight. It waits up to cancelGrace for these requests to
+// return, and abandons all rows that are still pending.
 func (d *delivery) close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -130,8 +134,8 @@ func (d *delivery) close(ctx context.Context) error {
 }
 
 // onlySuspectsLocked reports whether every pending row is a suspect that has failed
-// enoughTries times since Close began. Then Close stops waiting. closeTries counts
-// those failures and stays 0 for rows that aren't suspects.
+// enoughTries times since Close began. Then Close stops waiting. closeTries counts these
+// failures. It stays 0 for rows that aren't suspects.
 func (d *delivery) onlySuspectsLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }

@@ -19,8 +19,8 @@ const (
 // A batch is the rows of one request, with the history of their failures.
 //
 // delivery.mu guards its fields. While a batch is in flight, its sender reads the
-// records without the mutex. So the records must not be changed then. Only their field
-// block may be, because the sender doesn't read it.
+// records without the mutex. So the records must not be changed then. The field block of
+// a record is an exception, because the sender doesn't read it.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -35,10 +35,10 @@ type batch struct {
 	storedWhenSent int64     // the newest request that had stored rows by then
 }
 
-// newBatch returns a batch with the given records, which were part of the batch
-// from.
-func newBatch(records []record, from *batch) *batch {
-	b := &batch{records: records, history: from.history.ofPart()}
+// newBatch returns a batch with the given records, which were part of the batch parent.
+// The new batch inherits a part of parent's history.
+func newBatch(records []record, parent *batch) *batch {
+	b := &batch{records: records, history: parent.history.ofPart()}
 	for i := range records {
 		b.text += records[i].Text()
 	}
@@ -76,8 +76,9 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	return newBatch(rows, b), newBatch(others, b)
 }
 
-// absorb appends the rows of other to b. It erases the marks of single rows: the joined
-// batch is treated as if its rows had failed together.
+// absorb appends the rows of other to b. It erases the marks for rejections, which were
+// about one of the two batches only. So the joined batch is treated as if none of its
+// rows had been rejected before.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
@@ -91,8 +92,8 @@ func (b *batch) absorb(other *batch) {
 type lane struct {
 	batches []*batch
 
-	// failures counts the failures in a row that blame the server. It returns to
-	// 0 when the server stores a row.
+	// failures is the number of consecutive failures that blame the server. It returns
+	// to 0 when the server stores a row.
 	failures int
 }
 
@@ -125,9 +126,9 @@ func (l *lane) push(b *batch, due time.Time) {
 	l.batches = slices.Insert(l.batches, at, b)
 }
 
-// take removes a batch that is due and returns it, or nil. It prefers batches of
-// several rows, and after them single rows that were never sent alone, so that good
-// rows don't wait for rows that have failed alone and are probably bad.
+// take removes a batch that is due and returns it. If no batch is due, it returns nil.
+// Batches of several rows come first, and then single rows that were never sent alone. A
+// row that has failed alone is probably bad, so it comes last.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
 	if n == 0 {
@@ -154,11 +155,11 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe, even if it isn't due. If last is
-// set, it takes the last row of the lane, otherwise a random row. Rows that have a
-// strike or were rejected alone are passed over if there are others, because a bad
-// row would prolong the outage. draw returns nil if the lane is empty.
-func (l *lane) draw(last bool) *batch {
+// draw removes one row from the lane for a probe, even if it isn't due. If newest is
+// true, it removes the last row of the lane, and otherwise a random row. Rows that have
+// a strike or were rejected alone are removed only if the lane has no other rows,
+// because a bad row would prolong the outage. If the lane is empty, draw returns nil.
+func (l *lane) draw(newest bool) *batch {
 	from := slices.DeleteFunc(slices.Clone(l.batches), (*batch).isDoubtful)
 	if len(from) == 0 {
 		from = l.batches
@@ -167,7 +168,7 @@ func (l *lane) draw(last bool) *batch {
 		return nil
 	}
 	pick := rand.IntN
-	if last {
+	if newest {
 		pick = func(n int) int { return n - 1 }
 	}
 	b := from[pick(len(from))]
@@ -182,9 +183,10 @@ func (l *lane) draw(last bool) *batch {
 	return row
 }
 
-// join merges small batches, up to the size of a request. It leaves out batches for
-// which staysApart returns true. It undoes splits that had nothing to do with bad
-// rows: when the server starts to fail, batches of good rows are split as well.
+// join merges small batches into larger ones, up to the size of a request. It leaves out
+// the batches for which staysApart returns true. When the server starts to fail, batches
+// of good rows are split, because they seem to contain a bad row. join undoes these
+// splits.
 func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
 	var joined, apart []*batch
 	var target *batch // the batch in joined to which the next batch is added

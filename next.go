@@ -13,9 +13,10 @@ const joinWindow = 50 * time.Millisecond
 // to hang, one more request is sent. If a probe seems to hang, another probe is sent.
 const hangTime = time.Second
 
-// nextLocked removes the next batch to send from its lane, or returns nil if nothing
-// may be sent now. Batches in the retry lane that are due go before fresh rows, if
-// that lane may use a sender. If join is set, fresh rows may wait for joinWindow.
+// nextLocked removes the next batch to send from its lane. If nothing may be sent now,
+// it returns nil. Due batches in the retry lane go before fresh rows, but they can't use
+// the sender that is reserved for fresh rows. If join is true, a batch of fresh rows
+// that isn't full may wait for more rows, up to joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.senderIsFreeLocked(now) {
 		return nil
@@ -38,9 +39,9 @@ func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	return b
 }
 
-// senderIsFreeLocked reports whether one more request may be sent. The limit is
-// maxInFlight, and one more if all requests in flight seem to hang while the app
-// waits in Flush or Close.
+// senderIsFreeLocked reports whether one more request may be sent. Up to maxInFlight
+// requests may be in flight. If all of them seem to hang while the app waits in Flush or
+// Close, one more may be sent.
 func (d *delivery) senderIsFreeLocked(now time.Time) bool {
 	n, most := len(d.inFlight), d.config.maxInFlight
 	if n == most && d.isAwaited() && now.Sub(d.inFlight[n-1].sent) >= hangTime {
@@ -49,16 +50,16 @@ func (d *delivery) senderIsFreeLocked(now time.Time) bool {
 	return n < most && d.cause == nil
 }
 
-// probeLocked removes one row from a lane, to be sent as a probe. It returns nil if
-// no probe is due. Outside an outage, only the retry lane is probed, with a random
-// row. In an outage the probes take turns:
+// probeLocked removes one row from a lane, to be sent as a probe. It returns nil if no
+// probe is due, or if the last probe has no answer yet and doesn't seem to hang. Outside
+// an outage, only the retry lane is probed, with a random row. In an outage, the probes
+// alternate between three kinds of rows:
 //
 //   - a random row of the fresh lane, so that a bad row isn't sent every time
 //   - the last row of the fresh lane, in case all older rows are bad
 //   - a random row of the retry lane
 //
-// If one of the lanes is empty, its turns go to the other lane. The next probe isn't
-// sent before the last one is answered, unless that one seems to hang.
+// If one of the lanes is empty, all probes come from the other lane.
 func (d *delivery) probeLocked(now time.Time) *batch {
 	h := &d.health
 	hangs := h.probe != nil && d.isAwaited() && now.Sub(h.probe.sent) >= hangTime
@@ -77,14 +78,14 @@ func (d *delivery) probeLocked(now time.Time) *batch {
 // isAwaited reports whether Flush or Close is waiting.
 func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 
-// mayRetryLocked reports whether the retry lane may use a sender. It may use all
-// senders but one. The last sender is reserved for fresh rows, because a row that
+// mayRetryLocked reports whether one more sender may send from the retry lane. All
+// senders but one may. The last sender is reserved for fresh rows, because a row that
 // waits for a lock in the database may take seconds to fail. There are two exceptions:
 //
-//   - If no fresh rows are queued and the app waits in Flush or Close, the retry lane
-//     may use every sender.
-//   - If there is only one sender, the lanes take turns. If no fresh rows are queued,
-//     the retry lane may use it.
+//   - If no fresh rows are queued and the app waits in Flush or Close, every sender may
+//     send from the retry lane.
+//   - If there is only one sender, it serves the lanes in turn. If no fresh rows are
+//     queued, it serves the retry lane.
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
@@ -121,10 +122,10 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.inFlight = append(d.inFlight, b)
 }
 
-// setTimerLocked sets the timer to the next time at which something may be sent. That
-// is when a batch or a probe becomes due, or when joinWindow or hangTime has passed
-// since the newest request was sent. A time in the past is ignored: a batch that is
-// due and wasn't sent waits for a free sender, and the next answer frees one.
+// setTimerLocked sets the timer to the next time at which something may be sent. That is
+// when a batch or a probe becomes due, or when joinWindow or hangTime has passed since
+// the newest request was sent. Times in the past are ignored: a batch that is already
+// due waits for a free sender, not for the timer.
 func (d *delivery) setTimerLocked(now time.Time) {
 	times := [3]time.Time{d.retry.due()}
 	if d.isProbing() {

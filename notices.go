@@ -39,10 +39,10 @@ func (r *reporter) run() {
 	ended = true
 }
 
-// callUnlocked calls the app's logger or handler without the lock, and takes the lock
-// again even if that code panics. If the handler panics, the log line has the type of
-// the panic's value, but not the value, which may contain any data. If the logger
-// panics, its line is lost.
+// callUnlocked calls the app's logger or drop handler without the lock. It takes the
+// lock again even if that call panics. If the handler panics, a line is logged with the
+// type of the panic's value. The value isn't logged, because it may contain any data. If
+// the logger panics, its line is lost.
 func (r *reporter) callUnlocked(n notice) {
 	defer func() {
 		p := recover()
@@ -58,8 +58,9 @@ func (r *reporter) callUnlocked(n notice) {
 	n.call()
 }
 
-// flush sums up repeats as sumUpLocked does with age. Then it waits until all notices
-// in the queue are done, or ctx ends.
+// flush writes a line with the count for each message whose repeats were only counted,
+// if the last line with that message is at least age old. Then it waits until all
+// notices in the queue are done, or until ctx ends.
 func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,8 +80,9 @@ func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	return nil
 }
 
-// close writes all repeats and waits until all notices are done. If ctx ends first,
-// close discards the notices that are still in the queue.
+// close writes a line with the count for each message whose repeats were only counted.
+// Then it waits until all notices are done. If ctx ends first, close discards the
+// notices that are still in the queue.
 func (r *reporter) close(ctx context.Context) {
 	if r.flush(ctx, 0) == nil {
 		return

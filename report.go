@@ -51,8 +51,8 @@ const (
 	maxNotices    = 1000    // the most handler calls that wait
 	maxNoticeText = 1 << 20 // the most text that their events have, in bytes
 
-	// A log line holds at most this many bytes of an event's type and of its
-	// document's id.
+	// A log line contains at most maxLoggedType bytes of an event's type, and at most
+	// maxLoggedID bytes of its document's id.
 	maxLoggedType = 64
 	maxLoggedID   = 128
 
@@ -106,9 +106,10 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop reports a dropped event. extra is the JSON of its Extra, which is decoded only
-// if there is a handler. If too many events wait for the handler, drop only counts
-// the event as unreported, unless Close abandons it.
+// drop logs a dropped event and passes it to the app's drop handler, if there is one.
+// extra is the JSON of the event's Extra. If too many events wait for the handler, drop
+// doesn't pass the event to the handler, but counts it as unreported. Events that Close
+// abandons are passed to the handler even then.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
 	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {
@@ -140,8 +141,8 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 	}
 }
 
-// failed reports a failed request that will be retried. lasting means that
-// somebody has to fix something first.
+// failed logs a failed request that will be retried. If lasting is true, retries can't
+// succeed until somebody fixes the cause, and the log line contains advice.
 func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -157,8 +158,8 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 	r.loud = r.lineIfDueLocked(msg, now, slog.Int64("pending", pending)) || r.loud
 }
 
-// fault reports a failure outside delivery: a purge request that will be retried,
-// or a file of the spool.
+// fault logs a failure of something other than an insert: of a purge request that will
+// be retried, or of a file of the spool.
 func (r *reporter) fault(msg string, err error, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -173,8 +174,9 @@ func (r *reporter) warn(msg string, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelWarn, msg, attrs...)
 }
 
-// recovered reports that rows are stored again, if failures before were logged.
-// outage is the time since the first of them.
+// recovered is called when rows are stored after failures. If the failures were logged,
+// recovered logs that rows are stored again. outage is the time since the first of these
+// failures.
 func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -200,9 +202,9 @@ func (r *reporter) tallyLocked(msg string, err error) *tally {
 	return t
 }
 
-// lineIfDueLocked writes a line and returns true, unless a line with the same message
-// was written less than quietFor ago. The new line has the count of all repeats since
-// the last one.
+// lineIfDueLocked writes a line and returns true if no line with the same message was
+// written for quietFor. The new line contains the number of repeats since the last one.
+// Otherwise lineIfDueLocked returns false.
 func (r *reporter) lineIfDueLocked(msg string, now time.Time, attrs ...slog.Attr) bool {
 	due := now.Sub(r.tallies[msg].written) >= quietFor
 	if due {
@@ -227,8 +229,8 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
-// sumUpLocked writes a line for each message whose repeats were only counted, if the
-// last line with that message is at least age old.
+// sumUpLocked writes a line for each message whose repeats were only counted. It leaves
+// out a message if the last line with that message was written less than age ago.
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
 		if t.suppressed > 0 && now.Sub(t.written) >= age {

@@ -11,7 +11,8 @@ import (
 
 const (
 	// spoolPause is how long the mirror waits before it uses the disk again after a
-	// failure. While it is busy, it looks for segments of dead processes this often.
+	// failure. It also waits that long between two searches for segments of dead
+	// processes.
 	spoolPause = 30 * time.Second
 
 	// bufferBytes bounds the rows that wait to be written to disk.
@@ -43,8 +44,8 @@ const (
 // is nothing to do. The rows that it writes with one call of Append are a block, and
 // blocks are numbered from 1.
 //
-// The mirror must know where each row is even while the disk hangs. So record.block
-// is the row's place:
+// The mirror must know the place of each row even while the disk hangs, so the places
+// are in memory. record.block is the row's place:
 //
 //	n >= written          in the buffer, or in the block that is being written
 //	first <= n < written  in a current segment
@@ -114,11 +115,11 @@ func (m *mirror) bufferLocked(r *record) {
 }
 
 // wakeLocked makes the goroutine take a step. It is called for each new row and after
-// each answer of the server: there may be rows to write, segments to remove, or room
-// in the queue for rows of dead processes. If look is set, as by Close, and the disk
-// works, the goroutine looks for such rows now.
-func (m *mirror) wakeLocked(look bool) {
-	if look && !m.failed {
+// each answer of the server. Then there may be rows to write, segments to remove, or
+// room in the queue for rows of dead processes. If search is true and the disk works,
+// the goroutine searches for rows of dead processes now.
+func (m *mirror) wakeLocked(search bool) {
+	if search && !m.failed {
 		m.due = time.Time{}
 	}
 	m.again = true
@@ -128,12 +129,13 @@ func (m *mirror) wakeLocked(look bool) {
 	}
 }
 
-// isBusyLocked reports whether the goroutine is at work, so that it may queue rows of
-// dead processes. Close waits for those rows.
+// isBusyLocked reports whether the goroutine is at work. While it is, Close waits,
+// because the goroutine may queue rows of dead processes.
 func (m *mirror) isBusyLocked() bool { return m.running }
 
-// closeLocked waits until all pending rows are on disk, or until deadline. Nothing is
-// written or removed afterwards, except by a call that hangs.
+// closeLocked waits until all pending rows are on disk, or until deadline. Afterwards,
+// the goroutine starts no more reads or writes. If a call to the disk hangs, it may
+// still succeed later.
 func (m *mirror) closeLocked(deadline time.Time) {
 	m.closing, m.failed = true, false
 	m.wakeLocked(false)
@@ -143,10 +145,10 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.open = false
 }
 
-// holdsLocked is for the end of Close. holds reports whether r is on disk, where
-// another process will find it. may reports whether the disk hangs, so that r may
-// still get there.
-func (m *mirror) holdsLocked(r *record) (holds, may bool) {
+// holdsLocked is called at the end of Close. holds reports whether r is on disk, where
+// another process will find it. mayHold reports whether a call to the disk hangs, so
+// that r may still get to the disk.
+func (m *mirror) holdsLocked(r *record) (holds, mayHold bool) {
 	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running
 }
 
@@ -175,11 +177,11 @@ func (m *mirror) run() {
 	d.changed.Broadcast()
 }
 
-// doLocked releases the lock while it calls use, which does I/O. If use fails, the
+// doLocked releases the lock, calls doIO, and takes the lock again. If doIO fails, the
 // failure is logged, and nothing is written for spoolPause.
-func (m *mirror) doLocked(use func() error) (ok bool) {
+func (m *mirror) doLocked(doIO func() error) (ok bool) {
 	m.delivery.mu.Unlock()
-	err := use()
+	err := doIO()
 	files := m.spool.State()
 	m.delivery.mu.Lock()
 	m.files = files
@@ -190,9 +192,9 @@ func (m *mirror) doLocked(use func() error) (ok bool) {
 	return err == nil
 }
 
-// stepLocked looks for segments of dead processes if that is due, and replays some
-// rows. Then it does one thing: it retires, removes or writes. It sets again if there
-// may be more to do.
+// stepLocked looks for segments of dead processes if that is due, and queues some of
+// their rows. Then it does one of three things: it retires segments, removes retired
+// segments, or writes the buffer. If there may be more to do, it sets m.again.
 func (m *mirror) stepLocked() {
 	if now := time.Now(); !now.Before(m.due) {
 		m.failed, m.due = false, now.Add(spoolPause)
@@ -200,8 +202,9 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// If the current segments are larger than enough, most of their rows are stored.
-	// enough is always below the spool's limit, which is twice the queue.
+	// If the current segments are larger than enough, most of their rows are already
+	// stored, so the segments are retired. The value of enough is always below the
+	// spool's limit, which is twice the queue's.
 	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the buffer has nothing that must be written.
@@ -219,9 +222,9 @@ func (m *mirror) stepLocked() {
 	}
 }
 
-// writeLocked writes the buffer as a block. If that fails, the rows of the block, and
-// those recorded in the meantime, get back the place that they had before, so that
-// copyLocked adds them to a later block.
+// writeLocked writes the buffer to disk as a block. If that fails, the rows of the block
+// go back to the place that they had before. So do the rows that were added to the
+// buffer during the write. Then copyLocked adds all these rows to a later block.
 func (m *mirror) writeLocked() {
 	m.rows, m.writing = m.writing[:0], m.rows
 	m.next++
@@ -236,9 +239,9 @@ func (m *mirror) writeLocked() {
 	m.written, m.again = m.next, true
 }
 
-// copyLocked adds pending rows to the buffer if they are in no current segment, and
-// reports whether there were any. It leaves out the rows of a segment that is being
-// read, because that segment stays on disk if this process dies.
+// copyLocked adds pending rows to the buffer if they are in no current segment. It
+// reports whether there were any such rows. It leaves out the rows of a segment that is
+// being read, because that segment stays on disk until all of its rows are queued.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false

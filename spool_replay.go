@@ -47,8 +47,9 @@ func (m *mirror) replayLocked() {
 	m.again = true
 }
 
-// queueLocked queues a row of a dead process. If the row doesn't fit this process's
-// columns, its segment is kept.
+// queueLocked queues a row of a dead process. b is the row in a segment, and columns
+// describes the columns of that process. If the row doesn't fit this process's columns,
+// it isn't queued, and its segment stays on disk.
 func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	d := m.delivery
 	r, err := d.config.readRow(b, columns, m.columns)
@@ -64,30 +65,32 @@ func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	return nil
 }
 
-// inFile returns the columns as JSON, for the spool's segments. If two processes have
-// the same JSON, each can send the other's rows unchanged.
+// inFile returns a description of the columns, as JSON, for the spool's segments. If the
+// descriptions of two processes are equal, each process can send the rows of the other
+// without changes.
 func (c *columns) inFile() string {
 	b, _ := json.Marshal(c.Columns) // can't fail
 	return string(b)
 }
 
-// readRow decodes a row of a segment. written is inFile of the process that wrote the
-// row, and today is inFile of this process. If they differ, values move:
+// readRow decodes the row b of a segment. oldColumns is the result of inFile in the
+// process that wrote the row, and newColumns is the result of inFile in this process. If
+// they differ, values move:
 //
-//   - If a field has no column now, its value moves to Event.Extra, under the name
-//     that its column had.
-//   - If Event.Extra has a value for a column that is now a field's, the value moves
-//     to that field.
+//   - If a field has no column now, its value moves to Event.Extra, under the name that
+//     its column had.
+//   - If Event.Extra has a value for a column that now belongs to a field, the value
+//     moves to that field.
 //
-// If the row doesn't fit the columns after that, readRow returns an error.
-func (c *config) readRow(b []byte, written, today string) (record, error) {
+// If the row doesn't fit the new columns even so, readRow returns an error.
+func (c *config) readRow(b []byte, oldColumns, newColumns string) (record, error) {
 	r := record{Row: row.Read(b)}
 	r.Partial = len(c.columns.Extra) > 0
-	if written == today {
+	if oldColumns == newColumns {
 		return r, nil
 	}
 	var before Columns
-	_ = json.Unmarshal([]byte(written), &before) // inFile's text is valid
+	_ = json.Unmarshal([]byte(oldColumns), &before) // inFile's text is valid
 	now, e := c.columns.Columns, r.event()
 	e.Extra = map[string]any{}
 	for name, value := range row.DecodeExtra(r.Extra) {

@@ -25,8 +25,8 @@ const Compare = "compare the table and the key's role with sql/013_create_proces
 
 // For returns advice on how to fix the cause of an error answer about the table, or ""
 // if the cause is unknown. status is the HTTP status. code and message are those of
-// PostgREST's error. If the answer rejects a row because of its data, there is also
-// advice: if the server rejects every row, the table must be changed.
+// PostgREST's error. An answer that rejects the data of a row also gets advice, in case
+// the server rejects every row and the table must be changed.
 func (s Settings) For(status int, code, message string) string {
 	if !s.HasToken && (code == "PGRST302" || status == 401 && code == "42501") {
 		return anonymous
@@ -38,8 +38,8 @@ func (s Settings) For(status int, code, message string) string {
 }
 
 // ForCall returns advice on an error answer to a call of a function in
-// sql/014_create_docevents_reading.sql. It returns "" if there is no special advice for
-// calls. The caller then calls For.
+// sql/014_create_docevents_reading.sql. It returns "" if it knows no advice for this
+// answer. The caller then calls For, which may know some.
 func (s Settings) ForCall(status int, code, message string) string {
 	return s.first(calls, status, code, message)
 }

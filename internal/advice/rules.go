@@ -6,8 +6,9 @@ const (
 	reload    = "; if that is done, run: NOTIFY pgrst, 'reload schema'"
 	anonymous = "the server took the request for an anonymous one: only Supabase's API gateway reads a secret key (sb_secret_...): check that SUPABASE_URL is the gateway's, or, for a PostgREST without one, use a JWT whose role is service_role"
 
-	// anotherRelation is appended to an error message about a table or view that isn't
-	// the client's table. The patterns of rules can then recognize such messages.
+	// If an error message is about a table or view that isn't the client's table,
+	// anotherRelation is appended to the message. The patterns of rules can then
+	// recognize such messages.
 	anotherRelation = " another-relation"
 )
 

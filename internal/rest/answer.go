@@ -22,8 +22,8 @@ type Error struct {
 	// Details are PostgREST's. They may repeat the row, so they are never logged.
 	Details string
 
-	// meaning is the answer's Verdict, if status and code are not enough to find it.
-	// Otherwise meaning is Accepted, which is never the Verdict of an Error.
+	// If the status and the code are enough to find out what the answer means, meaning
+	// is Accepted, the zero value. Otherwise meaning is what the answer means.
 	meaning Verdict
 
 	resent bool // net/http sent the request twice, because the first connection died
@@ -58,8 +58,9 @@ const (
 	BadData                      // at least one of the rows can never be stored
 )
 
-// verdicts maps the error codes of PostgreSQL and PostgREST to a Verdict. The first
-// entry that matches a code applies. If no entry matches, the Verdict is Transient.
+// verdicts contains the meanings of the error codes of PostgreSQL and PostgREST. The
+// first entry that matches a code applies. If no entry matches, the meaning is
+// Transient: the same rows may be stored later.
 //
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -76,15 +77,16 @@ var verdicts = []struct {
 var (
 	databaseCode = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST[0-9A-Z]{3})$`)
 
-	// primaryKey matches an error message that contains a usual name of a primary
-	// key's constraint, such as events_pkey, events_pk or pk_events.
+	// primaryKey matches an error message about a violated primary key: the message
+	// contains a usual name of the key's constraint, such as events_pkey, events_pk or
+	// pk_events.
 	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
 )
 
-// Classify returns the Verdict for a request that returned err. If err is nil, the
-// Verdict is Accepted. If err contains no answer of the server, it is Transient. The
-// HTTP status counts more than the code. For example, if the role of the API key
-// doesn't exist, the code is 22023, which usually means bad data, but the status 401
+// Classify returns what err, the error of a request, means for the rows. If err is nil,
+// the rows are stored: Accepted. If err contains no answer of the server, the result is
+// Transient. The HTTP status counts more than the code. For example, if the role of the
+// API key doesn't exist, the code is 22023, which usually means bad data. The status 401
 // shows that the key is wrong.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
@@ -110,16 +112,19 @@ func Classify(err error) Verdict {
 	return Transient
 }
 
-// keyInDetails matches the details of an error about a key, such as "Key (id)=(...)
-// already exists." Its first group captures the columns. It also matches the details of
-// a row for which there is no partition: "... contains (created_at) = (...)." Only these
-// have a space before the =, which the second group captures. The expression doesn't
-// depend on the words, because PostgreSQL may translate them.
+// keyInDetails finds the columns of a key in the details of an error. The first group
+// captures the columns. There are two kinds of details:
+//
+//   - "Key (id)=(...) already exists.", if a key is violated
+//   - "... contains (created_at) = (...).", if there is no partition for a row. Only
+//     these details have a space before the =. The second group captures that space.
+//
+// The expression doesn't depend on the words, because PostgreSQL may translate them.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
-// KeyColumns returns the columns of the key that an error's details contain, such as
-// "Key (id)=(...) already exists." It returns nil if details contain no key, or if the
-// key contains an expression instead of a column.
+// KeyColumns returns the columns of a key that is in an error's details, such as id in
+// "Key (id)=(...) already exists." It returns nil if the details contain no key, or if
+// the key contains an expression instead of a column.
 func KeyColumns(details string) []string {
 	key := keyInDetails.FindStringSubmatch(details)
 	if key == nil {
@@ -166,14 +171,17 @@ func isDial(err error) bool {
 // isn't included, because it means that PostgREST sent nothing to PostgreSQL.
 var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX..)$`)
 
-// OutcomeUnknown reports whether the server may have carried out a request that
-// failed with err. The server has not carried it out in three cases:
+// OutcomeUnknown reports whether the server may have carried out a request that failed
+// with err. The server has not carried it out in three cases:
 //
 //   - The request was never sent.
-//   - PostgreSQL or PostgREST answered with an error, so the request was rolled back.
-//     The codes of a broken database connection are the exception.
-//   - A gateway answered 3xx or 4xx before it passed the request on. The statuses 408
-//     and 499 are the exception: then the gateway stopped waiting for the server.
+//   - PostgreSQL or PostgREST answered with an error, so the request was rolled back. The
+//     codes of a broken database connection are the exception.
+//   - A gateway answered 3xx or 4xx before it passed the request on. The statuses 408 and
+//     499 are the exception: then the gateway stopped waiting for the server.
+//
+// If net/http has sent the request twice, an error answer to the second request shows
+// nothing about the first one. So OutcomeUnknown then returns true.
 func OutcomeUnknown(err error) bool {
 	if e, answered := errors.AsType[*Error](err); answered {
 		switch {

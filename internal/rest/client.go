@@ -45,9 +45,10 @@ func New(c Config) *Client {
 	return &Client{c, t}
 }
 
-// Close closes the client's connections. It closes none if the app has set
-// Config.Transport, because the app may still use that transport. A later request
-// opens a new connection. Requests other than inserts may continue.
+// Close closes the connections for inserts, and the idle connections for other requests.
+// So other requests that are in flight continue. A later request opens a new connection.
+// If the app has set Config.Transport, Close closes no connection, because the app may
+// still use that transport.
 func (c *Client) Close() { c.transport.own.close() }
 
 // From returns a query on the table. The query's errors may contain values, because
@@ -55,8 +56,9 @@ func (c *Client) Close() { c.transport.own.close() }
 // [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
-// postgrest returns a postgrest.Client that sends requests through rt. Use it for one
-// request only: after an error, it returns the same error for all later requests.
+// postgrest returns a postgrest.Client that sends requests through rt. Use the
+// postgrest.Client for one request only: after an error, its later requests return the
+// same error.
 func (c *Client) postgrest(rt http.RoundTripper) *postgrest.Client {
 	pg, err := postgrest.NewClientWithError(c.URL, c.Schema, c.Header)
 	if err != nil {
@@ -96,9 +98,10 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	return err
 }
 
-// An insertion is a RoundTripper that replaces the query and the body of postgrest-go's
-// request by its fields. If postgrest-go got the rows, it would parse and copy them,
-// which takes longer than to encode them.
+// An insertion is a RoundTripper that sends an insert request of postgrest-go. Before
+// that, it replaces the request's query by the field query, and the body by the field
+// rows. postgrest-go doesn't get the rows itself, because it would parse and copy them.
+// That takes longer than to encode them.
 type insertion struct {
 	http.RoundTripper
 	query string
@@ -123,8 +126,9 @@ type Reading struct {
 	Query        url.Values
 }
 
-// Get sends a GET and passes the answer to use if it is a success. It doesn't use
-// postgrest-go, which reads answers without a bound and hides the errors of functions.
+// Get sends a GET. If the answer is a success, Get calls the function use with the
+// answer. Get doesn't use postgrest-go, which reads answers of any size into memory, and
+// hides the errors of SQL functions.
 func (c *Client) Get(ctx context.Context, r Reading, use func(*http.Response) error) error {
 	u, err := url.Parse(c.URL)
 	if err != nil {

@@ -24,9 +24,10 @@ const (
 // connections contains the transports of a Client if the app has set none. They are
 // clones of http.DefaultTransport, one for inserts and one for all other requests.
 //
-// After a failed request, all idle connections are closed, because they may be dead
-// or lead to an old address of the server. They are closed just before the next
-// request. Then the connection of the failed request is idle and is closed as well.
+// After a failed request, all idle connections are closed, because they may be dead or
+// lead to an old address of the server. They are closed just before the next request. If
+// they were closed earlier, the connection of the failed request might not be idle yet,
+// and would stay open.
 //
 // The methods are safe for concurrent use, and do nothing on a nil receiver.
 type connections struct {
@@ -88,12 +89,14 @@ func (c *connections) closeIdle() {
 	c.others.CloseIdleConnections()
 }
 
-// close closes all connections for inserts. Of the connections for other requests, it
-// closes only idle ones, so a purge can continue. Later requests use new connections.
+// close closes all connections for inserts. It also closes the idle connections for
+// other requests. A connection that a purge is using stays open. Later requests use new
+// connections.
 //
-// closeIdle is not enough for inserts. It doesn't end dials, and it doesn't close an
-// HTTP/2 connection whose last request has just been cancelled. So close also cancels
-// the context life, and each connection for inserts is closed when life ends.
+// To close the idle connections is not enough for inserts: a new connection may be in
+// progress, and an HTTP/2 connection isn't idle at once after its last request was
+// cancelled. So close also cancels the context c.life. Then all connections for inserts
+// are closed.
 func (c *connections) close() {
 	if c == nil {
 		return
@@ -106,10 +109,10 @@ func (c *connections) close() {
 	cancel()
 }
 
-// track returns a function for t.DialContext. When close is called, the function stops
-// dialing, and the connections that it has opened are closed. If the app has set
-// DialTLSContext, net/http opens TLS connections without this function. Then close
-// closes only the idle TLS connections.
+// track returns a function for t.DialContext, which opens the connections of t. When
+// close is called, the function stops dialing, and the connections that it has opened
+// are closed. But if the app has set DialTLSContext, net/http opens TLS connections
+// without this function. Then close closes only idle TLS connections.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
 	if dial == nil {
@@ -130,8 +133,9 @@ func (c *connections) track(t *http.Transport) func(context.Context, string, str
 	}
 }
 
-// A trackedConn is closed when connections.life ends. Its Close also removes the
-// reference from life to it, so that its memory can be freed.
+// A trackedConn is a connection that is closed when the context connections.life ends.
+// That context refers to the connection until then. Close removes this reference, so
+// that the memory of a closed connection can be freed.
 type trackedConn struct {
 	net.Conn
 	forget func() bool

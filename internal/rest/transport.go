@@ -31,13 +31,14 @@ const idempotencyKey = "Idempotency-Key"
 // A transport sends the requests of postgrest-go. It returns an error for every answer
 // that isn't a success, because postgrest-go handles such answers badly:
 //
-//   - If the server redirects a request to another host, it sends the key to that host.
+//   - If the server redirects a request to another host, postgrest-go sends the key to
+//     that host.
 //   - It turns a redirected POST into a GET.
 //   - If the body isn't JSON, it loses the HTTP status. If the body is null, it panics.
 //   - It reads a body of any size into memory.
 //
-// RoundTrip has no timeout of its own. The caller's context limits the request and the
-// reading of the body.
+// RoundTrip has no timeout of its own. The context of the request also limits how long
+// the body can be read.
 type transport struct {
 	inserts  http.RoundTripper
 	others   http.RoundTripper
@@ -85,7 +86,8 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 
 // read returns resp if PostgREST has carried out the request, and an error otherwise.
 // After an insert, it reads the body to the end, and returns an error if the body is cut
-// short. resent means that net/http sent the request twice.
+// short. resent is true if net/http sent the request twice. Then the error is marked,
+// because the first request may have been carried out.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // http.Client would replace it, but only after RoundTrip
 		resp.Body = http.NoBody

@@ -24,10 +24,11 @@ func (c *Columns) Selection() string {
 	return strings.Join(append(list, c.extra...), ",")
 }
 
-// Decode reads a row that PostgREST returned. The key of row is the name of a column.
-// texts contains the value of each field as text, and "" for NULL. extra contains the
-// values of the columns for Event.Extra. If the row lacks one of the columns, missing is
-// the name of that column, and the other results are not complete.
+// Decode reads a row that PostgREST returned. The keys of row are the names of the
+// columns. The array texts contains the value of each field as text, and "" for NULL.
+// The map extra contains the values of the columns for Event.Extra. If one of the
+// columns isn't in row, Decode returns its name in missing, and the other results are
+// not complete.
 func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, extra map[string]any, missing string) {
 	for i, name := range c.names {
 		value, ok := row[name]

@@ -19,8 +19,8 @@ const (
 )
 
 // Append appends r to buf in the format that Read reads. Each text ends in a NUL,
-// because text in PostgreSQL can't contain one. textIDs comes last, because it
-// contains a NUL.
+// because text in PostgreSQL can't contain one. The field textIDs contains a NUL between
+// its two ids, so it comes last and needs no end.
 func (r *Row) Append(buf []byte) []byte {
 	buf = append(append(append(buf, r.ID[:]...), r.DocumentID[:]...), r.UserID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.CreatedAt))
@@ -39,8 +39,8 @@ func (r *Row) Append(buf []byte) []byte {
 	return append(buf, r.textIDs...)
 }
 
-// Read decodes the row in b. It accepts any bytes, because the spool's checksums
-// already show whether b is what Append wrote.
+// Read decodes the row in b. It doesn't check b, because the spool's checksums have
+// already shown that Append wrote b.
 func Read(b []byte) (r Row) {
 	var head [65]byte
 	texts := string(b[copy(head[:], b):])

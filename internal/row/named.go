@@ -13,15 +13,15 @@ var (
 	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)
 )
 
-// Named returns the indexes of the rows that caused an error. rows are the rows of the
+// Named returns the indexes of the rows that caused an error. rows are all rows of the
 // request, and details are the details in the server's answer. There are two kinds of
 // details:
 //
-//   - "Key (document_id)=(...) is not present" contains the values of a key. Named returns
-//     each row with these values.
-//   - "Failing row contains (...)" contains all values of one row. Named returns the row
-//     whose id is among these values. If the values contain the ids of several rows, it
-//     is not clear which row failed, and Named returns nil.
+//   - "Key (document_id)=(...) is not present" contains the values of a key. Named
+//     returns the index of each row with these values.
+//   - "Failing row contains (...)" contains all values of one row. Named returns the
+//     index of the row whose id is among these values. If the values contain the ids of
+//     several rows, it is not clear which row failed, and Named returns nil.
 //
 // PostgreSQL may translate the details, so Named doesn't compare their words.
 func (c *Columns) Named(rows []*Row, details string) (places []int) {
@@ -58,12 +58,13 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	return true
 }
 
-// keyValue returns r's value in the column name, as PostgreSQL prints it. It returns ""
-// if r has no such value. PostgreSQL prints a time in any time zone, so the time in
-// values may look different from r's time. If values begins with a time that is equal to
-// r's time, keyValue returns that part of values.
-func (c *Columns) keyValue(r *Row, name, values string) string {
-	switch slices.Index(c.names[:], name) {
+// keyValue returns r's value in the given column, as PostgreSQL prints it. It returns ""
+// if r has no such value. values is the text that begins with the column's value in
+// PostgreSQL's error. It matters only for a time, which PostgreSQL prints in any time
+// zone: if the time in values is equal to r's time, keyValue returns it as it is in
+// values.
+func (c *Columns) keyValue(r *Row, column, values string) string {
+	switch slices.Index(c.names[:], column) {
 	case fieldID:
 		return r.ID.String()
 	case fieldDocument:
@@ -83,7 +84,7 @@ func (c *Columns) keyValue(r *Row, name, values string) string {
 		}
 		return ""
 	}
-	switch value := DecodeExtra(r.Extra)[name].(type) {
+	switch value := DecodeExtra(r.Extra)[column].(type) {
 	case string:
 		return value
 	case json.Number:

@@ -62,8 +62,8 @@ func idText(id uuid.UUID, text string, null bool) string {
 	return id.String()
 }
 
-// The constants for the fields of an event. Each constant is an index of the array
-// names, the parameter of NewColumns that contains the name of each field's column.
+// The constants for the fields of an event. NewColumns takes an array with the names of
+// the columns, and each constant is the index of a field's column in that array.
 const (
 	fieldID = iota
 	fieldDocument
@@ -85,6 +85,6 @@ type Columns struct {
 	extra []string       // the columns for Extra
 }
 
-// NewColumns returns Columns. names contains the name of each field's column, and extra
-// contains the names of the columns for Event.Extra.
+// NewColumns returns the Columns of a table. The array names contains the name of the
+// column for each field, and extra contains the names of the columns for Event.Extra.
 func NewColumns(names [Fields]string, extra []string) Columns { return Columns{names, extra} }

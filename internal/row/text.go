@@ -48,8 +48,9 @@ const (
 	keeperBytes = 4 << 10
 )
 
-// A Keeper copies short texts of queued events. If a text is a part of a larger string,
-// such as a whole document, the text keeps the larger string in memory. A copy doesn't.
+// A Keeper copies short texts of queued events. An event's text may be a part of a
+// larger string, such as a whole document. Then the text without a copy would keep the
+// larger string in memory.
 type Keeper struct{ shared strings.Builder }
 
 // Keep returns a copy of s, or s itself if that is longer than MaxKept.

@@ -42,9 +42,10 @@ func (s *Spool) Look() error {
 
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
-// isAlive reports whether a process may be alive. If isAlive can lock the process's
-// lock file, that process is dead. If two processes call isAlive at the same time, one
-// of them gets the lock and finds the segments.
+// isAlive reports whether a process may be alive. owner is the random number in the
+// names of that process's files. If isAlive gets the lock on the process's lock file,
+// the process is dead. If two clients try at the same time, only one of them gets the
+// lock, and only that client finds the segments of the dead process.
 func (s *Spool) isAlive(owner string) bool {
 	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDWR, 0) // NFS wants write access for a lock
 	if err != nil {
@@ -74,8 +75,9 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep makes Discard keep a segment: the segment of the row that Next returned last.
-// It returns ErrKept when it is called first for a segment, and nil later.
+// Keep marks the segment of the row that Next returned last. Then Discard keeps this
+// segment as .kept. The first call for a segment returns ErrKept, to be logged. Later
+// calls for that segment return nil.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {
@@ -85,8 +87,9 @@ func (s *Spool) Keep() error {
 	return fmt.Errorf("%s: %w", g.name, ErrKept)
 }
 
-// cut returns the content of the first frame of b, and the bytes after that frame. If
-// the frame is damaged or incomplete, cut returns nil and b.
+// cut returns the content of the first frame in b, and the bytes after that frame. A
+// frame is a row with its length and its checksum. If the frame is damaged or
+// incomplete, cut returns nil and b.
 func cut(b []byte) (row, rest []byte) {
 	if len(b) < rowAt {
 		return nil, b
@@ -98,8 +101,8 @@ func cut(b []byte) (row, rest []byte) {
 	return b[rowAt:end], b[end:]
 }
 
-// claim starts to read the oldest segment that Look found. If several processes try,
-// the first that renames the segment gets it.
+// claim takes the oldest segment that Look found, and reads it. To take a segment, a
+// process renames it. If several processes try, the first one gets it.
 func (s *Spool) claim() error {
 	if len(s.found) == 0 {
 		return io.EOF

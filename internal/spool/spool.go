@@ -13,11 +13,11 @@
 //	            left ---------> being read
 //	                    Next
 //
-// Append adds rows to the newest current segment, and begins another when that one is
-// large. A retired segment takes no more rows. Before the caller calls Discard, it
-// appends the pending rows of retired segments again. Discard removes the retired
-// segments. It renames a damaged segment to .bad instead, and to .kept a segment with
-// rows that the caller can't use.
+// Append adds rows to the newest current segment. When that segment is large, Append
+// begins another one. A retired segment takes no more rows. The caller appends the
+// pending rows of retired segments again, and then calls Discard, which removes the
+// retired segments. Discard doesn't remove a damaged segment, but renames it to .bad. If
+// a segment has rows that the caller can't use, Discard renames the segment to .kept.
 //
 // If a process ends, its segments are left to the first process that renames them.
 // Next reads them and returns their rows, which that process must send.
@@ -27,8 +27,8 @@
 // process lives, it locks the file PROJECT-OWNER.lock. So any number of processes can
 // share a folder. Each has at most two files open: its lock and one other.
 //
-// If a process is killed after it has appended rows again and before Discard, these rows
-// are in two segments. So storing a row twice must do no harm.
+// If a process is killed after it has appended rows again and before it calls Discard,
+// these rows are in two segments, and are sent twice. So the table must store them once.
 package spool
 
 import (
@@ -50,9 +50,10 @@ const (
 	// Next reads a whole segment into memory.
 	segmentBytes = 8 << 20
 
-	// A segment consists of frames. The first frame holds the table's columns, and
-	// each further frame holds a row. A frame begins with the length of its content
-	// and a checksum, 4 bytes each, little-endian. The content follows.
+	// A segment consists of frames. The first frame contains the table's columns, and
+	// each further frame contains a row. A frame begins with the length of its content,
+	// in 4 bytes. A checksum of 4 bytes follows at sumAt, and the content at rowAt. Both
+	// numbers are little-endian.
 	sumAt, rowAt = 4, 8
 )
 
@@ -127,15 +128,15 @@ type segment struct {
 
 // New returns a spool in the folder dir, an absolute path. New does no I/O: the first
 // Append makes the folder. The spool ignores the segments of other projects. It writes
-// columns into each segment. Append returns ErrFull while the current segments and the
-// segments of dead processes have more than limit bytes.
+// columns into each segment. Append returns ErrFull while the current segments and those
+// of dead processes are larger than limit bytes.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
 }
 
-// Frame appends a frame to rows, and row appends the frame's content to buf. Append
-// takes the result.
+// Frame returns rows with one more frame at the end, for Append. A frame is a row with
+// its length and its checksum. The function row must append the row's bytes to buf.
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
 	rows = row(append(rows, make([]byte, rowAt)...))
@@ -151,8 +152,10 @@ func checksum(frame []byte) uint32 {
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows, which are frames. After an error, append all of them again. If
-// the error is fs.ErrNotExist, somebody has removed the current segments.
+// Append writes rows, which are made by Frame. If Append returns an error, the caller
+// must append all of these rows again. If the error is fs.ErrNotExist, somebody has
+// removed the current segments, so the rows of earlier calls are lost from the disk as
+// well.
 func (s *Spool) Append(rows []byte) error {
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
@@ -189,8 +192,8 @@ func (s *Spool) Append(rows []byte) error {
 	return err
 }
 
-// own makes and locks this process's lock file, if it has none yet. Other processes
-// see by the lock that this process is alive.
+// own makes and locks this process's lock file if it has none yet. While the file is
+// locked, other processes know that this process is alive.
 func (s *Spool) own() error {
 	if s.lock != nil {
 		return nil
@@ -232,7 +235,7 @@ func (s *Spool) Retire() error {
 
 // Discard removes the retired segments. It keeps a damaged segment as .bad, and a
 // segment for which Keep was called as .kept. Before you call Discard, append the
-// pending rows of these segments again.
+// pending rows of the retired segments again, or they are lost from the disk.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
 		path := s.path(g.name)
@@ -262,8 +265,8 @@ func (s *Spool) State() State {
 	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
 }
 
-// Close leaves the segments to other processes. Afterwards, State doesn't count
-// segments that somebody has removed.
+// Close leaves the segments to other processes, by unlocking this process's lock file.
+// If somebody has removed segments, State no longer counts them after Close.
 func (s *Spool) Close() error {
 	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
 		for _, g := range *segments {
