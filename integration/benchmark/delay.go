@@ -10,9 +10,8 @@ import (
 )
 
 // A delayProxy makes a server seem farther away. It forwards TCP connections to the
-// server and delays all bytes, in each direction by the same time. It doesn't limit the
-// bandwidth. After close, existing connections continue until the client or the server
-// closes them.
+// server and delays the bytes in both directions. It doesn't limit the bandwidth. After
+// a call of close, no new connection is accepted, but existing connections continue.
 type delayProxy struct {
 	url      string
 	addr     string

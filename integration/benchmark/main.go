@@ -5,8 +5,8 @@
 // Usage, from the repository's root:
 //
 //	go run ./integration/benchmark                 # 5 rounds of everything; about half an hour
-//	go run ./integration/benchmark -quick          # one round of the small loads, under a minute
-//	go run ./integration/benchmark -guard          # a few bars; exits with 1 if one is broken
+//	go run ./integration/benchmark -quick          # one round with smaller loads, under a minute
+//	go run ./integration/benchmark -guard          # checks a few bars; exits with 1 if docevents misses one
 //	go run ./integration/benchmark -sweep          # docevents with other values of MaxBatch and MaxInFlight
 //	go run ./integration/benchmark -json FILE -plot DIR   # writes the report to FILE and charts to DIR
 //	go run ./integration/benchmark -from FILE -plot DIR   # table and charts of FILE, without measuring
@@ -19,17 +19,18 @@
 //   - bulk limit: hand-written bulk inserts over net/http, as fast as the REST API allows
 //   - COPY: PostgreSQL's COPY, as fast as the database allows
 //
+// If SUPABASE_URL is not set, the benchmark starts PostgreSQL and PostgREST on this
+// machine. If PostgREST isn't installed, the benchmark uses an imitation of it.
+//
 // If SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are set, the benchmark uses that Supabase
-// project. COPY also needs DATABASE_URL. The benchmark writes to the project's table. It
-// uses new user ids and deletes their rows afterwards. If SUPABASE_URL is not set, the
-// benchmark starts PostgreSQL and PostgREST on this machine. If this machine has no
-// PostgREST, a stand-in for PostgREST is used.
+// project. For COPY, DATABASE_URL must be set too. The benchmark stores its events in the
+// project's table document_processing_events, and deletes them afterwards.
 //
 // A load is a number of events and the way in which they are recorded, for example all
 // at once. A cell is a variant under a load. Each cell runs in a separate process, so
 // that memory and CPU time are measured for each cell. A round measures every cell once.
-// In each round, a different variant is the first, so that other work on the machine
-// affects all variants. The figures in the table are medians over the rounds.
+// Each round starts with a different variant, so no variant is always the first. The
+// figures in the table are medians over the rounds.
 package main
 
 import (

@@ -55,8 +55,9 @@ func idleWith(events int) load {
 }
 
 // A cell is one combination to measure: a variant (a way to store events) and a load
-// (the events to store). Only the variants docevents and bulk limit use MaxBatch and
-// MaxInFlight.
+// (the events to store). MaxBatch limits the rows in a request. MaxInFlight limits the
+// number of requests at the same time. Only two variants use these limits: "docevents"
+// and "bulk limit".
 type cell struct {
 	Variant     string   `json:"variant"`
 	Load        load     `json:"load"`

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// A chart compares the variants (the ways to store events) in an SVG picture. It has
-// one panel for each size of burst, and the panels are side by side. Each panel has one
-// horizontal bar for each variant. The variants' names are to the left of the first
-// panel, so the chart needs no legend.
+// A chart is an SVG picture that compares ways to store events (variants). Its panels
+// are side by side. Each panel shows the results for one number of events that are
+// recorded at once. A panel has one horizontal bar for each variant. The variants'
+// names are to the left of the first panel.
 type chart struct {
 	Title, Subtitle, Caption string
 	Width, Height            int
@@ -73,10 +73,11 @@ func escapeXML(s string) (string, error) {
 // A measure returns the value of a cell that a chart shows, and its label.
 type measure func(c *cell) (value float64, label string)
 
-// newChart returns a chart of the bursts that the report contains. bar returns the value
-// and the label of a bar. A bar with the value most has the full length. If most is 0,
-// the bar with the greatest value in each panel has the full length.
-func newChart(r *report, title, subtitle string, most float64, bar measure) *chart {
+// newChart returns a chart with the report's results for events that are recorded at
+// once. figure is a function that returns the value and the label of a bar. A bar with
+// the value fullLength has the full length. If fullLength is 0, the longest bar in each
+// panel has the full length.
+func newChart(r *report, title, subtitle string, fullLength float64, figure measure) *chart {
 	variants := []string{}
 	for _, variant := range variantNames {
 		if r.cell(variant, burstOf(bigBurst)) != nil || r.cell(variant, burstOf(smallBurst)) != nil {
@@ -87,10 +88,10 @@ func newChart(r *report, title, subtitle string, most float64, bar measure) *cha
 	x := chartLeft
 	for _, n := range []int{smallBurst, middleBurst, bigBurst} {
 		panel := chartPanel{Title: burstOf(n).Name, X: x}
-		scale := most
+		scale := fullLength
 		for _, variant := range variants {
-			if c := r.cell(variant, burstOf(n)); c != nil && most == 0 {
-				value, _ := bar(c)
+			if c := r.cell(variant, burstOf(n)); c != nil && fullLength == 0 {
+				value, _ := figure(c)
 				scale = max(scale, value)
 			}
 		}
@@ -99,7 +100,7 @@ func newChart(r *report, title, subtitle string, most float64, bar measure) *cha
 			if c == nil {
 				continue
 			}
-			value, label := bar(c)
+			value, label := figure(c)
 			width := 1 // so that a zero is visible
 			if scale > 0 {
 				width = max(width, int(value/scale*(chartPanel3-chartLabel)))

@@ -91,10 +91,10 @@ func (r *report) table() string {
 	return markdown(lines, 2)
 }
 
-// sweepTable returns a table with a line for each measured pair of MaxBatch and
-// MaxInFlight. The column "time of a request" is an average: the elapsed time,
-// multiplied by MaxInFlight and divided by the number of requests. The average assumes
-// that MaxInFlight requests always run at once.
+// sweepTable returns a table with a line for each measured pair of the client options
+// MaxBatch and MaxInFlight. The column "time of a request" is an estimate. It is the
+// elapsed time, multiplied by MaxInFlight and divided by the number of requests. This
+// is exact only if MaxInFlight requests always run at the same time.
 func (r *report) sweepTable() string {
 	lines := [][]string{{"MaxInFlight", "MaxBatch", "events/s", "slowest", "fastest", "time of a request", "peak MiB", "CPU s/100,000"}}
 	for _, c := range r.Cells {
@@ -272,10 +272,10 @@ func fullBars(r *report) []bar {
 	return append(bars, atMost(96, "MiB of docevents' process at "+big.Name+", the worst round", peak, at != nil))
 }
 
-// guardBars returns the performance goals (bars) that the flag -guard checks. The goals
+// guardBars returns the performance goals (bars) that the flag -guard checks. Its goals
 // for speed are lower than in a full run, so docevents reaches them even on a busy
-// machine. If docevents stops sending events in batches or reusing connections, it
-// misses them.
+// machine. But docevents misses them if it sends each event in its own request, or if
+// it opens a new connection for each request.
 func guardBars(r *report) []bar {
 	bars := fullBars(r)
 	bars[0].Limit, bars[1].Limit = 0.5, 10

@@ -76,8 +76,8 @@ type runner struct {
 	jsDir   string // the folder of the script of supabase-js
 }
 
-// prepare removes the variants that can't be measured in this run from the plan. A
-// variant is a way to store events. prepare returns a map from each removed variant to
+// prepare finds out which variants (ways to store events) can't be measured in this
+// run, and removes them from the plan. It returns a map from each removed variant to
 // the reason. If the plan contains the variant supabase-js, prepare first installs
 // supabase-js.
 func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {

@@ -20,16 +20,16 @@ func spreadOf(d []time.Duration) spread {
 	return spread{P50: quantile(d, 0.5), P99: quantile(d, 0.99), Max: quantile(d, 1)}
 }
 
-// quantile returns the q-quantile of the values in sorted, by the nearest-rank method.
-// For example, it returns the 99th percentile if q is 0.99. The result is always one of
-// the values. If there are no values, the result is zero.
-func quantile[T any](sorted []T, q float64) T {
-	if len(sorted) == 0 {
+// quantile returns the q-quantile of the values, by the nearest-rank method. For q =
+// 0.99, it returns the 99th percentile. The values must be sorted. The result is always
+// one of the values. If there are no values, the result is zero.
+func quantile[T any](values []T, q float64) T {
+	if len(values) == 0 {
 		var zero T
 		return zero
 	}
-	rank := int(math.Ceil(q * float64(len(sorted))))
-	return sorted[min(max(rank, 1), len(sorted))-1]
+	rank := int(math.Ceil(q * float64(len(values))))
+	return values[min(max(rank, 1), len(values))-1]
 }
 
 type number interface{ ~int | ~int64 | ~float64 }

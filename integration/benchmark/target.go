@@ -89,10 +89,10 @@ const (
 	pollLimit = time.Minute
 )
 
-// countStable counts a user's rows in the table after a measurement. If it counts the
+// countStable counts a user's rows in the table after a measurement. If it finds the
 // expected number, it returns at once. If rows are missing, the server may still be
-// processing requests of the process that has ended. countStable then counts again
-// every 500 ms, until two counts in a row are equal.
+// storing them. So countStable counts again every 500 ms, until two counts in a row are
+// equal. After a minute, it returns an error.
 func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) (int, error) {
 	last := -1
 	ctx, cancel := context.WithTimeout(ctx, pollLimit)

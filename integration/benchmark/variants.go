@@ -189,8 +189,8 @@ func newBulkRow(e docevents.Event) bulkRow {
 	}
 }
 
-// bulkQuery is the query string of the variant bulk's inserts, and bulkPrefer is their
-// Prefer header. TestBulkSendsTheSame checks that docevents sends the same values.
+// The variant "bulk limit" inserts rows with the query string bulkQuery and the Prefer
+// header bulkPrefer. TestBulkSendsTheSame checks that docevents sends the same values.
 const (
 	bulkQuery  = "columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
 	bulkPrefer = "return=minimal,resolution=ignore-duplicates"

@@ -20,9 +20,9 @@ import (
 
 // workerArg is the command-line argument that makes this program a worker. A worker is
 // a child process that measures one way to store events under one load. It reads a
-// spec, which describes the measurement, from standard input. The spec contains the
-// project's API key. As an argument, the key would be visible in the list of processes.
-// The worker writes the result to standard output.
+// description of the measurement (a spec) from standard input, and writes the result to
+// standard output. The spec isn't a command-line argument, because it contains the API
+// key. Other users can see a process's arguments.
 const workerArg = "worker"
 
 func isWorker() bool { return len(os.Args) == 2 && os.Args[1] == workerArg }
@@ -60,8 +60,8 @@ type variant interface {
 	one(ctx context.Context, e docevents.Event) error
 
 	// tally returns the number of requests and the number of events whose insert
-	// failed. err is the error of one of these inserts. It is nil if no insert failed
-	// or if store has returned the error.
+	// failed. err is the error of one of these inserts. If the method store has
+	// already returned the error, err may be nil.
 	tally() (requests, failed int, err error)
 }
 
@@ -128,10 +128,10 @@ const (
 	idlePause = 10 * time.Millisecond
 )
 
-// measureIdle measures the time until an event is stored while the system is idle. It
-// stores one event at a time, alternately with variant and with bare. bare is a plain
-// insert over net/http. Because they alternate, both run under the same conditions.
-// measureIdle writes the times to got.
+// measureIdle measures how long it takes to store one event when nothing else is
+// recorded. It stores one event at a time, alternately with the parameter variant and
+// with bare. bare sends a plain insert over net/http, for comparison. measureIdle
+// writes the times to got.
 func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()

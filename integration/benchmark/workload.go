@@ -9,10 +9,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// eventAt returns the event with the number i in a measurement. All variants in Go
-// store these events, so their results can be compared. There are four events per
-// document, and every twentieth document fails. Each measurement has a new user id, by
-// which the benchmark counts and deletes its rows.
+// eventAt returns event number i of a measurement. Every way to store events that is
+// written in Go stores the same events, so their results can be compared. Each document
+// has four events, and every twentieth document fails. Each measurement has a new user
+// id, by which the benchmark counts and deletes its rows.
 func eventAt(user uuid.UUID, i int) docevents.Event {
 	e := docevents.Event{DocumentID: documentAt(user, i).String(), UserID: user.String()}
 	switch i % 4 {
@@ -31,9 +31,9 @@ func eventAt(user uuid.UUID, i int) docevents.Event {
 	return e
 }
 
-// documentAt returns the document id of the event with the number i. Four events in a
-// row have the same document. The ids are spread like random UUIDs. Updating the
-// database index on document_id is therefore as slow as with random UUIDs.
+// documentAt returns the document id of event number i. Four events in a row have the
+// same document. The ids are spread like random UUIDs. Updating the database index on
+// document_id is therefore as slow as with random UUIDs.
 func documentAt(user uuid.UUID, i int) uuid.UUID {
 	id := user
 	mixed := binary.BigEndian.Uint64(user[:8]) ^ mix(uint64(i/4)+1)

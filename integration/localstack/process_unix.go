@@ -78,11 +78,11 @@ func (a *account) traversable(dir string) bool {
 
 // detach makes the command start in a new process group. Ctrl-C at the terminal then
 // signals only this program, which can stop its child processes in the right order. If
-// as isn't nil, the command runs as that account.
-func detach(cmd *exec.Cmd, as *account) {
+// runAs isn't nil, the command runs as this account.
+func detach(cmd *exec.Cmd, runAs *account) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if as != nil {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: as.uid, Gid: as.gid}
+	if runAs != nil {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: runAs.uid, Gid: runAs.gid}
 	}
 }
 

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// restServer is the stack's HTTP server. Its handler is an [apiGateway], which checks
-// the API key and passes the request to the backend.
+// restServer is the HTTP server of a stack, a local copy of a Supabase project. Its
+// handler is an [apiGateway], which checks the API key. The apiGateway passes the
+// request to the backend: a real PostgREST or an imitation of PostgREST.
 type restServer struct {
 	http    *http.Server
 	backend backend

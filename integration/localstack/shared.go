@@ -180,9 +180,8 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 // If the process ends earlier, for example after Ctrl-C or a test timeout, a watchdog
 // process removes the stack.
 //
-// Main lets 16 parallel tests run at once, because most of them only wait for time to
-// pass. If -parallel or -fuzz is on the command line, Main doesn't change the number.
-// With -fuzz, this number is also the number of workers.
+// Main lets 16 parallel tests run at once, because most of them only wait. If -parallel
+// or -fuzz is on the command line, Main keeps go test's own limit.
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false

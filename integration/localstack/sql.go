@@ -86,14 +86,14 @@ func (q *query) list(s *statement) {
 	}
 }
 
-// rows is the name of a WITH query in the statements below. json_agg(localstack_rows)
-// converts its rows to JSON. No table may have a column with this name, because
-// json_agg would convert only that column.
+// rows is the name of a WITH query in the SQL statements below. They use
+// json_agg(localstack_rows) to convert the query's rows to JSON. If a table had a
+// column with the name localstack_rows, json_agg would convert only that column.
 const rows = "localstack_rows"
 
-// Every statement below returns one row, which has the columns of the type result.
-// These columns have the same types for every table. A prepared statement therefore
-// stays valid when a table changes.
+// Every SQL statement below returns one row with the same four columns, which are read
+// into the struct result. The columns' types don't depend on the table. PostgreSQL can
+// therefore still execute a prepared statement after a table has changed.
 
 // read builds a SELECT.
 func (q *query) read(count bool) *statement {
@@ -219,10 +219,10 @@ func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Pre
 	}
 }
 
-// conflictTarget returns the columns for an insert's ON CONFLICT clause. They are the
-// columns in the request's parameter on_conflict. If there is no such parameter, they
-// are the primary key's columns. If the request doesn't ask to ignore or merge
-// duplicates, conflictTarget returns nil.
+// conflictTarget returns the columns for an insert's ON CONFLICT clause. If the request
+// doesn't ask to ignore or merge duplicates, there is no such clause, and
+// conflictTarget returns nil. Otherwise it returns the columns in the request's
+// parameter on_conflict. Without this parameter, it returns the primary key's columns.
 func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	switch {
 	case prefer.Resolution == "":
@@ -266,8 +266,8 @@ func (s *statement) columnDefaults(columns []*column) {
 }
 
 // returning appends a RETURNING clause to s. If the request wants the rows, the clause
-// lists the selected columns. Otherwise the clause is RETURNING 1, because the role may
-// lack the right to read a column.
+// lists the selected columns. Otherwise the clause is RETURNING 1, which works even if
+// the role may not read any column.
 func (q *query) returning(s *statement, prefer postgrest.Preferences) {
 	s.add(" RETURNING ")
 	if prefer.Representation() {

@@ -23,16 +23,16 @@ const (
 )
 
 // standIn is a Go imitation of PostgREST 14. It can answer the requests that docevents
-// and its tests send: reads with filters, order, limit and count, bulk inserts,
-// deletes, calls of functions, and the description of tables. TestCases compares its
-// answers with recorded answers of PostgREST 14.17.
+// and its tests send. These requests read, insert and delete rows, call database
+// functions, and get the description of the tables (GET /). TestCases compares the
+// stand-in's answers with recorded answers of PostgREST 14.17.
 //
 // One answer differs on purpose. If a transaction fails with a serialization failure
 // (40001), PostgREST 14.17 retries it endlessly. The stand-in answers with status 500,
 // as PostgREST 16.2 does.
 //
-// If a client disconnects, PostgreSQL still executes the client's statement, as with
-// PostgREST.
+// If a client disconnects, PostgreSQL still executes the client's statement. PostgREST
+// behaves in the same way.
 type standIn struct {
 	pool   *pgxpool.Pool
 	secret string // the JWT secret

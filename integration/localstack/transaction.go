@@ -24,10 +24,10 @@ type result struct {
 // rowCheck returns an error if a statement's number of rows is not acceptable.
 type rowCheck func(rows int64) *postgrest.Error
 
-// run runs the statement st in a new transaction, with the caller's role. access makes
-// the transaction read-only or read-write. If check isn't nil, run calls it with the
-// number of rows that the statement returned or changed. If check returns an error, run
-// rolls the transaction back and returns that error.
+// run runs the statement st in a new transaction, with the caller's role. access
+// determines whether the transaction is read-only. If check isn't nil, run calls check
+// with the number of rows that the statement returned or changed. If check returns an
+// error, run rolls the transaction back and returns this error.
 func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, check rowCheck) (result, *postgrest.Error) {
 	acquire, cancel := context.WithTimeout(s.ctx, poolTimeout)
 	conn, err := s.pool.Acquire(acquire)
@@ -64,9 +64,9 @@ func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, check 
 	return r, databaseError(err, who.anonymous())
 }
 
-// become switches to the caller's role for the rest of the transaction. Before that, it
-// applies the role's settings (those of ALTER ROLE ... SET). It applies them while it
-// is still authenticator, because the caller's role may lack the right to change them.
+// become switches to the caller's role for the rest of the transaction. It also applies
+// the settings that ALTER ROLE ... SET has stored for this role, because PostgreSQL
+// applies them only at login.
 func (s *standIn) become(tx pgx.Tx, who caller) error {
 	st := &statement{}
 	set := func(name, value string) {

@@ -3,26 +3,27 @@ package postgrest
 import "strings"
 
 const (
-	// similarEnough is the minimum similarity of a suggested name. If a table is
-	// unknown, PostgREST suggests a similar name in the error's hint. Earlier versions
-	// of PostgREST also suggest less similar names.
+	// similarEnough is the minimum similarity of a suggested name. If a request
+	// uses an unknown table, the error's hint suggests a table with a similar name,
+	// as in PostgREST.
 	similarEnough = 0.75
-	// maxHintTables is a limit for the number of tables. If the schema has at least
-	// this many tables, closest suggests none of them, as in PostgREST.
+	// If the schema has maxHintTables or more tables, closest suggests no table, as
+	// in PostgREST.
 	maxHintTables = 500
 )
 
-// closest returns the known name that is most similar to name. If no known name is
-// similar enough, or if there are too many, it returns "". The similarity is 1 - d/n. d
-// is the Levenshtein distance, and n is the length of the longer name.
-func closest(name string, known []string) string {
+// closest returns the name in known that is most similar to tableName. If no name is
+// similar enough, or if known contains too many names, it returns "". The similarity is
+// 1 - d/n. d is the Levenshtein distance of the two names, and n is the length of the
+// longer name.
+func closest(tableName string, known []string) string {
 	best, found := similarEnough, ""
 	if len(known) >= maxHintTables {
 		return ""
 	}
 	for _, candidate := range known {
-		length := max(len(name), len(candidate), 1)
-		if s := 1 - float64(distance(name, strings.ToLower(candidate)))/float64(length); s >= best && (found == "" || s > best) {
+		length := max(len(tableName), len(candidate), 1)
+		if s := 1 - float64(distance(tableName, strings.ToLower(candidate)))/float64(length); s >= best && (found == "" || s > best) {
 			best, found = s, candidate
 		}
 	}

@@ -67,8 +67,8 @@ func ErrSchema(schema string, exposed ...string) *Error {
 }
 
 // ErrTable returns the error for a request to a table that the schema doesn't contain.
-// known contains the names of the schema's tables. If a known name is similar to table,
-// the error's hint suggests that name.
+// known contains the names of the schema's tables. If one of these names is similar to
+// the missing table's name, the error's hint suggests the similar name.
 func ErrTable(schema, table string, known ...string) *Error {
 	e := Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
 	if name := closest(table, known); name != "" {
@@ -86,8 +86,8 @@ func ErrMethod(method string) *Error {
 }
 
 // ErrFunction returns the error for a call of a function that the schema doesn't
-// contain. given contains the names of the call's arguments. posted means that the call
-// was a POST, for which PostgREST returns other details.
+// contain. given contains the names of the call's arguments. posted reports whether the
+// call was a POST, because PostgREST then returns other details than for a GET.
 func ErrFunction(name string, given []string, posted bool) *Error {
 	signature, with := "("+strings.Join(given, ", ")+")", " with parameter "+strings.Join(given, ", ")
 	switch {

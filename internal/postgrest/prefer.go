@@ -9,8 +9,8 @@ import (
 
 // Preferences are the preferences in a request's Prefer headers. A string field
 // contains the text of its preference. For example, Count contains "count=exact". If
-// the request doesn't have the preference, the field is empty. If a preference occurs
-// more than once, the first one counts. Unknown contains the preferences that this
+// the request doesn't have the preference, the field is empty. If two preferences are
+// for the same field, the first one counts. Unknown contains the preferences that this
 // package doesn't know.
 type Preferences struct {
 	Resolution, Missing, Return, Count, Handling string
@@ -58,9 +58,9 @@ func ParsePreferences(headers []string) Preferences {
 // Representation reports whether the answer must contain the rows.
 func (p Preferences) Representation() bool { return p.Return == "return=representation" }
 
-// Strict reports whether the request contains the preference handling=strict. Two
-// things are errors then: an unknown preference, and a delete of more than MaxAffected
-// rows.
+// Strict reports whether the request contains the preference handling=strict. Such a
+// request fails if it contains an unknown preference, or if it would delete more than
+// MaxAffected rows.
 func (p Preferences) Strict() bool { return p.Handling == "handling=strict" }
 
 // Counts reports whether the answer must contain the number of rows.

@@ -94,8 +94,8 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 }
 
 // Await waits until condition returns true. If that takes longer than two minutes,
-// Await fails the test. The error message contains what, which describes the condition.
-// Two minutes leave time for the client's backoffs.
+// Await fails the test with an error that contains the text in the parameter what. Two
+// minutes leave time for the client's retries.
 func Await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
