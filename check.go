@@ -14,30 +14,32 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// Check finds out whether the server will store the app's events and delete old rows.
-// Call it when the program starts. Its error has a line for each problem, with advice
-// on how to fix it.
+// Check finds out whether the server accepts the app's inserts and purges. Call Check
+// when the program starts. Its error has a line for each problem, with advice on how
+// to fix it.
 //
 // Check first reads PostgREST's description of the table. If the server offers no
-// description, Check finds fewer problems. Then Check sends inserts like those of
-// Record, with events of each type, and makes PostgREST roll them back. If the server
-// stores the rows nevertheless, Check deletes them and returns an error.
-// [WithRequestTimeout] bounds each request.
+// description, Check finds fewer problems. Then Check inserts events of each type as
+// Record does, but makes PostgREST roll the inserts back. If the server stores the
+// rows nevertheless, Check deletes them and returns an error. [WithRequestTimeout]
+// sets the timeout of each request.
 //
-// Check can't find problems that depend on the values in the app's events. Examples are
-// foreign keys, triggers that raise errors, and CHECKs on columns that the app fills.
-// docs/your-table.md lists these problems. In three cases Check logs a warning and
-// returns no error:
+// Check can't find problems that depend on the values in the app's events, for
+// example a foreign key to a row that doesn't exist. docs/your-table.md lists these
+// problems.
 //
-//   - A column is NOT NULL, but events may leave it empty. The table will reject events
-//     that do.
-//   - A trigger discards some of the events, so they aren't stored.
-//   - The id is UNIQUE but not the primary key. If the answer to an insert is lost,
-//     sending its events again takes many requests.
+// In these three cases Check logs a warning and returns no error:
 //
-// If the server answers that the key, the table or a grant is wrong, Check tries again
-// for up to 5 s, or until ctx ends. The cause may be that PostgREST hasn't reloaded its
-// schema yet.
+//   - A column is NOT NULL, but its field of Event may be empty. The table will
+//     reject events in which the field is empty.
+//   - A trigger discards some of the events that Check inserts. It may discard
+//     events of the app.
+//   - The id is UNIQUE but not the primary key. If the answer to an insert is
+//     lost, the client needs many requests to send the events of that insert again.
+//
+// If the server answers that the key, the table or a grant is wrong, Check tries
+// again for up to 5 s, or until ctx ends. The reason is that PostgREST may not know
+// the latest changes of the schema yet.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -56,16 +58,16 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// lasting returns the error of ask, a function that checks the table once. If the error
-// means that the key, the table or a grant is wrong, lasting waits and calls ask again,
-// for up to lastingAfter or until ctx ends. lasting then returns the last error. If ctx
-// ended during a repeated call, lasting returns the error of the call before it,
-// because the last error is only about ctx.
-func lasting(ctx context.Context, ask func() error) error {
+// lasting calls check, a function that examines the table once, and returns its
+// error. If the error means that the key, the table or a grant is wrong, lasting
+// waits and calls check again, for up to 5 s or until ctx ends. lasting then returns
+// the error of the last call. But if ctx ended during the last call, lasting returns
+// the error of the call before it, which is about the table.
+func lasting(ctx context.Context, check func() error) error {
 	began := time.Now()
 	var last error
 	for step := 0; ; step++ {
-		err := ask()
+		err := check()
 		if last != nil && ctx.Err() != nil {
 			return last
 		}
@@ -82,9 +84,10 @@ func lasting(ctx context.Context, ask func() error) error {
 	}
 }
 
-// examine checks the table once. It reads PostgREST's description of the table, sends
-// inserts until they show no further problem, and sends a DELETE that matches no row.
-// It returns all problems as one error.
+// examine checks the table once. It reads PostgREST's description of the table. Then
+// it sends inserts, which PostgREST rolls back. It changes the insert after each
+// problem that it finds, until it finds no further problem. Finally it sends a DELETE
+// that matches no row. examine returns all problems as one error.
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
@@ -119,8 +122,9 @@ func (r *rehearsal) add(op string, err error) {
 // table.
 const maxDescriptionBytes = 16 << 20
 
-// A definition is the part about one table or view in PostgREST's description of a
-// schema, which is in OpenAPI format. It contains no CHECK and no UNIQUE constraints.
+// A definition describes one table or view. It is a part of PostgREST's description
+// of a schema, which is in OpenAPI format. A definition contains no CHECK and no
+// UNIQUE constraints, so Check finds problems with these only by inserts.
 type definition struct {
 	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {

@@ -21,10 +21,10 @@
 // event is counted in [Stats], logged, and passed to the drop handler, a function
 // that the app sets with [WithDropHandler].
 //
-// Without [WithSpool], queued events are lost if the process is killed. Events
-// are also lost if Close can't send them before its context ends. Rows may not
-// be stored in the order in which Record was called. To read them in that order,
-// sort by created_at, then id.
+// Queued events are lost if the process is killed, or if Close can't send them
+// before its context ends. To keep these events, use [WithSpool], which copies
+// queued events to disk. Rows may not be stored in the order in which Record was
+// called. To read the rows in that order, sort by created_at, then id.
 package docevents
 
 import (
@@ -57,10 +57,10 @@ type Client struct {
 // key of the project (sb_secret_...) or a JWT with the role service_role. New
 // also accepts keys of an unknown form, because self-hosted projects may use them.
 //
-// New does no I/O, so it can't detect a wrong key or a missing table. To detect
-// them, call [Client.Check]. With [WithSpool], New starts a goroutine that reads
-// and writes the spool's files. The error lists every invalid argument and never
-// contains the key.
+// New sends no request, so it can't detect a wrong key or a missing table. To
+// detect them, call [Client.Check]. With [WithSpool], New starts a goroutine that
+// copies queued events to disk. The error of New lists every invalid argument and
+// never contains the key.
 func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	cfg, optErr := newConfig(opts)
 	restURL, urlErr := parseURL(supabaseURL)
@@ -83,9 +83,10 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 // isNone reports whether c does nothing, because New didn't make it.
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
-// insert sends one request that inserts the records. It is safe to call insert
-// again with the same records. If the server answers with an error that refers to
-// some of the records, rows contains the indexes of these records.
+// insert sends one request that inserts the records. insert may be called again
+// with the same records: the server ignores a record that is already stored. If
+// the server's error refers to some of the records, rows contains the indexes of
+// these records.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -100,14 +101,15 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 	return rows, c.explain(err)
 }
 
-// Stats is a snapshot of a client's counters. They are 0 in a new client. An
-// event enters the client by a call of Record or from the spool. Then it is
-// delivered, dropped, still pending, or kept in the spool. So every snapshot
-// fulfils
+// Stats is a snapshot of a client's counters. They are 0 in a new client. The
+// client counts an event in Recorded if the app called Record. It counts an event
+// in Replayed if an earlier process left the event in the folder of [WithSpool].
+// Each of these events is then delivered, dropped, pending, or kept in the folder
+// by Close. So this is true for every snapshot:
 //
 //	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
 //
-// Replayed and Kept count events of the spool. They are 0 without [WithSpool].
+// Without [WithSpool], Replayed and Kept are 0.
 type Stats struct {
 	Recorded  int64 `json:"recorded"`  // calls of Record
 	Delivered int64 `json:"delivered"` // events that the server has acknowledged as stored
@@ -121,8 +123,8 @@ type Stats struct {
 	Requests int64 `json:"requests"` // insert requests
 	Retries  int64 `json:"retries"`  // insert requests for rows that an earlier request failed to store
 
-	// Unreported counts the dropped events that were not passed to the drop
-	// handler, because the handler was too slow.
+	// Unreported counts the dropped events that were not passed to the function
+	// of [WithDropHandler], because this function was too slow.
 	Unreported int64 `json:"unreported"`
 }
 
@@ -187,9 +189,8 @@ func (c *Client) Stats() Stats {
 // before the call is stored or dropped, and until each of these dropped events is
 // logged and passed to the drop handler. Then it returns nil.
 //
-// Flush doesn't wait for the next retry of a failed request: the client retries
-// at once. But if another call of Flush caused such a retry less than a second
-// ago, the client retries at the planned time.
+// If a request has failed and its retry is planned for later, Flush makes the
+// client retry at once. All calls of Flush together do so at most once a second.
 //
 // If ctx ends first, Flush returns an error that matches ctx.Err(). If the server
 // has refused every request for 5 s, for example because the key or the table is
@@ -210,8 +211,8 @@ func (c *Client) Flush(ctx context.Context) error {
 const closeGrace = time.Second
 
 // Close stops accepting events, sends the queued events, and blocks until all are
-// stored or dropped. It doesn't wait for the next retry of a failed request: the
-// client retries at once. Close stops waiting early in these cases:
+// stored or dropped. If a request has failed and its retry is planned for later,
+// Close makes the client retry at once. Close stops waiting early in these cases:
 //
 //   - ctx ends.
 //   - The server has refused every request for 5 s.
@@ -219,16 +220,18 @@ const closeGrace = time.Second
 //     stored other events.
 //
 // Then Close drops the remaining events with reason Abandoned, passes them to the
-// drop handler, and returns an error with their number. With [WithSpool], events
-// that are on disk are not dropped. They stay there for another process. After
-// ctx has ended, the drop handler has one more second. [Stats].Unreported counts
-// the dropped events that could not be passed to it. If the server is down and
-// ctx has no deadline, Close waits until the server is back.
+// drop handler, and returns an error with their number. With [WithSpool], Close
+// doesn't drop events that are on disk: a later process sends these events.
+//
+// After ctx has ended, Close waits up to one second for the drop handler.
+// [Stats].Unreported counts the dropped events that were not passed to the drop
+// handler. If the server is down and ctx has no deadline, Close waits until the
+// server is back.
 //
 // Close may be called several times, even concurrently. All calls return the same
-// error. If the ctx of one call ends, all calls stop waiting. When Close returns,
-// the client has no goroutine, except goroutines that wait for the app's
-// transport, logger or drop handler, or for the spool's disk.
+// error. If the ctx of one call ends, all calls stop waiting. After Close, a
+// goroutine of the client continues only if it waits for the app's transport,
+// logger or drop handler, or for the disk.
 func (c *Client) Close(ctx context.Context) error {
 	if c.isNone() {
 		return nil

@@ -11,21 +11,22 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// Columns lists the names of the table's columns. Each field up to CreatedAt has
-// the name of the column for the field of [Event] with the same name. "" stands for
+// Columns lists the names of the table's columns. Each field from ID to CreatedAt
+// contains the name of a column. This column stores the field of [Event] that has the
+// same name, so the column in UserID stores Event.UserID. An empty field stands for
 // the name in sql/013_create_processing_events_table.sql. "-" means that the table
-// has no such column. If an event sets a field without a column, the event is
-// dropped with reason [Invalid].
+// has no such column. If an event then sets the field, the event is dropped with
+// reason [Invalid].
 //
-// A name has 1 to 63 letters, digits and underscores, and doesn't begin with a
-// digit. PostgreSQL allows more, but the names become a part of URLs. Only a column
-// in Extra may have the same name as a parameter of PostgREST, such as order.
+// A name has 1 to 63 letters, digits and underscores, and doesn't begin with a digit.
+// PostgreSQL allows more, but requests contain the names in their URLs. Names of
+// PostgREST's URL parameters, such as order, are allowed only in Extra.
 type Columns struct {
-	// ID is the name of a uuid column. If an event is sent again, the database
-	// finds its id in this column and doesn't store the event twice. The column
-	// must be UNIQUE and should be NOT NULL. If its name is id, it should be the
-	// primary key, because PostgREST then checks only the primary key. ID can't be
-	// "-".
+	// ID is the name of a uuid column for the event's id. If an event is sent again,
+	// the database finds the id in this column and doesn't store the event twice. So
+	// the column must be UNIQUE, and it should be NOT NULL. If the column is called
+	// id, it should be the primary key, because PostgREST then compares only the
+	// primary key. ID can't be "-".
 	ID string
 
 	DocumentID, UserID, Type string
@@ -54,8 +55,8 @@ const (
 	maxExtraColumns = 50
 )
 
-// base lists the fields of Event for which Columns has a name, and the default name
-// of each column. The default names are those in
+// base lists the fields of Event that are stored in columns, and the default name of
+// each column. The default names are those in
 // sql/013_create_processing_events_table.sql.
 var base = [row.Fields]struct{ field, column string }{
 	{"ID", "id"},
@@ -73,9 +74,9 @@ func (c *Columns) names() [row.Fields]*string {
 	return [...]*string{&c.ID, &c.DocumentID, &c.UserID, &c.Type, &c.Duration, &c.ErrorMessage, &c.Stage, &c.CreatedAt}
 }
 
-// columns holds the names of the columns after New has checked them. Each name is
-// the name of a column in the table, or noColumn. all and rows are derived from the
-// names.
+// columns holds the names of the columns after New has checked them. If the table has
+// no column for a field of Event, the name is noColumn. newColumns makes the fields
+// all and rows from the names.
 type columns struct {
 	Columns
 	own  bool   // WithColumns was passed, so empty document and user ids are stored as NULL
@@ -125,10 +126,11 @@ func newColumns(named Columns) (columns, error) {
 	return c, errors.Join(bad...)
 }
 
-// conflict returns the column that an insert compares to find events that are
-// already stored (on_conflict in the URL). If that column's name is id, conflict
-// returns "". PostgREST then compares the primary key: in a partitioned table, that
-// is the id together with the partition key.
+// conflict returns the name of the column in which the database looks for the ids of
+// new events, to skip events that are already stored. The URL of an insert contains
+// this name (on_conflict). If the column is called id, conflict returns "". PostgREST
+// then compares the primary key, which in a partitioned table is the id together with
+// the partition key.
 func (c *columns) conflict() string {
 	if c.ID == base[0].column {
 		return ""
@@ -136,9 +138,9 @@ func (c *columns) conflict() string {
 	return c.ID
 }
 
-// isNull reports whether the row stores no id of the document or user. That is so
-// if the table has no such column, or if the id is empty and WithColumns was
-// passed. column is the name of the column, and id is the event's value.
+// isNull reports whether an event is stored without an id of its document or user.
+// This is so if the table has no column for the id. It is also so if the app passed
+// WithColumns and the event's id is empty. column is the name of the id's column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
 
 // storable reports whether s is text that PostgreSQL can store, and has 1 to limit

@@ -41,9 +41,9 @@ type DocumentsQuery struct {
 	// change a state.
 	State State
 
-	// Stage selects documents by the stage of an event. If Error is "", it is the
-	// stage of the document's latest event. If Error is set, it is the stage of the
-	// failure with this Error. "" selects all documents.
+	// Stage selects the documents whose latest event has this stage. But if Error is
+	// set, Stage selects the documents that failed with this Error in this stage. ""
+	// selects documents with any stage or none.
 	Stage string
 
 	// Error selects the documents that failed with a certain error in the range, even
@@ -85,13 +85,13 @@ type Document struct {
 	LastAt  time.Time `json:"last_at"` // time of the latest event
 }
 
-// Documents returns a page of the documents that q selects. The document with the
-// newest latest event comes first. Documents and [Client.Summary] use the same rules
-// for the state of a document.
+// Documents returns a page of the documents that q selects. They are sorted by the time
+// of their latest event, the newest first. Documents and [Client.Summary] use the same
+// rules for the state of a document.
 //
 // A list of several pages contains a document at most once. If a document gets a new
-// event between two calls, it moves to the front of the list. Then it may be missing
-// in the pages that are read after that.
+// event between two calls, it moves to the front of the list. Then it may be missing in
+// the pages that are read after that.
 //
 // Documents calls a function of sql/014_create_docevents_reading.sql. If the function
 // is missing in the database, the error refers to that file. For retries and timeouts,
@@ -165,9 +165,10 @@ func (q *DocumentsQuery) normalize() error {
 	return q.Query.normalize()
 }
 
-// A cursor is the decoded form of [DocumentsQuery].Cursor. The next page begins after
-// the document whose LastAt is At and whose ID is ID. Since and Until are the range of
-// the list. Times are in Unix microseconds.
+// A cursor is the decoded form of [DocumentsQuery].Cursor. ID is the ID of the last
+// document on a page, and At is the time of its latest event. The next page begins
+// after this document. Since and Until are the range of the list. Times are in Unix
+// microseconds.
 type cursor struct {
 	Since, Until, At int64
 	ID               string

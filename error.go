@@ -13,9 +13,10 @@ import (
 // may be deleted.
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have done it")
 
-// An Error is an answer in which the server reports a failure. If such an answer
-// caused an error, errors.As finds the Error in it. PostgREST's answers have a field
-// "details". An Error doesn't contain it, because it may repeat the row.
+// An Error is an answer in which the server reports a failure. To get the Error
+// from an error that a method returns, use errors.As. PostgREST's answers have a
+// field "details". An Error doesn't contain these details, because they may
+// repeat the values of the row.
 type Error struct {
 	Status  int    // HTTP status
 	Code    string // SQLSTATE or PostgREST's code (PGRST205); "" if the answer isn't PostgREST's

@@ -85,9 +85,9 @@ type Event struct {
 	// columns' names, which must be listed in [Columns].Extra. A value may be
 	// anything that encoding/json can encode. A nil value is stored as NULL. If
 	// Extra has no key for a listed column, PostgreSQL stores the column's default.
-	// The JSON of the keys and values may have at most 64 KiB. NUL bytes and
-	// invalid UTF-8 in texts are treated as in ErrorMessage. The app may change
-	// the map after Record has returned.
+	// If the JSON of Extra is larger than 64 KiB, the event is dropped. NUL bytes
+	// and invalid UTF-8 in texts are treated as in ErrorMessage. The app may
+	// change the map after Record has returned.
 	Extra map[string]any
 }
 
@@ -97,16 +97,15 @@ const (
 	maxTypeBytes    = 256
 	maxIDBytes      = 1 << 10
 
-	// recordBytes is added to the size of an event's text when the queue's size is
-	// compared with the limit of WithQueueLimits. It is an estimate of the other
-	// memory that a queued event takes.
+	// recordBytes is an estimate of the memory that a queued event takes in
+	// addition to its text. The limit of WithQueueLimits includes it.
 	recordBytes = 300
 
 	timeFormat = row.TimeFormat
 )
 
 // Record queues e for insertion. It returns at once: it never waits for the
-// network, for room in a full queue, the logger or the drop handler. It is safe
+// network, the logger, the drop handler, or room in a full queue. It is safe
 // for concurrent use. If the client has the option [WithBefore], Record first
 // calls the function of that option, which may change or drop the event.
 //
@@ -116,8 +115,8 @@ const (
 // drop handler.
 //
 // Record has no context parameter, because the event is inserted later, when the
-// caller's context may have been cancelled. Before the program ends, call Close,
-// or the queued events are lost.
+// caller's context may have been cancelled. Call Close before the program ends:
+// otherwise the queued events are lost.
 func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
 
 // RecordContext is like Record, but it also passes ctx to the function of the
@@ -170,10 +169,10 @@ var (
 // A before calls WithBefore's function, at most maxBefore times at once.
 type before struct{ running atomic.Int64 }
 
-// call calls f, the function of WithBefore, with a pointer to a copy of e. It returns
-// the copy, which f may have changed. If the event must be dropped, call also returns
-// the reason and an error. f can't change the event later through the pointer, because
-// call returns yet another copy.
+// call calls f, the function of WithBefore, with a pointer to a copy of e. f may change
+// this copy. Then call returns the changed event. If f keeps the pointer and uses it
+// later, the returned event doesn't change. If the event must be dropped, call also
+// returns the reason and an error.
 func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
@@ -205,8 +204,9 @@ type record struct {
 	doubt  bool  // the answer to a request with this row was lost: the row may be stored
 }
 
-// rowsOf returns pointers to the rows of records. It doesn't copy the records, because
-// the spool's goroutine may change their field block at the same time.
+// rowsOf returns pointers to the rows of records. It doesn't copy a record, because the
+// goroutine that writes events to disk may change the record's field block at the same
+// time.
 func rowsOf(records []record) []*row.Row {
 	rows := make([]*row.Row, len(records))
 	for i := range records {

@@ -17,13 +17,14 @@ var (
 	columnName     = regexp.MustCompile(`column "([^"]+)"|'([^']+)' column`) // in a message of PostgreSQL or PostgREST
 	constraintName = regexp.MustCompile(`constraint "([^"]+)"`)
 
-	// depends matches the codes of errors that other values in the row may avoid: a
-	// value doesn't fit its column, a column is NULL, or a CHECK fails.
+	// depends matches error codes that depend on the values in the row: a value
+	// doesn't fit its column, a column is NULL, or a CHECK fails. With other values,
+	// the insert may succeed.
 	depends = regexp.MustCompile(`^(22...|23502|23514)$`)
 
-	// builtIn matches PostgreSQL's own types that can't hold every text, as PostgREST's
-	// description spells them: int32 is integer, and int64 is bigint. Check assumes
-	// that all other types, such as text and enums, can hold any text.
+	// builtIn matches those of PostgreSQL's own types that can't hold every text.
+	// PostgREST's description writes int32 for integer and int64 for bigint. Check
+	// assumes that all other types, such as text and enums, can hold any text.
 	builtIn = regexp.MustCompile(`^(int32|int64|numeric|real|double precision|boolean|uuid|date|time .*|timestamp .*|interval|.*\[\])$`)
 	uuids   = regexp.MustCompile(`^uuid$`)
 )
@@ -49,16 +50,17 @@ const (
 	extraInstead = "write \"-\" for it in WithColumns, and name it in Extra"
 )
 
-// find adds a problem with a column to r.findings, the problems that Check returns. In
-// the text of finding, it replaces {column} and {table} by their names, and {key} by
-// the advice from newKey.
-func (r *rehearsal) find(column, finding string) {
+// find adds a problem to r.findings, the problems that Check returns. column is the
+// column with the problem, and text describes the problem. In text, find replaces
+// {column} and {table} by their names, and {key} by advice on how to make the id
+// unique.
+func (r *rehearsal) find(column, text string) {
 	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.advice.TableName(), "{column}", advice.SQLName(column))
-	r.findings = append(r.findings, errors.New("insert: "+names.Replace(finding)))
+	r.findings = append(r.findings, errors.New("insert: "+names.Replace(text)))
 }
 
-// newKey returns advice on how to change the table so that it stores each event only
-// once. column is the current id column, which doesn't ensure that.
+// newKey returns advice on how to change a table in which the id isn't unique, so
+// that each event is stored only once. column is the current id column.
 func (r *rehearsal) newKey(column string) string {
 	switch at := r.config.columns.CreatedAt; {
 	case len(r.about.Required) == 0 && r.about.Properties != nil:
@@ -71,14 +73,15 @@ func (r *rehearsal) newKey(column string) string {
 	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
 }
 
-// readTypes finds columns whose types can't hold the fields of Event, and adds a
-// finding for each. It also prepares the rows that Check will insert: it makes up a
-// value for each column, and lists in r.filled the columns that every row fills.
+// readTypes finds columns whose types can't hold the fields of Event. For each such
+// column, it adds a problem to r.findings, which Check returns. readTypes also
+// prepares the rows that Check will insert. It makes up a value for each column, and
+// lists in r.filled the columns in which every row has this value.
 //
-// Every row fills the NOT NULL columns. Without WithColumns, every row also fills the
-// document's and the user's id. With WithColumns, an id may be NULL. Rows then fill it
-// only if its column is NOT NULL, or if Check doesn't know the NOT NULL columns. If the
-// app lists no event types, readTypes chooses one.
+// r.filled contains the NOT NULL columns. In two cases it also contains the columns
+// of the document's and the user's id: if the app didn't pass WithColumns, and if
+// Check doesn't know which columns are NOT NULL. If the app lists no event types,
+// readTypes chooses a type for the rows.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
@@ -126,10 +129,12 @@ func (r *rehearsal) readTypes() {
 	}
 }
 
-// count adds a finding if the id isn't unique or the table discards all events. It logs
-// a warning if the table discards some. n is the number of rows that the server
-// inserted before it rolled back. events is the number of events that were sent,
-// without their copies.
+// count handles the answer to an insert that PostgREST rolled back. n is the number
+// of rows that PostgreSQL inserted before the rollback. The insert contained up to
+// two copies of each event. events is the number of different events. If n is larger
+// than events, the id isn't unique. If n is 0, the table discards all events. In both
+// cases count adds a finding, a problem that Check returns. If the table discards
+// only some of the events, count logs a warning.
 func (r *rehearsal) count(n, events int) {
 	switch {
 	case r.noID:
@@ -143,8 +148,9 @@ func (r *rehearsal) count(n, events int) {
 }
 
 // learn handles err, the error of an insert by Check. If the error would hit every
-// event, learn adds a finding. If a different insert may show another problem, learn
-// changes the columns or the values of the next insert and returns true.
+// event, learn adds a finding, a problem that Check returns. If a different insert
+// may show another problem, learn changes the columns or the values of the next
+// insert and returns true.
 func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	e, answered := errors.AsType[*rest.Error](err)
 	if !answered {
@@ -191,24 +197,23 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	return false
 }
 
-// drop removes a column from the next inserts, because there is a finding about this
-// column. It reports whether the inserts still have columns.
+// drop removes a column from the next inserts, because Check has found a problem with
+// this column. It reports whether the inserts still have columns.
 func (r *rehearsal) drop(name string) bool {
 	r.noID = r.noID || name == r.config.columns.ID
 	r.columns = slices.DeleteFunc(r.columns, func(other string) bool { return other == name })
 	return len(r.columns) > 0
 }
 
-// narrow finds out which event types the table accepts. It tries each type in a
-// separate insert. A CHECK may require a column for some types only, so narrow fills
-// different columns until the table accepts the type. It stores these columns in
-// r.fills. If the table never accepts a type, later inserts leave the type out, and
-// narrow adds a finding. It adds no finding if the table may have rejected only made-up
-// values. It reports whether any type is left.
+// narrow finds out which event types the table accepts, after the table has rejected
+// an insert with the error refusal. It tries each type in a separate insert. A CHECK
+// may require a column for some types only. So narrow fills different columns until
+// the table accepts the type, and stores these columns in r.fills.
 //
-// empty is the server's answer to the insert before, in which events filled only the
-// columns in r.filled.
-func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
+// If the table never accepts a type, later inserts leave the type out. narrow also
+// adds a finding, a problem that Check returns. It adds no finding if the table may
+// have rejected only made-up values. narrow reports whether any type is left.
+func (r *rehearsal) narrow(ctx context.Context, refusal *rest.Error) bool {
 	if r.fills != nil { // narrow has run with these columns
 		return false
 	}
@@ -236,7 +241,7 @@ func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 			lacking, last = append(lacking, strconv.Quote(string(t))), e
 		}
 	}
-	if len(kept) == 0 && last.Message != empty.Message { // behind the problem in empty, all types have another problem
+	if len(kept) == 0 && last.Message != refusal.Message { // behind the problem in refusal, all types have another problem
 		return r.learn(ctx, last)
 	}
 	listed := len(kept) > 0 && len(r.config.types.listed) > 0 // an app that lists no types lets the table decide
@@ -251,9 +256,10 @@ func (r *rehearsal) narrow(ctx context.Context, empty *rest.Error) bool {
 // type. It returns false if the table may have rejected only values that Check made up.
 func (r *rehearsal) certain(e *rest.Error) bool {
 	columns := &r.config.columns
-	// For a CHECK, about is its name, by default TABLE_COLUMN_check. If no partition
-	// fits, about lists the partition key. If about contains a column's name, certain
-	// assumes that the error is about that column.
+	// The variable about contains the names in the error. For a CHECK, this is the
+	// constraint's name, by default TABLE_COLUMN_check. If no partition fits, these
+	// are the columns of the partition key. If about contains a column's name,
+	// certain assumes that the error concerns that column.
 	about := strings.Join(rest.KeyColumns(e.Details), " ")
 	if m := constraintName.FindStringSubmatch(e.Message); m != nil {
 		about = strings.TrimPrefix(m[1], r.config.table)

@@ -12,10 +12,11 @@ import (
 // Limits are the limits that [Client.Health] checks. Each duration must be from 0 to
 // 365 days.
 type Limits struct {
-	// Window is how far back Health looks for the failure rate. With a shorter Window,
-	// Health notices a rise of the rate sooner. But if fewer than MinEnded documents
-	// end in the Window, Health doesn't check the rate. Choose a Window that is longer
-	// than the processing of a document takes. 0 means 1 hour.
+	// Window is the time for which Health computes the failure rate, such as the last
+	// hour. With a shorter Window, Health notices a rise of the rate sooner. But if
+	// fewer than MinEnded documents complete or fail in the Window, Health doesn't
+	// check the rate. Choose a Window that is longer than a document's processing
+	// takes. 0 means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way. After that, it counts as
@@ -23,9 +24,8 @@ type Limits struct {
 	StuckAfter time.Duration
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
-	// single stuck document is a problem. After a day, a document may no longer count
-	// as stuck, even if it hasn't ended, because Health doesn't read much older
-	// events.
+	// single stuck document is a problem. Health reads the events of little more than a
+	// day. So a document that has been stuck for longer may not be counted.
 	MaxStuck int
 
 	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The failure
@@ -47,9 +47,9 @@ type Limits struct {
 }
 
 const (
-	// stuckFor is the time for which Health counts a document as stuck, at least.
-	// Health doesn't read much older events. Otherwise each check would have to read
-	// all rows of the table.
+	// After a document has become stuck, Health counts it for at least stuckFor, if it
+	// doesn't end. Health doesn't read much older events, because a check would
+	// otherwise have to read all rows of the table.
 	stuckFor = 24 * time.Hour
 
 	maxLimit = 365 * 24 * time.Hour // the longest duration in Limits
@@ -68,8 +68,9 @@ type Health struct {
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// The next four fields are about the last 24 hours plus the longer of StuckAfter
-	// and Silence. If the Window is longer than that, they are about the Window.
+	// UnderWay, Stuck, StuckSince and LastCompleted are about the last 24 hours plus
+	// the longer of StuckAfter and Silence. If the Window is longer than this time, the
+	// four fields are about the Window.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if there is none
@@ -128,17 +129,18 @@ func (c *Client) health(ctx context.Context, l Limits, now time.Time) (Health, e
 }
 
 // judge returns the result of a check at the time now. recent is the Summary of the
-// Window. long is the Summary of a longer range, in which stuck documents are counted.
+// Window. day is the Summary of at least a day, in which stuck documents are counted.
 // waiting is the number of documents that have been under way for longer than Silence.
-// It is 0 if Silence isn't checked, or if a document has completed within this time.
-func (l *Limits) judge(now time.Time, recent, long *Summary, waiting int64) Health {
+// If Silence isn't checked, or if a document has completed within this time, waiting is
+// 0.
+func (l *Limits) judge(now time.Time, recent, day *Summary, waiting int64) Health {
 	h := Health{
 		Problems: []string{}, At: now,
 		Ended: recent.Completed + recent.Failed, Failed: recent.Failed,
-		UnderWay: long.UnderWay, Stuck: long.StuckTotal, LastCompleted: long.LastCompleted,
+		UnderWay: day.UnderWay, Stuck: day.StuckTotal, LastCompleted: day.LastCompleted,
 	}
-	if len(long.Stuck) > 0 {
-		h.StuckSince = long.Stuck[0].Since
+	if len(day.Stuck) > 0 {
+		h.StuckSince = day.Stuck[0].Since
 	}
 	if h.Stuck > int64(l.MaxStuck) {
 		h.problem("%s been under way for longer than %s, the oldest since %s; the limit is %d.",
@@ -154,7 +156,7 @@ func (l *Limits) judge(now time.Time, recent, long *Summary, waiting int64) Heal
 	if waiting > 0 {
 		last := h.LastCompleted
 		if last.IsZero() {
-			last = long.Since
+			last = day.Since
 		}
 		h.problem("No document has completed since %s, although %s been under way for longer than %s.",
 			inUTC(last), documentsHave(waiting), inMinutes(l.Silence))

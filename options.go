@@ -15,8 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// These are the defaults of the options. docs/performance.md has the measurements from
-// which the numbers of requests and rows come.
+// Defaults of the options. Some are based on the measurements in docs/performance.md.
 const (
 	DefaultSchema = "public"
 	DefaultTable  = "document_processing_events"
@@ -79,19 +78,20 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 // WithDropHandler makes the client call f for every lost event, with the event, the
 // reason, and an error that has the details. The default is no handler.
 //
-// An app may keep the event and record it again later. If the client has already made
-// an ID for the event, Event.ID contains it, so the event is still stored only once.
-// The event's texts are cleaned and cut as for the table. Extra has been converted to
-// JSON and back, so its numbers are [json.Number]. If Extra can't be stored, it is
-// nil.
+// f may keep the event, so that the app can record it again later. If the client has
+// already made an ID for the event, Event.ID contains it, so the event is still
+// stored only once. The event's texts are valid and cut to their maximum length, as
+// in the table. Extra has been converted to JSON and back, so its numbers are
+// [json.Number]. If Extra can't be stored, it is nil.
 //
-// The client calls f on a separate goroutine, one call at a time. f may call Record
-// and Stats. f must not record the dropped event itself, because the event may be
-// dropped again without end. f must not call Flush or Close, because they wait for f.
-// While f is slow, up to 1,000 events with up to 1 MiB of text wait for it. The
-// client doesn't pass further events to f, but counts them in [Stats].Unreported.
-// Events that Close abandons are always passed to f. If f panics, the client recovers
-// and logs the panic.
+// The client calls f on a separate goroutine, one call at a time. f may call Stats,
+// and it may record other events. f must not record the dropped event itself, because
+// the event may be dropped again without end. f must not call Flush or Close, because
+// they wait for f. If f panics, the client recovers and logs the panic.
+//
+// While f is slow, up to 1,000 dropped events with up to 1 MiB of text wait for it.
+// The client doesn't pass further events to f, but counts them in [Stats].Unreported.
+// Events that Close abandons are always passed to f.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
 }
@@ -103,15 +103,15 @@ func WithDropHandler(f func(Event, DropReason, error)) Option {
 // handler, but not logged. ctx is the context that the app passed to RecordContext or
 // StepContext. For Record and Step, ctx is [context.Background].
 //
-// f gets a pointer to a copy of the event, and must not use it after it returns. The
-// fields that Record fills in, such as CreatedAt, are still empty. Extra is never
-// nil. f may add and delete keys of Extra. But f must not change the values in place,
-// because they belong to the caller. When the client replays events from the spool,
-// it doesn't call f, because f was called when they were recorded.
+// f gets a pointer to a copy of the event. f must not use the pointer after f returns.
+// Fields that Record fills in, such as CreatedAt, are still empty. Extra is never nil.
+// f may add and delete keys of Extra. But f must not change a value in place, because
+// the app may still use the value. When the client sends events from its files
+// ([WithSpool]), it doesn't call f for these events again.
 //
 // f runs on the goroutine that calls Record, so it must be fast and safe for
-// concurrent use. f may record further events with the same Client, and is then
-// called for those events. If f makes the event invalid or panics, the event is
+// concurrent use. f may record further events with the same Client. The client then
+// calls f for these events. If f makes the event invalid or panics, the event is
 // dropped with reason [Invalid]. The same happens if 10,000 calls of f are already
 // running.
 func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
@@ -122,10 +122,10 @@ func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 // concurrent use. rt sees the key in the headers of the requests. Close doesn't close
 // the connections of rt.
 //
-// By default New clones [http.DefaultTransport]. The clone for inserts opens at most
-// one connection more than the limit of [WithMaxInFlight]. If the app has replaced
-// http.DefaultTransport by another type, as httpmock.Activate does, New can't clone
-// it and uses it directly.
+// By default New makes two clones of [http.DefaultTransport], for inserts and for
+// other requests. The clone for inserts opens at most one connection more than the
+// limit of [WithMaxInFlight]. If http.DefaultTransport isn't an [http.Transport], for
+// example after httpmock.Activate, New uses it directly.
 func WithTransport(rt http.RoundTripper) Option { return func(c *config) { c.transport = rt } }
 
 // WithSchema sets the name of the table's schema: 1 to 63 letters, digits and
@@ -146,10 +146,10 @@ func WithEventTypes(types EventTypes) Option {
 }
 
 // WithColumns describes a table whose columns differ from those in
-// sql/013_create_processing_events_table.sql: they have other names or types, or
-// allow NULL for a document or a user. With this option, an empty DocumentID or
-// UserID is stored as NULL. Without this option, an event with an empty DocumentID or
-// UserID is dropped with reason [Invalid].
+// sql/013_create_processing_events_table.sql. For example, the columns have other
+// names or types, or the document's or user's id may be NULL. With this option, an
+// empty DocumentID or UserID is stored as NULL. Without this option, an event with an
+// empty DocumentID or UserID is dropped with reason [Invalid].
 func WithColumns(columns Columns) Option {
 	columns.Extra = slices.Clone(columns.Extra)
 	return func(c *config) { c.columns.Columns, c.columns.own = columns, true }
@@ -167,8 +167,8 @@ func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.req
 func WithMaxInFlight(requests int) Option { return func(c *config) { c.maxInFlight = requests } }
 
 // WithMaxBatch sets the maximum number of rows per insert request, from 1 to 10,000.
-// The default is [DefaultMaxBatch]. A request may have fewer rows, because its texts
-// have at most 1 MiB.
+// The default is [DefaultMaxBatch]. A request with long texts has fewer rows, because
+// its texts are limited to 1 MiB.
 func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows } }
 
 // WithQueueLimits limits the events that the client keeps in memory until they are
@@ -200,10 +200,10 @@ func WithQueueLimits(events, bytes int) Option {
 // users can write to dir, the client logs that and doesn't use dir.
 //
 // The files contain personal data if the events do. All files together take up to
-// about twice the bytes of [WithQueueLimits], even if many processes die. At that
-// size, new events stay in memory only. The client never deletes a file that it can't
-// use. It adds .bad to the name of a damaged file, and .kept if a file has values
-// without a column in [WithColumns].
+// about twice the bytes of [WithQueueLimits]. When they have that size, new events
+// stay in memory only. The client never deletes a file that it can't use. It adds .bad
+// to the name of a damaged file. It adds .kept to the name of a file with values for
+// columns that [WithColumns] doesn't list.
 //
 // A disk that is full, slow or broken never blocks New or Record. The client logs the
 // failure, and events stay in memory only. On Windows, events always stay in memory

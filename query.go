@@ -113,8 +113,8 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 	return answer, c.explainCall(err)
 }
 
-// read sends a GET request and calls decode with the response. It retries once if the
-// request fails or decode returns an error, and the failure may be temporary. Hosted
+// read sends a GET request and passes the response to decode. If the request fails or
+// decode returns an error, and the cause may be temporary, read retries once. Hosted
 // Supabase may refuse a valid key for some seconds, with status 401 and code PGRST303.
 // After such a response, read retries for up to lastingAfter. ctx and
 // WithRequestTimeout limit the time of all attempts together.

@@ -17,8 +17,9 @@ import (
 	"github.com/supabase-community/postgrest-go"
 )
 
-// maxVaried is the largest number of optional columns that narrow fills one by one. It
-// bounds the number of requests.
+// maxVaried limits the number of inserts that Check sends for one event type. If the
+// table rejects the type, Check fills optional columns one by one, to find out which
+// of them the type needs. It does so with at most maxVaried columns.
 const maxVaried = 8
 
 // A rehearsal tries inserts like those of Record and makes PostgREST roll them back.
@@ -29,9 +30,9 @@ const maxVaried = 8
 // the two becomes a row.
 //
 // If the server refuses the insert for a reason that concerns every event, the
-// rehearsal adds a finding, which Check returns. The next insert leaves out or fills
-// the column in question, so that PostgreSQL gets to the next problem. These methods
-// handle the result of an insert:
+// rehearsal adds a finding, a problem that Check returns. The next insert leaves out
+// the column with the problem, or fills it. So PostgreSQL gets to the next problem.
+// These methods handle the result of an insert:
 //
 //	send -> rolled back -> count: is the id unique, does a trigger discard rows?
 //	     -> refused -> learn -> fills, adds or leaves out a column        -> send again
@@ -62,10 +63,11 @@ func newRehearsal(c *Client) *rehearsal {
 	}
 }
 
-// makeUp sets r.values[name], the value that rows contain if they fill the column. For
-// an enum, a UUID, a time, an address or an array, the value fits the type. For every
-// other type, or if the type is unknown, the value is text, cut to the column's length.
-func (r *rehearsal) makeUp(name, text string) {
+// makeUp sets r.values[name], the value that rows contain if they fill the column.
+// For an enum, a UUID, a time, an address or an array, makeUp chooses a value that
+// fits the type. For every other type, or if the type is unknown, the value is
+// sample, cut to the column's length.
+func (r *rehearsal) makeUp(name, sample string) {
 	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:
 		r.values[name] = about.Enum[0]
@@ -78,7 +80,7 @@ func (r *rehearsal) makeUp(name, text string) {
 	case strings.HasSuffix(about.Format, "[]"):
 		r.values[name] = []any{}
 	default:
-		r.values[name] = text[:min(len(text), cmp.Or(about.MaxLength, len(text)))]
+		r.values[name] = sample[:min(len(sample), cmp.Or(about.MaxLength, len(sample)))]
 	}
 }
 
@@ -96,10 +98,11 @@ func (r *rehearsal) rows() (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// row returns an event of type t as a row. It fills the columns in r.filled and in fill
-// with made-up values. As in Record's rows, other columns for fields of Event are NULL,
-// and other columns of Extra are left out.
-func (r *rehearsal) row(t EventType, fill []string) map[string]any {
+// row returns an event of type t as a row, with a new id and time. The columns in
+// r.filled and optional get their made-up values. The other columns are as if the
+// event had no values for them: columns for fields of Event are NULL, and columns of
+// Extra are left out.
+func (r *rehearsal) row(t EventType, optional []string) map[string]any {
 	row, columns := map[string]any{}, &r.config.columns
 	r.at = r.at.Add(-time.Millisecond) // a unique key may contain the time
 	for _, name := range r.columns {
@@ -110,7 +113,7 @@ func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 			row[name] = t
 		case name == columns.CreatedAt:
 			row[name] = r.at.UTC().Format(timeFormat)
-		case slices.Contains(r.filled, name) || slices.Contains(fill, name):
+		case slices.Contains(r.filled, name) || slices.Contains(optional, name):
 			row[name] = r.values[name]
 		case !slices.Contains(columns.Extra, name):
 			row[name] = nil
@@ -119,9 +122,10 @@ func (r *rehearsal) row(t EventType, fill []string) map[string]any {
 	return row
 }
 
-// fillings returns sets of optional columns. narrow fills one set after the other: no
-// column, each column alone, all columns except one, and all columns. All except one
-// are needed if a CHECK requires several columns but forbids another.
+// fillings returns sets of optional columns. For each set, narrow sends an insert
+// that fills the columns of the set. The sets are: no column, each column alone, all
+// columns except one, and all columns. The sets without one column are needed if a
+// CHECK requires several columns but forbids another.
 func (r *rehearsal) fillings() (fillings [][]string) {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool {
 		return r.values[name] == nil || slices.Contains(r.filled, name)
@@ -184,13 +188,14 @@ func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 	r.remove(ctx, theirs)
 }
 
-// remove sends a DELETE for the rows that the filter rows selects, and adds a finding
-// if the DELETE fails. If the answer lacks the number of deleted rows, remove adds no
-// finding, because a proxy may have removed the number.
-func (r *rehearsal) remove(ctx context.Context, rows *postgrest.FilterBuilder) {
+// remove sends a DELETE for the rows that filter selects, and adds a finding if the
+// DELETE fails. A finding is a problem that Check returns. If the answer lacks the
+// number of deleted rows, remove adds no finding, because a proxy may have removed
+// the number.
+func (r *rehearsal) remove(ctx context.Context, filter *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
-	if _, err := r.deleted(ctx, rows); !errors.Is(err, ErrCountIncomplete) {
+	if _, err := r.deleted(ctx, filter); !errors.Is(err, ErrCountIncomplete) {
 		r.add("delete", err)
 	}
 }

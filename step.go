@@ -9,25 +9,24 @@ import (
 	"github.com/google/uuid"
 )
 
-// Step calls do, and records an event before and after the call. It returns the error
-// of do. The first event is [ProcessingStarted]. If do returns nil, the second event
-// is [Completed]. If do returns an error, the second event is [Failed] with that
-// error. If do panics or ends its goroutine, the second event is Failed, and Step
-// doesn't stop the panic. The second event contains the duration of do. If
-// [WithEventTypes] sets other types, Step uses the first type in each of the lists
-// Started, Completed and Failed. On a nil Client, Step only calls do.
+// Step calls the function do and returns its error. It records one event before the
+// call and one event after it. The first event is [ProcessingStarted]. If do returns
+// nil, the second event is [Completed]. If do returns an error, the second event is
+// [Failed] with this error. If do panics or ends its goroutine, the second event is
+// Failed, and Step doesn't stop the panic. The second event contains the duration of
+// the call. If [WithEventTypes] sets other types, Step uses the first type in each of
+// the lists Started, Completed and Failed. On a nil Client, Step only calls do.
 //
-// e contains the document, the user and the stage of both events. Step sets their
-// Type, Duration and ErrorMessage itself. If the table has no column for Duration or
-// ErrorMessage, Step leaves the field empty: see [Columns]. If e has a CreatedAt, it
-// is the time of the first event, and the second event has this time plus the
-// duration. If e has an ID, Step derives the ID of each event from it and from the
-// type of the event. So if you repeat the step with the same ID, events of the same
-// type are stored only once.
+// e contains the document, the user and the stage of both events. Step sets their Type,
+// Duration and ErrorMessage itself. If the table has no column for Duration or
+// ErrorMessage, Step leaves the field empty: see [Columns]. If e has a CreatedAt, it is
+// the time of the first event, and the second event has this time plus the duration. If
+// e has an ID, Step derives the ID of each event from e.ID and the event's type. So if
+// you repeat the step with the same ID, events of the same type are stored only once.
 //
 // If e has a Stage, the events are about this step of the document. If e has no Stage,
-// the events are about the entire document, and the second event completes or fails
-// it.
+// the events are about the entire document, and the second event completes or fails the
+// document.
 func (c *Client) Step(e Event, do func() error) error {
 	return c.StepContext(context.Background(), e, func(context.Context) error { return do() })
 }

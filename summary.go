@@ -12,9 +12,10 @@ import (
 // that don't change the state.
 //
 // An event with a Stage is about one step of the document, and an event without a
-// Stage is about the entire document. If the entire document has started, the end of a
-// step doesn't complete it. Only a Completed event without a Stage does. If a step
-// fails, the document counts as failed until its next event. The exact rules are in
+// Stage is about the entire document. If a document has a start without a Stage, only a
+// Completed event without a Stage completes the document. If a document has no such
+// start, each Completed event completes the document. If a step fails, the document
+// counts as failed until its next event. The exact rules are in
 // sql/014_create_docevents_reading.sql.
 //
 // Stages, Errors and Stuck contain at most 20 elements each. StagesTotal, ErrorsTotal

@@ -11,14 +11,15 @@ import (
 // EventTypes lists the event types of a table by their meaning for a document. A type
 // is 1 to 256 bytes of valid text, and is in one field only. If an event has another
 // type, Record drops the event with reason [Invalid]. With Open, Record accepts every
-// type.
+// valid type.
 //
-// If one of these fields is empty, it has a default: [UploadStarted] for Arrived,
-// [ProcessingStarted] for Started, [Completed] for Completed and [Failed] for Failed.
-// If another field lists the default of Arrived, Arrived stays empty. If another
-// field lists the default of Started, Completed or Failed, New returns an error.
-// Record accepts the defaults like listed types. Check tries the defaults only if the
-// app lists no types at all.
+// If the app leaves one of these fields empty, New fills in a default:
+// [UploadStarted] in Arrived, [ProcessingStarted] in Started, [Completed] in
+// Completed and [Failed] in Failed. But if the app lists UploadStarted in another
+// field, Arrived stays empty. If the app lists one of the three other defaults in
+// another field, New returns an error.
+//
+// If the app lists any types, Check tries only these types and not the defaults.
 type EventTypes struct {
 	// Arrived types mean that the document is waiting for work. If the latest event
 	// of a document has such a type, the document counts as under way. If it waits
@@ -60,9 +61,9 @@ type eventTypes struct {
 
 	known []EventType // all types of EventTypes
 
-	// listed contains the types that Check tries to insert. These are the types that
-	// the app lists. If the app lists no types, these are the four defaults, or with
-	// Open no types.
+	// listed contains the types that Check tries to insert. If the app lists types,
+	// listed contains these types. Otherwise listed is empty with Open, and contains
+	// the four defaults without Open.
 	listed []EventType
 }
 

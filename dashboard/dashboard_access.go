@@ -8,10 +8,10 @@ import (
 )
 
 // WithAuthorize makes f decide who may see the page. If f returns true, the request is
-// allowed. If f returns false, the response is a 403. If f has a ResponseWriter as a
-// parameter, it may write another response before it returns false. For example, it
-// may redirect to the app's login, or write a 401 that asks for a password. f must be
-// safe for concurrent use. If f is nil, every request is refused.
+// allowed. If f returns false, the response is a 403. If f takes a ResponseWriter, f
+// may write another response before it returns false. For example, f may redirect to
+// the app's login, or write a 401 that asks for a password. f must be safe for
+// concurrent use. If f is nil, every request is refused.
 func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.Request) bool](f F) Option {
 	return func(h *handler) {
 		h.authorize = func(http.ResponseWriter, *http.Request) bool { return false }
@@ -28,12 +28,13 @@ func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.
 	}
 }
 
-// WithLoopback allows requests from a browser on the same machine. A request is
-// refused if its URL has another host than localhost or a loopback address. It is also
-// refused if it has a header that proxies add, such as X-Forwarded-For.
+// WithLoopback allows requests from a browser on the machine where the app runs. The
+// page must be opened at localhost or a loopback address: requests with any other host
+// are refused. Requests with a header that proxies add, such as X-Forwarded-For, are
+// refused too.
 //
-// Use WithLoopback only for development. A proxy on the same machine may forward
-// requests from other machines without such a header. Then everybody who can reach the
+// Use WithLoopback only for development. A proxy on this machine may forward requests
+// from other machines without adding such a header. Then everybody who can reach the
 // proxy sees the page. If [WithAuthorize] is passed too, a request must pass both
 // checks.
 func WithLoopback() Option {
@@ -89,9 +90,10 @@ func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // HTTP/1.0, it came through a proxy too: older versions of nginx use HTTP/1.0, and
 // browsers don't.
 //
-// The Host of r must also be localhost or a loopback address. This prevents DNS
-// rebinding: any web site can point its own domain name at this machine. Without the
-// check, the site's scripts could then read the page in the browser of a visitor.
+// The Host of r must also be localhost or a loopback address. This prevents an attack
+// called DNS rebinding: the developer opens a hostile web site, and the site then
+// points its domain name at 127.0.0.1. Its scripts in the developer's browser could
+// then read the page, with the site's domain name as the Host.
 func fromLoopback(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if len(r.Header.Values(name)) > 0 {

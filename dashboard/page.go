@@ -31,10 +31,9 @@ type page struct {
 
 	StuckAfter time.Duration
 
-	// rows is the maximum number of rows in the view, at first maxRows. If the HTML is
-	// larger than maxBytes, the view is rendered again with fewer rows. Then the
-	// overview also leaves out the links in its chart, and the table with the chart's
-	// numbers.
+	// rows is the maximum number of rows in the view. It begins as maxRows. If the HTML
+	// is larger than maxBytes, the view is rendered again with half as many rows. The
+	// overview then also leaves out parts of its chart.
 	rows int
 
 	isUnset    bool // the client is nil or zero
@@ -69,11 +68,13 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 	return p
 }
 
-// serve responds with the HTML of a view. self is the view's path, such as
-// "documents". The function view reads the data and returns it for the template. serve
-// renders the HTML into memory before it writes the status, because an error may still
-// change the status. If the HTML is larger than maxBytes, serve renders it again with
-// half the rows.
+// serve responds with the HTML of a view. self is the view's path, such as "documents".
+// It is also the name of the view's template. The parameter view is a function that
+// reads the view's data for the template.
+//
+// If reading the data fails, the HTML shows the problem, and the status is an error. So
+// serve renders the HTML into memory before it writes the status. If the HTML is larger
+// than maxBytes, serve renders it again with half the rows.
 func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()

@@ -47,15 +47,15 @@ var reserved = []string{
 	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
 }
 
-// newFilters returns the filters that the page offers. There are filters for the
-// stage, type and user of an event, if the table has these columns, and for each
-// column in more. more lists the columns of WithFilters. types lists the values that
-// the filter for the type suggests.
+// newFilters returns the filters that the page offers. There is a filter for the stage,
+// the type and the user of an event, if the table has a column for it. There is also a
+// filter for each column in extra, which contains the columns of WithFilters. The
+// filter for the type suggests the event types in types.
 //
-// Each filter has a parameter in the URL. For a column in more, it has the name of the
-// column. If another parameter already has this name, newFilters appends a dot to the
-// name, for example "id.".
-func newFilters(columns docevents.Columns, types docevents.EventTypes, more []string) []filter {
+// Each filter has a parameter in the URL. For a column in extra, the parameter's name
+// is the name of the column. If another parameter already has this name, newFilters
+// appends a dot to the name, for example "id.".
+func newFilters(columns docevents.Columns, types docevents.EventTypes, extra []string) []filter {
 	var words []string
 	for _, list := range [][]docevents.EventType{types.Arrived, types.Started, types.Completed, types.Failed, types.Skipped, types.Notes} {
 		for _, t := range list {
@@ -67,7 +67,7 @@ func newFilters(columns docevents.Columns, types docevents.EventTypes, more []st
 		{Param: "type", Label: "Type", column: columns.Type, Words: words},
 		{Param: "user", Label: "User", column: columns.UserID},
 	}
-	for _, name := range more {
+	for _, name := range extra {
 		all = append(all, filter{Param: name, Label: name, column: name})
 	}
 	var filters []filter
@@ -122,15 +122,14 @@ func (p *page) readScope(offered []filter) {
 var timeFormats = []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339}
 
 // parseTime parses the text of a time in the URL. If text is empty, parseTime returns
-// the parameter otherwise and true. If text isn't a valid time, parseTime returns
-// false.
-func parseTime(text string, otherwise time.Time) (time.Time, bool) {
+// fallback and true. If text isn't a valid time, parseTime returns fallback and false.
+func parseTime(text string, fallback time.Time) (time.Time, bool) {
 	for _, format := range timeFormats {
 		if t, err := time.Parse(format, text); err == nil && t.Year() >= 1 && t.Year() <= 9999 {
 			return t.UTC(), true
 		}
 	}
-	return otherwise, text == ""
+	return fallback, text == ""
 }
 
 // inputTime formats a time as a datetime-local input does.
@@ -171,10 +170,10 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 // A chip shows the range or a filter, with a link that removes it.
 type chip struct{ Label, Value, Without string } // Without is the link
 
-// Chips returns a chip for each limit of the view that the reader can remove. These
-// limits are filters with a value, a range whose times the reader has entered, an
-// error, and the stage of the error. A chip is a small label with a link that removes
-// the limit.
+// Chips returns the chips of the view. A chip is a small label that shows one
+// condition, with a link that removes this condition. There is a chip for each of these
+// conditions: a filter with a value, a range whose times the reader has entered, an
+// error, and the stage in which the error happened.
 func (p *page) Chips() (chips []chip) {
 	if p.Range.Name == "" && !p.isRangeBad {
 		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
@@ -255,8 +254,9 @@ func (p *page) kept() url.Values {
 // value, the next name, the next value, and so on. An empty value removes the
 // parameter.
 //
-// A URL must not have both a named range, such as range=7d, and times. So a change of
-// range removes since and until, and a change of since or until removes range.
+// A URL contains either a named range, such as range=7d, or the times since and until.
+// So if changes contains the name range, change removes the parameters since and until.
+// If changes contains since or until, change removes the parameter range.
 func change(query url.Values, changes []string) url.Values {
 	for i := 0; i+1 < len(changes); i += 2 {
 		name, value := changes[i], changes[i+1]

@@ -8,8 +8,10 @@ import (
 // IsEdited reports whether the view shows the form for the range and the filters.
 func (p *page) IsEdited() bool { return p.query.Get("edit") != "" }
 
-// InputTime returns the text for an input of the form. t is the start or the end of
-// the range. If the range isn't valid or has a name, such as 7d, InputTime returns "".
+// InputTime returns the text for one of the form's two time inputs. t is the start or
+// the end of the range, which InputTime cuts to the minute. If the range has a name,
+// such as 7d, InputTime returns "", so that the form keeps the named range. If the
+// range isn't valid, InputTime also returns "".
 func (p *page) InputTime(t time.Time) string {
 	if p.Range.Name != "" || p.isRangeBad {
 		return ""
@@ -22,9 +24,10 @@ func (p *page) InputTime(t time.Time) string {
 // remove them.
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
-// Keep returns the parameters of the URL that have no visible input in the form. A
-// hidden input submits them, so that they aren't lost. Keep encodes them as a query
-// string, because a browser may change line breaks in the value of an input.
+// Keep returns the parameters of the URL that have no visible input in the form. The
+// form submits these parameters in a hidden input, so that they aren't lost. Keep
+// encodes them as a query string, because a browser may change line breaks in the value
+// of an input.
 func (p *page) Keep() string {
 	query := url.Values{}
 	for name, value := range p.own {

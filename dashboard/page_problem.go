@@ -23,9 +23,9 @@ type problem struct{ Title, Advice, Detail string }
 const inMemory = " Until then, new events of this process wait in its memory."
 
 // answers lists the errors that the server may return, with the title and the advice
-// that the page then shows. Each pattern is compared with the text that answerLine
-// returns, which is "STATUS CODE message". The first pattern that matches is used.
-// status is the HTTP status of the page itself; 0 means 502.
+// that the page then shows. The regular expression answer is matched against a text of
+// the form "STATUS CODE message". The page uses the first entry that matches. status is
+// the HTTP status of the page. If status is 0, the page has the status 502.
 var answers = []struct {
 	answer        *regexp.Regexp
 	status        int

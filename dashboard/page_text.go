@@ -126,8 +126,8 @@ func (p *page) Age(t time.Time) string {
 // Elapsed returns the time since t.
 func (p *page) Elapsed(t time.Time) time.Duration { return p.Now.Sub(t) }
 
-// Rough formats a duration for people, less exactly than Took. If the duration is a
-// minute or longer, Rough leaves out the seconds. If it is ten hours or longer, Rough
+// Rough formats a duration for people, such as 45 s, 3 min or 12 h. If the duration is
+// a minute or longer, Rough leaves out the seconds. If it is ten hours or longer, Rough
 // also leaves out the minutes.
 func (p *page) Rough(d time.Duration) string {
 	switch {

@@ -28,7 +28,7 @@ var errBusy = errors.New("this page has four reads in flight already")
 //	an identical read ended less than sharedFor ago  -> the result of that read
 //	an identical read is in flight                   -> the result of that read, after a wait
 //	fewer than maxReads reads are in flight          -> the result of a new read
-//	otherwise                                        -> errBusy
+//	otherwise                                        -> errBusy, so the response is a 503
 type reads struct {
 	mu       sync.Mutex // guards the fields below; no read runs under it
 	inFlight int
@@ -43,19 +43,19 @@ type answer struct {
 }
 
 // share calls the function read and returns its result. If another caller's read with
-// the same key is in flight or has just ended, share returns the result of that read
-// instead. All these callers get the same value, so they must not change the value.
+// the same key is in flight or ended less than sharedFor ago, share returns the result
+// of that read and doesn't call read. All callers with the same key get the same value,
+// so they must not change it.
 //
 // If ctx ends, share stops waiting for another caller's read. But the end of ctx
-// doesn't cancel share's own read, because other callers may be waiting for its
-// result.
+// doesn't cancel share's own read, because other callers may be waiting for its result.
 func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
-	a, first, err := r.find(key)
+	a, isNew, err := r.find(key)
 	if err != nil {
 		var none T
 		return none, err
 	}
-	if first {
+	if isNew {
 		defer r.finish(key, a) // even if read panics
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 		defer cancel()
@@ -73,11 +73,11 @@ func share[T any](ctx context.Context, r *reads, key string, read func(context.C
 	return value, a.err
 }
 
-// find returns the answer for a key. If first is false, another caller fills in the
-// answer or has filled it in. If first is true, the caller of find must read the data,
-// set the value and the error in the answer, and call finish. If too many reads are in
-// flight, find returns errBusy.
-func (r *reads) find(key string) (a *answer, first bool, err error) {
+// find returns the answer for a key. If isNew is true, the answer is still empty: the
+// caller must read the data, set the value and the error in the answer, and call
+// finish. If isNew is false, another caller does this or has done it. If there is no
+// answer for the key and too many reads are in flight, find returns errBusy.
+func (r *reads) find(key string) (a *answer, isNew bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a := r.answers[key]; a != nil {
@@ -95,9 +95,10 @@ func (r *reads) find(key string) (a *answer, first bool, err error) {
 	return a, true, nil
 }
 
-// finish ends a read whose result is in a. Callers that wait for the answer then
-// return it. Until sharedFor has passed, new callers with the same key also get the
-// answer.
+// finish ends the read whose result is in a. Callers that wait for this answer then
+// return it. For the next sharedFor, new callers with the same key get the answer too.
+// But if more than maxShared answers are kept already, finish forgets this answer at
+// once.
 func (r *reads) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {

@@ -70,9 +70,9 @@ func (h *handler) document(ctx context.Context, p *page) any {
 	return v
 }
 
-// documentID returns the document id from the URL. It returns a UUID in PostgreSQL's
-// form, with lower-case letters and hyphens. If there is no valid id, ok is false and
-// the page shows a problem.
+// documentID returns the document id from the URL. If the table's ids are UUIDs, it
+// returns the id as PostgreSQL does, with lower-case letters and hyphens. If ok is
+// false, the page shows a problem, for example because the id isn't valid.
 func (h *handler) documentID(p *page) (id string, ok bool) {
 	id = p.query.Get("id")
 	switch {
@@ -125,9 +125,9 @@ func (p *page) position() (at position, ok bool) {
 	return at, true
 }
 
-// A stretch contains the events on one page of a document's timeline, and the
-// positions of the next pages. It also describes the window, which is the list of up
-// to 1,000 events that was read at once and from which the page's events are taken.
+// A stretch contains the events on one page of a document's timeline, and the positions
+// of the next pages. It also describes the window: the list of up to 1,000 events that
+// was read at once. The page's events are a part of the window.
 type stretch struct {
 	Events     []docevents.Event // in the order shown
 	Gaps       []time.Duration   // for each event, the time since the previous one; -1 for the first of the window
@@ -153,22 +153,22 @@ func (h *handler) readStretch(ctx context.Context, p *page, id string, at positi
 }
 
 // newStretch returns one page of a timeline: up to n events of a window, beginning at
-// the position at. window is a list of events, the oldest first. hasEarlier is true if
-// the document has events before the window.
-func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *stretch {
+// the position start. window is a list of events, the oldest first. hasEarlier is true
+// if the document has events before the window.
+func newStretch(window []docevents.Event, hasEarlier bool, start position, n int) *stretch {
 	s := &stretch{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {
 		return s
 	}
 	first, last := window[0], window[s.size-1]
 	s.First, s.Last = first.CreatedAt, last
-	anchor := at.before
+	anchor := start.before
 	if anchor.IsZero() {
 		anchor = last.CreatedAt.Add(time.Microsecond)
 	}
-	for i := at.from; i < min(at.from+n, s.size); i++ {
+	for i := start.from; i < min(start.from+n, s.size); i++ {
 		k := i
-		if !at.oldestFirst {
+		if !start.oldestFirst {
 			k = s.size - 1 - i
 		}
 		gap := time.Duration(-1)
@@ -177,21 +177,22 @@ func newStretch(window []docevents.Event, hasEarlier bool, at position, n int) *
 		}
 		s.Events, s.Gaps = append(s.Events, window[k]), append(s.Gaps, gap)
 	}
-	if at.from+n < s.size {
-		s.next = &position{anchor, at.from + n, at.oldestFirst}
+	if start.from+n < s.size {
+		s.next = &position{anchor, start.from + n, start.oldestFirst}
 	}
 	if !hasEarlier {
 		return s
 	}
-	// first is the oldest event of this window. The database may have more events with
-	// exactly the same time, which this window lacks. So the earlier window includes
-	// the time of first. Its position skips the events that this window already has.
+	// first is the oldest event of this window. The document may have more events with
+	// exactly the same time that are not in this window. So the earlier window also
+	// contains the events at this time. Its position skips the events that are in both
+	// windows.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
-	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), at.oldestFirst}
+	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), start.oldestFirst}
 	if same < 0 { // the entire window has this time: continue with older times, and leave out more events of this time
 		s.earlier.before = first.CreatedAt
 	}
-	if at.oldestFirst {
+	if start.oldestFirst {
 		s.earlier.from = 0
 	} else if s.next == nil {
 		s.next = s.earlier

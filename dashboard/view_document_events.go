@@ -13,15 +13,15 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow reads the newest events of a document before a time, up to 1,000. If
-// before is zero, it reads the newest events of all. It returns the oldest event
-// first. hasEarlier is true if the document has events that are older than the
-// returned events.
-func (h *handler) readWindow(ctx context.Context, id string, before time.Time) (events []docevents.Event, hasEarlier bool, err error) {
-	if before.IsZero() {
+// readWindow reads up to 1,000 events of a document: the newest events before the time
+// end. If end is zero, it reads the document's newest events. The oldest event comes
+// first in events. hasEarlier is true if the document has events that are older than
+// these.
+func (h *handler) readWindow(ctx context.Context, id string, end time.Time) (events []docevents.Event, hasEarlier bool, err error) {
+	if end.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
 	} else {
-		events, err = h.client.TimelineBefore(ctx, id, before)
+		events, err = h.client.TimelineBefore(ctx, id, end)
 	}
 	if errors.Is(err, docevents.ErrTruncated) {
 		return events, true, nil
@@ -46,10 +46,11 @@ type eventRow struct {
 	X, Width int64
 }
 
-// roomForMessages returns how many bytes complete error messages may take in a view
-// with n events. The entire view may have maxBytes. roomForMessages assumes that
-// everything else takes 8,000 bytes, plus 600 bytes for each event. If the view is
-// still too large, it is rendered again with fewer rows and less room for messages.
+// roomForMessages returns how many bytes the long error messages in a view with n
+// events may take together, if they are shown in full. The entire view may have
+// maxBytes. Its other parts take about 8,000 bytes, plus 600 bytes for each event. If
+// the view is still too large, it is rendered again with fewer rows and fewer bytes for
+// messages.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
 // eventRows returns the rows of a page, and separately the facts that all rows share.
@@ -82,8 +83,8 @@ type fact struct {
 	isCut       bool   // Value is shortened
 }
 
-// facts returns the event's user, and then the values of its extra columns. They are
-// sorted by the name of the column. Empty values and NULL are left out.
+// facts returns the event's user, and then the values of its extra columns. The columns
+// are sorted by name. Empty values and NULL are left out.
 func (p *page) facts(e docevents.Event) (all []fact) {
 	add := func(name, value, link string) {
 		if value != "" {

@@ -9,7 +9,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// WithHealth sets the limits that the path health checks, for example
+// WithHealth sets the limits for the health check at the path health, such as
 // /admin/documents/health. An uptime monitor can request this path. The response is a
 // [docevents.Health] as JSON. Its status is 200 if no limit is exceeded. Its status is
 // 503 if a limit is exceeded or the table can't be read.

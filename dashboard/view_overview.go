@@ -102,10 +102,11 @@ func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed
 // this link leads to all documents.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
-// StageFailedLink returns a link to the documents that have a failure in a stage. The
-// link filters by the stage and by the event type for failures. A filter can have only
-// one value. If the app has several types for failures, the link leads to the
-// documents that have an event of the stage and are in the state failed.
+// StageFailedLink returns a link to the documents that failed in a stage. The link
+// filters by the stage and by the event type for failures. But a filter can have only
+// one value. So if the app has several types for failures, the link filters by the
+// stage and by the state failed. It then leaves out documents that completed after a
+// retry.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {
 		return v.To("documents", "stage", name, "type", string(failed[0]))

@@ -83,14 +83,13 @@ func newBars(stacks [][]int64, n int) bars {
 	return b
 }
 
-// fit returns the value that the upper edge of a diagram stands for. Usually this is
-// the largest value. But one or a few very large values would make all other bars too
-// low to read. If all the other values are less than an eighth of the largest value,
-// fit returns a value that is a quarter above them. The bars of the very large values
-// are cut off.
+// fit returns the value at the upper edge of a diagram. Usually this is the largest
+// value. But a few very large values would make all other bars too low to read. If all
+// other values are less than an eighth of the largest value, fit returns the highest of
+// the other values plus a quarter. Then the bars of the very large values are cut off.
 //
-// fit cuts off as few bars as possible: at most a twentieth of the values above zero,
-// or one bar if there are fewer than 40 such values.
+// As few bars as possible are cut off: at most a twentieth of the values above zero, or
+// one bar if there are fewer than 40 such values.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

@@ -13,10 +13,11 @@ import (
 type stage struct {
 	docevents.Stage
 
-	// The bar shows how long the stage took. It is filled up to P50Width, for the
-	// median. It is an outline from there to P95Width, for the 95th percentile. Both
-	// are in thousandths of the column's width. If IsCut is true, the bar is too long
-	// and ends at the column's edge.
+	// Each row has a bar that shows how long its stage took. The bar is filled up to
+	// P50Width, which stands for the median. From there to P95Width, which stands for
+	// the 95th percentile, the bar is an outline. Both widths are in thousandths of the
+	// column's width. If IsCut is true, the bar would be too long, so it ends at the
+	// column's edge.
 	P50Width, P95Width int64
 	HasBar, IsCut      bool
 }

@@ -62,7 +62,7 @@ WHERE event_type IN ('completed', 'failed')
 GROUP BY stage
 ORDER BY p95_ms DESC NULLS LAST;
 
--- 5. Which errors happened in the last hour, how often, and in which document, for example?
+-- 5. Which errors happened in the last hour, how often, and in which document most recently?
 WITH failed AS (
     SELECT id, document_id, created_at, stage,
         -- Messages that differ only in numbers and UUIDs are the same error.
