@@ -10,20 +10,21 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// ErrCountIncomplete means that a purge doesn't know the result of one of its
-// DELETEs, for example because the connection broke. The database may have deleted
-// rows that the purge didn't count. So the purge may have deleted more rows than the
-// number that it returned. Test for it with errors.Is, because the error may match
-// other errors as well.
+// ErrCountIncomplete means that a purge may have deleted more rows than the number
+// that it returned. It didn't get the result of one of its DELETEs, for example
+// because the connection broke. So it couldn't count the rows of that DELETE. Test
+// for ErrCountIncomplete with errors.Is, because a purge's error may match several
+// errors.
 var ErrCountIncomplete = rest.ErrNoCount
 
 const (
 	maxPurgeDays     = 700_000 // 1,916 years: the cutoff stays after the year 1, and nothing overflows
 	maxPurgeFailures = 10      // in a row, with waits of 40 to 80 s in all
 
-	// purgePatience decides what a broken connection or a gateway's error 5xx means.
-	// If it came after at least purgePatience, the request probably took too long,
-	// and the next step is smaller. Gateways time out after 10 s or more.
+	// purgePatience helps to find requests that took too long. If a request failed
+	// after purgePatience or later, with a broken connection or a gateway's error
+	// 5xx, it probably took too long. Then the next step deletes fewer rows. Gateways
+	// time out after 10 s or more.
 	purgePatience = 5 * time.Second
 )
 
@@ -105,10 +106,10 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 //	    v
 //	   end
 //
-// The one DELETE is sent only once. After a failure the database may still be running
-// it. If it took too long, a second attempt would take too long again. A failed step
-// isn't repeated either: the next step reads which rows are left, and deletes the
-// oldest of them.
+// The DELETE for all rows is sent only once. After a failure, the database may still
+// be running it. And if it took too long once, it would take too long again. A failed
+// step isn't repeated either. The next step reads which rows are left, and deletes
+// the oldest of them.
 type purge struct {
 	*Client
 	before   string // the cutoff
@@ -159,10 +160,10 @@ func (p *purge) run(ctx context.Context) error {
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// failed counts the failure err of a request, and decides how the purge goes on. took
-// is the time that the request took. bounded means that ctx has a deadline. The
-// result again means that the purge continues. The result smaller means that the
-// request may have taken too long, so the next step must have fewer rows.
+// failed is called after a request fails with err, and counts the failure. took is
+// the time that the request took. bounded means that ctx has a deadline. The first
+// result reports whether the purge continues. The second result reports whether the
+// request may have taken too long. If so, the next step must delete fewer rows.
 func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smaller bool) {
 	p.failures++
 	v, code := rest.Classify(err), codeOf(err)

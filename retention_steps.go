@@ -16,17 +16,17 @@ const beforeAll = "-infinity"
 
 // A position is where the next step of a purge begins.
 //
-// A step deletes the oldest rows that are left. It first reads the created_at of the
-// last row that it will delete. This time is the boundary of the step. Then the step
-// deletes the rows up to its boundary, and after the boundary of the last step that
-// succeeded. Without this lower limit, PostgreSQL would also read the index entries
-// of the rows that earlier steps deleted. A purge of a million rows would then take
-// twice as long.
+// A step deletes the oldest rows that are left. First it reads the created_at of the
+// last row to delete. This time is the boundary of the step. Then the step deletes
+// the rows after the boundary of the last step that succeeded, up to its own
+// boundary. If the DELETE had no lower limit, PostgreSQL would also read the index
+// entries of rows that earlier steps deleted. Then a purge of a million rows would
+// take twice as long.
 //
 // A step deletes all rows whose created_at is its boundary. If too many rows have
-// that time, the step takes too long. The next step is smaller, but may have the same
-// boundary, and would delete the same rows. Then stepByID deletes the rows with that
-// time in several requests, in the order of their ids.
+// this time, the step takes too long, and the next, smaller step may have the same
+// boundary. That step would take too long again. So stepByID then deletes the rows
+// with this time in several requests, in the order of their ids.
 type position struct {
 	after    string // the boundary of the step before
 	boundary string // the boundary of this step
@@ -65,10 +65,10 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 	return false, err
 }
 
-// stepByID is a step that deletes only rows whose created_at is oneTime: the rows
-// with the smallest ids, as many as a step has. If fewer rows than that are left,
-// stepByID deletes nothing and returns false. Then the next ordinary step deletes the
-// rows that are left.
+// stepByID is a step that deletes only rows with one created_at, p.next.oneTime. It
+// deletes p.size.rows of these rows, beginning with the smallest id. If fewer rows
+// with this created_at are left, stepByID deletes nothing and returns false. Then the
+// next ordinary step deletes these rows.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	column := p.config.columns.ID
 	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
@@ -88,9 +88,9 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 }
 
 // counted adds n to the purge's count of deleted rows. n and err are the result of a
-// DELETE. If rows were deleted, counted sets failures to 0. If n is 0, failures stays
-// as it is. Otherwise a purge might never end: a trigger may keep rows, so that some
-// DELETEs succeed with n = 0 between others that time out.
+// DELETE. If the DELETE deleted rows, counted sets the count of failures to 0. A
+// DELETE that succeeds with n = 0 doesn't change this count. Otherwise a purge might
+// never end: if a trigger keeps rows, such DELETEs may alternate with timeouts.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
@@ -106,12 +106,14 @@ func (p *purge) counted(n int64, err error) error {
 }
 
 // A stepSize holds the number of rows of the next step. After a step that takes too
-// long, the number halves. After a step that succeeds, it doubles, up to most.
+// long, the number halves. After a step that succeeds, it doubles, but never exceeds
+// the field most.
 //
-// If the first step after a doubling takes too long, the table may always be too slow
-// for that size. Each further try would cost a statement timeout. So the number then
-// doubles only after two successes in a row. If the first step after that doubling
-// takes too long as well, it doubles only after four successes, and so on.
+// If a step takes too long directly after a doubling, the table may always be too
+// slow for that number. Each further try would cost a statement timeout. So the
+// number then doubles only after two successes in a row. If the first step after that
+// doubling takes too long again, it doubles only after four successes in a row, and
+// so on.
 type stepSize struct {
 	rows, most int
 	successes  int  // in a row at this size
@@ -156,9 +158,9 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readNth returns the value that column has in the last row of the next step. query
-// selects rows, and readNth sorts them by column. If query selects fewer rows than a
-// step has, readNth returns "".
+// readNth sends query, sorts the rows by column, and returns the value of column in
+// the last row that the next step would delete. This is row number p.size.rows. If
+// there are fewer rows, readNth returns "".
 func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
 	last := p.size.rows - 1
 	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)
@@ -172,9 +174,9 @@ func (p *purge) readNth(ctx context.Context, column string, query *postgrest.Fil
 	return strings.Trim(string(rows[0][column]), `"`), nil // a time or an id, which may be a number
 }
 
-// deletion returns a DELETE without filters. The caller adds the filters and sends
-// the DELETE with deleted. Never add a limit: PostgREST 13 and later ignore the
-// limit, and delete every row that matches the filters.
+// deletion returns a DELETE without filters. The caller adds filters and passes the
+// DELETE to the method deleted, which sends it. Never add a limit: PostgREST 13 and
+// later ignore the limit, and delete every row that matches the filters.
 func (c *Client) deletion() *postgrest.FilterBuilder { return c.rest.From().Delete("minimal", "exact") }
 
 // deleted sends the DELETE query and returns the number of deleted rows.

@@ -47,9 +47,9 @@ func notUnderstood(part string) error {
 	return refuse(http.StatusNotImplemented, "", "doceventstest doesn't understand %s", part)
 }
 
-// answerLocked returns the answer to a request. If a request has several faults, the
-// error is about the same fault as the error of Supabase's gateway and PostgREST,
-// because answerLocked looks for faults in the same order.
+// answerLocked returns the answer to a request, or the error to answer with. A
+// request may have several faults. answerLocked checks for them in the same order as
+// Supabase's gateway and PostgREST. So it reports the same fault as they do.
 func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, error) {
 	if len(s.failures) > 0 {
 		failure := s.failures[0]
@@ -106,15 +106,15 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
-// changeLocked carries out an insert or a DELETE and returns the answer. changed
-// contains the rows to insert or delete. after contains all rows that the table has
-// afterwards. If PostgREST would roll the change back, changeLocked returns an error
-// and leaves the table unchanged.
-func (s *Server) changeLocked(r *http.Request, q *query, changed, after []row) (*postgrest.Answer, error) {
+// changeLocked carries out an insert or a DELETE, and returns the answer. changed
+// contains the rows that are inserted or deleted. result contains all rows of the
+// table after the change. If PostgREST would roll the change back, changeLocked
+// returns an error and leaves the table unchanged.
+func (s *Server) changeLocked(r *http.Request, q *query, changed, result []row) (*postgrest.Answer, error) {
 	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
 		return nil, refusal
 	}
-	s.rows = after
+	s.rows = result
 	var body []byte
 	if q.prefer.Representation() {
 		body = q.selected(changed)

@@ -72,9 +72,9 @@ func (s *Server) column(name string) (column, error) {
 	return column{}, refuse(400, "42703", "column %s.%s does not exist", s.Table, name)
 }
 
-// newCondition returns a function that reports whether a row matches the filter f.
-// The filter is on the column c. A row with NULL in c matches no filter except
-// is.null.
+// newCondition returns a function that reports whether a row matches the filter f, a
+// filter on the column c. If a row has NULL in c, the row matches only the filter
+// "is.null".
 func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	if f.Operator == "is" {
 		return func(r row) bool { return r.value(c) == nil }, nil
@@ -131,8 +131,9 @@ func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	}
 }
 
-// sorted returns the rows in the order that the request's parameter order asks for.
-// Rows that are equal in that order are sorted by their time and then by their id.
+// sorted returns the rows in the order that the URL parameter "order" of the request
+// asks for. If that order leaves rows equal, they are sorted by their time and then
+// by their id.
 func (q *query) sorted(rows []row) []row {
 	rows = inTime(rows)
 	slices.SortStableFunc(rows, func(a, b row) int {

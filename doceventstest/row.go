@@ -63,13 +63,14 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// parseRows parses body, the JSON of an insert, and returns its rows. names are the
-// columns in the query parameter "columns" of the request. If a value has the wrong
-// type, parseRows returns an error. If a row has no value for one of these columns, it
-// gets NULL, or the column's default if missingDefault is true.
-func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]row, error) {
+// parseRows parses body, the JSON of an insert, and returns its rows. columns
+// contains the names in the URL parameter "columns" of the request. If a column
+// doesn't exist, or a value has the wrong type, parseRows returns an error. If a row
+// has no value for one of the columns, that column gets NULL. But if missingDefault
+// is true, a column of Columns.Extra gets its default.
+func (s *Server) parseRows(body []byte, columns []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
-	for _, name := range names {
+	for _, name := range columns {
 		if !slices.ContainsFunc(table, func(c column) bool { return c.name == name }) {
 			return nil, postgrest.ErrColumn(s.Table, name)
 		}
@@ -83,7 +84,7 @@ func (s *Server) parseRows(body []byte, names []string, missingDefault bool) ([]
 		rows[i] = row{fields: map[string]any{}}
 		for _, c := range table {
 			raw, given := object[c.name]
-			if c.field == "" && (given || !missingDefault && slices.Contains(names, c.name)) {
+			if c.field == "" && (given || !missingDefault && slices.Contains(columns, c.name)) {
 				if rows[i].extra == nil {
 					rows[i].extra = map[string]any{}
 				}
@@ -155,8 +156,8 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 }
 
 // inTime returns the rows sorted by their time. Rows with the same time are sorted by
-// their id. If docevents made the ids, they increase in the order of the calls of
-// Record.
+// their id. The ids that docevents makes increase with each call of Record. So with
+// such ids, rows of the same time are in the order of the calls.
 func inTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)

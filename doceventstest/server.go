@@ -20,8 +20,8 @@
 // refuses it with the same status and error code as PostgREST. Tests compare the
 // server's answers with those of PostgREST. But the server has no database. So it
 // can't run triggers or policies, or the SQL functions that [docevents.Client.Summary]
-// needs. The server listens on a port of this machine, so don't use it inside
-// synctest.Test of testing/synctest.
+// needs. Don't use the server inside synctest.Test of testing/synctest, because
+// synctest doesn't support network connections.
 package doceventstest
 
 import (
@@ -60,10 +60,10 @@ type Server struct {
 	Table      string
 	EventTypes docevents.EventTypes // the types that the table takes; see docevents.WithEventTypes
 
-	// Columns are the table's columns, as you pass them to docevents.WithColumns. A
-	// client with WithColumns stores an empty document or user id as NULL. So if you set
-	// Columns, the server accepts NULL for these ids, and otherwise it refuses NULL. It
-	// accepts any value for the columns in Columns.Extra.
+	// Columns are the table's columns, as you pass them to docevents.WithColumns. The
+	// columns in Columns.Extra accept any value. If you set Columns, the columns for
+	// the document id and the user id accept NULL, because docevents then stores an
+	// empty id as NULL. If you don't set Columns, the server refuses NULL in them.
 	Columns docevents.Columns
 
 	t testing.TB
@@ -127,9 +127,9 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	return c
 }
 
-// Events returns the events that are in the table, sorted by CreatedAt. Events that a
-// purge deleted are not among them. If the app doesn't set CreatedAt, this is the
-// order in which the events were recorded.
+// Events returns the events that are in the table, sorted by CreatedAt. If the app
+// doesn't set CreatedAt, this is the order in which the events were recorded. Rows
+// that a purge deleted are not among the events.
 //
 // The events are as the table stores them, so they may differ from the events that
 // the app passed to Record:
@@ -137,8 +137,8 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 //   - UUIDs are in lower case, with hyphens.
 //   - CreatedAt is in UTC and in whole microseconds.
 //   - Duration is in whole milliseconds. It is 0 if the column is NULL.
-//   - Extra holds the values as decoded from JSON, with each number as a json.Number.
-//     If the app left out a column, Extra has no value for it.
+//   - Extra contains the values as decoded from JSON. A number is a json.Number. If
+//     the app left out a column, Extra has no value for it.
 func (s *Server) Events() []docevents.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()

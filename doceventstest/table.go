@@ -27,9 +27,9 @@ var parsers = map[string]func(string) (any, error){
 func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
 // columns returns the columns of the table: first the columns for the fields of
-// Event, in the order of the migration, and then the columns in Columns.Extra. The
-// order matters if several values of a row are wrong: PostgreSQL checks the columns
-// in this order and reports only the first error.
+// Event, in the order of sql/013, and then the columns in Columns.Extra. The order
+// matters if several values of a row are wrong. PostgreSQL checks the columns in this
+// order, and reports only the first wrong value.
 func (s *Server) columns() []column {
 	named, ids := s.Columns, "uuid"
 	if named.TextIDs {
@@ -62,8 +62,8 @@ func nameOf(field string, table []column) string {
 	return ""
 }
 
-// own reports whether the test has set Columns. Then the client stores empty document
-// and user ids as NULL, so the table must accept NULL for them.
+// own reports whether the test has set Columns. If so, docevents stores empty
+// document and user ids as NULL, so the server must accept NULL in these two columns.
 func (s *Server) own() bool { return !reflect.ValueOf(s.Columns).IsZero() }
 
 // takes reports whether the table's CHECK allows t.
@@ -88,9 +88,9 @@ func (s *Server) takes(t docevents.EventType) bool {
 	return false
 }
 
-// describe answers GET /, which returns PostgREST's description of the table. It
-// describes the types and defaults that the migration gives to the columns. It
-// describes each column of Columns.Extra as a jsonb column that may be NULL.
+// describe answers GET / with a description of the table, in PostgREST's format. The
+// columns for fields of Event have the types and defaults of sql/013. Each column of
+// Columns.Extra is described as a jsonb column that may be NULL.
 func (s *Server) describe(r *http.Request) (*postgrest.Answer, error) {
 	table := postgrest.Table{Name: s.Table}
 	for _, c := range s.columns() {

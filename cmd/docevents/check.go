@@ -77,8 +77,9 @@ func list(err error) []string {
 }
 
 // wrongProject reports whether err, an error of Check, shows that the URL or the key
-// is wrong. There are two signs: the server refused the key with status 401, or the
-// answer has no error code, so PostgREST didn't send it.
+// is wrong. There are two signs. The server refused the key with status 401. Or the
+// answer has no error code: PostgREST always sends one, so the answer came from
+// another server.
 func wrongProject(err error) bool {
 	e, answered := errors.AsType[*docevents.Error](err)
 	return answered && (e.Status == 401 || e.Code == "")

@@ -18,10 +18,10 @@ func (c *call) newFlags() *flag.FlagSet {
 	return flags
 }
 
-// parse parses the command's flags and returns the other arguments. Flags may come
-// before or after them. If there are more than max other arguments, parse returns a
-// usage error.
-func (c *call) parse(flags *flag.FlagSet, max int) (others []string, err error) {
+// parse parses the command's arguments. It sets the flags, and returns the arguments
+// that aren't flags. Flags may come before or after these arguments. If there are
+// more than limit such arguments, parse returns a usage error.
+func (c *call) parse(flags *flag.FlagSet, limit int) (others []string, err error) {
 	for args := c.args; ; {
 		switch err := flags.Parse(args); {
 		case errors.Is(err, flag.ErrHelp):
@@ -31,7 +31,7 @@ func (c *call) parse(flags *flag.FlagSet, max int) (others []string, err error) 
 			return nil, usageError{err}
 		case flags.NArg() == 0:
 			return others, nil
-		case len(others) == max:
+		case len(others) == limit:
 			return nil, usagef("unexpected argument %q", flags.Arg(0))
 		}
 		others = append(others, flags.Arg(0))

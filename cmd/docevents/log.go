@@ -9,8 +9,8 @@ import (
 )
 
 // A lineHandler is a slog.Handler for the log lines of the library. It prints each
-// log line as a note for the user. The note contains the message and the attributes
-// error and fields, and leaves out all other attributes.
+// log line as a note for the user. The note contains the message, and the values of
+// the attributes "error" and "fields". It leaves out all other attributes.
 type lineHandler struct {
 	w       io.Writer
 	command string

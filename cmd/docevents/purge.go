@@ -103,9 +103,10 @@ type purgeResult struct {
 	estimated bool
 }
 
-// judge sets r.Outcome, r.Error and r.Exact, and returns the exit code. ctx ends if
-// the purge is stopped, and its cause is the reason. err is the error of PurgeBefore.
-// failure describes why the last request failed. It is "" if that request succeeded.
+// judge sets the fields Outcome, Error and Exact of r, and returns the exit code. err
+// is the error of PurgeBefore. ctx has ended if the purge was stopped, and
+// context.Cause returns the reason. failure describes why the last request failed. It
+// is "" if that request succeeded.
 func (r *purgeResult) judge(ctx context.Context, err error, failure string) int {
 	r.Exact = !r.estimated && !errors.Is(err, docevents.ErrCountIncomplete)
 	switch cause := context.Cause(ctx); {

@@ -95,9 +95,11 @@ func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// count counts the rows that req, a DELETE, would delete, and stores their number in
-// m.due. It sends a GET with the same filters. If the database takes too long to
-// count the rows, count requests the estimate of PostgreSQL's planner.
+// count carries out a dry run. It counts the rows that req, a DELETE, would delete,
+// and stores their number in m.due. To count, it sends a GET with the same filters.
+// If the database takes too long to count, it requests an estimate instead. count
+// returns a made-up answer, as if req had deleted no row. If the GET is refused, it
+// returns that answer.
 func (m *meter) count(req *http.Request) (*http.Response, error) {
 	get := req.Clone(req.Context())
 	get.Method = http.MethodGet
@@ -141,8 +143,8 @@ func answer(req *http.Request, body string) *http.Response {
 }
 
 // readAll takes the two results of RoundTrip and reads the body of the answer into
-// memory. Then the body stays readable after the request's context is cancelled. The
-// body is short, because it contains at most one row.
+// memory. So the caller can read the body after the request's context is cancelled.
+// The body is short, because it contains at most one row.
 func readAll(resp *http.Response, err error) (*http.Response, error) {
 	if err != nil {
 		return nil, err

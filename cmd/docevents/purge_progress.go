@@ -12,9 +12,10 @@ const (
 	eraseLine        = "\r\x1b[K"
 )
 
-// A progress is an io.Writer for a terminal. Its last line on the terminal is a line
-// that changes, and text written to the progress is printed above that line. If w
-// isn't a terminal, there is no such line. A progress is safe for concurrent use.
+// A progress is an io.Writer that shows a progress line on a terminal. The progress
+// line is the last line on the terminal, and changes. Text that is written to the
+// progress is printed above the progress line. If the output isn't a terminal, only
+// the text is printed. A progress is safe for concurrent use.
 type progress struct {
 	mu    sync.Mutex // guards line and writes to w
 	w     io.Writer
@@ -48,8 +49,9 @@ func (p *progress) set(line string) {
 	}
 }
 
-// show calls f every progressInterval, and shows the line that f returns. The caller
-// must call stop, which ends this and removes the line.
+// show starts a goroutine that calls f every progressInterval, and shows the line
+// that f returns. The caller must call stop, which ends the goroutine and removes the
+// line.
 func (p *progress) show(f func() string) (stop func()) {
 	if p.width() == 0 {
 		return func() {}

@@ -110,9 +110,9 @@ func (c *call) printSummary(s *docevents.Summary, stuckAfter time.Duration) {
 	}
 }
 
-// section prints an empty line and then t. total is the number of all rows, and shown
-// is the number of rows in t. If total is greater, section then prints how many rows
-// are missing.
+// section prints an empty line and the table t. shown is the number of rows in t, and
+// total is the number of rows that exist. If t doesn't contain all of them, section
+// also prints how many are missing.
 func (c *call) section(t *table, shown int, total int64) {
 	fmt.Fprintln(c.stdout)
 	t.print(c.stdout)
@@ -214,8 +214,8 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// A timelineJSON is the JSON object that docevents timeline -json prints. Events
-// begins with the oldest event.
+// A timelineJSON is the JSON object that docevents timeline -json prints. The field
+// Events lists the events from the oldest to the newest.
 type timelineJSON struct {
 	Events    []eventJSON `json:"events"`
 	Truncated bool        `json:"truncated"` // there are older events

@@ -53,9 +53,9 @@ func serve(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// checkLoopback returns an error if addr isn't localhost or a loopback address. Other
-// machines could reach any other address, and the page shows users' data without
-// asking for a password.
+// checkLoopback returns an error if addr isn't localhost or a loopback address. The
+// dashboard page shows users' data and asks for no password. So it must be reachable
+// only from this machine.
 func checkLoopback(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -28,9 +28,11 @@ type settings struct {
 	Where   map[string]string    `json:"where"`
 }
 
-// A whereUse says how a command treats the setting "where", which selects the events
-// with a certain value in a column. Some commands can't select events. But a user may
-// pass the same -config file to all commands, so the file may contain "where".
+// A whereUse is the way in which a command treats the setting "where". This setting
+// restricts a command to the events with a certain value in a column. Some commands
+// don't support it. But a user may pass the same -config file to all commands, so the
+// file may contain "where". Then the command either ignores the setting or returns an
+// error.
 type whereUse int
 
 const (
@@ -41,7 +43,8 @@ const (
 
 // A tableSource collects the flags that describe the table, in the order in which the
 // user passes them. Its method read first reads the -config file and then applies the
-// flags. So a flag overrides the file, even if -config is the last flag.
+// collected flags. So if a setting is in both, the flag counts, even if -config comes
+// after the flag.
 type tableSource struct {
 	file    string
 	changes []func(*settings) error
@@ -128,8 +131,9 @@ func eachPair(list string, f func(key, value string) error) error {
 	return nil
 }
 
-// typesOf returns a pointer to the list in types that meaning stands for: "failed"
-// stands for types.Failed. If there is no such list, typesOf returns nil.
+// typesOf returns a pointer to a list of types. meaning is the name of the list's
+// field, in lower case: for "failed", typesOf returns &types.Failed. If there is no
+// such list, typesOf returns nil.
 func typesOf(types *docevents.EventTypes, meaning string) *[]docevents.EventType {
 	switch meaning {
 	case "arrived":
@@ -213,10 +217,10 @@ func (s *settings) options() ([]docevents.Option, error) {
 	return options, nil
 }
 
-// connect returns a client and the settings of the table. The environment variables
-// select the project. source contains the flags that describe the table. more are
-// further options for the client.
-func (c *call) connect(source *tableSource, more ...docevents.Option) (*docevents.Client, *settings, error) {
+// connect returns a client for the project in the environment variables, and the
+// settings of the table. source contains the command's flags that describe the table.
+// added contains further options for the client.
+func (c *call) connect(source *tableSource, added ...docevents.Option) (*docevents.Client, *settings, error) {
 	s, err := source.read()
 	if err != nil {
 		return nil, nil, err
@@ -226,7 +230,7 @@ func (c *call) connect(source *tableSource, more ...docevents.Option) (*docevent
 		return nil, nil, err
 	}
 	options = append(options, docevents.WithSlog(slog.New(lineHandler{c.stderr, c.name})))
-	client, err := docevents.NewFromEnv(append(options, more...)...)
+	client, err := docevents.NewFromEnv(append(options, added...)...)
 	switch {
 	case err != nil && optionName.MatchString(err.Error()):
 		return nil, nil, usageError{err}

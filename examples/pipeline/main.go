@@ -43,7 +43,7 @@ func main() {
 }
 
 // walk processes each file in folder and its subfolders as a document. If a document
-// fails, process records the failure, and walk goes on with the next document.
+// fails, its failure is recorded, and walk goes on with the next document.
 func walk(client *docevents.Client, folder string) error {
 	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.Type().IsRegular() {
@@ -54,10 +54,11 @@ func walk(client *docevents.Client, folder string) error {
 	})
 }
 
-// process processes the document at path in two steps. Each inner call of Step
-// records events about one step. The outer call has no Stage, so it records events
-// about the whole document. If an inner step fails, the outer call also returns the
-// error, and records that the document failed.
+// process extracts the text of the file at path and counts its words. It calls Step
+// three times. The two inner calls record events about the two steps, extract and
+// count. The outer call has no Stage, so it records events about the whole document.
+// If a step fails, the outer call records that the document failed, and returns the
+// error.
 func process(client *docevents.Client, path string) (words int, err error) {
 	e := docevents.Event{DocumentID: documentID(path), UserID: docevents.SystemUser}
 	err = client.Step(e, func() error {

@@ -67,8 +67,9 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	scan := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(scan)
 
-	// Step records an event, calls the function, and records a second event with the
-	// duration and the error of the function.
+	// Step records an event about a step, here about the step ocr. Then it calls the
+	// function that it gets. Then it records a second event with the duration and the
+	// error of that function.
 	invoice.Stage, scan.Stage = "ocr", "ocr"
 	_ = client.Step(invoice, func() error { time.Sleep(40 * time.Millisecond); return nil })
 	_ = client.Step(scan, func() error { return errors.New("page 3: image too small") })

@@ -46,9 +46,9 @@ type job struct {
 	File       string    `json:"file"`
 }
 
-// run processes jobs from queue until queue or ctx ends. It runs as many jobs at the
-// same time as workers says. At the end it waits up to 10 s until the events are
-// stored.
+// run processes the jobs of queue until the queue or ctx ends. workers limits how
+// many jobs run at the same time. At the end, run waits up to 10 s until the events
+// are stored.
 func run(ctx context.Context, client *docevents.Client, queue io.Reader, workers int) error {
 	jobs := make(chan job)
 	var running sync.WaitGroup
@@ -88,9 +88,10 @@ func receive(ctx context.Context, queue io.Reader, jobs chan<- job) error {
 	return nil
 }
 
-// do runs a job in a Step. It derives the ids of the job's events from the job's id
-// and the name of the step. So if the job runs again, an event gets the same id, and
-// the server ignores an event that is already stored.
+// do processes a job, and records its events with the method Step. The id of each
+// event is derived from the job's id and the name of the step. So if the job runs
+// again, its events get the same ids, and the server ignores the events that it has
+// already stored.
 func do(client *docevents.Client, j job) error {
 	const stage = "count"
 	return client.Step(docevents.Event{

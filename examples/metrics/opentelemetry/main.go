@@ -62,9 +62,12 @@ func addTraceID(ctx context.Context, e *docevents.Event) bool {
 	return true
 }
 
-// options returns the options of the docevents client. addTraceID adds the trace id
-// to each event. The transport records a span for each request, and sends the span's
-// trace id to the server in a header, so that the gateway can log it.
+// options returns the options of the docevents client. table is the name of the
+// table. tracing records the spans.
+//
+// With these options, docevents calls addTraceID for each event, which adds the id of
+// the current trace. For each request, the HTTP transport records a span, and sends
+// the trace id of the span to the server in a header. So the gateway can log this id.
 //
 // The span of a request has no parent, because a request contains the events of
 // several documents, each with its own trace. A span contains the URL of the request,
