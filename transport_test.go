@@ -115,7 +115,11 @@ func TestAnswersOfAllKinds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = checkOnce(t, c)
+			if test.code == "22P02" { // Check doesn't retry, but sends many requests
+				err = c.Check(t.Context())
+			} else {
+				err = checkOnce(t, c)
+			}
 			var e *docevents.Error
 			if !errors.As(err, &e) {
 				t.Fatalf("Check: %v", err)

@@ -72,11 +72,15 @@ PGRST1.. "VALUE" \(line \d+, column \d+\)|Content-Type not acceptable: VALUE|Non
 PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
-type form struct{ code, text *regexp.Regexp }
+// A form is a line of ownWords. Its expression for messages is compiled when it is first
+// needed: to compile all of them takes 0.1 s. The only capturing groups in it are those
+// for VALUE.
+type form struct {
+	code *regexp.Regexp
+	text func() *regexp.Regexp
+}
 
-// forms returns the compiled regular expressions of the lines of ownWords. The first
-// call compiles them. In the expression for messages, the only capturing groups are
-// those for VALUE.
+// forms returns the forms of all lines of ownWords.
 var forms = sync.OnceValue(func() (forms []form) {
 	words := strings.NewReplacer(`\(`, `\(`, `(`, `(?:`,
 		"NAME", `"[\pL\pN_$./-]{1,127}"`,
@@ -86,7 +90,9 @@ var forms = sync.OnceValue(func() (forms []form) {
 		"VALUE", `(.*)`)
 	for _, line := range strings.Split(strings.TrimSpace(ownWords), "\n") {
 		code, text, _ := strings.Cut(line, " ")
-		forms = append(forms, form{regexp.MustCompile("^(" + code + ")$"), regexp.MustCompile("(?s)^(?:" + words.Replace(text) + ")$")})
+		forms = append(forms, form{regexp.MustCompile("^(" + code + ")$"), sync.OnceValue(func() *regexp.Regexp {
+			return regexp.MustCompile("(?s)^(?:" + words.Replace(text) + ")$")
+		})})
 	}
 	return forms
 })
@@ -99,7 +105,7 @@ func ownText(code, text string) string {
 		if !f.code.MatchString(code) {
 			continue
 		}
-		at := f.text.FindStringSubmatchIndex(text)
+		at := f.text().FindStringSubmatchIndex(text)
 		for i := 2; i < len(at); i += 2 {
 			if start, end := at[i], at[i+1]; start >= 0 {
 				return text[:start] + "…" + text[end:]
