@@ -221,9 +221,10 @@ func rowsOf(records []record) []*row.Row {
 // if the clock was set back.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
-// identify gives r a UUID as its id if r doesn't have an id yet. The UUID has version
-// 7 (RFC 9562, section 5.7) and begins with r.number, which grows with each call of
-// Record. So these ids sort in the order in which Record was called.
+// identify gives r a UUID as its id if r doesn't have an id yet. The UUID has version 7
+// (RFC 9562, section 5.7), which begins with a time. That time is r.number, which is the
+// time of the call of Record and greater than in each call before: see nextNumber. So
+// these ids sort in the order in which Record was called.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))

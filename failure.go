@@ -172,9 +172,10 @@ type health struct {
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal is called after a failure for which the rows aren't to blame. If the
-// failure is a refusal, noteRefusal notes when the refusals began, and whether they have
-// lasted for lastingAfter. Any other failure ends the refusals.
+// noteRefusal is called after a failure for which the rows aren't to blame. A refusal is
+// an answer such as 401 for a wrong key. If the failure is a refusal, noteRefusal notes
+// when the refusals began, and whether they have lasted for lastingAfter. Any other
+// failure ends the refusals.
 func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
 	switch {
 	case v == rest.Transient || v == rest.TooMuch: // all other failures are refusals

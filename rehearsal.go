@@ -172,9 +172,9 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err
 }
 
 // takeOut deletes rows that the server stored instead of rolling back, and adds a
-// finding. It selects the rows by their ids. If the inserts leave out the id column,
-// because of a finding about it, takeOut selects the rows by the made-up id of their
-// document.
+// finding. It selects the rows by their ids. If there is a finding about the id column,
+// the inserts leave that column out. Then takeOut selects the rows by the id of their
+// document, which the rehearsal made up.
 func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 	columns, ids := &r.config.columns, []string{}
 	for _, row := range rows {

@@ -23,10 +23,11 @@ const beforeAll = "-infinity"
 // entries of rows that earlier steps deleted. Then a purge of a million rows would
 // take twice as long.
 //
-// A step deletes all rows whose created_at is its boundary. If too many rows have
-// this time, the step takes too long, and the next, smaller step may have the same
-// boundary. That step would take too long again. So stepByID then deletes the rows
-// with this time in several requests, in the order of their ids.
+// All rows with the time of the boundary are deleted in the same step. If very many rows
+// have this time, the step takes too long and fails. The purge tries again with fewer
+// rows, but if the boundary is still the same, that step would also take too long. Then
+// stepByID deletes the rows with this time in several requests, in the order of their
+// ids.
 type position struct {
 	after    string // the boundary of the step before
 	boundary string // the boundary of this step

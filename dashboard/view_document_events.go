@@ -46,11 +46,11 @@ type eventRow struct {
 	X, Width int64
 }
 
-// roomForMessages returns how many bytes the long error messages in a view with n
-// events may take together, if they are shown in full. The entire view may have
-// maxBytes. Its other parts take about 8,000 bytes, plus 600 bytes for each event. If
-// the view is still too large, it is rendered again with fewer rows and fewer bytes for
-// messages.
+// roomForMessages returns how many bytes the long error messages in a view with n events
+// may take together. A message for which there is no room isn't shown in full. The view
+// may have maxBytes. Its other parts take about 8,000 bytes, plus 600 bytes for each
+// event. If the view is still too large, it is rendered again with fewer rows and fewer
+// bytes for messages.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
 // eventRows returns the rows of a page, and separately the facts that all rows share.

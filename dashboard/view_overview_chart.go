@@ -84,12 +84,11 @@ func newBars(stacks [][]int64, n int) bars {
 }
 
 // fit returns the value at the upper edge of a diagram. Usually this is the largest
-// value. But a few very large values would make all other bars too low to read. If all
-// other values are less than an eighth of the largest value, fit returns the highest of
-// the other values plus a quarter. Then the bars of the very large values are cut off.
-//
-// As few bars as possible are cut off: at most a twentieth of the values above zero, or
-// one bar if there are fewer than 40 such values.
+// value. But a few very large values would make all other bars too low to read. So fit
+// looks for the smallest group of the largest values such that each value outside the
+// group is less than an eighth of the largest value. If there is such a group, fit returns
+// the highest value outside the group, plus a quarter, and the bars of the group are cut
+// off. A group has at most a twentieth of the values above zero, or one value.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

@@ -129,9 +129,9 @@ const (
 )
 
 // measureIdle measures how long it takes to store one event when nothing else is
-// recorded. It stores one event at a time, alternately with the parameter variant and
-// with bare. bare sends a plain insert over net/http, for comparison. measureIdle
-// writes the times to got.
+// recorded. It stores one event at a time, alternately in two ways: variant is the way
+// that is measured, and bare is a plain insert over net/http, for comparison.
+// measureIdle writes the times to got.
 func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()

@@ -77,8 +77,8 @@ func (e *extraEncoder) encode(v any) (ok bool) {
 
 // escapes matches each escape in JSON. Its four alternatives are an escaped NUL, a pair
 // of surrogates, a surrogate that isn't in a pair, and any other escape. The fourth
-// alternative is needed for \\u0000, which is an escaped backslash and the text u0000.
-// Without it, \u0000 in this text would be taken for a NUL.
+// alternative also matches an escaped backslash, so that the backslash isn't taken for
+// the begin of an escaped NUL if the characters u0000 follow it.
 var escapes = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
 // cleanJSON returns the JSON in text in a form that PostgreSQL accepts. It removes

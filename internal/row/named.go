@@ -40,9 +40,10 @@ func (c *Columns) Named(rows []*Row, details string) (places []int) {
 }
 
 // hasKey reports whether r has the key in an error of PostgreSQL, such as "Key (a, b)=(1,
-// 2) is not present". columns are the columns of the key, and values is the text after
-// "=(". If a value contains ", " or ")", hasKey may report true for a wrong row. That does
-// no harm, because the client only retries that row separately from the others.
+// 2) is not present". columns are the columns of the key: a and b. values is the rest of
+// the error, from the first value on: "1, 2) is not present". If a value contains ", " or
+// ")", hasKey may report true for a wrong row. That does no harm, because the client only
+// retries that row separately from the others.
 func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	for i, name := range columns {
 		end := ", "
@@ -58,11 +59,10 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	return true
 }
 
-// keyValue returns r's value in the given column, as PostgreSQL prints it. It returns ""
-// if r has no such value. values is the text that begins with the column's value in
-// PostgreSQL's error. It matters only for a time, which PostgreSQL prints in any time
-// zone: if the time in values is equal to r's time, keyValue returns it as it is in
-// values.
+// keyValue returns r's value in the given column, as PostgreSQL prints it in an error. It
+// returns "" if r has no such value. values is the rest of the error, from the column's
+// value on. It is used only for times, because PostgreSQL prints a time in any time zone:
+// if values begins with a time that is equal to r's time, keyValue returns that text.
 func (c *Columns) keyValue(r *Row, column, values string) string {
 	switch slices.Index(c.names[:], column) {
 	case fieldID:

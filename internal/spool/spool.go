@@ -5,13 +5,11 @@
 // A row is pending until the caller has sent it. A segment is a file of rows. It
 // belongs to one process, and goes through these states:
 //
-//	 Append            Retire             Discard
-//	--------> current --------> retired -----------> removed, or kept as .bad or .kept
-//	             |                 |  ^
-//	             | process ends    |  | read to its end
-//	             v                 v  |
-//	            left ---------> being read
-//	                    Next
+//	--Append--> current --Retire--> retired --Discard--> removed, or kept as .bad or .kept
+//	                                   ^
+//	                                   | read to its end
+//	                                   |
+//	               left --Next--> being read
 //
 // Append adds rows to the newest current segment. When that segment is large, Append
 // begins another one. A retired segment takes no more rows. The caller appends the
@@ -19,7 +17,7 @@
 // retired segments. Discard doesn't remove a damaged segment, but renames it to .bad. If
 // a segment has rows that the caller can't use, Discard renames the segment to .kept.
 //
-// If a process ends, its segments are left to the first process that renames them.
+// If a process ends, all its segments are left to the first process that renames them.
 // Next reads them and returns their rows, which that process must send.
 //
 // A segment's name is PROJECT-STAMP-OWNER.seg: a hash of the project, the time at
@@ -154,8 +152,8 @@ func checksum(frame []byte) uint32 {
 
 // Append writes rows, which are made by Frame. If Append returns an error, the caller
 // must append all of these rows again. If the error is fs.ErrNotExist, somebody has
-// removed the current segments, so the rows of earlier calls are lost from the disk as
-// well.
+// removed the current segments, so the rows of earlier calls aren't on disk either. Then
+// the caller must append all pending rows again.
 func (s *Spool) Append(rows []byte) error {
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
