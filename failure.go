@@ -72,9 +72,12 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 // the batch is evidence that one of its own rows is bad. A mark of 0 means that there
 // was no such failure.
 type history struct {
-	// failMark is set by the first failure of any kind. Each strike of a single row sets
-	// it again. If a batch is split, both parts inherit the mark, so the next failure of
-	// a part counts as its second. If failMark is 0, the batch never failed.
+	// failMark is set by the first failure of any kind. For several rows it is the number
+	// of the newest request so far, as in aloneMark: rows that the server stored just
+	// before an outage are no evidence against a batch that fails at its beginning. For a
+	// single row it is the number of the row's own request, and each strike sets it again.
+	// If a batch is split, both parts inherit the mark, so the next failure of a part
+	// counts as its second. If failMark is 0, the batch never failed.
 	failMark int64
 
 	// aloneMark is set when a single row is rejected for the first time. The row was
@@ -130,7 +133,10 @@ func (h *history) evidence(stored int64, rejected bool, code string, allRejected
 // remember adds the failure of b's last request to b's history. newest is the number
 // of the newest request so far. evidence means that there is evidence against b.
 func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
-	single := len(b.records) == 1
+	single, mark := len(b.records) == 1, newest
+	if single {
+		mark = b.request
+	}
 	if code := codeOf(err); rejected && (b.rejectMark == 0 || code != b.rejectCode) {
 		b.rejectMark, b.rejectCode = b.request, code
 	}
@@ -139,9 +145,9 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	}
 	if single && evidence && !rejected {
 		b.strikes++
-		b.failMark = b.request
+		b.failMark = mark
 	}
-	b.failMark = cmp.Or(b.failMark, b.request)
+	b.failMark = cmp.Or(b.failMark, mark)
 	b.err = err
 	b.noteDoubt(err)
 }

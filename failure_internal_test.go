@@ -107,7 +107,7 @@ func TestEvidence(t *testing.T) {
 		"the last ones, stored since one of several":   {1, 3, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, true}}, true, 0},
 		"not the last ones":                            {1, 3, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, false}}, false, 0},
 		"the last ones, nothing was stored between":    {1, 4, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, true}}, false, 0},
-		"several rows, stored while in flight":         {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 8, 8, 6, false}}, true, 0},
+		"several rows, stored while in flight":         {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 8, 8, 6, false}}, false, 0},
 		"several rows, stored between":                 {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 9, 9, 8, false}}, true, 0},
 		"several rows, stored after the first failure": {2, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 4, false}, {rest.Transient, 9, 9, 6, false}}, true, 0},
 		"several rows, refused twice":                  {2, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, false, 0},

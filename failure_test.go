@@ -72,6 +72,36 @@ func TestOutageIsProbed(t *testing.T) {
 	})
 }
 
+// A request that was sent before the last stored one fails after the server has gone
+// down. Its rows are probed like all others: the stored row is no evidence against them.
+func TestOutageBeganWhileARequestWasInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		s := &server{answer: func(r *request) *answer {
+			switch at := time.Since(begin); {
+			case at > 2*time.Second && at < time.Minute:
+				return &answer{err: errReset}
+			case at < time.Second && r.has("slow"):
+				return &answer{delay: 3 * time.Second, err: errReset}
+			}
+			return nil
+		}}
+		c, _ := newClient(t, s)
+		for range 1000 {
+			c.Record(event("slow"))
+		}
+		time.Sleep(time.Second)
+		c.Record(event("quick"))
+		time.Sleep(57 * time.Second)
+		if n := s.sent(); c.Stats().Delivered != 1 || n > 25 {
+			t.Errorf("got %d requests in an outage of a minute, %+v", n, c.Stats())
+		}
+		time.Sleep(time.Minute)
+		checkStats(t, c, &docevents.Stats{Recorded: 1001, Delivered: 1001})
+		c.Close(t.Context())
+	})
+}
+
 // The probes of an outage take turns: a row that was never sent, a row of the newest
 // batch that was never sent, and a row that has failed before.
 func TestProbesTakeTurns(t *testing.T) {

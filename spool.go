@@ -145,11 +145,11 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.open = false
 }
 
-// holdsLocked is called at the end of Close. holds reports whether r is on disk, where
-// another process will find it. mayHold reports whether a call to the disk hangs, so
-// that r may still get to the disk.
+// holdsLocked is called for each dropped row. holds reports whether r is on disk. If
+// Close drops r, another process will find it there. mayHold reports whether a call to
+// the disk hangs at the end of Close, so that r may still get to the disk.
 func (m *mirror) holdsLocked(r *record) (holds, mayHold bool) {
-	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running
+	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running && !m.open
 }
 
 // hasLocked reports whether a row with this record.block is on disk.
@@ -212,7 +212,7 @@ func (m *mirror) stepLocked() {
 	}
 	switch {
 	case !m.open, m.failed && stats.Pending > 0:
-	case m.files.Current > enough:
+	case m.files.Current > enough && !m.files.Retired: // the limit doesn't include retired segments
 		m.doLocked(m.spool.Retire)
 		m.first, m.again = m.written, true
 	case !m.copyLocked() && m.files.Retired: // the current segments have all pending rows

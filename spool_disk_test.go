@@ -314,6 +314,31 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 	}
 }
 
+// TestRejectedWhileTheDiskHangs checks that the error of a rejected row doesn't match
+// ErrOutcomeUnknown, because the answer shows that the row isn't stored.
+func TestRejectedWhileTheDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		done := make(chan struct{})
+		files := &faultyFiles{fault: func(_ int, use string) error {
+			if use == "write" {
+				<-done
+			}
+			return nil
+		}}
+		c, o := newClient(t, &server{answer: answerBad(refusal, 0)}, docevents.WithSpool(t.TempDir()), docevents.WithSpoolFiles(files))
+		for _, stage := range []string{"bad", "good", "good"} {
+			c.Record(event(stage))
+			time.Sleep(time.Second)
+		}
+		lost := o.lost()
+		if len(lost) != 1 || lost[0].reason != docevents.Rejected || errors.Is(lost[0].err, docevents.ErrOutcomeUnknown) {
+			t.Errorf("got %v, want a rejected event", lost)
+		}
+		close(done)
+		c.Close(t.Context())
+	})
+}
+
 // TestMemoryWhileTheDiskHangs checks that the memory doesn't grow while events are
 // stored and the disk hangs.
 func TestMemoryWhileTheDiskHangs(t *testing.T) {

@@ -278,6 +278,36 @@ func TestSpoolIsBounded(t *testing.T) {
 			}
 		})
 	})
+	t.Run("while the disk is slower than the events", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			files := &faultyFiles{fault: func(_ int, use string) error {
+				if use == "write" {
+					time.Sleep(120 * time.Millisecond) // at most 8 MiB per second
+				}
+				return nil
+			}}
+			db := &server{discard: true, answer: func(*request) *answer { return &answer{delay: 400 * time.Millisecond} }}
+			c, _ := newClient(t, db, docevents.WithSpool(dir), docevents.WithSpoolFiles(files), docevents.WithQueueLimits(100_000, 4*limit))
+			e := event("ocr")
+			e.ErrorMessage = strings.Repeat("m", 10_000)
+			most := int64(0)
+			for i := range 1000 {
+				for n := 0; n < 400 && c.Stats().PendingBytes < 4*limit-20_000; n++ { // the queue stays full
+					c.Record(e)
+				}
+				time.Sleep(10 * time.Millisecond)
+				if i%10 == 0 {
+					most = max(most, onDisk(t, dir))
+				}
+			}
+			if most > 5*4*limit {
+				t.Errorf("got %.1f times the queue's limit on disk, want about 4", float64(most)/(4*limit))
+			}
+			c.Close(closed(t))
+			checkStats(t, c, nil)
+		})
+	})
 	t.Run("with a few rows that wait", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			dir := t.TempDir()

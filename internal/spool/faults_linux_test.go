@@ -181,6 +181,26 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestTwoLookAtOnce lets a process look for segments while another one checks whether
+// the killed process lives. Both must find its segment.
+func TestTwoLookAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	appendRows(t, open(t, dir), "one") // not closed
+	then := filepath.Join(t.TempDir(), "then")
+	if err := os.CopyFS(then, os.DirFS(dir)); err != nil { // the folder as a kill leaves it
+		t.Fatal(err)
+	}
+	other, err := os.Open(files(t, then, "*.lock")[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := syscall.Flock(int(other.Fd()), syscall.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	checkRows(t, replayAll(open(t, then)).rows, []string{"one"})
+}
+
 // TestFolderRemoved checks that Append makes the folder again, with and without a
 // current segment.
 func TestFolderRemoved(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 )
 
 // lock always fails, so nothing can be appended.
-func lock(*os.File) error {
+func lock(*os.File, bool) error {
 	return fmt.Errorf("no file locks on this platform: %w", errors.ErrUnsupported)
 }
 

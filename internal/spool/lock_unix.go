@@ -8,9 +8,14 @@ import (
 	"syscall"
 )
 
-// lock locks f, or returns an error at once if another process has locked it.
-func lock(f *os.File) error {
-	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
+// lock takes an exclusive or a shared lock on f. If the lock of another process prevents
+// that, it returns an error at once.
+func lock(f *os.File, exclusive bool) error {
+	how := syscall.LOCK_SH
+	if exclusive {
+		how = syscall.LOCK_EX
+	}
+	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB))
 }
 
 // private reports whether only this user and root can write to the folder.

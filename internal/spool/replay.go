@@ -43,16 +43,16 @@ func (s *Spool) Look() error {
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
 // isAlive reports whether a process may be alive. owner is the random number in the
-// names of that process's files. If isAlive gets the lock on the process's lock file,
-// the process is dead. If two clients try at the same time, only one of them gets the
-// lock, and only that client finds the segments of the dead process.
+// names of that process's files. If isAlive gets a lock on the process's lock file, the
+// process is dead. The lock is shared, so that several processes that call isAlive at
+// the same time don't take each other for the dead process.
 func (s *Spool) isAlive(owner string) bool {
-	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDWR, 0) // NFS wants write access for a lock
+	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
 	defer f.Close()
-	return lock(f) != nil
+	return lock(f, false) != nil
 }
 
 // Next returns a row that a dead process left, and the columns of that process. If
