@@ -9,8 +9,10 @@ import (
 	"os"
 )
 
+const shared, exclusive = 0, 0
+
 // lock always fails, so nothing can be appended.
-func lock(*os.File, bool) error {
+func lock(*os.File, int) error {
 	return fmt.Errorf("no file locks on this platform: %w", errors.ErrUnsupported)
 }
 

@@ -8,13 +8,11 @@ import (
 	"syscall"
 )
 
-// lock takes an exclusive or a shared lock on f. If the lock of another process prevents
+const shared, exclusive = syscall.LOCK_SH, syscall.LOCK_EX
+
+// lock takes a shared or exclusive lock on f. If the lock of another process prevents
 // that, it returns an error at once.
-func lock(f *os.File, exclusive bool) error {
-	how := syscall.LOCK_SH
-	if exclusive {
-		how = syscall.LOCK_EX
-	}
+func lock(f *os.File, how int) error {
 	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB))
 }
 

@@ -26,12 +26,10 @@ func (s *Spool) Look() error {
 		name, ours := strings.CutPrefix(e.Name(), s.project)
 		name, isLock := strings.CutSuffix(name, ".lock")
 		name, isSegment := strings.CutSuffix(name, ".seg")
-		if !ours || !isLock && !isSegment || !e.Type().IsRegular() {
+		if !ours || !isLock && !isSegment || !e.Type().IsRegular() || s.isAlive(ownerOf(name)) {
 			continue
 		}
-		if s.isAlive(ownerOf(name)) {
-			continue
-		} else if isLock {
+		if isLock {
 			s.fs.Remove(s.path(e.Name()))
 		} else if info, err := e.Info(); err == nil {
 			s.found = append(s.found, segment{name: e.Name(), size: info.Size()})
@@ -52,7 +50,7 @@ func (s *Spool) isAlive(owner string) bool {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
 	defer f.Close()
-	return lock(f, false) != nil
+	return lock(f, shared) != nil
 }
 
 // Next returns a row that a dead process left, and the columns of that process. If

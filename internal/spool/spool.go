@@ -205,7 +205,7 @@ func (s *Spool) own() error {
 	if err != nil {
 		return err
 	}
-	if err = lock(f, true); err == nil {
+	if err = lock(f, exclusive); err == nil {
 		err = s.fs.Rename(made, s.lockPath(s.owner))
 	}
 	if err != nil {
