@@ -30,6 +30,7 @@
 package spool
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -175,7 +176,7 @@ func (s *Spool) Append(rows []byte) error {
 		if _, err = s.fs.Write(f, rows); err != nil {
 			f.Truncate(g.size) // so that Next doesn't find an incomplete row
 		}
-		f.Close()
+		err = cmp.Or(err, f.Close()) // NFS reports a full disk here
 	}
 	s.torn = err != nil
 	if err == nil {

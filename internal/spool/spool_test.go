@@ -451,6 +451,36 @@ func FuzzSegment(f *testing.F) {
 	})
 }
 
+// lateFaults loses the rows of a write, but reports that only when the file is closed.
+type lateFaults struct {
+	spool.OS
+	full bool
+}
+
+func (l *lateFaults) Write(f *os.File, b []byte) (int, error) {
+	if l.full {
+		f.Close() // so that the next call of Close fails
+		return len(b), nil
+	}
+	return l.OS.Write(f, b)
+}
+
+// TestFaultWhenAFileIsClosed checks that rows aren't taken for written if an error comes
+// only from Close, as on NFS if the disk is full.
+func TestFaultWhenAFileIsClosed(t *testing.T) {
+	dir := t.TempDir()
+	files := &lateFaults{}
+	s := spool.New(files, dir, project, columns, limit)
+	for i, full := range []bool{true, false, true, false} {
+		files.full = full
+		if err := s.Append(frame(fmt.Sprint(i))); (err != nil) != full {
+			t.Errorf("row %d: got %v", i, err)
+		}
+	}
+	s.Close()
+	checkRows(t, replayAll(open(t, dir)).rows, []string{"1", "3"})
+}
+
 // openFiles counts the files that this process has open whenever a spool opens one.
 type openFiles struct {
 	spool.OS
