@@ -42,8 +42,8 @@ func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+
 
 // isAlive reports whether a process may be alive. owner is the random number in the
 // names of that process's files. If isAlive gets a lock on the process's lock file, the
-// process is dead. The lock is shared, so that several processes that call isAlive at
-// the same time don't take each other for the dead process.
+// process is dead. The lock is shared: with an exclusive lock, two processes that call
+// isAlive at the same time would take the dead process for alive.
 func (s *Spool) isAlive(owner string) bool {
 	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
 	if err != nil {
