@@ -353,6 +353,7 @@ func TestExtraValues(t *testing.T) {
 		"an escaped backslash before ud800": {`\ud800`, `"\\ud800"`},
 		"another escape":                    {json.RawMessage(`"\u00e9\ue000"`), `"\u00e9\ue000"`},
 		"JSON from a method":                {failing{`{"a": "\u0000"}`}, `{"a":""}`},
+		"the deepest slices":                {nested(9_998), strings.Repeat("[", 9_998) + "null" + strings.Repeat("]", 9_998)},
 		"the deepest":                       {json.RawMessage(strings.Repeat("[", 1000) + strings.Repeat("]", 1000)), strings.Repeat("[", 1000) + strings.Repeat("]", 1000)},
 		"the longest":                       {strings.Repeat("x", 64<<10-len(`,"metadata":""`)), `"` + strings.Repeat("x", 64<<10-len(`,"metadata":""`)) + `"`},
 		"brackets in a text":                {strings.Repeat("[", 2000), `"` + strings.Repeat("[", 2000) + `"`},
@@ -415,6 +416,14 @@ func TestExtraMaps(t *testing.T) {
 	}
 }
 
+// nested returns slices in slices, with the given number of levels.
+func nested(levels int) (value any) {
+	for range levels {
+		value = []any{value}
+	}
+	return value
+}
+
 // An event with an invalid Extra is dropped. The error names the key but doesn't
 // contain the value.
 func TestInvalidExtra(t *testing.T) {
@@ -443,6 +452,7 @@ func TestInvalidExtra(t *testing.T) {
 		"an invalid json.Number":        {map[string]any{"metadata": json.Number("hunter2")}, `Extra["metadata"]`},
 		"too long":                      {map[string]any{"metadata": strings.Repeat("hunter2 ", 10<<10)}, "Extra is 81934 bytes as JSON: 65536 are the most"},
 		"too long together":             {map[string]any{"metadata": strings.Repeat("h", 40<<10), "tenant_id": strings.Repeat("h", 40<<10)}, "65536 are the most"},
+		"too many levels":               {map[string]any{"metadata": nested(9_999)}, "more than 9998 levels"},
 		"JSON that Go can't read back":  {map[string]any{"metadata": json.RawMessage(strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001))}, `Extra["metadata"]`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -83,11 +83,11 @@ type Event struct {
 
 	// Extra contains values for further columns of the table. The keys are the
 	// columns' names, which must be listed in [Columns].Extra. A value may be
-	// anything that encoding/json can encode. A nil value is stored as NULL. If
-	// Extra has no key for a listed column, PostgreSQL stores the column's default.
-	// If the JSON of Extra is larger than 64 KiB, the event is dropped. NUL bytes
-	// and invalid UTF-8 in texts are treated as in ErrorMessage. The app may
-	// change the map after Record has returned.
+	// anything that encoding/json can encode, with at most 9,998 levels of maps and
+	// slices. A nil value is stored as NULL. If Extra has no key for a listed column,
+	// PostgreSQL stores the column's default. If the JSON of Extra is larger than 64
+	// KiB, the event is dropped. NUL bytes and invalid UTF-8 in texts are treated as
+	// in ErrorMessage. The app may change the map after Record has returned.
 	Extra map[string]any
 }
 

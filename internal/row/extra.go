@@ -12,8 +12,14 @@ import (
 	"sync"
 )
 
-// maxExtraBytes bounds the JSON of an event's Extra, with its keys.
-const maxExtraBytes = 64 << 10
+const (
+	// maxExtraBytes bounds the JSON of an event's Extra, with its keys.
+	maxExtraBytes = 64 << 10
+
+	// maxExtraDepth bounds the levels of a value in Extra. encoding/json reads at most
+	// 10,000 levels, and in an answer with rows, each value is two levels deep.
+	maxExtraDepth = 9_998
+)
 
 // An extraEncoder encodes the values of Event.Extra as JSON. The pool extraEncoders
 // keeps encoders for later events. A new encoder for each event would need twice as many
@@ -62,6 +68,10 @@ func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	text := cleanJSON(e.text.String())
 	if len(text) > maxExtraBytes {
 		return "", fmt.Errorf("the event's Extra is %d bytes as JSON: %d are the most", len(text), maxExtraBytes)
+	}
+	// json.Valid is slow, so it is called only if there are enough brackets.
+	if opened := strings.Count(text, "[") + strings.Count(text, "{"); opened > maxExtraDepth && !json.Valid([]byte("[{"+text[1:]+"}]")) {
+		return "", fmt.Errorf("the event's Extra has more than %d levels of maps and slices", maxExtraDepth)
 	}
 	return text, nil
 }
