@@ -75,6 +75,8 @@ var quirks = []quirk{
 	{name: "generated time", about: "time", sql: "ALTER TABLE {t} DROP created_at, ADD made timestamp, ADD created_at timestamp GENERATED ALWAYS AS (made) STORED"},
 	{name: "generated stage", about: "stage", sql: "ALTER TABLE {t} DROP stage, ADD stage text GENERATED ALWAYS AS (event_type || '!') STORED"},
 
+	{name: "generated NOT NULL", about: "stage", fill: map[string]any{"stage": "OCR"}, sql: "ALTER TABLE {t} ADD step text GENERATED ALWAYS AS (lower(stage)) STORED NOT NULL"},
+
 	// Documents and users.
 	{name: "user bigint", about: "user", sql: "ALTER TABLE {t} DROP user_id, ADD user_id bigint"},
 	{name: "document text", about: "document", columns: docevents.Columns{TextIDs: true}, fill: map[string]any{"document_id": "a/1.pdf"}, sql: "ALTER TABLE {t} ALTER document_id TYPE text"},
