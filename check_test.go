@@ -757,9 +757,18 @@ func TestCheckReadsTheDescription(t *testing.T) {
 				if _, given := rows[0]["step"]; given {
 					return refused("428C9", `cannot insert a non-DEFAULT value into column "step"`)
 				}
-				return refused("23502", `null value in column "step" of relation "x" violates not-null constraint`)
+				return required(refused("23502", `null value in column "step" of relation "x" violates not-null constraint`), nil, "stage")(rows)
 			}, `{"required": ["id", "step"], "properties": {"step": {"format": "text"}}}`,
-			[]string{`"step"`, "23502"},
+			nil, "", nil,
+		},
+		"a NOT NULL column that the view doesn't let the app fill": {
+			func(rows []map[string]any) *answer {
+				if _, given := rows[0]["step"]; given {
+					return refused("0A000", `cannot insert into column "step" of view "x"`)
+				}
+				return refused("23502", `null value in column "step" of relation "x_base" violates not-null constraint`)
+			}, `{"properties": {"step": {"format": "text"}}}`,
+			[]string{"23502", "0A000"},
 			"", nil,
 		},
 		"behind a declared column that takes no NULL": {
