@@ -761,6 +761,16 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			}, `{"required": ["id", "step"], "properties": {"step": {"format": "text"}}}`,
 			nil, "", nil,
 		},
+		"a generated column that is always NULL": {
+			func(rows []map[string]any) *answer {
+				if _, given := rows[0]["step"]; given {
+					return refused("428C9", `cannot insert a non-DEFAULT value into column "step"`)
+				}
+				return refused("23502", `null value in column "step" of relation "x" violates not-null constraint`)
+			}, `{"required": ["id", "step"], "properties": {"step": {"format": "text"}}}`,
+			[]string{`"step"`, "23502"},
+			"", nil,
+		},
 		"a NOT NULL column that the view doesn't let the app fill": {
 			func(rows []map[string]any) *answer {
 				if _, given := rows[0]["step"]; given {

@@ -170,16 +170,17 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 		if _, err := r.send(ctx, []map[string]any{}); err == nil {
 			return false
 		}
-	case ours && e.Code == "428C9" && !slices.Contains(strings.Split(columns.all, ","), name): // the column is generated from columns of the event, which may fill them
-		r.drop(name)
-		r.findings = r.findings[:len(r.findings)-1] // the one for which learn added the column
-		return r.narrow(ctx, e)
 	case ours && (e.Code == "PGRST204" || e.Code == "428C9" || e.Code == "0A000"): // the column doesn't exist or takes no value
 		r.add("insert", r.explain(e))
 		return r.drop(name)
 	case e.Code == "23502" && !ours && (slices.Contains(strings.Split(columns.all, ","), name) || r.values[name] != nil):
 		return false // there is a finding about the column already, so it was dropped
 	case e.Code == "23502" && isThere && !ours:
+		t, fillings, full := r.types[0], r.fillings(), (*rest.Error)(nil)
+		every := fillings[len(fillings)-1]
+		if _, err := r.send(ctx, []map[string]any{r.row(t, every), r.row(t, every)}); !errors.As(err, &full) || full.Message != e.Message {
+			return r.narrow(ctx, e) // a trigger or an expression fills the column from the others
+		}
 		r.add("insert", r.explain(e))
 		r.makeUp(name, "1")
 		r.columns, r.filled = append(r.columns, name), append(r.filled, name)
