@@ -115,7 +115,8 @@ func (c *connections) close() {
 // without this function. Then close closes only idle TLS connections.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
-	if old := t.Dial; dial == nil && old != nil { // net/http uses it as well
+	//lint:ignore SA1019 net/http still uses Dial if DialContext is nil
+	if old := t.Dial; dial == nil && old != nil {
 		dial = func(_ context.Context, network, addr string) (net.Conn, error) { return old(network, addr) }
 	} else if dial == nil {
 		dial = (&net.Dialer{}).DialContext
