@@ -381,6 +381,40 @@ func TestExtraValues(t *testing.T) {
 	}
 }
 
+// Maps are encoded as encoding/json does.
+func TestExtraMaps(t *testing.T) {
+	wide, deep := map[string]any{}, map[string]any{}
+	for i := range 40 {
+		wide[fmt.Sprint(i*7)] = i
+	}
+	for inner, i := deep, 0; i < 20; i++ {
+		next := map[string]any{"é\"": i}
+		inner["in"], inner["a"], inner = next, []any{map[string]any{}, nil}, next
+	}
+	for name, value := range map[string]any{
+		"wide": wide, "deep": deep, "empty": map[string]any{}, "nil": map[string]any(nil),
+		"of strings": map[string]string{"b": "1", "a": "2"}, "by number": map[int]string{2: "b", 1: "a"},
+		"of all kinds": map[string]any{"": "", "n": nil, "f": 1e21, "u": uint8(3), "t": true, "neg": -7, "é": "é\u2028", "s": struct{ A int }{1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, _, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: []string{"metadata"}}))
+			e := event("a")
+			e.Extra = map[string]any{"metadata": value}
+			c.Record(e)
+			if err := c.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if sent := w.all(); len(sent) != 1 || !strings.HasSuffix(sent[0].body, `,"metadata":`+string(want)+`}]`) {
+				t.Errorf("got %v, want %s", sent, want)
+			}
+		})
+	}
+}
+
 // An event with an invalid Extra is dropped. The error names the key but doesn't
 // contain the value.
 func TestInvalidExtra(t *testing.T) {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -68,11 +70,61 @@ func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 // example because a MarshalJSON method of the app returns an error or panics.
 func (e *extraEncoder) encode(v any) (ok bool) {
 	defer func() { _ = recover() }()
-	if e.json.Encode(v) != nil {
-		return false
+	return e.value(v, 0) == nil
+}
+
+// value appends the JSON of v. Strings, ints and maps are encoded without the
+// allocations of encoding/json. depth is the number of maps that contain v. A map in
+// eight other maps is left to encoding/json, which notices if it contains itself.
+func (e *extraEncoder) value(v any, depth int) error {
+	switch v := v.(type) {
+	case string:
+		return e.string(v)
+	case int:
+		e.text.Write(strconv.AppendInt(e.text.AvailableBuffer(), int64(v), 10))
+		return nil
+	case map[string]any:
+		if len(v) > 0 && depth < 8 {
+			return e.object(v, depth+1)
+		}
+	}
+	return e.marshal(v)
+}
+
+func (e *extraEncoder) string(s string) error {
+	if s == "" || !isPlain(s) {
+		return e.marshal(s)
+	}
+	e.text.Write(appendText(e.text.AvailableBuffer(), s))
+	return nil
+}
+
+// object appends a map as a JSON object with sorted keys, as encoding/json does.
+func (e *extraEncoder) object(object map[string]any, depth int) error {
+	var space [16]string
+	keys := slices.AppendSeq(space[:0], maps.Keys(object))
+	slices.Sort(keys)
+	separator := byte('{')
+	for _, key := range keys {
+		e.text.WriteByte(separator)
+		if err := e.string(key); err != nil {
+			return err
+		}
+		e.text.WriteByte(':')
+		if err := e.value(object[key], depth); err != nil {
+			return err
+		}
+		separator = ','
+	}
+	return e.text.WriteByte('}')
+}
+
+func (e *extraEncoder) marshal(v any) error {
+	if err := e.json.Encode(v); err != nil {
+		return err
 	}
 	e.text.Truncate(e.text.Len() - 1) // removes the line break that Encode appends
-	return true
+	return nil
 }
 
 // escapes matches each escape in JSON. Its four alternatives are an escaped NUL, a pair
