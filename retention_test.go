@@ -636,6 +636,23 @@ func TestPurgeCancelled(t *testing.T) {
 	}
 }
 
+// The server's answer may arrive just when ctx ends. Then the error contains both.
+func TestPurgeReturnsTheAnswerThatArrivesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		tb := newTable(t, 65)
+		tb.answer = func(*purgeRequest, int) *answer {
+			cancel()
+			return &answer{status: 403, code: "42501", text: "permission denied for table t"}
+		}
+		c, _ := newClient(t, tb)
+		_, err := c.PurgeOlderThan(ctx, 1)
+		if e, ok := errors.AsType[*docevents.Error](err); !ok || e.Code != "42501" || !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want ctx's error and the answer", err)
+		}
+	})
+}
+
 // After a failure that may pass, the purge waits and continues as long as ctx
 // allows. Other failures end it with an error that says what to do.
 func TestPurgeRetries(t *testing.T) {
