@@ -177,7 +177,7 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 		return false // there is a finding about the column already, so it was dropped
 	case e.Code == "23502" && isThere && !ours:
 		t, fillings, full := r.types[0], r.fillings(), (*rest.Error)(nil)
-		every := fillings[len(fillings)-1]
+		every := fillings[len(fillings)-1] // all columns, for which Check has values
 		if _, err := r.send(ctx, []map[string]any{r.row(t, every), r.row(t, every)}); !errors.As(err, &full) || full.Message != e.Message {
 			return r.narrow(ctx, e) // a trigger or an expression fills the column from the others
 		}

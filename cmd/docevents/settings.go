@@ -60,7 +60,7 @@ func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
 	source := &tableSource{where: where}
 	change := func(name, usage string, apply func(s *settings, value string) error) {
 		flags.Func(name, usage, func(value string) error {
-			if value == "" { // a script's variable may be unset; the default table would be the wrong one
+			if value == "" { // a variable of the user's script may be unset, and the default may be the wrong table
 				return errEmpty
 			}
 			source.changes = append(source.changes, func(s *settings) error {
