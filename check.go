@@ -118,9 +118,8 @@ func (r *rehearsal) add(op string, err error) {
 }
 
 // maxDescriptionBytes is the most that Check reads of PostgREST's description of a
-// schema. It is enough for 5,000 tables, because PostgREST writes about 3 KB for each
-// table.
-const maxDescriptionBytes = 16 << 20
+// schema. PostgREST writes about 3 KB for a table of eight columns.
+const maxDescriptionBytes = 64 << 20
 
 // A definition describes one table or view. It is a part of PostgREST's description
 // of a schema, which is in OpenAPI format. A definition contains no CHECK and no
@@ -137,9 +136,10 @@ type definition struct {
 
 // describe reads the types of the columns, and which columns are NOT NULL, from
 // PostgREST's description into r.about. If the server offers no description, r.about
-// stays empty, and Check finds fewer problems.
+// stays empty, and Check finds fewer problems. PostgREST describes 1,000 tables in
+// 0.4 s. After 5 s describe stops, so that ctx leaves time for the inserts.
 func (r *rehearsal) describe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, r.config.requestTimeout))
 	defer cancel()
 	_ = r.rest.Get(ctx, rest.Reading{Path: "/", Schema: r.config.schema, Accept: "application/openapi+json"}, func(resp *http.Response) error {
 		var description struct {

@@ -752,6 +752,35 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			[]string{`"tenant_id"`, `"job_id"`, `no event of type "failed"`, "column created_at", "column user_id"},
 			"", nil,
 		},
+		"a generated column that needs a stage": {
+			func(rows []map[string]any) *answer {
+				if _, given := rows[0]["step"]; given {
+					return refused("428C9", `cannot insert a non-DEFAULT value into column "step"`)
+				}
+				return required(refused("23502", `null value in column "step" of relation "x" violates not-null constraint`), nil, "stage")(rows)
+			}, `{"required": ["id", "step"], "properties": {"step": {"format": "text"}}}`,
+			nil, "", nil,
+		},
+		"a generated column that is always NULL": {
+			func(rows []map[string]any) *answer {
+				if _, given := rows[0]["step"]; given {
+					return refused("428C9", `cannot insert a non-DEFAULT value into column "step"`)
+				}
+				return refused("23502", `null value in column "step" of relation "x" violates not-null constraint`)
+			}, `{"required": ["id", "step"], "properties": {"step": {"format": "text"}}}`,
+			[]string{`"step"`, "23502"},
+			"", nil,
+		},
+		"a NOT NULL column that the view doesn't let the app fill": {
+			func(rows []map[string]any) *answer {
+				if _, given := rows[0]["step"]; given {
+					return refused("0A000", `cannot insert into column "step" of view "x"`)
+				}
+				return refused("23502", `null value in column "step" of relation "x_base" violates not-null constraint`)
+			}, `{"properties": {"step": {"format": "text"}}}`,
+			[]string{"23502", "0A000"},
+			"", nil,
+		},
 		"behind a declared column that takes no NULL": {
 			required(refused("23502", `null value in column "tenant_id" of relation "x" violates not-null constraint`), refused("23502", `null value in column "job_id" of relation "x" violates not-null constraint`), "tenant_id"),
 			`{"required": ["tenant_id"], "properties": {"tenant_id": {"format": "int64"}, "job_id": {}}}`,
@@ -927,6 +956,79 @@ func TestCheckReturnsTheEarlierAnswer(t *testing.T) {
 			t.Errorf("%v after %d inserts", err, inserts)
 		}
 	})
+}
+
+// If ctx ends while Check looks for the reason of a refusal, its error contains the
+// refusal.
+func TestCheckReturnsTheRefusalThatItExamines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inserts := 0
+		c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if req.Method == http.MethodGet {
+				return undescribed.response(req), nil
+			}
+			if inserts++; inserts > 3 {
+				<-req.Context().Done()
+				return nil, req.Context().Err()
+			}
+			return refused("23514", `new row for relation "x" violates check constraint "x_event_type_check"`).response(req), nil
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		err := c.Check(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "x_event_type_check") || strings.Contains(err.Error(), "SUPABASE_URL") {
+			t.Errorf("got %v, want ctx's error and the refusal", err)
+		}
+	})
+}
+
+// A server may never finish its description of the table. Check then continues
+// without it, and there is time for that even if ctx ends soon.
+func TestCheckWithADescriptionThatHangs(t *testing.T) {
+	for name, start := range map[string]string{"no answer": "", "an answer that stops": `{"paths": {}, "definitions": {"a": `} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					if start == "" && req.Method == http.MethodGet {
+						<-req.Context().Done()
+					}
+					if err := req.Context().Err(); err != nil {
+						return nil, err
+					}
+					if req.Method != http.MethodGet {
+						return everything(nil).RoundTrip(req)
+					}
+					body := io.MultiReader(strings.NewReader(start), untilDone{req.Context()})
+					return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(body)}, nil
+				}))
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				if err := c.Check(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// untilDone is a body that hangs until its context ends.
+type untilDone struct{ context.Context }
+
+func (d untilDone) Read([]byte) (int, error) {
+	<-d.Done()
+	return 0, d.Err()
+}
+
+// The description of a schema with thousands of tables may have 20 MiB.
+func TestCheckReadsALargeDescription(t *testing.T) {
+	body := `{"paths": {"/": "` + strings.Repeat("x", 20<<20) + `"}, "definitions": {"document_processing_events": {"properties": {"stage": {"format": "int32"}}}}}`
+	c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if req.Method == http.MethodGet {
+			return (&answer{status: 200, body: body}).response(req), nil
+		}
+		return everything(nil).RoundTrip(req)
+	}))
+	checkSays(t, c, []string{"the type of the column stage can't hold Event.Stage"}, "")
 }
 
 func TestCheckBoundsEachAnswer(t *testing.T) {

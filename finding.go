@@ -173,9 +173,14 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	case ours && (e.Code == "PGRST204" || e.Code == "428C9" || e.Code == "0A000"): // the column doesn't exist or takes no value
 		r.add("insert", r.explain(e))
 		return r.drop(name)
-	case e.Code == "23502" && slices.Contains(strings.Split(columns.all, ","), name) && !ours:
+	case e.Code == "23502" && !ours && (slices.Contains(strings.Split(columns.all, ","), name) || r.values[name] != nil):
 		return false // there is a finding about the column already, so it was dropped
 	case e.Code == "23502" && isThere && !ours:
+		t, fillings, full := r.types[0], r.fillings(), (*rest.Error)(nil)
+		every := fillings[len(fillings)-1] // all columns, for which Check has values
+		if _, err := r.send(ctx, []map[string]any{r.row(t, every), r.row(t, every)}); !errors.As(err, &full) || full.Message != e.Message {
+			return r.narrow(ctx, e) // a trigger or an expression fills the column from the others
+		}
 		r.add("insert", r.explain(e))
 		r.makeUp(name, "1")
 		r.columns, r.filled = append(r.columns, name), append(r.filled, name)
@@ -228,7 +233,9 @@ func (r *rehearsal) narrow(ctx context.Context, refusal *rest.Error) bool {
 			_, err := r.send(ctx, []map[string]any{r.row(t, fill), r.row(t, fill)})
 			answered := errors.As(err, &e)
 			if err != nil && !answered {
-				return r.learn(ctx, err)
+				r.refused = true
+				r.add("insert", fmt.Errorf("%w, after: %w", err, newRefusal(refusal, "")))
+				return false
 			}
 			if !answered || !depends.MatchString(e.Code) { // accepted; PostgreSQL finds other errors after those
 				e = nil

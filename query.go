@@ -51,6 +51,7 @@ type Query struct {
 
 // normalize sets defaults and validates q.
 func (q *Query) normalize() error {
+	q.Since, q.Until = q.Since.UTC().Truncate(time.Microsecond), q.Until.UTC().Truncate(time.Microsecond)
 	switch {
 	case !q.Since.Before(q.Until) || q.Since.Year() < 1 || q.Until.Year() > 9999:
 		return errors.New("since must be before until, both in the years 1 to 9999")
@@ -90,7 +91,7 @@ func (c *Client) arguments(q *Query) url.Values {
 		},
 	})
 	return url.Values{
-		"source": {string(text)}, "since": {q.Since.UTC().Format(timeFormat)}, "until": {q.Until.UTC().Format(timeFormat)},
+		"source": {string(text)}, "since": {q.Since.Format(timeFormat)}, "until": {q.Until.Format(timeFormat)},
 		"stuck_after": {fmt.Sprintf("%d microseconds", q.StuckAfter.Microseconds())},
 	}
 }

@@ -209,6 +209,33 @@ func TestQueryRange(t *testing.T) {
 	}
 }
 
+// The bounds of a range are compared in UTC and in microseconds, as the database gets
+// them.
+func TestQueryRangeInOtherZones(t *testing.T) {
+	west, east := time.FixedZone("west", -5*3600), time.FixedZone("east", 9*3600)
+	now := time.Now()
+	for name, test := range map[string]struct {
+		since, until time.Time
+		good         bool
+	}{
+		"the zero time, in the west": {time.Time{}.In(west), now, true},
+		"the zero time, in the east": {time.Time{}.In(east), now, true},
+		"year 1 only in the east":    {time.Date(1, 1, 1, 0, 0, 0, 0, east), now, false},
+		"year 9999 only in the west": {now, time.Date(9999, 12, 31, 23, 0, 0, 0, west), false},
+		"within a microsecond":       {now.Truncate(time.Microsecond), now.Truncate(time.Microsecond).Add(999), false},
+	} {
+		c, _ := newClient(t, &script{answers: []answer{{body: emptySummary}}})
+		if _, err := c.Summary(t.Context(), docevents.Query{Since: test.since, Until: test.until}); (err == nil) != test.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s := &script{}
+	c, _ := newClient(t, s)
+	if _, err := c.TimelineBefore(t.Context(), testDocument, time.Date(1, 1, 1, 0, 0, 0, 0, east)); err == nil || len(s.requests) > 0 {
+		t.Errorf("TimelineBefore year 1 only in the east: %v, %d requests", err, len(s.requests))
+	}
+}
+
 func TestReadsOfNilClient(t *testing.T) {
 	for name, c := range map[string]*docevents.Client{"nil": nil, "zero": {}} {
 		timeline, err1 := c.Timeline(t.Context(), "42")

@@ -80,7 +80,7 @@ func (r *rehearsal) makeUp(name, sample string) {
 	case strings.HasSuffix(about.Format, "[]"):
 		r.values[name] = []any{}
 	default:
-		r.values[name] = sample[:min(len(sample), cmp.Or(about.MaxLength, len(sample)))]
+		r.values[name] = sample[:min(len(sample), cmp.Or(max(about.MaxLength, 0), len(sample)))]
 	}
 }
 

@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,6 +137,7 @@ func (p *purge) run(ctx context.Context) error {
 			p.refused, failure = time.Time{}, nil
 			continue
 		case ctx.Err() != nil: // ctx ended the request; a failure before it explains more
+			failure = cmp.Or(failure, err)
 			continue
 		}
 		again, smaller := p.failed(err, time.Since(began), bounded)
@@ -154,8 +156,8 @@ func (p *purge) run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	if failure == nil {
-		return ctx.Err()
+	if failure == nil || errors.Is(failure, ctx.Err()) {
+		return cmp.Or(failure, ctx.Err())
 	}
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }

@@ -55,10 +55,10 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 // CreatedAt. If there may be such events, add a microsecond to the time, and skip the
 // events that you have read already.
 func (c *Client) TimelineBefore(ctx context.Context, documentID string, before time.Time) ([]Event, error) {
-	if year := before.Year(); !c.isNone() && (before.IsZero() || year < 1 || year > 9999) {
+	if before = before.UTC(); !c.isNone() && (before.IsZero() || before.Year() < 1 || before.Year() > 9999) {
 		return nil, errors.New("docevents: TimelineBefore: the time is zero, or outside the years 1 to 9999")
 	}
-	return c.timeline(ctx, documentID, before.UTC().Format(timeFormat))
+	return c.timeline(ctx, documentID, before.Format(timeFormat))
 }
 
 func (c *Client) timeline(ctx context.Context, documentID, before string) ([]Event, error) {

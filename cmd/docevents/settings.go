@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/docevents/docevents-go"
@@ -51,11 +53,16 @@ type tableSource struct {
 	where   whereUse
 }
 
+var errEmpty = errors.New("the value is empty")
+
 // addTable defines the flags that describe the table.
 func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
 	source := &tableSource{where: where}
 	change := func(name, usage string, apply func(s *settings, value string) error) {
 		flags.Func(name, usage, func(value string) error {
+			if value == "" { // a variable of the user's script may be unset, and the default may be the wrong table
+				return errEmpty
+			}
 			source.changes = append(source.changes, func(s *settings) error {
 				if err := apply(s, value); err != nil {
 					return fmt.Errorf("-%s: %w", name, err)
@@ -65,7 +72,12 @@ func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
 			return nil
 		})
 	}
-	flags.StringVar(&source.file, "config", "", "`FILE`|JSON file with these flags as keys, such as text_ids")
+	flags.Func("config", "`FILE`|JSON file with these flags as keys, such as text_ids", func(value string) error {
+		if source.file = value; value == "" {
+			return errEmpty
+		}
+		return nil
+	})
 	change("schema", "`NAME`|schema, if not public", func(s *settings, v string) error { s.Schema = v; return nil })
 	change("table", "`NAME`|table, if not document_processing_events", func(s *settings, v string) error { s.Table = v; return nil })
 	change("columns", "`LIST`|names that differ: id=event_id,user_id=- (- means none)", func(s *settings, v string) error {
@@ -76,8 +88,9 @@ func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
 		return nil
 	})
 	flags.BoolFunc("text-ids", "document and user ids are text or numbers", func(v string) error {
-		source.changes = append(source.changes, func(s *settings) error { s.TextIDs = v == "true"; return nil })
-		return nil
+		on, err := strconv.ParseBool(v)
+		source.changes = append(source.changes, func(s *settings) error { s.TextIDs = on; return nil })
+		return err
 	})
 	given := map[string]bool{}
 	change("types", "`LIST`|its event types: completed=done,failed=error,failed=bad", func(s *settings, v string) error {

@@ -75,6 +75,10 @@ var quirks = []quirk{
 	{name: "generated time", about: "time", sql: "ALTER TABLE {t} DROP created_at, ADD made timestamp, ADD created_at timestamp GENERATED ALWAYS AS (made) STORED"},
 	{name: "generated stage", about: "stage", sql: "ALTER TABLE {t} DROP stage, ADD stage text GENERATED ALWAYS AS (event_type || '!') STORED"},
 
+	{name: "generated from the stage", about: "stage", fill: map[string]any{"stage": "OCR"}, sql: "ALTER TABLE {t} ADD step text GENERATED ALWAYS AS (lower(stage)) STORED NOT NULL"},
+	{name: "generated from nothing", about: "stage", sql: "ALTER TABLE {t} ADD name text, ADD step text GENERATED ALWAYS AS (lower(name)) STORED NOT NULL"},
+	{name: "a trigger fills a column from the stage", about: "stage", fill: map[string]any{"stage": "ocr"}, sql: "ALTER TABLE {t} ADD step text NOT NULL; " + trigger("BEFORE INSERT", "NEW.step := NEW.stage; RETURN NEW;")},
+
 	// Documents and users.
 	{name: "user bigint", about: "user", sql: "ALTER TABLE {t} DROP user_id, ADD user_id bigint"},
 	{name: "document text", about: "document", columns: docevents.Columns{TextIDs: true}, fill: map[string]any{"document_id": "a/1.pdf"}, sql: "ALTER TABLE {t} ALTER document_id TYPE text"},

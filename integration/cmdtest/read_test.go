@@ -157,6 +157,7 @@ func TestHealth(t *testing.T) {
 	p.wants(0, args("health", flags, "-max-stuck", "1"), "ok\n")
 	p.wants(1, args("health", flags, "-max-stuck", "1", "-silence", "40m"), "No document has completed")
 	p.wants(1, args("health", flags, "-stuck-after", "2h", "-min-ended", "1", "-max-failure-rate", "0.4"), "1 of the 2 documents that ended in the last 60 min failed")
+	p.wants(1, args("health", flags, "-stuck-after", "2h", "-min-ended", "0", "-max-failure-rate", "0"), "the limit is 0.0 %")
 	var h map[string]any
 	p.json(1, &h, args("health", flags)...)
 	if h["ok"] != false || len(h["problems"].([]any)) != 1 || h["stuck"] != 1.0 {

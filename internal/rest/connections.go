@@ -115,7 +115,10 @@ func (c *connections) close() {
 // without this function. Then close closes only idle TLS connections.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
-	if dial == nil {
+	//lint:ignore SA1019 net/http still uses Dial if DialContext is nil
+	if old := t.Dial; dial == nil && old != nil {
+		dial = func(_ context.Context, network, addr string) (net.Conn, error) { return old(network, addr) }
+	} else if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -3,7 +3,9 @@ package rest
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -102,6 +104,28 @@ func TestConnectionsAreSuspectAfterAFailure(t *testing.T) {
 			c.begin()
 			if c.suspect.Load() {
 				t.Error("the connections are suspect after they were closed")
+			}
+		})
+	}
+}
+
+// The clones use the dialer of the original, which may lead to a SOCKS proxy. Dial is
+// deprecated, but net/http still uses it if DialContext is nil.
+func TestOwnTransportUsesTheDialerOfTheApp(t *testing.T) {
+	errDialer := errors.New("the dialer of the app")
+	for name, standard := range map[string]*http.Transport{
+		"DialContext": {DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, errDialer }},
+		"Dial":        {Dial: func(string, string) (net.Conn, error) { return nil, errDialer }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			original := http.DefaultTransport
+			defer func() { http.DefaultTransport = original }()
+			http.DefaultTransport = standard
+			c := newConnections(1)
+			for _, own := range []*http.Transport{c.inserts, c.others} {
+				if _, err := (&http.Client{Transport: own}).Get("http://127.0.0.1:9"); !errors.Is(err, errDialer) {
+					t.Errorf("got %v, want the error of the dialer", err)
+				}
 			}
 		})
 	}
