@@ -12,14 +12,12 @@ import (
 	"sync"
 )
 
-const (
-	// maxExtraBytes bounds the JSON of an event's Extra, with its keys.
-	maxExtraBytes = 64 << 10
+// maxExtraBytes bounds the JSON of an event's Extra, with its keys.
+const maxExtraBytes = 64 << 10
 
-	// maxExtraDepth bounds the levels of a value in Extra. encoding/json reads at most
-	// 10,000 levels, and in an answer with rows, each value is two levels deep.
-	maxExtraDepth = 9_998
-)
+// maxExtraDepth bounds the levels of a value in Extra. encoding/json reads at most
+// 10,000 levels, and in an answer with rows, each value is two levels deep.
+const maxExtraDepth = 9_998
 
 // An extraEncoder encodes the values of Event.Extra as JSON. The pool extraEncoders
 // keeps encoders for later events. A new encoder for each event would need twice as many
