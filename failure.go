@@ -108,17 +108,18 @@ func (h history) ofPart() history {
 // before, and the server has stored other rows between the two failures. Otherwise the
 // table or the server may be at fault.
 //
-// stored is the newest request that had stored rows when the batch was sent. Rows that
-// were stored later are no evidence: the table may have broken after it stored them.
+// stored is the number of the newest request that had stored rows when the batch was
+// sent. Rows that were stored later are no evidence: the table may have broken after it
+// stored them.
 //
 // rejected is true if the new failure is a rejection, and code is its error code. A
 // rejection is evidence only if the row was rejected alone before. An earlier failure of
 // another kind, such as a 502, shows nothing about the row's data.
 //
 // allRejected is true if every pending row has been rejected alone. Then perhaps no good
-// row is left, and nothing more will be stored. So an earlier rejection counts even if
-// the request had other rows. Its code must be the same, because a broken table causes
-// another code.
+// row is left, and nothing more will be stored. So the row need not have been alone in
+// the earlier rejection, if both rejections have the same code. If the table had broken
+// in between, the new rejection would have another code.
 func (h *history) evidence(stored int64, rejected bool, code string, allRejected bool) bool {
 	mark := h.failMark
 	switch {

@@ -156,9 +156,9 @@ func (l *lane) due() time.Time {
 }
 
 // draw removes one row from the lane for a probe, even if it isn't due. If newest is
-// true, it removes the last row of the lane, and otherwise a random row. Rows that have
-// a strike or were rejected alone are removed only if the lane has no other rows,
-// because a bad row would prolong the outage. If the lane is empty, draw returns nil.
+// true, it removes the last row of the lane, and otherwise a random row. Rows that are
+// probably bad (see isDoubtful) are removed only if the lane has no other rows: if the
+// server rejects a probe, the outage goes on. If the lane is empty, draw returns nil.
 func (l *lane) draw(newest bool) *batch {
 	from := slices.DeleteFunc(slices.Clone(l.batches), (*batch).isDoubtful)
 	if len(from) == 0 {

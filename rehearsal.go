@@ -85,9 +85,9 @@ func (r *rehearsal) makeUp(name, sample string) {
 }
 
 // rows returns the rows of an insert: at least three events, at least one of each type,
-// and then a copy of each event. The number of events is odd. With an even number, a
-// trigger that discards half of the rows could hide that the id isn't unique, because
-// the server would insert as many rows as there are events.
+// and then a copy of each event. The number of events is odd. With an even number n, a
+// trigger that discards half of the events would leave n of the 2n rows, as many as are
+// left if the id is unique.
 func (r *rehearsal) rows() (rows []map[string]any) {
 	for _, t := range r.types {
 		rows = append(rows, r.row(t, r.fills[t]))

@@ -107,14 +107,12 @@ func (p *purge) counted(n int64, err error) error {
 }
 
 // A stepSize holds the number of rows of the next step. After a step that takes too
-// long, the number halves. After a step that succeeds, it doubles, but never exceeds
-// the field most.
+// long, the number halves. After a step that succeeds, it doubles, up to most.
 //
-// If a step takes too long directly after a doubling, the table may always be too
-// slow for that number. Each further try would cost a statement timeout. So the
-// number then doubles only after two successes in a row. If the first step after that
-// doubling takes too long again, it doubles only after four successes in a row, and
-// so on.
+// If the first step after a doubling takes too long, the table may always be too slow for
+// so many rows, and each further attempt would cost a statement timeout. So each time
+// that this happens, the next doubling needs twice as many successes in a row: first
+// one, then two, then four, and so on.
 type stepSize struct {
 	rows, most int
 	successes  int  // in a row at this size

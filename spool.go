@@ -222,9 +222,9 @@ func (m *mirror) stepLocked() {
 	}
 }
 
-// writeLocked writes the buffer to disk as a block. If that fails, the rows of the block
-// go back to the place that they had before. So do the rows that were added to the
-// buffer during the write. Then copyLocked adds all these rows to a later block.
+// writeLocked writes the buffer to disk as a block. If that fails, it empties the buffer,
+// which may have got new rows during the write. record.block of these rows and of the
+// rows of the block becomes record.old. Then copyLocked adds all of them to a later block.
 func (m *mirror) writeLocked() {
 	m.rows, m.writing = m.writing[:0], m.rows
 	m.next++

@@ -124,9 +124,9 @@ var codeFormat = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
 const LeftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
 // values matches the part of a text that may contain quoted values. The part extends
-// from the first quote to the last quote, because a value may contain quotes. If there
-// is only one quote, the part extends to the end of the text. A part doesn't begin with
-// a single quote after a letter, because that is an apostrophe.
+// from the first quote to the last quote, because a value may contain quotes. If the text
+// has no second quote, the part extends to the end of the text. The character ' after a
+// letter is an apostrophe, so no part begins with it.
 var values = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces line breaks

@@ -39,8 +39,8 @@ func (c *Columns) Named(rows []*Row, details string) (places []int) {
 	return places
 }
 
-// hasKey reports whether r has the key in an error of PostgreSQL, such as "Key (a, b)=(1,
-// 2) is not present". columns are the columns of the key: a and b. values is the rest of
+// hasKey reports whether r's columns have the values that an error of PostgreSQL lists,
+// such as "Key (a, b)=(1, 2) is not present". columns are the columns of the key: a and b. values is the rest of
 // the error, from the first value on: "1, 2) is not present". If a value contains ", " or
 // ")", hasKey may report true for a wrong row. That does no harm, because the client only
 // retries that row separately from the others.

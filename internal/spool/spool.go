@@ -126,9 +126,9 @@ type segment struct {
 }
 
 // New returns a spool in the folder dir, an absolute path. New does no I/O: the first
-// Append makes the folder. The spool ignores the segments of other projects. It writes
-// columns into each segment. Append returns ErrFull while the current segments and those
-// of dead processes are larger than limit bytes.
+// Append makes the folder. The spool ignores the segments of other projects. Each segment
+// that it makes begins with the text columns. Append returns ErrFull while this process's
+// current segments and the segments of dead processes have more than limit bytes in all.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
