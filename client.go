@@ -239,11 +239,9 @@ func (c *Client) Close(ctx context.Context) error {
 	grace, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
-		select {
-		case <-time.After(closeGrace):
-			cancel()
-		case <-grace.Done():
-		}
+		timer := time.AfterFunc(closeGrace, cancel)
+		<-grace.Done()
+		timer.Stop()
 	})()
 	err := c.delivery.close(ctx)
 	c.report.close(grace)

@@ -73,7 +73,7 @@ type Health struct {
 	// four fields are about the Window.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
-	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if there is none
+	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if no document is stuck
 	LastCompleted time.Time `json:"last_completed,omitzero"` // when a document last completed; zero if none did
 
 	// Stats are this client's counters. The verdict doesn't depend on them.

@@ -103,7 +103,9 @@ func (m *mirror) addLocked(r *record) {
 	if m.behind = m.behind || len(m.rows) >= bufferBytes; !m.behind {
 		m.bufferLocked(r)
 	}
-	m.wakeLocked(false)
+	if !m.failed || !time.Now().Before(m.due) { // otherwise each event would start the goroutine for nothing
+		m.wakeLocked(false)
+	}
 }
 
 // bufferLocked adds r to the buffer. It also gives r an id, because the row must have

@@ -31,8 +31,8 @@ type Summary struct {
 	UnderWay  int64 `json:"under_way"` // including stuck documents
 	Skipped   int64 `json:"skipped"`
 
-	LastCompleted time.Time `json:"last_completed"` // latest event of a completed document; zero if there is none
-	LastFailure   time.Time `json:"last_failure"`   // latest failure, see Point; zero if there is none
+	LastCompleted time.Time `json:"last_completed"` // latest event of a completed document; zero if no document completed
+	LastFailure   time.Time `json:"last_failure"`   // latest failure, see Point; zero if nothing failed
 
 	Interval time.Duration `json:"-"`      // the time that a Point covers: 1 min to 24 h, or several days if the range is longer than 99 days
 	Series   []Point       `json:"series"` // one Point for each Interval of the range, also if nothing happened; at most 100

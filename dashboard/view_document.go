@@ -27,7 +27,7 @@ type document struct {
 
 	IsOldestFirst bool
 
-	Next       string // a link to the next page in this order; "" if there is none
+	Next       string // a link to the next page in this order; "" on the last page
 	Before     string // with the oldest first, a link to the events before the window; otherwise ""
 	NewestLink string // a link to the first page; "" if this is the first page
 	Other      string // a link to the other order
@@ -136,8 +136,8 @@ type stretch struct {
 	HasEarlier bool              // there are events before the window
 
 	size    int       // the number of events in the window
-	next    *position // the next page in the order shown; nil if there is none
-	earlier *position // the window before this one; nil if there is none
+	next    *position // the next page in the order shown; nil on the last page
+	earlier *position // the window before this one; nil in the first window
 }
 
 // readStretch reads a window and returns the page at a position in it.

@@ -39,7 +39,7 @@ var download = downloadPostgres
 
 // findPostgres returns a folder with the programs of PostgreSQL 14 or later. It first
 // looks on PATH. If it finds none, it takes the newest version in postgresFolders. If
-// there is none either, it downloads PostgreSQL into dir.
+// there is no such folder either, it downloads PostgreSQL into dir.
 func findPostgres(ctx context.Context, dir string) (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// PATH may have a symbolic link. initdb is next to the real file.

@@ -40,7 +40,7 @@ type Query struct {
 	Order      []OrderTerm
 	Limit      *int64
 	Offset     int64
-	Columns    []string // the parameter columns, sorted; nil if there is none
+	Columns    []string // the value of the query parameter "columns", sorted; nil without that parameter
 	OnConflict []string
 }
 

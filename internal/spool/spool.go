@@ -107,7 +107,7 @@ type Spool struct {
 	limit   int64  // in bytes
 
 	owner   string    // stands for this process in the names of its files
-	lock    *os.File  // this process's lock file, or nil if there is none yet
+	lock    *os.File  // this process's lock file, or nil before own has made it
 	torn    bool      // the last write failed, so the next Append makes a segment
 	current []segment // from the oldest to the newest
 	retired []segment
