@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,46 +11,72 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// watch calls check at once and then at each interval, and sets the metrics to the
-// result. It returns when ctx is done. A check reads the table, so scrapes of the
-// metrics don't start checks.
+// A verdict exports the last check that succeeded. All metrics of a scrape are from
+// the same check. Before the first check, docevents_health_timestamp_seconds is 0, and
+// the other metrics are missing.
 //
 // Create two alerts. The first means that documents are stuck, fail too often or
 // don't complete. The second means that no check has succeeded for five minutes.
 //
 //	docevents_healthy == 0
 //	time() - docevents_health_timestamp_seconds > 300
-func watch(ctx context.Context, registry prometheus.Registerer, interval time.Duration, check func(context.Context) (docevents.Health, error)) {
-	gauge := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
-		registry.MustRegister(g)
-		return g
+type verdict struct {
+	last atomic.Pointer[docevents.Health]
+}
+
+var (
+	healthy   = prometheus.NewDesc("docevents_healthy", "1 if the documents are within the limits, else 0.", nil, nil)
+	underWay  = prometheus.NewDesc("docevents_documents_under_way", "Documents under way.", nil, nil)
+	stuck     = prometheus.NewDesc("docevents_documents_stuck", "Documents that have been under way for too long.", nil, nil)
+	failures  = prometheus.NewDesc("docevents_documents_failure_ratio", "Share of failed documents among the documents that ended in the last hour.", nil, nil)
+	completed = prometheus.NewDesc("docevents_last_completed_timestamp_seconds", "Time when a document last completed; 0 if none did in the last day.", nil, nil)
+	checked   = prometheus.NewDesc("docevents_health_timestamp_seconds", "Time of the last check that succeeded.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (v *verdict) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{healthy, underWay, stuck, failures, completed, checked} {
+		descs <- d
 	}
-	var (
-		healthy   = gauge("docevents_healthy", "1 if the documents are within the limits, else 0.")
-		underWay  = gauge("docevents_documents_under_way", "Documents under way.")
-		stuck     = gauge("docevents_documents_stuck", "Documents that have been under way for too long.")
-		failures  = gauge("docevents_documents_failure_ratio", "Share of failed documents among the documents that ended in the last hour.")
-		completed = gauge("docevents_last_completed_timestamp_seconds", "Time when a document last completed; 0 if none did in the last day.")
-		checked   = gauge("docevents_health_timestamp_seconds", "Time of the last check that succeeded.")
-	)
+}
+
+// Collect implements prometheus.Collector.
+func (v *verdict) Collect(metrics chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, value float64) {
+		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value)
+	}
+	h := v.last.Load()
+	if h == nil {
+		send(checked, 0)
+		return
+	}
+	ok := 0.0
+	if h.OK {
+		ok = 1
+	}
+	send(healthy, ok)
+	send(underWay, float64(h.UnderWay))
+	send(stuck, float64(h.Stuck))
+	send(failures, h.FailureRate)
+	send(completed, seconds(h.LastCompleted))
+	send(checked, seconds(h.At))
+}
+
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.Unix())
+}
+
+// watch calls check at once and then at each interval. It returns when ctx is done. A
+// check reads the table, so scrapes of the metrics don't start checks.
+func (v *verdict) watch(ctx context.Context, interval time.Duration, check func(context.Context) (docevents.Health, error)) {
 	for {
-		switch h, err := check(ctx); {
-		case err != nil:
-			log.Print(err) // the gauges keep their values
-		default:
-			healthy.Set(0)
-			if h.OK {
-				healthy.Set(1)
-			}
-			underWay.Set(float64(h.UnderWay))
-			stuck.Set(float64(h.Stuck))
-			failures.Set(h.FailureRate)
-			completed.Set(0)
-			if !h.LastCompleted.IsZero() {
-				completed.Set(float64(h.LastCompleted.Unix()))
-			}
-			checked.Set(float64(h.At.Unix()))
+		if h, err := check(ctx); err != nil {
+			log.Print(err) // the metrics keep their values
+		} else {
+			v.last.Store(&h)
 		}
 		select {
 		case <-ctx.Done():

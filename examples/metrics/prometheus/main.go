@@ -55,8 +55,9 @@ func run(ctx context.Context, addr string, out io.Writer) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{client.Stats})
-	go watch(ctx, registry, time.Minute, func(ctx context.Context) (docevents.Health, error) {
+	var health verdict
+	registry.MustRegister(collector{client.Stats}, &health)
+	go health.watch(ctx, time.Minute, func(ctx context.Context) (docevents.Health, error) {
 		return client.Health(ctx, docevents.Limits{Silence: 15 * time.Minute}) // your limits
 	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)

@@ -79,17 +79,20 @@ func get(t *testing.T, url string) string {
 	return string(text)
 }
 
-// TestWatch checks that the gauges have the values of the last check, and keep them
-// if a check fails.
+// TestWatch checks that the metrics have the values of the last check, and keep them
+// if a check fails. Before the first check, docevents_healthy is missing: 0 would be an
+// alert.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewPedanticRegistry()
 		now := time.Now()
-		health := docevents.Health{OK: true, UnderWay: 3, At: now}
-		var failed error
+		var v verdict
+		registry.MustRegister(&v)
+		var health docevents.Health
+		failed := errors.New("no table")
 		ctx, cancel := context.WithCancel(t.Context())
 		var mu sync.Mutex // guards health and failed
-		go watch(ctx, registry, time.Minute, func(context.Context) (docevents.Health, error) {
+		go v.watch(ctx, time.Minute, func(context.Context) (docevents.Health, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			return health, failed
@@ -114,6 +117,9 @@ func TestWatch(t *testing.T) {
 				t.Errorf("got %v, want %v", got, want)
 			}
 		}
+		gauges(0) // only the time of the last check
+		answer(docevents.Health{OK: true, UnderWay: 3, At: now}, nil)
+		time.Sleep(time.Minute)
 		at := float64(now.Unix())
 		gauges(0, 0, 3, at, 1, 0)
 		answer(docevents.Health{FailureRate: 0.5, Stuck: 2, UnderWay: 4, LastCompleted: now, At: now.Add(time.Minute)}, nil)
