@@ -200,7 +200,7 @@ type record struct {
 	old     int64 // the row's previous place, if it was copied from there
 
 	// delivery.mu guards these two.
-	number int64 // greater than in each record before; the time in the id that identify makes
+	number int64 // grows from record to record; identify makes the first half of the id from it
 	doubt  bool  // the answer to a request with this row was lost: the row may be stored
 }
 

@@ -235,9 +235,9 @@ func (m *mirror) writeLocked() {
 	m.written, m.again = m.next, true
 }
 
-// copyLocked adds the pending rows to the buffer that are neither in it nor in a current
-// segment, and reports whether there were any. It leaves out the rows of the segment that
-// is being read, because that segment stays on disk until all of its rows are queued.
+// copyLocked adds to the buffer, until it is full, the pending rows that are neither in
+// it nor in a current segment, and reports whether there were any. It leaves out the rows
+// of the segment that is being read, which stays on disk until all its rows are queued.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false
