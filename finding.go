@@ -133,7 +133,8 @@ func (r *rehearsal) readTypes() {
 // different events in the insert, which may contain each of them twice. If n is larger
 // than events, the id isn't unique. If n is 0, the table discards all events. In both
 // cases count adds a finding. If the table discards only some of the events, count logs
-// a warning. If the inserts leave out the id column, n shows nothing.
+// a warning. If the inserts leave out the id column, n shows nothing, so count does
+// nothing.
 func (r *rehearsal) count(n, events int) {
 	switch {
 	case r.noID:
@@ -209,11 +210,11 @@ func (r *rehearsal) drop(name string) bool {
 }
 
 // narrow finds out which event types the table accepts, after it rejected an insert
-// with the error refusal. It inserts each type alone, with one filling after the other,
-// because a CHECK may require a column for this type only. The filling that the table
-// accepts is kept in r.fills. If it accepts none, later inserts leave the type out, and
-// narrow adds a finding, unless all types are rejected and the reason may be a made-up
-// value. narrow reports whether to insert again.
+// with the error refusal. It tries the fillings for each type, because a CHECK may
+// require a column for this type only, and keeps the accepted filling in r.fills. If the
+// table accepts none, later inserts leave the type out, and narrow adds a finding, unless
+// all types are rejected and the reason may be a made-up value. narrow reports whether
+// to insert again.
 func (r *rehearsal) narrow(ctx context.Context, refusal *rest.Error) bool {
 	if r.fills != nil { // narrow has run with these columns
 		return false

@@ -25,7 +25,7 @@ type Limits struct {
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
 	// single stuck document is a problem. A document that has been stuck for more than
-	// a day may not be counted, because Health doesn't read all older events.
+	// a day may not be counted, because Health doesn't read much older events.
 	MaxStuck int
 
 	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The failure

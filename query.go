@@ -103,7 +103,7 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 		return nil, errNoDocumentID
 	}
 	if n := len(arguments.Encode()); n > maxQueryBytes {
-		return nil, fmt.Errorf("the event types and filters make a request line of %d bytes, and servers take %d: pass fewer or shorter ones", n, maxQueryBytes)
+		return nil, fmt.Errorf("the event types and filters make a query of %d bytes, and servers accept %d: pass fewer or shorter ones", n, maxQueryBytes)
 	}
 	r := rest.Reading{Path: "rpc/" + function, Schema: readingSchema, Query: arguments}
 	var answer *T
@@ -158,7 +158,7 @@ func otherAnswer(field string) error {
 	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
 }
 
-// unreadable converts err, which decoding an answer returned. If the answer is complete
+// unreadable converts err, the error from decoding an answer. If the answer is complete
 // but unexpected, the result is ErrOtherAnswer. If the answer is incomplete, the result
 // is an error that may be temporary, so that the request is retried. An error about the
 // JSON isn't wrapped, because its text may contain a value from the table. If err is

@@ -122,10 +122,10 @@ func (r *rehearsal) row(t EventType, optional []string) map[string]any {
 	return row
 }
 
-// fillings returns sets of optional columns, for narrow to try: it sends inserts that
-// fill the columns of one set after the other. The sets are no column, each column
-// alone, all columns except one, and finally all columns. All columns except one are
-// needed if a CHECK requires several columns but forbids another.
+// fillings returns the fillings that narrow tries. A filling is the set of optional
+// columns that an insert fills: no column, each column alone, all columns except one, or
+// all columns, which comes last. All columns except one are needed if a CHECK requires
+// several columns but forbids another.
 func (r *rehearsal) fillings() (fillings [][]string) {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool {
 		return r.values[name] == nil || slices.Contains(r.filled, name)

@@ -12,8 +12,8 @@ import (
 )
 
 // ErrCountIncomplete means that a purge may have deleted more rows than the number
-// that it returned. It couldn't count the rows of one of its DELETEs, because it
-// didn't get the result, for example because the connection broke. Test for
+// that it returned. It couldn't count the rows of one of its DELETEs, because the answer
+// was lost, for example when the connection broke, or contained no number. Test for
 // ErrCountIncomplete with errors.Is, because a purge's error may match several errors.
 var ErrCountIncomplete = rest.ErrNoCount
 

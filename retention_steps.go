@@ -87,10 +87,10 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 }
 
 // counted handles n and err, the result of a DELETE, and adds n to the purge's count of
-// deleted rows. If the DELETE deleted rows, or if it succeeded but n is unknown, counted
-// sets the count of failures to 0. A DELETE that succeeds with n = 0 doesn't change the
-// count of failures. If it did, a purge might never end, because such DELETEs may
-// alternate with timeouts if a trigger keeps rows.
+// deleted rows. If more rows may have been deleted, it sets p.lost. If the DELETE deleted
+// rows, or succeeded without a number, counted sets p.failures to 0. A DELETE that
+// succeeds with n = 0 doesn't change p.failures. If it did, a purge might never end,
+// because such DELETEs may alternate with timeouts if a trigger keeps rows.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {

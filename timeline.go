@@ -102,7 +102,7 @@ func (c *Client) timeline(ctx context.Context, documentID, before string) ([]Eve
 	return events, nil
 }
 
-var errNoDocumentID = errors.New("the table has no column for DocumentID, by WithColumns: name it there, with TextIDs if the ids are not UUIDs")
+var errNoDocumentID = errors.New("WithColumns declares that there is no column for DocumentID: name the column there, and set TextIDs if the ids are not UUIDs")
 
 // documentID returns the id in the form in which the table contains it.
 func (c *columns) documentID(id string) (string, error) {
