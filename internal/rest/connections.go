@@ -34,7 +34,7 @@ const (
 type connections struct {
 	inserts, others *http.Transport
 
-	closeNext atomic.Bool // close the idle connections before the next request
+	mustCloseIdle atomic.Bool // the next call to begin closes the idle connections
 
 	mu     sync.Mutex         // guards life and cancel
 	life   context.Context    // connections for inserts are opened and used until it ends
@@ -64,16 +64,16 @@ func newConnections(maxInFlight int) *connections {
 // begin must be called before each request. It closes the idle connections if end has
 // asked for that since the last call.
 func (c *connections) begin() {
-	if c != nil && c.closeNext.Swap(false) {
+	if c != nil && c.mustCloseIdle.Swap(false) {
 		c.closeIdle()
 	}
 }
 
-// end must be called after each request, with its error. If err leaves it open whether
-// the server works, the next call to begin closes the idle connections.
+// end must be called after each request, with its error. If err doesn't show that the
+// server works, the next call to begin closes the idle connections.
 func (c *connections) end(err error) {
 	if c != nil && !showsWorkingServer(err) {
-		c.closeNext.Store(true)
+		c.mustCloseIdle.Store(true)
 	}
 }
 
@@ -96,8 +96,8 @@ func (c *connections) closeIdle() {
 // So a connection that a purge is using stays open. Later requests use new connections.
 //
 // For inserts, closing only the idle connections is not enough: a new connection may
-// still be opening, and an HTTP/2 connection doesn't become idle immediately when its last
-// request is cancelled. So close also cancels the context c.life, which closes all
+// still be opening, and an HTTP/2 connection doesn't become idle immediately when its
+// last request is cancelled. So close also cancels the context c.life, which closes all
 // connections for inserts.
 func (c *connections) close() {
 	if c == nil {

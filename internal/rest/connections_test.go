@@ -98,12 +98,12 @@ func TestIdleConnectionsAreClosedAfterAFailure(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := newConnections(4)
 			c.end(test.err)
-			if got := c.closeNext.Load(); got != test.want {
-				t.Errorf("closeNext: got %v, want %v", got, test.want)
+			if got := c.mustCloseIdle.Load(); got != test.want {
+				t.Errorf("mustCloseIdle: got %v, want %v", got, test.want)
 			}
 			c.begin()
-			if c.closeNext.Load() {
-				t.Error("closeNext is still set after the connections were closed")
+			if c.mustCloseIdle.Load() {
+				t.Error("mustCloseIdle is still set after the connections were closed")
 			}
 		})
 	}

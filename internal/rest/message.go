@@ -15,7 +15,7 @@ import (
 // it, with values of the row.
 //
 // Each line contains a regular expression for error codes, a space, and a regular
-// expression for the messages with these codes. In the latter, five words are placeholders:
+// expression for the messages with these codes, in which five words are placeholders:
 //
 //   - NAME: a name in quotes
 //   - BARE: a name without quotes
@@ -100,8 +100,8 @@ var parseKnownMessages = sync.OnceValue(func() (known []knownMessage) {
 })
 
 // withoutValue looks for a line of knownMessages that matches code and text. If there is
-// one, withoutValue returns text with an ellipsis in place of the VALUE. If there is
-// none, it returns LeftOut.
+// one, withoutValue returns text, with an ellipsis in place of the VALUE if the line has
+// one. If no line matches, it returns LeftOut.
 func withoutValue(code, text string) string {
 	for _, known := range parseKnownMessages() {
 		if !known.code.MatchString(code) {
@@ -148,8 +148,8 @@ func OneLine(text string) string {
 
 // loggableText returns an answer's message or hint in a form that may be logged: one line
 // of at most maxErrorText bytes, without values of the row. code is the answer's error
-// code. If code is "", the text comes for example from a gateway, and not from PostgreSQL
-// or PostgREST. Then loggableText replaces only the part in quotes.
+// code. If code is "", the text isn't from PostgreSQL or PostgREST, but for example from
+// a gateway, so loggableText replaces only the part in quotes.
 func loggableText(code, text string) string {
 	text = OneLine(text)
 	switch {

@@ -28,8 +28,8 @@ const clientInfo = "docevents-go/0.1.0"
 // a value, so the server doesn't get it.
 const idempotencyKey = "Idempotency-Key"
 
-// A transport sends the requests of postgrest-go. It returns an error for every answer
-// that isn't a success, because postgrest-go handles such answers badly:
+// A transport sends the requests of a Client. It returns an error for every answer that
+// isn't a success, because postgrest-go handles such answers badly:
 //
 //   - If the server redirects a request to another host, postgrest-go sends the key to
 //     that host.

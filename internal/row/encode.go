@@ -73,8 +73,8 @@ func appendKey(b []byte, separator byte, name string) []byte {
 }
 
 // appendID appends the id of a document or a user to the JSON in b: null if null is true,
-// text if it isn't empty, and otherwise id. Text and id are appended in quotes, even for a
-// column of numbers, because PostgreSQL converts them.
+// text if it isn't empty, and otherwise id. The text is appended in quotes even for a
+// column of numbers, because PostgreSQL converts it.
 func appendID(b []byte, id uuid.UUID, text string, null bool) []byte {
 	if null || text != "" {
 		return appendText(b, text)

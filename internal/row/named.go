@@ -14,17 +14,15 @@ var (
 )
 
 // Named finds the rows that caused an error, and returns their indexes in rows, which are
-// the rows of the request. details is the text "details" of the server's error. Two kinds
-// of details refer to rows:
+// the rows of the request. It reads details, the field "details" of the server's error:
 //
-//   - "Key (document_id)=(...) is not present" contains the values of a key. Named
-//     returns the index of each row with these values.
-//   - "Failing row contains (...)" contains all values of one row. Named returns the
-//     index of the row whose id is among these values. If they include the ids of several
-//     rows, it isn't clear which row failed, so Named returns nil.
+//   - If the details contain the values of a key, as in "Key (document_id)=(...) is not
+//     present", Named returns the index of each row with these values.
+//   - Other details, such as "Failing row contains (...)", may contain the id of a row.
+//     Then Named returns the index of that row. If they contain the ids of several rows,
+//     it isn't clear which row failed, so Named returns nil.
 //
-// With any other details, Named returns nil. PostgreSQL may translate the details, so
-// Named doesn't compare their words.
+// Named doesn't compare the words of the details, because PostgreSQL may translate them.
 func (c *Columns) Named(rows []*Row, details string) (places []int) {
 	key := keyFormat.FindStringSubmatch(details)
 	ids := uuidFormat.FindAllString(details, -1)
@@ -41,7 +39,7 @@ func (c *Columns) Named(rows []*Row, details string) (places []int) {
 }
 
 // hasKey reports whether r has the values of a key in an error's details, such as
-// "Key (a, b)=(1, 2) is not present". In this example, columns is a and b, and values is
+// "Key (a, b)=(1, 2) is not present". In this example, columns are a and b, and values is
 // the text from the first value on, "1, 2) is not present". If a value contains ", " or
 // ")", hasKey may report true for a row with other values. That does no harm, because the
 // client only retries that row separately from the others.
