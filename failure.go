@@ -199,7 +199,7 @@ func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen(
 // rows that the answer refers to.
 func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
-	if b.failMark > 0 {
+	if b.isRetry() {
 		lane = &d.retry
 	}
 	rejected, named := v == rest.BadData, len(places) > 0 && len(places) < len(b.records)

@@ -61,6 +61,9 @@ func (b *batch) isSuspect(stored int64) bool {
 // mayBeBad reports whether b is a single row that has a strike or was rejected alone.
 func (b *batch) mayBeBad() bool { return b.strikes > 0 || b.aloneMark > 0 }
 
+// isRetry reports whether b has failed before.
+func (b *batch) isRetry() bool { return b.failMark > 0 }
+
 // cut divides the rows of b into two batches. The first batch gets the rows for
 // whose index isFirst returns true. Each batch has its own array, so the text of one
 // batch can be garbage collected while the other batch still waits.

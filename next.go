@@ -90,7 +90,7 @@ func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
-		if b.failMark > 0 {
+		if b.isRetry() {
 			retries++
 		}
 	}
@@ -113,7 +113,7 @@ func (d *delivery) joinsLocked(now time.Time) bool {
 // row that doesn't have one yet, so that the row is sent with the same id every time.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
-	if b.failMark > 0 {
+	if b.isRetry() {
 		d.stats.Retries++
 	}
 	for i := range b.records {
