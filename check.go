@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,8 +51,8 @@ func (c *Client) Check(ctx context.Context) error {
 		r = newRehearsal(c)
 		return r.examine(ctx)
 	})
-	if len(r.required) > 0 {
-		c.report.warn(logRequired, slog.String("fields", strings.Join(r.required, ", ")))
+	if fields := r.requiredFields(); len(fields) > 0 {
+		c.report.warn(logRequired, slog.String("fields", strings.Join(fields, ", ")))
 	}
 	if err != nil {
 		return fmt.Errorf("docevents: Check: %w", err)
@@ -85,29 +86,164 @@ func retryMisconfigured(ctx context.Context, check func() error) error {
 	}
 }
 
-// examine checks the table once. It reads PostgREST's description of the table, and
-// then sends inserts, which PostgREST rolls back. After each problem it changes the
-// insert, until it finds no further problem. Finally, unless r.refused is set, it sends
-// a DELETE that matches no row. examine returns all problems as one error.
+// A rehearsal checks the table once, in three steps:
+//
+//	readTypes  -> the first draft of an insert, and findings about the columns' types
+//	send       -> inserts the draft's rows; PostgREST rolls the insert back
+//	decide     -> the server's answer, and the facts known about the table -> an action
+//
+// insert repeats send and decide. It carries out the actions, which change the draft,
+// until an insert succeeds or no change can help. A finding is a problem that Check
+// returns.
+type rehearsal struct {
+	draft
+	client   *Client
+	findings []error
+}
+
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
-	for again := true; again; { // learn changes the inserts, or returns false
-		rows := r.rows()
-		n, err := r.send(ctx, rows)
-		if err == nil {
-			r.count(n, len(rows)/r.copies)
-		}
-		again = err != nil && r.learn(ctx, err)
-	}
-	if !r.refused {
-		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // a purge that deletes no row
+	if r.insert(ctx) {
+		r.remove(ctx, r.client.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // a purge that deletes no row
 	}
 	return errors.Join(r.findings...)
 }
 
-// add adds err, the error of a request, to r.findings, the problems that Check returns.
-// op is "insert" or "delete". add ignores nil and errStored.
+// insert sends the draft's insert, and changes the draft after each problem, so that
+// PostgreSQL gets to the next problem. It returns false if the server doesn't answer, or
+// refuses the insert for a reason that a DELETE is likely to have as well.
+func (r *rehearsal) insert(ctx context.Context) bool {
+	for triedTypes := false; len(r.sent) > 0; {
+		rows := r.rows(r.types)
+		n, refusal, err := r.send(ctx, rows)
+		do := r.decide(refusal, false)
+		if do == tryTypes && !triedTypes {
+			triedTypes = true
+			if refusal, err = r.tryTypes(ctx, refusal); refusal == nil && err == nil {
+				continue
+			}
+			do = r.decide(refusal, true)
+		}
+		if err != nil {
+			r.add("insert", err)
+			return false
+		}
+		switch do {
+		case accept:
+			r.count(n, len(rows)/r.copies)
+			return true
+		case ignore, tryTypes: // tryTypes: the table accepts each type alone, but not all in one insert
+			return true
+		case rejectTypes:
+			r.addRejected(r.types, refusal)
+			return true
+		case tryNoRows:
+			if _, refusal, err := r.send(ctx, []map[string]any{}); refusal == nil && err == nil {
+				return true
+			}
+			fallthrough
+		case stop:
+			r.add("insert", r.client.explain(refusal))
+			return false
+		case leaveOut:
+			r.add("insert", r.client.explain(refusal))
+			r.leave(captured(columnName, refusal.Message))
+		case fill:
+			r.add("insert", r.client.explain(refusal))
+			r.sent = append(r.sent, captured(columnName, refusal.Message))
+			triedTypes = false
+		case sendOnce:
+			r.client.report.warn(logSlowKey)
+			r.copies = 1
+		}
+	}
+	return true
+}
+
+// count handles the answer to an insert that PostgREST rolled back. n is the number
+// of rows that PostgreSQL inserted before the rollback. events is the number of
+// different events in the insert, which may contain each of them twice. If n is larger
+// than events, the id isn't unique. If n is 0, the table discards all events. In both
+// cases count adds a finding. If the table discards only some of the events, count logs
+// a warning. If the inserts leave out the id column, n shows nothing, so count does
+// nothing.
+func (r *rehearsal) count(n, events int) {
+	switch {
+	case r.lacksID():
+	case n > events:
+		r.find(r.config.columns.ID, "nothing makes the column {column} unique, so an event that is sent again would be stored twice: {key}")
+	case n == 0:
+		r.find("", "a trigger or rule of {table} discards every event, and Record can't notice: let it store them")
+	case n < events:
+		r.client.report.warn(logDiscards)
+	}
+}
+
+// tryTypes inserts events of each type without those of other types, after the server
+// refused an insert of all types. If the table accepts some types, the draft keeps only
+// these types, and tryTypes adds a finding about the others. If the table accepts no
+// type, tryTypes returns the reason.
+func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *rest.Error, err error) {
+	var accepted, rejected []EventType
+	r.fillings = map[EventType][]string{}
+	for _, t := range r.types {
+		e, err := r.tryType(ctx, t)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%w, after: %w", err, newServerError(refusal, ""))
+		case e == nil:
+			accepted = append(accepted, t)
+		case r.isUnfilled(e): // so all types are rejected
+			return e, nil
+		default:
+			rejected, reason = append(rejected, t), e
+		}
+	}
+	if len(accepted) == 0 {
+		return reason, nil
+	}
+	if len(rejected) > 0 {
+		r.addRejected(rejected, reason)
+	}
+	r.types = accepted
+	return nil, nil
+}
+
+// tryType inserts events of type t, each time with other optional columns filled,
+// because a CHECK may require a column for this type only. It keeps the columns with
+// which the table accepts the type in r.fillings. If the table never accepts it, tryType
+// returns the reason: the server's answer to events with all columns filled, or, if a
+// made-up value doesn't fit its column, with none filled.
+func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Error, err error) {
+	for i, filling := range r.possibleFillings() {
+		r.fillings[t] = filling
+		_, e, err := r.send(ctx, r.rows([]EventType{t}))
+		if err != nil || e == nil || !depends.MatchString(e.Code) { // PostgreSQL checks the values before it finds other errors
+			return nil, err
+		}
+		unfit := strings.HasPrefix(e.Code, "22") // a value doesn't fit its column
+		switch {
+		case i == 0 && unfit, i == 1 && r.isUnfilled(e): // other fillings have the same problem
+			return e, nil
+		case i == 0, i == 1 && !unfit:
+			reason = e
+		}
+	}
+	return reason, nil
+}
+
+// addRejected adds a finding that the table rejects some event types.
+func (r *rehearsal) addRejected(types []EventType, reason *rest.Error) {
+	var names []string
+	for _, t := range types {
+		names = append(names, strconv.Quote(string(t)))
+	}
+	r.add("insert: the table takes no event of type "+strings.Join(names, ", "), r.client.explain(reason))
+}
+
+// add adds err, the error of a request, to r.findings. op is "insert" or "delete". add
+// ignores nil and errStored.
 func (r *rehearsal) add(op string, err error) {
 	switch {
 	case err == nil, errors.Is(err, errStored):
@@ -143,7 +279,7 @@ type definition struct {
 func (r *rehearsal) describe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, r.config.requestTimeout))
 	defer cancel()
-	_ = r.rest.Get(ctx, rest.Reading{Path: "/", Schema: r.config.schema, Accept: "application/openapi+json"}, func(resp *http.Response) error {
+	_ = r.client.rest.Get(ctx, rest.Reading{Path: "/", Schema: r.config.schema, Accept: "application/openapi+json"}, func(resp *http.Response) error {
 		var description struct {
 			Definitions map[string]json.RawMessage
 		}

@@ -1,12 +1,10 @@
 package docevents
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/docevents/docevents-go/internal/advice"
@@ -14,7 +12,7 @@ import (
 )
 
 var (
-	columnName     = regexp.MustCompile(`column "([^"]+)"|'([^']+)' column`) // in a message of PostgreSQL or PostgREST
+	columnName     = regexp.MustCompile(`(?:column "|find the ')([^"']+)`) // in a message of PostgreSQL or PostgREST
 	constraintName = regexp.MustCompile(`constraint "([^"]+)"`)
 
 	// depends matches error codes that depend on the values in the row: a value
@@ -33,16 +31,15 @@ var (
 var fits = [len(base)]struct {
 	types *regexp.Regexp // the types of builtIn that the column may have; nil means none
 	do    string         // advice if the column has a type of builtIn that types doesn't match
-	value string         // the value in rehearsals, except for ids, types and times
 }{
-	{uuids, "{key}; or make {column} itself a uuid", ""},
-	{uuids, textIDs, ""},
-	{uuids, textIDs, ""},
-	{nil, "make it text or an enum, or name another column as Type with WithColumns", ""},
-	{regexp.MustCompile(`^(int32|int64|numeric|real|double precision)$`), "make it an integer of milliseconds, or write \"-\" for it in WithColumns. From an interval: ALTER TABLE {table} ALTER COLUMN {column} TYPE integer USING (extract(epoch FROM {column}) * 1000)::integer", "2"},
-	{nil, extraInstead, "check"},
-	{nil, extraInstead, "check"},
-	{regexp.MustCompile(`^timestamp`), "make it a timestamptz (from a date: ALTER TABLE {table} ALTER COLUMN {column} TYPE timestamptz), or name another column as CreatedAt with WithColumns", ""},
+	{uuids, "{key}; or make {column} itself a uuid"},
+	{uuids, textIDs},
+	{uuids, textIDs},
+	{nil, "make it text or an enum, or name another column as Type with WithColumns"},
+	{regexp.MustCompile(`^(int32|int64|numeric|real|double precision)$`), "make it an integer of milliseconds, or write \"-\" for it in WithColumns. From an interval: ALTER TABLE {table} ALTER COLUMN {column} TYPE integer USING (extract(epoch FROM {column}) * 1000)::integer"},
+	{nil, extraInstead},
+	{nil, extraInstead},
+	{regexp.MustCompile(`^timestamp`), "make it a timestamptz (from a date: ALTER TABLE {table} ALTER COLUMN {column} TYPE timestamptz), or name another column as CreatedAt with WithColumns"},
 }
 
 const (
@@ -55,7 +52,7 @@ const (
 // {column} and {table} by their names, and {key} by advice on how to make the id
 // unique.
 func (r *rehearsal) find(column, text string) {
-	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.advice.TableName(), "{column}", advice.SQLName(column))
+	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.client.advice.TableName(), "{column}", advice.SQLName(column))
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(text)))
 }
 
@@ -67,212 +64,128 @@ func (r *rehearsal) newKey(column string) string {
 		return "name the table beneath the view with WithTable, or name a uuid column of the view that is UNIQUE in the table as ID with WithColumns"
 	case strings.Contains(r.about.Properties[at].Description, "<pk/>"):
 		return "a partitioned table needs a uuid column called id, and the primary key (id, " + advice.SQLName(at) + ")"
-	case r.noID:
-		return "run: ALTER TABLE " + r.advice.TableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
+	case r.lacksID():
+		return "run: ALTER TABLE " + r.client.advice.TableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
 	}
-	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
+	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.client.advice.TableName(), advice.SQLName(column))
 }
 
-// readTypes adds a finding for each column whose type can't hold its field of Event.
-// It also prepares the rows that Check will insert: it makes up a value for each
-// column, and lists in r.filled the columns in which every row has this value.
-//
-// r.filled contains the NOT NULL columns. In two cases it also contains the columns
-// of the document's and the user's id: if the app didn't pass WithColumns, or if
-// Check doesn't know which columns are NOT NULL. If the app lists no event types,
-// readTypes chooses a type for the rows.
+// readTypes adds a finding for each column whose type can't hold its field of Event. If
+// the app lists no event types, readTypes chooses a type for the draft.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
 		name, fit, about := *column, fits[i], r.about.Properties[*column]
-		isID := base[i].field == "DocumentID" || base[i].field == "UserID"
-		required := slices.Contains(r.about.Required, name)
-		if isID && columns.TextIDs {
-			fit.types, fit.value, r.guessed = builtIn, "1", true
-		} else if isID {
-			fit.value = r.document
+		if r.isOwner(name) && columns.TextIDs {
+			fit.types = builtIn
 		}
-		wrong := builtIn.MatchString(about.Format) && (fit.types == nil || !fit.types.MatchString(about.Format)) ||
-			isID && about.MaxLength > 0 && about.MaxLength < len(fit.value)
-		if wrong && fit.value == "" {
-			r.drop(name)
+		misfit := builtIn.MatchString(about.Format) && (fit.types == nil || !fit.types.MatchString(about.Format))
+		if misfit && r.isGiven(name) {
+			r.leave(name)
 		}
-		if wrong {
+		if misfit || r.isOwner(name) && !columns.TextIDs && about.MaxLength > 0 && about.MaxLength < len(r.document) {
 			r.find(name, "the type of the column {column} can't hold Event."+base[i].field+": "+fit.do)
 		}
-		switch {
-		case fit.value == "":
-			continue
-		case wrong: // a value that fits lets the rehearsal find more problems
-			fit.value = "1"
-		case required && (columns.own || !isID):
-			r.required = append(r.required, base[i].field)
-		}
-		r.makeUp(name, fit.value)
-		if required || isID && (!columns.own || len(r.about.Required) == 0) {
-			r.filled, r.guessed = append(r.filled, name), r.guessed || !isID
-		}
 	}
-	for _, name := range columns.Extra {
-		r.makeUp(name, "1")
-		if slices.Contains(r.about.Required, name) {
-			r.filled, r.guessed = append(r.filled, name), true
+	if len(r.types) == 0 || columns.Type == noColumn {
+		r.types = []EventType{Completed}
+		if words := r.about.Properties[columns.Type].Enum; len(words) > 0 {
+			r.types[0] = EventType(words[0])
 		}
-	}
-	if len(r.types) > 0 && columns.Type != noColumn {
-		return
-	}
-	r.types, r.guessed = []EventType{Completed}, r.guessed || len(r.types) == 0
-	if words := r.about.Properties[columns.Type].Enum; len(words) > 0 {
-		r.types[0] = EventType(words[0])
 	}
 }
 
-// count handles the answer to an insert that PostgREST rolled back. n is the number
-// of rows that PostgreSQL inserted before the rollback. events is the number of
-// different events in the insert, which may contain each of them twice. If n is larger
-// than events, the id isn't unique. If n is 0, the table discards all events. In both
-// cases count adds a finding. If the table discards only some of the events, count logs
-// a warning. If the inserts leave out the id column, n shows nothing, so count does
-// nothing.
-func (r *rehearsal) count(n, events int) {
-	switch {
-	case r.noID:
-	case n > events:
-		r.find(r.config.columns.ID, "nothing makes the column {column} unique, so an event that is sent again would be stored twice: {key}")
-	case n == 0:
-		r.find("", "a trigger or rule of {table} discards every event, and Record can't notice: let it store them")
-	case n < events:
-		r.report.warn(logDiscards)
-	}
-}
-
-// learn handles err, the error of an insert. If every event would get this error, learn
-// adds a finding, a problem that Check returns. If a different insert may show another
-// problem, learn changes the columns or the values of the next insert and returns true.
-func (r *rehearsal) learn(ctx context.Context, err error) bool {
-	e, answered := errors.AsType[*rest.Error](err)
-	if !answered {
-		r.refused = true
-		r.add("insert", err)
-		return false
-	}
-	name, key, columns := "", rest.KeyColumns(e.Details), &r.config.columns
-	if m := columnName.FindStringSubmatch(e.Message); m != nil {
-		name = m[1] + m[2]
-	}
-	_, isThere := r.about.Properties[name]
-	switch ours := slices.Contains(r.columns, name); {
-	case e.Message == rest.LeftOut && rest.Classify(e) == rest.BadData:
-		return false
-	case e.Message == rest.LeftOut: // a trigger may have raised it, but not if an insert without rows fails as well
-		if _, err := r.send(ctx, []map[string]any{}); err == nil {
-			return false
-		}
-	case ours && (e.Code == "PGRST204" || e.Code == "428C9" || e.Code == "0A000"): // the column doesn't exist or takes no value
-		r.add("insert", r.explain(e))
-		return r.drop(name)
-	case e.Code == "23502" && !ours && (slices.Contains(strings.Split(columns.all, ","), name) || r.values[name] != nil):
-		return false // the inserts leave the column out, because there is a finding about it already
-	case e.Code == "23502" && isThere && !ours:
-		t, fillings, full := r.types[0], r.fillings(), (*rest.Error)(nil)
-		every := fillings[len(fillings)-1] // all columns for which Check has values
-		if _, err := r.send(ctx, []map[string]any{r.row(t, every), r.row(t, every)}); !errors.As(err, &full) || full.Message != e.Message {
-			return r.narrow(ctx, e) // a trigger or an expression fills the column from the others
-		}
-		r.add("insert", r.explain(e))
-		r.makeUp(name, "1")
-		r.columns, r.filled = append(r.columns, name), append(r.filled, name)
-		r.guessed, r.fills = true, nil
-		return true
-	case r.copies > 1 && (e.Code == "23505" || e.Code == "23P01") && (key == nil || slices.Contains(key, columns.ID)): // if the table has partitions, the answer may lack the key
-		r.copies = 1
-		r.report.warn(logSlowKey)
-		return true
-	case (e.Code == "23505" || e.Code == "23P01") && len(key) == 1 && (key[0] == columns.DocumentID || key[0] == columns.UserID): // a document or a user can have only one event
-	case e.Code == "23514" && slices.Equal(key, []string{columns.CreatedAt}): // no partition for the current time
-	case depends.MatchString(e.Code) && e.Status == 400:
-		return r.narrow(ctx, e)
-	case rest.Classify(e) == rest.BadData, e.Code == "23503":
-		return false
-	}
-	r.refused = true
-	r.add("insert", r.explain(e))
-	return false
-}
-
-// drop removes a column from the next inserts, because Check has found a problem with
-// this column. It reports whether the inserts still have columns.
-func (r *rehearsal) drop(name string) bool {
-	r.noID = r.noID || name == r.config.columns.ID
-	r.columns = slices.DeleteFunc(r.columns, func(other string) bool { return other == name })
-	return len(r.columns) > 0
-}
-
-// narrow finds out which event types the table accepts, after it rejected an insert
-// with the error refusal. It tries the fillings for each type, because a CHECK may
-// require a column for this type only, and keeps the accepted filling in r.fills. If the
-// table accepts none, later inserts leave the type out, and narrow adds a finding, unless
-// all types are rejected and the reason may be a made-up value. narrow reports whether
-// to insert again.
-func (r *rehearsal) narrow(ctx context.Context, refusal *rest.Error) bool {
-	if r.fills != nil { // narrow has run with these columns
-		return false
-	}
-	r.fills = map[EventType][]string{}
-	var kept []EventType
-	var lacking []string
-	var last *rest.Error
-	for _, t := range r.types {
-		var e *rest.Error
-		for _, fill := range r.fillings() {
-			r.fills[t] = fill
-			_, err := r.send(ctx, []map[string]any{r.row(t, fill), r.row(t, fill)})
-			answered := errors.As(err, &e)
-			if err != nil && !answered {
-				r.refused = true
-				r.add("insert", fmt.Errorf("%w, after: %w", err, newServerError(refusal, "")))
-				return false
-			}
-			if !answered || !depends.MatchString(e.Code) { // accepted: PostgreSQL checks the values before it finds other errors
-				e = nil
-				break
-			}
-		}
-		if e == nil {
-			kept = append(kept, t)
-		} else {
-			lacking, last = append(lacking, strconv.Quote(string(t))), e
+// requiredFields returns the names of the fields of Event that may be empty, but whose
+// columns are NOT NULL.
+func (d *draft) requiredFields() (fields []string) {
+	for i, column := range d.config.columns.names() {
+		name := *column
+		if slices.Contains(d.about.Required, name) && !d.isGiven(name) && (d.config.columns.own || !d.isOwner(name)) {
+			fields = append(fields, base[i].field)
 		}
 	}
-	if len(kept) == 0 && last.Message != refusal.Message { // no type is accepted, and refusal is no longer the reason
-		return r.learn(ctx, last)
-	}
-	listed := len(kept) > 0 && len(r.config.types.listed) > 0 // an app that lists no types lets the table decide
-	if len(lacking) > 0 && (listed || len(kept) == 0 && r.certain(last)) {
-		r.add("insert: the table takes no event of type "+strings.Join(lacking, ", "), r.explain(last))
-	}
-	r.types = kept
-	return len(kept) > 0
+	return fields
 }
 
-// certain reports whether e means that the table rejects every event of the type, and
-// not only the values that Check made up.
-func (r *rehearsal) certain(e *rest.Error) bool {
-	columns := &r.config.columns
+// A reaction is the way in which Check handles the answer to an insert.
+type reaction int
+
+const (
+	accept      reaction = iota // count the rows, and end
+	ignore                      // end without a finding: the error depends on the app's own values, or there is a finding about it
+	stop                        // add a finding, and end without the DELETE: no other insert can help
+	tryNoRows                   // like stop, but ignore the error if an insert without rows succeeds: a trigger raised the error
+	leaveOut                    // add a finding, and leave out the column
+	fill                        // add a finding, and fill the column
+	sendOnce                    // log a warning, and send no event twice
+	tryTypes                    // insert the events of each type alone
+	rejectTypes                 // add a finding that the table rejects all types, and end
+)
+
+// decide returns the reaction to refusal, the answer to an insert of all types. If alone
+// is set, refusal is the reason why no type is accepted, not even without the other
+// types. If refusal is nil, the insert succeeded.
+func (d *draft) decide(refusal *rest.Error, alone bool) reaction {
+	if refusal == nil {
+		return accept
+	}
+	code, column, key := refusal.Code, captured(columnName, refusal.Message), rest.KeyColumns(refusal.Details)
+	ownWords := refusal.Message == rest.LeftOut // of a trigger, or translated
+	badData := rest.Classify(refusal) == rest.BadData
+	duplicate := code == "23505" || code == "23P01"
+	values := depends.MatchString(code) && refusal.Status == 400
+	for _, rule := range []struct {
+		applies bool
+		do      reaction
+	}{
+		{ownWords && badData, ignore},
+		{ownWords, tryNoRows},
+		{slices.Contains([]string{"PGRST204", "428C9", "0A000"}, code) && slices.Contains(d.sent, column), leaveOut}, // the column doesn't exist or takes no value
+		{code == "23502" && slices.Contains(d.leftOut, column), ignore},
+		{duplicate && d.copies > 1 && (key == nil || slices.Contains(key, d.config.columns.ID)), sendOnce}, // if the table has partitions, the answer may lack the key
+		{duplicate && len(key) == 1 && d.isOwner(key[0]), stop},                                            // a document or a user can have only one event
+		{code == "23514" && slices.Equal(key, []string{d.config.columns.CreatedAt}), stop},                 // no partition for the current time
+		{values && !alone, tryTypes},
+		{values && d.isUnfilled(refusal), fill},
+		{values && d.isCertain(refusal), rejectTypes},
+		{values || badData || code == "23503", ignore},
+	} {
+		if rule.applies {
+			return rule.do
+		}
+	}
+	return stop
+}
+
+// isUnfilled reports whether e is about a NOT NULL column of the table that the insert
+// doesn't have.
+func (d *draft) isUnfilled(e *rest.Error) bool {
+	name := captured(columnName, e.Message)
+	_, described := d.about.Properties[name]
+	return e.Code == "23502" && described && !slices.Contains(d.sent, name) && !slices.Contains(d.leftOut, name)
+}
+
+// isCertain reports whether e, the reason why no type is accepted, can't be due to the
+// values that Check made up.
+func (d *draft) isCertain(e *rest.Error) bool {
+	columns := &d.config.columns
+	listed := len(d.config.types.listed) > 0 // otherwise the type is made up
+	madeUp := !listed || columns.TextIDs || slices.ContainsFunc(d.sent, func(name string) bool { return d.isFilled(name) && !d.isOwner(name) })
 	// blamed contains the names of the columns that the error is about: the columns of
 	// the partition key, or the name of a CHECK, by default TABLE_COLUMN_check.
-	blamed := strings.Join(rest.KeyColumns(e.Details), " ")
-	if m := constraintName.FindStringSubmatch(e.Message); m != nil {
-		blamed = strings.TrimPrefix(m[1], r.config.table)
-	}
+	blamed := strings.TrimPrefix(captured(constraintName, e.Message), d.config.table) + strings.Join(rest.KeyColumns(e.Details), " ")
 	named := func(name string) bool { return strings.Contains(blamed, name) }
 	switch e.Code {
 	case "23502": // Check fills all NOT NULL columns that it knows, so a trigger inserts the NULL into another table
-		return len(r.about.Required) == 0 || !columnName.MatchString(e.Message)
+		return len(d.about.Required) == 0 && !slices.Contains(d.sent, captured(columnName, e.Message)) || captured(columnName, e.Message) == ""
 	case "23514": // a CHECK on the type, or on no column with a made-up value
-		return len(r.config.types.listed) > 0 && named(columns.Type) || !r.guessed && len(columns.Extra) == 0 &&
+		return listed && named(columns.Type) || !madeUp && len(columns.Extra) == 0 &&
 			!slices.ContainsFunc([]string{columns.DocumentID, columns.UserID, columns.Duration, columns.ErrorMessage, columns.Stage}, named)
 	}
-	return !r.guessed || r.about.Properties != nil && strings.Contains(e.Message, " enum ") // from the description, Check knows a valid word for every enum
+	return !madeUp || d.about.Properties != nil && strings.Contains(e.Message, " enum ") // from the description, Check knows a valid word for every enum
+}
+
+// captured returns the text that the group of pattern captures in text, or "".
+func captured(pattern *regexp.Regexp, text string) string {
+	return append(pattern.FindStringSubmatch(text), "", "")[1]
 }

@@ -1,7 +1,6 @@
 package docevents
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,99 +21,107 @@ import (
 // find out which of them the type needs.
 const maxVaried = 8
 
-// A rehearsal tries inserts like those of Record and makes PostgREST roll them back.
-// To do so, it inserts several rows but asks for a single object as the result.
-// PostgREST runs the insert with its triggers and immediate foreign keys. Then it finds
-// that the result has several rows, rolls back, and answers with the number of rows.
-// The insert contains each event twice. If the id is unique, only one of the two
-// becomes a row.
-//
-// If the server refuses the insert for a reason that concerns every event, the
-// rehearsal adds a finding, a problem that Check returns. The next insert leaves out
-// the column with the problem, or fills it, so that PostgreSQL gets to the next
-// problem. These methods handle the result of an insert:
-//
-//	send -> rolled back -> count: is the id unique, does a trigger discard rows?
-//	     -> refused -> learn -> fills, adds or leaves out a column        -> send again
-//	                         -> narrow: leaves out event types            -> send again
-//	                         -> the error depends on the app's own values -> end
-type rehearsal struct {
-	*Client
+// A draft is the insert that Check sends next: events of each type, as Record sends
+// them. It contains each event twice. If the id is unique, only one of the two becomes a
+// row.
+type draft struct {
+	config   *config
 	about    definition
-	columns  []string // the columns of the insert
+	document string   // the document's id: a made-up UUID
+	sent     []string // the columns of the insert
+	leftOut  []string // the columns that the insert leaves out, because there is a finding about them
 	types    []EventType
-	document string                 // the document's id: a made-up UUID
-	values   map[string]any         // made-up values, by column
-	filled   []string               // the columns that every row fills with the made-up value
-	guessed  bool                   // the table may reject the made-up value of a column in filled, or the made-up type
-	fills    map[EventType][]string // further columns that an event of the type fills; nil until narrow runs
+	fillings map[EventType][]string // the optional columns that an event of the type fills
 	copies   int                    // how often each event is sent: 2, or 1 if the id is UNIQUE but not the primary key
-	noID     bool                   // there is a finding about the id column
-	refused  bool                   // an insert failed, and no other insert can help: no DELETE is tried
-	at       time.Time              // the time of the last row
-	required []string               // optional fields of Event whose column is NOT NULL
-	findings []error
 }
 
 func newRehearsal(c *Client) *rehearsal {
-	return &rehearsal{
-		Client: c, types: c.config.types.listed, columns: strings.Split(c.config.columns.all, ","),
-		document: uuid.NewString(), values: map[string]any{}, copies: 2, at: time.Now().Add(-time.Second),
-	}
+	return &rehearsal{client: c, draft: draft{
+		config: &c.config, document: uuid.NewString(), copies: 2,
+		sent: strings.Split(c.config.columns.all, ","), types: c.config.types.listed,
+	}}
 }
 
-// makeUp sets r.values[name], the value that rows contain if they fill the column.
-// For an enum, a UUID, a time, an address or an array, makeUp chooses a value that
-// fits the type. For every other type, or if the type is unknown, the value is
-// sample, cut to the column's length.
-func (r *rehearsal) makeUp(name, sample string) {
-	switch about := r.about.Properties[name]; {
+// leave makes the next inserts leave out a column, because there is a finding about it.
+func (d *draft) leave(name string) {
+	d.leftOut = append(d.leftOut, name)
+	d.sent = slices.DeleteFunc(d.sent, func(other string) bool { return other == name })
+}
+
+// lacksID reports whether the insert leaves out the id.
+func (d *draft) lacksID() bool { return slices.Contains(d.leftOut, d.config.columns.ID) }
+
+// isOwner reports whether the column stores the id of the event's document or user.
+func (d *draft) isOwner(name string) bool {
+	return name == d.config.columns.DocumentID || name == d.config.columns.UserID
+}
+
+// isGiven reports whether the column stores a field that every event has.
+func (d *draft) isGiven(name string) bool {
+	columns := &d.config.columns
+	return name == columns.ID || name == columns.Type || name == columns.CreatedAt
+}
+
+// isFilled reports whether every row has a made-up value in the column. These columns
+// are the NOT NULL columns, including those about which Check has found that nothing
+// fills them. The ids of the document and the user are also filled if the app didn't pass
+// WithColumns, or if Check doesn't know which columns are NOT NULL.
+func (d *draft) isFilled(name string) bool {
+	columns := &d.config.columns
+	return !d.isGiven(name) && (slices.Contains(d.about.Required, name) ||
+		d.isOwner(name) && (!columns.own || len(d.about.Required) == 0) ||
+		!slices.Contains(strings.Split(columns.all, ","), name))
+}
+
+// value returns the made-up value of a column. It fits an enum, a UUID, a time, an
+// address or an array. For every other type, or if the type is unknown, the value is 1,
+// which fits most types, or a UUID for the id of a document or user.
+func (d *draft) value(name string) any {
+	switch about := d.about.Properties[name]; {
 	case len(about.Enum) > 0:
-		r.values[name] = about.Enum[0]
+		return about.Enum[0]
 	case about.Format == "uuid":
-		r.values[name] = r.document
+		return d.document
 	case about.Format == "date", strings.HasPrefix(about.Format, "time"):
-		r.values[name] = "2024-01-01T00:00:00Z"
+		return "2024-01-01T00:00:00Z"
 	case about.Format == "inet", about.Format == "cidr":
-		r.values[name] = "::1"
+		return "::1"
 	case strings.HasSuffix(about.Format, "[]"):
-		r.values[name] = []any{}
-	default:
-		r.values[name] = sample[:min(len(sample), cmp.Or(max(about.MaxLength, 0), len(sample)))]
+		return []any{}
+	case d.isOwner(name) && !d.config.columns.TextIDs && !builtIn.MatchString(about.Format) && about.MaxLength == 0:
+		return d.document
 	}
+	return "1"
 }
 
-// rows returns the rows of an insert: at least three events, at least one of each type,
-// and then a copy of each event. The number of rows that PostgreSQL inserts shows
+// rows returns the rows of an insert: at least three events, at least one of each of the
+// types, and then a copy of each event. The number of rows that PostgreSQL inserts shows
 // whether the id is unique. So the number of events is odd: if it were an even n, and a
 // trigger discarded half of the events, n of the 2n rows would be left even if the id
-// isn't unique.
-func (r *rehearsal) rows() (rows []map[string]any) {
-	for _, t := range r.types {
-		rows = append(rows, r.row(t, r.fills[t]))
+// isn't unique. Each event has a different time, because a unique key may contain it.
+func (d *draft) rows(types []EventType) (rows []map[string]any) {
+	at := time.Now().Add(-time.Second)
+	for i := range max(3, len(types)|1) {
+		rows = append(rows, d.row(types[i%len(types)], at.Add(-time.Duration(i)*time.Millisecond)))
 	}
-	for len(rows) < 3 || len(rows)%2 == 0 {
-		rows = append(rows, r.row(r.types[0], r.fills[r.types[0]]))
-	}
-	return slices.Repeat(rows, r.copies)
+	return slices.Repeat(rows, d.copies)
 }
 
-// row returns an event of type t as a row, with a new id and time. The columns in
-// r.filled and optional get their made-up values. For the other columns the event has
-// no values: columns for fields of Event are NULL, and columns of Extra are left out.
-func (r *rehearsal) row(t EventType, optional []string) map[string]any {
-	row, columns := map[string]any{}, &r.config.columns
-	r.at = r.at.Add(-time.Millisecond) // a unique key may contain the time
-	for _, name := range r.columns {
+// row returns an event of type t as a row, with a new id. The columns that are filled in every
+// row, and those in d.fillings[t], get their made-up values. For the other columns the event has no values:
+// columns for fields of Event are NULL, and columns of Extra are left out.
+func (d *draft) row(t EventType, at time.Time) map[string]any {
+	row, columns := map[string]any{}, &d.config.columns
+	for _, name := range d.sent {
 		switch {
 		case name == columns.ID:
 			row[name] = uuid.Must(uuid.NewV7()).String()
 		case name == columns.Type:
 			row[name] = t
 		case name == columns.CreatedAt:
-			row[name] = r.at.UTC().Format(timeFormat)
-		case slices.Contains(r.filled, name) || slices.Contains(optional, name):
-			row[name] = r.values[name]
+			row[name] = at.UTC().Format(timeFormat)
+		case d.isFilled(name), slices.Contains(d.fillings[t], name):
+			row[name] = d.value(name)
 		case !slices.Contains(columns.Extra, name):
 			row[name] = nil
 		}
@@ -122,19 +129,17 @@ func (r *rehearsal) row(t EventType, optional []string) map[string]any {
 	return row
 }
 
-// fillings returns the fillings that narrow tries. A filling is the set of optional
-// columns that an insert fills: no column, each column alone, all columns except one, or
-// all columns, which comes last. All columns except one are needed if a CHECK requires
-// several columns but forbids another.
-func (r *rehearsal) fillings() (fillings [][]string) {
-	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool {
-		return r.values[name] == nil || slices.Contains(r.filled, name)
-	})
-	fillings = append(fillings, nil)
+// possibleFillings returns the fillings that tryType tries. A filling is the set of
+// optional columns that an event fills: no column, all columns, each column alone, or all
+// columns except one, which are needed if a CHECK requires several columns but forbids
+// another.
+func (d *draft) possibleFillings() [][]string {
+	optional := slices.DeleteFunc(slices.Clone(d.sent), func(name string) bool { return d.isGiven(name) || d.isFilled(name) })
+	fillings := [][]string{nil, optional}
 	for i := range min(len(optional), maxVaried) {
 		fillings = append(fillings, optional[i:i+1], slices.Concat(optional[:i], optional[i+1:]))
 	}
-	return append(fillings, optional)
+	return fillings
 }
 
 var (
@@ -145,31 +150,34 @@ var (
 	errStored = errors.New("stored")
 )
 
-// send sends one insert. If the server rolled it back, n is the number of rows that
-// PostgreSQL had inserted, and err is nil. If the server stored the rows, err is
-// errStored. If the insert failed, err is the server's error, or the reason why no
-// answer arrived.
-func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err error) {
+// send sends one insert and makes PostgREST roll it back. To do so, the insert has
+// several rows, but asks for a single object as the result. PostgREST runs the insert
+// with its triggers and immediate foreign keys. Then it finds that the result has several
+// rows, rolls back, and answers with n, the number of rows that PostgreSQL had inserted.
+// If the insert failed, refusal is the server's answer. If no answer arrived, err is the
+// reason. If the server stored the rows, err is errStored.
+func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, refusal *rest.Error, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
 	body, _ := json.Marshal(rows) // JSON has a form for every made-up value
-	insertion := rest.Insertion{Columns: strings.Join(r.columns, ","), Rows: body, Accept: "application/vnd.pgrst.object+json"}
-	if !r.noID {
+	insertion := rest.Insertion{Columns: strings.Join(r.sent, ","), Rows: body, Accept: "application/vnd.pgrst.object+json"}
+	if !r.lacksID() {
 		insertion.Conflict = r.config.columns.conflict()
 	}
-	insertion.Partial = slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(r.columns) })
-	err = r.rest.Insert(timeout, insertion)
-	e, answered := errors.AsType[*rest.Error](err)
+	insertion.Partial = slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(r.sent) })
+	err = r.client.rest.Insert(timeout, insertion)
+	refusal, answered := errors.AsType[*rest.Error](err)
 	switch {
 	case err == nil && len(rows) > 0:
 		r.deleteStored(ctx, rows)
-		return 0, errStored
-	case answered && e.Code == "PGRST116":
-		return strconv.Atoi(number.FindString(e.Details))
-	case err == nil || answered:
-		return 0, err
+		return 0, nil, errStored
+	case answered && refusal.Code == "PGRST116":
+		n, err = strconv.Atoi(number.FindString(refusal.Details))
+		return n, nil, err
+	case answered:
+		return 0, refusal, nil
 	}
-	return 0, r.explain(err)
+	return 0, nil, r.client.explain(err)
 }
 
 // deleteStored deletes rows that the server stored instead of rolling back, and adds a
@@ -181,9 +189,9 @@ func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	for _, row := range rows {
 		ids = append(ids, fmt.Sprint(row[columns.ID]))
 	}
-	theirs := r.deletion().In(columns.ID, ids)
-	if r.noID {
-		theirs = r.deletion().Eq(columns.DocumentID, r.document)
+	theirs := r.client.deletion().In(columns.ID, ids)
+	if r.lacksID() {
+		theirs = r.client.deletion().Eq(columns.DocumentID, r.document)
 	}
 	r.find("", "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept. Check deletes the rows (document "+r.document+"); if that fails, the next line has the reason")
 	r.remove(ctx, theirs)
@@ -195,7 +203,7 @@ func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 func (r *rehearsal) remove(ctx context.Context, filter *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
-	if _, err := r.deleted(ctx, filter); !errors.Is(err, ErrCountIncomplete) {
+	if _, err := r.client.deleted(ctx, filter); !errors.Is(err, ErrCountIncomplete) {
 		r.add("delete", err)
 	}
 }
