@@ -194,10 +194,8 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 			return nil, fmt.Errorf("%w, after: %w", err, newServerError(refusal, ""))
 		case e == nil:
 			accepted = append(accepted, t)
-		case r.isUnfilled(e): // so all types are rejected
-			return e, nil
 		default:
-			rejected, reason = append(rejected, t), e
+			rejected, reason = append(rejected, t), farther(reason, e)
 		}
 	}
 	if len(accepted) == 0 {
@@ -213,8 +211,7 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 // tryType inserts events of type t, each time with other optional columns filled,
 // because a CHECK may require a column for this type only. It keeps the columns with
 // which the table accepts the type in r.fillings. If the table never accepts it, tryType
-// returns the reason: the server's answer to events with all columns filled, or, if a
-// made-up value doesn't fit its column, with none filled.
+// returns the reason, which is the answer to events with no or with all columns filled.
 func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Error, err error) {
 	for i, filling := range r.possibleFillings() {
 		r.fillings[t] = filling
@@ -222,12 +219,11 @@ func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Erro
 		if err != nil || e == nil || !depends.MatchString(e.Code) { // PostgreSQL checks the values before it finds other errors
 			return nil, err
 		}
-		unfit := strings.HasPrefix(e.Code, "22") // a value doesn't fit its column
-		switch {
-		case i == 0 && unfit, i == 1 && r.isUnfilled(e): // other fillings have the same problem
-			return e, nil
-		case i == 0, i == 1 && !unfit:
-			reason = e
+		if i <= 1 {
+			reason = farther(reason, e)
+		}
+		if i == 1 && reason.Code < checkFailed { // no filling helps
+			break
 		}
 	}
 	return reason, nil

@@ -18,7 +18,8 @@ var (
 	// depends matches error codes that depend on the values in the row: a value
 	// doesn't fit its column, a column is NULL, or a CHECK fails. With other values,
 	// the insert may succeed.
-	depends = regexp.MustCompile(`^(22...|23502|23514)$`)
+	depends     = regexp.MustCompile(`^(22...|23502|23514)$`)
+	checkFailed = "23514"
 
 	// builtIn matches PostgreSQL's own types that can't hold every text. PostgREST's
 	// description writes int32 for integer and int64 for bigint. Check assumes that all
@@ -130,6 +131,7 @@ func (d *draft) decide(refusal *rest.Error, alone bool) reaction {
 		return accept
 	}
 	code, column, key := refusal.Code, captured(columnName, refusal.Message), rest.KeyColumns(refusal.Details)
+	_, described := d.about.Properties[column]
 	ownWords := refusal.Message == rest.LeftOut // of a trigger, or translated
 	badData := rest.Classify(refusal) == rest.BadData
 	duplicate := code == "23505" || code == "23P01"
@@ -146,7 +148,7 @@ func (d *draft) decide(refusal *rest.Error, alone bool) reaction {
 		{duplicate && len(key) == 1 && d.isOwner(key[0]), stop},                                            // a document or a user can have only one event
 		{code == "23514" && slices.Equal(key, []string{d.config.columns.CreatedAt}), stop},                 // no partition for the current time
 		{values && !alone, tryTypes},
-		{values && d.isUnfilled(refusal), fill},
+		{code == "23502" && described && !slices.Contains(d.sent, column), fill},
 		{values && d.isCertain(refusal), rejectTypes},
 		{values || badData || code == "23503", ignore},
 	} {
@@ -155,14 +157,6 @@ func (d *draft) decide(refusal *rest.Error, alone bool) reaction {
 		}
 	}
 	return stop
-}
-
-// isUnfilled reports whether e is about a NOT NULL column of the table that the insert
-// doesn't have.
-func (d *draft) isUnfilled(e *rest.Error) bool {
-	name := captured(columnName, e.Message)
-	_, described := d.about.Properties[name]
-	return e.Code == "23502" && described && !slices.Contains(d.sent, name) && !slices.Contains(d.leftOut, name)
 }
 
 // isCertain reports whether e, the reason why no type is accepted, can't be due to the
@@ -180,9 +174,19 @@ func (d *draft) isCertain(e *rest.Error) bool {
 		return len(d.about.Required) == 0 && !slices.Contains(d.sent, captured(columnName, e.Message)) || captured(columnName, e.Message) == ""
 	case "23514": // a CHECK on the type, or on no column with a made-up value
 		return listed && named(columns.Type) || !madeUp && len(columns.Extra) == 0 &&
-			!slices.ContainsFunc([]string{columns.DocumentID, columns.UserID, columns.Duration, columns.ErrorMessage, columns.Stage}, named)
+			!slices.ContainsFunc(d.sent, func(name string) bool { return !d.isGiven(name) && named(name) })
 	}
 	return !madeUp || d.about.Properties != nil && strings.Contains(e.Message, " enum ") // from the description, Check knows a valid word for every enum
+}
+
+// farther returns a or b, whichever PostgreSQL finds later. It first checks whether each
+// value fits its column (22...), then looks for NULLs (23502), and then checks the CHECKs
+// (23514). a may be nil.
+func farther(a, b *rest.Error) *rest.Error {
+	if a != nil && a.Code > b.Code {
+		return a
+	}
+	return b
 }
 
 // captured returns the text that the group of pattern captures in text, or "".

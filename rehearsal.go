@@ -80,7 +80,7 @@ func (d *draft) value(name string) any {
 	switch about := d.about.Properties[name]; {
 	case len(about.Enum) > 0:
 		return about.Enum[0]
-	case about.Format == "uuid":
+	case about.Format == "uuid", d.isOwner(name) && !d.config.columns.TextIDs && !builtIn.MatchString(about.Format) && about.MaxLength == 0:
 		return d.document
 	case about.Format == "date", strings.HasPrefix(about.Format, "time"):
 		return "2024-01-01T00:00:00Z"
@@ -88,8 +88,6 @@ func (d *draft) value(name string) any {
 		return "::1"
 	case strings.HasSuffix(about.Format, "[]"):
 		return []any{}
-	case d.isOwner(name) && !d.config.columns.TextIDs && !builtIn.MatchString(about.Format) && about.MaxLength == 0:
-		return d.document
 	}
 	return "1"
 }
@@ -99,34 +97,30 @@ func (d *draft) value(name string) any {
 // whether the id is unique. So the number of events is odd: if it were an even n, and a
 // trigger discarded half of the events, n of the 2n rows would be left even if the id
 // isn't unique. Each event has a different time, because a unique key may contain it.
+//
+// The columns for fields of Event that are not filled are NULL, and those of Extra are
+// left out.
 func (d *draft) rows(types []EventType) (rows []map[string]any) {
-	at := time.Now().Add(-time.Second)
+	columns, at := &d.config.columns, time.Now().Add(-time.Second)
 	for i := range max(3, len(types)|1) {
-		rows = append(rows, d.row(types[i%len(types)], at.Add(-time.Duration(i)*time.Millisecond)))
+		row, t := map[string]any{}, types[i%len(types)]
+		for _, name := range d.sent {
+			switch {
+			case name == columns.ID:
+				row[name] = uuid.Must(uuid.NewV7()).String()
+			case name == columns.Type:
+				row[name] = t
+			case name == columns.CreatedAt:
+				row[name] = at.Add(-time.Duration(i) * time.Millisecond).UTC().Format(timeFormat)
+			case d.isFilled(name), slices.Contains(d.fillings[t], name):
+				row[name] = d.value(name)
+			case !slices.Contains(columns.Extra, name):
+				row[name] = nil
+			}
+		}
+		rows = append(rows, row)
 	}
 	return slices.Repeat(rows, d.copies)
-}
-
-// row returns an event of type t as a row, with a new id. The columns that are filled in every
-// row, and those in d.fillings[t], get their made-up values. For the other columns the event has no values:
-// columns for fields of Event are NULL, and columns of Extra are left out.
-func (d *draft) row(t EventType, at time.Time) map[string]any {
-	row, columns := map[string]any{}, &d.config.columns
-	for _, name := range d.sent {
-		switch {
-		case name == columns.ID:
-			row[name] = uuid.Must(uuid.NewV7()).String()
-		case name == columns.Type:
-			row[name] = t
-		case name == columns.CreatedAt:
-			row[name] = at.UTC().Format(timeFormat)
-		case d.isFilled(name), slices.Contains(d.fillings[t], name):
-			row[name] = d.value(name)
-		case !slices.Contains(columns.Extra, name):
-			row[name] = nil
-		}
-	}
-	return row
 }
 
 // possibleFillings returns the fillings that tryType tries. A filling is the set of
