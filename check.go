@@ -51,8 +51,8 @@ func (c *Client) Check(ctx context.Context) error {
 		r = newRehearsal(c)
 		return r.examine(ctx)
 	})
-	if fields := r.requiredFields(); len(fields) > 0 {
-		c.report.warn(logRequired, slog.String("fields", strings.Join(fields, ", ")))
+	if len(r.required) > 0 {
+		c.report.warn(logRequired, slog.String("fields", strings.Join(r.required, ", ")))
 	}
 	if err != nil {
 		return fmt.Errorf("docevents: Check: %w", err)
@@ -86,26 +86,13 @@ func retryMisconfigured(ctx context.Context, check func() error) error {
 	}
 }
 
-// A rehearsal checks the table once, in three steps:
-//
-//	readTypes  -> the first draft of an insert, and findings about the columns' types
-//	send       -> inserts the draft's rows; PostgREST rolls the insert back
-//	decide     -> the server's answer, and the facts known about the table -> an action
-//
-// insert repeats send and decide. It carries out the actions, which change the draft,
-// until an insert succeeds or no change can help. A finding is a problem that Check
-// returns.
-type rehearsal struct {
-	draft
-	client   *Client
-	findings []error
-}
-
+// examine checks the table once. It reads PostgREST's description of the table, sends
+// inserts, and finally a DELETE that matches no row. It returns all problems as one error.
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
 	if r.insert(ctx) {
-		r.remove(ctx, r.client.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // a purge that deletes no row
+		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // a purge that deletes no row
 	}
 	return errors.Join(r.findings...)
 }
@@ -114,16 +101,16 @@ func (r *rehearsal) examine(ctx context.Context) error {
 // PostgreSQL gets to the next problem. It returns false if the server doesn't answer, or
 // refuses the insert for a reason that a DELETE is likely to have as well.
 func (r *rehearsal) insert(ctx context.Context) bool {
-	for triedTypes := false; len(r.sent) > 0; {
+	for triedTypes := false; len(r.columns) > 0; {
 		rows := r.rows(r.types)
 		n, refusal, err := r.send(ctx, rows)
-		do := r.decide(refusal, false)
+		do, column := r.decide(refusal, false)
 		if do == tryTypes && !triedTypes {
 			triedTypes = true
 			if refusal, err = r.tryTypes(ctx, refusal); refusal == nil && err == nil {
 				continue
 			}
-			do = r.decide(refusal, true)
+			do, column = r.decide(refusal, true)
 		}
 		if err != nil {
 			r.add("insert", err)
@@ -132,31 +119,30 @@ func (r *rehearsal) insert(ctx context.Context) bool {
 		switch do {
 		case accept:
 			r.count(n, len(rows)/r.copies)
-			return true
-		case ignore, tryTypes: // tryTypes: the table accepts each type alone, but not all in one insert
-			return true
 		case rejectTypes:
 			r.addRejected(r.types, refusal)
-			return true
 		case tryNoRows:
 			if _, refusal, err := r.send(ctx, []map[string]any{}); refusal == nil && err == nil {
 				return true
 			}
 			fallthrough
 		case stop:
-			r.add("insert", r.client.explain(refusal))
+			r.add("insert", r.explain(refusal))
 			return false
 		case leaveOut:
-			r.add("insert", r.client.explain(refusal))
-			r.leave(captured(columnName, refusal.Message))
+			r.add("insert", r.explain(refusal))
+			r.leave(column)
+			continue
 		case fill:
-			r.add("insert", r.client.explain(refusal))
-			r.sent = append(r.sent, captured(columnName, refusal.Message))
-			triedTypes = false
+			r.add("insert", r.explain(refusal))
+			r.columns, triedTypes = append(r.columns, column), false
+			continue
 		case sendOnce:
-			r.client.report.warn(logSlowKey)
+			r.report.warn(logSlowKey)
 			r.copies = 1
+			continue
 		}
+		return true // also if the table accepts each type, but not all in one insert
 	}
 	return true
 }
@@ -176,7 +162,7 @@ func (r *rehearsal) count(n, events int) {
 	case n == 0:
 		r.find("", "a trigger or rule of {table} discards every event, and Record can't notice: let it store them")
 	case n < events:
-		r.client.report.warn(logDiscards)
+		r.report.warn(logDiscards)
 	}
 }
 
@@ -195,7 +181,10 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 		case e == nil:
 			accepted = append(accepted, t)
 		default:
-			rejected, reason = append(rejected, t), farther(reason, e)
+			rejected = append(rejected, t)
+			if reason == nil || e.Code >= reason.Code {
+				reason = e
+			}
 		}
 	}
 	if len(accepted) == 0 {
@@ -219,10 +208,10 @@ func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Erro
 		if err != nil || e == nil || !depends.MatchString(e.Code) { // PostgreSQL checks the values before it finds other errors
 			return nil, err
 		}
-		if i <= 1 {
-			reason = farther(reason, e)
+		if i == 0 || i == 1 && e.Code >= reason.Code {
+			reason = e
 		}
-		if i == 1 && reason.Code < checkFailed { // no filling helps
+		if i == 1 && reason.Code < "23514" { // no filling helps
 			break
 		}
 	}
@@ -235,7 +224,7 @@ func (r *rehearsal) addRejected(types []EventType, reason *rest.Error) {
 	for _, t := range types {
 		names = append(names, strconv.Quote(string(t)))
 	}
-	r.add("insert: the table takes no event of type "+strings.Join(names, ", "), r.client.explain(reason))
+	r.add("insert: the table takes no event of type "+strings.Join(names, ", "), r.explain(reason))
 }
 
 // add adds err, the error of a request, to r.findings. op is "insert" or "delete". add
@@ -275,15 +264,13 @@ type definition struct {
 func (r *rehearsal) describe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, r.config.requestTimeout))
 	defer cancel()
-	_ = r.client.rest.Get(ctx, rest.Reading{Path: "/", Schema: r.config.schema, Accept: "application/openapi+json"}, func(resp *http.Response) error {
+	_ = r.rest.Get(ctx, rest.Reading{Path: "/", Schema: r.config.schema, Accept: "application/openapi+json"}, func(resp *http.Response) error {
 		var description struct {
 			Definitions map[string]json.RawMessage
 		}
-		var about definition
-		err := json.NewDecoder(io.LimitReader(resp.Body, maxDescriptionBytes)).Decode(&description)
-		if err == nil && json.Unmarshal(description.Definitions[r.config.table], &about) == nil {
-			r.about = about
+		if err := json.NewDecoder(io.LimitReader(resp.Body, maxDescriptionBytes)).Decode(&description); err != nil {
+			return err
 		}
-		return nil
+		return json.Unmarshal(description.Definitions[r.config.table], &r.about)
 	})
 }

@@ -18,8 +18,7 @@ var (
 	// depends matches error codes that depend on the values in the row: a value
 	// doesn't fit its column, a column is NULL, or a CHECK fails. With other values,
 	// the insert may succeed.
-	depends     = regexp.MustCompile(`^(22...|23502|23514)$`)
-	checkFailed = "23514"
+	depends = regexp.MustCompile(`^(22...|23502|23514)$`)
 
 	// builtIn matches PostgreSQL's own types that can't hold every text. PostgREST's
 	// description writes int32 for integer and int64 for bigint. Check assumes that all
@@ -53,7 +52,7 @@ const (
 // {column} and {table} by their names, and {key} by advice on how to make the id
 // unique.
 func (r *rehearsal) find(column, text string) {
-	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.client.advice.TableName(), "{column}", advice.SQLName(column))
+	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.advice.TableName(), "{column}", advice.SQLName(column))
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(text)))
 }
 
@@ -66,46 +65,37 @@ func (r *rehearsal) newKey(column string) string {
 	case strings.Contains(r.about.Properties[at].Description, "<pk/>"):
 		return "a partitioned table needs a uuid column called id, and the primary key (id, " + advice.SQLName(at) + ")"
 	case r.lacksID():
-		return "run: ALTER TABLE " + r.client.advice.TableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
+		return "run: ALTER TABLE " + r.advice.TableName() + " ADD COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE; and use WithColumns(Columns{ID: \"event_id\"})"
 	}
-	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.client.advice.TableName(), advice.SQLName(column))
+	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
 }
 
-// readTypes adds a finding for each column whose type can't hold its field of Event. If
-// the app lists no event types, readTypes chooses a type for the draft.
+// readTypes adds a finding for each column whose type can't hold its field of Event, and
+// lists the optional fields whose columns are NOT NULL. If the app lists no event types,
+// readTypes chooses a type for the inserts: the first word of an enum, or Completed.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
 		name, fit, about := *column, fits[i], r.about.Properties[*column]
-		if r.isOwner(name) && columns.TextIDs {
-			fit.types = builtIn
+		isID := r.isOwner(name)
+		if slices.Contains(r.about.Required, name) && !r.isGiven(name) && (columns.own || !isID) {
+			r.required = append(r.required, base[i].field)
+		}
+		if isID && columns.TextIDs {
+			continue // PostgreSQL converts text to the column's type
 		}
 		misfit := builtIn.MatchString(about.Format) && (fit.types == nil || !fit.types.MatchString(about.Format))
 		if misfit && r.isGiven(name) {
 			r.leave(name)
 		}
-		if misfit || r.isOwner(name) && !columns.TextIDs && about.MaxLength > 0 && about.MaxLength < len(r.document) {
+		if misfit || isID && about.MaxLength > 0 && about.MaxLength < len(r.document) {
 			r.find(name, "the type of the column {column} can't hold Event."+base[i].field+": "+fit.do)
 		}
 	}
 	if len(r.types) == 0 || columns.Type == noColumn {
-		r.types = []EventType{Completed}
-		if words := r.about.Properties[columns.Type].Enum; len(words) > 0 {
-			r.types[0] = EventType(words[0])
-		}
+		words := append(r.about.Properties[columns.Type].Enum, string(Completed))
+		r.types = []EventType{EventType(words[0])}
 	}
-}
-
-// requiredFields returns the names of the fields of Event that may be empty, but whose
-// columns are NOT NULL.
-func (d *draft) requiredFields() (fields []string) {
-	for i, column := range d.config.columns.names() {
-		name := *column
-		if slices.Contains(d.about.Required, name) && !d.isGiven(name) && (d.config.columns.own || !d.isOwner(name)) {
-			fields = append(fields, base[i].field)
-		}
-	}
-	return fields
 }
 
 // A reaction is the way in which Check handles the answer to an insert.
@@ -125,68 +115,51 @@ const (
 
 // decide returns the reaction to refusal, the answer to an insert of all types. If alone
 // is set, refusal is the reason why no type is accepted, not even without the other
-// types. If refusal is nil, the insert succeeded.
-func (d *draft) decide(refusal *rest.Error, alone bool) reaction {
+// types. If refusal is nil, the insert succeeded. column is the column that refusal is
+// about, if its message contains one.
+func (r *rehearsal) decide(refusal *rest.Error, alone bool) (do reaction, column string) {
 	if refusal == nil {
-		return accept
+		return accept, ""
 	}
-	code, column, key := refusal.Code, captured(columnName, refusal.Message), rest.KeyColumns(refusal.Details)
-	_, described := d.about.Properties[column]
+	columns, code, key := &r.config.columns, refusal.Code, rest.KeyColumns(refusal.Details)
+	column = captured(columnName, refusal.Message)
+	_, described := r.about.Properties[column]
+	sent := slices.Contains(r.columns, column)
 	ownWords := refusal.Message == rest.LeftOut // of a trigger, or translated
 	badData := rest.Classify(refusal) == rest.BadData
 	duplicate := code == "23505" || code == "23P01"
 	values := depends.MatchString(code) && refusal.Status == 400
+	listed := len(r.config.types.listed) > 0 // otherwise the type is made up
+	madeUp := !listed || columns.TextIDs || slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
+	// blamed contains the names of the columns that the error is about: the columns of
+	// the partition key, or the name of a CHECK, by default TABLE_COLUMN_check.
+	blamed := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table) + strings.Join(key, " ")
+	optional := func(name string) bool { return !r.isGiven(name) && strings.Contains(blamed, name) }
 	for _, rule := range []struct {
 		applies bool
 		do      reaction
 	}{
 		{ownWords && badData, ignore},
 		{ownWords, tryNoRows},
-		{slices.Contains([]string{"PGRST204", "428C9", "0A000"}, code) && slices.Contains(d.sent, column), leaveOut}, // the column doesn't exist or takes no value
-		{code == "23502" && slices.Contains(d.leftOut, column), ignore},
-		{duplicate && d.copies > 1 && (key == nil || slices.Contains(key, d.config.columns.ID)), sendOnce}, // if the table has partitions, the answer may lack the key
-		{duplicate && len(key) == 1 && d.isOwner(key[0]), stop},                                            // a document or a user can have only one event
-		{code == "23514" && slices.Equal(key, []string{d.config.columns.CreatedAt}), stop},                 // no partition for the current time
-		{values && !alone, tryTypes},
-		{code == "23502" && described && !slices.Contains(d.sent, column), fill},
-		{values && d.isCertain(refusal), rejectTypes},
-		{values || badData || code == "23503", ignore},
+		{slices.Contains([]string{"PGRST204", "428C9", "0A000"}, code) && sent, leaveOut}, // the column doesn't exist or takes no value
+		{code == "23502" && slices.Contains(r.leftOut, column), ignore},
+		{duplicate && r.copies > 1 && (key == nil || slices.Contains(key, columns.ID)), sendOnce}, // if the table has partitions, the answer may lack the key
+		{duplicate && len(key) == 1 && r.isOwner(key[0]), stop},                                   // a document or a user can have only one event
+		{code == "23514" && slices.Equal(key, []string{columns.CreatedAt}), stop},                 // no partition for the current time
+		{!values && (badData || code == "23503"), ignore},
+		{!values, stop},
+		{!alone, tryTypes},
+		{code == "23502" && described && !sent, fill},
+		{code == "23502" && (column == "" || len(r.about.Required) == 0 && !sent), rejectTypes},
+		{code == "23514" && listed && strings.Contains(blamed, columns.Type), rejectTypes},
+		{code == "23514" && !madeUp && len(columns.Extra) == 0 && !slices.ContainsFunc(r.columns, optional), rejectTypes},
+		{code < "23" && (!madeUp || r.about.Properties != nil && strings.Contains(refusal.Message, " enum ")), rejectTypes}, // from the description, Check knows a valid word for every enum
 	} {
 		if rule.applies {
-			return rule.do
+			return rule.do, column
 		}
 	}
-	return stop
-}
-
-// isCertain reports whether e, the reason why no type is accepted, can't be due to the
-// values that Check made up.
-func (d *draft) isCertain(e *rest.Error) bool {
-	columns := &d.config.columns
-	listed := len(d.config.types.listed) > 0 // otherwise the type is made up
-	madeUp := !listed || columns.TextIDs || slices.ContainsFunc(d.sent, func(name string) bool { return d.isFilled(name) && !d.isOwner(name) })
-	// blamed contains the names of the columns that the error is about: the columns of
-	// the partition key, or the name of a CHECK, by default TABLE_COLUMN_check.
-	blamed := strings.TrimPrefix(captured(constraintName, e.Message), d.config.table) + strings.Join(rest.KeyColumns(e.Details), " ")
-	named := func(name string) bool { return strings.Contains(blamed, name) }
-	switch e.Code {
-	case "23502": // Check fills all NOT NULL columns that it knows, so a trigger inserts the NULL into another table
-		return len(d.about.Required) == 0 && !slices.Contains(d.sent, captured(columnName, e.Message)) || captured(columnName, e.Message) == ""
-	case "23514": // a CHECK on the type, or on no column with a made-up value
-		return listed && named(columns.Type) || !madeUp && len(columns.Extra) == 0 &&
-			!slices.ContainsFunc(d.sent, func(name string) bool { return !d.isGiven(name) && named(name) })
-	}
-	return !madeUp || d.about.Properties != nil && strings.Contains(e.Message, " enum ") // from the description, Check knows a valid word for every enum
-}
-
-// farther returns a or b, whichever PostgreSQL finds later. It first checks whether each
-// value fits its column (22...), then looks for NULLs (23502), and then checks the CHECKs
-// (23514). a may be nil.
-func farther(a, b *rest.Error) *rest.Error {
-	if a != nil && a.Code > b.Code {
-		return a
-	}
-	return b
+	return ignore, "" // the reason may be a value that Check made up
 }
 
 // captured returns the text that the group of pattern captures in text, or "".

@@ -21,14 +21,22 @@ import (
 // find out which of them the type needs.
 const maxVaried = 8
 
-// A draft is the insert that Check sends next: events of each type, as Record sends
-// them. It contains each event twice. If the id is unique, only one of the two becomes a
-// row.
-type draft struct {
-	config   *config
+// A rehearsal checks the table once. It repeats three steps:
+//
+//	rows, send -> an insert, which PostgREST rolls back
+//	decide     -> from the server's answer, a reaction
+//	insert     -> carries out the reaction, which may change the next insert
+//
+// A finding is a problem that Check returns.
+type rehearsal struct {
+	*Client
 	about    definition
+	required []string // optional fields of Event whose columns are NOT NULL
+	findings []error
+
+	// The next insert:
 	document string   // the document's id: a made-up UUID
-	sent     []string // the columns of the insert
+	columns  []string // the columns of the insert
 	leftOut  []string // the columns that the insert leaves out, because there is a finding about them
 	types    []EventType
 	fillings map[EventType][]string // the optional columns that an event of the type fills
@@ -36,52 +44,51 @@ type draft struct {
 }
 
 func newRehearsal(c *Client) *rehearsal {
-	return &rehearsal{client: c, draft: draft{
-		config: &c.config, document: uuid.NewString(), copies: 2,
-		sent: strings.Split(c.config.columns.all, ","), types: c.config.types.listed,
-	}}
+	return &rehearsal{
+		Client: c, document: uuid.NewString(), copies: 2,
+		columns: strings.Split(c.config.columns.all, ","), types: c.config.types.listed,
+	}
 }
 
 // leave makes the next inserts leave out a column, because there is a finding about it.
-func (d *draft) leave(name string) {
-	d.leftOut = append(d.leftOut, name)
-	d.sent = slices.DeleteFunc(d.sent, func(other string) bool { return other == name })
+func (r *rehearsal) leave(name string) {
+	r.leftOut = append(r.leftOut, name)
+	r.columns = slices.DeleteFunc(r.columns, func(other string) bool { return other == name })
 }
 
 // lacksID reports whether the insert leaves out the id.
-func (d *draft) lacksID() bool { return slices.Contains(d.leftOut, d.config.columns.ID) }
+func (r *rehearsal) lacksID() bool { return slices.Contains(r.leftOut, r.config.columns.ID) }
 
 // isOwner reports whether the column stores the id of the event's document or user.
-func (d *draft) isOwner(name string) bool {
-	return name == d.config.columns.DocumentID || name == d.config.columns.UserID
+func (r *rehearsal) isOwner(name string) bool {
+	return name == r.config.columns.DocumentID || name == r.config.columns.UserID
 }
 
 // isGiven reports whether the column stores a field that every event has.
-func (d *draft) isGiven(name string) bool {
-	columns := &d.config.columns
-	return name == columns.ID || name == columns.Type || name == columns.CreatedAt
+func (r *rehearsal) isGiven(name string) bool {
+	return slices.Contains([]string{r.config.columns.ID, r.config.columns.Type, r.config.columns.CreatedAt}, name)
 }
 
 // isFilled reports whether every row has a made-up value in the column. These columns
 // are the NOT NULL columns, including those about which Check has found that nothing
 // fills them. The ids of the document and the user are also filled if the app didn't pass
 // WithColumns, or if Check doesn't know which columns are NOT NULL.
-func (d *draft) isFilled(name string) bool {
-	columns := &d.config.columns
-	return !d.isGiven(name) && (slices.Contains(d.about.Required, name) ||
-		d.isOwner(name) && (!columns.own || len(d.about.Required) == 0) ||
+func (r *rehearsal) isFilled(name string) bool {
+	columns := &r.config.columns
+	return !r.isGiven(name) && (slices.Contains(r.about.Required, name) ||
+		r.isOwner(name) && (!columns.own || len(r.about.Required) == 0) ||
 		!slices.Contains(strings.Split(columns.all, ","), name))
 }
 
 // value returns the made-up value of a column. It fits an enum, a UUID, a time, an
 // address or an array. For every other type, or if the type is unknown, the value is 1,
 // which fits most types, or a UUID for the id of a document or user.
-func (d *draft) value(name string) any {
-	switch about := d.about.Properties[name]; {
+func (r *rehearsal) value(name string) any {
+	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:
 		return about.Enum[0]
-	case about.Format == "uuid", d.isOwner(name) && !d.config.columns.TextIDs && !builtIn.MatchString(about.Format) && about.MaxLength == 0:
-		return d.document
+	case about.Format == "uuid", r.isOwner(name) && !r.config.columns.TextIDs && !builtIn.MatchString(about.Format) && about.MaxLength == 0:
+		return r.document
 	case about.Format == "date", strings.HasPrefix(about.Format, "time"):
 		return "2024-01-01T00:00:00Z"
 	case about.Format == "inet", about.Format == "cidr":
@@ -100,11 +107,11 @@ func (d *draft) value(name string) any {
 //
 // The columns for fields of Event that are not filled are NULL, and those of Extra are
 // left out.
-func (d *draft) rows(types []EventType) (rows []map[string]any) {
-	columns, at := &d.config.columns, time.Now().Add(-time.Second)
+func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
+	columns, at := &r.config.columns, time.Now().Add(-time.Second)
 	for i := range max(3, len(types)|1) {
 		row, t := map[string]any{}, types[i%len(types)]
-		for _, name := range d.sent {
+		for _, name := range r.columns {
 			switch {
 			case name == columns.ID:
 				row[name] = uuid.Must(uuid.NewV7()).String()
@@ -112,23 +119,23 @@ func (d *draft) rows(types []EventType) (rows []map[string]any) {
 				row[name] = t
 			case name == columns.CreatedAt:
 				row[name] = at.Add(-time.Duration(i) * time.Millisecond).UTC().Format(timeFormat)
-			case d.isFilled(name), slices.Contains(d.fillings[t], name):
-				row[name] = d.value(name)
+			case r.isFilled(name), slices.Contains(r.fillings[t], name):
+				row[name] = r.value(name)
 			case !slices.Contains(columns.Extra, name):
 				row[name] = nil
 			}
 		}
 		rows = append(rows, row)
 	}
-	return slices.Repeat(rows, d.copies)
+	return slices.Repeat(rows, r.copies)
 }
 
 // possibleFillings returns the fillings that tryType tries. A filling is the set of
 // optional columns that an event fills: no column, all columns, each column alone, or all
 // columns except one, which are needed if a CHECK requires several columns but forbids
 // another.
-func (d *draft) possibleFillings() [][]string {
-	optional := slices.DeleteFunc(slices.Clone(d.sent), func(name string) bool { return d.isGiven(name) || d.isFilled(name) })
+func (r *rehearsal) possibleFillings() [][]string {
+	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool { return r.isGiven(name) || r.isFilled(name) })
 	fillings := [][]string{nil, optional}
 	for i := range min(len(optional), maxVaried) {
 		fillings = append(fillings, optional[i:i+1], slices.Concat(optional[:i], optional[i+1:]))
@@ -154,12 +161,12 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, ref
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
 	body, _ := json.Marshal(rows) // JSON has a form for every made-up value
-	insertion := rest.Insertion{Columns: strings.Join(r.sent, ","), Rows: body, Accept: "application/vnd.pgrst.object+json"}
+	insertion := rest.Insertion{Columns: strings.Join(r.columns, ","), Rows: body, Accept: "application/vnd.pgrst.object+json"}
 	if !r.lacksID() {
 		insertion.Conflict = r.config.columns.conflict()
 	}
-	insertion.Partial = slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(r.sent) })
-	err = r.client.rest.Insert(timeout, insertion)
+	insertion.Partial = slices.ContainsFunc(rows, func(row map[string]any) bool { return len(row) < len(r.columns) })
+	err = r.rest.Insert(timeout, insertion)
 	refusal, answered := errors.AsType[*rest.Error](err)
 	switch {
 	case err == nil && len(rows) > 0:
@@ -171,7 +178,7 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, ref
 	case answered:
 		return 0, refusal, nil
 	}
-	return 0, nil, r.client.explain(err)
+	return 0, nil, r.explain(err)
 }
 
 // deleteStored deletes rows that the server stored instead of rolling back, and adds a
@@ -183,9 +190,9 @@ func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	for _, row := range rows {
 		ids = append(ids, fmt.Sprint(row[columns.ID]))
 	}
-	theirs := r.client.deletion().In(columns.ID, ids)
+	theirs := r.deletion().In(columns.ID, ids)
 	if r.lacksID() {
-		theirs = r.client.deletion().Eq(columns.DocumentID, r.document)
+		theirs = r.deletion().Eq(columns.DocumentID, r.document)
 	}
 	r.find("", "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept. Check deletes the rows (document "+r.document+"); if that fails, the next line has the reason")
 	r.remove(ctx, theirs)
@@ -197,7 +204,7 @@ func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 func (r *rehearsal) remove(ctx context.Context, filter *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
-	if _, err := r.client.deleted(ctx, filter); !errors.Is(err, ErrCountIncomplete) {
+	if _, err := r.deleted(ctx, filter); !errors.Is(err, ErrCountIncomplete) {
 		r.add("delete", err)
 	}
 }
