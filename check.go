@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -91,30 +90,31 @@ func retryMisconfigured(ctx context.Context, check func() error) error {
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
-	if r.insert(ctx) {
+	if err := r.insert(ctx); err != nil {
+		r.add("insert", err)
+	} else {
 		r.remove(ctx, r.deletion().Lt(r.config.columns.CreatedAt, beforeAll)) // a purge that deletes no row
 	}
 	return errors.Join(r.findings...)
 }
 
-// insert sends the draft's insert, and changes the draft after each problem, so that
-// PostgreSQL gets to the next problem. It returns false if the server doesn't answer, or
-// refuses the insert for a reason that a DELETE is likely to have as well.
-func (r *rehearsal) insert(ctx context.Context) bool {
-	for triedTypes := false; len(r.columns) > 0; {
+// insert sends inserts until one succeeds or no other insert can help. After each
+// problem it adds a finding and changes the next insert, so that PostgreSQL gets to the
+// next problem. It returns an error if there was no answer, or if a DELETE is likely to
+// be refused for the same reason.
+func (r *rehearsal) insert(ctx context.Context) error {
+	for len(r.columns) > 0 {
 		rows := r.rows(r.types)
 		n, refusal, err := r.send(ctx, rows)
 		do, column := r.decide(refusal, false)
-		if do == tryTypes && !triedTypes {
-			triedTypes = true
+		if do == tryTypes && r.fillings == nil {
 			if refusal, err = r.tryTypes(ctx, refusal); refusal == nil && err == nil {
 				continue
 			}
 			do, column = r.decide(refusal, true)
 		}
 		if err != nil {
-			r.add("insert", err)
-			return false
+			return err
 		}
 		switch do {
 		case accept:
@@ -123,28 +123,27 @@ func (r *rehearsal) insert(ctx context.Context) bool {
 			r.addRejected(r.types, refusal)
 		case tryNoRows:
 			if _, refusal, err := r.send(ctx, []map[string]any{}); refusal == nil && err == nil {
-				return true
+				return nil
 			}
 			fallthrough
 		case stop:
-			r.add("insert", r.explain(refusal))
-			return false
+			return r.explain(refusal)
 		case leaveOut:
 			r.add("insert", r.explain(refusal))
 			r.leave(column)
 			continue
 		case fill:
 			r.add("insert", r.explain(refusal))
-			r.columns, triedTypes = append(r.columns, column), false
+			r.columns, r.fillings = append(r.columns, column), nil
 			continue
 		case sendOnce:
 			r.report.warn(logSlowKey)
 			r.copies = 1
 			continue
 		}
-		return true // also if the table accepts each type, but not all in one insert
+		return nil // also if the table accepts each type, but not all in one insert
 	}
-	return true
+	return nil
 }
 
 // count handles the answer to an insert that PostgREST rolled back. n is the number
@@ -167,9 +166,11 @@ func (r *rehearsal) count(n, events int) {
 }
 
 // tryTypes inserts events of each type without those of other types, after the server
-// refused an insert of all types. If the table accepts some types, the draft keeps only
-// these types, and tryTypes adds a finding about the others. If the table accepts no
-// type, tryTypes returns the reason.
+// refused an insert of all types. If the table accepts some types, later inserts contain
+// only these types, and tryTypes adds a finding about the others. If the table accepts no
+// type, tryTypes returns the reason. PostgreSQL first checks whether each value fits its
+// column (code 22...), then looks for NULLs (23502), and then checks the CHECKs (23514).
+// So of several errors, the reason is the one with the highest code.
 func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *rest.Error, err error) {
 	var accepted, rejected []EventType
 	r.fillings = map[EventType][]string{}
@@ -200,7 +201,8 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 // tryType inserts events of type t, each time with other optional columns filled,
 // because a CHECK may require a column for this type only. It keeps the columns with
 // which the table accepts the type in r.fillings. If the table never accepts it, tryType
-// returns the reason, which is the answer to events with no or with all columns filled.
+// returns the reason, the error with the higher code of two: if no column is filled, and
+// if all are filled.
 func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Error, err error) {
 	for i, filling := range r.possibleFillings() {
 		r.fillings[t] = filling
@@ -211,7 +213,7 @@ func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Erro
 		if i == 0 || i == 1 && e.Code >= reason.Code {
 			reason = e
 		}
-		if i == 1 && reason.Code < "23514" { // no filling helps
+		if i == 1 && reason.Code < "23514" { // no filling gets as far as the CHECKs
 			break
 		}
 	}
@@ -220,11 +222,8 @@ func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Erro
 
 // addRejected adds a finding that the table rejects some event types.
 func (r *rehearsal) addRejected(types []EventType, reason *rest.Error) {
-	var names []string
-	for _, t := range types {
-		names = append(names, strconv.Quote(string(t)))
-	}
-	r.add("insert: the table takes no event of type "+strings.Join(names, ", "), r.explain(reason))
+	names := strings.Trim(fmt.Sprintf("%q", types), "[]") // "a" "b"
+	r.add("insert: the table takes no event of type "+strings.ReplaceAll(names, `" "`, `", "`), r.explain(reason))
 }
 
 // add adds err, the error of a request, to r.findings. op is "insert" or "delete". add

@@ -60,10 +60,10 @@ func TestCheckRehearses(t *testing.T) {
 			t.Errorf("%v: not of now", row)
 		}
 	}
-	if want := []any{"upload_started", "processing_started", "completed", "failed"}; len(rows) != 10 || !slices.Equal(types[:4], want) {
+	if want := []any{"upload_started", "processing_started", "completed", "failed"}; len(rows) != 18 || !slices.Equal(types[:4], want) {
 		t.Fatalf("sent %v", rows)
 	}
-	for i, row := range rows[:5] {
+	for i, row := range rows[:9] {
 		if row["duration_ms"] != nil || row["error_message"] != nil || row["stage"] != nil {
 			t.Errorf("%v: an event may leave these out", row)
 		}
@@ -71,8 +71,8 @@ func TestCheckRehearses(t *testing.T) {
 			t.Errorf("%v: two rows have its id or its time", row)
 		}
 	}
-	if !slices.EqualFunc(rows[5:], rows[:5], maps.Equal) {
-		t.Errorf("%v are no copies of %v", rows[5:], rows[:5])
+	if !slices.EqualFunc(rows[9:], rows[:9], maps.Equal) {
+		t.Errorf("%v are no copies of %v", rows[9:], rows[:9])
 	}
 	checkStats(t, c, &docevents.Stats{})
 	if lines := o.logged(); len(lines) != 0 {

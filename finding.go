@@ -42,10 +42,9 @@ var fits = [len(base)]struct {
 	{regexp.MustCompile(`^timestamp`), "make it a timestamptz (from a date: ALTER TABLE {table} ALTER COLUMN {column} TYPE timestamptz), or name another column as CreatedAt with WithColumns"},
 }
 
-const (
-	textIDs      = "use WithColumns(Columns{TextIDs: true}), and pass ids that the column can hold, as text"
-	extraInstead = "write \"-\" for it in WithColumns, and name it in Extra"
-)
+const textIDs = "use WithColumns(Columns{TextIDs: true}), and pass ids that the column can hold, as text"
+
+const extraInstead = "write \"-\" for it in WithColumns, and name it in Extra"
 
 // find adds a problem to r.findings, the problems that Check returns. column is the
 // column with the problem, and text describes the problem. In text, find replaces
@@ -77,18 +76,17 @@ func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
 		name, fit, about := *column, fits[i], r.about.Properties[*column]
-		isID := r.isOwner(name)
-		if slices.Contains(r.about.Required, name) && !r.isGiven(name) && (columns.own || !isID) {
+		if slices.Contains(r.about.Required, name) && !r.isGiven(name) && (columns.own || !r.isOwner(name)) {
 			r.required = append(r.required, base[i].field)
 		}
-		if isID && columns.TextIDs {
+		if r.isOwner(name) && columns.TextIDs {
 			continue // PostgreSQL converts text to the column's type
 		}
 		misfit := builtIn.MatchString(about.Format) && (fit.types == nil || !fit.types.MatchString(about.Format))
 		if misfit && r.isGiven(name) {
 			r.leave(name)
 		}
-		if misfit || isID && about.MaxLength > 0 && about.MaxLength < len(r.document) {
+		if misfit || r.isOwner(name) && about.MaxLength > 0 && about.MaxLength < len(r.document) {
 			r.find(name, "the type of the column {column} can't hold Event."+base[i].field+": "+fit.do)
 		}
 	}
@@ -117,12 +115,12 @@ const (
 // is set, refusal is the reason why no type is accepted, not even without the other
 // types. If refusal is nil, the insert succeeded. column is the column that refusal is
 // about, if its message contains one.
-func (r *rehearsal) decide(refusal *rest.Error, alone bool) (do reaction, column string) {
+func (r *rehearsal) decide(refusal *rest.Error, alone bool) (reaction, string) {
 	if refusal == nil {
 		return accept, ""
 	}
 	columns, code, key := &r.config.columns, refusal.Code, rest.KeyColumns(refusal.Details)
-	column = captured(columnName, refusal.Message)
+	column := captured(columnName, refusal.Message)
 	_, described := r.about.Properties[column]
 	sent := slices.Contains(r.columns, column)
 	ownWords := refusal.Message == rest.LeftOut // of a trigger, or translated

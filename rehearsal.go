@@ -39,7 +39,7 @@ type rehearsal struct {
 	columns  []string // the columns of the insert
 	leftOut  []string // the columns that the insert leaves out, because there is a finding about them
 	types    []EventType
-	fillings map[EventType][]string // the optional columns that an event of the type fills
+	fillings map[EventType][]string // the optional columns that an event of the type fills; nil until tryTypes runs
 	copies   int                    // how often each event is sent: 2, or 1 if the id is UNIQUE but not the primary key
 }
 
@@ -74,10 +74,9 @@ func (r *rehearsal) isGiven(name string) bool {
 // fills them. The ids of the document and the user are also filled if the app didn't pass
 // WithColumns, or if Check doesn't know which columns are NOT NULL.
 func (r *rehearsal) isFilled(name string) bool {
-	columns := &r.config.columns
 	return !r.isGiven(name) && (slices.Contains(r.about.Required, name) ||
-		r.isOwner(name) && (!columns.own || len(r.about.Required) == 0) ||
-		!slices.Contains(strings.Split(columns.all, ","), name))
+		r.isOwner(name) && (!r.config.columns.own || len(r.about.Required) == 0) ||
+		!slices.Contains(strings.Split(r.config.columns.all, ","), name))
 }
 
 // value returns the made-up value of a column. It fits an enum, a UUID, a time, an
@@ -99,17 +98,19 @@ func (r *rehearsal) value(name string) any {
 	return "1"
 }
 
-// rows returns the rows of an insert: at least three events, at least one of each of the
-// types, and then a copy of each event. The number of rows that PostgreSQL inserts shows
-// whether the id is unique. So the number of events is odd: if it were an even n, and a
-// trigger discarded half of the events, n of the 2n rows would be left even if the id
-// isn't unique. Each event has a different time, because a unique key may contain it.
+// rows returns the rows of an insert: two events of each of the types and one more, and
+// then a copy of each event. There are two of each, because PostgREST wouldn't roll back
+// if a trigger discarded all events except one. The number of rows that PostgreSQL
+// inserts shows whether the id is unique. So the number of events is odd: if it were an
+// even n, and a trigger discarded half of the events, n of the 2n rows would be left even
+// if the id isn't unique. Each event has a different time, because a unique key may
+// contain it.
 //
-// The columns for fields of Event that are not filled are NULL, and those of Extra are
-// left out.
+// A column for a field of Event that isn't filled is NULL. A column of Extra that isn't
+// filled is left out.
 func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	columns, at := &r.config.columns, time.Now().Add(-time.Second)
-	for i := range max(3, len(types)|1) {
+	for i := range 2*len(types) + 1 {
 		row, t := map[string]any{}, types[i%len(types)]
 		for _, name := range r.columns {
 			switch {
@@ -143,13 +144,11 @@ func (r *rehearsal) possibleFillings() [][]string {
 	return fillings
 }
 
-var (
-	number = regexp.MustCompile(`\d+`)
+// errStored means that the server stored the rows instead of rolling back.
+// deleteStored has then tried to delete the rows and has added a finding.
+var errStored = errors.New("stored")
 
-	// errStored means that the server stored the rows instead of rolling back.
-	// deleteStored has then tried to delete the rows and has added a finding.
-	errStored = errors.New("stored")
-)
+var number = regexp.MustCompile(`\d+`)
 
 // send sends one insert and makes PostgREST roll it back. To do so, the insert has
 // several rows, but asks for a single object as the result. PostgREST runs the insert
