@@ -119,8 +119,12 @@ func (r *rehearsal) insert(ctx context.Context) error {
 		switch do {
 		case accept:
 			r.count(n, len(rows)/r.copies)
+			return nil
+		case ignore, tryTypes: // tryTypes: the table accepts each type alone, but not all in one insert
+			return nil
 		case rejectTypes:
 			r.addRejected(r.types, refusal)
+			return nil
 		case tryNoRows:
 			if _, refusal, err := r.send(ctx, []map[string]any{}); refusal == nil && err == nil {
 				return nil
@@ -131,17 +135,13 @@ func (r *rehearsal) insert(ctx context.Context) error {
 		case leaveOut:
 			r.add("insert", r.explain(refusal))
 			r.leave(column)
-			continue
 		case fill:
 			r.add("insert", r.explain(refusal))
 			r.columns, r.fillings = append(r.columns, column), nil
-			continue
 		case sendOnce:
 			r.report.warn(logSlowKey)
 			r.copies = 1
-			continue
 		}
-		return nil // also if the table accepts each type, but not all in one insert
 	}
 	return nil
 }
