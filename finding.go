@@ -96,7 +96,7 @@ func (r *rehearsal) readTypes() {
 	}
 }
 
-// A reaction is the way in which Check handles the answer to an insert.
+// A reaction is what Check does after the answer to an insert.
 type reaction int
 
 const (

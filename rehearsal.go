@@ -21,13 +21,13 @@ import (
 // find out which of them the type needs.
 const maxVaried = 8
 
-// A rehearsal checks the table once. It repeats three steps:
+// A rehearsal checks the table once, with inserts that PostgREST rolls back. Its method
+// insert repeats three steps:
 //
-//	rows, send -> an insert, which PostgREST rolls back
-//	decide     -> from the server's answer, a reaction
-//	insert     -> carries out the reaction, which may change the next insert
-//
-// A finding is a problem that Check returns.
+//  1. send sends the rows that rows returns.
+//  2. decide chooses a reaction to the server's answer. It does nothing else.
+//  3. insert carries out the reaction: it adds a finding, a problem that Check returns,
+//     or changes the next insert, or both.
 type rehearsal struct {
 	*Client
 	about    definition
@@ -86,7 +86,7 @@ func (r *rehearsal) value(name string) any {
 	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:
 		return about.Enum[0]
-	case about.Format == "uuid", r.isOwner(name) && !r.config.columns.TextIDs && !builtIn.MatchString(about.Format) && about.MaxLength == 0:
+	case about.Format == "uuid", r.isOwner(name) && !r.config.columns.TextIDs && !builtIn.MatchString(about.Format) && (about.MaxLength == 0 || about.MaxLength >= len(r.document)):
 		return r.document
 	case about.Format == "date", strings.HasPrefix(about.Format, "time"):
 		return "2024-01-01T00:00:00Z"
