@@ -88,9 +88,9 @@ type history struct {
 	aloneMark int64
 
 	// rejectMark is set by the first rejection, whether the batch had one row or
-	// several. If a later rejection has another code, rejectMark is set again.
-	// rejectCode is the code of the last rejection. If a batch is split, both parts
-	// inherit rejectMark and rejectCode.
+	// several. Like aloneMark, it is the number of the newest request so far. If a later
+	// rejection has another code, rejectMark is set again. rejectCode is the code of the
+	// last rejection. If a batch is split, both parts inherit rejectMark and rejectCode.
 	rejectMark int64
 	rejectCode string
 
@@ -139,7 +139,7 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 		mark = b.request
 	}
 	if code := codeOf(err); rejected && (b.rejectMark == 0 || code != b.rejectCode) {
-		b.rejectMark, b.rejectCode = b.request, code
+		b.rejectMark, b.rejectCode = newest, code
 	}
 	if rejected && single {
 		b.aloneMark = cmp.Or(b.aloneMark, newest)

@@ -545,6 +545,36 @@ func TestStoredBeforeIsDelivered(t *testing.T) {
 	})
 }
 
+// A trigger inserts into another table, whose key has the same column name as the
+// event's id. If the trigger violates that key, the event is not stored, so it doesn't
+// count as delivered.
+func TestDuplicateKeyOfAnotherTable(t *testing.T) {
+	for name, key := range map[string]func(*wireRow) string{
+		"a sequence that lags behind":  func(*wireRow) string { return "5" },
+		"one row for each document":    func(row *wireRow) string { return row.DocumentID },
+		"the id is a part of that key": func(row *wireRow) string { return "7, " + row.DocumentID },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{answer: answerBad(answer{
+					status: 409, code: "23505", text: `duplicate key value violates unique constraint "audit_pkey"`,
+					names: func(row *wireRow) string {
+						columns := []string{"(id)", "(tenant, id)"}[strings.Count(key(row), ",")]
+						return "Key " + columns + "=(" + key(row) + ") already exists."
+					},
+				}, time.Millisecond)}
+				c, o := newClient(t, s)
+				for i := range 100 {
+					c.Record(event([]string{"bad", "fine"}[min(1, (i+50)%100)]))
+				}
+				others := drain(t, c)
+				checkStats(t, c, &docevents.Stats{Recorded: 100 + others, Delivered: 99 + others, Dropped: docevents.Drops{Rejected: 1}})
+				checkLost(t, o)
+			})
+		})
+	}
+}
+
 // Bad rows at the head of every batch, or before all other rows, block nothing,
 // since probes are drawn at random.
 func TestBadRowsAtTheHead(t *testing.T) {
@@ -740,6 +770,45 @@ func TestTableBreaksUnderBadRows(t *testing.T) {
 					})
 				})
 			}
+		}
+	}
+}
+
+// The table starts to reject every row while two requests are in flight. It stores the
+// rows of the second request, and rejects those of the first. The stored row is no
+// evidence against the others, even if no other row is pending.
+func TestTableBreaksBetweenTwoAnswers(t *testing.T) {
+	for _, rows := range []int{1, 2, 3} {
+		for _, isNamed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d rows/named %t", rows, isNamed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					begin := time.Now()
+					s := &server{answer: func(r *request) *answer {
+						switch {
+						case r.has("first"):
+							return &answer{delay: 10 * time.Millisecond, stored: true}
+						case r.has("last"), time.Since(begin) > 10*time.Second:
+							return nil
+						}
+						a := refusal
+						a.delay = 100 * time.Millisecond
+						if isNamed {
+							a.details = failingRow(&r.rows[0])
+						}
+						return &a
+					}}
+					c, o := newClient(t, s)
+					c.Record(event("first"))
+					for range rows {
+						c.Record(event("fine"))
+					}
+					time.Sleep(80 * time.Millisecond)
+					c.Record(event("last"))
+					time.Sleep(time.Minute)
+					checkStats(t, c, &docevents.Stats{Recorded: int64(rows) + 2, Delivered: int64(rows) + 2})
+					checkLost(t, o)
+				})
+			})
 		}
 	}
 }

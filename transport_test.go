@@ -206,7 +206,9 @@ func TestStoredBeforeInAnyWords(t *testing.T) {
 					return &answer{status: 409, body: fmt.Sprintf(`{"code":"23505","message":%q,"details":%q,"hint":null}`, test.message, test.details)}
 				}}
 				c, _ := newClient(t, s)
-				c.Record(event("a"))
+				e := event("a")
+				e.ID = "aaaaaaaa-0000-4000-8000-000000000001"
+				c.Record(e)
 				if err := c.Flush(t.Context()); err != nil {
 					t.Error(err)
 				}

@@ -6,9 +6,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 
 	"github.com/supabase-community/postgrest-go"
 )
@@ -95,8 +98,21 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 		pg.Transport.SetHeader("Accept", i.Accept)
 	}
 	_, _, err := pg.From(c.Table).Insert(nil, false, "", "minimal", "").ExecuteWithContext(ctx)
+	if e, answered := errors.AsType[*Error](err); answered && e.meaning == StoredBefore && c.isForeign(e.Details, i.Rows) {
+		e.meaning = Accepted // the code decides
+	}
 	return err
 }
+
+// isForeign reports whether details contain a key, but no id of rows. Then the key
+// belongs to another table, into which a trigger inserts.
+func (c *Client) isForeign(details string, rows []byte) bool {
+	return KeyColumns(details) != nil && !slices.ContainsFunc(uuidFormat.FindAllString(details, -1), func(id string) bool {
+		return bytes.Contains(rows, []byte(`"`+c.transport.idColumn+`":"`+id+`"`))
+	})
+}
+
+var uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 // An insertion is a RoundTripper that sends an insert request of postgrest-go. Before
 // that, it replaces the request's query by the field query, and the body by the field
