@@ -56,10 +56,10 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 }
 
 // blamesServer reports whether a failure counts towards opening a breaker. It doesn't
-// count if there is evidence against the rows. It also doesn't count if the answer
-// blames a row, and the server stored other rows shortly before the request was sent, or
-// after that. sinceStored is the time from the last stored rows to the sending of this
-// request. named is true if the answer refers to some of the rows.
+// count if there is evidence against the rows, or if the answer blames a row, and the
+// server stored other rows shortly before the request was sent, or after that.
+// sinceStored is the time from the last stored rows to the sending of this request.
+// named is true if the answer refers to some of the rows.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	ofRow := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!ofRow || sinceStored >= shortly)
@@ -89,10 +89,10 @@ type history struct {
 
 	// rejectMark is set by the first rejection, whether the batch had one row or
 	// several. Like aloneMark, it is the number of the newest request so far. If a later
-	// rejection has another code, rejectMark is set again. rejectCode is the code of the
-	// last rejection. If a batch is split, both parts inherit rejectMark and rejectCode.
+	// rejection has another text, rejectMark is set again. rejection is the text of the
+	// last rejection. If a batch is split, both parts inherit rejectMark and rejection.
 	rejectMark int64
-	rejectCode string
+	rejection  string
 
 	strikes    int   // the strikes of a single row; each doubles its wait, and the tenth drops the row
 	closeTries int   // how often a suspect has failed since Close began
@@ -101,7 +101,7 @@ type history struct {
 
 // ofPart returns the history of a batch that is cut from a batch with history h.
 func (h history) ofPart() history {
-	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejectCode: h.rejectCode, err: h.err}
+	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejection: h.rejection, err: h.err}
 }
 
 // evidence reports whether a new failure is evidence against the batch: the batch failed
@@ -109,21 +109,20 @@ func (h history) ofPart() history {
 // table or the server may be at fault.
 //
 // stored is the number of the newest request that had stored rows when the batch was
-// sent. Rows that were stored later are no evidence: the table may have broken after it
-// stored them.
+// sent. Rows that were stored later are no evidence: the table may have broken since.
 //
-// rejected is true if the new failure is a rejection, and code is its error code. A
+// rejected is true if the new failure is a rejection, and text is its error text. A
 // rejection is evidence only if the row was rejected alone before. An earlier failure of
 // another kind, such as a 502, shows nothing about the row's data.
 //
 // allRejected is true if every pending row has been rejected alone. Then perhaps no good
 // row is left, and nothing more will be stored. So the row need not have been alone in
-// the earlier rejection, if both rejections have the same code. If the table had broken
-// in between, the new rejection would have another code.
-func (h *history) evidence(stored int64, rejected bool, code string, allRejected bool) bool {
+// the earlier rejection, if both rejections have the same text. If the table had broken
+// in between, the new rejection would have another text.
+func (h *history) evidence(stored int64, rejected bool, text string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
-	case rejected && allRejected && code == h.rejectCode:
+	case rejected && allRejected && text == h.rejection:
 		mark = h.rejectMark
 	case rejected:
 		mark = h.aloneMark
@@ -138,8 +137,8 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	if single {
 		mark = b.request
 	}
-	if code := codeOf(err); rejected && (b.rejectMark == 0 || code != b.rejectCode) {
-		b.rejectMark, b.rejectCode = newest, code
+	if text := err.Error(); rejected && (b.rejectMark == 0 || text != b.rejection) {
+		b.rejectMark, b.rejection = newest, text
 	}
 	if rejected && single {
 		b.aloneMark = cmp.Or(b.aloneMark, newest)
@@ -179,14 +178,15 @@ type health struct {
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal is called after a failure for which the rows aren't to blame. A refusal is
-// an answer such as 401 for a wrong key. If the failure is a refusal, noteRefusal notes
-// when the refusals began, and whether they have lasted for lastingAfter. Any other
-// failure ends the refusals.
-func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
+// noteRefusal is called after a failure for which the rows aren't to blame. It notes when
+// the refusals began, and whether they have lasted for lastingAfter. A refusal is an
+// answer such as 401 for a wrong key. It doesn't count if the batch is cut in two, because
+// one part may be stored. Any other failure ends the refusals.
+func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Time) {
 	switch {
 	case v == rest.Transient || v == rest.TooMuch: // all other failures are refusals
 		h.refusedSince, h.lasting = time.Time{}, nil
+	case act != sendAgain:
 	case h.refusedSince.IsZero():
 		h.refusedSince = now
 	case now.Sub(h.refusedSince) >= lastingAfter:
@@ -209,11 +209,11 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		lane = &d.retry
 	}
 	rejected, named := v == rest.BadData, len(places) > 0 && len(places) < len(b.records)
-	evidence := b.evidence(b.storedWhenSent, rejected, codeOf(err), d.allRejectedLocked(b))
+	evidence := b.evidence(b.storedWhenSent, rejected, err.Error(), d.allRejectedLocked(b))
 	b.remember(err, rejected, evidence, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {
-		h.noteRefusal(v, err, now)
+		h.noteRefusal(v, act, err, now)
 	}
 	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
 	// Close waits until each suspect has failed enoughTries times. These failures don't
@@ -236,10 +236,10 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	}
 	d.placeLocked(b, act, places, v, now)
 	if d.isProbing() {
-		// Suspects are never joined with other rows. Other rows that were rejected alone
-		// are joined in an outage, because then even good rows are rejected.
+		// Rejected batches stay apart, because the search for their bad rows goes on. In an
+		// outage even good rows are rejected, so single rows that aren't suspects are joined.
 		d.retry.join(d.config.maxBatch, func(b *batch) bool {
-			return b.isSuspect(h.stored) || b.aloneMark > 0 && !d.isOutage()
+			return b.isSuspect(h.stored) || b.rejectMark > 0 && (len(b.records) > 1 || !d.isOutage())
 		})
 	}
 }

@@ -114,12 +114,12 @@ func TestEvidence(t *testing.T) {
 		"several rows, refused twice":                     {2, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(make([]record, test.rows), &batch{history: history{rejectMark: test.rejectMark}})
+			b := newBatch(make([]record, test.rows), &batch{history: history{rejectMark: test.rejectMark, rejection: "failed"}})
 			evidence := false
 			for _, f := range test.failures {
 				b.request = f.request
 				rejected := f.v == rest.BadData
-				evidence = b.evidence(f.stored, rejected, "", f.last)
+				evidence = b.evidence(f.stored, rejected, "failed", f.last)
 				b.remember(errors.New("failed"), rejected, evidence, f.newest)
 			}
 			if evidence != test.evidence || b.strikes != test.strikes {
@@ -133,19 +133,21 @@ func TestRefusalsBecomeLasting(t *testing.T) {
 	start := time.Now()
 	for name, test := range map[string]struct {
 		answers []rest.Verdict // one answer per second
+		act     action         // after each answer
 		lasting bool
 	}{
-		"for 4 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration}, false},
-		"for 5 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration, rest.BadData}, true},
-		"a 503 between":      {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient, rest.Configuration, rest.Configuration}, false},
-		"a 503 afterwards":   {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient}, false},
-		"a timeout between":  {[]rest.Verdict{rest.Configuration, rest.TooMuch, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration}, false},
-		"503s only, for 5 s": {[]rest.Verdict{rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient}, false},
+		"for 4 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration}, sendAgain, false},
+		"for 5 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration, rest.BadData}, sendAgain, true},
+		"a 503 between":      {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient, rest.Configuration, rest.Configuration}, sendAgain, false},
+		"a 503 afterwards":   {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient}, sendAgain, false},
+		"a timeout between":  {[]rest.Verdict{rest.Configuration, rest.TooMuch, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration}, sendAgain, false},
+		"503s only, for 5 s": {[]rest.Verdict{rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient}, sendAgain, false},
+		"batches are cut":    {[]rest.Verdict{rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData}, split, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var h health
 			for i, v := range test.answers {
-				h.noteRefusal(v, errors.New("failed"), start.Add(time.Duration(i)*time.Second))
+				h.noteRefusal(v, test.act, errors.New("failed"), start.Add(time.Duration(i)*time.Second))
 			}
 			if got := h.lasting != nil; got != test.lasting {
 				t.Errorf("lasting: %t", got)
