@@ -87,7 +87,8 @@ func (c *Client) arguments(q *Query) url.Values {
 			"duration": columns.Duration, "error": columns.ErrorMessage, "stage": columns.Stage, "created": columns.CreatedAt,
 		},
 		Events: map[string][]EventType{
-			"arrived": types.Arrived, "started": types.Started, "completed": types.Completed, "failed": types.Failed, "skipped": types.Skipped,
+			"arrived": append([]EventType{}, types.Arrived...), // for null, the functions would use their default
+			"started": types.Started, "completed": types.Completed, "failed": types.Failed, "skipped": types.Skipped,
 		},
 	})
 	return url.Values{
