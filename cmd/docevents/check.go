@@ -42,7 +42,7 @@ func check(ctx context.Context, c *call) (int, error) {
 			return 0, err
 		}
 	} else if err == nil {
-		fmt.Fprintf(c.stdout, "%s takes events, and its rows can be purged.\n", s.schema()+"."+s.table())
+		fmt.Fprintf(c.stdout, "%s takes events, and its rows can be purged.\n", s.Schema+"."+s.Table)
 	}
 	if text := strings.Join(findings, "\n"); text != "" && !*asJSON {
 		fmt.Fprintln(c.stdout, text)

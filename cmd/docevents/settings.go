@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -167,7 +166,7 @@ func typesOf(types *docevents.EventTypes, meaning string) *[]docevents.EventType
 
 // read returns the settings from the file and the flags.
 func (source *tableSource) read() (*settings, error) {
-	s := &settings{}
+	s := &settings{Schema: docevents.DefaultSchema, Table: docevents.DefaultTable}
 	if source.file != "" {
 		text, err := os.ReadFile(source.file)
 		if err != nil {
@@ -214,14 +213,17 @@ func (s *settings) options() ([]docevents.Option, error) {
 		*f.field = s.Columns[f.name]
 		known = append(known, f.name)
 	}
-	for name := range s.Columns {
+	for name, column := range s.Columns {
 		if !slices.Contains(known, name) {
 			return nil, usagef("-columns: %q is not a column of document_processing_events: use %s", name, strings.Join(known, ", "))
 		}
+		if column == "" { // only in a file
+			return nil, usagef("-columns: the name for %s: %w", name, errEmpty)
+		}
 	}
 	options := []docevents.Option{
-		docevents.WithSchema(s.schema()),
-		docevents.WithTable(s.table()),
+		docevents.WithSchema(s.Schema),
+		docevents.WithTable(s.Table),
 		docevents.WithEventTypes(s.Types),
 	}
 	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 { // without these, ids may not be NULL
@@ -252,6 +254,3 @@ func (c *call) connect(source *tableSource, added ...docevents.Option) (*doceven
 	}
 	return client, s, nil
 }
-
-func (s *settings) schema() string { return cmp.Or(s.Schema, docevents.DefaultSchema) }
-func (s *settings) table() string  { return cmp.Or(s.Table, docevents.DefaultTable) }
