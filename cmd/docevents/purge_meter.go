@@ -53,12 +53,12 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case err != nil && req.Context().Err() != nil: // the purge was stopped
 	case err != nil:
-		m.last = err.Error() // http.Client adds the URL later
+		m.last = printable(err.Error()) // http.Client adds the URL later
 		if !m.answered {
 			m.unreachable(unreachableError{fmt.Errorf("no answer from SUPABASE_URL: check it and the network: %w", err)})
 		}
 	case resp.StatusCode >= 400:
-		m.answered, m.last = true, "HTTP "+resp.Status
+		m.answered, m.last = true, printable("HTTP "+resp.Status) // a server may send any text
 	default:
 		m.answered, m.last = true, ""
 	}
@@ -186,7 +186,7 @@ func (m *meter) progress(took time.Duration) string {
 	defer m.mu.Unlock()
 	line := fmt.Sprintf("%d rows deleted, %.0f rows/s", m.deleted, float64(m.deleted)/took.Seconds())
 	if m.last != "" {
-		line += ", retrying: " + printable(m.last)
+		line += ", retrying: " + m.last
 	}
 	return line
 }
