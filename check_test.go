@@ -405,6 +405,13 @@ func TestCheckFindings(t *testing.T) {
 			[]string{`drop the constraint "x"`},
 			"", nil,
 		},
+		"a trigger that stores one row for each document": {
+			func(rows []map[string]any) *answer {
+				return &answer{status: 409, code: "23505", text: `duplicate key value violates unique constraint "documents_pkey"`, details: fmt.Sprintf("Key (id)=(%s) already exists.", rows[0]["document_id"])}
+			},
+			[]string{`"documents_pkey"`, "ON CONFLICT DO NOTHING"},
+			"", nil,
+		},
 		"no key": {
 			func(rows []map[string]any) *answer { return rolledBack(len(rows)) },
 			[]string{"nothing makes the column id unique", "ALTER TABLE public." + name + " ADD PRIMARY KEY (id)"},
