@@ -215,7 +215,7 @@ const closeGrace = time.Second
 // Close makes the client retry at once. Close stops waiting early in these cases:
 //
 //   - ctx ends.
-//   - The server has refused every request for 5 s.
+//   - The server has refused every request (five or more) for 5 s.
 //   - Each remaining event has failed five times during Close, although the server
 //     stored other events.
 //

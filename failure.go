@@ -87,10 +87,10 @@ type history struct {
 	// before it rejected this row.
 	aloneMark int64
 
-	// rejectMark is set by the first rejection, whether the batch had one row or
-	// several. Like aloneMark, it is the number of the newest request so far. If a later
-	// rejection has another text, rejectMark is set again. rejection is the text of the
-	// last rejection. If a batch is split, both parts inherit rejectMark and rejection.
+	// rejectMark is set by the first rejection of one or several rows, and again if a
+	// later rejection has another text. Like aloneMark, it is the number of the newest
+	// request so far. rejection is the text of the last rejection. If a batch is split,
+	// both parts inherit rejectMark and rejection.
 	rejectMark int64
 	rejection  string
 
@@ -170,7 +170,8 @@ type health struct {
 	// The failures since storedAt. Each field is zero if there was no such failure.
 	failedSince  time.Time // the first failure that is counted for the log; an outage is logged with its length
 	refusedSince time.Time // the first of the refusals in a row; zero if the newest answer is no refusal
-	lasting      error     // the newest refusal, if refusals have lasted for lastingAfter
+	refusals     int       // how many refusals there were in a row
+	lasting      error     // the newest refusal, if openAfter or more have lasted for lastingAfter
 
 	// The probes. Both lanes share them.
 	failedProbes int       // how many probes in a row failed, which sets the backoff
@@ -178,18 +179,17 @@ type health struct {
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal is called after a failure for which the rows aren't to blame. It notes when
-// the refusals began, and whether they have lasted for lastingAfter. A refusal is an
-// answer such as 401 for a wrong key. It doesn't count if the batch is cut in two, because
-// one part may be stored. Any other failure ends the refusals.
+// noteRefusal is called after a failure for which the rows aren't to blame. A refusal is
+// an answer such as 401 for a wrong key. Any other failure ends the refusals. So does a
+// rejection after which the batch is cut in two, because one part may be stored.
 func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Time) {
-	switch {
-	case v == rest.Transient || v == rest.TooMuch: // all other failures are refusals
-		h.refusedSince, h.lasting = time.Time{}, nil
-	case act != sendAgain:
-	case h.refusedSince.IsZero():
-		h.refusedSince = now
-	case now.Sub(h.refusedSince) >= lastingAfter:
+	if v == rest.Transient || v == rest.TooMuch || act != sendAgain { // all other failures are refusals
+		h.refusedSince, h.refusals, h.lasting = time.Time{}, 0, nil
+		return
+	}
+	h.refusals++
+	h.refusedSince = cmp.Or(h.refusedSince, now)
+	if h.refusals >= openAfter && now.Sub(h.refusedSince) >= lastingAfter {
 		h.lasting = err
 	}
 }

@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"errors"
 	"testing"
 	"time"
@@ -132,22 +133,25 @@ func TestEvidence(t *testing.T) {
 func TestRefusalsBecomeLasting(t *testing.T) {
 	start := time.Now()
 	for name, test := range map[string]struct {
-		answers []rest.Verdict // one answer per second
+		answers []rest.Verdict // one answer per pause, a second by default
 		act     action         // after each answer
+		pause   time.Duration
 		lasting bool
 	}{
-		"for 4 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration}, sendAgain, false},
-		"for 5 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration, rest.BadData}, sendAgain, true},
-		"a 503 between":      {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient, rest.Configuration, rest.Configuration}, sendAgain, false},
-		"a 503 afterwards":   {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient}, sendAgain, false},
-		"a timeout between":  {[]rest.Verdict{rest.Configuration, rest.TooMuch, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration}, sendAgain, false},
-		"503s only, for 5 s": {[]rest.Verdict{rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient}, sendAgain, false},
-		"batches are cut":    {[]rest.Verdict{rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData}, split, false},
+		"for 4 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration}, sendAgain, 0, false},
+		"for 5 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration, rest.BadData}, sendAgain, 0, true},
+		"a 503 between":      {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient, rest.Configuration, rest.Configuration}, sendAgain, 0, false},
+		"a 503 afterwards":   {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient}, sendAgain, 0, false},
+		"a timeout between":  {[]rest.Verdict{rest.Configuration, rest.TooMuch, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration}, sendAgain, 0, false},
+		"503s only, for 5 s": {[]rest.Verdict{rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient}, sendAgain, 0, false},
+		"4 in 9 s":           {[]rest.Verdict{rest.BadData, rest.BadData, rest.BadData, rest.BadData}, sendAgain, 3 * time.Second, false},
+		"5 in 12 s":          {[]rest.Verdict{rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData}, sendAgain, 3 * time.Second, true},
+		"batches are cut":    {[]rest.Verdict{rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData}, split, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var h health
 			for i, v := range test.answers {
-				h.noteRefusal(v, test.act, errors.New("failed"), start.Add(time.Duration(i)*time.Second))
+				h.noteRefusal(v, test.act, errors.New("failed"), start.Add(time.Duration(i)*cmp.Or(test.pause, time.Second)))
 			}
 			if got := h.lasting != nil; got != test.lasting {
 				t.Errorf("lasting: %t", got)
