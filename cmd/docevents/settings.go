@@ -224,7 +224,7 @@ func (s *settings) options() ([]docevents.Option, error) {
 		docevents.WithTable(s.table()),
 		docevents.WithEventTypes(s.Types),
 	}
-	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 { // otherwise WithColumns would only allow NULL ids
+	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 { // WithColumns also allows NULL ids, so it is passed only if needed
 		options = append(options, docevents.WithColumns(columns))
 	}
 	return options, nil
