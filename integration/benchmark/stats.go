@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A spread has the median, the 99th percentile and the maximum of durations.
+// A spread contains the median, the 99th percentile and the maximum of durations.
 type spread struct {
 	P50 time.Duration `json:"p50_ns"`
 	P99 time.Duration `json:"p99_ns"`
