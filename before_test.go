@@ -81,7 +81,7 @@ func TestBefore(t *testing.T) {
 			func(_ context.Context, e *docevents.Event) bool { e.Stage, e.UserID = "clean", "none"; return false },
 			"", docevents.Filtered, "returned false", 0, "clean",
 		},
-		"made invalid": {
+		"an event made invalid": {
 			func(_ context.Context, e *docevents.Event) bool { e.DocumentID = "none"; return true },
 			"", docevents.Invalid, "DocumentID", 1, "ocr",
 		},

@@ -56,7 +56,7 @@ type schedule struct {
 }
 
 // faults are answers to requests with any rows. There is no rejection among them,
-// since it would blame good rows.
+// because it would blame good rows.
 var faults = []answer{
 	{err: errReset},
 	{err: errReset, stored: true},
