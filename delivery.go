@@ -25,36 +25,37 @@ import (
 //
 // The fresh lane holds rows that were never sent. If a batch fails, it moves to the
 // retry lane, and is sent again after a wait. A batch that may contain a bad row is
-// cut in two. One sender is reserved for fresh rows, so failed rows don't delay them.
+// cut in two. If there are several senders, one is reserved for fresh rows, so that
+// failed rows don't delay them.
 //
 // A request fails if the server stores none of its rows, or if no answer comes. Two
 // kinds of failures are called refusals: a rejection blames the data of the rows,
 // and a misconfiguration blames the key, the table or a grant.
 //
-// A failure is evidence against a batch if the batch failed before, and the server
-// stored other rows between the two failures. Without evidence no row is dropped: if
-// the server refuses every row, the table or the key is at fault, and all rows wait.
+// There is evidence against a batch if it fails, the server then stores other rows, and
+// the batch fails again: the server works, so the batch probably contains a bad row. If
+// the second failure is a rejection, the first one must also have been a rejection, and
+// of that row alone (history.evidence has an exception). Without evidence no row is
+// dropped: if the server refuses every row, the table or the key is at fault.
 //
-// A single row is dropped if it was rejected alone twice, and other rows were stored
-// between the two rejections. If there is evidence against a single row, but the
-// failure isn't a rejection, the failure is a strike. The tenth strike drops the row.
-// A row is a suspect once it has a strike, or once it was rejected alone and other
-// rows have been stored since then. Suspects are sent alone.
+// If a single row fails and there is evidence against it, a rejection drops the row.
+// Any other failure is a strike, and the tenth strike drops the row. A row is a suspect
+// once it has a strike, or once other rows have been stored after it was rejected
+// alone. Suspects are sent alone.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
 // blame the server (see blamesServer). While a lane's breaker is open, only probes are
 // sent from that lane. A probe is a request with a single row, to find out whether the
-// server works. One probe is in flight at a time. Both breakers close as soon as the
-// server stores a row. An outage is the time during which the fresh lane's breaker is
-// open. During an outage, both lanes send only probes.
+// server works. One probe is in flight at a time, unless it seems to hang. Both breakers
+// close as soon as the server stores a row. While the fresh lane's breaker is open,
+// there is an outage, and the retry lane also sends only probes.
 //
 // next.go decides what is sent and when. lane.go has batches and lanes. failure.go
 // decides what a failure means. flush.go has Flush and Close.
 
-// A delivery owns the lanes, which are the queues of pending rows, and the senders. A
-// sender is a goroutine that sends one batch after another until nothing may be sent.
-// While all pending rows wait for their next attempt, a timer runs and there is no
-// sender. While no row is pending, there is no timer and no sender.
+// A delivery owns the two lanes and the senders. A sender sends one batch after another
+// until nothing may be sent. While all pending rows wait for their next attempt, a timer
+// runs and there is no sender. While no row is pending, there is no timer and no sender.
 type delivery struct {
 	// insert sends one request. If the server's answer refers to some of the rows,
 	// places contains their indices.
@@ -65,7 +66,7 @@ type delivery struct {
 	mirror mirror // copies pending rows to the spool, if there is one
 
 	mu       sync.Mutex // guards the fields below; no I/O, logging or code of the app runs under it
-	changed  *sync.Cond // signals that settle acted on an answer, or that a context ended
+	changed  *sync.Cond // wakes Flush and Close, for example after an answer or when a context ends
 	stats    Stats
 	number   int64 // of the newest row
 	texts    row.Keeper
@@ -76,7 +77,7 @@ type delivery struct {
 	timer    *time.Timer // starts senders at timerAt
 	timerAt  time.Time   // is zero while the timer isn't running
 	flushes  []*flush
-	attempt  time.Time // when Flush last ended the waits
+	attempt  time.Time // when Flush last cut the backoff short
 
 	closed bool  // Close has begun, and no more rows are accepted
 	cause  error // why Close stopped waiting; once it is set, nothing is sent
@@ -93,9 +94,9 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 }
 
 // add counts r as recorded and queues a copy of it. If the queue is full or the client
-// is closed, add counts r as dropped instead, and returns the reason and an error. The
-// caller may pass a reason and an error, for example if r is invalid. Then add counts r
-// as dropped for that reason, and returns both.
+// is closed, add doesn't queue r, but counts it as dropped and returns the reason and an
+// error. If the caller passes a reason and an error, for example because r is invalid,
+// add counts r as dropped for that reason, and returns both.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
@@ -153,9 +154,10 @@ func (d *delivery) send(b *batch) {
 	returned = true
 }
 
-// settle acts on the answer to b's request. err is nil if the rows are stored. places
-// are the indices of the rows that an error answer refers to. settle returns the batch
-// that the sender sends next, or nil.
+// settle acts on the outcome of b's request. If err is nil, the rows are stored. A
+// single row that err reports as stored before also counts as stored. places are the
+// indices of the rows that the server's error refers to. settle returns the batch that
+// the sender sends next, or nil.
 func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -195,7 +197,8 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 // the row is counted as kept, not as dropped. The error of a dropped row matches
 // ErrOutcomeUnknown in two cases:
 //
-//   - A request with the row got no answer or is in flight, so the row may be stored.
+//   - The row may be stored, because a request with it is in flight or has failed with
+//     an unknown outcome (see rest.OutcomeUnknown).
 //   - A write to the spool hangs. If the write still succeeds, another process may find
 //     the row on disk and send it.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {

@@ -17,14 +17,14 @@ const (
 	// With the waits between the attempts, that takes 3 to 6 s.
 	enoughTries = 5
 
-	// If a row is rejected less than shortly after other rows were stored, the engine
-	// blames the row. Otherwise the table may be at fault. A few requests fit into this
-	// time.
-	shortly = 250 * time.Millisecond
+	// trustTime is how long the engine trusts the server after the server has stored rows.
+	// If a request is sent in this time and the answer is about rows (see blamesServer),
+	// the engine doesn't blame the server. A few requests fit into this time.
+	trustTime = 250 * time.Millisecond
 
-	// outageWait is the longest wait between two probes. A probe is a request with one
-	// row, so frequent probes cost the server little. After Close has begun, closeWait
-	// is the longest wait between two probes.
+	// The longest wait between two probes is outageWait, and closeWait once Close has
+	// begun. A probe is a single row, so frequent probes cost the server little. Lasting
+	// refusals and the header Retry-After make the wait longer.
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -34,7 +34,7 @@ type action int
 
 const (
 	sendAgain action = iota // send the batch again after a wait
-	setAside                // cut the batch in two: the rows that the answer names, and the others
+	setAside                // cut the batch in two: the rows that the answer refers to, and the others
 	split                   // cut the batch in half, to find the bad row
 	drop                    // drop the row as Rejected
 )
@@ -56,41 +56,38 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 }
 
 // blamesServer reports whether a failure counts towards opening a breaker. It doesn't
-// count if there is evidence against the rows. It also doesn't count if the answer
-// blames a row, and the server stored other rows shortly before the request was sent, or
-// after that. sinceStored is the time from the last stored rows to the sending of this
-// request. named is true if the answer refers to some of the rows.
+// count if there is evidence against the rows. It also doesn't count if the server last
+// stored rows less than trustTime before the request was sent, or later, and the answer
+// is about rows: it refers to some of them, or says that a row is bad or was stored
+// before. sinceStored is the time from the last stored rows to the sending of the
+// request. It is negative if rows were stored later.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
-	ofRow := named || v == rest.BadData || v == rest.StoredBefore
-	return !evidence && (!ofRow || sinceStored >= shortly)
+	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
+	return !evidence && (!aboutRows || sinceStored >= trustTime)
 }
 
-// A history is what a batch remembers about its failures.
+// A history holds the failures of a batch.
 //
-// Requests are numbered. A mark is the number of a request that failed. If a request
-// with a higher number stores other rows, the server works, so the next failure of
-// the batch is evidence that one of its own rows is bad. A mark of 0 means that there
-// was no such failure.
+// Requests are numbered in the order in which they are sent. A failure sets a mark to the
+// number of the failed request, or to that of the newest request. If a request with a
+// higher number then stores rows, the next failure is evidence against the batch. A mark
+// at the newest request excludes requests that are in flight at the failure, because the
+// server may have stored their rows before it. A mark of 0 means that there was no such
+// failure.
 type history struct {
-	// failMark is set by the first failure of any kind. For several rows it is the number
-	// of the newest request so far, as in aloneMark: rows that the server stored just
-	// before an outage are no evidence against a batch that fails at its beginning. For a
-	// single row it is the number of the row's own request, and each strike sets it again.
-	// If a batch is split, both parts inherit the mark, so the next failure of a part
-	// counts as its second. If failMark is 0, the batch never failed.
+	// failMark is set by the first failure of any kind. With several rows it is the newest
+	// request, so that rows stored just before an outage are no evidence. With a single
+	// row it is the failed request, and each strike sets it again. If a batch is split,
+	// both parts inherit it, so the next failure of a part counts as its second.
 	failMark int64
 
-	// aloneMark is set when a single row is rejected for the first time. The row was
-	// alone in its request, or was the only row that the answer referred to. aloneMark
-	// is not the number of that request, but of the newest request so far. So rows of
-	// requests that are in flight now are no evidence: the server may have stored them
-	// before it rejected this row.
+	// aloneMark is the newest request at the first rejection of a single row. The row was
+	// alone in its request, or was the only row that the answer referred to.
 	aloneMark int64
 
-	// rejectMark is set by the first rejection, whether the batch had one row or
-	// several. If a later rejection has another code, rejectMark is set again.
-	// rejectCode is the code of the last rejection. If a batch is split, both parts
-	// inherit rejectMark and rejectCode.
+	// rejectMark is the first rejected request with the batch's rows, alone or with others,
+	// and rejectCode is the error code. A rejection with another code sets both again. If
+	// a batch is split, both parts inherit both.
 	rejectMark int64
 	rejectCode string
 
@@ -105,21 +102,18 @@ func (h history) ofPart() history {
 }
 
 // evidence reports whether a new failure is evidence against the batch: the batch failed
-// before, and the server has stored other rows between the two failures. Otherwise the
-// table or the server may be at fault.
+// before, and the server has stored other rows since then. Otherwise the table or the
+// server may be at fault. stored is the newest request that had stored rows when the
+// batch was sent. Rows stored later don't count, because the table may have broken after
+// it stored them.
 //
-// stored is the number of the newest request that had stored rows when the batch was
-// sent. Rows that were stored later are no evidence: the table may have broken after it
-// stored them.
+// If the new failure is a rejection, only an earlier rejection of the row alone counts:
+// a failure of another kind, such as a 502, shows nothing about the row's data.
 //
-// rejected is true if the new failure is a rejection, and code is its error code. A
-// rejection is evidence only if the row was rejected alone before. An earlier failure of
-// another kind, such as a 502, shows nothing about the row's data.
-//
-// allRejected is true if every pending row has been rejected alone. Then perhaps no good
-// row is left, and nothing more will be stored. So the row need not have been alone in
-// the earlier rejection, if both rejections have the same code. If the table had broken
-// in between, the new rejection would have another code.
+// allRejected is true if every pending row has been rejected alone. Then perhaps all of
+// them are bad, and nothing more will be stored. So an earlier rejection counts even if
+// the row wasn't alone, if it had the same code as the new one. If the table had broken
+// in between, the codes would differ.
 func (h *history) evidence(stored int64, rejected bool, code string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
@@ -131,8 +125,8 @@ func (h *history) evidence(stored int64, rejected bool, code string, allRejected
 	return mark > 0 && stored > mark
 }
 
-// remember adds the failure of b's last request to b's history. newest is the number
-// of the newest request so far. evidence means that there is evidence against b.
+// remember adds err, the failure of b's last request, to b's history. evidence is true if
+// the failure is evidence against b. newest is the number of the newest request so far.
 func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	single, mark := len(b.records) == 1, newest
 	if single {
@@ -153,8 +147,8 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	b.noteDoubt(err)
 }
 
-// noteDoubt marks b's rows as possibly stored, if err means that the server may have
-// carried out the request.
+// noteDoubt marks b's rows as possibly stored if the server may have carried out the
+// request that failed with err.
 func (b *batch) noteDoubt(err error) {
 	if rest.OutcomeUnknown(err) {
 		for i := range b.records {
@@ -170,7 +164,7 @@ type health struct {
 
 	// The failures since storedAt. Each field is zero if there was no such failure.
 	failedSince  time.Time // the first failure that is counted for the log; an outage is logged with its length
-	refusedSince time.Time // the first of the refusals in a row; zero if the newest answer is no refusal
+	refusedSince time.Time // when the current refusals began, or zero; see noteRefusal
 	lasting      error     // the newest refusal, if refusals have lasted for lastingAfter
 
 	// The probes. Both lanes share them.
@@ -179,13 +173,12 @@ type health struct {
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal is called after a failure for which the rows aren't to blame. A refusal is
-// an answer such as 401 for a wrong key. If the failure is a refusal, noteRefusal notes
-// when the refusals began, and whether they have lasted for lastingAfter. Any other
-// failure ends the refusals.
+// noteRefusal is called after a failure that is no evidence against the rows. If it is a
+// refusal, such as a 401 for a wrong key, noteRefusal notes when the refusals began, and
+// whether they have lasted for lastingAfter. Any other failure ends the refusals.
 func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
 	switch {
-	case v == rest.Transient || v == rest.TooMuch: // all other failures are refusals
+	case v == rest.Transient || v == rest.TooMuch: // all other failures count as refusals
 		h.refusedSince, h.lasting = time.Time{}, nil
 	case h.refusedSince.IsZero():
 		h.refusedSince = now
@@ -194,15 +187,16 @@ func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
 	}
 }
 
-// isOutage reports whether the server is down or refuses every row. During an
-// outage, both lanes send only probes.
+// isOutage reports whether the fresh lane's breaker is open: the server seems to be down
+// or to refuse every row. Then both lanes send only probes.
 func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 
 // isProbing reports whether the breaker of either lane is open.
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
-// failLocked decides what happens to b after a failure, and does it. places are the
-// indices of the rows that the answer refers to.
+// failLocked handles a failure of b: it updates the history of b and the health of the
+// server, logs the failure, and retries, splits or drops b. places are the indices of the
+// rows that the answer refers to.
 func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
 	if b.failMark > 0 {
@@ -236,8 +230,8 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	}
 	d.placeLocked(b, act, places, v, now)
 	if d.isProbing() {
-		// Suspects are never joined with other rows. Other rows that were rejected alone
-		// are joined in an outage, because then even good rows are rejected.
+		// Suspects are never joined with other rows. Rows that were rejected alone but
+		// aren't suspects are joined only in an outage, when good rows are rejected as well.
 		d.retry.join(d.config.maxBatch, func(b *batch) bool {
 			return b.isSuspect(h.stored) || b.aloneMark > 0 && !d.isOutage()
 		})

@@ -234,7 +234,7 @@ func (r *rehearsal) narrow(ctx context.Context, refusal *rest.Error) bool {
 			answered := errors.As(err, &e)
 			if err != nil && !answered {
 				r.refused = true
-				r.add("insert", fmt.Errorf("%w, after: %w", err, newRefusal(refusal, "")))
+				r.add("insert", fmt.Errorf("%w, after: %w", err, newServerError(refusal, "")))
 				return false
 			}
 			if !answered || !depends.MatchString(e.Code) { // accepted; PostgreSQL finds other errors after those

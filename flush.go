@@ -11,22 +11,21 @@ import (
 // cancelGrace is how long Close waits for cancelled requests to return.
 const cancelGrace = 500 * time.Millisecond
 
-// flushPause limits how often calls of Flush retry: if a call comes less than flushPause
-// after another, it doesn't cut short the waits before retries. Serverless functions
-// call Flush before every reply, and without this limit each call would send requests to
-// a server that is down.
+// flushPause is the least time between two calls to Flush that cut the backoff short.
+// Serverless functions call Flush before every reply, and without this limit each call
+// would send requests to a server that is down.
 const flushPause = time.Second
 
-var errSuspects = errors.New("the remaining events fail again and again, while others were stored")
+var errSuspects = errors.New("the remaining events keep failing, although others were stored")
 
-// A flush counts the rows that one call of Flush still waits for.
+// A flush counts the rows that one call to Flush still waits for.
 type flush struct {
-	last int64 // the number of the newest row that it waits for
-	left int64 // how many of the rows are pending
+	last int64 // the number of the newest of these rows
+	left int64 // how many of them are still pending
 }
 
-// attemptLocked ends all waits: every batch in the retry lane and the next probe may be
-// sent now, even if the server asked for a longer wait.
+// attemptLocked cuts the backoff short: every batch in the retry lane and the next probe
+// may be sent now, even if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
 	d.health.lasting = nil                      // the next answer decides again
 	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
@@ -95,14 +94,14 @@ func (d *delivery) wakeWaiting() {
 
 // close stops the delivery: it waits for the pending rows as Close documents, and then
 // cancels the requests in flight. It waits up to cancelGrace for these requests to
-// return, and abandons all rows that are still pending.
+// return, lets the spool write the rows that are still pending, and abandons them.
 func (d *delivery) close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.closed {
 		d.closed = true
 		d.health.failedProbes = 0
-		d.retry.failures = 0 // suspects are tried at their own pace
+		d.retry.failures = 0 // each suspect is retried after its own backoff, not as a probe
 		if ctx.Err() == nil {
 			d.attemptLocked(time.Now())
 			d.startLocked(time.Now(), false)
@@ -121,7 +120,7 @@ func (d *delivery) close(ctx context.Context) error {
 	// A late answer still counts, but the app's transport may never return.
 	deadline := time.Now().Add(cancelGrace)
 	defer time.AfterFunc(cancelGrace, d.wakeWaiting).Stop()
-	defer time.AfterFunc(cancelGrace*3/2, d.wakeWaiting).Stop() // ends the wait in closeLocked
+	defer time.AfterFunc(cancelGrace*3/2, d.wakeWaiting).Stop() // ends the wait in mirror.closeLocked
 	for len(d.inFlight) > 0 && time.Now().Before(deadline) {
 		d.changed.Wait()
 	}
@@ -142,7 +141,7 @@ func (d *delivery) onlySuspectsLocked() bool {
 
 // abandonLocked drops all pending rows as Abandoned. It releases the mutex for a
 // moment after each queued batch, so that Record doesn't wait until all batches are
-// dropped. Several calls of Close may run it at the same time.
+// dropped. Several calls to Close may run it at the same time.
 func (d *delivery) abandonLocked() {
 	for _, b := range d.inFlight {
 		if !b.done {
@@ -165,7 +164,7 @@ func (d *delivery) abandonLocked() {
 // is the reason why Close stopped waiting.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
-	if b.isDoubtful() {
+	if b.mayBeBad() {
 		err = b.err
 	}
 	return fmt.Errorf("abandoned by Close: %w", err)

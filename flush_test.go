@@ -631,7 +631,7 @@ func TestCloseTriesSuspects(t *testing.T) {
 							t.Errorf("%v, want the suspect's last failure", err)
 						}
 					}
-					if !strings.Contains(err.Error(), "fail again and again, while others were stored") {
+					if !strings.Contains(err.Error(), "keep failing, although others were stored") {
 						t.Errorf("Close: %v", err)
 					}
 				} else if err != nil {

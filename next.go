@@ -8,9 +8,9 @@ import (
 // of them share the next request.
 const joinWindow = 50 * time.Millisecond
 
-// hangTime is the time after which a request without an answer seems to hang. It
-// matters only while the app waits in Flush or Close. If all requests in flight seem
-// to hang, one more request is sent. If a probe seems to hang, another probe is sent.
+// A request seems to hang if it has had no answer for hangTime. This matters only while
+// the app waits in Flush or Close. If all senders' requests seem to hang, one more
+// request is sent. If a probe seems to hang, another probe is sent.
 const hangTime = time.Second
 
 // nextLocked removes the next batch to send from its lane. If nothing may be sent now,
@@ -79,13 +79,14 @@ func (d *delivery) probeLocked(now time.Time) *batch {
 func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 
 // mayRetryLocked reports whether one more sender may send from the retry lane. All
-// senders but one may. The last sender is reserved for fresh rows, because a row that
-// waits for a lock in the database may take seconds to fail. There are two exceptions:
+// senders but one may. The last sender is reserved for fresh rows, because a failed row
+// may take seconds to fail again, for example if it waits for a lock in the database.
+// There are two exceptions:
 //
 //   - If no fresh rows are queued and the app waits in Flush or Close, every sender may
 //     send from the retry lane.
-//   - If there is only one sender, it serves the lanes in turn. If no fresh rows are
-//     queued, it serves the retry lane.
+//   - If there is only one sender, it alternates between the lanes while fresh rows are
+//     queued. Otherwise it serves the retry lane.
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
@@ -108,8 +109,8 @@ func (d *delivery) joinsLocked(now time.Time) bool {
 		now.Sub(d.inFlight[n-1].sent) < joinWindow
 }
 
-// dispatchLocked prepares b to be sent: it numbers the request, and gives an id to
-// each row that has none. A row is sent with the same id every time.
+// dispatchLocked prepares b to be sent: it numbers the request, and gives an id to each
+// row that doesn't have one yet, so that the row is sent with the same id every time.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
 	if b.failMark > 0 {
