@@ -40,7 +40,7 @@ type whereUse int
 const (
 	whereFilters whereUse = iota // the command takes -where and where in the file
 	whereIgnored                 // where in the file has no effect
-	whereRefused                 // where in the file is an error: without the filter, the command would do too much
+	whereRefused                 // where in the file is an error: without the filter, the command would use too many rows
 )
 
 // A tableSource collects the flags that describe the table, in the order in which
