@@ -844,7 +844,7 @@ func (s *loopback) awaitClosed(n int) {
 	}
 }
 
-// An idleCounter is a transport of the app. It counts the calls of
+// An idleCounter is a transport of the app. It counts the calls to
 // CloseIdleConnections.
 type idleCounter struct {
 	*http.Transport

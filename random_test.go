@@ -229,7 +229,7 @@ func (s *schedule) flush(names []string) {
 }
 
 // check compares the client's counts and errors after Close with the server's rows.
-// err is the error of Close.
+// err is the error that Close returned.
 func (s *schedule) check(err error) {
 	synctest.Wait()
 	st := s.client.Stats()

@@ -147,8 +147,8 @@ const (
 
 // scopeQuery returns the query that reads the events of the scope, and a key for the
 // query. Requests with the same key share one read. If the range has a name, such as
-// "1h", the key contains the name instead of the times. So two requests for the last
-// hour share a read, although their times differ by a few seconds.
+// "1h", the key contains the name instead of the times. Two requests for the last hour
+// then share a read, although their times differ by a few seconds.
 func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}

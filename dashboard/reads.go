@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// readTimeout is the longest time that reading the data of one view may take. It
-	// is longer than 8 s, after which hosted Supabase cancels a statement. So the page
+	// readTimeout is the longest time that reading the data of one view may take. It is
+	// longer than 8 s, after which hosted Supabase cancels a statement, so the page
 	// receives the server's error and can show it.
 	readTimeout = 15 * time.Second
 
@@ -48,7 +48,7 @@ type answer struct {
 // so they must not change it.
 //
 // If ctx ends, share stops waiting for another caller's read. But the end of ctx
-// doesn't cancel a call of the function read, because other callers may be waiting for
+// doesn't cancel a call to the function read, because other callers may be waiting for
 // its result.
 func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
 	a, isNew, err := r.find(key)

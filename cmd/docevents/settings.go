@@ -188,7 +188,7 @@ func (source *tableSource) read() (*settings, error) {
 		}
 	}
 	if len(s.Where) > 0 && source.where == whereRefused {
-		return nil, usagef("-config: %s has where, and this command always works on all rows: use a file without where", source.file)
+		return nil, usagef("-config: %s contains where, but this command always works on all rows: use a file without where", source.file)
 	}
 	return s, nil
 }

@@ -1,6 +1,6 @@
 // Serverless is an HTTP service for a platform that may freeze or end the process
-// after each reply, such as Cloud Run. So it replies when its events are stored, or
-// if that takes longer than 2 s, after 2 s.
+// after each reply, such as Cloud Run. Before it replies, it therefore waits up to
+// 2 s until its events are stored.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8081/documents/0198a5e2-0000-7000-8000-000000000001
 package main

@@ -459,7 +459,7 @@ type lateFaults struct {
 
 func (l *lateFaults) Write(f *os.File, b []byte) (int, error) {
 	if l.full {
-		f.Close() // so that the next call of Close fails
+		f.Close() // so that the next call to Close fails
 		return len(b), nil
 	}
 	return l.OS.Write(f, b)

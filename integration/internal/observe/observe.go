@@ -31,7 +31,7 @@ type Line struct {
 	Err  error
 }
 
-// A Drop is a call of the drop handler.
+// A Drop contains the arguments of a call to the drop handler.
 type Drop struct {
 	Event  docevents.Event
 	Reason docevents.DropReason
