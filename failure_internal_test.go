@@ -52,18 +52,18 @@ func TestBlamesServer(t *testing.T) {
 		sinceStored     time.Duration
 		want            bool
 	}{
-		"a 503":                                    {v: rest.Transient, want: true},
-		"a 503, with evidence against the rows":    {v: rest.Transient, evidence: true, sinceStored: time.Hour},
-		"a refused key":                            {v: rest.Configuration, want: true},
-		"a statement timeout":                      {v: rest.TooMuch, want: true},
-		"rejected, shortly after rows were stored": {v: rest.BadData, sinceStored: trustTime - 1},
-		"rejected, long after rows were stored":    {v: rest.BadData, sinceStored: trustTime, want: true},
-		"a row was stored before, shortly after others were stored": {v: rest.StoredBefore, sinceStored: trustTime - 1},
-		"a missing foreign key, shortly after rows were stored":     {v: rest.Transient, named: true, sinceStored: trustTime - 1},
-		"a missing foreign key, long after rows were stored":        {v: rest.Transient, named: true, sinceStored: trustTime, want: true},
-		"rejected, with evidence against the rows":                  {v: rest.BadData, evidence: true, sinceStored: time.Hour},
-		"rejected, but rows were stored since it was sent":          {v: rest.BadData, sinceStored: -time.Hour},
-		"rejected, and nothing was ever stored":                     {v: rest.BadData, sinceStored: time.Since(time.Time{}), want: true},
+		"a 503":                                 {v: rest.Transient, want: true},
+		"a 503, with evidence against the rows": {v: rest.Transient, evidence: true, sinceStored: time.Hour},
+		"a refused key":                         {v: rest.Configuration, want: true},
+		"a statement timeout":                   {v: rest.TooMuch, want: true},
+		"rejected, shortly after rows were stored":              {v: rest.BadData, sinceStored: trustTime - 1},
+		"rejected, long after rows were stored":                 {v: rest.BadData, sinceStored: trustTime, want: true},
+		"stored before, shortly after others were stored":       {v: rest.StoredBefore, sinceStored: trustTime - 1},
+		"a missing foreign key, shortly after rows were stored": {v: rest.Transient, named: true, sinceStored: trustTime - 1},
+		"a missing foreign key, long after rows were stored":    {v: rest.Transient, named: true, sinceStored: trustTime, want: true},
+		"rejected, with evidence against the rows":              {v: rest.BadData, evidence: true, sinceStored: time.Hour},
+		"rejected, but rows were stored since it was sent":      {v: rest.BadData, sinceStored: -time.Hour},
+		"rejected, and nothing was ever stored":                 {v: rest.BadData, sinceStored: time.Since(time.Time{}), want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := blamesServer(test.v, test.named, test.evidence, test.sinceStored); got != test.want {
