@@ -240,7 +240,7 @@ func TestBeforeRecordsEndlessly(t *testing.T) {
 			t.Errorf("got %+v", st)
 		}
 	}
-	if lines := o.logged(); len(lines) == 0 || !strings.Contains(lines[0].text, "10000 calls of WithBefore's function are running") {
+	if lines := o.logged(); len(lines) == 0 || !strings.Contains(lines[0].text, "10000 calls to WithBefore's function are running") {
 		t.Errorf("logged %+v", lines)
 	}
 }

@@ -100,8 +100,8 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		"an HTML page with 200": {200, "text/html", html, "the answer is an HTML page", ""},
 		"an HTML page with 201": {201, "text/html", html, "the answer is an HTML page", ""},
 		"an empty page, 200":    {200, "text/html", "", "the answer is an HTML page", ""},
-		"an empty 200":          {200, "", "", "the answer is not PostgREST's to an insert", ""},
-		"another service":       {200, "application/json", `{"status":"up"}`, "the answer is not PostgREST's to an insert", ""},
+		"an empty 200":          {200, "", "", "this is not PostgREST's answer to an insert", ""},
+		"another service":       {200, "application/json", `{"status":"up"}`, "this is not PostgREST's answer to an insert", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newLoopback(t, func(w http.ResponseWriter, _ *http.Request) {

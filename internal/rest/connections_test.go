@@ -76,7 +76,7 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 }
 
 // Idle connections are closed before the request that follows a failure.
-func TestConnectionsAreSuspectAfterAFailure(t *testing.T) {
+func TestIdleConnectionsAreClosedAfterAFailure(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		err  error
@@ -98,12 +98,12 @@ func TestConnectionsAreSuspectAfterAFailure(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := newConnections(4)
 			c.end(test.err)
-			if got := c.suspect.Load(); got != test.want {
-				t.Errorf("suspect: got %v, want %v", got, test.want)
+			if got := c.mustCloseIdle.Load(); got != test.want {
+				t.Errorf("mustCloseIdle: got %v, want %v", got, test.want)
 			}
 			c.begin()
-			if c.suspect.Load() {
-				t.Error("the connections are suspect after they were closed")
+			if c.mustCloseIdle.Load() {
+				t.Error("mustCloseIdle is still set after the connections were closed")
 			}
 		})
 	}
