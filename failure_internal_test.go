@@ -52,13 +52,13 @@ func TestBlamesServer(t *testing.T) {
 		sinceStored     time.Duration
 		want            bool
 	}{
-		"a 503":                                 {v: rest.Transient, want: true},
-		"a 503, with evidence against the rows": {v: rest.Transient, evidence: true, sinceStored: time.Hour},
-		"a refused key":                         {v: rest.Configuration, want: true},
-		"a statement timeout":                   {v: rest.TooMuch, want: true},
+		"a 503, without evidence against the rows":              {v: rest.Transient, want: true},
+		"a 503, with evidence against the rows":                 {v: rest.Transient, evidence: true, sinceStored: time.Hour},
+		"a refused key, without evidence":                       {v: rest.Configuration, want: true},
+		"a statement timeout, without evidence":                 {v: rest.TooMuch, want: true},
 		"rejected, shortly after rows were stored":              {v: rest.BadData, sinceStored: trustTime - 1},
 		"rejected, long after rows were stored":                 {v: rest.BadData, sinceStored: trustTime, want: true},
-		"stored before, shortly after others were stored":       {v: rest.StoredBefore, sinceStored: trustTime - 1},
+		"stored before, shortly after others were":              {v: rest.StoredBefore, sinceStored: trustTime - 1},
 		"a missing foreign key, shortly after rows were stored": {v: rest.Transient, named: true, sinceStored: trustTime - 1},
 		"a missing foreign key, long after rows were stored":    {v: rest.Transient, named: true, sinceStored: trustTime, want: true},
 		"rejected, with evidence against the rows":              {v: rest.BadData, evidence: true, sinceStored: time.Hour},
