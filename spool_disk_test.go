@@ -460,7 +460,7 @@ func TestFullDiskIsEmptied(t *testing.T) {
 	})
 }
 
-// TestFolderRemovedWhileRunning checks that the client makes the folder again and
+// TestFolderRemovedWhileRunning checks that the client creates the folder again and
 // writes all pending rows to it.
 func TestFolderRemovedWhileRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

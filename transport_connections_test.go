@@ -42,7 +42,7 @@ func replaceDefaultTransport(t *testing.T, rt http.RoundTripper) {
 	t.Cleanup(func() { http.DefaultTransport = before })
 }
 
-// pointTo makes new connections lead to a server that answers with h.
+// pointTo makes new connections go to a server that answers with h.
 func (n *network) pointTo(t *testing.T, h http.HandlerFunc) {
 	l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	s := &http.Server{Handler: h}
@@ -130,7 +130,7 @@ func answers(status int, body string) http.HandlerFunc {
 	}
 }
 
-// A connection may be dead, or lead to a server that no longer serves the project. So
+// A connection may be dead, or go to a server that no longer serves the project, so
 // the attempt after a failure uses a new connection, even if others are idle. Which
 // answers are failures is tested in package rest.
 func TestNextAttemptUsesANewConnection(t *testing.T) {

@@ -49,7 +49,7 @@ func main() {
 }
 
 const (
-	past         = 2 * time.Hour          // the time before the start whose events are recorded at the start
+	past         = 2 * time.Hour          // how far back the events go that are recorded at the start
 	tick         = 250 * time.Millisecond // the interval at which due events are recorded
 	closeTimeout = 5 * time.Second
 )

@@ -13,9 +13,9 @@
 // for every request that contains a certain row.
 //
 // [Fault.Committed] changes a fault so that the server stores the rows before the client
-// gets the fault's answer. Call it only if the answer doesn't show whether the rows were
-// stored. An HTML page is such an answer. Don't call it for an error with a code of
-// PostgreSQL, because such an error means that no row was stored.
+// gets the fault's answer. Call it only if the fault's answer doesn't show whether the
+// rows were stored, such as an HTML page. Don't call it for an error with a PostgreSQL
+// code, because that means that no row was stored.
 package faultproxy
 
 import (
@@ -50,7 +50,7 @@ type Proxy struct {
 	closed bool
 }
 
-// A front is the proxy's HTTP server. Each Accept starts a new one.
+// A front is the proxy's HTTP server. Refuse closes it, and Accept starts a new one.
 type front struct {
 	server *http.Server
 	ctx    context.Context // ends with the server's connections
@@ -68,8 +68,8 @@ func Start(target string) (*Proxy, error) {
 	}
 	p := &Proxy{
 		target: u,
-		// The proxy opens a new connection to the server for each request. If the
-		// connection breaks, no other request fails.
+		// The proxy opens a new connection to the server for each request, so that a
+		// broken connection affects only one request.
 		forward: &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 		plan:    Pass,
 	}
@@ -155,9 +155,9 @@ func (p *Proxy) Accept() error {
 		if attempt == 100 {
 			return fmt.Errorf("faultproxy: %w", err)
 		}
-		// The port can be in use for a moment. While the proxy didn't listen, the
-		// system may have given the port to a client's outgoing connection. So wait and
-		// try again.
+		// The port can be in use for a moment, because the system may have given it to a
+		// client's outgoing connection while the proxy wasn't listening. So wait and try
+		// again.
 		time.Sleep(20 * time.Millisecond)
 	}
 }
@@ -201,7 +201,7 @@ func (p *Proxy) handle(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	case f.Cut == NoCut && f.Pace == 0:
 		answer.write(w)
 	default:
-		f.writeSlowly(ctx, w, answer)
+		f.writeFaulty(ctx, w, answer)
 	}
 }
 
@@ -214,10 +214,9 @@ func (p *Proxy) choose(r *Request) Fault {
 	return plan(r)
 }
 
-// pass sends the request to the server and returns the server's answer. It first
-// removes one header from the request, the header whose name is in the parameter
-// removed. If the client disconnects, the server still processes the request, as behind
-// a gateway. Only Close aborts the request.
+// pass sends the request to the server and returns the server's answer. It first removes
+// the header with the name removed from the request. If the client disconnects, the
+// server still processes the request, as behind a gateway. Only Close aborts the request.
 func (p *Proxy) pass(r *http.Request, body []byte, removed string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host
@@ -259,8 +258,9 @@ func (a *Answer) write(w http.ResponseWriter) {
 	_, _ = w.Write(a.Body) // the client may be gone
 }
 
-// writeSlowly writes the answer byte by byte, or only the part before the cut.
-func (f *Fault) writeSlowly(ctx context.Context, w http.ResponseWriter, a *Answer) {
+// writeFaulty writes the answer up to the cut. If f.Pace isn't 0, it pauses after each
+// byte.
+func (f *Fault) writeFaulty(ctx context.Context, w http.ResponseWriter, a *Answer) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
