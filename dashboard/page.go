@@ -113,11 +113,14 @@ func (p *page) refuse(title, advice string) {
 // for never. While the reader edits the filters in the form, Refresh returns 0,
 // because a reload would clear the form.
 func (p *page) Refresh() int {
-	if p.IsEdited() {
+	if p.IsEdited() || p.Still && p.CanRefresh() {
 		return 0
 	}
 	return int(p.refresh.Seconds())
 }
+
+// CanRefresh reports whether the reader can switch the refresh of the view on and off.
+func (p *page) CanRefresh() bool { return p.refresh == refreshEvery }
 
 // Ranges returns the ranges that the page offers.
 func (p *page) Ranges() []span { return spans }

@@ -27,12 +27,12 @@ type overview struct {
 func (h *handler) overview(ctx context.Context, p *page) any {
 	v := &overview{page: p, Stats: h.client.Stats(), types: h.types}
 	v.Lost = losses(v.Stats.Dropped)
-	p.Title, p.refresh = "Documents", refreshEvery
+	p.Title = "Documents"
+	if p.Range.Name != "" { // a range between two fixed times doesn't change
+		p.refresh = refreshEvery
+	}
 	if p.query.Get("sort") == "failures" {
 		p.own["sort"], v.ByFailures = "failures", true
-	}
-	if p.Range.Name == "" || p.Still {
-		p.refresh = 0
 	}
 	if p.Problem != nil {
 		return v
