@@ -13,10 +13,10 @@ import (
 
 // The engine: how a row gets from Record into the table.
 //
-//	Record -> fresh lane -> in flight -> stored        (closes both breakers)
+//	Record -> fresh lane -> in flight -> stored
 //	                        |       ^
 //	                        v       |
-//	                      retry lane     a suspect may be dropped instead
+//	                      retry lane -> dropped, if there is evidence against the row
 //
 // A batch is the rows of one request. A lane is a queue of batches. A sender is a
 // goroutine that sends batches. A pending row is in exactly one of three places: in
@@ -33,15 +33,16 @@ import (
 // and a misconfiguration blames the key, the table or a grant.
 //
 // There is evidence against a batch if it fails, the server then stores other rows, and
-// the batch fails again: the server works, so the batch probably contains a bad row. If
-// the second failure is a rejection, the first one must also have been a rejection, and
-// of that row alone (history.evidence has an exception). Without evidence no row is
-// dropped: if the server refuses every row, the table or the key is at fault.
+// the batch fails again: the server works, so the batch probably contains a bad row.
+// Without evidence no row is dropped: if the server refuses every row, the table or the
+// key is at fault.
 //
-// If a single row fails and there is evidence against it, a rejection drops the row.
-// Any other failure is a strike, and the tenth strike drops the row. A row is a suspect
-// once it has a strike, or once other rows have been stored after it was rejected
-// alone. Suspects are sent alone.
+// A row is dropped only when it is alone in its request, in one of two ways. Either it is
+// rejected twice, and other rows are stored between the two rejections (history.evidence
+// has an exception). Or it fails in other ways: each such failure with evidence is a
+// strike, and the tenth strike drops the row. A suspect is a row that may be dropped
+// soon: it has a strike, or it was rejected alone and other rows have been stored since
+// then. Suspects are never joined with other rows.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
 // blame the server (see blamesServer). While a lane's breaker is open, only probes are

@@ -108,9 +108,9 @@ func newReporter(c *config) *reporter {
 }
 
 // drop logs a dropped event and passes it to the app's drop handler, if there is one.
-// extra is the JSON of the event's Extra. If too many events wait for the handler, drop
-// counts the event as unreported instead of passing it. Events that Close abandons are
-// passed even then. While a call that close stopped waiting for hangs, none is passed.
+// extra is the JSON of the event's Extra. In two cases drop counts the event as
+// unreported instead of passing it: if too many events wait for the handler, unless Close
+// abandons the event, and if the client is closed but a call to the handler still hangs.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
 	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {

@@ -55,8 +55,8 @@ type Point struct {
 	UnderWay  int64     `json:"under_way"`
 	Skipped   int64     `json:"skipped"`
 
-	// Failures is the number of Failed events in this Interval, even if a retry
-	// succeeded. An app may record a failure twice: for the step, and for the entire
+	// Failures is the number of Failed events in this Interval, including those of
+	// documents that completed later. An app may record a failure twice: for the step, and for the entire
 	// document. If the two messages are similar (see [ErrorGroup]), only the step's
 	// event is counted.
 	Failures int64 `json:"failures"`

@@ -19,8 +19,8 @@ import (
 
 // A row is a row of the table.
 type row struct {
-	// fields holds the values of the columns for the fields of Event. The keys are the
-	// names of the fields, such as Stage. A value is a uuid.UUID, string, int64 or
+	// fields holds the values of the row's columns, except those in Columns.Extra. A key
+	// is the name of the Event field, such as Stage. A value is a uuid.UUID, string, int64 or
 	// time.Time. If a column is NULL, its field is not in the map.
 	fields map[string]any
 
