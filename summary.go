@@ -56,9 +56,9 @@ type Point struct {
 	Skipped   int64     `json:"skipped"`
 
 	// Failures is the number of Failed events in this Interval, including those of
-	// documents that completed later. An app may record a failure twice: for the step, and for the entire
-	// document. If the two messages are similar (see [ErrorGroup]), only the step's
-	// event is counted.
+	// documents that completed later. An app may record a failure twice: for the step,
+	// and for the entire document. If the two messages are similar (see [ErrorGroup]),
+	// only the step's event is counted.
 	Failures int64 `json:"failures"`
 }
 
