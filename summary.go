@@ -75,8 +75,8 @@ type Stage struct {
 }
 
 // An ErrorGroup counts the failures of one stage that have similar messages. Two
-// messages are similar if they differ only in numbers and UUIDs. In Message, each
-// number or UUID is replaced by #.
+// messages are similar if they differ only in numbers and UUIDs, or only after the
+// first 200 characters. In Message, each number or UUID is replaced by #.
 type ErrorGroup struct {
 	Stage     string    `json:"stage"`
 	Message   string    `json:"error"`
