@@ -85,7 +85,7 @@ func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
 // insert sends one request that inserts the records. It may be called again with the
 // same records, because the server ignores a record that is already stored. If the
-// server's error refers to some of the records, rows contains their indexes.
+// server's error refers to some of the records, rows contains their indices.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -223,9 +223,9 @@ const closeGrace = time.Second
 // doesn't drop events that are on disk, because a later process sends them.
 //
 // After ctx has ended, Close takes up to one more second, in which it waits for late
-// answers, log lines and the drop handler. Dropped events that the handler hasn't got
-// by then are counted in [Stats].Unreported. If the server is down and ctx has no
-// deadline, Close waits until the server is back.
+// answers, log lines and the drop handler. Dropped events that haven't been passed to
+// the handler by then are counted in [Stats].Unreported. If the server is down and ctx
+// has no deadline, Close waits until the server is back.
 //
 // Close may be called several times, even concurrently. All calls return the same
 // error. If the ctx of one call ends, all calls stop waiting. After Close, the client
