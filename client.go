@@ -110,7 +110,7 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 //
 // Without [WithSpool], Replayed and Kept are 0.
 type Stats struct {
-	Recorded  int64 `json:"recorded"`  // calls to Record and RecordContext
+	Recorded  int64 `json:"recorded"`  // events that the app recorded, even if they were dropped
 	Delivered int64 `json:"delivered"` // events that the server has acknowledged as stored
 	Pending   int64 `json:"pending"`   // events that are queued or in flight
 	Replayed  int64 `json:"replayed"`  // events of dead processes that were queued from the spool
