@@ -179,7 +179,7 @@ type health struct {
 // began, and whether they have lasted for lastingAfter. Any other failure ends them.
 func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
 	switch {
-	case v == rest.Transient || v == rest.TooMuch: // all other failures count as refusals
+	case v != rest.BadData && v != rest.Configuration:
 		h.refusedSince, h.lasting = time.Time{}, nil
 	case h.refusedSince.IsZero():
 		h.refusedSince = now

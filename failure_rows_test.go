@@ -773,7 +773,7 @@ func TestMissingKeysOfManyRows(t *testing.T) {
 					c, o := newClient(t, s, docevents.WithMaxInFlight(senders))
 					late := 20_000
 					if !isLong() {
-						late = 2000
+						late = 500
 					}
 					for i := range late {
 						e := event("bad")
