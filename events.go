@@ -115,8 +115,9 @@ const (
 // drop handler.
 //
 // Record has no context parameter, because the event is inserted later, when the
-// caller's context may have been cancelled. Call Close before the program ends:
-// otherwise the queued events are lost.
+// caller's context may have been cancelled. Call Close before the program ends. If the
+// program ends without it, events that are still queued are lost, except those that
+// [WithSpool] has copied to disk.
 func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
 
 // RecordContext is like Record, but it also passes ctx to the function that the app
@@ -163,16 +164,16 @@ const maxBefore = 10_000
 
 var (
 	errFiltered = errors.New("WithBefore's function returned false")
-	errTooMany  = fmt.Errorf("%d calls to WithBefore's function are running: it must not block or record an event for each event", maxBefore)
+	errTooMany  = fmt.Errorf("%d calls to WithBefore's function are running: the function must not block, and must not record an event each time it is called", maxBefore)
 )
 
 // A before calls WithBefore's function, at most maxBefore times at once.
 type before struct{ running atomic.Int64 }
 
 // call calls f, WithBefore's function, with a pointer to a copy of e, and returns the
-// event as f changed it. If f keeps the pointer and writes to it later, the returned
-// event doesn't change. If the event must be dropped, call also returns the reason and
-// an error.
+// event as f changed it. If f keeps the pointer and sets a field of the copy later, the
+// returned event doesn't change. If the event must be dropped, call also returns the
+// reason and an error.
 func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {

@@ -7,7 +7,7 @@ const (
 	anonymous = "the server treated the request as anonymous, because only Supabase's API gateway can read a secret key (sb_secret_...): check that SUPABASE_URL is the gateway's address, or, for a PostgREST without a gateway, use a JWT whose role is service_role"
 
 	// If an error message is about a table or view other than the client's table,
-	// anotherRelation is appended to the message, so that a rule's pattern can match it.
+	// anotherRelation is appended to the message, so that rules can match such messages.
 	anotherRelation = " another-relation"
 )
 
