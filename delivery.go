@@ -28,8 +28,8 @@ import (
 // cut in two. If there are several senders, one is reserved for fresh rows, so that
 // failed rows don't delay them.
 //
-// A request fails if the server stores none of its rows, or if no answer comes. Two
-// kinds of failures are called refusals: a rejection blames the data of the rows,
+// A request fails if the server answers with an error, or if no complete answer arrives.
+// Two kinds of failures are called refusals: a rejection blames the data of the rows,
 // and a misconfiguration blames the key, the table or a grant.
 //
 // There is evidence against a batch if it fails, the server then stores other rows, and
@@ -37,12 +37,12 @@ import (
 // Without evidence no row is dropped: if the server refuses every row, the table or the
 // key is at fault.
 //
-// A row is dropped only when it is alone in its request, in one of two ways. Either it is
-// rejected twice, and other rows are stored between the two rejections (history.evidence
-// has an exception). Or it fails in other ways: each such failure with evidence is a
-// strike, and the tenth strike drops the row. A suspect is a row that may be dropped
-// soon: it has a strike, or it was rejected alone and other rows have been stored since
-// then. Suspects are never joined with other rows.
+// A row is dropped as Rejected only when it is alone in its request, and only in two
+// cases. Either it is rejected alone twice, and other rows are stored between the two
+// rejections (history.evidence has an exception). Or it fails for other reasons: each such
+// failure with evidence is a strike, and the tenth strike drops the row. A suspect is a
+// row that may be dropped soon: it has a strike, or it was rejected alone and other rows
+// have been stored since then. Suspects are never joined with other rows.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
 // blame the server (see blamesServer). While a lane's breaker is open, only probes are

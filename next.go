@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// joinWindow is how long fresh rows wait after a request was sent, so that several
+// joinWindow is how long fresh rows may wait after a request was sent, so that several
 // of them share the next request.
 const joinWindow = 50 * time.Millisecond
 
@@ -53,7 +53,7 @@ func (d *delivery) senderIsFreeLocked(now time.Time) bool {
 // probeLocked removes one row from a lane, to be sent as a probe. It returns nil if no
 // probe is due, or if the last probe has no answer yet and doesn't seem to hang. Outside
 // an outage, only the retry lane is probed, with a random row. In an outage, the probes
-// alternate between three kinds of rows:
+// rotate through three kinds of rows:
 //
 //   - a random row of the fresh lane, so that a bad row isn't sent every time
 //   - the last row of the fresh lane, in case all older rows are bad
@@ -85,8 +85,8 @@ func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 //
 //   - If no fresh rows are queued and the app waits in Flush or Close, every sender may
 //     send from the retry lane.
-//   - If there is only one sender, it alternates between the lanes while fresh rows are
-//     queued. Otherwise it serves the retry lane.
+//   - If there is only one sender, it may always send from the retry lane while no fresh
+//     rows are queued. While some are queued, it alternates between the lanes.
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
