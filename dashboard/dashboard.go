@@ -91,8 +91,8 @@ type handler struct {
 
 // Handler returns an http.Handler that serves the page. It accepts GET and HEAD
 // requests. Mount it on a path that ends in a slash, with or without http.StripPrefix.
-// It is safe for concurrent use. If the client is nil, the page only explains that the
-// process has no Supabase settings.
+// It is safe for concurrent use. If the client is nil, the page explains that the process
+// has no Supabase settings.
 func Handler(client *docevents.Client, opts ...Option) http.Handler {
 	h := &handler{client: client, types: client.EventTypes()}
 	for _, opt := range opts {

@@ -62,7 +62,7 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 		p.status = http.StatusInternalServerError
 		p.Problem = &problem{
 			Title:  "The table has no column for document ids",
-			Advice: "This page shows documents, but in the WithColumns of the docevents client, DocumentID is \"-\", which means no column. If the table has such a column, set DocumentID to its name. If the ids are not UUIDs, also set TextIDs.",
+			Advice: "This page shows documents, but the docevents client's WithColumns sets DocumentID to \"-\", which means that the table has no such column. If it has one, set DocumentID to its name. If the ids are not UUIDs, also set TextIDs.",
 		}
 	}
 	return p

@@ -20,7 +20,7 @@ import (
 // text of the client's error, or "".
 type problem struct{ Title, Advice, Detail string }
 
-const inMemory = " Until then, new events of this process wait in its memory."
+const inMemory = " Until this is fixed, new events of this process wait in its memory."
 
 // answers lists the errors that the server may return, with the title and the advice
 // that the page then shows. The regular expression answer is matched against a text of
@@ -46,7 +46,7 @@ var answers = []struct {
 	{regexp.MustCompile(``), 0, "The server refused the request", "The error below says what to do." + inMemory},
 }
 
-// fail makes the page show a problem for an error of the client.
+// fail makes the page show a problem for an error that the client returned.
 func (p *page) fail(err error) {
 	p.status = http.StatusBadGateway
 	p.Problem = &problem{Detail: clean(err.Error(), 800)}

@@ -126,8 +126,8 @@ func (p *page) position() (at position, ok bool) {
 }
 
 // A timelinePage contains the events on one page of a document's timeline, and the
-// positions of the pages that follow. It also describes the window: the up to 1,000
-// events that were read at once. The page's events are a part of the window.
+// positions of the pages that follow. It also describes the window: the events that were
+// read at once, up to 1,000. The page's events are a part of the window.
 type timelinePage struct {
 	Events     []docevents.Event // in the order shown
 	Gaps       []time.Duration   // for each event, the time since the previous one; -1 for the first of the window

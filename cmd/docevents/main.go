@@ -139,11 +139,11 @@ var (
 	sqlFileName   = regexp.MustCompile(`sql/(?:optional/)?(\w+\.sql)`)
 )
 
-// plain returns the text of an error of the library, without the prefix that names
+// plain returns the text of an error from the library, without the prefix that names
 // the package and the method, such as "docevents: Check: ".
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
-// explain prints advice for the user about text, an error of the library. If text
+// explain prints advice for the user about text, an error from the library. If text
 // mentions options, such as WithTable, explain prints the flags that replace them.
 // If text mentions SQL files, explain prints the commands that print these files.
 func (c *call) explain(text string) {

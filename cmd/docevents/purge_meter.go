@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// stepGrace limits how long the DELETE in flight may still run after the purge is
+// stepGrace limits how long the DELETE in flight may keep running after the purge is
 // stopped. Hosted Supabase ends a statement after 8 s, so the DELETE usually returns
 // in that time. Kubernetes kills a process 30 s after it asked the process to stop,
 // so stepGrace is shorter.
 const stepGrace = 20 * time.Second
 
 // A meter is the http.RoundTripper of a purge: the library sends all requests of
-// the purge through it. A purge deletes in steps, and each step is a DELETE. The
+// the purge through it. A purge deletes in steps, and each step sends a DELETE. The
 // meter counts the deleted rows for the progress line, because PurgeBefore returns
 // their number only when it ends. If the purge is stopped, the meter lets the
 // DELETE in flight finish, so that its rows are counted.
@@ -75,7 +75,8 @@ func (m *meter) send(req *http.Request) (*http.Response, error) {
 	return m.base.RoundTrip(req)
 }
 
-// finish sends a step. If the purge is stopped, the step has stepGrace to finish.
+// finish sends req, a DELETE. If the purge is stopped, the DELETE has stepGrace to
+// finish.
 func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(req.Context()))
 	defer cancel()

@@ -38,9 +38,9 @@ type settings struct {
 type whereUse int
 
 const (
-	whereFilters whereUse = iota // the command takes -where and where in the file
-	whereIgnored                 // where in the file has no effect
-	whereRefused                 // where in the file is an error: without the filter, the command would use too many rows
+	whereFilters whereUse = iota // the command takes -where, and "where" in the file
+	whereIgnored                 // "where" in the file has no effect
+	whereRefused                 // "where" in the file is an error: without the filter, the command would use too many rows
 )
 
 // A tableSource collects the flags that describe the table, in the order in which
@@ -60,7 +60,7 @@ func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
 	source := &tableSource{where: where}
 	change := func(name, usage string, apply func(s *settings, value string) error) {
 		flags.Func(name, usage, func(value string) error {
-			if value == "" { // a variable of the user's script may be unset, and the default may be the wrong table
+			if value == "" { // probably an unset variable in a script; the default could be the wrong table
 				return errEmpty
 			}
 			source.changes = append(source.changes, func(s *settings) error {

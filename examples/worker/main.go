@@ -47,8 +47,8 @@ type job struct {
 }
 
 // run processes jobs from queue until the queue or ctx ends. workers limits how
-// many jobs run at the same time. At the end, run waits up to 10 s until the events
-// are stored.
+// many jobs run at the same time. At the end, run waits up to 10 s for the events
+// to be stored.
 func run(ctx context.Context, client *docevents.Client, queue io.Reader, workers int) error {
 	jobs := make(chan job)
 	var running sync.WaitGroup

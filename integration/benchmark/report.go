@@ -230,7 +230,7 @@ func unlessZero[T int | int64 | float64](v T, text string) string {
 	return text
 }
 
-// A bar is a limit for a figure that the project promises to keep.
+// A bar is a performance goal: a limit that one of the figures must keep.
 type bar struct {
 	Name     string  `json:"name"`
 	Limit    float64 `json:"limit"`

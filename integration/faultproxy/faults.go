@@ -77,8 +77,8 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 type Fault struct {
 	Name string // for messages and the names of tests
 
-	// Lost means that the proxy doesn't send the request to the server. The client gets
-	// no answer if Stall is set, or else Answer. If Answer is nil as well, the proxy
+	// Lost means that the proxy doesn't send the request to the server. If Stall is set,
+	// the client gets no answer. Otherwise it gets Answer. If Answer is nil, the proxy
 	// resets the client's connection.
 	Lost bool
 

@@ -13,9 +13,9 @@
 // for every request that contains a certain row.
 //
 // [Fault.Committed] changes a fault so that the server stores the rows before the client
-// gets the fault's answer. Call it only if the fault's answer doesn't show whether the
-// rows were stored, such as an HTML page. Don't call it for an error with a PostgreSQL
-// code, because that means that no row was stored.
+// gets the fault's answer. Call it only if that answer doesn't show whether the rows were
+// stored. For example, an HTML page doesn't show it, but an error with a PostgreSQL code
+// does: it means that no row was stored.
 package faultproxy
 
 import (
@@ -119,7 +119,7 @@ func (p *Proxy) Deal(plan Plan) {
 	p.plan, p.number = plan, 0
 }
 
-// Refuse closes the proxy's port. Clients can't connect until the next call of Accept,
+// Refuse closes the proxy's port. Clients can't connect until the next call to Accept,
 // and their existing connections break. If a request has already reached the server,
 // the server still processes it.
 func (p *Proxy) Refuse() error {
@@ -214,10 +214,10 @@ func (p *Proxy) choose(r *Request) Fault {
 	return plan(r)
 }
 
-// pass sends the request to the server and returns the server's answer. It first removes
-// the header with the name removed from the request. If the client disconnects, the
-// server still processes the request, as behind a gateway. Only Close aborts the request.
-func (p *Proxy) pass(r *http.Request, body []byte, removed string) (*Answer, error) {
+// pass sends the request to the server and returns the server's answer. It doesn't send
+// the request header named in without. If the client disconnects, the server still
+// processes the request, as behind a gateway. Only Close aborts the request.
+func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host
 	req, err := http.NewRequestWithContext(p.ctx, r.Method, u.String(), bytes.NewReader(body))
@@ -226,7 +226,7 @@ func (p *Proxy) pass(r *http.Request, body []byte, removed string) (*Answer, err
 	}
 	req.Header = r.Header.Clone()
 	req.Header.Del("Connection")
-	req.Header.Del(removed)
+	req.Header.Del(without)
 	resp, err := p.forward.RoundTrip(req) // not a Client, which would follow redirects
 	if err != nil {
 		return nil, err

@@ -65,8 +65,8 @@ func addTraceID(ctx context.Context, e *docevents.Event) bool {
 // options returns the options of the docevents client. table is the name of the
 // table. tracing records the spans.
 //
-// With these options, docevents calls addTraceID for each event, which adds the id
-// of the current trace. For each request, the HTTP transport records a span, and
+// With these options, docevents calls addTraceID for each event, to add the id of
+// the current trace. For each request, the HTTP transport records a span, and
 // sends the span's trace id to the server in a header, so that the gateway can log
 // it.
 //
