@@ -230,12 +230,10 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
-	if d.isProbing() {
-		// Suspects are never joined with other rows. Rows that were rejected alone but
-		// aren't suspects are joined only in an outage, when good rows are rejected as well.
-		d.retry.join(d.config.maxBatch, func(b *batch) bool {
-			return b.isSuspect(h.stored) || b.aloneMark > 0 && !d.isOutage()
-		})
+	// In an outage good rows are rejected as well, so batches are joined again. Suspects
+	// are never joined with other rows.
+	if d.isOutage() {
+		d.retry.join(d.config.maxBatch, func(b *batch) bool { return b.isSuspect(h.stored) })
 	}
 }
 

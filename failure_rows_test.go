@@ -263,6 +263,45 @@ func TestBadRowsAmongFewEvents(t *testing.T) {
 	}
 }
 
+// A batch with many bad rows is split until each of them is found, although other events
+// are few and the answers refer to no row. The retries don't delay the other events.
+func TestManyBadRowsInABatch(t *testing.T) {
+	for _, senders := range []int{2, 4} {
+		for _, pause := range []time.Duration{100 * time.Millisecond, time.Second} {
+			t.Run(fmt.Sprintf("%d senders, an event each %s", senders, pause), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := &server{discard: true}
+					var slowest time.Duration // of the events that are recorded later
+					s.answer = func(r *request) *answer {
+						s.mu.Lock()
+						defer s.mu.Unlock()
+						if *r.rows[0].Stage == "other" {
+							slowest = max(slowest, r.waited())
+						}
+						return answerBad(refusal, 20*time.Millisecond)(r)
+					}
+					c, o := newClient(t, s, docevents.WithMaxInFlight(senders))
+					c.Record(event("fine")) // is sent at once, so the next rows form a batch
+					for i := range 500 {
+						c.Record(event([]string{"bad", "fine"}[min(1, i%10)]))
+					}
+					others := int64(time.Minute / pause)
+					for range others {
+						c.Record(event("other"))
+						time.Sleep(pause)
+					}
+					time.Sleep(time.Second)
+					if slowest > 50*time.Millisecond {
+						t.Errorf("an event waited %s", slowest)
+					}
+					checkStats(t, c, &docevents.Stats{Recorded: 501 + others, Delivered: 451 + others, Dropped: docevents.Drops{Rejected: 50}})
+					checkLost(t, o)
+				})
+			})
+		}
+	}
+}
+
 // If the id is UNIQUE but not the primary key, the server rejects a batch that has
 // an event twice. Only a row that is rejected alone is known to be stored. Both
 // copies count as delivered, and no row that isn't stored does.

@@ -365,7 +365,7 @@ func TestMemoryWhileTheDiskHangs(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
-	before := run(30_000) // after this, the buffer is full
+	before := run(30_000)                             // after this, the buffer is full
 	if grown := run(60_000) - before; grown > 2<<20 { // the text of 60,000 events is 6 MB
 		t.Errorf("the heap has grown by %d KiB", grown>>10)
 	}
