@@ -207,8 +207,8 @@ func TestNamedRowsOfTheLastBatch(t *testing.T) {
 		{8 * time.Millisecond, 10},
 		{8 * time.Millisecond, 100},
 	} {
-		for _, senders := range []int{1, 4} {
-			t.Run(fmt.Sprintf("%d bad rows/%s/%d senders", test.bad, test.delay, senders), func(t *testing.T) {
+		for _, inFlight := range []int{1, 4} {
+			t.Run(fmt.Sprintf("%d bad rows/%s/%d in flight", test.bad, test.delay, inFlight), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := &server{discard: true, answer: func(r *request) *answer {
 						if r.number == 0 {
@@ -216,7 +216,7 @@ func TestNamedRowsOfTheLastBatch(t *testing.T) {
 						}
 						return answerBad(named["a CHECK"], test.delay)(r)
 					}}
-					c, _ := newClient(t, s, docevents.WithMaxInFlight(senders))
+					c, _ := newClient(t, s, docevents.WithMaxInFlight(inFlight))
 					c.Record(event("first"))
 					synctest.Wait()
 					for i := range 1000 {
@@ -287,9 +287,9 @@ func TestBadRowsAmongFewEvents(t *testing.T) {
 // A batch with many bad rows is split until each of them is found, although other events
 // are few and the answers refer to no row. The retries don't delay the other events.
 func TestManyBadRowsInABatch(t *testing.T) {
-	for _, senders := range []int{2, 4} {
+	for _, inFlight := range []int{2, 4} {
 		for _, pause := range []time.Duration{100 * time.Millisecond, time.Second} {
-			t.Run(fmt.Sprintf("%d senders, an event each %s", senders, pause), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%d in flight, an event each %s", inFlight, pause), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := &server{discard: true}
 					var slowest time.Duration // of the events that are recorded later
@@ -301,7 +301,7 @@ func TestManyBadRowsInABatch(t *testing.T) {
 						}
 						return answerBad(refusal, 20*time.Millisecond)(r)
 					}
-					c, o := newClient(t, s, docevents.WithMaxInFlight(senders))
+					c, o := newClient(t, s, docevents.WithMaxInFlight(inFlight))
 					c.Record(event("fine")) // is sent at once, so the next rows form a batch
 					for i := range 500 {
 						c.Record(event([]string{"bad", "fine"}[min(1, i%10)]))
@@ -711,9 +711,9 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 	}
 }
 
-// Rows whose requests take a long time to fail don't use every sender. Otherwise
+// Rows whose requests take a long time to fail don't use every request that may be in flight. Otherwise
 // the other rows, which the server stores in 5 ms, would wait for minutes.
-func TestSlowSuspectsLeaveSendersFree(t *testing.T) {
+func TestSlowSuspectsDelayNoOthers(t *testing.T) {
 	for name, bad := range map[string]answer{
 		"a statement timeout": {status: 500, code: "57014", delay: 8 * time.Second},
 		"a lock":              {status: 500, code: "55P03", delay: 8 * time.Second},
@@ -808,9 +808,9 @@ func TestTableBreaksUnderBadRows(t *testing.T) {
 // Thousands of rows wait because they refer to rows that are missing for a minute.
 // No other row waits for long.
 func TestMissingKeysOfManyRows(t *testing.T) {
-	for _, senders := range []int{1, 4} {
+	for _, inFlight := range []int{1, 4} {
 		for _, isNamed := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%d senders/named %t", senders, isNamed), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%d in flight/named %t", inFlight, isNamed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					missing := answer{status: 409, code: "23503", text: "violates foreign key constraint"}
 					if isNamed {
@@ -830,7 +830,7 @@ func TestMissingKeysOfManyRows(t *testing.T) {
 						}
 						return &answer{delay: 20 * time.Millisecond}
 					}
-					c, o := newClient(t, s, docevents.WithMaxInFlight(senders))
+					c, o := newClient(t, s, docevents.WithMaxInFlight(inFlight))
 					late := 20_000
 					if !isLong() {
 						late = 500

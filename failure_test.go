@@ -174,7 +174,7 @@ func TestFailuresThatMakeAnOutage(t *testing.T) {
 }
 
 // An outage of any length costs few requests, loses nothing, and writes one log line
-// per 30 s. When it ends, all senders send full batches at once.
+// per 30 s. When it ends, all requests are full batches at once.
 func TestOutage(t *testing.T) {
 	events := 100_000
 	if !isLong() {
@@ -615,22 +615,22 @@ func TestSpeedByFailureRate(t *testing.T) {
 	}
 }
 
-// If a third of the requests fails, or half of them with one sender, the queue
+// If a third of the requests fails, or half of them with one in flight, the queue
 // doesn't grow, since rows that failed are sent in full batches.
 func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 	for name, test := range map[string]struct {
-		fails   float64
-		pause   time.Duration // the time between two events
-		senders int
-		most    int64 // pending
+		fails    float64
+		pause    time.Duration // the time between two events
+		inFlight int
+		most     int64 // pending
 	}{
-		"a third, at 1,000/s":          {0.35, time.Millisecond, 4, 1000},
-		"half, one sender, at 20/s":    {0.5, 50 * time.Millisecond, 1, 1000},
-		"a tenth, one sender, at 20/s": {0.1, 50 * time.Millisecond, 1, 50},
+		"a third, at 1,000/s":             {0.35, time.Millisecond, 4, 1000},
+		"half, one in flight, at 20/s":    {0.5, 50 * time.Millisecond, 1, 1000},
+		"a tenth, one in flight, at 20/s": {0.1, 50 * time.Millisecond, 1, 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, _ := newClient(t, unreliable{fails: test.fails}.server(1), docevents.WithMaxInFlight(test.senders))
+				c, _ := newClient(t, unreliable{fails: test.fails}.server(1), docevents.WithMaxInFlight(test.inFlight))
 				events := 60_000
 				if !isLong() {
 					events = 5000

@@ -18,9 +18,9 @@ const (
 
 // A batch is the rows of one request, with the history of their failures.
 //
-// delivery.mu guards its fields. While a batch is in flight, its sender reads the
-// records without the mutex, so they must not be changed. The exceptions are a record's
-// fields block and old, which the sender doesn't read.
+// delivery.mu guards its fields. While a batch is in flight, its records are read
+// without the mutex, so they must not be changed. The exceptions are a record's fields
+// block and old, which no request contains.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes

@@ -142,8 +142,8 @@ func TestNextAttemptUsesANewConnection(t *testing.T) {
 		"a redirect":       answers(302, ""),
 		"a web page":       answers(200, "<!DOCTYPE html>"),
 	} {
-		for _, senders := range []int{1, 4, 16} {
-			t.Run(fmt.Sprint(name, ", ", senders, " senders"), func(t *testing.T) {
+		for _, inFlight := range []int{1, 4, 16} {
+			t.Run(fmt.Sprint(name, ", ", inFlight, " in flight"), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var moved atomic.Bool
 					n := newNetwork(t, func(w http.ResponseWriter, r *http.Request) {
@@ -153,12 +153,12 @@ func TestNextAttemptUsesANewConnection(t *testing.T) {
 						}
 						works(w, r)
 					})
-					c, err := docevents.New(testURL, testKey, docevents.WithSlog(discard), docevents.WithMaxInFlight(senders),
+					c, err := docevents.New(testURL, testKey, docevents.WithSlog(discard), docevents.WithMaxInFlight(inFlight),
 						docevents.WithMaxBatch(10), docevents.WithRequestTimeout(5*time.Second))
 					if err != nil {
 						t.Fatal(err)
 					}
-					for i := range 10 * senders {
+					for i := range 10 * inFlight {
 						c.Record(event(fmt.Sprint(i)))
 					}
 					if err := c.Flush(t.Context()); err != nil {
