@@ -7,10 +7,10 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// The wait of step 0 is firstWait. Each step doubles the wait, up to longWait. A step is
-// a failed probe, a strike of a row, or a failure of a suspect during Close. The actual
-// wait is a random time between half of this time and all of it, so that many clients
-// don't retry at the same time.
+// The wait before a retry is firstWait at step 0, and doubles with each step, up to
+// longWait. For inserts, the step is the number of failed probes, of a row's strikes, or
+// of a suspect's failures during Close. The actual wait is a random time between half of
+// this time and all of it, so that many clients don't retry at the same time.
 const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
@@ -23,13 +23,13 @@ const (
 	lastingAfter = 5 * time.Second
 )
 
-// backoff returns how long to wait before the next attempt. The parameter step says how
-// often the wait has doubled, and limit is the longest wait. If the answer in err asks
-// for a longer wait with the header Retry-After, backoff returns that longer wait.
+// backoff returns how long to wait before the next attempt: jitter(step, limit), or the
+// wait that the answer in err asks for with the header Retry-After, if that is longer.
 func backoff(step int, limit time.Duration, err error) time.Duration {
 	return max(jitter(step, limit), rest.RetryAfter(err))
 }
 
+// jitter returns a random wait for the given step. limit is the longest wait.
 func jitter(step int, limit time.Duration) time.Duration {
 	wait := min(firstWait<<min(step, longStep), limit)
 	return wait/2 + rand.N(wait/2+1)

@@ -28,24 +28,25 @@ import (
 // example a foreign key to a row that doesn't exist. docs/your-table.md lists these
 // problems.
 //
-// In these three cases Check logs a warning and returns no error:
+// For three problems Check only logs a warning and returns no error:
 //
 //   - A column is NOT NULL, but its field of Event may be empty. The table will
 //     reject events in which the field is empty.
-//   - A trigger discards some of the events that Check inserts. It may discard
-//     events of the app.
-//   - The id is UNIQUE but not the primary key. If the answer to an insert is
-//     lost, the client needs many requests to send the events of that insert again.
+//   - A trigger or rule discards some of the events that Check inserts, so it may
+//     also discard events of the app.
+//   - The id is UNIQUE but not the primary key, and its column is called id. If the
+//     answer to an insert is lost, the client needs many requests to send the events
+//     of that insert again.
 //
 // If the server answers that the key, the table or a grant is wrong, Check tries
-// again for up to 5 s, or until ctx ends. The reason is that PostgREST may not know
-// the latest changes of the schema yet.
+// again for up to 5 s, or until ctx ends, because PostgREST may not know the latest
+// changes to the schema yet.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
 		return nil
 	}
 	var r *rehearsal
-	err := lasting(ctx, func() error {
+	err := retryMisconfigured(ctx, func() error {
 		r = newRehearsal(c)
 		return r.examine(ctx)
 	})
@@ -58,12 +59,12 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// lasting calls check, a function that examines the table once, and returns its
-// error. If the error means that the key, the table or a grant is wrong, lasting
-// waits and calls check again, for up to 5 s or until ctx ends. lasting then returns
-// the error of the last call. But if ctx ended during the last call, lasting returns
-// the error of the call before it, which is about the table.
-func lasting(ctx context.Context, check func() error) error {
+// retryMisconfigured calls check, a function that examines the table once, and returns
+// its error. If the error means that the key, the table or a grant is wrong,
+// retryMisconfigured waits and calls check again, for up to 5 s or until ctx ends. If
+// ctx ends during a repeated call, it returns the error of the call before, because
+// that error is about the table.
+func retryMisconfigured(ctx context.Context, check func() error) error {
 	began := time.Now()
 	var last error
 	for step := 0; ; step++ {
@@ -84,10 +85,10 @@ func lasting(ctx context.Context, check func() error) error {
 	}
 }
 
-// examine checks the table once. It reads PostgREST's description of the table. Then
-// it sends inserts, which PostgREST rolls back. It changes the insert after each
-// problem that it finds, until it finds no further problem. Finally it sends a DELETE
-// that matches no row. examine returns all problems as one error.
+// examine checks the table once. It reads PostgREST's description of the table, and
+// then sends inserts, which PostgREST rolls back. After each problem it changes the
+// insert, until it finds no further problem. Finally, unless r.refused is set, it sends
+// a DELETE that matches no row. examine returns all problems as one error.
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
@@ -105,8 +106,8 @@ func (r *rehearsal) examine(ctx context.Context) error {
 	return errors.Join(r.findings...)
 }
 
-// add adds the error of a request to r.findings, the problems that Check returns. op is
-// "insert" or "delete".
+// add adds err, the error of a request, to r.findings, the problems that Check returns.
+// op is "insert" or "delete". add ignores nil and errStored.
 func (r *rehearsal) add(op string, err error) {
 	switch {
 	case err == nil, errors.Is(err, errStored):
@@ -123,7 +124,7 @@ const maxDescriptionBytes = 64 << 20
 
 // A definition describes one table or view. It is a part of PostgREST's description
 // of a schema, which is in OpenAPI format. A definition contains no CHECK and no
-// UNIQUE constraints, so Check finds problems with these only by inserts.
+// UNIQUE constraints, so Check needs inserts to find problems with them.
 type definition struct {
 	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {
@@ -137,7 +138,8 @@ type definition struct {
 // describe reads the types of the columns, and which columns are NOT NULL, from
 // PostgREST's description into r.about. If the server offers no description, r.about
 // stays empty, and Check finds fewer problems. PostgREST describes 1,000 tables in
-// 0.4 s. After 5 s describe stops, so that ctx leaves time for the inserts.
+// 0.4 s. describe stops after at most 5 s, so that time for the inserts is left before
+// ctx ends.
 func (r *rehearsal) describe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, r.config.requestTimeout))
 	defer cancel()

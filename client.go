@@ -18,13 +18,13 @@
 // While the network or the server is down, the events stay queued, and the
 // client sends single rows at growing intervals to find out whether the server
 // is back. An event is stored once, even if it is sent several times. A lost
-// event is counted in [Stats], logged, and passed to the drop handler, a function
-// that the app sets with [WithDropHandler].
+// event is counted in [Stats] and in the log, and passed to the drop handler, a
+// function that the app sets with [WithDropHandler].
 //
 // Queued events are lost if the process is killed, or if Close can't send them
 // before its context ends. To keep these events, use [WithSpool], which copies
-// queued events to disk. Rows may not be stored in the order in which Record was
-// called. To read the rows in that order, sort by created_at, then id.
+// queued events to disk. Rows aren't necessarily stored in the order in which Record
+// was called. To read them in order, sort by created_at, then id.
 package docevents
 
 import (
@@ -57,10 +57,10 @@ type Client struct {
 // key of the project (sb_secret_...) or a JWT with the role service_role. New
 // also accepts keys of an unknown form, because self-hosted projects may use them.
 //
-// New sends no request, so it can't detect a wrong key or a missing table. To
+// New itself sends no request, so it can't detect a wrong key or a missing table. To
 // detect them, call [Client.Check]. With [WithSpool], New starts a goroutine that
-// copies queued events to disk. The error of New lists every invalid argument and
-// never contains the key.
+// queues the events that earlier processes left on disk. The error that New returns
+// lists every invalid argument and never contains the key.
 func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	cfg, optErr := newConfig(opts)
 	restURL, urlErr := parseURL(supabaseURL)
@@ -83,10 +83,9 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 // isNone reports whether c does nothing, because New didn't make it.
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
-// insert sends one request that inserts the records. insert may be called again
-// with the same records: the server ignores a record that is already stored. If
-// the server's error refers to some of the records, rows contains the indexes of
-// these records.
+// insert sends one request that inserts the records. It may be called again with the
+// same records, because the server ignores a record that is already stored. If the
+// server's error refers to some of the records, rows contains their indices.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -101,17 +100,17 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 	return rows, c.explain(err)
 }
 
-// Stats is a snapshot of a client's counters. They are 0 in a new client. The
-// client counts an event in Recorded if the app called Record. It counts an event
-// in Replayed if an earlier process left the event in the folder of [WithSpool].
-// Each of these events is then delivered, dropped, pending, or kept in the folder
-// by Close. So this is true for every snapshot:
+// Stats is a snapshot of a client's counters. They are 0 in a new client. Recorded
+// counts the events that the app recorded. Replayed counts the events that earlier
+// processes left in the folder of [WithSpool] and that this client has queued. Each
+// recorded or replayed event is delivered, dropped, pending, or kept in the folder by
+// Close. So this is true for every snapshot:
 //
 //	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
 //
 // Without [WithSpool], Replayed and Kept are 0.
 type Stats struct {
-	Recorded  int64 `json:"recorded"`  // calls of Record
+	Recorded  int64 `json:"recorded"`  // events that the app recorded, even if they were dropped
 	Delivered int64 `json:"delivered"` // events that the server has acknowledged as stored
 	Pending   int64 `json:"pending"`   // events that are queued or in flight
 	Replayed  int64 `json:"replayed"`  // events of dead processes that were queued from the spool
@@ -123,20 +122,20 @@ type Stats struct {
 	Requests int64 `json:"requests"` // insert requests
 	Retries  int64 `json:"retries"`  // insert requests for rows that an earlier request failed to store
 
-	// Unreported counts the dropped events that were not passed to the function
-	// of [WithDropHandler], because this function was too slow.
+	// Unreported counts the dropped events that were not passed to the drop handler
+	// (see [WithDropHandler]), because it was too slow.
 	Unreported int64 `json:"unreported"`
 }
 
 // A DropReason is the reason why an event was lost.
 type DropReason string
 
-// The drop reasons. [Drops] counts the events of each.
+// The drop reasons. [Drops] counts the events for each reason.
 const (
 	Invalid   DropReason = "invalid"    // the event can't be stored; the error names the field and says what to do
 	Filtered  DropReason = "filtered"   // WithBefore's function returned false
 	QueueFull DropReason = "queue_full" // the queue had no room; see WithQueueLimits
-	Rejected  DropReason = "rejected"   // the server rejected the row's data, or the row failed ten times, while other rows were stored
+	Rejected  DropReason = "rejected"   // the server rejected the row's data twice, or ten retries failed for other causes, while other rows were stored
 	Closed    DropReason = "closed"     // the event was recorded after Close; the error matches ErrClosed
 	Abandoned DropReason = "abandoned"  // Close stopped waiting before the event was stored
 )
@@ -186,11 +185,11 @@ func (c *Client) Stats() Stats {
 }
 
 // Flush sends the queued events. It blocks until every event that was recorded
-// before the call is stored or dropped, and until each of these dropped events is
-// logged and passed to the drop handler. Then it returns nil.
+// before the call is stored or dropped, until pending log lines are written, and until
+// pending calls to the drop handler have returned. Then it returns nil.
 //
-// If a request has failed and its retry is planned for later, Flush makes the
-// client retry at once. All calls of Flush together do so at most once a second.
+// If a failed request is waiting for its retry, Flush makes the client retry at once.
+// However often Flush is called, it does so at most once a second.
 //
 // If ctx ends first, Flush returns an error that matches ctx.Err(). If the server
 // has refused every request for 5 s, for example because the key or the table is
@@ -211,8 +210,8 @@ func (c *Client) Flush(ctx context.Context) error {
 const closeGrace = time.Second
 
 // Close stops accepting events, sends the queued events, and blocks until all are
-// stored or dropped. If a request has failed and its retry is planned for later,
-// Close makes the client retry at once. Close stops waiting early in these cases:
+// stored or dropped. If a failed request is waiting for its retry, Close makes the
+// client retry at once. Close stops waiting early in these cases:
 //
 //   - ctx ends.
 //   - The server has refused every request (five or more) for 5 s.
@@ -221,17 +220,17 @@ const closeGrace = time.Second
 //
 // Then Close drops the remaining events with reason Abandoned, passes them to the
 // drop handler, and returns an error with their number. With [WithSpool], Close
-// doesn't drop events that are on disk: a later process sends these events.
+// doesn't drop events that are on disk, because a later process sends them.
 //
-// After ctx has ended, Close waits up to one second for the drop handler.
-// [Stats].Unreported counts the dropped events that were not passed to the drop
-// handler. If the server is down and ctx has no deadline, Close waits until the
-// server is back.
+// After ctx has ended, Close takes up to one more second, in which it waits for late
+// answers, log lines and the drop handler. Dropped events that haven't been passed to
+// the handler by then are counted in [Stats].Unreported. If the server is down and ctx
+// has no deadline, Close waits until the server is back.
 //
 // Close may be called several times, even concurrently. All calls return the same
-// error. If the ctx of one call ends, all calls stop waiting. After Close, a
-// goroutine of the client continues only if it waits for the app's transport,
-// logger or drop handler, or for the disk.
+// error. If the ctx of one call ends, all calls stop waiting. After Close, the client
+// has no goroutine, except any that still wait for the app's transport, logger or
+// drop handler, or for the disk.
 func (c *Client) Close(ctx context.Context) error {
 	if c.isNone() {
 		return nil

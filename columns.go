@@ -12,21 +12,20 @@ import (
 )
 
 // Columns lists the names of the table's columns. Each field from ID to CreatedAt
-// contains the name of a column. This column stores the field of [Event] that has the
-// same name, so the column in UserID stores Event.UserID. An empty field stands for
-// the name in sql/013_create_processing_events_table.sql. "-" means that the table
-// has no such column. If an event then sets the field, the event is dropped with
-// reason [Invalid].
+// names the column for the field of [Event] with the same name: UserID is the name of
+// the column that stores Event.UserID. An empty field stands for the column's name in
+// sql/013_create_processing_events_table.sql. "-" means that the table has no such
+// column. An event that sets the field nevertheless is dropped with reason [Invalid].
 //
 // A name has 1 to 63 letters, digits and underscores, and doesn't begin with a digit.
 // PostgreSQL allows more, but requests contain the names in their URLs. Names of
 // PostgREST's URL parameters, such as order, are allowed only in Extra.
 type Columns struct {
 	// ID is the name of a uuid column for the event's id. If an event is sent again,
-	// the database finds the id in this column and doesn't store the event twice. So
-	// the column must be UNIQUE, and it should be NOT NULL. If the column is called
-	// id, it should be the primary key, because PostgREST then compares only the
-	// primary key. ID can't be "-".
+	// the database finds its id in this column and doesn't store the event twice. So
+	// the column must be UNIQUE, and it should be NOT NULL. A column that is called
+	// id should be the primary key, because for this name docevents sends no
+	// on_conflict parameter, so PostgREST compares the primary key. ID can't be "-".
 	ID string
 
 	DocumentID, UserID, Type string
@@ -39,14 +38,14 @@ type Columns struct {
 	// by this time. CreatedAt can't be "-".
 	CreatedAt string
 
-	// TextIDs makes the client accept document and user ids that aren't UUIDs. An
-	// id is then 1 to 1,024 bytes of valid text. The columns may have any type that
-	// PostgreSQL can convert from text, such as text, bigint or uuid. Without
-	// TextIDs, each id must be a UUID.
+	// TextIDs makes the client accept document and user ids that aren't UUIDs, but
+	// 1 to 1,024 bytes of valid text. Their columns may have any type to which
+	// PostgreSQL can convert text, such as text, bigint or uuid. Without TextIDs,
+	// these ids must be UUIDs.
 	TextIDs bool
 
-	// Extra lists the names of at most 50 further columns. [Event].Extra contains
-	// their values.
+	// Extra lists the names of at most 50 further columns, which store the values in
+	// [Event].Extra.
 	Extra []string
 }
 
@@ -55,9 +54,8 @@ const (
 	maxExtraColumns = 50
 )
 
-// base lists the fields of Event that are stored in columns, and the default name of
-// each column. The default names are those in
-// sql/013_create_processing_events_table.sql.
+// base lists the fields of Event that have a column, and the default name of each
+// column, from sql/013_create_processing_events_table.sql.
 var base = [row.Fields]struct{ field, column string }{
 	{"ID", "id"},
 	{"DocumentID", "document_id"},
@@ -75,12 +73,12 @@ func (c *Columns) names() [row.Fields]*string {
 }
 
 // columns holds the names of the columns after New has checked them. If the table has
-// no column for a field of Event, the name is noColumn. newColumns makes the fields
+// no column for a field of Event, the name is noColumn. newColumns derives the fields
 // all and rows from the names.
 type columns struct {
 	Columns
 	own  bool   // WithColumns was passed, so empty document and user ids are stored as NULL
-	all  string // the names of all columns of the table, separated by commas
+	all  string // the names of all these columns, with those in Extra, separated by commas
 	rows row.Columns
 }
 
@@ -89,8 +87,8 @@ var (
 	queryWords   = []string{"and", "columns", "limit", "offset", "on_conflict", "or", "order", "select"} // PostgREST's parameters
 )
 
-// newColumns checks the names that the app passed to WithColumns, and replaces each
-// empty name by its default in base. Its error lists every invalid name.
+// newColumns checks the names that the app passed to WithColumns, and replaces empty
+// names with the defaults in base. Its error lists every invalid name.
 func newColumns(named Columns) (columns, error) {
 	c := columns{Columns: named}
 	var all []string
@@ -126,11 +124,11 @@ func newColumns(named Columns) (columns, error) {
 	return c, errors.Join(bad...)
 }
 
-// conflict returns the name of the column in which the database looks for the ids of
-// new events, to skip events that are already stored. The URL of an insert contains
-// this name (on_conflict). If the column is called id, conflict returns "". PostgREST
-// then compares the primary key, which in a partitioned table is the id together with
-// the partition key.
+// conflict returns the URL parameter on_conflict of an insert: the name of the column
+// in which the database looks for the events' ids, to skip events that it already has.
+// If the column is called id, conflict returns "", so that PostgREST compares the primary
+// key instead. Partitioned tables need this: their primary key is the id together with
+// the partition key, and the id alone has no unique index.
 func (c *columns) conflict() string {
 	if c.ID == base[0].column {
 		return ""
@@ -138,9 +136,9 @@ func (c *columns) conflict() string {
 	return c.ID
 }
 
-// isNull reports whether an event is stored without an id of its document or user.
-// This is so if the table has no column for the id. It is also so if the app passed
-// WithColumns and the event's id is empty. column is the name of the id's column.
+// isNull reports whether an event is stored without the given id of its document or
+// user: because the table has no column for it, or because id is empty and the app
+// passed WithColumns. column is the name of the id's column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
 
 // storable reports whether s is text that PostgreSQL can store, and has 1 to limit
@@ -178,7 +176,8 @@ func (c *columns) idError(field, id string) error {
 	return fmt.Errorf("%s is not a UUID: pass the %s's UUID%s; if the column is text or a number, use WithColumns(Columns{TextIDs: true})", field, who, or)
 }
 
-// lacks returns the name of a field that e sets although it has no column, or "".
+// lacks returns the name of a field that e sets although the table has no column for
+// it, or "".
 func (c *columns) lacks(e *Event) string {
 	filled := [...]bool{false, e.DocumentID != "", e.UserID != "", e.Type != "", e.Duration != 0, e.ErrorMessage != "", e.Stage != "", false}
 	for i, name := range c.names() {
@@ -189,9 +188,8 @@ func (c *columns) lacks(e *Event) string {
 	return ""
 }
 
-// Columns returns the names of the table's columns. If the app set no name for a
-// column, the name is the default. If the table has no such column, the name is
-// "-". On a nil Client, Columns returns the zero Columns.
+// Columns returns the names that the app passed to [WithColumns], with the default
+// for each empty name. On a nil Client, it returns the zero Columns.
 func (c *Client) Columns() Columns {
 	if c.isNone() {
 		return Columns{}

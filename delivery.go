@@ -13,48 +13,50 @@ import (
 
 // The engine: how a row gets from Record into the table.
 //
-//	Record -> fresh lane -> in flight -> stored        (closes both breakers)
+//	Record -> fresh lane -> in flight -> stored
 //	                        |       ^
 //	                        v       |
-//	                      retry lane     a suspect may be dropped instead
+//	                      retry lane -> dropped, if there is evidence against the row
 //
-// A batch is the rows of one request. A lane is a queue of batches. A sender is a
-// goroutine that sends batches. A pending row is in exactly one of three places: in
-// the fresh lane, in the retry lane, or in flight. Only nextLocked decides what is
+// A batch is the rows of one request. A lane is a queue of batches. Each request is sent
+// by a goroutine, which ends with the request. A pending row is in exactly one of three
+// places: in the fresh lane, in the retry lane, or in flight. Only nextLocked decides what is
 // sent, only settle acts on an answer, and only doneLocked lowers Pending.
 //
 // The fresh lane holds rows that were never sent. If a batch fails, it moves to the
 // retry lane, and is sent again after a wait. A batch that may contain a bad row is
-// cut in two. One sender is reserved for fresh rows, so failed rows don't delay them.
+// cut in two. At most maxInFlight requests are in flight, and one of them is reserved for
+// fresh rows, so that failed rows don't delay them.
 //
-// A request fails if the server stores none of its rows, or if no answer comes. Two
-// kinds of failures are called refusals: a rejection blames the data of the rows,
+// A request fails if the server answers with an error, or if no complete answer arrives.
+// Two kinds of failures are called refusals: a rejection blames the data of the rows,
 // and a misconfiguration blames the key, the table or a grant.
 //
-// A failure is evidence against a batch if the batch failed before, and the server
-// stored other rows between the two failures. Without evidence no row is dropped: if
-// the server refuses every row, the table or the key is at fault, and all rows wait.
+// There is evidence against a batch if it fails, the server then stores other rows, and
+// the batch fails again: the server works, so the batch probably contains a bad row.
+// Without evidence no row is dropped: if the server refuses every row, the table or the
+// key is at fault.
 //
-// A single row is dropped if it was rejected alone twice, and other rows were stored
-// between the two rejections. If there is evidence against a single row, but the
-// failure isn't a rejection, the failure is a strike. The tenth strike drops the row.
-// A row is a suspect once it has a strike, or once it was rejected alone and other
-// rows have been stored since then. Suspects are sent alone.
+// A row is dropped as Rejected only when it is alone in its request, and only in two
+// cases. Either it is rejected alone twice, and other rows are stored between the two
+// rejections (history.evidence has an exception). Or it fails for other reasons: each such
+// failure with evidence is a strike, and the tenth strike drops the row. A suspect is a
+// row that may be dropped soon: it has a strike, or it was rejected alone and other rows
+// have been stored since then. Suspects are never joined with other rows.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
 // blame the server (see blamesServer). While a lane's breaker is open, only probes are
 // sent from that lane. A probe is a request with a single row, to find out whether the
-// server works. One probe is in flight at a time. Both breakers close as soon as the
-// server stores a row. An outage is the time during which the fresh lane's breaker is
-// open. During an outage, both lanes send only probes.
+// server works. One probe is in flight at a time, unless it seems to hang. Both breakers
+// close as soon as the server stores a row. While the fresh lane's breaker is open,
+// there is an outage, and the retry lane also sends only probes.
 //
 // next.go decides what is sent and when. lane.go has batches and lanes. failure.go
 // decides what a failure means. flush.go has Flush and Close.
 
-// A delivery owns the lanes, which are the queues of pending rows, and the senders. A
-// sender is a goroutine that sends one batch after another until nothing may be sent.
-// While all pending rows wait for their next attempt, a timer runs and there is no
-// sender. While no row is pending, there is no timer and no sender.
+// A delivery owns the two lanes and the batches in flight. While all pending rows wait for
+// their next attempt, a timer runs, and there is no goroutine. While no row is pending,
+// there is neither a timer nor a goroutine.
 type delivery struct {
 	// insert sends one request. If the server's answer refers to some of the rows,
 	// places contains their indices.
@@ -65,18 +67,18 @@ type delivery struct {
 	mirror mirror // copies pending rows to the spool, if there is one
 
 	mu       sync.Mutex // guards the fields below; no I/O, logging or code of the app runs under it
-	changed  *sync.Cond // signals that settle acted on an answer, or that a context ended
+	changed  *sync.Cond // wakes Flush and Close, for example after an answer or when a context ends
 	stats    Stats
 	number   int64 // of the newest row
 	texts    row.Keeper
 	fresh    lane
 	retry    lane
-	inFlight []*batch // one for each sender, in the order in which they were sent
+	inFlight []*batch // in the order in which they were sent
 	health   health
-	timer    *time.Timer // starts senders at timerAt
+	timer    *time.Timer // calls startLocked at timerAt
 	timerAt  time.Time   // is zero while the timer isn't running
 	flushes  []*flush
-	attempt  time.Time // when Flush last ended the waits
+	attempt  time.Time // when Flush last cut the backoff short
 
 	closed bool  // Close has begun, and no more rows are accepted
 	cause  error // why Close stopped waiting; once it is set, nothing is sent
@@ -93,9 +95,9 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 }
 
 // add counts r as recorded and queues a copy of it. If the queue is full or the client
-// is closed, add counts r as dropped instead, and returns the reason and an error. The
-// caller may pass a reason and an error, for example if r is invalid. Then add counts r
-// as dropped for that reason, and returns both.
+// is closed, add doesn't queue r, but counts it as dropped and returns the reason and an
+// error. If the caller passes a reason and an error, for example because r is invalid,
+// add counts r as dropped for that reason, and returns both.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
@@ -128,7 +130,7 @@ func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.startLocked(now, true)
 }
 
-// startLocked starts a sender for each batch that may be sent now. For the other batches
+// startLocked sends each batch that may be sent now. For the other batches
 // it sets the timer. If join is true, a batch of fresh rows that isn't full may wait up
 // to joinWindow for more rows.
 func (d *delivery) startLocked(now time.Time, join bool) {
@@ -138,25 +140,18 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 	d.setTimerLocked(now)
 }
 
-// send is the body of a sender. It sends b, and then each batch that settle returns.
+// send sends b and settles the outcome. If the app's transport calls runtime.Goexit, as
+// FailNow of package testing does, the request fails with errGoexit.
 func (d *delivery) send(b *batch) {
-	returned := false
-	defer func() {
-		if !returned { // the app's transport called runtime.Goexit, as FailNow of package testing does
-			go d.send(d.settle(b, nil, errGoexit))
-		}
-	}()
-	for b != nil {
-		places, err := d.insert(b.records)
-		b = d.settle(b, places, err)
-	}
-	returned = true
+	places, err := []int(nil), errGoexit
+	defer func() { d.settle(b, places, err) }()
+	places, err = d.insert(b.records)
 }
 
-// settle acts on the answer to b's request. err is nil if the rows are stored. places
-// are the indices of the rows that an error answer refers to. settle returns the batch
-// that the sender sends next, or nil.
-func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
+// settle acts on the outcome of b's request. If err is nil, the rows are stored. A
+// single row that err reports as stored before also counts as stored. places are the
+// indices of the rows that the server's error refers to.
+func (d *delivery) settle(b *batch, places []int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
@@ -173,9 +168,7 @@ func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	}
 	d.mirror.wakeLocked(false)
 	d.changed.Broadcast()
-	next = d.nextLocked(now, false) // this sender is free, so it doesn't wait for more rows
-	d.startLocked(now, true)
-	return next
+	d.startLocked(now, false) // a request has ended, so fresh rows don't wait for more rows
 }
 
 // storeLocked counts b's rows as stored and closes both breakers.
@@ -195,7 +188,8 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 // the row is counted as kept, not as dropped. The error of a dropped row matches
 // ErrOutcomeUnknown in two cases:
 //
-//   - A request with the row got no answer or is in flight, so the row may be stored.
+//   - The row may be stored, because a request with it is in flight or has failed with
+//     an unknown outcome (see rest.OutcomeUnknown).
 //   - A write to the spool hangs. If the write still succeeds, another process may find
 //     the row on disk and send it.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {

@@ -12,7 +12,7 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// A State is the state of a document. Its events in a range of time decide it.
+// A State is the state of a document, which depends on its events in a range of time.
 type State string
 
 // The states of a document. A document is under way from its start to its end. It is
@@ -36,24 +36,23 @@ const (
 type DocumentsQuery struct {
 	Query
 
-	// State selects the documents in one state. "" selects all documents. It also
-	// selects documents without a state, which have only notes: events that don't
-	// change a state.
+	// State selects the documents in one state. "" selects all documents, including
+	// those without a state: they have only notes, events that don't change a state.
 	State State
 
 	// Stage selects the documents whose latest event has this stage. But if Error is
-	// set, Stage selects the documents that failed with this Error in this stage. ""
-	// selects documents with any stage or none.
+	// set, Stage selects the documents that failed with this Error in this stage. With
+	// "", the stage doesn't matter.
 	Stage string
 
-	// Error selects the documents that failed with a certain error in the range, even
-	// if a retry succeeded. Set it to the Message of an [ErrorGroup], which a
-	// [Summary] contains. "" selects all documents.
+	// Error selects the documents that failed with a certain error in the range,
+	// including documents that completed later. Set it to the Message of an
+	// [ErrorGroup] in a [Summary]. "" selects all documents.
 	Error string
 
-	// Cursor selects a page of the list. "" selects the first page. To read the page
-	// after another page, set Cursor to the Next of that page. If Cursor is set, Since
-	// and Until are ignored, because the Cursor contains the range of the first page.
+	// Cursor selects a page of the list. "" selects the first page. To read the next
+	// page, set Cursor to the Next of the previous page. If Cursor is set, Since and
+	// Until are ignored, because the Cursor contains the range of the first page.
 	Cursor string
 
 	// Limit is the maximum number of documents on a page, up to 500. 0 means 50.
@@ -90,8 +89,8 @@ type Document struct {
 // rules for the state of a document.
 //
 // A list of several pages contains a document at most once. If a document gets a new
-// event between two calls, it moves to the front of the list. Then it may be missing in
-// the pages that are read after that.
+// event in the range between two calls, it moves towards the front of the list. Then it
+// may be missing from the pages that are read after that.
 //
 // Documents calls a function of sql/014_create_docevents_reading.sql. If the function
 // is missing in the database, the error refers to that file. For retries and timeouts,

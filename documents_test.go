@@ -71,7 +71,7 @@ func TestQueryArguments(t *testing.T) {
 		"since must be before until":       func(q *docevents.DocumentsQuery) { q.Until = q.Since },
 		`in Where "\xff" or its value is`:  where("\xff", "1"),
 		`in Where "tenant_id" or its val`:  where("tenant_id", "a\x00"),
-		"make a request line of ":          where("tenant_id", strings.Repeat("x", 8<<10)),
+		"make a query of ":                 where("tenant_id", strings.Repeat("x", 8<<10)),
 		"a long query that is accepted":    nil,
 	} {
 		q := docevents.DocumentsQuery{Query: lastHour(), Limit: 500}

@@ -9,22 +9,22 @@ import (
 )
 
 // An error matches ErrOutcomeUnknown if a request failed, but the server may have
-// carried it out. Then the events of an insert may be stored, or the rows of a purge
-// may be deleted.
-var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have done it")
+// carried it out. Then the events of an insert may be stored, or the rows of a purge may
+// be deleted. The error of an event that Close drops also matches if a write to the
+// files of [WithSpool] hangs, because a later process may find the event there.
+var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have carried out the request")
 
-// An Error is an answer in which the server reports a failure. To get the Error
-// from an error that a method returns, use errors.As. PostgREST's answers have a
-// field "details". An Error doesn't contain these details, because they may
-// repeat the values of the row.
+// An Error is an error response from the server. To get it from an error that a method
+// returns, use errors.As. An Error doesn't contain the "details" of PostgREST's response,
+// because they may repeat values of the row.
 type Error struct {
 	Status  int    // HTTP status
-	Code    string // SQLSTATE or PostgREST's code (PGRST205); "" if the answer isn't PostgREST's
-	Message string // the server's, without text that may repeat a row; cut to 1 KiB
+	Code    string // SQLSTATE, PostgREST's code (PGRST205), or a gateway's code; "" if there is none
+	Message string // the server's message, without text that may repeat a row; cut to 1 KiB
 	Hint    string // cleaned and cut like Message; usually empty
 
 	// RetryAfter is how long the server asks clients to wait, at most 60 s. It comes
-	// from the header Retry-After. It is 0 if the answer has no such header, or if the
+	// from the header Retry-After. It is 0 if the response has no such header, or if the
 	// header can't be parsed or contains a time in the past.
 	RetryAfter time.Duration
 }
@@ -34,33 +34,32 @@ func (e *Error) Error() string {
 	return (&rest.Error{Status: e.Status, Code: e.Code, Message: e.Message, Hint: e.Hint}).Error()
 }
 
-// A refusal is the error of a request to which the server answered with a failure. It
-// wraps two errors: the public Error is for the app, and the answer is for
-// rest.Classify, which decides about a retry.
-type refusal struct {
+// A serverError is the error of a request that got an error response. It wraps two
+// errors: public is for the app, and answer is for rest.Classify, on which retries depend.
+type serverError struct {
 	public *Error
 	answer *rest.Error
 	advice string // how to fix the cause; may be empty
 }
 
-// newRefusal leaves out the answer's details, because they may repeat the row.
-func newRefusal(answer *rest.Error, advice string) error {
+// newServerError leaves out the answer's details, because they may repeat the row.
+func newServerError(answer *rest.Error, advice string) error {
 	a := *answer
 	a.Details = ""
-	return &refusal{&Error{a.Status, a.Code, a.Message, a.Hint, a.RetryAfter}, &a, advice}
+	return &serverError{&Error{a.Status, a.Code, a.Message, a.Hint, a.RetryAfter}, &a, advice}
 }
 
-func (r *refusal) Error() string {
-	if r.advice == "" {
-		return r.public.Error()
+func (e *serverError) Error() string {
+	if e.advice == "" {
+		return e.public.Error()
 	}
-	return r.public.Error() + "; " + r.advice
+	return e.public.Error() + "; " + e.advice
 }
 
-func (r *refusal) Unwrap() []error { return []error{r.public, r.answer} }
+func (e *serverError) Unwrap() []error { return []error{e.public, e.answer} }
 
-// explain returns the error that the app gets or that is logged if a request failed
-// with err. The result doesn't contain the URL or the answer's details. It contains
+// explain converts err, the error of a request, to the error that is logged or that the
+// app gets. The result doesn't contain the URL or the answer's details. It contains
 // advice if the app's developers can fix the cause.
 func (c *Client) explain(err error) error {
 	answer, answered := errors.AsType[*rest.Error](err)
@@ -74,14 +73,14 @@ func (c *Client) explain(err error) error {
 			do = advice.Compare
 		}
 	}
-	return newRefusal(answer, do)
+	return newServerError(answer, do)
 }
 
-// explainCall does the same for a call of one of the functions in sql/014.
+// explainCall is like explain, for a call to one of the SQL functions in sql/014.
 func (c *Client) explainCall(err error) error {
 	if answer, answered := errors.AsType[*rest.Error](err); answered {
 		if do := c.advice.ForCall(answer.Status, answer.Code, answer.Message); do != "" {
-			return newRefusal(answer, do)
+			return newServerError(answer, do)
 		}
 	}
 	return c.explain(err)

@@ -27,20 +27,20 @@ const (
 	Failed            EventType = "failed"
 )
 
-// SystemUser is the UserID for events that no user caused. It is the zero UUID,
-// because in the table of docevents' migration, the column user_id is NOT NULL. If
-// your column has a foreign key to auth.users, the server rejects SystemUser. Then
-// make the column nullable, use [WithColumns], and leave UserID empty.
+// SystemUser is the UserID for events that no user caused. It is the zero UUID
+// instead of NULL, because the column user_id of docevents' migration is NOT NULL. If
+// your column has a foreign key to auth.users, the server rejects SystemUser. In that
+// case, make the column nullable, use [WithColumns], and leave UserID empty.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
-// An Event is one row of the table. DocumentID, UserID and Type are required. If
-// the client has the option [WithColumns], an empty DocumentID or UserID is stored
-// as NULL. A field for which the table has no column must be empty.
+// An Event is one row of the table. DocumentID, UserID and Type are required, with
+// two exceptions: with the option [WithColumns], an empty DocumentID or UserID is
+// stored as NULL, and a field for which the table has no column must be empty.
 type Event struct {
 	// ID is the row's UUID, in any form that [uuid.Parse] accepts, except the
 	// zero UUID. If it is empty, the client generates a UUID of version 7. If
-	// several events have the same ID, only the first event is stored. So if a
-	// step may run twice, but must be recorded once, pass a UUID that you derive
+	// several events have the same ID, only the first one is stored. So if a step
+	// may run twice but must be recorded only once, pass a UUID that you derive
 	// from the job and the step, for example with [uuid.NewSHA1].
 	ID string
 
@@ -66,9 +66,9 @@ type Event struct {
 	// bytes are removed, because PostgreSQL can't store them. Invalid UTF-8 is
 	// replaced by U+FFFD.
 	//
-	// Record copies a message of up to 256 bytes, but not a longer message. If a
-	// longer message is a part of a larger string, the larger string stays in
-	// memory until the event is stored. To avoid that, pass strings.Clone(message).
+	// Record copies a message only if it has at most 256 bytes. If a longer message
+	// is part of a larger string, the larger string stays in memory until the event
+	// is stored or dropped. To avoid that, pass strings.Clone(message).
 	ErrorMessage string
 
 	// Stage is the name of the step, such as "ocr". It is stored as NULL if it is
@@ -77,7 +77,7 @@ type Event struct {
 	Stage string
 
 	// CreatedAt is the time of the event, in the years 1 to 9999. It is stored
-	// in UTC, in whole microseconds. If it is zero, the time of the call of Record
+	// in UTC, in whole microseconds. If it is zero, the time of the call to Record
 	// is stored.
 	CreatedAt time.Time
 
@@ -98,7 +98,7 @@ const (
 	maxIDBytes      = 1 << 10
 
 	// recordBytes is an estimate of the memory that a queued event takes in
-	// addition to its text. The limit of WithQueueLimits includes it.
+	// addition to its text. It counts towards the limit of WithQueueLimits.
 	recordBytes = 300
 
 	timeFormat = row.TimeFormat
@@ -106,8 +106,8 @@ const (
 
 // Record queues e for insertion. It returns at once: it never waits for the
 // network, the logger, the drop handler, or room in a full queue. It is safe
-// for concurrent use. If the client has the option [WithBefore], Record first
-// calls the function of that option, which may change or drop the event.
+// for concurrent use. With the option [WithBefore], Record first calls the app's
+// function, which may change or drop the event.
 //
 // Record drops the event in these cases: a value is invalid (the reason is
 // [Invalid]), the queue is full ([QueueFull]), or Close has been called
@@ -115,14 +115,15 @@ const (
 // drop handler.
 //
 // Record has no context parameter, because the event is inserted later, when the
-// caller's context may have been cancelled. Call Close before the program ends:
-// otherwise the queued events are lost.
+// caller's context may have been cancelled. Call Close before the program ends. If the
+// program ends without it, events that are still queued are lost, except those that
+// [WithSpool] has copied to disk.
 func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
 
-// RecordContext is like Record, but it also passes ctx to the function of the
-// option [WithBefore]. The function can read values from ctx, such as a trace id
-// or a tenant. Nothing else uses ctx: if ctx is cancelled, the event is still
-// stored.
+// RecordContext is like Record, but it also passes ctx to the function that the app
+// passed to [WithBefore]. The function can read values from ctx, such as a trace id
+// or a tenant. Nothing else uses ctx, so the event is stored even if ctx is
+// cancelled.
 func (c *Client) RecordContext(ctx context.Context, e Event) {
 	if c.isNone() {
 		return
@@ -155,24 +156,24 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 	c.report.drop(e, r.Extra, reason, err, now)
 }
 
-// maxBefore is how many calls of WithBefore's function may run at the same time. The
-// limit prevents a stack overflow: a function that records an event in every call
-// would call itself without end. 10,000 nested calls take about 20 MB of stack, and Go
-// allows 1 GB.
+// maxBefore is how many calls to WithBefore's function may run at the same time. The
+// limit prevents a stack overflow: a function that records an event each time it is
+// called would recurse without end. 10,000 nested calls take about 20 MB of stack, and
+// Go allows 1 GB.
 const maxBefore = 10_000
 
 var (
 	errFiltered = errors.New("WithBefore's function returned false")
-	errTooMany  = fmt.Errorf("%d calls of WithBefore's function are running: it must not block or record an event for each event", maxBefore)
+	errTooMany  = fmt.Errorf("%d calls to WithBefore's function are running: the function must not block, and must not record an event each time it is called", maxBefore)
 )
 
 // A before calls WithBefore's function, at most maxBefore times at once.
 type before struct{ running atomic.Int64 }
 
-// call calls f, the function of WithBefore, with a pointer to a copy of e. f may change
-// this copy. Then call returns the changed event. If f keeps the pointer and uses it
-// later, the returned event doesn't change. If the event must be dropped, call also
-// returns the reason and an error.
+// call calls f, WithBefore's function, with a pointer to a copy of e, and returns the
+// event as f changed it. If f keeps the pointer and sets a field of the copy later, the
+// returned event doesn't change. If the event must be dropped, call also returns the
+// reason and an error.
 func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
@@ -196,17 +197,16 @@ func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool,
 // A record is a validated event in the form in which it is queued.
 type record struct {
 	row.Row       // if the event has no ID, identify makes one before the first request
-	block   int64 // the row's place in the spool, see mirror
-	old     int64 // and the place before, if the row was copied
+	block   int64 // the row's place in the spool: see mirror
+	old     int64 // the row's previous place, if it was copied from there
 
 	// delivery.mu guards these two.
-	number int64 // grows with each call of Record; becomes the first half of the row's id
+	number int64 // grows from record to record; identify makes the first half of the id from it
 	doubt  bool  // the answer to a request with this row was lost: the row may be stored
 }
 
-// rowsOf returns pointers to the rows of records. It doesn't copy a record, because the
-// goroutine that writes events to disk may change the record's field block at the same
-// time.
+// rowsOf returns pointers to the rows of records. It doesn't copy the records, because
+// the goroutine that writes events to disk may be changing their field block.
 func rowsOf(records []record) []*row.Row {
 	rows := make([]*row.Row, len(records))
 	for i := range records {
@@ -216,15 +216,14 @@ func rowsOf(records []record) []*row.Row {
 }
 
 // nextNumber returns the number of a new record. last is the number of the record
-// before it. The upper bits of a number are the Unix time in milliseconds. The lower
+// before it. The upper bits of a number are the Unix time in milliseconds, and the lower
 // 12 bits count the records of one millisecond. The result is greater than last, even
 // if the clock was set back.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
-// identify gives r a UUID as its id if r doesn't have an id yet. The UUID has version 7
-// (RFC 9562, section 5.7), which begins with a time. That time is r.number, which is the
-// time of the call of Record and greater than in each call before: see nextNumber. So
-// these ids sort in the order in which Record was called.
+// identify gives r an id if it doesn't have one yet: a UUID of version 7 (RFC 9562,
+// section 5.7), which begins with a time. Here the time is r.number, which grows with
+// each call to Record, so the ids sort in the order in which Record was called.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
@@ -234,7 +233,7 @@ func (r *record) identify() {
 
 // newRecord validates e and converts it to a record. Its error says which field is
 // invalid and what to do, but never contains the field's value. The caller must have
-// called row.CleanText for ErrorMessage and Stage.
+// cleaned ErrorMessage and Stage with row.CleanText.
 func newRecord(e *Event, c *config) (record, error) {
 	columns := &c.columns
 	r := record{Row: row.Row{
@@ -280,8 +279,8 @@ func newRecord(e *Event, c *config) (record, error) {
 	return r, nil
 }
 
-// event converts r to the Event that the drop handler gets, but without Extra. Extra
-// is decoded later, and only if the app has set a drop handler.
+// event converts r back to an Event, but without Extra. Callers that need Extra decode
+// it themselves.
 func (r *record) event() Event {
 	id := ""
 	if r.ID != uuid.Nil {

@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// maxStrikes is the number of strikes that drops a row.
+	// maxStrikes is the number of strikes at which a row is dropped.
 	maxStrikes = 10
 
-	// enoughTries is how often Close sends a suspect before it stops waiting for it.
-	// With the waits between the attempts, that takes 3 to 6 s.
+	// If every remaining row is a suspect that has failed enoughTries times during Close,
+	// Close stops waiting. With the waits between the attempts, that takes 3 to 6 s.
 	enoughTries = 5
 
-	// If a row is rejected less than shortly after other rows were stored, the engine
-	// blames the row. Otherwise the table may be at fault. A few requests fit into this
-	// time.
-	shortly = 250 * time.Millisecond
+	// trustTime is how long the engine trusts the server after the server has stored rows.
+	// If a request is sent in this time and the answer is about rows (see blamesServer),
+	// the engine doesn't blame the server. A few requests fit into this time.
+	trustTime = 250 * time.Millisecond
 
-	// outageWait is the longest wait between two probes. A probe is a request with one
-	// row, so frequent probes cost the server little. After Close has begun, closeWait
-	// is the longest wait between two probes.
+	// The longest wait between two probes is outageWait, and closeWait once Close has
+	// begun. A probe is a single row, so frequent probes cost the server little. Lasting
+	// refusals and the header Retry-After make the wait longer.
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -34,7 +34,7 @@ type action int
 
 const (
 	sendAgain action = iota // send the batch again after a wait
-	setAside                // cut the batch in two: the rows that the answer names, and the others
+	setAside                // cut the batch in two: the rows that the answer refers to, and the others
 	split                   // cut the batch in half, to find the bad row
 	drop                    // drop the row as Rejected
 )
@@ -56,45 +56,42 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 }
 
 // blamesServer reports whether a failure counts towards opening a breaker. It doesn't
-// count if there is evidence against the rows, or if the answer blames a row, and the
-// server stored other rows shortly before the request was sent, or after that.
-// sinceStored is the time from the last stored rows to the sending of this request.
-// named is true if the answer refers to some of the rows.
+// count if there is evidence against the rows. It also doesn't count if the answer is
+// about rows and sinceStored is less than trustTime. An answer is about rows if it refers
+// to some of them, or says that a row is bad or was stored before. sinceStored is the time
+// from when rows were last stored to when the request was sent. It is negative if rows
+// were stored after the request was sent.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
-	ofRow := named || v == rest.BadData || v == rest.StoredBefore
-	return !evidence && (!ofRow || sinceStored >= shortly)
+	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
+	return !evidence && (!aboutRows || sinceStored >= trustTime)
 }
 
-// A history is what a batch remembers about its failures.
+// A history holds the failures of a batch.
 //
-// Requests are numbered. A mark is the number of a request that failed. If a request
-// with a higher number stores other rows, the server works, so the next failure of
-// the batch is evidence that one of its own rows is bad. A mark of 0 means that there
-// was no such failure.
+// Requests are numbered in the order in which they are sent. A failure sets a mark to the
+// number of a request. If a request with a higher number then stores rows, the next
+// failure is evidence against the batch. Some marks are the number of the failed request.
+// Others are the number of the newest request at the time of the failure, to exclude the
+// requests that are in flight at that time: the server may have stored their rows before
+// the failure. A mark of 0 means that there was no such failure.
 type history struct {
-	// failMark is set by the first failure of any kind. For several rows it is the number
-	// of the newest request so far, as in aloneMark: rows that the server stored just
-	// before an outage are no evidence against a batch that fails at its beginning. For a
-	// single row it is the number of the row's own request, and each strike sets it again.
-	// If a batch is split, both parts inherit the mark, so the next failure of a part
-	// counts as its second. If failMark is 0, the batch never failed.
+	// failMark is set by the first failure of any kind. With several rows it is the newest
+	// request, so that rows stored just before an outage are no evidence. With a single
+	// row it is the failed request, and each strike sets it again. If a batch is split,
+	// both parts inherit it, so the next failure of a part counts as its second.
 	failMark int64
 
-	// aloneMark is set when a single row is rejected for the first time. The row was
-	// alone in its request, or was the only row that the answer referred to. aloneMark
-	// is not the number of that request, but of the newest request so far. So rows of
-	// requests that are in flight now are no evidence: the server may have stored them
-	// before it rejected this row.
+	// aloneMark is the newest request at the first rejection of a single row. The row was
+	// alone in its request, or was the only row that the answer referred to.
 	aloneMark int64
 
-	// rejectMark is set by the first rejection of one or several rows, and again if a
-	// later rejection has another text. Like aloneMark, it is the number of the newest
-	// request so far. rejection is the text of the last rejection. If a batch is split,
-	// both parts inherit rejectMark and rejection.
+	// rejectMark is set by the first rejection of the batch's rows, alone or with others,
+	// to the same request as failMark. rejection is the error text. A rejection with
+	// another text sets both again. The parts of a split batch inherit both.
 	rejectMark int64
 	rejection  string
 
-	strikes    int   // the strikes of a single row; each doubles its wait, and the tenth drops the row
+	strikes    int   // the strikes of a single row; each doubles the row's wait, and the tenth drops it
 	closeTries int   // how often a suspect has failed since Close began
 	err        error // the last failure
 }
@@ -105,20 +102,19 @@ func (h history) ofPart() history {
 }
 
 // evidence reports whether a new failure is evidence against the batch: the batch failed
-// before, and the server has stored other rows between the two failures. Otherwise the
-// table or the server may be at fault.
+// before, and the server has stored other rows since then. If the server hasn't, the
+// table or the server may be at fault. stored is the newest request that had stored rows
+// when the batch was sent. Rows stored later don't count, because the table may have
+// broken after it stored them.
 //
-// stored is the number of the newest request that had stored rows when the batch was
-// sent. Rows that were stored later are no evidence: the table may have broken since.
+// If the new failure is a rejection, only an earlier rejection of the row alone counts:
+// a failure of another kind, such as a 502, shows nothing about the row's data.
 //
-// rejected is true if the new failure is a rejection, and text is its error text. A
-// rejection is evidence only if the row was rejected alone before. An earlier failure of
-// another kind, such as a 502, shows nothing about the row's data.
-//
-// allRejected is true if every pending row has been rejected alone. Then perhaps no good
-// row is left, and nothing more will be stored. So the row need not have been alone in
-// the earlier rejection, if both rejections have the same text. If the table had broken
-// in between, the new rejection would have another text.
+// There is one exception. allRejected is true if every pending row has been rejected
+// alone. If all of them are bad, the server stores no more rows, so no evidence would ever
+// come. Then the row's first rejection counts even if the request had other rows, but
+// only if both rejections have the same text. Different texts would suggest that the
+// table has broken in between.
 func (h *history) evidence(stored int64, rejected bool, text string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
@@ -130,15 +126,15 @@ func (h *history) evidence(stored int64, rejected bool, text string, allRejected
 	return mark > 0 && stored > mark
 }
 
-// remember adds the failure of b's last request to b's history. newest is the number
-// of the newest request so far. evidence means that there is evidence against b.
+// remember adds err, the failure of b's last request, to b's history. evidence is true if
+// the failure is evidence against b. newest is the number of the newest request so far.
 func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	single, mark := len(b.records) == 1, newest
 	if single {
 		mark = b.request
 	}
-	if text := err.Error(); rejected && (b.rejectMark == 0 || text != b.rejection) {
-		b.rejectMark, b.rejection = newest, text
+	if text := fmt.Sprint(err); rejected && (b.rejectMark == 0 || text != b.rejection) {
+		b.rejectMark, b.rejection = mark, text
 	}
 	if rejected && single {
 		b.aloneMark = cmp.Or(b.aloneMark, newest)
@@ -152,8 +148,8 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	b.noteDoubt(err)
 }
 
-// noteDoubt marks b's rows as possibly stored, if err means that the server may have
-// carried out the request.
+// noteDoubt marks b's rows as possibly stored if the server may have carried out the
+// request that failed with err.
 func (b *batch) noteDoubt(err error) {
 	if rest.OutcomeUnknown(err) {
 		for i := range b.records {
@@ -168,22 +164,23 @@ type health struct {
 	storedAt time.Time // when the server last answered that it stored rows
 
 	// The failures since storedAt. Each field is zero if there was no such failure.
-	failedSince  time.Time // the first failure that is counted for the log; an outage is logged with its length
-	refusedSince time.Time // the first of the refusals in a row; zero if the newest answer is no refusal
-	refusals     int       // how many refusals there were in a row
+	failedSince  time.Time // the first failure that was the server's fault, not a row's; see reporter.recovered
+	refusedSince time.Time // when the current refusals began, or zero; see noteRefusal
+	refusals     int       // how many refusals there were since then
 	lasting      error     // the newest refusal, if openAfter or more have lasted for lastingAfter
 
 	// The probes. Both lanes share them.
-	failedProbes int       // how many probes in a row failed, which sets the backoff
+	failedProbes int       // how many probes in a row have failed; the backoff grows with this number
 	probeAt      time.Time // when the next probe is due
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal is called after a failure for which the rows aren't to blame. A refusal is
-// an answer such as 401 for a wrong key. Any other failure ends the refusals. So does a
-// rejection after which the batch is cut in two, because one part may be stored.
+// noteRefusal is called after a failure that is no evidence against the rows. If the
+// failure is a refusal, such as a 401 for a wrong key, noteRefusal notes when the refusals
+// began, and whether they are lasting. Any other failure ends them. So does a rejection
+// after which the batch is cut in two, because one part may be stored.
 func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Time) {
-	if v == rest.Transient || v == rest.TooMuch || act != sendAgain { // all other failures are refusals
+	if v != rest.BadData && v != rest.Configuration || act != sendAgain {
 		h.refusedSince, h.refusals, h.lasting = time.Time{}, 0, nil
 		return
 	}
@@ -194,22 +191,23 @@ func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Tim
 	}
 }
 
-// isOutage reports whether the server is down or refuses every row. During an
-// outage, both lanes send only probes.
+// isOutage reports whether the fresh lane's breaker is open: the server seems to be down
+// or to refuse every row. Then both lanes send only probes.
 func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 
 // isProbing reports whether the breaker of either lane is open.
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
-// failLocked decides what happens to b after a failure, and does it. places are the
-// indices of the rows that the answer refers to.
+// failLocked handles a failure of b: it updates the history of b and the health of the
+// server, logs the failure, and retries, splits or drops b. places are the indices of the
+// rows that the answer refers to.
 func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
-	if b.failMark > 0 {
+	if b.isRetry() {
 		lane = &d.retry
 	}
 	rejected, named := v == rest.BadData, len(places) > 0 && len(places) < len(b.records)
-	evidence := b.evidence(b.storedWhenSent, rejected, err.Error(), d.allRejectedLocked(b))
+	evidence := b.evidence(b.storedWhenSent, rejected, fmt.Sprint(err), d.allRejectedLocked(b))
 	b.remember(err, rejected, evidence, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {
@@ -235,12 +233,10 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
-	if d.isProbing() {
-		// Rejected batches stay apart, because the search for their bad rows goes on. In an
-		// outage even good rows are rejected, so single rows that aren't suspects are joined.
-		d.retry.join(d.config.maxBatch, func(b *batch) bool {
-			return b.isSuspect(h.stored) || b.rejectMark > 0 && (len(b.records) > 1 || !d.isOutage())
-		})
+	// In an outage good rows are rejected as well, so batches are joined again. Suspects
+	// are never joined with other rows.
+	if d.isOutage() {
+		d.retry.join(d.config.maxBatch, func(b *batch) bool { return b.isSuspect(h.stored) })
 	}
 }
 

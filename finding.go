@@ -22,9 +22,9 @@ var (
 	// the insert may succeed.
 	depends = regexp.MustCompile(`^(22...|23502|23514)$`)
 
-	// builtIn matches those of PostgreSQL's own types that can't hold every text.
-	// PostgREST's description writes int32 for integer and int64 for bigint. Check
-	// assumes that all other types, such as text and enums, can hold any text.
+	// builtIn matches PostgreSQL's own types that can't hold every text. PostgREST's
+	// description writes int32 for integer and int64 for bigint. Check assumes that all
+	// other types, such as text and enums, can hold any text.
 	builtIn = regexp.MustCompile(`^(int32|int64|numeric|real|double precision|boolean|uuid|date|time .*|timestamp .*|interval|.*\[\])$`)
 	uuids   = regexp.MustCompile(`^uuid$`)
 )
@@ -32,7 +32,7 @@ var (
 // fits has an element for each column of base, in the same order.
 var fits = [len(base)]struct {
 	types *regexp.Regexp // the types of builtIn that the column may have; nil means none
-	do    string         // advice if the column has another type of builtIn
+	do    string         // advice if the column has a type of builtIn that types doesn't match
 	value string         // the value in rehearsals, except for ids, types and times
 }{
 	{uuids, "{key}; or make {column} itself a uuid", ""},
@@ -59,8 +59,8 @@ func (r *rehearsal) find(column, text string) {
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(text)))
 }
 
-// newKey returns advice on how to change a table in which the id isn't unique, so
-// that each event is stored only once. column is the current id column.
+// newKey returns advice on how to make the id unique, so that each event is stored
+// only once. column is the current id column.
 func (r *rehearsal) newKey(column string) string {
 	switch at := r.config.columns.CreatedAt; {
 	case len(r.about.Required) == 0 && r.about.Properties != nil:
@@ -73,13 +73,12 @@ func (r *rehearsal) newKey(column string) string {
 	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
 }
 
-// readTypes finds columns whose types can't hold the fields of Event. For each such
-// column, it adds a problem to r.findings, which Check returns. readTypes also
-// prepares the rows that Check will insert. It makes up a value for each column, and
-// lists in r.filled the columns in which every row has this value.
+// readTypes adds a finding for each column whose type can't hold its field of Event.
+// It also prepares the rows that Check will insert: it makes up a value for each
+// column, and lists in r.filled the columns in which every row has this value.
 //
 // r.filled contains the NOT NULL columns. In two cases it also contains the columns
-// of the document's and the user's id: if the app didn't pass WithColumns, and if
+// of the document's and the user's id: if the app didn't pass WithColumns, or if
 // Check doesn't know which columns are NOT NULL. If the app lists no event types,
 // readTypes chooses a type for the rows.
 func (r *rehearsal) readTypes() {
@@ -130,11 +129,12 @@ func (r *rehearsal) readTypes() {
 }
 
 // count handles the answer to an insert that PostgREST rolled back. n is the number
-// of rows that PostgreSQL inserted before the rollback. The insert contained up to
-// two copies of each event. events is the number of different events. If n is larger
+// of rows that PostgreSQL inserted before the rollback. events is the number of
+// different events in the insert, which may contain each of them twice. If n is larger
 // than events, the id isn't unique. If n is 0, the table discards all events. In both
-// cases count adds a finding, a problem that Check returns. If the table discards
-// only some of the events, count logs a warning.
+// cases count adds a finding. If the table discards only some of the events, count logs
+// a warning. If the inserts leave out the id column, n shows nothing, so count does
+// nothing.
 func (r *rehearsal) count(n, events int) {
 	switch {
 	case r.noID:
@@ -147,10 +147,9 @@ func (r *rehearsal) count(n, events int) {
 	}
 }
 
-// learn handles err, the error of an insert by Check. If the error would hit every
-// event, learn adds a finding, a problem that Check returns. If a different insert
-// may show another problem, learn changes the columns or the values of the next
-// insert and returns true.
+// learn handles err, the error of an insert. If every event would get this error, learn
+// adds a finding, a problem that Check returns. If a different insert may show another
+// problem, learn changes the columns or the values of the next insert and returns true.
 func (r *rehearsal) learn(ctx context.Context, err error) bool {
 	e, answered := errors.AsType[*rest.Error](err)
 	if !answered {
@@ -174,10 +173,10 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 		r.add("insert", r.explain(e))
 		return r.drop(name)
 	case e.Code == "23502" && !ours && (slices.Contains(strings.Split(columns.all, ","), name) || r.values[name] != nil):
-		return false // there is a finding about the column already, so it was dropped
+		return false // the inserts leave the column out, because there is a finding about it already
 	case e.Code == "23502" && isThere && !ours:
 		t, fillings, full := r.types[0], r.fillings(), (*rest.Error)(nil)
-		every := fillings[len(fillings)-1] // all columns, for which Check has values
+		every := fillings[len(fillings)-1] // all columns for which Check has values
 		if _, err := r.send(ctx, []map[string]any{r.row(t, every), r.row(t, every)}); !errors.As(err, &full) || full.Message != e.Message {
 			return r.narrow(ctx, e) // a trigger or an expression fills the column from the others
 		}
@@ -188,7 +187,7 @@ func (r *rehearsal) learn(ctx context.Context, err error) bool {
 		return true
 	case (e.Code == "23505" || e.Code == "23P01") && len(key) == 1 && (key[0] == columns.DocumentID || key[0] == columns.UserID || strings.Contains(e.Details, r.document)):
 		// A document or a user can have only one event. The key may be of another table, into which a trigger inserts.
-	case r.copies > 1 && (e.Code == "23505" || e.Code == "23P01") && (key == nil || slices.Contains(key, columns.ID)): // the answer may not show the key of a partition
+	case r.copies > 1 && (e.Code == "23505" || e.Code == "23P01") && (key == nil || slices.Contains(key, columns.ID)): // if the table has partitions, the answer may lack the key
 		r.copies = 1
 		r.report.warn(logSlowKey)
 		return true
@@ -211,14 +210,12 @@ func (r *rehearsal) drop(name string) bool {
 	return len(r.columns) > 0
 }
 
-// narrow finds out which event types the table accepts, after the table has rejected
-// an insert with the error refusal. It tries each type in a separate insert. A CHECK
-// may require a column for some types only. So narrow fills different columns until
-// the table accepts the type, and stores these columns in r.fills.
-//
-// If the table never accepts a type, later inserts leave the type out. narrow also
-// adds a finding, a problem that Check returns. It adds no finding if the table may
-// have rejected only made-up values. narrow reports whether any type is left.
+// narrow finds out which event types the table accepts, after it rejected an insert
+// with the error refusal. It tries the fillings for each type, because a CHECK may
+// require a column for this type only, and keeps the accepted filling in r.fills. If the
+// table accepts none, later inserts leave the type out, and narrow adds a finding, unless
+// all types are rejected and the reason may be a made-up value. narrow reports whether
+// to insert again.
 func (r *rehearsal) narrow(ctx context.Context, refusal *rest.Error) bool {
 	if r.fills != nil { // narrow has run with these columns
 		return false
@@ -235,10 +232,10 @@ func (r *rehearsal) narrow(ctx context.Context, refusal *rest.Error) bool {
 			answered := errors.As(err, &e)
 			if err != nil && !answered {
 				r.refused = true
-				r.add("insert", fmt.Errorf("%w, after: %w", err, newRefusal(refusal, "")))
+				r.add("insert", fmt.Errorf("%w, after: %w", err, newServerError(refusal, "")))
 				return false
 			}
-			if !answered || !depends.MatchString(e.Code) { // accepted; PostgreSQL finds other errors after those
+			if !answered || !depends.MatchString(e.Code) { // accepted: PostgreSQL checks the values before it finds other errors
 				e = nil
 				break
 			}
@@ -249,7 +246,7 @@ func (r *rehearsal) narrow(ctx context.Context, refusal *rest.Error) bool {
 			lacking, last = append(lacking, strconv.Quote(string(t))), e
 		}
 	}
-	if len(kept) == 0 && last.Message != refusal.Message { // behind the problem in refusal, all types have another problem
+	if len(kept) == 0 && last.Message != refusal.Message { // no type is accepted, and refusal is no longer the reason
 		return r.learn(ctx, last)
 	}
 	listed := len(kept) > 0 && len(r.config.types.listed) > 0 // an app that lists no types lets the table decide
@@ -260,25 +257,23 @@ func (r *rehearsal) narrow(ctx context.Context, refusal *rest.Error) bool {
 	return len(kept) > 0
 }
 
-// certain reports whether the error e means that the table rejects every event of a
-// type. It returns false if the table may have rejected only values that Check made up.
+// certain reports whether e means that the table rejects every event of the type, and
+// not only the values that Check made up.
 func (r *rehearsal) certain(e *rest.Error) bool {
 	columns := &r.config.columns
-	// The variable about contains the names in the error. For a CHECK, this is the
-	// constraint's name, by default TABLE_COLUMN_check. If no partition fits, these
-	// are the columns of the partition key. If about contains a column's name,
-	// certain assumes that the error concerns that column.
-	about := strings.Join(rest.KeyColumns(e.Details), " ")
+	// blamed contains the names of the columns that the error is about: the columns of
+	// the partition key, or the name of a CHECK, by default TABLE_COLUMN_check.
+	blamed := strings.Join(rest.KeyColumns(e.Details), " ")
 	if m := constraintName.FindStringSubmatch(e.Message); m != nil {
-		about = strings.TrimPrefix(m[1], r.config.table)
+		blamed = strings.TrimPrefix(m[1], r.config.table)
 	}
-	named := func(name string) bool { return strings.Contains(about, name) }
+	named := func(name string) bool { return strings.Contains(blamed, name) }
 	switch e.Code {
-	case "23502": // if the NOT NULL columns are known, a column that is named here belongs to another table, which a trigger fills
+	case "23502": // Check fills all NOT NULL columns that it knows, so a trigger inserts the NULL into another table
 		return len(r.about.Required) == 0 || !columnName.MatchString(e.Message)
-	case "23514":
+	case "23514": // a CHECK on the type, or on no column with a made-up value
 		return len(r.config.types.listed) > 0 && named(columns.Type) || !r.guessed && len(columns.Extra) == 0 &&
 			!slices.ContainsFunc([]string{columns.DocumentID, columns.UserID, columns.Duration, columns.ErrorMessage, columns.Stage}, named)
 	}
-	return !r.guessed || r.about.Properties != nil && strings.Contains(e.Message, " enum ") // with a description, Check fills enums with one of their words
+	return !r.guessed || r.about.Properties != nil && strings.Contains(e.Message, " enum ") // from the description, Check knows a valid word for every enum
 }

@@ -11,24 +11,23 @@ import (
 // cancelGrace is how long Close waits for cancelled requests to return.
 const cancelGrace = 500 * time.Millisecond
 
-// flushPause limits how often calls of Flush retry: if a call comes less than flushPause
-// after another, it doesn't cut short the waits before retries. Serverless functions
-// call Flush before every reply, and without this limit each call would send requests to
-// a server that is down.
+// flushPause is the least time between two calls to Flush that cut the backoff short.
+// Serverless functions call Flush before every reply, and without this limit each call
+// would send requests to a server that is down.
 const flushPause = time.Second
 
-var errSuspects = errors.New("the remaining events fail again and again, while others were stored")
+var errSuspects = errors.New("the remaining events keep failing, although others were stored")
 
-// A flush counts the rows that one call of Flush still waits for.
+// A flush counts the rows that one call to Flush still waits for.
 type flush struct {
-	last int64 // the number of the newest row that it waits for
-	left int64 // how many of the rows are pending
+	last int64 // the number of the newest of these rows
+	left int64 // how many of them are still pending
 }
 
-// attemptLocked ends all waits: every batch in the retry lane and the next probe may be
-// sent now, even if the server asked for a longer wait.
+// attemptLocked cuts the backoff short: every batch in the retry lane and the next probe
+// may be sent now, even if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
-	d.health.lasting = nil                      // the next answer decides again
+	d.health.lasting = nil                      // if the next failure is a refusal, it is set again
 	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
 	for _, b := range d.retry.batches {
 		b.due = now
@@ -46,7 +45,7 @@ func (d *delivery) flush(ctx context.Context) error {
 	defer func() {
 		d.flushes = slices.DeleteFunc(d.flushes, func(other *flush) bool { return other == f })
 	}()
-	if ctx.Err() == nil { // otherwise flush doesn't wait, and needs nobody to wake it
+	if ctx.Err() == nil { // if ctx has ended, flush doesn't wait, so nobody has to wake it
 		defer context.AfterFunc(ctx, d.wakeWaiting)()
 	}
 	if now := time.Now(); now.Sub(d.attempt) >= flushPause {
@@ -63,9 +62,10 @@ func (d *delivery) flush(ctx context.Context) error {
 	return nil
 }
 
-// stopWaitingLocked returns nil if Flush and Close should continue to wait. Otherwise it
-// returns why they should stop: refusals are lasting, or ctx has ended. If ctx has
-// ended, the error wraps both the error of ctx and the last failure.
+// stopWaitingLocked returns nil if Flush and Close should continue to wait. If they should
+// stop, it returns the reason: the last refusal if refusals are lasting, or else the error
+// of ctx, which has ended. The error of ctx is wrapped together with the last failure of a
+// pending row, if there is one.
 func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	if d.health.lasting != nil || ctx.Err() == nil {
 		return d.health.lasting
@@ -76,7 +76,8 @@ func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// lastFailureLocked returns the newest failure of a pending row, or nil.
+// lastFailureLocked returns the last failure of a pending batch, or nil. If several
+// batches have failed, it chooses the one that was sent last.
 func (d *delivery) lastFailureLocked() (err error) {
 	newest := int64(0)
 	for _, b := range d.batchesLocked() {
@@ -95,14 +96,14 @@ func (d *delivery) wakeWaiting() {
 
 // close stops the delivery: it waits for the pending rows as Close documents, and then
 // cancels the requests in flight. It waits up to cancelGrace for these requests to
-// return, and abandons all rows that are still pending.
+// return, lets the spool write the rows that are still pending, and abandons them.
 func (d *delivery) close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.closed {
 		d.closed = true
 		d.health.failedProbes = 0
-		d.retry.failures = 0 // suspects are tried at their own pace
+		d.retry.failures = 0 // each suspect is retried after its own backoff, not as a probe
 		if ctx.Err() == nil {
 			d.attemptLocked(time.Now())
 			d.startLocked(time.Now(), false)
@@ -121,7 +122,7 @@ func (d *delivery) close(ctx context.Context) error {
 	// A late answer still counts, but the app's transport may never return.
 	deadline := time.Now().Add(cancelGrace)
 	defer time.AfterFunc(cancelGrace, d.wakeWaiting).Stop()
-	defer time.AfterFunc(cancelGrace*3/2, d.wakeWaiting).Stop() // ends the wait in closeLocked
+	defer time.AfterFunc(cancelGrace*3/2, d.wakeWaiting).Stop() // ends the wait in mirror.closeLocked
 	for len(d.inFlight) > 0 && time.Now().Before(deadline) {
 		d.changed.Wait()
 	}
@@ -142,7 +143,7 @@ func (d *delivery) onlySuspectsLocked() bool {
 
 // abandonLocked drops all pending rows as Abandoned. It releases the mutex for a
 // moment after each queued batch, so that Record doesn't wait until all batches are
-// dropped. Several calls of Close may run it at the same time.
+// dropped. Several calls to Close may run it at the same time.
 func (d *delivery) abandonLocked() {
 	for _, b := range d.inFlight {
 		if !b.done {
@@ -165,7 +166,7 @@ func (d *delivery) abandonLocked() {
 // is the reason why Close stopped waiting.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
-	if b.isDoubtful() {
+	if b.mayBeBad() {
 		err = b.err
 	}
 	return fmt.Errorf("abandoned by Close: %w", err)

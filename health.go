@@ -12,11 +12,11 @@ import (
 // Limits are the limits that [Client.Health] checks. Each duration must be from 0 to
 // 365 days.
 type Limits struct {
-	// Window is the time for which Health computes the failure rate, such as the last
-	// hour. With a shorter Window, Health notices a rise of the rate sooner. But if
-	// fewer than MinEnded documents complete or fail in the Window, Health doesn't
-	// check the rate. Choose a Window that is longer than a document's processing
-	// takes. 0 means 1 hour.
+	// Window is the time up to the check for which Health computes the failure rate.
+	// With a shorter Window, Health notices a rise in the rate sooner. But if fewer
+	// than MinEnded documents complete or fail in the Window, Health doesn't check the
+	// rate. Choose a Window that is longer than it takes to process a document. 0
+	// means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way. After that, it counts as
@@ -24,8 +24,8 @@ type Limits struct {
 	StuckAfter time.Duration
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
-	// single stuck document is a problem. Health reads the events of little more than a
-	// day. So a document that has been stuck for longer may not be counted.
+	// single stuck document is a problem. A document that has been stuck for more than
+	// a day may not be counted, because Health doesn't read much older events.
 	MaxStuck int
 
 	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The failure
@@ -47,9 +47,9 @@ type Limits struct {
 }
 
 const (
-	// After a document has become stuck, Health counts it for at least stuckFor, if it
-	// doesn't end. Health doesn't read much older events, because a check would
-	// otherwise have to read all rows of the table.
+	// Health counts a stuck document for at least stuckFor after it became stuck. It
+	// doesn't read much older events, because it would then have to read every row of
+	// the table.
 	stuckFor = 24 * time.Hour
 
 	maxLimit = 365 * 24 * time.Hour // the longest duration in Limits
@@ -58,7 +58,7 @@ const (
 // Health is a verdict on the documents, with the figures behind it.
 type Health struct {
 	OK       bool      `json:"ok"`       // true if there are no Problems
-	Problems []string  `json:"problems"` // a sentence for each limit that is exceeded; never null in JSON
+	Problems []string  `json:"problems"` // a sentence for each limit that is exceeded; [] in JSON if no limit is
 	At       time.Time `json:"at"`       // time of the check, by this process's clock
 
 	// Ended is the number of documents that completed or failed in the Window. Failed
@@ -82,7 +82,7 @@ type Health struct {
 
 // Health checks whether the documents are within the limits l, for an alert or an
 // uptime monitor. If a limit is not valid or the table can't be read, Health returns
-// an error. Then the returned Health is empty.
+// an error and an empty Health.
 //
 // Health calls [Client.Summary] two or three times. Run
 // sql/014_create_docevents_reading.sql in the database first, because Summary needs
@@ -131,8 +131,7 @@ func (c *Client) health(ctx context.Context, l Limits, now time.Time) (Health, e
 // judge returns the result of a check at the time now. recent is the Summary of the
 // Window. day is the Summary of at least a day, in which stuck documents are counted.
 // waiting is the number of documents that have been under way for longer than Silence.
-// If Silence isn't checked, or if a document has completed within this time, waiting is
-// 0.
+// It is 0 if Silence isn't checked, or if a document has completed within this time.
 func (l *Limits) judge(now time.Time, recent, day *Summary, waiting int64) Health {
 	h := Health{
 		Problems: []string{}, At: now,
@@ -169,9 +168,9 @@ func (h *Health) problem(format string, args ...any) {
 	h.Problems = append(h.Problems, fmt.Sprintf(format, args...))
 }
 
-// normalize replaces each limit that is 0 by its default. It returns an error if a
-// limit is not valid. The defaults suit a service that processes at least one document
-// a minute, and in which most documents don't fail.
+// normalize replaces a limit that is 0 with its default, if it has one. It returns an
+// error if a limit is not valid. The defaults suit a service that processes at least
+// one document a minute, most of them without failure.
 func (l *Limits) normalize() error {
 	l.Window = cmp.Or(l.Window, time.Hour)
 	l.StuckAfter = cmp.Or(l.StuckAfter, defaultStuckAfter)

@@ -18,9 +18,9 @@ const (
 
 // A batch is the rows of one request, with the history of their failures.
 //
-// delivery.mu guards its fields. While a batch is in flight, its sender reads the
-// records without the mutex. So the records must not be changed then. The field block of
-// a record is an exception, because the sender doesn't read it.
+// delivery.mu guards its fields. While a batch is in flight, its records are read
+// without the mutex, so they must not be changed. The exceptions are a record's fields
+// block and old, which no request contains.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -32,11 +32,11 @@ type batch struct {
 	// The last request that carried the batch.
 	request        int64     // the number of that request; the first request has number 1
 	sent           time.Time // when that request was sent
-	storedWhenSent int64     // the newest request that had stored rows by then
+	storedWhenSent int64     // the newest request that had stored rows when that request was sent
 }
 
 // newBatch returns a batch with the given records, which were part of the batch parent.
-// The new batch inherits a part of parent's history.
+// The new batch inherits a part of parent's history (see ofPart).
 func newBatch(records []record, parent *batch) *batch {
 	b := &batch{records: records, history: parent.history.ofPart()}
 	for i := range records {
@@ -45,8 +45,8 @@ func newBatch(records []record, parent *batch) *batch {
 	return b
 }
 
-// hasRoom reports whether b stays within a request's limits with more rows, whose
-// text has the given size in bytes.
+// hasRoom reports whether b can take the given number of rows, whose text has the given
+// size in bytes, and still fit into one request.
 func (b *batch) hasRoom(rows, text, maxRows int) bool {
 	return len(b.records)+rows <= maxRows && b.text+text <= maxBatchText
 }
@@ -58,8 +58,11 @@ func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
 
-// isDoubtful reports whether b is a single row that has a strike or was rejected alone.
-func (b *batch) isDoubtful() bool { return b.strikes > 0 || b.aloneMark > 0 }
+// mayBeBad reports whether b is a single row that has a strike or was rejected alone.
+func (b *batch) mayBeBad() bool { return b.strikes > 0 || b.aloneMark > 0 }
+
+// isRetry reports whether b has failed before.
+func (b *batch) isRetry() bool { return b.failMark > 0 }
 
 // cut divides the rows of b into two batches. The first batch gets the rows for
 // whose index isFirst returns true. Each batch has its own array, so the text of one
@@ -76,8 +79,8 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	return newBatch(rows, b), newBatch(others, b)
 }
 
-// absorb appends the rows of other to b. It erases the marks for rejections, which were
-// about one of the two batches only. So the joined batch is treated as if none of its
+// absorb appends the rows of other to b. It erases b's marks for rejections, because they
+// aren't true for the rows of other. So the joined batch is treated as if none of its
 // rows had been rejected before.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
@@ -101,7 +104,7 @@ type lane struct {
 // the lane.
 func (l *lane) isOpen() bool { return l.failures >= openAfter }
 
-// add appends a copy of r to the last batch, or to a new one if that is full.
+// add appends a copy of r to the last batch, or to a new batch if the last one is full.
 func (l *lane) add(r *record, maxRows int) {
 	var last *batch
 	if n := len(l.batches); n > 0 {
@@ -119,7 +122,7 @@ func (l *lane) add(r *record, maxRows int) {
 	last.text += r.Text()
 }
 
-// push inserts b, which is not sent before due.
+// push adds b to the lane. b is not sent before due, except for probes (see draw).
 func (l *lane) push(b *batch, due time.Time) {
 	b.due = due
 	at := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(due) })
@@ -155,12 +158,12 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe, even if it isn't due. If newest is
-// true, it removes the last row of the lane, and otherwise a random row. Rows that are
-// probably bad (see isDoubtful) are removed only if the lane has no other rows: if the
-// server rejects a probe, the outage goes on. If the lane is empty, draw returns nil.
+// draw removes one row from the lane for a probe, even if it isn't due: the last row of
+// the lane if newest is true, and otherwise a random row. If the server rejects a probe,
+// the outage goes on, so draw takes a row that may be bad (see mayBeBad) only if there
+// are no others. If the lane is empty, draw returns nil.
 func (l *lane) draw(newest bool) *batch {
-	from := slices.DeleteFunc(slices.Clone(l.batches), (*batch).isDoubtful)
+	from := slices.DeleteFunc(slices.Clone(l.batches), (*batch).mayBeBad)
 	if len(from) == 0 {
 		from = l.batches
 	}
@@ -183,10 +186,9 @@ func (l *lane) draw(newest bool) *batch {
 	return row
 }
 
-// join merges small batches into larger ones, up to the size of a request. It leaves out
-// the batches for which staysApart returns true. When the server starts to fail, batches
-// of good rows are split, because they seem to contain a bad row. join undoes these
-// splits.
+// join merges small batches into larger ones, up to the size of a request. Batches for
+// which staysApart returns true are not merged. When the server starts to fail, batches
+// of good rows are split, because they seem to contain a bad row. join undoes these splits.
 func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
 	var joined, apart []*batch
 	var target *batch // the batch in joined to which the next batch is added

@@ -12,15 +12,14 @@ var sqlFiles embed.FS
 // it: the numbered files of the folder sql, without sql/optional. Each file is plain
 // SQL that is safe to run again. Run the files in the order of their names. You can
 // paste each file into Supabase's SQL editor, or pass the file system to the
-// migration tool goose. The files have the Up comments that goose needs. They have no
-// Down sections, because the SQL editor would run a Down section as well and drop the
+// migration tool goose. The files have the Up comments that goose needs, but no Down
+// sections, because the SQL editor would run a Down section as well and drop the
 // table.
 //
-// goose records the numbers of the migrations that have run in a version table. If
+// goose keeps a version table with the numbers of the migrations that have run. If
 // these files share the app's version table, goose confuses their numbers with the
-// app's: it may skip these files, or reject the app's next migration. So give these
-// files a separate version table, and a provider that ignores the app's Go
-// migrations:
+// app's: it may skip these files, or reject the app's next migration. So use a separate
+// version table for these files, and a provider that ignores the app's Go migrations:
 //
 //	provider, err := goose.NewProvider(goose.DialectPostgres, db, docevents.Migrations(),
 //		goose.WithTableName("docevents_db_version"), goose.WithDisableGlobalRegistry(true))

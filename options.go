@@ -29,9 +29,9 @@ const (
 	DefaultQueueEvents = 100_000  // events
 	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
-	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. A
-	// purge first sends one DELETE for all rows, and deletes in steps if that fails.
-	// With WithPurgeBatch, it deletes in steps from the start.
+	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. By
+	// default a purge first sends one DELETE for all rows, and deletes in steps only
+	// if that DELETE fails.
 	DefaultPurgeBatch = 10_000
 )
 
@@ -61,7 +61,7 @@ type config struct {
 }
 
 // WithLogger makes the client log to l. The default is logrus's standard logger. The
-// client calls l on a separate goroutine, one line at a time. So a slow logger
+// client calls l on a separate goroutine, one line at a time, so a slow logger
 // doesn't delay Record or the inserts.
 func WithLogger(l logrus.FieldLogger) Option {
 	if l == nil {
@@ -75,23 +75,23 @@ func WithLogger(l logrus.FieldLogger) Option {
 // at a time.
 func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
-// WithDropHandler makes the client call f for every lost event, with the event, the
-// reason, and an error that has the details. The default is no handler.
+// WithDropHandler makes the client call f for every dropped event, with the event,
+// the reason, and an error that has the details. The default is no handler.
 //
 // f may keep the event, so that the app can record it again later. If the client has
-// already made an ID for the event, Event.ID contains it, so the event is still
-// stored only once. The event's texts are valid and cut to their maximum length, as
-// in the table. Extra has been converted to JSON and back, so its numbers are
-// [json.Number]. If Extra can't be stored, it is nil.
+// already made an ID for the event, Event.ID contains it, so an event that is recorded
+// again is still stored only once. The event's texts are valid and cut to their maximum
+// length, as in the table. Extra has been converted to JSON and back, so its numbers
+// are [json.Number]. If Extra can't be stored, it is nil.
 //
 // The client calls f on a separate goroutine, one call at a time. f may call Stats,
-// and it may record other events. f must not record the dropped event itself, because
-// the event may be dropped again without end. f must not call Flush or Close, because
-// they wait for f. If f panics, the client recovers and logs the panic.
+// and it may record other events. f must not record the dropped event again itself: if
+// the event is dropped each time, this goes on without end. f must not call Flush or
+// Close, because they wait for f. If f panics, the client recovers and logs the panic.
 //
-// While f is slow, up to 1,000 dropped events with up to 1 MiB of text wait for it.
-// The client doesn't pass further events to f, but counts them in [Stats].Unreported.
-// Events that Close abandons are always passed to f.
+// While f is slow, dropped events wait for it: up to 1,000 events with up to 1 MiB of
+// text. If more events are dropped, the client doesn't pass them to f, but counts them
+// in [Stats].Unreported. This limit doesn't apply to events that Close abandons.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
 }
@@ -99,21 +99,20 @@ func WithDropHandler(f func(Event, DropReason, error)) Option {
 // WithBefore makes Record and Step call f with each event first. The default is no
 // function. f may change the event: for example, it may add a version, a tenant or a
 // trace id, or remove personal data. If f returns false, the event is dropped with
-// reason [Filtered]. The event is then counted in [Stats] and passed to the drop
-// handler, but not logged. ctx is the context that the app passed to RecordContext or
-// StepContext. For Record and Step, ctx is [context.Background].
+// reason [Filtered]: it is counted in [Stats] and passed to the drop handler, but not
+// logged. ctx is the context that the app passed to RecordContext or StepContext. For
+// Record and Step, ctx is [context.Background].
 //
 // f gets a pointer to a copy of the event. f must not use the pointer after f returns.
 // Fields that Record fills in, such as CreatedAt, are still empty. Extra is never nil.
-// f may add and delete keys of Extra. But f must not change a value in place, because
-// the app may still use the value. When the client sends events from its files
-// ([WithSpool]), it doesn't call f for these events again.
+// f may add and delete keys of Extra, but must not change a value in place, because
+// the app may still use the value. The client doesn't call f again for events that it
+// sends from files of [WithSpool].
 //
 // f runs on the goroutine that calls Record, so it must be fast and safe for
-// concurrent use. f may record further events with the same Client. The client then
-// calls f for these events. If f makes the event invalid or panics, the event is
-// dropped with reason [Invalid]. The same happens if 10,000 calls of f are already
-// running.
+// concurrent use. f may record further events with the same Client, which then calls
+// f for these events. If f makes the event invalid or panics, or if 10,000 calls to f
+// are already running, the event is dropped with reason [Invalid].
 func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 	return func(c *config) { c.before = f }
 }
@@ -124,7 +123,7 @@ func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 //
 // By default New makes two clones of [http.DefaultTransport], for inserts and for
 // other requests. The clone for inserts opens at most one connection more than the
-// limit of [WithMaxInFlight]. If http.DefaultTransport isn't an [http.Transport], for
+// limit of [WithMaxInFlight]. If http.DefaultTransport isn't a [*http.Transport], for
 // example after httpmock.Activate, New uses it directly.
 func WithTransport(rt http.RoundTripper) Option { return func(c *config) { c.transport = rt } }
 
@@ -146,10 +145,10 @@ func WithEventTypes(types EventTypes) Option {
 }
 
 // WithColumns describes a table whose columns differ from those in
-// sql/013_create_processing_events_table.sql. For example, the columns have other
+// sql/013_create_processing_events_table.sql. For example, the columns may have other
 // names or types, or the document's or user's id may be NULL. With this option, an
-// empty DocumentID or UserID is stored as NULL. Without this option, an event with an
-// empty DocumentID or UserID is dropped with reason [Invalid].
+// empty DocumentID or UserID is stored as NULL. Without it, an event with an empty
+// DocumentID or UserID is dropped with reason [Invalid].
 func WithColumns(columns Columns) Option {
 	columns.Extra = slices.Clone(columns.Extra)
 	return func(c *config) { c.columns.Columns, c.columns.own = columns, true }
@@ -158,7 +157,7 @@ func WithColumns(columns Columns) Option {
 // WithRequestTimeout sets the timeout of one insert request, from 1 ms to 10 min. The
 // default is [DefaultRequestTimeout]. Each request of Check has the same timeout. A
 // read, such as a Timeline or a Summary, must also end within this time, including
-// its retries. A request of a purge has no timeout except the purge's context.
+// its retries. The requests of a purge have no timeout except the purge's context.
 func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.requestTimeout = d } }
 
 // WithMaxInFlight sets how many insert requests may be in flight at once, from 1 to
@@ -167,8 +166,8 @@ func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.req
 func WithMaxInFlight(requests int) Option { return func(c *config) { c.maxInFlight = requests } }
 
 // WithMaxBatch sets the maximum number of rows per insert request, from 1 to 10,000.
-// The default is [DefaultMaxBatch]. A request with long texts has fewer rows, because
-// its texts are limited to 1 MiB.
+// The default is [DefaultMaxBatch]. If the events have long texts, a request has fewer
+// rows, because it carries at most 1 MiB of text.
 func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows } }
 
 // WithQueueLimits limits the events that the client keeps in memory until they are
@@ -190,26 +189,26 @@ func WithQueueLimits(events, bytes int) Option {
 // disk within 1 ms of Record, and under load within 50 ms.
 //
 // If a process has died, the next client with the same dir, URL, schema and table
-// sends the events of that process. Events keep their IDs, so no event is stored
-// twice. But an event that was stored and then purged may be stored again. If Close
-// can't send an event, it leaves the event in the spool and counts it in
-// [Stats].Kept.
+// sends the events that the process left. Events keep their IDs, so no event is in the
+// table twice. But if an event is stored and then purged, it may be stored again. If
+// Close can't send an event that is in the spool, it leaves the event there and counts
+// it in [Stats].Kept.
 //
 // Any number of processes may share dir. WithSpool makes a relative dir absolute. If
 // dir doesn't exist, the client creates it, accessible to this user only. If other
-// users can write to dir, the client logs that and doesn't use dir.
+// users can write to dir, the client logs that, sends no events from dir, and copies
+// events to dir only when Close can't send them.
 //
-// The files contain personal data if the events do. All files together take up to
-// about twice the bytes of [WithQueueLimits]. When they have that size, new events
-// stay in memory only. The client never deletes a file that it can't use. It adds .bad
-// to the name of a damaged file. It adds .kept to the name of a file with values for
-// columns that [WithColumns] doesn't list.
+// The files contain personal data if the events do. Together they take up to about
+// twice the bytes of [WithQueueLimits], and up to four times for a moment. While the
+// spool is full, new events stay in memory only. The client never deletes a file that
+// it can't use: it adds .bad to the name of a damaged file, and .kept to the name of a
+// file with values for columns that [WithColumns] doesn't list.
 //
-// A disk that is full, slow or broken never blocks New or Record. The client logs the
-// failure, and events stay in memory only. On Windows, events always stay in memory
-// only.
+// A disk that is full, slow or broken never blocks New or Record. The client logs
+// failures, and events stay in memory only, as they always do on Windows.
 func WithSpool(dir string) Option {
-	if abs, err := filepath.Abs(dir); err == nil && dir != "" { // otherwise there is no working directory, and the spool fails to open dir
+	if abs, err := filepath.Abs(dir); err == nil && dir != "" { // if there is no working directory, the spool can't open dir either
 		dir = abs
 	}
 	return func(c *config) { c.spoolDir, c.spoolFiles = dir, spool.OS{} }
@@ -224,11 +223,11 @@ func WithPurgeBatch(rows int) Option {
 }
 
 // nameFormat matches valid names of schemas and tables. PostgreSQL allows more, but
-// the names become a part of requests.
+// the names become part of requests.
 var nameFormat = regexp.MustCompile(`^[A-Za-z0-9_]{1,63}$`)
 
-// newConfig returns the settings: the defaults, changed by opts. Its error lists
-// every value that is out of bounds.
+// newConfig returns the defaults, changed by opts. Its error lists every invalid
+// value.
 func newConfig(opts []Option) (config, error) {
 	c := config{
 		schema:         DefaultSchema,

@@ -16,14 +16,14 @@ import (
 )
 
 // readingSchema is the schema of the functions that
-// sql/014_create_docevents_reading.sql creates. The project's API settings must expose
-// this schema, so that the client can call the functions. The functions can read
-// tables in any schema.
+// sql/014_create_docevents_reading.sql creates. The client can call them only if the
+// project's API settings expose this schema. The functions can read tables in any
+// schema.
 const readingSchema = "public"
 
 const (
 	defaultStuckAfter = 30 * time.Minute
-	maxAnswerBytes    = 4 << 20 // the functions limit their answers to less than 1 MiB
+	maxAnswerBytes    = 4 << 20 // answers are smaller, because the functions limit their lists and cut long texts
 
 	// maxQueryBytes is the maximum length of a URL's query. Supabase's gateway accepts
 	// a request line of 8 KiB, which contains the method and the URL. So 1 KiB remains
@@ -43,9 +43,9 @@ type Query struct {
 	// stuck. 0 means 30 minutes. StuckAfter must not be negative.
 	StuckAfter time.Duration
 
-	// Where selects only the events that have certain values. Each key is the name of
-	// a column in the table, such as "tenant_id". Its value is the text of the
-	// column's value. PostgreSQL casts this text to the type of the column.
+	// Where selects only events with certain values. Each key is the name of a column
+	// in the table, such as "tenant_id", and its value is the column's value as text.
+	// PostgreSQL casts this text to the type of the column.
 	Where map[string]string
 }
 
@@ -68,7 +68,7 @@ func (q *Query) normalize() error {
 	return nil
 }
 
-// A source is the argument source of the functions. It describes the table.
+// A source is the value of the functions' argument named source. It describes the table.
 type source struct {
 	Schema  string                 `json:"schema"`
 	Table   string                 `json:"table"`
@@ -104,7 +104,7 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 		return nil, errNoDocumentID
 	}
 	if n := len(arguments.Encode()); n > maxQueryBytes {
-		return nil, fmt.Errorf("the event types and filters make a request line of %d bytes, and servers take %d: pass fewer or shorter ones", n, maxQueryBytes)
+		return nil, fmt.Errorf("the event types and filters make a query of %d bytes, and servers accept %d: pass fewer or shorter ones", n, maxQueryBytes)
 	}
 	r := rest.Reading{Path: "rpc/" + function, Schema: readingSchema, Query: arguments}
 	var answer *T
@@ -116,10 +116,11 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 }
 
 // read sends a GET request and passes the response to decode. If the request fails or
-// decode returns an error, and the cause may be temporary, read retries once. Hosted
-// Supabase may refuse a valid key for some seconds, with status 401 and code PGRST303.
-// After such a response, read retries for up to lastingAfter. ctx and
-// WithRequestTimeout limit the time of all attempts together.
+// decode returns an error, and the cause may be temporary, read retries once. It doesn't
+// retry if the response asks for a wait (Retry-After). Hosted Supabase may refuse a
+// valid key for some seconds, with status 401 and code PGRST303. After such a response,
+// read retries for up to 5 s (lastingAfter). ctx and WithRequestTimeout limit the time
+// of all attempts together.
 func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -152,17 +153,17 @@ func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Res
 // Summary, Documents, Timeline or Health to [errors.Is].
 var ErrOtherAnswer = errors.New("unexpected answer: either the server is not PostgREST with this table, or another version of sql/014_create_docevents_reading.sql is installed")
 
-// otherAnswer returns an error that wraps ErrOtherAnswer. field is the field that is
-// missing in the JSON of the answer, or has an unexpected type.
+// otherAnswer returns an error that wraps ErrOtherAnswer. field is missing in the JSON
+// of the answer, or has an unexpected type.
 func otherAnswer(field string) error {
 	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
 }
 
-// unreadable converts an error of decoding an answer. If the answer is complete but
-// unexpected, unreadable returns ErrOtherAnswer. If the answer is incomplete, it
-// returns an error that may be temporary, so that the request is retried. It never
-// returns the text of an error of encoding/json, because this text may contain a value
-// from the table. For nil it returns nil.
+// unreadable converts err, the error from decoding an answer. If the answer is complete
+// but unexpected, the result is ErrOtherAnswer. If the answer is incomplete, the result
+// is an error that may be temporary, so that the request is retried. An error about the
+// JSON isn't wrapped, because its text may contain a value from the table. If err is
+// nil, the result is nil.
 func unreadable(err error) error {
 	e, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {

@@ -18,21 +18,21 @@ import (
 )
 
 // maxVaried limits the number of inserts that Check sends for one event type. If the
-// table rejects the type, Check fills optional columns one by one, to find out which
-// of them the type needs. It does so with at most maxVaried columns.
+// table rejects the type, Check fills up to maxVaried optional columns one by one, to
+// find out which of them the type needs.
 const maxVaried = 8
 
 // A rehearsal tries inserts like those of Record and makes PostgREST roll them back.
-// For this, each insert has several rows, and the request asks for a single object as
-// the result. PostgREST runs the insert with its triggers and immediate foreign keys.
-// Then it finds that the result has several rows, rolls back, and answers with the
-// number of rows. Each event is in the insert twice. If the id is unique, only one of
-// the two becomes a row.
+// To do so, it inserts several rows but asks for a single object as the result.
+// PostgREST runs the insert with its triggers and immediate foreign keys. Then it finds
+// that the result has several rows, rolls back, and answers with the number of rows.
+// The insert contains each event twice. If the id is unique, only one of the two
+// becomes a row.
 //
 // If the server refuses the insert for a reason that concerns every event, the
 // rehearsal adds a finding, a problem that Check returns. The next insert leaves out
-// the column with the problem, or fills it. So PostgreSQL gets to the next problem.
-// These methods handle the result of an insert:
+// the column with the problem, or fills it, so that PostgreSQL gets to the next
+// problem. These methods handle the result of an insert:
 //
 //	send -> rolled back -> count: is the id unique, does a trigger discard rows?
 //	     -> refused -> learn -> fills, adds or leaves out a column        -> send again
@@ -46,11 +46,11 @@ type rehearsal struct {
 	document string                 // the document's id: a made-up UUID
 	values   map[string]any         // made-up values, by column
 	filled   []string               // the columns that every row fills with the made-up value
-	guessed  bool                   // the table may reject a made-up value of these columns, or a made-up type
-	fills    map[EventType][]string // further columns that an event of the type fills; nil before narrow
+	guessed  bool                   // the table may reject the made-up value of a column in filled, or the made-up type
+	fills    map[EventType][]string // further columns that an event of the type fills; nil until narrow runs
 	copies   int                    // how often each event is sent: 2, or 1 if the id is UNIQUE but not the primary key
 	noID     bool                   // there is a finding about the id column
-	refused  bool                   // a DELETE isn't tried, since it would fail for the same reason as the insert
+	refused  bool                   // an insert failed, and no other insert can help: no DELETE is tried
 	at       time.Time              // the time of the last row
 	required []string               // optional fields of Event whose column is NOT NULL
 	findings []error
@@ -85,9 +85,10 @@ func (r *rehearsal) makeUp(name, sample string) {
 }
 
 // rows returns the rows of an insert: at least three events, at least one of each type,
-// and then a copy of each event. The number of events is odd. With an even number n, a
-// trigger that discards half of the events would leave n of the 2n rows, as many as are
-// left if the id is unique.
+// and then a copy of each event. The number of rows that PostgreSQL inserts shows
+// whether the id is unique. So the number of events is odd: if it were an even n, and a
+// trigger discarded half of the events, n of the 2n rows would be left even if the id
+// isn't unique.
 func (r *rehearsal) rows() (rows []map[string]any) {
 	for _, t := range r.types {
 		rows = append(rows, r.row(t, r.fills[t]))
@@ -99,9 +100,8 @@ func (r *rehearsal) rows() (rows []map[string]any) {
 }
 
 // row returns an event of type t as a row, with a new id and time. The columns in
-// r.filled and optional get their made-up values. The other columns are as if the
-// event had no values for them: columns for fields of Event are NULL, and columns of
-// Extra are left out.
+// r.filled and optional get their made-up values. For the other columns the event has
+// no values: columns for fields of Event are NULL, and columns of Extra are left out.
 func (r *rehearsal) row(t EventType, optional []string) map[string]any {
 	row, columns := map[string]any{}, &r.config.columns
 	r.at = r.at.Add(-time.Millisecond) // a unique key may contain the time
@@ -122,10 +122,10 @@ func (r *rehearsal) row(t EventType, optional []string) map[string]any {
 	return row
 }
 
-// fillings returns sets of optional columns. For each set, narrow sends an insert
-// that fills the columns of the set. The sets are: no column, each column alone, all
-// columns except one, and all columns. The sets without one column are needed if a
-// CHECK requires several columns but forbids another.
+// fillings returns the fillings that narrow tries. A filling is the set of optional
+// columns that an insert fills: no column, each column alone, all columns except one, or
+// all columns, which comes last. All columns except one are needed if a CHECK requires
+// several columns but forbids another.
 func (r *rehearsal) fillings() (fillings [][]string) {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool {
 		return r.values[name] == nil || slices.Contains(r.filled, name)
@@ -140,14 +140,15 @@ func (r *rehearsal) fillings() (fillings [][]string) {
 var (
 	number = regexp.MustCompile(`\d+`)
 
-	// errStored means that the server stored the rows instead of rolling back. takeOut
-	// has then tried to delete the rows and has added a finding.
+	// errStored means that the server stored the rows instead of rolling back.
+	// deleteStored has then tried to delete the rows and has added a finding.
 	errStored = errors.New("stored")
 )
 
-// send sends one insert. It returns n, the number of rows that the server inserted and
-// rolled back. If the server stored the rows, err is errStored. Otherwise err is the
-// server's error, or the reason why no answer arrived.
+// send sends one insert. If the server rolled it back, n is the number of rows that
+// PostgreSQL had inserted, and err is nil. If the server stored the rows, err is
+// errStored. If the insert failed, err is the server's error, or the reason why no
+// answer arrived.
 func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
@@ -161,7 +162,7 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err
 	e, answered := errors.AsType[*rest.Error](err)
 	switch {
 	case err == nil && len(rows) > 0:
-		r.takeOut(ctx, rows)
+		r.deleteStored(ctx, rows)
 		return 0, errStored
 	case answered && e.Code == "PGRST116":
 		return strconv.Atoi(number.FindString(e.Details))
@@ -171,11 +172,11 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, err
 	return 0, r.explain(err)
 }
 
-// takeOut deletes rows that the server stored instead of rolling back, and adds a
-// finding. It selects the rows by their ids. If there is a finding about the id column,
-// the inserts leave that column out. Then takeOut selects the rows by the id of their
-// document, which the rehearsal made up.
-func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
+// deleteStored deletes rows that the server stored instead of rolling back, and adds a
+// finding. It selects the rows by their ids. But if there is a finding about the id
+// column, the inserts leave that column out, so deleteStored selects the rows by the id
+// of their document, which the rehearsal made up.
+func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	columns, ids := &r.config.columns, []string{}
 	for _, row := range rows {
 		ids = append(ids, fmt.Sprint(row[columns.ID]))
@@ -189,9 +190,8 @@ func (r *rehearsal) takeOut(ctx context.Context, rows []map[string]any) {
 }
 
 // remove sends a DELETE for the rows that filter selects, and adds a finding if the
-// DELETE fails. A finding is a problem that Check returns. If the answer lacks the
-// number of deleted rows, remove adds no finding, because a proxy may have removed
-// the number.
+// DELETE fails. If only the number of deleted rows is missing in the answer, remove
+// adds no finding, because a proxy may have removed the number.
 func (r *rehearsal) remove(ctx context.Context, filter *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()

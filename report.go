@@ -14,9 +14,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// The messages of log lines. The first line with a message is written at once. For
-// quietFor after that, lines with the same message are only counted, and the next
-// line that is written has the count.
+// The messages of log lines. After a line about an error, further lines with the same
+// message are suppressed for quietFor. The field "count" of the next line includes them.
 const (
 	logTransient     = "docevents: insert failed, trying again"
 	logConfiguration = "docevents: insert refused until this is fixed"
@@ -43,20 +42,22 @@ var (
 	// ErrClosed is the error of events that are recorded after Close.
 	ErrClosed = errors.New("the client is closed")
 
-	errQueueFull = errors.New("the queue is full: the server is away, or slower than events are recorded; WithQueueLimits sets the limits")
+	errQueueFull = errors.New("the queue is full: the server is down, or stores events more slowly than they are recorded; WithQueueLimits sets the limits")
 	errGoexit    = errors.New("the transport ended its goroutine")
 )
 
 const (
-	maxNotices    = 1000    // the most handler calls that wait
-	maxNoticeText = 1 << 20 // the most text that their events have, in bytes
+	// The most dropped events that wait for the drop handler, and the most text that
+	// they may have, in bytes. These limits don't apply to events that Close abandons.
+	maxNotices    = 1000
+	maxNoticeText = 1 << 20
 
 	// A log line contains at most maxLoggedType bytes of an event's type, and at most
 	// maxLoggedID bytes of its document's id.
 	maxLoggedType = 64
 	maxLoggedID   = 128
 
-	// quietFor is how long after a line its repeats are only counted.
+	// quietFor is how long further lines with a message are suppressed after a line with it.
 	quietFor = 30 * time.Second
 )
 
@@ -68,18 +69,18 @@ type notice struct {
 	text   int    // the size of that event's text, in bytes
 }
 
-// A tally counts the lines with one message, so that they don't flood the log.
+// A tally counts the suppressed lines with one message.
 type tally struct {
-	written    time.Time // when the last line was written, or zero
-	suppressed int64     // how many repeats were only counted since then
-	err        error     // the error of the last repeat
+	written    time.Time // when a line was last written, or zero
+	suppressed int64     // how many lines were not written since then
+	err        error     // the error of the last suppressed line
 	documentID []byte    // a copy of the last dropped event's document id, if that is valid
 	eventType  []byte    // a copy of the last dropped event's type
 }
 
-// A reporter calls the app's logger and drop handler. Both run on a goroutine of the
-// reporter, so a slow or failing logger can't delay the rest of the client. The
-// goroutine exists only while there is something to report.
+// A reporter calls the app's logger and drop handler. It calls both on a separate
+// goroutine, so that they can't delay or crash the rest of the client. The goroutine
+// exists only while there is something to report.
 type reporter struct {
 	log        *slog.Logger
 	textIDs    bool                           // Columns.TextIDs
@@ -90,13 +91,13 @@ type reporter struct {
 	changed  *sync.Cond // signals that a notice was done, close stopped waiting, or a context ended
 	queue    []notice
 	queued   int64             // how many notices were ever queued
-	finished int64             // how many of them are done, in the same order
+	finished int64             // how many of them are done; they are done in the order of the queue
 	drops    int               // how many dropped events are in the queue
 	text     int               // the size of their text, in bytes
 	running  bool              // the goroutine exists
 	closed   bool              // close has stopped waiting for a call that doesn't return
 	tallies  map[string]*tally // by message
-	failures int64             // failed requests since the last recovery
+	failures int64             // calls to failed since the last recovery
 	loud     bool              // a line about these failures was written
 }
 
@@ -107,9 +108,9 @@ func newReporter(c *config) *reporter {
 }
 
 // drop logs a dropped event and passes it to the app's drop handler, if there is one.
-// extra is the JSON of the event's Extra. If too many events wait for the handler, drop
-// doesn't pass the event to the handler, but counts it as unreported. Events that Close
-// abandons are passed to the handler even then.
+// extra is the JSON of the event's Extra. In two cases drop counts the event as
+// unreported instead of passing it: if too many events wait for the handler and reason
+// isn't Abandoned, and if close has stopped waiting for a call that still hangs.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
 	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {
@@ -158,8 +159,7 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 	r.loud = r.lineIfDueLocked(msg, now, slog.Int64("pending", pending)) || r.loud
 }
 
-// fault logs a failure of something other than an insert: of a purge request that will
-// be retried, or of a file of the spool.
+// fault logs a failure of a purge request that will be retried, or of the spool.
 func (r *reporter) fault(msg string, err error, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -190,7 +190,7 @@ func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	r.failures, r.loud = 0, false
 }
 
-// tallyLocked counts a line with the given message.
+// tallyLocked counts a line with the given message as not yet written.
 func (r *reporter) tallyLocked(msg string, err error) *tally {
 	t := r.tallies[msg]
 	if t == nil {
@@ -202,9 +202,9 @@ func (r *reporter) tallyLocked(msg string, err error) *tally {
 	return t
 }
 
-// lineIfDueLocked writes a line and returns true if no line with the same message was
-// written for quietFor. The new line contains the number of repeats since the last one.
-// Otherwise lineIfDueLocked returns false.
+// lineIfDueLocked writes a line with the given message, unless such a line was written
+// less than quietFor ago. It reports whether it wrote the line. The line's count is 1
+// plus the number of lines that were suppressed before it.
 func (r *reporter) lineIfDueLocked(msg string, now time.Time, attrs ...slog.Attr) bool {
 	due := now.Sub(r.tallies[msg].written) >= quietFor
 	if due {
@@ -229,8 +229,8 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
-// sumUpLocked writes a line for each message whose repeats were only counted. It leaves
-// out a message if the last line with that message was written less than age ago.
+// For each message with suppressed lines, sumUpLocked writes one line with their number,
+// if the last line with the message is at least age old.
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
 		if t.suppressed > 0 && now.Sub(t.written) >= age {
@@ -243,7 +243,7 @@ func (r *reporter) lineLocked(level slog.Level, msg string, attrs ...slog.Attr) 
 	r.queueLocked(notice{call: func() { r.log.LogAttrs(context.Background(), level, msg, attrs...) }})
 }
 
-// owned returns e with copies of its ids and of its short texts.
+// owned returns e with copies of its ids and short texts. It doesn't copy longer texts.
 func owned(e Event) Event {
 	for i, text := range []*string{&e.ID, &e.DocumentID, &e.UserID, (*string)(&e.Type), &e.ErrorMessage, &e.Stage} {
 		if isID := i < 3; isID || len(*text) <= row.MaxKept {

@@ -12,26 +12,24 @@ import (
 )
 
 // ErrCountIncomplete means that a purge may have deleted more rows than the number
-// that it returned. It didn't get the result of one of its DELETEs, for example
-// because the connection broke. So it couldn't count the rows of that DELETE. Test
-// for ErrCountIncomplete with errors.Is, because a purge's error may match several
-// errors.
+// that it returned. It couldn't count the rows of one of its DELETEs, because the answer
+// was lost, for example when the connection broke, or contained no number. Test for
+// ErrCountIncomplete with errors.Is, because a purge's error may match several errors.
 var ErrCountIncomplete = rest.ErrNoCount
 
 const (
 	maxPurgeDays     = 700_000 // 1,916 years: the cutoff stays after the year 1, and nothing overflows
 	maxPurgeFailures = 10      // in a row, with waits of 40 to 80 s in all
 
-	// purgePatience helps to find requests that took too long. If a request failed
-	// after purgePatience or later, with a broken connection or a gateway's error
-	// 5xx, it probably took too long. Then the next step deletes fewer rows. Gateways
-	// time out after 10 s or more.
+	// If a request failed after purgePatience or later, with a broken connection or a
+	// gateway's 5xx error, it probably took too long, so the next step deletes fewer
+	// rows. Gateways time out after 10 s or more.
 	purgePatience = 5 * time.Second
 )
 
-// PurgeOlderThan deletes the rows that are older than the given number of days. It
-// calls [Client.PurgeBefore] with a cutoff that is days times 24 hours before now. If
-// days isn't from 1 to 700,000, PurgeOlderThan returns an error and deletes nothing.
+// PurgeOlderThan deletes the rows that are older than days times 24 hours. It calls
+// [Client.PurgeBefore] with that cutoff. If days isn't from 1 to 700,000,
+// PurgeOlderThan returns an error and deletes nothing.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 	if !c.isNone() && (days < 1 || days > maxPurgeDays) {
 		return 0, fmt.Errorf("docevents: PurgeOlderThan: days must be from 1 to %d", maxPurgeDays)
@@ -44,11 +42,11 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 // the zero time or is in the future, PurgeBefore returns an error and deletes
 // nothing.
 //
-// PurgeBefore sends one DELETE for all rows. The answer contains the ids of the
-// deleted rows. If the DELETE fails for a reason that may be temporary, PurgeBefore
-// deletes the rows in steps of [DefaultPurgeBatch] rows, which need little memory.
-// With [WithPurgeBatch] it deletes in steps from the start. If a step takes too long
-// for the database or a gateway, the next step has half as many rows.
+// PurgeBefore first sends one DELETE for all these rows. The answer contains their ids.
+// If the DELETE fails for a reason that may be temporary, PurgeBefore deletes the rows
+// in steps of [DefaultPurgeBatch] rows, which need little memory because their answers
+// contain no ids. With [WithPurgeBatch] it deletes in steps from the start. If a step
+// takes too long for the database or a gateway, the next step has half as many rows.
 //
 // PurgeBefore blocks until the rows are deleted or it fails. After a failure that may
 // be temporary, it logs a line, waits and continues. It stops and returns an error in
@@ -56,10 +54,10 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 //   - ctx ends.
 //   - The server refuses every request for 5 s, for example because the key is wrong.
 //   - The server rejects a DELETE because of its rows, for example because another
-//     table refers to one of them. Then PurgeBefore stops at once.
-//   - Ten or more requests in a row reach the statement timeout, and the last of them
-//     was for a single row.
-//   - Ten requests in a row fail, which takes one to two minutes, and ctx has no
+//     table refers to one of them. PurgeBefore doesn't retry this.
+//   - Ten or more requests in a row fail, and the last one reaches the statement
+//     timeout although it is for a single row.
+//   - Ten requests in a row fail, with waits of 40 to 80 s in all, and ctx has no
 //     deadline.
 //
 // If PurgeBefore returns an error, it also returns the number of rows deleted so far.
@@ -83,7 +81,7 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	// Times in the table are whole microseconds, so rounding up selects the same rows.
 	before := cutoff.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
 	most := c.config.purgeBatch
-	p := &purge{Client: c, before: before, whole: !c.config.purgeInSteps, next: position{after: beforeAll}, size: stepSize{rows: most, most: most}}
+	p := &purge{Client: c, before: before, allAtOnce: !c.config.purgeInSteps, next: position{after: beforeAll}, size: stepSize{rows: most, most: most}}
 	err := p.run(ctx)
 	switch {
 	case err == nil && p.lost:
@@ -107,20 +105,20 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 //	    v
 //	   end
 //
-// The DELETE for all rows is sent only once. After a failure, the database may still
-// be running it. And if it took too long once, it would take too long again. A failed
-// step isn't repeated either. The next step reads which rows are left, and deletes
-// the oldest of them.
+// The DELETE for all rows is sent only once, because the database may still be running
+// it after a failure, and because it would take too long again if it took too long once.
+// A failed step isn't repeated either: the next step reads which rows are left, and
+// deletes the oldest of them.
 type purge struct {
 	*Client
-	before   string // the cutoff
-	whole    bool   // the one DELETE has not been sent yet
-	next     position
-	size     stepSize
-	failures int       // failed requests since a DELETE last deleted rows
-	refused  time.Time // when refusals began, with no other answer since; else zero
-	count    int64     // deleted rows
-	lost     bool      // an answer was lost: count may be too low
+	before    string // the cutoff
+	allAtOnce bool   // the next request is the DELETE for all rows
+	next      position
+	size      stepSize
+	failures  int       // failed requests since a DELETE last deleted rows
+	refused   time.Time // of the first refusal, if there was no other answer after it; else zero
+	count     int64     // deleted rows
+	lost      bool      // an answer was lost: count may be too low
 }
 
 func (p *purge) run(ctx context.Context) error {
@@ -136,12 +134,12 @@ func (p *purge) run(ctx context.Context) error {
 			p.size.succeeded()
 			p.refused, failure = time.Time{}, nil
 			continue
-		case ctx.Err() != nil: // ctx ended the request; a failure before it explains more
+		case ctx.Err() != nil: // ctx ended the request, so an earlier failure explains more than err
 			failure = cmp.Or(failure, err)
 			continue
 		}
 		again, smaller := p.failed(err, time.Since(began), bounded)
-		if smaller && !p.whole {
+		if smaller && !p.allAtOnce {
 			err = fmt.Errorf("a step of %d rows: %w; is there an index on %s, as in sql/013_create_processing_events_table.sql, or a lock on the table?", p.size.rows, err, p.config.columns.CreatedAt)
 			p.size.timedOut()
 			p.next.tooMany = p.next.boundary
@@ -149,7 +147,7 @@ func (p *purge) run(ctx context.Context) error {
 		if !again {
 			return err
 		}
-		p.whole, failure = false, err
+		p.allAtOnce, failure = false, err
 		p.report.fault(logPurge, err, time.Now())
 		select {
 		case <-time.After(backoff(p.failures-1, longWait, err)):
@@ -162,10 +160,10 @@ func (p *purge) run(ctx context.Context) error {
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// failed is called after a request fails with err, and counts the failure. took is
-// the time that the request took. bounded means that ctx has a deadline. The first
-// result reports whether the purge continues. The second result reports whether the
-// request may have taken too long. If so, the next step must delete fewer rows.
+// failed counts a failed request. err is the request's error, and took is the time that
+// it took. bounded means that ctx has a deadline. again reports whether the purge
+// continues. smaller reports whether the request may have taken too long, so that the
+// next step must delete fewer rows.
 func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smaller bool) {
 	p.failures++
 	v, code := rest.Classify(err), codeOf(err)
@@ -179,7 +177,7 @@ func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smal
 		return p.failures < maxPurgeFailures || p.size.rows > 1 && p.failures < 2*maxPurgeFailures, true
 	case v == rest.Configuration:
 		return time.Since(p.refused) < lastingAfter, false
-	case v != rest.Transient || code == "23503": // a row of another table refers to one of these rows
+	case v != rest.Transient || code == "23503": // 23503: a row of another table refers to one of these rows
 		return false, false
 	}
 	return bounded || p.failures < maxPurgeFailures, tookTooLong(err, took)

@@ -17,29 +17,28 @@ const beforeAll = "-infinity"
 // A position is where the next step of a purge begins.
 //
 // A step deletes the oldest rows that are left. First it reads the created_at of the
-// last row to delete. This time is the boundary of the step. Then the step deletes
-// the rows after the boundary of the last step that succeeded, up to its own
-// boundary. If the DELETE had no lower limit, PostgreSQL would also read the index
-// entries of rows that earlier steps deleted. Then a purge of a million rows would
-// take twice as long.
+// last row to delete, which is the boundary of the step. Then it deletes the rows after
+// the boundary of the last step that succeeded, up to its own boundary. If the DELETE
+// had no lower limit, PostgreSQL would also read the index entries of rows that earlier
+// steps deleted, and a purge of a million rows would take twice as long.
 //
 // All rows with the time of the boundary are deleted in the same step. If very many rows
 // have this time, the step takes too long and fails. The purge tries again with fewer
-// rows, but if the boundary is still the same, that step would also take too long. Then
-// stepByID deletes the rows with this time in several requests, in the order of their
-// ids.
+// rows, but if the boundary is still the same, that step would also take too long. So
+// stepByID then deletes the rows with this time in several requests, in the order of
+// their ids.
 type position struct {
-	after    string // the boundary of the step before
+	after    string // the boundary of the last step that succeeded
 	boundary string // the boundary of this step
 	tooMany  string // the boundary of a step that took too long
 
 	oneTime string // the time whose rows stepByID deletes, or ""
-	lastID  string // the greatest id that stepByID has deleted, or ""
+	lastID  string // the greatest id whose row stepByID has deleted, or ""
 }
 
 // step deletes the oldest rows and reports whether the purge is done.
 func (p *purge) step(ctx context.Context) (done bool, err error) {
-	if p.whole {
+	if p.allAtOnce {
 		return true, p.counted(p.deleteIDs(ctx, p.before))
 	}
 	if p.next.oneTime != "" {
@@ -67,9 +66,8 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 }
 
 // stepByID is a step that deletes only rows with one created_at, p.next.oneTime. It
-// deletes p.size.rows of these rows, beginning with the smallest id. If fewer rows
-// with this created_at are left, stepByID deletes nothing and returns false. Then the
-// next ordinary step deletes these rows.
+// deletes p.size.rows of these rows, beginning with the smallest id. If fewer are left,
+// stepByID deletes nothing and returns false, and the next ordinary step deletes them.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	column := p.config.columns.ID
 	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
@@ -88,10 +86,11 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	return true, err
 }
 
-// counted adds n to the purge's count of deleted rows. n and err are the result of a
-// DELETE. If the DELETE deleted rows, counted sets the count of failures to 0. A
-// DELETE that succeeds with n = 0 doesn't change this count. Otherwise a purge might
-// never end: if a trigger keeps rows, such DELETEs may alternate with timeouts.
+// counted handles n and err, the result of a DELETE, and adds n to the purge's count of
+// deleted rows. If more rows may have been deleted, it sets p.lost. If the DELETE deleted
+// rows, or succeeded without a number, counted sets p.failures to 0. A DELETE that
+// succeeds with n = 0 doesn't change p.failures. If it did, a purge might never end,
+// because such DELETEs may alternate with timeouts if a trigger keeps rows.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
@@ -107,7 +106,7 @@ func (p *purge) counted(n int64, err error) error {
 }
 
 // A stepSize holds the number of rows of the next step. After a step that takes too
-// long, the number halves. After a step that succeeds, it doubles, up to most.
+// long, the number is halved. After a step that succeeds, it is doubled, up to most.
 //
 // If the first step after a doubling takes too long, the table may always be too slow for
 // so many rows, and each further attempt would cost a statement timeout. So each time
@@ -117,7 +116,7 @@ type stepSize struct {
 	rows, most int
 	successes  int  // in a row at this size
 	grown      bool // no step of this size has run since it doubled
-	patience   int  // the size doubles after more successes than this
+	patience   int  // the size doubles when successes exceeds this number
 }
 
 func (s *stepSize) succeeded() {
@@ -141,7 +140,7 @@ func (s *stepSize) timedOut() {
 }
 
 // deleteIDs deletes the rows whose created_at is before the given time, and returns
-// their number. The answer contains only the ids of the deleted rows. With all
+// their number. The answer contains only the ids of the deleted rows, because with all
 // columns it would be six times as large.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	query := c.rest.From()
@@ -157,9 +156,9 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readNth sends query, sorts the rows by column, and returns the value of column in
-// the last row that the next step would delete. This is row number p.size.rows. If
-// there are fewer rows, readNth returns "".
+// readNth sends query with the rows sorted by column, and returns the value of column in
+// row number p.size.rows, the last row that the step deletes. If there are fewer rows,
+// readNth returns "".
 func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
 	last := p.size.rows - 1
 	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)

@@ -13,15 +13,15 @@ import (
 )
 
 var (
-	// ErrNotServiceRole means that the key passed to New is not the project's secret
-	// key or its service_role key. The error of New matches it with [errors.Is]. New
-	// rejects other keys because with them a purge would delete nothing and report
-	// success.
+	// ErrNotServiceRole means that the key passed to New is a publishable key, or a
+	// JWT whose role isn't service_role, such as the anonymous key. The error that New
+	// returns matches it with [errors.Is]. New rejects these keys because with them a
+	// purge would delete nothing and report success.
 	ErrNotServiceRole = errors.New("not a service-role key")
 
 	// ErrNoSettings means that the environment contains neither SUPABASE_URL nor a
-	// key, as on a developer's laptop. The error of NewFromEnv matches it with
-	// [errors.Is]. The program can continue with the nil Client, which records
+	// key, as on a developer's laptop. The error that NewFromEnv returns matches it
+	// with [errors.Is]. The program can continue with the nil Client, which records
 	// nothing.
 	ErrNoSettings = errors.New("no Supabase settings in the environment")
 )
@@ -124,7 +124,8 @@ var (
 // self-hosted project may have this part.
 var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
-// parseKey returns the headers that carry the key, without white space around it.
+// parseKey returns the headers that carry the key. It removes white space around the
+// key.
 func parseKey(raw string) (map[string]string, error) {
 	key := strings.TrimSpace(raw)
 	if key == "" {

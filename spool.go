@@ -10,53 +10,47 @@ import (
 )
 
 const (
-	// spoolPause is how long the mirror waits before it uses the disk again after a
-	// failure. It also waits that long between two searches for segments of dead
-	// processes.
+	// spoolPause is how long the mirror waits before it writes to the disk again after
+	// a failure, and between two searches for segments of dead processes.
 	spoolPause = 30 * time.Second
 
-	// bufferBytes bounds the rows that wait to be written to disk.
+	// When the rows in the buffer have bufferBytes, no more rows are added to it.
 	bufferBytes = 1 << 20
 )
 
-// A mirror keeps a copy of every pending row on disk. It also replays rows: it
-// queues the rows that dead processes left on disk. Without WithSpool, it does
-// nothing.
+// A mirror keeps a copy of every pending row on disk, in files that are called
+// segments. It also replays rows: it queues the rows that dead processes left on disk.
+// Without WithSpool, it does nothing.
 //
-// A segment is a file of rows:
-//
-//	addLocked --> buffer --> current segment --> removed when no row is pending
+//	addLocked --> buffer --> current segment
 //	                ^               |
-//	     copyLocked |               | it is too large
+//	     copyLocked |               | it is too large, or no row is pending
 //	                |               v
 //	                +------- retired segment --> removed when its pending rows are copied
 //	                                ^
 //	                                | it was read to its end
 //	             queue <-- segment of a dead process
 //
-// Each new row goes into the buffer, and from there into a current segment. A
-// retired segment takes no more rows. copyLocked copies its pending rows to the
-// buffer, so that the segment can be removed. copyLocked also adds pending rows that
-// are not on disk, because a write failed or the buffer was full when they were
-// recorded. So all pending rows get to the disk once the disk works again.
+// Only current segments take new rows. copyLocked adds to the buffer the pending rows of
+// retired segments, and the pending rows that aren't on disk because a write failed or
+// the buffer was full. So all pending rows get to the disk once it works.
 //
-// One goroutine uses the disk, without holding the lock. The goroutine ends when there
-// is nothing to do. The rows that it writes with one call of Append are a block, and
-// blocks are numbered from 1.
+// One goroutine uses the disk, without holding the mutex, and ends when there is nothing
+// to do. It writes the buffer with one call to Append, as a block. Blocks are numbered
+// from 1.
 //
-// The mirror must know the place of each row even while the disk hangs, so the places
-// are in memory. record.block is the row's place:
+// Each pending row has its place on disk noted in memory, so that the place is known even
+// while the disk hangs. record.block is the current place, and record.old is the place
+// from which the row was last copied. Each is a number n, which means:
 //
 //	n >= written          in the buffer, or in the block that is being written
 //	first <= n < written  in a current segment
 //	0 < n < first         in a retired segment
-//	0                     not on disk
-//	-n                    in the n-th segment of a dead process
-//
-// If the row was copied to that place, record.old is the place before.
+//	n == 0                not on disk
+//	n < 0                 in segment number -n of the segments that were replayed
 type mirror struct {
 	delivery *delivery
-	columns  string // describes the columns of new rows
+	columns  string // describes the columns of new rows, as inFile does
 
 	// Only the goroutine uses these.
 	spool   *spool.Spool
@@ -66,21 +60,21 @@ type mirror struct {
 	open    bool // segments may be written and removed; false without WithSpool and after Close
 	running bool // the goroutine exists
 	again   bool // the goroutine must take another step before it ends
-	closing bool // the goroutine writes every pending row, and then closes the spool
+	closing bool // the goroutine must write every pending row, and then close the spool
 
-	rows    []byte // the buffer, which becomes block next
-	behind  bool   // some pending row is neither on disk nor in the buffer
-	first   int64  // the first block of the current segments
-	written int64  // the block after their last block
-	next    int64
-	files   spool.State // after the last use of the disk
+	rows    []byte      // the buffer
+	behind  bool        // some pending row is neither on disk nor in the buffer
+	first   int64       // the first block of the current segments
+	written int64       // the block after their last block
+	next    int64       // the block that the buffer becomes when it is written
+	files   spool.State // the spool's state after the last use of the disk
 
-	failed bool      // the disk failed, and isn't written to before due
+	failed bool      // the disk failed, so nothing is written before due
 	due    time.Time // when to look for segments of dead processes
 }
 
-// openMirror starts the mirror if there is a spool. The goroutine then looks for rows
-// to replay. openMirror itself does no I/O, and runs before the first Record.
+// If there is a spool, openMirror starts the mirror and its goroutine, which looks for
+// rows to replay. openMirror itself does no I/O. It is called before the first Record.
 func (d *delivery) openMirror(restURL string) {
 	c := d.config
 	if c.spoolDir == "" {
@@ -92,10 +86,11 @@ func (d *delivery) openMirror(restURL string) {
 		delivery: d, columns: columns, spool: spool.New(c.spoolFiles, c.spoolDir, project, columns, 2*int64(c.queueBytes)),
 		open: true, first: 1, written: 1, next: 1,
 	}
-	d.mirror.wakeLocked(false) // nobody else has d yet
+	d.mirror.wakeLocked(false) // no other goroutine has d yet, so the lock isn't needed
 }
 
-// addLocked adds a new row to the buffer, which the goroutine writes to disk.
+// addLocked adds a new row to the buffer and starts the goroutine, which writes the buffer
+// to disk. If the buffer is full, or m.behind is set, copyLocked adds the row later.
 func (m *mirror) addLocked(r *record) {
 	if !m.open {
 		return
@@ -103,7 +98,7 @@ func (m *mirror) addLocked(r *record) {
 	if m.behind = m.behind || len(m.rows) >= bufferBytes; !m.behind {
 		m.bufferLocked(r)
 	}
-	if !m.failed || !time.Now().Before(m.due) { // otherwise each event would start the goroutine for nothing
+	if !m.failed || !time.Now().Before(m.due) { // while the disk fails, the goroutine would have nothing to do
 		m.wakeLocked(false)
 	}
 }
@@ -117,9 +112,9 @@ func (m *mirror) bufferLocked(r *record) {
 }
 
 // wakeLocked makes the goroutine take a step. It is called for each new row and after
-// each answer of the server. Then there may be rows to write, segments to remove, or
+// each answer of the server, because there may be rows to write, segments to remove, or
 // room in the queue for rows of dead processes. If search is true and the disk works,
-// the goroutine searches for rows of dead processes now.
+// the goroutine looks for segments of dead processes now, not only when due.
 func (m *mirror) wakeLocked(search bool) {
 	if search && !m.failed {
 		m.due = time.Time{}
@@ -132,12 +127,12 @@ func (m *mirror) wakeLocked(search bool) {
 }
 
 // isBusyLocked reports whether the goroutine is at work. While it is, Close waits,
-// because the goroutine may queue rows of dead processes.
+// because the goroutine may still queue rows of dead processes.
 func (m *mirror) isBusyLocked() bool { return m.running }
 
-// closeLocked waits until all pending rows are on disk, or until deadline. Afterwards,
-// the goroutine starts no more reads or writes. If a call to the disk hangs, it may
-// still succeed later.
+// closeLocked makes the goroutine write all pending rows, and waits until it has ended,
+// or until deadline. Afterwards, the goroutine reads and writes no more rows. But if a
+// call to the disk hangs, it may still succeed later.
 func (m *mirror) closeLocked(deadline time.Time) {
 	m.closing, m.failed = true, false
 	m.wakeLocked(false)
@@ -147,14 +142,14 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.open = false
 }
 
-// holdsLocked is called for each dropped row. holds reports whether r is on disk. If
-// Close drops r, another process will find it there. mayHold reports whether a call to
-// the disk hangs at the end of Close, so that r may still get to the disk.
+// holdsLocked reports whether r is on disk. If it is, and Close abandons r, another
+// process will find it there. mayHold reports whether a call to the disk hangs at the
+// end of Close, so that r may still get to the disk.
 func (m *mirror) holdsLocked(r *record) (holds, mayHold bool) {
 	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running && !m.open
 }
 
-// hasLocked reports whether a row with this record.block is on disk.
+// hasLocked reports whether a row whose place is block is on disk.
 func (m *mirror) hasLocked(block int64) bool {
 	if block >= m.first {
 		return block < m.written && m.files.Current > 0
@@ -179,8 +174,8 @@ func (m *mirror) run() {
 	d.changed.Broadcast()
 }
 
-// doLocked releases the lock, calls doIO, and takes the lock again. If doIO fails, the
-// failure is logged, and nothing is written for spoolPause.
+// doLocked releases the lock, calls doIO, and takes the lock again. If doIO fails,
+// doLocked logs the failure, and nothing is written for spoolPause.
 func (m *mirror) doLocked(doIO func() error) (ok bool) {
 	m.delivery.mu.Unlock()
 	err := doIO()
@@ -195,8 +190,8 @@ func (m *mirror) doLocked(doIO func() error) (ok bool) {
 }
 
 // stepLocked looks for segments of dead processes if that is due, and queues some of
-// their rows. Then it does one of three things: it retires segments, removes retired
-// segments, or writes the buffer. If there may be more to do, it sets m.again.
+// their rows. Then it does at most one of three things: it retires segments, removes
+// retired segments, or writes the buffer. If there may be more to do, it sets m.again.
 func (m *mirror) stepLocked() {
 	if now := time.Now(); !now.Before(m.due) {
 		m.failed, m.due = false, now.Add(spoolPause)
@@ -204,29 +199,29 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// If the current segments are larger than enough, most of their rows are already
-	// stored, so the segments are retired. The value of enough is always below the
-	// spool's limit, which is twice the queue's.
+	// If the current segments have more bytes than enough, many of their rows are
+	// already stored, so the segments are retired. enough is always below the spool's
+	// limit, which is twice the queue's.
 	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
-		// All segments can be removed, and the buffer has nothing that must be written.
+		// All segments can be removed, and the rows in the buffer needn't be written.
 		m.rows, m.behind, enough = m.rows[:0], false, 0
 	}
 	switch {
 	case !m.open, m.failed && stats.Pending > 0:
-	case m.files.Current > enough && !m.files.Retired: // the limit doesn't include retired segments
+	case m.files.Current > enough && !m.files.Retired: // wait until retired segments are removed, because the limit doesn't include them
 		m.doLocked(m.spool.Retire)
 		m.first, m.again = m.written, true
-	case !m.copyLocked() && m.files.Retired: // the current segments have all pending rows
+	case !m.copyLocked() && m.files.Retired: // no pending row is only in a retired segment
 		m.again = m.doLocked(m.spool.Discard) || m.again
 	case len(m.rows) > 0:
 		m.writeLocked()
 	}
 }
 
-// writeLocked writes the buffer to disk as a block. If that fails, it empties the buffer,
-// which may have got new rows during the write. record.block of these rows and of the
-// rows of the block becomes record.old. Then copyLocked adds all of them to a later block.
+// writeLocked writes the buffer to disk as a block. If that fails, it also empties the
+// buffer, to which rows may have been added during the write. These rows and the rows of
+// the block get back their previous place, so copyLocked adds them to a later block.
 func (m *mirror) writeLocked() {
 	m.rows, m.writing = m.writing[:0], m.rows
 	m.next++
@@ -241,9 +236,9 @@ func (m *mirror) writeLocked() {
 	m.written, m.again = m.next, true
 }
 
-// copyLocked adds pending rows to the buffer if they are in no current segment. It
-// reports whether there were any such rows. It leaves out the rows of a segment that is
-// being read, because that segment stays on disk until all of its rows are queued.
+// copyLocked adds to the buffer, until it is full, the pending rows that are neither in
+// it nor in a current segment, and reports whether there were any. It leaves out the rows
+// of the segment that is being read, which stays on disk until all its rows are queued.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false

@@ -9,12 +9,12 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// replayRows bounds the rows that are replayed in one step of the mirror, because new
-// rows are written between two steps.
+// replayRows is how many rows the mirror replays in one step at most. The number is
+// small, because new rows are written to disk only after these rows have been replayed.
 const replayRows = 100
 
 // hasRoomLocked reports whether rows of dead processes may be queued. Half of the
-// queue is left to new rows, because rows of dead processes can wait on disk.
+// queue is left for new rows, because rows of dead processes can wait on disk.
 func (d *delivery) hasRoomLocked() bool {
 	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
 }
@@ -47,16 +47,16 @@ func (m *mirror) replayLocked() {
 	m.again = true
 }
 
-// queueLocked queues a row of a dead process. b is the row in a segment, and columns
+// queueLocked queues a row of a dead process. b is the encoded row, and columns
 // describes the columns of that process. If the row doesn't fit this process's columns,
-// it isn't queued, and its segment stays on disk.
+// queueLocked doesn't queue the row, but keeps its segment as .kept.
 func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	d := m.delivery
 	r, err := d.config.readRow(b, columns, m.columns)
 	if err != nil {
 		return m.spool.Keep()
 	}
-	if d.cause == nil { // otherwise Close has stopped waiting, and the row stays in its segment
+	if d.cause == nil { // if Close has stopped waiting, the row stays in its segment
 		d.number = nextNumber(d.number, now)
 		r.number, r.block = d.number, -m.files.Reading
 		d.stats.Replayed++
@@ -65,24 +65,21 @@ func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	return nil
 }
 
-// inFile returns a description of the columns, as JSON, for the spool's segments. If the
-// descriptions of two processes are equal, each process can send the rows of the other
-// without changes.
+// inFile returns a description of the columns, as JSON, for the spool's segments. If two
+// processes have the same description, each can send the other's rows unchanged.
 func (c *columns) inFile() string {
 	b, _ := json.Marshal(c.Columns) // can't fail
 	return string(b)
 }
 
-// readRow decodes the row b of a segment. oldColumns is the result of inFile in the
-// process that wrote the row, and newColumns is the result of inFile in this process. If
-// they differ, values move:
+// readRow decodes b, a row that was written with oldColumns, for newColumns, the columns
+// of this process. Both are results of inFile. If they differ, values move:
 //
-//   - If a field has no column now, its value moves to Event.Extra, under the name that
-//     its column had.
-//   - If Event.Extra has a value for a column that now belongs to a field, the value
-//     moves to that field.
+//   - If a field has no column any more, its value moves to Extra, under the name of its
+//     former column.
+//   - If a column of Extra now belongs to a field, a text in it moves to that field.
 //
-// If the row doesn't fit the new columns even so, readRow returns an error.
+// If the row still doesn't fit the new columns, readRow returns an error.
 func (c *config) readRow(b []byte, oldColumns, newColumns string) (record, error) {
 	r := record{Row: row.Read(b)}
 	r.Partial = len(c.columns.Extra) > 0
@@ -119,6 +116,6 @@ func (c *config) readRow(b []byte, oldColumns, newColumns string) (record, error
 		e.Extra[before.Duration], e.Duration = e.Duration.Milliseconds(), 0
 	}
 	open := *c
-	open.types.Open = true // the table decides
+	open.types.Open = true // the table decides whether the type is valid
 	return newRecord(&e, &open)
 }

@@ -13,26 +13,25 @@ import (
 // call and one event after it. The first event is [ProcessingStarted]. If do returns
 // nil, the second event is [Completed]. If do returns an error, the second event is
 // [Failed] with this error. If do panics or ends its goroutine, the second event is
-// Failed, and Step doesn't stop the panic. The second event contains the duration of
-// the call. If [WithEventTypes] sets other types, Step uses the first type in each of
-// the lists Started, Completed and Failed. On a nil Client, Step only calls do.
+// Failed, and the panic continues. The second event contains the duration of the call.
+// If [WithEventTypes] sets other types, Step uses the first type in each of the lists
+// Started, Completed and Failed. On a nil Client, Step only calls do.
 //
 // e contains the document, the user and the stage of both events. Step sets their Type,
-// Duration and ErrorMessage itself. If the table has no column for Duration or
-// ErrorMessage, Step leaves the field empty: see [Columns]. If e has a CreatedAt, it is
-// the time of the first event, and the second event has this time plus the duration. If
-// e has an ID, Step derives the ID of each event from e.ID and the event's type. So if
-// you repeat the step with the same ID, events of the same type are stored only once.
+// Duration and ErrorMessage itself, but leaves Duration or ErrorMessage empty if the
+// table has no column for it (see [Columns]). If e has a CreatedAt, it is the time of
+// the first event, and the second event has this time plus the duration. If e has an
+// ID, Step derives the ID of each event from e.ID and the event's type. So if you repeat
+// the step with the same ID, events of the same type are stored only once.
 //
 // If e has a Stage, the events are about this step of the document. If e has no Stage,
-// the events are about the entire document, and the second event completes or fails the
-// document.
+// they are about the entire document, and the second event completes or fails it.
 func (c *Client) Step(e Event, do func() error) error {
 	return c.StepContext(context.Background(), e, func(context.Context) error { return do() })
 }
 
-// StepContext is like [Client.Step], but passes ctx to do and to the function that was
-// passed to [WithBefore]. If ctx is cancelled, both events are recorded all the same.
+// StepContext is like [Client.Step], but passes ctx to do and to the function that the
+// app passed to [WithBefore]. Both events are recorded even if ctx is cancelled.
 func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Context) error) error {
 	if c.isNone() {
 		return do(ctx)
@@ -59,7 +58,8 @@ func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Conte
 	return err
 }
 
-// record records one of the two events of a step. took is the time since the start.
+// record records one of the two events of a step. took is the time since the step
+// began.
 func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Duration, message string) {
 	e.Type, e.Duration, e.ErrorMessage = t, took, message
 	if c.config.columns.Duration == noColumn {
@@ -78,12 +78,11 @@ func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Dur
 }
 
 // eventID derives the id of an event from the id of its step and from the event's
-// type. For the same step and type, all versions of this package must return the same
-// id. Otherwise an event would be stored twice if its step is repeated after an
-// upgrade.
+// type. All versions of this package must derive the same id, so that an event isn't
+// stored twice if its step is repeated after an upgrade.
 //
-// The id is a UUID of version 5, which is a SHA-1 hash. GODEBUG=fips140=only forbids
-// SHA-1. eventID uses SHA-1 even then, because this hash isn't used for security.
+// The id is a UUID of version 5, which is a SHA-1 hash. eventID uses SHA-1 even if
+// GODEBUG=fips140=only forbids it, because this hash isn't used for security.
 func eventID(step uuid.UUID, t EventType) (id uuid.UUID) {
 	fips140.WithoutEnforcement(func() { id = uuid.NewSHA1(step, []byte(t)) })
 	return id

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A Summary contains the numbers of documents in a range of time. Each document counts
-// once. The document's latest event in the range decides its state. Notes are events
-// that don't change the state.
+// A Summary contains the number of documents in each state, in a range of time. Each
+// document counts once. Its latest event in the range decides its state, apart from
+// notes, which are events that don't change the state.
 //
 // An event with a Stage is about one step of the document, and an event without a
 // Stage is about the entire document. If a document has a start without a Stage, only a
@@ -19,8 +19,8 @@ import (
 // sql/014_create_docevents_reading.sql.
 //
 // Stages, Errors and Stuck contain at most 20 elements each. StagesTotal, ErrorsTotal
-// and StuckTotal are the numbers without this limit. Stages and messages are cut to
-// 200 characters.
+// and StuckTotal are the numbers of elements without this limit. The texts of stages
+// and messages are cut to 200 characters.
 type Summary struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"` // the range ends before Until
@@ -35,7 +35,7 @@ type Summary struct {
 	LastFailure   time.Time `json:"last_failure"`   // latest failure, see Point; zero if nothing failed
 
 	Interval time.Duration `json:"-"`      // the time that a Point covers: 1 min to 24 h, or several days if the range is longer than 99 days
-	Series   []Point       `json:"series"` // one Point for each Interval of the range, also if nothing happened; at most 100
+	Series   []Point       `json:"series"` // one Point for each Interval of the range, even if nothing happened; at most 100
 
 	Stages      []Stage         `json:"-"` // the slowest by P95 first
 	StagesTotal int64           `json:"stages_total"`
@@ -55,10 +55,10 @@ type Point struct {
 	UnderWay  int64     `json:"under_way"`
 	Skipped   int64     `json:"skipped"`
 
-	// Failures is the number of Failed events in this Interval, even if a retry
-	// succeeded. An app may record a failure twice: for the step, and for the entire
-	// document. If both events have the same message, only the event of the step is
-	// counted.
+	// Failures is the number of Failed events in this Interval, including those of
+	// documents that completed later. An app may record a failure twice: for the step,
+	// and for the entire document. If the two messages are similar (see [ErrorGroup]),
+	// only the step's event is counted.
 	Failures int64 `json:"failures"`
 }
 
@@ -75,8 +75,8 @@ type Stage struct {
 }
 
 // An ErrorGroup counts the failures of one stage that have similar messages. Two
-// messages are similar if they differ only in numbers and UUIDs. In Message, each
-// number or UUID is replaced by #.
+// messages are similar if they differ only in numbers and UUIDs, or only after the
+// first 200 characters. In Message, each number or UUID is replaced by #.
 type ErrorGroup struct {
 	Stage     string    `json:"stage"`
 	Message   string    `json:"error"`
@@ -84,12 +84,12 @@ type ErrorGroup struct {
 	Documents int64     `json:"documents"`
 	First     time.Time `json:"first_at"`
 	Last      time.Time `json:"last_at"`
-	Example   string    `json:"example"` // the document of the latest failure; "" if no failure has a document
+	Example   string    `json:"example"` // the document of the latest failure that has a document; "" if none has
 }
 
 // A StuckDocument is a document that has been under way for longer than
-// [Query].StuckAfter. Either its processing hangs, or its processing starts again and
-// again without an end.
+// [Query].StuckAfter. Its processing either hangs, or starts again and again without
+// ending.
 type StuckDocument struct {
 	DocumentID string    `json:"document_id"`
 	Since      time.Time `json:"started"` // first Arrived or Started event since the document last ended
@@ -99,7 +99,7 @@ type StuckDocument struct {
 	LastAt     time.Time `json:"last_at"`
 }
 
-// Summary returns the numbers of documents, failures and durations in the events that
+// Summary returns counts of documents and failures, and durations, for the events that
 // q selects. It calls a function of sql/014_create_docevents_reading.sql. If the
 // function is missing in the database, the error refers to that file. A call takes
 // about 1.5 s for a million events on two cores, and longer for more events. For

@@ -28,7 +28,7 @@ const (
 	maxTimelineBytes = 16 << 20 // bytes of JSON; 1,000 events with the longest messages would take 64 MiB
 )
 
-// Timeline returns the events of a document, the oldest first. It returns at most
+// Timeline returns the events of a document, the oldest first. It reads at most
 // 1,000 events, at most 16 MiB of JSON, and no more rows than the project's API
 // allows. If the document has more events, Timeline returns the newest events and an
 // error that matches ErrTruncated. [Client.TimelineBefore] returns the older events.
@@ -38,11 +38,11 @@ const (
 // Event's field, the field is empty. The values of Extra are decoded from JSON, with
 // numbers as [json.Number].
 //
-// If a request fails and the failure may be temporary, Timeline retries once. Hosted
-// Supabase may refuse a valid key for some seconds, with status 401. After this
-// status, Timeline retries for up to 5 s. ctx and [WithRequestTimeout] limit the time
-// of all attempts together. Timeline is safe for concurrent use. On a nil Client it
-// returns nil.
+// If a request fails and the failure may be temporary, Timeline retries once, unless the
+// response has the header Retry-After. Hosted Supabase may refuse a valid key for some
+// seconds, with status 401 and code PGRST303. After such a response, Timeline retries
+// for up to 5 s. ctx and [WithRequestTimeout] limit the time of all attempts together.
+// Timeline is safe for concurrent use. On a nil Client it returns nil.
 func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, error) {
 	return c.timeline(ctx, documentID, "")
 }
@@ -102,9 +102,9 @@ func (c *Client) timeline(ctx context.Context, documentID, before string) ([]Eve
 	return events, nil
 }
 
-var errNoDocumentID = errors.New("the table has no column for DocumentID, by WithColumns: name it there, with TextIDs if the ids are not UUIDs")
+var errNoDocumentID = errors.New("WithColumns declares that there is no column for DocumentID: name the column there, and set TextIDs if the ids are not UUIDs")
 
-// documentID returns the id in the form that the table has.
+// documentID returns the id in the form in which the table contains it.
 func (c *columns) documentID(id string) (string, error) {
 	parsed, err := uuid.Parse(id)
 	switch {
@@ -121,7 +121,7 @@ func (c *columns) documentID(id string) (string, error) {
 }
 
 // readEvents decodes the rows in body one by one, until it has read maxTimelineBytes.
-// more is true if it stopped for this reason, so that body contains more rows.
+// more is true if it stopped for this reason, because body then contains more rows.
 func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err error) {
 	bounded := &io.LimitedReader{R: body, N: maxTimelineBytes}
 	rows := json.NewDecoder(bounded)

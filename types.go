@@ -9,22 +9,21 @@ import (
 )
 
 // EventTypes lists the event types of a table by their meaning for a document. A type
-// is 1 to 256 bytes of valid text, and is in one field only. If an event has another
-// type, Record drops the event with reason [Invalid]. With Open, Record accepts every
-// valid type.
+// is 1 to 256 bytes of valid text, and is in one field only. If no field lists an
+// event's type, Record drops the event with reason [Invalid]. With Open, Record accepts
+// every valid type.
 //
-// If the app leaves one of these fields empty, New fills in a default:
+// Four fields have a default, which New fills in if the app leaves the field empty:
 // [UploadStarted] in Arrived, [ProcessingStarted] in Started, [Completed] in
 // Completed and [Failed] in Failed. But if the app lists UploadStarted in another
-// field, Arrived stays empty. If the app lists one of the three other defaults in
-// another field, New returns an error.
+// field, Arrived stays empty. If Started, Completed or Failed is empty and its default
+// is in another field, New returns an error.
 //
-// If the app lists any types, Check tries only these types and not the defaults.
+// If the app lists any types, Check tests only these types and not the defaults.
 type EventTypes struct {
 	// Arrived types mean that the document is waiting for work. If the latest event
-	// of a document has such a type, the document counts as under way. If it waits
-	// for too long, it counts as stuck. Events with Notes types don't count as the
-	// latest event.
+	// of a document, apart from Notes, has an Arrived type, the document counts as
+	// under way. If it waits for too long, it counts as stuck.
 	Arrived []EventType
 
 	// Started types mean that work has begun. After a Started event without a Stage,
@@ -49,28 +48,27 @@ type EventTypes struct {
 	// and comments.
 	Notes []EventType
 
-	// Open makes Record accept types that no field lists. Events of these types count
-	// like Notes. The table may still reject them.
+	// Open makes Record accept types that no field lists. Events with these types
+	// count like Notes. The table may still reject them.
 	Open bool
 }
 
-// eventTypes holds the types that the app passed to WithEventTypes, with the default
-// type in fields that the app left empty.
+// eventTypes holds the types that the app passed to WithEventTypes, with the defaults
+// in the fields that the app left empty.
 type eventTypes struct {
 	EventTypes
 
 	known []EventType // all types of EventTypes
 
-	// listed contains the types that Check tries to insert. If the app lists types,
-	// listed contains these types. Otherwise listed is empty with Open, and contains
-	// the four defaults without Open.
+	// listed contains the types that Check tries to insert: the types that the app
+	// lists. If the app lists none, they are the four defaults, or, with Open, none.
 	listed []EventType
 }
 
 type typeField struct {
-	name  string
-	word  EventType // the default type, or "" if the field has no default
-	types *[]EventType
+	name        string
+	defaultType EventType // "" if the field has no default
+	types       *[]EventType
 }
 
 // fields returns the fields of EventTypes that list types.
@@ -85,14 +83,15 @@ func (types *EventTypes) fields() []typeField {
 	}
 }
 
-// clone replaces the slices by copies, because the app may change its own.
+// clone replaces the slices with copies, because the app may change the originals.
 func (types *EventTypes) clone() {
 	for _, f := range types.fields() {
 		*f.types = slices.Clone(*f.types)
 	}
 }
 
-// newEventTypes fills the empty fields. Its error lists every invalid type.
+// newEventTypes fills in the defaults. Its error lists every problem with the given
+// types.
 func newEventTypes(given EventTypes) (eventTypes, error) {
 	types := eventTypes{EventTypes: given}
 	var bad []error
@@ -110,12 +109,12 @@ func newEventTypes(given EventTypes) (eventTypes, error) {
 		types.listed = append(types.listed, *f.types...)
 	}
 	for _, f := range types.fields() {
-		switch field, elsewhere := listed[f.word]; {
-		case len(*f.types) > 0 || f.word == "":
+		switch field, elsewhere := listed[f.defaultType]; {
+		case len(*f.types) > 0 || f.defaultType == "":
 		case !elsewhere:
-			*f.types = []EventType{f.word}
+			*f.types = []EventType{f.defaultType}
 		case f.name != "Arrived": // Step needs a type for Started, Completed and Failed
-			bad = append(bad, fmt.Errorf("WithEventTypes: %s is empty, and its default %q is in %s: list a type in %s for Step to record", f.name, f.word, field, f.name))
+			bad = append(bad, fmt.Errorf("WithEventTypes: %s is empty, and its default %q is in %s: list a type in %s for Step to record", f.name, f.defaultType, field, f.name))
 		}
 		types.known = append(types.known, *f.types...)
 	}
@@ -125,8 +124,8 @@ func newEventTypes(given EventTypes) (eventTypes, error) {
 	return types, errors.Join(bad...)
 }
 
-// accept returns t if Record accepts events of this type. Otherwise it returns an
-// error. The result is a copy that doesn't share the caller's memory.
+// accept returns a copy of t, which doesn't share the caller's memory. It returns an
+// error if Record doesn't accept events with the type t.
 func (types *eventTypes) accept(t EventType) (EventType, error) {
 	if i := slices.Index(types.known, t); i >= 0 {
 		return types.known[i], nil
@@ -146,7 +145,7 @@ var (
 )
 
 // EventTypes returns the types that the app passed to [WithEventTypes], with the
-// defaults in the empty fields. On a nil Client it returns the zero EventTypes.
+// defaults filled in. On a nil Client it returns the zero EventTypes.
 func (c *Client) EventTypes() EventTypes {
 	if c.isNone() {
 		return EventTypes{}

@@ -10,7 +10,7 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// maxRows is the most rows that a read returns, as on a hosted project.
+// maxRows limits how many rows a read returns, as on a hosted project.
 const maxRows = 1000
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -27,7 +27,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case !refused:
 		answer.Write(w)
 		return
-	case e.Code == "": // an answer of the gateway, without a code
+	case e.Code == "": // a response like one from the gateway, without a code
 		postgrest.WriteJSON(w, e.Status, postgrest.EncodeJSON(map[string]any{"message": e.Message}))
 	default:
 		e.Write(w)
@@ -39,17 +39,16 @@ func refuse(status int, code, format string, args ...any) error {
 	return postgrest.Errorf(status, code, format, args...)
 }
 
-// notUnderstood returns the error for a request that the server can't answer as
-// PostgREST does. part is the part of the request that PostgREST understands and the
-// server doesn't. docevents never sends such a part. Ignoring the part would lead to
-// a wrong answer.
+// notUnderstood returns the error for a request with a part that PostgREST understands
+// and this server doesn't. If the server ignored that part, its answer would be wrong.
+// docevents never sends such a request.
 func notUnderstood(part string) error {
 	return refuse(http.StatusNotImplemented, "", "doceventstest doesn't understand %s", part)
 }
 
-// answerLocked returns the answer to a request, or the error to answer with. A
-// request may have several faults. answerLocked checks for them in the same order as
-// Supabase's gateway and PostgREST. So it reports the same fault as they do.
+// answerLocked returns the answer to a request, or the error to answer with. If a
+// request has several faults, it returns the same error as Supabase's gateway and
+// PostgREST, because it checks for the faults in the same order.
 func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, error) {
 	if len(s.failures) > 0 {
 		failure := s.failures[0]
@@ -107,7 +106,7 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 }
 
 // changeLocked carries out an insert or a DELETE, and returns the answer. changed
-// contains the rows that are inserted or deleted. result contains all rows of the
+// contains the rows that are inserted or deleted, and result contains all rows of the
 // table after the change. If PostgREST would roll the change back, changeLocked
 // returns an error and leaves the table unchanged.
 func (s *Server) changeLocked(r *http.Request, q *query, changed, result []row) (*postgrest.Answer, error) {

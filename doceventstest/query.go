@@ -9,18 +9,18 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// A query is a request without its body: the parameters and the preferences.
+// A query holds the URL parameters and the preferences of a request.
 type query struct {
 	*postgrest.Query
 	table      []column
-	conditions []func(row) bool     // all must hold
-	order      []func(a, b row) int // compared in turn, until one isn't 0
+	conditions []func(row) bool     // a row matches the filters if all return true
+	order      []func(a, b row) int // the first that doesn't return 0 decides
 	prefer     postgrest.Preferences
 }
 
 // parseQuery parses the URL parameters of a request and its header Prefer. It returns
-// an error if the request is wrong, or contains something that PostgREST understands
-// and this server doesn't. docevents never sends that.
+// an error if the request is wrong, or contains a part that this server doesn't
+// understand.
 func (s *Server) parseQuery(r *http.Request) (*query, error) {
 	asked, refusal := postgrest.ParseQuery(r.URL.RawQuery)
 	if refusal != nil {
@@ -131,11 +131,10 @@ func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	}
 }
 
-// sorted returns the rows in the order that the URL parameter "order" of the request
-// asks for. If that order leaves rows equal, they are sorted by their time and then
-// by their id.
+// sorted returns the rows in the order that the URL parameter "order" asks for. Rows
+// that are equal in that order are sorted by time and then by id.
 func (q *query) sorted(rows []row) []row {
-	rows = inTime(rows)
+	rows = sortedByTime(rows)
 	slices.SortStableFunc(rows, func(a, b row) int {
 		for _, order := range q.order {
 			if n := order(a, b); n != 0 {
@@ -184,7 +183,7 @@ func (q *query) selected(rows []row) []byte {
 	return postgrest.EncodeJSON(list)
 }
 
-// read answers a GET that matches the given rows.
+// read answers a GET whose filters match the given rows.
 func (q *query) read(r *http.Request, rows []row) (*postgrest.Answer, error) {
 	var total *int64
 	if q.prefer.Counts() {

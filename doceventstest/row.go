@@ -19,14 +19,14 @@ import (
 
 // A row is a row of the table.
 type row struct {
-	// fields holds the values of the columns that belong to a field of Event. The keys
-	// are the names of the fields, such as Stage. A value is a uuid.UUID, string, int64
-	// or time.Time. If a column is NULL, its field is not in the map.
+	// fields holds the values of the row's columns, except those in Columns.Extra. A key
+	// is the name of the Event field, such as Stage. A value is a uuid.UUID, string, int64 or
+	// time.Time. If a column is NULL, its field is not in the map.
 	fields map[string]any
 
 	// extra holds the values of the columns in Columns.Extra. The keys are the names of
-	// the columns. If the insert left a column to its default, the column is not in the
-	// map.
+	// the columns. NULL is nil. If the insert omitted a column, the column is not in the
+	// map. In PostgreSQL it would get its default.
 	extra map[string]any
 }
 
@@ -50,8 +50,8 @@ func parseInteger(s string) (any, error) {
 	return n, nil
 }
 
-// parseTime parses a time in the format that docevents sends. It rejects the other
-// formats that PostgreSQL accepts.
+// parseTime parses a time in RFC 3339, as docevents sends it, or -infinity. It rejects
+// other formats that PostgreSQL accepts.
 func parseTime(s string) (any, error) {
 	if s == "-infinity" {
 		return time.Time{}.AddDate(-1, 0, 0), nil // before every row
@@ -66,8 +66,8 @@ func parseTime(s string) (any, error) {
 // parseRows parses body, the JSON of an insert, and returns its rows. columns
 // contains the names in the URL parameter "columns" of the request. If a column
 // doesn't exist, or a value has the wrong type, parseRows returns an error. If a row
-// has no value for one of the columns, that column gets NULL. But if missingDefault
-// is true, a column of Columns.Extra gets its default.
+// has no value for one of the columns, that column gets NULL. There is one exception: if
+// missingDefault is true, a column in Columns.Extra is omitted from the row.
 func (s *Server) parseRows(body []byte, columns []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
 	for _, name := range columns {
@@ -101,8 +101,8 @@ func (s *Server) parseRows(body []byte, columns []string, missingDefault bool) (
 	return rows, nil
 }
 
-// parseJSON decodes the JSON of a value, in the same way as docevents does when it
-// reads events. Numbers become a json.Number.
+// parseJSON decodes the JSON of a value in the same way as docevents does when it
+// reads events: a number becomes a json.Number.
 func parseJSON(raw json.RawMessage) (value any) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
@@ -111,8 +111,8 @@ func parseJSON(raw json.RawMessage) (value any) {
 }
 
 // parseCell converts the JSON value raw to the type of its column. Like PostgreSQL,
-// it takes the value as text, without the quotes of a string, and parses this text
-// with parse, the parser for the column's type.
+// it takes the value as text, without the quotes of a string. It parses this text with
+// parse, the parser for the column's type.
 func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error) {
 	text := string(raw)
 	if raw[0] == '"' {
@@ -127,9 +127,9 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 }
 
 // newRows checks the rows of an insert and returns those that the insert adds to the
-// table. If one of the rows isn't valid, newRows returns an error. If the id of a row
-// is in the table already, newRows leaves this row out if ignoreDuplicates is true.
-// Otherwise it returns an error.
+// table. If one of the rows isn't valid, newRows returns an error. If ignoreDuplicates is
+// true, newRows leaves out rows whose ids are already in the table. If it is false, such
+// a row is an error.
 func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
@@ -155,10 +155,10 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	return added, nil
 }
 
-// inTime returns the rows sorted by their time. Rows with the same time are sorted by
-// their id. The ids that docevents makes increase with each call of Record. So with
-// such ids, rows of the same time are in the order of the calls.
-func inTime(rows []row) []row {
+// sortedByTime returns the rows sorted by time and then by id. The ids that docevents
+// makes increase with each call to Record, so rows with such ids and the same time are
+// in the order of the calls.
+func sortedByTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
 		return cmp.Or(a.createdAt().Compare(b.createdAt()), bytes.Compare(idA[:], idB[:]))

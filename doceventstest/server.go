@@ -1,7 +1,6 @@
 // Package doceventstest provides a server for tests of an app that records events.
 // The server takes the place of a Supabase project: it accepts the requests of a
-// docevents client, and keeps the events in memory. The test can then look at the
-// events.
+// docevents client, and keeps the events in memory, where the test can look at them.
 //
 //	func TestUpload(t *testing.T) {
 //		server := doceventstest.NewServer(t)
@@ -13,15 +12,15 @@
 //	}
 //
 // If the app creates its own client, pass the server's URL and Key to the app, as
-// arguments or in environment variables. If a test doesn't look at events, it needs
-// no server: it can use a nil client, which records nothing.
+// arguments or in environment variables. A test that doesn't look at events needs no
+// server: it can use a nil client, which records nothing.
 //
 // If a request is wrong, for example because of its key or a column, the server
-// refuses it with the same status and error code as PostgREST. Tests compare the
-// server's answers with those of PostgREST. But the server has no database. So it
-// can't run triggers or policies, or the SQL functions that [docevents.Client.Summary]
-// needs. Don't use the server inside synctest.Test of testing/synctest, because
-// synctest doesn't support network connections.
+// refuses it with the same status and error code as PostgREST. This package's tests
+// compare the server's answers with those of PostgREST. But the server has no database,
+// so it can't run triggers or policies, or the SQL functions that
+// [docevents.Client.Summary] needs. Don't use the server inside synctest.Test of
+// testing/synctest, because synctest doesn't support network connections.
 package doceventstest
 
 import (
@@ -37,8 +36,8 @@ import (
 )
 
 const (
-	// patience is how long WaitFor waits for events at most. Usually an event is stored
-	// within milliseconds. If a request fails once, storing takes up to a second.
+	// patience is how long WaitFor waits at most. Usually an event is stored within
+	// milliseconds, and after one failed request within a second.
 	patience = 5 * time.Second
 
 	// closeTimeout limits how long Close may take at the end of a test, for each client
@@ -47,23 +46,23 @@ const (
 )
 
 // A Server is an HTTP server that keeps events in memory. Its methods are safe for
-// concurrent use. But call WaitFor, FailNext and Client only from the goroutine that
-// runs the test, because they can call t.Fatal.
+// concurrent use, but call WaitFor, FailNext and Client only from the goroutine that
+// runs the test, because they may call t.Fatal.
 type Server struct {
 	URL string // for SUPABASE_URL
 	Key string // for SUPABASE_SECRET_KEY; the server refuses any other key
 
 	// Schema, Table, EventTypes and Columns describe the server's table. By default it
 	// is document_processing_events, as sql/013 creates it. If your app uses another
-	// table, change these fields before the first request.
+	// table, change these fields before you call Client, and before the first request.
 	Schema     string
 	Table      string
-	EventTypes docevents.EventTypes // the types that the table takes; see docevents.WithEventTypes
+	EventTypes docevents.EventTypes // the types that the table accepts; see docevents.WithEventTypes
 
 	// Columns are the table's columns, as you pass them to docevents.WithColumns. The
 	// columns in Columns.Extra accept any value. If you set Columns, the columns for
 	// the document id and the user id accept NULL, because docevents then stores an
-	// empty id as NULL. If you don't set Columns, the server refuses NULL in them.
+	// empty id as NULL. If you don't, they refuse NULL.
 	Columns docevents.Columns
 
 	t testing.TB
@@ -71,13 +70,13 @@ type Server struct {
 	mu       sync.Mutex // guards the fields below; held while a request is answered
 	changed  *sync.Cond // signals that a request was answered or that WaitFor's time is up
 	rows     []row      // in the order of arrival
-	failures []error    // the failures that FailNext has asked for and no request has met yet
-	refused  error      // the last refusal
+	failures []error    // from FailNext, for the next requests
+	refused  error      // the last error that the server returned to a client
 }
 
 // NewServer starts a server with an empty table, and stops the server at the end of
 // the test. If the app creates its own client, close that client before the test
-// ends. You needn't close the clients of [Server.Client].
+// ends. You needn't close clients that [Server.Client] returned.
 func NewServer(t testing.TB) *Server {
 	s := newServer(t)
 	listener := httptest.NewServer(http.HandlerFunc(s.serve))
@@ -99,9 +98,8 @@ func newServer(t testing.TB) *Server {
 }
 
 // Client returns a client that records events on the server. The client writes its
-// log to the test's output, and is closed at the end of the test. opts are further
-// options. They override the options that Client sets, such as the table and the
-// logger.
+// log to the test's output, and is closed at the end of the test. opts override the
+// options that Client sets, such as the table and the logger.
 func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	s.t.Helper()
 	table := []docevents.Option{
@@ -110,7 +108,7 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 		docevents.WithTable(s.Table),
 		docevents.WithEventTypes(s.EventTypes),
 	}
-	if s.own() {
+	if s.hasOwnColumns() {
 		table = append(table, docevents.WithColumns(s.Columns))
 	}
 	c, err := docevents.New(s.URL, s.Key, append(table, opts...)...)
@@ -131,14 +129,14 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 // doesn't set CreatedAt, this is the order in which the events were recorded. Rows
 // that a purge deleted are not among the events.
 //
-// The events are as the table stores them, so they may differ from the events that
-// the app passed to Record:
+// The events are as the table stores them, so they may differ from those that the app
+// passed to Record:
 //   - Each event has an ID.
 //   - UUIDs are in lower case, with hyphens.
 //   - CreatedAt is in UTC and in whole microseconds.
 //   - Duration is in whole milliseconds. It is 0 if the column is NULL.
-//   - Extra contains the values as decoded from JSON. A number is a json.Number. If
-//     the app left out a column, Extra has no value for it.
+//   - Extra contains the values as decoded from JSON. A number is a json.Number. If the
+//     app's Extra had no value for a column, this one has none either.
 func (s *Server) Events() []docevents.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,9 +144,9 @@ func (s *Server) Events() []docevents.Event {
 }
 
 // WaitFor waits until at least n events are stored. Then it returns all stored
-// events, in the form that [Server.Events] describes. If fewer than n events are
-// stored after five seconds, WaitFor ends the test with t.Fatalf. The message
-// contains the last error that the server returned to a client.
+// events, as [Server.Events] does. If fewer than n events are stored after five
+// seconds, WaitFor ends the test with t.Fatalf. The message contains the last error
+// that the server returned to a client.
 //
 // More events may be stored after WaitFor returns. To get all events, call the
 // client's Flush and then Events.
@@ -181,9 +179,9 @@ func (s *Server) WaitFor(n int) []docevents.Event {
 // or PostgREST, or "" for an answer like that of a gateway. The refused request
 // doesn't change the table. To make the next n requests fail, call FailNext n times.
 //
-// The client reacts as it does to Supabase. Examples:
+// The client reacts as it does to Supabase. For example:
 //   - After a 503 or a 401, the client retries the events within 200 ms.
-//   - After the code 57014, a statement timeout, the client splits an insert of
+//   - After the code 57014, a statement timeout, the client splits an insert with
 //     several events into two inserts.
 //   - If the server refuses every request for 5 s with a 401, Flush returns that
 //     error.
@@ -199,7 +197,7 @@ func (s *Server) FailNext(status int, code string) {
 
 func (s *Server) eventsLocked() []docevents.Event {
 	events := make([]docevents.Event, len(s.rows))
-	for i, r := range inTime(s.rows) {
+	for i, r := range sortedByTime(s.rows) {
 		events[i] = r.event()
 	}
 	return events

@@ -10,13 +10,13 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// A column is a column of the server's table. It stores a field of Event, or it is
-// one of Columns.Extra.
+// A column is a column of the server's table. It stores a field of Event, or a value
+// of Event.Extra.
 type column struct {
 	field    string // the field's name; "" for a column of Extra
 	name     string
 	required bool   // the column is NOT NULL
-	typ      string // the type in PostgreSQL; jsonb for a column of Extra, which takes any value
+	typ      string // the type in PostgreSQL; jsonb for a column of Extra, which accepts any value
 }
 
 // parsers holds a parser for each type of a column.
@@ -28,8 +28,8 @@ func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
 // columns returns the columns of the table: first the columns for the fields of
 // Event, in the order of sql/013, and then the columns in Columns.Extra. The order
-// matters if several values of a row are wrong. PostgreSQL checks the columns in this
-// order, and reports only the first wrong value.
+// matters if several values of a row are wrong, because PostgreSQL checks the columns
+// in this order and reports only the first wrong value.
 func (s *Server) columns() []column {
 	named, ids := s.Columns, "uuid"
 	if named.TextIDs {
@@ -37,8 +37,8 @@ func (s *Server) columns() []column {
 	}
 	all := []column{
 		{"ID", cmp.Or(named.ID, "id"), true, "uuid"},
-		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), !s.own(), ids},
-		{"UserID", cmp.Or(named.UserID, "user_id"), !s.own(), ids},
+		{"DocumentID", cmp.Or(named.DocumentID, "document_id"), !s.hasOwnColumns(), ids},
+		{"UserID", cmp.Or(named.UserID, "user_id"), !s.hasOwnColumns(), ids},
 		{"Type", cmp.Or(named.Type, "event_type"), true, "text"},
 		{"Duration", cmp.Or(named.Duration, "duration_ms"), false, "integer"},
 		{"ErrorMessage", cmp.Or(named.ErrorMessage, "error_message"), false, "text"},
@@ -62,11 +62,11 @@ func nameOf(field string, table []column) string {
 	return ""
 }
 
-// own reports whether the test has set Columns. If so, docevents stores empty
+// hasOwnColumns reports whether the test has set Columns. If so, docevents stores empty
 // document and user ids as NULL, so the server must accept NULL in these two columns.
-func (s *Server) own() bool { return !reflect.ValueOf(s.Columns).IsZero() }
+func (s *Server) hasOwnColumns() bool { return !reflect.ValueOf(s.Columns).IsZero() }
 
-// takes reports whether the table's CHECK allows t.
+// takes reports whether the table's CHECK constraint allows t.
 func (s *Server) takes(t docevents.EventType) bool {
 	types := s.EventTypes
 	if types.Open || slices.Contains(types.Skipped, t) || slices.Contains(types.Notes, t) {

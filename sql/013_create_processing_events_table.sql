@@ -1,6 +1,6 @@
 -- +goose Up
--- Creates the table for docevents: each event is a row, which records one step in the processing of
--- a document. Safe to run again.
+-- Creates the table for docevents. Each row is an event, which records one step in the processing
+-- of a document. Safe to run again.
 
 CREATE TABLE IF NOT EXISTS public.document_processing_events (
     id            uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -25,9 +25,9 @@ CREATE INDEX IF NOT EXISTS idx_document_processing_events_document_id
 -- superusers, and roles with BYPASSRLS, such as service_role.
 ALTER TABLE public.document_processing_events ENABLE ROW LEVEL SECURITY;
 
--- Supabase grants its API roles (service_role, anon, authenticated) no rights on new tables, in all
--- hosted projects since 2026-10-30. So grant them here. A PostgreSQL without Supabase doesn't have
--- these roles.
+-- Since 2026-10-30, Supabase's API roles (service_role, anon, authenticated) get no rights on new
+-- tables in hosted projects, so service_role gets its rights here. Older projects may grant rights
+-- to the other two roles, so these are revoked. Without Supabase, the roles may not exist.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -44,6 +44,6 @@ END
 $$;
 -- +goose StatementEnd
 
--- PostgREST caches the schema. NOTIFY makes it read the schema again. Without NOTIFY, requests for
--- the table would fail with PGRST205.
+-- PostgREST caches the schema, so at first, requests for a new table fail with PGRST205. NOTIFY makes
+-- PostgREST read the schema again.
 NOTIFY pgrst, 'reload schema';

@@ -1,8 +1,8 @@
 -- +goose Up
--- docevents reads tables with these functions. docevents_summary computes Client.Summary and the
--- dashboard's overview. docevents_documents lists documents by state, for Client.Documents and the
--- dashboard. Both read any table of the project, so run this file once, unchanged. It is safe to
--- run again, also over an older version.
+-- docevents reads tables with these functions. docevents_summary computes the result of
+-- Client.Summary and the dashboard's overview. docevents_documents lists documents by state, for
+-- Client.Documents and the dashboard. Both can read any table of the project, so run this file
+-- once, unchanged. It is safe to run again, and replaces older versions of the functions.
 --
 -- The argument source describes the table: {"schema", "table", "columns", "events", "filters"}.
 -- Each key may be left out, and so may each key of columns and events. '{}' is the table of 013.
@@ -10,35 +10,37 @@
 --     and created. "-" means that the table lacks this column. Document and created can't be "-".
 --   events: five lists of event types: those that mean arrived, started, completed, failed and
 --     skipped. If an event's type is in no list, the event is a note.
---   filters: {column: value}, for any columns. Only rows with these values are read. null matches
---     NULL.
+--   filters: {column: value}, for any columns. Only rows with these values are read. The value null
+--     matches NULL.
 --
--- Only rows with since <= created < until are read. The results use these words:
---   state: each document has at most one state. Its latest event that isn't a note (by created,
---     then id) decides: after completed, failed or skipped, that is the state. After arrived or
---     started, the state is under way. A document with only notes counts in documents but has no
---     state. Events without a document count only in failures, stages and errors.
---   stage: an event with a stage is about one step. An event without a stage is about the whole
+-- Only rows with since <= created < until are read. The results contain these terms:
+--   state: each document has at most one state, which depends on its latest event that isn't a note
+--     (by created, then id). If that event means completed, failed or skipped, that is the state. If
+--     it means arrived or started, the state is under way. If the event has a stage, there are
+--     exceptions: see stage. A document with only notes counts in documents but has no state. Events
+--     without a document count only in failures, stages and errors.
+--   stage: an event with a stage is about one step. An event without a stage is about the entire
 --     document. After a start without a stage, the document stays under way until an end without a
---     stage, or until a step fails. If the app records no such start, the end of each step ends the
---     document until the next step starts. A skipped step counts as completed.
---   failures: all failed events, also if a later attempt succeeded. If a step failed, and the
---     document's failure without a stage has the same message, only the step's failure counts.
+--     stage, or until a step fails. If the app records no such start, the document counts as ended
+--     when a step ends, until the next step starts. A skipped step counts as completed.
+--   failures: all failed events, including those before a retry that succeeded. If a step failed,
+--     and the document's failure without a stage has the same message, only the step's failure
+--     counts.
 --   series: the numbers of documents and failures over time. A document counts at the time of its
 --     latest event, so the sum of all points is the total. A failure counts at its own time.
---   stages: the completed and failed events of each stage. The percentiles are those of the events
---     with a duration. If the stage is null, the events are about the whole document.
---   errors: failures by stage and message. Messages that differ only in numbers and UUIDs are
+--   stages: the completed and failed events of each stage. Events without a duration don't count in
+--     the percentiles. If the stage is null, the events are about the entire document.
+--   errors: failures by stage and message. Messages that differ only in numbers and UUIDs count as
 --     equal.
 --   stuck: documents under way whose first start since their latest end is older than stuck_after.
 --     Such a document hangs or starts again and again.
 -- sql/optional/queries.sql answers the same questions about the table of 013.
 --
 -- The results contain at most 100 points, 20 entries in each list (and the total number of
--- entries), 500 documents on a page, and 200 characters of each stage and message.
+-- entries), 501 documents on a page, and 200 characters of each stage and message.
 
--- First drop the functions of older versions. If a function's arguments differ, CREATE OR REPLACE
--- keeps the old function and adds a second one. A call could then match both and fail.
+-- First drop the functions of older versions. If the arguments of a function have changed, CREATE OR
+-- REPLACE keeps the old function and adds a second one. A call could then match both and fail.
 -- +goose StatementBegin
 DO $$
 DECLARE
@@ -58,15 +60,15 @@ END
 $$;
 -- +goose StatementEnd
 
--- docevents_source returns a WITH clause as text, with which the queries of docevents_summary and
--- docevents_documents begin. The clause defines event (the table's rows, with the same column names
--- and types for every table), failures, and documents with their states. In the clause, $1 is
--- since, $2 until, $3 source and $4 stuck_after. The argument among is an SQL condition on
--- document_id. Only documents that meet it are in the result.
+-- docevents_source returns, as text, the WITH clause with which the queries in docevents_summary
+-- and docevents_documents begin. The clause defines event (the table's rows, with the
+-- same column names for every table), failures, documents with their states, begun (the documents
+-- under way) and stuck. In the clause, $1 is since, $2 until, $3 source and $4 stuck_after. The
+-- argument among is an SQL condition on document_id, which selects the documents.
 --
 -- docevents_source checks that every column exists. Without this check, PostgreSQL could call a
--- function: if row has no column called name, row.name means name(row). docevents logs a message
--- only if it recognizes PostgreSQL's wording, so the errors here use that wording.
+-- function instead: if row has no column called name, row.name means name(row). docevents logs a
+-- message only if it recognizes PostgreSQL's wording, so the errors here use that wording.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_source(source jsonb, among text DEFAULT 'true')
 RETURNS text
@@ -312,12 +314,12 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_documents returns one page of documents. The document with the newest latest event
--- comes first. Its arguments select the documents:
+-- docevents_documents returns one page of documents, sorted by their latest events, newest first.
+-- Its arguments select the documents:
 --   state: completed, failed, under_way, skipped, stuck, or null for all documents.
 --   stage: only documents whose latest event has this stage. If error is also given, the stage is
 --     that of the failure.
---   error: only documents with this error. It is one of the errors of docevents_summary.
+--   error: only documents with this error, which is an error from the list of docevents_summary.
 --   before_at, before_id: last_at and document_id of the last document on the previous page.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_documents(
@@ -372,8 +374,8 @@ END
 $function$;
 -- +goose StatementEnd
 
--- Only service_role may execute the functions. PostgreSQL lets every role execute a new function,
--- so first revoke that right.
+-- Only service_role may execute the functions. By default every role may execute a new function, so
+-- first revoke that right.
 -- +goose StatementBegin
 DO $$
 DECLARE

@@ -1,5 +1,5 @@
-// Package advice turns the server's error answers into advice on how to fix their
-// causes. The advice depends only on the answer and on the client's settings.
+// Package advice turns the server's error responses into advice on how to fix their
+// causes. The advice depends only on the response and on the client's settings.
 package advice
 
 import (
@@ -8,25 +8,24 @@ import (
 	"strings"
 )
 
-// Settings are the client's settings that are used in the advice or decide which advice
+// Settings are the client's settings that appear in the advice or decide which advice
 // fits.
 type Settings struct {
 	Schema, Table string
 
-	// HasToken is true if requests carry the key in the header Authorization, as a
-	// token. It is false for a secret key (sb_secret_...), which is sent only in the
-	// header apikey.
+	// HasToken is true if the key is sent in the header Authorization, as a token. It is
+	// false for a secret key (sb_secret_...), which is sent only in the header apikey.
 	HasToken bool
 }
 
-// Compare is the advice if the key, the table or a grant is wrong and no rule matches
-// the answer.
+// Compare is the advice if the key, the table or a grant is wrong, but no rule matches
+// the response.
 const Compare = "compare the table and the key's role with sql/013_create_processing_events_table.sql"
 
-// For returns advice on how to fix the cause of an error answer about the table, or ""
-// if the cause is unknown. status is the HTTP status. code and message are those of
-// PostgREST's error. An answer that rejects the data of a row also gets advice, in case
-// the server rejects every row and the table must be changed.
+// For returns advice on how to fix the cause of an error response about the table, or
+// "" if the cause is unknown. status is the HTTP status. code and message are those of
+// PostgREST's error. A response that rejects the data of a row also gets advice, because
+// the server may reject every row until the table is changed.
 func (s Settings) For(status int, code, message string) string {
 	if !s.HasToken && (code == "PGRST302" || status == 401 && code == "42501") {
 		return anonymous
@@ -37,9 +36,9 @@ func (s Settings) For(status int, code, message string) string {
 	return s.first(answers, status, code, message)
 }
 
-// ForCall returns advice on an error answer to a call of a function in
-// sql/014_create_docevents_reading.sql. It returns "" if it knows no advice for this
-// answer. The caller then calls For, which may know some.
+// ForCall returns advice on an error response to a call to a function in
+// sql/014_create_docevents_reading.sql. If it has none, it returns "", and the caller
+// calls For, which may have some.
 func (s Settings) ForCall(status int, code, message string) string {
 	return s.first(calls, status, code, message)
 }
@@ -47,9 +46,9 @@ func (s Settings) ForCall(status int, code, message string) string {
 // TableName returns the table's name with its schema, in quotes if SQL needs them.
 func (s Settings) TableName() string { return SQLName(s.Schema) + "." + SQLName(s.Table) }
 
-// A rule has the advice for the answers that its pattern matches. In the advice,
-// {schema} and {table} are replaced by the client's names, and ${1} by the text of the
-// pattern's first group.
+// A rule has the advice for the responses that its pattern matches. In the advice,
+// {schema} and {table} are replaced with the client's names, and ${1} with the text
+// that the pattern's first group matched.
 type rule struct {
 	answer *regexp.Regexp // matches "STATUS CODE message"
 	do     string
@@ -76,7 +75,7 @@ var (
 )
 
 // SQLName returns the name as SQL needs it. A keyword gets quotes. A name with capitals
-// also gets quotes, because SQL would change the capitals to small letters.
+// also gets quotes, because SQL would change the capitals to lower case.
 func SQLName(name string) string {
 	if bareName.MatchString(name) && !reserved.MatchString(name) {
 		return name

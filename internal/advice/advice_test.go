@@ -9,8 +9,9 @@ import (
 
 const htmlPage = "the answer is an HTML page"
 
-// Every answer to a client or a table that is misconfigured has advice, and so have
-// the refusals of data for which the table is at fault if it refuses every row.
+// There is advice about every answer to a client or a table that is misconfigured,
+// and about every rejection of data for which the table is at fault if it rejects
+// every row.
 func TestFor(t *testing.T) {
 	s := Settings{Schema: "audit", Table: "events", HasToken: true}
 	for _, test := range []struct {
@@ -56,7 +57,7 @@ func TestFor(t *testing.T) {
 		{403, "42501", "permission denied for sequence events_id_seq", "GRANT USAGE ON ALL SEQUENCES IN SCHEMA audit TO service_role;"},
 		{404, "", htmlPage, "check SUPABASE_URL: the API is not at this address"},
 		{404, "", "no Route matched with those values", "check SUPABASE_URL: the API is not at this address"},
-		{404, "", "Not Found", "a PostgREST before 13 answers so if it doesn't know audit.events"},
+		{404, "", "Not Found", "a PostgREST before 13 that doesn't know audit.events"},
 		{405, "", "Method Not Allowed", "check SUPABASE_URL"},
 		{404, "PGRST125", "Invalid path specified in request URL", "check SUPABASE_URL"},
 		{405, "25006", "cannot execute INSERT in a read-only transaction", "the database is read-only"},

@@ -1,8 +1,7 @@
 // Package postgrest contains the code that two test servers share. Both servers imitate
 // PostgREST 14, and this package parses their requests and writes their answers. The
-// server of doceventstest stores its rows in memory. The server of
-// integration/localstack stores its rows in PostgreSQL. The package imports only the
-// standard library.
+// server of doceventstest stores rows in memory, and the server of integration/localstack
+// stores them in PostgreSQL. The package imports only the standard library.
 package postgrest
 
 import (
@@ -14,7 +13,8 @@ import (
 	"strings"
 )
 
-// Schema returns the schema that the request's headers name, or def.
+// Schema returns the schema that the request's headers name. Without such a header, it
+// returns def.
 func Schema(r *http.Request, def string) string {
 	header := "Content-Profile"
 	if r.Method == http.MethodGet {
@@ -44,8 +44,8 @@ func Single(r *http.Request) bool {
 
 // CheckRows returns an error if the request doesn't allow a result of n rows. For
 // example, a request for a single object doesn't allow two rows. Call CheckRows after
-// the statement and before the commit. If it returns an error, roll back, as PostgREST
-// does.
+// the SQL statement and before the commit. If it returns an error, roll back, as
+// PostgREST does.
 func CheckRows(r *http.Request, p Preferences, n int64) *Error {
 	switch {
 	case Single(r) && n != 1:
@@ -67,9 +67,9 @@ type Answer struct {
 	Body         []byte // nil means no body and no Content-Type
 }
 
-// For converts the answer to the form that the request asks for. It changes a and
-// returns it. If the request asks for a single object instead of an array, For removes
-// the array's brackets around the only row.
+// For changes the answer to the form that the request asks for, and returns a. If the
+// request asks for a single object instead of an array, For removes the array's brackets
+// around the only row.
 func (a *Answer) For(r *http.Request) *Answer {
 	if a.Body != nil && Single(r) {
 		a.ContentType = mediaObject
@@ -80,8 +80,8 @@ func (a *Answer) For(r *http.Request) *Answer {
 
 // ReadAnswer returns the answer to a GET that reads rows. body contains the returned
 // rows as a JSON array, and rows is their number. offset is the number of matching rows
-// before the first returned row. total is the number of all matching rows. It is nil if
-// the request doesn't ask for the number.
+// that the request skips. total is the number of all matching rows, or nil if the request
+// doesn't ask for it.
 func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (*Answer, *Error) {
 	a := &Answer{Status: http.StatusOK, Applied: p.Applied(http.MethodGet), Body: body}
 	span, all := "*", "*"
@@ -92,8 +92,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			// As in PostgREST, this error has the headers of a successful read. Other
-			// errors have the header Proxy-Status, but this error doesn't.
+			// As in PostgREST, this error has the headers of a successful read. Unlike other
+			// errors, it has no header Proxy-Status.
 			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
 				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
 				WithHeader("Content-Range", "*/"+all).
@@ -107,8 +107,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 }
 
 // ChangeAnswer returns the answer to an insert or a delete. rows is the number of
-// inserted or deleted rows. body contains these rows as JSON. The answer contains body
-// only if the request asks for the rows.
+// inserted or deleted rows. body contains them as JSON, and is in the answer only if the
+// request asks for the rows.
 func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {

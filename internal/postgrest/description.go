@@ -15,13 +15,13 @@ type Table struct {
 	Columns       []Column
 }
 
-// A Column is a column of a table. Type and Default are SQL text in the form in which
-// PostgreSQL prints it with an empty search_path. Names in this text therefore include
-// their schema, for example public.mood. Names from pg_catalog don't.
+// A Column is a column of a table. Type and Default are SQL as PostgreSQL prints it with
+// an empty search_path. So names in it include their schema, for example public.mood,
+// except names from pg_catalog.
 type Column struct {
 	Name, Comment string
-	Type          string // without a modifier; for a domain, the base type
-	Default       string // an SQL expression; "" means none
+	Type          string // without a modifier such as (10); for a domain, the base type
+	Default       string // an SQL expression; "" means no default
 	NotNull, Key  bool
 	MaxLength     *int32   // in characters; nil means no limit
 	Enum          []string // the values of an enum type
@@ -125,9 +125,10 @@ func jsonType(sqlType string) string {
 	return "string"
 }
 
-// defaultJSON converts the column's default, which is an SQL expression, to JSON. If
-// the expression isn't JSON, such as 1+1 in an integer column, defaultJSON returns nil.
-// The default is then missing in the description of the column, as in PostgREST.
+// defaultJSON converts the column's default, which is an SQL expression, to JSON. If the
+// column isn't a string, and the expression isn't JSON, such as 1+1 for an integer,
+// defaultJSON returns nil. Then the column is described without a default, as in
+// PostgREST.
 func (c Column) defaultJSON() json.RawMessage {
 	text := c.Default
 	if text == "" {
@@ -145,7 +146,7 @@ func (c Column) defaultJSON() json.RawMessage {
 	return json.RawMessage(text)
 }
 
-// note returns the column's comment and its keys, in PostgREST's words.
+// note describes the column's comment and its keys, in PostgREST's words.
 func (c Column) note() string {
 	var keys string
 	if c.Key {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// An Error is an error answer of PostgREST. The JSON fields are in the same order as in
-// PostgREST's answers.
+// An Error is an error response of PostgREST. The JSON fields are in the same order as in
+// PostgREST's responses.
 type Error struct {
 	Code    string  `json:"code"`
 	Details *string `json:"details"`
@@ -26,7 +26,7 @@ func (e *Error) Error() string {
 	return strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Status, e.Code)) + ": " + e.Message
 }
 
-// Errorf returns an error without details and hint.
+// Errorf returns an error without details or a hint.
 func Errorf(status int, code, format string, args ...any) *Error {
 	return &Error{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
 }
@@ -50,7 +50,7 @@ func (e *Error) WithHint(hint string) *Error {
 	return e
 }
 
-// The errors below are errors of PostgREST, not of PostgreSQL. They are explained at
+// The errors below come from PostgREST, not from PostgreSQL. They are explained at
 // https://docs.postgrest.org/en/v14/references/errors.html.
 
 var errNegativeLimit = Errorf(416, "PGRST103", "Requested range not satisfiable").
@@ -67,8 +67,8 @@ func ErrSchema(schema string, exposed ...string) *Error {
 }
 
 // ErrTable returns the error for a request to a table that the schema doesn't contain.
-// known contains the names of the schema's tables. If one of these names is similar to
-// the missing table's name, the error's hint suggests the similar name.
+// known contains the names of the schema's tables. If one of them is similar to table,
+// the error's hint suggests it.
 func ErrTable(schema, table string, known ...string) *Error {
 	e := Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
 	if name := closest(table, known); name != "" {
@@ -85,9 +85,9 @@ func ErrMethod(method string) *Error {
 	return Errorf(405, "PGRST117", "Unsupported HTTP method: %s", method)
 }
 
-// ErrFunction returns the error for a call of a function that the schema doesn't
+// ErrFunction returns the error for a call to a function that the schema doesn't
 // contain. given contains the names of the call's arguments. posted reports whether the
-// call was a POST, because PostgREST then returns other details than for a GET.
+// call was a POST, for which PostgREST returns different details than for a GET.
 func ErrFunction(name string, given []string, posted bool) *Error {
 	signature, with := "("+strings.Join(given, ", ")+")", " with parameter "+strings.Join(given, ", ")
 	switch {
@@ -126,7 +126,7 @@ func writeBody(w http.ResponseWriter, status int, media string, body []byte) {
 	_, _ = w.Write(body) // the client may have closed the connection
 }
 
-// EncodeJSON is like json.Marshal, but doesn't escape HTML, as PostgREST doesn't.
+// EncodeJSON is like json.Marshal, but like PostgREST it doesn't escape HTML.
 func EncodeJSON(v any) []byte {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)

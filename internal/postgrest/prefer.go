@@ -8,10 +8,9 @@ import (
 )
 
 // Preferences are the preferences in a request's Prefer headers. A string field
-// contains the text of its preference. For example, Count contains "count=exact". If
-// the request doesn't have the preference, the field is empty. If two preferences are
-// for the same field, the first one counts. Unknown contains the preferences that this
-// package doesn't know.
+// contains the text of a preference, for example Count contains "count=exact", or "" if
+// the request doesn't have the preference. If two preferences are for the same field, the
+// first one counts. Unknown contains the preferences that this package doesn't know.
 type Preferences struct {
 	Resolution, Missing, Return, Count, Handling string
 	MaxAffected                                  *int64
@@ -59,14 +58,14 @@ func ParsePreferences(headers []string) Preferences {
 func (p Preferences) Representation() bool { return p.Return == "return=representation" }
 
 // Strict reports whether the request contains the preference handling=strict. Such a
-// request fails if it contains an unknown preference, or if it would delete more than
+// request must fail if it contains an unknown preference, or if it would delete more than
 // MaxAffected rows.
 func (p Preferences) Strict() bool { return p.Handling == "handling=strict" }
 
 // Counts reports whether the answer must contain the number of rows.
 func (p Preferences) Counts() bool { return p.Count != "" }
 
-// Applied returns the Preference-Applied header for a request with the method.
+// Applied returns the Preference-Applied header for a request with the given method.
 func (p Preferences) Applied(method string) string {
 	var list []string
 	if method == http.MethodPost {

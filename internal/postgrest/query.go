@@ -12,7 +12,7 @@ import (
 type Param struct{ Key, Value string }
 
 // ParseParams parses the query string of a URL. It returns the parameters in their
-// order in the URL. The type url.Values doesn't keep this order.
+// order in the URL, which url.Values doesn't keep.
 func ParseParams(rawQuery string) ([]Param, *Error) {
 	var params []Param
 	for pair := range strings.SplitSeq(rawQuery, "&") {
@@ -40,22 +40,20 @@ type Query struct {
 	Order      []OrderTerm
 	Limit      *int64
 	Offset     int64
-	Columns    []string // the value of the query parameter "columns", sorted; nil without that parameter
+	Columns    []string // the names in the query parameter "columns", sorted; nil without that parameter
 	OnConflict []string
 }
 
-// A SelectItem is one column in the request's parameter select, such as
-// created_at::text. Column is the column's name, here created_at. Cast is the type to
-// which the column is cast, here text. Without a cast, Cast is "". In the result, the
-// column has the name Column.
+// A SelectItem is one column in the request's parameter "select", such as
+// created_at::text. Column is the column's name, here created_at, and also its name in
+// the result. Cast is the type to which the column is cast, here text, or "".
 type SelectItem struct{ Column, Cast string }
 
-// An OrderTerm is one column in the request's parameter order. Direction is the SQL
-// text after the column in ORDER BY. It starts with a space, such as " DESC", or it is
-// "".
+// An OrderTerm is one column in the request's parameter "order". Direction is the SQL
+// that follows the column in ORDER BY, with a leading space, such as " DESC", or "".
 type OrderTerm struct{ Column, Direction string }
 
-// A Filter is a comparison of a column with a value or with values.
+// A Filter is a comparison of a column with one or several values.
 type Filter struct {
 	Column, Operator string
 	Value            string   // for every operator except in
@@ -106,7 +104,8 @@ func ParseQuery(rawQuery string) (*Query, *Error) {
 	return q, nil
 }
 
-// splitList splits names or values at commas. supabase-js puts names in quotes.
+// splitList splits names or values at commas. It removes the quotes in which supabase-js
+// puts names.
 func splitList(list string) []string {
 	names := []string{}
 	for name := range strings.SplitSeq(list, ",") {

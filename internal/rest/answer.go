@@ -15,15 +15,16 @@ import (
 type Error struct {
 	Status     int           // HTTP status
 	Code       string        // SQLSTATE or PostgREST's code, or ""
-	Message    string        // without text that may repeat the row; at most maxErrorText bytes
+	Message    string        // without values of the row; at most maxErrorText bytes
 	Hint       string        // cleaned and cut like Message
-	RetryAfter time.Duration // from the header of that name; at most maxRetryAfter; 0 if it is missing
+	RetryAfter time.Duration // from the header Retry-After, at most maxRetryAfter; 0 without a valid one
 
-	// Details are PostgREST's. They may repeat the row, so they are never logged.
+	// Details is the field "details" of the answer. It is never logged, because it may
+	// contain values of the row.
 	Details string
 
-	// If the status and the code are enough to find out what the answer means, meaning
-	// is Accepted, the zero value. Otherwise meaning is what the answer means.
+	// meaning is set if the code alone doesn't show what the answer means. Otherwise it
+	// is Accepted, the zero value.
 	meaning Verdict
 
 	resent bool // net/http sent the request twice, because the first connection died
@@ -43,7 +44,7 @@ func (e *Error) Error() string {
 
 // IsFromDatabase reports whether the answer comes from PostgreSQL or PostgREST. Their
 // answers have a code of five characters or one that begins with PGRST. The answer of
-// a gateway, such as Supabase's, has a code of another form or no code.
+// a gateway, such as Supabase's, has a code in another form or no code.
 func (e *Error) IsFromDatabase() bool { return databaseCode.MatchString(e.Code) }
 
 // A Verdict is the meaning of an answer for the rows that were sent.
@@ -51,16 +52,16 @@ type Verdict int
 
 const (
 	Accepted      Verdict = iota // the rows are stored
-	Transient                    // the same rows may be stored later
+	Transient                    // a later request with the same rows may succeed
 	Configuration                // the key, table or grant is wrong: nothing is stored until somebody fixes it
-	TooMuch                      // fewer rows may be stored
+	TooMuch                      // a request with fewer rows may succeed
 	StoredBefore                 // at least one of the rows is stored already
 	BadData                      // at least one of the rows can never be stored
 )
 
 // verdicts contains the meanings of the error codes of PostgreSQL and PostgREST. The
 // first entry that matches a code applies. If no entry matches, the meaning is
-// Transient: the same rows may be stored later.
+// Transient.
 //
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -68,7 +69,7 @@ var verdicts = []struct {
 	codes *regexp.Regexp
 	Verdict
 }{
-	{regexp.MustCompile(`^(57014|PGRST102)$`), TooMuch}, // statement timeout; the body isn't JSON: it was damaged in transit
+	{regexp.MustCompile(`^(57014|PGRST102)$`), TooMuch}, // statement timeout; the body isn't JSON because it was damaged in transit
 	{regexp.MustCompile(`^23503$`), Transient},          // foreign key: the row that it refers to may be stored later
 	{regexp.MustCompile(`^(21|22|23|27|44|54|P0)[0-9A-Z]{3}$`), BadData},
 	{regexp.MustCompile(`^((0A|28|3D|3F|42)[0-9A-Z]{3}|25006|55000|PGRST[123][0-9A-Z]{2})$`), Configuration},
@@ -77,17 +78,16 @@ var verdicts = []struct {
 var (
 	databaseCode = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST[0-9A-Z]{3})$`)
 
-	// primaryKey matches an error message about a violated primary key: the message
-	// contains a usual name of the key's constraint, such as events_pkey, events_pk or
-	// pk_events.
+	// primaryKey recognizes an error message about a violated primary key by a usual name
+	// of the key's constraint: events_pkey, events_pk or pk_events.
 	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
 )
 
 // Classify returns what err, the error of a request, means for the rows. If err is nil,
-// the rows are stored: Accepted. If err contains no answer of the server, the result is
-// Transient. The HTTP status counts more than the code. For example, if the role of the
-// API key doesn't exist, the code is 22023, which usually means bad data. The status 401
-// shows that the key is wrong.
+// the result is Accepted. If err contains no answer of the server, it is Transient.
+// Some statuses count more than the code. For example, if the role of the API key doesn't
+// exist, the code is 22023, which usually means bad data, but the status 401 shows that
+// the key is wrong.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -112,17 +112,18 @@ func Classify(err error) Verdict {
 	return Transient
 }
 
-// keyInDetails finds the columns of a key in the details of an error. The first group
-// captures the columns. There are two kinds of details:
+// keyInDetails finds the columns of a key in the details of an error. There are two
+// kinds of details:
 //
 //   - "Key (id)=(...) already exists.", if a key is violated
-//   - "... contains (created_at) = (...).", if there is no partition for a row. Only
-//     these details have a space before the =. The second group captures that space.
+//   - "... contains (created_at) = (...).", if there is no partition for a row
 //
-// The expression doesn't depend on the words, because PostgreSQL may translate them.
+// The first group captures the columns. The second group captures the space before the =,
+// which is there only if there is no partition. The expression doesn't depend on the
+// words, because PostgreSQL may translate them.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
-// KeyColumns returns the columns of a key that is in an error's details, such as id in
+// KeyColumns returns the columns of the key in an error's details, such as id in
 // "Key (id)=(...) already exists." It returns nil if the details contain no key, or if
 // the key contains an expression instead of a column.
 func KeyColumns(details string) []string {
@@ -133,12 +134,12 @@ func KeyColumns(details string) []string {
 	return strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", ")
 }
 
-// meaningOf returns the Verdict for two cases in which the code is not enough:
+// meaningOf returns the Verdict in two cases in which the code is not enough:
 //
-//   - 23505, a violated unique key, if the key contains the id column. Each event has
-//     its own id, so the same event is already stored: StoredBefore.
-//   - 23514, a violated constraint, if the table has no partition for the row. The
-//     table is wrong and not the row: Configuration.
+//   - StoredBefore for 23505, a violated unique key, if the key contains the id column.
+//     Each event has its own id, so this event is already stored.
+//   - Configuration for 23514, a violated constraint, if the table has no partition for
+//     the row, because the table is wrong and not the row.
 //
 // In all other cases it returns Accepted, the zero Verdict. Then Classify decides by
 // status and code.
@@ -154,12 +155,12 @@ func meaningOf(code, message, details, idColumn string) Verdict {
 	return Accepted
 }
 
-// An unsent is the error of a request that was never written to a connection.
+// An unsent error is the error of a request that was never written to a connection.
 type unsent struct{ error }
 
 func (e unsent) Unwrap() error { return e.error }
 
-// isDial reports whether a transport failed because it could not connect.
+// isDial reports whether err means that a transport could not connect.
 func isDial(err error) bool {
 	_, noName := errors.AsType[*net.DNSError](err)
 	op, _ := errors.AsType[*net.OpError](err)
@@ -176,12 +177,12 @@ var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX
 //
 //   - The request was never sent.
 //   - PostgreSQL or PostgREST answered with an error, so the request was rolled back. The
-//     codes of a broken database connection are the exception.
-//   - A gateway answered 3xx or 4xx before it passed the request on. The statuses 408 and
-//     499 are the exception: then the gateway stopped waiting for the server.
+//     exceptions are the errors for a broken connection to the database.
+//   - A gateway answered 3xx or 4xx instead of passing the request on. The exceptions are
+//     408 and 499, which mean that the gateway stopped waiting for the server.
 //
-// If net/http has sent the request twice, an error answer to the second request shows
-// nothing about the first one. So OutcomeUnknown then returns true.
+// If net/http has sent the request twice, the error shows nothing about the first
+// attempt, so OutcomeUnknown returns true.
 func OutcomeUnknown(err error) bool {
 	if e, answered := errors.AsType[*Error](err); answered {
 		switch {
@@ -196,7 +197,7 @@ func OutcomeUnknown(err error) bool {
 	return err != nil && !unsent
 }
 
-// RetryAfter returns how long the server asked to wait, or 0.
+// RetryAfter returns how long the server asked the client to wait, or 0.
 func RetryAfter(err error) time.Duration {
 	if e, answered := errors.AsType[*Error](err); answered {
 		return e.RetryAfter

@@ -16,21 +16,21 @@ import (
 	"github.com/supabase-community/postgrest-go"
 )
 
-// Config says where a table is and how to reach it.
+// Config describes where a table is and how to reach it.
 type Config struct {
-	URL                     string            // of the API; it can be parsed
-	Header                  map[string]string // is sent with each request; apikey is the key
+	URL                     string            // the URL of the API, which must be valid
+	Header                  map[string]string // sent with each request; apikey is the key
 	Schema, Table, IDColumn string
 	MaxInFlight             int // how many inserts may be in flight
 
 	// Transport sends the requests. If it is nil, clones of http.DefaultTransport send
-	// them. If the app has replaced http.DefaultTransport with another type than
+	// them. If the app has replaced http.DefaultTransport with a type other than
 	// *http.Transport, it can't be cloned and is used itself.
 	Transport http.RoundTripper
 }
 
 // A Client sends requests about one table. Its methods are safe for concurrent use.
-// They have no timeout: a request ends with its context.
+// They set no timeout: a request may take until its context ends.
 type Client struct {
 	Config
 	transport *transport
@@ -49,23 +49,21 @@ func New(c Config) *Client {
 }
 
 // Close closes the connections for inserts, and the idle connections for other requests.
-// So other requests that are in flight continue. A later request opens a new connection.
-// If the app has set Config.Transport, Close closes no connection, because the app may
-// still use that transport.
+// Reads and deletes that are in flight continue. A later request opens a new connection. Close
+// does nothing if the requests use Config.Transport or http.DefaultTransport itself,
+// because the app may still use that transport.
 func (c *Client) Close() { c.transport.own.close() }
 
-// From returns a query on the table. The query's errors may contain values, because
-// they may contain the URL. So they must not be logged directly: log the result of
-// [Client.Loggable].
+// From returns a query on the table. Don't log the query's errors directly: they may
+// contain the URL, and with it values of a row. Log the result of [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
-// postgrest returns a postgrest.Client that sends requests through rt. Use the
-// postgrest.Client for one request only: after an error, its later requests return the
-// same error.
+// postgrest returns a postgrest.Client that sends requests through rt. Use it for one
+// request only: after an error, its later requests return the same error.
 func (c *Client) postgrest(rt http.RoundTripper) *postgrest.Client {
 	pg, err := postgrest.NewClientWithError(c.URL, c.Schema, c.Header)
 	if err != nil {
-		panic(err) // unreachable: the URL can be parsed
+		panic(err) // unreachable: the URL is valid
 	}
 	pg.Transport.Parent = rt
 	return pg
@@ -74,17 +72,18 @@ func (c *Client) postgrest(rt http.RoundTripper) *postgrest.Client {
 // An Insertion is the insert of some rows.
 type Insertion struct {
 	Columns  string // their names, joined by commas
-	Conflict string // the column that makes a row unique; "": the primary key
+	Conflict string // the column that makes a row unique; "" means the primary key
 	Rows     []byte // a JSON array
-	Partial  bool   // rows lack some of the columns, which get their defaults
-	Accept   string // "": application/json
+	Partial  bool   // some rows lack a column, which then gets its default
+	Accept   string // "" means application/json
 }
 
 // Insert sends one insert request. It is safe to send the same rows again, because the
 // server ignores a row if its id is already in the table.
 //
-// The request's URL lists the columns. Otherwise PostgREST would read the columns from
-// the JSON of the rows. That would be slower, and all rows would need the same columns.
+// The request's URL lists the columns. Without that list, PostgREST would take the
+// columns from the JSON of the rows, which is slower and requires that all rows have the
+// same columns.
 func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	query := "columns=" + i.Columns
 	if i.Conflict != "" {
@@ -92,7 +91,7 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	}
 	pg := c.postgrest(&insertion{c.transport, query, i.Rows})
 	if i.Partial {
-		pg.Transport.SetHeader("Prefer", "missing=default") // only if needed: it costs the server up to 40 % of a burst
+		pg.Transport.SetHeader("Prefer", "missing=default") // only if needed: with it, a burst is stored up to 40 % slower
 	}
 	if i.Accept != "" {
 		pg.Transport.SetHeader("Accept", i.Accept)
@@ -115,9 +114,9 @@ func (c *Client) isForeign(details string, rows []byte) bool {
 var uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 // An insertion is a RoundTripper that sends an insert request of postgrest-go. Before
-// that, it replaces the request's query by the field query, and the body by the field
-// rows. postgrest-go doesn't get the rows itself, because it would parse and copy them.
-// That takes longer than to encode them.
+// that, it replaces the request's query with the field query, and the body with the field
+// rows. postgrest-go doesn't get the rows itself, because it would parse and copy them,
+// which takes longer than encoding them.
 type insertion struct {
 	http.RoundTripper
 	query string
@@ -138,13 +137,13 @@ func (i *insertion) RoundTrip(req *http.Request) (*http.Response, error) {
 type Reading struct {
 	Path, Schema string
 	Prefer       string
-	Accept       string // "": application/json
+	Accept       string // "" means application/json
 	Query        url.Values
 }
 
-// Get sends a GET. If the answer is a success, Get calls the function use with the
-// answer. Get doesn't use postgrest-go, which reads answers of any size into memory, and
-// hides the errors of SQL functions.
+// Get sends a GET. If the answer is a success, Get calls use with the answer, and returns
+// the error from use. Get doesn't use postgrest-go, which reads answers of any size into
+// memory, and hides the errors of SQL functions.
 func (c *Client) Get(ctx context.Context, r Reading, use func(*http.Response) error) error {
 	u, err := url.Parse(c.URL)
 	if err != nil {

@@ -14,39 +14,40 @@ import (
 )
 
 // The times for HTTP/2 pings. On hosted Supabase, all requests share one HTTP/2
-// connection. If the connection is dead, requests time out, but net/http continues to
-// use it. With pings, net/http detects the dead connection and opens a new one.
+// connection. If it dies, requests time out, but without pings net/http keeps using it.
+// With pings, net/http detects the dead connection and opens a new one.
 const (
-	pingAfter   = 3 * time.Second // how long the server may send nothing before a ping
-	pingTimeout = 3 * time.Second // how long the answer to a ping may take
+	pingAfter   = 3 * time.Second // if the server sends nothing for this long, net/http sends a ping
+	pingTimeout = 3 * time.Second // if the answer to a ping takes longer, the connection is closed
 )
 
-// connections contains the transports of a Client if the app has set none. They are
-// clones of http.DefaultTransport, one for inserts and one for all other requests.
+// connections contains the transports of a Client whose Config has no Transport. They
+// are clones of http.DefaultTransport, one for inserts and one for all other requests.
 //
-// After a failed request, all idle connections are closed, because they may be dead or
-// lead to an old address of the server. They are closed just before the next request. If
-// they were closed earlier, the connection of the failed request might not be idle yet,
-// and would stay open.
+// If a request fails and the failure isn't about its rows, all idle connections are
+// closed, because they may be dead or go to an old address of the server. They are closed
+// just before the next request. If they were closed earlier, the connection of the failed
+// request might not be idle yet, and would stay open.
 //
-// The methods are safe for concurrent use, and do nothing on a nil receiver.
+// The methods are safe for concurrent use. begin, end and close do nothing on a nil
+// receiver.
 type connections struct {
 	inserts, others *http.Transport
 
-	suspect atomic.Bool // close the idle connections before the next request
+	mustCloseIdle atomic.Bool // the next call to begin closes the idle connections
 
-	mu     sync.Mutex      // guards the rest
-	life   context.Context // ends the connections for inserts, and their dials
-	cancel context.CancelFunc
+	mu     sync.Mutex         // guards life and cancel
+	life   context.Context    // connections for inserts are opened and used until it ends
+	cancel context.CancelFunc // ends life
 }
 
-// newConnections returns the transports of a Client. maxInFlight is how many insert
-// requests the Client sends at a time. newConnections returns nil if the app has
-// replaced http.DefaultTransport with a type that can't be cloned.
+// newConnections returns the transports of a Client that sends up to maxInFlight insert
+// requests at a time. It returns nil if the app has replaced http.DefaultTransport with a
+// type that can't be cloned.
 //
-// The transport for inserts has a limit of maxInFlight+1 connections, because
-// net/http may open more connections than it needs. The additional connection is for
-// Flush and Close, which send one more request if all requests in flight hang.
+// The transport for inserts is limited to maxInFlight+1 connections, because without a
+// limit net/http may open more than it needs. The extra connection is for Flush and
+// Close, which send one more request if all requests in flight hang.
 func newConnections(maxInFlight int) *connections {
 	standard, ok := http.DefaultTransport.(*http.Transport)
 	if !ok {
@@ -60,24 +61,26 @@ func newConnections(maxInFlight int) *connections {
 	return c
 }
 
-// begin closes the idle connections if a request has failed since the last call.
+// begin must be called before each request. It closes the idle connections if end has
+// asked for that since the last call.
 func (c *connections) begin() {
-	if c != nil && c.suspect.Swap(false) {
+	if c != nil && c.mustCloseIdle.Swap(false) {
 		c.closeIdle()
 	}
 }
 
-// end must be called after each request. If err shows that the server may not work,
-// the next call of begin closes the idle connections.
+// end must be called after each request, with its error. If err doesn't show that the
+// server works, the next call to begin closes the idle connections.
 func (c *connections) end(err error) {
 	if c != nil && !showsWorkingServer(err) {
-		c.suspect.Store(true)
+		c.mustCloseIdle.Store(true)
 	}
 }
 
 // showsWorkingServer reports whether a request that returned err reached a working
-// server. It did if it succeeded. It also did if the server rejected the rows, for
-// example because a foreign key (23503) refers to a row that isn't stored yet.
+// server. It did if it succeeded, or if it failed because of its rows: they are bad, too
+// many or already stored, or a foreign key (23503) refers to a row that isn't stored yet.
+// It also did if a DELETE succeeded without a count.
 func showsWorkingServer(err error) bool {
 	v := Classify(err)
 	e, answered := errors.AsType[*Error](err)
@@ -89,14 +92,13 @@ func (c *connections) closeIdle() {
 	c.others.CloseIdleConnections()
 }
 
-// close closes all connections for inserts. It also closes the idle connections for
-// other requests. A connection that a purge is using stays open. Later requests use new
-// connections.
+// close closes all connections for inserts, and the idle connections for other requests.
+// So a connection that a purge is using stays open. Later requests use new connections.
 //
-// To close the idle connections is not enough for inserts: a new connection may be in
-// progress, and an HTTP/2 connection isn't idle at once after its last request was
-// cancelled. So close also cancels the context c.life. Then all connections for inserts
-// are closed.
+// For inserts, closing only the idle connections is not enough: a new connection may
+// still be opening, and an HTTP/2 connection doesn't become idle immediately when its
+// last request is cancelled. So close also cancels the context c.life, which closes all
+// connections for inserts.
 func (c *connections) close() {
 	if c == nil {
 		return
@@ -109,10 +111,11 @@ func (c *connections) close() {
 	cancel()
 }
 
-// track returns a function for t.DialContext, which opens the connections of t. When
-// close is called, the function stops dialing, and the connections that it has opened
-// are closed. But if the app has set DialTLSContext, net/http opens TLS connections
-// without this function. Then close closes only idle TLS connections.
+// track returns a function for t.DialContext, with which net/http opens the connections
+// of t. When close is called, the function stops dialing, and the connections that it
+// opened are closed. If the app has set DialTLSContext or DialTLS in
+// http.DefaultTransport, net/http opens TLS connections without this function, so close
+// closes only the idle ones.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
 	//lint:ignore SA1019 net/http still uses Dial if DialContext is nil
@@ -137,11 +140,11 @@ func (c *connections) track(t *http.Transport) func(context.Context, string, str
 }
 
 // A trackedConn is a connection that is closed when the context connections.life ends.
-// That context refers to the connection until then. Close removes this reference, so
-// that the memory of a closed connection can be freed.
+// Until then, the context holds a reference to the connection. Close removes the
+// reference, so that the memory of the closed connection can be freed.
 type trackedConn struct {
 	net.Conn
-	forget func() bool
+	forget func() bool // removes the reference
 }
 
 func (c *trackedConn) Close() error {
@@ -151,7 +154,7 @@ func (c *trackedConn) Close() error {
 
 // ownTransport returns a clone of standard, which is http.DefaultTransport. The clone
 // stops using a dead HTTP/2 connection within seconds. If a proxy's address is invalid,
-// the clone's error doesn't contain the address, because it may include a password.
+// the error of a request doesn't contain the address, which may include a password.
 func ownTransport(standard *http.Transport) *http.Transport {
 	t := standard.Clone()
 	if standard.TLSNextProto["h2"] != nil { // Clone has set it if standard speaks HTTP/2
@@ -167,7 +170,7 @@ func ownTransport(standard *http.Transport) *http.Transport {
 	t.HTTP2.PingTimeout = cmp.Or(t.HTTP2.PingTimeout, pingTimeout)
 	if proxy := t.Proxy; proxy != nil {
 		t.Proxy = func(req *http.Request) (*url.URL, error) {
-			req = req.WithContext(req.Context()) // a shallow copy, because the app's function must not see the header
+			req = req.WithContext(req.Context()) // a shallow copy, to hide the idempotencyKey header from the app's function
 			req.Header = maps.Clone(req.Header)
 			delete(req.Header, idempotencyKey)
 			u, err := proxy(req)

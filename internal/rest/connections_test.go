@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// The client's transports ping silent connections, after the app's times if it has set
-// some.
+// The client's transports ping silent connections, after the times that the app has
+// set, if any.
 func TestOwnTransport(t *testing.T) {
 	standard := http.DefaultTransport.(*http.Transport).Clone()
 	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != pingAfter || got.PingTimeout != pingTimeout {
@@ -36,14 +36,14 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 		standard *http.Transport
 		want     bool
 	}{
-		"http.DefaultTransport":          {http.DefaultTransport.(*http.Transport), true},
-		"a zero one":                     {&http.Transport{}, true},
-		"one of golang.org/x/net":        {&http.Transport{TLSNextProto: foreign}, true},
-		"that, and a TLS configuration":  {&http.Transport{TLSNextProto: foreign, TLSClientConfig: &tls.Config{}}, true},
-		"that, and only HTTP/1 wanted":   {&http.Transport{TLSNextProto: foreign, Protocols: http1}, false},
-		"switched off by TLSNextProto":   {&http.Transport{TLSNextProto: none, ForceAttemptHTTP2: true}, false},
-		"switched off by Protocols":      {&http.Transport{Protocols: http1}, false},
-		"a TLS configuration of the app": {&http.Transport{TLSClientConfig: &tls.Config{}}, false},
+		"http.DefaultTransport":                                    {http.DefaultTransport.(*http.Transport), true},
+		"a zero http.Transport":                                    {&http.Transport{}, true},
+		"a transport that golang.org/x/net configured":             {&http.Transport{TLSNextProto: foreign}, true},
+		"configured by golang.org/x/net, with a TLS configuration": {&http.Transport{TLSNextProto: foreign, TLSClientConfig: &tls.Config{}}, true},
+		"configured by golang.org/x/net, with only HTTP/1 allowed": {&http.Transport{TLSNextProto: foreign, Protocols: http1}, false},
+		"switched off by TLSNextProto":                             {&http.Transport{TLSNextProto: none, ForceAttemptHTTP2: true}, false},
+		"switched off by Protocols":                                {&http.Transport{Protocols: http1}, false},
+		"a TLS configuration of the app":                           {&http.Transport{TLSClientConfig: &tls.Config{}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := len(test.standard.TLSNextProto)
@@ -76,7 +76,7 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 }
 
 // Idle connections are closed before the request that follows a failure.
-func TestConnectionsAreSuspectAfterAFailure(t *testing.T) {
+func TestIdleConnectionsAreClosedAfterAFailure(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		err  error
@@ -98,19 +98,19 @@ func TestConnectionsAreSuspectAfterAFailure(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := newConnections(4)
 			c.end(test.err)
-			if got := c.suspect.Load(); got != test.want {
-				t.Errorf("suspect: got %v, want %v", got, test.want)
+			if got := c.mustCloseIdle.Load(); got != test.want {
+				t.Errorf("mustCloseIdle: got %v, want %v", got, test.want)
 			}
 			c.begin()
-			if c.suspect.Load() {
-				t.Error("the connections are suspect after they were closed")
+			if c.mustCloseIdle.Load() {
+				t.Error("mustCloseIdle is still set after the connections were closed")
 			}
 		})
 	}
 }
 
-// The clones use the dialer of the original, which may lead to a SOCKS proxy. Dial is
-// deprecated, but net/http still uses it if DialContext is nil.
+// The clones use the dialer of the original, which may connect through a SOCKS
+// proxy. Dial is deprecated, but net/http still uses it if DialContext is nil.
 func TestOwnTransportUsesTheDialerOfTheApp(t *testing.T) {
 	errDialer := errors.New("the dialer of the app")
 	for name, standard := range map[string]*http.Transport{

@@ -10,22 +10,24 @@ import (
 	"unicode"
 )
 
-// ownWords lists the messages and hints of PostgreSQL and PostgREST that may be logged.
-// Any other message is not logged, because it may come from a trigger of the app and
-// contain values of the row.
+// knownMessages lists the messages and hints of PostgreSQL and PostgREST that may be
+// logged. Any other message is not logged, because a trigger of the app may have written
+// it, with values of the row.
 //
 // Each line contains a regular expression for error codes, a space, and a regular
-// expression for the messages of these codes. Five words stand for parts of a message:
+// expression for the messages with these codes, in which five words are placeholders:
 //
 //   - NAME: a name in quotes
 //   - BARE: a name without quotes
 //   - TYPE: the name of a type
 //   - KIND: a kind of object, such as table
-//   - VALUE: any text, which may come from the row, so an ellipsis replaces it
+//   - VALUE: any text, which is logged as an ellipsis because it may come from the row
+//
+// The messages are listed in:
 //
 // https://github.com/postgres/postgres/tree/REL_15_STABLE/src/backend
 // https://docs.postgrest.org/en/v14/references/errors.html
-const ownWords = `
+const knownMessages = `
 0A000 cached plan must not change result type
 0A000 INSERT with ON CONFLICT clause cannot be used with table that has INSERT or UPDATE rules
 0A000 cannot (insert into|update) column NAME of view NAME
@@ -72,40 +74,40 @@ PGRST1.. "VALUE" \(line \d+, column \d+\)|Content-Type not acceptable: VALUE|Non
 PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
-// A form is a line of ownWords. Its expression for messages is compiled when it is first
-// needed: to compile all of them takes 0.1 s. The only capturing groups in it are those
-// for VALUE.
-type form struct {
+// A knownMessage holds the two regular expressions of a line of knownMessages. Compiling
+// all lines would take 0.1 s, so the expression for the text is compiled only when it is
+// needed. Its only capturing groups are those for VALUE.
+type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp
 }
 
-// forms returns the forms of all lines of ownWords.
-var forms = sync.OnceValue(func() (forms []form) {
-	words := strings.NewReplacer(`\(`, `\(`, `(`, `(?:`,
+// parseKnownMessages parses knownMessages.
+var parseKnownMessages = sync.OnceValue(func() (known []knownMessage) {
+	placeholders := strings.NewReplacer(`\(`, `\(`, `(`, `(?:`, // no group captures, and an escaped parenthesis stays
 		"NAME", `"[\pL\pN_$./-]{1,127}"`,
 		"BARE", `[\pL\pN_$.-]{1,127}`,
 		"TYPE", `(?:character varying|bit varying|double precision|"?[\pL_][\pL\pN_$.]{0,126}"?)(?:\([0-9,]+\))?(?: with(?:out)? time zone)?(?:\[\])?`,
 		"KIND", `(?:table|view|materialized view|foreign table|schema|sequence|function|procedure|type|relation|database)`,
 		"VALUE", `(.*)`)
-	for _, line := range strings.Split(strings.TrimSpace(ownWords), "\n") {
+	for _, line := range strings.Split(strings.TrimSpace(knownMessages), "\n") {
 		code, text, _ := strings.Cut(line, " ")
-		forms = append(forms, form{regexp.MustCompile("^(" + code + ")$"), sync.OnceValue(func() *regexp.Regexp {
-			return regexp.MustCompile("(?s)^(?:" + words.Replace(text) + ")$")
+		known = append(known, knownMessage{regexp.MustCompile("^(" + code + ")$"), sync.OnceValue(func() *regexp.Regexp {
+			return regexp.MustCompile("(?s)^(?:" + placeholders.Replace(text) + ")$")
 		})})
 	}
-	return forms
+	return known
 })
 
-// ownText returns the message text in a form that may be logged. If a line of ownWords
-// matches code and text, ownText returns text with an ellipsis in place of the VALUE. If
-// no line matches, it returns LeftOut.
-func ownText(code, text string) string {
-	for _, f := range forms() {
-		if !f.code.MatchString(code) {
+// withoutValue looks for a line of knownMessages that matches code and text. If there is
+// one, withoutValue returns text, with an ellipsis in place of the VALUE if the line has
+// one. If no line matches, it returns LeftOut.
+func withoutValue(code, text string) string {
+	for _, known := range parseKnownMessages() {
+		if !known.code.MatchString(code) {
 			continue
 		}
-		at := f.text().FindStringSubmatchIndex(text)
+		at := known.text().FindStringSubmatchIndex(text) // at[2:] are the groups for VALUE; -1 if not in this message
 		for i := 2; i < len(at); i += 2 {
 			if start, end := at[i], at[i+1]; start >= 0 {
 				return text[:start] + "…" + text[end:]
@@ -120,17 +122,17 @@ func ownText(code, text string) string {
 
 var codeFormat = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
 
-// LeftOut replaces a message that may repeat the row.
+// LeftOut replaces a message that may contain values of the row.
 const LeftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
-// values matches the part of a text that may contain quoted values. The part extends
-// from the first quote to the last quote, because a value may contain quotes. If the text
-// has no second quote, the part extends to the end of the text. The character ' after a
-// letter is an apostrophe, so no part begins with it.
-var values = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
+// quoted matches the part of a text that may contain quoted values. This part extends
+// from the first quote to the last, because a value may contain quotes. If there is only
+// one quote, it extends to the end of the text. A ' after a letter or a digit is taken
+// for an apostrophe, so the part doesn't begin there.
+var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces line breaks
-// and other white space by spaces. It replaces invalid UTF-8 and control characters by
+// and other white space with spaces, and invalid UTF-8 and control characters with
 // U+FFFD, because control characters can change what a terminal shows.
 func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
@@ -144,21 +146,21 @@ func OneLine(text string) string {
 	}, text)
 }
 
-// repeatable returns an answer's message or hint in a form that may be logged: one line
+// loggableText returns an answer's message or hint in a form that may be logged: one line
 // of at most maxErrorText bytes, without values of the row. code is the answer's error
-// code. If code is "", the text doesn't come from PostgreSQL or PostgREST, but for
-// example from a gateway. Then repeatable replaces only the parts in quotes.
-func repeatable(code, text string) string {
+// code. If code is "", the text isn't from PostgreSQL or PostgREST, but for example from
+// a gateway, so loggableText replaces only the part in quotes.
+func loggableText(code, text string) string {
 	text = OneLine(text)
 	switch {
 	case text == "":
 	case code == "":
-		text = values.ReplaceAllString(text, `$2"…"`)
+		text = quoted.ReplaceAllString(text, `$2"…"`)
 	default:
-		if len(text) > maxErrorText { // a long value, which is in quotes
+		if len(text) > maxErrorText { // only a value in quotes is that long, so close the quotes again
 			text = cut(text) + `"`
 		}
-		text = ownText(code, text)
+		text = withoutValue(code, text)
 	}
 	return cut(text)
 }
@@ -171,7 +173,7 @@ func cut(text string) string {
 // queryInText matches the query of a URL.
 var queryInText = regexp.MustCompile(`\?\S+`)
 
-// A loggableError has another text than the error that it wraps.
+// A loggableError wraps an error and has a different text.
 type loggableError struct {
 	error
 	text string
@@ -180,18 +182,19 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable returns an error that wraps err and whose text may be logged. err is the
-// error of a request that got no answer. Its own text may contain the API key or values
-// of a row: http.Client adds the URL, the app's transport may add the key, and net/http
-// quotes an answer that isn't HTTP. Loggable replaces these parts.
+// Loggable returns err with a text that may be logged. err is the error of a request
+// that got no answer. Its text may contain the API key or values of a row: http.Client
+// adds the URL, the app's transport may add the key, and net/http quotes an answer that
+// isn't HTTP. Loggable replaces these parts. The result wraps the same errors as err,
+// except a *url.Error, which Loggable removes.
 func (c *Client) Loggable(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err
 	}
 	text := fmt.Sprint(err) // unlike err.Error() it can't panic
-	loggable := repeatable("", queryInText.ReplaceAllString(strings.ReplaceAll(text, c.transport.key, "[key]"), "?…"))
-	if loggable == text {
+	safe := loggableText("", queryInText.ReplaceAllString(strings.ReplaceAll(text, c.transport.key, "[key]"), "?…"))
+	if safe == text {
 		return err
 	}
-	return loggableError{err, loggable}
+	return loggableError{err, safe}
 }

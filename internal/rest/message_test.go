@@ -7,8 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// A server's message is logged in one line, without the parts that may repeat a row.
-func TestRepeatable(t *testing.T) {
+// A server's message is logged in one line, without the parts that may contain values of
+// a row.
+func TestLoggableText(t *testing.T) {
 	const secret = "patient Jane Doe"
 	for _, test := range []struct{ code, text, want string }{
 		// The text is PostgreSQL's, and the value in it may be the row's.
@@ -67,7 +68,7 @@ func TestRepeatable(t *testing.T) {
 		{"XX000", "", ""},
 		{"", strings.Repeat("é", 2000), strings.Repeat("é", 512)},
 	} {
-		got := repeatable(test.code, test.text)
+		got := loggableText(test.code, test.text)
 		if strings.HasPrefix(test.text, "a\r") { // the replacements of the other characters don't matter
 			if !inOneLine(got) || !strings.HasPrefix(got, "a  b c") {
 				t.Errorf("%q", got)
@@ -84,9 +85,9 @@ func inOneLine(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) })
 }
 
-// FuzzRepeatable checks that any message becomes one line of limited length, and that
-// no value in quotes is repeated.
-func FuzzRepeatable(f *testing.F) {
+// FuzzLoggableText checks that any message becomes one line of limited length, and that
+// no value in quotes is in it.
+func FuzzLoggableText(f *testing.F) {
 	for _, value := range []string{"patient Jane Doe", `Jane "J." Doe`, "a\nb", "»a«", "'", "\xff", "\u202eJane", strings.Repeat("x", 3000)} {
 		for quote := range 2 {
 			f.Add("22P02", value, uint8(quote))
@@ -98,7 +99,7 @@ func FuzzRepeatable(f *testing.F) {
 	pairs := [][2]string{{`"`, `"`}, {"'", "'"}}
 	f.Fuzz(func(t *testing.T, code, value string, quote uint8) {
 		q := pairs[int(quote)%len(pairs)]
-		got := repeatable(code, "before: "+q[0]+value+q[1]+" after")
+		got := loggableText(code, "before: "+q[0]+value+q[1]+" after")
 		if !inOneLine(got) || len(got) > maxErrorText {
 			t.Errorf("%s: %d bytes %q", code, len(got), got)
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxErrorBytes = 512 << 10 // how much of a body is read; an error may repeat a message of 64 KiB, with escapes
+	maxErrorBytes = 512 << 10 // how much of a body is read; an error may repeat an event's message of 64 KiB, with escapes
 	maxErrorText  = 1 << 10   // bytes in each text of an Error
 	maxRetryAfter = time.Minute
 )
@@ -28,8 +28,8 @@ const clientInfo = "docevents-go/0.1.0"
 // a value, so the server doesn't get it.
 const idempotencyKey = "Idempotency-Key"
 
-// A transport sends the requests of postgrest-go. It returns an error for every answer
-// that isn't a success, because postgrest-go handles such answers badly:
+// A transport sends the requests of a Client. It returns an error for every answer that
+// isn't a success, because postgrest-go handles such answers badly:
 //
 //   - If the server redirects a request to another host, postgrest-go sends the key to
 //     that host.
@@ -37,30 +37,30 @@ const idempotencyKey = "Idempotency-Key"
 //   - If the body isn't JSON, it loses the HTTP status. If the body is null, it panics.
 //   - It reads a body of any size into memory.
 //
-// RoundTrip has no timeout of its own. The context of the request also limits how long
-// the body can be read.
+// RoundTrip sets no timeout. The request's context limits the request, and how long the
+// body can be read.
 type transport struct {
 	inserts  http.RoundTripper
 	others   http.RoundTripper
 	own      *connections // nil if the transports are the app's
-	key      string       // is removed from answers: a proxy may echo the request
+	key      string       // removed from the texts of answers, because a proxy may echo the request
 	idColumn string
 }
 
-// ErrNoCount is the error of a DELETE that succeeded, but whose answer contains neither
-// the ids of the deleted rows nor their number. So the number of deleted rows is unknown.
+// ErrNoCount means that a DELETE succeeded, but its answer doesn't show how many rows
+// were deleted.
 var ErrNoCount = errors.New("count incomplete: an answer was lost, more rows may have been deleted")
 
 func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	t.own.begin()
 	defer func() {
-		if p := recover(); p != nil { // a transport of the app must not crash it
+		if p := recover(); p != nil { // a panic in the app's transport must not crash the app
 			resp, err = nil, fmt.Errorf("the transport panicked with a %T", p)
 		}
 		t.own.end(err)
 	}()
 	traced := httptrace.ContextClientTrace(req.Context()) != nil
-	var sought, found atomic.Int32 // how often a connection was looked for and found; 0 if the app's transport doesn't report that
+	var sought, found atomic.Int32 // how often net/http looked for a connection and got one; 0 if the app's transport doesn't report that
 	req = req.Clone(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GetConn: func(string) { sought.Add(1) },
 		GotConn: func(httptrace.GotConnInfo) { found.Add(1) },
@@ -76,18 +76,18 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	}
 	resp, err = base.RoundTrip(req)
 	switch {
-	case err != nil && found.Load() == 0 && (sought.Load() > 0 || isDial(err)): // if a connection was found first, the failed dial is net/http's second attempt
+	case err != nil && found.Load() == 0 && (sought.Load() > 0 || isDial(err)): // if found > 0, the dial was net/http's second attempt, and the first may have sent the request
 		return nil, unsent{err}
-	case err != nil || resp == nil: // http.Client turns neither a response nor an error into an error
+	case err != nil || resp == nil: // if both are nil, http.Client returns an error
 		return nil, err
 	}
 	return t.read(req, resp, found.Load() > 1)
 }
 
 // read returns resp if PostgREST has carried out the request, and an error otherwise.
-// After an insert, it reads the body to the end, and returns an error if the body is cut
-// short. resent is true if net/http sent the request twice. Then the error is marked,
-// because the first request may have been carried out.
+// After an insert, it also returns an error if the body is cut short. resent is true if
+// net/http sent the request twice. Then read sets Error.resent in an error that the
+// server returned, because the server may have carried out the first request.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // http.Client would replace it, but only after RoundTrip
 		resp.Body = http.NoBody
@@ -97,13 +97,13 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 		return nil, t.refusal(resp, resent)
 	}
 	isInsert := req.Method == http.MethodPost
-	// A DELETE counts its rows by their ids in the body, or else by Content-Range.
+	// The rows of a DELETE are counted by the ids in the body, or else with Content-Range.
 	wantsCount := resp.StatusCode == http.StatusNoContent || req.Method == http.MethodDelete && strings.Contains(req.Header.Get("Prefer"), "count=")
 	switch {
 	case isHTML(resp):
 		err = &Error{Status: resp.StatusCode, Message: htmlPage}
-	case isInsert && resp.StatusCode != http.StatusCreated: // a service that accepts every request
-		err = &Error{Status: resp.StatusCode, Message: "the answer is not PostgREST's to an insert"}
+	case isInsert && resp.StatusCode != http.StatusCreated: // from a service that answers every request with 200, for example
+		err = &Error{Status: resp.StatusCode, Message: "this is not PostgREST's answer to an insert"}
 	case isInsert:
 		if _, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBytes)); err != nil {
 			err = fmt.Errorf("answer cut short: %w", err)
@@ -125,14 +125,14 @@ const htmlPage = "the answer is an HTML page"
 
 // refusal returns the error for an answer whose status isn't a success.
 func (t *transport) refusal(resp *http.Response, resent bool) error {
-	if resp.StatusCode < 200 { // another protocol: reading may never end, even if the context does
+	if resp.StatusCode < 200 { // the connection changed to another protocol, so reading may never end, even if the context does
 		resp.Body = http.NoBody
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBytes))
 	if err != nil {
 		return fmt.Errorf("answer with status %d cut short: %w", resp.StatusCode, err)
 	}
-	// In a gateway's answer, each of these may be missing or have another type.
+	// In a gateway's answer, each of these may be missing, or may not be a string.
 	var answer struct{ Code, Message, Hint, Details any }
 	_ = json.Unmarshal(body, &answer) // the body may not be JSON
 	text := func(v any) string {
@@ -142,7 +142,7 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	code, message, details := text(answer.Code), text(answer.Message), text(answer.Details)
 	e := &Error{
 		Details: details, meaning: meaningOf(code, message, details, t.idColumn), resent: resent,
-		Status: resp.StatusCode, Message: repeatable(code, message), Hint: repeatable(code, text(answer.Hint)),
+		Status: resp.StatusCode, Message: loggableText(code, message), Hint: loggableText(code, text(answer.Hint)),
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
 	if codeFormat.MatchString(code) {
@@ -153,8 +153,8 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	}
 	switch {
 	case e.Message != "":
-	case answer.Code == "" && answer.Message == "": // both are in the body and empty; a missing one would be nil
-		e.Message, e.meaning = "PostgREST lost its database under the request", Transient
+	case answer.Code == "" && answer.Message == "": // the body contains both, but empty; a missing one would be nil
+		e.Message, e.meaning = "PostgREST lost its connection to the database during the request", Transient
 	case isHTML(resp):
 		e.Message = htmlPage
 	default:
@@ -163,7 +163,7 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	return e
 }
 
-// isHTML reports whether resp is a web page. PostgREST sends none, so the page comes from
+// isHTML reports whether resp is a web page. PostgREST never sends one, so it comes from
 // another server: SUPABASE_URL is wrong, or a firewall or a captive portal answered.
 func isHTML(resp *http.Response) bool {
 	return strings.Contains(strings.ToLower(resp.Header.Get("Content-Type")), "html")

@@ -119,7 +119,7 @@ func TestRefusal(t *testing.T) {
 		want          Error
 		unknown       bool
 	}{
-		{400, `{"code":"","details":null,"hint":null,"message":""}`, "", Error{Status: 400, Message: "PostgREST lost its database under the request", meaning: Transient}, true},
+		{400, `{"code":"","details":null,"hint":null,"message":""}`, "", Error{Status: 400, Message: "PostgREST lost its connection to the database during the request", meaning: Transient}, true},
 		{400, `{}`, "", Error{Status: 400, Message: "Bad Request"}, false},
 		{400, `{"code":"","message":null}`, "", Error{Status: 400, Message: "Bad Request"}, false},
 		{400, `{"code":null,"message":""}`, "", Error{Status: 400, Message: "Bad Request"}, false},

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Selection returns the query parameter "select" for reading rows from PostgREST. With
-// it, PostgREST returns the columns that Decode needs. Most columns are cast to text. The
-// time is not cast, because a cast would print it in the database's DateStyle. Without a
-// cast, the time is always in ISO 8601.
+// Selection returns the value of the query parameter "select" with which PostgREST
+// returns the columns that Decode needs. The columns of the event's fields are cast to
+// text, except the time: without a cast it is always in ISO 8601, and with a cast it
+// would be in the database's DateStyle.
 func (c *Columns) Selection() string {
 	var list []string
 	for i, name := range c.names {
@@ -25,10 +25,9 @@ func (c *Columns) Selection() string {
 }
 
 // Decode reads a row that PostgREST returned. The keys of row are the names of the
-// columns. The array texts contains the value of each field as text, and "" for NULL.
-// The map extra contains the values of the columns for Event.Extra. If one of the
-// columns isn't in row, Decode returns its name in missing, and the other results are
-// not complete.
+// columns. texts contains the value of each field as text, or "" for NULL. extra contains
+// the values of the columns for Event.Extra. If one of the columns isn't in row, missing
+// is its name, and the other results are incomplete.
 func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, extra map[string]any, missing string) {
 	for i, name := range c.names {
 		value, ok := row[name]
@@ -48,8 +47,8 @@ func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, 
 	return texts, DecodeExtra(string(encoded)), ""
 }
 
-// valueText returns a JSON value as text. A string loses its quotes and its escapes.
-// null becomes "". Any other value stays as it is in JSON.
+// valueText returns a JSON value as text. A string is decoded, and null becomes "". Any
+// other value stays as it is in JSON.
 func valueText(value json.RawMessage) string {
 	var text string
 	if json.Unmarshal(value, &text) == nil || len(value) == 0 { // null leaves text empty
@@ -59,8 +58,9 @@ func valueText(value json.RawMessage) string {
 }
 
 // timeFormats are the formats in which PostgreSQL prints a time. The first two contain
-// the offset of a time zone. The second is for times before about 1900, whose offset may
-// contain seconds. The third and the fourth contain no offset, and stand for UTC.
+// an offset from UTC. The second is for times before about 1900, when offsets could
+// contain seconds. The last two are for columns without a time zone, whose times are
+// taken as UTC.
 var timeFormats = []string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z07:00:00", "2006-01-02T15:04:05", "2006-01-02"}
 
 // ParseTime parses a time in a format of PostgreSQL. It returns the zero time if text

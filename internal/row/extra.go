@@ -12,16 +12,17 @@ import (
 	"sync"
 )
 
-// maxExtraBytes bounds the JSON of an event's Extra, with its keys.
+// maxExtraBytes limits the size of the JSON of an event's Extra, including its keys.
 const maxExtraBytes = 64 << 10
 
-// maxExtraDepth bounds the levels of a value in Extra. encoding/json reads at most
-// 10,000 levels, and in an answer with rows, each value is two levels deep.
+// maxExtraDepth limits how deep maps and slices may be nested in a value of Extra.
+// encoding/json reads at most 10,000 levels. When rows are read, the array of the rows
+// and the object of each row are two of them.
 const maxExtraDepth = 9_998
 
 // An extraEncoder encodes the values of Event.Extra as JSON. The pool extraEncoders
-// keeps encoders for later events. A new encoder for each event would need twice as many
-// allocations.
+// keeps encoders for later events, because a new encoder for each event would need twice
+// as many allocations.
 type extraEncoder struct {
 	text bytes.Buffer
 	json *json.Encoder // writes to text
@@ -34,9 +35,10 @@ var extraEncoders = sync.Pool{New: func() any {
 	return e
 }}
 
-// EncodeExtra encodes an event's Extra as a part of the row's JSON. For each key, the
-// result contains ,"key":value with a leading comma. If a value can't be encoded, the
-// error contains the key, but never the value.
+// EncodeExtra encodes an event's Extra as the last part of the row's JSON, after the
+// event's other fields. The result starts with a comma, as in ,"a":1,"b":2, or is "" if
+// extra is empty. If a value can't be encoded, the error contains the key, but never the
+// value.
 func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	if len(extra) == 0 {
 		return "", nil
@@ -48,7 +50,7 @@ func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	}
 	e := extraEncoders.Get().(*extraEncoder)
 	defer func() {
-		if e.text.Cap() <= 2*maxExtraBytes { // a larger buffer is left to the garbage collector
+		if e.text.Cap() <= 2*maxExtraBytes { // don't keep a larger buffer
 			e.text.Reset()
 			extraEncoders.Put(e)
 		}
@@ -67,7 +69,8 @@ func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	if len(text) > maxExtraBytes {
 		return "", fmt.Errorf("the event's Extra is %d bytes as JSON: %d are the most", len(text), maxExtraBytes)
 	}
-	// json.Valid is slow, so it is called only if there are enough brackets.
+	// json.Valid rejects more than 10,000 levels. It is slow, so it is called only if there
+	// are enough brackets for that.
 	if opened := strings.Count(text, "[") + strings.Count(text, "{"); opened > maxExtraDepth && !json.Valid([]byte("[{"+text[1:]+"}]")) {
 		return "", fmt.Errorf("the event's Extra has more than %d levels of maps and slices", maxExtraDepth)
 	}
@@ -81,9 +84,9 @@ func (e *extraEncoder) encode(v any) (ok bool) {
 	return e.value(v, 0) == nil
 }
 
-// value appends the JSON of v. Strings, ints and maps are encoded without the
-// allocations of encoding/json. depth is the number of maps that contain v. A map in
-// eight other maps is left to encoding/json, which notices if it contains itself.
+// value appends the JSON of v. It encodes plain strings, ints and maps itself, because
+// encoding/json would allocate memory. depth is the number of maps around v. A map inside
+// eight others is left to encoding/json, which returns an error if a map contains itself.
 func (e *extraEncoder) value(v any, depth int) error {
 	switch v := v.(type) {
 	case string:
@@ -136,19 +139,19 @@ func (e *extraEncoder) marshal(v any) error {
 }
 
 // escapes matches each escape in JSON. Its four alternatives are an escaped NUL, a pair
-// of surrogates, a surrogate that isn't in a pair, and any other escape. The fourth
-// alternative also matches an escaped backslash, so that the backslash isn't taken for
-// the begin of an escaped NUL if the characters u0000 follow it.
+// of surrogates, a surrogate that isn't in a pair, and any other escape. The last one is
+// needed for \\u0000, an escaped backslash before the text u0000: it matches the two
+// backslashes, so the second isn't mistaken for the start of an escaped NUL.
 var escapes = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
 // cleanJSON returns the JSON in text in a form that PostgreSQL accepts. It removes
 // escaped NULs, which PostgreSQL rejects with the code 22P05. It replaces invalid UTF-8
-// and surrogates that aren't in a pair by U+FFFD. PostgreSQL rejects such surrogates with
+// with U+FFFD, and also surrogates that aren't in a pair, which PostgreSQL rejects with
 // the code 22P02.
 func cleanJSON(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	if !strings.Contains(text, `\`) {
-		return text // a search with regexp would allocate
+		return text // the regexp would allocate memory
 	}
 	return escapes.ReplaceAllStringFunc(text, func(escape string) string {
 		switch {
@@ -161,8 +164,9 @@ func cleanJSON(text string) string {
 	})
 }
 
-// DecodeExtra returns the keys and values that are encoded in text, which is a result of
-// EncodeExtra. It decodes a number as a json.Number, because a float64 could lose digits.
+// DecodeExtra returns the keys and values that are encoded in text, which has the format
+// of EncodeExtra. It decodes a number as a json.Number, because a float64 could lose
+// digits.
 func DecodeExtra(text string) map[string]any {
 	if text == "" {
 		return nil
@@ -170,6 +174,6 @@ func DecodeExtra(text string) map[string]any {
 	var extra map[string]any
 	d := json.NewDecoder(strings.NewReader("{" + text[1:] + "}"))
 	d.UseNumber()
-	_ = d.Decode(&extra) // EncodeExtra's text is valid
+	_ = d.Decode(&extra) // text is valid JSON
 	return extra
 }

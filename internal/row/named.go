@@ -13,17 +13,16 @@ var (
 	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)
 )
 
-// Named returns the indexes of the rows that caused an error. rows are all rows of the
-// request, and details are the details in the server's answer. There are two kinds of
-// details:
+// Named finds the rows that caused an error, and returns their indexes in rows, which are
+// the rows of the request. It reads details, the field "details" of the server's error:
 //
-//   - "Key (document_id)=(...) is not present" contains the values of a key. Named
-//     returns the index of each row with these values.
-//   - "Failing row contains (...)" contains all values of one row. Named returns the
-//     index of the row whose id is among these values. If the values contain the ids of
-//     several rows, it is not clear which row failed, and Named returns nil.
+//   - If the details contain the values of a key, as in "Key (document_id)=(...) is not
+//     present", Named returns the index of each row with these values.
+//   - Other details, such as "Failing row contains (...)", may contain the id of a row.
+//     Then Named returns the index of that row. If they contain the ids of several rows,
+//     it isn't clear which row failed, so Named returns nil.
 //
-// PostgreSQL may translate the details, so Named doesn't compare their words.
+// Named doesn't compare the words of the details, because PostgreSQL may translate them.
 func (c *Columns) Named(rows []*Row, details string) (places []int) {
 	key := keyFormat.FindStringSubmatch(details)
 	ids := uuidFormat.FindAllString(details, -1)
@@ -39,11 +38,11 @@ func (c *Columns) Named(rows []*Row, details string) (places []int) {
 	return places
 }
 
-// hasKey reports whether r's columns have the values that an error of PostgreSQL lists,
-// such as "Key (a, b)=(1, 2) is not present". columns are the columns of the key: a and b. values is the rest of
-// the error, from the first value on: "1, 2) is not present". If a value contains ", " or
-// ")", hasKey may report true for a wrong row. That does no harm, because the client only
-// retries that row separately from the others.
+// hasKey reports whether r has the values of a key in an error's details, such as
+// "Key (a, b)=(1, 2) is not present". In this example, columns are a and b, and values is
+// the text from the first value on, "1, 2) is not present". If a value contains ", " or
+// ")", hasKey may report true for a row with other values. That does no harm, because the
+// client only retries that row separately from the others.
 func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	for i, name := range columns {
 		end := ", "
@@ -59,10 +58,10 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	return true
 }
 
-// keyValue returns r's value in the given column, as PostgreSQL prints it in an error. It
-// returns "" if r has no such value. values is the rest of the error, from the column's
-// value on. It is used only for times, because PostgreSQL prints a time in any time zone:
-// if values begins with a time that is equal to r's time, keyValue returns that text.
+// keyValue returns r's value in the given column, as PostgreSQL prints it in an error's
+// details. It returns "" if r has no such value. values is the rest of the details, from
+// the column's value on. It is used only for the time, which PostgreSQL may print in any
+// time zone: if values begins with r's time in any form, keyValue returns that text.
 func (c *Columns) keyValue(r *Row, column, values string) string {
 	switch slices.Index(c.names[:], column) {
 	case fieldID:

@@ -11,14 +11,15 @@ func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 
 
 // CleanText returns s in a form that PostgreSQL can store: without NULs, in valid
 // UTF-8, and with at most limit bytes. If CleanText cuts s, it appends a note with the
-// number of removed bytes. It cuts s first, so it takes no more time for a very long s.
+// number of bytes that it cut off. It cuts s before it checks the rest, because checking
+// all of a very long s would take a long time.
 func CleanText(s string, limit int) string {
 	const roomForNote = 40
 	uncut := len(s)
 	s = CutText(s, limit)
 	went := uncut - len(s)
 	s = strings.ReplaceAll(s, "\x00", "")
-	if !utf8.ValidString(s) { // ten times as fast as ToValidUTF8
+	if !utf8.ValidString(s) { // this check is ten times as fast as ToValidUTF8
 		s = strings.ToValidUTF8(s, "\uFFFD")
 	}
 	if went == 0 && len(s) <= limit {
@@ -40,17 +41,17 @@ func CutText(s string, limit int) string {
 }
 
 const (
-	// MaxKept is the length up to which a text is copied, in bytes.
+	// MaxKept is the length in bytes of the longest text that Keep copies.
 	MaxKept = 256
 
 	// keeperBytes is the size of a block of memory in which a Keeper stores several
-	// copies. The block is freed when none of these copies is used any more.
+	// copies. The block is freed when none of its copies is used any more.
 	keeperBytes = 4 << 10
 )
 
-// A Keeper copies short texts of queued events. An event's text may be a part of a
-// larger string, such as a whole document. Then the text without a copy would keep the
-// larger string in memory.
+// A Keeper copies short texts of queued events. A text may be a part of a larger string,
+// such as a document. Without the copy, the queued event would keep the larger string in
+// memory.
 type Keeper struct{ shared strings.Builder }
 
 // Keep returns a copy of s, or s itself if that is longer than MaxKept.

@@ -10,8 +10,8 @@ import (
 
 const shared, exclusive = syscall.LOCK_SH, syscall.LOCK_EX
 
-// lock takes a shared or exclusive lock on f. If the lock of another process prevents
-// that, it returns an error at once.
+// lock takes a shared or exclusive lock on f. If another process has a lock that
+// prevents this, it returns an error at once.
 func lock(f *os.File, how int) error {
 	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB))
 }

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// Look finds the segments of dead processes, which Next then reads.
+// Look finds the segments of dead processes, which Next then reads. It removes the lock
+// files of these processes.
 func (s *Spool) Look() error {
 	s.found = nil
 	folder, err := s.fs.Stat(s.dir)
@@ -41,9 +42,9 @@ func (s *Spool) Look() error {
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
 // isAlive reports whether a process may be alive. owner is the random number in the
-// names of that process's files. If isAlive gets a lock on the process's lock file, the
-// process is dead. The lock is shared: with an exclusive lock, two processes that call
-// isAlive at the same time would take the dead process for alive.
+// names of that process's files. If the process has no lock file, or isAlive can lock
+// the file, the process is dead. isAlive takes a shared lock: with exclusive locks, two
+// processes that call isAlive at the same time could mistake a dead process for a live one.
 func (s *Spool) isAlive(owner string) bool {
 	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
 	if err != nil {
@@ -53,9 +54,9 @@ func (s *Spool) isAlive(owner string) bool {
 	return lock(f, shared) != nil
 }
 
-// Next returns a row that a dead process left, and the columns of that process. If
-// there are no more rows, it returns io.EOF. After any other error, the next call
-// continues with the next segment. The row is valid until the next call.
+// Next returns a row that a dead process left, and the description of that process's
+// columns. If there are no more rows, it returns io.EOF. After any other error, the next
+// call continues with the next segment. The row is valid until the next call.
 func (s *Spool) Next() (row []byte, columns string, err error) {
 	for err == nil {
 		if len(s.reading) == 0 {
@@ -73,9 +74,9 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep marks the segment of the row that Next returned last. Then Discard keeps this
-// segment as .kept. The first call for a segment returns ErrKept, to be logged. Later
-// calls for that segment return nil.
+// Keep makes Discard keep the segment of the row that Next returned last, as .kept. The
+// first call for a segment returns ErrKept, to be logged. Later calls for that segment
+// return nil.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {
@@ -85,9 +86,8 @@ func (s *Spool) Keep() error {
 	return fmt.Errorf("%s: %w", g.name, ErrKept)
 }
 
-// cut returns the content of the first frame in b, and the bytes after that frame. A
-// frame is a row with its length and its checksum. If the frame is damaged or
-// incomplete, cut returns nil and b.
+// cut returns the content of the first frame in b, and the bytes after that frame. If
+// the frame is damaged or incomplete, cut returns nil and b.
 func cut(b []byte) (row, rest []byte) {
 	if len(b) < rowAt {
 		return nil, b
@@ -100,7 +100,7 @@ func cut(b []byte) (row, rest []byte) {
 }
 
 // claim takes the oldest segment that Look found, and reads it. To take a segment, a
-// process renames it. If several processes try, the first one gets it.
+// process renames it, so if several processes try, only the first one gets it.
 func (s *Spool) claim() error {
 	if len(s.found) == 0 {
 		return io.EOF
@@ -116,7 +116,7 @@ func (s *Spool) claim() error {
 	if err == nil {
 		err = s.fs.Rename(s.path(g.name), s.path(mine))
 	}
-	if errors.Is(err, fs.ErrNotExist) { // another process was the first
+	if errors.Is(err, fs.ErrNotExist) { // another process was first
 		return nil
 	} else if err != nil {
 		return err

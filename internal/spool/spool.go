@@ -2,8 +2,8 @@
 // kill -9, a panic, running out of memory, or the restart of a container whose volume
 // is kept. It doesn't call fsync, so rows don't survive a loss of power.
 //
-// A row is pending until the caller has sent it. A segment is a file of rows. It
-// belongs to one process, and goes through these states:
+// A row is pending until the caller no longer needs it on disk. A segment is a file of
+// rows. It belongs to one process, and goes through these states:
 //
 //	--Append--> current --Retire--> retired --Discard--> removed, or kept as .bad or .kept
 //	                                   ^
@@ -14,19 +14,22 @@
 // Append adds rows to the newest current segment. When that segment is large, Append
 // begins another one. A retired segment takes no more rows. The caller appends the
 // pending rows of retired segments again, and then calls Discard, which removes the
-// retired segments. Discard doesn't remove a damaged segment, but renames it to .bad. If
-// a segment has rows that the caller can't use, Discard renames the segment to .kept.
+// retired segments. But Discard doesn't remove a segment that is damaged or has rows that
+// the caller can't use: it appends .bad or .kept to the segment's name.
 //
-// If a process ends, all its segments are left to the first process that renames them.
-// Next reads them and returns their rows, which that process must send.
+// When a process ends, it leaves its segments to other processes. A process that wants a
+// segment renames it. If several processes try, only the first one succeeds. That process
+// must send the rows of the segment, which Next returns.
 //
 // A segment's name is PROJECT-STAMP-OWNER.seg: a hash of the project, the time at
-// which the segment was made, and a random number for the process. As long as the
-// process lives, it locks the file PROJECT-OWNER.lock. So any number of processes can
-// share a folder. Each has at most two files open: its lock and one other.
+// which the segment was made, with random digits, and a random number for the process.
+// As long as the process lives, it locks the file PROJECT-OWNER.lock, so that other
+// processes don't use its segments. Any number of processes can share a folder. Each has
+// at most two files open: its lock and one other.
 //
 // If a process is killed after it has appended rows again and before it calls Discard,
-// these rows are in two segments, and are sent twice. So the table must store them once.
+// these rows are in two segments, and are sent twice. So the table must ignore a row that
+// it already has.
 package spool
 
 import (
@@ -46,32 +49,32 @@ import (
 
 const (
 	// A segment of segmentBytes or more takes no more rows. The limit is small because
-	// Next reads a whole segment into memory.
+	// Next reads an entire segment into memory.
 	segmentBytes = 8 << 20
 
-	// A segment consists of frames. The first frame contains the table's columns, and
-	// each further frame contains a row. A frame begins with the length of its content,
-	// in 4 bytes. A checksum of 4 bytes follows at sumAt, and the content at rowAt. Both
-	// numbers are little-endian.
+	// A segment consists of frames. The first frame contains a description of the table's
+	// columns, and each further frame contains a row. A frame begins with the length of its
+	// content, in 4 bytes. A checksum of 4 bytes follows at sumAt, and the content at rowAt.
+	// Both numbers are little-endian.
 	sumAt, rowAt = 4, 8
 )
 
 var (
-	// ErrFull is returned by Append when the segments have reached the limit.
-	ErrFull = errors.New("the spool is full, mostly of events that earlier processes left, which are sent first")
+	// ErrFull is returned by Append when the segments have more bytes than the limit.
+	ErrFull = errors.New("the spool is full, mostly with events that earlier processes left, which are sent first")
 
 	// ErrShared is returned by Look if other users can write to the folder.
-	ErrShared = errors.New("other users can write to the spool's folder, and the client would insert their files: make it your own, with mode 0700")
+	ErrShared = errors.New("other users can write to the spool's folder, and the client would insert events from their files: make it your own, with mode 0700")
 
-	// ErrDamaged is returned by Next for a segment with an incomplete or changed row.
+	// ErrDamaged is returned by Next if a row of a segment is incomplete or was changed.
 	ErrDamaged = errors.New("the file is damaged: the events before the damage are replayed, then it is kept as .bad")
 
 	// ErrKept is returned by Keep, once for each file.
-	ErrKept = errors.New("some events have values that WithColumns has no column for: the others are replayed, then the file is kept as .kept; add the columns and take .kept off its name to replay these")
+	ErrKept = errors.New("some events have values that WithColumns has no column for: the others are replayed, then the file is kept as .kept; to replay all its events, add the columns and remove .kept from its name")
 )
 
-// An FS is the part of package os that a spool uses. Tests wrap [OS] in an FS that
-// injects faults.
+// An FS has the functions of package os that a spool uses. Tests wrap [OS] in an FS
+// that injects faults.
 type FS interface {
 	MkdirAll(path string, perm fs.FileMode) error
 	Stat(path string) (fs.FileInfo, error)
@@ -102,40 +105,41 @@ func (OS) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 type Spool struct {
 	fs      FS
 	dir     string
-	project string // with which the names of its files begin
+	project string // the start of the names of its files
 	header  []byte // the first frame of a segment
 	limit   int64  // in bytes
 
 	owner   string    // stands for this process in the names of its files
 	lock    *os.File  // this process's lock file, or nil before own has made it
-	torn    bool      // the last write failed, so the next Append makes a segment
+	torn    bool      // the last write failed, so the next Append begins a new segment
 	current []segment // from the oldest to the newest
 	retired []segment
 
 	found   []segment // segments of dead processes, from the oldest to the newest
 	reading []segment // the segment that is being read, if any
-	read    int64     // how many segments have been read, including that segment
-	columns string    // the columns of that segment
+	read    int64     // how many segments have been read, including the one in reading
+	columns string    // the description of the columns in that segment
 	rest    []byte    // the rows of that segment that Next has not returned yet
 }
 
 type segment struct {
 	name   string
-	suffix string // Discard appends it to the file's name; "": Discard removes the file
+	suffix string // Discard appends it to the file's name; if suffix is "", Discard removes the file
 	size   int64  // in bytes
 }
 
 // New returns a spool in the folder dir, an absolute path. New does no I/O: the first
 // Append makes the folder. The spool ignores the segments of other projects. Each segment
-// that it makes begins with the text columns. Append returns ErrFull while this process's
-// current segments and the segments of dead processes have more than limit bytes in all.
+// that it makes begins with columns, a description of the table's columns. Append returns
+// ErrFull while this process's current segments and the segments of dead processes have
+// more than limit bytes in all.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
 }
 
-// Frame returns rows with one more frame at the end, for Append. A frame is a row with
-// its length and its checksum. The function row must append the row's bytes to buf.
+// Frame appends a frame to rows, for Append. A frame is a row with its length and its
+// checksum. The function row must append the row's bytes to buf.
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
 	rows = row(append(rows, make([]byte, rowAt)...))
@@ -151,10 +155,10 @@ func checksum(frame []byte) uint32 {
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows, which are made by Frame. If Append returns an error, the caller
-// must append all of these rows again. If the error is fs.ErrNotExist, somebody has
-// removed the current segments, so the rows of earlier calls aren't on disk either. Then
-// the caller must append all pending rows again.
+// Append writes rows, a result of Frame, to disk. If Append returns an error, the caller
+// must append all of these rows again. If the error matches fs.ErrNotExist, somebody has
+// removed the current segments, so the caller must also append the pending rows of
+// earlier calls again.
 func (s *Spool) Append(rows []byte) error {
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
@@ -176,7 +180,7 @@ func (s *Spool) Append(rows []byte) error {
 		if _, err = s.fs.Write(f, rows); err != nil {
 			f.Truncate(g.size) // so that Next doesn't find an incomplete row
 		}
-		err = cmp.Or(err, f.Close()) // NFS reports a full disk here
+		err = cmp.Or(err, f.Close()) // NFS may report a full disk only here
 	}
 	s.torn = err != nil
 	if err == nil {
@@ -191,8 +195,8 @@ func (s *Spool) Append(rows []byte) error {
 	return err
 }
 
-// own makes and locks this process's lock file if it has none yet. While the file is
-// locked, other processes know that this process is alive.
+// own makes and locks this process's lock file, unless it has done so before. The lock
+// shows other processes that this process is alive.
 func (s *Spool) own() error {
 	if s.lock != nil {
 		return nil
@@ -226,13 +230,13 @@ func (s *Spool) disown() {
 	}
 }
 
-// Retire makes all current segments retired segments.
+// Retire turns all current segments into retired segments.
 func (s *Spool) Retire() error {
 	s.retired, s.current = append(s.retired, s.current...), nil
 	return nil
 }
 
-// Discard removes the retired segments. It keeps a damaged segment as .bad, and a
+// Discard removes the retired segments, but keeps a damaged segment as .bad, and a
 // segment for which Keep was called as .kept. Before you call Discard, append the
 // pending rows of the retired segments again, or they are lost from the disk.
 func (s *Spool) Discard() (err error) {
@@ -264,8 +268,8 @@ func (s *Spool) State() State {
 	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
 }
 
-// Close leaves the segments to other processes, by unlocking this process's lock file.
-// If somebody has removed segments, State no longer counts them after Close.
+// Close leaves the segments to other processes, by removing this process's lock file. If
+// somebody has removed segments, State doesn't count them after Close.
 func (s *Spool) Close() error {
 	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
 		for _, g := range *segments {

@@ -1,16 +1,16 @@
 -- +goose Up
--- Posts an alert from inside the database. Every minute, pg_cron runs the same check as
+-- Posts alerts from inside the database. Every minute, pg_cron runs the same check as
 -- Client.Health. There are three kinds of problems: documents are stuck, too many documents fail
--- (failing), or none completes any more (silent). When a kind of problem appears or ends, pg_net
+-- (failing), or none complete anymore (silent). When a kind of problem appears or ends, pg_net
 -- posts the result to a webhook, such as Slack's. A problem that continues isn't posted again.
--- Needs 014. Safe to run again, with another webhook or other limits.
+-- This file needs 014. It is safe to run again, even with a different webhook or limits.
 --
 -- Before you run this file, fill in the webhook and the limits at its end. Without pg_cron and
 -- pg_net (Supabase: Integrations, Cron; Database, Extensions) the file creates only the table and
 -- the functions. If a check fails, nothing is posted, and cron.job_run_details contains the error.
 -- If a post fails, pg_net doesn't retry it. net._http_response contains the webhook's response.
 
--- Each row contains the kinds of problems that the alert of this name posted last.
+-- Each row is an alert, with the kinds of problems that it last posted.
 CREATE TABLE IF NOT EXISTS public.docevents_alerts (
     name  text        PRIMARY KEY,
     kinds text[]      NOT NULL DEFAULT '{}', -- stuck, failing and silent; empty if all is well
@@ -19,17 +19,17 @@ CREATE TABLE IF NOT EXISTS public.docevents_alerts (
 ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 
 -- docevents_health returns {"ok", "problems", "kinds", ...}: whether all is well, the problems as
--- sentences, their kinds, and the figures. The limits, figures and sentences are those of
+-- sentences, their kinds, and the figures. The limits, figures and sentences are the same as in
 -- Client.Health, whose documentation explains them.
 --   source: the table and its filters, as in 014. '{}' is the table of 013.
 --   rate_window: the period for the failure rate. A shorter period shows a rise sooner.
 --   stuck_after: a document that is under way for longer counts as stuck.
---   max_stuck: the largest number of stuck documents that is no problem.
---   max_failure_rate: the largest share of failed documents that is no problem, from 0 to 1. Only
---     documents that ended in rate_window count.
---   min_ended: if fewer documents ended, the failure rate isn't checked.
---   silence: if no document completes for longer than this, and a document is under way for longer
---     than this, that is a problem. NULL disables the check.
+--   max_stuck: the highest acceptable number of stuck documents.
+--   max_failure_rate: the highest acceptable share of failed documents, from 0 to 1, among those that
+--     completed or failed in rate_window.
+--   min_ended: if fewer documents completed or failed in rate_window, the rate isn't checked.
+--   silence: it is a problem if no document has completed for longer than this, although a document
+--     has been under way for longer than this. NULL disables the check.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_health(
     source           jsonb            DEFAULT '{}',
@@ -82,9 +82,9 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_alert posts health, the result of docevents_health, to the webhook. It posts only if
--- the kinds of problems differ from those that the alert called name posted last. It reports
--- whether it posted. Slack, Mattermost and Teams show the field "text". Discord would need
+-- docevents_alert posts health, the result of docevents_health, to the webhook, but only if the
+-- kinds of problems differ from those that the alert called name last posted. It returns true if it
+-- posted. Slack, Mattermost and Teams show the field "text". Discord would need
 -- "content" instead.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_alert(webhook text, health jsonb, name text DEFAULT 'documents')
@@ -142,6 +142,7 @@ END
 $$;
 -- +goose StatementEnd
 
--- To add an alert about one tenant, schedule a second job with other limits and another alert name:
+-- To add an alert about one tenant, schedule another job with its own limits and a different alert
+-- name:
 -- SELECT cron.schedule('docevents_alert_acme', '* * * * *', $$SELECT public.docevents_alert('https://hooks.example.com/1',
 --     public.docevents_health('{"filters": {"tenant_id": "acme"}}', max_failure_rate => 0.2), 'acme')$$);

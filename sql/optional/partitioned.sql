@@ -1,25 +1,25 @@
 -- +goose Up
--- Partitions document_processing_events by created_at, for tables of hundreds of millions of rows.
--- A purge can then drop partitions instead of deleting rows. That takes milliseconds and leaves no
--- dead rows. docevents works with the partitioned table without a change. Safe to run again.
+-- Partitions document_processing_events by created_at, for tables with hundreds of millions of rows.
+-- Then you can drop old partitions instead of deleting rows, which is faster and leaves no dead
+-- rows. docevents works with the partitioned table without a change. Safe to run again.
 --
 -- If the table doesn't exist yet, run this file instead of 013. If the table of 013 exists, it
--- becomes the first partition, and its rows are not moved. That takes about a second for a small
--- table. If the table is large, first run partitioned_prepare.sql, and read sql/README.md about the
--- locks and about the way back.
+-- becomes the first partition, so its rows needn't be copied. For a small table, that takes about a
+-- second. If the table is large, first run partitioned_prepare.sql, and read in sql/README.md about
+-- the locks and how to undo the change.
 --
 -- The primary key must contain the partition key, so it is (id, created_at). If docevents sends an
--- event again, it sends the same id and created_at, so each event is stored only once. PostgreSQL
--- would accept a row with the same id and another created_at.
+-- event again, it sends the same id and created_at, so each event is stored only once. But
+-- PostgreSQL accepts a row with the same id and a different created_at.
 --
--- If there is no partition for a row, the row goes to the default partition, so no insert fails.
--- These are rows dated long ago or far ahead. If nobody adds partitions in time, all new rows go
--- there. Keep the default partition almost empty: a purge deletes its rows one by one. When a
--- partition is added, its rows are moved out of the default partition, which is slow if that
--- contains millions of rows.
+-- A row goes to the default partition if no other partition covers its time, so no insert fails. This
+-- can happen to rows dated long ago or far ahead, and to all new rows if no partition was added in
+-- time. Keep the default partition almost empty: a purge deletes its rows one by one, and adding a
+-- partition moves rows out of it, which is slow if it contains millions of rows.
 
--- Protects a partition: it revokes all rights on it. A partition is a table, so pg_graphql or SQL
--- (but not PostgREST) could otherwise read it without the policies and grants of the main table.
+-- Revokes all rights on a partition, and enables row-level security. A partition is a table, so
+-- without this, pg_graphql or SQL (but not PostgREST) could read it without the policies and grants
+-- of the main table.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_protect(partition regclass)
 RETURNS void
@@ -38,8 +38,8 @@ $$;
 -- +goose StatementEnd
 
 -- Returns the partitions with their bounds. A partition contains the rows with lower_bound <=
--- created_at < upper_bound. For the default partition both bounds are NULL. For the plain table
--- that became the first partition, lower_bound is NULL.
+-- created_at < upper_bound. The default partition has NULL as both bounds. If the table of 013
+-- became the first partition, its lower_bound is NULL.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_partitions()
 RETURNS TABLE (partition regclass, lower_bound timestamptz, upper_bound timestamptz)
@@ -56,10 +56,10 @@ AS $$
 $$;
 -- +goose StatementEnd
 
--- Adds a partition for the times from lower_bound to upper_bound, which no other partition may
--- cover. It moves the rows of these times out of the default partition. Inserts wait during the
--- move. Without this wait, an insert that PostgreSQL has already directed to the default partition
--- could fail, because the row belongs to the new partition. If there are no rows to move, inserts
+-- Adds a partition for the times from lower_bound to upper_bound, and moves the rows of these times
+-- out of the default partition. No other partition may cover these times. Inserts wait during the
+-- move. Without this wait, an insert that PostgreSQL has already routed to the default partition
+-- could fail, because the row belongs in the new partition. If there are no rows to move, inserts
 -- wait only milliseconds.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
@@ -86,9 +86,9 @@ END
 $$;
 -- +goose StatementEnd
 
--- Adds partitions after the newest partition, until they cover the time from now plus ahead. step
--- is the length of a partition: day, week or month, in UTC. Returns the number of new partitions.
--- You may pass another step at any time.
+-- Adds partitions after the newest partition, until they cover the time now() + ahead. step is the
+-- length of a partition: day, week or month, in UTC. Returns the number of new partitions. A later
+-- call may pass a different step.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partitions(step text, ahead interval)
 RETURNS integer
@@ -115,13 +115,13 @@ END
 $$;
 -- +goose StatementEnd
 
--- Drops each partition in which all rows are older than keep. Deletes rows older than keep from the
--- default partition. Returns the number of deleted rows. In the other partitions, rows may stay
--- longer than keep, by up to the length of a partition.
+-- Drops each partition whose upper_bound is at least keep ago, and deletes the rows older than keep
+-- from the default partition. Returns the number of deleted rows. In the other partitions, rows may
+-- stay longer than keep, by up to the length of a partition.
 --
--- The function first counts the rows, and the table accepts events during the count. Then the
--- function waits up to 5 s for the lock to drop the partitions, and inserts wait with it. If it
--- can't get the lock, it fails and changes nothing: run it again.
+-- The function first counts the rows of these partitions, while the table accepts new events. Then
+-- it waits up to 5 s for the lock that it needs to drop the partitions, and inserts wait as well. If
+-- it can't get the lock, it fails and changes nothing: run it again.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
 RETURNS bigint
@@ -172,9 +172,9 @@ BEGIN
     END IF;
     PERFORM set_config('lock_timeout', '5s', true), set_config('timezone', 'UTC', true);
 
-    -- Rename the plain table, so that it can become the first partition. If partitioned_prepare.sql
-    -- has run, this takes milliseconds. Otherwise PostgreSQL builds an index and reads the table
-    -- under the lock.
+    -- Rename the table of 013, so that it can become the first partition. If partitioned_prepare.sql
+    -- has run, this takes milliseconds. If not, PostgreSQL builds an index and reads the table under
+    -- the lock.
     IF kind = 'r' THEN
         LOCK TABLE public.document_processing_events IN ACCESS EXCLUSIVE MODE;
         ALTER TABLE public.document_processing_events RENAME TO document_processing_events_legacy;
@@ -238,8 +238,8 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'service_role') THEN
         GRANT SELECT, INSERT, DELETE ON public.document_processing_events TO service_role;
     END IF;
-    -- PostgreSQL sends this notification at the commit. Until PostgREST has read the new primary
-    -- key, inserts fail (42P10), and docevents retries them.
+    -- PostgreSQL sends this notification at the commit. Until PostgREST has read the new primary key,
+    -- inserts fail (42P10), and docevents retries them.
     NOTIFY pgrst, 'reload schema';
 END
 $$;
@@ -256,7 +256,8 @@ DECLARE
 BEGIN
     EXECUTE add;
 
-    -- Revoke the functions from the API roles, which could call them through PostgREST.
+    -- Revoke the right to call the functions from the API roles, which could call them through
+    -- PostgREST.
     FOR fn IN SELECT oid::regprocedure FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'document\_processing\_events\_%'
             AND proname <> 'document_processing_events_summary' LOOP -- the API may call this one, of an older 014
@@ -275,5 +276,5 @@ END
 $$;
 -- +goose StatementEnd
 
--- This file drops no old partitions. To drop them every night, run this line:
+-- This file doesn't drop old partitions. To drop them every night, run this line:
 -- SELECT cron.schedule('document_processing_events_drop_partitions', '37 1 * * *', $$SELECT public.document_processing_events_drop_partitions('30 days')$$);

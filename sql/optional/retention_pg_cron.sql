@@ -1,23 +1,22 @@
 -- +goose Up
--- Deletes old rows in the database, so that the app doesn't have to call PurgeOlderThan. Every
--- hour, pg_cron deletes the rows older than 30 days. To change the age or the schedule, edit the
--- last block and run the file again. Without pg_cron (Supabase: Integrations, Cron), the file
--- creates only the procedure. Another scheduler can then call it.
+-- Creates a pg_cron job that deletes the rows older than 30 days, every hour, so that the app
+-- doesn't have to call PurgeOlderThan. To change the age or the schedule, edit the last block and
+-- run the file again. Without pg_cron (Supabase: Integrations, Cron), the file creates only the
+-- procedure, which another scheduler can then call.
 --
 -- The procedure deletes in batches and commits after each batch. So if a purge is interrupted, the
--- batches before stay deleted, and no lock is held for longer than one batch. COMMIT works only if
--- the CALL is the only statement and the procedure has no SET clause. pg_cron and Supabase's SQL
--- editor run "SET statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails
--- with "invalid transaction termination".
+-- earlier batches stay deleted, and no lock is held for longer than one batch. COMMIT works only if
+-- the CALL is the only statement and the procedure has no SET clause. For example, pg_cron and
+-- Supabase's SQL editor run "SET statement_timeout = '10min'; CALL ..." as one transaction, in which
+-- COMMIT fails with "invalid transaction termination".
 --
--- The procedure can't raise its statement_timeout, because the timeout of the CALL is already
--- running. Therefore the procedure stops between two batches after time_limit. If half of the
--- statement_timeout (2 min on hosted Supabase) is shorter than time_limit, it stops after that. The
--- next run deletes the rest.
+-- The procedure can't raise its statement_timeout (2 min on hosted Supabase), because the timeout of
+-- the CALL is already running. So it stops after the first batch that ends later than time_limit, or
+-- later than half of the statement_timeout if that is shorter. The next run deletes the rest.
 
--- The parameters: rows older than keep are deleted. batch is the number of rows per batch. But rows
--- with the same created_at are deleted in one batch, even if they are more. deleted returns the
--- number of deleted rows. The server's log also contains this number, because pg_cron doesn't keep
+-- The parameters: rows older than keep are deleted. batch is the number of rows per batch. A batch
+-- may be larger, because rows with the same created_at are deleted in one batch. deleted returns the
+-- number of deleted rows, which is also written to the server's log, because pg_cron doesn't keep
 -- results.
 -- +goose StatementBegin
 CREATE OR REPLACE PROCEDURE public.purge_document_processing_events(
