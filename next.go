@@ -1,7 +1,6 @@
 package docevents
 
 import (
-	"slices"
 	"time"
 )
 
@@ -102,21 +101,12 @@ func (d *delivery) mayRetryLocked() bool {
 }
 
 // joinsLocked reports whether the fresh rows should wait to share the next request.
-// They wait until joinUntilLocked, unless they fill a batch.
+// They wait if they don't fill a batch and the newest request in flight was sent
+// less than joinWindow ago.
 func (d *delivery) joinsLocked(now time.Time) bool {
-	return len(d.fresh.batches) == 1 && len(d.fresh.batches[0].records) < d.config.maxBatch && now.Before(d.joinUntilLocked())
-}
-
-// joinUntilLocked returns the time that is joinWindow after the newest request with fresh
-// rows was sent. If no such request is in flight, it returns zero. Retries don't count,
-// because there may always be one, and then fresh rows would wait forever.
-func (d *delivery) joinUntilLocked() time.Time {
-	for _, b := range slices.Backward(d.inFlight) {
-		if !b.isRetry() {
-			return b.sent.Add(joinWindow)
-		}
-	}
-	return time.Time{}
+	n := len(d.inFlight)
+	return n > 0 && len(d.fresh.batches) == 1 && len(d.fresh.batches[0].records) < d.config.maxBatch &&
+		now.Sub(d.inFlight[n-1].sent) < joinWindow
 }
 
 // dispatchLocked prepares b to be sent: it numbers the request, and gives an id to each
@@ -138,12 +128,12 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 // the newest request seems to hang. Times in the past are ignored: a batch that is already
 // due waits until a request in flight ends, not for the timer.
 func (d *delivery) setTimerLocked(now time.Time) {
-	times := [3]time.Time{d.retry.due(), d.joinUntilLocked()}
+	times := [3]time.Time{d.retry.due()}
 	if d.isProbing() {
 		times[0] = d.health.probeAt
 	}
 	if n := len(d.inFlight); n > 0 {
-		times[2] = d.inFlight[n-1].sent.Add(hangTime)
+		times[1], times[2] = d.inFlight[n-1].sent.Add(joinWindow), d.inFlight[n-1].sent.Add(hangTime)
 	}
 	next := time.Time{}
 	for _, at := range times {
