@@ -109,15 +109,11 @@ func (d *delivery) joinsLocked(now time.Time) bool {
 		now.Sub(d.inFlight[n-1].sent) < joinWindow
 }
 
-// dispatchLocked prepares b to be sent: it numbers the request, and gives an id to each
-// row that doesn't have one yet, so that the row is sent with the same id every time.
+// dispatchLocked prepares b to be sent, and numbers the request.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
 	if b.isRetry() {
 		d.stats.Retries++
-	}
-	for i := range b.records {
-		b.records[i].identify()
 	}
 	b.request, b.storedWhenSent, b.sent = d.stats.Requests, d.health.stored, now
 	d.inFlight = append(d.inFlight, b)
