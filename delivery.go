@@ -116,6 +116,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 	}
 	d.number = nextNumber(d.number, now)
 	r.number = d.number
+	r.identify()
 	r.Message, r.Stage = d.texts.Keep(r.Message), d.texts.Keep(r.Stage)
 	d.mirror.addLocked(r)
 	d.queueLocked(r, now)

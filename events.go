@@ -196,7 +196,7 @@ func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool,
 
 // A record is a validated event in the form in which it is queued.
 type record struct {
-	row.Row       // if the event has no ID, identify makes one before the first request
+	row.Row       // if the event has no ID, identify makes one
 	block   int64 // the row's place in the spool: see mirror
 	old     int64 // the row's previous place, if it was copied from there
 
@@ -223,7 +223,8 @@ func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMi
 
 // identify gives r an id if it doesn't have one yet: a UUID of version 7 (RFC 9562,
 // section 5.7), which begins with a time. Here the time is r.number, which grows with
-// each call to Record, so the ids sort in the order in which Record was called.
+// each call to Record, so the ids sort in the order in which Record was called. A row
+// keeps its id, so that it is stored once even if it is sent several times.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))

@@ -306,6 +306,7 @@ func TestManyBadRowsInABatch(t *testing.T) {
 					for i := range 500 {
 						c.Record(event([]string{"bad", "fine"}[min(1, i%10)]))
 					}
+					time.Sleep(30 * time.Millisecond) // the batch is in flight
 					others := int64(time.Minute / pause)
 					for range others {
 						c.Record(event("other"))
@@ -773,7 +774,7 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 	}
 }
 
-// Rows whose requests take a long time to fail don't use every request that may be in flight. Otherwise
+// Rows whose requests take a long time to fail don't use all requests in flight. Otherwise
 // the other rows, which the server stores in 5 ms, would wait for minutes.
 func TestSlowSuspectsDelayNoOthers(t *testing.T) {
 	for name, bad := range map[string]answer{

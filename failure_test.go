@@ -174,7 +174,7 @@ func TestFailuresThatMakeAnOutage(t *testing.T) {
 }
 
 // An outage of any length costs few requests, loses nothing, and writes one log line
-// per 30 s. When it ends, all requests are full batches at once.
+// per 30 s. When it ends, full batches are sent at once.
 func TestOutage(t *testing.T) {
 	events := 100_000
 	if !isLong() {

@@ -1,7 +1,6 @@
 package docevents
 
 import (
-	"slices"
 	"time"
 )
 
@@ -102,32 +101,19 @@ func (d *delivery) mayRetryLocked() bool {
 }
 
 // joinsLocked reports whether the fresh rows should wait to share the next request.
-// They wait until joinUntilLocked, unless they fill a batch.
+// They wait if they don't fill a batch and the newest request in flight was sent
+// less than joinWindow ago.
 func (d *delivery) joinsLocked(now time.Time) bool {
-	return len(d.fresh.batches) == 1 && len(d.fresh.batches[0].records) < d.config.maxBatch && now.Before(d.joinUntilLocked())
+	n := len(d.inFlight)
+	return n > 0 && len(d.fresh.batches) == 1 && len(d.fresh.batches[0].records) < d.config.maxBatch &&
+		now.Sub(d.inFlight[n-1].sent) < joinWindow
 }
 
-// joinUntilLocked returns the time that is joinWindow after the newest request with fresh
-// rows was sent. If no such request is in flight, it returns zero. Retries don't count,
-// because there may always be one, and then fresh rows would wait forever.
-func (d *delivery) joinUntilLocked() time.Time {
-	for _, b := range slices.Backward(d.inFlight) {
-		if !b.isRetry() {
-			return b.sent.Add(joinWindow)
-		}
-	}
-	return time.Time{}
-}
-
-// dispatchLocked prepares b to be sent: it numbers the request, and gives an id to each
-// row that doesn't have one yet, so that the row is sent with the same id every time.
+// dispatchLocked prepares b to be sent, and numbers the request.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
 	if b.isRetry() {
 		d.stats.Retries++
-	}
-	for i := range b.records {
-		b.records[i].identify()
 	}
 	b.request, b.storedWhenSent, b.sent = d.stats.Requests, d.health.stored, now
 	d.inFlight = append(d.inFlight, b)
@@ -138,12 +124,12 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 // the newest request seems to hang. Times in the past are ignored: a batch that is already
 // due waits until a request in flight ends, not for the timer.
 func (d *delivery) setTimerLocked(now time.Time) {
-	times := [3]time.Time{d.retry.due(), d.joinUntilLocked()}
+	times := [3]time.Time{d.retry.due()}
 	if d.isProbing() {
 		times[0] = d.health.probeAt
 	}
 	if n := len(d.inFlight); n > 0 {
-		times[2] = d.inFlight[n-1].sent.Add(hangTime)
+		times[1], times[2] = d.inFlight[n-1].sent.Add(joinWindow), d.inFlight[n-1].sent.Add(hangTime)
 	}
 	next := time.Time{}
 	for _, at := range times {

@@ -103,10 +103,8 @@ func (m *mirror) addLocked(r *record) {
 	}
 }
 
-// bufferLocked adds r to the buffer. It also gives r an id, because the row must have
-// the same id on disk and in the table.
+// bufferLocked adds r to the buffer.
 func (m *mirror) bufferLocked(r *record) {
-	r.identify()
 	m.rows = spool.Frame(m.rows, r.Append)
 	r.block, r.old = m.next, r.block
 }
