@@ -75,10 +75,11 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 // requests that are in flight at that time: the server may have stored their rows before
 // the failure. A mark of 0 means that there was no such failure.
 type history struct {
-	// failMark is set by the first failure of any kind. With several rows it is the newest
-	// request, so that rows stored just before an outage are no evidence. With a single
-	// row it is the failed request, and each strike sets it again. If a batch is split,
-	// both parts inherit it, so the next failure of a part counts as its second.
+	// failMark is set by the first failure of any kind. With a single row it is the failed
+	// request. With several rows it is the newest request, so that rows stored just before
+	// an outage are no evidence. A failure with evidence sets it again, so that no stored
+	// row is evidence twice: otherwise the parts of a batch that is split at the beginning
+	// of an outage would be split as well, down to single rows.
 	failMark int64
 
 	// aloneMark is the newest request at the first rejection of a single row. The row was
@@ -87,7 +88,8 @@ type history struct {
 
 	// rejectMark is set by the first rejection of the batch's rows, alone or with others,
 	// to the same request as failMark. rejection is the error text. A rejection with
-	// another text sets both again. The parts of a split batch inherit both.
+	// another text sets both again. The parts of a split batch inherit
+	// these two and failMark.
 	rejectMark int64
 	rejection  string
 
@@ -139,11 +141,15 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	if rejected && single {
 		b.aloneMark = cmp.Or(b.aloneMark, newest)
 	}
-	if single && evidence && !rejected {
+	switch {
+	case evidence && single && !rejected:
 		b.strikes++
 		b.failMark = mark
+	case evidence:
+		b.failMark = b.storedWhenSent
+	default:
+		b.failMark = cmp.Or(b.failMark, mark)
 	}
-	b.failMark = cmp.Or(b.failMark, mark)
 	b.err = err
 	b.noteDoubt(err)
 }

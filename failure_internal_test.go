@@ -111,6 +111,8 @@ func TestEvidence(t *testing.T) {
 		"several rows, stored by a request in flight at the failure":                   {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 8, 8, 6, false}}, false, 0},
 		"several rows, others were stored in between":                                  {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 9, 9, 8, false}}, true, 0},
 		"several rows, others were stored after the first of three failures":           {2, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 4, false}, {rest.Transient, 9, 9, 6, false}}, true, 0},
+		"several rows, nothing was stored since the last evidence":                     {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 9, 9, 8, false}, {rest.Transient, 10, 10, 8, false}}, false, 0},
+		"several rows, others were stored since the last evidence":                     {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 9, 9, 8, false}, {rest.Transient, 12, 12, 10, false}}, true, 0},
 		"several rows, rejected twice":                                                 {2, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, false, 0},
 		"every pending row rejected alone, stored by a request in flight at the first": {1, 0, []failure{{rest.BadData, 5, 7, 4, false}, {rest.BadData, 8, 8, 6, true}}, true, 0},
 	} {
@@ -118,7 +120,7 @@ func TestEvidence(t *testing.T) {
 			b := newBatch(make([]record, test.rows), &batch{history: history{rejectMark: test.rejectMark, rejection: "failed"}})
 			evidence := false
 			for _, f := range test.failures {
-				b.request = f.request
+				b.request, b.storedWhenSent = f.request, f.stored
 				rejected := f.v == rest.BadData
 				evidence = b.evidence(f.stored, rejected, "failed", f.last)
 				b.remember(errors.New("failed"), rejected, evidence, f.newest)

@@ -305,6 +305,40 @@ func TestOutageThatNeverEnds(t *testing.T) {
 	})
 }
 
+// If some requests fail by chance and the server goes down soon after that, their batches
+// aren't split down to single rows, although other rows were stored in between.
+func TestOutageAfterFailuresByChance(t *testing.T) {
+	for seed := range uint64(50) {
+		synctest.Test(t, func(t *testing.T) {
+			rng, begin := rand.New(rand.NewPCG(seed, 1)), time.Now()
+			down := 20*time.Millisecond + time.Duration(rng.IntN(400))*time.Millisecond
+			requests := 0 // while the server is down
+			s := &server{discard: true}
+			s.answer = func(*request) *answer {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				switch at := time.Since(begin); {
+				case down < at && at < time.Minute:
+					requests++
+					return &answer{delay: 10 * time.Millisecond, status: 503}
+				case rng.IntN(5) == 0:
+					return &answer{delay: 20 * time.Millisecond, status: 502}
+				}
+				return &answer{delay: 20 * time.Millisecond}
+			}
+			c, _ := newClient(t, s)
+			for range 4000 {
+				c.Record(event("a"))
+			}
+			time.Sleep(2 * time.Minute)
+			checkStats(t, c, &docevents.Stats{Recorded: 4000, Delivered: 4000})
+			if requests > 40 {
+				t.Errorf("seed %d: %d requests while the server was down", seed, requests)
+			}
+		})
+	}
+}
+
 // A server that is up for one second in six gets every event. The queue has room
 // for three minutes of 500 events a second.
 func TestFlappingServer(t *testing.T) {
