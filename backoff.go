@@ -16,10 +16,10 @@ const (
 	longWait  = 30 * time.Second
 	longStep  = 8 // the first step at which longWait is reached
 
-	// lastingAfter is how long the server must refuse every request before the refusals
-	// count as lasting. Then Flush and Close stop waiting. Shorter refusals are normal:
-	// PostgREST may be reloading its schema cache, or its clock may be behind, so that a
-	// new key isn't valid yet.
+	// lastingAfter is how long the server must refuse every request, and at least
+	// openAfter of them, before the refusals count as lasting. Then Flush and Close stop
+	// waiting. Shorter refusals are normal: PostgREST may be reloading its schema cache,
+	// or its clock may be behind, so that a new key isn't valid yet.
 	lastingAfter = 5 * time.Second
 )
 

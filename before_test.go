@@ -81,7 +81,7 @@ func TestBefore(t *testing.T) {
 			func(_ context.Context, e *docevents.Event) bool { e.Stage, e.UserID = "clean", "none"; return false },
 			"", docevents.Filtered, "returned false", 0, "clean",
 		},
-		"made invalid": {
+		"an event made invalid": {
 			func(_ context.Context, e *docevents.Event) bool { e.DocumentID = "none"; return true },
 			"", docevents.Invalid, "DocumentID", 1, "ocr",
 		},
@@ -151,7 +151,7 @@ func TestBeforeAfterClose(t *testing.T) {
 	}
 }
 
-// Goroutines may share one map for Extra: each call of the hook gets a copy, so
+// Goroutines may share one map for Extra: each call to the hook gets a copy, so
 // there is no race and the map doesn't change.
 func TestBeforeGetsCopyOfExtra(t *testing.T) {
 	shared := map[string]any{"tenant_id": "acme"}
@@ -233,7 +233,7 @@ func TestBeforeRecordsEndlessly(t *testing.T) {
 		c.Record(event("again"))
 		return true
 	}))
-	for round := range int64(2) { // the second round shows that the calls of the first have ended
+	for round := range int64(2) { // the second round shows that the calls in the first have ended
 		c.Record(event("first"))
 		flush(t, c)
 		if st := c.Stats(); st.Dropped.Invalid != round+1 || st.Recorded != (round+1)*10_001 || st.Delivered != st.Recorded-st.Dropped.Invalid {

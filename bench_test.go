@@ -24,8 +24,8 @@ func (stalled) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, req.Context().Err()
 }
 
-// newStalled returns a client of a stalled server, with a queue for that many
-// events.
+// newStalled returns a client of a stalled server, with a queue for the given
+// number of events.
 func newStalled(tb testing.TB, events int, opts ...Option) *Client {
 	tb.Helper()
 	opts = append([]Option{
@@ -68,7 +68,8 @@ var extraEvent = func() Event {
 	return e
 }()
 
-// benchEvents is how many events a client gets before the benchmark makes a new one.
+// benchEvents is the number of events that a client gets before the benchmark
+// creates a new client.
 const benchEvents = DefaultQueueEvents
 
 // BenchmarkRecord measures Record while the server doesn't answer. It should take at
@@ -119,7 +120,7 @@ func BenchmarkRecord(b *testing.B) {
 }
 
 // BenchmarkRecordExtra measures Record with three extra columns and with none. The
-// three should cost at most 1 us and 5 allocs/op more.
+// three columns should cost at most 1 us and 5 allocs/op more.
 func BenchmarkRecordExtra(b *testing.B) {
 	for name, e := range map[string]Event{"none": benchEvent, "three": extraEvent} {
 		b.Run(name, func(b *testing.B) {
@@ -147,7 +148,7 @@ func BenchmarkRecordExtra(b *testing.B) {
 	}
 }
 
-// BenchmarkBody measures how long the body of a full request takes.
+// BenchmarkBody measures how long it takes to encode the body of a full request.
 func BenchmarkBody(b *testing.B) {
 	b.ReportAllocs()
 	c, err := newConfig(nil)
@@ -164,8 +165,9 @@ func BenchmarkBody(b *testing.B) {
 	}
 }
 
-// BenchmarkFloor does only the least that Record needs: it parses two UUIDs, takes
-// the time, locks and appends. Its memory is allocated already, unlike a queue's.
+// BenchmarkFloor does only the minimum that Record needs: it parses two UUIDs,
+// takes the time, locks and appends. Its memory is allocated already, unlike a
+// queue's.
 func BenchmarkFloor(b *testing.B) {
 	b.ReportAllocs()
 	var mu sync.Mutex

@@ -80,9 +80,10 @@ func TestCheckRehearses(t *testing.T) {
 	}
 }
 
-// inserts is a server that refuses an insert with the answer that the function returns
-// for its rows. If that is nil, it rolls the insert back, as PostgREST does with a
-// result of several rows. Its table has a unique id, and it offers no description.
+// inserts is a server that calls the function with the rows of each insert, and
+// refuses the insert with the answer that the function returns. If the answer is
+// nil, it rolls the insert back, as PostgREST does with a result of several rows.
+// Its table has a unique id, and it offers no description.
 type inserts func(rows []map[string]any) *answer
 
 func (f inserts) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -146,8 +147,8 @@ func unless(a *answer, column, value, needs string) inserts {
 	}
 }
 
-// required answers lacking to an insert with a row that has no value in a column, and
-// given to others.
+// required answers an insert with lacking if a row has no value in a column, and
+// otherwise with given.
 func required(lacking, given *answer, column string) inserts {
 	return func(rows []map[string]any) *answer {
 		for _, row := range rows {
@@ -159,8 +160,8 @@ func required(lacking, given *answer, column string) inserts {
 	}
 }
 
-// notText is like required, for a column that takes no text. PostgreSQL checks the
-// types of values first.
+// notText is like required, for a column that takes no text. If a row has a text in
+// it, the answer is text, because PostgreSQL checks the types of values first.
 func notText(column string, lacking, text *answer, given ...*answer) inserts {
 	return func(rows []map[string]any) *answer {
 		if a := where(text, column)(rows); a != nil {
@@ -180,7 +181,7 @@ func whereGiven(a *answer, column string) inserts {
 	}
 }
 
-// without refuses an insert that has a column.
+// without refuses inserts that list a column, like a table without that column.
 func without(a *answer, column string) inserts {
 	return func(rows []map[string]any) *answer {
 		if len(rows) > 0 && slices.Contains(strings.Split(rows[0]["columns="].(string), ","), column) {
@@ -223,7 +224,7 @@ func unlessEmpty(a *answer) inserts {
 	}
 }
 
-// repeated refuses an insert with the same value of a column in two events.
+// repeated refuses an insert in which two events have the same value in a column.
 func repeated(a *answer, column string) inserts {
 	return func(rows []map[string]any) *answer {
 		ids := map[any]any{} // a copy of an event has the same id
@@ -264,41 +265,41 @@ func TestCheckFindings(t *testing.T) {
 		not   string
 		opts  []docevents.Option
 	}{
-		"all is well":                        {everything(nil), nil, "", nil},
-		"an id of another name":              {everything(nil), nil, "", columns(docevents.Columns{ID: "event_id"})},
-		"a foreign key":                      {everything(foreignKey), nil, "", nil},
-		"another unique constraint":          {everything(duplicate("stage")), nil, "", nil},
-		"an exclusion constraint":            {everything(&answer{status: 400, code: "23P01", text: `conflicting key value violates exclusion constraint "x"`}), nil, "", nil},
-		"a trigger that raises":              {everything(refused("P0001", "no")), nil, "", nil},
-		"a trigger that refuses two types":   {severalTypes(violates("one_type")), nil, "", nil},
-		"a trigger with PostgreSQL's code":   {everything(refused("23514", "no consent")), nil, "", nil},
-		"a trigger that refuses NULL":        {everything(refused("23502", "no consent")), nil, "", nil},
-		"a trigger that is strict":           {unlessEmpty(&answer{status: 403, code: "42501", text: "no consent"}), nil, "", nil},
-		"a trigger that casts":               {everything(refused("22P02", `invalid input syntax for type integer: "x"`)), []string{"22P02"}, "", nil},
-		"a view WITH CHECK OPTION":           {everything(refused("44000", `new row violates check option for view "x"`)), nil, "", nil},
-		"a declared column takes no NULL":    {required(notNull("tenant_id", name), nil, "tenant_id"), nil, "", columns(docevents.Columns{Extra: []string{"tenant_id"}})},
-		"the stage takes no NULL":            {required(notNull("stage", name), nil, "stage"), nil, "", nil},
-		"a CHECK on the stage":               {everything(violates(name + "_stage_check")), nil, "", nil},
-		"a CHECK on a declared column":       {everything(violates(name + "_tenant_check")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
-		"a CHECK named for the column":       {everything(violates("has_tenant")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
-		"a CHECK whose name has no column":   {required(notNull("origin", name), violates("known_source"), "origin"), nil, "", columns(docevents.Columns{Extra: []string{"origin"}})},
-		"a failure needs its message":        {unless(violates(name+"_check"), "event_type", "failed", "error_message"), nil, "", nil},
-		"a completed event needs a duration": {unless(violates(name+"_check"), "event_type", "completed", "duration_ms"), nil, "", nil},
-		"a completed event needs a page":     {unless(violates(name+"_check"), "event_type", "completed", "page"), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
-		"a message, and one of two columns":  {messageAndOneOfTwo(violates("one_of")), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
-		"a declared column that isn't text":  {notText("pages", notNull("pages", name), refused("22P02", `invalid input syntax for type integer: "x"`)), nil, "", columns(docevents.Columns{Extra: []string{"pages"}})},
-		"a declared column of an enum":       {required(notNull("plan", name), refused("22P02", `invalid input value for enum plan: "x"`), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
-		"a stage of an enum":                 {where(refused("22P02", `invalid input value for enum step: "x"`), "stage"), nil, "", nil},
-		"a stage of few letters":             {where(refused("22001", "value too long for type character varying(3)"), "stage", "check"), nil, "", nil},
-		"a message of few letters":           {where(refused("22001", "value too long for type character varying(3)"), "error_message"), nil, "", nil},
-		"the table decides about types":      {everything(violates(name + "_event_type_check")), nil, "", types(docevents.EventTypes{Open: true})},
-		"an enum decides about types":        {where(refused("22P02", `invalid input value for enum kind: "x"`), "event_type"), nil, "", types(docevents.EventTypes{Open: true})},
-		"a default type that isn't listed":   {where(violates("x_event_type_check"), "event_type", "failed"), nil, "", types(docevents.EventTypes{Completed: []docevents.EventType{"done"}})},
-		"no types at all":                    {everything(nil), nil, "", columns(docevents.Columns{Type: "-"})},
-		"ids that are numbers":               {where(refused("22P02", `invalid input syntax for type bigint: "x"`), "document_id", "x"), nil, "", columns(docevents.Columns{TextIDs: true})},
-		"an Extra that is part of a name":    {everything(notNull("tenant_id", name)), []string{"nothing fills that column", "DEFAULT", "trigger", "Extra"}, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
-		"a partition by a declared column":   {everything(noPartition("tenant")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
-		"a key of a document and its stage":  {everything(duplicate("document_id, stage")), nil, "", nil},
+		"all is well":                                          {everything(nil), nil, "", nil},
+		"an id under another name":                             {everything(nil), nil, "", columns(docevents.Columns{ID: "event_id"})},
+		"a foreign key":                                        {everything(foreignKey), nil, "", nil},
+		"another unique constraint":                            {everything(duplicate("stage")), nil, "", nil},
+		"an exclusion constraint":                              {everything(&answer{status: 400, code: "23P01", text: `conflicting key value violates exclusion constraint "x"`}), nil, "", nil},
+		"a trigger that raises":                                {everything(refused("P0001", "no")), nil, "", nil},
+		"a trigger that refuses two types":                     {severalTypes(violates("one_type")), nil, "", nil},
+		"a trigger with PostgreSQL's code":                     {everything(refused("23514", "no consent")), nil, "", nil},
+		"a trigger that refuses NULL":                          {everything(refused("23502", "no consent")), nil, "", nil},
+		"a trigger that refuses the test rows":                 {unlessEmpty(&answer{status: 403, code: "42501", text: "no consent"}), nil, "", nil},
+		"a trigger that casts":                                 {everything(refused("22P02", `invalid input syntax for type integer: "x"`)), []string{"22P02"}, "", nil},
+		"a view WITH CHECK OPTION":                             {everything(refused("44000", `new row violates check option for view "x"`)), nil, "", nil},
+		"a declared column takes no NULL":                      {required(notNull("tenant_id", name), nil, "tenant_id"), nil, "", columns(docevents.Columns{Extra: []string{"tenant_id"}})},
+		"the stage takes no NULL":                              {required(notNull("stage", name), nil, "stage"), nil, "", nil},
+		"a CHECK on the stage":                                 {everything(violates(name + "_stage_check")), nil, "", nil},
+		"a CHECK on a declared column":                         {everything(violates(name + "_tenant_check")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"a CHECK named for the column":                         {everything(violates("has_tenant")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"a CHECK whose name contains no column name":           {required(notNull("origin", name), violates("known_source"), "origin"), nil, "", columns(docevents.Columns{Extra: []string{"origin"}})},
+		"a failure needs its message":                          {unless(violates(name+"_check"), "event_type", "failed", "error_message"), nil, "", nil},
+		"a completed event needs a duration":                   {unless(violates(name+"_check"), "event_type", "completed", "duration_ms"), nil, "", nil},
+		"a completed event needs a page":                       {unless(violates(name+"_check"), "event_type", "completed", "page"), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
+		"a message, and one of two columns":                    {messageAndOneOfTwo(violates("one_of")), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
+		"a declared column that isn't text":                    {notText("pages", notNull("pages", name), refused("22P02", `invalid input syntax for type integer: "x"`)), nil, "", columns(docevents.Columns{Extra: []string{"pages"}})},
+		"a declared column with an enum type":                  {required(notNull("plan", name), refused("22P02", `invalid input value for enum plan: "x"`), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
+		"a stage with an enum type":                            {where(refused("22P02", `invalid input value for enum step: "x"`), "stage"), nil, "", nil},
+		"a stage column that is too short":                     {where(refused("22001", "value too long for type character varying(3)"), "stage", "check"), nil, "", nil},
+		"a message column that is too short":                   {where(refused("22001", "value too long for type character varying(3)"), "error_message"), nil, "", nil},
+		"the table decides about types":                        {everything(violates(name + "_event_type_check")), nil, "", types(docevents.EventTypes{Open: true})},
+		"an enum decides about types":                          {where(refused("22P02", `invalid input value for enum kind: "x"`), "event_type"), nil, "", types(docevents.EventTypes{Open: true})},
+		"a default type that isn't listed":                     {where(violates("x_event_type_check"), "event_type", "failed"), nil, "", types(docevents.EventTypes{Completed: []docevents.EventType{"done"}})},
+		"no column for the type":                               {everything(nil), nil, "", columns(docevents.Columns{Type: "-"})},
+		"ids that are numbers":                                 {where(refused("22P02", `invalid input syntax for type bigint: "x"`), "document_id", "x"), nil, "", columns(docevents.Columns{TextIDs: true})},
+		"an Extra whose name is part of another column's name": {everything(notNull("tenant_id", name)), []string{"nothing fills that column", "DEFAULT", "trigger", "Extra"}, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"a partition by a declared column":                     {everything(noPartition("tenant")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"a unique key on the document and the stage":           {everything(duplicate("document_id, stage")), nil, "", nil},
 
 		"a NOT NULL column that nobody fills": {
 			required(notNull("tenant_id", name), nil, "tenant_id"),
@@ -341,7 +342,7 @@ func TestCheckFindings(t *testing.T) {
 			"completed",
 			types(docevents.EventTypes{Arrived: []docevents.EventType{"queued"}, Completed: []docevents.EventType{"completed"}, Notes: []docevents.EventType{"retried"}}),
 		},
-		"types under another name": {
+		"a type column under another name": {
 			where(violates(name+"_kind_check"), "kind", "failed"),
 			[]string{`no event of type "failed"`},
 			"completed", columns(docevents.Columns{Type: "kind"}),
@@ -390,7 +391,7 @@ func TestCheckFindings(t *testing.T) {
 			[]string{"timestamptz", "WithColumns"},
 			`"-"`, nil,
 		},
-		"a name that SQL takes in quotes alone": {
+		"a name that SQL accepts only in quotes": {
 			whereGiven(refused("428C9", `cannot insert a non-DEFAULT value into column "createdAt"`), "createdAt"),
 			[]string{`ALTER TABLE "App".document_processing_events ALTER COLUMN "createdAt" DROP`},
 			"", append(columns(docevents.Columns{CreatedAt: "createdAt"}), docevents.WithSchema("App")),
@@ -405,12 +406,19 @@ func TestCheckFindings(t *testing.T) {
 			[]string{`drop the constraint "x"`},
 			"", nil,
 		},
-		"no key": {
+		"a trigger that stores one row for each document": {
+			func(rows []map[string]any) *answer {
+				return &answer{status: 409, code: "23505", text: `duplicate key value violates unique constraint "documents_pkey"`, details: fmt.Sprintf("Key (id)=(%s) already exists.", rows[0]["document_id"])}
+			},
+			[]string{`"documents_pkey"`, "ON CONFLICT DO NOTHING"},
+			"", nil,
+		},
+		"no unique key": {
 			func(rows []map[string]any) *answer { return rolledBack(len(rows)) },
 			[]string{"nothing makes the column id unique", "ALTER TABLE public." + name + " ADD PRIMARY KEY (id)"},
 			"", nil,
 		},
-		"no key, and a trigger that discards a type": {
+		"no unique key, and a trigger that discards a type": {
 			func(rows []map[string]any) *answer {
 				return rolledBack(len(slices.DeleteFunc(rows, func(row map[string]any) bool { return row["event_type"] == "completed" })))
 			},
@@ -427,7 +435,7 @@ func TestCheckFindings(t *testing.T) {
 			[]string{"nothing makes the id unique", "UNIQUE or the primary key"},
 			"", columns(docevents.Columns{ID: "event_id"}),
 		},
-		"a rule": {
+		"an INSERT rule on the table": {
 			everything(refused("0A000", "INSERT with ON CONFLICT clause cannot be used with table that has INSERT or UPDATE rules")),
 			[]string{"replace the rule", "trigger"},
 			"compare the table", nil,
@@ -585,11 +593,12 @@ func TestCheckDeletesItsRows(t *testing.T) {
 	}
 }
 
-// Check must delete its rows also if the server stores only a later insert.
+// Check must delete its rows even if the server refuses the first insert and stores
+// a later one.
 func TestCheckDeletesRowsAfterARefusal(t *testing.T) {
 	for name, refusal := range map[string]*answer{
-		"of one type": refused("23514", `new row for relation "x" violates check constraint "x_event_type_check"`),
-		"of a column": refused("22P02", `invalid input syntax for type bigint: "x"`),
+		"a refusal of one type":         refused("23514", `new row for relation "x" violates check constraint "x_event_type_check"`),
+		"a refusal of a column's value": refused("22P02", `invalid input syntax for type bigint: "x"`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			inserts, came, deletes := 0, 0, 0
@@ -660,7 +669,7 @@ func TestCheckWarns(t *testing.T) {
 			[]string{"fields=DocumentID, UserID"},
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{})},
 		},
-		"such a key in a partition": {
+		"the primary key of a partition": {
 			repeatedRow(&answer{status: 409, code: "23505", text: `duplicate key value violates unique constraint "x_p20261101_pkey"`}),
 			[]string{"make the id the primary key"},
 			nil,
@@ -797,14 +806,14 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			[]string{"23502", "0A000"},
 			"", nil,
 		},
-		"behind a declared column that takes no NULL": {
+		"a column that nobody fills, behind a declared column that takes no NULL": {
 			required(refused("23502", `null value in column "tenant_id" of relation "x" violates not-null constraint`), refused("23502", `null value in column "job_id" of relation "x" violates not-null constraint`), "tenant_id"),
 			`{"required": ["tenant_id"], "properties": {"tenant_id": {"format": "int64"}, "job_id": {}}}`,
 			[]string{`"job_id"`, "nothing fills that column"},
 			`"tenant_id"`,
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id"}})},
 		},
-		"behind a stage that takes no NULL": {
+		"a type that the CHECK lacks, behind a stage that takes no NULL": {
 			required(refused("23502", `null value in column "stage" of relation "x" violates not-null constraint`), refused("23514", `new row for relation "x" violates check constraint "x_event_type_check"`), "stage"),
 			`{"required": ["stage"], "properties": {"stage": {}}}`,
 			[]string{`the CHECK "x_event_type_check" lacks the type`},
@@ -834,7 +843,7 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			nil, "", nil,
 		},
 		"a timestamp": {everything(nil), `{"properties": {"created_at": {"format": "timestamp without time zone"}}}`, nil, "", nil},
-		"an enum's word for a column of Extra": {
+		"a column of Extra with an enum type": {
 			func(rows []map[string]any) *answer {
 				switch plan := rows[0]["plan"]; {
 				case plan == nil:
@@ -848,7 +857,7 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			"",
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"plan"}})},
 		},
-		"an enum's word for an event of any type": {
+		"an enum type for the event type, with Open": {
 			func(rows []map[string]any) *answer {
 				if rows[0]["event_type"] != "queued" {
 					return refused("22P02", `invalid input value for enum kind: "x"`)
@@ -908,7 +917,7 @@ func TestCheckReadsTheDescription(t *testing.T) {
 	}
 }
 
-// Check retries for 5 s and within ctx while an answer may pass without a fix.
+// Check retries for 5 s, and within ctx, if the problem may pass without a fix.
 func TestCheckRetries(t *testing.T) {
 	clocks := &answer{status: 401, code: "PGRST303", text: "JWT issued at future"}
 	for name, test := range map[string]struct {
@@ -974,8 +983,8 @@ func TestCheckReturnsTheEarlierAnswer(t *testing.T) {
 	})
 }
 
-// If ctx ends while Check looks for the reason of a refusal, its error contains the
-// refusal.
+// If ctx ends while Check looks for the reason for a refusal, its error contains
+// the refusal.
 func TestCheckReturnsTheRefusalThatItExamines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inserts := 0
@@ -1035,7 +1044,7 @@ func (d untilDone) Read([]byte) (int, error) {
 	return 0, d.Err()
 }
 
-// The description of a schema with thousands of tables may have 20 MiB.
+// The description of a schema with thousands of tables may be 20 MiB long.
 func TestCheckReadsALargeDescription(t *testing.T) {
 	body := `{"paths": {"/": "` + strings.Repeat("x", 20<<20) + `"}, "definitions": {"document_processing_events": {"properties": {"stage": {"format": "int32"}}}}}`
 	c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {

@@ -85,7 +85,7 @@ func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
 // insert sends one request that inserts the records. It may be called again with the
 // same records, because the server ignores a record that is already stored. If the
-// server's error refers to some of the records, rows contains their indexes.
+// server's error refers to some of the records, rows contains their indices.
 func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -110,7 +110,7 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 //
 // Without [WithSpool], Replayed and Kept are 0.
 type Stats struct {
-	Recorded  int64 `json:"recorded"`  // calls to Record and RecordContext
+	Recorded  int64 `json:"recorded"`  // events that the app recorded, even if they were dropped
 	Delivered int64 `json:"delivered"` // events that the server has acknowledged as stored
 	Pending   int64 `json:"pending"`   // events that are queued or in flight
 	Replayed  int64 `json:"replayed"`  // events of dead processes that were queued from the spool
@@ -214,7 +214,7 @@ const closeGrace = time.Second
 // client retry at once. Close stops waiting early in these cases:
 //
 //   - ctx ends.
-//   - The server has refused every request for 5 s.
+//   - The server has refused every request (five or more) for 5 s.
 //   - Each remaining event has failed five times during Close, although the server
 //     stored other events.
 //
@@ -223,9 +223,9 @@ const closeGrace = time.Second
 // doesn't drop events that are on disk, because a later process sends them.
 //
 // After ctx has ended, Close takes up to one more second, in which it waits for late
-// answers, log lines and the drop handler. Dropped events that the handler hasn't got
-// by then are counted in [Stats].Unreported. If the server is down and ctx has no
-// deadline, Close waits until the server is back.
+// answers, log lines and the drop handler. Dropped events that haven't been passed to
+// the handler by then are counted in [Stats].Unreported. If the server is down and ctx
+// has no deadline, Close waits until the server is back.
 //
 // Close may be called several times, even concurrently. All calls return the same
 // error. If the ctx of one call ends, all calls stop waiting. After Close, the client

@@ -27,7 +27,8 @@ import (
 
 const tableURL = testURL + "/rest/v1/document_processing_events"
 
-// TestDesign has the six cases of the original design, under their original names.
+// TestDesign contains the six cases of the original design, under their original
+// names.
 func TestDesign(t *testing.T) {
 	t.Run("the insert carries the expected fields, created_at included", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { // begins at midnight, 2000-01-01
@@ -597,9 +598,9 @@ func TestDefaultTransportReplacedTooLate(t *testing.T) {
 	checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
 }
 
-// Four requests in flight, twice. The second four use the connections of the first
-// four; http.DefaultTransport would have kept only two. There may be a fifth
-// connection, because net/http may dial while a connection becomes free.
+// Four requests are in flight at once, twice. The second four use the connections
+// of the first four; http.DefaultTransport would have kept only two. There may be a
+// fifth connection, because net/http may dial while a connection becomes free.
 func TestDefaultTransportKeepsConnections(t *testing.T) {
 	var (
 		mu      sync.Mutex
@@ -843,7 +844,7 @@ func (s *loopback) awaitClosed(n int) {
 	}
 }
 
-// An idleCounter is a transport of the app. It counts the calls of
+// An idleCounter is a transport of the app. It counts the calls to
 // CloseIdleConnections.
 type idleCounter struct {
 	*http.Transport

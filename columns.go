@@ -23,9 +23,9 @@ import (
 type Columns struct {
 	// ID is the name of a uuid column for the event's id. If an event is sent again,
 	// the database finds its id in this column and doesn't store the event twice. So
-	// the column must be UNIQUE, and it should be NOT NULL. If it is called id, it
-	// should be the primary key, because PostgREST then compares only the primary
-	// key. ID can't be "-".
+	// the column must be UNIQUE, and it should be NOT NULL. A column that is called
+	// id should be the primary key, because for this name docevents sends no
+	// on_conflict parameter, so PostgREST compares the primary key. ID can't be "-".
 	ID string
 
 	DocumentID, UserID, Type string
@@ -78,7 +78,7 @@ func (c *Columns) names() [row.Fields]*string {
 type columns struct {
 	Columns
 	own  bool   // WithColumns was passed, so empty document and user ids are stored as NULL
-	all  string // the names of all columns of the table, separated by commas
+	all  string // the names of all these columns, with those in Extra, separated by commas
 	rows row.Columns
 }
 
@@ -126,9 +126,9 @@ func newColumns(named Columns) (columns, error) {
 
 // conflict returns the URL parameter on_conflict of an insert: the name of the column
 // in which the database looks for the events' ids, to skip events that it already has.
-// If the column is called id, conflict returns "". Then PostgREST compares the primary
-// key instead, because in a partitioned table the id alone isn't unique: the primary key
-// also contains the partition key.
+// If the column is called id, conflict returns "", so that PostgREST compares the primary
+// key instead. Partitioned tables need this: their primary key is the id together with
+// the partition key, and the id alone has no unique index.
 func (c *columns) conflict() string {
 	if c.ID == base[0].column {
 		return ""

@@ -158,8 +158,8 @@ func TestRowsOnTheWire(t *testing.T) {
 	})
 }
 
-// For other tables, body and query have the names of their columns, and lack the
-// columns that the tables lack.
+// For other tables, the body and the query contain the names of these tables'
+// columns, and leave out the columns that the tables lack.
 func TestRowsOfOtherTables(t *testing.T) {
 	full := docevents.Event{
 		ID: "aaaaaaaa-0000-4000-8000-000000000001", DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed,
@@ -311,7 +311,7 @@ func (f failing) MarshalJSON() ([]byte, error) {
 	return []byte(f.how), nil
 }
 
-// Values of Extra are sent as this JSON.
+// Values of Extra are sent as the JSON in this table.
 func TestExtraValues(t *testing.T) {
 	id := uuid.MustParse(testDocument)
 	for name, test := range map[string]struct {
@@ -382,7 +382,7 @@ func TestExtraValues(t *testing.T) {
 	}
 }
 
-// Maps are encoded as encoding/json does.
+// Maps are encoded as encoding/json encodes them.
 func TestExtraMaps(t *testing.T) {
 	wide, deep := map[string]any{}, map[string]any{}
 	for i := range 40 {

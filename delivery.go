@@ -13,35 +13,36 @@ import (
 
 // The engine: how a row gets from Record into the table.
 //
-//	Record -> fresh lane -> in flight -> stored        (closes both breakers)
+//	Record -> fresh lane -> in flight -> stored
 //	                        |       ^
 //	                        v       |
-//	                      retry lane     a suspect may be dropped instead
+//	                      retry lane -> dropped, if there is evidence against the row
 //
-// A batch is the rows of one request. A lane is a queue of batches. A sender is a
-// goroutine that sends batches. A pending row is in exactly one of three places: in
-// the fresh lane, in the retry lane, or in flight. Only nextLocked decides what is
+// A batch is the rows of one request. A lane is a queue of batches. Each request is sent
+// by a goroutine, which ends with the request. A pending row is in exactly one of three
+// places: in the fresh lane, in the retry lane, or in flight. Only nextLocked decides what is
 // sent, only settle acts on an answer, and only doneLocked lowers Pending.
 //
 // The fresh lane holds rows that were never sent. If a batch fails, it moves to the
 // retry lane, and is sent again after a wait. A batch that may contain a bad row is
-// cut in two. If there are several senders, one is reserved for fresh rows, so that
-// failed rows don't delay them.
+// cut in two. At most maxInFlight requests are in flight, and one of them is reserved for
+// fresh rows, so that failed rows don't delay them.
 //
-// A request fails if the server stores none of its rows, or if no answer comes. Two
-// kinds of failures are called refusals: a rejection blames the data of the rows,
+// A request fails if the server answers with an error, or if no complete answer arrives.
+// Two kinds of failures are called refusals: a rejection blames the data of the rows,
 // and a misconfiguration blames the key, the table or a grant.
 //
 // There is evidence against a batch if it fails, the server then stores other rows, and
-// the batch fails again: the server works, so the batch probably contains a bad row. If
-// the second failure is a rejection, the first one must also have been a rejection, and
-// of that row alone (history.evidence has an exception). Without evidence no row is
-// dropped: if the server refuses every row, the table or the key is at fault.
+// the batch fails again: the server works, so the batch probably contains a bad row.
+// Without evidence no row is dropped: if the server refuses every row, the table or the
+// key is at fault.
 //
-// If a single row fails and there is evidence against it, a rejection drops the row.
-// Any other failure is a strike, and the tenth strike drops the row. A row is a suspect
-// once it has a strike, or once other rows have been stored after it was rejected
-// alone. Suspects are sent alone.
+// A row is dropped as Rejected only when it is alone in its request, and only in two
+// cases. Either it is rejected alone twice, and other rows are stored between the two
+// rejections (history.evidence has an exception). Or it fails for other reasons: each such
+// failure with evidence is a strike, and the tenth strike drops the row. A suspect is a
+// row that may be dropped soon: it has a strike, or it was rejected alone and other rows
+// have been stored since then. Suspects are never joined with other rows.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
 // blame the server (see blamesServer). While a lane's breaker is open, only probes are
@@ -53,9 +54,9 @@ import (
 // next.go decides what is sent and when. lane.go has batches and lanes. failure.go
 // decides what a failure means. flush.go has Flush and Close.
 
-// A delivery owns the two lanes and the senders. A sender sends one batch after another
-// until nothing may be sent. While all pending rows wait for their next attempt, a timer
-// runs and there is no sender. While no row is pending, there is no timer and no sender.
+// A delivery owns the two lanes and the batches in flight. While all pending rows wait for
+// their next attempt, a timer runs, and there is no goroutine. While no row is pending,
+// there is neither a timer nor a goroutine.
 type delivery struct {
 	// insert sends one request. If the server's answer refers to some of the rows,
 	// places contains their indices.
@@ -72,9 +73,9 @@ type delivery struct {
 	texts    row.Keeper
 	fresh    lane
 	retry    lane
-	inFlight []*batch // one for each sender, in the order in which they were sent
+	inFlight []*batch // in the order in which they were sent
 	health   health
-	timer    *time.Timer // starts senders at timerAt
+	timer    *time.Timer // calls startLocked at timerAt
 	timerAt  time.Time   // is zero while the timer isn't running
 	flushes  []*flush
 	attempt  time.Time // when Flush last cut the backoff short
@@ -115,6 +116,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 	}
 	d.number = nextNumber(d.number, now)
 	r.number = d.number
+	r.identify()
 	r.Message, r.Stage = d.texts.Keep(r.Message), d.texts.Keep(r.Stage)
 	d.mirror.addLocked(r)
 	d.queueLocked(r, now)
@@ -129,7 +131,7 @@ func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.startLocked(now, true)
 }
 
-// startLocked starts a sender for each batch that may be sent now. For the other batches
+// startLocked sends each batch that may be sent now. For the other batches
 // it sets the timer. If join is true, a batch of fresh rows that isn't full may wait up
 // to joinWindow for more rows.
 func (d *delivery) startLocked(now time.Time, join bool) {
@@ -139,26 +141,18 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 	d.setTimerLocked(now)
 }
 
-// send is the body of a sender. It sends b, and then each batch that settle returns.
+// send sends b and settles the outcome. If the app's transport calls runtime.Goexit, as
+// FailNow of package testing does, the request fails with errGoexit.
 func (d *delivery) send(b *batch) {
-	returned := false
-	defer func() {
-		if !returned { // the app's transport called runtime.Goexit, as FailNow of package testing does
-			go d.send(d.settle(b, nil, errGoexit))
-		}
-	}()
-	for b != nil {
-		places, err := d.insert(b.records)
-		b = d.settle(b, places, err)
-	}
-	returned = true
+	places, err := []int(nil), errGoexit
+	defer func() { d.settle(b, places, err) }()
+	places, err = d.insert(b.records)
 }
 
 // settle acts on the outcome of b's request. If err is nil, the rows are stored. A
 // single row that err reports as stored before also counts as stored. places are the
-// indices of the rows that the server's error refers to. settle returns the batch that
-// the sender sends next, or nil.
-func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
+// indices of the rows that the server's error refers to.
+func (d *delivery) settle(b *batch, places []int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
@@ -175,9 +169,7 @@ func (d *delivery) settle(b *batch, places []int, err error) (next *batch) {
 	}
 	d.mirror.wakeLocked(false)
 	d.changed.Broadcast()
-	next = d.nextLocked(now, false) // this sender is free, so it doesn't wait for more rows
-	d.startLocked(now, true)
-	return next
+	d.startLocked(now, false) // a request has ended, so fresh rows don't wait for more rows
 }
 
 // storeLocked counts b's rows as stored and closes both breakers.

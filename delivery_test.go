@@ -130,7 +130,7 @@ func TestQueueIsFullToTheByte(t *testing.T) {
 	})
 }
 
-// Retries counts the requests that carry a row again, and no others.
+// Retries counts the requests that send a row again, and no others.
 func TestRequestsAndRetriesAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {

@@ -12,7 +12,7 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// A State is the state of a document. Its events in a range of time decide it.
+// A State is the state of a document, which depends on its events in a range of time.
 type State string
 
 // The states of a document. A document is under way from its start to its end. It is
@@ -45,13 +45,13 @@ type DocumentsQuery struct {
 	// "", the stage doesn't matter.
 	Stage string
 
-	// Error selects the documents that failed with a certain error in the range, even
-	// if a retry succeeded. Set it to the Message of an [ErrorGroup], which a
-	// [Summary] contains. "" selects all documents.
+	// Error selects the documents that failed with a certain error in the range,
+	// including documents that completed later. Set it to the Message of an
+	// [ErrorGroup] in a [Summary]. "" selects all documents.
 	Error string
 
 	// Cursor selects a page of the list. "" selects the first page. To read the next
-	// page, set Cursor to the Next of the page before it. If Cursor is set, Since and
+	// page, set Cursor to the Next of the previous page. If Cursor is set, Since and
 	// Until are ignored, because the Cursor contains the range of the first page.
 	Cursor string
 

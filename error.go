@@ -15,8 +15,8 @@ import (
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have carried out the request")
 
 // An Error is an error response from the server. To get it from an error that a method
-// returns, use errors.As. It leaves out the field "details" of PostgREST's responses,
-// because the details may repeat the values of the row.
+// returns, use errors.As. An Error doesn't contain the "details" of PostgREST's response,
+// because they may repeat values of the row.
 type Error struct {
 	Status  int    // HTTP status
 	Code    string // SQLSTATE, PostgREST's code (PGRST205), or a gateway's code; "" if there is none
@@ -24,7 +24,7 @@ type Error struct {
 	Hint    string // cleaned and cut like Message; usually empty
 
 	// RetryAfter is how long the server asks clients to wait, at most 60 s. It comes
-	// from the header Retry-After. It is 0 if the answer has no such header, or if the
+	// from the header Retry-After. It is 0 if the response has no such header, or if the
 	// header can't be parsed or contains a time in the past.
 	RetryAfter time.Duration
 }

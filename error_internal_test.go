@@ -11,7 +11,7 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// An error that leaves the library holds the public Error and its meaning, but
+// An error that leaves the library contains the public Error and its meaning, but
 // neither the URL nor the details.
 func TestExplain(t *testing.T) {
 	c, err := New("http://supabase.test", "sb_secret_0123456789")

@@ -115,8 +115,9 @@ const (
 // drop handler.
 //
 // Record has no context parameter, because the event is inserted later, when the
-// caller's context may have been cancelled. Call Close before the program ends:
-// otherwise the queued events are lost.
+// caller's context may have been cancelled. Call Close before the program ends. If the
+// program ends without it, events that are still queued are lost, except those that
+// [WithSpool] has copied to disk.
 func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
 
 // RecordContext is like Record, but it also passes ctx to the function that the app
@@ -163,16 +164,16 @@ const maxBefore = 10_000
 
 var (
 	errFiltered = errors.New("WithBefore's function returned false")
-	errTooMany  = fmt.Errorf("%d calls to WithBefore's function are running: it must not block or record an event for each event", maxBefore)
+	errTooMany  = fmt.Errorf("%d calls to WithBefore's function are running: the function must not block, and must not record an event each time it is called", maxBefore)
 )
 
 // A before calls WithBefore's function, at most maxBefore times at once.
 type before struct{ running atomic.Int64 }
 
 // call calls f, WithBefore's function, with a pointer to a copy of e, and returns the
-// event as f changed it. If f keeps the pointer and writes to it later, the returned
-// event doesn't change. If the event must be dropped, call also returns the reason and
-// an error.
+// event as f changed it. If f keeps the pointer and sets a field of the copy later, the
+// returned event doesn't change. If the event must be dropped, call also returns the
+// reason and an error.
 func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
@@ -195,7 +196,7 @@ func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool,
 
 // A record is a validated event in the form in which it is queued.
 type record struct {
-	row.Row       // if the event has no ID, identify makes one before the first request
+	row.Row       // if the event has no ID, identify makes one
 	block   int64 // the row's place in the spool: see mirror
 	old     int64 // the row's previous place, if it was copied from there
 
@@ -222,7 +223,8 @@ func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMi
 
 // identify gives r an id if it doesn't have one yet: a UUID of version 7 (RFC 9562,
 // section 5.7), which begins with a time. Here the time is r.number, which grows with
-// each call to Record, so the ids sort in the order in which Record was called.
+// each call to Record, so the ids sort in the order in which Record was called. A row
+// keeps its id, so that it is stored once even if it is sent several times.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))

@@ -42,8 +42,8 @@ func ExampleNew_httpmock() {
 	// Output: 1 request, 1 event
 }
 
-// A mock transport for this client only doesn't change http.DefaultTransport, so
-// tests can run in parallel. This mock also decodes the rows.
+// A mock transport that only this client uses doesn't change http.DefaultTransport,
+// so tests can run in parallel. This mock also decodes the rows.
 func ExampleWithTransport_httpmock() {
 	mock := httpmock.NewMockTransport()
 	mock.RegisterResponder(http.MethodPost, "/rest/v1/document_processing_events", func(req *http.Request) (*http.Response, error) {

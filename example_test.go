@@ -66,7 +66,7 @@ func ExampleNew() {
 	// Output: 0
 }
 
-// The error of New lists everything that is wrong.
+// The error that New returns lists everything that is wrong.
 func ExampleNew_refused() {
 	_, err := docevents.New("abcdefgh.supabase.co", "sb_publishable_of_this_project", docevents.WithMaxInFlight(1000))
 	fmt.Println(errors.Is(err, docevents.ErrNotServiceRole))
@@ -145,7 +145,7 @@ func ExampleClient_Flush() {
 	// Output: 0
 }
 
-// A program calls Close before it ends. Its timeout must be shorter than the time
+// A program calls Close before it ends. The timeout must be shorter than the time
 // that the platform gives a program to shut down.
 func ExampleClient_Close() {
 	client := newExampleClient()
@@ -163,7 +163,7 @@ func ExampleClient_Close() {
 }
 
 // The server refuses every request. When ctx ends, Close returns an error with the
-// number of events that are lost.
+// number of events that it abandons.
 func ExampleClient_Close_abandoned() {
 	client, err := docevents.New(projectURL, secretKey,
 		docevents.WithTransport(always(httpmock.NewStringResponder(http.StatusUnauthorized, `{"code":"PGRST301","message":"no key"}`))),
@@ -359,8 +359,8 @@ func ExampleWithEventTypes() {
 	// Output: 1
 }
 
-// This table has a number as its primary key, a text as the document's id, no
-// user, a tenant, and a jsonb column.
+// This table has a number as its primary key, a document id of type text, no user,
+// a tenant, and a jsonb column.
 func ExampleWithColumns() {
 	client := newExampleClient(docevents.WithColumns(docevents.Columns{
 		ID:         "event_id", // uuid NOT NULL UNIQUE
@@ -385,7 +385,7 @@ func ExampleWithRequestTimeout() {
 	// Output: true <nil>
 }
 
-// More requests in flight help if the round trip to the server takes long.
+// More requests in flight help if the round trip to the server takes a long time.
 func ExampleWithMaxInFlight() {
 	client, err := docevents.New(projectURL, secretKey, docevents.WithMaxInFlight(8))
 	fmt.Println(client != nil, err)
@@ -419,7 +419,7 @@ func ExampleWithQueueLimits() {
 	// Output: 2 pending, 3 dropped
 }
 
-// Steps from the start suit a table with millions of old rows.
+// Purging in steps from the start suits a table with millions of old rows.
 func ExampleWithPurgeBatch() {
 	client, err := docevents.New(projectURL, secretKey, docevents.WithPurgeBatch(50_000))
 	fmt.Println(client != nil, err)

@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// maxStrikes is the number of strikes that drops a row.
+	// maxStrikes is the number of strikes at which a row is dropped.
 	maxStrikes = 10
 
-	// enoughTries is how often Close sends a suspect before it stops waiting for it.
-	// With the waits between the attempts, that takes 3 to 6 s.
+	// If every remaining row is a suspect that has failed enoughTries times during Close,
+	// Close stops waiting. With the waits between the attempts, that takes 3 to 6 s.
 	enoughTries = 5
 
 	// trustTime is how long the engine trusts the server after the server has stored rows.
@@ -56,11 +56,11 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 }
 
 // blamesServer reports whether a failure counts towards opening a breaker. It doesn't
-// count if there is evidence against the rows. It also doesn't count if the server last
-// stored rows less than trustTime before the request was sent, or later, and the answer
-// is about rows: it refers to some of them, or says that a row is bad or was stored
-// before. sinceStored is the time from the last stored rows to the sending of the
-// request. It is negative if rows were stored later.
+// count if there is evidence against the rows. It also doesn't count if the answer is
+// about rows and sinceStored is less than trustTime. An answer is about rows if it refers
+// to some of them, or says that a row is bad or was stored before. sinceStored is the time
+// from when rows were last stored to when the request was sent. It is negative if rows
+// were stored after the request was sent.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!aboutRows || sinceStored >= trustTime)
@@ -69,55 +69,58 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 // A history holds the failures of a batch.
 //
 // Requests are numbered in the order in which they are sent. A failure sets a mark to the
-// number of the failed request, or to that of the newest request. If a request with a
-// higher number then stores rows, the next failure is evidence against the batch. A mark
-// at the newest request excludes requests that are in flight at the failure, because the
-// server may have stored their rows before it. A mark of 0 means that there was no such
-// failure.
+// number of a request. If a request with a higher number then stores rows, the next
+// failure is evidence against the batch. Some marks are the number of the failed request.
+// Others are the number of the newest request at the time of the failure, to exclude the
+// requests that are in flight at that time: the server may have stored their rows before
+// the failure. A mark of 0 means that there was no such failure.
 type history struct {
-	// failMark is set by the first failure of any kind. With several rows it is the newest
-	// request, so that rows stored just before an outage are no evidence. With a single
-	// row it is the failed request, and each strike sets it again. If a batch is split,
-	// both parts inherit it, so the next failure of a part counts as its second.
+	// failMark is set by the first failure of any kind. With a single row it is the failed
+	// request. With several rows it is the newest request, so that rows stored just before
+	// an outage are no evidence. A failure with evidence sets it again, so that no stored
+	// row is evidence twice: otherwise the parts of a batch that is split at the beginning
+	// of an outage would be split as well, down to single rows.
 	failMark int64
 
 	// aloneMark is the newest request at the first rejection of a single row. The row was
 	// alone in its request, or was the only row that the answer referred to.
 	aloneMark int64
 
-	// rejectMark is the first rejected request with the batch's rows, alone or with others,
-	// and rejectCode is the error code. A rejection with another code sets both again. If
-	// a batch is split, both parts inherit both.
+	// rejectMark is set by the first rejection of the batch's rows, alone or with others,
+	// to the same request as failMark. rejection is the error text. A rejection with
+	// another text sets both again. The parts of a split batch inherit
+	// these two and failMark.
 	rejectMark int64
-	rejectCode string
+	rejection  string
 
-	strikes    int   // the strikes of a single row; each doubles its wait, and the tenth drops the row
+	strikes    int   // the strikes of a single row; each doubles the row's wait, and the tenth drops it
 	closeTries int   // how often a suspect has failed since Close began
 	err        error // the last failure
 }
 
 // ofPart returns the history of a batch that is cut from a batch with history h.
 func (h history) ofPart() history {
-	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejectCode: h.rejectCode, err: h.err}
+	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejection: h.rejection, err: h.err}
 }
 
 // evidence reports whether a new failure is evidence against the batch: the batch failed
-// before, and the server has stored other rows since then. Otherwise the table or the
-// server may be at fault. stored is the newest request that had stored rows when the
-// batch was sent. Rows stored later don't count, because the table may have broken after
-// it stored them.
+// before, and the server has stored other rows since then. If the server hasn't, the
+// table or the server may be at fault. stored is the newest request that had stored rows
+// when the batch was sent. Rows stored later don't count, because the table may have
+// broken after it stored them.
 //
 // If the new failure is a rejection, only an earlier rejection of the row alone counts:
 // a failure of another kind, such as a 502, shows nothing about the row's data.
 //
-// allRejected is true if every pending row has been rejected alone. Then perhaps all of
-// them are bad, and nothing more will be stored. So an earlier rejection counts even if
-// the row wasn't alone, if it had the same code as the new one. If the table had broken
-// in between, the codes would differ.
-func (h *history) evidence(stored int64, rejected bool, code string, allRejected bool) bool {
+// There is one exception. allRejected is true if every pending row has been rejected
+// alone. If all of them are bad, the server stores no more rows, so no evidence would ever
+// come. Then the row's first rejection counts even if the request had other rows, but
+// only if both rejections have the same text. Different texts would suggest that the
+// table has broken in between.
+func (h *history) evidence(stored int64, rejected bool, text string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
-	case rejected && allRejected && code == h.rejectCode:
+	case rejected && allRejected && text == h.rejection:
 		mark = h.rejectMark
 	case rejected:
 		mark = h.aloneMark
@@ -132,17 +135,21 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	if single {
 		mark = b.request
 	}
-	if code := codeOf(err); rejected && (b.rejectMark == 0 || code != b.rejectCode) {
-		b.rejectMark, b.rejectCode = b.request, code
+	if text := fmt.Sprint(err); rejected && (b.rejectMark == 0 || text != b.rejection) {
+		b.rejectMark, b.rejection = mark, text
 	}
 	if rejected && single {
 		b.aloneMark = cmp.Or(b.aloneMark, newest)
 	}
-	if single && evidence && !rejected {
+	switch {
+	case evidence && single && !rejected:
 		b.strikes++
 		b.failMark = mark
+	case evidence:
+		b.failMark = b.storedWhenSent
+	default:
+		b.failMark = cmp.Or(b.failMark, mark)
 	}
-	b.failMark = cmp.Or(b.failMark, mark)
 	b.err = err
 	b.noteDoubt(err)
 }
@@ -163,26 +170,29 @@ type health struct {
 	storedAt time.Time // when the server last answered that it stored rows
 
 	// The failures since storedAt. Each field is zero if there was no such failure.
-	failedSince  time.Time // the first failure that is counted for the log; an outage is logged with its length
+	failedSince  time.Time // the first failure that was the server's fault, not a row's; see reporter.recovered
 	refusedSince time.Time // when the current refusals began, or zero; see noteRefusal
-	lasting      error     // the newest refusal, if refusals have lasted for lastingAfter
+	refusals     int       // how many refusals there were since then
+	lasting      error     // the newest refusal, if openAfter or more have lasted for lastingAfter
 
 	// The probes. Both lanes share them.
-	failedProbes int       // how many probes in a row failed, which sets the backoff
+	failedProbes int       // how many probes in a row have failed; the backoff grows with this number
 	probeAt      time.Time // when the next probe is due
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal is called after a failure that is no evidence against the rows. If it is a
-// refusal, such as a 401 for a wrong key, noteRefusal notes when the refusals began, and
-// whether they have lasted for lastingAfter. Any other failure ends the refusals.
-func (h *health) noteRefusal(v rest.Verdict, err error, now time.Time) {
-	switch {
-	case v == rest.Transient || v == rest.TooMuch: // all other failures count as refusals
-		h.refusedSince, h.lasting = time.Time{}, nil
-	case h.refusedSince.IsZero():
-		h.refusedSince = now
-	case now.Sub(h.refusedSince) >= lastingAfter:
+// noteRefusal is called after a failure that is no evidence against the rows. If the
+// failure is a refusal, such as a 401 for a wrong key, noteRefusal notes when the refusals
+// began, and whether they are lasting. Any other failure ends them. So does a rejection
+// after which the batch is cut in two, because one part may be stored.
+func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Time) {
+	if v != rest.BadData && v != rest.Configuration || act != sendAgain {
+		h.refusedSince, h.refusals, h.lasting = time.Time{}, 0, nil
+		return
+	}
+	h.refusals++
+	h.refusedSince = cmp.Or(h.refusedSince, now)
+	if h.refusals >= openAfter && now.Sub(h.refusedSince) >= lastingAfter {
 		h.lasting = err
 	}
 }
@@ -203,11 +213,11 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		lane = &d.retry
 	}
 	rejected, named := v == rest.BadData, len(places) > 0 && len(places) < len(b.records)
-	evidence := b.evidence(b.storedWhenSent, rejected, codeOf(err), d.allRejectedLocked(b))
+	evidence := b.evidence(b.storedWhenSent, rejected, fmt.Sprint(err), d.allRejectedLocked(b))
 	b.remember(err, rejected, evidence, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {
-		h.noteRefusal(v, err, now)
+		h.noteRefusal(v, act, err, now)
 	}
 	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
 	// Close waits until each suspect has failed enoughTries times. These failures don't
@@ -229,12 +239,10 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
-	if d.isProbing() {
-		// Suspects are never joined with other rows. Rows that were rejected alone but
-		// aren't suspects are joined only in an outage, when good rows are rejected as well.
-		d.retry.join(d.config.maxBatch, func(b *batch) bool {
-			return b.isSuspect(h.stored) || b.aloneMark > 0 && !d.isOutage()
-		})
+	// In an outage good rows are rejected as well, so batches are joined again. Suspects
+	// are never joined with other rows.
+	if d.isOutage() {
+		d.retry.join(d.config.maxBatch, func(b *batch) bool { return b.isSuspect(h.stored) })
 	}
 }
 

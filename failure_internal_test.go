@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"errors"
 	"testing"
 	"time"
@@ -16,26 +17,26 @@ func TestDecide(t *testing.T) {
 		strikes         int
 		want            action
 	}{
-		"a batch fails for the first time":                   {v: rest.Transient, rows: 10, want: sendAgain},
-		"again, and others were stored between":              {v: rest.Transient, rows: 10, evidence: true, strikes: 1, want: split},
-		"a refused key":                                      {v: rest.Configuration, rows: 10, want: sendAgain},
-		"a trigger's missing table, while others are stored": {v: rest.Configuration, rows: 10, evidence: true, strikes: 1, want: split},
-		"too much at once":                                   {v: rest.TooMuch, rows: 10, want: split},
-		"a row that is too much":                             {v: rest.TooMuch, rows: 1, want: sendAgain},
-		"refused for the data of a row":                      {v: rest.BadData, rows: 10, want: split},
-		"refused for the data of a row that is named":        {v: rest.BadData, rows: 10, named: true, want: setAside},
-		"a key that isn't there yet, named":                  {v: rest.Transient, rows: 10, named: true, want: setAside},
-		"stored before, named":                               {v: rest.StoredBefore, rows: 10, named: true, want: setAside},
-		"stored before, not named":                           {v: rest.StoredBefore, rows: 10, want: split},
-		"misconfigured, with details that look like a name":  {v: rest.Configuration, rows: 10, named: true, want: sendAgain},
-		"too much, with details that look like a name":       {v: rest.TooMuch, rows: 10, named: true, want: split},
-		"a row is refused, nothing else was stored":          {v: rest.BadData, rows: 1, want: sendAgain},
-		"a row is refused after nine other strikes":          {v: rest.BadData, rows: 1, strikes: 9, want: sendAgain},
-		"a row is refused again, and others were stored":     {v: rest.BadData, rows: 1, evidence: true, want: drop},
-		"a row fails for the tenth time":                     {v: rest.Transient, rows: 1, evidence: true, strikes: 9, want: sendAgain},
-		"a row fails once more":                              {v: rest.Transient, rows: 1, evidence: true, strikes: 10, want: drop},
-		"a row that is too much, as often":                   {v: rest.TooMuch, rows: 1, evidence: true, strikes: 10, want: drop},
-		"a row of a table that is refused to it, as often":   {v: rest.Configuration, rows: 1, evidence: true, strikes: 10, want: drop},
+		"a batch fails for the first time":                           {v: rest.Transient, rows: 10, want: sendAgain},
+		"a batch fails again, and other rows were stored in between": {v: rest.Transient, rows: 10, evidence: true, strikes: 1, want: split},
+		"a refused key": {v: rest.Configuration, rows: 10, want: sendAgain},
+		"a trigger's missing table, while others are stored":           {v: rest.Configuration, rows: 10, evidence: true, strikes: 1, want: split},
+		"several rows are too much for a request":                      {v: rest.TooMuch, rows: 10, want: split},
+		"one row is too much for a request":                            {v: rest.TooMuch, rows: 1, want: sendAgain},
+		"the data of a row is rejected":                                {v: rest.BadData, rows: 10, want: split},
+		"the data of a row is rejected, and the row is named":          {v: rest.BadData, rows: 10, named: true, want: setAside},
+		"a missing foreign key, and the row is named":                  {v: rest.Transient, rows: 10, named: true, want: setAside},
+		"a row was stored before, and is named":                        {v: rest.StoredBefore, rows: 10, named: true, want: setAside},
+		"a row was stored before, and isn't named":                     {v: rest.StoredBefore, rows: 10, want: split},
+		"misconfigured, with details that seem to name a row":          {v: rest.Configuration, rows: 10, named: true, want: sendAgain},
+		"too much for a request, with details that seem to name a row": {v: rest.TooMuch, rows: 10, named: true, want: split},
+		"one row is rejected, and nothing else was stored":             {v: rest.BadData, rows: 1, want: sendAgain},
+		"one row is rejected after nine strikes":                       {v: rest.BadData, rows: 1, strikes: 9, want: sendAgain},
+		"one row is rejected again, and others were stored in between": {v: rest.BadData, rows: 1, evidence: true, want: drop},
+		"one row's ninth strike":                                       {v: rest.Transient, rows: 1, evidence: true, strikes: 9, want: sendAgain},
+		"one row's tenth strike":                                       {v: rest.Transient, rows: 1, evidence: true, strikes: 10, want: drop},
+		"one row's tenth strike, too much for a request":               {v: rest.TooMuch, rows: 1, evidence: true, strikes: 10, want: drop},
+		"one row's tenth strike, misconfigured":                        {v: rest.Configuration, rows: 1, evidence: true, strikes: 10, want: drop},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := decide(test.v, test.rows, test.named, test.evidence, test.strikes); got != test.want {
@@ -52,18 +53,18 @@ func TestBlamesServer(t *testing.T) {
 		sinceStored     time.Duration
 		want            bool
 	}{
-		"a 503": {v: rest.Transient, want: true},
-		"a 503, and other rows were stored between": {v: rest.Transient, evidence: true, sinceStored: time.Hour},
-		"a refused key":                               {v: rest.Configuration, want: true},
-		"a statement timeout":                         {v: rest.TooMuch, want: true},
-		"refused data while others are stored":        {v: rest.BadData, sinceStored: trustTime - 1},
-		"refused data, nothing stored for long":       {v: rest.BadData, sinceStored: trustTime, want: true},
-		"stored before, while others are stored":      {v: rest.StoredBefore, sinceStored: trustTime - 1},
-		"a key that isn't there yet, likewise":        {v: rest.Transient, named: true, sinceStored: trustTime - 1},
-		"the same, and nothing stored for long":       {v: rest.Transient, named: true, sinceStored: trustTime, want: true},
-		"refused data, and other rows stored between": {v: rest.BadData, evidence: true, sinceStored: time.Hour},
-		"refused data, sent before rows were stored":  {v: rest.BadData, sinceStored: -time.Hour},
-		"refused data, and nothing was ever stored":   {v: rest.BadData, sinceStored: time.Since(time.Time{}), want: true},
+		"a 503, without evidence against the rows":              {v: rest.Transient, want: true},
+		"a 503, with evidence against the rows":                 {v: rest.Transient, evidence: true, sinceStored: time.Hour},
+		"a refused key, without evidence":                       {v: rest.Configuration, want: true},
+		"a statement timeout, without evidence":                 {v: rest.TooMuch, want: true},
+		"rejected, shortly after rows were stored":              {v: rest.BadData, sinceStored: trustTime - 1},
+		"rejected, long after rows were stored":                 {v: rest.BadData, sinceStored: trustTime, want: true},
+		"stored before, shortly after others were":              {v: rest.StoredBefore, sinceStored: trustTime - 1},
+		"a missing foreign key, shortly after rows were stored": {v: rest.Transient, named: true, sinceStored: trustTime - 1},
+		"a missing foreign key, long after rows were stored":    {v: rest.Transient, named: true, sinceStored: trustTime, want: true},
+		"rejected, with evidence against the rows":              {v: rest.BadData, evidence: true, sinceStored: time.Hour},
+		"rejected, but rows were stored since it was sent":      {v: rest.BadData, sinceStored: -time.Hour},
+		"rejected, and nothing was ever stored":                 {v: rest.BadData, sinceStored: time.Since(time.Time{}), want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := blamesServer(test.v, test.named, test.evidence, test.sinceStored); got != test.want {
@@ -74,8 +75,8 @@ func TestBlamesServer(t *testing.T) {
 }
 
 // There is evidence against a batch if a request that was sent after the batch
-// failed had stored rows before the batch was sent again. Rejections need an
-// earlier rejection, other failures any earlier failure.
+// failed had stored rows before the batch was sent again. For a rejection, only an
+// earlier rejection counts. For other failures, any earlier failure counts.
 func TestEvidence(t *testing.T) {
 	type failure struct {
 		v       rest.Verdict
@@ -91,34 +92,37 @@ func TestEvidence(t *testing.T) {
 		evidence   bool // the result of the last failure
 		strikes    int
 	}{
-		"the first failure":                            {1, 0, []failure{{rest.Transient, 5, 5, 4, false}}, false, 0},
-		"nothing was stored between":                   {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 6, 6, 4, false}}, false, 0},
-		"stored by a request sent before the failure":  {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 5, false}}, false, 0},
-		"stored between":                               {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 6, false}}, true, 1},
-		"stored while it was in flight":                {1, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 8, 8, 6, false}}, true, 1},
-		"stored between each":                          {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Configuration, 7, 7, 6, false}, {rest.TooMuch, 9, 9, 8, false}}, true, 2},
-		"stored before the last strike":                {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 6, false}, {rest.Transient, 9, 9, 7, false}}, false, 1},
-		"stored before the last failure":               {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 4, false}, {rest.Transient, 9, 9, 6, false}}, true, 1},
-		"refused after a 503":                          {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, false, 0},
-		"refused twice":                                {1, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, true, 0},
-		"refused twice, with a 503 between":            {1, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.Transient, 7, 7, 4, false}, {rest.BadData, 9, 9, 6, false}}, true, 0},
-		"refused twice, stored while it was in flight": {1, 0, []failure{{rest.BadData, 5, 7, 4, false}, {rest.BadData, 8, 8, 6, false}}, false, 0},
-		"the last ones, stored since both":             {1, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, true}}, true, 0},
-		"the last ones, stored since one of several":   {1, 3, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, true}}, true, 0},
-		"not the last ones":                            {1, 3, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, false}}, false, 0},
-		"the last ones, nothing was stored between":    {1, 4, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, true}}, false, 0},
-		"several rows, stored while in flight":         {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 8, 8, 6, false}}, false, 0},
-		"several rows, stored between":                 {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 9, 9, 8, false}}, true, 0},
-		"several rows, stored after the first failure": {2, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 4, false}, {rest.Transient, 9, 9, 6, false}}, true, 0},
-		"several rows, refused twice":                  {2, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, false, 0},
+		"the first failure":                                                            {1, 0, []failure{{rest.Transient, 5, 5, 4, false}}, false, 0},
+		"nothing was stored in between":                                                {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 6, 6, 4, false}}, false, 0},
+		"stored by a request sent before the failure":                                  {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 5, false}}, false, 0},
+		"other rows were stored in between":                                            {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 6, false}}, true, 1},
+		"stored by a request in flight at the failure":                                 {1, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 8, 8, 6, false}}, true, 1},
+		"other rows were stored between any two failures":                              {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Configuration, 7, 7, 6, false}, {rest.TooMuch, 9, 9, 8, false}}, true, 2},
+		"nothing was stored since the last strike":                                     {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 6, false}, {rest.Transient, 9, 9, 7, false}}, false, 1},
+		"other rows were stored after the first of three failures":                     {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 4, false}, {rest.Transient, 9, 9, 6, false}}, true, 1},
+		"rejected after a 503":                                                         {1, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, false, 0},
+		"rejected twice":                                                               {1, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, true, 0},
+		"rejected twice, with a 503 in between":                                        {1, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.Transient, 7, 7, 4, false}, {rest.BadData, 9, 9, 6, false}}, true, 0},
+		"rejected twice, stored by a request in flight at the first":                   {1, 0, []failure{{rest.BadData, 5, 7, 4, false}, {rest.BadData, 8, 8, 6, false}}, false, 0},
+		"every pending row rejected alone, and the row twice":                          {1, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, true}}, true, 0},
+		"every pending row rejected alone, and the row before with others":             {1, 3, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, true}}, true, 0},
+		"rejected alone, and before with others, but not every pending row":            {1, 3, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, false}}, false, 0},
+		"every pending row rejected alone, but nothing stored since the first time":    {1, 4, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 4, true}}, false, 0},
+		"several rows, stored by a request in flight at the failure":                   {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 8, 8, 6, false}}, false, 0},
+		"several rows, others were stored in between":                                  {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 9, 9, 8, false}}, true, 0},
+		"several rows, others were stored after the first of three failures":           {2, 0, []failure{{rest.Transient, 5, 5, 4, false}, {rest.Transient, 7, 7, 4, false}, {rest.Transient, 9, 9, 6, false}}, true, 0},
+		"several rows, nothing was stored since the last evidence":                     {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 9, 9, 8, false}, {rest.Transient, 10, 10, 8, false}}, false, 0},
+		"several rows, others were stored since the last evidence":                     {2, 0, []failure{{rest.Transient, 5, 7, 4, false}, {rest.Transient, 9, 9, 8, false}, {rest.Transient, 12, 12, 10, false}}, true, 0},
+		"several rows, rejected twice":                                                 {2, 0, []failure{{rest.BadData, 5, 5, 4, false}, {rest.BadData, 7, 7, 6, false}}, false, 0},
+		"every pending row rejected alone, stored by a request in flight at the first": {1, 0, []failure{{rest.BadData, 5, 7, 4, false}, {rest.BadData, 8, 8, 6, true}}, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(make([]record, test.rows), &batch{history: history{rejectMark: test.rejectMark}})
+			b := newBatch(make([]record, test.rows), &batch{history: history{rejectMark: test.rejectMark, rejection: "failed"}})
 			evidence := false
 			for _, f := range test.failures {
-				b.request = f.request
+				b.request, b.storedWhenSent = f.request, f.stored
 				rejected := f.v == rest.BadData
-				evidence = b.evidence(f.stored, rejected, "", f.last)
+				evidence = b.evidence(f.stored, rejected, "failed", f.last)
 				b.remember(errors.New("failed"), rejected, evidence, f.newest)
 			}
 			if evidence != test.evidence || b.strikes != test.strikes {
@@ -131,20 +135,25 @@ func TestEvidence(t *testing.T) {
 func TestRefusalsBecomeLasting(t *testing.T) {
 	start := time.Now()
 	for name, test := range map[string]struct {
-		answers []rest.Verdict // one answer per second
+		answers []rest.Verdict // one answer per pause, a second by default
+		act     action         // after each answer
+		pause   time.Duration
 		lasting bool
 	}{
-		"for 4 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration}, false},
-		"for 5 s":            {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration, rest.BadData}, true},
-		"a 503 between":      {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient, rest.Configuration, rest.Configuration}, false},
-		"a 503 afterwards":   {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient}, false},
-		"a timeout between":  {[]rest.Verdict{rest.Configuration, rest.TooMuch, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration}, false},
-		"503s only, for 5 s": {[]rest.Verdict{rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient}, false},
+		"refusals for 4 s":     {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration}, sendAgain, 0, false},
+		"refusals for 5 s":     {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.BadData, rest.Configuration, rest.Configuration, rest.BadData}, sendAgain, 0, true},
+		"a 503 in between":     {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient, rest.Configuration, rest.Configuration}, sendAgain, 0, false},
+		"a 503 afterwards":     {[]rest.Verdict{rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration, rest.Transient}, sendAgain, 0, false},
+		"a timeout in between": {[]rest.Verdict{rest.Configuration, rest.TooMuch, rest.Configuration, rest.Configuration, rest.Configuration, rest.Configuration}, sendAgain, 0, false},
+		"503s only, for 5 s":   {[]rest.Verdict{rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient, rest.Transient}, sendAgain, 0, false},
+		"4 refusals in 9 s":    {[]rest.Verdict{rest.BadData, rest.BadData, rest.BadData, rest.BadData}, sendAgain, 3 * time.Second, false},
+		"5 refusals in 12 s":   {[]rest.Verdict{rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData}, sendAgain, 3 * time.Second, true},
+		"batches are cut":      {[]rest.Verdict{rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData, rest.BadData}, split, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var h health
 			for i, v := range test.answers {
-				h.noteRefusal(v, errors.New("failed"), start.Add(time.Duration(i)*time.Second))
+				h.noteRefusal(v, test.act, errors.New("failed"), start.Add(time.Duration(i)*cmp.Or(test.pause, time.Second)))
 			}
 			if got := h.lasting != nil; got != test.lasting {
 				t.Errorf("lasting: %t", got)

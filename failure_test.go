@@ -20,8 +20,8 @@ import (
 // These tests have a server at fault: the network, the key or the table fails every
 // row.
 
-// during answers a to every request for a time after the server was made, and then
-// stores every request.
+// during answers a to every request for a time after the server was created, and
+// then stores every request.
 func during(length time.Duration, a answer) *server {
 	end := time.Now().Add(length)
 	return &server{discard: true, answer: func(*request) *answer {
@@ -72,8 +72,9 @@ func TestOutageIsProbed(t *testing.T) {
 	})
 }
 
-// A request that was sent before the last stored one fails after the server has gone
-// down. Its rows are probed like all others: the stored row is no evidence against them.
+// A request that was sent before the last row was stored fails after the server has
+// gone down. Its rows are probed like all others: the stored row is no evidence
+// against them.
 func TestOutageBeganWhileARequestWasInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -173,7 +174,7 @@ func TestFailuresThatMakeAnOutage(t *testing.T) {
 }
 
 // An outage of any length costs few requests, loses nothing, and writes one log line
-// per 30 s. When it ends, all senders send full batches at once.
+// per 30 s. When it ends, full batches are sent at once.
 func TestOutage(t *testing.T) {
 	events := 100_000
 	if !isLong() {
@@ -302,6 +303,40 @@ func TestOutageThatNeverEnds(t *testing.T) {
 			t.Errorf("the outcome of %d rows is unknown, and %d of %d were sent", inDoubt, len(sent), room)
 		}
 	})
+}
+
+// If some requests fail by chance and the server goes down soon after that, their batches
+// aren't split down to single rows, although other rows were stored in between.
+func TestOutageAfterFailuresByChance(t *testing.T) {
+	for seed := range uint64(50) {
+		synctest.Test(t, func(t *testing.T) {
+			rng, begin := rand.New(rand.NewPCG(seed, 1)), time.Now()
+			down := 20*time.Millisecond + time.Duration(rng.IntN(400))*time.Millisecond
+			requests := 0 // while the server is down
+			s := &server{discard: true}
+			s.answer = func(*request) *answer {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				switch at := time.Since(begin); {
+				case down < at && at < time.Minute:
+					requests++
+					return &answer{delay: 10 * time.Millisecond, status: 503}
+				case rng.IntN(5) == 0:
+					return &answer{delay: 20 * time.Millisecond, status: 502}
+				}
+				return &answer{delay: 20 * time.Millisecond}
+			}
+			c, _ := newClient(t, s)
+			for range 4000 {
+				c.Record(event("a"))
+			}
+			time.Sleep(2 * time.Minute)
+			checkStats(t, c, &docevents.Stats{Recorded: 4000, Delivered: 4000})
+			if requests > 40 {
+				t.Errorf("seed %d: %d requests while the server was down", seed, requests)
+			}
+		})
+	}
 }
 
 // A server that is up for one second in six gets every event. The queue has room
@@ -526,8 +561,8 @@ func TestNewEventIsProbed(t *testing.T) {
 	})
 }
 
-// An unreliable server fails at random, and rejects bad rows. A request takes 20 ms,
-// and 30 us for each row.
+// An unreliable server fails at random, and rejects bad rows. A request takes
+// 20 ms, plus 30 us for each row.
 type unreliable struct {
 	fails float64 // the share of requests that fail
 	names bool    // rejections name the bad row
@@ -582,8 +617,8 @@ func (u unreliable) speed(t *testing.T, seed uint64, events int) (speed float64)
 	return speed
 }
 
-// Requests that fail at random cost about their share of the speed, and bad rows
-// cost a factor.
+// If requests fail at random, the speed falls by about their share. Bad rows divide
+// the speed by a factor.
 func TestSpeedByFailureRate(t *testing.T) {
 	events, rates := 90_000, []float64{0, 0.01, 0.1, 0.2, 0.35}
 	if !isLong() {
@@ -614,22 +649,22 @@ func TestSpeedByFailureRate(t *testing.T) {
 	}
 }
 
-// If a third of the requests fails, or half of them with one sender, the queue
+// If a third of the requests fails, or half of them with one in flight, the queue
 // doesn't grow, since rows that failed are sent in full batches.
 func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 	for name, test := range map[string]struct {
-		fails   float64
-		pause   time.Duration // the time between two events
-		senders int
-		most    int64 // pending
+		fails    float64
+		pause    time.Duration // the time between two events
+		inFlight int
+		most     int64 // pending
 	}{
-		"a third, at 1,000/s":          {0.35, time.Millisecond, 4, 1000},
-		"half, one sender, at 20/s":    {0.5, 50 * time.Millisecond, 1, 1000},
-		"a tenth, one sender, at 20/s": {0.1, 50 * time.Millisecond, 1, 50},
+		"a third, at 1,000/s":             {0.35, time.Millisecond, 4, 1000},
+		"half, one in flight, at 20/s":    {0.5, 50 * time.Millisecond, 1, 1000},
+		"a tenth, one in flight, at 20/s": {0.1, 50 * time.Millisecond, 1, 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, _ := newClient(t, unreliable{fails: test.fails}.server(1), docevents.WithMaxInFlight(test.senders))
+				c, _ := newClient(t, unreliable{fails: test.fails}.server(1), docevents.WithMaxInFlight(test.inFlight))
 				events := 60_000
 				if !isLong() {
 					events = 5000
@@ -775,8 +810,8 @@ func TestRefusalsAreCountedFromTheLastOtherAnswer(t *testing.T) {
 	}
 }
 
-// The rejection of a row that is dropped is the row's fault. It doesn't count as the
-// beginning of a lasting refusal, even if nothing else is sent for long.
+// The rejection of a row that is dropped is the row's fault. It doesn't count as
+// the beginning of a lasting refusal, even if nothing else is sent for a long time.
 func TestRefusalOfADroppedRowIsNotLasting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, o := newClient(t, &server{answer: answerBad(refusal, 0)})
@@ -807,12 +842,12 @@ func TestRefusedForAMoment(t *testing.T) {
 		delay     time.Duration
 		fails     float64 // the share of the requests before that fail at random
 	}{
-		"a column is missing":            {answer{status: 400, code: "23502", text: "null value"}, 100, 5 * time.Millisecond, 0},
-		"at 1,000 events/s":              {answer{status: 400, code: "23502", text: "null value"}, 1000, 40 * time.Millisecond, 0},
-		"at 10 events/s, slowly":         {answer{status: 400, code: "23502", text: "null value"}, 10, 200 * time.Millisecond, 0},
-		"a key that is named by its row": {answer{status: 409, code: "23505", text: "duplicate key"}, 100, 5 * time.Millisecond, 0},
-		"while many requests fail":       {answer{status: 400, code: "23502", text: "null value"}, 100, 200 * time.Millisecond, 0.5},
-		"a table":                        {answer{status: 404, code: "42P01", text: "no such table"}, 100, 5 * time.Millisecond, 0},
+		"a NOT NULL column without a value": {answer{status: 400, code: "23502", text: "null value"}, 100, 5 * time.Millisecond, 0},
+		"at 1,000 events/s":                 {answer{status: 400, code: "23502", text: "null value"}, 1000, 40 * time.Millisecond, 0},
+		"at 10 events/s, slowly":            {answer{status: 400, code: "23502", text: "null value"}, 10, 200 * time.Millisecond, 0},
+		"a duplicate key":                   {answer{status: 409, code: "23505", text: "duplicate key"}, 100, 5 * time.Millisecond, 0},
+		"while many requests fail":          {answer{status: 400, code: "23502", text: "null value"}, 100, 200 * time.Millisecond, 0.5},
+		"a missing table":                   {answer{status: 404, code: "42P01", text: "no such table"}, 100, 5 * time.Millisecond, 0},
 	} {
 		for _, length := range []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, 3 * time.Second} {
 			for _, isNamed := range []bool{false, true} {

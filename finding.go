@@ -111,10 +111,10 @@ const (
 	rejectTypes                 // add a finding that the table rejects all types, and end
 )
 
-// decide returns the reaction to refusal, the answer to an insert of all types. If alone
-// is set, refusal is the reason why no type is accepted, not even without the other
-// types. If refusal is nil, the insert succeeded. column is the column that refusal is
-// about, if its message contains one.
+// decide returns the reaction to refusal, the answer to an insert of all types, and the
+// column that the message of refusal names, or "". If refusal is nil, the insert
+// succeeded. If alone is set, the table accepts no type, and refusal is the reason that
+// tryTypes returned. The first rule that applies counts.
 func (r *rehearsal) decide(refusal *rest.Error, alone bool) (reaction, string) {
 	if refusal == nil {
 		return accept, ""
@@ -141,8 +141,9 @@ func (r *rehearsal) decide(refusal *rest.Error, alone bool) (reaction, string) {
 		{ownWords, tryNoRows},
 		{slices.Contains([]string{"PGRST204", "428C9", "0A000"}, code) && sent, leaveOut}, // the column doesn't exist or takes no value
 		{code == "23502" && slices.Contains(r.leftOut, column), ignore},
+		// A document or a user can have only one event. The key may be of another table, into which a trigger inserts.
+		{duplicate && len(key) == 1 && (r.isOwner(key[0]) || strings.Contains(refusal.Details, r.document)), stop},
 		{duplicate && r.copies > 1 && (key == nil || slices.Contains(key, columns.ID)), sendOnce}, // if the table has partitions, the answer may lack the key
-		{duplicate && len(key) == 1 && r.isOwner(key[0]), stop},                                   // a document or a user can have only one event
 		{code == "23514" && slices.Equal(key, []string{columns.CreatedAt}), stop},                 // no partition for the current time
 		{!values && (badData || code == "23503"), ignore},
 		{!values, stop},

@@ -27,7 +27,7 @@ type flush struct {
 // attemptLocked cuts the backoff short: every batch in the retry lane and the next probe
 // may be sent now, even if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
-	d.health.lasting = nil                      // the next answer decides again
+	d.health.lasting = nil                      // if the next failure is a refusal, it is set again
 	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
 	for _, b := range d.retry.batches {
 		b.due = now
@@ -45,7 +45,7 @@ func (d *delivery) flush(ctx context.Context) error {
 	defer func() {
 		d.flushes = slices.DeleteFunc(d.flushes, func(other *flush) bool { return other == f })
 	}()
-	if ctx.Err() == nil { // otherwise flush doesn't wait, and needs nobody to wake it
+	if ctx.Err() == nil { // if ctx has ended, flush doesn't wait, so nobody has to wake it
 		defer context.AfterFunc(ctx, d.wakeWaiting)()
 	}
 	if now := time.Now(); now.Sub(d.attempt) >= flushPause {
@@ -62,9 +62,10 @@ func (d *delivery) flush(ctx context.Context) error {
 	return nil
 }
 
-// stopWaitingLocked returns nil if Flush and Close should continue to wait. Otherwise it
-// returns why they should stop: refusals are lasting, or ctx has ended. If ctx has
-// ended, the error wraps both the error of ctx and the last failure.
+// stopWaitingLocked returns nil if Flush and Close should continue to wait. If they should
+// stop, it returns the reason: the last refusal if refusals are lasting, or else the error
+// of ctx, which has ended. The error of ctx is wrapped together with the last failure of a
+// pending row, if there is one.
 func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	if d.health.lasting != nil || ctx.Err() == nil {
 		return d.health.lasting
@@ -75,7 +76,8 @@ func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// lastFailureLocked returns the newest failure of a pending row, or nil.
+// lastFailureLocked returns the last failure of a pending batch, or nil. If several
+// batches have failed, it chooses the one that was sent last.
 func (d *delivery) lastFailureLocked() (err error) {
 	newest := int64(0)
 	for _, b := range d.batchesLocked() {

@@ -142,9 +142,9 @@ func TestCloseWhileARequestIsInFlight(t *testing.T) {
 		answer answer
 		fails  bool // the answer is the same every time
 	}{
-		"a reset":       {answer{err: errReset}, false},
-		"a refusal":     {answer{status: 401}, false},
-		"still refused": {answer{status: 401}, true}, // for the 5 s after which it is lasting
+		"a reset":              {answer{err: errReset}, false},
+		"a refusal":            {answer{status: 401}, false},
+		"a refusal every time": {answer{status: 401}, true}, // for the 5 s after which it is lasting
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -344,10 +344,10 @@ func TestFlushAndCloseWhileAllHang(t *testing.T) {
 		wait  time.Duration // the time before Flush or Close
 		most  int           // the most requests at once
 	}{
-		"for long":     {time.Hour, 5 * time.Second, 5},
-		"since now":    {time.Hour, 0, 5},
-		"for a moment": {900 * time.Millisecond, 0, 4},
-		"not any more": {900 * time.Millisecond, time.Second, 4},
+		"they hang for a long time":         {time.Hour, 5 * time.Second, 5},
+		"they have just begun to hang":      {time.Hour, 0, 5},
+		"they are slow and have just begun": {900 * time.Millisecond, 0, 4},
+		"they were slow and have ended":     {900 * time.Millisecond, time.Second, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			flushAndClose(t, func(t *testing.T, _ bool, end func(*docevents.Client, time.Duration) error) {
@@ -483,7 +483,7 @@ func TestFlushAfterALongOutage(t *testing.T) {
 	})
 }
 
-// Flush ends the waits at most once a second, however often it is called.
+// Flush cuts the backoff short at most once a second, however often it is called.
 func TestFlushOftenSendsOneRequestASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{err: errReset} }}
@@ -505,8 +505,8 @@ func TestFlushOftenSendsOneRequestASecond(t *testing.T) {
 	})
 }
 
-// If a suspect is pending when the key is refused, Flush and Close wait no longer
-// than the refusal takes to be lasting.
+// If a suspect is pending when the key is refused, Flush and Close wait only until
+// the refusal counts as lasting.
 func TestFlushAndCloseOfASuspectWhileTheKeyIsRefused(t *testing.T) {
 	flushAndClose(t, func(t *testing.T, closes bool, end func(*docevents.Client, time.Duration) error) {
 		var revoked atomic.Bool
@@ -538,8 +538,8 @@ func TestFlushAndCloseOfASuspectWhileTheKeyIsRefused(t *testing.T) {
 	})
 }
 
-// Close without a deadline ends when only rows are left that fail again and again
-// although the server stored others, however many they are.
+// Even without a deadline, Close returns when all rows that are left, however many,
+// fail again and again although the server stored others.
 func TestCloseStopsWaitingForSuspects(t *testing.T) {
 	slowly := answer{status: 500, code: "57014", delay: 8 * time.Second}
 	for name, test := range map[string]struct {
@@ -547,17 +547,17 @@ func TestCloseStopsWaitingForSuspects(t *testing.T) {
 		bad    int // how many of 400 rows are bad
 		most   time.Duration
 	}{
-		"a firewall":              {answer{status: 403, body: "<html>"}, 7, time.Minute},
-		"a firewall, many rows":   {answer{status: 403}, 50, time.Minute},
-		"resets":                  {answer{err: errReset}, 7, time.Minute},
-		"missing foreign keys":    {answer{status: 409, code: "23503"}, 50, time.Minute},
-		"a trigger's lost table":  {answer{status: 404, code: "42P01", text: `relation "audit" does not exist`}, 1, time.Minute},
-		"too large":               {answer{status: 413}, 4, time.Minute},
-		"a statement timeout":     {slowly, 1, 5 * time.Minute},
-		"statement timeouts":      {slowly, 7, 10 * time.Minute},
-		"many statement timeouts": {slowly, 50, time.Hour},
-		"refused data":            {refusal, 1, 10 * time.Second},
-		"refused data, many rows": {refusal, 50, time.Minute},
+		"a firewall":                {answer{status: 403, body: "<html>"}, 7, time.Minute},
+		"a firewall, many rows":     {answer{status: 403}, 50, time.Minute},
+		"resets":                    {answer{err: errReset}, 7, time.Minute},
+		"missing foreign keys":      {answer{status: 409, code: "23503"}, 50, time.Minute},
+		"a trigger's missing table": {answer{status: 404, code: "42P01", text: `relation "audit" does not exist`}, 1, time.Minute},
+		"too large":                 {answer{status: 413}, 4, time.Minute},
+		"a statement timeout":       {slowly, 1, 5 * time.Minute},
+		"statement timeouts":        {slowly, 7, 10 * time.Minute},
+		"many statement timeouts":   {slowly, 50, time.Hour},
+		"refused data":              {refusal, 1, 10 * time.Second},
+		"refused data, many rows":   {refusal, 50, time.Minute},
 	} {
 		for _, after := range []time.Duration{0, 3 * time.Second} {
 			for _, first := range []bool{false, true} { // whether the first row, which is sent alone, is bad
@@ -685,7 +685,7 @@ func TestFlushAndCloseEndTheWaitToShare(t *testing.T) {
 	})
 }
 
-// If a row was rejected by itself and Close abandons it, its error is the rejection,
+// If a row was rejected alone and Close abandons it, its error is the rejection,
 // even if another row has failed since.
 func TestAbandonedRowKeepsItsRejection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -745,8 +745,8 @@ func TestFlushNamesTheNewestFailure(t *testing.T) {
 	})
 }
 
-// If Flush's deadline ends, its error holds the last failure of the pending events,
-// and no older failure.
+// If Flush's deadline passes, its error contains the last failure of the pending
+// events, and no older failure.
 func TestFlushNamesNoOldFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(r *request) *answer {

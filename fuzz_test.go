@@ -193,7 +193,7 @@ func checkText(t *testing.T, name string, stored *string, recorded string, limit
 }
 
 // A postgres stands in for PostgreSQL. It refuses the rows that PostgreSQL would
-// refuse, and fails the test then.
+// refuse, and then fails the test.
 type postgres struct {
 	t    *testing.T
 	mu   sync.Mutex

@@ -12,7 +12,7 @@ import (
 // Limits are the limits that [Client.Health] checks. Each duration must be from 0 to
 // 365 days.
 type Limits struct {
-	// Window is the time before the check for which Health computes the failure rate.
+	// Window is the time up to the check for which Health computes the failure rate.
 	// With a shorter Window, Health notices a rise in the rate sooner. But if fewer
 	// than MinEnded documents complete or fail in the Window, Health doesn't check the
 	// rate. Choose a Window that is longer than it takes to process a document. 0
@@ -58,7 +58,7 @@ const (
 // Health is a verdict on the documents, with the figures behind it.
 type Health struct {
 	OK       bool      `json:"ok"`       // true if there are no Problems
-	Problems []string  `json:"problems"` // a sentence for each limit that is exceeded; never null in JSON
+	Problems []string  `json:"problems"` // a sentence for each limit that is exceeded; [] in JSON if no limit is
 	At       time.Time `json:"at"`       // time of the check, by this process's clock
 
 	// Ended is the number of documents that completed or failed in the Window. Failed

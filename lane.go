@@ -18,9 +18,9 @@ const (
 
 // A batch is the rows of one request, with the history of their failures.
 //
-// delivery.mu guards its fields. While a batch is in flight, its sender reads the
-// records without the mutex, so they must not be changed. The exceptions are a record's
-// fields block and old, which the sender doesn't read.
+// delivery.mu guards its fields. While a batch is in flight, its records are read
+// without the mutex, so they must not be changed. The exceptions are a record's fields
+// block and old, which no request contains.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -79,9 +79,9 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	return newBatch(rows, b), newBatch(others, b)
 }
 
-// absorb appends the rows of other to b. It erases the marks for rejections, because
-// each was about only one of the two batches. So the joined batch is treated as if none
-// of its rows had been rejected before.
+// absorb appends the rows of other to b. It erases b's marks for rejections, because they
+// aren't true for the rows of other. So the joined batch is treated as if none of its
+// rows had been rejected before.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
@@ -186,9 +186,9 @@ func (l *lane) draw(newest bool) *batch {
 	return row
 }
 
-// join merges small batches into larger ones, up to the size of a request, except those
-// for which staysApart returns true. When the server starts to fail, batches of good
-// rows are split, because they seem to contain a bad row. join undoes these splits.
+// join merges small batches into larger ones, up to the size of a request. Batches for
+// which staysApart returns true are not merged. When the server starts to fail, batches
+// of good rows are split, because they seem to contain a bad row. join undoes these splits.
 func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
 	var joined, apart []*batch
 	var target *batch // the batch in joined to which the next batch is added

@@ -155,12 +155,12 @@ func TestSuspects(t *testing.T) {
 		aloneMark int64
 		want      bool // the result if request 5 has stored rows
 	}{
-		"a row":                             {1, 0, 0, false},
-		"a row with a strike":               {1, 1, 0, true},
-		"refused, and others stored since":  {1, 0, 4, true},
-		"refused by the first request":      {1, 0, 1, true},
-		"refused, and nothing stored since": {1, 0, 5, false},
-		"several rows":                      {2, 1, 4, false},
+		"a row that was never rejected alone":          {1, 0, 0, false},
+		"a row with a strike":                          {1, 1, 0, true},
+		"rejected alone, and others were stored since": {1, 0, 4, true},
+		"rejected alone by the first request":          {1, 0, 1, true},
+		"rejected alone, and nothing was stored since": {1, 0, 5, false},
+		"several rows": {2, 1, 4, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBatch(make([]record, test.rows), &batch{history: history{failMark: 1}})

@@ -4,21 +4,21 @@ import (
 	"time"
 )
 
-// joinWindow is how long fresh rows wait after a request was sent, so that several
+// joinWindow is how long fresh rows may wait after a request was sent, so that several
 // of them share the next request.
 const joinWindow = 50 * time.Millisecond
 
 // A request seems to hang if it has had no answer for hangTime. This matters only while
-// the app waits in Flush or Close. If all senders' requests seem to hang, one more
+// the app waits in Flush or Close. If all requests in flight seem to hang, one more
 // request is sent. If a probe seems to hang, another probe is sent.
 const hangTime = time.Second
 
 // nextLocked removes the next batch to send from its lane. If nothing may be sent now,
 // it returns nil. Due batches in the retry lane go before fresh rows, but they can't use
-// the sender that is reserved for fresh rows. If join is true, a batch of fresh rows
+// the request that is reserved for fresh rows. If join is true, a batch of fresh rows
 // that isn't full may wait for more rows, up to joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
-	if !d.senderIsFreeLocked(now) {
+	if !d.maySendLocked(now) {
 		return nil
 	}
 	switch {
@@ -39,10 +39,10 @@ func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	return b
 }
 
-// senderIsFreeLocked reports whether one more request may be sent. Up to maxInFlight
+// maySendLocked reports whether one more request may be sent. Up to maxInFlight
 // requests may be in flight. If all of them seem to hang while the app waits in Flush or
 // Close, one more may be sent.
-func (d *delivery) senderIsFreeLocked(now time.Time) bool {
+func (d *delivery) maySendLocked(now time.Time) bool {
 	n, most := len(d.inFlight), d.config.maxInFlight
 	if n == most && d.isAwaited() && now.Sub(d.inFlight[n-1].sent) >= hangTime {
 		most++
@@ -53,7 +53,7 @@ func (d *delivery) senderIsFreeLocked(now time.Time) bool {
 // probeLocked removes one row from a lane, to be sent as a probe. It returns nil if no
 // probe is due, or if the last probe has no answer yet and doesn't seem to hang. Outside
 // an outage, only the retry lane is probed, with a random row. In an outage, the probes
-// alternate between three kinds of rows:
+// rotate through three kinds of rows:
 //
 //   - a random row of the fresh lane, so that a bad row isn't sent every time
 //   - the last row of the fresh lane, in case all older rows are bad
@@ -78,15 +78,15 @@ func (d *delivery) probeLocked(now time.Time) *batch {
 // isAwaited reports whether Flush or Close is waiting.
 func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 
-// mayRetryLocked reports whether one more sender may send from the retry lane. All
-// senders but one may. The last sender is reserved for fresh rows, because a failed row
-// may take seconds to fail again, for example if it waits for a lock in the database.
-// There are two exceptions:
+// mayRetryLocked reports whether one more request may be sent from the retry lane. One
+// of the maxInFlight requests is reserved for fresh rows, because a failed row may take
+// seconds to fail again, for example if it waits for a lock in the database. There are two
+// exceptions:
 //
-//   - If no fresh rows are queued and the app waits in Flush or Close, every sender may
-//     send from the retry lane.
-//   - If there is only one sender, it alternates between the lanes while fresh rows are
-//     queued. Otherwise it serves the retry lane.
+//   - If no fresh rows are queued and the app waits in Flush or Close, no request is
+//     reserved.
+//   - If maxInFlight is 1, that request may be sent from the retry lane if no fresh rows
+//     are queued. Otherwise the two lanes take turns.
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
@@ -109,24 +109,20 @@ func (d *delivery) joinsLocked(now time.Time) bool {
 		now.Sub(d.inFlight[n-1].sent) < joinWindow
 }
 
-// dispatchLocked prepares b to be sent: it numbers the request, and gives an id to each
-// row that doesn't have one yet, so that the row is sent with the same id every time.
+// dispatchLocked prepares b to be sent, and numbers the request.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
 	if b.isRetry() {
 		d.stats.Retries++
-	}
-	for i := range b.records {
-		b.records[i].identify()
 	}
 	b.request, b.storedWhenSent, b.sent = d.stats.Requests, d.health.stored, now
 	d.inFlight = append(d.inFlight, b)
 }
 
 // setTimerLocked sets the timer to the next time at which something may be sent. That is
-// when a batch or a probe becomes due, or when joinWindow or hangTime has passed since
-// the newest request was sent. Times in the past are ignored: a batch that is already
-// due waits for a free sender, not for the timer.
+// when a batch or a probe becomes due, when fresh rows stop waiting for more rows, or when
+// the newest request seems to hang. Times in the past are ignored: a batch that is already
+// due waits until a request in flight ends, not for the timer.
 func (d *delivery) setTimerLocked(now time.Time) {
 	times := [3]time.Time{d.retry.due()}
 	if d.isProbing() {

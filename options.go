@@ -29,9 +29,9 @@ const (
 	DefaultQueueEvents = 100_000  // events
 	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
-	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. A
-	// purge deletes in steps only after one DELETE for all rows has failed, or, with
-	// WithPurgeBatch, from the start.
+	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. By
+	// default a purge first sends one DELETE for all rows, and deletes in steps only
+	// if that DELETE fails.
 	DefaultPurgeBatch = 10_000
 )
 
@@ -75,8 +75,8 @@ func WithLogger(l logrus.FieldLogger) Option {
 // at a time.
 func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
-// WithDropHandler makes the client call f for every lost event, with the event, the
-// reason, and an error that has the details. The default is no handler.
+// WithDropHandler makes the client call f for every dropped event, with the event,
+// the reason, and an error that has the details. The default is no handler.
 //
 // f may keep the event, so that the app can record it again later. If the client has
 // already made an ID for the event, Event.ID contains it, so an event that is recorded
@@ -85,13 +85,13 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 // are [json.Number]. If Extra can't be stored, it is nil.
 //
 // The client calls f on a separate goroutine, one call at a time. f may call Stats,
-// and it may record other events. f must not record the dropped event again, because
-// that could go on without end. f must not call Flush or Close, because they wait for
-// f. If f panics, the client recovers and logs the panic.
+// and it may record other events. f must not record the dropped event again itself: if
+// the event is dropped each time, this goes on without end. f must not call Flush or
+// Close, because they wait for f. If f panics, the client recovers and logs the panic.
 //
-// While f is slow, up to 1,000 dropped events with up to 1 MiB of text wait for it.
-// The client doesn't pass further events to f, but counts them in [Stats].Unreported.
-// This limit doesn't apply to events that Close abandons.
+// While f is slow, dropped events wait for it: up to 1,000 events with up to 1 MiB of
+// text. If more events are dropped, the client doesn't pass them to f, but counts them
+// in [Stats].Unreported. This limit doesn't apply to events that Close abandons.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
 }
@@ -157,7 +157,7 @@ func WithColumns(columns Columns) Option {
 // WithRequestTimeout sets the timeout of one insert request, from 1 ms to 10 min. The
 // default is [DefaultRequestTimeout]. Each request of Check has the same timeout. A
 // read, such as a Timeline or a Summary, must also end within this time, including
-// its retries. Only a purge's context limits the time of its requests.
+// its retries. The requests of a purge have no timeout except the purge's context.
 func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.requestTimeout = d } }
 
 // WithMaxInFlight sets how many insert requests may be in flight at once, from 1 to
@@ -189,15 +189,15 @@ func WithQueueLimits(events, bytes int) Option {
 // disk within 1 ms of Record, and under load within 50 ms.
 //
 // If a process has died, the next client with the same dir, URL, schema and table
-// sends the events that it left. Events keep their IDs, so no event is stored twice,
-// except that an event that was stored and then purged may be stored again. If Close
-// can't send an event that is in the spool, it leaves the event there and counts it in
-// [Stats].Kept.
+// sends the events that the process left. Events keep their IDs, so no event is in the
+// table twice. But if an event is stored and then purged, it may be stored again. If
+// Close can't send an event that is in the spool, it leaves the event there and counts
+// it in [Stats].Kept.
 //
 // Any number of processes may share dir. WithSpool makes a relative dir absolute. If
 // dir doesn't exist, the client creates it, accessible to this user only. If other
-// users can write to dir, the client logs that, sends no events from dir, and writes
-// nothing to dir before Close.
+// users can write to dir, the client logs that, sends no events from dir, and copies
+// events to dir only when Close can't send them.
 //
 // The files contain personal data if the events do. Together they take up to about
 // twice the bytes of [WithQueueLimits], and up to four times for a moment. While the

@@ -40,7 +40,7 @@ func TestOptionBounds(t *testing.T) {
 		{"below", timeout, false, docevents.WithRequestTimeout(time.Millisecond - 1)},
 		{"above", timeout, false, docevents.WithRequestTimeout(10*time.Minute + time.Millisecond)},
 		{"absurd", timeout, false, docevents.WithRequestTimeout(math.MaxInt64)},
-		{"absurd the other way", timeout, false, docevents.WithRequestTimeout(math.MinInt64)},
+		{"absurdly negative", timeout, false, docevents.WithRequestTimeout(math.MinInt64)},
 
 		{"smallest", inFlight, true, docevents.WithMaxInFlight(1)},
 		{"largest", inFlight, true, docevents.WithMaxInFlight(64)},
@@ -76,8 +76,8 @@ func TestOptionBounds(t *testing.T) {
 		{"longest", schema, true, docevents.WithSchema(strings.Repeat("s", 63))},
 		{"empty", schema, false, docevents.WithSchema("")},
 		{"too long", schema, false, docevents.WithSchema(strings.Repeat("s", 64))},
-		{"two", schema, false, docevents.WithSchema("public,auth")},
-		{"a header of its own", schema, false, docevents.WithSchema("public\r\nX-Evil: 1")},
+		{"two schemas", schema, false, docevents.WithSchema("public,auth")},
+		{"an injected header", schema, false, docevents.WithSchema("public\r\nX-Evil: 1")},
 
 		{"of all kinds", table, true, docevents.WithTable("aZ_09")},
 		{"empty", table, false, docevents.WithTable("")},
@@ -92,7 +92,7 @@ func TestOptionBounds(t *testing.T) {
 		{"one", types, true, notes("archived")},
 		{"longest", types, true, notes(docevents.EventType(strings.Repeat("t", 256)))},
 		{"empty", types, false, notes("")},
-		{"one of two empty", types, false, notes("archived", "")},
+		{"an empty one of two", types, false, notes("archived", "")},
 		{"too long", types, false, notes(docevents.EventType(strings.Repeat("t", 257)))},
 		{"a NUL", types, false, notes("a\x00b")},
 		{"invalid UTF-8", types, false, notes("a\xff")},

@@ -23,7 +23,7 @@ const readingSchema = "public"
 
 const (
 	defaultStuckAfter = 30 * time.Minute
-	maxAnswerBytes    = 4 << 20 // the functions limit their answers to less than 1 MiB
+	maxAnswerBytes    = 4 << 20 // answers are smaller, because the functions limit their lists and cut long texts
 
 	// maxQueryBytes is the maximum length of a URL's query. Supabase's gateway accepts
 	// a request line of 8 KiB, which contains the method and the URL. So 1 KiB remains
@@ -68,7 +68,7 @@ func (q *Query) normalize() error {
 	return nil
 }
 
-// A source is the argument source of the functions. It describes the table.
+// A source is the value of the functions' argument named source. It describes the table.
 type source struct {
 	Schema  string                 `json:"schema"`
 	Table   string                 `json:"table"`
@@ -87,7 +87,8 @@ func (c *Client) arguments(q *Query) url.Values {
 			"duration": columns.Duration, "error": columns.ErrorMessage, "stage": columns.Stage, "created": columns.CreatedAt,
 		},
 		Events: map[string][]EventType{
-			"arrived": types.Arrived, "started": types.Started, "completed": types.Completed, "failed": types.Failed, "skipped": types.Skipped,
+			"arrived": append([]EventType{}, types.Arrived...), // for null, the functions would use their default
+			"started": types.Started, "completed": types.Completed, "failed": types.Failed, "skipped": types.Skipped,
 		},
 	})
 	return url.Values{

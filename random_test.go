@@ -56,7 +56,7 @@ type schedule struct {
 }
 
 // faults are answers to requests with any rows. There is no rejection among them,
-// since it would blame good rows.
+// because it would blame good rows.
 var faults = []answer{
 	{err: errReset},
 	{err: errReset, stored: true},
@@ -229,7 +229,7 @@ func (s *schedule) flush(names []string) {
 }
 
 // check compares the client's counts and errors after Close with the server's rows.
-// err is the error of Close.
+// err is the error that Close returned.
 func (s *schedule) check(err error) {
 	synctest.Wait()
 	st := s.client.Stats()

@@ -51,7 +51,7 @@ func TestReadFailures(t *testing.T) {
 		name     string
 		answer   answer
 		requests int
-		timeline string // part of the error of Timeline
+		timeline string // part of the error that Timeline returns
 		summary  string
 	}{
 		{"no answer", answer{err: errReset}, 2, "connection reset", "connection reset"},

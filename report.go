@@ -48,7 +48,7 @@ var (
 
 const (
 	// The most dropped events that wait for the drop handler, and the most text that
-	// they may have, in bytes. Events that Close abandons are an exception.
+	// they may have, in bytes. These limits don't apply to events that Close abandons.
 	maxNotices    = 1000
 	maxNoticeText = 1 << 20
 
@@ -57,7 +57,7 @@ const (
 	maxLoggedType = 64
 	maxLoggedID   = 128
 
-	// quietFor is how long lines with the same message are suppressed after a line.
+	// quietFor is how long further lines with a message are suppressed after a line with it.
 	quietFor = 30 * time.Second
 )
 
@@ -73,14 +73,14 @@ type notice struct {
 type tally struct {
 	written    time.Time // when a line was last written, or zero
 	suppressed int64     // how many lines were not written since then
-	err        error     // the error of the last of these
+	err        error     // the error of the last suppressed line
 	documentID []byte    // a copy of the last dropped event's document id, if that is valid
 	eventType  []byte    // a copy of the last dropped event's type
 }
 
 // A reporter calls the app's logger and drop handler. It calls both on a separate
-// goroutine, so that a slow or failing logger can't delay the rest of the client. The
-// goroutine exists only while there is something to report.
+// goroutine, so that they can't delay or crash the rest of the client. The goroutine
+// exists only while there is something to report.
 type reporter struct {
 	log        *slog.Logger
 	textIDs    bool                           // Columns.TextIDs
@@ -91,13 +91,13 @@ type reporter struct {
 	changed  *sync.Cond // signals that a notice was done, close stopped waiting, or a context ended
 	queue    []notice
 	queued   int64             // how many notices were ever queued
-	finished int64             // how many of them are done, in the same order
+	finished int64             // how many of them are done; they are done in the order of the queue
 	drops    int               // how many dropped events are in the queue
 	text     int               // the size of their text, in bytes
 	running  bool              // the goroutine exists
 	closed   bool              // close has stopped waiting for a call that doesn't return
 	tallies  map[string]*tally // by message
-	failures int64             // failed requests since the last recovery
+	failures int64             // calls to failed since the last recovery
 	loud     bool              // a line about these failures was written
 }
 
@@ -108,9 +108,9 @@ func newReporter(c *config) *reporter {
 }
 
 // drop logs a dropped event and passes it to the app's drop handler, if there is one.
-// extra is the JSON of the event's Extra. If too many events wait for the handler, drop
-// counts the event as unreported instead of passing it. Events that Close abandons are
-// passed even then. While a call that close stopped waiting for hangs, none is passed.
+// extra is the JSON of the event's Extra. In two cases drop counts the event as
+// unreported instead of passing it: if too many events wait for the handler and reason
+// isn't Abandoned, and if close has stopped waiting for a call that still hangs.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
 	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {
@@ -159,8 +159,7 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 	r.loud = r.lineIfDueLocked(msg, now, slog.Int64("pending", pending)) || r.loud
 }
 
-// fault logs a failure of something other than an insert: of a purge request that will
-// be retried, or of a file of the spool.
+// fault logs a failure of a purge request that will be retried, or of the spool.
 func (r *reporter) fault(msg string, err error, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -230,8 +229,8 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
-// sumUpLocked writes one line for each message with suppressed lines, with their number.
-// It leaves out a message if the last line with it was written less than age ago.
+// For each message with suppressed lines, sumUpLocked writes one line with their number,
+// if the last line with the message is at least age old.
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
 		if t.suppressed > 0 && now.Sub(t.written) >= age {

@@ -438,8 +438,9 @@ func TestFlushWhileTheHandlerHangsTakesNoMemory(t *testing.T) {
 	_ = c.Close(t.Context())
 }
 
-// The first line with a message is written at once. Its repeats are counted. A line
-// with their count is written at most every 30 s, at a repeat, Flush or Close.
+// The first line with a message is written at once. Its repeats are suppressed and
+// counted. At most every 30 s, a repeat, Flush or Close writes a line with their
+// number.
 func TestRepeatsAreSummedUp(t *testing.T) {
 	for name, test := range map[string]struct {
 		set func(t *testing.T) (c *docevents.Client, o *observer, again func())
@@ -548,8 +549,8 @@ func TestRepeatsAreSummedUp(t *testing.T) {
 	}
 }
 
-// An outage costs a line when it begins, a line per 30 s, and an Info line when it
-// ends. An outage within 30 s of another isn't logged.
+// An outage writes a line when it begins, a line every 30 s, and an Info line when
+// it ends. An outage within 30 s of another isn't logged.
 func TestOutageInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool
@@ -617,7 +618,8 @@ func TestOutageInTheLog(t *testing.T) {
 	})
 }
 
-// At a recovery the counts of repeats of other messages are written.
+// When an outage ends, the numbers of suppressed lines with other messages are
+// written.
 func TestRepeatsAreWrittenAtRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()

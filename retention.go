@@ -55,9 +55,9 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 //   - The server refuses every request for 5 s, for example because the key is wrong.
 //   - The server rejects a DELETE because of its rows, for example because another
 //     table refers to one of them. PurgeBefore doesn't retry this.
-//   - Ten or more requests in a row reach the statement timeout, and the last of them
-//     was for a single row.
-//   - Ten requests in a row fail, which takes one to two minutes, and ctx has no
+//   - Ten or more requests in a row fail, and the last one reaches the statement
+//     timeout although it is for a single row.
+//   - Ten requests in a row fail, with waits of 40 to 80 s in all, and ctx has no
 //     deadline.
 //
 // If PurgeBefore returns an error, it also returns the number of rows deleted so far.

@@ -132,16 +132,16 @@ func TestPurgeAfterTimeouts(t *testing.T) {
 	}
 }
 
-// The one DELETE is sent only once, whatever its failure. Steps follow, which begin
-// with DefaultPurgeBatch rows.
+// The DELETE for all rows is sent only once, however it fails. The purge then
+// deletes in steps, the first with up to DefaultPurgeBatch rows.
 func TestPurgeSendsTheOneDeleteOnce(t *testing.T) {
 	failures := maps.Clone(tooLong)
 	maps.Copy(failures, map[string]answer{
-		"a reset at once": {err: errReset},
-		"a 502 at once":   {status: 502},
-		"a database away": {status: 503, code: "57P01"},
-		"a deadlock":      {status: 409, code: "40P01"},
-		"a lagging clock": {status: 401, code: "PGRST303"},
+		"a reset at once":               {err: errReset},
+		"a 502 at once":                 {status: 502},
+		"a database that shuts down":    {status: 503, code: "57P01"},
+		"a deadlock":                    {status: 409, code: "40P01"},
+		"a server clock that is behind": {status: 401, code: "PGRST303"},
 	})
 	for name, failure := range failures {
 		t.Run(name, func(t *testing.T) {
@@ -336,11 +336,11 @@ func TestPurgeOfRowsThatATriggerKeeps(t *testing.T) {
 // its schema cache.
 func TestPurgeEndsAfterFiveSecondsOfRefusals(t *testing.T) {
 	for name, refusal := range map[string]answer{
-		"a key from the future": {status: 401, code: "PGRST303", text: "JWT issued at future"},
-		"no table":              {status: 404, code: "PGRST205", text: "Could not find the table"},
-		"no column":             {status: 400, code: "PGRST204", text: "Could not find the column"},
-		"an old plan":           {status: 400, code: "0A000", text: "cached plan must not change result type"},
-		"an HTML page":          {status: 200, body: "<html>"},
+		"a key issued in the future": {status: 401, code: "PGRST303", text: "JWT issued at future"},
+		"no table":                   {status: 404, code: "PGRST205", text: "Could not find the table"},
+		"no column":                  {status: 400, code: "PGRST204", text: "Could not find the column"},
+		"an outdated cached plan":    {status: 400, code: "0A000", text: "cached plan must not change result type"},
+		"an HTML page":               {status: 200, body: "<html>"},
 	} {
 		for when, test := range map[string]struct {
 			refused func(r *purgeRequest, since time.Duration) bool

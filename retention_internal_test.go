@@ -121,8 +121,8 @@ func TestTookTooLong(t *testing.T) {
 	}
 }
 
-// TestStepSize checks the size of the steps after each timeout (t) and success (+). The
-// first step has 32 rows, which is the most.
+// TestStepSize checks the size of the steps after each timeout (t) and success (+).
+// The first step has 32 rows, which is the maximum.
 func TestStepSize(t *testing.T) {
 	for _, test := range []struct{ outcomes, want string }{
 		{"++", "32 32"},

@@ -408,7 +408,7 @@ func TestPurgeInSteps(t *testing.T) {
 	})
 }
 
-// timeout makes a DELETE of more than most rows time out.
+// timeout returns a function that makes a DELETE of more than most rows time out.
 func timeout(most int) func(*purgeRequest, int) *answer {
 	return func(r *purgeRequest, rows int) *answer {
 		if r.method == http.MethodDelete && rows > most {

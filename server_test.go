@@ -211,8 +211,9 @@ func failingRow(row *wireRow) string {
 	return fmt.Sprintf("Failing row contains (%s, %s, %s, completed, null, null, secret row, 2026-01-02 03:04:05+00).", row.ID, row.DocumentID, row.UserID)
 }
 
-// answerBad answers a to requests that have a bad row and stores other requests,
-// both after delay. A row is bad if its stage begins with "bad".
+// answerBad returns a function that answers a to requests with a bad row, and
+// stores other requests, both after delay. A row is bad if its stage begins with
+// "bad".
 func answerBad(a answer, delay time.Duration) func(*request) *answer {
 	return func(r *request) *answer {
 		at := r.bad()
@@ -237,14 +238,14 @@ func (s *server) all() []*request {
 	return slices.Clone(s.requests)
 }
 
-// peak returns the most requests that were in flight at once.
+// peak returns the largest number of requests that were in flight at once.
 func (s *server) peak() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.most
 }
 
-// sent returns how many requests were sent.
+// sent returns the number of requests that were sent.
 func (s *server) sent() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,7 +267,7 @@ func (s *server) stages() map[string]int {
 	return m
 }
 
-// An observer keeps a client's log lines and the calls of its drop handler.
+// An observer keeps a client's log lines and the calls to its drop handler.
 type observer struct {
 	mu    sync.Mutex
 	lines []line
@@ -348,8 +349,8 @@ func event(stage string) docevents.Event {
 
 var testDocument = uuid.MustParse("11111111-1111-4111-8111-111111111111").String()
 
-// drain records an event every 100 ms until nothing is pending, and returns how
-// many. A bad row is dropped only after other rows have been stored.
+// drain records an event every 100 ms until nothing is pending, and returns their
+// number. A bad row is dropped only after other rows have been stored.
 func drain(t *testing.T, c *docevents.Client) (others int64) {
 	t.Helper()
 	for c.Stats().Pending > 0 {
@@ -392,7 +393,8 @@ func linesAt(o *observer, level slog.Level) []line {
 	return slices.DeleteFunc(o.logged(), func(l line) bool { return l.level != level })
 }
 
-// checkQuiet checks that the log has at most one Error line per message and 30 s.
+// checkQuiet checks that in any 30 s, the log has at most one Error line with the
+// same message.
 func checkQuiet(t *testing.T, o *observer) {
 	t.Helper()
 	last := map[string]time.Time{}

@@ -13,10 +13,10 @@ import (
 )
 
 var (
-	// ErrNotServiceRole means that the key passed to New is not the project's secret
-	// key or its service_role key. The error that New returns matches it with
-	// [errors.Is]. New rejects other keys because with them a purge would delete
-	// nothing and report success.
+	// ErrNotServiceRole means that the key passed to New is a publishable key, or a
+	// JWT whose role isn't service_role, such as the anonymous key. The error that New
+	// returns matches it with [errors.Is]. New rejects these keys because with them a
+	// purge would delete nothing and report success.
 	ErrNotServiceRole = errors.New("not a service-role key")
 
 	// ErrNoSettings means that the environment contains neither SUPABASE_URL nor a

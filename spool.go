@@ -22,31 +22,32 @@ const (
 // segments. It also replays rows: it queues the rows that dead processes left on disk.
 // Without WithSpool, it does nothing.
 //
-//	addLocked --> buffer --> current segment --> removed when no row is pending
+//	addLocked --> buffer --> current segment
 //	                ^               |
-//	     copyLocked |               | it is too large
+//	     copyLocked |               | it is too large, or no row is pending
 //	                |               v
 //	                +------- retired segment --> removed when its pending rows are copied
 //	                                ^
 //	                                | it was read to its end
 //	             queue <-- segment of a dead process
 //
-// Only current segments take new rows. copyLocked copies the pending rows of retired
-// segments, and pending rows that a failed write or a full buffer kept off the disk. So
-// all pending rows get to the disk once it works.
+// Only current segments take new rows. copyLocked adds to the buffer the pending rows of
+// retired segments, and the pending rows that aren't on disk because a write failed or
+// the buffer was full. So all pending rows get to the disk once it works.
 //
 // One goroutine uses the disk, without holding the mutex, and ends when there is nothing
 // to do. It writes the buffer with one call to Append, as a block. Blocks are numbered
 // from 1.
 //
-// Rows have their places in memory, so that they are known even while the disk hangs.
-// record.old is the place before the last copy, and record.block is the current place:
+// Each pending row has its place on disk noted in memory, so that the place is known even
+// while the disk hangs. record.block is the current place, and record.old is the place
+// from which the row was last copied. Each is a number n, which means:
 //
 //	n >= written          in the buffer, or in the block that is being written
 //	first <= n < written  in a current segment
 //	0 < n < first         in a retired segment
-//	0                     not on disk
-//	-n                    in the n-th segment that was replayed
+//	n == 0                not on disk
+//	n < 0                 in segment number -n of the segments that were replayed
 type mirror struct {
 	delivery *delivery
 	columns  string // describes the columns of new rows, as inFile does
@@ -65,14 +66,14 @@ type mirror struct {
 	behind  bool        // some pending row is neither on disk nor in the buffer
 	first   int64       // the first block of the current segments
 	written int64       // the block after their last block
-	next    int64       // the block that the buffer becomes
+	next    int64       // the block that the buffer becomes when it is written
 	files   spool.State // the spool's state after the last use of the disk
 
 	failed bool      // the disk failed, so nothing is written before due
 	due    time.Time // when to look for segments of dead processes
 }
 
-// openMirror starts the mirror if there is a spool, and its goroutine, which looks for
+// If there is a spool, openMirror starts the mirror and its goroutine, which looks for
 // rows to replay. openMirror itself does no I/O. It is called before the first Record.
 func (d *delivery) openMirror(restURL string) {
 	c := d.config
@@ -88,8 +89,8 @@ func (d *delivery) openMirror(restURL string) {
 	d.mirror.wakeLocked(false) // no other goroutine has d yet, so the lock isn't needed
 }
 
-// addLocked adds a new row to the buffer, unless it is full, and starts the goroutine,
-// which writes the buffer to disk.
+// addLocked adds a new row to the buffer and starts the goroutine, which writes the buffer
+// to disk. If the buffer is full, or m.behind is set, copyLocked adds the row later.
 func (m *mirror) addLocked(r *record) {
 	if !m.open {
 		return
@@ -102,10 +103,8 @@ func (m *mirror) addLocked(r *record) {
 	}
 }
 
-// bufferLocked adds r to the buffer. It also gives r an id, because the row must have
-// the same id on disk and in the table.
+// bufferLocked adds r to the buffer.
 func (m *mirror) bufferLocked(r *record) {
-	r.identify()
 	m.rows = spool.Frame(m.rows, r.Append)
 	r.block, r.old = m.next, r.block
 }
@@ -189,8 +188,8 @@ func (m *mirror) doLocked(doIO func() error) (ok bool) {
 }
 
 // stepLocked looks for segments of dead processes if that is due, and queues some of
-// their rows. Then it does one of three things: it retires segments, removes retired
-// segments, or writes the buffer. If there may be more to do, it sets m.again.
+// their rows. Then it does at most one of three things: it retires segments, removes
+// retired segments, or writes the buffer. If there may be more to do, it sets m.again.
 func (m *mirror) stepLocked() {
 	if now := time.Now(); !now.Before(m.due) {
 		m.failed, m.due = false, now.Add(spoolPause)

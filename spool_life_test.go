@@ -155,8 +155,8 @@ func TestReplayDoesNotMultiply(t *testing.T) {
 	}
 }
 
-// TestReplayInPart checks that no row is copied out of a file that has been read only in
-// part. Otherwise, the next process would read the row twice.
+// TestReplayInPart checks that no row is copied out of a file that has been read
+// only in part. If one were, the next process would read it twice.
 func TestReplayInPart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -410,27 +410,27 @@ func TestReplayUnderOtherColumns(t *testing.T) {
 		event         docevents.Event
 		want          map[string]string // the columns as JSON; nil means that the row is kept
 	}{
-		"document ids move to Extra":       {cols{}, cols{DocumentID: "-", Extra: []string{"document_id"}}, full, map[string]string{"document_id": `"` + testDocument + `"`, "error_message": `"boom"`}},
-		"under their own name":             {cols{DocumentID: "doc"}, cols{DocumentID: "-", Extra: []string{"doc"}}, full, map[string]string{"doc": `"` + testDocument + `"`}},
-		"document ids move from Extra":     {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{}, without(with(map[string]any{"document_id": testDocument})), map[string]string{"document_id": `"` + testDocument + `"`}},
-		"text ids have no place in a uuid": {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{}, without(with(map[string]any{"document_id": "INV-7"})), nil},
-		"the duration moves":               {cols{}, cols{Duration: "-", Extra: []string{"duration_ms"}}, full, map[string]string{"duration_ms": "1500", "stage": `"ocr"`}},
-		"the message and stage move":       {cols{}, cols{ErrorMessage: "-", Stage: "-", Extra: []string{"stage", "error_message"}}, full, map[string]string{"error_message": `"boom"`, "stage": `"ocr"`}},
-		"columns are renamed":              {cols{}, cols{ID: "event", DocumentID: "doc", Stage: "step"}, full, map[string]string{"doc": `"` + testDocument + `"`, "step": `"ocr"`}},
-		"a column is gone":                 {cols{}, cols{Stage: "-"}, full, nil},
-		"a column is gone that was empty":  {cols{}, cols{Duration: "-", ErrorMessage: "-"}, event("ocr"), map[string]string{"stage": `"ocr"`}},
-		"an Extra column is gone":          {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": 7}), nil},
-		"an Extra column is gone, left out": {
+		"document ids move to Extra":                    {cols{}, cols{DocumentID: "-", Extra: []string{"document_id"}}, full, map[string]string{"document_id": `"` + testDocument + `"`, "error_message": `"boom"`}},
+		"document ids move to Extra under another name": {cols{DocumentID: "doc"}, cols{DocumentID: "-", Extra: []string{"doc"}}, full, map[string]string{"doc": `"` + testDocument + `"`}},
+		"document ids move from Extra":                  {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{}, without(with(map[string]any{"document_id": testDocument})), map[string]string{"document_id": `"` + testDocument + `"`}},
+		"text ids don't fit into a uuid column":         {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{}, without(with(map[string]any{"document_id": "INV-7"})), nil},
+		"the duration moves":                            {cols{}, cols{Duration: "-", Extra: []string{"duration_ms"}}, full, map[string]string{"duration_ms": "1500", "stage": `"ocr"`}},
+		"the message and stage move":                    {cols{}, cols{ErrorMessage: "-", Stage: "-", Extra: []string{"stage", "error_message"}}, full, map[string]string{"error_message": `"boom"`, "stage": `"ocr"`}},
+		"columns are renamed":                           {cols{}, cols{ID: "event", DocumentID: "doc", Stage: "step"}, full, map[string]string{"doc": `"` + testDocument + `"`, "step": `"ocr"`}},
+		"a column is gone":                              {cols{}, cols{Stage: "-"}, full, nil},
+		"a column that was empty is gone":               {cols{}, cols{Duration: "-", ErrorMessage: "-"}, event("ocr"), map[string]string{"stage": `"ocr"`}},
+		"an Extra column is gone":                       {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": 7}), nil},
+		"an Extra column that the event left out is gone": {
 			cols{Extra: []string{"tenant", "region"}},
 			cols{Extra: []string{"region"}},
 			with(map[string]any{"region": "eu"}),
 			map[string]string{"region": `"eu"`},
 		},
-		"an Extra column is gone, NULL": {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": nil}), map[string]string{"stage": `"ocr"`}},
-		"an Extra column is new":        {cols{Extra: []string{"tenant"}}, cols{Extra: []string{"tenant", "region"}}, with(map[string]any{"tenant": int64(9007199254740993)}), map[string]string{"tenant": "9007199254740993"}},
-		"a column is new":               {cols{DocumentID: "-"}, cols{}, without(event("ocr")), map[string]string{"document_id": "null"}},
-		"ids are text now":              {cols{}, cols{TextIDs: true}, full, map[string]string{"document_id": `"` + testDocument + `"`}},
-		"text ids move from Extra":      {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{TextIDs: true}, without(with(map[string]any{"document_id": "INV-7"})), map[string]string{"document_id": `"INV-7"`}},
+		"an Extra column that was NULL is gone": {cols{Extra: []string{"tenant"}}, cols{}, with(map[string]any{"tenant": nil}), map[string]string{"stage": `"ocr"`}},
+		"an Extra column is new":                {cols{Extra: []string{"tenant"}}, cols{Extra: []string{"tenant", "region"}}, with(map[string]any{"tenant": int64(9007199254740993)}), map[string]string{"tenant": "9007199254740993"}},
+		"a column is new":                       {cols{DocumentID: "-"}, cols{}, without(event("ocr")), map[string]string{"document_id": "null"}},
+		"ids are text now":                      {cols{}, cols{TextIDs: true}, full, map[string]string{"document_id": `"` + testDocument + `"`}},
+		"text ids move from Extra":              {cols{DocumentID: "-", Extra: []string{"document_id"}}, cols{TextIDs: true}, without(with(map[string]any{"document_id": "INV-7"})), map[string]string{"document_id": `"INV-7"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// replayRows bounds the rows that the mirror replays in one step, because it writes new
-// rows only after that.
+// replayRows is how many rows the mirror replays in one step at most. The number is
+// small, because new rows are written to disk only after these rows have been replayed.
 const replayRows = 100
 
 // hasRoomLocked reports whether rows of dead processes may be queued. Half of the
@@ -56,7 +56,7 @@ func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	if err != nil {
 		return m.spool.Keep()
 	}
-	if d.cause == nil { // otherwise Close has stopped waiting, and the row stays in its segment
+	if d.cause == nil { // if Close has stopped waiting, the row stays in its segment
 		d.number = nextNumber(d.number, now)
 		r.number, r.block = d.number, -m.files.Reading
 		d.stats.Replayed++
@@ -116,6 +116,6 @@ func (c *config) readRow(b []byte, oldColumns, newColumns string) (record, error
 		e.Extra[before.Duration], e.Duration = e.Duration.Milliseconds(), 0
 	}
 	open := *c
-	open.types.Open = true // the table decides
+	open.types.Open = true // the table decides whether the type is valid
 	return newRecord(&e, &open)
 }

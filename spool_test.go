@@ -126,8 +126,10 @@ func TestSpool(t *testing.T) {
 					return e
 				}
 				dir := t.TempDir()
-				for range 2 {
-					c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), limit)
+				one, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), limit)
+				two, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), limit)
+				synctest.Wait() // both have looked for events in the folder
+				for _, c := range []*docevents.Client{one, two} {
 					for i := range 500 {
 						c.Record(big(fmt.Sprint(i)))
 					}

@@ -13,7 +13,7 @@ import (
 // call and one event after it. The first event is [ProcessingStarted]. If do returns
 // nil, the second event is [Completed]. If do returns an error, the second event is
 // [Failed] with this error. If do panics or ends its goroutine, the second event is
-// Failed, and a panic continues. The second event contains the duration of the call.
+// Failed, and the panic continues. The second event contains the duration of the call.
 // If [WithEventTypes] sets other types, Step uses the first type in each of the lists
 // Started, Completed and Failed. On a nil Client, Step only calls do.
 //

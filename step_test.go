@@ -107,7 +107,7 @@ func TestStepEventFields(t *testing.T) {
 			},
 			"",
 		},
-		"an ID of the step": {
+		"an event with an ID": {
 			docevents.Event{ID: "{" + strings.ToUpper(job.String()) + "}"},
 			docevents.Columns{},
 			[2]map[string]any{
@@ -116,9 +116,9 @@ func TestStepEventFields(t *testing.T) {
 			},
 			"",
 		},
-		"an ID that is not a UUID": {docevents.Event{ID: "job-7"}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
-		"the zero UUID as ID":      {docevents.Event{ID: docevents.SystemUser}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
-		"a table without type":     {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is set"},
+		"an ID that is not a UUID":      {docevents.Event{ID: "job-7"}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
+		"the zero UUID as ID":           {docevents.Event{ID: docevents.SystemUser}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
+		"a table without a type column": {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is set"},
 		"an event with a time": {
 			docevents.Event{CreatedAt: at},
 			docevents.Columns{},

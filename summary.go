@@ -55,10 +55,10 @@ type Point struct {
 	UnderWay  int64     `json:"under_way"`
 	Skipped   int64     `json:"skipped"`
 
-	// Failures is the number of Failed events in this Interval, even if a retry
-	// succeeded. An app may record a failure twice: for the step, and for the entire
-	// document. If the two messages are similar (see [ErrorGroup]), only the step's
-	// event is counted.
+	// Failures is the number of Failed events in this Interval, including those of
+	// documents that completed later. An app may record a failure twice: for the step,
+	// and for the entire document. If the two messages are similar (see [ErrorGroup]),
+	// only the step's event is counted.
 	Failures int64 `json:"failures"`
 }
 
@@ -75,8 +75,8 @@ type Stage struct {
 }
 
 // An ErrorGroup counts the failures of one stage that have similar messages. Two
-// messages are similar if they differ only in numbers and UUIDs. In Message, each
-// number or UUID is replaced by #.
+// messages are similar if they differ only in numbers and UUIDs, or only after the
+// first 200 characters. In Message, each number or UUID is replaced by #.
 type ErrorGroup struct {
 	Stage     string    `json:"stage"`
 	Message   string    `json:"error"`

@@ -96,6 +96,26 @@ func TestSummaryOfAnotherTable(t *testing.T) {
 		"completed":["completed"],"failed":["failed"],"skipped":["cancelled","skipped"]},"filters":{"tenant_id":"7"}}`)
 }
 
+// If the app lists the default of Arrived in another field, no type means arrived. The
+// function has a default for null, so the argument is an empty list.
+func TestSummaryWithoutArrivedTypes(t *testing.T) {
+	for name, types := range map[string]docevents.EventTypes{
+		"a note":    {Notes: []docevents.EventType{docevents.UploadStarted}},
+		"a failure": {Failed: []docevents.EventType{docevents.UploadStarted}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &script{answers: []answer{{body: emptySummary}}}
+			c, _ := newClient(t, s, docevents.WithEventTypes(types))
+			if _, err := c.Summary(t.Context(), lastHour()); err != nil {
+				t.Fatal(err)
+			}
+			if source := s.requests[0].URL.Query().Get("source"); !strings.Contains(source, `"arrived":[]`) {
+				t.Error(source)
+			}
+		})
+	}
+}
+
 // The durations have fractions if their column has the type numeric.
 func TestSummaryOfFractions(t *testing.T) {
 	body := strings.Replace(emptySummary, `"stages":[]`, `"stages":[{"stage":"ocr","count":1,"failed":0,"measured":1,"p50_ms":1500.000,"p95_ms":1500.250,"max_ms":1e300}]`, 1)

@@ -28,7 +28,7 @@ const (
 	maxTimelineBytes = 16 << 20 // bytes of JSON; 1,000 events with the longest messages would take 64 MiB
 )
 
-// Timeline returns the events of a document, the oldest first. It returns at most
+// Timeline returns the events of a document, the oldest first. It reads at most
 // 1,000 events, at most 16 MiB of JSON, and no more rows than the project's API
 // allows. If the document has more events, Timeline returns the newest events and an
 // error that matches ErrTruncated. [Client.TimelineBefore] returns the older events.

@@ -97,17 +97,17 @@ func TestTimelineTypes(t *testing.T) {
 		wantAt              time.Time
 		want                time.Duration
 	}{
-		"a timestamp":           {`"2026-01-02T03:04:05"`, "7", at, 7 * time.Millisecond},
-		"microseconds":          {`"2026-01-02T03:04:05.000001"`, "0", at.Add(time.Microsecond), 0},
-		"NULL":                  {"null", "null", time.Time{}, 0},
-		"numeric":               {`"2026-01-02T04:04:05+01:00"`, "1500.250", at, 1500250 * time.Microsecond},
-		"cast to text":          {`"2026-01-02 04:04:05+01"`, `"1500.250"`, time.Time{}, 1500250 * time.Microsecond}, // not the format of JSON, ISO 8601
-		"more than an integer":  {`"2026-01-02T03:04:05Z"`, "86400000000", at, 1000 * 24 * time.Hour},
-		"more than a Duration":  {`"2026-01-02"`, "1e20", time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), 0},
-		"an interval, infinity": {`"infinity"`, `"00:00:01.5"`, time.Time{}, 0},
-		"NaN, a number":         {`1767322000`, `"NaN"`, time.Time{}, 0},
-		"an old offset":         {`"1850-06-01T07:03:58-04:56:02"`, "7", time.Date(1850, 6, 1, 12, 0, 0, 0, time.UTC), 7 * time.Millisecond}, // New York's before 1883
-		"an old offset, east":   {`"1937-01-01T12:19:32.5+00:19:32"`, "7", time.Date(1937, 1, 1, 12, 0, 0, 5e8, time.UTC), 7 * time.Millisecond},
+		"a timestamp":                      {`"2026-01-02T03:04:05"`, "7", at, 7 * time.Millisecond},
+		"microseconds":                     {`"2026-01-02T03:04:05.000001"`, "0", at.Add(time.Microsecond), 0},
+		"NULL":                             {"null", "null", time.Time{}, 0},
+		"numeric":                          {`"2026-01-02T04:04:05+01:00"`, "1500.250", at, 1500250 * time.Microsecond},
+		"cast to text":                     {`"2026-01-02 04:04:05+01"`, `"1500.250"`, time.Time{}, 1500250 * time.Microsecond}, // not the format of JSON, ISO 8601
+		"more than an integer":             {`"2026-01-02T03:04:05Z"`, "86400000000", at, 1000 * 24 * time.Hour},
+		"more than a Duration":             {`"2026-01-02"`, "1e20", time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), 0},
+		"an interval, infinity":            {`"infinity"`, `"00:00:01.5"`, time.Time{}, 0},
+		"NaN, a number":                    {`1767322000`, `"NaN"`, time.Time{}, 0},
+		"an old offset with seconds":       {`"1850-06-01T07:03:58-04:56:02"`, "7", time.Date(1850, 6, 1, 12, 0, 0, 0, time.UTC), 7 * time.Millisecond}, // New York's before 1883
+		"an old offset with seconds, east": {`"1937-01-01T12:19:32.5+00:19:32"`, "7", time.Date(1937, 1, 1, 12, 0, 0, 5e8, time.UTC), 7 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			row := strings.NewReplacer(`"2026-01-02T03:04:05.678901+02:00"`, test.createdAt, "1500", test.duration).Replace(timelineRow)

@@ -42,7 +42,7 @@ func replaceDefaultTransport(t *testing.T, rt http.RoundTripper) {
 	t.Cleanup(func() { http.DefaultTransport = before })
 }
 
-// pointTo makes new connections lead to a server that answers with h.
+// pointTo makes new connections go to a server that answers with h.
 func (n *network) pointTo(t *testing.T, h http.HandlerFunc) {
 	l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	s := &http.Server{Handler: h}
@@ -130,7 +130,7 @@ func answers(status int, body string) http.HandlerFunc {
 	}
 }
 
-// A connection may be dead, or lead to a server that no longer serves the project. So
+// A connection may be dead, or go to a server that no longer serves the project, so
 // the attempt after a failure uses a new connection, even if others are idle. Which
 // answers are failures is tested in package rest.
 func TestNextAttemptUsesANewConnection(t *testing.T) {
@@ -142,8 +142,8 @@ func TestNextAttemptUsesANewConnection(t *testing.T) {
 		"a redirect":       answers(302, ""),
 		"a web page":       answers(200, "<!DOCTYPE html>"),
 	} {
-		for _, senders := range []int{1, 4, 16} {
-			t.Run(fmt.Sprint(name, ", ", senders, " senders"), func(t *testing.T) {
+		for _, inFlight := range []int{1, 4, 16} {
+			t.Run(fmt.Sprint(name, ", ", inFlight, " in flight"), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var moved atomic.Bool
 					n := newNetwork(t, func(w http.ResponseWriter, r *http.Request) {
@@ -153,12 +153,12 @@ func TestNextAttemptUsesANewConnection(t *testing.T) {
 						}
 						works(w, r)
 					})
-					c, err := docevents.New(testURL, testKey, docevents.WithSlog(discard), docevents.WithMaxInFlight(senders),
+					c, err := docevents.New(testURL, testKey, docevents.WithSlog(discard), docevents.WithMaxInFlight(inFlight),
 						docevents.WithMaxBatch(10), docevents.WithRequestTimeout(5*time.Second))
 					if err != nil {
 						t.Fatal(err)
 					}
-					for i := range 10 * senders {
+					for i := range 10 * inFlight {
 						c.Record(event(fmt.Sprint(i)))
 					}
 					if err := c.Flush(t.Context()); err != nil {

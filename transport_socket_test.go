@@ -157,8 +157,9 @@ func TestSocketFaults(t *testing.T) {
 	}
 }
 
-// A connection that dies without a FIN or RST costs seconds. Over HTTP/1.1 each request
-// that times out leaves its connection. Over HTTP/2 only a ping finds the fault.
+// A connection that dies without a FIN or RST costs only seconds. Over HTTP/1.1
+// each request that times out leaves its connection. Over HTTP/2 only a ping finds
+// the fault.
 func TestDeadConnectionIsLeft(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for pings to go unanswered")
@@ -367,7 +368,8 @@ func TestRefusedWhenSentAgain(t *testing.T) {
 	}
 }
 
-// The same is true if the second request can't connect.
+// If net/http sends an insert again and can't connect, the first request may still
+// have been carried out.
 func TestLostThenNoConnection(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -413,8 +415,8 @@ func TestLostThenNoConnection(t *testing.T) {
 	}
 }
 
-// Bytes that are no HTTP answer, such as an echo of the request or an endless stream of
-// another protocol, end the request, and no error repeats them.
+// Bytes that aren't an HTTP response, such as an echo of the request or an endless
+// stream of another protocol, end the request, and no error repeats them.
 func TestAnswersThatAreNotHTTP(t *testing.T) {
 	for name, test := range map[string]struct{ answer, want string }{
 		"an echo":             {"", "malformed HTTP"},

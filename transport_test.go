@@ -66,7 +66,8 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// Any body of an answer leaves the status in the error, and nothing panics.
+// Whatever the body of an answer is, the error contains the status, and nothing
+// panics.
 func TestAnswersOfAllKinds(t *testing.T) {
 	const html = "<!DOCTYPE html><html><title>hi</title></html>"
 	garbage := strings.Repeat("\xff\x00{[\"", 10<<20/5)
@@ -165,15 +166,15 @@ func TestRemedies(t *testing.T) {
 		answer    answer
 		want, not string
 	}{
-		"a web site":             {answer{status: 404, body: "<!DOCTYPE html>"}, "SUPABASE_URL", "013_create"},
-		"another path":           {answer{status: 404, body: `{"error":"requested path is invalid"}`}, "SUPABASE_URL", "the key"},
-		"Kong, no route":         {answer{status: 404, body: `{"message":"no Route matched with those values"}`}, "SUPABASE_URL", "013_create"},
-		"the path twice":         {answer{status: 404, code: "PGRST125", text: "Invalid path specified in request URL"}, "SUPABASE_URL", "013_create"},
-		"PostgREST 12, no table": {answer{status: 404, body: "{}"}, "doesn't know public.document_processing_events", "the key"},
-		"a read replica":         {answer{status: 405, code: "25006", text: "cannot execute INSERT in a read-only transaction"}, "read-only:", "013_create"},
-		"clocks":                 {answer{status: 401, code: "PGRST303", text: "JWT issued at future"}, "JWT issued at future", "check the key"},
-		"an old plan":            {answer{status: 400, code: "0A000", text: "cached plan must not change result type"}, "cached plan", "013_create"},
-		"a bigint id":            {answer{status: 400, code: "22P02", text: `invalid input syntax for type bigint: "11111111-1111-4111-8111-111111111111"`}, "WithColumns", "11111111"},
+		"a web site":                    {answer{status: 404, body: "<!DOCTYPE html>"}, "SUPABASE_URL", "013_create"},
+		"another path":                  {answer{status: 404, body: `{"error":"requested path is invalid"}`}, "SUPABASE_URL", "the key"},
+		"Kong, no route":                {answer{status: 404, body: `{"message":"no Route matched with those values"}`}, "SUPABASE_URL", "013_create"},
+		"a URL with the path twice":     {answer{status: 404, code: "PGRST125", text: "Invalid path specified in request URL"}, "SUPABASE_URL", "013_create"},
+		"PostgREST 12, no table":        {answer{status: 404, body: "{}"}, "doesn't know public.document_processing_events", "the key"},
+		"a read replica":                {answer{status: 405, code: "25006", text: "cannot execute INSERT in a read-only transaction"}, "read-only:", "013_create"},
+		"a server clock that is behind": {answer{status: 401, code: "PGRST303", text: "JWT issued at future"}, "JWT issued at future", "check the key"},
+		"an outdated cached plan":       {answer{status: 400, code: "0A000", text: "cached plan must not change result type"}, "cached plan", "013_create"},
+		"a bigint id":                   {answer{status: 400, code: "22P02", text: `invalid input syntax for type bigint: "11111111-1111-4111-8111-111111111111"`}, "WithColumns", "11111111"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // answers that may pass are retried
@@ -206,7 +207,9 @@ func TestStoredBeforeInAnyWords(t *testing.T) {
 					return &answer{status: 409, body: fmt.Sprintf(`{"code":"23505","message":%q,"details":%q,"hint":null}`, test.message, test.details)}
 				}}
 				c, _ := newClient(t, s)
-				c.Record(event("a"))
+				e := event("a")
+				e.ID = "aaaaaaaa-0000-4000-8000-000000000001"
+				c.Record(e)
 				if err := c.Flush(t.Context()); err != nil {
 					t.Error(err)
 				}
@@ -217,22 +220,22 @@ func TestStoredBeforeInAnyWords(t *testing.T) {
 }
 
 // Neither the log nor an error that reaches the app repeats a row's text, in any
-// format of printing, or has a line break from the server.
+// print format, or has a line break from the server.
 func TestTheLogHoldsNoRow(t *testing.T) {
 	const secret = "patient Jane Doe"
 	for name, body := range map[string]string{
-		"a value":            `{"code":"22P02","message":"invalid input syntax for type json: \"patient Jane Doe, born 1980\""}`,
-		"of an enum":         `{"code":"22P02","message":"invalid input value for enum kind: \"patient Jane Doe\""}`,
-		"in German":          `{"code":"22P02","message":"ungültige Eingabesyntax für Typ json: »patient Jane Doe«"}`,
-		"over lines":         `{"code":"22P02","message":"invalid input syntax for type json: \"\npatient Jane Doe\n\u001b[31m"}`,
-		"a hint":             `{"code":"22P02","message":"odd","hint":"\"patient Jane Doe\" is no number"}`,
-		"a trigger":          `{"code":"P0001","message":"patient Jane Doe is unknown","hint":"ask patient Jane Doe"}`,
-		"a trigger's code":   `{"code":"PT422","message":"patient Jane Doe is unknown","hint":"ask patient Jane Doe"}`,
-		"a function's JSON":  `{"code":"patient Jane Doe","message":"patient Jane Doe"}`,
-		"details":            `{"code":"23514","message":"violates check constraint \"c\"","details":"Failing row contains (patient Jane Doe)."}`,
-		"a key's details":    `{"code":"23505","message":"violates unique constraint \"c\"","details":"Key (error_message)=(patient Jane Doe) already exists."}`,
-		"a firewall's words": `{"message":"blocked: \"patient Jane Doe\""}`,
-		"escapes":            `{"code":"XX000\n\u001b[31m","message":"a\nb\u001b[31m\u202e","hint":"c\u2028d"}`,
+		"a value":                  `{"code":"22P02","message":"invalid input syntax for type json: \"patient Jane Doe, born 1980\""}`,
+		"a value of an enum":       `{"code":"22P02","message":"invalid input value for enum kind: \"patient Jane Doe\""}`,
+		"a message in German":      `{"code":"22P02","message":"ungültige Eingabesyntax für Typ json: »patient Jane Doe«"}`,
+		"a value of several lines": `{"code":"22P02","message":"invalid input syntax for type json: \"\npatient Jane Doe\n\u001b[31m"}`,
+		"a hint":                   `{"code":"22P02","message":"odd","hint":"\"patient Jane Doe\" is no number"}`,
+		"a trigger":                `{"code":"P0001","message":"patient Jane Doe is unknown","hint":"ask patient Jane Doe"}`,
+		"a trigger's code":         `{"code":"PT422","message":"patient Jane Doe is unknown","hint":"ask patient Jane Doe"}`,
+		"a function's JSON":        `{"code":"patient Jane Doe","message":"patient Jane Doe"}`,
+		"details":                  `{"code":"23514","message":"violates check constraint \"c\"","details":"Failing row contains (patient Jane Doe)."}`,
+		"a key's details":          `{"code":"23505","message":"violates unique constraint \"c\"","details":"Key (error_message)=(patient Jane Doe) already exists."}`,
+		"a firewall's words":       `{"message":"blocked: \"patient Jane Doe\""}`,
+		"escapes":                  `{"code":"XX000\n\u001b[31m","message":"a\nb\u001b[31m\u202e","hint":"c\u2028d"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -465,10 +468,10 @@ func TestSecretsStaySecret(t *testing.T) {
 		"a transport that is an http.Client": func(req *http.Request) (*http.Response, error) {
 			return nil, &url.Error{Op: "Post", URL: req.URL.String(), Err: errReset}
 		},
-		"the same, wrapped": func(req *http.Request) (*http.Response, error) {
+		"a transport that wraps such an error": func(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("traced: %w", &url.Error{Op: "Post", URL: req.URL.String(), Err: errReset})
 		},
-		"one that tells of its URL": func(req *http.Request) (*http.Response, error) {
+		"a transport whose error contains the URL": func(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("%s %s giving up after 5 attempts\n\x1b[31m", req.Method, req.URL)
 		},
 		"an error with the key": func(req *http.Request) (*http.Response, error) {
@@ -482,7 +485,7 @@ func TestSecretsStaySecret(t *testing.T) {
 			body := &errorReader{fmt.Errorf("of %s?%s:\n%w", req.URL.Path, req.URL.RawQuery, errReset)}
 			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(body)}, nil
 		},
-		"one that panics": func(req *http.Request) (*http.Response, error) { panic("hunter2") },
+		"a transport that panics": func(req *http.Request) (*http.Response, error) { panic("hunter2") },
 		"refused data": func(req *http.Request) (*http.Response, error) {
 			return (&answer{status: 400, code: "23514", text: "new row violates"}).response(req), nil
 		},
@@ -524,8 +527,8 @@ func TestSecretsStaySecret(t *testing.T) {
 	}
 }
 
-// These transports break the contract of http.RoundTripper. http.Client accepts some
-// of that.
+// These transports break the contract of http.RoundTripper. http.Client accepts
+// some of their answers.
 func TestOddTransports(t *testing.T) {
 	for name, test := range map[string]struct {
 		respond func(*http.Request) (*http.Response, error)

@@ -19,7 +19,7 @@ import (
 // field, Arrived stays empty. If Started, Completed or Failed is empty and its default
 // is in another field, New returns an error.
 //
-// If the app lists any types, Check tries only these types and not the defaults.
+// If the app lists any types, Check tests only these types and not the defaults.
 type EventTypes struct {
 	// Arrived types mean that the document is waiting for work. If the latest event
 	// of a document, apart from Notes, has an Arrived type, the document counts as

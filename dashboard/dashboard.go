@@ -10,18 +10,19 @@
 // developer's machine.
 //
 // The page calls [docevents.Client.Summary], [docevents.Client.Documents] and
-// [docevents.Client.Timeline]. Run sql/014_create_docevents_reading.sql in the
-// database first, because Summary and Documents need its functions. To protect the
-// database, a Handler runs at most four reads at the same time. If four reads are
-// running and a request needs another read, the response is a 503 with the header
-// Retry-After. A Handler keeps each result for five seconds, for other requests that
-// need the same data.
+// [docevents.Client.Timeline]. Run sql/014_create_docevents_reading.sql in the database
+// first, because Summary and Documents need its functions. To protect the database, a
+// Handler runs at most four reads at the same time. If four reads are running and a
+// request needs another read, the response is a 503 with the header Retry-After. A
+// Handler also keeps up to 32 results for five seconds each, and reuses them for
+// requests that need the same data.
 //
 // An uptime monitor can request /health below the prefix, such as
 // /admin/documents/health: see [WithHealth].
 //
 // The page is HTML with one stylesheet. Its links are relative, and it has no scripts.
-// It works under any Content-Security-Policy that allows styles from the app itself.
+// It works under any Content-Security-Policy that allows styles from the app's own
+// origin.
 //
 // A request passes through the source files in this order:
 //
@@ -90,8 +91,8 @@ type handler struct {
 
 // Handler returns an http.Handler that serves the page. It accepts GET and HEAD
 // requests. Mount it on a path that ends in a slash, with or without http.StripPrefix.
-// It is safe for concurrent use. If the client is nil, the page only explains that the
-// process has no Supabase settings.
+// It is safe for concurrent use. If the client is nil, the page explains that the process
+// has no Supabase settings.
 func Handler(client *docevents.Client, opts ...Option) http.Handler {
 	h := &handler{client: client, types: client.EventTypes()}
 	for _, opt := range opts {

@@ -8,10 +8,10 @@ import (
 )
 
 // WithAuthorize makes f decide who may see the page. If f returns true, the request is
-// allowed. If f returns false, the response is a 403. If f takes a ResponseWriter, f
-// may write another response before it returns false. For example, f may redirect to
-// the app's login, or write a 401 that asks for a password. f must be safe for
-// concurrent use. If f is nil, every request is refused.
+// allowed. If f returns false, the response is a 403. If f takes a ResponseWriter, it
+// may write a different response before it returns false, such as a redirect to the
+// app's login, or a 401 that asks for a password. f must be safe for concurrent use. If
+// f is nil, every request is refused.
 func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.Request) bool](f F) Option {
 	return func(h *handler) {
 		h.authorize = func(http.ResponseWriter, *http.Request) bool { return false }
@@ -30,13 +30,12 @@ func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.
 
 // WithLoopback allows requests from a browser on the machine where the app runs. The
 // page must be opened at localhost or a loopback address: requests with any other host
-// are refused. Requests with a header that proxies add, such as X-Forwarded-For, are
-// refused too.
+// are refused. So are requests with signs of a proxy: a header that proxies add, such as
+// X-Forwarded-For, or HTTP/1.0.
 //
-// Use WithLoopback only for development. A proxy on this machine may forward requests
-// from other machines without adding such a header. Then everybody who can reach the
-// proxy sees the page. If [WithAuthorize] is passed too, a request must pass both
-// checks.
+// Use WithLoopback only for development. If a proxy on this machine forwards requests
+// over HTTP/1.1 without adding such a header, everybody who can reach the proxy sees
+// the page. If [WithAuthorize] is passed too, a request must pass both checks.
 func WithLoopback() Option {
 	return func(h *handler) { h.loopback = true }
 }
@@ -86,14 +85,13 @@ func (w *watched) Write(b []byte) (int, error) {
 func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // fromLoopback reports whether r comes from a browser on this machine, and not through
-// a proxy. If r has a header that proxies add, it came through a proxy. If r uses
-// HTTP/1.0, it came through a proxy too: older versions of nginx use HTTP/1.0, and
-// browsers don't.
+// a proxy. There are two signs of a proxy: a header that proxies add, and HTTP/1.0,
+// which older versions of nginx use and browsers don't.
 //
 // The Host of r must also be localhost or a loopback address. This prevents an attack
-// called DNS rebinding: the developer opens a hostile web site, and the site then
-// points its domain name at 127.0.0.1. Its scripts in the developer's browser could
-// then read the page, with the site's domain name as the Host.
+// called DNS rebinding: the developer opens a hostile web site, which then points its
+// domain name at 127.0.0.1, so that the site's scripts can read the page. The Host of
+// their requests is the site's domain name.
 func fromLoopback(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if len(r.Header.Values(name)) > 0 {

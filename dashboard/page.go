@@ -27,7 +27,7 @@ type page struct {
 	Self    string // the view's path, relative to the page
 	Now     time.Time
 	Still   bool     // the reader has switched off the refresh
-	Problem *problem // nil if the view could be made
+	Problem *problem // nil if the view can show its data
 
 	StuckAfter time.Duration
 
@@ -62,7 +62,7 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 		p.status = http.StatusInternalServerError
 		p.Problem = &problem{
 			Title:  "The table has no column for document ids",
-			Advice: "This page shows documents, but the docevents client was created with WithColumns and \"-\" for DocumentID. If the table has such a column, set DocumentID to its name. If the ids are not UUIDs, also set TextIDs.",
+			Advice: "This page shows documents, but the docevents client's WithColumns sets DocumentID to \"-\", which means that the table has no such column. If it has one, set DocumentID to its name. If the ids are not UUIDs, also set TextIDs.",
 		}
 	}
 	return p
@@ -72,9 +72,9 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 // It is also the name of the view's template. The parameter view is a function that
 // reads the view's data for the template.
 //
-// If reading the data fails, the HTML shows the problem, and the status is an error. So
+// If reading the data fails, the HTML shows the problem and the status is an error, so
 // serve renders the HTML into memory before it writes the status. If the HTML is larger
-// than maxBytes, serve renders it again with half the rows.
+// than maxBytes, serve renders it again with half as many rows.
 func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
@@ -113,11 +113,14 @@ func (p *page) refuse(title, advice string) {
 // for never. While the reader edits the filters in the form, Refresh returns 0,
 // because a reload would clear the form.
 func (p *page) Refresh() int {
-	if p.IsEdited() {
+	if p.IsEdited() || p.Still && p.CanRefresh() {
 		return 0
 	}
 	return int(p.refresh.Seconds())
 }
+
+// CanRefresh reports whether the reader can switch the refresh of the view on and off.
+func (p *page) CanRefresh() bool { return p.refresh == refreshEvery }
 
 // Ranges returns the ranges that the page offers.
 func (p *page) Ranges() []span { return spans }

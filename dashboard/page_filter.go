@@ -94,7 +94,7 @@ func (p *page) readScope(offered []filter) {
 		f.Value = p.query.Get(f.Param)
 		if size += len(url.QueryEscape(f.Value)); size > maxFilters {
 			f.Value = ""
-			p.refuse("The filters are too long", "Together they may take 2,400 bytes of the page's address. Remove one.")
+			p.refuse("The filters are too long", "Together they may take up at most 2,400 bytes of the page's address. Remove one.")
 		}
 	}
 	p.Range = spans[1]
@@ -114,7 +114,7 @@ func (p *page) readScope(offered []filter) {
 	p.Range = span{}
 	if !ok || !alsoOK || !p.Since.Before(p.Until) {
 		p.isRangeBad = true
-		p.refuse("The range of time is not valid", "The start must be before the end, both in UTC and in the form 2026-01-31T15:04. Correct the range, or choose one of the ranges above.")
+		p.refuse("The time range is not valid", "The start must be before the end, both in UTC and in the form 2026-01-31T15:04. Correct the range, or choose one of the ranges above.")
 	}
 }
 
@@ -141,14 +141,14 @@ func inputTime(t time.Time) string {
 }
 
 const (
-	longestValue = 1 << 10 // bytes of an id, an error or a stage
-	maxFilters   = 2_400   // bytes of all filters in a link: a view has 25 links or more, and must fit into maxBytes
+	longestValue = 1 << 10 // the maximum bytes of an id, an error or a stage
+	maxFilters   = 2_400   // the maximum bytes of all filters in a link; a view has 25 links or more, and must fit into maxBytes
 )
 
 // scopeQuery returns the query that reads the events of the scope, and a key for the
 // query. Requests with the same key share one read. If the range has a name, such as
-// "1h", the key contains the name instead of the times. So two requests for the last
-// hour share a read, although their times differ by some seconds.
+// "1h", the key contains the name instead of the times. Two requests for the last hour
+// then share a read, although their times differ by a few seconds.
 func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}
@@ -167,13 +167,13 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 	return q, key.Encode()
 }
 
-// A chip shows the range or a filter, with a link that removes it.
+// A chip is a small label that shows one condition of the view, with a link that
+// removes the condition.
 type chip struct{ Label, Value, Without string } // Without is the link
 
-// Chips returns the chips of the view. A chip is a small label that shows one
-// condition, with a link that removes this condition. There is a chip for each of these
-// conditions: a filter with a value, a range whose times the reader has entered, an
-// error, and the stage in which the error happened.
+// Chips returns a chip for each of these conditions: a filter with a value, a range
+// whose times the reader has entered, an error, and the stage in which the error
+// happened.
 func (p *page) Chips() (chips []chip) {
 	if p.Range.Name == "" && !p.isRangeBad {
 		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
@@ -205,9 +205,10 @@ func (p *page) When() string {
 	return "From " + p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC"
 }
 
-// Here returns a link to the same view with some parameters of the URL changed.
-// changes contains a parameter's name, its new value, the next name, the next value,
-// and so on. An empty value removes the parameter.
+// Here returns a link to the first page of the same view. The link keeps the range, the
+// filters and the parameters in own, with some changes. changes contains a parameter's
+// name, its new value, the next name, the next value, and so on. An empty value removes
+// the parameter.
 func (p *page) Here(changes ...string) string {
 	query := p.kept()
 	for name, value := range p.own {
@@ -218,9 +219,8 @@ func (p *page) Here(changes ...string) string {
 	return "?" + change(query, changes).Encode()
 }
 
-// To returns a link to another view. The link keeps the range and the filters, and
-// makes some changes to the parameters of the URL. changes contains a parameter's
-// name, its new value, the next name, the next value, and so on.
+// To returns a link to another view. The link keeps the range and the filters, with
+// some changes. changes has the same form as for Here.
 func (p *page) To(view string, changes ...string) string {
 	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
 }
@@ -250,9 +250,8 @@ func (p *page) kept() url.Values {
 	return query
 }
 
-// change changes parameters in query, and returns query. changes contains a name, a
-// value, the next name, the next value, and so on. An empty value removes the
-// parameter.
+// change makes the changes in query, and returns query. changes has the same form as
+// for Here.
 //
 // A URL contains either a named range, such as range=7d, or the times since and until.
 // So if changes contains the name range, change removes the parameters since and until.

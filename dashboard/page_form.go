@@ -9,9 +9,9 @@ import (
 func (p *page) IsEdited() bool { return p.query.Get("edit") != "" }
 
 // InputTime returns the text for one of the form's two time inputs. t is the start or
-// the end of the range, which InputTime cuts to the minute. If the range has a name,
-// such as 7d, InputTime returns "", so that the form keeps the named range. If the
-// range isn't valid, InputTime also returns "".
+// the end of the range, which InputTime rounds down to the minute. If the range has a
+// name, such as 7d, InputTime returns "", so that the form keeps the named range. It
+// also returns "" if the range isn't valid.
 func (p *page) InputTime(t time.Time) string {
 	if p.Range.Name != "" || p.isRangeBad {
 		return ""

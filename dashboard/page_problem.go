@@ -15,12 +15,12 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A problem is shown if a view can't show its data. Title and Advice are fixed texts
-// of this package, so they never contain data from the table. Detail is the text of
-// the client's error, or "".
+// A problem is shown in place of the data that a view can't show. Title and Advice are
+// fixed texts of this package, so they never contain data from the table. Detail is the
+// text of the client's error, or "".
 type problem struct{ Title, Advice, Detail string }
 
-const inMemory = " Until then, new events of this process wait in its memory."
+const inMemory = " Until this is fixed, new events of this process wait in its memory."
 
 // answers lists the errors that the server may return, with the title and the advice
 // that the page then shows. The regular expression answer is matched against a text of
@@ -46,7 +46,7 @@ var answers = []struct {
 	{regexp.MustCompile(``), 0, "The server refused the request", "The error below says what to do." + inMemory},
 }
 
-// fail makes the page show a problem for an error of the client.
+// fail makes the page show a problem for an error that the client returned.
 func (p *page) fail(err error) {
 	p.status = http.StatusBadGateway
 	p.Problem = &problem{Detail: clean(err.Error(), 800)}
@@ -55,7 +55,7 @@ func (p *page) fail(err error) {
 	case errors.Is(err, errBusy):
 		p.status, p.retryAfter, p.refresh = http.StatusServiceUnavailable, sharedFor, sharedFor
 		p.Problem.Title = "Too many views at once"
-		p.Problem.Advice = "To protect the database, this page has at most four reads in flight. It reloads in five seconds."
+		p.Problem.Advice = "To protect the database, this page runs at most four reads at the same time. It reloads in five seconds."
 	case answered:
 		for _, a := range answers {
 			if a.answer.MatchString(answerLine(e)) {
@@ -80,7 +80,8 @@ func (p *page) fail(err error) {
 	}
 }
 
-// answerLine returns the text that the patterns of answers match.
+// answerLine returns the text that the regular expressions in answers are matched
+// against.
 func answerLine(e *docevents.Error) string {
 	return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message)
 }

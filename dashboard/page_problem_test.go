@@ -113,9 +113,9 @@ func TestBadRequests(t *testing.T) {
 	h := handler(newClient(t, s))
 	long := strings.Repeat("x", 1025)
 	for path, want := range map[string]string{
-		"/?since=yesterday": "The range of time is not valid",
-		"/?since=2026-01-02T00:00&until=2026-01-01T00:00":           "The range of time is not valid",
-		"/documents?until=10000-01-01T00:00":                        "The range of time is not valid",
+		"/?since=yesterday": "The time range is not valid",
+		"/?since=2026-01-02T00:00&until=2026-01-01T00:00":           "The time range is not valid",
+		"/documents?until=10000-01-01T00:00":                        "The time range is not valid",
 		"/?stage=" + long + "&user=" + long + "&type=" + long:       "The filters are too long",
 		"/documents?error=" + long:                                  "The error or the stage is too long",
 		"/document":                                                 "This is not a document id",

@@ -11,8 +11,8 @@ import (
 )
 
 // clean returns s as one line that is safe to show. It replaces line breaks, tabs and
-// repeated spaces by one space, and control characters by U+FFFD. If the line takes
-// more than limit bytes as escaped HTML, clean cuts the line and appends "…".
+// repeated spaces with one space, and control characters with U+FFFD. If the line takes
+// up more than limit bytes as escaped HTML, clean cuts the line and appends "…".
 func clean(s string, limit int) string {
 	var b strings.Builder
 	size, space := 0, true
@@ -54,7 +54,7 @@ func safe(r rune) rune {
 	return r
 }
 
-// escapedLen returns the number of bytes that s takes in a page.
+// escapedLen returns the number of bytes that s takes up as escaped HTML.
 func escapedLen(s string) int { return len(template.HTMLEscapeString(s)) }
 
 // Stage returns the name of a stage for the page.
@@ -140,7 +140,7 @@ func (p *page) Rough(d time.Duration) string {
 }
 
 // Short returns "…" and the last 8 bytes of an id. It doesn't return the beginning,
-// because ids that are made at about the same time often have the same beginning.
+// because ids that are created at about the same time often have the same beginning.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
 // UTC formats a time for people, as date and time of day in UTC. Day formats only the

@@ -8,22 +8,22 @@ import (
 )
 
 const (
-	// readTimeout is the longest time that reading the data of one view may take. It
-	// is longer than 8 s, after which hosted Supabase cancels a statement. So the page
+	// readTimeout is the longest time that reading the data of one view may take. It is
+	// longer than 8 s, after which hosted Supabase cancels a statement, so the page
 	// receives the server's error and can show it.
 	readTimeout = 15 * time.Second
 
 	maxReads  = 4               // reads in flight at a time
-	sharedFor = 5 * time.Second // how long identical reads share an answer
-	maxShared = 32              // answers to keep; the answer to a further read is shared only while it is in flight
+	sharedFor = 5 * time.Second // how long the answer to a read is reused for identical reads
+	maxShared = 32              // answers to keep; any further answer is only shared until its read ends
 )
 
 // errBusy is returned if maxReads reads are in flight already.
 var errBusy = errors.New("this page has four reads in flight already")
 
 // reads limits how often a handler reads from the database. Its zero value is ready to
-// use. Two reads are identical if they have the same key. If a view needs some data,
-// the first line with a true condition decides what the view gets:
+// use. Two reads are identical if they have the same key. When a view needs data, the
+// first line whose condition is true decides what the view gets:
 //
 //	an identical read ended less than sharedFor ago  -> the result of that read
 //	an identical read is in flight                   -> the result of that read, after a wait
@@ -48,7 +48,8 @@ type answer struct {
 // so they must not change it.
 //
 // If ctx ends, share stops waiting for another caller's read. But the end of ctx
-// doesn't cancel share's own read, because other callers may be waiting for its result.
+// doesn't cancel a call to the function read, because other callers may be waiting for
+// its result.
 func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
 	a, isNew, err := r.find(key)
 	if err != nil {
@@ -95,10 +96,9 @@ func (r *reads) find(key string) (a *answer, isNew bool, err error) {
 	return a, true, nil
 }
 
-// finish ends the read whose result is in a. Callers that wait for this answer then
-// return it. For the next sharedFor, new callers with the same key get the answer too.
-// But if more than maxShared answers are kept already, finish forgets this answer at
-// once.
+// finish ends the read whose result is in a, so callers that wait for this answer get
+// it. For the next sharedFor, new callers with the same key get it too. But if there
+// are more than maxShared answers, finish forgets this answer at once.
 func (r *reads) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {

@@ -23,12 +23,12 @@ type document struct {
 	AppLink    string // from WithDocumentLink
 	Events     []eventRow
 	Facts      []fact // the facts that all Events share
-	About      *stretch
+	About      *timelinePage
 
 	IsOldestFirst bool
 
 	Next       string // a link to the next page in this order; "" on the last page
-	Before     string // with the oldest first, a link to the events before the window; otherwise ""
+	Before     string // if IsOldestFirst, a link to the window before this one, see position; otherwise ""
 	NewestLink string // a link to the first page; "" if this is the first page
 	Other      string // a link to the other order
 	OtherOrder string // the name of the other order
@@ -51,14 +51,14 @@ func (h *handler) document(ctx context.Context, p *page) any {
 		p.refuse("This link to a timeline is not valid", "A part of it is missing or wrong. Search for the document's id.")
 		return v
 	}
-	s, err := h.readStretch(ctx, p, id, at)
+	s, err := h.readTimelinePage(ctx, p, id, at)
 	switch {
 	case err != nil:
 		p.fail(err)
 		return v
 	case s.size == 0:
 		p.status = http.StatusNotFound
-		p.Problem = &problem{Title: "No events about this document", Advice: "None were recorded, they have been purged, or they are in another project or table than this process reads."}
+		p.Problem = &problem{Title: "No events about this document", Advice: "None were recorded, they have been purged, or they are in a project or table that this process doesn't read."}
 		return v
 	}
 	if h.documentLink != nil {
@@ -70,9 +70,9 @@ func (h *handler) document(ctx context.Context, p *page) any {
 	return v
 }
 
-// documentID returns the document id from the URL. If the table's ids are UUIDs, it
-// returns the id as PostgreSQL does, with lower-case letters and hyphens. If ok is
-// false, the page shows a problem, for example because the id isn't valid.
+// documentID returns the document id from the URL. If the table's ids are UUIDs,
+// documentID formats the id as PostgreSQL does, with lower-case letters and hyphens. If
+// ok is false, the page shows a problem, for example because the id isn't valid.
 func (h *handler) documentID(p *page) (id string, ok bool) {
 	id = p.query.Get("id")
 	switch {
@@ -103,7 +103,7 @@ func (h *handler) documentID(p *page) (id string, ok bool) {
 // 1,000 events before a certain time. A page shows up to 50 events from one window.
 type position struct {
 	before      time.Time // the end of the window; zero means the newest window
-	from        int       // the number of events to skip, from the beginning of the window in the order shown
+	from        int       // the number of the window's events to skip, in the order shown
 	oldestFirst bool
 }
 
@@ -125,10 +125,10 @@ func (p *page) position() (at position, ok bool) {
 	return at, true
 }
 
-// A stretch contains the events on one page of a document's timeline, and the positions
-// of the next pages. It also describes the window: the list of up to 1,000 events that
-// was read at once. The page's events are a part of the window.
-type stretch struct {
+// A timelinePage contains the events on one page of a document's timeline, and the
+// positions of the pages that follow. It also describes the window: the events that were
+// read at once, up to 1,000. The page's events are a part of the window.
+type timelinePage struct {
 	Events     []docevents.Event // in the order shown
 	Gaps       []time.Duration   // for each event, the time since the previous one; -1 for the first of the window
 	First      time.Time         // the time of the window's oldest event
@@ -137,26 +137,26 @@ type stretch struct {
 
 	size    int       // the number of events in the window
 	next    *position // the next page in the order shown; nil on the last page
-	earlier *position // the window before this one; nil in the first window
+	earlier *position // the window before this one; nil if HasEarlier is false
 }
 
-// readStretch reads a window and returns the page at a position in it.
-func (h *handler) readStretch(ctx context.Context, p *page, id string, at position) (*stretch, error) {
+// readTimelinePage reads a window and returns the page at a position in it.
+func (h *handler) readTimelinePage(ctx context.Context, p *page, id string, at position) (*timelinePage, error) {
 	key := url.Values{"id": {id}, "before": {inputTime(at.before)}, "at": {fmt.Sprint(at.from, at.oldestFirst, p.rows)}}
-	return share(ctx, &h.reads, "document?"+key.Encode(), func(ctx context.Context) (*stretch, error) {
+	return share(ctx, &h.reads, "document?"+key.Encode(), func(ctx context.Context) (*timelinePage, error) {
 		events, hasEarlier, err := h.readWindow(ctx, id, at.before)
 		if err != nil {
 			return nil, err
 		}
-		return newStretch(events, hasEarlier, at, p.rows), nil
+		return newTimelinePage(events, hasEarlier, at, p.rows), nil
 	})
 }
 
-// newStretch returns one page of a timeline: up to n events of a window, beginning at
-// the position start. window is a list of events, the oldest first. hasEarlier is true
-// if the document has events before the window.
-func newStretch(window []docevents.Event, hasEarlier bool, start position, n int) *stretch {
-	s := &stretch{size: len(window), HasEarlier: hasEarlier}
+// newTimelinePage returns one page of a timeline: up to n events of a window, beginning
+// at the position start. window is a list of events, the oldest first. hasEarlier is
+// true if the document has events before the window.
+func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, n int) *timelinePage {
+	s := &timelinePage{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {
 		return s
 	}
@@ -184,12 +184,12 @@ func newStretch(window []docevents.Event, hasEarlier bool, start position, n int
 		return s
 	}
 	// first is the oldest event of this window. The document may have more events with
-	// exactly the same time that are not in this window. So the earlier window also
-	// contains the events at this time. Its position skips the events that are in both
-	// windows.
+	// exactly the same time that are not in this window, so the earlier window also
+	// contains the events at this time. If the newest come first, the position of the
+	// earlier window skips the events that are in both windows.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), start.oldestFirst}
-	if same < 0 { // the entire window has this time: continue with older times, and leave out more events of this time
+	if same < 0 { // all events of the window have this time: continue with older events, and leave out further ones with this time
 		s.earlier.before = first.CreatedAt
 	}
 	if start.oldestFirst {
@@ -221,10 +221,10 @@ func (v *document) links(at position) {
 }
 
 // Size returns the number of events in the window.
-func (s *stretch) Size() int64 { return int64(s.size) }
+func (s *timelinePage) Size() int64 { return int64(s.size) }
 
 // Span returns the time from the window's oldest event to its newest.
-func (s *stretch) Span() time.Duration { return s.Last.CreatedAt.Sub(s.First) }
+func (s *timelinePage) Span() time.Duration { return s.Last.CreatedAt.Sub(s.First) }
 
 // Gap formats the time since the previous event.
 func (v *document) Gap(d time.Duration) string {

@@ -13,10 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow reads up to 1,000 events of a document: the newest events before the time
-// end. If end is zero, it reads the document's newest events. The oldest event comes
-// first in events. hasEarlier is true if the document has events that are older than
-// these.
+// readWindow reads up to 1,000 events of a document, the newest ones before the time
+// end. If end is zero, it reads the document's newest events. In events, the oldest
+// comes first. hasEarlier is true if the document has older events than these.
 func (h *handler) readWindow(ctx context.Context, id string, end time.Time) (events []docevents.Event, hasEarlier bool, err error) {
 	if end.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
@@ -46,16 +45,16 @@ type eventRow struct {
 	X, Width int64
 }
 
-// roomForMessages returns how many bytes the long error messages in a view with n events
-// may take together. A message for which there is no room isn't shown in full. The view
-// may have maxBytes. Its other parts take about 8,000 bytes, plus 600 bytes for each
-// event. If the view is still too large, it is rendered again with fewer rows and fewer
-// bytes for messages.
+// roomForMessages returns how many bytes the long error messages in a view with n
+// events may take up together. A message for which there is no room isn't shown in
+// full. The view may have maxBytes, of which its other parts take up about 8,000 bytes,
+// plus 600 bytes for each event. If the view is still too large, it is rendered again
+// with fewer rows and fewer bytes for messages.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
 // eventRows returns the rows of a page, and separately the facts that all rows share.
-func (h *handler) eventRows(p *page, id string, s *stretch) (common []fact, rows []eventRow) {
-	rows = placed(s.Events)
+func (h *handler) eventRows(p *page, id string, s *timelinePage) (common []fact, rows []eventRow) {
+	rows = placeBars(s.Events)
 	room := p.roomForMessages(len(rows))
 	for i := range rows {
 		r := &rows[i]
@@ -117,8 +116,8 @@ func extraText(value any) string {
 }
 
 // splitFacts returns the facts that all rows have in common, and removes them from the
-// rows. So the page shows such a fact only once. A fact is the user of an event, or
-// the value of an extra column. If there is only one row, splitFacts removes nothing.
+// rows, so that the page shows each of them only once. If there is only one row,
+// splitFacts removes nothing.
 func splitFacts(rows []eventRow) (common []fact) {
 	if len(rows) < 2 {
 		return nil
@@ -134,7 +133,8 @@ func splitFacts(rows []eventRow) (common []fact) {
 	return common
 }
 
-// kind returns the meaning of a type, such as "failed". It is a class in style.css.
+// kind returns the meaning of a type, such as "failed", which is also a class in
+// style.css.
 func kind(types docevents.EventTypes, t docevents.EventType) string {
 	for _, k := range []struct {
 		name  string
@@ -153,12 +153,12 @@ func kind(types docevents.EventTypes, t docevents.EventType) string {
 	return "note"
 }
 
-// placed returns a row for each event, with the position of the event's bar. The bar
-// shows when the step ran: it ends at the time of the event, and is as long as the
-// event's Duration. All bars share one time axis. The axis begins at the earliest
-// start of a step and ends at the latest event. For an event without a Duration, the
-// template draws no bar.
-func placed(events []docevents.Event) []eventRow {
+// placeBars returns a row for each event, with the position of the event's bar. The bar
+// shows when the step ran: it begins when the step started, and is as wide as the
+// event's Duration, but at least minWidth. All bars share one time axis, which begins
+// at the earliest start of a step and ends at the latest event. For an event without a
+// Duration, the template draws no bar.
+func placeBars(events []docevents.Event) []eventRow {
 	if len(events) == 0 {
 		return nil
 	}
@@ -174,11 +174,11 @@ func placed(events []docevents.Event) []eventRow {
 	thousandths := func(d time.Duration) int64 {
 		return int64(1000 * d.Seconds() / max(end.Sub(start), time.Millisecond).Seconds())
 	}
-	const least = 8 // a narrower bar couldn't be seen
+	const minWidth = 8 // a narrower bar couldn't be seen
 	rows := make([]eventRow, len(events))
 	for i, e := range events {
-		r := eventRow{Event: e, Width: max(thousandths(e.Duration), least)}
-		r.X = min(thousandths(e.CreatedAt.Add(-e.Duration).Sub(start)), 1000-least)
+		r := eventRow{Event: e, Width: max(thousandths(e.Duration), minWidth)}
+		r.X = min(thousandths(e.CreatedAt.Add(-e.Duration).Sub(start)), 1000-minWidth)
 		r.Width = min(r.Width, 1000-r.X)
 		rows[i] = r
 	}

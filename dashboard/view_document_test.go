@@ -232,7 +232,7 @@ func TestEventsBefore(t *testing.T) {
 	first := get(h, "/document?order=oldest&id="+document)
 	check(t, first, 200, "step 500<", "The oldest of 1,000 events first", "Earlier events")
 	path := nextPage(first.Body.String(), ">← Earlier events")
-	check(t, get(h, path), 200, "step 0<", "This page shows more of its events.", `>First page</a>`)
+	check(t, get(h, path), 200, "step 0<", "This page shows more of the document's events.", `>First page</a>`)
 }
 
 // nextPage returns the path of the link that mark follows, or "" if there is

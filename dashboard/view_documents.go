@@ -26,13 +26,15 @@ type stateTab struct {
 	Current    bool
 }
 
-type stateOf struct {
+// A stateList is one of the lists of documents that the page offers: the documents in a
+// state, or all documents.
+type stateList struct {
 	state         docevents.State
 	name, heading string
 }
 
-// states are the lists that the page offers, in the order of their tabs.
-var states = []stateOf{
+// states contains the lists in the order of their tabs.
+var states = []stateList{
 	{"", "all", "Documents"},
 	{docevents.StateFailed, "failed", "Failed documents"},
 	{docevents.StateStuck, "stuck", "Stuck documents"},
@@ -44,12 +46,12 @@ var states = []stateOf{
 func (h *handler) documents(ctx context.Context, p *page) any {
 	v := &documents{page: p}
 	state := docevents.State(p.query.Get("state"))
-	chosen := max(0, slices.IndexFunc(states, func(s stateOf) bool { return s.state == state }))
+	chosen := max(0, slices.IndexFunc(states, func(s stateList) bool { return s.state == state }))
 	p.own["state"] = string(states[chosen].state)
 	for _, name := range []string{"error", "failed_in"} {
 		if p.own[name] = p.query.Get(name); len(p.own[name]) > longestValue {
 			p.own[name] = ""
-			p.refuse("The error or the stage is too long", "They may have 1,024 bytes each. Use the links of the overview, which shortens them.")
+			p.refuse("The error or the stage is too long", "Each may have at most 1,024 bytes. Use the links on the overview, which shortens them.")
 		}
 	}
 	v.Heading = states[chosen].heading

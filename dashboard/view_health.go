@@ -9,13 +9,13 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// WithHealth sets the limits for the health check at the path health, such as
-// /admin/documents/health. An uptime monitor can request this path. The response is a
-// [docevents.Health] as JSON. Its status is 200 if no limit is exceeded. Its status is
-// 503 if a limit is exceeded or the table can't be read.
+// WithHealth sets the limits for the health check at /health below the prefix, for
+// example /admin/documents/health. An uptime monitor can request this path. The response
+// is a [docevents.Health] as JSON. Its status is 200 if no limit is exceeded, and 503 if
+// a limit is exceeded or the table can't be read.
 //
-// Without WithHealth, the limits have the defaults of [docevents.Limits]. If
-// l.StuckAfter is 0, the duration of [WithStuckAfter] is used instead.
+// Without WithHealth, all limits are 0. If a limit is 0, its default in [docevents.Limits]
+// applies. But if StuckAfter is 0, the duration of [WithStuckAfter] applies.
 func WithHealth(l docevents.Limits) Option {
 	return func(h *handler) { h.limits = l }
 }
@@ -29,7 +29,7 @@ func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := json.MarshalIndent(health, "", "  ")
 	if err != nil {
-		http.Error(w, "The verdict could not be encoded as JSON.", http.StatusInternalServerError)
+		http.Error(w, "The result of the health check could not be encoded as JSON.", http.StatusInternalServerError)
 		return
 	}
 	p.setRetryAfter(w.Header())

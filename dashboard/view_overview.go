@@ -27,12 +27,12 @@ type overview struct {
 func (h *handler) overview(ctx context.Context, p *page) any {
 	v := &overview{page: p, Stats: h.client.Stats(), types: h.types}
 	v.Lost = losses(v.Stats.Dropped)
-	p.Title, p.refresh = "Documents", refreshEvery
+	p.Title = "Documents"
+	if p.Range.Name != "" { // a range between two fixed times doesn't change
+		p.refresh = refreshEvery
+	}
 	if p.query.Get("sort") == "failures" {
 		p.own["sort"], v.ByFailures = "failures", true
-	}
-	if p.Range.Name == "" || p.Still {
-		p.refresh = 0
 	}
 	if p.Problem != nil {
 		return v
@@ -67,7 +67,7 @@ func (v *overview) List(state docevents.State) string {
 	return v.To("documents", "state", string(state))
 }
 
-// Bar returns a link to the overview of one bar's time.
+// Bar returns a link to the overview of the interval that one bar covers.
 func (v *overview) Bar(at time.Time) string {
 	return v.Here("since", inputTime(at), "until", inputTime(at.Add(v.Summary.Interval)))
 }
@@ -98,15 +98,15 @@ func (v *overview) Each() string { return v.Rough(v.Summary.Interval) }
 func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
 
 // StageLink returns a link to the list of documents that have an event of a stage. The
-// name "" stands for events without a stage. No filter can select these events, so
-// this link leads to all documents.
+// name "" stands for events without a stage. No filter can select these events, so this
+// link goes to all documents.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
-// StageFailedLink returns a link to the documents that failed in a stage. The link
-// filters by the stage and by the event type for failures. But a filter can have only
-// one value. So if the app has several types for failures, the link filters by the
-// stage and by the state failed. It then leaves out documents that completed after a
-// retry.
+// StageFailedLink returns a link to the documents that failed in a stage. Usually the
+// link filters by the stage and by the event type for failures. A filter can select only
+// one type, so if the app has several types for failures, the link filters by the state
+// failed instead. It also does so if name is "". A link by state leaves out documents
+// that completed after a retry.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {
 		return v.To("documents", "stage", name, "type", string(failed[0]))
@@ -114,7 +114,7 @@ func (v *overview) StageFailedLink(name string) string {
 	return v.To("documents", "stage", name, "state", string(docevents.StateFailed))
 }
 
-// HasCutStage reports whether the bar of a stage is cut off.
+// HasCutStage reports whether any stage's bar is cut off.
 func (v *overview) HasCutStage() bool {
 	return slices.ContainsFunc(v.Stages, func(s stage) bool { return s.HasBar && s.IsCut })
 }
@@ -143,7 +143,7 @@ type loss struct {
 	Count  int64
 }
 
-// losses returns the reasons for which events were dropped, with their numbers.
+// losses returns a loss for each reason for which events were dropped.
 func losses(d docevents.Drops) (lost []loss) {
 	for _, l := range []loss{
 		{"invalid", d.Invalid},

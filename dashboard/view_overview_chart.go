@@ -15,21 +15,21 @@ type chart struct {
 	Bars      int  // the number of bars in each diagram
 	Documents bars // failed, completed, skipped and under way, in this order
 	Failures  bars
-	Points    []place // the points that aren't empty, the newest first
+	Points    []chartPoint // the points that aren't empty, the newest first
 }
 
-// A place is a point, and the number of its bar from the left.
-type place struct {
+// A chartPoint is a point with the number of its bar, counted from 0 at the left.
+type chartPoint struct {
 	docevents.Point
 	X int
 }
 
-// bars is a diagram of stacked bars, drawn as SVG paths. In the units of the SVG, a
-// bar and the gap after it are 1 wide, and the diagram is chartHeight high.
+// bars is a diagram of stacked bars, drawn as SVG paths. In the units of the SVG, a bar
+// with its gaps is 1 wide, and the diagram is chartHeight high.
 type bars struct {
 	Top     int64    // the value at the upper edge
 	Highest int64    // the value of the highest bar; if it is more than Top, the bar is cut off
-	Paths   []string // a path for each of the stacked values
+	Paths   []string // one path for each part of the bars, such as all the failed parts
 	Cuts    string   // a path that marks the bars that are cut off
 }
 
@@ -42,15 +42,15 @@ func newChart(series []docevents.Point) chart {
 		documents[x] = []int64{p.Failed, p.Completed, p.Skipped, p.UnderWay}
 		failures[x] = []int64{p.Failures}
 		if p != (docevents.Point{At: p.At}) {
-			c.Points = append(c.Points, place{p, x})
+			c.Points = append(c.Points, chartPoint{p, x})
 		}
 	}
 	c.Documents, c.Failures = newBars(documents, 4), newBars(failures, 1)
 	return c
 }
 
-// newBars draws one bar for each element of stacks. The element contains n values,
-// which are the heights of the bar's parts. The lowest part comes first.
+// newBars draws one bar for each element of stacks. The element contains n values, one
+// for each part of the bar, the lowest part first.
 func newBars(stacks [][]int64, n int) bars {
 	sums := make([]int64, len(stacks))
 	for x, values := range stacks {
@@ -84,11 +84,11 @@ func newBars(stacks [][]int64, n int) bars {
 }
 
 // fit returns the value at the upper edge of a diagram. Usually this is the largest
-// value. But a few very large values would make all other bars too low to read. So fit
-// looks for the smallest group of the largest values such that each value outside the
-// group is less than an eighth of the largest value. If there is such a group, fit returns
-// the highest value outside the group, plus a quarter, and the bars of the group are cut
-// off. A group has at most a twentieth of the values above zero, or one value.
+// value. But if all values except a few are less than an eighth of the largest, their
+// bars would be too low to read. In that case fit returns the largest of these low
+// values, plus a quarter, and the bars of the few high values are cut off. A few means
+// one value, or up to a twentieth of the values above zero. With fewer than three
+// values above zero, no bar is cut off.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

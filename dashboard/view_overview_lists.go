@@ -13,11 +13,11 @@ import (
 type stage struct {
 	docevents.Stage
 
-	// Each row has a bar that shows how long its stage took. The bar is filled up to
-	// P50Width, which stands for the median. From there to P95Width, which stands for
-	// the 95th percentile, the bar is an outline. Both widths are in thousandths of the
-	// column's width. If IsCut is true, the bar would be too long, so it ends at the
-	// column's edge.
+	// The row's bar shows how long its stage took. The bar is filled up to P50Width,
+	// which stands for the median. From there to P95Width, which stands for the 95th
+	// percentile, the bar is an outline. Both widths are in thousandths of the column's
+	// width. If IsCut is true, the bar would be too long, so it ends at the column's
+	// edge.
 	P50Width, P95Width int64
 	HasBar, IsCut      bool
 }
@@ -26,10 +26,10 @@ type stage struct {
 // stages of a Summary, the slowest first. If byFailures is true, newStages sorts the
 // rows by their number of failures instead.
 //
-// Each row has a bar that shows how long the stage took. A Stage without a Name is the
-// whole document. It takes about as long as all other stages together, so its bar
-// would make the other bars too short. So it has a bar only if there are no other
-// stages.
+// A row has a bar if the times of its stage were measured. But a Stage without a Name
+// stands for the entire document, which takes about as long as all the stages together,
+// so its bar would make the others too short to read. It has a bar only if there are no
+// other stages.
 func newStages(all []docevents.Stage, byFailures bool) []stage {
 	stages := make([]stage, len(all))
 	var times []int64

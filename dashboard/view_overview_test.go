@@ -74,6 +74,11 @@ func TestOverview(t *testing.T) {
 		if strings.Contains(still.Body.String(), "http-equiv") {
 			t.Error("the page reloads with refresh=off")
 		}
+		for _, view := range []string{"/?refresh=off&since=2000-01-01T00:15&until=2000-01-01T00:30", "/documents?refresh=off", "/document?refresh=off&id=" + document} {
+			if a := get(h, view); strings.Contains(a.Body.String(), "Reload every minute") {
+				t.Errorf("%s offers a reload, which it doesn't do", view)
+			}
+		}
 		if edited := get(h, "/?edit=on"); strings.Contains(edited.Body.String(), "http-equiv") {
 			t.Error("the page reloads while the form is open")
 		}

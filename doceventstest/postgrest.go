@@ -27,7 +27,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case !refused:
 		answer.Write(w)
 		return
-	case e.Code == "": // a response as from the gateway, without a code
+	case e.Code == "": // a response like one from the gateway, without a code
 		postgrest.WriteJSON(w, e.Status, postgrest.EncodeJSON(map[string]any{"message": e.Message}))
 	default:
 		e.Write(w)

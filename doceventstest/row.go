@@ -19,14 +19,14 @@ import (
 
 // A row is a row of the table.
 type row struct {
-	// fields holds the values of the columns for the fields of Event. The keys are the
-	// names of the fields, such as Stage. A value is a uuid.UUID, string, int64 or
+	// fields holds the values of the row's columns, except those in Columns.Extra. A key
+	// is the name of the Event field, such as Stage. A value is a uuid.UUID, string, int64 or
 	// time.Time. If a column is NULL, its field is not in the map.
 	fields map[string]any
 
 	// extra holds the values of the columns in Columns.Extra. The keys are the names of
-	// the columns. NULL is nil. If the insert omitted a column, so that it would get its
-	// default, the column is not in the map.
+	// the columns. NULL is nil. If the insert omitted a column, the column is not in the
+	// map. In PostgreSQL it would get its default.
 	extra map[string]any
 }
 
@@ -66,8 +66,8 @@ func parseTime(s string) (any, error) {
 // parseRows parses body, the JSON of an insert, and returns its rows. columns
 // contains the names in the URL parameter "columns" of the request. If a column
 // doesn't exist, or a value has the wrong type, parseRows returns an error. If a row
-// has no value for one of the columns, that column gets NULL, except that a column in
-// Columns.Extra is omitted from the row if missingDefault is true.
+// has no value for one of the columns, that column gets NULL. There is one exception: if
+// missingDefault is true, a column in Columns.Extra is omitted from the row.
 func (s *Server) parseRows(body []byte, columns []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
 	for _, name := range columns {

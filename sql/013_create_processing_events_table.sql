@@ -27,7 +27,7 @@ ALTER TABLE public.document_processing_events ENABLE ROW LEVEL SECURITY;
 
 -- Since 2026-10-30, Supabase's API roles (service_role, anon, authenticated) get no rights on new
 -- tables in hosted projects, so service_role gets its rights here. Older projects may grant rights
--- to the other two roles, so these are revoked. PostgreSQL without Supabase lacks the roles.
+-- to the other two roles, so these are revoked. Without Supabase, the roles may not exist.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -44,6 +44,6 @@ END
 $$;
 -- +goose StatementEnd
 
--- PostgREST caches the schema, and NOTIFY makes it read the schema again. Otherwise requests for the
--- table would fail with PGRST205.
+-- PostgREST caches the schema, so at first, requests for a new table fail with PGRST205. NOTIFY makes
+-- PostgREST read the schema again.
 NOTIFY pgrst, 'reload schema';

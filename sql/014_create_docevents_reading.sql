@@ -1,8 +1,8 @@
 -- +goose Up
--- docevents reads tables with these functions. docevents_summary computes Client.Summary and the
--- dashboard's overview. docevents_documents lists documents by state, for Client.Documents and the
--- dashboard. Both can read any table of the project, so run this file once, unchanged. It is safe
--- to run again, and replaces older versions of the functions.
+-- docevents reads tables with these functions. docevents_summary computes the result of
+-- Client.Summary and the dashboard's overview. docevents_documents lists documents by state, for
+-- Client.Documents and the dashboard. Both can read any table of the project, so run this file
+-- once, unchanged. It is safe to run again, and replaces older versions of the functions.
 --
 -- The argument source describes the table: {"schema", "table", "columns", "events", "filters"}.
 -- Each key may be left out, and so may each key of columns and events. '{}' is the table of 013.
@@ -15,16 +15,17 @@
 --
 -- Only rows with since <= created < until are read. The results contain these terms:
 --   state: each document has at most one state, which depends on its latest event that isn't a note
---     (by created, then id). If that event means completed, failed or skipped, so does the state. If
---     it means arrived or started, the state is under way. A document with only notes counts in
---     documents but has no state. Events without a document count only in failures, stages and
---     errors.
+--     (by created, then id). If that event means completed, failed or skipped, that is the state. If
+--     it means arrived or started, the state is under way. If the event has a stage, there are
+--     exceptions: see stage. A document with only notes counts in documents but has no state. Events
+--     without a document count only in failures, stages and errors.
 --   stage: an event with a stage is about one step. An event without a stage is about the entire
 --     document. After a start without a stage, the document stays under way until an end without a
---     stage, or until a step fails. If the app records no such start, the end of each step ends the
---     document until the next step starts. A skipped step counts as completed.
---   failures: all failed events, even if a later attempt succeeded. If a step failed, and the
---     document's failure without a stage has the same message, only the step's failure counts.
+--     stage, or until a step fails. If the app records no such start, the document counts as ended
+--     when a step ends, until the next step starts. A skipped step counts as completed.
+--   failures: all failed events, including those before a retry that succeeded. If a step failed,
+--     and the document's failure without a stage has the same message, only the step's failure
+--     counts.
 --   series: the numbers of documents and failures over time. A document counts at the time of its
 --     latest event, so the sum of all points is the total. A failure counts at its own time.
 --   stages: the completed and failed events of each stage. Events without a duration don't count in
@@ -59,8 +60,8 @@ END
 $$;
 -- +goose StatementEnd
 
--- docevents_source returns, as text, the WITH clause at the beginning of the queries of
--- docevents_summary and docevents_documents. The clause defines event (the table's rows, with the
+-- docevents_source returns, as text, the WITH clause with which the queries in docevents_summary
+-- and docevents_documents begin. The clause defines event (the table's rows, with the
 -- same column names for every table), failures, documents with their states, begun (the documents
 -- under way) and stuck. In the clause, $1 is since, $2 until, $3 source and $4 stuck_after. The
 -- argument among is an SQL condition on document_id, which selects the documents.

@@ -54,7 +54,7 @@ func durationVar(flags *flag.FlagSet, d *time.Duration, name, usage string) {
 }
 
 // A when is the value of a flag that takes a time. The user passes a time in the
-// format of RFC 3339, or a duration, such as 24h, which means the time that long ago.
+// format of RFC 3339, or a duration: 24h means the time 24 hours ago.
 type when struct{ time.Time }
 
 func (t *when) String() string { return "" }

@@ -42,7 +42,7 @@ func check(ctx context.Context, c *call) (int, error) {
 			return 0, err
 		}
 	} else if err == nil {
-		fmt.Fprintf(c.stdout, "%s takes events, and its rows can be purged.\n", s.schema()+"."+s.table())
+		fmt.Fprintf(c.stdout, "%s takes events, and its rows can be purged.\n", s.Schema+"."+s.Table)
 	}
 	if text := strings.Join(findings, "\n"); text != "" && !*asJSON {
 		fmt.Fprintln(c.stdout, text)
@@ -57,8 +57,8 @@ func check(ctx context.Context, c *call) (int, error) {
 	return exitFailed, nil
 }
 
-// list returns the problems that Check found, each in one line. err is the error of
-// Check. If there are several problems, err joins one error for each.
+// list returns the problems that Check found, each in one line. err is the error
+// that Check returned. If there are several problems, err joins one error for each.
 func list(err error) []string {
 	findings := []string{} // not nil, which -json would print as null
 	var each []error
@@ -76,10 +76,10 @@ func list(err error) []string {
 	return findings
 }
 
-// wrongProject reports whether err, an error of Check, shows that the URL or the key
-// is wrong. There are two signs. The server refused the key with status 401. Or the
-// answer has no error code: PostgREST always sends one, so the answer came from
-// another server.
+// wrongProject reports whether err, the error that Check returned, shows that the
+// URL or the key is wrong. There are two signs: the server refused the key with
+// status 401, or the answer has no error code. PostgREST always sends a code, so an
+// answer without one came from another server.
 func wrongProject(err error) bool {
 	e, answered := errors.AsType[*docevents.Error](err)
 	return answered && (e.Status == 401 || e.Code == "")
@@ -91,7 +91,7 @@ type seen struct {
 	answer  atomic.Bool // the server answered a request
 }
 
-// watch returns a context whose requests are recorded in the returned seen.
+// watch returns a context, and a seen that records the requests of this context.
 func watch(ctx context.Context) (context.Context, *seen) {
 	s := &seen{}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{

@@ -66,7 +66,7 @@ func (c *call) help(flags *flag.FlagSet) string {
 		text += "\n" + own.String()
 	}
 	if table.Len() > 0 {
-		text += "\nyour table, if it differs:\n" + table.String()
+		text += "\nfor a table that differs from the default:\n" + table.String()
 	}
 	if c.more != "" {
 		text += "\n" + c.more

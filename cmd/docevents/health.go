@@ -13,18 +13,19 @@ import (
 func health(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	var l docevents.Limits
-	durationVar(flags, &l.Window, "window", "`DURATION`|time up to now in which the rate is checked; default 1h")
+	durationVar(flags, &l.Window, "window", "`DURATION`|check the rate over the last DURATION; default 1h")
 	flags.Float64Var(&l.MaxFailureRate, "max-failure-rate", 0.5, "`RATE`|allowed share of failed documents, 0 to 1; default 0.5")
 	flags.IntVar(&l.MinEnded, "min-ended", 20, "`NUMBER`|check the rate only if this many ended; default 20")
-	durationVar(flags, &l.StuckAfter, "stuck-after", "`DURATION`|time under way that makes a document stuck; default 30m")
-	flags.IntVar(&l.MaxStuck, "max-stuck", 0, "`NUMBER`|documents that may be stuck; default 0")
+	durationVar(flags, &l.StuckAfter, "stuck-after", "`DURATION`|a document under way for longer is stuck; default 30m")
+	flags.IntVar(&l.MaxStuck, "max-stuck", 0, "`NUMBER`|allowed number of stuck documents; default 0")
 	durationVar(flags, &l.Silence, "silence", "`DURATION`|allowed time without a completion; default no limit")
 	asJSON := flags.Bool("json", false, "print a JSON object")
 	source := addTable(flags, whereFilters)
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}
-	// In Limits, 0 means the default. A user who passes 0 means the strictest limit.
+	// In Limits, 0 means the default, but a user who passes 0 for one of these flags wants
+	// the strictest limit.
 	l.MaxFailureRate, l.MinEnded = cmp.Or(l.MaxFailureRate, math.SmallestNonzeroFloat64), cmp.Or(l.MinEnded, 1)
 	client, s, err := c.connect(source)
 	if err != nil {

@@ -4,8 +4,8 @@
 //
 // To list the commands, run docevents -h. To list the flags of a command, run
 // docevents COMMAND -h. The environment variables SUPABASE_URL and
-// SUPABASE_SECRET_KEY contain the project's URL and key. You can set other variables
-// for the key instead: see docevents.NewFromEnv.
+// SUPABASE_SECRET_KEY contain the project's URL and key. The key can also be in
+// other variables: see docevents.NewFromEnv.
 //
 // Results are printed on standard output, and errors and notes on standard error. The
 // exit code is 0 if all is well, 1 if the command failed or found a problem, and 2 if
@@ -139,13 +139,13 @@ var (
 	sqlFileName   = regexp.MustCompile(`sql/(?:optional/)?(\w+\.sql)`)
 )
 
-// plain returns the text of an error of the library. It removes the prefix with the
-// names of the package and the method, such as "docevents: Check: ".
+// plain returns the text of an error from the library, without the prefix that names
+// the package and the method, such as "docevents: Check: ".
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
-// explain prints advice for the user about text, an error of the library. If text
-// mentions options, such as WithTable, explain prints the flags that set the same. If
-// text mentions SQL files, explain prints the commands that print these files.
+// explain prints advice for the user about text, an error from the library. If text
+// mentions options, such as WithTable, explain prints the flags that replace them.
+// If text mentions SQL files, explain prints the commands that print these files.
 func (c *call) explain(text string) {
 	if optionName.MatchString(text) {
 		fmt.Fprintln(c.stderr, "The flags for these options: -table for WithTable, -schema for WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")

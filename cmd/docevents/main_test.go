@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -172,6 +173,20 @@ func TestDryRunDeletesNothing(t *testing.T) {
 	}
 	if len(sent) != 1 || sent[0].Method != http.MethodGet || sent[0].URL.RawQuery != "at=lt.2026-01-01&limit=1" || sent[0].Header.Get("Accept-Profile") != "app" || m.due != 42 {
 		t.Errorf("%+v, %d due", sent, m.due)
+	}
+}
+
+// TestFailureIsPrintable checks that a server can't send control characters to the
+// terminal, where the reason of a failure is printed.
+func TestFailureIsPrintable(t *testing.T) {
+	m := &meter{base: roundTripper(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{Status: "500 \x1b[2Jall is well", StatusCode: 500, Body: http.NoBody, Request: r}, nil
+	})}
+	if _, err := m.RoundTrip(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.failure(); got != "HTTP 500  [2Jall is well" {
+		t.Errorf("%q", got)
 	}
 }
 

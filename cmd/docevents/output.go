@@ -114,7 +114,7 @@ func cut(line string, limit int) string {
 	return string(runes[:limit-1]) + "…"
 }
 
-// terminalWidth returns how many characters fit into a line of the terminal w. If the
+// terminalWidth returns how many characters fit on a line of the terminal w. If the
 // width is unknown, it returns 80. If w isn't a terminal, it returns 0.
 func terminalWidth(w io.Writer) int {
 	file, ok := w.(*os.File)

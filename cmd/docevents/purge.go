@@ -31,7 +31,7 @@ func (c *call) purgeFlags() (*purgeFlags, error) {
 		return err
 	})
 	flags.BoolVar(&f.dryRun, "dry-run", false, "count the rows and delete none")
-	flags.IntVar(&f.batch, "batch", docevents.DefaultPurgeBatch, "`ROWS`|rows that one request deletes at most; default 10000")
+	flags.IntVar(&f.batch, "batch", docevents.DefaultPurgeBatch, "`ROWS`|maximum rows that one request deletes; default 10000")
 	durationVar(flags, &f.timeout, "timeout", "`DURATION`|stop after this time; default 10m; 0s for no limit")
 	flags.BoolVar(&f.json, "json", false, "print a JSON object")
 	f.table = addTable(flags, whereRefused)
@@ -103,10 +103,10 @@ type purgeResult struct {
 	estimated bool
 }
 
-// judge sets the fields Outcome, Error and Exact of r, and returns the exit code. err
-// is the error of PurgeBefore. ctx has ended if the purge was stopped, and
-// context.Cause returns the reason. failure describes why the last request failed. It
-// is "" if that request succeeded.
+// judge sets the fields Outcome, Error and Exact of r, and returns the exit code.
+// err is the error that PurgeBefore returned. If the purge was stopped, ctx has
+// ended, and context.Cause returns the reason. failure describes why the last
+// request failed. It is "" if that request succeeded.
 func (r *purgeResult) judge(ctx context.Context, err error, failure string) int {
 	r.Exact = !r.estimated && !errors.Is(err, docevents.ErrCountIncomplete)
 	switch cause := context.Cause(ctx); {

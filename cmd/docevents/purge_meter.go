@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// stepGrace limits how long the DELETE in flight may still run after the purge is
+// stepGrace limits how long the DELETE in flight may keep running after the purge is
 // stopped. Hosted Supabase ends a statement after 8 s, so the DELETE usually returns
 // in that time. Kubernetes kills a process 30 s after it asked the process to stop,
 // so stepGrace is shorter.
 const stepGrace = 20 * time.Second
 
-// A meter is the http.RoundTripper of a purge: the library sends all requests of the
-// purge through it. A purge deletes in steps, and each step is a DELETE. The meter
-// counts the deleted rows for the progress line, because PurgeBefore returns their
-// number only at its end. If the purge is stopped, the meter lets the DELETE in
-// flight finish, so that its rows are counted.
+// A meter is the http.RoundTripper of a purge: the library sends all requests of
+// the purge through it. A purge deletes in steps, and each step sends a DELETE. The
+// meter counts the deleted rows for the progress line, because PurgeBefore returns
+// their number only when it ends. If the purge is stopped, the meter lets the
+// DELETE in flight finish, so that its rows are counted.
 //
-// In a dry run the meter doesn't send the DELETE. It requests the number of rows that
-// the DELETE would delete. Then it returns a made-up answer to the library, as if the
-// DELETE had deleted 0 rows.
+// In a dry run, the meter requests the number of rows that the DELETE would delete,
+// and doesn't send the DELETE. It returns a made-up answer to the library, as if
+// the DELETE had deleted 0 rows.
 type meter struct {
 	base        http.RoundTripper
 	dryRun      bool
@@ -53,12 +53,12 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case err != nil && req.Context().Err() != nil: // the purge was stopped
 	case err != nil:
-		m.last = err.Error() // http.Client adds the URL later
+		m.last = printable(err.Error()) // http.Client adds the URL later
 		if !m.answered {
 			m.unreachable(unreachableError{fmt.Errorf("no answer from SUPABASE_URL: check it and the network: %w", err)})
 		}
 	case resp.StatusCode >= 400:
-		m.answered, m.last = true, "HTTP "+resp.Status
+		m.answered, m.last = true, printable("HTTP "+resp.Status) // a server may send any text
 	default:
 		m.answered, m.last = true, ""
 	}
@@ -75,7 +75,8 @@ func (m *meter) send(req *http.Request) (*http.Response, error) {
 	return m.base.RoundTrip(req)
 }
 
-// finish sends a step. If the purge is stopped, the step has stepGrace to finish.
+// finish sends req, a DELETE. If the purge is stopped, the DELETE has stepGrace to
+// finish.
 func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(req.Context()))
 	defer cancel()
@@ -98,8 +99,8 @@ func (m *meter) finish(req *http.Request) (*http.Response, error) {
 // count carries out a dry run. It counts the rows that req, a DELETE, would delete,
 // and stores their number in m.due. To count, it sends a GET with the same filters.
 // If the database takes too long to count, it requests an estimate instead. count
-// returns a made-up answer, as if req had deleted no row. If the GET is refused, it
-// returns that answer.
+// then returns a made-up answer, as if req had deleted no row. If the server
+// refuses the GET, count returns the server's answer.
 func (m *meter) count(req *http.Request) (*http.Response, error) {
 	get := req.Clone(req.Context())
 	get.Method = http.MethodGet
@@ -143,8 +144,8 @@ func answer(req *http.Request, body string) *http.Response {
 }
 
 // readAll takes the two results of RoundTrip and reads the body of the answer into
-// memory. So the caller can read the body after the request's context is cancelled.
-// The body is short, because it contains at most one row.
+// memory, so that the caller can still read the body after the request's context is
+// cancelled. The body is short, because it contains at most one row.
 func readAll(resp *http.Response, err error) (*http.Response, error) {
 	if err != nil {
 		return nil, err
@@ -158,8 +159,9 @@ func readAll(resp *http.Response, err error) (*http.Response, error) {
 	return resp, nil
 }
 
-// tookTooLong reports whether the request failed because it took too long: resp is
-// PostgreSQL's statement timeout (57014) or a gateway's timeout (status 504).
+// tookTooLong reports whether the request failed because it took too long: resp
+// contains PostgreSQL's statement timeout (57014), or is a gateway's timeout
+// (status 504).
 func tookTooLong(resp *http.Response) bool {
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))
@@ -186,7 +188,7 @@ func (m *meter) progress(took time.Duration) string {
 	defer m.mu.Unlock()
 	line := fmt.Sprintf("%d rows deleted, %.0f rows/s", m.deleted, float64(m.deleted)/took.Seconds())
 	if m.last != "" {
-		line += ", retrying: " + printable(m.last)
+		line += ", retrying: " + m.last
 	}
 	return line
 }

@@ -12,15 +12,14 @@ const (
 	eraseLine        = "\r\x1b[K"
 )
 
-// A progress is an io.Writer that shows a progress line on a terminal. The progress
-// line is the last line on the terminal, and changes. Text that is written to the
-// progress is printed above the progress line. If the output isn't a terminal, only
-// the text is printed. A progress is safe for concurrent use.
+// A progress is an io.Writer that keeps a changing progress line below the text
+// that is written to it. If the output isn't a terminal, only the text is printed.
+// A progress is safe for concurrent use.
 type progress struct {
 	mu    sync.Mutex // guards line and writes to w
 	w     io.Writer
 	width func() int // the terminal's width; 0 if w isn't a terminal
-	line  string     // the line on the screen, or ""
+	line  string     // the progress line on the screen, or ""
 }
 
 func newProgress(w io.Writer) *progress {
@@ -39,7 +38,7 @@ func (p *progress) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// set replaces the line. "" removes it.
+// set replaces the progress line. "" removes it.
 func (p *progress) set(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -23,7 +23,7 @@ func addRange(flags *flag.FlagSet) *rangeFlags {
 	r := &rangeFlags{}
 	flags.Var(&r.since, "since", "`TIME`|a time, or an age such as 7d; default 24h before -until")
 	flags.Var(&r.until, "until", "`TIME`|a time (2026-01-31T12:00:00Z) or an age; default now")
-	durationVar(flags, &r.stuckAfter, "stuck-after", "`DURATION`|time under way that makes a document stuck; default 30m")
+	durationVar(flags, &r.stuckAfter, "stuck-after", "`DURATION`|a document under way for longer is stuck; default 30m")
 	return r
 }
 
@@ -110,9 +110,9 @@ func (c *call) printSummary(s *docevents.Summary, stuckAfter time.Duration) {
 	}
 }
 
-// section prints an empty line and the table t. shown is the number of rows in t, and
-// total is the number of rows that exist. If t doesn't contain all of them, section
-// also prints how many are missing.
+// section prints an empty line and the table t. shown is the number of rows in t,
+// and total is the number of rows that exist. If t doesn't contain all of them,
+// section also prints how many more there are.
 func (c *call) section(t *table, shown int, total int64) {
 	fmt.Fprintln(c.stdout)
 	t.print(c.stdout)
@@ -159,15 +159,15 @@ func newSummaryJSON(s *docevents.Summary) summaryJSON {
 	return out
 }
 
-const timelineHelp = `It lists the newest 1,000 events at most, the oldest of them first. If there are
-older ones, a note prints the -before that lists them. A "where" in a -config
+const timelineHelp = `It lists at most the newest 1,000 events, the oldest of them first. If there are
+older ones, a note shows the -before that lists them. A "where" in a -config
 file has no effect: all events of the document are listed.
 `
 
 func timeline(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	var before when
-	flags.Var(&before, "before", "`TIME`|only events before this time, or this age such as 7d")
+	flags.Var(&before, "before", "`TIME`|only events before this: a time, or an age such as 7d")
 	asJSON := flags.Bool("json", false, "print a JSON object")
 	source := addTable(flags, whereIgnored)
 	others, err := c.parse(flags, 1)
@@ -250,7 +250,7 @@ func documents(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
 	q := docevents.DocumentsQuery{}
 	flags.StringVar((*string)(&q.State), "state", "", "`STATE`|"+strings.Join(states, ", "))
-	flags.StringVar(&q.Stage, "stage", "", "`STAGE`|stage of the latest event, or of the failure for -error")
+	flags.StringVar(&q.Stage, "stage", "", "`STAGE`|stage of the latest event; with -error, of the failure")
 	flags.StringVar(&q.Error, "error", "", "`ERROR`|error, copied from docevents summary")
 	flags.IntVar(&q.Limit, "limit", 50, "`NUMBER`|documents on a page, at most 500; default 50")
 	flags.StringVar(&q.Cursor, "cursor", "", "`CURSOR`|list the page after the one that printed this cursor")

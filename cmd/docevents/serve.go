@@ -54,8 +54,8 @@ func serve(ctx context.Context, c *call) (int, error) {
 }
 
 // checkLoopback returns an error if addr isn't localhost or a loopback address. The
-// dashboard page shows users' data and asks for no password. So it must be reachable
-// only from this machine.
+// dashboard page shows users' data and asks for no password, so it must be
+// reachable only from this machine.
 func checkLoopback(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -16,10 +15,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// settings describe the table that a command uses. They come from the command's flags
-// and from the JSON file that the flag -config selects. A key of the file is the name
-// of a flag, with underscores in place of hyphens: text_ids stands for -text-ids. If
-// a setting is in both, the flag counts.
+// settings describe the table that a command uses. They come from the command's
+// flags and from the JSON file that the flag -config selects. A key of the file is
+// the name of a flag, with underscores in place of hyphens: text_ids stands for
+// -text-ids. If a setting is in both, the flag takes precedence.
 type settings struct {
 	Schema  string               `json:"schema"`
 	Table   string               `json:"table"`
@@ -32,21 +31,21 @@ type settings struct {
 
 // A whereUse is the way in which a command treats the setting "where". This setting
 // restricts a command to the events with a certain value in a column. Some commands
-// don't support it. But a user may pass the same -config file to all commands, so the
-// file may contain "where". Then the command either ignores the setting or returns an
-// error.
+// don't support it, but their -config file may still contain it, because a user may
+// pass the same file to all commands. Such a command either ignores the setting or
+// returns an error.
 type whereUse int
 
 const (
-	whereFilters whereUse = iota // the command takes -where and where in the file
-	whereIgnored                 // where in the file has no effect
-	whereRefused                 // where in the file is an error: without the filter, the command would do too much
+	whereFilters whereUse = iota // the command takes -where, and "where" in the file
+	whereIgnored                 // "where" in the file has no effect
+	whereRefused                 // "where" in the file is an error: without the filter, the command would use too many rows
 )
 
-// A tableSource collects the flags that describe the table, in the order in which the
-// user passes them. Its method read first reads the -config file and then applies the
-// collected flags. So if a setting is in both, the flag counts, even if -config comes
-// after the flag.
+// A tableSource collects the flags that describe the table, in the order in which
+// the user passes them. Its method read first reads the -config file and then
+// applies the collected flags, so a flag takes precedence even if -config comes
+// after it.
 type tableSource struct {
 	file    string
 	changes []func(*settings) error
@@ -60,7 +59,7 @@ func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
 	source := &tableSource{where: where}
 	change := func(name, usage string, apply func(s *settings, value string) error) {
 		flags.Func(name, usage, func(value string) error {
-			if value == "" { // a variable of the user's script may be unset, and the default may be the wrong table
+			if value == "" { // probably an unset variable in a script; the default could be the wrong table
 				return errEmpty
 			}
 			source.changes = append(source.changes, func(s *settings) error {
@@ -130,7 +129,7 @@ func put(m *map[string]string, key, value string) error {
 	return nil
 }
 
-// eachPair calls f for each pair of a list such as a=b,c=d.
+// eachPair calls f for each pair in a list such as a=b,c=d.
 func eachPair(list string, f func(key, value string) error) error {
 	for pair := range strings.SplitSeq(list, ",") {
 		key, value, found := strings.Cut(pair, "=")
@@ -167,7 +166,7 @@ func typesOf(types *docevents.EventTypes, meaning string) *[]docevents.EventType
 
 // read returns the settings from the file and the flags.
 func (source *tableSource) read() (*settings, error) {
-	s := &settings{}
+	s := &settings{Schema: docevents.DefaultSchema, Table: docevents.DefaultTable}
 	if source.file != "" {
 		text, err := os.ReadFile(source.file)
 		if err != nil {
@@ -188,7 +187,7 @@ func (source *tableSource) read() (*settings, error) {
 		}
 	}
 	if len(s.Where) > 0 && source.where == whereRefused {
-		return nil, usagef("-config: %s has where, and this command always works on all rows: use a file without where", source.file)
+		return nil, usagef("-config: %s contains where, but this command always works on all rows: use a file without where", source.file)
 	}
 	return s, nil
 }
@@ -214,17 +213,20 @@ func (s *settings) options() ([]docevents.Option, error) {
 		*f.field = s.Columns[f.name]
 		known = append(known, f.name)
 	}
-	for name := range s.Columns {
+	for name, column := range s.Columns {
 		if !slices.Contains(known, name) {
 			return nil, usagef("-columns: %q is not a column of document_processing_events: use %s", name, strings.Join(known, ", "))
 		}
+		if column == "" { // only in a file
+			return nil, usagef("-columns: the name for %s: %w", name, errEmpty)
+		}
 	}
 	options := []docevents.Option{
-		docevents.WithSchema(s.schema()),
-		docevents.WithTable(s.table()),
+		docevents.WithSchema(s.Schema),
+		docevents.WithTable(s.Table),
 		docevents.WithEventTypes(s.Types),
 	}
-	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 { // without these, ids may not be NULL
+	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 { // WithColumns also allows NULL ids, so it is passed only if needed
 		options = append(options, docevents.WithColumns(columns))
 	}
 	return options, nil
@@ -252,6 +254,3 @@ func (c *call) connect(source *tableSource, added ...docevents.Option) (*doceven
 	}
 	return client, s, nil
 }
-
-func (s *settings) schema() string { return cmp.Or(s.Schema, docevents.DefaultSchema) }
-func (s *settings) table() string  { return cmp.Or(s.Table, docevents.DefaultTable) }

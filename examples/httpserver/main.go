@@ -1,7 +1,7 @@
 // Httpserver receives documents over HTTP and processes them in the background. It
 // shows how to shut down without losing events: the server first stops accepting
-// uploads, then waits for the documents that are being processed, and then stores the
-// last events.
+// uploads, then waits for the documents that are being processed, and finally waits
+// until the last events are stored.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8080/documents
 //	curl http://127.0.0.1:8080/debug/vars
@@ -47,9 +47,9 @@ func main() {
 }
 
 // serve serves requests until ctx ends, and then shuts down. Kubernetes sends
-// SIGTERM, which ends ctx, and kills the process 30 s later. In that time, uploads in
-// flight get up to 15 s, and storing the events gets up to 5 s. So 10 s are left for
-// the documents that are being processed.
+// SIGTERM, which ends ctx, and kills the process 30 s later. In that time, uploads
+// in flight get up to 15 s, and storing the events gets up to 5 s, which leaves
+// 10 s for the documents that are being processed.
 func serve(ctx context.Context, listener net.Listener, s *service) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /documents", s.upload)
@@ -135,7 +135,7 @@ func (s *service) stop() {
 	s.work.Wait()
 }
 
-// process stands for your app's work on a document.
+// process stands in for your app's work on a document.
 func process(text []byte) error {
 	if len(text) == 0 {
 		return errors.New("the document is empty")

@@ -1,15 +1,15 @@
-// Localstack runs PostgreSQL and a REST API like that of a Supabase project on this
-// machine. The database contains the table of docevents. Localstack runs until you
-// interrupt it.
+// Localstack runs PostgreSQL and a REST API on this machine, like those of a
+// Supabase project. The database contains the table of docevents. Localstack runs
+// until you interrupt it.
 //
 // Usage:
 //
 //	go run ./examples/localstack [-addr 127.0.0.1:54321] [-v]
 //
-// It prints the project's URL and key as export commands, which you can paste into
-// another terminal. Then it prints the line "# ready". The line is a comment for the
-// shell, and means that the API accepts requests. A script can use localstack like
-// this:
+// It prints the project's URL and keys as export commands, which you can paste into
+// another terminal. Then it prints the line "# ready", which means that the API
+// accepts requests. For the shell, this line is a comment. A script can use
+// localstack like this:
 //
 //	go build -o localstack ./examples/localstack
 //	./localstack >stack.env &
@@ -18,8 +18,8 @@
 //	...
 //	kill $!
 //
-// The script doesn't use go run, because go run wouldn't pass the signal of kill on
-// to localstack. In a terminal you can use go run and press Ctrl-C.
+// The script doesn't use go run, because go run wouldn't pass the signal from kill
+// on to localstack. In a terminal you can use go run and press Ctrl-C.
 package main
 
 import (

@@ -31,7 +31,7 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := client.Check(ctx); err != nil { // the error names the problem and the remedy
+	if err := client.Check(ctx); err != nil { // the error says what to fix
 		log.Fatal(err)
 	}
 	err = walk(client, os.Args[1])
@@ -80,12 +80,12 @@ func process(client *docevents.Client, path string) (words int, err error) {
 	return words, err
 }
 
-// documentID returns the id of a file, which is the same in each run.
+// documentID returns an id for a file. It is the same in each run.
 func documentID(path string) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("file:"+path)).String()
 }
 
-// extract and count stand for your app's work.
+// extract and count stand in for your app's work.
 func extract(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err == nil && !utf8.Valid(text) {

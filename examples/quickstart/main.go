@@ -54,7 +54,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	if err := client.Check(ctx); err != nil { // the error names the problem and the remedy
+	if err := client.Check(ctx); err != nil { // the error says what to fix
 		return errors.Join(err, client.Close(ctx))
 	}
 
@@ -67,9 +67,9 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	scan := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(scan)
 
-	// Step records an event about a step, here about the step ocr. Then it calls the
-	// function that it gets. Then it records a second event with the duration and the
-	// error of that function.
+	// Step records an event that a step has started, here the step ocr. It then
+	// calls the function, and records a second event with the function's duration
+	// and error.
 	invoice.Stage, scan.Stage = "ocr", "ocr"
 	_ = client.Step(invoice, func() error { time.Sleep(40 * time.Millisecond); return nil })
 	_ = client.Step(scan, func() error { return errors.New("page 3: image too small") })

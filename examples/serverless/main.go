@@ -1,6 +1,6 @@
 // Serverless is an HTTP service for a platform that may freeze or end the process
-// after each reply, such as Cloud Run. So it waits until its events are stored, and
-// then replies. After 2 s it replies even if they aren't stored.
+// after each reply, such as Cloud Run. Before it replies, it therefore waits up to
+// 2 s for its events to be stored.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8081/documents/0198a5e2-0000-7000-8000-000000000001
 package main
@@ -40,8 +40,8 @@ func handler(client *docevents.Client) http.Handler {
 		})
 
 		// The platform may freeze the process after the reply, so call Flush before
-		// the reply. Flush waits up to 2 s until the events are stored. It waits even
-		// if the caller has closed the connection. If an event isn't stored by then,
+		// the reply. Flush waits up to 2 s for the events to be stored, even if the
+		// caller has closed the connection. If an event isn't stored by then,
 		// it stays queued, and is sent if the process runs again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*time.Second)
 		defer cancel()
@@ -57,7 +57,7 @@ func handler(client *docevents.Client) http.Handler {
 	})
 }
 
-// process stands for your app's work on a document.
+// process stands in for your app's work on a document.
 func process(document io.Reader) (size int, err error) {
 	text, err := io.ReadAll(document)
 	if err == nil && len(text) == 0 {

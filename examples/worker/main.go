@@ -46,9 +46,9 @@ type job struct {
 	File       string    `json:"file"`
 }
 
-// run processes the jobs of queue until the queue or ctx ends. workers limits how
-// many jobs run at the same time. At the end, run waits up to 10 s until the events
-// are stored.
+// run processes jobs from queue until the queue or ctx ends. workers limits how
+// many jobs run at the same time. At the end, run waits up to 10 s for the events
+// to be stored.
 func run(ctx context.Context, client *docevents.Client, queue io.Reader, workers int) error {
 	jobs := make(chan job)
 	var running sync.WaitGroup
@@ -70,7 +70,7 @@ func run(ctx context.Context, client *docevents.Client, queue io.Reader, workers
 	return errors.Join(err, client.Close(closing))
 }
 
-// receive stands for the client of your queue.
+// receive stands in for your queue's client.
 func receive(ctx context.Context, queue io.Reader, jobs chan<- job) error {
 	decoder := json.NewDecoder(queue)
 	for ctx.Err() == nil {
@@ -90,7 +90,7 @@ func receive(ctx context.Context, queue io.Reader, jobs chan<- job) error {
 
 // do processes a job, and records its events with the method Step. The id of each
 // event is derived from the job's id and the name of the step. So if the job runs
-// again, its events get the same ids, and the server ignores the events that it has
+// again, its events get the same ids, and the server ignores the events that are
 // already stored.
 func do(client *docevents.Client, j job) error {
 	const stage = "count"
@@ -100,7 +100,7 @@ func do(client *docevents.Client, j job) error {
 		UserID:     docevents.SystemUser,
 		Stage:      stage,
 	}, func() error {
-		_, err := os.ReadFile(j.File) // stands for your app's work
+		_, err := os.ReadFile(j.File) // stands in for your app's work
 		return err
 	})
 }

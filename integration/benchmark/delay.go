@@ -11,7 +11,7 @@ import (
 
 // A delayProxy makes a server seem farther away. It forwards TCP connections to the
 // server and delays the bytes in both directions. It doesn't limit the bandwidth. After
-// a call of close, no new connection is accepted, but existing connections continue.
+// close, no new connection is accepted, but existing connections continue.
 type delayProxy struct {
 	url      string
 	addr     string

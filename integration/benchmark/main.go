@@ -6,7 +6,7 @@
 //
 //	go run ./integration/benchmark                 # 5 rounds of everything; about half an hour
 //	go run ./integration/benchmark -quick          # one round with smaller loads, under a minute
-//	go run ./integration/benchmark -guard          # checks a few bars; exits with 1 if docevents misses one
+//	go run ./integration/benchmark -guard          # checks a few bars; exits with 1 if one doesn't hold
 //	go run ./integration/benchmark -sweep          # docevents with other values of MaxBatch and MaxInFlight
 //	go run ./integration/benchmark -json FILE -plot DIR   # writes the report to FILE and charts to DIR
 //	go run ./integration/benchmark -from FILE -plot DIR   # table and charts of FILE, without measuring
@@ -60,16 +60,16 @@ type options struct {
 	from                string
 }
 
-// errBroken is the error of -guard if a bar doesn't hold.
-var errBroken = errors.New("a ratio is broken: see above")
+// errBroken is returned for -guard if a bar doesn't hold.
+var errBroken = errors.New("a bar doesn't hold: see above")
 
 func main() {
 	if isWorker() {
 		workerMain()
 	}
 	var o options
-	flag.BoolVar(&o.quick, "quick", false, "one round of the small loads")
-	flag.BoolVar(&o.guard, "guard", false, "measure only ratios and exit with 1 if one is broken")
+	flag.BoolVar(&o.quick, "quick", false, "one round with smaller loads")
+	flag.BoolVar(&o.guard, "guard", false, "check a few bars, and exit with 1 if one doesn't hold")
 	flag.BoolVar(&o.sweep, "sweep", false, "measure docevents with other values of MaxBatch and MaxInFlight")
 	flag.IntVar(&o.rounds, "rounds", 0, "number of measurements of each cell (default 5; -quick 1, -guard 3)")
 	flag.StringVar(&o.variants, "variants", strings.Join(variantNames, ","), "variants to measure")
@@ -116,7 +116,7 @@ func run(ctx context.Context, o options, out, notes io.Writer) error {
 	return nil
 }
 
-// report measures, or reads a report with -from.
+// report measures the plan, or with -from, reads an earlier report.
 func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 	if o.from != "" {
 		text, err := os.ReadFile(o.from)
@@ -136,7 +136,7 @@ func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 	return p.run(ctx, o, notes)
 }
 
-// plan returns the plan for the options.
+// plan returns the plan that the options select.
 func (o options) plan() (*plan, error) {
 	variants := strings.Split(o.variants, ",")
 	for _, variant := range variants {

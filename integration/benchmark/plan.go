@@ -33,7 +33,7 @@ type load struct {
 const (
 	burst  = "burst"  // all events at once
 	steady = "steady" // Rate events per second
-	idle   = "idle"   // one event at a time, until it is stored, with pauses
+	idle   = "idle"   // one event at a time: each is stored before the next is recorded, with pauses
 )
 
 var english = message.NewPrinter(language.English)

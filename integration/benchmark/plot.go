@@ -48,15 +48,15 @@ type chartBar struct {
 }
 
 const (
-	chartLeft     = 116 // the x coordinate of the first panel, after the names
-	chartPanelGap = 12
-	chartPanel3   = 204 // the width of a panel
-	chartLabel    = 78  // the part of it for the label next to the longest bar
-	chartTop      = 96
-	chartLine     = 30
-	chartBarTall  = 18
-	chartFoot     = 36
-	chartMargin   = 20
+	chartLeft       = 116 // the x coordinate of the first panel, after the names
+	chartPanelGap   = 12
+	chartPanelWidth = 204 // the width of a panel
+	chartLabel      = 78  // the part of the panel's width for the label next to the longest bar
+	chartTop        = 96
+	chartLine       = 30
+	chartBarTall    = 18
+	chartFoot       = 36
+	chartMargin     = 20
 )
 
 //go:embed chart.svg.tmpl
@@ -103,7 +103,7 @@ func newChart(r *report, title, subtitle string, fullLength float64, figure meas
 			value, label := figure(c)
 			width := 1 // so that a zero is visible
 			if scale > 0 {
-				width = max(width, int(value/scale*(chartPanel3-chartLabel)))
+				width = max(width, int(value/scale*(chartPanelWidth-chartLabel)))
 			}
 			y := chartTop + i*chartLine
 			panel.Bars = append(panel.Bars, chartBar{
@@ -112,7 +112,7 @@ func newChart(r *report, title, subtitle string, fullLength float64, figure meas
 		}
 		if len(panel.Bars) > 0 {
 			ch.Panels = append(ch.Panels, panel)
-			x += chartPanel3 + chartPanelGap
+			x += chartPanelWidth + chartPanelGap
 		}
 	}
 	for i, variant := range variants {

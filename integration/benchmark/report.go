@@ -93,8 +93,8 @@ func (r *report) table() string {
 
 // sweepTable returns a table with a line for each measured pair of the client options
 // MaxBatch and MaxInFlight. The column "time of a request" is an estimate. It is the
-// elapsed time, multiplied by MaxInFlight and divided by the number of requests. This
-// is exact only if MaxInFlight requests always run at the same time.
+// elapsed time, multiplied by MaxInFlight and divided by the number of requests. This is
+// exact only if MaxInFlight requests are always in flight.
 func (r *report) sweepTable() string {
 	lines := [][]string{{"MaxInFlight", "MaxBatch", "events/s", "slowest", "fastest", "time of a request", "peak MiB", "CPU s/100,000"}}
 	for _, c := range r.Cells {
@@ -212,8 +212,8 @@ func brief(d time.Duration) string {
 	return d.Round(time.Duration(math.Pow(10, max(0, digits-2)))).String()
 }
 
-// The functions below format figures for the tables. If a figure is zero, it wasn't
-// measured. The functions then return "", so the table shows nothing.
+// The functions below format figures for the tables. A figure of zero wasn't measured, so
+// the functions return "" for it, and the table shows nothing.
 
 func mib(bytes int64) string {
 	return unlessZero(bytes, fmt.Sprintf("%.0f", float64(bytes)/(1<<20)))
@@ -230,7 +230,7 @@ func unlessZero[T int | int64 | float64](v T, text string) string {
 	return text
 }
 
-// A bar is a limit for a figure that the project promises to keep.
+// A bar is a performance goal: a limit that one of the figures must keep.
 type bar struct {
 	Name     string  `json:"name"`
 	Limit    float64 `json:"limit"`
@@ -272,10 +272,10 @@ func fullBars(r *report) []bar {
 	return append(bars, atMost(96, "MiB of docevents' process at "+big.Name+", the worst round", peak, at != nil))
 }
 
-// guardBars returns the performance goals (bars) that the flag -guard checks. Its goals
-// for speed are lower than in a full run, so docevents reaches them even on a busy
-// machine. But docevents misses them if it sends each event in its own request, or if
-// it opens a new connection for each request.
+// guardBars returns the performance goals (bars) that the flag -guard checks. The goals
+// for speed are lower than in a full run, so that docevents reaches them even on a busy
+// machine. But docevents would miss them if it sent each event in its own request, or
+// opened a new connection for each request.
 func guardBars(r *report) []bar {
 	bars := fullBars(r)
 	bars[0].Limit, bars[1].Limit = 0.5, 10

@@ -331,7 +331,7 @@ func TestPlot(t *testing.T) {
 			t.Errorf("%s: bars of %d and %d, want one half of the other", panel.Title, own.Width, naive.Width)
 		}
 	}
-	if lost := newChart(r, "", "", 1, func(c *cell) (float64, string) { return float64(c.lost()) / float64(c.Load.Events), "" }); lost.Panels[0].Bars[1].Width != chartPanel3-chartLabel || lost.Panels[0].Bars[0].Width != 1 {
+	if lost := newChart(r, "", "", 1, func(c *cell) (float64, string) { return float64(c.lost()) / float64(c.Load.Events), "" }); lost.Panels[0].Bars[1].Width != chartPanelWidth-chartLabel || lost.Panels[0].Bars[0].Width != 1 {
 		t.Errorf("all lost and none: %+v", lost.Panels[0].Bars)
 	}
 	if empty := newChart(&report{}, "", "", 0, nil); len(empty.Panels) != 0 {

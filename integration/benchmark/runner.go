@@ -73,7 +73,7 @@ type runner struct {
 	target  *target
 	notes   io.Writer
 	program string // the path of this program
-	jsDir   string // the folder of the script of supabase-js
+	jsDir   string // the folder of the script that measures supabase-js
 }
 
 // prepare finds out which variants (ways to store events) can't be measured in this
@@ -175,7 +175,7 @@ func (r *runner) measure(ctx context.Context, c *cell) (*sample, error) {
 // timeLimit is the value of sample.Ended if a measurement exceeded -limit.
 const timeLimit = "the time limit"
 
-// crash returns the reason of a crash, from the process's output.
+// crash returns the reason for a crash, from the process's output.
 func crash(output string) string {
 	for _, reason := range []string{"out of memory", "too many open files"} {
 		if strings.Contains(output, reason) {
@@ -194,10 +194,9 @@ func end(output []byte, n int) []byte {
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
 
-// installJS installs the Node script that measures supabase-js, and returns the
-// script's folder. The folder is in the user's cache. npm ci installs the script's
-// packages in the folder. If an earlier run has installed the same packages there,
-// installJS doesn't run npm ci.
+// installJS installs the Node script that measures supabase-js, and returns the script's
+// folder. The folder is in the user's cache. npm ci installs the script's packages there,
+// unless an earlier run has installed the same packages.
 func installJS(ctx context.Context) (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

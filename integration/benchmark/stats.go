@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A spread has the median, the 99th percentile and the maximum of durations.
+// A spread contains the median, the 99th percentile and the maximum of durations.
 type spread struct {
 	P50 time.Duration `json:"p50_ns"`
 	P99 time.Duration `json:"p99_ns"`
@@ -70,7 +70,7 @@ func maxOf[T cmp.Ordered](samples []sample, f func(*sample) T) T {
 type sample struct {
 	Stored  int           `json:"stored"`     // rows in the table afterwards
 	Elapsed time.Duration `json:"elapsed_ns"` // from the first Record until the last row can be read
-	Call    spread        `json:"call"`       // the time of a call of Record
+	Call    spread        `json:"call"`       // the time of a call to Record
 	ToRow   spread        `json:"to_row"`     // from Record until the row is stored, one event at a time
 	Bare    spread        `json:"bare"`       // the same for an insert over net/http, alternating with ToRow
 

@@ -25,11 +25,12 @@ import (
 type target struct {
 	URL, Key, DatabaseURL, Table string
 
-	stack *localstack.Stack // nil for a project of the environment
+	stack *localstack.Stack // nil for a project from the environment
 	delay *delayProxy       // nil without -rtt
 }
 
-// openTarget returns the project of the environment or, without one, a local stack.
+// openTarget returns the project that the environment variables name. If they are not
+// set, it starts a local stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
 	t := &target{Table: docevents.DefaultTable}
 	switch _, err := docevents.NewFromEnv(); {
@@ -91,7 +92,7 @@ const (
 
 // countStable counts a user's rows in the table after a measurement. If it finds the
 // expected number, it returns at once. If rows are missing, the server may still be
-// storing them. So countStable counts again every 500 ms, until two counts in a row are
+// storing them, so countStable counts again every 500 ms until two counts in a row are
 // equal. After a minute, it returns an error.
 func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) (int, error) {
 	last := -1
@@ -143,7 +144,7 @@ type machine struct {
 	RTT        string    `json:"rtt,omitempty"`
 }
 
-// localStandIn is the server of a local stack without a PostgREST.
+// localStandIn is the name of the server in a local stack without a PostgREST.
 const localStandIn = "the local stack's stand-in for PostgREST"
 
 func (t *target) describe(ctx context.Context) machine {

@@ -76,7 +76,7 @@ func (d *docs) tally() (requests, failed int, err error) {
 }
 
 // naive is the variant "naive Go", the original design of docevents. For each event, it
-// starts a goroutine, which makes a client and inserts one row. It logs errors and
+// starts a goroutine, which creates a client and inserts one row. It logs errors and
 // doesn't retry.
 type naive struct {
 	spec     *spec

@@ -18,11 +18,11 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// workerArg is the command-line argument that makes this program a worker. A worker is
-// a child process that measures one way to store events under one load. It reads a
+// workerArg is the command-line argument that makes this program a worker. A worker is a
+// child process that measures one way to store events under one load. It reads a
 // description of the measurement (a spec) from standard input, and writes the result to
 // standard output. The spec isn't a command-line argument, because it contains the API
-// key. Other users can see a process's arguments.
+// key, and other users can see a process's arguments.
 const workerArg = "worker"
 
 func isWorker() bool { return len(os.Args) == 2 && os.Args[1] == workerArg }
@@ -35,7 +35,7 @@ func workerMain() {
 	os.Exit(0)
 }
 
-// A spec describes one measurement. The script of supabase-js also reads it.
+// A spec describes one measurement. The script that measures supabase-js also reads it.
 type spec struct {
 	Variant     string        `json:"variant"`
 	Load        load          `json:"load"`
@@ -110,7 +110,8 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 	return got, nil
 }
 
-// measureLoad measures the time until the last event's row can be read.
+// measureLoad measures the time until the last event's row can be read. If an insert
+// failed, it measures the time until store returns.
 func (s *spec) measureLoad(ctx context.Context, variant variant, reader *http.Client, got *sample) error {
 	start := time.Now()
 	calls, err := variant.store(ctx, s.Load)

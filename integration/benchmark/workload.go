@@ -32,8 +32,8 @@ func eventAt(user uuid.UUID, i int) docevents.Event {
 }
 
 // documentAt returns the document id of event number i. Four events in a row have the
-// same document. The ids are spread like random UUIDs. Updating the database index on
-// document_id is therefore as slow as with random UUIDs.
+// same document. The ids are spread like random UUIDs, so updating the database index on
+// document_id is as slow as with random UUIDs.
 func documentAt(user uuid.UUID, i int) uuid.UUID {
 	id := user
 	mixed := binary.BigEndian.Uint64(user[:8]) ^ mix(uint64(i/4)+1)

@@ -14,8 +14,8 @@ import (
 )
 
 // A feed generates the events of an imaginary document pipeline, in order of time. Its
-// random numbers always have the same seed. Every run of the program therefore
-// generates the same documents, with other ids and times.
+// random numbers always have the same seed, so every run of the program generates the
+// same documents, with different ids and times.
 type feed struct {
 	rand    *rand.Rand
 	start   time.Time
@@ -28,11 +28,11 @@ func newFeed(start time.Time) *feed {
 	return &feed{rand: rand.New(rand.NewPCG(7, 11)), start: start, next: start}
 }
 
-// play records the events up to now.
+// play records the events that are due by now.
 func (f *feed) play(client *docevents.Client, now time.Time) {
 	for ; !f.next.After(now); f.next = f.next.Add(seconds(f.rand.ExpFloat64() * 6)) {
 		f.number++
-		f.waiting = append(f.waiting, f.story(f.next)...)
+		f.waiting = append(f.waiting, f.history(f.next)...)
 	}
 	slices.SortStableFunc(f.waiting, func(a, b docevents.Event) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	for len(f.waiting) > 0 && !f.waiting[0].CreatedAt.After(now) {
@@ -59,15 +59,15 @@ var steps = []struct {
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
 // The imaginary document pipeline has an outage from outageStart to outageEnd, both
-// counted from the pipeline's start. In this time, the AI model that the step
-// "summarize" calls is overloaded. Nine of ten attempts of this step then fail with
-// status 503.
+// counted from the pipeline's start. During the outage, the AI model that the step
+// "summarize" calls is overloaded, so nine of ten attempts at this step fail with status
+// 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
-// story returns the events of a document that arrives at a time.
-func (f *feed) story(at time.Time) []docevents.Event {
+// history returns the events of a document that arrives at the time at.
+func (f *feed) history(at time.Time) []docevents.Event {
 	user := f.rand.IntN(25)
-	d := &tale{
+	d := &history{
 		feed: f, at: at,
 		event: docevents.Event{
 			DocumentID: uuid.Must(uuid.NewV7()).String(),
@@ -97,15 +97,15 @@ func (f *feed) story(at time.Time) []docevents.Event {
 	return d.events
 }
 
-// A tale is a document's events so far.
-type tale struct {
+// A history contains the events of a document so far.
+type history struct {
 	*feed
 	at     time.Time       // the time of the next event
 	event  docevents.Event // the fields that all events have
 	events []docevents.Event
 }
 
-func (d *tale) add(typ docevents.EventType, stage string, took time.Duration, message string) {
+func (d *history) add(typ docevents.EventType, stage string, took time.Duration, message string) {
 	e := d.event
 	e.Type, e.Stage, e.Duration, e.ErrorMessage, e.CreatedAt = typ, stage, took, message, d.at
 	d.events = append(d.events, e)
@@ -116,7 +116,7 @@ func (d *tale) add(typ docevents.EventType, stage string, took time.Duration, me
 // the error message of the last attempt, or "" if that attempt succeeds. median and
 // spread determine the random duration of an attempt. fails is the share of attempts
 // that fail.
-func (d *tale) step(stage string, median, spread, fails float64) (message string) {
+func (d *history) step(stage string, median, spread, fails float64) (message string) {
 	const tries = 3
 	for try := range tries {
 		d.at = d.at.Add(seconds(0.02 + 0.1*d.rand.Float64()))
@@ -137,8 +137,8 @@ func (d *tale) step(stage string, median, spread, fails float64) (message string
 	return message
 }
 
-// message returns the error message of an attempt of a step, or "" if it succeeds.
-func (d *tale) message(stage string, fails float64) string {
+// message returns the error message of an attempt at a step, or "" if it succeeds.
+func (d *history) message(stage string, fails float64) string {
 	since := d.at.Sub(d.start)
 	outage := stage == "summarize" && since > outageStart && since < outageEnd
 	page, pages := 1+d.rand.IntN(20), 20+d.rand.IntN(60)

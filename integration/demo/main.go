@@ -38,7 +38,7 @@ import (
 )
 
 func main() {
-	addr := flag.String("addr", "127.0.0.1:0", "address of the page; port 0 is a free one")
+	addr := flag.String("addr", "127.0.0.1:0", "address of the page; port 0 selects a free port")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C kills the program
@@ -49,7 +49,7 @@ func main() {
 }
 
 const (
-	past         = 2 * time.Hour          // the time before the start whose events are recorded at the start
+	past         = 2 * time.Hour          // the age of the oldest event that is recorded at the start
 	tick         = 250 * time.Millisecond // the interval at which due events are recorded
 	closeTimeout = 5 * time.Second
 )

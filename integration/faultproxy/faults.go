@@ -77,16 +77,17 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 type Fault struct {
 	Name string // for messages and the names of tests
 
-	// Lost means that the proxy doesn't send the request to the server. If Stall is
-	// set, the client gets no answer. Otherwise the client gets Answer. If Answer is
-	// nil, the proxy resets the client's connection.
+	// Lost means that the proxy doesn't send the request to the server. If Stall is set,
+	// the client gets no answer. Otherwise it gets Answer. If Answer is nil, the proxy
+	// resets the client's connection.
 	Lost bool
 
 	// Without is the name of a request header. The proxy removes this header before it
 	// sends the request to the server. If Without is "", the proxy removes no header.
 	Without string
 
-	// Answer replaces the server's answer. With nil, the server's answer is used.
+	// Answer replaces the server's answer. If Answer is nil, the client gets the server's
+	// answer.
 	Answer *Answer
 
 	// Stall means that no answer comes. The proxy waits until the client disconnects.
@@ -103,7 +104,7 @@ type Fault struct {
 // A Cut is the part of an answer in which the connection breaks.
 type Cut int
 
-// A [Cut] is the place where the proxy interrupts its answer to the client:
+// A [Cut] has one of these values:
 //
 //   - NoCut: the client gets the complete answer.
 //   - CutAll: the client gets no answer, because the proxy resets the connection.
@@ -132,7 +133,8 @@ func (f Fault) Committed() Fault {
 	return f
 }
 
-// RequestLost cuts the connection before the request reaches the server.
+// RequestLost returns a fault that resets the client's connection before the request
+// reaches the server.
 func RequestLost() Fault {
 	return Fault{Name: "request lost", Lost: true, Cut: CutAll}
 }
@@ -144,7 +146,8 @@ func AnswerLost() Fault {
 	return Fault{Name: "answer lost", Cut: CutAll}
 }
 
-// AnswerCut cuts the connection in the header or the body of the server's answer.
+// AnswerCut returns a fault that closes the connection in the header or the body of the
+// server's answer.
 func AnswerCut(at Cut) Fault {
 	name := "answer cut in the header"
 	if at == CutBody {
@@ -153,24 +156,26 @@ func AnswerCut(at Cut) Fault {
 	return Fault{Name: name, Cut: at}
 }
 
-// Stall never answers. The request doesn't reach the server.
+// Stall returns a fault in which the proxy never answers. The request doesn't reach the
+// server.
 func Stall() Fault {
 	return Fault{Name: "stall", Lost: true, Stall: true}
 }
 
-// Trickle sends the server's answer byte by byte.
+// Trickle returns a fault in which the proxy sends the server's answer byte by byte, with
+// the pause pace after each byte.
 func Trickle(pace time.Duration) Fault {
 	return Fault{Name: fmt.Sprintf("trickle at %s a byte", pace), Pace: pace}
 }
 
-// HeaderLost removes a request header, as some gateways do.
+// HeaderLost returns a fault that removes a request header, as some gateways do.
 func HeaderLost(name string) Fault {
 	return Fault{Name: "without " + name, Without: name}
 }
 
 // Text returns a fault in which the proxy answers with the given status and body. The
-// request doesn't reach the server. headers are alternately the names and values of
-// response headers. The default Content-Type is application/json.
+// request doesn't reach the server. headers alternates between the names and the values
+// of response headers. The default Content-Type is application/json.
 func Text(status int, body string, headers ...string) Fault {
 	a := &Answer{Status: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)}
 	for i := 0; i < len(headers); i += 2 {

@@ -13,9 +13,9 @@
 // for every request that contains a certain row.
 //
 // [Fault.Committed] changes a fault so that the server stores the rows before the client
-// gets the fault's answer. Call it only if the answer doesn't show whether the rows were
-// stored. An HTML page is such an answer. Don't call it for an error with a code of
-// PostgreSQL, because such an error means that no row was stored.
+// gets the fault's answer. Call it only if that answer doesn't show whether the rows were
+// stored. For example, an HTML page doesn't show it, but an error with a PostgreSQL code
+// does: it means that no row was stored.
 package faultproxy
 
 import (
@@ -50,7 +50,7 @@ type Proxy struct {
 	closed bool
 }
 
-// A front is the proxy's HTTP server. Each Accept starts a new one.
+// A front is the proxy's HTTP server. Refuse closes it, and Accept starts a new one.
 type front struct {
 	server *http.Server
 	ctx    context.Context // ends with the server's connections
@@ -68,8 +68,8 @@ func Start(target string) (*Proxy, error) {
 	}
 	p := &Proxy{
 		target: u,
-		// The proxy opens a new connection to the server for each request. If the
-		// connection breaks, no other request fails.
+		// The proxy opens a new connection to the server for each request, so that a
+		// broken connection affects only one request.
 		forward: &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 		plan:    Pass,
 	}
@@ -119,7 +119,7 @@ func (p *Proxy) Deal(plan Plan) {
 	p.plan, p.number = plan, 0
 }
 
-// Refuse closes the proxy's port. Clients can't connect until the next call of Accept,
+// Refuse closes the proxy's port. Clients can't connect until the next call to Accept,
 // and their existing connections break. If a request has already reached the server,
 // the server still processes it.
 func (p *Proxy) Refuse() error {
@@ -155,9 +155,9 @@ func (p *Proxy) Accept() error {
 		if attempt == 100 {
 			return fmt.Errorf("faultproxy: %w", err)
 		}
-		// The port can be in use for a moment. While the proxy didn't listen, the
-		// system may have given the port to a client's outgoing connection. So wait and
-		// try again.
+		// The port can be in use for a moment, because the system may have given it to a
+		// client's outgoing connection while the proxy wasn't listening. So wait and try
+		// again.
 		time.Sleep(20 * time.Millisecond)
 	}
 }
@@ -201,7 +201,7 @@ func (p *Proxy) handle(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	case f.Cut == NoCut && f.Pace == 0:
 		answer.write(w)
 	default:
-		f.writeSlowly(ctx, w, answer)
+		f.writeFaulty(ctx, w, answer)
 	}
 }
 
@@ -214,11 +214,10 @@ func (p *Proxy) choose(r *Request) Fault {
 	return plan(r)
 }
 
-// pass sends the request to the server and returns the server's answer. It first
-// removes one header from the request, the header whose name is in the parameter
-// removed. If the client disconnects, the server still processes the request, as behind
-// a gateway. Only Close aborts the request.
-func (p *Proxy) pass(r *http.Request, body []byte, removed string) (*Answer, error) {
+// pass sends the request to the server and returns the server's answer. It doesn't send
+// the request header named in without. If the client disconnects, the server still
+// processes the request, as behind a gateway. Only Close aborts the request.
+func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host
 	req, err := http.NewRequestWithContext(p.ctx, r.Method, u.String(), bytes.NewReader(body))
@@ -227,7 +226,7 @@ func (p *Proxy) pass(r *http.Request, body []byte, removed string) (*Answer, err
 	}
 	req.Header = r.Header.Clone()
 	req.Header.Del("Connection")
-	req.Header.Del(removed)
+	req.Header.Del(without)
 	resp, err := p.forward.RoundTrip(req) // not a Client, which would follow redirects
 	if err != nil {
 		return nil, err
@@ -259,8 +258,9 @@ func (a *Answer) write(w http.ResponseWriter) {
 	_, _ = w.Write(a.Body) // the client may be gone
 }
 
-// writeSlowly writes the answer byte by byte, or only the part before the cut.
-func (f *Fault) writeSlowly(ctx context.Context, w http.ResponseWriter, a *Answer) {
+// writeFaulty writes the answer up to the cut. If f.Pace isn't 0, it pauses after each
+// byte.
+func (f *Fault) writeFaulty(ctx context.Context, w http.ResponseWriter, a *Answer) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)

@@ -15,8 +15,8 @@ import (
 // PostgREST.
 //
 // PostgREST reads a JWT from the Authorization header. If a request has no such header,
-// apiGateway adds it, with the API key as the JWT. But the secret key (sb_secret_...) isn't
-// a JWT. apiGateway then uses the service_role key, which is a JWT.
+// apiGateway adds it, with the API key as the JWT. The secret key (sb_secret_...) isn't a
+// JWT, so in its place apiGateway uses the service_role key, which is one.
 //
 // apiGateway never changes an existing Authorization header. If a client puts the
 // secret key there, as postgrest-go and supabase-js do, PostgREST rejects the request.

@@ -56,8 +56,8 @@ func databaseError(err error, anonymous bool) *postgrest.Error {
 	return e
 }
 
-// raised returns an error answer that a database function or trigger has composed. To
-// do this, the function raises SQLSTATE 'PGRST' with JSON in the message and the
+// raised returns an error response that a database function or trigger has composed. To
+// compose one, the function raises SQLSTATE 'PGRST' with JSON in the message and the
 // detail. pg is the raised error. See
 // https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes.
 func raised(pg *pgconn.PgError) *postgrest.Error {

@@ -67,10 +67,10 @@ func (f *function) takes(given []string) bool {
 	})
 }
 
-// call builds a SELECT that calls the function. given contains the names of the
-// request's arguments. body is a JSON object with the arguments' names and values. In a
-// GET, all values are strings. allStrings is true then, and the SELECT casts the
-// strings to the arguments' types.
+// call builds a SELECT that calls the function. given contains the names of the request's
+// arguments. body is a JSON object with the arguments' names and values. If allStrings is
+// true, as in a GET, all values are strings, and the SELECT casts them to the arguments'
+// types.
 func (f *function) call(given []string, body []byte, allStrings bool) *statement {
 	s := &statement{}
 	var arguments []*column

@@ -130,8 +130,8 @@ func freePort() (uint32, error) {
 
 // cluster is the PostgreSQL server of a stack, which is a local copy of a Supabase
 // project. The server listens on a Unix socket in the stack's folder, and not on a TCP
-// port. Its port number therefore can't collide with another server's. Only the owner
-// of the folder and root can connect.
+// port, so its port number can't collide with another server's. Only the owner of the
+// folder and root can connect.
 type cluster struct {
 	programs string
 	dir      string
@@ -163,8 +163,8 @@ var settings = []string{
 
 // databaseURL returns the URL with which pgx and libpq connect to the database as role.
 // The folder of the server's Unix socket is in the query string, because a host can't
-// contain slashes. The port is part of the socket's file name. The URL contains the
-// port, so the environment variable PGPORT has no effect.
+// contain slashes. The URL contains the port, which is part of the socket's file name, so
+// that the environment variable PGPORT has no effect.
 func (c *cluster) databaseURL(role string) string {
 	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }

@@ -86,7 +86,7 @@ func detach(cmd *exec.Cmd, runAs *account) {
 	}
 }
 
-// immediateShutdown is the signal on which PostgreSQL ends at once, without a checkpoint.
+// immediateShutdown is the signal that ends PostgreSQL at once, without a checkpoint.
 const immediateShutdown = syscall.SIGQUIT
 
 // killTree ends the process pid and its child processes with SIGKILL. It first stops

@@ -10,8 +10,8 @@ import (
 
 // listen waits for NOTIFY pgrst until the stand-in closes. After each notification, it
 // reads the database schema or the roles' settings again, as PostgREST does. If the
-// connection to PostgreSQL breaks, listen may miss notifications. So it reads both
-// again after it has reconnected.
+// connection to PostgreSQL breaks, listen may miss notifications, so it reads both again
+// after it has reconnected.
 func (s *standIn) listen() {
 	const shortest, longest = 50 * time.Millisecond, time.Second // PostgREST waits up to 32 s, which is too long for tests
 	wait := shortest

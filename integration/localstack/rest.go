@@ -64,8 +64,8 @@ func (s *Stack) StartREST(ctx context.Context) error {
 }
 
 // listen opens the TCP port of the REST API. If the REST API ran before, it needs the
-// same port again. The port may be in use, because the system may have given it to a
-// client's outgoing connection for a moment. So listen tries again, up to 100 times.
+// same port again. That port may be in use for a moment, because the system may have
+// given it to a client's outgoing connection, so listen tries again, up to 100 times.
 func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Addr)

@@ -12,8 +12,8 @@ import (
 )
 
 // schemaCache contains the tables and functions that requests can use, by name. It is
-// read again after NOTIFY pgrst. As in PostgREST, requests can't use a table or
-// function that was created later.
+// read again after NOTIFY pgrst. As in PostgREST, requests can't use a table or function
+// that was created since then.
 type schemaCache struct {
 	tables    map[string]*table
 	functions map[string][]*function
@@ -40,11 +40,11 @@ type column struct {
 func (t *table) name() string { return exposed + "." + quote(t.relation) }
 
 // column returns the column's name with its schema and table, quoted for SQL. PostgREST
-// uses the same form in its SQL. If the column doesn't exist, PostgreSQL's error is
-// therefore the same as with PostgREST.
+// uses the same form in its SQL, so if the column doesn't exist, PostgreSQL's error is
+// the same as with PostgREST.
 func (t *table) column(name string) string { return t.name() + "." + quote(name) }
 
-// find returns the columns of these names.
+// find returns the columns with these names.
 func (t *table) find(names []string) ([]*column, *postgrest.Error) {
 	columns := make([]*column, len(names))
 	for i, name := range names {
@@ -163,8 +163,8 @@ func loadSchema(ctx context.Context, conn *pgx.Conn) (*schemaCache, error) {
 
 // roleSettings contains the settings of roles, such as statement_timeout, which ALTER
 // ROLE ... SET has stored in the database. A setting is a pair of name and value.
-// PostgreSQL applies them at login, but not after SET ROLE. The stand-in therefore
-// applies the settings of the request's role in every transaction, as PostgREST does.
+// PostgreSQL applies them at login, but not after SET ROLE, so the stand-in applies the
+// settings of the request's role in every transaction, as PostgREST does.
 type roleSettings map[string][][2]string
 
 // settingsQuery returns only the settings that any user may set, as PostgREST does.

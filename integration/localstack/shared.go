@@ -60,7 +60,7 @@ func FromEnv(ctx context.Context) (*Stack, error) {
 	return attach(ctx, settings)
 }
 
-// attach returns a Stack for a stack that already runs.
+// attach returns a Stack for a stack that is already running.
 func attach(ctx context.Context, settings Settings) (*Stack, error) {
 	pool, err := pgxpool.New(ctx, settings.DatabaseURL)
 	if err != nil {
@@ -204,8 +204,8 @@ func Main(m *testing.M) {
 // Table creates an empty table with the columns of document_processing_events, and
 // returns its name for docevents.WithTable. When the test ends, Table drops the table.
 //
-// All tests and processes share document_processing_events itself. A test that counts
-// rows therefore needs its own table.
+// All tests and processes share document_processing_events itself, so a test that counts
+// rows needs a separate table.
 func (s *Stack) Table(t testing.TB) string {
 	t.Helper()
 	// t.Context is canceled before the cleanup runs.

@@ -10,8 +10,7 @@ import (
 )
 
 // statement builds an SQL statement. Table and column names from a request are always
-// quoted. Values from a request are always parameters ($1). A request therefore can't
-// inject SQL.
+// quoted, and values are always parameters ($1), so a request can't inject SQL.
 type statement struct {
 	strings.Builder
 	args []any
@@ -92,8 +91,8 @@ func (q *query) list(s *statement) {
 const rows = "localstack_rows"
 
 // Every SQL statement below returns one row with the same four columns, which are read
-// into the struct result. The columns' types don't depend on the table. PostgreSQL can
-// therefore still execute a prepared statement after a table has changed.
+// into the struct result. The columns' types don't depend on the table, so PostgreSQL can
+// still execute a prepared statement after a table has changed.
 
 // read builds a SELECT.
 func (q *query) read(count bool) *statement {

@@ -13,12 +13,12 @@
 //
 // localstack needs PostgreSQL 14 or later. It looks for PostgreSQL on PATH and in the
 // folders in which packages install it. If it finds none, it downloads PostgreSQL.
-// PostgREST is optional and must have version 13 or later. localstack looks for it at the
-// path in the environment variable POSTGREST_BIN and on PATH.
+// PostgREST is optional. If it is used, it must be version 13 or later. localstack looks
+// for it at the path in the environment variable POSTGREST_BIN and on PATH.
 //
 // A stack consists of child processes, one TCP port on the loopback interface, and one
-// temporary folder. Close removes them all. If this process ends without a call of Close,
-// a watchdog process removes them.
+// temporary folder. Close removes them all. If this process ends without calling Close, a
+// watchdog process removes them.
 //
 // localstack runs only on Unix systems.
 package localstack

@@ -93,7 +93,7 @@ func TestUndo(t *testing.T) {
 			undo := d.section("## " + name)
 			if name == partitionedFile {
 				undo = d.section("### Back to the plain table")
-				const here = "-- Here: all of 013, for the indexes and the rights.\n"
+				const here = "-- Here, run all of 013, which creates the indexes and grants the rights.\n"
 				if !strings.Contains(undo[0], here) {
 					t.Fatalf("sql/README.md lacks the line %q", here)
 				}

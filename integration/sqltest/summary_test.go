@@ -208,6 +208,23 @@ func TestSummaryOfNow(t *testing.T) {
 	}
 }
 
+// TestSummaryOfNotes checks that an upload_started event doesn't change the state of its
+// document if the app lists this type in Notes.
+func TestSummaryOfNotes(t *testing.T) {
+	d := newDatabase(t).migrated()
+	d.run(readingFile)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	d.store([]stored{
+		{ID: uuid.NewString(), Document: user, Type: "completed", MS: 1, At: now.Add(-2 * time.Minute)},
+		{ID: uuid.NewString(), Document: user, Type: "upload_started", MS: -1, At: now.Add(-time.Minute)},
+	})
+	client := d.reader(docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{docevents.UploadStarted}}))
+	s, err := client.Summary(t.Context(), docevents.Query{Since: now.Add(-time.Hour), Until: now})
+	if err != nil || s.Completed != 1 || s.UnderWay != 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 // TestQueriesAgree compares queries 3 to 6 of queries.sql with docevents_summary.
 func TestQueriesAgree(t *testing.T) {
 	d := newDatabase(t).migrated()

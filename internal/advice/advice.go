@@ -75,7 +75,7 @@ var (
 )
 
 // SQLName returns the name as SQL needs it. A keyword gets quotes. A name with capitals
-// also gets quotes, because SQL would change the capitals to small letters.
+// also gets quotes, because SQL would change the capitals to lower case.
 func SQLName(name string) string {
 	if bareName.MatchString(name) && !reserved.MatchString(name) {
 		return name

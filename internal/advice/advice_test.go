@@ -9,8 +9,9 @@ import (
 
 const htmlPage = "the answer is an HTML page"
 
-// Every answer to a client or a table that is misconfigured has advice, and so have
-// the refusals of data for which the table is at fault if it refuses every row.
+// There is advice about every answer to a client or a table that is misconfigured,
+// and about every rejection of data for which the table is at fault if it rejects
+// every row.
 func TestFor(t *testing.T) {
 	s := Settings{Schema: "audit", Table: "events", HasToken: true}
 	for _, test := range []struct {

@@ -7,7 +7,7 @@ const (
 	anonymous = "the server treated the request as anonymous, because only Supabase's API gateway can read a secret key (sb_secret_...): check that SUPABASE_URL is the gateway's address, or, for a PostgREST without a gateway, use a JWT whose role is service_role"
 
 	// If an error message is about a table or view other than the client's table,
-	// anotherRelation is appended to the message, so that a rule's pattern can match it.
+	// anotherRelation is appended to the message, so that rules can match such messages.
 	anotherRelation = " another-relation"
 )
 
@@ -45,7 +45,7 @@ var answers = []rule{
 	{regexp.MustCompile(` (22P02 .*enum|22001 )`), "if every event of a type is refused, run ALTER TYPE ... ADD VALUE for an enum, make a short column text, or list with WithEventTypes only the types that the column takes"},
 	{regexp.MustCompile(` 23502 `), "if every event is refused, nothing fills that column: give it a DEFAULT or a BEFORE INSERT trigger, or, if its name is of letters, digits and underscores, fill it from Event.Extra with WithColumns"},
 	{regexp.MustCompile(` 23503 .*constraint ("[^"]+")`), "the row that ${1} points to isn't there: record the event after that row is committed. docevents.SystemUser is only for a table without a foreign key on the user: with WithColumns an empty UserID is stored as NULL"},
-	{regexp.MustCompile(` 23(505|P01) .*constraint ("[^"]+")`), "if all later events of a document are refused, drop the constraint ${2}, or make the id column a part of it"},
+	{regexp.MustCompile(` 23(505|P01) .*constraint ("[^"]+")`), "if all later events of a document are refused, drop the constraint ${2}, or make the id column a part of it; if a trigger inserts into the table of ${2}, add ON CONFLICT DO NOTHING there"},
 	{regexp.MustCompile(` 23514 .*partition`), "make a partition for the event's created_at or type, or a DEFAULT one (sql/optional/partitioned.sql)"},
 	{regexp.MustCompile(` 23514 .*constraint ("[^"]+")`), "if every event of a type is refused, the CHECK ${1} lacks the type: add it (sql/optional/event_types.sql), or list only the types of the CHECK with WithEventTypes; if the CHECK is about another column, fill that from Event.Extra"},
 }

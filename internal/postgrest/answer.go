@@ -92,8 +92,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			// As in PostgREST, this error has the headers of a successful read, and unlike
-			// other errors no header Proxy-Status.
+			// As in PostgREST, this error has the headers of a successful read. Unlike other
+			// errors, it has no header Proxy-Status.
 			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
 				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
 				WithHeader("Content-Range", "*/"+all).

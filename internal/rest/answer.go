@@ -118,9 +118,9 @@ func Classify(err error) Verdict {
 //   - "Key (id)=(...) already exists.", if a key is violated
 //   - "... contains (created_at) = (...).", if there is no partition for a row
 //
-// The first group captures the columns. The second captures the space before the =, which
-// only the second kind has. The expression doesn't depend on the words, because
-// PostgreSQL may translate them.
+// The first group captures the columns. The second group captures the space before the =,
+// which is there only if there is no partition. The expression doesn't depend on the
+// words, because PostgreSQL may translate them.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
 // KeyColumns returns the columns of the key in an error's details, such as id in
@@ -178,8 +178,8 @@ var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX
 //   - The request was never sent.
 //   - PostgreSQL or PostgREST answered with an error, so the request was rolled back. The
 //     exceptions are the errors for a broken connection to the database.
-//   - A gateway answered 3xx or 4xx before it passed the request on. The exceptions are
-//     408 and 499, with which the gateway says that it stopped waiting for the server.
+//   - A gateway answered 3xx or 4xx instead of passing the request on. The exceptions are
+//     408 and 499, which mean that the gateway stopped waiting for the server.
 //
 // If net/http has sent the request twice, the error shows nothing about the first
 // attempt, so OutcomeUnknown returns true.

@@ -140,8 +140,8 @@ func (c *connections) track(t *http.Transport) func(context.Context, string, str
 }
 
 // A trackedConn is a connection that is closed when the context connections.life ends.
-// Until then, the context holds a reference to the connection. Close removes it, so that
-// the memory of a closed connection can be freed.
+// Until then, the context holds a reference to the connection. Close removes the
+// reference, so that the memory of the closed connection can be freed.
 type trackedConn struct {
 	net.Conn
 	forget func() bool // removes the reference

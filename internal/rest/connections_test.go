@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// The client's transports ping silent connections, after the app's times if it has set
-// some.
+// The client's transports ping silent connections, after the times that the app has
+// set, if any.
 func TestOwnTransport(t *testing.T) {
 	standard := http.DefaultTransport.(*http.Transport).Clone()
 	if got := ownTransport(standard).HTTP2; got.SendPingTimeout != pingAfter || got.PingTimeout != pingTimeout {
@@ -36,14 +36,14 @@ func TestOwnTransportSpeaksHTTP2(t *testing.T) {
 		standard *http.Transport
 		want     bool
 	}{
-		"http.DefaultTransport":          {http.DefaultTransport.(*http.Transport), true},
-		"a zero one":                     {&http.Transport{}, true},
-		"one of golang.org/x/net":        {&http.Transport{TLSNextProto: foreign}, true},
-		"that, and a TLS configuration":  {&http.Transport{TLSNextProto: foreign, TLSClientConfig: &tls.Config{}}, true},
-		"that, and only HTTP/1 wanted":   {&http.Transport{TLSNextProto: foreign, Protocols: http1}, false},
-		"switched off by TLSNextProto":   {&http.Transport{TLSNextProto: none, ForceAttemptHTTP2: true}, false},
-		"switched off by Protocols":      {&http.Transport{Protocols: http1}, false},
-		"a TLS configuration of the app": {&http.Transport{TLSClientConfig: &tls.Config{}}, false},
+		"http.DefaultTransport":                                    {http.DefaultTransport.(*http.Transport), true},
+		"a zero http.Transport":                                    {&http.Transport{}, true},
+		"a transport that golang.org/x/net configured":             {&http.Transport{TLSNextProto: foreign}, true},
+		"configured by golang.org/x/net, with a TLS configuration": {&http.Transport{TLSNextProto: foreign, TLSClientConfig: &tls.Config{}}, true},
+		"configured by golang.org/x/net, with only HTTP/1 allowed": {&http.Transport{TLSNextProto: foreign, Protocols: http1}, false},
+		"switched off by TLSNextProto":                             {&http.Transport{TLSNextProto: none, ForceAttemptHTTP2: true}, false},
+		"switched off by Protocols":                                {&http.Transport{Protocols: http1}, false},
+		"a TLS configuration of the app":                           {&http.Transport{TLSClientConfig: &tls.Config{}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := len(test.standard.TLSNextProto)
@@ -109,8 +109,8 @@ func TestIdleConnectionsAreClosedAfterAFailure(t *testing.T) {
 	}
 }
 
-// The clones use the dialer of the original, which may lead to a SOCKS proxy. Dial is
-// deprecated, but net/http still uses it if DialContext is nil.
+// The clones use the dialer of the original, which may connect through a SOCKS
+// proxy. Dial is deprecated, but net/http still uses it if DialContext is nil.
 func TestOwnTransportUsesTheDialerOfTheApp(t *testing.T) {
 	errDialer := errors.New("the dialer of the app")
 	for name, standard := range map[string]*http.Transport{

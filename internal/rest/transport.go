@@ -86,8 +86,8 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 
 // read returns resp if PostgREST has carried out the request, and an error otherwise.
 // After an insert, it also returns an error if the body is cut short. resent is true if
-// net/http sent the request twice. Then an error that the server returned is marked,
-// because the first request may have been carried out.
+// net/http sent the request twice. Then read sets Error.resent in an error that the
+// server returned, because the server may have carried out the first request.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // http.Client would replace it, but only after RoundTrip
 		resp.Body = http.NoBody
@@ -97,7 +97,7 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 		return nil, t.refusal(resp, resent)
 	}
 	isInsert := req.Method == http.MethodPost
-	// A DELETE counts its rows by their ids in the body, or else by Content-Range.
+	// The rows of a DELETE are counted by the ids in the body, or else with Content-Range.
 	wantsCount := resp.StatusCode == http.StatusNoContent || req.Method == http.MethodDelete && strings.Contains(req.Header.Get("Prefer"), "count=")
 	switch {
 	case isHTML(resp):

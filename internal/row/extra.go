@@ -35,7 +35,7 @@ var extraEncoders = sync.Pool{New: func() any {
 	return e
 }}
 
-// EncodeExtra encodes an event's Extra as a part of the row's JSON, which follows the
+// EncodeExtra encodes an event's Extra as the last part of the row's JSON, after the
 // event's other fields. The result starts with a comma, as in ,"a":1,"b":2, or is "" if
 // extra is empty. If a value can't be encoded, the error contains the key, but never the
 // value.

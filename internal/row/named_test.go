@@ -63,7 +63,8 @@ func TestNamed(t *testing.T) {
 	}
 }
 
-// Text ids name their rows, even if an id contains a parenthesis or a comma.
+// Details with text ids name the rows, even if an id contains a parenthesis or a
+// comma.
 func TestNamedByTextIDs(t *testing.T) {
 	c := NewColumns(migration, nil)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixMicro()

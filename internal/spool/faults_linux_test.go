@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// work appends the rows of dead processes and new rows until it is killed. The new rows
-// begin with name. After each call of Append, work prints the last row.
+// work appends the rows of dead processes and new rows until it is killed. The new
+// rows begin with name. After each call to Append, work prints the last row.
 func work(s *spool.Spool, name string) {
 	for i := 0; ; i++ {
 		adopted := replayAll(s).rows
@@ -181,8 +181,8 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// TestTwoLookAtOnce lets a process look for segments while another one checks whether
-// the killed process lives. Both must find its segment.
+// TestTwoLookAtOnce lets a process look for segments while another one checks
+// whether the killed process is alive. Both must find its segment.
 func TestTwoLookAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	appendRows(t, open(t, dir), "one") // not closed
@@ -201,7 +201,7 @@ func TestTwoLookAtOnce(t *testing.T) {
 	checkRows(t, replayAll(open(t, then)).rows, []string{"one"})
 }
 
-// TestFolderRemoved checks that Append makes the folder again, with and without a
+// TestFolderRemoved checks that Append creates the folder again, with and without a
 // current segment.
 func TestFolderRemoved(t *testing.T) {
 	for name, discarded := range map[string]bool{"with a segment": false, "without a segment": true} {

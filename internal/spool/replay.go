@@ -44,7 +44,7 @@ func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+
 // isAlive reports whether a process may be alive. owner is the random number in the
 // names of that process's files. If the process has no lock file, or isAlive can lock
 // the file, the process is dead. isAlive takes a shared lock: with exclusive locks, two
-// processes that call isAlive at the same time could take a dead process for alive.
+// processes that call isAlive at the same time could mistake a dead process for a live one.
 func (s *Spool) isAlive(owner string) bool {
 	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
 	if err != nil {
@@ -74,9 +74,9 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep makes Discard keep a segment as .kept: the segment of the row that Next returned
-// last. The first call for a segment returns ErrKept, to be logged. Later calls for that
-// segment return nil.
+// Keep makes Discard keep the segment of the row that Next returned last, as .kept. The
+// first call for a segment returns ErrKept, to be logged. Later calls for that segment
+// return nil.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {

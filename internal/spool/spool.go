@@ -17,8 +17,9 @@
 // retired segments. But Discard doesn't remove a segment that is damaged or has rows that
 // the caller can't use: it appends .bad or .kept to the segment's name.
 //
-// When a process ends, it leaves its segments to other processes. The first process that
-// renames a segment must send its rows, which Next reads and returns.
+// When a process ends, it leaves its segments to other processes. A process that wants a
+// segment renames it. If several processes try, only the first one succeeds. That process
+// must send the rows of the segment, which Next returns.
 //
 // A segment's name is PROJECT-STAMP-OWNER.seg: a hash of the project, the time at
 // which the segment was made, with random digits, and a random number for the process.
@@ -69,7 +70,7 @@ var (
 	ErrDamaged = errors.New("the file is damaged: the events before the damage are replayed, then it is kept as .bad")
 
 	// ErrKept is returned by Keep, once for each file.
-	ErrKept = errors.New("some events have values that WithColumns has no column for: the others are replayed, then the file is kept as .kept; to replay these, add the columns and remove .kept from its name")
+	ErrKept = errors.New("some events have values that WithColumns has no column for: the others are replayed, then the file is kept as .kept; to replay all its events, add the columns and remove .kept from its name")
 )
 
 // An FS has the functions of package os that a spool uses. Tests wrap [OS] in an FS
@@ -123,7 +124,7 @@ type Spool struct {
 
 type segment struct {
 	name   string
-	suffix string // Discard appends it to the file's name, or removes the file if it is ""
+	suffix string // Discard appends it to the file's name; if suffix is "", Discard removes the file
 	size   int64  // in bytes
 }
 
@@ -155,7 +156,7 @@ func checksum(frame []byte) uint32 {
 }
 
 // Append writes rows, a result of Frame, to disk. If Append returns an error, the caller
-// must append all of these rows again. If the error is fs.ErrNotExist, somebody has
+// must append all of these rows again. If the error matches fs.ErrNotExist, somebody has
 // removed the current segments, so the caller must also append the pending rows of
 // earlier calls again.
 func (s *Spool) Append(rows []byte) error {
@@ -229,7 +230,7 @@ func (s *Spool) disown() {
 	}
 }
 
-// Retire makes all current segments retired segments.
+// Retire turns all current segments into retired segments.
 func (s *Spool) Retire() error {
 	s.retired, s.current = append(s.retired, s.current...), nil
 	return nil

@@ -34,7 +34,7 @@ func open(t testing.TB, dir string) *spool.Spool {
 	return s
 }
 
-// appendRows appends each row with a separate call of Append.
+// appendRows appends each row with a separate call to Append.
 func appendRows(t testing.TB, s *spool.Spool, rows ...string) {
 	t.Helper()
 	for _, row := range rows {
@@ -459,14 +459,14 @@ type lateFaults struct {
 
 func (l *lateFaults) Write(f *os.File, b []byte) (int, error) {
 	if l.full {
-		f.Close() // so that the next call of Close fails
+		f.Close() // so that the next call to Close fails
 		return len(b), nil
 	}
 	return l.OS.Write(f, b)
 }
 
-// TestFaultWhenAFileIsClosed checks that rows aren't taken for written if an error comes
-// only from Close, as on NFS if the disk is full.
+// TestFaultWhenAFileIsClosed checks that rows don't count as written if an error
+// comes only from Close, as on NFS if the disk is full.
 func TestFaultWhenAFileIsClosed(t *testing.T) {
 	dir := t.TempDir()
 	files := &lateFaults{}

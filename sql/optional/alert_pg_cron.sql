@@ -3,7 +3,7 @@
 -- Client.Health. There are three kinds of problems: documents are stuck, too many documents fail
 -- (failing), or none complete anymore (silent). When a kind of problem appears or ends, pg_net
 -- posts the result to a webhook, such as Slack's. A problem that continues isn't posted again.
--- Needs 014. Safe to run again, even with a different webhook or limits.
+-- This file needs 014. It is safe to run again, even with a different webhook or limits.
 --
 -- Before you run this file, fill in the webhook and the limits at its end. Without pg_cron and
 -- pg_net (Supabase: Integrations, Cron; Database, Extensions) the file creates only the table and

@@ -1,7 +1,8 @@
 -- +goose Up
 -- +goose NO TRANSACTION
--- Changes the event types that the table accepts. List all types in step 1, and pass the same types to
--- docevents.WithEventTypes in the app. Safe to run again. The option for the types in step 1 is:
+-- Changes the event types that the table accepts. List all types in step 1, and pass the same types
+-- to docevents.WithEventTypes in the app. Safe to run again. Step 1 lists the four default types and
+-- one more. The option for these types is:
 --   docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{"ocr_started"}})
 --
 -- To add types, run this file before you deploy the app. To remove types, first deploy the app, delete

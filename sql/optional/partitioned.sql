@@ -12,10 +12,10 @@
 -- event again, it sends the same id and created_at, so each event is stored only once. But
 -- PostgreSQL accepts a row with the same id and a different created_at.
 --
--- If no other partition covers a row's time, the row goes to the default partition, so no insert
--- fails. Such rows are dated long ago or far ahead, or nobody has added partitions in time. Keep the
--- default partition almost empty: a purge deletes its rows one by one, and adding a partition moves
--- rows out of it, which is slow if it contains millions of rows.
+-- A row goes to the default partition if no other partition covers its time, so no insert fails. This
+-- can happen to rows dated long ago or far ahead, and to all new rows if no partition was added in
+-- time. Keep the default partition almost empty: a purge deletes its rows one by one, and adding a
+-- partition moves rows out of it, which is slow if it contains millions of rows.
 
 -- Revokes all rights on a partition, and enables row-level security. A partition is a table, so
 -- without this, pg_graphql or SQL (but not PostgREST) could read it without the policies and grants

@@ -3,8 +3,8 @@
 -- supabase-js. Safe to run again.
 --
 -- Users see every column of these rows. error_message may reveal internals of your system. To hide
--- it, run the file, and then grant only the other columns. Clients must then list the columns,
--- because select=* is rejected:
+-- it, run the file, and then grant only the columns that users need. Clients must then list the
+-- columns, because select=* is rejected:
 --   REVOKE SELECT ON public.document_processing_events FROM authenticated;
 --   GRANT SELECT (document_id, event_type, duration_ms, stage, created_at)
 --       ON public.document_processing_events TO authenticated;

@@ -39,7 +39,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// timeout limits the time of the program.
+// timeout limits how long the program may run.
 const timeout = 30 * time.Second
 
 func main() {
@@ -65,13 +65,15 @@ func addTraceID(ctx context.Context, e *docevents.Event) bool {
 // options returns the options of the docevents client. table is the name of the
 // table. tracing records the spans.
 //
-// With these options, docevents calls addTraceID for each event, which adds the id of
-// the current trace. For each request, the HTTP transport records a span, and sends
-// the trace id of the span to the server in a header. So the gateway can log this id.
+// With these options, docevents calls addTraceID for each event, to add the id of
+// the current trace. For each request, the HTTP transport records a span, and
+// sends the span's trace id to the server in a header, so that the gateway can log
+// it.
 //
 // The span of a request has no parent, because a request contains the events of
-// several documents, each with its own trace. A span contains the URL of the request,
-// but no headers and no body. So it contains neither the key nor any event.
+// several documents, each with its own trace. A span contains the URL of the
+// request, but no headers and no body, so it contains neither the key nor any
+// event.
 func options(table string, tracing trace.TracerProvider) []docevents.Option {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConnsPerHost = docevents.DefaultMaxInFlight + 1 // as in docevents' default transport
@@ -109,7 +111,7 @@ func run(ctx context.Context, documents int, table string, out io.Writer) (err e
 	return errors.Join(err, client.Close(ctx))
 }
 
-// process stands for your app's work on a document. It runs in a span.
+// process stands in for your app's work on a document. It runs in a span.
 func process(ctx context.Context, client *docevents.Client, tracer trace.Tracer, document string) error {
 	ctx, span := tracer.Start(ctx, "process document")
 	defer span.End()

@@ -10,8 +10,8 @@ import (
 // it calls stats once, so all metrics of a scrape are from the same moment.
 //
 // Create an alert for increase(docevents_dropped_total{reason!="filtered"}[5m]) > 0,
-// which means that events were lost. Create another alert for a docevents_pending
-// that stays high, which means that events aren't being stored.
+// which means that events were lost. Create another alert for docevents_pending
+// staying high, which means that events aren't being stored.
 type collector struct{ stats func() docevents.Stats }
 
 var (

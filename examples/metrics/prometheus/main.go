@@ -7,9 +7,10 @@
 //
 // It prints two commands: one records an event, and the other prints the metrics.
 //
-// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. The project needs the
-// table and the functions of the two SQL files in sql/, 013 and 014. To start a project
-// on this machine that has them, run go run ./examples/localstack.
+// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. The project needs
+// the table and the functions that the two SQL files in sql/, 013 and 014, create.
+// To start a project on this machine that has them, run go run
+// ./examples/localstack.
 //
 // To end the program, press Ctrl-C or send SIGTERM. The exit code is 0 if every event
 // was stored. Otherwise it is 1.
@@ -35,7 +36,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// grace limits the time of the shutdown.
+// grace limits how long the shutdown may take.
 const grace = 10 * time.Second
 
 func main() {

@@ -31,7 +31,7 @@ type Line struct {
 	Err  error
 }
 
-// A Drop is a call of the drop handler.
+// A Drop contains the arguments of a call to the drop handler.
 type Drop struct {
 	Event  docevents.Event
 	Reason docevents.DropReason
@@ -49,21 +49,21 @@ func (o *Observer) dropped(e docevents.Event, reason docevents.DropReason, err e
 	o.drops = append(o.drops, Drop{e, reason, err})
 }
 
-// Lines returns the log so far.
+// Lines returns the log lines so far.
 func (o *Observer) Lines() []Line {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Clone(o.lines)
 }
 
-// Drops returns the handler's calls so far.
+// Drops returns the drops so far.
 func (o *Observer) Drops() []Drop {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Clone(o.drops)
 }
 
-// NewDrops returns the handler's calls since the last NewDrops.
+// NewDrops returns the drops since the last call to NewDrops.
 func (o *Observer) NewDrops() []Drop {
 	o.mu.Lock()
 	defer o.mu.Unlock()
