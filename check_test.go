@@ -786,6 +786,12 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			}, `{"required": ["id", "step"], "properties": {"step": {"format": "text"}}}`,
 			nil, "", nil,
 		},
+		"a CHECK of types, behind a column that a trigger fills from the stage": {
+			required(refused("23502", `null value in column "step" of relation "x" violates not-null constraint`), refused("23514", `new row for relation "x" violates check constraint "x_event_type_check"`), "stage"),
+			`{"required": ["id", "step"], "properties": {"step": {"format": "text"}}}`,
+			[]string{`the CHECK "x_event_type_check" lacks the type`},
+			`"step"`, nil,
+		},
 		"a generated column that is always NULL": {
 			func(rows []map[string]any) *answer {
 				if _, given := rows[0]["step"]; given {
@@ -874,6 +880,16 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			[]string{"no event of type"},
 			"",
 			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id"}})},
+		},
+		"a column that nobody fills, behind the last type, which is too long": {
+			func(rows []map[string]any) *answer {
+				if a := where(refused("22001", "value too long for type character varying(5)"), "event_type", "failed")(rows); a != nil {
+					return a
+				}
+				return required(refused("23502", `null value in column "org_id" of relation "x" violates not-null constraint`), nil, "org_id")(rows)
+			}, `{"required": ["org_id"], "properties": {"org_id": {"format": "uuid"}}}`,
+			[]string{`"org_id"`, "nothing fills that column", `no event of type "failed":`},
+			"", nil,
 		},
 		"a column that nobody fills, behind a type that is too long": {
 			func(rows []map[string]any) *answer {
