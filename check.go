@@ -267,9 +267,7 @@ func (r *rehearsal) describe(ctx context.Context) {
 		var description struct {
 			Definitions map[string]json.RawMessage
 		}
-		if err := json.NewDecoder(io.LimitReader(resp.Body, maxDescriptionBytes)).Decode(&description); err != nil {
-			return err
-		}
-		return json.Unmarshal(description.Definitions[r.config.table], &r.about)
+		err := json.NewDecoder(io.LimitReader(resp.Body, maxDescriptionBytes)).Decode(&description)
+		return errors.Join(err, json.Unmarshal(description.Definitions[r.config.table], &r.about))
 	})
 }

@@ -91,8 +91,7 @@ func (r *rehearsal) readTypes() {
 		}
 	}
 	if len(r.types) == 0 || columns.Type == noColumn {
-		words := append(r.about.Properties[columns.Type].Enum, string(Completed))
-		r.types = []EventType{EventType(words[0])}
+		r.types = []EventType{EventType(append(r.about.Properties[columns.Type].Enum, string(Completed))[0])}
 	}
 }
 
