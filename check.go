@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -222,8 +223,11 @@ func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Erro
 
 // addRejected adds a finding that the table rejects some event types.
 func (r *rehearsal) addRejected(types []EventType, reason *rest.Error) {
-	names := strings.Trim(fmt.Sprintf("%q", types), "[]") // "a" "b"
-	r.add("insert: the table takes no event of type "+strings.ReplaceAll(names, `" "`, `", "`), r.explain(reason))
+	var names []string
+	for _, t := range types {
+		names = append(names, strconv.Quote(string(t)))
+	}
+	r.add("insert: the table takes no event of type "+strings.Join(names, ", "), r.explain(reason))
 }
 
 // add adds err, the error of a request, to r.findings. op is "insert" or "delete". add

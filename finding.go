@@ -91,7 +91,10 @@ func (r *rehearsal) readTypes() {
 		}
 	}
 	if len(r.types) == 0 || columns.Type == noColumn {
-		r.types = []EventType{EventType(append(r.about.Properties[columns.Type].Enum, string(Completed))[0])}
+		r.types = []EventType{Completed}
+		if words := r.about.Properties[columns.Type].Enum; len(words) > 0 {
+			r.types[0] = EventType(words[0])
+		}
 	}
 }
 
@@ -162,5 +165,8 @@ func (r *rehearsal) decide(refusal *rest.Error, alone bool) (reaction, string) {
 
 // captured returns the text that the group of pattern captures in text, or "".
 func captured(pattern *regexp.Regexp, text string) string {
-	return append(pattern.FindStringSubmatch(text), "", "")[1]
+	if match := pattern.FindStringSubmatch(text); match != nil {
+		return match[1]
+	}
+	return ""
 }
