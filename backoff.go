@@ -8,9 +8,9 @@ import (
 )
 
 // The wait before a retry is firstWait at step 0, and doubles with each step, up to
-// longWait. For inserts, the step is the number of failed probes, of a row's strikes, or
-// of a suspect's failures during Close. The actual wait is a random time between half of
-// this time and all of it, so that many clients don't retry at the same time.
+// longWait. For inserts, the step is the number of failed probes, of a row's strikes, or of
+// a row's failures during Close (closeTries). The actual wait is a random time between half
+// of this time and all of it, so that many clients don't retry at the same time.
 const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second

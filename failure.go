@@ -13,7 +13,7 @@ const (
 	// maxStrikes is the number of strikes at which a row is dropped.
 	maxStrikes = 10
 
-	// If every remaining row is a suspect that has failed enoughTries times during Close,
+	// If every remaining row keeps failing and has failed enoughTries times during Close,
 	// Close stops waiting. With the waits between the attempts, that takes 3 to 6 s.
 	enoughTries = 5
 
@@ -77,10 +77,14 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 type history struct {
 	// failMark is set by the first failure of any kind. With a single row it is the failed
 	// request. With several rows it is the newest request, so that rows stored just before
-	// an outage are no evidence. A failure with evidence sets it again, so that no stored
-	// row is evidence twice: otherwise the parts of a batch that is split at the beginning
-	// of an outage would be split as well, down to single rows.
+	// an outage are no evidence.
 	failMark int64
+
+	// usedMark is set by each failure with evidence, so that no stored row is evidence twice.
+	// Otherwise the parts of a batch that is split at the beginning of an outage would be
+	// split as well, down to single rows. A strike sets it to the failed request. In other
+	// cases it is the newest request that had stored rows when the failed request was sent.
+	usedMark int64
 
 	// aloneMark is the newest request at the first rejection of a single row. The row was
 	// alone in its request, or was the only row that the answer referred to.
@@ -89,18 +93,18 @@ type history struct {
 	// rejectMark is set by the first rejection of the batch's rows, alone or with others,
 	// to the same request as failMark. rejection is the error text. A rejection with
 	// another text sets both again. The parts of a split batch inherit
-	// these two and failMark.
+	// these two, failMark and usedMark.
 	rejectMark int64
 	rejection  string
 
 	strikes    int   // the strikes of a single row; each doubles the row's wait, and the tenth drops it
-	closeTries int   // how often a suspect has failed since Close began
+	closeTries int   // how often a row that keeps failing has failed since Close began
 	err        error // the last failure
 }
 
 // ofPart returns the history of a batch that is cut from a batch with history h.
 func (h history) ofPart() history {
-	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejection: h.rejection, err: h.err}
+	return history{failMark: h.failMark, usedMark: h.usedMark, rejectMark: h.rejectMark, rejection: h.rejection, err: h.err}
 }
 
 // evidence reports whether a new failure is evidence against the batch: the batch failed
@@ -118,7 +122,7 @@ func (h history) ofPart() history {
 // only if both rejections have the same text. Different texts would suggest that the
 // table has broken in between.
 func (h *history) evidence(stored int64, rejected bool, text string, allRejected bool) bool {
-	mark := h.failMark
+	mark := max(h.failMark, h.usedMark)
 	switch {
 	case rejected && allRejected && text == h.rejection:
 		mark = h.rejectMark
@@ -141,15 +145,14 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	if rejected && single {
 		b.aloneMark = cmp.Or(b.aloneMark, newest)
 	}
-	switch {
-	case evidence && single && !rejected:
-		b.strikes++
-		b.failMark = mark
-	case evidence:
-		b.failMark = b.storedWhenSent
-	default:
-		b.failMark = cmp.Or(b.failMark, mark)
+	if evidence {
+		b.usedMark = b.storedWhenSent
 	}
+	if evidence && single && !rejected {
+		b.strikes++
+		b.usedMark = b.request
+	}
+	b.failMark = cmp.Or(b.failMark, mark)
 	b.err = err
 	b.noteDoubt(err)
 }
@@ -220,11 +223,15 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		h.noteRefusal(v, act, err, now)
 	}
 	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
-	// Close waits until each suspect has failed enoughTries times. These failures don't
-	// count for the breaker: if it opened, only one suspect at a time would be sent.
-	if d.closed && b.isSuspect(h.stored) {
+	// Close waits until each row that keeps failing has failed enoughTries times. These
+	// failures don't count for the breaker, and if no other rows are pending, both breakers
+	// close. Otherwise only one of the rows at a time would be sent, as a probe.
+	if d.closed && b.keepsFailing(h.stored) {
 		b.closeTries++
 		blamed = false
+		if !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return !b.keepsFailing(h.stored) }) {
+			d.fresh.failures, d.retry.failures = 0, 0
+		}
 	}
 	wasProbing := d.isProbing()
 	if blamed {
@@ -250,29 +257,6 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 // row have been rejected alone.
 func (d *delivery) allRejectedLocked(b *batch) bool {
 	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
-}
-
-// setProbeLocked is called after each failure, with the batch b that failed. If b was a
-// probe, or a breaker has just opened, it sets when the next probe is due.
-func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
-	h, most := &d.health, outageWait
-	if h.probe == b {
-		h.probe = nil
-		h.failedProbes++
-	} else if !opens {
-		return
-	}
-	if h.lasting != nil { // somebody has to fix something, which takes minutes
-		h.failedProbes, most = max(h.failedProbes, longStep), longWait
-	}
-	if d.closed {
-		most = closeWait
-	}
-	wait := jitter(h.failedProbes, most)
-	if !h.refusedSince.IsZero() && h.lasting == nil { // probe when refusals become lasting, at the latest
-		wait = min(wait, h.refusedSince.Add(lastingAfter).Sub(now))
-	}
-	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
 }
 
 // placeLocked carries out the action on b, which has just failed. places are the indices

@@ -134,9 +134,9 @@ func (d *delivery) close(ctx context.Context) error {
 	return nil
 }
 
-// onlySuspectsLocked reports whether every pending row is a suspect that has failed
-// enoughTries times since Close began. Then Close stops waiting. closeTries counts these
-// failures. It stays 0 for rows that aren't suspects.
+// onlySuspectsLocked reports whether every pending row keeps failing (see keepsFailing)
+// and has failed enoughTries times since Close began. Then Close stops waiting. closeTries
+// counts these failures. It stays 0 for other rows.
 func (d *delivery) onlySuspectsLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }

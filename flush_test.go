@@ -559,22 +559,24 @@ func TestCloseStopsWaitingForSuspects(t *testing.T) {
 		"refused data":              {refusal, 1, 10 * time.Second},
 		"refused data, many rows":   {refusal, 50, time.Minute},
 	} {
-		for _, after := range []time.Duration{0, 3 * time.Second} {
-			for _, first := range []bool{false, true} { // whether the first row, which is sent alone, is bad
-				t.Run(fmt.Sprintf("%s/after %s/first %t", name, after, first), func(t *testing.T) {
+		each := 400 / test.bad
+		for layout, isBad := range map[string]func(i int) bool{
+			"spread":                  func(i int) bool { return i%each == 5 && i < each*test.bad },
+			"spread, with the first":  func(i int) bool { return i%each == 0 && i < each*test.bad }, // the first row is sent alone
+			"adjacent":                func(i int) bool { return i >= 20 && i < 20+test.bad },
+			"adjacent, with the last": func(i int) bool { return i >= 400-test.bad },
+		} {
+			for _, after := range []time.Duration{0, 300 * time.Millisecond, 3 * time.Second} {
+				t.Run(fmt.Sprintf("%s/%s/after %s", name, layout, after), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						s := &server{discard: true, answer: answerBad(test.answer, 5*time.Millisecond)}
 						c, o := newClient(t, s)
-						each, at := 400/test.bad, 5
-						if first {
-							at = 0
-						}
 						for i := range 400 {
-							c.Record(event(map[bool]string{true: "bad", false: "fine"}[i%each == at && i < each*test.bad]))
+							c.Record(event(map[bool]string{true: "bad", false: "fine"}[isBad(i)]))
 						}
 						time.Sleep(after)
 						start := time.Now()
-						ctx, cancel := context.WithTimeout(t.Context(), never)
+						ctx, cancel := context.WithTimeout(t.Context(), 2*test.most)
 						defer cancel()
 						err := c.Close(ctx)
 						if took := time.Since(start); took > test.most {

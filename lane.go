@@ -58,6 +58,14 @@ func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
 
+// keepsFailing reports whether b is a single row and other rows have been stored since
+// the row, or a batch with the row, first failed. stored is as in isSuspect. Every suspect
+// keeps failing. Others don't have a strike yet, because each stored row is evidence only
+// once, and after the last good row nothing more is stored.
+func (b *batch) keepsFailing(stored int64) bool {
+	return len(b.records) == 1 && b.isRetry() && stored > b.failMark
+}
+
 // mayBeBad reports whether b is a single row that has a strike or was rejected alone.
 func (b *batch) mayBeBad() bool { return b.strikes > 0 || b.aloneMark > 0 }
 
@@ -79,13 +87,14 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	return newBatch(rows, b), newBatch(others, b)
 }
 
-// absorb appends the rows of other to b. It erases b's marks for rejections, because they
-// aren't true for the rows of other. So the joined batch is treated as if none of its
-// rows had been rejected before.
+// absorb appends the rows of other to b. It erases b's marks for rejections and closeTries,
+// because they aren't true for the rows of other. So the joined batch is treated as if
+// none of its rows had been rejected before.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
-	b.failMark, b.aloneMark, b.rejectMark = max(b.failMark, other.failMark), 0, 0
+	b.failMark, b.usedMark = max(b.failMark, other.failMark), max(b.usedMark, other.usedMark)
+	b.aloneMark, b.rejectMark, b.closeTries = 0, 0, 0
 }
 
 // A lane holds batches that wait to be sent, in the order in which they are due. It
@@ -159,11 +168,13 @@ func (l *lane) due() time.Time {
 }
 
 // draw removes one row from the lane for a probe, even if it isn't due: the last row of
-// the lane if newest is true, and otherwise a random row. If the server rejects a probe,
-// the outage goes on, so draw takes a row that may be bad (see mayBeBad) only if there
-// are no others. If the lane is empty, draw returns nil.
+// the lane if newest is true, and otherwise a random row. If a probe fails, the breaker
+// stays open, so draw takes a row that may be bad (see mayBeBad) or that was sent alone
+// before only if there are no others. If the lane is empty, draw returns nil.
 func (l *lane) draw(newest bool) *batch {
-	from := slices.DeleteFunc(slices.Clone(l.batches), (*batch).mayBeBad)
+	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool {
+		return b.mayBeBad() || len(b.records) == 1 && b.request > 0
+	})
 	if len(from) == 0 {
 		from = l.batches
 	}

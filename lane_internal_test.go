@@ -118,6 +118,9 @@ func TestLaneDraws(t *testing.T) {
 		suspect := failedBatch("suspect")
 		suspect.strikes = 1
 		l.push(suspect, time.Time{})
+		sentAlone := failedBatch("sentAlone")
+		sentAlone.request = 1
+		l.push(sentAlone, time.Time{})
 		return l
 	}
 	drawn := map[string]int{}
@@ -126,17 +129,17 @@ func TestLaneDraws(t *testing.T) {
 		row := l.draw(false)
 		drawn[row.names()]++
 		rest := strings.Fields(strings.NewReplacer("[", "", "]", "").Replace(l.names()))
-		if slices.Contains(rest, row.names()) || len(rest) != 4 {
+		if slices.Contains(rest, row.names()) || len(rest) != 5 {
 			t.Fatalf("drew %s, left %s", row.names(), l.names())
 		}
 		checkText(t, row)
 		checkText(t, l.batches...)
 	}
-	if len(drawn) != 4 || drawn["suspect"] != 0 {
-		t.Errorf("drew %v, want each row now and then, and never the suspect", drawn)
+	if len(drawn) != 4 || drawn["suspect"]+drawn["sentAlone"] != 0 {
+		t.Errorf("drew %v, want each row now and then, and never the suspect or the row that was sent alone", drawn)
 	}
 	l := lanes()
-	for _, want := range []string{"d", "c", "b", "a", "suspect", "nothing"} {
+	for _, want := range []string{"d", "c", "b", "a", "sentAlone", "suspect", "nothing"} {
 		if got := l.draw(true).names(); got != want {
 			t.Errorf("newest: %s, want %s", got, want)
 		}

@@ -2,6 +2,8 @@ package docevents
 
 import (
 	"time"
+
+	"github.com/docevents/docevents-go/internal/rest"
 )
 
 // joinWindow is how long fresh rows may wait after a request was sent, so that several
@@ -73,6 +75,29 @@ func (d *delivery) probeLocked(now time.Time) *batch {
 		h.probe = d.fresh.draw(turn == 1)
 	}
 	return h.probe
+}
+
+// setProbeLocked is called after each failure, with the batch b that failed. If b was a
+// probe, or a breaker has just opened, it sets when the next probe is due.
+func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
+	h, most := &d.health, outageWait
+	if h.probe == b {
+		h.probe = nil
+		h.failedProbes++
+	} else if !opens {
+		return
+	}
+	if h.lasting != nil { // somebody has to fix something, which takes minutes
+		h.failedProbes, most = max(h.failedProbes, longStep), longWait
+	}
+	if d.closed {
+		most = closeWait
+	}
+	wait := jitter(h.failedProbes, most)
+	if !h.refusedSince.IsZero() && h.lasting == nil { // probe when refusals become lasting, at the latest
+		wait = min(wait, h.refusedSince.Add(lastingAfter).Sub(now))
+	}
+	h.probeAt = now.Add(max(wait, rest.RetryAfter(b.err)))
 }
 
 // isAwaited reports whether Flush or Close is waiting.
