@@ -160,7 +160,7 @@ func (r *rehearsal) count(n, events int) {
 	case n > events:
 		r.find(r.config.columns.ID, "nothing makes the column {column} unique, so an event that is sent again would be stored twice: {key}")
 	case n == 0:
-		r.find("", "a trigger or rule of {table} discards every event, and Record can't notice: let it store them")
+		r.find("", "a trigger or rule of {table} discards every event, and Record can't notice: let it store them. If it stores them in another table, name that table with WithTable, or use a partitioned table")
 	case n < events:
 		r.report.warn(logDiscards)
 	}
@@ -252,10 +252,11 @@ const maxDescriptionBytes = 64 << 20
 type definition struct {
 	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {
-		Format      string   // the type; for a domain, its base type
-		Enum        []string // the words of an enum type
-		MaxLength   int      // in characters; 0 means no limit
-		Description string   // contains <pk/> for a column of the primary key
+		Default     json.RawMessage // nil if there is none, or for some types, such as jsonb
+		Format      string          // the type; for a domain, its base type
+		Enum        []string        // the words of an enum type
+		MaxLength   int             // in characters; 0 means no limit
+		Description string          // contains <pk/> for a column of the primary key
 	}
 }
 
