@@ -285,6 +285,7 @@ func TestCheckFindings(t *testing.T) {
 		"a CHECK whose name contains no column name":             {required(notNull("origin", name), violates("known_source"), "origin"), nil, "", columns(docevents.Columns{Extra: []string{"origin"}})},
 		"a CHECK on a column whose name contains the type's":     {everything(violates("jobs_file_type_check")), nil, "", columns(docevents.Columns{Type: "type", Extra: []string{"file_type"}})},
 		"a partition by a column whose name contains the type's": {everything(noPartition("file_type")), nil, "", columns(docevents.Columns{Type: "type", Extra: []string{"file_type"}})},
+		"a CHECK on a stage that takes no NULL":                  {required(notNull("stage", name), violates("known_step"), "stage"), nil, "", nil},
 		"a failure needs its message":                            {unless(violates(name+"_check"), "event_type", "failed", "error_message"), nil, "", nil},
 		"a completed event needs a duration":                     {unless(violates(name+"_check"), "event_type", "completed", "duration_ms"), nil, "", nil},
 		"a completed event needs a page":                         {unless(violates(name+"_check"), "event_type", "completed", "page"), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},

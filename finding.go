@@ -131,10 +131,15 @@ func (r *rehearsal) decide(refusal *rest.Error, alone bool) (reaction, string) {
 	duplicate := code == "23505" || code == "23P01"
 	values := depends.MatchString(code) && refusal.Status == 400
 	listed := len(r.config.types.listed) > 0 // otherwise the type is made up
-	madeUp := !listed || columns.TextIDs || slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
+	madeUp := !listed || columns.TextIDs || alone && slices.ContainsFunc(r.types, func(t EventType) bool { return len(r.fillings[t]) > 0 }) ||
+		slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
 	// blamed contains the names of the columns that the error is about: the columns of
 	// the partition key, or the name of a CHECK, by default TABLE_COLUMN_check.
-	blamed := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table) + strings.Join(key, " ")
+	// If the key contains the id, it lists all columns of the row, as with a view's CHECK.
+	blamed := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table)
+	if !slices.Contains(key, columns.ID) {
+		blamed += strings.Join(key, " ")
+	}
 	optional := func(name string) bool { return !r.isGiven(name) && strings.Contains(blamed, name) }
 	longer := func(name string) bool { return optional(name) && strings.Contains(name, columns.Type) } // such as file_type, if columns.Type is type
 	for _, rule := range []struct {

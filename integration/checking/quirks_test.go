@@ -154,6 +154,7 @@ var quirks = []quirk{
 	{name: "partitions by type", about: "id", table: `CREATE TABLE {t} (id uuid, ` + columns + `, PRIMARY KEY (id, event_type)) PARTITION BY LIST (event_type); CREATE TABLE {t}_p PARTITION OF {t} FOR VALUES IN ('completed', 'failed')`},
 	{name: "partitions by an extra column", about: "id", hidden: true, columns: extra("region_id"), fill: map[string]any{"region_id": "eu"}, table: `CREATE TABLE {t} (id uuid, region_id text NOT NULL, ` + columns + `, PRIMARY KEY (id, region_id)) PARTITION BY LIST (region_id); CREATE TABLE {t}_p PARTITION OF {t} FOR VALUES IN ('eu')`},
 	{name: "a view", about: "view", table: viewed},
+	{name: "a view of a table with a stage of a list NOT NULL", about: "view", hidden: true, fill: map[string]any{"stage": "ocr"}, table: viewed + "; ALTER TABLE {t}_base ALTER stage SET NOT NULL, ADD CONSTRAINT known_step CHECK (stage IN ('ocr', 'parse'))"},
 	{name: "a view with a trigger", about: "view", table: viewed + `; CREATE FUNCTION {t}_f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO {t}_base SELECT NEW.* ON CONFLICT DO NOTHING; RETURN NEW; END $$;
 		CREATE TRIGGER instead INSTEAD OF INSERT ON {t} FOR EACH ROW EXECUTE FUNCTION {t}_f()`},
 	{name: "a view of a table with a column that nobody fills", about: "view", table: viewed + `; ALTER TABLE {t}_base ADD hidden uuid NOT NULL`},
