@@ -113,10 +113,10 @@ func (h history) ofPart() history {
 // a failure of another kind, such as a 502, shows nothing about the row's data.
 //
 // There is one exception. allRejected is true if every pending row has been rejected
-// alone. If all of them are bad, the server stores no more rows, so no evidence would ever
-// come. Then the row's first rejection counts even if the request had other rows, but
-// only if both rejections have the same text. Different texts would suggest that the
-// table has broken in between.
+// alone. If all of them are bad, the server stores no more rows, and there would never be
+// evidence. So an earlier rejection of the row together with other rows also counts, if
+// it has the same text as the new one. Different texts suggest that the table has broken
+// in between.
 func (h *history) evidence(stored int64, rejected bool, text string, allRejected bool) bool {
 	mark := h.failMark
 	switch {

@@ -45,11 +45,11 @@ type eventRow struct {
 	X, Width int64
 }
 
-// roomForMessages returns how many bytes the long error messages in a view with n
-// events may take up together. A message for which there is no room isn't shown in
-// full. The view may have maxBytes, of which its other parts take up about 8,000 bytes,
-// plus 600 bytes for each event. If the view is still too large, it is rendered again
-// with fewer rows and fewer bytes for messages.
+// roomForMessages returns the maximum total size of the long error messages in a view
+// with n events, in bytes. A message for which there is no room isn't shown in full. The
+// other parts of the view need about 8,000 bytes and 600 bytes for each event, and the
+// messages may fill the rest of maxBytes. If the view is still too large, it is rendered
+// again with fewer rows and fewer bytes for messages.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
 // eventRows returns the rows of a page, and separately the facts that all rows share.
