@@ -101,10 +101,10 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 }
 
 // Stats is a snapshot of a client's counters. They are 0 in a new client. Recorded
-// counts the events that the app recorded. Replayed counts the events that earlier
-// processes left in the folder of [WithSpool] and that this client has queued. Each
-// recorded or replayed event is delivered, dropped, pending, or kept in the folder by
-// Close. So this is true for every snapshot:
+// counts the events that the app recorded. With [WithSpool], earlier processes may have
+// left events in a folder. Replayed counts those of them that this client has queued.
+// Each recorded or replayed event is delivered, dropped, pending, or kept in the folder
+// by Close. So this is true for every snapshot:
 //
 //	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
 //
@@ -214,7 +214,7 @@ const closeGrace = time.Second
 // client retry at once. Close stops waiting early in these cases:
 //
 //   - ctx ends.
-//   - The server has refused every request for 5 s, and has refused at least five.
+//   - The server has refused every request for 5 s, at least five requests in total.
 //   - Each remaining event has failed five times during Close, although the server
 //     stored other events.
 //

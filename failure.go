@@ -57,9 +57,10 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 
 // blamesServer reports whether a failure counts towards opening a breaker. A failure
 // with evidence against the rows doesn't count. An answer is about rows if it refers to
-// some of the rows, or says that a row is bad or was stored before. Such a failure
-// counts only if sinceStored is at least trustTime. sinceStored is the time from the
-// last stored rows to the failed request. It is negative if rows were stored later.
+// some of the rows, or says that a row is bad or was stored before. A failure with such
+// an answer counts only if sinceStored is at least trustTime. sinceStored is the time
+// from the last stored rows to the failed request. It is negative if rows were stored
+// later.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!aboutRows || sinceStored >= trustTime)
@@ -70,8 +71,7 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 // number than a mark stores rows, the next failure is evidence against the batch. Some
 // marks are set to the failed request. Others are set to the newest request at the time
 // of the failure. Then requests in flight at that time are no evidence, because the
-// server may have stored their rows before the failure. A mark is 0 if there was no such
-// failure.
+// server may have stored their rows before the failure. A mark is 0 if it was never set.
 type history struct {
 	// failMark is set by the first failure of any kind. For a single row it is set to the
 	// failed request. For several rows it is set to the newest request, so that rows stored
@@ -85,7 +85,7 @@ type history struct {
 	aloneMark int64
 
 	// rejectMark is set by the batch's first rejection, to the failed or the newest
-	// request, as failMark is. rejection is the error text. Another text sets both again.
+	// request, as failMark is. rejection is the error text. A new text sets both again.
 	rejectMark int64
 	rejection  string
 
@@ -125,7 +125,7 @@ func (h *history) evidence(stored int64, rejected bool, text string, allRejected
 }
 
 // remember adds a failure to b's history. err is the error of b's last request. evidence
-// is true if the failure is evidence against b. newest is the last number of a request.
+// is true if the failure is evidence against b. newest is the newest request so far.
 func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	single, mark := len(b.records) == 1, newest
 	if single {
