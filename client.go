@@ -102,9 +102,9 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 
 // Stats is a snapshot of a client's counters. They are 0 in a new client. Recorded
 // counts the events that the app recorded. With [WithSpool], earlier processes may have
-// left events in a folder. Replayed counts those of them that this client has queued.
-// Each recorded or replayed event is delivered, dropped, pending, or kept in the folder
-// by Close. So this is true for every snapshot:
+// left events in a folder, and Replayed counts the events from this folder that this
+// client has queued. Each recorded or replayed event is delivered, dropped, pending, or
+// kept in the folder by Close. So this is true for every snapshot:
 //
 //	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
 //

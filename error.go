@@ -36,8 +36,8 @@ func (e *Error) Error() string {
 }
 
 // A serverError is the error of a request that got an error response. It wraps two
-// errors: public is for the app, and answer is for rest.Classify, which decides whether
-// the request is retried.
+// errors: public is for the app, and answer is for rest.Classify, which decides what the
+// response means for the rows.
 type serverError struct {
 	public *Error
 	answer *rest.Error

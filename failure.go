@@ -14,7 +14,7 @@ const (
 	maxStrikes = 10
 
 	// Close stops waiting if each remaining row has failed enoughTries times during Close,
-	// although other rows were stored. These failures take 3 to 6 s, because of the waits.
+	// although other rows were stored. With the waits in between, that takes 3 to 6 s.
 	enoughTries = 5
 
 	// When the server has just stored rows, it works. So if a request is sent less than
