@@ -76,7 +76,7 @@ func (c *Columns) names() [row.Fields]*string {
 type columns struct {
 	Columns
 	own  bool        // WithColumns was passed, so empty document and user ids are stored as NULL
-	all  string      // the names of all columns of the table, including Extra, separated by commas
+	all  string      // the names of all these columns, with those in Extra, separated by commas
 	rows row.Columns // the same names, in the form that package row needs
 }
 
@@ -122,11 +122,11 @@ func newColumns(named Columns) (columns, error) {
 	return c, errors.Join(bad...)
 }
 
-// conflict returns the URL parameter on_conflict of an insert: the name of the column
-// in which the database looks for the events' ids, to skip events that it already has.
-// If the column is called id, conflict returns "", so that PostgREST compares the primary
-// key instead. Partitioned tables need this: their primary key is the id together with
-// the partition key, and the id alone has no unique index.
+// conflict returns the URL parameter on_conflict of an insert. This parameter is the name
+// of the column with the ids, which the database compares to skip events that it already
+// has. If the column is called id, conflict returns "", so that PostgREST compares the
+// primary key instead. Partitioned tables need this, because the id alone has no unique
+// index there: the primary key is the id together with the partition key.
 func (c *columns) conflict() string {
 	if c.ID == base[0].column {
 		return ""

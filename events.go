@@ -33,9 +33,9 @@ const (
 // case, make the column nullable, use [WithColumns], and leave UserID empty.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
-// An Event is one row of the table. DocumentID, UserID and Type are required, with
-// two exceptions: with the option [WithColumns], an empty DocumentID or UserID is
-// stored as NULL, and a field for which the table has no column must be empty.
+// An Event is one row of the table. DocumentID, UserID and Type are required. But with
+// the option [WithColumns], DocumentID and UserID may be empty, and are then stored as
+// NULL. If the table has no column for a field, the field must be empty.
 type Event struct {
 	// ID is the row's UUID, in any form that [uuid.Parse] accepts, except the
 	// zero UUID. If it is empty, the client generates a UUID of version 7. If
@@ -222,9 +222,9 @@ func rowsOf(records []record) []*row.Row {
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
 // identify gives r an id if it has none yet. The id is a UUID of version 7 (RFC 9562,
-// section 5.7). It begins with r.number, which grows with each call to Record, so the ids
-// sort in the order in which Record was called. The rest is random. A row keeps its id,
-// so that it is stored once even if it is sent several times.
+// section 5.7). Its first half is made from r.number, which grows with each call to
+// Record, so the ids sort in the order in which Record was called. A row keeps its id, so
+// that it is stored once even if it is sent several times.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))

@@ -156,10 +156,10 @@ func checksum(frame []byte) uint32 {
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows, a result of Frame, to disk. If Append returns an error, the caller
-// must append all of these rows again. If the error matches fs.ErrNotExist, somebody has
-// removed the current segments, so the caller must also append the pending rows of
-// earlier calls again.
+// Append writes rows to disk. The caller makes rows with Frame. If Append returns an error,
+// the caller must append all of these rows again. If the error matches fs.ErrNotExist,
+// somebody has removed the current segments, and with them the rows of earlier calls. Then
+// the caller must also append the pending rows of earlier calls again.
 func (s *Spool) Append(rows []byte) error {
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
@@ -270,8 +270,8 @@ func (s *Spool) State() State {
 	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
 }
 
-// Close leaves the segments to other processes, by removing this process's lock file. If
-// somebody has removed segments, State doesn't count them after Close.
+// Close removes this process's lock file, which leaves the segments to other processes. It
+// also checks whether somebody has removed segments, so that State no longer counts them.
 func (s *Spool) Close() error {
 	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
 		for _, g := range *segments {
