@@ -90,9 +90,9 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 // counted handles the result of a DELETE: n is the number of deleted rows, and err is
 // the error. It adds n to p.count. If more rows may have been deleted, it sets p.lost. If
 // the DELETE deleted rows, or succeeded without a number, counted sets p.failures to 0.
-// If the DELETE succeeded with n = 0, counted doesn't change p.failures. A trigger that
-// keeps rows can cause such DELETEs in turn with timeouts, and if they set p.failures to
-// 0, the purge would never end.
+// If the DELETE succeeded with n = 0, counted doesn't change p.failures. Otherwise a
+// purge might never end: if a trigger keeps rows, such DELETEs may alternate with
+// timeouts, so p.failures would never reach its limit.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {

@@ -9,7 +9,7 @@ import (
 
 // A Summary contains the number of documents in each state, in a range of time. Each
 // document counts once. Its state depends on its latest event in the range. Notes, which
-// are events that don't change the state, are ignored.
+// are events that don't change the state, don't count as the latest event.
 //
 // An event with a Stage is about one step of the document, and an event without a
 // Stage is about the entire document. If the app records the start of the entire
