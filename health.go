@@ -15,8 +15,8 @@ type Limits struct {
 	// Window is the length of the period for which Health computes the failure rate.
 	// The period ends at the time of the check. With a shorter Window, Health notices a
 	// rise in the rate sooner. But if fewer than MinEnded documents complete or fail in
-	// the Window, Health doesn't check the rate. Choose a Window that is longer than it takes to process a document. 0
-	// means 1 hour.
+	// the Window, Health doesn't check the rate. Choose a Window that is longer than
+	// it takes to process a document. 0 means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way. After that, it counts as

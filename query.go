@@ -162,8 +162,8 @@ func otherAnswer(field string) error {
 // unreadable returns the error of a request whose answer was decoded with the error err.
 // If err is nil, the result is nil. If the answer is complete but unexpected, the result
 // matches ErrOtherAnswer. It doesn't contain the text of a JSON error, because that text
-// may contain a value from the table. If the answer is incomplete, the result counts as a temporary failure,
-// so that the request is retried.
+// may contain a value from the table. If the answer is incomplete, the result counts as
+// a temporary failure, so that the request is retried.
 func unreadable(err error) error {
 	e, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {

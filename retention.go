@@ -106,8 +106,9 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 //	   end
 //
 // The DELETE for all rows is sent only once. After a failure, the database may still be
-// running it, and if it took too long once, it would take too long again. A failed step isn't repeated either: the next step reads which rows are left, and
-// deletes the oldest of them.
+// running it, and if it took too long once, it would take too long again. A failed step
+// isn't repeated either: the next step reads which rows are left, and deletes the oldest
+// of them.
 type purge struct {
 	*Client
 	before    string // the cutoff

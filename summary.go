@@ -13,11 +13,10 @@ import (
 //
 // An event with a Stage is about one step of the document, and an event without a
 // Stage is about the entire document. If the app records the start of the entire
-// document, a step that completes doesn't complete the document: only a Completed event
-// without a Stage does. If the app records only steps, each step that completes also
-// completes the document, until the next step starts. If a step fails, the document
-// counts as failed until its next event. The exact rules are in
-// sql/014_create_docevents_reading.sql.
+// document, only a Completed event without a Stage completes the document. If the app
+// records no such start, each Completed event completes the document, until the next
+// step starts. If a step fails, the document counts as failed until its next event. The
+// exact rules are in sql/014_create_docevents_reading.sql.
 //
 // Stages, Errors and Stuck contain at most 20 elements each. StagesTotal, ErrorsTotal
 // and StuckTotal are the numbers of elements without this limit. The texts of stages
