@@ -74,9 +74,9 @@ PGRST1.. "VALUE" \(line \d+, column \d+\)|Content-Type not acceptable: VALUE|Non
 PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
-// A knownMessage holds the two regular expressions of a line of knownMessages. Compiling
-// all lines would take 0.1 s, so the expression for the text is compiled only when it is
-// needed. Its only capturing groups are those for VALUE.
+// A knownMessage holds the two regular expressions of a line of knownMessages. The
+// expression text is compiled only when it is needed, because compiling all lines would
+// take 0.1 s. In text, only the groups for VALUE capture.
 type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp
@@ -99,9 +99,9 @@ var parseKnownMessages = sync.OnceValue(func() (known []knownMessage) {
 	return known
 })
 
-// withoutValue looks for a line of knownMessages that matches code and text. If there is
-// one, withoutValue returns text, with an ellipsis in place of the VALUE if the line has
-// one. If no line matches, it returns LeftOut.
+// withoutValue looks for a line of knownMessages that matches code and text. If a line
+// matches, withoutValue returns text. If that line contains VALUE, an ellipsis replaces
+// this part of text. If no line matches, withoutValue returns LeftOut.
 func withoutValue(code, text string) string {
 	for _, known := range parseKnownMessages() {
 		if !known.code.MatchString(code) {
@@ -148,8 +148,8 @@ func OneLine(text string) string {
 
 // loggableText returns an answer's message or hint in a form that may be logged: one line
 // of at most maxErrorText bytes, without values of the row. code is the answer's error
-// code. If code is "", the text isn't from PostgreSQL or PostgREST, but for example from
-// a gateway, so loggableText replaces only the part in quotes.
+// code. If code is "", the text comes for example from a gateway and not from PostgreSQL,
+// so only a part in quotes may contain values, and loggableText replaces that part.
 func loggableText(code, text string) string {
 	text = OneLine(text)
 	switch {

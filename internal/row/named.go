@@ -60,8 +60,9 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 
 // keyValue returns r's value in the given column, as PostgreSQL prints it in an error's
 // details. It returns "" if r has no such value. values is the rest of the details, from
-// the column's value on. It is used only for the time, which PostgreSQL may print in any
-// time zone: if values begins with r's time in any form, keyValue returns that text.
+// the column's value on. keyValue needs it only for the time, because PostgreSQL may print
+// a time in any time zone. If values begins with a time that is equal to r's, keyValue
+// returns that time as PostgreSQL printed it.
 func (c *Columns) keyValue(r *Row, column, values string) string {
 	switch slices.Index(c.names[:], column) {
 	case fieldID:
