@@ -83,8 +83,8 @@ var (
 	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
 )
 
-// Classify returns what the error of a request means for the rows that were sent. If err
-// is nil, the result is Accepted. If err contains no answer of the server, the result is
+// Classify returns what the result of a request means for the rows that were sent. If err
+// is nil, the rows are Accepted. If err contains no answer of the server, the meaning is
 // Transient. For some statuses, Classify ignores the code. For example, if the role of the
 // API key doesn't exist, the code is 22023, which usually means bad data. But the status
 // is 401, which shows that the key is wrong.

@@ -70,8 +70,8 @@ func (c *connections) begin() {
 }
 
 // end must be called after each request, with the request's error or nil. If the result
-// doesn't show that the server works, end makes the next call to c.begin close the idle
-// connections.
+// doesn't show that the server works, end sets mustCloseIdle, so that the next call to
+// c.begin closes the idle connections.
 func (c *connections) end(err error) {
 	if c != nil && !showsWorkingServer(err) {
 		c.mustCloseIdle.Store(true)
@@ -162,9 +162,9 @@ func (c *trackedConn) Close() error {
 func ownTransport(standard *http.Transport) *http.Transport {
 	t := standard.Clone()
 	if standard.TLSNextProto["h2"] != nil { // Clone has set it if standard speaks HTTP/2
-		// Remove the "h2" entry, because it may belong to the app: if the app has called
-		// http2.ConfigureTransport (golang.org/x/net), the entry would make the clone use
-		// the app's HTTP/2 connections, which have no pings.
+		// Remove the "h2" entry, because it may be the app's. If the app has called
+		// http2.ConfigureTransport (golang.org/x/net), the entry would make the clone use the
+		// app's HTTP/2 connections, which have no pings.
 		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	if t.HTTP2 == nil {

@@ -15,7 +15,8 @@ import (
 // it, with values of the row.
 //
 // Each line contains a regular expression for error codes, a space, and a regular
-// expression for the messages with these codes, in which five words are placeholders:
+// expression for the messages with these codes. In the messages, five words are
+// placeholders:
 //
 //   - NAME: a name in quotes
 //   - BARE: a name without quotes
@@ -127,8 +128,8 @@ const LeftOut = "a message that is not PostgreSQL's own, left out since it may r
 
 // quoted matches the part of a text that may contain quoted values. This part extends
 // from the first quote to the last, because a value may contain quotes. If there is only
-// one quote, it extends to the end of the text. A ' after a letter or a digit is taken
-// for an apostrophe, so the part doesn't begin there.
+// one quote, the part extends to the end of the text. The part doesn't begin at a ' after
+// a letter or a digit, because that is probably an apostrophe.
 var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces line breaks
@@ -183,10 +184,10 @@ func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
 // Loggable returns err with a text that may be logged. err is the error of a request
-// that got no answer. Its text may contain the API key or values of a row: http.Client
-// adds the URL, the app's transport may add the key, and net/http quotes an answer that
-// isn't HTTP. Loggable replaces these parts. The result wraps the same errors as err,
-// except a *url.Error, which Loggable removes.
+// that got no answer. Its text may contain values of a row, because http.Client adds the
+// URL, and net/http quotes an answer that isn't HTTP. The app's transport may add the API
+// key. Loggable replaces these parts. The result wraps the same errors as err, except a
+// *url.Error, which Loggable removes.
 func (c *Client) Loggable(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err

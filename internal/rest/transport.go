@@ -23,9 +23,9 @@ const (
 const clientInfo = "docevents-go/0.1.0"
 
 // idempotencyKey is a header that marks a POST as safe to repeat. If the server has
-// closed an idle connection, net/http then sends the POST again on a new connection.
-// docevents sets the header without a value. net/http doesn't write a header without
-// a value, so the server doesn't get it.
+// closed an idle connection, net/http sends a POST with this header again on a new
+// connection. docevents sets the header without a value. net/http doesn't write a header
+// without a value, so the server doesn't get it.
 const idempotencyKey = "Idempotency-Key"
 
 // A transport sends the requests of a Client. It returns an error for every answer that

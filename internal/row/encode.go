@@ -73,7 +73,7 @@ func appendKey(b []byte, separator byte, name string) []byte {
 }
 
 // appendID appends the id of a document or a user to the JSON in b. If isNull is true,
-// text is empty, and appendID appends null. Otherwise it appends text, or id if text is
+// it appends null, and text must be empty. Otherwise it appends text, or id if text is
 // empty. It puts text in quotes even if the column contains numbers, because PostgreSQL
 // converts the text.
 func appendID(b []byte, id uuid.UUID, text string, isNull bool) []byte {

@@ -17,7 +17,7 @@ const maxExtraBytes = 64 << 10
 
 // maxExtraDepth limits how deep maps and slices may be nested in a value of Extra.
 // encoding/json reads at most 10,000 levels. When rows are read, the array of the rows
-// and the object of each row are two of them.
+// and the object of each row take two of these levels.
 const maxExtraDepth = 9_998
 
 // An extraEncoder encodes the values of Event.Extra as JSON. The pool extraEncoders
@@ -142,8 +142,8 @@ func (e *extraEncoder) marshal(v any) error {
 // escapes matches each escape in JSON. Its four alternatives are an escaped NUL, a pair
 // of surrogates, a surrogate that isn't in a pair, and any other escape. The fourth is
 // needed for escaped backslashes. For example, \\u0000 is an escaped backslash before the
-// text u0000. The fourth alternative matches both backslashes, so that the second and the
-// text aren't mistaken for an escaped NUL.
+// text u0000. The fourth alternative matches both backslashes, so the second backslash and
+// u0000 aren't mistaken for an escaped NUL.
 var escapes = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
 // cleanJSON returns the JSON in text in a form that PostgreSQL accepts. It removes

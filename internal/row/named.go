@@ -13,8 +13,8 @@ var (
 	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)
 )
 
-// Named finds the rows that caused an error, and returns their indexes in rows, which are
-// the rows of the request. It reads details, the field "details" of the server's error:
+// Named finds the rows that caused an error, and returns their indexes in rows. rows are
+// the rows of the request, and details is the field "details" of the server's error:
 //
 //   - If the details contain the values of a key, as in "Key (document_id)=(...) is not
 //     present", Named returns the index of each row with these values.
