@@ -250,12 +250,12 @@ func (p *page) kept() url.Values {
 	return query
 }
 
-// change makes the changes in query, and returns query. changes has the same form as
-// for Here.
+// change sets or removes parameters in query, and returns query. The list changes has
+// the same form as for Here.
 //
 // A URL contains either a named range, such as range=7d, or the times since and until.
-// So if changes contains the name range, change removes the parameters since and until.
-// If changes contains since or until, change removes the parameter range.
+// So if the list sets or removes range, since and until are removed too. If the list
+// sets or removes since or until, range is removed too.
 func change(query url.Values, changes []string) url.Values {
 	for i := 0; i+1 < len(changes); i += 2 {
 		name, value := changes[i], changes[i+1]

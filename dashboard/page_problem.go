@@ -80,8 +80,8 @@ func (p *page) fail(err error) {
 	}
 }
 
-// answerLine returns the text that the regular expressions in answers are matched
-// against.
+// answerLine returns the text of e that is compared with the regular expressions in the
+// list answers.
 func answerLine(e *docevents.Error) string {
 	return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message)
 }

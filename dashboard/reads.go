@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// readTimeout is the longest time that reading the data of one view may take. It is
-	// longer than 8 s, after which hosted Supabase cancels a statement, so the page
+	// readTimeout is the longest time that reading the data of one view may take. Hosted
+	// Supabase cancels a statement after 8 s. readTimeout is longer, so that the page
 	// receives the server's error and can show it.
 	readTimeout = 15 * time.Second
 

@@ -84,11 +84,11 @@ func newBars(stacks [][]int64, n int) bars {
 }
 
 // fit returns the value at the upper edge of a diagram. Usually this is the largest
-// value. But if all values except a few are less than an eighth of the largest, their
-// bars would be too low to read. In that case fit returns the largest of these low
-// values, plus a quarter, and the bars of the few high values are cut off. A few means
-// one value, or up to a twentieth of the values above zero. With fewer than three
-// values above zero, no bar is cut off.
+// value. But a few high values would make the bars of the other values too low to read,
+// if the other values are less than an eighth of the largest value. Then fit returns a
+// quarter more than the largest of the other values, and the bars of the high values are
+// cut off. The number of high values may be 1, or up to a twentieth of all values above
+// zero. With fewer than three values above zero, no bar is cut off.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {
