@@ -96,9 +96,9 @@ func (r *reads) find(key string) (a *answer, isNew bool, err error) {
 	return a, true, nil
 }
 
-// finish ends the read whose result is in a, so callers that wait for this answer get
-// it. For the next sharedFor, new callers with the same key get it too. But if there
-// are more than maxShared answers, finish forgets this answer at once.
+// finish ends the read whose result is in the answer a. Callers that wait for a get the
+// result now. New callers with the same key get it for the next sharedFor. But if there
+// are more than maxShared answers, finish forgets a at once.
 func (r *reads) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {

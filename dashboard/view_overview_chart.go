@@ -49,8 +49,8 @@ func newChart(series []docevents.Point) chart {
 	return c
 }
 
-// newBars draws one bar for each element of stacks. The element contains n values, one
-// for each part of the bar, the lowest part first.
+// newBars draws one bar for each element of stacks. Each element contains n values, one
+// for each part of its bar. The first value belongs to the lowest part.
 func newBars(stacks [][]int64, n int) bars {
 	sums := make([]int64, len(stacks))
 	for x, values := range stacks {
@@ -84,10 +84,10 @@ func newBars(stacks [][]int64, n int) bars {
 }
 
 // fit returns the value at the upper edge of a diagram. Usually this is the largest
-// value. But a few high values would make the bars of the other values too low to read,
-// if the other values are less than an eighth of the largest value. Then fit returns a
-// quarter more than the largest of the other values, and the bars of the high values are
-// cut off. The number of high values may be 1, or up to a twentieth of all values above
+// value. But if the largest value is more than eight times as high as all values except
+// a few, the bars of the other values would be too low to read. Then fit returns a
+// quarter more than the largest of the other values, and the bars of the few high values
+// are cut off. There may be one high value, or as many as a twentieth of all values above
 // zero. With fewer than three values above zero, no bar is cut off.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })

@@ -230,9 +230,9 @@ func (s *settings) options() ([]docevents.Option, error) {
 	return options, nil
 }
 
-// connect returns a client for the project in the environment variables, and the
-// settings of the table. source contains the command's flags that describe the table.
-// added contains further options for the client.
+// connect returns a client and the settings of the table. The client gets the project's
+// URL and key from the environment variables. source contains the command's flags that
+// describe the table. added contains further options for the client.
 func (c *call) connect(source *tableSource, added ...docevents.Option) (*docevents.Client, *settings, error) {
 	s, err := source.read()
 	if err != nil {
