@@ -157,7 +157,7 @@ func WithColumns(columns Columns) Option {
 // WithRequestTimeout sets the timeout of one insert request, from 1 ms to 10 min. The
 // default is [DefaultRequestTimeout]. Each request of Check has the same timeout. A
 // read, such as a Timeline or a Summary, must also end within this time, including
-// its retries. The requests of a purge have no timeout except the purge's context.
+// its retries. A purge is limited only by the context that the app passes to it.
 func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.requestTimeout = d } }
 
 // WithMaxInFlight sets how many insert requests may be in flight at once, from 1 to
