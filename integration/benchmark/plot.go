@@ -75,8 +75,8 @@ type measure func(c *cell) (value float64, label string)
 
 // newChart returns a chart of the report's bursts, the loads in which all events are
 // recorded at once. It calls figure for the value and the label of each bar. A bar whose
-// value is fullLength takes all the space in its panel. If fullLength is 0, the longest
-// bar of each panel does.
+// value is fullLength has the greatest length that fits. If fullLength is 0, the longest
+// bar of each panel has that length.
 func newChart(r *report, title, subtitle string, fullLength float64, figure measure) *chart {
 	variants := []string{}
 	for _, variant := range variantNames {

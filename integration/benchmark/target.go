@@ -29,8 +29,8 @@ type target struct {
 	delay *delayProxy       // nil without -rtt
 }
 
-// openTarget returns the Supabase project in the environment variables SUPABASE_URL and
-// so on, as a target. If they aren't set, it starts a local stack.
+// openTarget returns the server to measure. It is the Supabase project that the
+// environment variables describe. If they aren't set, openTarget starts a local stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
 	t := &target{Table: docevents.DefaultTable}
 	switch _, err := docevents.NewFromEnv(); {

@@ -10,7 +10,7 @@ import (
 )
 
 // describedQuery returns the names of the tables and views on which the current role
-// has at least one right. Only these are in the answer to GET /. As in PostgREST, the
+// has at least one right. The answer to GET / describes only these. As in PostgREST, the
 // answer contains all of their columns, even if the role has rights on only one column.
 const describedQuery = `
 SELECT NULL::bigint, count(*), 0::bigint, coalesce(json_agg(c.relname ORDER BY c.relname), '[]')::text

@@ -87,7 +87,7 @@ func (q *query) list(s *statement) {
 
 // rows is the name of the WITH query in each SQL statement below. The statement converts
 // that query's rows to JSON with json_agg(localstack_rows). The name is unusual, because
-// json_agg would convert only one column if a table had a column with this name.
+// json_agg would convert only that column if a table had a column with this name.
 const rows = "localstack_rows"
 
 // Every SQL statement below returns one row with the same four columns, one for each
