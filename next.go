@@ -85,8 +85,8 @@ func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 //
 //   - If no fresh rows are queued and the app waits in Flush or Close, no request is
 //     reserved.
-//   - If maxInFlight is 1, the two lanes take turns. If no fresh rows are queued, every
-//     request may be sent from the retry lane.
+//   - If maxInFlight is 1, the two lanes take turns while fresh rows are queued, and
+//     otherwise the retry lane may use the only request.
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {

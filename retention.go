@@ -94,18 +94,18 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	return p.count, fmt.Errorf("docevents: PurgeBefore: %w", err)
 }
 
-// A purge is one call of PurgeBefore. Only one goroutine uses it. It goes through
-// these states:
+// A purge is one call to PurgeBefore. Only one goroutine uses it. It goes through
+// these states. With WithPurgeBatch, it begins with the steps:
 //
 //	one DELETE for all rows --done--> end
 //	    |failed
 //	    v
-//	  steps  <--> wait after a failed step
+//	  steps  <--> wait after a failure
 //	    |no rows left
 //	    v
 //	   end
 //
-// The DELETE for all rows is sent only once. After a failure, the database may still be
+// The first DELETE for all rows is sent only once. After a failure, the database may still be
 // running it, and if it took too long once, it would take too long again. A failed step
 // isn't repeated either: the next step reads which rows are left, and deletes the oldest
 // of them.

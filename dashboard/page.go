@@ -110,8 +110,8 @@ func (p *page) refuse(title, advice string) {
 }
 
 // Refresh returns the number of seconds after which the browser reloads the page, or 0
-// for never. While the reader edits the filters in the form, Refresh returns 0,
-// because a reload would clear the form.
+// for never. The page doesn't reload if the reader has switched that off, or while the
+// reader edits the filters, because a reload would clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() || p.Still && p.CanRefresh() {
 		return 0

@@ -159,9 +159,9 @@ func readAll(resp *http.Response, err error) (*http.Response, error) {
 	return resp, nil
 }
 
-// tookTooLong reports whether the request failed because it took too long. There are
-// two such answers: PostgreSQL's error for a statement timeout, which has the code
-// 57014, and a gateway's answer with the status 504.
+// tookTooLong reports whether the request failed because it took too long. It did
+// if PostgreSQL answered with the code 57014 for a statement timeout, or if a gateway
+// answered with the status 504.
 func tookTooLong(resp *http.Response) bool {
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))

@@ -79,12 +79,12 @@ func (c *connections) end(err error) {
 }
 
 // showsWorkingServer reports whether err, the result of a request, shows that the server
-// works. There are three such results:
+// works. There are four such results:
 //
-//   - The request succeeded, or it is a DELETE that succeeded without a count.
-//   - The request failed because its rows are bad, too many or already stored.
-//   - The request failed because a foreign key (23503) refers to a row that isn't stored
-//     yet.
+//   - The request succeeded.
+//   - A DELETE succeeded, but the answer lacks the number of rows (ErrNoCount).
+//   - The request failed because of its rows or their number, or because it took too long.
+//   - The request violates a foreign key (23503).
 func showsWorkingServer(err error) bool {
 	v := Classify(err)
 	e, answered := errors.AsType[*Error](err)
