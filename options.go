@@ -206,7 +206,8 @@ func WithQueueLimits(events, bytes int) Option {
 // file with values for columns that [WithColumns] doesn't list.
 //
 // A disk that is full, slow or broken never blocks New or Record. The client logs
-// failures, and events stay in memory only. On Windows, WithSpool has no effect.
+// failures, and events stay in memory only. Windows isn't supported: the client logs
+// that, and all events stay in memory only.
 func WithSpool(dir string) Option {
 	if abs, err := filepath.Abs(dir); err == nil && dir != "" { // if there is no working directory, the spool can't open dir either
 		dir = abs
