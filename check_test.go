@@ -632,6 +632,28 @@ func TestCheckDeletesRowsAfterARefusal(t *testing.T) {
 	}
 }
 
+// Check must delete its rows even if ctx ends as soon as the server has stored them.
+func TestCheckDeletesItsRowsAfterCtx(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	deletes := 0
+	c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		switch err := req.Context().Err(); {
+		case err != nil:
+			return nil, err
+		case req.Method == http.MethodGet:
+			return undescribed.response(req), nil
+		case req.Method == http.MethodDelete:
+			deletes++
+			return (&answer{status: http.StatusNoContent, header: map[string]string{"Content-Range": "*/9"}}).response(req), nil
+		}
+		defer cancel()
+		return (&answer{}).response(req), nil
+	}))
+	if err := c.Check(ctx); err == nil || deletes != 1 {
+		t.Errorf("%v after %d deletes, want the finding after 1", err, deletes)
+	}
+}
+
 // Check only logs a warning about a problem that an app may never have.
 func TestCheckWarns(t *testing.T) {
 	notNull := func(column string) *answer {
@@ -782,14 +804,16 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			notText("tenant_id", refused("23502", `null value in column "tenant_id" of relation "x" violates not-null constraint`), nil, refused("22P02", `invalid input syntax for type bigint: "x"`)),
 			`{"required": ["id", "tenant_id"], "properties": {"id": {"format": "bigint"}, "tenant_id": {"format": "bigint"}}}`,
 			[]string{"the type of the column id can't hold Event.ID"},
-			"", []docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id"}})},
+			"",
+			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id"}})},
 		},
 		"a duration, described by an older PostgREST": {everything(nil), `{"properties": {"duration_ms": {"format": "smallint"}}}`, nil, "", nil},
 		"an id that is too short, and a declared column that takes no NULL": {
 			required(refused("23502", `null value in column "tags" of relation "x" violates not-null constraint`), refused("22001", "value too long for type character varying(20)"), "tags"),
 			`{"required": ["id", "tags"], "properties": {"id": {"format": "character varying", "maxLength": 20}, "tags": {"format": "text[]"}}}`,
 			[]string{"character varying(20)"},
-			"", []docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tags"}})},
+			"",
+			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tags"}})},
 		},
 		"a declared column with a default, whose CHECK rejects other values": {
 			func(rows []map[string]any) *answer {
@@ -799,7 +823,8 @@ func TestCheckReadsTheDescription(t *testing.T) {
 				return rolledBack(len(rows))
 			}, `{"required": ["id", "origin"], "properties": {"origin": {"format": "text", "default": "api"}}}`,
 			[]string{"nothing makes the column id unique"},
-			"", []docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"origin"}})},
+			"",
+			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"origin"}})},
 		},
 		"a declared column for a time of day": {
 			func(rows []map[string]any) *answer {
@@ -809,7 +834,8 @@ func TestCheckReadsTheDescription(t *testing.T) {
 				return rolledBack(len(rows))
 			}, `{"required": ["id", "opens"], "properties": {"opens": {"format": "time without time zone"}}}`,
 			[]string{"nothing makes the column id unique"},
-			"", []docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"opens"}})},
+			"",
+			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"opens"}})},
 		},
 		"a document id that is too short": {
 			everything(nil), `{"properties": {"document_id": {"format": "character varying", "maxLength": 10}}}`,

@@ -197,6 +197,7 @@ func isTemporary(e *rest.Error) bool {
 // finding. It selects the rows by their ids. But if there is a finding about the id
 // column, the inserts leave that column out, so deleteStored selects the rows by the ids
 // of their documents, which the rehearsal made up, or if they lack these, by their times.
+// It does so even if ctx has ended.
 func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	key := r.config.columns.ID
 	if r.lacksID() {
@@ -210,7 +211,7 @@ func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 		values = append(values, fmt.Sprint(row[key]))
 	}
 	r.find("", "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept, or the trigger that discards all events except one. Check deletes the rows (the first one's "+key+" is "+values[0]+"); if that fails, the next line has the reason")
-	r.remove(ctx, r.deletion().In(key, values))
+	r.remove(context.WithoutCancel(ctx), r.deletion().In(key, values))
 }
 
 // remove sends a DELETE for the rows that filter selects, and adds a finding if the
