@@ -7,24 +7,27 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// The wait before a retry is firstWait at step 0, and doubles with each step, up to
-// longWait. For inserts, the step is the number of failed probes, of a row's strikes, or of
-// a row's failures during Close (closeTries). The actual wait is a random time between half
-// of this time and all of it, so that many clients don't retry at the same time.
+// The wait before a retry is random, so that many clients don't retry at the same time.
+// It is between half of a base time and all of it. The base time is firstWait at step
+// 0, and doubles with each step, up to longWait. When a row is retried, the step is the
+// number of failures that seemed to be the row's own fault. During Close, it is the
+// number of these failures since Close began. For a probe, a request that tests whether
+// the server works, the step is the number of probes that have failed.
 const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
 	longStep  = 8 // the first step at which longWait is reached
 
-	// lastingAfter is how long the server must refuse every request, and at least
-	// openAfter of them, before the refusals count as lasting. Then Flush and Close stop
-	// waiting. Shorter refusals are normal: PostgREST may be reloading its schema cache,
-	// or its clock may be behind, so that a new key isn't valid yet.
+	// Refusals count as lasting when the server has refused every request for
+	// lastingAfter, and has refused at least openAfter requests. Then Flush and Close
+	// stop waiting. Shorter refusals are normal: PostgREST may be reloading its schema
+	// cache, or its clock may be behind, so that a new key isn't valid yet.
 	lastingAfter = 5 * time.Second
 )
 
-// backoff returns how long to wait before the next attempt: jitter(step, limit), or the
-// wait that the answer in err asks for with the header Retry-After, if that is longer.
+// backoff returns how long to wait before the next attempt. The result is jitter(step,
+// limit), unless the answer in err has the header Retry-After and asks for a longer
+// wait. Then the result is the wait that the header asks for.
 func backoff(step int, limit time.Duration, err error) time.Duration {
 	return max(jitter(step, limit), rest.RetryAfter(err))
 }

@@ -1,6 +1,7 @@
 package docevents
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -160,7 +161,7 @@ func (r *rehearsal) count(n, events int) {
 	case n > events:
 		r.find(r.config.columns.ID, "nothing makes the column {column} unique, so an event that is sent again would be stored twice: {key}")
 	case n == 0:
-		r.find("", "a trigger or rule of {table} discards every event, and Record can't notice: let it store them")
+		r.find("", "a trigger or rule of {table} discards every event, and Record can't notice: let it store them. If it stores them in another table, name that table with WithTable, or use a partitioned table")
 	case n < events:
 		r.report.warn(logDiscards)
 	}
@@ -203,21 +204,25 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 // because a CHECK may require a column for this type only. It keeps the columns with
 // which the table accepts the type in r.fillings. If the table never accepts it, tryType
 // returns the reason, the error with the higher code of two: if no column is filled, and
-// if all are filled.
+// if all are filled. In the second case, a made-up value may be the cause, so r.fillings
+// keeps the filled columns.
 func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Error, err error) {
+	var suspect []string
 	for i, filling := range r.possibleFillings() {
 		r.fillings[t] = filling
 		_, e, err := r.send(ctx, r.rows([]EventType{t}))
 		if err != nil || e == nil || !depends.MatchString(e.Code) { // PostgreSQL checks the values before it finds other errors
 			return nil, err
 		}
-		if i == 0 || i == 1 && e.Code >= reason.Code {
-			reason = e
+		if i == 1 && e.Code >= reason.Code && e.Message != reason.Message {
+			reason, suspect = e, filling
 		}
+		reason = cmp.Or(reason, e)
 		if i == 1 && reason.Code < "23514" { // no filling gets as far as the CHECKs
 			break
 		}
 	}
+	r.fillings[t] = suspect
 	return reason, nil
 }
 
@@ -252,10 +257,11 @@ const maxDescriptionBytes = 64 << 20
 type definition struct {
 	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {
-		Format      string   // the type; for a domain, its base type
-		Enum        []string // the words of an enum type
-		MaxLength   int      // in characters; 0 means no limit
-		Description string   // contains <pk/> for a column of the primary key
+		Default     json.RawMessage // nil if there is none, or for some types, such as jsonb
+		Format      string          // the type; for a domain, its base type
+		Enum        []string        // the words of an enum type
+		MaxLength   int             // in characters; 0 means no limit
+		Description string          // contains <pk/> for a column of the primary key
 	}
 }
 

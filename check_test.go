@@ -265,41 +265,44 @@ func TestCheckFindings(t *testing.T) {
 		not   string
 		opts  []docevents.Option
 	}{
-		"all is well":                                          {everything(nil), nil, "", nil},
-		"an id under another name":                             {everything(nil), nil, "", columns(docevents.Columns{ID: "event_id"})},
-		"a foreign key":                                        {everything(foreignKey), nil, "", nil},
-		"another unique constraint":                            {everything(duplicate("stage")), nil, "", nil},
-		"an exclusion constraint":                              {everything(&answer{status: 400, code: "23P01", text: `conflicting key value violates exclusion constraint "x"`}), nil, "", nil},
-		"a trigger that raises":                                {everything(refused("P0001", "no")), nil, "", nil},
-		"a trigger that refuses two types":                     {severalTypes(violates("one_type")), nil, "", nil},
-		"a trigger with PostgreSQL's code":                     {everything(refused("23514", "no consent")), nil, "", nil},
-		"a trigger that refuses NULL":                          {everything(refused("23502", "no consent")), nil, "", nil},
-		"a trigger that refuses the test rows":                 {unlessEmpty(&answer{status: 403, code: "42501", text: "no consent"}), nil, "", nil},
-		"a trigger that casts":                                 {everything(refused("22P02", `invalid input syntax for type integer: "x"`)), []string{"22P02"}, "", nil},
-		"a view WITH CHECK OPTION":                             {everything(refused("44000", `new row violates check option for view "x"`)), nil, "", nil},
-		"a declared column takes no NULL":                      {required(notNull("tenant_id", name), nil, "tenant_id"), nil, "", columns(docevents.Columns{Extra: []string{"tenant_id"}})},
-		"the stage takes no NULL":                              {required(notNull("stage", name), nil, "stage"), nil, "", nil},
-		"a CHECK on the stage":                                 {everything(violates(name + "_stage_check")), nil, "", nil},
-		"a CHECK on a declared column":                         {everything(violates(name + "_tenant_check")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
-		"a CHECK named for the column":                         {everything(violates("has_tenant")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
-		"a CHECK whose name contains no column name":           {required(notNull("origin", name), violates("known_source"), "origin"), nil, "", columns(docevents.Columns{Extra: []string{"origin"}})},
-		"a failure needs its message":                          {unless(violates(name+"_check"), "event_type", "failed", "error_message"), nil, "", nil},
-		"a completed event needs a duration":                   {unless(violates(name+"_check"), "event_type", "completed", "duration_ms"), nil, "", nil},
-		"a completed event needs a page":                       {unless(violates(name+"_check"), "event_type", "completed", "page"), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
-		"a message, and one of two columns":                    {messageAndOneOfTwo(violates("one_of")), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
-		"a declared column that isn't text":                    {notText("pages", notNull("pages", name), refused("22P02", `invalid input syntax for type integer: "x"`)), nil, "", columns(docevents.Columns{Extra: []string{"pages"}})},
-		"a declared column with an enum type":                  {required(notNull("plan", name), refused("22P02", `invalid input value for enum plan: "x"`), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
-		"a stage with an enum type":                            {where(refused("22P02", `invalid input value for enum step: "x"`), "stage"), nil, "", nil},
-		"a stage column that is too short":                     {where(refused("22001", "value too long for type character varying(3)"), "stage", "check"), nil, "", nil},
-		"a message column that is too short":                   {where(refused("22001", "value too long for type character varying(3)"), "error_message"), nil, "", nil},
-		"the table decides about types":                        {everything(violates(name + "_event_type_check")), nil, "", types(docevents.EventTypes{Open: true})},
-		"an enum decides about types":                          {where(refused("22P02", `invalid input value for enum kind: "x"`), "event_type"), nil, "", types(docevents.EventTypes{Open: true})},
-		"a default type that isn't listed":                     {where(violates("x_event_type_check"), "event_type", "failed"), nil, "", types(docevents.EventTypes{Completed: []docevents.EventType{"done"}})},
-		"no column for the type":                               {everything(nil), nil, "", columns(docevents.Columns{Type: "-"})},
-		"ids that are numbers":                                 {where(refused("22P02", `invalid input syntax for type bigint: "x"`), "document_id", "x"), nil, "", columns(docevents.Columns{TextIDs: true})},
-		"an Extra whose name is part of another column's name": {everything(notNull("tenant_id", name)), []string{"nothing fills that column", "DEFAULT", "trigger", "Extra"}, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
-		"a partition by a declared column":                     {everything(noPartition("tenant")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
-		"a unique key on the document and the stage":           {everything(duplicate("document_id, stage")), nil, "", nil},
+		"all is well":                                            {everything(nil), nil, "", nil},
+		"an id under another name":                               {everything(nil), nil, "", columns(docevents.Columns{ID: "event_id"})},
+		"a foreign key":                                          {everything(foreignKey), nil, "", nil},
+		"another unique constraint":                              {everything(duplicate("stage")), nil, "", nil},
+		"an exclusion constraint":                                {everything(&answer{status: 400, code: "23P01", text: `conflicting key value violates exclusion constraint "x"`}), nil, "", nil},
+		"a trigger that raises":                                  {everything(refused("P0001", "no")), nil, "", nil},
+		"a trigger that refuses two types":                       {severalTypes(violates("one_type")), nil, "", nil},
+		"a trigger with PostgreSQL's code":                       {everything(refused("23514", "no consent")), nil, "", nil},
+		"a trigger that refuses NULL":                            {everything(refused("23502", "no consent")), nil, "", nil},
+		"a trigger that refuses the test rows":                   {unlessEmpty(&answer{status: 403, code: "42501", text: "no consent"}), nil, "", nil},
+		"a trigger that casts":                                   {everything(refused("22P02", `invalid input syntax for type integer: "x"`)), []string{"22P02"}, "", nil},
+		"a view WITH CHECK OPTION":                               {everything(refused("44000", `new row violates check option for view "x"`)), nil, "", nil},
+		"a declared column takes no NULL":                        {required(notNull("tenant_id", name), nil, "tenant_id"), nil, "", columns(docevents.Columns{Extra: []string{"tenant_id"}})},
+		"the stage takes no NULL":                                {required(notNull("stage", name), nil, "stage"), nil, "", nil},
+		"a CHECK on the stage":                                   {everything(violates(name + "_stage_check")), nil, "", nil},
+		"a CHECK on a declared column":                           {everything(violates(name + "_tenant_check")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"a CHECK named for the column":                           {everything(violates("has_tenant")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"a CHECK whose name contains no column name":             {required(notNull("origin", name), violates("known_source"), "origin"), nil, "", columns(docevents.Columns{Extra: []string{"origin"}})},
+		"a CHECK on a column whose name contains the type's":     {everything(violates("jobs_file_type_check")), nil, "", columns(docevents.Columns{Type: "type", Extra: []string{"file_type"}})},
+		"a partition by a column whose name contains the type's": {everything(noPartition("file_type")), nil, "", columns(docevents.Columns{Type: "type", Extra: []string{"file_type"}})},
+		"a CHECK on a stage that takes no NULL":                  {required(notNull("stage", name), violates("known_step"), "stage"), nil, "", nil},
+		"a failure needs its message":                            {unless(violates(name+"_check"), "event_type", "failed", "error_message"), nil, "", nil},
+		"a completed event needs a duration":                     {unless(violates(name+"_check"), "event_type", "completed", "duration_ms"), nil, "", nil},
+		"a completed event needs a page":                         {unless(violates(name+"_check"), "event_type", "completed", "page"), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
+		"a message, and one of two columns":                      {messageAndOneOfTwo(violates("one_of")), nil, "", columns(docevents.Columns{Extra: []string{"page", "pages"}})},
+		"a declared column that isn't text":                      {notText("pages", notNull("pages", name), refused("22P02", `invalid input syntax for type integer: "x"`)), nil, "", columns(docevents.Columns{Extra: []string{"pages"}})},
+		"a declared column with an enum type":                    {required(notNull("plan", name), refused("22P02", `invalid input value for enum plan: "x"`), "plan"), nil, "", columns(docevents.Columns{Extra: []string{"plan"}})},
+		"a stage with an enum type":                              {where(refused("22P02", `invalid input value for enum step: "x"`), "stage"), nil, "", nil},
+		"a stage column that is too short":                       {where(refused("22001", "value too long for type character varying(3)"), "stage", "check"), nil, "", nil},
+		"a message column that is too short":                     {where(refused("22001", "value too long for type character varying(3)"), "error_message"), nil, "", nil},
+		"the table decides about types":                          {everything(violates(name + "_event_type_check")), nil, "", types(docevents.EventTypes{Open: true})},
+		"an enum decides about types":                            {where(refused("22P02", `invalid input value for enum kind: "x"`), "event_type"), nil, "", types(docevents.EventTypes{Open: true})},
+		"a default type that isn't listed":                       {where(violates("x_event_type_check"), "event_type", "failed"), nil, "", types(docevents.EventTypes{Completed: []docevents.EventType{"done"}})},
+		"no column for the type":                                 {everything(nil), nil, "", columns(docevents.Columns{Type: "-"})},
+		"ids that are numbers":                                   {where(refused("22P02", `invalid input syntax for type bigint: "x"`), "document_id", "x"), nil, "", columns(docevents.Columns{TextIDs: true})},
+		"an Extra whose name is part of another column's name":   {everything(notNull("tenant_id", name)), []string{"nothing fills that column", "DEFAULT", "trigger", "Extra"}, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"a partition by a declared column":                       {everything(noPartition("tenant")), nil, "", columns(docevents.Columns{Extra: []string{"tenant"}})},
+		"a unique key on the document and the stage":             {everything(duplicate("document_id, stage")), nil, "", nil},
 
 		"a NOT NULL column that nobody fills": {
 			required(notNull("tenant_id", name), nil, "tenant_id"),
@@ -549,10 +552,12 @@ func TestCheckDeletesItsRows(t *testing.T) {
 		refuse     bool   // the DELETE is refused
 		want       []string
 	}{
-		"a unique id":                {docevents.Columns{}, "{}", false, []string{"instead of rolling them back", "Accept"}},
-		"no document":                {docevents.Columns{DocumentID: "-", CreatedAt: "at"}, "{}", false, []string{"instead of rolling them back", "Accept"}},
-		"an id that is a number":     {docevents.Columns{}, `{"properties": {"id": {"format": "int64"}}}`, false, []string{"instead of rolling them back", "column id"}},
-		"rows that can't be deleted": {docevents.Columns{}, "{}", true, []string{"instead of rolling them back", "delete: ", "GRANT SELECT, INSERT, DELETE"}},
+		"a unique id":                  {docevents.Columns{}, "{}", false, []string{"instead of rolling them back", "Accept"}},
+		"no document":                  {docevents.Columns{DocumentID: "-", CreatedAt: "at"}, "{}", false, []string{"instead of rolling them back", "Accept"}},
+		"an id that is a number":       {docevents.Columns{}, `{"properties": {"id": {"format": "int64"}}}`, false, []string{"instead of rolling them back", "column id"}},
+		"no id and no document":        {docevents.Columns{DocumentID: "-"}, `{"properties": {"id": {"format": "int64"}}}`, false, []string{"instead of rolling them back", "column id"}},
+		"no id and an id that is text": {docevents.Columns{TextIDs: true}, `{"properties": {"id": {"format": "int64"}}}`, false, []string{"instead of rolling them back", "column id"}},
+		"rows that can't be deleted":   {docevents.Columns{}, "{}", true, []string{"instead of rolling them back", "delete: ", "GRANT SELECT, INSERT, DELETE"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -577,14 +582,18 @@ func TestCheckDeletesItsRows(t *testing.T) {
 				if test.refuse {
 					return
 				}
-				var ids []string
-				for _, row := range rows {
-					ids = append(ids, fmt.Sprint(row["id"]))
-				}
-				want := url.Values{"id": {"in.(" + strings.Join(ids, ",") + ")"}}
+				key := "id"
 				if rows[0]["id"] == nil {
-					want = url.Values{"document_id": {"eq." + rows[0]["document_id"].(string)}}
+					key = "document_id"
 				}
+				if id, _ := rows[0][key].(string); len(id) < 36 { // other rows may have it
+					key = "created_at"
+				}
+				var values []string
+				for _, row := range rows {
+					values = append(values, fmt.Sprint(row[key]))
+				}
+				want := url.Values{key: {"in.(" + strings.Join(values, ",") + ")"}}
 				if got := deletes[0].Encode(); got != want.Encode() {
 					t.Errorf("DELETE ?%s, want %s", got, want.Encode())
 				}
@@ -620,6 +629,28 @@ func TestCheckDeletesRowsAfterARefusal(t *testing.T) {
 				t.Errorf("%d rehearsals came in, %d deletes", came, deletes)
 			}
 		})
+	}
+}
+
+// Check must delete its rows even if ctx ends as soon as the server has stored them.
+func TestCheckDeletesItsRowsAfterCtx(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	deletes := 0
+	c, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		switch err := req.Context().Err(); {
+		case err != nil:
+			return nil, err
+		case req.Method == http.MethodGet:
+			return undescribed.response(req), nil
+		case req.Method == http.MethodDelete:
+			deletes++
+			return (&answer{status: http.StatusNoContent, header: map[string]string{"Content-Range": "*/9"}}).response(req), nil
+		}
+		defer cancel()
+		return (&answer{}).response(req), nil
+	}))
+	if err := c.Check(ctx); err == nil || deletes != 1 {
+		t.Errorf("%v after %d deletes, want the finding after 1", err, deletes)
 	}
 }
 
@@ -663,6 +694,20 @@ func TestCheckWarns(t *testing.T) {
 			}),
 			[]string{"discards some of the events"},
 			[]docevents.Option{docevents.WithEventTypes(docevents.EventTypes{Started: []docevents.EventType{"begun"}, Completed: []docevents.EventType{"done"}})},
+		},
+		"a trigger that keeps the first event of each document": { // PostgREST would store a single row
+			inserts(func(rows []map[string]any) *answer {
+				stored := map[any]bool{}
+				for _, row := range rows {
+					stored[row["document_id"]] = true
+				}
+				if len(stored) == 1 {
+					return &answer{status: http.StatusCreated}
+				}
+				return rolledBack(len(stored))
+			}),
+			[]string{"discards some of the events"},
+			nil,
 		},
 		"document and user": {
 			described(everything(nil), `{"required": ["document_id", "user_id"], "properties": {}}`),
@@ -754,6 +799,43 @@ func TestCheckReadsTheDescription(t *testing.T) {
 			everything(nil), `{"properties": {"document_id": {"format": "int64"}}}`,
 			[]string{"the type of the column document_id can't hold Event.DocumentID", "TextIDs: true"},
 			"event_id", nil,
+		},
+		"a number, described by an older PostgREST": {
+			notText("tenant_id", refused("23502", `null value in column "tenant_id" of relation "x" violates not-null constraint`), nil, refused("22P02", `invalid input syntax for type bigint: "x"`)),
+			`{"required": ["id", "tenant_id"], "properties": {"id": {"format": "bigint"}, "tenant_id": {"format": "bigint"}}}`,
+			[]string{"the type of the column id can't hold Event.ID"},
+			"",
+			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tenant_id"}})},
+		},
+		"a duration, described by an older PostgREST": {everything(nil), `{"properties": {"duration_ms": {"format": "smallint"}}}`, nil, "", nil},
+		"an id that is too short, and a declared column that takes no NULL": {
+			required(refused("23502", `null value in column "tags" of relation "x" violates not-null constraint`), refused("22001", "value too long for type character varying(20)"), "tags"),
+			`{"required": ["id", "tags"], "properties": {"id": {"format": "character varying", "maxLength": 20}, "tags": {"format": "text[]"}}}`,
+			[]string{"character varying(20)"},
+			"",
+			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"tags"}})},
+		},
+		"a declared column with a default, whose CHECK rejects other values": {
+			func(rows []map[string]any) *answer {
+				if _, given := rows[0]["origin"]; given {
+					return refused("23514", `new row for relation "x" violates check constraint "x_origin_check"`)
+				}
+				return rolledBack(len(rows))
+			}, `{"required": ["id", "origin"], "properties": {"origin": {"format": "text", "default": "api"}}}`,
+			[]string{"nothing makes the column id unique"},
+			"",
+			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"origin"}})},
+		},
+		"a declared column for a time of day": {
+			func(rows []map[string]any) *answer {
+				if at, _ := rows[0]["opens"].(string); strings.Contains(at, "T") {
+					return refused("22007", `invalid input syntax for type time: "x"`)
+				}
+				return rolledBack(len(rows))
+			}, `{"required": ["id", "opens"], "properties": {"opens": {"format": "time without time zone"}}}`,
+			[]string{"nothing makes the column id unique"},
+			"",
+			[]docevents.Option{docevents.WithColumns(docevents.Columns{Extra: []string{"opens"}})},
 		},
 		"a document id that is too short": {
 			everything(nil), `{"properties": {"document_id": {"format": "character varying", "maxLength": 10}}}`,
@@ -1021,6 +1103,30 @@ func TestCheckReturnsTheRefusalThatItExamines(t *testing.T) {
 			t.Errorf("got %v, want ctx's error and the refusal", err)
 		}
 	})
+}
+
+// If the server can't answer for a moment while Check tries each type alone, Check must
+// not take this for consent to the type.
+func TestCheckWithAServerThatIsOverloadedForAMoment(t *testing.T) {
+	for name, overloaded := range map[string]*answer{
+		"a gateway":          {status: 503},
+		"a limit of a rate":  {status: 429},
+		"PostgREST's pool":   {status: 504, code: "PGRST003", text: "Timed out acquiring connection from connection pool."},
+		"a statement's time": {status: 500, code: "57014", text: "canceling statement due to statement timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lacksFailed := where(refused("23514", `new row for relation "x" violates check constraint "valid_kind"`), "event_type", "failed")
+			c, _ := newClient(t, inserts(func(rows []map[string]any) *answer {
+				if rows[0]["event_type"] == "failed" {
+					return overloaded
+				}
+				return lacksFailed(rows)
+			}))
+			if err := c.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "valid_kind") {
+				t.Errorf("got %v, want the refusal that Check examines", err)
+			}
+		})
+	}
 }
 
 // A server may never finish its description of the table. Check then continues

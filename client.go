@@ -101,10 +101,10 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 }
 
 // Stats is a snapshot of a client's counters. They are 0 in a new client. Recorded
-// counts the events that the app recorded. Replayed counts the events that earlier
-// processes left in the folder of [WithSpool] and that this client has queued. Each
-// recorded or replayed event is delivered, dropped, pending, or kept in the folder by
-// Close. So this is true for every snapshot:
+// counts the events that the app recorded. With [WithSpool], earlier processes may have
+// left events in a folder, and Replayed counts the events from this folder that this
+// client has queued. Each recorded or replayed event is delivered, dropped, pending, or
+// kept in the folder by Close. So this is true for every snapshot:
 //
 //	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
 //
@@ -188,8 +188,8 @@ func (c *Client) Stats() Stats {
 // before the call is stored or dropped, until pending log lines are written, and until
 // pending calls to the drop handler have returned. Then it returns nil.
 //
-// If a failed request is waiting for its retry, Flush makes the client retry at once.
-// However often Flush is called, it does so at most once a second.
+// If a failed request is waiting for its retry, Flush makes the client retry at once. At
+// most one call to Flush per second does this.
 //
 // If ctx ends first, Flush returns an error that matches ctx.Err(). If the server
 // has refused every request for 5 s, for example because the key or the table is
@@ -214,7 +214,7 @@ const closeGrace = time.Second
 // client retry at once. Close stops waiting early in these cases:
 //
 //   - ctx ends.
-//   - The server has refused every request (five or more) for 5 s.
+//   - The server has refused every request for 5 s, at least five requests in total.
 //   - Each remaining event has failed five times during Close, although the server
 //     stored other events.
 //

@@ -11,21 +11,20 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// Columns lists the names of the table's columns. Each field from ID to CreatedAt
-// names the column for the field of [Event] with the same name: UserID is the name of
-// the column that stores Event.UserID. An empty field stands for the column's name in
+// Columns lists the names of the table's columns. For example, UserID is the name of
+// the column that stores Event.UserID. The other fields from ID to CreatedAt work in
+// the same way. If a field is empty, its column has the same name as in
 // sql/013_create_processing_events_table.sql. "-" means that the table has no such
-// column. An event that sets the field nevertheless is dropped with reason [Invalid].
+// column. Then an event with a value for this column is dropped with reason [Invalid].
 //
 // A name has 1 to 63 letters, digits and underscores, and doesn't begin with a digit.
-// PostgreSQL allows more, but requests contain the names in their URLs. Names of
-// PostgREST's URL parameters, such as order, are allowed only in Extra.
+// The names of PostgREST's URL parameters, such as order, are allowed only in Extra.
 type Columns struct {
 	// ID is the name of a uuid column for the event's id. If an event is sent again,
 	// the database finds its id in this column and doesn't store the event twice. So
-	// the column must be UNIQUE, and it should be NOT NULL. A column that is called
-	// id should be the primary key, because for this name docevents sends no
-	// on_conflict parameter, so PostgREST compares the primary key. ID can't be "-".
+	// the column must be UNIQUE, and it should be NOT NULL. If its name is id, it
+	// should also be the primary key: for this name, docevents sends no parameter
+	// on_conflict, and PostgREST then compares the primary key. ID can't be "-".
 	ID string
 
 	DocumentID, UserID, Type string
@@ -38,10 +37,10 @@ type Columns struct {
 	// by this time. CreatedAt can't be "-".
 	CreatedAt string
 
-	// TextIDs makes the client accept document and user ids that aren't UUIDs, but
-	// 1 to 1,024 bytes of valid text. Their columns may have any type to which
-	// PostgreSQL can convert text, such as text, bigint or uuid. Without TextIDs,
-	// these ids must be UUIDs.
+	// If TextIDs is true, the ids of documents and users may be any valid text of 1
+	// to 1,024 bytes. The columns of these ids may then have any type to which
+	// PostgreSQL can convert text, such as text, bigint or uuid. If TextIDs is false,
+	// the ids must be UUIDs.
 	TextIDs bool
 
 	// Extra lists the names of at most 50 further columns, which store the values in
@@ -73,13 +72,12 @@ func (c *Columns) names() [row.Fields]*string {
 }
 
 // columns holds the names of the columns after New has checked them. If the table has
-// no column for a field of Event, the name is noColumn. newColumns derives the fields
-// all and rows from the names.
+// no column for a field of Event, the name is noColumn.
 type columns struct {
 	Columns
-	own  bool   // WithColumns was passed, so empty document and user ids are stored as NULL
-	all  string // the names of all these columns, with those in Extra, separated by commas
-	rows row.Columns
+	own  bool        // WithColumns was passed, so empty document and user ids are stored as NULL
+	all  string      // the names of all these columns, with those in Extra, separated by commas
+	rows row.Columns // the same names, in the form that package row needs
 }
 
 var (
@@ -124,11 +122,11 @@ func newColumns(named Columns) (columns, error) {
 	return c, errors.Join(bad...)
 }
 
-// conflict returns the URL parameter on_conflict of an insert: the name of the column
-// in which the database looks for the events' ids, to skip events that it already has.
-// If the column is called id, conflict returns "", so that PostgREST compares the primary
-// key instead. Partitioned tables need this: their primary key is the id together with
-// the partition key, and the id alone has no unique index.
+// conflict returns the URL parameter on_conflict of an insert. This parameter is the name
+// of the column with the ids, which the database compares to skip events that it already
+// has. If the column is called id, conflict returns "", so that PostgREST compares the
+// primary key instead. Partitioned tables need this, because the id alone has no unique
+// index there: the primary key is the id together with the partition key.
 func (c *columns) conflict() string {
 	if c.ID == base[0].column {
 		return ""
@@ -136,9 +134,9 @@ func (c *columns) conflict() string {
 	return c.ID
 }
 
-// isNull reports whether an event is stored without the given id of its document or
-// user: because the table has no column for it, or because id is empty and the app
-// passed WithColumns. column is the name of the id's column.
+// isNull reports whether the id of an event's document or user is left out when the event
+// is stored. It is left out if the table has no column for it, or if it is empty and the
+// app passed WithColumns. column is the name of the id's column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
 
 // storable reports whether s is text that PostgreSQL can store, and has 1 to limit

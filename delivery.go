@@ -37,12 +37,15 @@ import (
 // Without evidence no row is dropped: if the server refuses every row, the table or the
 // key is at fault.
 //
-// A row is dropped as Rejected only when it is alone in its request, and only in two
-// cases. Either it is rejected alone twice, and other rows are stored between the two
-// rejections (history.evidence has an exception). Or it fails for other reasons: each such
-// failure with evidence is a strike, and the tenth strike drops the row. A suspect is a
-// row that may be dropped soon: it has a strike, or it was rejected alone and other rows
-// have been stored since then. Suspects are never joined with other rows.
+// A row is dropped as Rejected only when it is alone in its request, in two cases:
+//
+//   - The row is rejected alone twice, and other rows are stored between the two
+//     rejections. For an exception, see history.evidence.
+//   - The row gets ten strikes. A strike is a failure for another reason, with evidence
+//     against the row.
+//
+// A suspect is a row that may be dropped soon: it has a strike, or it was rejected alone
+// and other rows have been stored since then. Suspects are never joined with other rows.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
 // blame the server (see blamesServer). While a lane's breaker is open, only probes are
@@ -149,9 +152,9 @@ func (d *delivery) send(b *batch) {
 	places, err = d.insert(b.records)
 }
 
-// settle acts on the outcome of b's request. If err is nil, the rows are stored. A
-// single row that err reports as stored before also counts as stored. places are the
-// indices of the rows that the server's error refers to.
+// settle acts on the outcome of b's request. If err is nil, the rows are stored. If b
+// has a single row, and err says that the row was stored before, the row counts as
+// stored as well. places are the indices of the rows that the server's error refers to.
 func (d *delivery) settle(b *batch, places []int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

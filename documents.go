@@ -37,7 +37,8 @@ type DocumentsQuery struct {
 	Query
 
 	// State selects the documents in one state. "" selects all documents, including
-	// those without a state: they have only notes, events that don't change a state.
+	// those that have no state because all their events are notes. A note is an event
+	// that doesn't change the state.
 	State State
 
 	// Stage selects the documents whose latest event has this stage. But if Error is
@@ -77,9 +78,9 @@ type Document struct {
 	Stage  string    `json:"stage"`   // stage of the latest event
 	Error  string    `json:"error"`   // ErrorMessage of the latest event
 
-	// Started is the time of the document's first event in the range. If the document
-	// is under way, Started is the time of the first Arrived or Started event since
-	// the document last ended.
+	// Started depends on the state. If the document is under way, Started is the time
+	// of the first Arrived or Started event since the document last ended. In every
+	// other state, Started is the time of the document's first event in the range.
 	Started time.Time `json:"started"`
 	LastAt  time.Time `json:"last_at"` // time of the latest event
 }
@@ -88,9 +89,9 @@ type Document struct {
 // of their latest event, the newest first. Documents and [Client.Summary] use the same
 // rules for the state of a document.
 //
-// A list of several pages contains a document at most once. If a document gets a new
-// event in the range between two calls, it moves towards the front of the list. Then it
-// may be missing from the pages that are read after that.
+// No document is on two pages of a list. But a document may be missing from the list: if
+// it gets a new event before its page is read, it moves towards the front of the list,
+// and may then belong to a page that has already been read.
 //
 // Documents calls a function of sql/014_create_docevents_reading.sql. If the function
 // is missing in the database, the error refers to that file. For retries and timeouts,

@@ -9,9 +9,10 @@ import (
 )
 
 // An error matches ErrOutcomeUnknown if a request failed, but the server may have
-// carried it out. Then the events of an insert may be stored, or the rows of a purge may
-// be deleted. The error of an event that Close drops also matches if a write to the
-// files of [WithSpool] hangs, because a later process may find the event there.
+// carried it out. Then the events of an insert may be stored, or the rows of a purge
+// may be deleted. If Close drops an event while a write to the files of [WithSpool]
+// hangs, the event's error matches as well, because a later process may find the event
+// in these files and send it.
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have carried out the request")
 
 // An Error is an error response from the server. To get it from an error that a method
@@ -35,7 +36,8 @@ func (e *Error) Error() string {
 }
 
 // A serverError is the error of a request that got an error response. It wraps two
-// errors: public is for the app, and answer is for rest.Classify, on which retries depend.
+// errors: public is for the app, and answer is for rest.Classify, which decides what the
+// response means for the rows.
 type serverError struct {
 	public *Error
 	answer *rest.Error
@@ -58,9 +60,9 @@ func (e *serverError) Error() string {
 
 func (e *serverError) Unwrap() []error { return []error{e.public, e.answer} }
 
-// explain converts err, the error of a request, to the error that is logged or that the
-// app gets. The result doesn't contain the URL or the answer's details. It contains
-// advice if the app's developers can fix the cause.
+// explain converts the error of a request to the error that is logged or returned to
+// the app. The result doesn't contain the URL or the answer's details. If the app's
+// developers can fix the cause, the result contains advice.
 func (c *Client) explain(err error) error {
 	answer, answered := errors.AsType[*rest.Error](err)
 	if !answered {

@@ -33,9 +33,9 @@ const (
 // case, make the column nullable, use [WithColumns], and leave UserID empty.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
-// An Event is one row of the table. DocumentID, UserID and Type are required, with
-// two exceptions: with the option [WithColumns], an empty DocumentID or UserID is
-// stored as NULL, and a field for which the table has no column must be empty.
+// An Event is one row of the table. DocumentID, UserID and Type are required. But with
+// the option [WithColumns], DocumentID and UserID may be empty, and are then stored as
+// NULL. If the table has no column for a field, the field must be empty.
 type Event struct {
 	// ID is the row's UUID, in any form that [uuid.Parse] accepts, except the
 	// zero UUID. If it is empty, the client generates a UUID of version 7. If
@@ -66,9 +66,9 @@ type Event struct {
 	// bytes are removed, because PostgreSQL can't store them. Invalid UTF-8 is
 	// replaced by U+FFFD.
 	//
-	// Record copies a message only if it has at most 256 bytes. If a longer message
-	// is part of a larger string, the larger string stays in memory until the event
-	// is stored or dropped. To avoid that, pass strings.Clone(message).
+	// Record doesn't copy a message of more than 256 bytes. So if such a message is
+	// part of a larger string, the entire string stays in memory until the event is
+	// stored or dropped. To avoid that, pass strings.Clone(message).
 	ErrorMessage string
 
 	// Stage is the name of the step, such as "ocr". It is stored as NULL if it is
@@ -115,9 +115,9 @@ const (
 // drop handler.
 //
 // Record has no context parameter, because the event is inserted later, when the
-// caller's context may have been cancelled. Call Close before the program ends. If the
-// program ends without it, events that are still queued are lost, except those that
-// [WithSpool] has copied to disk.
+// caller's context may have been cancelled. Call Close before the program ends.
+// Otherwise, events that are still queued are lost, except those that [WithSpool] has
+// copied to disk.
 func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
 
 // RecordContext is like Record, but it also passes ctx to the function that the app
@@ -170,10 +170,10 @@ var (
 // A before calls WithBefore's function, at most maxBefore times at once.
 type before struct{ running atomic.Int64 }
 
-// call calls f, WithBefore's function, with a pointer to a copy of e, and returns the
-// event as f changed it. If f keeps the pointer and sets a field of the copy later, the
-// returned event doesn't change. If the event must be dropped, call also returns the
-// reason and an error.
+// call passes e to WithBefore's function f, and returns e with the changes that f makes.
+// f gets a pointer to a copy of e. If f keeps the pointer and uses it later, the event
+// that call has returned doesn't change. If the event must be dropped, call also returns
+// the reason and an error.
 func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
@@ -206,7 +206,7 @@ type record struct {
 }
 
 // rowsOf returns pointers to the rows of records. It doesn't copy the records, because
-// the goroutine that writes events to disk may be changing their field block.
+// the goroutine that writes events to disk may be changing record.block.
 func rowsOf(records []record) []*row.Row {
 	rows := make([]*row.Row, len(records))
 	for i := range records {
@@ -221,10 +221,10 @@ func rowsOf(records []record) []*row.Row {
 // if the clock was set back.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
-// identify gives r an id if it doesn't have one yet: a UUID of version 7 (RFC 9562,
-// section 5.7), which begins with a time. Here the time is r.number, which grows with
-// each call to Record, so the ids sort in the order in which Record was called. A row
-// keeps its id, so that it is stored once even if it is sent several times.
+// identify gives r an id if it has none yet. The id is a UUID of version 7 (RFC 9562,
+// section 5.7). Its first half is made from r.number, which grows with each call to
+// Record, so the ids sort in the order in which Record was called. A row keeps its id, so
+// that it is stored once even if it is sent several times.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))

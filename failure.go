@@ -13,18 +13,18 @@ const (
 	// maxStrikes is the number of strikes at which a row is dropped.
 	maxStrikes = 10
 
-	// If every remaining row keeps failing and has failed enoughTries times during Close,
-	// Close stops waiting. With the waits between the attempts, that takes 3 to 6 s.
+	// Close stops waiting if each remaining row has failed enoughTries times during Close,
+	// although other rows were stored. With the waits in between, that takes 3 to 6 s.
 	enoughTries = 5
 
-	// trustTime is how long the engine trusts the server after the server has stored rows.
-	// If a request is sent in this time and the answer is about rows (see blamesServer),
-	// the engine doesn't blame the server. A few requests fit into this time.
+	// When the server has just stored rows, it works. So if a request is sent less than
+	// trustTime later, and the answer is about rows (see blamesServer), the failure
+	// doesn't count towards opening a breaker. A few requests fit into trustTime.
 	trustTime = 250 * time.Millisecond
 
-	// The longest wait between two probes is outageWait, and closeWait once Close has
-	// begun. A probe is a single row, so frequent probes cost the server little. Lasting
-	// refusals and the header Retry-After make the wait longer.
+	// The wait between two probes is at most outageWait, or closeWait once Close has begun.
+	// A probe costs the server little, because it is a single row. The wait may be longer
+	// if Retry-After asks for that, or if refusals are lasting and Close hasn't begun.
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -40,8 +40,8 @@ const (
 )
 
 // decide returns what happens to a batch after a failure. named is true if the answer
-// refers to some of its rows, but not to all. evidence is true if there is evidence
-// against the batch. strikes includes this failure.
+// refers to some of the batch's rows, but not to all. evidence is true if there is
+// evidence against the batch. strikes counts the row's strikes, including this failure.
 func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
@@ -55,45 +55,41 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 	return sendAgain
 }
 
-// blamesServer reports whether a failure counts towards opening a breaker. It doesn't
-// count if there is evidence against the rows. It also doesn't count if the answer is
-// about rows and sinceStored is less than trustTime. An answer is about rows if it refers
-// to some of them, or says that a row is bad or was stored before. sinceStored is the time
-// from when rows were last stored to when the request was sent. It is negative if rows
-// were stored after the request was sent.
+// blamesServer reports whether a failure counts towards opening a breaker. A failure
+// with evidence against the rows doesn't count. An answer is about rows if it refers to
+// some of the rows, or says that a row is bad or was stored before. A failure with such
+// an answer counts only if sinceStored is at least trustTime. sinceStored is the time
+// from the last stored rows to the failed request. It is negative if rows were stored
+// later.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!aboutRows || sinceStored >= trustTime)
 }
 
-// A history holds the failures of a batch.
-//
-// Requests are numbered in the order in which they are sent. A failure sets a mark to the
-// number of a request. If a request with a higher number then stores rows, the next
-// failure is evidence against the batch. Some marks are the number of the failed request.
-// Others are the number of the newest request at the time of the failure, to exclude the
-// requests that are in flight at that time: the server may have stored their rows before
-// the failure. A mark of 0 means that there was no such failure.
+// A history holds the failures of a batch. Requests are numbered in the order in which
+// they are sent, and a failure sets marks to such numbers. If a request with a higher
+// number than a mark stores rows, the next failure is evidence against the batch. Some
+// marks are set to the failed request. Others are set to the newest request at the time
+// of the failure. Then requests in flight at that time are no evidence, because the
+// server may have stored their rows before the failure. A mark is 0 if it was never set.
 type history struct {
-	// failMark is set by the first failure of any kind. With a single row it is the failed
-	// request. With several rows it is the newest request, so that rows stored just before
-	// an outage are no evidence.
+	// failMark is set by the first failure of any kind. For a single row it is set to the
+	// failed request. For several rows it is set to the newest request, so that rows stored
+	// just before an outage are no evidence.
 	failMark int64
 
-	// usedMark is set by each failure with evidence, so that no stored row is evidence twice.
-	// Otherwise the parts of a batch that is split at the beginning of an outage would be
-	// split as well, down to single rows. A strike sets it to the failed request. In other
-	// cases it is the newest request that had stored rows when the failed request was sent.
+	// usedMark is set by each failure with evidence, so that no stored row is evidence
+	// twice. Without this, a batch that is split at the beginning of an outage would be
+	// split down to single rows. A strike sets usedMark to the failed request. Otherwise it
+	// is set to the newest request that had stored rows when the failed request was sent.
 	usedMark int64
 
-	// aloneMark is the newest request at the first rejection of a single row. The row was
-	// alone in its request, or was the only row that the answer referred to.
+	// aloneMark is set to the newest request when a row is first rejected alone. The row
+	// was alone in its request, or was the only row that the answer referred to.
 	aloneMark int64
 
-	// rejectMark is set by the first rejection of the batch's rows, alone or with others,
-	// to the same request as failMark. rejection is the error text. A rejection with
-	// another text sets both again. The parts of a split batch inherit
-	// these two, failMark and usedMark.
+	// rejectMark is set by the batch's first rejection, to the failed or the newest
+	// request, as failMark is. rejection is the error text. A new text sets both again.
 	rejectMark int64
 	rejection  string
 
@@ -108,19 +104,19 @@ func (h history) ofPart() history {
 }
 
 // evidence reports whether a new failure is evidence against the batch: the batch failed
-// before, and the server has stored other rows since then. If the server hasn't, the
-// table or the server may be at fault. stored is the newest request that had stored rows
-// when the batch was sent. Rows stored later don't count, because the table may have
-// broken after it stored them.
+// before, and other rows were stored between that failure and the new request. Without
+// such rows, the table or the server may be at fault. stored is the newest request that
+// had stored rows when the new request was sent. Rows that were stored later don't
+// count, because the table may have broken after it stored them.
 //
-// If the new failure is a rejection, only an earlier rejection of the row alone counts:
-// a failure of another kind, such as a 502, shows nothing about the row's data.
+// If the new failure is a rejection, the earlier failure must be a rejection of the row
+// alone. A failure of another kind, such as a 502, shows nothing about the row's data.
 //
 // There is one exception. allRejected is true if every pending row has been rejected
-// alone. If all of them are bad, the server stores no more rows, so no evidence would ever
-// come. Then the row's first rejection counts even if the request had other rows, but
-// only if both rejections have the same text. Different texts would suggest that the
-// table has broken in between.
+// alone. If all these rows are bad, the server stores no more rows, so there would never
+// be evidence against them. Then the earlier failure may also be a rejection of the row
+// together with other rows, if it has the same text as the new rejection. A different
+// text suggests that the table has broken in between.
 func (h *history) evidence(stored int64, rejected bool, text string, allRejected bool) bool {
 	mark := max(h.failMark, h.usedMark)
 	switch {
@@ -132,8 +128,8 @@ func (h *history) evidence(stored int64, rejected bool, text string, allRejected
 	return mark > 0 && stored > mark
 }
 
-// remember adds err, the failure of b's last request, to b's history. evidence is true if
-// the failure is evidence against b. newest is the number of the newest request so far.
+// remember adds a failure to b's history. err is the error of b's last request. evidence
+// is true if the failure is evidence against b. newest is the newest request so far.
 func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	single, mark := len(b.records) == 1, newest
 	if single {
@@ -185,9 +181,9 @@ type health struct {
 }
 
 // noteRefusal is called after a failure that is no evidence against the rows. If the
-// failure is a refusal, such as a 401 for a wrong key, noteRefusal notes when the refusals
-// began, and whether they are lasting. Any other failure ends them. So does a rejection
-// after which the batch is cut in two, because one part may be stored.
+// failure is a refusal, such as a 401 for a wrong key, noteRefusal notes when the
+// refusals began, and whether they are lasting. Any other failure resets these fields.
+// So does a rejection for which the batch is cut in two, because one part may be stored.
 func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Time) {
 	if v != rest.BadData && v != rest.Configuration || act != sendAgain {
 		h.refusedSince, h.refusals, h.lasting = time.Time{}, 0, nil
@@ -208,8 +204,8 @@ func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
 // failLocked handles a failure of b: it updates the history of b and the health of the
-// server, logs the failure, and retries, splits or drops b. places are the indices of the
-// rows that the answer refers to.
+// server, logs the failure, and retries, splits or drops b. places are the indices of
+// the rows that the answer refers to.
 func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
 	if b.isRetry() {
@@ -246,15 +242,15 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
-	// In an outage good rows are rejected as well, so batches are joined again. Suspects
-	// are never joined with other rows.
+	// In an outage, good rows are rejected too, so batches of good rows have been split.
+	// Such batches are joined again. Suspects are never joined with other rows.
 	if d.isOutage() {
 		d.retry.join(d.config.maxBatch, func(b *batch) bool { return b.isSuspect(h.stored) })
 	}
 }
 
-// allRejectedLocked reports whether b, which has just failed, and every other pending
-// row have been rejected alone.
+// allRejectedLocked reports whether every pending row has been rejected alone. b has
+// just failed and is in neither lane, so it is checked separately.
 func (d *delivery) allRejectedLocked(b *batch) bool {
 	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
 }

@@ -20,10 +20,11 @@ var (
 	// the insert may succeed.
 	depends = regexp.MustCompile(`^(22...|23502|23514)$`)
 
-	// builtIn matches PostgreSQL's own types that can't hold every text. PostgREST's
-	// description writes int32 for integer and int64 for bigint. Check assumes that all
-	// other types, such as text and enums, can hold any text.
-	builtIn = regexp.MustCompile(`^(int32|int64|numeric|real|double precision|boolean|uuid|date|time .*|timestamp .*|interval|.*\[\])$`)
+	// builtIn matches PostgreSQL's own types that can't hold every text. Check assumes
+	// that all other types, such as text and enums, can hold any text. For integer and
+	// bigint, newer versions of PostgREST write int32 and int64 in their description.
+	builtIn = regexp.MustCompile(numbers.String() + `|^(boolean|uuid|date|time .*|timestamp .*|interval|.*\[\])$`)
+	numbers = regexp.MustCompile(`^(smallint|integer|bigint|int32|int64|numeric|real|double precision)$`)
 	uuids   = regexp.MustCompile(`^uuid$`)
 )
 
@@ -36,7 +37,7 @@ var fits = [len(base)]struct {
 	{uuids, textIDs},
 	{uuids, textIDs},
 	{nil, "make it text or an enum, or name another column as Type with WithColumns"},
-	{regexp.MustCompile(`^(int32|int64|numeric|real|double precision)$`), "make it an integer of milliseconds, or write \"-\" for it in WithColumns. From an interval: ALTER TABLE {table} ALTER COLUMN {column} TYPE integer USING (extract(epoch FROM {column}) * 1000)::integer"},
+	{numbers, "make it an integer of milliseconds, or write \"-\" for it in WithColumns. From an interval: ALTER TABLE {table} ALTER COLUMN {column} TYPE integer USING (extract(epoch FROM {column}) * 1000)::integer"},
 	{nil, extraInstead},
 	{nil, extraInstead},
 	{regexp.MustCompile(`^timestamp`), "make it a timestamptz (from a date: ALTER TABLE {table} ALTER COLUMN {column} TYPE timestamptz), or name another column as CreatedAt with WithColumns"},
@@ -86,7 +87,7 @@ func (r *rehearsal) readTypes() {
 		if misfit && r.isGiven(name) {
 			r.leave(name)
 		}
-		if misfit || r.isOwner(name) && about.MaxLength > 0 && about.MaxLength < len(r.document) {
+		if misfit || r.isOwner(name) && about.MaxLength > 0 && about.MaxLength < len(r.documents[0]) {
 			r.find(name, "the type of the column {column} can't hold Event."+base[i].field+": "+fit.do)
 		}
 	}
@@ -130,11 +131,17 @@ func (r *rehearsal) decide(refusal *rest.Error, alone bool) (reaction, string) {
 	duplicate := code == "23505" || code == "23P01"
 	values := depends.MatchString(code) && refusal.Status == 400
 	listed := len(r.config.types.listed) > 0 // otherwise the type is made up
-	madeUp := !listed || columns.TextIDs || slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
+	madeUp := !listed || columns.TextIDs || alone && slices.ContainsFunc(r.types, func(t EventType) bool { return len(r.fillings[t]) > 0 }) ||
+		slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
 	// blamed contains the names of the columns that the error is about: the columns of
 	// the partition key, or the name of a CHECK, by default TABLE_COLUMN_check.
-	blamed := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table) + strings.Join(key, " ")
+	// If the key contains the id, it lists all columns of the row, as with a view's CHECK.
+	blamed := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table)
+	if !slices.Contains(key, columns.ID) {
+		blamed += strings.Join(key, " ")
+	}
 	optional := func(name string) bool { return !r.isGiven(name) && strings.Contains(blamed, name) }
+	longer := func(name string) bool { return optional(name) && strings.Contains(name, columns.Type) } // such as file_type, if columns.Type is type
 	for _, rule := range []struct {
 		applies bool
 		do      reaction
@@ -144,7 +151,7 @@ func (r *rehearsal) decide(refusal *rest.Error, alone bool) (reaction, string) {
 		{slices.Contains([]string{"PGRST204", "428C9", "0A000"}, code) && sent, leaveOut}, // the column doesn't exist or takes no value
 		{code == "23502" && slices.Contains(r.leftOut, column), ignore},
 		// A document or a user can have only one event. The key may be of another table, into which a trigger inserts.
-		{duplicate && len(key) == 1 && (r.isOwner(key[0]) || strings.Contains(refusal.Details, r.document)), stop},
+		{duplicate && len(key) == 1 && (r.isOwner(key[0]) || slices.ContainsFunc(r.documents[:], func(id string) bool { return strings.Contains(refusal.Details, id) })), stop},
 		{duplicate && r.copies > 1 && (key == nil || slices.Contains(key, columns.ID)), sendOnce}, // if the table has partitions, the answer may lack the key
 		{code == "23514" && slices.Equal(key, []string{columns.CreatedAt}), stop},                 // no partition for the current time
 		{!values && (badData || code == "23503"), ignore},
@@ -152,9 +159,9 @@ func (r *rehearsal) decide(refusal *rest.Error, alone bool) (reaction, string) {
 		{!alone, tryTypes},
 		{code == "23502" && described && !sent, fill},
 		{code == "23502" && (column == "" || len(r.about.Required) == 0 && !sent), rejectTypes},
-		{code == "23514" && listed && strings.Contains(blamed, columns.Type), rejectTypes},
+		{code == "23514" && listed && strings.Contains(blamed, columns.Type) && !slices.ContainsFunc(r.columns, longer), rejectTypes},
 		{code == "23514" && !madeUp && len(columns.Extra) == 0 && !slices.ContainsFunc(r.columns, optional), rejectTypes},
-		{code < "23" && (!madeUp || r.about.Properties != nil && strings.Contains(refusal.Message, " enum ")), rejectTypes}, // from the description, Check knows a valid word for every enum
+		{code < "23" && (!madeUp || r.about.Properties != nil && (code == "22001" || strings.Contains(refusal.Message, " enum "))), rejectTypes}, // with the description, the made-up values fit each enum and are short enough
 	} {
 		if rule.applies {
 			return rule.do, column

@@ -34,9 +34,9 @@ func (d *delivery) attemptLocked(now time.Time) {
 	}
 }
 
-// flush sends the pending rows and waits until every row that was recorded before
-// the call is stored or dropped. It returns an error if ctx ends, or if refusals are
-// lasting.
+// flush sends the pending rows and waits until every row that was recorded before the
+// call is stored or dropped. It returns an error if ctx ends, or if the server's
+// refusals are lasting (see lastingAfter).
 func (d *delivery) flush(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -62,10 +62,10 @@ func (d *delivery) flush(ctx context.Context) error {
 	return nil
 }
 
-// stopWaitingLocked returns nil if Flush and Close should continue to wait. If they should
-// stop, it returns the reason: the last refusal if refusals are lasting, or else the error
-// of ctx, which has ended. The error of ctx is wrapped together with the last failure of a
-// pending row, if there is one.
+// stopWaitingLocked returns nil if Flush and Close should continue to wait. If refusals
+// are lasting, it returns the last refusal. Otherwise, if ctx has ended, it returns the
+// error of ctx. If pending rows have failed before, that error also wraps the last of
+// these failures.
 func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	if d.health.lasting != nil || ctx.Err() == nil {
 		return d.health.lasting
@@ -94,9 +94,11 @@ func (d *delivery) wakeWaiting() {
 	d.changed.Broadcast()
 }
 
-// close stops the delivery: it waits for the pending rows as Close documents, and then
+// close is the part of Close that deals with rows and requests. It waits for the
+// pending rows until one of the conditions in the comment of Close is met, and then
 // cancels the requests in flight. It waits up to cancelGrace for these requests to
-// return, lets the spool write the rows that are still pending, and abandons them.
+// return. Then it lets the spool write the rows that are still pending, and abandons
+// these rows.
 func (d *delivery) close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,8 +137,8 @@ func (d *delivery) close(ctx context.Context) error {
 }
 
 // onlySuspectsLocked reports whether every pending row keeps failing (see keepsFailing)
-// and has failed enoughTries times since Close began. Then Close stops waiting. closeTries
-// counts these failures. It stays 0 for other rows.
+// and has failed enoughTries times since Close began, so that Close stops waiting.
+// closeTries counts these failures, and stays 0 for other rows.
 func (d *delivery) onlySuspectsLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }

@@ -12,11 +12,11 @@ import (
 // Limits are the limits that [Client.Health] checks. Each duration must be from 0 to
 // 365 days.
 type Limits struct {
-	// Window is the time up to the check for which Health computes the failure rate.
-	// With a shorter Window, Health notices a rise in the rate sooner. But if fewer
-	// than MinEnded documents complete or fail in the Window, Health doesn't check the
-	// rate. Choose a Window that is longer than it takes to process a document. 0
-	// means 1 hour.
+	// Window is the length of the period for which Health computes the failure rate.
+	// The period ends at the time of the check. With a shorter Window, Health notices a
+	// rise in the rate sooner. But if fewer than MinEnded documents complete or fail in
+	// the Window, Health doesn't check the rate. Choose a Window that is longer than
+	// it takes to process a document. 0 means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way. After that, it counts as
@@ -24,8 +24,8 @@ type Limits struct {
 	StuckAfter time.Duration
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
-	// single stuck document is a problem. A document that has been stuck for more than
-	// a day may not be counted, because Health doesn't read much older events.
+	// single stuck document is a problem. Health may not count a document that has been
+	// stuck for more than a day, because it only reads the events of about a day.
 	MaxStuck int
 
 	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The failure
@@ -47,9 +47,9 @@ type Limits struct {
 }
 
 const (
-	// Health counts a stuck document for at least stuckFor after it became stuck. It
-	// doesn't read much older events, because it would then have to read every row of
-	// the table.
+	// stuckFor is the minimum time for which Health counts a document after it became
+	// stuck. To count every stuck document, Health would have to read all rows of the
+	// table.
 	stuckFor = 24 * time.Hour
 
 	maxLimit = 365 * 24 * time.Hour // the longest duration in Limits
@@ -68,9 +68,9 @@ type Health struct {
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// UnderWay, Stuck, StuckSince and LastCompleted are about the last 24 hours plus
-	// the longer of StuckAfter and Silence. If the Window is longer than this time, the
-	// four fields are about the Window.
+	// For the next four fields, Health reads the events of a longer period: 24 hours
+	// plus StuckAfter, or plus Silence if that is longer. If the Window is longer than
+	// this period, Health reads the events of the Window instead.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if no document is stuck

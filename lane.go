@@ -18,9 +18,9 @@ const (
 
 // A batch is the rows of one request, with the history of their failures.
 //
-// delivery.mu guards its fields. While a batch is in flight, its records are read
-// without the mutex, so they must not be changed. The exceptions are a record's fields
-// block and old, which no request contains.
+// delivery.mu guards its fields. While a batch is in flight, its records are read without
+// the mutex, so they must not be changed. There is one exception: the spool may change
+// the fields record.block and record.old, because they are not part of a request.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -45,15 +45,15 @@ func newBatch(records []record, parent *batch) *batch {
 	return b
 }
 
-// hasRoom reports whether b can take the given number of rows, whose text has the given
-// size in bytes, and still fit into one request.
+// hasRoom reports whether b still fits into one request after more rows are added to
+// it. rows is the number of these rows, and text is the size of their text, in bytes.
 func (b *batch) hasRoom(rows, text, maxRows int) bool {
 	return len(b.records)+rows <= maxRows && b.text+text <= maxBatchText
 }
 
-// isSuspect reports whether b is a single row that has a strike, or that was rejected
-// alone and other rows have been stored since then. stored is the number of the newest
-// request that stored rows.
+// isSuspect reports whether b is a suspect. A suspect is a single row that may be
+// dropped soon: it has a strike, or it was rejected alone and then other rows were
+// stored. stored is the number of the newest request that stored rows.
 func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
@@ -87,9 +87,9 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	return newBatch(rows, b), newBatch(others, b)
 }
 
-// absorb appends the rows of other to b. It erases b's marks for rejections and closeTries,
-// because they aren't true for the rows of other. So the joined batch is treated as if
-// none of its rows had been rejected before.
+// absorb appends the rows of another batch to b. It erases b's marks for rejections
+// and its closeTries, because the new rows were not part of these failures. So b is treated
+// as if none of its rows had been rejected before.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
@@ -167,10 +167,11 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe, even if it isn't due: the last row of
-// the lane if newest is true, and otherwise a random row. If a probe fails, the breaker
-// stays open, so draw takes a row that may be bad (see mayBeBad) or that was sent alone
-// before only if there are no others. If the lane is empty, draw returns nil.
+// draw removes one row from the lane for a probe, even if the row isn't due. If newest
+// is true, it takes the last row of the lane, and otherwise a random row. A probe with
+// a bad row fails even if the server works, and then the outage goes on. So draw leaves
+// out rows that may be bad (see mayBeBad) and rows that were sent alone before, unless
+// there are no others. If the lane is empty, it returns nil.
 func (l *lane) draw(newest bool) *batch {
 	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool {
 		return b.mayBeBad() || len(b.records) == 1 && b.request > 0

@@ -110,8 +110,8 @@ func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 //
 //   - If no fresh rows are queued and the app waits in Flush or Close, no request is
 //     reserved.
-//   - If maxInFlight is 1, that request may be sent from the retry lane if no fresh rows
-//     are queued. Otherwise the two lanes take turns.
+//   - If maxInFlight is 1, the two lanes take turns while fresh rows are queued, and
+//     otherwise the retry lane may use the only request.
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
@@ -144,10 +144,11 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.inFlight = append(d.inFlight, b)
 }
 
-// setTimerLocked sets the timer to the next time at which something may be sent. That is
-// when a batch or a probe becomes due, when fresh rows stop waiting for more rows, or when
-// the newest request seems to hang. Times in the past are ignored: a batch that is already
-// due waits until a request in flight ends, not for the timer.
+// setTimerLocked sets the timer to the next time at which something may be sent. That
+// is when a batch or a probe becomes due, when fresh rows stop waiting for more rows,
+// or when the newest request seems to hang. Times in the past are ignored: if a batch
+// is already due and isn't sent now, it is sent when a request in flight ends, without
+// the timer.
 func (d *delivery) setTimerLocked(now time.Time) {
 	times := [3]time.Time{d.retry.due()}
 	if d.isProbing() {

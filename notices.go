@@ -58,9 +58,9 @@ func (r *reporter) callUnlocked(n notice) {
 	n.call()
 }
 
-// For each message with suppressed lines, flush writes one line with their number, if
-// the last line with the message is at least age old. Then it waits until all notices
-// in the queue are done. If ctx ends first, it returns an error.
+// flush first reports suppressed log lines, as sumUpLocked does. Then it waits until
+// all notices that are now in the queue are done. If ctx ends first, it returns an
+// error.
 func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,9 +80,9 @@ func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	return nil
 }
 
-// For each message with suppressed lines, close writes one line with their number. Then
-// it waits until all notices are done. If ctx ends first, close discards the notices that
-// are still in the queue, and counts the dropped events among them as unreported.
+// close first reports all suppressed log lines. Then it waits until all notices are
+// done. If ctx ends first, close discards the notices that are still in the queue, and
+// counts the dropped events among them as unreported.
 func (r *reporter) close(ctx context.Context) {
 	if r.flush(ctx, 0) == nil {
 		return

@@ -157,7 +157,7 @@ func WithColumns(columns Columns) Option {
 // WithRequestTimeout sets the timeout of one insert request, from 1 ms to 10 min. The
 // default is [DefaultRequestTimeout]. Each request of Check has the same timeout. A
 // read, such as a Timeline or a Summary, must also end within this time, including
-// its retries. The requests of a purge have no timeout except the purge's context.
+// its retries. A purge is limited only by the context that the app passes to it.
 func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.requestTimeout = d } }
 
 // WithMaxInFlight sets how many insert requests may be in flight at once, from 1 to
@@ -185,14 +185,14 @@ func WithQueueLimits(events, bytes int) Option {
 //
 // Events in the spool survive the end of the process: kill -9, a panic, running out
 // of memory, or the restart of a container whose volume is kept. They don't survive a
-// loss of power, because the client doesn't sync the files. An event is usually on
-// disk within 1 ms of Record, and under load within 50 ms.
+// loss of power, because the client doesn't sync the files. An event is usually in a
+// file within 1 ms of Record, and under load within 50 ms.
 //
 // If a process has died, the next client with the same dir, URL, schema and table
-// sends the events that the process left. Events keep their IDs, so no event is in the
-// table twice. But if an event is stored and then purged, it may be stored again. If
-// Close can't send an event that is in the spool, it leaves the event there and counts
-// it in [Stats].Kept.
+// sends the events that the process left. Events keep their IDs, so the table ignores an
+// event that it contains already. But if that event was purged in the meantime, it is
+// stored again. If Close can't send an event that is in the spool, it leaves the event
+// there and counts it in [Stats].Kept.
 //
 // Any number of processes may share dir. WithSpool makes a relative dir absolute. If
 // dir doesn't exist, the client creates it, accessible to this user only. If other
@@ -200,13 +200,14 @@ func WithQueueLimits(events, bytes int) Option {
 // events to dir only when Close can't send them.
 //
 // The files contain personal data if the events do. Together they take up to about
-// twice the bytes of [WithQueueLimits], and up to four times for a moment. While the
+// twice the bytes of [WithQueueLimits], and briefly up to four times. While the
 // spool is full, new events stay in memory only. The client never deletes a file that
 // it can't use: it adds .bad to the name of a damaged file, and .kept to the name of a
 // file with values for columns that [WithColumns] doesn't list.
 //
 // A disk that is full, slow or broken never blocks New or Record. The client logs
-// failures, and events stay in memory only, as they always do on Windows.
+// failures, and events stay in memory only. Windows isn't supported: the client logs
+// that, and all events stay in memory only.
 func WithSpool(dir string) Option {
 	if abs, err := filepath.Abs(dir); err == nil && dir != "" { // if there is no working directory, the spool can't open dir either
 		dir = abs

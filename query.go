@@ -115,12 +115,12 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 	return answer, c.explainCall(err)
 }
 
-// read sends a GET request and passes the response to decode. If the request fails or
-// decode returns an error, and the cause may be temporary, read retries once. It doesn't
-// retry if the response asks for a wait (Retry-After). Hosted Supabase may refuse a
-// valid key for some seconds, with status 401 and code PGRST303. After such a response,
-// read retries for up to 5 s (lastingAfter). ctx and WithRequestTimeout limit the time
-// of all attempts together.
+// read sends a GET request and passes the response to decode. If the request or
+// decode fails, and the cause may be temporary, read retries once. But if the response
+// asks for a wait (Retry-After), read doesn't retry. There is one exception to both
+// rules: hosted Supabase may refuse a valid key for some seconds, with status 401 and
+// code PGRST303. After such a response, read retries for up to 5 s (lastingAfter). ctx
+// and WithRequestTimeout limit the time of all attempts together.
 func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -153,17 +153,17 @@ func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Res
 // Summary, Documents, Timeline or Health to [errors.Is].
 var ErrOtherAnswer = errors.New("unexpected answer: either the server is not PostgREST with this table, or another version of sql/014_create_docevents_reading.sql is installed")
 
-// otherAnswer returns an error that wraps ErrOtherAnswer. field is missing in the JSON
-// of the answer, or has an unexpected type.
+// otherAnswer returns an error that wraps ErrOtherAnswer. field is the name of the JSON
+// field that is missing in the answer or has an unexpected type.
 func otherAnswer(field string) error {
 	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
 }
 
-// unreadable converts err, the error from decoding an answer. If the answer is complete
-// but unexpected, the result is ErrOtherAnswer. If the answer is incomplete, the result
-// is an error that may be temporary, so that the request is retried. An error about the
-// JSON isn't wrapped, because its text may contain a value from the table. If err is
-// nil, the result is nil.
+// unreadable returns the error of a request whose answer was decoded with the error err.
+// If err is nil, the result is nil. If the answer is complete but unexpected, the result
+// matches ErrOtherAnswer. It doesn't contain the text of a JSON error, because that text
+// may contain a value from the table. If the answer is incomplete, the result counts as
+// a temporary failure, so that the request is retried.
 func unreadable(err error) error {
 	e, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {

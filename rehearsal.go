@@ -35,17 +35,17 @@ type rehearsal struct {
 	findings []error
 
 	// The next insert:
-	document string   // the document's id: a made-up UUID
-	columns  []string // the columns of the insert
-	leftOut  []string // the columns that the insert leaves out, because there is a finding about them
-	types    []EventType
-	fillings map[EventType][]string // the optional columns that an event of the type fills; nil until tryTypes runs
-	copies   int                    // how often each event is sent: 2, or 1 if the id is UNIQUE but not the primary key
+	documents [2]string // the ids of the documents: made-up UUIDs
+	columns   []string  // the columns of the insert
+	leftOut   []string  // the columns that the insert leaves out, because there is a finding about them
+	types     []EventType
+	fillings  map[EventType][]string // the optional columns that an event of the type fills; nil until tryTypes runs
+	copies    int                    // how often each event is sent: 2, or 1 if the id is UNIQUE but not the primary key
 }
 
 func newRehearsal(c *Client) *rehearsal {
 	return &rehearsal{
-		Client: c, document: uuid.NewString(), copies: 2,
+		Client: c, documents: [2]string{uuid.NewString(), uuid.NewString()}, copies: 2,
 		columns: strings.Split(c.config.columns.all, ","), types: c.config.types.listed,
 	}
 }
@@ -71,40 +71,46 @@ func (r *rehearsal) isGiven(name string) bool {
 
 // isFilled reports whether every row has a made-up value in the column. These columns
 // are the NOT NULL columns, including those about which Check has found that nothing
-// fills them. The ids of the document and the user are also filled if the app didn't pass
-// WithColumns, or if Check doesn't know which columns are NOT NULL.
+// fills them. A column of Extra with a default isn't filled, because the app may leave it
+// out, and a CHECK might reject a made-up value. The ids of the document and the user are
+// also filled if the app didn't pass WithColumns, or if Check doesn't know which columns
+// are NOT NULL.
 func (r *rehearsal) isFilled(name string) bool {
-	return !r.isGiven(name) && (slices.Contains(r.about.Required, name) ||
+	hasDefault := slices.Contains(r.config.columns.Extra, name) && r.about.Properties[name].Default != nil
+	return !r.isGiven(name) && (slices.Contains(r.about.Required, name) && !hasDefault ||
 		r.isOwner(name) && (!r.config.columns.own || len(r.about.Required) == 0) ||
 		!slices.Contains(strings.Split(r.config.columns.all, ","), name))
 }
 
-// value returns the made-up value of a column. It fits an enum, a UUID, a time, an
-// address or an array. For every other type, or if the type is unknown, the value is 1,
-// which fits most types, or a UUID for the id of a document or user.
-func (r *rehearsal) value(name string) any {
+// value returns the made-up value of a column in row i. It fits an enum, a UUID, a time,
+// an address or an array. For every other type, or if the type is unknown, the value is
+// 1, which fits most types, or a UUID for the id of a document or user. The rows belong
+// to two documents and two users in turn.
+func (r *rehearsal) value(name string, i int) any {
 	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:
 		return about.Enum[0]
-	case about.Format == "uuid", r.isOwner(name) && !r.config.columns.TextIDs && !builtIn.MatchString(about.Format) && (about.MaxLength == 0 || about.MaxLength >= len(r.document)):
-		return r.document
+	case about.Format == "uuid", r.isOwner(name) && !r.config.columns.TextIDs && !builtIn.MatchString(about.Format) && (about.MaxLength == 0 || about.MaxLength >= len(r.documents[0])):
+		return r.documents[i%2]
 	case about.Format == "date", strings.HasPrefix(about.Format, "time"):
-		return "2024-01-01T00:00:00Z"
+		return "2024-01-01 00:00:00" // with a T in it, it wouldn't fit a time of day
 	case about.Format == "inet", about.Format == "cidr":
 		return "::1"
 	case strings.HasSuffix(about.Format, "[]"):
 		return []any{}
+	case r.isOwner(name):
+		return strconv.Itoa(1 + i%2)
 	}
 	return "1"
 }
 
 // rows returns the rows of an insert: two events of each of the types and one more, and
-// then a copy of each event. There are two of each, because PostgREST wouldn't roll back
-// if a trigger discarded all events except one. The number of rows that PostgreSQL
-// inserts shows whether the id is unique. So the number of events is odd: if it were an
-// even n, and a trigger discarded half of the events, n of the 2n rows would be left even
-// if the id isn't unique. Each event has a different time, because a unique key may
-// contain it.
+// then a copy of each event. There are two of each type, and two documents, because
+// PostgREST wouldn't roll back if a trigger discarded all events except one, such as the
+// first of each document. The number of rows that PostgreSQL inserts shows whether the id
+// is unique. So the number of events is odd: if it were an even n, and a trigger
+// discarded half of the events, n of the 2n rows would be left even if the id isn't
+// unique. Each event has a different time, because a unique key may contain it.
 //
 // A column for a field of Event that isn't filled is NULL. A column of Extra that isn't
 // filled is left out.
@@ -121,7 +127,7 @@ func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 			case name == columns.CreatedAt:
 				row[name] = at.Add(-time.Duration(i) * time.Millisecond).UTC().Format(timeFormat)
 			case r.isFilled(name), slices.Contains(r.fillings[t], name):
-				row[name] = r.value(name)
+				row[name] = r.value(name, i)
 			case !slices.Contains(columns.Extra, name):
 				row[name] = nil
 			}
@@ -154,8 +160,9 @@ var number = regexp.MustCompile(`\d+`)
 // several rows, but asks for a single object as the result. PostgREST runs the insert
 // with its triggers and immediate foreign keys. Then it finds that the result has several
 // rows, rolls back, and answers with n, the number of rows that PostgreSQL had inserted.
-// If the insert failed, refusal is the server's answer. If no answer arrived, err is the
-// reason. If the server stored the rows, err is errStored.
+// If the server refused the insert, refusal is its answer. If no answer arrived, or only
+// one that says nothing about the insert, such as status 503, err is the reason. If the
+// server stored the rows, err is errStored.
 func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, refusal *rest.Error, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
@@ -174,27 +181,37 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, ref
 	case answered && refusal.Code == "PGRST116":
 		n, err = strconv.Atoi(number.FindString(refusal.Details))
 		return n, nil, err
-	case answered:
+	case answered && !isTemporary(refusal):
 		return 0, refusal, nil
 	}
 	return 0, nil, r.explain(err)
 }
 
+// isTemporary reports whether the answer says nothing about the insert, for example
+// because the server is overloaded. A trigger may use any code, but in its own words.
+func isTemporary(e *rest.Error) bool {
+	return slices.Contains([]rest.Verdict{rest.Transient, rest.TooMuch}, rest.Classify(e)) && e.Code != "23503" && e.Message != rest.LeftOut
+}
+
 // deleteStored deletes rows that the server stored instead of rolling back, and adds a
 // finding. It selects the rows by their ids. But if there is a finding about the id
-// column, the inserts leave that column out, so deleteStored selects the rows by the id
-// of their document, which the rehearsal made up.
+// column, the inserts leave that column out, so deleteStored selects the rows by the ids
+// of their documents, which the rehearsal made up, or if they lack these, by their times.
+// It does so even if ctx has ended.
 func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
-	columns, ids := &r.config.columns, []string{}
-	for _, row := range rows {
-		ids = append(ids, fmt.Sprint(row[columns.ID]))
-	}
-	theirs := r.deletion().In(columns.ID, ids)
+	key := r.config.columns.ID
 	if r.lacksID() {
-		theirs = r.deletion().Eq(columns.DocumentID, r.document)
+		key = r.config.columns.DocumentID
 	}
-	r.find("", "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept. Check deletes the rows (document "+r.document+"); if that fails, the next line has the reason")
-	r.remove(ctx, theirs)
+	if r.lacksID() && rows[0][key] != r.documents[0] {
+		key = r.config.columns.CreatedAt
+	}
+	var values []string
+	for _, row := range rows {
+		values = append(values, fmt.Sprint(row[key]))
+	}
+	r.find("", "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept, or the trigger that discards all events except one. Check deletes the rows (the first one's "+key+" is "+values[0]+"); if that fails, the next line has the reason")
+	r.remove(context.WithoutCancel(ctx), r.deletion().In(key, values))
 }
 
 // remove sends a DELETE for the rows that filter selects, and adds a finding if the

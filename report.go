@@ -47,8 +47,9 @@ var (
 )
 
 const (
-	// The most dropped events that wait for the drop handler, and the most text that
-	// they may have, in bytes. These limits don't apply to events that Close abandons.
+	// At most maxNotices dropped events wait for the drop handler, and their texts have
+	// at most maxNoticeText bytes in total. These limits don't apply to events that
+	// Close abandons.
 	maxNotices    = 1000
 	maxNoticeText = 1 << 20
 
@@ -108,9 +109,12 @@ func newReporter(c *config) *reporter {
 }
 
 // drop logs a dropped event and passes it to the app's drop handler, if there is one.
-// extra is the JSON of the event's Extra. In two cases drop counts the event as
-// unreported instead of passing it: if too many events wait for the handler and reason
-// isn't Abandoned, and if close has stopped waiting for a call that still hangs.
+// extra is the JSON of the event's Extra. In two cases, drop doesn't pass the event to
+// the handler, but counts it as unreported:
+//
+//   - Too many events wait for the handler, and reason isn't Abandoned.
+//   - close has stopped waiting for a call of the logger or the handler, and the call
+//     still hangs.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
 	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {
@@ -229,8 +233,9 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
-// For each message with suppressed lines, sumUpLocked writes one line with their number,
-// if the last line with the message is at least age old.
+// sumUpLocked reports the log lines that were suppressed. For each message with such
+// lines it writes one line, which contains their number. It skips a message if the last
+// line with it was written less than age ago.
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
 		if t.suppressed > 0 && now.Sub(t.written) >= age {

@@ -12,18 +12,18 @@ import (
 )
 
 // ErrCountIncomplete means that a purge may have deleted more rows than the number
-// that it returned. It couldn't count the rows of one of its DELETEs, because the answer
-// was lost, for example when the connection broke, or contained no number. Test for
-// ErrCountIncomplete with errors.Is, because a purge's error may match several errors.
+// that it returned. The answer to one of its DELETEs contained no number of rows, or it
+// was lost, for example because the connection broke. Test for ErrCountIncomplete with
+// errors.Is, because a purge's error may match several errors.
 var ErrCountIncomplete = rest.ErrNoCount
 
 const (
 	maxPurgeDays     = 700_000 // 1,916 years: the cutoff stays after the year 1, and nothing overflows
 	maxPurgeFailures = 10      // in a row, with waits of 40 to 80 s in all
 
-	// If a request failed after purgePatience or later, with a broken connection or a
-	// gateway's 5xx error, it probably took too long, so the next step deletes fewer
-	// rows. Gateways time out after 10 s or more.
+	// A broken connection or a gateway's 5xx error may mean that a request took too
+	// long. The purge assumes so if the request took purgePatience or longer, and then
+	// deletes fewer rows in the next step. Gateways time out after 10 s or more.
 	purgePatience = 5 * time.Second
 )
 
@@ -94,21 +94,21 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	return p.count, fmt.Errorf("docevents: PurgeBefore: %w", err)
 }
 
-// A purge is one call of PurgeBefore. Only one goroutine uses it. It goes through
-// these states:
+// A purge is one call to PurgeBefore. Only one goroutine uses it. It goes through
+// these states. With WithPurgeBatch, it begins with the steps:
 //
 //	one DELETE for all rows --done--> end
 //	    |failed
 //	    v
-//	  steps  <--> wait after a failed step
+//	  steps  <--> wait after a failure
 //	    |no rows left
 //	    v
 //	   end
 //
-// The DELETE for all rows is sent only once, because the database may still be running
-// it after a failure, and because it would take too long again if it took too long once.
-// A failed step isn't repeated either: the next step reads which rows are left, and
-// deletes the oldest of them.
+// The first DELETE for all rows is sent only once. After a failure, the database may still be
+// running it, and if it took too long once, it would take too long again. A failed step
+// isn't repeated either: the next step reads which rows are left, and deletes the oldest
+// of them.
 type purge struct {
 	*Client
 	before    string // the cutoff
@@ -193,9 +193,9 @@ const (
 // Supabase, returns if the server doesn't answer within 100 s.
 const statusTimedOut = 524
 
-// tookTooLong reports whether a request of a purge may have failed with err because
-// it took longer than the database, a gateway or the app's transport allows. took is
-// the time that the request took.
+// tookTooLong reports whether a request of a purge may have failed because it reached a
+// timeout of the database, a gateway or the app's transport. err is the request's error,
+// and took is the time that the request took.
 func tookTooLong(err error, took time.Duration) bool {
 	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {

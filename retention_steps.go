@@ -17,16 +17,16 @@ const beforeAll = "-infinity"
 // A position is where the next step of a purge begins.
 //
 // A step deletes the oldest rows that are left. First it reads the created_at of the
-// last row to delete, which is the boundary of the step. Then it deletes the rows after
-// the boundary of the last step that succeeded, up to its own boundary. If the DELETE
-// had no lower limit, PostgreSQL would also read the index entries of rows that earlier
-// steps deleted, and a purge of a million rows would take twice as long.
+// last row to delete. This time is the upper limit of its DELETE, and is called the
+// boundary of the step. The lower limit is the boundary of the last step that succeeded.
+// Without a lower limit, PostgreSQL would also read the index entries of rows that
+// earlier steps deleted, and a purge of a million rows would take twice as long.
 //
-// All rows with the time of the boundary are deleted in the same step. If very many rows
-// have this time, the step takes too long and fails. The purge tries again with fewer
-// rows, but if the boundary is still the same, that step would also take too long. So
-// stepByID then deletes the rows with this time in several requests, in the order of
-// their ids.
+// A step deletes all rows with the time of its boundary. If very many rows have this
+// time, the step takes too long. The purge then tries a step of fewer rows. If its
+// boundary is the same, this step would take too long as well. So the purge calls
+// stepByID instead, which deletes the rows with this time in several requests, in the
+// order of their ids.
 type position struct {
 	after    string // the boundary of the last step that succeeded
 	boundary string // the boundary of this step
@@ -65,9 +65,10 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 	return false, err
 }
 
-// stepByID is a step that deletes only rows with one created_at, p.next.oneTime. It
-// deletes p.size.rows of these rows, beginning with the smallest id. If fewer are left,
-// stepByID deletes nothing and returns false, and the next ordinary step deletes them.
+// stepByID deletes rows whose created_at is p.next.oneTime, because an ordinary step
+// would take too long for all of them. It deletes p.size.rows of these rows, beginning
+// with the smallest id. If fewer of them are left, stepByID deletes nothing and returns
+// false, and the next ordinary step deletes the rest.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	column := p.config.columns.ID
 	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
@@ -86,11 +87,12 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	return true, err
 }
 
-// counted handles n and err, the result of a DELETE, and adds n to the purge's count of
-// deleted rows. If more rows may have been deleted, it sets p.lost. If the DELETE deleted
-// rows, or succeeded without a number, counted sets p.failures to 0. A DELETE that
-// succeeds with n = 0 doesn't change p.failures. If it did, a purge might never end,
-// because such DELETEs may alternate with timeouts if a trigger keeps rows.
+// counted handles the result of a DELETE: n is the number of deleted rows, and err is
+// the error. It adds n to p.count. If more rows may have been deleted, it sets p.lost. If
+// the DELETE deleted rows, or succeeded without a number, counted sets p.failures to 0.
+// If the DELETE succeeded with n = 0, counted doesn't change p.failures. Otherwise a
+// purge might never end: if a trigger keeps rows, such DELETEs may alternate with
+// timeouts, so p.failures would never reach its limit.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
@@ -156,9 +158,9 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readNth sends query with the rows sorted by column, and returns the value of column in
-// row number p.size.rows, the last row that the step deletes. If there are fewer rows,
-// readNth returns "".
+// readNth finds the last row that a step of p.size.rows rows deletes. It sorts the rows
+// that query selects by column, reads only row number p.size.rows, and returns the value
+// of column in this row. If there are fewer rows, readNth returns "".
 func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
 	last := p.size.rows - 1
 	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)

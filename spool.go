@@ -31,23 +31,25 @@ const (
 //	                                | it was read to its end
 //	             queue <-- segment of a dead process
 //
-// Only current segments take new rows. copyLocked adds to the buffer the pending rows of
-// retired segments, and the pending rows that aren't on disk because a write failed or
-// the buffer was full. So all pending rows get to the disk once it works.
+// Only current segments take new rows. Besides the new rows, the buffer gets two kinds of
+// pending rows from copyLocked: rows of retired segments, and rows that aren't on disk
+// because a write failed or the buffer was full. So all pending rows get to the disk once
+// it works.
 //
 // One goroutine uses the disk, without holding the mutex, and ends when there is nothing
 // to do. It writes the buffer with one call to Append, as a block. Blocks are numbered
 // from 1.
 //
-// Each pending row has its place on disk noted in memory, so that the place is known even
-// while the disk hangs. record.block is the current place, and record.old is the place
-// from which the row was last copied. Each is a number n, which means:
+// The place of each pending row is noted in memory, because it must be known even while
+// the disk hangs. record.block is the row's current place. If the row was copied,
+// record.old is its previous place. A place is a number n, which is compared with the
+// fields first and written:
 //
 //	n >= written          in the buffer, or in the block that is being written
 //	first <= n < written  in a current segment
 //	0 < n < first         in a retired segment
 //	n == 0                not on disk
-//	n < 0                 in segment number -n of the segments that were replayed
+//	n < 0                 in a segment of a dead process; -1 is the first one that was read
 type mirror struct {
 	delivery *delivery
 	columns  string // describes the columns of new rows, as inFile does
@@ -90,7 +92,8 @@ func (d *delivery) openMirror(restURL string) {
 }
 
 // addLocked adds a new row to the buffer and starts the goroutine, which writes the buffer
-// to disk. If the buffer is full, or m.behind is set, copyLocked adds the row later.
+// to disk. If the buffer is full, or older rows are still waiting to be added to it,
+// copyLocked adds the row later.
 func (m *mirror) addLocked(r *record) {
 	if !m.open {
 		return
@@ -112,7 +115,7 @@ func (m *mirror) bufferLocked(r *record) {
 // wakeLocked makes the goroutine take a step. It is called for each new row and after
 // each answer of the server, because there may be rows to write, segments to remove, or
 // room in the queue for rows of dead processes. If search is true and the disk works,
-// the goroutine looks for segments of dead processes now, not only when due.
+// the goroutine looks for segments of dead processes now instead of waiting until m.due.
 func (m *mirror) wakeLocked(search bool) {
 	if search && !m.failed {
 		m.due = time.Time{}
@@ -128,9 +131,9 @@ func (m *mirror) wakeLocked(search bool) {
 // because the goroutine may still queue rows of dead processes.
 func (m *mirror) isBusyLocked() bool { return m.running }
 
-// closeLocked makes the goroutine write all pending rows, and waits until it has ended,
-// or until deadline. Afterwards, the goroutine reads and writes no more rows. But if a
-// call to the disk hangs, it may still succeed later.
+// closeLocked makes the goroutine write all pending rows. It waits until the goroutine
+// has ended, but not longer than until deadline. Then the goroutine begins no further
+// read or write of rows. But if a write hangs at that time, the write may still succeed.
 func (m *mirror) closeLocked(deadline time.Time) {
 	m.closing, m.failed = true, false
 	m.wakeLocked(false)
@@ -140,9 +143,9 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.open = false
 }
 
-// holdsLocked reports whether r is on disk. If it is, and Close abandons r, another
-// process will find it there. mayHold reports whether a call to the disk hangs at the
-// end of Close, so that r may still get to the disk.
+// holdsLocked has two results. holds is true if r is on disk: if Close abandons r, another
+// process will find r there. mayHold is true if Close has stopped waiting for the
+// goroutine because the disk hangs: r may still get to the disk.
 func (m *mirror) holdsLocked(r *record) (holds, mayHold bool) {
 	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running && !m.open
 }
@@ -197,9 +200,9 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// If the current segments have more bytes than enough, many of their rows are
-	// already stored, so the segments are retired. enough is always below the spool's
-	// limit, which is twice the queue's.
+	// enough is a limit in bytes. If the current segments exceed it, many of the rows
+	// in them are already stored, so the segments are retired. enough is always below
+	// the spool's own limit, which is twice q.
 	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the rows in the buffer needn't be written.
@@ -217,9 +220,10 @@ func (m *mirror) stepLocked() {
 	}
 }
 
-// writeLocked writes the buffer to disk as a block. If that fails, it also empties the
-// buffer, to which rows may have been added during the write. These rows and the rows of
-// the block get back their previous place, so copyLocked adds them to a later block.
+// writeLocked writes the buffer to disk as a block. New rows may be added to the buffer
+// during the write. If the write fails, writeLocked empties the buffer, and all rows of
+// the block and of the buffer get back their previous places. Then copyLocked adds these
+// rows to a later block.
 func (m *mirror) writeLocked() {
 	m.rows, m.writing = m.writing[:0], m.rows
 	m.next++
@@ -234,9 +238,10 @@ func (m *mirror) writeLocked() {
 	m.written, m.again = m.next, true
 }
 
-// copyLocked adds to the buffer, until it is full, the pending rows that are neither in
-// it nor in a current segment, and reports whether there were any. It leaves out the rows
-// of the segment that is being read, which stays on disk until all its rows are queued.
+// copyLocked adds pending rows to the buffer until the buffer is full. It leaves out rows
+// that are already in the buffer or in a current segment. It also leaves out the rows of
+// the segment that is being read, because this segment stays on disk until all its rows
+// are queued. copied is true if there were rows to add, even if the buffer was full.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false

@@ -72,12 +72,14 @@ func (c *columns) inFile() string {
 	return string(b)
 }
 
-// readRow decodes b, a row that was written with oldColumns, for newColumns, the columns
-// of this process. Both are results of inFile. If they differ, values move:
+// readRow decodes b, a row that another process has written. oldColumns is the result of
+// inFile in that process, and newColumns is the result of inFile in this process. If they
+// differ, values move:
 //
-//   - If a field has no column any more, its value moves to Extra, under the name of its
+//   - If a field no longer has a column, its value moves to Extra, under the name of its
 //     former column.
-//   - If a column of Extra now belongs to a field, a text in it moves to that field.
+//   - If a column of Extra now belongs to a field and contains a string, the string moves
+//     to that field.
 //
 // If the row still doesn't fit the new columns, readRow returns an error.
 func (c *config) readRow(b []byte, oldColumns, newColumns string) (record, error) {

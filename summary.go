@@ -8,15 +8,15 @@ import (
 )
 
 // A Summary contains the number of documents in each state, in a range of time. Each
-// document counts once. Its latest event in the range decides its state, apart from
-// notes, which are events that don't change the state.
+// document counts once. Its state depends on its latest event in the range. Notes, which
+// are events that don't change the state, don't count as the latest event.
 //
 // An event with a Stage is about one step of the document, and an event without a
-// Stage is about the entire document. If a document has a start without a Stage, only a
-// Completed event without a Stage completes the document. If a document has no such
-// start, each Completed event completes the document. If a step fails, the document
-// counts as failed until its next event. The exact rules are in
-// sql/014_create_docevents_reading.sql.
+// Stage is about the entire document. If the app records the start of the entire
+// document, only a Completed event without a Stage completes the document. If the app
+// records no such start, each Completed event completes the document, until the next
+// step starts. If a step fails, the document counts as failed until its next event. The
+// exact rules are in sql/014_create_docevents_reading.sql.
 //
 // Stages, Errors and Stuck contain at most 20 elements each. StagesTotal, ErrorsTotal
 // and StuckTotal are the numbers of elements without this limit. The texts of stages

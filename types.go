@@ -60,8 +60,9 @@ type eventTypes struct {
 
 	known []EventType // all types of EventTypes
 
-	// listed contains the types that Check tries to insert: the types that the app
-	// lists. If the app lists none, they are the four defaults, or, with Open, none.
+	// listed contains the types that Check tries to insert. These are the types that
+	// the app lists. If the app lists none, listed contains the four defaults, but it
+	// is empty if Open is set.
 	listed []EventType
 }
 

@@ -20,16 +20,16 @@
 // An uptime monitor can request /health below the prefix, such as
 // /admin/documents/health: see [WithHealth].
 //
-// The page is HTML with one stylesheet. Its links are relative, and it has no scripts.
-// It works under any Content-Security-Policy that allows styles from the app's own
-// origin.
+// The page is HTML with one stylesheet and an icon. Its links are relative, and it has no
+// scripts. It works under any Content-Security-Policy that allows styles from the app's
+// own origin.
 //
-// A request passes through the source files in this order:
+// The source files:
 //
 //	dashboard*  the options, the routes, and the check that a request is allowed
 //	page*       code for all views: filters, links, texts, and advice about errors
 //	reads       limits the reads of the database, and keeps their results
-//	view_*      the three views: overview, list of documents, and timeline of a document
+//	view_*      the views: overview, list of documents, timeline of a document, and health
 package dashboard
 
 import (

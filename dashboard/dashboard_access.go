@@ -30,8 +30,8 @@ func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.
 
 // WithLoopback allows requests from a browser on the machine where the app runs. The
 // page must be opened at localhost or a loopback address: requests with any other host
-// are refused. So are requests with signs of a proxy: a header that proxies add, such as
-// X-Forwarded-For, or HTTP/1.0.
+// are refused. A request is also refused if it seems to come through a proxy, because it
+// has a header that proxies add, such as X-Forwarded-For, or because it uses HTTP/1.0.
 //
 // Use WithLoopback only for development. If a proxy on this machine forwards requests
 // over HTTP/1.1 without adding such a header, everybody who can reach the proxy sees

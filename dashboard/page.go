@@ -72,9 +72,9 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 // It is also the name of the view's template. The parameter view is a function that
 // reads the view's data for the template.
 //
-// If reading the data fails, the HTML shows the problem and the status is an error, so
-// serve renders the HTML into memory before it writes the status. If the HTML is larger
-// than maxBytes, serve renders it again with half as many rows.
+// serve renders the HTML into memory before it writes the status, because the status
+// depends on whether the data could be read. If the HTML is larger than maxBytes, serve
+// renders it again with half as many rows.
 func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
@@ -110,8 +110,8 @@ func (p *page) refuse(title, advice string) {
 }
 
 // Refresh returns the number of seconds after which the browser reloads the page, or 0
-// for never. While the reader edits the filters in the form, Refresh returns 0,
-// because a reload would clear the form.
+// for never. The page doesn't reload if the reader has switched that off, or while the
+// reader edits the filters, because a reload would clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() || p.Still && p.CanRefresh() {
 		return 0

@@ -47,10 +47,10 @@ var reserved = []string{
 	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
 }
 
-// newFilters returns the filters that the page offers. There is a filter for the stage,
-// the type and the user of an event, if the table has a column for it. There is also a
-// filter for each column in extra, which contains the columns of WithFilters. The
-// filter for the type suggests the event types in types.
+// newFilters returns the filters that the page offers. The stage, the type and the user
+// of an event have a filter each, unless the table lacks the column. Each column in extra
+// also has a filter. extra contains the columns of WithFilters. The filter for the type
+// suggests the event types in types.
 //
 // Each filter has a parameter in the URL. For a column in extra, the parameter's name
 // is the name of the column. If another parameter already has this name, newFilters
@@ -206,9 +206,9 @@ func (p *page) When() string {
 }
 
 // Here returns a link to the first page of the same view. The link keeps the range, the
-// filters and the parameters in own, with some changes. changes contains a parameter's
-// name, its new value, the next name, the next value, and so on. An empty value removes
-// the parameter.
+// filters and the view's own parameters, except for the changes. The list changes
+// contains a parameter's name, its new value, the next name, the next value, and so on.
+// An empty value removes the parameter.
 func (p *page) Here(changes ...string) string {
 	query := p.kept()
 	for name, value := range p.own {
@@ -219,8 +219,8 @@ func (p *page) Here(changes ...string) string {
 	return "?" + change(query, changes).Encode()
 }
 
-// To returns a link to another view. The link keeps the range and the filters, with
-// some changes. changes has the same form as for Here.
+// To returns a link to another view. The link keeps the range and the filters, except
+// for the changes. The list changes has the same form as for Here.
 func (p *page) To(view string, changes ...string) string {
 	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
 }
@@ -250,12 +250,12 @@ func (p *page) kept() url.Values {
 	return query
 }
 
-// change makes the changes in query, and returns query. changes has the same form as
-// for Here.
+// change sets or removes parameters in query, and returns query. The list changes has
+// the same form as for Here.
 //
 // A URL contains either a named range, such as range=7d, or the times since and until.
-// So if changes contains the name range, change removes the parameters since and until.
-// If changes contains since or until, change removes the parameter range.
+// So if the list sets or removes range, since and until are removed too. If the list
+// sets or removes since or until, range is removed too.
 func change(query url.Values, changes []string) url.Values {
 	for i := 0; i+1 < len(changes); i += 2 {
 		name, value := changes[i], changes[i+1]

@@ -19,9 +19,9 @@ func (p *page) InputTime(t time.Time) string {
 	return inputTime(t.Truncate(time.Minute))
 }
 
-// IsPlain reports whether a text input of the form can hold the filter's value
-// unchanged. For example, it can't hold a value with line breaks, because browsers
-// remove them.
+// IsPlain reports whether the form has a text input for the filter. Some values, such as
+// those with line breaks, might be changed by a text input. The form leaves out the
+// inputs of filters with such values.
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
 // Keep returns the parameters of the URL that have no visible input in the form. The

@@ -23,7 +23,7 @@ type problem struct{ Title, Advice, Detail string }
 const inMemory = " Until this is fixed, new events of this process wait in its memory."
 
 // answers lists the errors that the server may return, with the title and the advice
-// that the page then shows. The regular expression answer is matched against a text of
+// that the page then shows. The regular expression answer is compared with a text of
 // the form "STATUS CODE message". The page uses the first entry that matches. status is
 // the HTTP status of the page. If status is 0, the page has the status 502.
 var answers = []struct {
@@ -80,8 +80,8 @@ func (p *page) fail(err error) {
 	}
 }
 
-// answerLine returns the text that the regular expressions in answers are matched
-// against.
+// answerLine returns the text of e that is compared with the regular expressions in the
+// list answers.
 func answerLine(e *docevents.Error) string {
 	return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message)
 }

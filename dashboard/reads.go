@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// readTimeout is the longest time that reading the data of one view may take. It is
-	// longer than 8 s, after which hosted Supabase cancels a statement, so the page
+	// readTimeout is the longest time that reading the data of one view may take. Hosted
+	// Supabase cancels a statement after 8 s. readTimeout is longer, so that the page
 	// receives the server's error and can show it.
 	readTimeout = 15 * time.Second
 
@@ -96,9 +96,9 @@ func (r *reads) find(key string) (a *answer, isNew bool, err error) {
 	return a, true, nil
 }
 
-// finish ends the read whose result is in a, so callers that wait for this answer get
-// it. For the next sharedFor, new callers with the same key get it too. But if there
-// are more than maxShared answers, finish forgets this answer at once.
+// finish ends the read whose result is in the answer a. Callers that wait for a get the
+// result now. New callers with the same key get it for the next sharedFor. But if there
+// are more than maxShared answers, finish forgets a at once.
 func (r *reads) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {

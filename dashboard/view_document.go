@@ -183,10 +183,10 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 	if !hasEarlier {
 		return s
 	}
-	// first is the oldest event of this window. The document may have more events with
-	// exactly the same time that are not in this window, so the earlier window also
-	// contains the events at this time. If the newest come first, the position of the
-	// earlier window skips the events that are in both windows.
+	// Other events may have exactly the same time as first, the oldest event of this
+	// window, but be outside this window. So the earlier window ends just after the time
+	// of first, and contains the events with this time again. If the newest events are
+	// shown first, the next page skips those that this window has shown.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), start.oldestFirst}
 	if same < 0 { // all events of the window have this time: continue with older events, and leave out further ones with this time

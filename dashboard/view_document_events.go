@@ -13,9 +13,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow reads up to 1,000 events of a document, the newest ones before the time
-// end. If end is zero, it reads the document's newest events. In events, the oldest
-// comes first. hasEarlier is true if the document has older events than these.
+// readWindow reads a document's events before the time end: the newest 1,000 of them, or
+// all if there are fewer. If end is zero, it reads the document's newest events. In the
+// list events, the oldest comes first. hasEarlier is true if the document has older
+// events than these.
 func (h *handler) readWindow(ctx context.Context, id string, end time.Time) (events []docevents.Event, hasEarlier bool, err error) {
 	if end.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
@@ -45,11 +46,11 @@ type eventRow struct {
 	X, Width int64
 }
 
-// roomForMessages returns how many bytes the long error messages in a view with n
-// events may take up together. A message for which there is no room isn't shown in
-// full. The view may have maxBytes, of which its other parts take up about 8,000 bytes,
-// plus 600 bytes for each event. If the view is still too large, it is rendered again
-// with fewer rows and fewer bytes for messages.
+// roomForMessages returns the number of bytes that a view with n events has for long
+// error messages. If a message doesn't fit, the view shows only its beginning. Everything
+// else in the view needs about 8,000 bytes, and 600 more for each event. The messages get
+// what is left of maxBytes. If the HTML is still larger than maxBytes, the view is
+// rendered again with fewer rows, and the messages get fewer bytes.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
 // eventRows returns the rows of a page, and separately the facts that all rows share.
@@ -133,8 +134,8 @@ func splitFacts(rows []eventRow) (common []fact) {
 	return common
 }
 
-// kind returns the meaning of a type, such as "failed", which is also a class in
-// style.css.
+// kind returns the meaning of a type, such as "failed". The meaning is also the name of
+// a class in style.css.
 func kind(types docevents.EventTypes, t docevents.EventType) string {
 	for _, k := range []struct {
 		name  string

@@ -14,8 +14,9 @@ import (
 // is a [docevents.Health] as JSON. Its status is 200 if no limit is exceeded, and 503 if
 // a limit is exceeded or the table can't be read.
 //
-// Without WithHealth, all limits are 0. If a limit is 0, its default in [docevents.Limits]
-// applies. But if StuckAfter is 0, the duration of [WithStuckAfter] applies.
+// If a limit in l is 0, its default in [docevents.Limits] applies. There is one
+// exception: if StuckAfter is 0, the duration of [WithStuckAfter] applies. Without
+// WithHealth, the health check uses these defaults for all limits.
 func WithHealth(l docevents.Limits) Option {
 	return func(h *handler) { h.limits = l }
 }

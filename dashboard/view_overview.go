@@ -102,11 +102,11 @@ func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed
 // link goes to all documents.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
-// StageFailedLink returns a link to the documents that failed in a stage. Usually the
-// link filters by the stage and by the event type for failures. A filter can select only
-// one type, so if the app has several types for failures, the link filters by the state
-// failed instead. It also does so if name is "". A link by state leaves out documents
-// that completed after a retry.
+// StageFailedLink returns a link to the documents that failed in a stage. name is the
+// name of the stage. Usually the link filters by the stage and by the event type for
+// failures. But a filter can select only one type. So if the app has several types for
+// failures, or if name is "", the link filters by the state failed instead of the type.
+// Such a link leaves out documents that completed after a retry.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {
 		return v.To("documents", "stage", name, "type", string(failed[0]))

@@ -49,8 +49,8 @@ func newChart(series []docevents.Point) chart {
 	return c
 }
 
-// newBars draws one bar for each element of stacks. The element contains n values, one
-// for each part of the bar, the lowest part first.
+// newBars draws one bar for each element of stacks. Each element contains n values, one
+// for each part of its bar. The first value belongs to the lowest part.
 func newBars(stacks [][]int64, n int) bars {
 	sums := make([]int64, len(stacks))
 	for x, values := range stacks {
@@ -84,11 +84,11 @@ func newBars(stacks [][]int64, n int) bars {
 }
 
 // fit returns the value at the upper edge of a diagram. Usually this is the largest
-// value. But if all values except a few are less than an eighth of the largest, their
-// bars would be too low to read. In that case fit returns the largest of these low
-// values, plus a quarter, and the bars of the few high values are cut off. A few means
-// one value, or up to a twentieth of the values above zero. With fewer than three
-// values above zero, no bar is cut off.
+// value. But if the largest value is more than eight times as high as all values except
+// a few, the bars of the other values would be too low to read. Then fit returns a
+// quarter more than the largest of the other values, and the bars of the few high values
+// are cut off. There may be one high value, or as many as a twentieth of all values above
+// zero. With fewer than three values above zero, no bar is cut off.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

@@ -27,9 +27,9 @@ type stage struct {
 // rows by their number of failures instead.
 //
 // A row has a bar if the times of its stage were measured. But a Stage without a Name
-// stands for the entire document, which takes about as long as all the stages together,
-// so its bar would make the others too short to read. It has a bar only if there are no
-// other stages.
+// stands for the entire document. A document takes about as long as all its stages
+// together, so the document's bar would make the other bars too short to read. So this
+// row has a bar only if there are no other stages.
 func newStages(all []docevents.Stage, byFailures bool) []stage {
 	stages := make([]stage, len(all))
 	var times []int64

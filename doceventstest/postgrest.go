@@ -46,9 +46,9 @@ func notUnderstood(part string) error {
 	return refuse(http.StatusNotImplemented, "", "doceventstest doesn't understand %s", part)
 }
 
-// answerLocked returns the answer to a request, or the error to answer with. If a
-// request has several faults, it returns the same error as Supabase's gateway and
-// PostgREST, because it checks for the faults in the same order.
+// answerLocked returns the answer to a request, or an error if the request is refused.
+// It checks for faults in the same order as Supabase's gateway and PostgREST. So if a
+// request has several faults, answerLocked returns the same error as they do.
 func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, error) {
 	if len(s.failures) > 0 {
 		failure := s.failures[0]
@@ -107,8 +107,9 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 
 // changeLocked carries out an insert or a DELETE, and returns the answer. changed
 // contains the rows that are inserted or deleted, and result contains all rows of the
-// table after the change. If PostgREST would roll the change back, changeLocked
-// returns an error and leaves the table unchanged.
+// table after the change. If the request doesn't allow so many rows, changeLocked
+// returns an error and leaves the table unchanged, because PostgREST would roll the
+// change back.
 func (s *Server) changeLocked(r *http.Request, q *query, changed, result []row) (*postgrest.Answer, error) {
 	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
 		return nil, refusal

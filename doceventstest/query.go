@@ -72,9 +72,9 @@ func (s *Server) column(name string) (column, error) {
 	return column{}, refuse(400, "42703", "column %s.%s does not exist", s.Table, name)
 }
 
-// newCondition returns a function that reports whether a row matches the filter f, a
-// filter on the column c. If a row has NULL in c, the row matches only the filter
-// "is.null".
+// newCondition returns a function that reports whether a row matches the filter f. c is
+// the column that f compares. If a row has NULL in this column, the row matches only
+// the filter "is.null".
 func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	if f.Operator == "is" {
 		return func(r row) bool { return r.value(c) == nil }, nil

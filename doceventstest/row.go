@@ -25,8 +25,8 @@ type row struct {
 	fields map[string]any
 
 	// extra holds the values of the columns in Columns.Extra. The keys are the names of
-	// the columns. NULL is nil. If the insert omitted a column, the column is not in the
-	// map. In PostgreSQL it would get its default.
+	// the columns. The value of a column that is NULL is nil. A column that would get its
+	// default is not in the map, because this server doesn't know the defaults.
 	extra map[string]any
 }
 
@@ -63,11 +63,12 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// parseRows parses body, the JSON of an insert, and returns its rows. columns
-// contains the names in the URL parameter "columns" of the request. If a column
-// doesn't exist, or a value has the wrong type, parseRows returns an error. If a row
-// has no value for one of the columns, that column gets NULL. There is one exception: if
-// missingDefault is true, a column in Columns.Extra is omitted from the row.
+// parseRows returns the rows of an insert. body is the JSON of the insert. columns
+// contains the names in the request's URL parameter "columns". If one of them isn't a
+// column of the table, or a value has the wrong type, parseRows returns an error. If a
+// row has no value for one of the columns, that column gets NULL. There is one
+// exception: if missingDefault is true, a column in Columns.Extra gets its default, so
+// parseRows leaves the column out of the row.
 func (s *Server) parseRows(body []byte, columns []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
 	for _, name := range columns {
@@ -110,9 +111,9 @@ func parseJSON(raw json.RawMessage) (value any) {
 	return value
 }
 
-// parseCell converts the JSON value raw to the type of its column. Like PostgreSQL,
-// it takes the value as text, without the quotes of a string. It parses this text with
-// parse, the parser for the column's type.
+// parseCell converts the JSON value raw to the type of its column. parse is the parser
+// for this type. Like PostgreSQL, parseCell first converts the value to text, and for a
+// string this is the text without its quotes. Then it passes the text to parse.
 func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error) {
 	text := string(raw)
 	if raw[0] == '"' {
@@ -188,8 +189,8 @@ func compare(a, b any) int {
 }
 
 // asText converts value to the text that PostgreSQL would return for it. The server
-// doesn't know the types of the columns in Columns.Extra. It treats a string in such
-// a column as a value of type text.
+// doesn't know the types of the columns in Columns.Extra. So for a string in such a
+// column, asText returns the string itself, as if the column had the type text.
 func asText(value any) string {
 	switch v := value.(type) {
 	case string:

@@ -37,7 +37,7 @@ import (
 
 const (
 	// patience is how long WaitFor waits at most. Usually an event is stored within
-	// milliseconds, and after one failed request within a second.
+	// milliseconds. If one request fails, the event is stored within a second.
 	patience = 5 * time.Second
 
 	// closeTimeout limits how long Close may take at the end of a test, for each client
@@ -60,9 +60,9 @@ type Server struct {
 	EventTypes docevents.EventTypes // the types that the table accepts; see docevents.WithEventTypes
 
 	// Columns are the table's columns, as you pass them to docevents.WithColumns. The
-	// columns in Columns.Extra accept any value. If you set Columns, the columns for
-	// the document id and the user id accept NULL, because docevents then stores an
-	// empty id as NULL. If you don't, they refuse NULL.
+	// columns in Columns.Extra accept any value. If you set Columns, docevents stores
+	// an empty document id or user id as NULL, so the server accepts NULL in these two
+	// columns. If you don't set Columns, the server refuses NULL in them.
 	Columns docevents.Columns
 
 	t testing.TB
@@ -135,8 +135,8 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 //   - UUIDs are in lower case, with hyphens.
 //   - CreatedAt is in UTC and in whole microseconds.
 //   - Duration is in whole milliseconds. It is 0 if the column is NULL.
-//   - Extra contains the values as decoded from JSON. A number is a json.Number. If the
-//     app's Extra had no value for a column, this one has none either.
+//   - Extra contains the values as decoded from JSON. A number is a json.Number. A column
+//     for which the app passed no value is not in Extra.
 func (s *Server) Events() []docevents.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 )
 
 // newFlags returns an empty set of flags. When you add a flag to it, pass a usage
-// text of one line. If the flag takes an argument, begin that text with the
-// argument's name in back quotes and a bar: "`AGE`|delete rows older than this".
+// text of one line. If the flag takes an argument, begin that text with the argument's
+// name in back quotes, followed by a bar: "`AGE`|delete rows older than this".
 func (c *call) newFlags() *flag.FlagSet {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // parse returns the errors

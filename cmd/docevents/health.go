@@ -24,8 +24,8 @@ func health(ctx context.Context, c *call) (int, error) {
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}
-	// In Limits, 0 means the default, but a user who passes 0 for one of these flags wants
-	// the strictest limit.
+	// In Limits, 0 means the default. But a user who passes 0 for -max-failure-rate or
+	// -min-ended wants the strictest limit, which is the smallest value above 0.
 	l.MaxFailureRate, l.MinEnded = cmp.Or(l.MaxFailureRate, math.SmallestNonzeroFloat64), cmp.Or(l.MinEnded, 1)
 	client, s, err := c.connect(source)
 	if err != nil {

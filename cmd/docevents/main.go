@@ -143,9 +143,9 @@ var (
 // the package and the method, such as "docevents: Check: ".
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
-// explain prints advice for the user about text, an error from the library. If text
-// mentions options, such as WithTable, explain prints the flags that replace them.
-// If text mentions SQL files, explain prints the commands that print these files.
+// explain prints advice about an error from the library. text is the error's text. If
+// it mentions options, such as WithTable, explain prints the flags that replace them.
+// If it mentions SQL files, explain prints the commands that print these files.
 func (c *call) explain(text string) {
 	if optionName.MatchString(text) {
 		fmt.Fprintln(c.stderr, "The flags for these options: -table for WithTable, -schema for WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")

@@ -14,8 +14,8 @@ import (
 
 // stepGrace limits how long the DELETE in flight may keep running after the purge is
 // stopped. Hosted Supabase ends a statement after 8 s, so the DELETE usually returns
-// in that time. Kubernetes kills a process 30 s after it asked the process to stop,
-// so stepGrace is shorter.
+// within stepGrace. Kubernetes asks a process to stop, and kills it after 30 s, so
+// stepGrace is shorter than that.
 const stepGrace = 20 * time.Second
 
 // A meter is the http.RoundTripper of a purge: the library sends all requests of
@@ -75,8 +75,8 @@ func (m *meter) send(req *http.Request) (*http.Response, error) {
 	return m.base.RoundTrip(req)
 }
 
-// finish sends req, a DELETE. If the purge is stopped, the DELETE has stepGrace to
-// finish.
+// finish sends req, which is a DELETE. If the purge is stopped, finish still waits up to
+// stepGrace for the answer.
 func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(req.Context()))
 	defer cancel()
@@ -96,11 +96,11 @@ func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// count carries out a dry run. It counts the rows that req, a DELETE, would delete,
-// and stores their number in m.due. To count, it sends a GET with the same filters.
-// If the database takes too long to count, it requests an estimate instead. count
-// then returns a made-up answer, as if req had deleted no row. If the server
-// refuses the GET, count returns the server's answer.
+// count carries out a dry run. req is the DELETE of the purge, and isn't sent. Instead,
+// the method count sends a GET with the same filters, and stores the number of matching
+// rows in m.due. If the database takes too long for this, the method requests an
+// estimate. It returns a made-up answer, as if req had deleted no row. But if the
+// server refuses the GET, it returns the server's answer.
 func (m *meter) count(req *http.Request) (*http.Response, error) {
 	get := req.Clone(req.Context())
 	get.Method = http.MethodGet
@@ -159,9 +159,9 @@ func readAll(resp *http.Response, err error) (*http.Response, error) {
 	return resp, nil
 }
 
-// tookTooLong reports whether the request failed because it took too long: resp
-// contains PostgreSQL's statement timeout (57014), or is a gateway's timeout
-// (status 504).
+// tookTooLong reports whether the request failed because it took too long. It did
+// if PostgreSQL answered with the code 57014 for a statement timeout, or if a gateway
+// answered with the status 504.
 func tookTooLong(resp *http.Response) bool {
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))

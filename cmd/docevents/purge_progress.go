@@ -12,9 +12,9 @@ const (
 	eraseLine        = "\r\x1b[K"
 )
 
-// A progress is an io.Writer that keeps a changing progress line below the text
-// that is written to it. If the output isn't a terminal, only the text is printed.
-// A progress is safe for concurrent use.
+// A progress is an io.Writer that prints text on a terminal. Below the text it keeps a
+// progress line, which can be changed with set. If the output isn't a terminal, only the
+// text is printed. A progress is safe for concurrent use.
 type progress struct {
 	mu    sync.Mutex // guards line and writes to w
 	w     io.Writer

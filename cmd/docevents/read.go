@@ -38,10 +38,10 @@ func (r *rangeFlags) query(s *settings) docevents.Query {
 	return q
 }
 
-// readError returns the error that a reading command reports if the library returns
-// err. seen records whether a request was sent and answered. If no request was sent,
-// the library refused an argument, so the error is a usage error. If the server
-// didn't answer, the error says to check the URL and the network.
+// readError adds advice to err, the error of a method that reads the table. seen
+// records whether a request was sent and answered. If no request was sent, the library
+// refused an argument, so readError returns a usage error. If the server didn't answer,
+// the error that readError returns says to check the URL and the network.
 func readError(seen *seen, err error) error {
 	switch {
 	case !seen.request.Load():

@@ -29,23 +29,21 @@ type settings struct {
 	Where   map[string]string    `json:"where"`
 }
 
-// A whereUse is the way in which a command treats the setting "where". This setting
-// restricts a command to the events with a certain value in a column. Some commands
-// don't support it, but their -config file may still contain it, because a user may
-// pass the same file to all commands. Such a command either ignores the setting or
-// returns an error.
+// A whereUse is what a command does if its -config file contains the setting "where".
+// This setting restricts a command to the events with a certain value in a column. Some
+// commands don't support it, but a user may pass the same file to all commands.
 type whereUse int
 
 const (
 	whereFilters whereUse = iota // the command takes -where, and "where" in the file
 	whereIgnored                 // "where" in the file has no effect
-	whereRefused                 // "where" in the file is an error: without the filter, the command would use too many rows
+	whereRefused                 // "where" in the file is an error: without the filter, the command would work on too many rows
 )
 
 // A tableSource collects the flags that describe the table, in the order in which
-// the user passes them. Its method read first reads the -config file and then
-// applies the collected flags, so a flag takes precedence even if -config comes
-// after it.
+// the user passes them. The settings in the -config file are applied first, and the
+// collected flags after them. So a flag takes precedence even if -config comes after
+// the flag.
 type tableSource struct {
 	file    string
 	changes []func(*settings) error
@@ -232,9 +230,9 @@ func (s *settings) options() ([]docevents.Option, error) {
 	return options, nil
 }
 
-// connect returns a client for the project in the environment variables, and the
-// settings of the table. source contains the command's flags that describe the table.
-// added contains further options for the client.
+// connect returns a client and the settings of the table. The client gets the project's
+// URL and key from the environment variables. source contains the command's flags that
+// describe the table. added contains further options for the client.
 func (c *call) connect(source *tableSource, added ...docevents.Option) (*docevents.Client, *settings, error) {
 	s, err := source.read()
 	if err != nil {

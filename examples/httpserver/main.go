@@ -47,9 +47,9 @@ func main() {
 }
 
 // serve serves requests until ctx ends, and then shuts down. Kubernetes sends
-// SIGTERM, which ends ctx, and kills the process 30 s later. In that time, uploads
-// in flight get up to 15 s, and storing the events gets up to 5 s, which leaves
-// 10 s for the documents that are being processed.
+// SIGTERM, which ends ctx, and kills the process 30 s later. serve waits up to 15 s
+// until running uploads end, and up to 5 s until the last events are stored. That
+// leaves 10 s for the documents that are being processed.
 func serve(ctx context.Context, listener net.Listener, s *service) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /documents", s.upload)

@@ -1,15 +1,13 @@
-// Localstack runs PostgreSQL and a REST API on this machine, like those of a
-// Supabase project. The database contains the table of docevents. Localstack runs
-// until you interrupt it.
+// Localstack imitates a Supabase project: it runs PostgreSQL and a REST API on this
+// machine until you interrupt it. The database contains the table of docevents.
 //
 // Usage:
 //
 //	go run ./examples/localstack [-addr 127.0.0.1:54321] [-v]
 //
 // It prints the project's URL and keys as export commands, which you can paste into
-// another terminal. Then it prints the line "# ready", which means that the API
-// accepts requests. For the shell, this line is a comment. A script can use
-// localstack like this:
+// another terminal. When the API accepts requests, it prints the line "# ready",
+// which a shell ignores as a comment. A script can use localstack like this:
 //
 //	go build -o localstack ./examples/localstack
 //	./localstack >stack.env &

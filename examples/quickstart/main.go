@@ -67,9 +67,9 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	scan := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(scan)
 
-	// Step records an event that a step has started, here the step ocr. It then
-	// calls the function, and records a second event with the function's duration
-	// and error.
+	// Step first records that a step has started. The Stage of the event is the name
+	// of the step. Step then calls the function, and records a second event with the
+	// function's duration and error.
 	invoice.Stage, scan.Stage = "ocr", "ocr"
 	_ = client.Step(invoice, func() error { time.Sleep(40 * time.Millisecond); return nil })
 	_ = client.Step(scan, func() error { return errors.New("page 3: image too small") })

@@ -41,8 +41,8 @@ func handler(client *docevents.Client) http.Handler {
 
 		// The platform may freeze the process after the reply, so call Flush before
 		// the reply. Flush waits up to 2 s for the events to be stored, even if the
-		// caller has closed the connection. If an event isn't stored by then,
-		// it stays queued, and is sent if the process runs again.
+		// caller has closed the connection. Events that aren't stored by then stay
+		// queued, and are sent if the process runs again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*time.Second)
 		defer cancel()
 		if err := client.Flush(ctx); err != nil {

@@ -73,10 +73,10 @@ func escapeXML(s string) (string, error) {
 // A measure returns the value of a cell that a chart shows, and its label.
 type measure func(c *cell) (value float64, label string)
 
-// newChart returns a chart with the report's results for events that are recorded at
-// once. figure is a function that returns the value and the label of a bar. A bar with
-// the value fullLength has the full length. If fullLength is 0, the longest bar in each
-// panel has the full length.
+// newChart returns a chart of the report's bursts, the loads in which all events are
+// recorded at once. It calls figure for the value and the label of each bar. A bar whose
+// value is fullLength has the greatest length that fits. If fullLength is 0, the longest
+// bar of each panel has that length.
 func newChart(r *report, title, subtitle string, fullLength float64, figure measure) *chart {
 	variants := []string{}
 	for _, variant := range variantNames {

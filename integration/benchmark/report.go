@@ -92,9 +92,9 @@ func (r *report) table() string {
 }
 
 // sweepTable returns a table with a line for each measured pair of the client options
-// MaxBatch and MaxInFlight. The column "time of a request" is an estimate. It is the
-// elapsed time, multiplied by MaxInFlight and divided by the number of requests. This is
-// exact only if MaxInFlight requests are always in flight.
+// MaxBatch and MaxInFlight. The column "time of a request" is an estimate: the elapsed
+// time, multiplied by MaxInFlight and divided by the number of requests. The estimate is
+// exact only if MaxInFlight requests were in flight all the time.
 func (r *report) sweepTable() string {
 	lines := [][]string{{"MaxInFlight", "MaxBatch", "events/s", "slowest", "fastest", "time of a request", "peak MiB", "CPU s/100,000"}}
 	for _, c := range r.Cells {
@@ -212,8 +212,8 @@ func brief(d time.Duration) string {
 	return d.Round(time.Duration(math.Pow(10, max(0, digits-2)))).String()
 }
 
-// The functions below format figures for the tables. A figure of zero wasn't measured, so
-// the functions return "" for it, and the table shows nothing.
+// The functions below format figures for the tables. They return "" for zero, so that a
+// figure that wasn't measured is an empty cell in the table.
 
 func mib(bytes int64) string {
 	return unlessZero(bytes, fmt.Sprintf("%.0f", float64(bytes)/(1<<20)))

@@ -194,9 +194,9 @@ func end(output []byte, n int) []byte {
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
 
-// installJS installs the Node script that measures supabase-js, and returns the script's
-// folder. The folder is in the user's cache. npm ci installs the script's packages there,
-// unless an earlier run has installed the same packages.
+// installJS puts the Node script that measures supabase-js into a folder in the user's
+// cache, and returns the folder. It then runs npm ci to install the packages that the
+// script needs, unless an earlier run has installed the same packages.
 func installJS(ctx context.Context) (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

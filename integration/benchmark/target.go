@@ -29,8 +29,8 @@ type target struct {
 	delay *delayProxy       // nil without -rtt
 }
 
-// openTarget returns the project that the environment variables name. If they are not
-// set, it starts a local stack.
+// openTarget returns the server to measure. It is the Supabase project that the
+// environment variables describe. If they aren't set, openTarget starts a local stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
 	t := &target{Table: docevents.DefaultTable}
 	switch _, err := docevents.NewFromEnv(); {
@@ -115,9 +115,9 @@ func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) 
 }
 
 // clean deletes the rows of one measurement, which all have this user id. If the
-// benchmark has started its own PostgreSQL, clean truncates the table instead, because
-// the table contains no other rows. A DELETE would leave dead rows, which would slow
-// the next measurement.
+// benchmark has started its own PostgreSQL, the table contains no other rows. In that
+// case, clean truncates the table, because the dead rows of a DELETE would slow the next
+// measurement.
 func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	http.DefaultClient.CloseIdleConnections()
 	debug.FreeOSMemory() // so that the stand-in's garbage doesn't slow the next cell

@@ -21,8 +21,8 @@ func cpuTime() time.Duration {
 }
 
 // peakMemory returns the peak resident memory of this process in bytes. On Linux, it
-// reads the value from /proc/self/status, because the value of getrusage can be the
-// peak of the parent process. On other systems, it uses getrusage.
+// reads /proc/self/status, because getrusage can return the peak of the parent process
+// there. On other systems, it uses getrusage.
 func peakMemory() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err == nil {

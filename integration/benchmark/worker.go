@@ -60,8 +60,8 @@ type variant interface {
 	one(ctx context.Context, e docevents.Event) error
 
 	// tally returns the number of requests and the number of events whose insert
-	// failed. err is the error of one of these inserts. If the method store has
-	// already returned the error, err may be nil.
+	// failed. err is the error of one failed insert. It may be nil if the method
+	// store has returned an error.
 	tally() (requests, failed int, err error)
 }
 
@@ -110,8 +110,9 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 	return got, nil
 }
 
-// measureLoad measures the time until the last event's row can be read. If an insert
-// failed, it measures the time until store returns.
+// measureLoad measures the time from the first event until the last event's row can be
+// read. If an insert failed, that row may never appear, so it measures the time until
+// variant.store returns.
 func (s *spec) measureLoad(ctx context.Context, variant variant, reader *http.Client, got *sample) error {
 	start := time.Now()
 	calls, err := variant.store(ctx, s.Load)
@@ -130,9 +131,9 @@ const (
 )
 
 // measureIdle measures how long it takes to store one event when nothing else is
-// recorded. It stores one event at a time, alternately in two ways: variant is the way
-// that is measured, and bare is a plain insert over net/http, for comparison.
-// measureIdle writes the times to got.
+// recorded. It stores one event at a time. For every other event, it uses bare instead of
+// variant. bare is a plain insert over net/http, whose times are for comparison.
+// measureIdle writes all times to got.
 func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()

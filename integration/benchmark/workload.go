@@ -9,10 +9,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// eventAt returns event number i of a measurement. Every way to store events that is
-// written in Go stores the same events, so their results can be compared. Each document
-// has four events, and every twentieth document fails. Each measurement has a new user
-// id, by which the benchmark counts and deletes its rows.
+// eventAt returns event number i of a measurement. All variants that are written in Go
+// store these events, so their results can be compared. Each document has four events,
+// and every twentieth document fails. user is a new id for each measurement, so that the
+// benchmark can count and delete the measurement's rows.
 func eventAt(user uuid.UUID, i int) docevents.Event {
 	e := docevents.Event{DocumentID: documentAt(user, i).String(), UserID: user.String()}
 	switch i % 4 {

@@ -13,9 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A feed generates the events of an imaginary document pipeline, in order of time. Its
-// random numbers always have the same seed, so every run of the program generates the
-// same documents, with different ids and times.
+// A feed generates the events of an imaginary document pipeline, the oldest first. Its
+// random numbers have a fixed seed, so each run of the program generates the same
+// documents. Only their ids and times differ.
 type feed struct {
 	rand    *rand.Rand
 	start   time.Time
@@ -111,11 +111,10 @@ func (d *history) add(typ docevents.EventType, stage string, took time.Duration,
 	d.events = append(d.events, e)
 }
 
-// step adds the events of one step in the processing of a document. After an attempt
-// that fails with status 503, it adds another attempt, up to three in total. It returns
-// the error message of the last attempt, or "" if that attempt succeeds. median and
-// spread determine the random duration of an attempt. fails is the share of attempts
-// that fail.
+// step adds the events of one step in the processing of a document. If an attempt fails
+// with status 503, step adds another attempt, up to three in total. It returns the error
+// message of the last attempt, or "" if that attempt succeeds. median and spread
+// determine the random duration of an attempt. fails is the share of attempts that fail.
 func (d *history) step(stage string, median, spread, fails float64) (message string) {
 	const tries = 3
 	for try := range tries {

@@ -23,8 +23,8 @@ type Request struct {
 func (r *Request) Has(text string) bool { return bytes.Contains(r.Body, []byte(text)) }
 
 // A Plan returns the fault that the proxy causes for a request. The proxy calls a Plan
-// from several goroutines, so a Plan must be safe for concurrent use. If a call blocks,
-// only its request is delayed.
+// from several goroutines, so a Plan must be safe for concurrent use. A Plan may block:
+// that delays only the request for which the proxy called it.
 type Plan func(*Request) Fault
 
 // Pass is a plan without faults.

@@ -8,14 +8,14 @@
 //	proxy.Deal(faultproxy.Script(faultproxy.AnswerLost(), faultproxy.Page(502).Committed()))
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
-// A [Plan] chooses the fault for each request. If it chooses by the request's number, the
-// same faults occur in every run. If it chooses by the request's body, it can cause a fault
-// for every request that contains a certain row.
+// A [Plan] chooses the fault for each request. A plan that looks only at the request's
+// number causes the same faults in every run. A plan that looks at the request's body can
+// cause a fault for every request that contains a certain row.
 //
 // [Fault.Committed] changes a fault so that the server stores the rows before the client
-// gets the fault's answer. Call it only if that answer doesn't show whether the rows were
-// stored. For example, an HTML page doesn't show it, but an error with a PostgreSQL code
-// does: it means that no row was stored.
+// gets the fault's answer, such as an HTML page. Don't use Committed with an error that
+// has a PostgreSQL code. Such an error means that no row was stored, so the client would
+// get a false answer.
 package faultproxy
 
 import (
@@ -214,9 +214,10 @@ func (p *Proxy) choose(r *Request) Fault {
 	return plan(r)
 }
 
-// pass sends the request to the server and returns the server's answer. It doesn't send
-// the request header named in without. If the client disconnects, the server still
-// processes the request, as behind a gateway. Only Close aborts the request.
+// pass sends the request to the server and returns the server's answer. It leaves out the
+// request header whose name is without. Like a gateway, pass doesn't abort the request if
+// the client disconnects, so the server still processes the request. Only Close aborts
+// the request.
 func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host

@@ -14,9 +14,9 @@ import (
 // request. Otherwise it passes the request to PostgREST, or to an imitation of
 // PostgREST.
 //
-// PostgREST reads a JWT from the Authorization header. If a request has no such header,
-// apiGateway adds it, with the API key as the JWT. The secret key (sb_secret_...) isn't a
-// JWT, so in its place apiGateway uses the service_role key, which is one.
+// PostgREST expects a JWT in the Authorization header. If a request has no such header,
+// apiGateway adds it. If the API key is a JWT, apiGateway puts the key into the header. If
+// it is the secret key (sb_secret_...), apiGateway uses the service_role key instead.
 //
 // apiGateway never changes an existing Authorization header. If a client puts the
 // secret key there, as postgrest-go and supabase-js do, PostgREST rejects the request.

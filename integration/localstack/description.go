@@ -10,7 +10,7 @@ import (
 )
 
 // describedQuery returns the names of the tables and views on which the current role
-// has at least one right. Only these are in the answer to GET /. As in PostgREST, the
+// has at least one right. The answer to GET / describes only these. As in PostgREST, the
 // answer contains all of their columns, even if the role has rights on only one column.
 const describedQuery = `
 SELECT NULL::bigint, count(*), 0::bigint, coalesce(json_agg(c.relname ORDER BY c.relname), '[]')::text
@@ -20,9 +20,9 @@ WHERE c.relnamespace = '` + exposed + `'::regnamespace AND c.relkind IN ('r', 'p
     OR has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
     OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`
 
-// describe answers GET / with a description of the tables that the caller may use. Only
-// the caller's rights are read from the database. The columns come from memory, as read
-// at the last schema reload.
+// describe answers GET / with a description of the tables that the caller may use. It
+// asks the database which tables these are. The tables' columns come from the schema
+// cache, so they are as old as the last reload.
 func (s *standIn) describe(r *http.Request, who caller) (*postgrest.Answer, *postgrest.Error) {
 	st := &statement{}
 	st.add(describedQuery)

@@ -20,8 +20,8 @@ var (
 	errInvalidJSON   = postgrest.Errorf(400, "PGRST102", "Empty or invalid json")
 	errKeysDiffer    = postgrest.Errorf(400, "PGRST102", "All object keys must match")
 	// errLostConnection is the answer if the connection to PostgreSQL breaks during a
-	// statement. PostgREST 14.17 and 16.2 also answer with status 400, an empty code
-	// and an empty message.
+	// statement. The empty code and message are on purpose: PostgREST 14.17 and 16.2
+	// give the same answer.
 	errLostConnection = postgrest.Errorf(400, "", "")
 	errInvalidPath    = postgrest.Errorf(404, "PGRST125", "Invalid path specified in request URL")
 )
@@ -56,9 +56,9 @@ func databaseError(err error, anonymous bool) *postgrest.Error {
 	return e
 }
 
-// raised returns an error response that a database function or trigger has composed. To
-// compose one, the function raises SQLSTATE 'PGRST' with JSON in the message and the
-// detail. pg is the raised error. See
+// raised returns an error response that was composed by a database function or trigger.
+// SQL code composes a response by raising SQLSTATE 'PGRST' with JSON in the message and
+// the detail. pg is the raised error. See
 // https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes.
 func raised(pg *pgconn.PgError) *postgrest.Error {
 	var message struct {

@@ -14,7 +14,7 @@ import (
 
 // function describes a database function that requests can call. The database function
 // returns one value. A request passes the arguments by name, and can leave out
-// arguments with a default. Arguments with a default are the last ones.
+// arguments that have a default. These are always the last arguments.
 type function struct {
 	name      string
 	arguments []*column
@@ -68,9 +68,9 @@ func (f *function) takes(given []string) bool {
 }
 
 // call builds a SELECT that calls the function. given contains the names of the request's
-// arguments. body is a JSON object with the arguments' names and values. If allStrings is
-// true, as in a GET, all values are strings, and the SELECT casts them to the arguments'
-// types.
+// arguments. body is a JSON object with the arguments' names and values. allStrings is
+// true for a GET, in which every value is a string. The SELECT then casts each value to
+// its argument's type.
 func (f *function) call(given []string, body []byte, allStrings bool) *statement {
 	s := &statement{}
 	var arguments []*column

@@ -128,10 +128,9 @@ func freePort() (uint32, error) {
 	return uint32(listener.Addr().(*net.TCPAddr).Port), listener.Close()
 }
 
-// cluster is the PostgreSQL server of a stack, which is a local copy of a Supabase
-// project. The server listens on a Unix socket in the stack's folder, and not on a TCP
-// port, so its port number can't collide with another server's. Only the owner of the
-// folder and root can connect.
+// cluster is the PostgreSQL server of a stack (a local copy of a Supabase project). The
+// server listens on a Unix socket in the stack's folder. It uses no TCP port, so it can't
+// collide with another server. Only the owner of the folder and root can connect.
 type cluster struct {
 	programs string
 	dir      string
@@ -144,7 +143,8 @@ type cluster struct {
 // SIGKILL, committed data must survive. If the machine loses power, the data may be
 // lost. Three settings follow from this:
 //
-//   - fsync is off, because the operating system's cache survives the server's end.
+//   - fsync is off, because the operating system keeps written data in its cache when the
+//     server is killed.
 //   - synchronous_commit is on, so that a commit waits until its data is in that cache.
 //   - full_page_writes is on, because SIGKILL can interrupt the write of a page.
 var settings = []string{
@@ -162,9 +162,9 @@ var settings = []string{
 }
 
 // databaseURL returns the URL with which pgx and libpq connect to the database as role.
-// The folder of the server's Unix socket is in the query string, because a host can't
-// contain slashes. The URL contains the port, which is part of the socket's file name, so
-// that the environment variable PGPORT has no effect.
+// The folder of the server's Unix socket is in the query string, because the host in a
+// URL can't contain slashes. The port is part of the socket's file name. It must be in the
+// URL, because pgx and libpq would otherwise use the environment variable PGPORT.
 func (c *cluster) databaseURL(role string) string {
 	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }
@@ -260,9 +260,9 @@ func stackFolder(as *account) (string, error) {
 // statement timeouts as in a hosted project. No role has rights on a new table, as in
 // hosted projects since 2026-10-30.
 //
-// PostgREST logs in as authenticator and switches to the role of the request. timeout
-// is the statement timeout of authenticator. It also limits requests that run as
-// service_role, because service_role has no timeout setting.
+// PostgREST logs in as authenticator, and then switches to the role of each request.
+// timeout is the statement timeout of authenticator. service_role has no timeout of its
+// own, so the parameter timeout also limits requests that run as service_role.
 func roles(timeout time.Duration) []string {
 	return []string{
 		"create role anon nologin",

@@ -15,7 +15,7 @@ import (
 
 // process is a child process of this program: PostgreSQL or PostgREST. While it runs,
 // its process id is in the file NAME.pid in the stack's folder. If this program is
-// killed, the watchdog reads the file and ends the process.
+// killed, another process (see watchdog) reads the file and ends the child process.
 type process struct {
 	cmd     *exec.Cmd
 	pidFile string

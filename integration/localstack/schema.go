@@ -11,9 +11,9 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// schemaCache contains the tables and functions that requests can use, by name. It is
-// read again after NOTIFY pgrst. As in PostgREST, requests can't use a table or function
-// that was created since then.
+// schemaCache contains the tables and functions that requests can use, by name. The
+// stand-in reads them from the database when it connects and after each NOTIFY pgrst. As
+// in PostgREST, requests can't use a table or function before the stand-in has read it.
 type schemaCache struct {
 	tables    map[string]*table
 	functions map[string][]*function
@@ -161,10 +161,10 @@ func loadSchema(ctx context.Context, conn *pgx.Conn) (*schemaCache, error) {
 	return &schemaCache{tables, functions}, err
 }
 
-// roleSettings contains the settings of roles, such as statement_timeout, which ALTER
-// ROLE ... SET has stored in the database. A setting is a pair of name and value.
-// PostgreSQL applies them at login, but not after SET ROLE, so the stand-in applies the
-// settings of the request's role in every transaction, as PostgREST does.
+// roleSettings contains the settings that ALTER ROLE ... SET has stored in the database
+// for each role, such as statement_timeout. A setting is a pair of name and value.
+// PostgreSQL applies a role's settings at login, but not after SET ROLE. So the stand-in,
+// like PostgREST, applies the settings of the request's role in every transaction.
 type roleSettings map[string][][2]string
 
 // settingsQuery returns only the settings that any user may set, as PostgREST does.

@@ -16,9 +16,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// String returns the settings as shell commands, such as export
-// SUPABASE_URL=http://127.0.0.1:3000, one on each line. Supabase's tools use the same
-// variable names. The values of a local stack need no quotes.
+// String returns the settings as shell commands, one on each line. The first command
+// is, for example, export SUPABASE_URL=http://127.0.0.1:3000. Supabase's tools use the
+// same variable names. The values of a local stack need no quotes.
 func (s Settings) String() string {
 	var b strings.Builder
 	for _, line := range [][2]string{
@@ -177,8 +177,8 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 //
 //	func TestMain(m *testing.M) { localstack.Main(m) }
 //
-// If the process ends earlier, for example after Ctrl-C or a test timeout, a watchdog
-// process removes the stack.
+// If the process ends before Main can close the stack, for example after Ctrl-C or a test
+// timeout, a watchdog process removes the stack.
 //
 // Main lets 16 parallel tests run at once, because most of them only wait. If -parallel
 // or -fuzz is on the command line, Main keeps go test's own limit.

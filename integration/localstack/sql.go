@@ -85,14 +85,14 @@ func (q *query) list(s *statement) {
 	}
 }
 
-// rows is the name of a WITH query in the SQL statements below. They use
-// json_agg(localstack_rows) to convert the query's rows to JSON. If a table had a
-// column with the name localstack_rows, json_agg would convert only that column.
+// rows is the name of the WITH query in each SQL statement below. The statement converts
+// that query's rows to JSON with json_agg(localstack_rows). The name is unusual, because
+// json_agg would convert only that column if a table had a column with this name.
 const rows = "localstack_rows"
 
-// Every SQL statement below returns one row with the same four columns, which are read
-// into the struct result. The columns' types don't depend on the table, so PostgreSQL can
-// still execute a prepared statement after a table has changed.
+// Every SQL statement below returns one row with the same four columns, one for each
+// field of the struct result. The columns' types don't depend on the table, so PostgreSQL
+// can still execute a prepared statement after a table has changed.
 
 // read builds a SELECT.
 func (q *query) read(count bool) *statement {
@@ -219,9 +219,9 @@ func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Pre
 }
 
 // conflictTarget returns the columns for an insert's ON CONFLICT clause. If the request
-// doesn't ask to ignore or merge duplicates, there is no such clause, and
+// doesn't ask to ignore or merge duplicates, the insert has no such clause, and
 // conflictTarget returns nil. Otherwise it returns the columns in the request's
-// parameter on_conflict. Without this parameter, it returns the primary key's columns.
+// parameter on_conflict, or the primary key's columns if there is no such parameter.
 func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	switch {
 	case prefer.Resolution == "":

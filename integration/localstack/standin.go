@@ -28,8 +28,8 @@ const (
 // stand-in's answers with recorded answers of PostgREST 14.17.
 //
 // One answer differs on purpose. If a transaction fails with a serialization failure
-// (40001), PostgREST 14.17 retries it endlessly. The stand-in answers with status 500,
-// as PostgREST 16.2 does.
+// (40001), PostgREST 14.17 retries the transaction endlessly. The stand-in answers with
+// status 500, as PostgREST 16.2 does.
 //
 // If a client disconnects, PostgreSQL still executes the client's statement. PostgREST
 // behaves in the same way.

@@ -22,10 +22,10 @@ type Settings struct {
 // the response.
 const Compare = "compare the table and the key's role with sql/013_create_processing_events_table.sql"
 
-// For returns advice on how to fix the cause of an error response about the table, or
-// "" if the cause is unknown. status is the HTTP status. code and message are those of
-// PostgREST's error. A response that rejects the data of a row also gets advice, because
-// the server may reject every row until the table is changed.
+// For returns advice on how to fix the cause of an error response to a request about the
+// table. If the cause is unknown, For returns "". status is the HTTP status. code and
+// message are those of PostgREST's error. There is also advice for a response that
+// rejects the data of a row, because a wrong table may be the reason.
 func (s Settings) For(status int, code, message string) string {
 	if !s.HasToken && (code == "PGRST302" || status == 401 && code == "42501") {
 		return anonymous
@@ -37,8 +37,8 @@ func (s Settings) For(status int, code, message string) string {
 }
 
 // ForCall returns advice on an error response to a call to a function in
-// sql/014_create_docevents_reading.sql. If it has none, it returns "", and the caller
-// calls For, which may have some.
+// sql/014_create_docevents_reading.sql. If no advice is specific to these functions,
+// ForCall returns "". Then the caller should call For, which has more general advice.
 func (s Settings) ForCall(status int, code, message string) string {
 	return s.first(calls, status, code, message)
 }
@@ -67,7 +67,7 @@ func (s Settings) first(rules []rule, status int, code, message string) string {
 }
 
 // A name needs no quotes in SQL if bareName matches it and reserved doesn't. reserved
-// matches the SQL keywords that are likely as the name of a schema, table or column.
+// matches only the SQL keywords that somebody may use to name a schema, table or column.
 // https://www.postgresql.org/docs/15/sql-keywords-appendix.html
 var (
 	bareName = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)

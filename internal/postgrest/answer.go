@@ -107,8 +107,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 }
 
 // ChangeAnswer returns the answer to an insert or a delete. rows is the number of
-// inserted or deleted rows. body contains them as JSON, and is in the answer only if the
-// request asks for the rows.
+// inserted or deleted rows, and body contains these rows as JSON. The answer contains
+// body only if the request asks for the rows.
 func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {

@@ -15,9 +15,9 @@ type Table struct {
 	Columns       []Column
 }
 
-// A Column is a column of a table. Type and Default are SQL as PostgreSQL prints it with
-// an empty search_path. So names in it include their schema, for example public.mood,
-// except names from pg_catalog.
+// A Column is a column of a table. Type and Default contain SQL as PostgreSQL prints it
+// with an empty search_path. So each name in the SQL includes its schema, as in
+// public.mood, unless the schema is pg_catalog.
 type Column struct {
 	Name, Comment string
 	Type          string // without a modifier such as (10); for a domain, the base type
@@ -125,10 +125,10 @@ func jsonType(sqlType string) string {
 	return "string"
 }
 
-// defaultJSON converts the column's default, which is an SQL expression, to JSON. If the
-// column isn't a string, and the expression isn't JSON, such as 1+1 for an integer,
-// defaultJSON returns nil. Then the column is described without a default, as in
-// PostgREST.
+// defaultJSON converts the column's default, which is an SQL expression, to JSON. The
+// default of a string column becomes a JSON string. Any other default is converted only
+// if the expression is valid JSON. Otherwise, for example for 1+1, defaultJSON returns
+// nil, and the column is described without a default, as in PostgREST.
 func (c Column) defaultJSON() json.RawMessage {
 	text := c.Default
 	if text == "" {

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Preferences are the preferences in a request's Prefer headers. A string field
-// contains the text of a preference, for example Count contains "count=exact", or "" if
+// Preferences are the preferences in a request's Prefer headers. Each string field
+// contains the text of one preference, such as "count=exact" in Count. The field is "" if
 // the request doesn't have the preference. If two preferences are for the same field, the
-// first one counts. Unknown contains the preferences that this package doesn't know.
+// first one applies. Unknown contains the preferences that this package doesn't know.
 type Preferences struct {
 	Resolution, Missing, Return, Count, Handling string
 	MaxAffected                                  *int64

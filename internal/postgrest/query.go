@@ -44,13 +44,14 @@ type Query struct {
 	OnConflict []string
 }
 
-// A SelectItem is one column in the request's parameter "select", such as
-// created_at::text. Column is the column's name, here created_at, and also its name in
-// the result. Cast is the type to which the column is cast, here text, or "".
+// A SelectItem is one column in the request's parameter "select". For example, in
+// created_at::text, Column is created_at, and Cast is the type text. If the column isn't
+// cast, Cast is "". The result has the column under the same name.
 type SelectItem struct{ Column, Cast string }
 
 // An OrderTerm is one column in the request's parameter "order". Direction is the SQL
-// that follows the column in ORDER BY, with a leading space, such as " DESC", or "".
+// that follows the column in ORDER BY. It begins with a space, as in " DESC". It is "" if
+// the parameter contains only the column's name.
 type OrderTerm struct{ Column, Direction string }
 
 // A Filter is a comparison of a column with one or several values.

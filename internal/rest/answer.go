@@ -78,16 +78,16 @@ var verdicts = []struct {
 var (
 	databaseCode = regexp.MustCompile(`^([0-9A-Z]{5}|PGRST[0-9A-Z]{3})$`)
 
-	// primaryKey recognizes an error message about a violated primary key by a usual name
-	// of the key's constraint: events_pkey, events_pk or pk_events.
+	// primaryKey matches an error message that contains the name of a primary key. Such a
+	// name usually has one of the forms events_pkey, events_pk and pk_events.
 	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
 )
 
-// Classify returns what err, the error of a request, means for the rows. If err is nil,
-// the result is Accepted. If err contains no answer of the server, it is Transient.
-// Some statuses count more than the code. For example, if the role of the API key doesn't
-// exist, the code is 22023, which usually means bad data, but the status 401 shows that
-// the key is wrong.
+// Classify returns what the result of a request means for the rows that were sent. If err
+// is nil, the rows are Accepted. If err contains no answer of the server, the meaning is
+// Transient. For some statuses, Classify ignores the code. For example, if the role of the
+// API key doesn't exist, the code is 22023, which usually means bad data. But the status
+// is 401, which shows that the key is wrong.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -119,8 +119,8 @@ func Classify(err error) Verdict {
 //   - "... contains (created_at) = (...).", if there is no partition for a row
 //
 // The first group captures the columns. The second group captures the space before the =,
-// which is there only if there is no partition. The expression doesn't depend on the
-// words, because PostgreSQL may translate them.
+// which only the second kind contains. The expression doesn't depend on the words, because
+// PostgreSQL may translate them.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
 // KeyColumns returns the columns of the key in an error's details, such as id in
@@ -134,12 +134,13 @@ func KeyColumns(details string) []string {
 	return strings.Split(strings.ReplaceAll(key[1], `"`, ""), ", ")
 }
 
-// meaningOf returns the Verdict in two cases in which the code is not enough:
+// meaningOf returns the Verdict for two codes that can mean different things:
 //
-//   - StoredBefore for 23505, a violated unique key, if the key contains the id column.
-//     Each event has its own id, so this event is already stored.
-//   - Configuration for 23514, a violated constraint, if the table has no partition for
-//     the row, because the table is wrong and not the row.
+//   - 23505 means that a unique key is violated. If the key contains the id column, the
+//     result is StoredBefore. Each event has its own id, so this event is already stored.
+//   - 23514 means that a constraint is violated, or that the table has no partition for
+//     the row. If there is no partition, the result is Configuration, because the table
+//     is wrong and not the row.
 //
 // In all other cases it returns Accepted, the zero Verdict. Then Classify decides by
 // status and code.

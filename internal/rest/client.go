@@ -25,7 +25,7 @@ type Config struct {
 
 	// Transport sends the requests. If it is nil, clones of http.DefaultTransport send
 	// them. If the app has replaced http.DefaultTransport with a type other than
-	// *http.Transport, it can't be cloned and is used itself.
+	// *http.Transport, which can't be cloned, http.DefaultTransport itself sends them.
 	Transport http.RoundTripper
 }
 
@@ -49,9 +49,9 @@ func New(c Config) *Client {
 }
 
 // Close closes the connections for inserts, and the idle connections for other requests.
-// Reads and deletes that are in flight continue. A later request opens a new connection. Close
-// does nothing if the requests use Config.Transport or http.DefaultTransport itself,
-// because the app may still use that transport.
+// Reads and deletes that are in flight continue. A later request opens a new connection.
+// If the requests use Config.Transport or http.DefaultTransport itself, Close does
+// nothing, because the app may still use that transport.
 func (c *Client) Close() { c.transport.own.close() }
 
 // From returns a query on the table. Don't log the query's errors directly: they may
@@ -103,8 +103,9 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	return err
 }
 
-// isForeign reports whether details contain a key, but no id of rows. Then the key
-// belongs to another table, into which a trigger inserts.
+// isForeign reports whether an insert failed because of a key of another table, into
+// which a trigger inserts. details are the error's details, and rows is the JSON of the
+// inserted rows. If details contain a key, but no id of these rows, it is another table's.
 func (c *Client) isForeign(details string, rows []byte) bool {
 	return KeyColumns(details) != nil && !slices.ContainsFunc(uuidFormat.FindAllString(details, -1), func(id string) bool {
 		return bytes.Contains(rows, []byte(`"`+c.transport.idColumn+`":"`+id+`"`))
@@ -141,9 +142,9 @@ type Reading struct {
 	Query        url.Values
 }
 
-// Get sends a GET. If the answer is a success, Get calls use with the answer, and returns
-// the error from use. Get doesn't use postgrest-go, which reads answers of any size into
-// memory, and hides the errors of SQL functions.
+// Get sends a GET. If the answer is a success, Get passes the answer to the function use,
+// and returns that function's error. Get sends the request without postgrest-go, which
+// reads answers of any size into memory, and hides the errors of SQL functions.
 func (c *Client) Get(ctx context.Context, r Reading, use func(*http.Response) error) error {
 	u, err := url.Parse(c.URL)
 	if err != nil {

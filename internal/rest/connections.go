@@ -61,26 +61,30 @@ func newConnections(maxInFlight int) *connections {
 	return c
 }
 
-// begin must be called before each request. It closes the idle connections if end has
-// asked for that since the last call.
+// begin must be called before each request. If c.end has set mustCloseIdle after an
+// earlier request, begin closes the idle connections.
 func (c *connections) begin() {
 	if c != nil && c.mustCloseIdle.Swap(false) {
 		c.closeIdle()
 	}
 }
 
-// end must be called after each request, with its error. If err doesn't show that the
-// server works, the next call to begin closes the idle connections.
+// end must be called after each request, with the request's error or nil. If the result
+// doesn't show that the server works, end sets mustCloseIdle, so that the next call to
+// c.begin closes the idle connections.
 func (c *connections) end(err error) {
 	if c != nil && !showsWorkingServer(err) {
 		c.mustCloseIdle.Store(true)
 	}
 }
 
-// showsWorkingServer reports whether a request that returned err reached a working
-// server. It did if it succeeded, or if it failed because of its rows: they are bad, too
-// many or already stored, or a foreign key (23503) refers to a row that isn't stored yet.
-// It also did if a DELETE succeeded without a count.
+// showsWorkingServer reports whether err, the result of a request, shows that the server
+// works. There are four such results:
+//
+//   - The request succeeded.
+//   - A DELETE succeeded, but the answer lacks the number of rows (ErrNoCount).
+//   - The request failed because of its rows or their number, or because it took too long.
+//   - The request violates a foreign key (23503).
 func showsWorkingServer(err error) bool {
 	v := Classify(err)
 	e, answered := errors.AsType[*Error](err)
@@ -111,11 +115,11 @@ func (c *connections) close() {
 	cancel()
 }
 
-// track returns a function for t.DialContext, with which net/http opens the connections
-// of t. When close is called, the function stops dialing, and the connections that it
-// opened are closed. If the app has set DialTLSContext or DialTLS in
-// http.DefaultTransport, net/http opens TLS connections without this function, so close
-// closes only the idle ones.
+// track returns a function for t.DialContext. net/http calls this function to open the
+// connections of t. A call to c.close stops the function if it is still dialing, and
+// closes the connections that it opened. There is one exception: if the app has set
+// DialTLSContext or DialTLS in http.DefaultTransport, net/http opens TLS connections
+// without this function. Of these connections, c.close closes only the idle ones.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
 	//lint:ignore SA1019 net/http still uses Dial if DialContext is nil
@@ -158,9 +162,9 @@ func (c *trackedConn) Close() error {
 func ownTransport(standard *http.Transport) *http.Transport {
 	t := standard.Clone()
 	if standard.TLSNextProto["h2"] != nil { // Clone has set it if standard speaks HTTP/2
-		// Remove the "h2" entry, because it may belong to the app: if the app has called
-		// http2.ConfigureTransport (golang.org/x/net), the entry would make the clone use
-		// the app's HTTP/2 connections, which have no pings.
+		// Remove the "h2" entry, because it may be the app's. If the app has called
+		// http2.ConfigureTransport (golang.org/x/net), the entry would make the clone use the
+		// app's HTTP/2 connections, which have no pings.
 		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	if t.HTTP2 == nil {

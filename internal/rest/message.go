@@ -15,7 +15,8 @@ import (
 // it, with values of the row.
 //
 // Each line contains a regular expression for error codes, a space, and a regular
-// expression for the messages with these codes, in which five words are placeholders:
+// expression for the messages with these codes. In the messages, five words are
+// placeholders:
 //
 //   - NAME: a name in quotes
 //   - BARE: a name without quotes
@@ -74,9 +75,9 @@ PGRST1.. "VALUE" \(line \d+, column \d+\)|Content-Type not acceptable: VALUE|Non
 PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
-// A knownMessage holds the two regular expressions of a line of knownMessages. Compiling
-// all lines would take 0.1 s, so the expression for the text is compiled only when it is
-// needed. Its only capturing groups are those for VALUE.
+// A knownMessage holds the two regular expressions of a line of knownMessages. The
+// expression text is compiled only when it is needed, because compiling all lines would
+// take 0.1 s. In text, only the groups for VALUE capture.
 type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp
@@ -99,9 +100,9 @@ var parseKnownMessages = sync.OnceValue(func() (known []knownMessage) {
 	return known
 })
 
-// withoutValue looks for a line of knownMessages that matches code and text. If there is
-// one, withoutValue returns text, with an ellipsis in place of the VALUE if the line has
-// one. If no line matches, it returns LeftOut.
+// withoutValue looks for a line of knownMessages that matches code and text. If a line
+// matches, withoutValue returns text. If that line contains VALUE, an ellipsis replaces
+// this part of text. If no line matches, withoutValue returns LeftOut.
 func withoutValue(code, text string) string {
 	for _, known := range parseKnownMessages() {
 		if !known.code.MatchString(code) {
@@ -127,8 +128,8 @@ const LeftOut = "a message that is not PostgreSQL's own, left out since it may r
 
 // quoted matches the part of a text that may contain quoted values. This part extends
 // from the first quote to the last, because a value may contain quotes. If there is only
-// one quote, it extends to the end of the text. A ' after a letter or a digit is taken
-// for an apostrophe, so the part doesn't begin there.
+// one quote, the part extends to the end of the text. The part doesn't begin at a ' after
+// a letter or a digit, because that is probably an apostrophe.
 var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces line breaks
@@ -148,8 +149,8 @@ func OneLine(text string) string {
 
 // loggableText returns an answer's message or hint in a form that may be logged: one line
 // of at most maxErrorText bytes, without values of the row. code is the answer's error
-// code. If code is "", the text isn't from PostgreSQL or PostgREST, but for example from
-// a gateway, so loggableText replaces only the part in quotes.
+// code. If code is "", the text comes for example from a gateway and not from PostgreSQL,
+// so only a part in quotes may contain values, and loggableText replaces that part.
 func loggableText(code, text string) string {
 	text = OneLine(text)
 	switch {
@@ -183,10 +184,10 @@ func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
 // Loggable returns err with a text that may be logged. err is the error of a request
-// that got no answer. Its text may contain the API key or values of a row: http.Client
-// adds the URL, the app's transport may add the key, and net/http quotes an answer that
-// isn't HTTP. Loggable replaces these parts. The result wraps the same errors as err,
-// except a *url.Error, which Loggable removes.
+// that got no answer. Its text may contain values of a row, because http.Client adds the
+// URL, and net/http quotes an answer that isn't HTTP. The app's transport may add the API
+// key. Loggable replaces these parts. The result wraps the same errors as err, except a
+// *url.Error, which Loggable removes.
 func (c *Client) Loggable(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err

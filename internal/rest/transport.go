@@ -23,9 +23,9 @@ const (
 const clientInfo = "docevents-go/0.1.0"
 
 // idempotencyKey is a header that marks a POST as safe to repeat. If the server has
-// closed an idle connection, net/http then sends the POST again on a new connection.
-// docevents sets the header without a value. net/http doesn't write a header without
-// a value, so the server doesn't get it.
+// closed an idle connection, net/http sends a POST with this header again on a new
+// connection. docevents sets the header without a value. net/http doesn't write a header
+// without a value, so the server doesn't get it.
 const idempotencyKey = "Idempotency-Key"
 
 // A transport sends the requests of a Client. It returns an error for every answer that
@@ -84,10 +84,11 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	return t.read(req, resp, found.Load() > 1)
 }
 
-// read returns resp if PostgREST has carried out the request, and an error otherwise.
-// After an insert, it also returns an error if the body is cut short. resent is true if
-// net/http sent the request twice. Then read sets Error.resent in an error that the
-// server returned, because the server may have carried out the first request.
+// read returns resp if PostgREST has carried out the request, and an error otherwise. It
+// also returns an error if the answer to an insert is cut short, or if the answer to a
+// DELETE lacks the number of rows. resent is true if net/http sent the request twice. Even
+// if the server refuses the second request, it may have carried out the first. So read
+// sets Error.resent in the error for such an answer.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // http.Client would replace it, but only after RoundTrip
 		resp.Body = http.NoBody

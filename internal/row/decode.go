@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Selection returns the value of the query parameter "select" with which PostgREST
-// returns the columns that Decode needs. The columns of the event's fields are cast to
-// text, except the time: without a cast it is always in ISO 8601, and with a cast it
-// would be in the database's DateStyle.
+// Selection returns the value of the query parameter "select" for a request that reads
+// rows. With this value, PostgREST returns the columns that Decode needs. The columns of
+// the event's fields are cast to text, except the time. Without a cast, the time is always
+// in ISO 8601. With a cast, its format would depend on the database's DateStyle.
 func (c *Columns) Selection() string {
 	var list []string
 	for i, name := range c.names {

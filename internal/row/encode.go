@@ -72,11 +72,12 @@ func appendKey(b []byte, separator byte, name string) []byte {
 	return append(append(append(b, separator, '"'), name...), `":`...)
 }
 
-// appendID appends the id of a document or a user to the JSON in b: null if null is true,
-// text if it isn't empty, and otherwise id. The text is appended in quotes even for a
-// column of numbers, because PostgreSQL converts it.
-func appendID(b []byte, id uuid.UUID, text string, null bool) []byte {
-	if null || text != "" {
+// appendID appends the id of a document or a user to the JSON in b. If isNull is true,
+// it appends null, and text must be empty. Otherwise it appends text, or id if text is
+// empty. It puts text in quotes even if the column contains numbers, because PostgreSQL
+// converts the text.
+func appendID(b []byte, id uuid.UUID, text string, isNull bool) []byte {
+	if isNull || text != "" {
 		return appendText(b, text)
 	}
 	return appendUUID(b, id)

@@ -17,7 +17,7 @@ const maxExtraBytes = 64 << 10
 
 // maxExtraDepth limits how deep maps and slices may be nested in a value of Extra.
 // encoding/json reads at most 10,000 levels. When rows are read, the array of the rows
-// and the object of each row are two of them.
+// and the object of each row take two of these levels.
 const maxExtraDepth = 9_998
 
 // An extraEncoder encodes the values of Event.Extra as JSON. The pool extraEncoders
@@ -35,10 +35,10 @@ var extraEncoders = sync.Pool{New: func() any {
 	return e
 }}
 
-// EncodeExtra encodes an event's Extra as the last part of the row's JSON, after the
-// event's other fields. The result starts with a comma, as in ,"a":1,"b":2, or is "" if
-// extra is empty. If a value can't be encoded, the error contains the key, but never the
-// value.
+// EncodeExtra encodes an event's Extra as the last part of the row's JSON. The result
+// begins with a comma, because it follows the event's other fields. For example, it is
+// `,"a":1,"b":2`. If extra is empty, the result is "". If a value can't be encoded, the
+// error contains the key, but never the value.
 func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	if len(extra) == 0 {
 		return "", nil
@@ -69,8 +69,8 @@ func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	if len(text) > maxExtraBytes {
 		return "", fmt.Errorf("the event's Extra is %d bytes as JSON: %d are the most", len(text), maxExtraBytes)
 	}
-	// json.Valid rejects more than 10,000 levels. It is slow, so it is called only if there
-	// are enough brackets for that.
+	// json.Valid rejects JSON with more than 10,000 levels. It is slow, so it is called only
+	// if the text contains so many brackets that it may have too many levels.
 	if opened := strings.Count(text, "[") + strings.Count(text, "{"); opened > maxExtraDepth && !json.Valid([]byte("[{"+text[1:]+"}]")) {
 		return "", fmt.Errorf("the event's Extra has more than %d levels of maps and slices", maxExtraDepth)
 	}
@@ -84,9 +84,10 @@ func (e *extraEncoder) encode(v any) (ok bool) {
 	return e.value(v, 0) == nil
 }
 
-// value appends the JSON of v. It encodes plain strings, ints and maps itself, because
-// encoding/json would allocate memory. depth is the number of maps around v. A map inside
-// eight others is left to encoding/json, which returns an error if a map contains itself.
+// value appends the JSON of v to e.text. It encodes plain strings, ints and maps itself,
+// because encoding/json would allocate memory. depth is the number of maps around v. If
+// depth is 8 or more, value passes a map to encoding/json, because the map may contain
+// itself. For such a map, encoding/json returns an error.
 func (e *extraEncoder) value(v any, depth int) error {
 	switch v := v.(type) {
 	case string:
@@ -139,15 +140,16 @@ func (e *extraEncoder) marshal(v any) error {
 }
 
 // escapes matches each escape in JSON. Its four alternatives are an escaped NUL, a pair
-// of surrogates, a surrogate that isn't in a pair, and any other escape. The last one is
-// needed for \\u0000, an escaped backslash before the text u0000: it matches the two
-// backslashes, so the second isn't mistaken for the start of an escaped NUL.
+// of surrogates, a surrogate that isn't in a pair, and any other escape. The fourth is
+// needed for escaped backslashes. For example, \\u0000 is an escaped backslash before the
+// text u0000. The fourth alternative matches both backslashes, so the second backslash and
+// u0000 aren't mistaken for an escaped NUL.
 var escapes = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
 // cleanJSON returns the JSON in text in a form that PostgreSQL accepts. It removes
 // escaped NULs, which PostgreSQL rejects with the code 22P05. It replaces invalid UTF-8
-// with U+FFFD, and also surrogates that aren't in a pair, which PostgreSQL rejects with
-// the code 22P02.
+// with U+FFFD. It also replaces surrogates that aren't in a pair, because PostgreSQL
+// rejects them with the code 22P02.
 func cleanJSON(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	if !strings.Contains(text, `\`) {

@@ -13,8 +13,8 @@ var (
 	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)
 )
 
-// Named finds the rows that caused an error, and returns their indexes in rows, which are
-// the rows of the request. It reads details, the field "details" of the server's error:
+// Named finds the rows that caused an error, and returns their indexes in rows. rows are
+// the rows of the request, and details is the field "details" of the server's error:
 //
 //   - If the details contain the values of a key, as in "Key (document_id)=(...) is not
 //     present", Named returns the index of each row with these values.
@@ -60,8 +60,9 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 
 // keyValue returns r's value in the given column, as PostgreSQL prints it in an error's
 // details. It returns "" if r has no such value. values is the rest of the details, from
-// the column's value on. It is used only for the time, which PostgreSQL may print in any
-// time zone: if values begins with r's time in any form, keyValue returns that text.
+// the column's value on. keyValue needs it only for the time, because PostgreSQL may print
+// a time in any time zone. If values begins with a time that is equal to r's, keyValue
+// returns that time as PostgreSQL printed it.
 func (c *Columns) keyValue(r *Row, column, values string) string {
 	switch slices.Index(c.names[:], column) {
 	case fieldID:

@@ -11,8 +11,8 @@ func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 
 
 // CleanText returns s in a form that PostgreSQL can store: without NULs, in valid
 // UTF-8, and with at most limit bytes. If CleanText cuts s, it appends a note with the
-// number of bytes that it cut off. It cuts s before it checks the rest, because checking
-// all of a very long s would take a long time.
+// number of bytes that it cut off. It cuts s before it looks for NULs and
+// invalid UTF-8, because searching a very long s would take a long time.
 func CleanText(s string, limit int) string {
 	const roomForNote = 40
 	uncut := len(s)

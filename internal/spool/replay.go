@@ -74,9 +74,9 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep makes Discard keep the segment of the row that Next returned last, as .kept. The
-// first call for a segment returns ErrKept, to be logged. Later calls for that segment
-// return nil.
+// Keep marks the segment of the row that Next returned last. Discard doesn't remove a
+// marked segment, but adds .kept to its name. The first call for a segment returns
+// ErrKept, which the caller should log. Later calls for that segment return nil.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {

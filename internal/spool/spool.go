@@ -21,11 +21,11 @@
 // segment renames it. If several processes try, only the first one succeeds. That process
 // must send the rows of the segment, which Next returns.
 //
-// A segment's name is PROJECT-STAMP-OWNER.seg: a hash of the project, the time at
-// which the segment was made, with random digits, and a random number for the process.
-// As long as the process lives, it locks the file PROJECT-OWNER.lock, so that other
-// processes don't use its segments. Any number of processes can share a folder. Each has
-// at most two files open: its lock and one other.
+// A segment's name is PROJECT-STAMP-OWNER.seg. PROJECT is a hash of the project. STAMP is
+// the time at which the segment was made, followed by random digits. OWNER is a random
+// number that stands for the process. As long as the process lives, it locks the file
+// PROJECT-OWNER.lock, so that other processes don't use its segments. Any number of
+// processes can share a folder. Each has at most two files open: its lock and one other.
 //
 // If a process is killed after it has appended rows again and before it calls Discard,
 // these rows are in two segments, and are sent twice. So the table must ignore a row that
@@ -128,18 +128,19 @@ type segment struct {
 	size   int64  // in bytes
 }
 
-// New returns a spool in the folder dir, an absolute path. New does no I/O: the first
-// Append makes the folder. The spool ignores the segments of other projects. Each segment
-// that it makes begins with columns, a description of the table's columns. Append returns
-// ErrFull while this process's current segments and the segments of dead processes have
-// more than limit bytes in all.
+// New returns a spool in the folder dir, which must be an absolute path. New does no I/O:
+// the first Append makes the folder. The spool ignores the segments of other projects.
+// columns describes the table's columns, and is written to the start of each segment.
+// limit is a number of bytes. Append returns ErrFull while this process's current
+// segments and the segments of dead processes have more bytes in all.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
 }
 
-// Frame appends a frame to rows, for Append. A frame is a row with its length and its
-// checksum. The function row must append the row's bytes to buf.
+// Frame adds a frame to the end of rows and returns the result, which the caller passes
+// to Append. A frame is a row with its length and its checksum. The function row must
+// append the row's bytes to buf.
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
 	rows = row(append(rows, make([]byte, rowAt)...))
@@ -155,10 +156,10 @@ func checksum(frame []byte) uint32 {
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows, a result of Frame, to disk. If Append returns an error, the caller
-// must append all of these rows again. If the error matches fs.ErrNotExist, somebody has
-// removed the current segments, so the caller must also append the pending rows of
-// earlier calls again.
+// Append writes rows to disk. The caller makes rows with Frame. If Append returns an error,
+// the caller must append all of these rows again. If the error matches fs.ErrNotExist,
+// somebody has removed the current segments, and with them the rows of earlier calls. Then
+// the caller must also append the pending rows of earlier calls again.
 func (s *Spool) Append(rows []byte) error {
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
@@ -236,9 +237,10 @@ func (s *Spool) Retire() error {
 	return nil
 }
 
-// Discard removes the retired segments, but keeps a damaged segment as .bad, and a
-// segment for which Keep was called as .kept. Before you call Discard, append the
-// pending rows of the retired segments again, or they are lost from the disk.
+// Discard removes the retired segments, with two exceptions: it adds .bad to the name of
+// a damaged segment, and .kept to the name of a segment that Keep has marked. Before you
+// call Discard, append the pending rows of the retired segments again, or they are lost
+// from the disk.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
 		path := s.path(g.name)
@@ -268,8 +270,8 @@ func (s *Spool) State() State {
 	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
 }
 
-// Close leaves the segments to other processes, by removing this process's lock file. If
-// somebody has removed segments, State doesn't count them after Close.
+// Close removes this process's lock file, which leaves the segments to other processes. It
+// also checks whether somebody has removed segments, so that State no longer counts them.
 func (s *Spool) Close() error {
 	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
 		for _, g := range *segments {

@@ -25,7 +25,7 @@ ALTER TABLE public.document_processing_events
         FOREIGN KEY (document_id) REFERENCES public.documents (id) ON DELETE CASCADE NOT VALID;
 
 -- Step 2: check the existing rows. This reads both tables, while writes continue. If the document
--- of any event doesn't exist, this step fails. To delete the events without a document first:
+-- of any event doesn't exist, this step fails. In that case, delete such events first:
 --   DELETE FROM public.document_processing_events e
 --   WHERE NOT EXISTS (SELECT FROM public.documents d WHERE d.id = e.document_id);
 ALTER TABLE public.document_processing_events

@@ -66,9 +66,8 @@ func addTraceID(ctx context.Context, e *docevents.Event) bool {
 // table. tracing records the spans.
 //
 // With these options, docevents calls addTraceID for each event, to add the id of
-// the current trace. For each request, the HTTP transport records a span, and
-// sends the span's trace id to the server in a header, so that the gateway can log
-// it.
+// the current trace. For each request, the HTTP transport records a span. It also
+// sends the span's trace id in a request header, so that the server can log the id.
 //
 // The span of a request has no parent, because a request contains the events of
 // several documents, each with its own trace. A span contains the URL of the

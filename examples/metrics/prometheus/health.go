@@ -11,9 +11,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A verdict exports the last check that succeeded. All metrics of a scrape are from
-// the same check. Before the first check, docevents_health_timestamp_seconds is 0, and
-// the other metrics are missing.
+// A verdict exports the health of the documents to Prometheus. Its metrics are the
+// result of the last check (a call of client.Health) that succeeded. Before the first
+// check succeeds, docevents_health_timestamp_seconds is 0, and the other metrics are
+// missing.
 //
 // Create two alerts. The first means that documents are stuck, fail too often or
 // don't complete. The second means that no check has succeeded for five minutes.
@@ -69,8 +70,9 @@ func seconds(t time.Time) float64 {
 	return float64(t.Unix())
 }
 
-// watch calls check at once and then at each interval. It returns when ctx is done. A
-// check reads the table, so scrapes of the metrics don't start checks.
+// watch calls check at once, and again after each interval, until ctx ends. A check
+// reads many rows of the table. So a scrape doesn't start a check, and exports the last
+// result instead.
 func (v *verdict) watch(ctx context.Context, interval time.Duration, check func(context.Context) (docevents.Health, error)) {
 	for {
 		if h, err := check(ctx); err != nil {

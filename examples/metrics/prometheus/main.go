@@ -5,12 +5,12 @@
 //
 //	go run ./examples/metrics/prometheus [-addr 127.0.0.1:9464]
 //
-// It prints two commands: one records an event, and the other prints the metrics.
+// It prints two curl commands that you can run to try it: the first records an event,
+// and the second prints the metrics.
 //
-// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. The project needs
-// the table and the functions that the two SQL files in sql/, 013 and 014, create.
-// To start a project on this machine that has them, run go run
-// ./examples/localstack.
+// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. The SQL files 013 and
+// 014 in sql/ must have been run in the project. To start such a project on this
+// machine, run go run ./examples/localstack.
 //
 // To end the program, press Ctrl-C or send SIGTERM. The exit code is 0 if every event
 // was stored. Otherwise it is 1.
