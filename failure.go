@@ -76,13 +76,12 @@ type history struct {
 	// failMark is set by the first failure of any kind. For a single row it is set to the
 	// failed request. For several rows it is set to the newest request, so that rows stored
 	// just before an outage are no evidence.
+	//
+	// Each failure with evidence raises failMark, so that no stored row is evidence twice.
+	// Without this, a batch that is split at the beginning of an outage would be split down
+	// to single rows. A strike raises it to the failed request. For several rows, it is
+	// raised to the newest request that had stored rows when the failed request was sent.
 	failMark int64
-
-	// usedMark is set by each failure with evidence, so that no stored row is evidence
-	// twice. Without this, a batch that is split at the beginning of an outage would be
-	// split down to single rows. A strike sets usedMark to the failed request. Otherwise it
-	// is set to the newest request that had stored rows when the failed request was sent.
-	usedMark int64
 
 	// aloneMark is set to the newest request when a row is first rejected alone. The row
 	// was alone in its request, or was the only row that the answer referred to.
@@ -100,7 +99,7 @@ type history struct {
 
 // ofPart returns the history of a batch that is cut from a batch with history h.
 func (h history) ofPart() history {
-	return history{failMark: h.failMark, usedMark: h.usedMark, rejectMark: h.rejectMark, rejection: h.rejection, err: h.err}
+	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejection: h.rejection, err: h.err}
 }
 
 // evidence reports whether a new failure is evidence against the batch: the batch failed
@@ -118,7 +117,7 @@ func (h history) ofPart() history {
 // together with other rows, if it has the same text as the new rejection. A different
 // text suggests that the table has broken in between.
 func (h *history) evidence(stored int64, rejected bool, text string, allRejected bool) bool {
-	mark := max(h.failMark, h.usedMark)
+	mark := h.failMark
 	switch {
 	case rejected && allRejected && text == h.rejection:
 		mark = h.rejectMark
@@ -141,14 +140,15 @@ func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
 	if rejected && single {
 		b.aloneMark = cmp.Or(b.aloneMark, newest)
 	}
-	if evidence {
-		b.usedMark = b.storedWhenSent
-	}
-	if evidence && single && !rejected {
+	switch {
+	case evidence && single && !rejected:
 		b.strikes++
-		b.usedMark = b.request
+		b.failMark = mark
+	case evidence:
+		b.failMark = b.storedWhenSent
+	default:
+		b.failMark = cmp.Or(b.failMark, mark)
 	}
-	b.failMark = cmp.Or(b.failMark, mark)
 	b.err = err
 	b.noteDoubt(err)
 }

@@ -58,12 +58,11 @@ func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
 
-// keepsFailing reports whether b is a single row and other rows have been stored since
-// the row, or a batch with the row, first failed. stored is as in isSuspect. Every suspect
-// keeps failing. Others don't have a strike yet, because each stored row is evidence only
-// once, and after the last good row nothing more is stored.
+// keepsFailing reports whether b is a suspect, or is a single row from a batch that was
+// split on evidence. After the last good row, such a row can't get a strike, because
+// nothing more is stored. stored is as in isSuspect.
 func (b *batch) keepsFailing(stored int64) bool {
-	return len(b.records) == 1 && b.isRetry() && stored > b.failMark
+	return b.isSuspect(stored) || len(b.records) == 1 && b.isRetry() && stored >= b.failMark
 }
 
 // mayBeBad reports whether b is a single row that has a strike or was rejected alone.
@@ -93,7 +92,7 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
-	b.failMark, b.usedMark = max(b.failMark, other.failMark), max(b.usedMark, other.usedMark)
+	b.failMark = max(b.failMark, other.failMark)
 	b.aloneMark, b.rejectMark, b.closeTries = 0, 0, 0
 }
 
