@@ -18,10 +18,11 @@ const (
 	longWait  = 30 * time.Second
 	longStep  = 8 // the first step at which longWait is reached
 
-	// Refusals count as lasting when the server has refused every request for
-	// lastingAfter, and has refused at least openAfter requests. Then Flush and Close
-	// stop waiting. Shorter refusals are normal: PostgREST may be reloading its schema
-	// cache, or its clock may be behind, so that a new key isn't valid yet.
+	// If the server refuses every request for 5 s, and at least openAfter requests in
+	// total, the refusals count as lasting. Then Flush and Close stop waiting. Shorter
+	// refusals are normal: PostgREST may be reloading its schema cache, or its clock may be
+	// behind, so that a new key isn't valid yet. Check, reads and purges also retry after a
+	// refusal for up to 5 s.
 	lastingAfter = 5 * time.Second
 )
 

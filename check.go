@@ -64,8 +64,8 @@ func (c *Client) Check(ctx context.Context) error {
 // retryMisconfigured calls check, a function that examines the table once, and returns
 // its error. If the error means that the key, the table or a grant is wrong,
 // retryMisconfigured waits and calls check again, for up to 5 s or until ctx ends. If
-// ctx ends during a repeated call, it returns the error of the call before, because
-// that error is about the table.
+// ctx ends during such a call, the call's error would say only that. Then
+// retryMisconfigured returns the previous call's error, which is about the table.
 func retryMisconfigured(ctx context.Context, check func() error) error {
 	began := time.Now()
 	var last error
@@ -108,12 +108,12 @@ func (r *rehearsal) insert(ctx context.Context) error {
 	for len(r.columns) > 0 {
 		rows := r.rows(r.types)
 		n, refusal, err := r.send(ctx, rows)
-		do, column := r.decide(refusal, false)
+		do, column := r.react(refusal, false)
 		if do == tryTypes && r.fillings == nil {
 			if refusal, err = r.tryTypes(ctx, refusal); refusal == nil && err == nil {
 				continue
 			}
-			do, column = r.decide(refusal, true)
+			do, column = r.react(refusal, true)
 		}
 		if err != nil {
 			return err

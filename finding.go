@@ -114,11 +114,11 @@ const (
 	rejectTypes                 // add a finding that the table rejects all types, and end
 )
 
-// decide returns the reaction to refusal, the answer to an insert of all types, and the
+// react returns the reaction to refusal, the answer to an insert of all types, and the
 // column that the message of refusal names, or "". If refusal is nil, the insert
 // succeeded. If alone is set, the table accepts no type, and refusal is the reason that
 // tryTypes returned. The first rule that applies counts.
-func (r *rehearsal) decide(refusal *rest.Error, alone bool) (reaction, string) {
+func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	if refusal == nil {
 		return accept, ""
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-func TestRehearsalDecides(t *testing.T) {
+func TestRehearsalReacts(t *testing.T) {
 	const (
 		defaults = ""
 		table    = `{"required": ["id", "tenant_id"], "properties": {"id": {"format": "uuid"}, "tenant_id": {}}}`
@@ -105,7 +105,7 @@ func TestRehearsalDecides(t *testing.T) {
 			if test.change != nil {
 				test.change(r)
 			}
-			do, column := r.decide(test.refusal, test.alone)
+			do, column := r.react(test.refusal, test.alone)
 			if do != test.want || test.column != "" && column != test.column {
 				t.Errorf("got %d, %q; want %d, %q", do, column, test.want, test.column)
 			}

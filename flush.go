@@ -114,7 +114,7 @@ func (d *delivery) close(ctx context.Context) error {
 	}
 	defer context.AfterFunc(ctx, d.wakeWaiting)()
 	for (d.stats.Pending > 0 || d.mirror.isBusyLocked()) && d.cause == nil {
-		if d.stats.Pending > 0 && d.onlySuspectsLocked() {
+		if d.stats.Pending > 0 && d.onlyFailingLocked() {
 			d.cause = fmt.Errorf("%w: %w", errSuspects, d.lastFailureLocked())
 		} else if d.cause = d.stopWaitingLocked(ctx); d.cause == nil {
 			d.changed.Wait()
@@ -136,10 +136,10 @@ func (d *delivery) close(ctx context.Context) error {
 	return nil
 }
 
-// onlySuspectsLocked reports whether every pending row keeps failing (see keepsFailing)
+// onlyFailingLocked reports whether every pending row keeps failing (see keepsFailing)
 // and has failed enoughTries times since Close began, so that Close stops waiting.
 // closeTries counts these failures, and stays 0 for other rows.
-func (d *delivery) onlySuspectsLocked() bool {
+func (d *delivery) onlyFailingLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }
 

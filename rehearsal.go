@@ -25,7 +25,7 @@ const maxVaried = 8
 // insert repeats three steps:
 //
 //  1. send sends the rows that rows returns.
-//  2. decide chooses a reaction to the server's answer. It does nothing else.
+//  2. react chooses a reaction to the server's answer. It does nothing else.
 //  3. insert carries out the reaction: it adds a finding, a problem that Check returns,
 //     or changes the next insert, or both.
 type rehearsal struct {

@@ -51,9 +51,9 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 // The time is cut to microseconds.
 //
 // To read a long timeline in pages, pass the CreatedAt of the oldest event that you
-// have read. If other events may have exactly the same CreatedAt, TimelineBefore would
-// leave them out. In this case add a microsecond to the time, and skip the events in the
-// result that you have already read.
+// have read. This leaves out other events with exactly the same CreatedAt. If there may be
+// such events, pass a time that is a microsecond later, and skip the events in the result
+// that you have already read.
 func (c *Client) TimelineBefore(ctx context.Context, documentID string, before time.Time) ([]Event, error) {
 	if before = before.UTC(); !c.isNone() && (before.IsZero() || before.Year() < 1 || before.Year() > 9999) {
 		return nil, errors.New("docevents: TimelineBefore: the time is zero, or outside the years 1 to 9999")

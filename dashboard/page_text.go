@@ -143,7 +143,7 @@ func (p *page) Rough(d time.Duration) string {
 // because ids that are created at about the same time often have the same beginning.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
-// UTC formats a time for people, as date and time of day in UTC. Day formats only the
+// UTC formats a time for people, as a date and a time of day in UTC. Day formats only the
 // date, and Clock only the time of day. Machine formats a time for the HTML attribute
 // datetime.
 func (p *page) UTC(t time.Time) string     { return p.Day(t) + " " + p.Clock(t) }

@@ -141,9 +141,8 @@ func eachPair(list string, f func(key, value string) error) error {
 	return nil
 }
 
-// typesOf returns a pointer to a list of types. meaning is the name of the list's
-// field, in lower case: for "failed", typesOf returns &types.Failed. If there is no
-// such list, typesOf returns nil.
+// typesOf returns a pointer to the list of types with the given meaning: for "failed", it
+// returns &types.Failed. If there is no such list, typesOf returns nil.
 func typesOf(types *docevents.EventTypes, meaning string) *[]docevents.EventType {
 	switch meaning {
 	case "arrived":
