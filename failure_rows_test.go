@@ -722,8 +722,8 @@ func TestBadRowsDelayNoOthers(t *testing.T) {
 		answer answer
 		most   time.Duration // the longest wait of another event
 	}{
-		"a firewall refuses one in 100":           {2 * ms, 100, 20 * ms, firewall, 600 * ms},
-		"a firewall, slow requests, one in 100":   {2 * ms, 100, 40 * ms, firewall, time.Second},
+		"a firewall refuses one in 100":           {2 * ms, 100, 20 * ms, firewall, time.Second},
+		"a firewall, slow requests, one in 100":   {2 * ms, 100, 40 * ms, firewall, 2 * time.Second},
 		"a firewall, slower requests, one in 200": {2 * ms, 200, 60 * ms, firewall, 3 * time.Second},
 		"a firewall refuses one in 20":            {10 * ms, 20, 5 * ms, firewall, time.Second},
 		"a firewall that answers 406":             {10 * ms, 20, 5 * ms, answer{status: 406}, time.Second},
