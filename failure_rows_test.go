@@ -313,6 +313,8 @@ func TestManyBadRowsInABatch(t *testing.T) {
 						time.Sleep(pause)
 					}
 					time.Sleep(time.Second)
+					s.mu.Lock()
+					defer s.mu.Unlock()
 					if slowest > 50*time.Millisecond {
 						t.Errorf("an event waited %s", slowest)
 					}

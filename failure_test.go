@@ -308,7 +308,7 @@ func TestOutageThatNeverEnds(t *testing.T) {
 // If some requests fail by chance and the server goes down soon after that, their batches
 // aren't split down to single rows, although other rows were stored in between.
 func TestOutageAfterFailuresByChance(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(30) {
 		synctest.Test(t, func(t *testing.T) {
 			rng, begin := rand.New(rand.NewPCG(seed, 1)), time.Now()
 			down := 20*time.Millisecond + time.Duration(rng.IntN(400))*time.Millisecond
