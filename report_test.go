@@ -665,7 +665,7 @@ func TestSlogAndLogrusGetTheSame(t *testing.T) {
 			}
 			return nil
 		}}
-		c, err := docevents.New(testURL, testKey, docevents.WithTransport(s), opt, docevents.WithQueueLimits(2, 1<<20),
+		c, err := docevents.New(testURL, testKey, docevents.WithTransport(s), opt, docevents.WithQueueLimits(2, 1<<20), docevents.WithMaxInFlight(1),
 			docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) { panic("x") }))
 		if err != nil {
 			t.Fatal(err)
