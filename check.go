@@ -257,7 +257,7 @@ const maxDescriptionBytes = 64 << 20
 type definition struct {
 	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {
-		Default     json.RawMessage // nil if there is none, or for some types, such as jsonb
+		Default     json.RawMessage // the default value; nil if the column has none, or if PostgREST doesn't describe it (jsonb)
 		Format      string          // the type; for a domain, its base type
 		Enum        []string        // the words of an enum type
 		MaxLength   int             // in characters; 0 means no limit

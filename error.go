@@ -20,7 +20,7 @@ var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have carried
 // because they may repeat values of the row.
 type Error struct {
 	Status  int    // HTTP status
-	Code    string // SQLSTATE, PostgREST's code (PGRST205), or a gateway's code; "" if there is none
+	Code    string // SQLSTATE, or a code of PostgREST (PGRST205) or a gateway; "" if the response has no code
 	Message string // the server's message, without text that may repeat a row; cut to 1 KiB
 	Hint    string // cleaned and cut like Message; usually empty
 

@@ -108,40 +108,42 @@ func (h history) ofPart() history {
 // had stored rows when the new request was sent. Rows that were stored later don't
 // count, because the table may have broken after it stored them.
 //
-// If the new failure is a rejection, the earlier failure must be a rejection of the row
-// alone. A failure of another kind, such as a 502, shows nothing about the row's data.
+// If the new failure is a rejection, rejection is its text, and the earlier failure must be
+// a rejection of the row alone. A failure of another kind, such as a 502, shows nothing
+// about the row's data. rejection is "" if the new failure isn't a rejection.
 //
 // There is one exception. allRejected is true if every pending row has been rejected
 // alone. If all these rows are bad, the server stores no more rows, so there would never
 // be evidence against them. Then the earlier failure may also be a rejection of the row
 // together with other rows, if it has the same text as the new rejection. A different
 // text suggests that the table has broken in between.
-func (h *history) evidence(stored int64, rejected bool, text string, allRejected bool) bool {
+func (h *history) evidence(stored int64, rejection string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
-	case rejected && allRejected && text == h.rejection:
+	case rejection != "" && allRejected && rejection == h.rejection:
 		mark = h.rejectMark
-	case rejected:
+	case rejection != "":
 		mark = h.aloneMark
 	}
 	return mark > 0 && stored > mark
 }
 
-// remember adds a failure to b's history. err is the error of b's last request. evidence
-// is true if the failure is evidence against b. newest is the newest request so far.
-func (b *batch) remember(err error, rejected, evidence bool, newest int64) {
+// remember adds a failure to b's history. err is the error of b's last request, and
+// rejection is its text if it is a rejection. evidence is true if the failure is evidence
+// against b. newest is the newest request so far.
+func (b *batch) remember(err error, rejection string, evidence bool, newest int64) {
 	single, mark := len(b.records) == 1, newest
 	if single {
 		mark = b.request
 	}
-	if text := fmt.Sprint(err); rejected && (b.rejectMark == 0 || text != b.rejection) {
-		b.rejectMark, b.rejection = mark, text
+	if rejection != "" && (b.rejectMark == 0 || rejection != b.rejection) {
+		b.rejectMark, b.rejection = mark, rejection
 	}
-	if rejected && single {
+	if rejection != "" && single {
 		b.aloneMark = cmp.Or(b.aloneMark, newest)
 	}
 	switch {
-	case evidence && single && !rejected:
+	case evidence && single && rejection == "":
 		b.strikes++
 		b.failMark = mark
 	case evidence:
@@ -211,9 +213,12 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	if b.isRetry() {
 		lane = &d.retry
 	}
-	rejected, named := v == rest.BadData, len(places) > 0 && len(places) < len(b.records)
-	evidence := b.evidence(b.storedWhenSent, rejected, fmt.Sprint(err), d.allRejectedLocked(b))
-	b.remember(err, rejected, evidence, d.stats.Requests)
+	rejection, named := "", len(places) > 0 && len(places) < len(b.records)
+	if v == rest.BadData {
+		rejection = err.Error()
+	}
+	evidence := b.evidence(b.storedWhenSent, rejection, d.allRejectedLocked(b))
+	b.remember(err, rejection, evidence, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {
 		h.noteRefusal(v, act, err, now)

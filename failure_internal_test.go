@@ -121,9 +121,12 @@ func TestEvidence(t *testing.T) {
 			evidence := false
 			for _, f := range test.failures {
 				b.request, b.storedWhenSent = f.request, f.stored
-				rejected := f.v == rest.BadData
-				evidence = b.evidence(f.stored, rejected, "failed", f.last)
-				b.remember(errors.New("failed"), rejected, evidence, f.newest)
+				rejection := ""
+				if f.v == rest.BadData {
+					rejection = "failed"
+				}
+				evidence = b.evidence(f.stored, rejection, f.last)
+				b.remember(errors.New("failed"), rejection, evidence, f.newest)
 			}
 			if evidence != test.evidence || b.strikes != test.strikes {
 				t.Errorf("evidence %t, %d strikes; want %t, %d", evidence, b.strikes, test.evidence, test.strikes)

@@ -196,21 +196,24 @@ func isTemporary(e *rest.Error) bool {
 // deleteStored deletes rows that the server stored instead of rolling back, and adds a
 // finding. It selects the rows by their ids. But if there is a finding about the id
 // column, the inserts leave that column out, so deleteStored selects the rows by the ids
-// of their documents, which the rehearsal made up, or if they lack these, by their times.
-// It does so even if ctx has ended.
+// of their documents, which the rehearsal made up. If the rows lack these as well,
+// deleteStored deletes nothing, because the app's rows might have the same values. It
+// deletes the rows even if ctx has ended.
 func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
+	const stored = "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept, or the trigger that discards all events except one. "
 	key := r.config.columns.ID
 	if r.lacksID() {
 		key = r.config.columns.DocumentID
 	}
 	if r.lacksID() && rows[0][key] != r.documents[0] {
-		key = r.config.columns.CreatedAt
+		r.find("", fmt.Sprintf("%sCheck can't tell its rows from others, so delete them yourself: it inserted %d rows, the newest for the time %v", stored, len(rows), rows[0][r.config.columns.CreatedAt]))
+		return
 	}
 	var values []string
 	for _, row := range rows {
 		values = append(values, fmt.Sprint(row[key]))
 	}
-	r.find("", "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept, or the trigger that discards all events except one. Check deletes the rows (the first one's "+key+" is "+values[0]+"); if that fails, the next line has the reason")
+	r.find("", stored+"Check deletes the rows (the first one's "+key+" is "+values[0]+"); if that fails, the next line has the reason")
 	r.remove(context.WithoutCancel(ctx), r.deletion().In(key, values))
 }
 
