@@ -27,7 +27,7 @@ import (
 // timeout of each request.
 //
 // Check can't find problems that depend on the values in the app's events, such as a
-// foreign key. docs/your-table.md lists these problems.
+// foreign key to a row that doesn't exist. docs/your-table.md lists these problems.
 //
 // For three problems Check only logs a warning and returns no error:
 //
@@ -35,7 +35,7 @@ import (
 //     events in which the field is empty.
 //   - A trigger or rule discards some of the events that Check inserts.
 //   - The column id is UNIQUE but not the primary key. If the answer to an insert is
-//     lost, the client needs up to two requests per event to send its events again.
+//     lost, sending the events again takes up to two requests per event.
 //
 // If the key, the table or a grant is wrong, Check tries again for up to 5 s, or until
 // ctx ends, because PostgREST may not know the latest changes to the schema yet.
