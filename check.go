@@ -57,10 +57,10 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// retryMisconfigured calls check, which examines the table once. If its error means
-// that the key, the table or a grant is wrong, retryMisconfigured waits and calls check
-// again, for up to 5 s or until ctx ends. If ctx ends during a repeated call, it
-// returns the previous call's error, which is about the table.
+// retryMisconfigured calls check, which examines the table once. If its error is a
+// misconfiguration, it calls check again, for up to 5 s or until ctx ends. If ctx ends
+// during a repeated call, it returns the previous call's error, which is about the
+// table.
 func retryMisconfigured(ctx context.Context, check func() error) error {
 	began := time.Now()
 	var last error
@@ -97,8 +97,7 @@ func (r *rehearsal) examine(ctx context.Context) error {
 
 // insert sends inserts until one succeeds or no other insert can help. After each
 // problem it adds a finding and changes the next insert, so that PostgreSQL gets to the
-// next problem. It returns an error if there was no answer, or if a DELETE is likely to
-// be refused for the same reason.
+// next problem. It returns an error if a DELETE would probably fail as well.
 func (r *rehearsal) insert(ctx context.Context) error {
 	for len(r.columns) > 0 {
 		rows := r.rows(r.types)
@@ -144,13 +143,11 @@ func (r *rehearsal) insert(ctx context.Context) error {
 }
 
 // count handles the answer to an insert that was rolled back. n is the number of rows
-// that PostgreSQL had inserted. events is the number of different events that were
-// sent, some of them twice. A larger n means that the id isn't unique. A smaller n
-// means that the table discards events. Without the id column in the insert, n shows
-// nothing.
+// that PostgreSQL had inserted, and events is the number of different events. If n is
+// larger, the id isn't unique. If n is smaller, the table discards events.
 func (r *rehearsal) count(n, events int) {
 	switch {
-	case r.lacksID():
+	case r.lacksID(): // n shows nothing
 	case n > events:
 		r.find(r.config.columns.ID, "nothing makes the column {column} unique, so an event that is sent again would be stored twice: {key}")
 	case n == 0:
@@ -161,12 +158,9 @@ func (r *rehearsal) count(n, events int) {
 }
 
 // tryTypes inserts the events of each type alone, after the server refused an insert of
-// all types. If the table accepts some types, later inserts contain only these types,
-// and tryTypes adds a finding about the others.
-//
-// If the table accepts no type, tryTypes returns the error with the highest code. It is
-// the error that PostgreSQL checks last: first wrong values (22...), then NULLs
-// (23502), then CHECKs (23514).
+// all types. Later inserts contain only the types that the table accepts, and tryTypes
+// adds a finding about the others. If the table accepts no type, tryTypes returns the
+// reason.
 func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *rest.Error, err error) {
 	var accepted, rejected []EventType
 	r.fillings = map[EventType][]string{}
@@ -179,7 +173,7 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 			accepted = append(accepted, t)
 		default:
 			rejected = append(rejected, t)
-			if reason == nil || e.Code >= reason.Code {
+			if reason == nil || e.Code >= reason.Code { // PostgreSQL checks values (22...), then NULLs (23502), then CHECKs (23514)
 				reason = e
 			}
 		}
@@ -196,11 +190,8 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 
 // tryType inserts events of type t, each time with other optional columns filled,
 // because a CHECK may require a column for this type only. r.fillings[t] becomes the
-// columns with which the table accepts the type.
-//
-// If the table never accepts it, tryType returns the reason: of the errors with no
-// column and with all columns filled, the one with the higher code. In the second case,
-// r.fillings[t] keeps these columns, because a made-up value may be the cause.
+// columns with which the table accepts the type. If the table never accepts it, tryType
+// returns the reason.
 func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Error, err error) {
 	var suspect []string
 	for i, filling := range r.possibleFillings() {
@@ -210,7 +201,7 @@ func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Erro
 			return nil, err
 		}
 		if i == 1 && e.Code >= reason.Code && e.Message != reason.Message {
-			reason, suspect = e, filling
+			reason, suspect = e, filling // a made-up value may be the cause
 		}
 		reason = cmp.Or(reason, e)
 		if i == 1 && reason.Code < "23514" { // no filling gets as far as the CHECKs

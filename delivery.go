@@ -190,9 +190,7 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 }
 
 // dropLocked drops b's rows. If Close abandons a row that the spool has on disk, the
-// row is counted as kept, not as dropped. The error of a dropped row matches
-// ErrOutcomeUnknown if the row may be stored, or if a write to the spool hangs. After
-// such a write, another process may find the row on disk and send it.
+// row is counted as kept, not as dropped.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {
 	inFlight := slices.Contains(d.inFlight, b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
@@ -205,7 +203,7 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.T
 			continue
 		}
 		d.stats.Dropped.add(reason)
-		if inFlight || r.doubt || mayHold {
+		if inFlight || r.doubt || mayHold { // the row may be in the table, or may still get to the disk
 			d.report.drop(r.event(), r.Extra, reason, inDoubt, now)
 		} else {
 			d.report.drop(r.event(), r.Extra, reason, err, now)

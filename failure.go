@@ -54,12 +54,9 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 	return sendAgain
 }
 
-// blamesServer reports whether a failure counts towards opening a breaker. It doesn't
-// count if it is evidence against the rows. It also doesn't count if the answer is
-// about rows, and the server stored rows less than trustTime before the request.
-//
-// sinceStored is the time from the last stored rows to the request. It is negative if
-// rows were stored after the request was sent.
+// blamesServer reports whether a failure counts towards opening a breaker. Failures
+// that are the fault of rows don't count (see trustTime). sinceStored is the time from
+// the last stored rows to the request. It is negative if rows were stored later.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!aboutRows || sinceStored >= trustTime)
@@ -104,24 +101,21 @@ func (h history) ofPart() history {
 // evidence reports whether a new failure is evidence against the batch: the batch
 // failed before, and other rows were stored between that failure and the new request.
 // stored is the newest request that had stored rows when the new request was sent. Rows
-// that were stored later don't count, because the table may have broken after it stored
-// them.
+// that were stored later don't count, because the table may have broken since then.
 //
 // rejection is the text of the new failure if it is a rejection, and otherwise "". A
-// rejection is evidence only if the row was rejected alone before. A failure of another
-// kind, such as a 502, shows nothing about the row's data.
-//
-// There is one exception. allRejected is true if every pending row has been rejected
-// alone. If all these rows are bad, the server stores no more rows, so there would
-// never be evidence. Then an earlier rejection together with other rows is enough, if
-// it has the same text. A different text suggests that the table has broken in between.
+// rejection is evidence only if the row was rejected alone before. allRejected is true
+// if every pending row has been rejected alone. Then an earlier rejection together with
+// other rows is enough.
 func (h *history) evidence(stored int64, rejection string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
 	case rejection != "" && allRejected && rejection == h.rejection:
+		// If all pending rows are bad, no more rows are stored, so there would never be
+		// evidence. A different text suggests that the table has broken in between.
 		mark = h.rejectMark
 	case rejection != "":
-		mark = h.aloneMark
+		mark = h.aloneMark // a failure of another kind, such as a 502, shows nothing about the data
 	}
 	return mark > 0 && stored > mark
 }

@@ -129,11 +129,9 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	madeUp := !listed || columns.TextIDs || alone && slices.ContainsFunc(r.types, func(t EventType) bool { return len(r.fillings[t]) > 0 }) ||
 		slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
 	// blamed contains the names of the columns that the error is about: the name of a
-	// CHECK, by default TABLE_COLUMN_check, or the columns of the partition key. A key
-	// that contains the id lists all columns of the row, as with a view's CHECK, so it
-	// blames none.
+	// CHECK, by default TABLE_COLUMN_check, or the columns of the partition key.
 	blamed := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table)
-	if !slices.Contains(key, columns.ID) {
+	if !slices.Contains(key, columns.ID) { // a key with the id lists all columns of the row, as with a view's CHECK
 		blamed += strings.Join(key, " ")
 	}
 	optional := func(name string) bool { return !r.isGiven(name) && strings.Contains(blamed, name) }

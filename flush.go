@@ -93,10 +93,9 @@ func (d *delivery) wakeWaiting() {
 	d.changed.Broadcast()
 }
 
-// close is the part of Close that deals with rows and requests. It waits for the
-// pending rows until Close must stop waiting (see Client.Close). Then it cancels the
-// requests in flight and waits up to cancelGrace for them to return. Finally it lets
-// the spool write the rows that are still pending, and abandons these rows.
+// close is the part of Close that deals with rows and requests. When it stops waiting
+// for the pending rows, it cancels the requests in flight, lets the spool write the
+// rows that are still pending, and abandons them.
 func (d *delivery) close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -20,8 +20,7 @@ const (
 // guards its fields.
 //
 // While a batch is in flight, its records are read without the mutex, so they must not
-// be changed. Only the mirror may set record.block and record.old, because a request
-// doesn't contain them.
+// be changed. Only the mirror may set record.block and record.old, which aren't sent.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -164,13 +163,11 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe, even if the row isn't due. It takes
-// the last row if newest is true, and otherwise a random row. If the lane is empty, it
-// returns nil.
-//
-// A probe with a bad row fails even if the server works. So if possible, draw avoids
-// rows that may be bad (see mayBeBad) and rows that were sent alone before.
+// draw removes one row from the lane for a probe: the last row if newest is true, and
+// otherwise a random row. The row needn't be due. If the lane is empty, draw returns
+// nil.
 func (l *lane) draw(newest bool) *batch {
+	// A probe with a bad row fails even if the server works, so avoid such rows.
 	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool {
 		return b.mayBeBad() || len(b.records) == 1 && b.request > 0
 	})

@@ -41,8 +41,7 @@ func (r *reporter) run() {
 
 // callUnlocked calls the app's logger or drop handler without the lock. It takes the
 // lock again even if that call panics. If the handler panics, only the type of the
-// panic's value is logged, because the value may contain any data. If the logger
-// panics, its line is lost.
+// panic's value is logged, because the value may contain any data.
 func (r *reporter) callUnlocked(n notice) {
 	defer func() {
 		p := recover()

@@ -68,16 +68,13 @@ func (r *rehearsal) isGiven(name string) bool {
 	return slices.Contains([]string{r.config.columns.ID, r.config.columns.Type, r.config.columns.CreatedAt}, name)
 }
 
-// isFilled reports whether every row has a made-up value in the column. These are the
-// NOT NULL columns, including those that Check found to be required. A column of Extra
-// with a default isn't filled, because a CHECK might reject a made-up value. The ids of
-// the document and the user are also filled without WithColumns, or if Check doesn't
-// know which columns are NOT NULL.
+// isFilled reports whether every row has a made-up value in the column, because the
+// column is NOT NULL or may be NOT NULL.
 func (r *rehearsal) isFilled(name string) bool {
-	hasDefault := slices.Contains(r.config.columns.Extra, name) && r.about.Properties[name].Default != nil
+	hasDefault := slices.Contains(r.config.columns.Extra, name) && r.about.Properties[name].Default != nil // a CHECK might reject a made-up value
 	return !r.isGiven(name) && (slices.Contains(r.about.Required, name) && !hasDefault ||
-		r.isOwner(name) && (!r.config.columns.own || len(r.about.Required) == 0) ||
-		!slices.Contains(strings.Split(r.config.columns.all, ","), name))
+		r.isOwner(name) && (!r.config.columns.own || len(r.about.Required) == 0) || // required by Record, or perhaps by the table
+		!slices.Contains(strings.Split(r.config.columns.all, ","), name)) // added by the reaction fill
 }
 
 // value returns the made-up value of a column in row i. For an unknown type it is 1,
@@ -102,16 +99,12 @@ func (r *rehearsal) value(name string, i int) any {
 }
 
 // rows returns the rows of an insert: two events of each type and one more, and then a
-// copy of each event. A column of an Event field that isn't filled is NULL. A column of
-// Extra that isn't filled is left out.
+// copy of each event.
 //
-// There are two events of each type, and two documents, because PostgREST doesn't roll
-// back an insert of a single row. A trigger might discard all events except one, such
-// as the first of each document.
-//
-// The number of events is odd. If it were even, a trigger that discards half of the
-// rows would leave as many rows as a unique id. Each event has a different time,
-// because a unique key may contain it.
+// There are two events of each type, and two documents, because a trigger may discard
+// all events except the first of each. PostgREST doesn't roll back an insert of a
+// single row. The number of events is odd, so that count isn't misled by a trigger that
+// discards half of the rows.
 func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	columns, at := &r.config.columns, time.Now().Add(-time.Second)
 	for i := range 2*len(types) + 1 {
@@ -122,11 +115,11 @@ func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 				row[name] = uuid.Must(uuid.NewV7()).String()
 			case name == columns.Type:
 				row[name] = t
-			case name == columns.CreatedAt:
+			case name == columns.CreatedAt: // a unique key may contain the time, so it differs
 				row[name] = at.Add(-time.Duration(i) * time.Millisecond).UTC().Format(timeFormat)
 			case r.isFilled(name), slices.Contains(r.fillings[t], name):
 				row[name] = r.value(name, i)
-			case !slices.Contains(columns.Extra, name):
+			case !slices.Contains(columns.Extra, name): // an empty column of Extra is left out
 				row[name] = nil
 			}
 		}
@@ -135,10 +128,9 @@ func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// possibleFillings returns the fillings that tryType tries. A filling is the set of
-// optional columns that an event fills: no column, all columns, each column alone, or
-// all columns except one. The last kind helps if a CHECK requires several columns but
-// forbids another.
+// possibleFillings returns the sets of optional columns that tryType fills: no column,
+// all columns, each column alone, and all columns except one. The last kind is for a
+// CHECK that requires several columns but forbids another.
 func (r *rehearsal) possibleFillings() [][]string {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool { return r.isGiven(name) || r.isFilled(name) })
 	fillings := [][]string{nil, optional}
@@ -155,13 +147,12 @@ var errStored = errors.New("stored")
 var number = regexp.MustCompile(`\d+`)
 
 // send sends one insert and makes PostgREST roll it back: the insert has several rows,
-// but asks for a single object as the result. PostgREST runs the insert with its
-// triggers and immediate foreign keys, rolls back, and answers with n, the number of
-// inserted rows.
+// but asks for a single object as the result. n is the number of rows that PostgreSQL
+// inserted before the rollback, with triggers and immediate foreign keys.
 //
-// If the server refused the insert, refusal is its answer. If no answer arrived, or
-// only one that says nothing about the insert, such as status 503, err is the reason.
-// If the server stored the rows, err is errStored.
+// If the server refused the insert, refusal is its answer. If there was no answer, or
+// none about the insert, such as status 503, err is the reason. If the server stored
+// the rows, err is errStored.
 func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, refusal *rest.Error, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
@@ -192,10 +183,10 @@ func isTemporary(e *rest.Error) bool {
 	return slices.Contains([]rest.Verdict{rest.Transient, rest.TooMuch}, rest.Classify(e)) && e.Code != "23503" && e.Message != rest.LeftOut
 }
 
-// deleteStored deletes rows that the server stored instead of rolling back, even if ctx
-// has ended, and adds a finding. It selects the rows by their ids. If the insert left
-// out the id column, it selects them by the made-up ids of their documents. Without
-// either it deletes nothing, because the app's rows might have the same values.
+// deleteStored deletes rows that the server stored, even if ctx has ended, and adds a
+// finding. It selects the rows by their ids, or by the made-up ids of their documents.
+// If the insert left out both, it deletes nothing, because the app's rows might have
+// the same values.
 func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	const stored = "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept, or the trigger that discards all events except one. "
 	key := r.config.columns.ID

@@ -109,10 +109,9 @@ func newReporter(c *config) *reporter {
 }
 
 // drop logs a dropped event and queues it for the app's drop handler, if there is one.
-// extra is the JSON of the event's Extra. drop counts the event as unreported instead
-// if too many events wait for the handler, or if close has stopped waiting for a call
-// that still hangs. An event that Close abandons is queued even if too many events
-// wait.
+// extra is the JSON of the event's Extra. If too many events wait (see maxNotices), or
+// close has stopped waiting for a call that hangs, drop counts the event as unreported
+// instead.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
 	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {

@@ -15,16 +15,14 @@ import (
 const beforeAll = "-infinity"
 
 // A position is where the next step of a purge begins. A step deletes the oldest rows
-// that are left. First it reads the created_at of the last row to delete, which is
-// called the boundary of the step. Its DELETE selects the rows up to this time, from
-// the boundary of the last step that succeeded. Without the lower limit, a purge of a
+// that are left, up to its boundary: the created_at of the last row to delete. It
+// begins at the boundary of the last step. Without this lower limit, a purge of a
 // million rows would take twice as long, because PostgreSQL would read the index
 // entries of deleted rows again.
 //
-// If very many rows have the time of the boundary, the step takes too long. The purge
-// then tries a step of fewer rows. If its boundary is the same, the purge calls
-// stepByID, which deletes the rows with this time in several requests, in the order of
-// their ids.
+// If very many rows have the same time, a step takes too long, and so does a smaller
+// step with the same boundary. Then the purge calls stepByID, which deletes the rows
+// with this time in several requests, in the order of their ids.
 type position struct {
 	after    string // the boundary of the last step that succeeded
 	boundary string // the boundary of this step
@@ -84,14 +82,12 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	return true, err
 }
 
-// counted handles the result of a DELETE: n is the number of deleted rows. If more rows
-// may have been deleted, it sets p.lost. It resets p.failures, but not after a DELETE
-// of no rows: if a trigger keeps rows, such DELETEs may alternate with timeouts, and
-// the purge would never end.
+// counted handles the result of a DELETE: n is the number of deleted rows, and err is
+// the error. If more rows may have been deleted, it sets p.lost.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
-	case incomplete || n > 0:
+	case incomplete || n > 0: // not n == 0: if a trigger keeps rows, such DELETEs may alternate with timeouts without end
 		p.failures = 0
 		p.lost = p.lost || incomplete
 		return nil
@@ -105,10 +101,9 @@ func (p *purge) counted(n int64, err error) error {
 // A stepSize is the number of rows of the next step. It is halved after a step that
 // takes too long, and doubled after a step that succeeds, up to most.
 //
-// The table may always be too slow for the doubled size, and each attempt costs a
-// statement timeout. So if the first step after a doubling takes too long, the next
-// doubling needs twice as many successes in a row: first one, then two, then four, and
-// so on.
+// Each time that the first step after a doubling takes too long, the next doubling
+// needs twice as many successes in a row. Otherwise a slow table would cost a statement
+// timeout again and again.
 type stepSize struct {
 	rows, most int
 	successes  int  // in a row at this size

@@ -233,10 +233,9 @@ func (m *mirror) writeLocked() {
 	m.written, m.again = m.next, true
 }
 
-// copyLocked adds pending rows to the buffer until it is full. It leaves out rows in
-// the buffer or in a current segment. It also leaves out rows of the segment that is
-// being read, because this segment stays on disk until all its rows are queued. copied
-// is true if there were rows to add, even if the buffer was full.
+// copyLocked adds pending rows to the buffer until it is full, except rows that are
+// already in the buffer or in a current segment. copied is true if there were rows to
+// add, even if the buffer was full.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false
@@ -244,7 +243,7 @@ func (m *mirror) copyLocked() (copied bool) {
 	m.behind = false
 	m.delivery.eachPendingLocked(func(r *record) {
 		switch {
-		case r.block >= m.first, r.block < 0 && r.block == -m.files.Reading:
+		case r.block >= m.first, r.block < 0 && r.block == -m.files.Reading: // the segment that is being read stays on disk until all its rows are queued
 		case len(m.rows) >= bufferBytes:
 			m.behind, copied = m.behind || r.block == 0, true
 		default:

@@ -83,9 +83,9 @@ var (
 )
 
 // Classify returns what the result of a request means for the rows that were sent. If
-// err contains no answer of the server, the meaning is Transient. For some statuses,
-// Classify ignores the code. For example, a key whose role doesn't exist has the code
-// 22023, which usually means bad data, but the status is 401.
+// err contains no answer of the server, the meaning is Transient. Some statuses count
+// more than the code: a key whose role doesn't exist has the code 22023, which usually
+// means bad data, but the status is 401.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -122,8 +122,8 @@ func Classify(err error) Verdict {
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
 // KeyColumns returns the columns of the key in an error's details, such as id in "Key
-// (id)=(...) already exists." It returns nil if the details contain no key, or if the
-// key contains an expression.
+// (id)=(...) already exists." It returns nil if there is no key, or if the key contains
+// an expression.
 func KeyColumns(details string) []string {
 	key := keyInDetails.FindStringSubmatch(details)
 	if key == nil {

@@ -44,10 +44,6 @@ type connections struct {
 // newConnections returns the transports of a Client that sends up to maxInFlight insert
 // requests at a time. It returns nil if http.DefaultTransport has a type that can't be
 // cloned.
-//
-// Inserts use at most maxInFlight+1 connections. Without a limit net/http may open more
-// than it needs. The extra connection is for Flush and Close, which send one more
-// request if all requests in flight hang.
 func newConnections(maxInFlight int) *connections {
 	standard, ok := http.DefaultTransport.(*http.Transport)
 	if !ok {
@@ -56,6 +52,8 @@ func newConnections(maxInFlight int) *connections {
 	c := &connections{inserts: ownTransport(standard), others: ownTransport(standard)}
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.inserts.DialContext = c.track(c.inserts)
+	// Without a limit, net/http may open more connections than it needs. Flush and Close
+	// send one more request than maxInFlight if all requests in flight hang.
 	most := maxInFlight + 1
 	c.inserts.MaxConnsPerHost, c.inserts.MaxIdleConns, c.inserts.MaxIdleConnsPerHost = most, most, most
 	return c
@@ -99,16 +97,14 @@ func (c *connections) closeIdle() {
 // close closes all connections for inserts, and the idle connections for other
 // requests. So a connection that a purge is using stays open. Later requests use new
 // connections.
-//
-// For inserts, closing the idle connections is not enough: a connection may still be
-// opening, and an HTTP/2 connection doesn't become idle at once when its last request
-// is cancelled. So close also ends the context c.life.
 func (c *connections) close() {
 	if c == nil {
 		return
 	}
 	c.closeIdle()
 	c.mu.Lock()
+	// Ending c.life closes connections that are still opening, and HTTP/2 connections,
+	// which don't become idle at once when their last request is cancelled.
 	cancel := c.cancel
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.mu.Unlock()
@@ -116,9 +112,11 @@ func (c *connections) close() {
 }
 
 // track returns a function for t.DialContext, with which net/http opens connections.
-// c.close stops a dial and closes the connections that this function opened. If the app
-// has set DialTLSContext or DialTLS in http.DefaultTransport, net/http doesn't use the
-// function for TLS, and c.close closes only the idle ones of these connections.
+// c.close closes the connections that the function has opened or is opening.
+//
+// If the app has set DialTLSContext or DialTLS in http.DefaultTransport, net/http
+// doesn't use the function for TLS. Then c.close closes only the idle ones of these
+// connections.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
 	//lint:ignore SA1019 net/http still uses Dial if DialContext is nil

@@ -180,11 +180,10 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable returns err with a text that may be logged. err is the error of a request
-// that got no answer. Its text may contain values of a row or the API key, because
-// http.Client adds the URL, net/http quotes an answer that isn't HTTP, and the app's
-// transport may add the key. Loggable replaces these parts. The result wraps the same
-// errors as err, except a *url.Error, which Loggable removes.
+// Loggable returns err, the error of a request that got no answer, with a text that may
+// be logged. It removes the parts that may contain values of a row or the key: a URL's
+// query, quoted text, and the key itself. The result wraps the same errors as err,
+// except a *url.Error.
 func (c *Client) Loggable(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err

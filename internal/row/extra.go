@@ -85,8 +85,7 @@ func (e *extraEncoder) encode(v any) (ok bool) {
 
 // value appends the JSON of v to e.text. It encodes plain strings, ints and maps
 // itself, because encoding/json would allocate memory. depth is the number of maps
-// around v. At depth 8, value leaves maps to encoding/json, which returns an error for
-// a map that contains itself.
+// around v.
 func (e *extraEncoder) value(v any, depth int) error {
 	switch v := v.(type) {
 	case string:
@@ -95,7 +94,7 @@ func (e *extraEncoder) value(v any, depth int) error {
 		e.text.Write(strconv.AppendInt(e.text.AvailableBuffer(), int64(v), 10))
 		return nil
 	case map[string]any:
-		if len(v) > 0 && depth < 8 {
+		if len(v) > 0 && depth < 8 { // a deeper map may contain itself, and encoding/json returns an error for that
 			return e.object(v, depth+1)
 		}
 	}

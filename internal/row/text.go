@@ -11,12 +11,11 @@ func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 
 
 // CleanText returns s in a form that PostgreSQL can store: without NULs, in valid
 // UTF-8, and with at most limit bytes. If CleanText cuts s, it appends a note with the
-// number of bytes that it cut off. It cuts s first, because cleaning a very long s
-// takes long.
+// number of bytes that it cut off.
 func CleanText(s string, limit int) string {
 	const roomForNote = 40
 	uncut := len(s)
-	s = CutText(s, limit)
+	s = CutText(s, limit) // first, because cleaning a very long s takes long
 	went := uncut - len(s)
 	s = strings.ReplaceAll(s, "\x00", "")
 	if !utf8.ValidString(s) { // this check is ten times as fast as ToValidUTF8

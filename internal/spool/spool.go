@@ -128,9 +128,8 @@ type segment struct {
 
 // New returns a spool in the folder dir, an absolute path. It does no I/O: the first
 // Append makes the folder. The spool ignores the segments of other projects. columns
-// describes the table's columns, and is written to the start of each segment. limit is
-// the number of bytes above which Append returns ErrFull. This process's current
-// segments and the segments of dead processes count.
+// describes the table's columns. limit is in bytes. Append returns ErrFull if the
+// current segments and the segments of dead processes are larger.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
