@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// An EventType is what happened to a document. The table that docevents' migration
+// An EventType is the kind of an event. The table that docevents' migration
 // creates accepts the four types below. For other types, use [WithEventTypes].
 type EventType string
 
@@ -195,7 +195,7 @@ type record struct {
 	old     int64 // the row's previous place, if it was copied from there
 
 	// delivery.mu guards these two.
-	number int64 // grows from record to record; identify makes the first half of the id from it
+	number int64 // grows from record to record
 	doubt  bool  // the answer to a request with this row was lost: the row may be stored
 }
 

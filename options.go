@@ -83,10 +83,10 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 // table. Extra has been converted to JSON and back, so its numbers are [json.Number].
 // If Extra can't be stored, it is nil.
 //
-// The client calls f on a separate goroutine, one call at a time. f may call Stats, and
-// may record other events. f must not record the dropped event itself, because this may
-// go on without end. f must not call Flush or Close, because they wait for f. If f
-// panics, the client recovers and logs the panic.
+// The client calls f on a separate goroutine, one call at a time. f may call Stats and
+// record other events. f must not record the dropped event, because this may go on
+// without end. f must not call Flush or Close, because they wait for f. If f panics,
+// the client recovers and logs the panic.
 //
 // While f is slow, up to 1,000 dropped events with up to 1 MiB of text wait for it. The
 // client doesn't pass further dropped events to f, but counts them in
@@ -96,8 +96,8 @@ func WithDropHandler(f func(Event, DropReason, error)) Option {
 }
 
 // WithBefore makes Record and Step call f with each event first. The default is no
-// function. f may change the event: for example, it may add a version, a tenant or a
-// trace id, or remove personal data. If f returns false, the event is dropped with
+// function. f may change the event, for example to add a version, a tenant or a
+// trace id, or to remove personal data. If f returns false, the event is dropped with
 // reason [Filtered]: it is counted in [Stats] and passed to the drop handler, but not
 // logged. ctx is the context that the app passed to RecordContext or StepContext. For
 // Record and Step, ctx is [context.Background].

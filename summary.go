@@ -11,12 +11,12 @@ import (
 // document counts once. Its state depends on its latest event in the range, apart from
 // notes, which are events that don't change the state.
 //
-// An event with a Stage is about one step of the document, and an event without a Stage
-// is about the entire document. If the app records the start of the entire document,
-// only a Completed event without a Stage completes the document. If the app records no
-// such start, each Completed event completes the document, until the next step starts.
-// If a step fails, the document counts as failed until its next event. The exact rules
-// are in sql/014_create_docevents_reading.sql.
+// An event without a Stage is about the entire document, and an event with a Stage is
+// about one step of it. If the app records the start of the entire document, only a
+// Completed event without a Stage completes the document. Otherwise each Completed
+// event does, until the next step starts. If a step fails, the document counts as
+// failed until its next event. The exact rules are in
+// sql/014_create_docevents_reading.sql.
 //
 // Stages, Errors and Stuck contain at most 20 elements each. StagesTotal, ErrorsTotal
 // and StuckTotal are the numbers of elements without this limit. The texts of stages

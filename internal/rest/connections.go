@@ -26,8 +26,8 @@ const (
 //
 // If a request fails and the failure isn't about its rows, all idle connections are
 // closed, because they may be dead or go to an old address of the server. They are
-// closed just before the next request, when the connection of the failed request is
-// idle as well.
+// closed just before the next request. Before that, the connection of the failed
+// request may not be idle yet.
 //
 // The methods are safe for concurrent use. begin, end and close do nothing on a nil
 // receiver.

@@ -1,6 +1,6 @@
-// Package spool keeps rows in files, so that they survive the end of the process: kill
-// -9, a panic, running out of memory, or the restart of a container whose volume is
-// kept. It doesn't call fsync, so rows don't survive a loss of power.
+// Package spool keeps rows in files, so that they survive the end of the process:
+// a panic, kill -9, running out of memory, or the restart of a container whose volume
+// is kept. It doesn't call fsync, so rows don't survive a loss of power.
 //
 // A row is pending until the caller no longer needs it on disk. A segment is a file of
 // rows. It belongs to one process, and goes through these states:
