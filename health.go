@@ -13,10 +13,8 @@ import (
 // 365 days.
 type Limits struct {
 	// Window is the period before the check for which Health computes the failure rate.
-	// With a shorter Window, Health notices a rise in the rate sooner. But if fewer
-	// than MinEnded documents complete or fail in the Window, Health doesn't check the
-	// rate. Choose a Window that is longer than it takes to process a document. 0 means
-	// 1 hour.
+	// Choose a Window that is longer than it takes to process a document. With a
+	// shorter Window, Health notices a rise in the rate sooner. 0 means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way before it counts as stuck. 0

@@ -57,9 +57,9 @@ func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
 
-// keepsFailing reports whether b is a suspect, or a single row from a batch that was
-// split on evidence. Such a row may never get a strike, because no good rows are left
-// to be stored. stored is health.stored.
+// keepsFailing reports whether b is a suspect, or a single row whose batch was split on
+// evidence. Such a row may never become a suspect, because no good rows are left to be
+// stored. stored is health.stored.
 func (b *batch) keepsFailing(stored int64) bool {
 	return b.isSuspect(stored) || len(b.records) == 1 && b.isRetry() && stored >= b.failMark
 }

@@ -114,7 +114,7 @@ type purge struct {
 	next      position
 	size      stepSize
 	failures  int       // failed requests since a DELETE last deleted rows
-	refused   time.Time // of the first refusal, if there was no other answer after it; else zero
+	refused   time.Time // when the current refusals began, or zero
 	count     int64     // deleted rows
 	lost      bool      // an answer was lost: count may be too low
 }

@@ -37,7 +37,7 @@ const (
 // Event's field, the field is empty. The values of Extra are decoded from JSON, with
 // numbers as [json.Number].
 //
-// If a request fails and the failure may be temporary, Timeline retries once, unless
+// If a request fails for a reason that may be temporary, Timeline retries once, unless
 // the response has the header Retry-After. Hosted Supabase may refuse a valid key for
 // some seconds, with status 401 and code PGRST303. After such a response, Timeline
 // retries for up to 5 s. ctx and [WithRequestTimeout] limit the time of all attempts

@@ -75,7 +75,7 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	}
 	resp, err = base.RoundTrip(req)
 	switch {
-	case err != nil && found.Load() == 0 && (sought.Load() > 0 || isDial(err)): // if found > 0, the dial was net/http's second attempt, and the first may have sent the request
+	case err != nil && found.Load() == 0 && (sought.Load() > 0 || isDial(err)): // if found > 0, net/http dials again after a first attempt, which may have sent the request
 		return nil, unsent{err}
 	case err != nil || resp == nil: // if both are nil, http.Client returns an error
 		return nil, err

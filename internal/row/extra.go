@@ -138,9 +138,8 @@ func (e *extraEncoder) marshal(v any) error {
 }
 
 // escapes matches each escape in JSON: an escaped NUL, a pair of surrogates, a
-// surrogate that isn't in a pair, or any other escape. The last alternative matches
-// escaped backslashes, so that \\u0000, a backslash before the text u0000, isn't
-// mistaken for a NUL.
+// surrogate that isn't in a pair, or any other escape. The last alternative matches an
+// escaped backslash, so that \\u0000 isn't mistaken for an escaped NUL.
 var escapes = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
 // cleanJSON returns the JSON in text in a form that PostgreSQL accepts. It removes
