@@ -82,8 +82,7 @@ func retryMisconfigured(ctx context.Context, check func() error) error {
 	}
 }
 
-// examine checks the table once. It reads PostgREST's description of the table, sends
-// inserts, and finally a DELETE that matches no row. It returns all problems as one error.
+// examine checks the table once, and returns all problems as one error.
 func (r *rehearsal) examine(ctx context.Context) error {
 	r.describe(ctx)
 	r.readTypes()
@@ -212,7 +211,6 @@ func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Erro
 	return reason, nil
 }
 
-// addRejected adds a finding that the table rejects some event types.
 func (r *rehearsal) addRejected(types []EventType, reason *rest.Error) {
 	var names []string
 	for _, t := range types {

@@ -143,7 +143,6 @@ func storable(s string, limit int) bool {
 	return s != "" && len(s) <= limit && row.IsText(s)
 }
 
-// checkTextID returns an error if id can't be stored as text.
 func checkTextID(id string) error {
 	if !storable(id, maxIDBytes) {
 		return errNoText
@@ -153,7 +152,6 @@ func checkTextID(id string) error {
 
 var errNoText = fmt.Errorf("not 1 to %d bytes of valid text", maxIDBytes)
 
-// idError returns the error for an event with an invalid id in the given field.
 func (c *columns) idError(field, id string) error {
 	who, or := "document", ""
 	switch {
@@ -172,7 +170,7 @@ func (c *columns) idError(field, id string) error {
 }
 
 // lacks returns the name of a field that e sets although the table has no column for
-// it, or "".
+// it.
 func (c *columns) lacks(e *Event) string {
 	filled := [...]bool{false, e.DocumentID != "", e.UserID != "", e.Type != "", e.Duration != 0, e.ErrorMessage != "", e.Stage != "", false}
 	for i, name := range c.names() {

@@ -146,7 +146,6 @@ func (c *Client) documents(ctx context.Context, q DocumentsQuery) (*DocumentsPag
 	return page, nil
 }
 
-// normalize sets defaults and validates q.
 func (q *DocumentsQuery) normalize() error {
 	switch q.State {
 	case "", StateCompleted, StateFailed, StateUnderWay, StateStuck, StateSkipped:

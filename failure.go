@@ -10,8 +10,7 @@ import (
 )
 
 const (
-	// maxStrikes is the number of strikes at which a row is dropped.
-	maxStrikes = 10
+	maxStrikes = 10 // the tenth strike drops the row
 
 	// Close stops waiting if each remaining row has failed enoughTries times during Close,
 	// although other rows were stored. With the waits in between, that takes 3 to 6 s.
@@ -39,8 +38,7 @@ const (
 )
 
 // decide returns what happens to a batch after a failure. named is true if the answer
-// refers to some of its rows, but not to all. evidence is true if the failure is
-// evidence against the batch. strikes includes this failure.
+// refers to some of its rows, but not to all. strikes includes this failure.
 func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
@@ -120,8 +118,8 @@ func (h *history) evidence(stored int64, rejection string, allRejected bool) boo
 	return mark > 0 && stored > mark
 }
 
-// remember adds a failure to b's history. rejection is as in history.evidence. evidence
-// is true if the failure is evidence against b. newest is the newest request so far.
+// remember adds a failure to b's history. rejection is as in history.evidence. newest
+// is the newest request so far.
 func (b *batch) remember(err error, rejection string, evidence bool, newest int64) {
 	single, mark := len(b.records) == 1, newest
 	if single {
@@ -192,12 +190,10 @@ func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Tim
 // or to refuse every row. Then both lanes send only probes.
 func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 
-// isProbing reports whether the breaker of either lane is open.
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
-// failLocked handles a failure of b: it updates b's history and the server's health,
-// logs the failure, and retries, splits or drops b. places are the indices of the rows
-// that the answer refers to.
+// failLocked handles a failure of b. places are the indices of the rows that the answer
+// refers to.
 func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
 	if b.isRetry() {

@@ -46,7 +46,6 @@ type Query struct {
 	Where map[string]string
 }
 
-// normalize sets defaults and validates q.
 func (q *Query) normalize() error {
 	q.Since, q.Until = q.Since.UTC().Truncate(time.Microsecond), q.Until.UTC().Truncate(time.Microsecond)
 	switch {

@@ -77,9 +77,9 @@ func (r *rehearsal) isFilled(name string) bool {
 		!slices.Contains(strings.Split(r.config.columns.all, ","), name)) // added by the reaction fill
 }
 
-// value returns the made-up value of a column in row i. For an unknown type it is 1,
-// which fits most types, or a UUID for the id of a document or user. The rows belong to
-// two documents and two users in turn.
+// value returns the made-up value of a column in row i. The default is 1, which fits
+// most types, or a UUID for the id of a document or user. The rows belong to two
+// documents and two users in turn.
 func (r *rehearsal) value(name string, i int) any {
 	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:

@@ -158,9 +158,9 @@ func (p *purge) run(ctx context.Context) error {
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// failed counts a failed request. took is the time that it took. bounded means that ctx
-// has a deadline. again reports whether the purge continues. smaller reports whether
-// the request may have taken too long, so that the next step must delete fewer rows.
+// failed counts a failed request. bounded means that ctx has a deadline. again reports
+// whether the purge continues. smaller reports whether the request may have taken too
+// long, so that the next step must delete fewer rows.
 func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smaller bool) {
 	p.failures++
 	v, code := rest.Classify(err), codeOf(err)
@@ -191,8 +191,7 @@ const (
 const statusTimedOut = 524
 
 // tookTooLong reports whether a request of a purge may have failed because it reached a
-// timeout of the database, a gateway or the app's transport. took is the time that the
-// request took.
+// timeout of the database, a gateway or the app's transport.
 func tookTooLong(err error, took time.Duration) bool {
 	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {

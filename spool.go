@@ -254,7 +254,6 @@ func (m *mirror) copyLocked() (copied bool) {
 	return copied
 }
 
-// eachPendingLocked calls f for every pending row, queued or in flight.
 func (d *delivery) eachPendingLocked(f func(*record)) {
 	for _, b := range d.batchesLocked() {
 		for i := range b.records {

@@ -19,7 +19,6 @@ func (d *delivery) hasRoomLocked() bool {
 	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
 }
 
-// replayLocked queues up to replayRows rows of dead processes.
 func (m *mirror) replayLocked() {
 	d := m.delivery
 	for range replayRows {

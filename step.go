@@ -61,8 +61,7 @@ func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Conte
 	return err
 }
 
-// record records one of the two events of a step. took is the time since the step
-// began.
+// record records one event of a step. took is the time since the step began.
 func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Duration, message string) {
 	e.Type, e.Duration, e.ErrorMessage = t, took, message
 	if c.config.columns.Duration == noColumn {

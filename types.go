@@ -71,7 +71,6 @@ type typeField struct {
 	types       *[]EventType
 }
 
-// fields returns the fields of EventTypes that list types.
 func (types *EventTypes) fields() []typeField {
 	return []typeField{
 		{"Arrived", UploadStarted, &types.Arrived},
