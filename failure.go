@@ -17,7 +17,7 @@ const (
 	enoughTries = 5
 
 	// If the server stored rows less than trustTime before a request was sent, the
-	// server works. If the answer is about rows (see blamesServer), the failure then
+	// server works. If the answer to that request is about its rows, the failure
 	// doesn't count towards opening a breaker. A few requests fit into trustTime.
 	trustTime = 250 * time.Millisecond
 

@@ -180,6 +180,7 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, ref
 // isTemporary reports whether the answer says nothing about the insert, for example
 // because the server is overloaded.
 func isTemporary(e *rest.Error) bool {
+	// A trigger may use any code, but in its own words.
 	return slices.Contains([]rest.Verdict{rest.Transient, rest.TooMuch}, rest.Classify(e)) && e.Code != "23503" && e.Message != rest.LeftOut
 }
 
