@@ -27,10 +27,8 @@ func restURL(project string) string {
 	return strings.TrimSuffix(strings.TrimRight(strings.TrimSpace(project), "/"), "/rest/v1") + "/rest/v1"
 }
 
-// keyHeaders returns the request headers that carry the project's API key. The key is
-// always in the header apikey. If the key is a JWT, it is also in Authorization. A
-// secret key (sb_secret_...) isn't a JWT, so the server would reject the request if
-// Authorization contained the key.
+// keyHeaders returns the request headers for an API key: apikey, and Authorization for
+// a JWT. The server rejects a secret key (sb_secret_...) in Authorization.
 func keyHeaders(key string) map[string]string {
 	key = strings.TrimSpace(key)
 	headers := map[string]string{"apikey": key}

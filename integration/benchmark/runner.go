@@ -49,9 +49,8 @@ func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Write
 	return r, nil
 }
 
-// turn returns the order in which a round measures the cells. A cell is a variant (a
-// way to store events) under a load. Cells with the same load stay together. Within a
-// load, each round starts with a different variant.
+// turn returns the order in which a round measures the cells. Cells with the same load
+// stay together. For each load, each round starts with a different variant.
 func turn(cells []*cell, round int) []*cell {
 	var order []*cell
 	for len(cells) > 0 {
@@ -76,10 +75,8 @@ type runner struct {
 	jsDir   string // the folder of the script that measures supabase-js
 }
 
-// prepare finds out which variants (ways to store events) can't be measured in this
-// run, and removes them from the plan. It returns a map from each removed variant to
-// the reason. If the plan contains the variant supabase-js, prepare first installs
-// supabase-js.
+// prepare removes the variants that can't be measured from the plan, and returns the
+// reasons. It installs supabase-js if the plan contains it.
 func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 	missing := map[string]string{}
 	has := func(variant string) bool {
@@ -107,7 +104,7 @@ func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 
 const (
 	startGrace = 10 * time.Second // beyond a cell's limit, for the process to start and end
-	keepOutput = 16 << 10         // bytes of a worker's errors; node writes a long stack trace after the reason
+	keepOutput = 16 << 10         // bytes of a worker's errors; node writes a long stack trace
 )
 
 // round measures every cell once.
@@ -194,9 +191,9 @@ func end(output []byte, n int) []byte {
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
 
-// installJS puts the Node script that measures supabase-js into a folder in the user's
-// cache, and returns the folder. It then runs npm ci to install the packages that the
-// script needs, unless an earlier run has installed the same packages.
+// installJS installs the Node script that measures supabase-js, and its packages, into
+// a folder in the user's cache, and returns the folder. If the packages haven't changed
+// since an earlier run, it doesn't run npm ci.
 func installJS(ctx context.Context) (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

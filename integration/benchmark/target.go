@@ -29,8 +29,8 @@ type target struct {
 	delay *delayProxy       // nil without -rtt
 }
 
-// openTarget returns the server to measure. It is the Supabase project that the
-// environment variables describe. If they aren't set, openTarget starts a local stack.
+// openTarget returns the project of the environment variables, or else starts a local
+// stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
 	t := &target{Table: docevents.DefaultTable}
 	switch _, err := docevents.NewFromEnv(); {
@@ -90,10 +90,9 @@ const (
 	pollLimit = time.Minute
 )
 
-// countStable counts a user's rows in the table after a measurement. If it finds the
-// expected number, it returns at once. If rows are missing, the server may still be
-// storing them, so countStable counts again every 500 ms until two counts in a row are
-// equal. After a minute, it returns an error.
+// countStable counts a user's rows after a measurement. If rows are missing, the server
+// may still be storing them. Then countStable counts every 500 ms until two counts are
+// equal, and returns an error after a minute.
 func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) (int, error) {
 	last := -1
 	ctx, cancel := context.WithTimeout(ctx, pollLimit)
@@ -114,9 +113,8 @@ func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) 
 	}
 }
 
-// clean deletes the rows of one measurement, which all have this user id. If the
-// benchmark has started its own PostgreSQL, the table contains no other rows. In that
-// case, clean truncates the table, because the dead rows of a DELETE would slow the next
+// clean deletes the rows of a measurement, which have this user id. It truncates the
+// table of a local stack, because the dead rows of a DELETE would slow the next
 // measurement.
 func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	http.DefaultClient.CloseIdleConnections()
@@ -144,7 +142,7 @@ type machine struct {
 	RTT        string    `json:"rtt,omitempty"`
 }
 
-// localStandIn is the name of the server in a local stack without a PostgREST.
+// localStandIn is the server's name in a local stack without a PostgREST.
 const localStandIn = "the local stack's stand-in for PostgREST"
 
 func (t *target) describe(ctx context.Context) machine {
