@@ -85,10 +85,9 @@ func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // fromLoopback reports whether r comes from a browser on this machine, and not through
 // a proxy. Older versions of nginx use HTTP/1.0, and browsers don't.
 //
-// The Host of r must be localhost or a loopback address. This prevents DNS rebinding: a
-// hostile web site points its domain name at 127.0.0.1, so that its scripts can read
-// the page in the developer's browser. Their requests have the site's domain name as
-// the Host.
+// The Host of r must be localhost or a loopback address. This prevents DNS rebinding, in
+// which a hostile web site points its own domain name at 127.0.0.1, so that its scripts
+// can read the page in the developer's browser.
 func fromLoopback(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if len(r.Header.Values(name)) > 0 {

@@ -30,9 +30,9 @@ type page struct {
 
 	StuckAfter time.Duration
 
-	// rows is the maximum number of rows in the view: maxRows, or fewer if the HTML
-	// would be larger than maxBytes. If it is less than maxRows, the overview leaves
-	// out parts of its chart.
+	// rows is the maximum number of rows in the view. It is maxRows, or less if the
+	// HTML would be larger than maxBytes. The overview then also leaves out parts of
+	// its chart.
 	rows int
 
 	isUnset    bool // the client is nil or zero

@@ -143,9 +143,8 @@ const (
 )
 
 // scopeQuery returns the query for the events of the scope, and its key. Requests with
-// the same key share one read. The key contains the name of the range instead of the
-// times, so that two requests for the last hour share a read, although their times
-// differ by a few seconds.
+// the same key share one read. The key contains the name of the range, not the times.
+// So two requests for the last hour share a read, although their times differ.
 func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}

@@ -182,8 +182,8 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 		return s
 	}
 	// Events outside this window may have the same time as first. So the earlier window
-	// ends just after this time, and contains the events of this time again. With the
-	// newest first, the next page skips those that this window has shown.
+	// ends just after this time, and contains the events of this time again. If the
+	// newest events come first, the next page skips those that this window has shown.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), start.oldestFirst}
 	if same < 0 { // all events have this time: continue with older events, and leave out further ones of this time

@@ -123,8 +123,8 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 }
 
 // newRows checks the rows of an insert, and returns the rows that it adds to the table.
-// A row whose id is already stored is left out if ignoreDuplicates is true, and an
-// error if not.
+// If ignoreDuplicates is true, it leaves out rows whose ids are already stored.
+// Otherwise such a row is an error.
 func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {

@@ -13,10 +13,11 @@
 // If the app creates its own client, pass the server's URL and Key to the app. A test
 // that doesn't look at events can use a nil client, which records nothing.
 //
-// The server refuses a wrong request, for example with a wrong column, with the status
-// and error code of PostgREST. It has no database, so it can't run triggers, policies,
-// or the SQL functions that [docevents.Client.Summary] needs. Don't use the server
-// inside synctest.Test, because testing/synctest doesn't support network connections.
+// If a request is wrong, for example because of a column, the server refuses it with
+// PostgREST's status and error code. The server has no database, so it can't run
+// triggers, policies, or the SQL functions that [docevents.Client.Summary] needs. Don't
+// use it inside synctest.Test, because testing/synctest doesn't support network
+// connections.
 package doceventstest
 
 import (
@@ -54,9 +55,9 @@ type Server struct {
 	Table      string
 	EventTypes docevents.EventTypes // see docevents.WithEventTypes
 
-	// Columns are the table's columns, as in docevents.WithColumns. Columns.Extra
-	// accept any value. If you set Columns, document and user ids may be NULL, as
-	// docevents then stores an empty id as NULL.
+	// Columns are the table's columns, as in docevents.WithColumns. The columns in
+	// Columns.Extra accept any value. If you set Columns, docevents stores an empty
+	// document or user id as NULL, and the server accepts it.
 	Columns docevents.Columns
 
 	t testing.TB

@@ -142,9 +142,9 @@ var (
 // Check: ".
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
-// explain prints advice about text, an error of the library. For options such as
-// WithTable, it prints the flags that replace them. For SQL files, it prints the
-// commands that print them.
+// explain prints advice about text, an error of the library. If text mentions an option
+// such as WithTable, it prints the flags that replace options. If text mentions an SQL
+// file, it prints the command that prints the file.
 func (c *call) explain(text string) {
 	if optionName.MatchString(text) {
 		fmt.Fprintln(c.stderr, "The flags for these options: -table for WithTable, -schema for WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")

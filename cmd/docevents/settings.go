@@ -16,8 +16,8 @@ import (
 )
 
 // settings describe the table that a command uses. They come from the command's flags,
-// and from the JSON file of the flag -config, whose keys are the names of the flags,
-// such as text_ids for -text-ids. A flag takes precedence over the file.
+// and from the JSON file of the flag -config. The keys of the file are the names of the
+// flags, such as text_ids for -text-ids. A flag takes precedence over the file.
 type settings struct {
 	Schema  string               `json:"schema"`
 	Table   string               `json:"table"`

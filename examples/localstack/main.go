@@ -1,5 +1,5 @@
-// Localstack runs PostgreSQL and a REST API on this machine until you interrupt it,
-// like a Supabase project. The database contains the table of docevents.
+// Localstack imitates a Supabase project: it runs PostgreSQL and a REST API on this
+// machine until you interrupt it. The database contains the table of docevents.
 //
 // Usage:
 //

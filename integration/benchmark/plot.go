@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// A chart is an SVG picture that compares the variants. It has a panel for each number
-// of events that are recorded at once, from left to right. A panel has a horizontal bar
-// for each variant.
+// A chart is an SVG picture that compares the variants. Its panels are side by side, one
+// for each burst. A panel has a horizontal bar for each variant.
 type chart struct {
 	Title, Subtitle, Caption string
 	Width, Height            int

@@ -166,8 +166,7 @@ func (r *report) barTable() string {
 }
 
 // markdown formats lines as a Markdown table, which is also readable as plain text. The
-// first line is the header. The first left columns are aligned to the left, and the
-// others to the right.
+// first line is the header. left is the number of columns that are aligned to the left.
 func markdown(lines [][]string, left int) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {

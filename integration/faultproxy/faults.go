@@ -77,8 +77,8 @@ type Fault struct {
 	// a reset of its connection if Answer is nil, or nothing if Stall is set.
 	Lost bool
 
-	// Without is the name of a request header. The proxy removes this header before it
-	// sends the request to the server. If Without is "", the proxy removes no header.
+	// Without is the name of a header that the proxy removes from the request. "" means
+	// none.
 	Without string
 
 	// Answer replaces the server's answer, unless it is nil.
@@ -91,20 +91,20 @@ type Fault struct {
 	// Cut is the part of the answer in which the proxy breaks the connection.
 	Cut Cut
 
-	// Pace is the pause after each byte of the answer, including the bytes of the
-	// answer's header. If Pace is 0, the proxy doesn't pause.
+	// Pace is the pause after each byte of the answer, including its header. 0 means no
+	// pause.
 	Pace time.Duration
 }
 
 // A Cut is a part of an answer.
 type Cut int
 
-// The connection breaks in one of these parts:
+// The values of a [Cut]:
 //
-//   - NoCut: it doesn't break.
-//   - CutAll: it breaks before the answer, with a reset.
-//   - CutHeader: it closes after half of the header.
-//   - CutBody: it closes after half of the body.
+//   - NoCut: the client gets the complete answer.
+//   - CutAll: the proxy resets the connection before the answer.
+//   - CutHeader: the proxy closes the connection after half of the header.
+//   - CutBody: the proxy closes the connection after half of the body.
 const (
 	NoCut Cut = iota
 	CutAll

@@ -14,8 +14,8 @@ import (
 //
 // If the request has no Authorization header, apiGateway adds one with a JWT: the API
 // key, or the service_role key in place of the secret key (sb_secret_...). It never
-// changes an existing header. PostgREST then rejects the secret key in it, which
-// postgrest-go and supabase-js send.
+// changes an existing Authorization header. postgrest-go and supabase-js put the secret
+// key there, and PostgREST rejects it.
 //
 // Unlike Supabase, apiGateway accepts every key that is signed with the JWT secret, and
 // requests without a key, which run as the role anon.

@@ -33,8 +33,8 @@ const anonRole = "anon"
 func (c caller) anonymous() bool { return c.role == anonRole }
 
 // verify checks the JWT in the Authorization header, and returns the caller. secret
-// signs the JWTs. Without a Bearer token or without a role in the JWT, the role is
-// anon, as in PostgREST.
+// signs the JWTs. If there is no Bearer token, or no role in the JWT, the role is anon,
+// as in PostgREST.
 func verify(secret, authorization string) (caller, *postgrest.Error) {
 	claims := jwt.MapClaims{}
 	scheme, text, _ := strings.Cut(authorization, " ")

@@ -140,7 +140,7 @@ type cluster struct {
 // settings are the settings of the PostgreSQL server. Committed data must survive
 // SIGKILL, but not a loss of power:
 //
-//   - fsync is off, because the operating system keeps written data.
+//   - fsync is off, because the operating system keeps written data after a SIGKILL.
 //   - synchronous_commit is on, so that a commit waits until its data is written.
 //   - full_page_writes is on, because SIGKILL can interrupt the write of a page.
 var settings = []string{
@@ -159,7 +159,7 @@ var settings = []string{
 
 // databaseURL returns the URL with which role connects to the database. The folder of
 // the Unix socket is in the query string, because the host of a URL can't contain
-// slashes. Without the port, pgx and libpq would use the environment variable PGPORT.
+// slashes. Without a port, pgx and libpq would use the environment variable PGPORT.
 func (c *cluster) databaseURL(role string) string {
 	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }

@@ -125,7 +125,7 @@ type watchdog struct {
 
 // watchdogScript waits until its input closes, ends the stack's processes and removes
 // the stack's folder. On SIGQUIT, PostgreSQL also ends its child processes. PostgREST
-// has none.
+// has none, and may ignore signals other than SIGKILL.
 const watchdogScript = `
 cat >/dev/null
 postgres=

@@ -73,9 +73,8 @@ func (a *account) traversable(dir string) bool {
 	}
 }
 
-// detach makes the command start in a new process group, and as runAs if that isn't
-// nil. Ctrl-C then signals only this program, which stops its child processes in the
-// right order.
+// detach makes the command start in a new process group, so that Ctrl-C signals only
+// this program. The command runs as runAs, or as the current user if runAs is nil.
 func detach(cmd *exec.Cmd, runAs *account) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if runAs != nil {

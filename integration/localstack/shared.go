@@ -171,8 +171,8 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 //
 //	func TestMain(m *testing.M) { localstack.Main(m) }
 //
-// Main lets 16 parallel tests run at once, because most of them only wait, unless
-// -parallel or -fuzz is on the command line.
+// Main lets 16 parallel tests run at once, because most of them only wait. With
+// -parallel or -fuzz on the command line, it keeps go test's own limit.
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false

@@ -8,8 +8,8 @@
 // It processes n made-up documents, and prints the spans on standard output as lines of
 // JSON. A real app would export them with OTLP.
 //
-// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY, such as that of go run
-// ./examples/localstack. The table needs this column:
+// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. For a project on this
+// machine, run go run ./examples/localstack. The table needs this column:
 //
 //	ALTER TABLE document_processing_events ADD COLUMN trace_id text;
 //

@@ -15,8 +15,8 @@ import (
 // that succeeded. Before the first succeeds, docevents_health_timestamp_seconds is 0,
 // and the other metrics are missing.
 //
-// Create two alerts: documents are stuck, fail too often or don't complete, and no
-// check has succeeded for five minutes.
+// Create two alerts. The first means that documents are stuck, fail too often or don't
+// complete. The second means that no check has succeeded for five minutes.
 //
 //	docevents_healthy == 0
 //	time() - docevents_health_timestamp_seconds > 300
