@@ -119,5 +119,4 @@ func (p *page) Refresh() int {
 // CanRefresh reports whether the reader can switch the refresh on and off.
 func (p *page) CanRefresh() bool { return p.refresh == refreshEvery }
 
-// Ranges returns the ranges that the page offers.
 func (p *page) Ranges() []span { return spans }

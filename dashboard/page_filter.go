@@ -82,7 +82,6 @@ func newFilters(columns docevents.Columns, types docevents.EventTypes, extra []s
 	return filters
 }
 
-// readScope reads the range and the filters from the URL.
 func (p *page) readScope(offered []filter) {
 	p.Filters = slices.Clone(offered)
 	size := 0
@@ -118,8 +117,8 @@ func (p *page) readScope(offered []filter) {
 // timeFormats are the formats that datetime-local inputs send, and RFC 3339.
 var timeFormats = []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339}
 
-// parseTime parses a time in the URL. For an empty text, it returns fallback and true,
-// and for an invalid text, fallback and false.
+// parseTime parses a time in the URL. If text isn't a time, it returns fallback, and
+// reports whether text is empty.
 func parseTime(text string, fallback time.Time) (time.Time, bool) {
 	for _, format := range timeFormats {
 		if t, err := time.Parse(format, text); err == nil && t.Year() >= 1 && t.Year() <= 9999 {
@@ -187,7 +186,6 @@ func (p *page) Chips() (chips []chip) {
 	return chips
 }
 
-// IsFiltered reports whether a filter has a value.
 func (p *page) IsFiltered() bool {
 	return slices.ContainsFunc(p.Filters, func(f filter) bool { return f.Value != "" })
 }

@@ -17,8 +17,8 @@ func (p *page) InputTime(t time.Time) string {
 	return inputTime(t.Truncate(time.Minute))
 }
 
-// IsPlain reports whether the form has a text input for the filter. It hasn't if the
-// input could change the value, for example because the value contains line breaks.
+// IsPlain reports whether a text input can hold the filter's value unchanged. It can't
+// hold line breaks, for example.
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
 // Keep returns the parameters that have no visible input in the form, as a query
@@ -48,8 +48,8 @@ func (p *page) Keep() string {
 	return query.Encode()
 }
 
-// unkeep adds the parameters in the form's hidden input, keep, to query. It doesn't
-// change parameters that have a value.
+// unkeep adds the parameters in the form's hidden input, which is the parameter keep, to
+// query. It doesn't replace a value in query.
 func unkeep(query url.Values) url.Values {
 	kept, err := url.ParseQuery(query.Get("keep"))
 	if err != nil {

@@ -53,10 +53,8 @@ func safe(r rune) rune {
 	return r
 }
 
-// escapedLen returns the length of s as escaped HTML, in bytes.
 func escapedLen(s string) int { return len(template.HTMLEscapeString(s)) }
 
-// Stage returns the name of a stage for the page.
 func (p *page) Stage(name string) string {
 	if name = clean(name, 48); name == "" {
 		return "whole document"
@@ -122,7 +120,6 @@ func (p *page) Age(t time.Time) string {
 	return p.Rough(age) + " ago"
 }
 
-// Elapsed returns the time since t.
 func (p *page) Elapsed(t time.Time) time.Duration { return p.Now.Sub(t) }
 
 // Rough formats a duration without seconds from a minute on, and without minutes from

@@ -92,8 +92,8 @@ func (r *reads) find(key string) (a *answer, isNew bool, err error) {
 	return a, true, nil
 }
 
-// finish ends the read of the answer a. New callers with the same key get a for the
-// next sharedFor, unless there are more than maxShared answers.
+// finish ends the read of the answer a. For the next sharedFor, other callers with the
+// same key also get this answer, unless there are more than maxShared answers.
 func (r *reads) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {

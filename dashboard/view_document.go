@@ -106,7 +106,6 @@ type position struct {
 	oldestFirst bool
 }
 
-// position reads the position from the URL.
 func (p *page) position() (at position, ok bool) {
 	at.oldestFirst = p.query.Get("order") == "oldest"
 	if text := p.query.Get("before"); text != "" {
@@ -197,7 +196,6 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 	return s
 }
 
-// links sets the links to other pages.
 func (v *document) links(at position) {
 	v.OtherOrder, v.Other = "oldest first", v.Here("order", "oldest")
 	if at.oldestFirst {

@@ -28,7 +28,6 @@ func (h *handler) readWindow(ctx context.Context, id string, end time.Time) (eve
 	return events, false, err
 }
 
-// An eventRow is an event on the page.
 type eventRow struct {
 	docevents.Event
 	Kind string        // the meaning of the type: see the function kind

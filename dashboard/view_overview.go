@@ -62,7 +62,6 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 // IsRoomy reports whether there is room for the chart's links and table.
 func (v *overview) IsRoomy() bool { return v.rows == maxRows }
 
-// List returns a link to the documents in a state.
 func (v *overview) List(state docevents.State) string {
 	return v.To("documents", "state", string(state))
 }
@@ -139,7 +138,6 @@ type loss struct {
 	Count  int64
 }
 
-// losses returns the reasons for which events were dropped.
 func losses(d docevents.Drops) (lost []loss) {
 	for _, l := range []loss{
 		{"invalid", d.Invalid},

@@ -17,7 +17,6 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// A row is a row of the table.
 type row struct {
 	// fields holds the values of the Event fields, such as Stage, by the field's name.
 	// A value is a uuid.UUID, string, int64 or time.Time. A field that is NULL is
@@ -199,7 +198,6 @@ func asText(value any) string {
 
 func (r row) createdAt() time.Time { return r.fields["CreatedAt"].(time.Time) }
 
-// event returns the row as an Event.
 func (r row) event() docevents.Event {
 	text := func(field string) string {
 		switch value := r.fields[field].(type) {

@@ -19,7 +19,6 @@ type column struct {
 	typ      string // the type in PostgreSQL; jsonb for a column of Extra, which accepts any value
 }
 
-// parsers holds a parser for each type of a column.
 var parsers = map[string]func(string) (any, error){
 	"uuid": parseUUID, "text": parseText, "integer": parseInteger, "timestamp with time zone": parseTime, "jsonb": parseText,
 }

@@ -45,7 +45,6 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// durationVar defines a flag that takes a duration.
 func durationVar(flags *flag.FlagSet, d *time.Duration, name, usage string) {
 	flags.Func(name, usage, func(s string) (err error) {
 		*d, err = parseDuration(s)
@@ -53,8 +52,8 @@ func durationVar(flags *flag.FlagSet, d *time.Duration, name, usage string) {
 	})
 }
 
-// A when is the value of a flag that takes a time, in the format of RFC 3339. A
-// duration such as 24h means that long ago.
+// A when is the value of a flag that takes a time, in the format of RFC 3339 or as a
+// duration: 24h means 24 hours ago.
 type when struct{ time.Time }
 
 func (t *when) String() string { return "" }

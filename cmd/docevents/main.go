@@ -35,7 +35,6 @@ import (
 	"syscall"
 )
 
-// The exit codes.
 const (
 	exitDone = iota
 	exitFailed
@@ -55,7 +54,6 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// A command describes a command such as docevents check.
 type command struct {
 	name      string
 	arguments string // the arguments that aren't flags, for docevents -h

@@ -133,7 +133,6 @@ func (r *purgeResult) judge(ctx context.Context, err error, failure string) int 
 	return exitFailed
 }
 
-// String returns the summary line.
 func (r *purgeResult) String() string {
 	verb, rows, about := "deleted", r.Deleted, "at least "
 	rate := fmt.Sprintf(" (%.0f rows/s)", float64(rows)/r.Seconds)

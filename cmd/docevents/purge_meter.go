@@ -174,7 +174,6 @@ func (m *meter) failure() string {
 	return m.last
 }
 
-// progress returns the line that a terminal shows.
 func (m *meter) progress(took time.Duration) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

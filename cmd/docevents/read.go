@@ -13,7 +13,6 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A rangeFlags holds the flags for the range of time that a command reads.
 type rangeFlags struct {
 	since, until when
 	stuckAfter   time.Duration
@@ -109,8 +108,8 @@ func (c *call) printSummary(s *docevents.Summary, stuckAfter time.Duration) {
 	}
 }
 
-// section prints an empty line, the table t, and how many rows of total it doesn't
-// show.
+// section prints an empty line and the table t, which shows some of total rows. If there
+// are more, it prints how many.
 func (c *call) section(t *table, shown int, total int64) {
 	fmt.Fprintln(c.stdout)
 	t.print(c.stdout)

@@ -49,7 +49,6 @@ type tableSource struct {
 
 var errEmpty = errors.New("the value is empty")
 
-// addTable defines the flags that describe the table.
 func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
 	source := &tableSource{where: where}
 	change := func(name, usage string, apply func(s *settings, value string) error) {
@@ -186,7 +185,6 @@ func (source *tableSource) read() (*settings, error) {
 	return s, nil
 }
 
-// options returns the client's options for the table.
 func (s *settings) options() ([]docevents.Option, error) {
 	columns := docevents.Columns{TextIDs: s.TextIDs, Extra: s.Extra}
 	fields := []struct {

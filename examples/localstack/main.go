@@ -48,7 +48,6 @@ func main() {
 	}
 }
 
-// run runs a stack until ctx ends.
 func run(ctx context.Context, opts localstack.Options, out io.Writer) (err error) {
 	stack, err := localstack.Start(ctx, opts)
 	if err != nil {

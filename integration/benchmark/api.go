@@ -67,7 +67,6 @@ func (a *api) get(ctx context.Context, client *http.Client, query, prefer string
 	return a.do(ctx, client, http.MethodGet, query, prefer, nil)
 }
 
-// count returns the number of a user's rows.
 func (a *api) count(ctx context.Context, user string) (int, error) {
 	_, header, err := a.get(ctx, http.DefaultClient, "select=id&limit=1&user_id=eq."+user, "count=exact")
 	if err != nil {
@@ -81,7 +80,6 @@ func (a *api) count(ctx context.Context, user string) (int, error) {
 	return n, nil
 }
 
-// remove deletes a user's rows.
 func (a *api) remove(ctx context.Context, user string) error {
 	_, _, err := a.do(ctx, http.DefaultClient, http.MethodDelete, "user_id=eq."+user, "return=minimal", nil)
 	return err

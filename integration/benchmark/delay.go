@@ -33,7 +33,6 @@ func startDelayProxy(server string, each time.Duration) (*delayProxy, error) {
 	return p, nil
 }
 
-// accept runs until close.
 func (p *delayProxy) accept() {
 	for {
 		from, err := p.listener.Accept()
@@ -55,7 +54,6 @@ func (p *delayProxy) accept() {
 	}
 }
 
-// close stops listening.
 func (p *delayProxy) close() error { return p.listener.Close() }
 
 // pass copies bytes from one connection to the other, with the delay.

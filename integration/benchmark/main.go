@@ -135,7 +135,6 @@ func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 	return p.run(ctx, o, notes)
 }
 
-// plan returns the plan that the options select.
 func (o options) plan() (*plan, error) {
 	variants := strings.Split(o.variants, ",")
 	for _, variant := range variants {

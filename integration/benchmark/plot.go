@@ -128,7 +128,6 @@ func (r *report) caption() string {
 	return fmt.Sprintf("%s, %d CPUs; medians of %d; %s", server, r.Machine.CPUs, r.Rounds, r.Machine.Taken.Format(time.DateOnly))
 }
 
-// plot writes the charts into a folder.
 func (r *report) plot(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

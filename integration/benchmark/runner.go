@@ -19,7 +19,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// run opens the target and measures the plan.
 func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, err error) {
 	t, err := openTarget(ctx, o, notes)
 	if err != nil {
@@ -29,7 +28,6 @@ func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, 
 	return p.measure(ctx, t, o, notes)
 }
 
-// measure measures the plan's cells, round by round.
 func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Writer) (*report, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -107,7 +105,6 @@ const (
 	keepOutput = 16 << 10         // bytes of a worker's errors; node writes a long stack trace
 )
 
-// round measures every cell once.
 func (r *runner) round(ctx context.Context, p *plan, round int) error {
 	for _, c := range turn(p.cells, round) {
 		s, err := r.measure(ctx, c)

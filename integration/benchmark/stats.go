@@ -91,7 +91,6 @@ func (s *sample) rate() float64 {
 	return float64(s.Stored) / s.Elapsed.Seconds()
 }
 
-// cpuPer100k returns the CPU seconds per 100,000 stored events.
 func (s *sample) cpuPer100k() float64 {
 	if s.Stored == 0 {
 		return 0

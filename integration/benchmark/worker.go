@@ -55,7 +55,6 @@ type variant interface {
 	// event. They are nil if the variant has no such call.
 	store(ctx context.Context, l load) ([]time.Duration, error)
 
-	// one stores one event.
 	one(ctx context.Context, e docevents.Event) error
 
 	// tally returns the number of requests, the number of events whose insert failed,

@@ -164,7 +164,6 @@ func (c *cluster) databaseURL(role string) string {
 	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }
 
-// create creates the folder of the data.
 func (c *cluster) create(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.programs, "initdb"),
 		"--pgdata", filepath.Join(c.dir, "data"), "--username=postgres", "--auth=trust",
@@ -234,7 +233,6 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// stackFolder creates the folder for the files of a stack.
 func stackFolder(as *account) (string, error) {
 	for _, parent := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
 		// The path of a Unix socket is limited to about 100 bytes.

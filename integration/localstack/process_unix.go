@@ -42,7 +42,6 @@ func serverAccount() (*account, error) {
 	return nil, errors.New("PostgreSQL refuses to run as root, and there is no user postgres or nobody to run it as")
 }
 
-// own makes the account the owner of a file or folder.
 func (a *account) own(path string) error {
 	if a == nil {
 		return nil
@@ -85,8 +84,8 @@ func detach(cmd *exec.Cmd, runAs *account) {
 // immediateShutdown is the signal that ends PostgreSQL at once, without a checkpoint.
 const immediateShutdown = syscall.SIGQUIT
 
-// killTree ends the process pid and its child processes with SIGKILL. Before that,
-// SIGSTOP prevents that the process starts more children.
+// killTree ends the process pid and its child processes with SIGKILL. SIGSTOP comes
+// first, so that the process can't start more children.
 func killTree(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return err

@@ -18,7 +18,6 @@ type schemaCache struct {
 	functions map[string][]*function
 }
 
-// names returns the names of the tables in alphabetical order.
 func (c *schemaCache) names() []string { return slices.Sorted(maps.Keys(c.tables)) }
 
 // table is a table or view.

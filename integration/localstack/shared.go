@@ -119,7 +119,6 @@ func Own(t testing.TB, opts Options) *Stack {
 	return stack
 }
 
-// startFailed skips or fails a test whose stack can't start.
 func startFailed(t testing.TB, err error) {
 	t.Helper()
 	if skippable(err) {

@@ -16,7 +16,6 @@ type statement struct {
 	args []any
 }
 
-// add appends the pieces.
 func (s *statement) add(pieces ...string) {
 	for _, piece := range pieces {
 		s.WriteString(piece)
@@ -44,7 +43,6 @@ type query struct {
 	table *table
 }
 
-// where appends the WHERE clause.
 func (q *query) where(s *statement) {
 	for i, f := range q.Filters {
 		if i == 0 {
@@ -230,7 +228,6 @@ func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	return q.table.key
 }
 
-// columnNames appends the columns' names.
 func (s *statement) columnNames(columns []*column) {
 	for i, c := range columns {
 		s.separate(i, ", ")

@@ -100,8 +100,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 	return a, nil
 }
 
-// ChangeAnswer returns the answer to an insert or a delete of rows rows. body contains
-// these rows as JSON, for a request that asks for them.
+// ChangeAnswer returns the answer to an insert or a delete. rows is the number of changed
+// rows. body contains them as JSON, for a request that asks for them.
 func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {

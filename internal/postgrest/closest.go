@@ -6,7 +6,7 @@ const (
 	// similarEnough is the minimum similarity of a table's name for a hint, as in
 	// PostgREST.
 	similarEnough = 0.75
-	// With so many tables in the schema, PostgREST gives no hint.
+	// If the schema has maxHintTables or more, there is no hint, as in PostgREST.
 	maxHintTables = 500
 )
 

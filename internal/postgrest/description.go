@@ -24,7 +24,7 @@ type Column struct {
 	NotNull, Key  bool
 	MaxLength     *int32   // in characters; nil means no limit
 	Enum          []string // the values of an enum type
-	// The target of the foreign key, if it has only this column.
+	// The target of the column's foreign key. A key of several columns doesn't count.
 	ForeignTable, ForeignColumn string
 }
 

@@ -38,7 +38,6 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// timeout limits how long the program may run.
 const timeout = 30 * time.Second
 
 func main() {
