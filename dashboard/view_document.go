@@ -185,7 +185,7 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 	// newest events come first, the next page skips those that this window has shown.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), start.oldestFirst}
-	if same < 0 { // all events have this time: continue with older events, and leave out further ones of this time
+	if same < 0 { // all events have this time: leave out further ones
 		s.earlier.before = first.CreatedAt
 	}
 	if start.oldestFirst {
