@@ -369,7 +369,7 @@ END
 $function$;
 -- +goose StatementEnd
 
--- Only service_role may execute the functions. PostgreSQL lets every role execute a new function,
+-- Only service_role may execute the functions. By default every role may execute a new function,
 -- so first revoke that right.
 -- +goose StatementBegin
 DO $$

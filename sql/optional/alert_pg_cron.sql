@@ -22,7 +22,7 @@ ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 --   source: the table and its filters, as in 014. '{}' is the table of 013.
 --   rate_window: the period of the failure rate. A shorter period shows a rise sooner.
 --   stuck_after: a document that is under way for longer is stuck.
---   max_stuck: more stuck documents are a problem.
+--   max_stuck: a greater number of stuck documents is a problem.
 --   max_failure_rate: a higher share of failed documents, from 0 to 1, is a problem. It is the
 --     share of those that completed or failed in rate_window.
 --   min_ended: if fewer documents completed or failed in rate_window, the rate isn't checked.
@@ -113,7 +113,7 @@ DECLARE
     routine regprocedure;
     role    text;
 BEGIN
-    -- PostgreSQL lets every role execute a new function. The API roles must not.
+    -- By default, every role may execute a new function. Revoke that right.
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON public.docevents_alerts FROM %I', role);
     END LOOP;

@@ -52,9 +52,9 @@ $$;
 -- +goose StatementEnd
 
 -- Adds a partition for the times from lower_bound to upper_bound, which no other partition may
--- cover. It moves the rows of these times out of the default partition. Inserts wait during the move.
--- Otherwise an insert that PostgreSQL has already routed to the default partition could fail.
--- Without rows to move, they wait only milliseconds.
+-- cover. It moves the rows of these times out of the default partition. Inserts wait during the
+-- move, because an insert that PostgreSQL has already routed to the default partition could fail.
+-- If there are no rows to move, they wait only milliseconds.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
 RETURNS regclass

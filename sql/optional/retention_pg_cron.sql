@@ -8,13 +8,14 @@
 -- statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails with "invalid
 -- transaction termination".
 --
--- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So it stops after
--- the first batch that ends later than time_limit, or later than half of a shorter
--- statement_timeout. The next run deletes the rest.
+-- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So it stops at the
+-- end of a batch after time_limit, or after half of the statement_timeout if that is shorter. The
+-- next run deletes the rest.
 
 -- The parameters:
 --   keep: older rows are deleted.
 --   batch: the number of rows per batch. Rows with the same created_at are always in one batch.
+--   time_limit: see above.
 --   deleted: returns the number of deleted rows, which is also written to the server's log.
 -- +goose StatementBegin
 CREATE OR REPLACE PROCEDURE public.purge_document_processing_events(
@@ -71,7 +72,7 @@ DO $$
 DECLARE
     role text;
 BEGIN
-    -- PostgreSQL lets every role call a new procedure. The API roles must not.
+    -- By default, every role may call a new procedure. Revoke that right.
     REVOKE ALL ON PROCEDURE public.purge_document_processing_events(interval, integer, interval, bigint) FROM PUBLIC;
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON PROCEDURE public.purge_document_processing_events(interval, integer, interval, bigint) FROM %I', role);
