@@ -22,7 +22,7 @@
 // If SUPABASE_URL is not set, the benchmark starts PostgreSQL and PostgREST on this
 // machine. If PostgREST isn't installed, the benchmark uses an imitation of it.
 //
-// If SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are set, the benchmark uses that Supabase
+// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, the benchmark uses that Supabase
 // project. For COPY, DATABASE_URL must be set too. The benchmark stores its events in the
 // project's table document_processing_events, and deletes them afterwards.
 //
