@@ -21,9 +21,9 @@
 // If SUPABASE_URL is not set, the benchmark starts PostgreSQL and PostgREST on this
 // machine, or an imitation of PostgREST if none is installed.
 //
-// If SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are set, the benchmark stores events in
-// that project's table document_processing_events, and deletes them afterwards. COPY
-// also needs DATABASE_URL.
+// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, the benchmark stores events in that
+// project's table document_processing_events, and deletes them afterwards. COPY also
+// needs DATABASE_URL.
 //
 // A load is a number of events and the way in which they are recorded, such as all at
 // once. A cell is a variant under a load. It runs in a separate process, so that its

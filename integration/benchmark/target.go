@@ -29,16 +29,16 @@ type target struct {
 	delay *delayProxy       // nil without -rtt
 }
 
-// openTarget returns the project of the environment variables, or else starts a local
-// stack.
+// openTarget returns the project of SUPABASE_URL. If that isn't set, openTarget starts a
+// local stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
 	t := &target{Table: docevents.DefaultTable}
-	switch _, err := docevents.NewFromEnv(); {
-	case err == nil:
-		t.URL, t.DatabaseURL = os.Getenv("SUPABASE_URL"), os.Getenv("DATABASE_URL")
-		t.Key = cmp.Or(os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_KEY"))
-	case errors.Is(err, docevents.ErrNoSettings):
+	if t.URL = os.Getenv("SUPABASE_URL"); t.URL != "" {
+		t.Key = cmp.Or(os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
+		t.DatabaseURL = os.Getenv("DATABASE_URL")
+	} else {
 		fmt.Fprintln(notes, "SUPABASE_URL is not set: starting a local stack")
+		var err error
 		if t.stack, err = localstack.Start(ctx, localstack.Options{}); err != nil {
 			return nil, err
 		}
@@ -46,8 +46,6 @@ func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error
 			return nil, errors.Join(err, t.close())
 		}
 		t.URL, t.Key, t.DatabaseURL = t.stack.URL, t.stack.ServiceRoleKey, t.stack.DatabaseURL
-	default:
-		return nil, err
 	}
 	if err := t.check(ctx); err != nil {
 		return nil, errors.Join(err, t.close())
