@@ -45,7 +45,7 @@ type eventRow struct {
 
 // roomForMessages returns the number of bytes that a view with n events has for long
 // error messages. Everything else needs about 8,000 bytes, and 600 more for each event.
-// With fewer rows, the messages get proportionally less.
+// If the view is rendered again with fewer rows, the messages also get less.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
 // eventRows returns the rows of a page, and the facts that all rows share.

@@ -106,8 +106,8 @@ func parseJSON(raw json.RawMessage) (value any) {
 	return value
 }
 
-// parseCell converts the JSON value raw to the type of its column, which parse parses.
-// Like PostgreSQL, it first converts the value to text.
+// parseCell converts the JSON value raw to text, as PostgreSQL does, and passes the text
+// to parse, the parser of the column's type.
 func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error) {
 	text := string(raw)
 	if raw[0] == '"' {

@@ -70,7 +70,7 @@ type Server struct {
 }
 
 // NewServer starts a server with an empty table. The server is stopped at the end of
-// the test. If the app creates its own client, close that client before.
+// the test. If the app creates its own client, close that client before the test ends.
 func NewServer(t testing.TB) *Server {
 	s := newServer(t)
 	listener := httptest.NewServer(http.HandlerFunc(s.serve))

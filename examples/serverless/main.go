@@ -40,8 +40,8 @@ func handler(client *docevents.Client) http.Handler {
 		})
 
 		// Flush waits up to 2 s for the events to be stored, even if the caller has
-		// closed the connection. Other events stay queued, and are sent if the process
-		// runs again.
+		// closed the connection. Events that aren't stored by then stay queued, and are
+		// sent if the process runs again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*time.Second)
 		defer cancel()
 		if err := client.Flush(ctx); err != nil {

@@ -15,8 +15,8 @@
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_user_id
     ON public.document_processing_events (user_id, created_at DESC);
 
--- With SELECT, PostgreSQL evaluates auth.uid() once per query. Without SELECT, it would evaluate
--- it for each row.
+-- PostgreSQL evaluates (SELECT auth.uid()) once per query. Without SELECT, it would evaluate
+-- auth.uid() for each row.
 DROP POLICY IF EXISTS "users read their own events" ON public.document_processing_events;
 CREATE POLICY "users read their own events" ON public.document_processing_events
     FOR SELECT TO authenticated

@@ -43,9 +43,9 @@ BEGIN
         WHERE created_at > after AND created_at < cutoff
         ORDER BY created_at OFFSET batch - 1 LIMIT 1;
 
-        -- Each batch starts at the end of the previous batch, which skips the index entries of
-        -- deleted rows. The last batch has no start, so it also deletes old rows that were
-        -- inserted during the purge.
+        -- Each batch starts where the previous batch ended, to skip the index entries of deleted
+        -- rows. The last batch has no start, so it also deletes old rows that were inserted
+        -- during the purge.
         IF boundary IS NULL THEN
             DELETE FROM public.document_processing_events WHERE created_at < cutoff;
         ELSE
