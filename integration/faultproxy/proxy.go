@@ -1,5 +1,6 @@
 // Package faultproxy is an HTTP proxy for tests. It stands between a client and a
-// server on this machine, and loses, cuts, delays or replaces answers.
+// server, and loses, cuts, delays or replaces answers. It listens on the loopback
+// interface.
 //
 //	proxy, err := faultproxy.Start(stack.URL)
 //	if err != nil { ... }

@@ -28,8 +28,8 @@ FROM pg_proc p
 JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = '` + exposed + `' AND p.prokind = 'f' AND NOT p.proretset`
 
-// loadFunctions returns the database functions that requests can call, by their names.
-// Functions of the same name differ in the arguments.
+// loadFunctions returns the database functions that requests can call, by name. Several
+// functions may have the same name.
 func loadFunctions(ctx context.Context, conn *pgx.Conn) (map[string][]*function, error) {
 	found, err := conn.Query(ctx, functionsQuery)
 	if err != nil {
