@@ -53,9 +53,11 @@ type Client struct {
 
 // New returns a Client for a Supabase project. supabaseURL is the URL of a hosted
 // project, such as https://abcdefgh.supabase.co, or of a self-hosted project. It may
-// end in a slash or in the API's path, /rest/v1. serviceRoleKey is a secret key of the
-// project (sb_secret_...) or a JWT with the role service_role. New also accepts keys of
-// an unknown form, because self-hosted projects may use them.
+// end in a slash or in the API's path, /rest/v1.
+//
+// serviceRoleKey is a secret key of the project (sb_secret_...) or a JWT with the role
+// service_role. New also accepts keys of an unknown form, because self-hosted projects
+// may use them.
 //
 // New sends no request, so it can't detect a wrong key or a missing table: call
 // [Client.Check]. With [WithSpool], New starts a goroutine that queues the events that

@@ -65,9 +65,9 @@ type Event struct {
 	// removed, because PostgreSQL can't store them. Invalid UTF-8 is replaced by
 	// U+FFFD.
 	//
-	// Record doesn't copy a message of more than 256 bytes. If such a message is part
-	// of a larger string, the entire string stays in memory until the event is stored
-	// or dropped. To avoid that, pass strings.Clone(message).
+	// Record doesn't copy a message of more than 256 bytes. If it is part of a larger
+	// string, pass strings.Clone(message), so that the larger string doesn't stay in
+	// memory.
 	ErrorMessage string
 
 	// Stage is the name of the step, such as "ocr". It is stored as NULL if it is

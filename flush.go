@@ -35,8 +35,7 @@ func (d *delivery) attemptLocked(now time.Time) {
 }
 
 // flush sends the pending rows and waits until every row that was recorded before the
-// call is stored or dropped. It returns an error if ctx ends, or if the server's
-// refusals are lasting (see lastingAfter).
+// call is stored or dropped. It stops waiting if stopWaitingLocked returns an error.
 func (d *delivery) flush(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -74,7 +74,7 @@ type mirror struct {
 }
 
 // openMirror starts the mirror if there is a spool. It does no I/O: the goroutine looks
-// for rows to replay. It is called before the first Record.
+// for rows to replay.
 func (d *delivery) openMirror(restURL string) {
 	c := d.config
 	if c.spoolDir == "" {
@@ -109,9 +109,8 @@ func (m *mirror) bufferLocked(r *record) {
 	r.block, r.old = m.next, r.block
 }
 
-// wakeLocked makes the goroutine take a step. It is called for each new row and after
-// each answer of the server. If search is true and the disk works, the step looks for
-// segments of dead processes, even before m.due.
+// wakeLocked makes the goroutine take a step. If search is true and the disk works, the
+// step looks for segments of dead processes, even before m.due.
 func (m *mirror) wakeLocked(search bool) {
 	if search && !m.failed {
 		m.due = time.Time{}
