@@ -65,9 +65,8 @@ type Health struct {
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// For the next four fields, Health reads the events of 24 hours plus StuckAfter, or
-	// plus Silence if that is longer. If the Window is even longer, Health reads the
-	// events of the Window.
+	// For the next four fields, Health reads the events of the Window or of a time that
+	// is a day longer than StuckAfter and Silence, whichever is longer.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if no document is stuck

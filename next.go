@@ -59,7 +59,7 @@ func (d *delivery) maySendLocked(now time.Time) bool {
 //   - the last row of the fresh lane, in case all older rows are bad
 //   - a random row of the retry lane
 //
-// If one lane is empty, all probes come from the other lane.
+// If one lane is empty in an outage, all probes come from the other lane.
 func (d *delivery) probeLocked(now time.Time) *batch {
 	h := &d.health
 	hangs := h.probe != nil && d.isAwaited() && now.Sub(h.probe.sent) >= hangTime

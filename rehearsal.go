@@ -207,8 +207,8 @@ func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 }
 
 // remove deletes the rows that filter selects, and adds a finding if the DELETE fails.
-// It adds none if only the number of deleted rows is missing in the answer, because a
-// proxy may have removed the number.
+// It adds no finding if only the number of deleted rows is missing from the answer,
+// because a proxy may have removed this number.
 func (r *rehearsal) remove(ctx context.Context, filter *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()

@@ -195,17 +195,17 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// If the current segments exceed enough, in bytes, many of their rows are already
-	// stored, so the segments are retired. enough is always below the spool's own limit
-	// of 2*q.
-	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
+	// The segments are retired when their size exceeds retireAt, in bytes. Then most of
+	// their rows are already stored, because the pending rows are much smaller. retireAt
+	// is always below the spool's own limit of 2*q.
+	retireAt := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the rows in the buffer needn't be written.
-		m.rows, m.behind, enough = m.rows[:0], false, 0
+		m.rows, m.behind, retireAt = m.rows[:0], false, 0
 	}
 	switch {
 	case !m.open, m.failed && stats.Pending > 0:
-	case m.files.Current > enough && !m.files.Retired: // wait until retired segments are removed, because the limit doesn't include them
+	case m.files.Current > retireAt && !m.files.Retired: // wait until retired segments are removed, because the limit doesn't include them
 		m.doLocked(m.spool.Retire)
 		m.first, m.again = m.written, true
 	case !m.copyLocked() && m.files.Retired: // no pending row is only in a retired segment

@@ -53,8 +53,8 @@ func WithDocumentLink(f func(documentID string) string) Option {
 }
 
 // WithFilters adds a filter to the page for each of the columns, such as "tenant_id".
-// With a filter, the reader of the page selects the events that have one value in the
-// column. Filtering by a column without an index is slow. The page always has filters
+// The user of the page chooses a value, and then sees only the events that
+// have this value in the column. Filtering by a column without an index is slow. The page always has filters
 // for the stage, type and user of an event.
 func WithFilters(columns ...string) Option {
 	return func(h *handler) { h.columns = slices.Clone(columns) }
