@@ -53,9 +53,9 @@ func WithDocumentLink(f func(documentID string) string) Option {
 }
 
 // WithFilters adds a filter to the page for each of the columns, such as "tenant_id".
-// The user of the page chooses a value, and then sees only the events that
-// have this value in the column. Filtering by a column without an index is slow. The page always has filters
-// for the stage, type and user of an event.
+// The user of the page chooses a value, and then sees only the events that have this
+// value in the column. Filtering by a column without an index is slow. The page always
+// has filters for the stage, type and user of an event.
 func WithFilters(columns ...string) Option {
 	return func(h *handler) { h.columns = slices.Clone(columns) }
 }
