@@ -35,8 +35,8 @@ const (
 )
 
 // An Option changes a default of [New]. If an option is given twice, the last one
-// counts. If the argument is nil, the default applies. If a number is out of bounds,
-// New returns an error. 0 is out of bounds for every option and never means
+// counts. If an option's argument is nil, the default applies. If a number is out of
+// bounds, New returns an error. 0 is out of bounds for every option and never means
 // "unlimited".
 type Option func(*config)
 

@@ -49,7 +49,7 @@ func New(c Config) *Client {
 }
 
 // Close closes the connections for inserts, and the idle connections for other
-// requests. Reads and deletes in flight continue. A later request opens a new
+// requests. GET and DELETE requests in flight continue. A later request opens a new
 // connection. Close does nothing if the requests use a transport of the app.
 func (c *Client) Close() { c.transport.own.close() }
 
