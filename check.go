@@ -17,8 +17,8 @@ import (
 )
 
 // Check finds out whether the server accepts the app's inserts and purges. Call Check
-// when the program starts. Its error has a line for each problem, with advice on how to
-// fix it.
+// when the program starts. The error of Check has a line for each problem, with advice
+// on how to fix it.
 //
 // Check first reads PostgREST's description of the table. Then it inserts events of
 // each type as Record does, but makes PostgREST roll the inserts back. If the server

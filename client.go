@@ -229,9 +229,9 @@ const closeGrace = time.Second
 // the handler by then are counted in [Stats].Unreported.
 //
 // Close may be called several times, even concurrently. All calls return the same
-// error. If the ctx of one call ends, all calls stop waiting. After Close, the client
-// has no goroutine, except any that still wait for the app's transport, logger or drop
-// handler, or for the disk.
+// error. If the ctx of one call ends, all calls stop waiting. After Close, all
+// goroutines of the client have ended, except those that still wait for the app's
+// transport, logger or drop handler, or for the disk.
 func (c *Client) Close(ctx context.Context) error {
 	if c.isNone() {
 		return nil

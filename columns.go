@@ -21,8 +21,8 @@ import (
 // The names of PostgREST's URL parameters, such as order, are allowed only in Extra.
 type Columns struct {
 	// ID is the name of a uuid column for the event's id. The column must be UNIQUE, so
-	// that the database ignores an event that is sent again, and should be NOT NULL. ID
-	// can't be "-".
+	// that the database ignores an event that is sent again. The column should also be
+	// NOT NULL. ID can't be "-".
 	//
 	// If the name is id, the column should be the primary key: docevents then sends no
 	// parameter on_conflict, and PostgREST compares the primary key.

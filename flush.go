@@ -24,8 +24,8 @@ type flush struct {
 	left int64 // how many of them are still pending
 }
 
-// attemptLocked cuts the backoff short: every batch in the retry lane and the next probe
-// may be sent now, even if the server asked for a longer wait.
+// attemptLocked cuts the backoff short: the next probe and every batch in the retry
+// lane may be sent now, even if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
 	d.health.lasting = nil                      // if the next failure is a refusal, it is set again
 	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang

@@ -41,7 +41,7 @@ type Limits struct {
 	// night without documents is not a problem. 0 disables this check.
 	Silence time.Duration
 
-	// Where selects only events with certain values: see [Query].
+	// Where selects only the events that have the given values: see [Query].
 	Where map[string]string
 }
 

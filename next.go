@@ -77,7 +77,7 @@ func (d *delivery) probeLocked(now time.Time) *batch {
 }
 
 // setProbeLocked is called after each failure. If the failed batch b was a probe, or a
-// breaker has just opened, it sets when the next probe is due.
+// breaker has just opened, setProbeLocked sets when the next probe is due.
 func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	h, most := &d.health, outageWait
 	if h.probe == b {

@@ -120,8 +120,8 @@ func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 // concurrent use. rt sees the key in the headers of the requests. Close doesn't close
 // the connections of rt.
 //
-// By default New makes two clones of [http.DefaultTransport], for inserts and for
-// other requests. The clone for inserts opens at most one connection more than the
+// By default New makes two clones of [http.DefaultTransport], one for inserts and one
+// for other requests. The clone for inserts opens at most one connection more than the
 // limit of [WithMaxInFlight]. If http.DefaultTransport isn't a [*http.Transport], for
 // example after httpmock.Activate, New uses it directly.
 func WithTransport(rt http.RoundTripper) Option { return func(c *config) { c.transport = rt } }

@@ -40,9 +40,9 @@ type Query struct {
 	// means 30 minutes. StuckAfter must not be negative.
 	StuckAfter time.Duration
 
-	// Where selects only events with certain values. Each key is the name of a column
-	// in the table, such as "tenant_id". Each value is the column's value as text,
-	// which PostgreSQL casts to the type of the column.
+	// Where selects only the events that have the given values. Each key is the name of
+	// a column in the table, such as "tenant_id". Each value is the column's value as
+	// text, which PostgreSQL casts to the type of the column.
 	Where map[string]string
 }
 

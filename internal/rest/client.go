@@ -113,8 +113,8 @@ func (c *Client) isForeign(details string, rows []byte) bool {
 var uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 // An insertion is a RoundTripper that replaces the query and the body of an insert
-// request. postgrest-go doesn't get the rows itself, because it would parse and copy
-// them, which takes longer than encoding them.
+// request. postgrest-go doesn't get the rows, because it would parse and copy them,
+// which takes longer than encoding them.
 type insertion struct {
 	http.RoundTripper
 	query string

@@ -47,8 +47,8 @@ import (
 )
 
 const (
-	// A segment of segmentBytes or more takes no more rows. The limit is small because
-	// Next reads an entire segment into memory.
+	// A segment that has reached segmentBytes takes no more rows. The limit is small
+	// because Next reads an entire segment into memory.
 	segmentBytes = 8 << 20
 
 	// A segment consists of frames. The first frame contains a description of the
