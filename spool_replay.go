@@ -48,7 +48,7 @@ func (m *mirror) replayLocked() {
 
 // queueLocked queues a row of a dead process. b is the encoded row, and columns
 // describes the columns of that process. If the row doesn't fit this process's columns,
-// queueLocked keeps its segment as .kept instead.
+// queueLocked doesn't queue it, and the spool keeps the row's segment as .kept.
 func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	d := m.delivery
 	r, err := d.config.readRow(b, columns, m.columns)

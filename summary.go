@@ -45,9 +45,9 @@ type Summary struct {
 	StuckTotal  int64           `json:"stuck_total"`
 }
 
-// A Point contains the numbers of one Interval, which begins at At. A document counts
-// only in the Point of its latest event. So for each state, the numbers of all Points
-// add up to the number in the Summary.
+// A Point contains the numbers of one Interval, which begins at the time At. A document
+// counts only in the Point of its latest event. So for each state, the numbers of all
+// Points add up to the number in the Summary.
 type Point struct {
 	At        time.Time `json:"at"`
 	Completed int64     `json:"completed"`

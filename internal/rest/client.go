@@ -54,7 +54,7 @@ func New(c Config) *Client {
 func (c *Client) Close() { c.transport.own.close() }
 
 // From returns a query on the table. Its errors may contain the URL, and with it values
-// of a row. So don't log them directly, but log the result of [Client.Loggable].
+// of a row. So don't log the errors directly, but log the result of [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
 // postgrest returns a postgrest.Client that sends requests through rt. Use it for one

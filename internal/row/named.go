@@ -59,10 +59,10 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 }
 
 // keyValue returns r's value in the given column, as PostgreSQL prints it in an error's
-// details, or "". PostgreSQL may print a time in any time zone. values is the rest of
-// the details. If it begins with a time that is equal to r's, keyValue returns the text
-// of that time.
-func (c *Columns) keyValue(r *Row, column, values string) string {
+// details, or "". PostgreSQL may print a time in any time zone. rest is the rest of the
+// details. If it begins with a time that is equal to r's, keyValue returns the text of
+// that time.
+func (c *Columns) keyValue(r *Row, column, rest string) string {
 	switch slices.Index(c.names[:], column) {
 	case fieldID:
 		return r.ID.String()
@@ -75,7 +75,7 @@ func (c *Columns) keyValue(r *Row, column, values string) string {
 	case fieldStage:
 		return r.Stage
 	case fieldCreatedAt: // part of the primary key of a partitioned table
-		value := values[:max(0, strings.IndexAny(values, ",)"))]
+		value := rest[:max(0, strings.IndexAny(rest, ",)"))]
 		for _, layout := range []string{"2006-01-02 15:04:05-07", "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05"} {
 			if at, err := time.Parse(layout, value); err == nil && at.UnixMicro() == r.CreatedAt {
 				return value
