@@ -42,7 +42,7 @@ import (
 //
 //   - The row is rejected alone twice, and other rows are stored between the two
 //     rejections. For an exception, see history.evidence.
-//   - The row gets ten strikes. A strike is a failure that isn't a rejection, with
+//   - The row gets ten strikes. A strike is any failure except a rejection, if there is
 //     evidence against the row.
 //
 // A suspect is a row that may be dropped soon: it has a strike, or it was rejected

@@ -197,8 +197,8 @@ func (m *mirror) stepLocked() {
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
 	// The current segments are retired when their size exceeds retireAt, in bytes.
 	// Then, unless the queue is almost full, most of their rows are already stored,
-	// because the pending rows together are much smaller than retireAt. retireAt is
-	// always below the spool's own limit of 2*q.
+	// because the pending rows together are much smaller than retireAt. It is always
+	// below the spool's own limit of 2*q.
 	retireAt := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the rows in the buffer needn't be written.

@@ -69,8 +69,8 @@ type Stage struct {
 	Failed   int64  `json:"failed"`
 	Measured int64  `json:"measured"` // events with a Duration
 
-	// P50 and P95 are percentiles of the measured durations: 50 % and 95 % of the
-	// durations are not longer. Max is the longest duration.
+	// P50 and P95 are percentiles of the measured durations: 50 % of the durations are
+	// at most P50, and 95 % are at most P95. Max is the longest duration.
 	P50, P95, Max time.Duration `json:"-"`
 }
 

@@ -122,8 +122,8 @@ func (c *columns) documentID(id string) (string, error) {
 }
 
 // readEvents decodes the rows in body one by one. If it stops after maxTimelineBytes,
-// the result more is true, because body contains further rows.
-func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err error) {
+// hasMore is true, because body contains more rows.
+func (c *columns) readEvents(body io.Reader) (events []Event, hasMore bool, err error) {
 	bounded := &io.LimitedReader{R: body, N: maxTimelineBytes}
 	rows := json.NewDecoder(bounded)
 	start, err := rows.Token()

@@ -13,11 +13,11 @@ import (
 // event's type, Record drops the event with reason [Invalid]. But if Open is set,
 // Record accepts every valid type.
 //
-// Four fields have a default, which applies if the field is empty: [UploadStarted] in
-// Arrived, [ProcessingStarted] in Started, [Completed] in Completed and [Failed] in
-// Failed. But if UploadStarted is in another field, Arrived stays empty. If Started,
-// Completed or Failed is empty and its default is in another field, New returns an
-// error.
+// Four fields have a default, which applies if the field is empty: Arrived has
+// [UploadStarted], Started has [ProcessingStarted], Completed has [Completed], and
+// Failed has [Failed]. But if UploadStarted is in another field, Arrived stays empty.
+// If Started, Completed or Failed is empty and its default is in another field, New
+// returns an error.
 //
 // If the app lists any types, Check tests only these types and not the defaults.
 type EventTypes struct {

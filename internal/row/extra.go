@@ -83,7 +83,7 @@ func (e *extraEncoder) encode(v any) (ok bool) {
 	return e.value(v, 0) == nil
 }
 
-// value appends the JSON of v to e.text. It encodes plain strings, ints and maps
+// value appends the JSON of v to e.text. It encodes ints, maps and plain strings
 // itself, because encoding/json would allocate memory. depth is the number of maps
 // around v.
 func (e *extraEncoder) value(v any, depth int) error {
