@@ -141,7 +141,7 @@ func (r *rehearsal) possibleFillings() [][]string {
 }
 
 // errStored means that the server stored the rows instead of rolling back. deleteStored
-// has added a finding.
+// has already added a finding.
 var errStored = errors.New("stored")
 
 var number = regexp.MustCompile(`\d+`)

@@ -96,7 +96,7 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 }
 
 // A purge is one call to PurgeBefore. Only one goroutine uses it. It goes through these
-// states. With WithPurgeBatch, it begins with the steps:
+// states, but with WithPurgeBatch it begins at "steps":
 //
 //	one DELETE for all rows --done--> end
 //	    |failed

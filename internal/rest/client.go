@@ -23,9 +23,9 @@ type Config struct {
 	Schema, Table, IDColumn string
 	MaxInFlight             int // how many inserts may be in flight
 
-	// Transport sends the requests. If it is nil, clones of http.DefaultTransport do.
-	// If http.DefaultTransport isn't an *http.Transport, it can't be cloned, and sends
-	// the requests itself.
+	// Transport sends the requests. If it is nil, clones of http.DefaultTransport send
+	// them. If http.DefaultTransport isn't an *http.Transport, it can't be cloned, and
+	// sends the requests itself.
 	Transport http.RoundTripper
 }
 

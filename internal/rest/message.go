@@ -126,7 +126,7 @@ const LeftOut = "a message that is not PostgreSQL's own, left out since it may r
 // quoted matches the part of a text that may contain quoted values. It extends from the
 // first quote to the last, because a value may contain quotes. If there is only one
 // quote, it extends to the end of the text. It doesn't begin at a ' after a letter or a
-// digit, which is probably an apostrophe.
+// digit, because that is probably an apostrophe.
 var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces white space

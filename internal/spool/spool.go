@@ -128,9 +128,9 @@ type segment struct {
 }
 
 // New returns a spool in the folder dir, an absolute path. It does no I/O: the first
-// Append makes the folder. The spool ignores the segments of other projects. columns
-// describes the table's columns. Append returns ErrFull if the current segments and the
-// segments of dead processes together have more than limit bytes.
+// Append makes the folder. The spool ignores the segments of other projects. The string
+// columns describes the table's columns. Append returns ErrFull if the current segments
+// and the segments of dead processes together have more than limit bytes.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
