@@ -22,8 +22,8 @@ type Limits struct {
 	StuckAfter time.Duration
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
-	// single stuck document is a problem. Health may not count a document that has been
-	// stuck for more than a day, because it only reads the events of about a day.
+	// single stuck document is a problem. Health doesn't always count a document that
+	// has been stuck for more than a day, because it reads only recent events.
 	MaxStuck int
 
 	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1: the number of
