@@ -194,8 +194,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestProgress checks that the line on a terminal stays below the printed text and
-// is removed at the end.
+// TestProgress checks that the progress line on a terminal stays below the printed text
+// and is removed at the end.
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var screen bytes.Buffer
