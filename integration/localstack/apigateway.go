@@ -51,7 +51,7 @@ func (g *apiGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // known reports whether the API key is the secret key, or a JWT that is signed with the
-// JWT secret. It may have expired: PostgREST checks that.
+// JWT secret. The JWT may have expired: PostgREST checks that.
 func (g *apiGateway) known(key string) bool {
 	if key == g.settings.SecretKey {
 		return true

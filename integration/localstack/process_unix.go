@@ -18,8 +18,8 @@ import (
 // run as root. nil means the current user.
 type account struct{ uid, gid uint32 }
 
-// serverAccount returns the account of user postgres, or else of nobody. If this
-// program doesn't run as root, it returns nil.
+// serverAccount returns the account of the user "postgres", or else of the user
+// "nobody". If this program doesn't run as root, it returns nil.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
