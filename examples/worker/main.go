@@ -1,4 +1,4 @@
-// Worker processes jobs from a queue that may deliver a job twice, such as SQS or pgmq.
+// Worker handles jobs from a queue, such as SQS or pgmq, that may deliver a job twice.
 // If a job runs twice, its events have the same ids, so each event is stored once.
 //
 // In this example, the queue is standard input, with jobs as JSON objects:

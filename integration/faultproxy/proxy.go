@@ -9,8 +9,8 @@
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
 // A [Plan] chooses the fault for each request. A plan that looks only at the request's
-// number causes the same faults in every run. A plan can also look for a certain row in
-// the request's body.
+// number causes the same faults in every run. A plan can also look for the text of a
+// row in the request's body.
 //
 // With [Fault.Committed], the server stores the rows before the client gets the fault.
 // Don't use it with an error that has a PostgreSQL code, because such an error means
