@@ -271,8 +271,8 @@ func fullBars(r *report) []bar {
 }
 
 // guardBars returns the bars that -guard checks. Their limits for speed are so low that
-// docevents reaches them on a busy machine. It would miss them with one request per
-// event, or with a new connection for each request.
+// docevents reaches them even on a busy machine. docevents would miss them if it sent
+// one request per event, or opened a connection for each request.
 func guardBars(r *report) []bar {
 	bars := fullBars(r)
 	bars[0].Limit, bars[1].Limit = 0.5, 10

@@ -73,7 +73,8 @@ func (a *account) traversable(dir string) bool {
 }
 
 // detach makes the command start in a new process group, so that Ctrl-C signals only
-// this program. The command runs as runAs, or as the current user if runAs is nil.
+// this program. The command runs as the account runAs. If runAs is nil, it runs as the
+// current user.
 func detach(cmd *exec.Cmd, runAs *account) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if runAs != nil {

@@ -34,8 +34,8 @@ $$;
 -- +goose StatementEnd
 
 -- Returns the partitions. Each contains the rows with lower_bound <= created_at < upper_bound.
--- Both bounds of the default partition are NULL, and so is the lower_bound of the former table of
--- 013.
+-- Both bounds of the default partition are NULL, and so is the lower_bound of the partition that
+-- was the table of 013.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_partitions()
 RETURNS TABLE (partition regclass, lower_bound timestamptz, upper_bound timestamptz)
