@@ -56,8 +56,8 @@ var steps = []struct {
 // tenants are the customers. Each user belongs to one of them.
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
-// Between outageStart and outageEnd after the pipeline's start, the language model that
-// the step "summarize" calls is overloaded: nine of ten attempts fail with status 503.
+// Between outageStart and outageEnd after the pipeline's start, the model that the step
+// "summarize" calls is overloaded: nine of ten attempts fail with status 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
 // history returns the events of a document that arrives at the given time.
