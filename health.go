@@ -24,7 +24,7 @@ type Limits struct {
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
 	// single stuck document is a problem. Health can miss a document that has been
-	// stuck for more than a day, because it only reads the events of about a day.
+	// stuck for more than a day, because it reads only recent events.
 	MaxStuck int
 
 	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1: the number of
