@@ -144,18 +144,6 @@ func TestNilOptions(t *testing.T) {
 	}
 }
 
-// A logger that is a nil pointer in an interface panics when it is called. Valid
-// events are still stored.
-func TestTypedNils(t *testing.T) {
-	c, _ := newClient(t, &server{}, docevents.WithLogger((*logrus.Logger)(nil)), docevents.WithDropHandler(nil))
-	c.Record(docevents.Event{})
-	c.Record(event("a"))
-	if err := c.Close(t.Context()); err != nil {
-		t.Error(err)
-	}
-	checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 1, Dropped: docevents.Drops{Invalid: 1}})
-}
-
 // WithEventTypes copies the types, so the app may change its slice.
 func TestEventTypesAreCopied(t *testing.T) {
 	types := []docevents.EventType{"archived"}
