@@ -262,30 +262,6 @@ func TestPurgeOfRowsThatATriggerKeeps(t *testing.T) {
 	}
 }
 
-// If the server rejects a DELETE because of its rows, the purge ends at once.
-func TestPurgeEndsAfterARejection(t *testing.T) {
-	for code, text := range map[string]string{"P0001": "events are for ever", "23503": "update or delete violates foreign key constraint"} {
-		for in, opts := range map[string][]docevents.Option{"at once": nil, "in steps": inSteps} {
-			t.Run(code+" "+in, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					tb := newTable(t, 65)
-					tb.answer = func(r *purgeRequest, _ int) *answer {
-						if r.method == http.MethodDelete {
-							return &answer{status: 409, code: code, text: text}
-						}
-						return nil
-					}
-					c, _ := newClient(t, tb, opts...)
-					n, err := c.PurgeOlderThan(t.Context(), 1)
-					if e, _ := errors.AsType[*docevents.Error](err); n != 0 || e == nil || e.Code != code || len(tb.requests) > 2 {
-						t.Errorf("%d, %v after %d requests, want %s", n, err, len(tb.requests), code)
-					}
-				})
-			})
-		}
-	}
-}
-
 // Refusals end a purge only after 5 s: hosted projects sometimes refuse a valid key
 // for a second or two, and PostgREST doesn't find a table or column while it reloads
 // its schema cache. The error says once what to do.
@@ -353,6 +329,7 @@ func TestPurgeEndsInErrorAfterALostAnswer(t *testing.T) {
 		"then more lost answers":         {lost, answer{status: 502}, 10, true, true},
 		"nothing lost, an outage":        {nil, answer{status: 504, code: "PGRST003"}, 20, false, false},
 		"nothing lost, a refusal":        {nil, refusal, 20, false, false},
+		"nothing lost, a trigger":        {nil, answer{status: 400, code: "P0001", text: "events are for ever"}, 20, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -373,6 +350,10 @@ func TestPurgeEndsInErrorAfterALostAnswer(t *testing.T) {
 				}
 				if errors.Is(err, docevents.ErrCountIncomplete) != test.lost || errors.Is(err, docevents.ErrOutcomeUnknown) != test.unknown {
 					t.Errorf("%v: count incomplete %v, outcome unknown %v", err, !test.lost, !test.unknown)
+				}
+				rejected := test.then.code == "P0001" || test.then.code == "23503"
+				if rejected && len(tb.requests) != 6 {
+					t.Errorf("%d requests: a rejection of the rows was retried", len(tb.requests))
 				}
 				if strings.Contains(err.Error(), "\n") {
 					t.Errorf("more than a line: %q", err)

@@ -542,7 +542,7 @@ func TestRowsWrittenDuringAPurge(t *testing.T) {
 // With random tables, cutoffs, steps and timeouts, a purge deletes exactly the rows
 // before the cutoff and returns their number.
 func TestRandomPurges(t *testing.T) {
-	for seed := range 150 {
+	for seed := range 100 {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(uint64(seed), 3))
 			tb := &table{t: t}
