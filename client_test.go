@@ -180,16 +180,16 @@ func TestRequestsOfAClient(t *testing.T) {
 	serviceRole := jwt(`{"role":"service_role"}`)
 	padded := "e30." + base64.URLEncoding.EncodeToString([]byte(`{"role":"service_role"}`)) + ".c2ln"
 	for name, test := range map[string]struct {
-		key, wantKey, authorization string
-		opts                        []docevents.Option
-		schema, table               string
+		key, authorization string
+		opts               []docevents.Option
+		schema, table      string
 	}{
-		"a secret key":         {testKey, testKey, "", nil, "public", "document_processing_events"},
-		"a service-role JWT":   {serviceRole, serviceRole, "Bearer " + serviceRole, nil, "public", "document_processing_events"},
-		"a JWT with padding":   {padded, padded, "Bearer " + padded, nil, "public", "document_processing_events"},
-		"an opaque key":        {"a.b.c", "a.b.c", "Bearer a.b.c", nil, "public", "document_processing_events"},
-		"a key in white space": {" \t" + testKey + "\r\n", testKey, "", nil, "public", "document_processing_events"},
-		"another table":        {testKey, testKey, "", []docevents.Option{docevents.WithSchema("audit"), docevents.WithTable("Events_2")}, "audit", "Events_2"},
+		"a secret key":         {testKey, "", nil, "public", "document_processing_events"},
+		"a service-role JWT":   {serviceRole, "Bearer " + serviceRole, nil, "public", "document_processing_events"},
+		"a JWT with padding":   {padded, "Bearer " + padded, nil, "public", "document_processing_events"},
+		"an opaque key":        {"a.b.c", "Bearer a.b.c", nil, "public", "document_processing_events"},
+		"a key in white space": {" \t" + testKey + "\r\n", "", nil, "public", "document_processing_events"},
+		"another table":        {testKey, "", []docevents.Option{docevents.WithSchema("audit"), docevents.WithTable("Events_2")}, "audit", "Events_2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wire := &wire{}
@@ -210,16 +210,13 @@ func TestRequestsOfAClient(t *testing.T) {
 				t.Fatalf("%d requests, want 2", len(requests))
 			}
 			for _, sent := range requests {
-				got := http.Header{}
-				for _, name := range []string{"Apikey", "Authorization", "Accept-Profile", "Content-Profile"} {
-					got[name] = append([]string{}, sent.header.Values(name)...)
-				}
-				want := http.Header{"Apikey": {test.wantKey}, "Authorization": {}, "Accept-Profile": {test.schema}, "Content-Profile": {test.schema}}
-				if test.authorization != "" {
-					want.Set("Authorization", test.authorization)
-				}
-				if !reflect.DeepEqual(got, want) {
-					t.Errorf("%s: headers %q, want %q", sent.method, got, want)
+				for name, want := range map[string]string{
+					"Apikey": strings.TrimSpace(test.key), "Authorization": test.authorization,
+					"Accept-Profile": test.schema, "Content-Profile": test.schema,
+				} {
+					if got := strings.Join(sent.header.Values(name), "|"); got != want {
+						t.Errorf("%s: %s: %q, want %q", sent.method, name, got, want)
+					}
 				}
 				if got := sent.header.Values("X-Client-Info"); len(got) != 1 || !strings.HasPrefix(got[0], "docevents-go/") {
 					t.Errorf("%s: X-Client-Info: %q", sent.method, got)
