@@ -17,13 +17,13 @@ import (
 )
 
 // Check finds out whether the server accepts the app's inserts and purges. Call Check
-// when the program starts. Its error has a line for each problem, with advice on how to
-// fix it.
+// when the program starts. The error of Check has a line for each problem, with advice
+// on how to fix it.
 //
-// Check first reads PostgREST's description of the table. If the server offers no
-// description, Check finds fewer problems. Then Check inserts events of each type as
-// Record does, but makes PostgREST roll the inserts back. If the server stores the rows
-// nevertheless, Check deletes them and returns an error. [WithRequestTimeout] sets the
+// Check first reads PostgREST's description of the table. Then it inserts events of
+// each type as Record does, but makes PostgREST roll the inserts back. If the server
+// stores the rows nevertheless, Check deletes them and returns an error. If the server
+// offers no description, Check finds fewer problems. [WithRequestTimeout] sets the
 // timeout of each request.
 //
 // Check can't find problems that depend on the values in the app's events, such as a
@@ -57,15 +57,14 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// retryMisconfigured calls check, which examines the table once. If its error is a
-// misconfiguration, it calls check again, for up to 5 s or until ctx ends. If ctx ends
-// during a repeated call, it returns the previous call's error, which is about the
-// table.
-func retryMisconfigured(ctx context.Context, check func() error) error {
+// retryMisconfigured calls examineOnce. If the error is a misconfiguration, it calls
+// examineOnce again, for up to 5 s or until ctx ends. If ctx ends during a repeated
+// call, it returns the previous call's error, which is about the table.
+func retryMisconfigured(ctx context.Context, examineOnce func() error) error {
 	began := time.Now()
 	var last error
 	for step := 0; ; step++ {
-		err := check()
+		err := examineOnce()
 		if last != nil && ctx.Err() != nil {
 			return last
 		}
@@ -96,7 +95,7 @@ func (r *rehearsal) examine(ctx context.Context) error {
 
 // insert sends inserts until one succeeds or no other insert can help. After each
 // problem it adds a finding and changes the next insert, so that PostgreSQL gets to the
-// next problem. It returns an error if a DELETE would probably fail as well.
+// next problem. The method returns an error if a DELETE would probably fail as well.
 func (r *rehearsal) insert(ctx context.Context) error {
 	for len(r.columns) > 0 {
 		rows := r.rows(r.types)
@@ -142,16 +141,17 @@ func (r *rehearsal) insert(ctx context.Context) error {
 }
 
 // count handles the answer to an insert that was rolled back. n is the number of rows
-// that PostgreSQL had inserted, and events is the number of different events. If n is
-// larger, the id isn't unique. If n is smaller, the table discards events.
-func (r *rehearsal) count(n, events int) {
+// that PostgreSQL had inserted, and numEvents is the number of different events. If n
+// is greater than numEvents, the id isn't unique. If n is less than numEvents, the
+// table discards events.
+func (r *rehearsal) count(n, numEvents int) {
 	switch {
 	case r.lacksID(): // n shows nothing
-	case n > events:
+	case n > numEvents:
 		r.find(r.config.columns.ID, "nothing makes the column {column} unique, so an event that is sent again would be stored twice: {key}")
 	case n == 0:
 		r.find("", "a trigger or rule of {table} discards every event, and Record can't notice: let it store them. If it stores them in another table, name that table with WithTable, or use a partitioned table")
-	case n < events:
+	case n < numEvents:
 		r.report.warn(logDiscards)
 	}
 }
@@ -187,16 +187,16 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 	return nil, nil
 }
 
-// tryType inserts events of type t, each time with other optional columns filled,
-// because a CHECK may require a column for this type only. r.fillings[t] becomes the
-// columns with which the table accepts the type. If the table never accepts it, tryType
-// returns the reason.
+// tryType tries to insert events of type t several times, with different optional
+// columns filled, because a CHECK may require a column for this type only.
+// r.fillings[t] becomes the columns with which the table accepts the type. If the table
+// never accepts it, tryType returns the reason.
 func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Error, err error) {
 	var suspect []string
 	for i, filling := range r.possibleFillings() {
 		r.fillings[t] = filling
 		_, e, err := r.send(ctx, r.rows([]EventType{t}))
-		if err != nil || e == nil || !depends.MatchString(e.Code) { // PostgreSQL checks the values before it finds other errors
+		if err != nil || e == nil || !aboutValues.MatchString(e.Code) { // PostgreSQL checks the values before it finds other errors
 			return nil, err
 		}
 		if i == 1 && e.Code >= reason.Code && e.Message != reason.Message {
@@ -219,8 +219,8 @@ func (r *rehearsal) addRejected(types []EventType, reason *rest.Error) {
 	r.add("insert: the table takes no event of type "+strings.Join(names, ", "), r.explain(reason))
 }
 
-// add adds err, the error of a request, to r.findings. op is "insert" or "delete". add
-// ignores nil and errStored.
+// add adds err to r.findings. err is the error of a request, and op is "insert" or
+// "delete". add ignores nil and errStored.
 func (r *rehearsal) add(op string, err error) {
 	switch {
 	case err == nil, errors.Is(err, errStored):
@@ -236,8 +236,8 @@ func (r *rehearsal) add(op string, err error) {
 const maxDescriptionBytes = 64 << 20
 
 // A definition is PostgREST's description of one table or view, in OpenAPI format. It
-// contains no CHECK and no UNIQUE constraints, so Check needs inserts to find problems
-// with them.
+// contains no UNIQUE or CHECK constraints, so only inserts can show problems with these
+// constraints.
 type definition struct {
 	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {

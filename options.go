@@ -30,13 +30,14 @@ const (
 	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
 	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. By
-	// default a purge deletes in steps only if one DELETE for all rows fails.
+	// default a purge first sends one DELETE for all rows, and deletes in steps only if
+	// that fails.
 	DefaultPurgeBatch = 10_000
 )
 
 // An Option changes a default of [New]. If an option is given twice, the last one
-// counts. If the argument is nil, the default applies. If a number is out of bounds,
-// New returns an error. 0 is out of bounds for every option and never means
+// counts. If an option's argument is nil, the default applies. If a number is out of
+// bounds, New returns an error. 0 is out of bounds for every option and never means
 // "unlimited".
 type Option func(*config)
 
@@ -120,8 +121,8 @@ func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 // concurrent use. rt sees the key in the headers of the requests. Close doesn't close
 // the connections of rt.
 //
-// By default New makes two clones of [http.DefaultTransport], for inserts and for
-// other requests. The clone for inserts opens at most one connection more than the
+// By default New makes two clones of [http.DefaultTransport], one for inserts and one
+// for other requests. The clone for inserts opens at most one connection more than the
 // limit of [WithMaxInFlight]. If http.DefaultTransport isn't a [*http.Transport], for
 // example after httpmock.Activate, New uses it directly.
 func WithTransport(rt http.RoundTripper) Option { return func(c *config) { c.transport = rt } }
@@ -216,9 +217,9 @@ func WithSpool(dir string) Option {
 }
 
 // WithPurgeBatch makes a purge delete in steps. rows is the number of rows per step,
-// from 1 to 1,000,000. By default a purge sends one DELETE for all rows. If it fails
-// for a reason that may pass, such as a timeout or a lost connection, the purge
-// continues in steps of [DefaultPurgeBatch] rows.
+// from 1 to 1,000,000. By default a purge sends one DELETE for all rows. If this DELETE
+// fails for a reason that may be temporary, such as a timeout or a lost connection, the
+// purge continues in steps of [DefaultPurgeBatch] rows.
 func WithPurgeBatch(rows int) Option {
 	return func(c *config) { c.purgeBatch, c.purgeInSteps = rows, true }
 }

@@ -15,7 +15,8 @@ import (
 var (
 	// ErrNotServiceRole means that the key passed to New is a publishable key, or a JWT
 	// whose role isn't service_role, such as the anonymous key. With these keys a purge
-	// would delete nothing and report success. New's error matches it with [errors.Is].
+	// would delete nothing, but report success. New's error matches ErrNotServiceRole
+	// with [errors.Is].
 	ErrNotServiceRole = errors.New("not a service-role key")
 
 	// ErrNoSettings means that the environment contains neither SUPABASE_URL nor a key,
@@ -71,8 +72,9 @@ func envKey() (string, error) {
 	return key, nil
 }
 
-// parseURL checks raw, the URL that the app passed to New, and returns the URL of the
-// project's REST API. Its errors don't contain raw, which may include a password.
+// parseURL checks the URL that the app passed to New, and returns the URL of the
+// project's REST API. Its errors don't contain the app's URL, which may include a
+// password.
 func parseURL(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	host := raw // a database's URL may include a password that makes it unparsable
@@ -117,8 +119,8 @@ var (
 	projectSite = regexp.MustCompile(`(^|\.)supabase\.(co|in|net|red)$`)
 )
 
-// pathFormat matches the part of a URL's path before /rest/v1, which the URL of a
-// self-hosted project may have.
+// pathFormat matches the part of a URL's path before /rest/v1. The URL of a self-hosted
+// project may have such a part.
 var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
 // parseKey returns the headers that carry the key, without white space around it.

@@ -14,7 +14,7 @@ const (
 	// disk again, and between two searches for segments of dead processes.
 	spoolPause = 30 * time.Second
 
-	// No row is added to the buffer if it already has bufferBytes.
+	// No row is added to a buffer of bufferBytes or more.
 	bufferBytes = 1 << 20
 )
 
@@ -40,8 +40,8 @@ const (
 // numbered from 1.
 //
 // record.block is the place of a pending row. If the row was copied, record.old is its
-// previous place. A place is a number n, which is compared with the fields first and
-// written:
+// previous place. A place is a number n. Its meaning depends on the fields "first" and
+// "written":
 //
 //	n >= written          in the buffer, or in the block that is being written
 //	first <= n < written  in a current segment
@@ -69,7 +69,7 @@ type mirror struct {
 	next    int64       // the block that the buffer becomes when it is written
 	files   spool.State // the spool's state after the last use of the disk
 
-	failed bool      // the disk failed, so nothing is written before due
+	failed bool      // the disk failed, so nothing is written until m.due
 	due    time.Time // when to look for segments of dead processes
 }
 
@@ -122,8 +122,8 @@ func (m *mirror) wakeLocked(search bool) {
 	}
 }
 
-// isBusyLocked reports whether the goroutine is at work. Close waits for it, because it
-// may still queue rows of dead processes.
+// isBusyLocked reports whether the goroutine is at work. Close waits for the goroutine,
+// because it may still queue rows of dead processes.
 func (m *mirror) isBusyLocked() bool { return m.running }
 
 // closeLocked makes the goroutine write all pending rows. It waits until the goroutine
@@ -138,14 +138,14 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.open = false
 }
 
-// holdsLocked returns two results. holds is true if r is on disk, so another process
-// will find it there. mayHold is true if Close has stopped waiting for the goroutine
-// because the disk hangs, so r may still get to the disk.
-func (m *mirror) holdsLocked(r *record) (holds, mayHold bool) {
+// holdsLocked returns two results. onDisk is true if r is on disk, so another process
+// will find it there. mayBeOnDisk is true if Close has stopped waiting for the
+// goroutine because the disk hangs, so r may still get to the disk.
+func (m *mirror) holdsLocked(r *record) (onDisk, mayBeOnDisk bool) {
 	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running && !m.open
 }
 
-// hasLocked reports whether a row whose place is block is on disk.
+// hasLocked reports whether a row with the given place is on disk.
 func (m *mirror) hasLocked(block int64) bool {
 	if block >= m.first {
 		return block < m.written && m.files.Current > 0
@@ -195,9 +195,10 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// The segments are retired when their size exceeds retireAt, in bytes. Then most of
-	// their rows are already stored, because the pending rows are much smaller. retireAt
-	// is always below the spool's own limit of 2*q.
+	// The current segments are retired when their size exceeds retireAt, in bytes.
+	// Then, unless the queue is almost full, most of their rows are already stored,
+	// because the pending rows together are much smaller than retireAt. It is always
+	// below the spool's own limit of 2*q.
 	retireAt := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the rows in the buffer needn't be written.
@@ -233,9 +234,9 @@ func (m *mirror) writeLocked() {
 }
 
 // copyLocked adds pending rows to the buffer until it is full, except rows that are
-// already in the buffer or in a current segment. copied is true if there were rows to
+// already in the buffer or in a current segment. hadRows is true if there were rows to
 // add, even if the buffer was full.
-func (m *mirror) copyLocked() (copied bool) {
+func (m *mirror) copyLocked() (hadRows bool) {
 	if !m.behind && !m.files.Retired {
 		return false
 	}
@@ -244,13 +245,13 @@ func (m *mirror) copyLocked() (copied bool) {
 		switch {
 		case r.block >= m.first, r.block < 0 && r.block == -m.files.Reading: // the segment that is being read stays on disk until all its rows are queued
 		case len(m.rows) >= bufferBytes:
-			m.behind, copied = m.behind || r.block == 0, true
+			m.behind, hadRows = m.behind || r.block == 0, true
 		default:
 			m.bufferLocked(r)
-			copied = true
+			hadRows = true
 		}
 	})
-	return copied
+	return hadRows
 }
 
 func (d *delivery) eachPendingLocked(f func(*record)) {

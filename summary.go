@@ -45,9 +45,9 @@ type Summary struct {
 	StuckTotal  int64           `json:"stuck_total"`
 }
 
-// A Point contains the numbers of one Interval, which begins at At. A document counts
-// only in the Point of its latest event. So for each state, the numbers of all Points
-// add up to the number in the Summary.
+// A Point contains the numbers of one Interval, which begins at the time At. A document
+// counts only in the Point of its latest event. So for each state, the numbers of all
+// Points add up to the number in the Summary.
 type Point struct {
 	At        time.Time `json:"at"`
 	Completed int64     `json:"completed"`
@@ -69,8 +69,8 @@ type Stage struct {
 	Failed   int64  `json:"failed"`
 	Measured int64  `json:"measured"` // events with a Duration
 
-	// P50 and P95 are percentiles of the measured durations: 50 % and 95 % of the
-	// durations are not longer. Max is the longest duration.
+	// P50 and P95 are percentiles of the measured durations: 50 % of the durations are
+	// at most P50, and 95 % are at most P95. Max is the longest duration.
 	P50, P95, Max time.Duration `json:"-"`
 }
 
@@ -98,9 +98,10 @@ type StuckDocument struct {
 	LastAt     time.Time `json:"last_at"`
 }
 
-// Summary returns counts of documents and failures, and durations, for the events that
-// q selects. It calls a function of sql/014_create_docevents_reading.sql. If the
-// function is missing in the database, the error refers to that file.
+// Summary returns the numbers of documents and of failures, and the durations of the
+// stages, for the events that q selects. It calls a function of
+// sql/014_create_docevents_reading.sql. If the function is missing from the database,
+// the error refers to that file.
 //
 // A call takes about 1.5 s for a million events on two cores. For retries and timeouts,
 // see [Client.Timeline]. Summary is safe for concurrent use. On a nil Client it returns

@@ -23,9 +23,9 @@ type Config struct {
 	Schema, Table, IDColumn string
 	MaxInFlight             int // how many inserts may be in flight
 
-	// Transport sends the requests. If it is nil, clones of http.DefaultTransport do.
-	// If http.DefaultTransport isn't an *http.Transport, it can't be cloned, and sends
-	// the requests itself.
+	// Transport sends the requests. If it is nil, clones of http.DefaultTransport send
+	// them. If http.DefaultTransport isn't an *http.Transport, it can't be cloned, and
+	// sends the requests itself.
 	Transport http.RoundTripper
 }
 
@@ -49,12 +49,12 @@ func New(c Config) *Client {
 }
 
 // Close closes the connections for inserts, and the idle connections for other
-// requests. Reads and deletes in flight continue. A later request opens a new
+// requests. GET and DELETE requests in flight continue. A later request opens a new
 // connection. Close does nothing if the requests use a transport of the app.
 func (c *Client) Close() { c.transport.own.close() }
 
 // From returns a query on the table. Its errors may contain the URL, and with it values
-// of a row. So don't log them directly, but log the result of [Client.Loggable].
+// of a row. So don't log the errors directly, but log the result of [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
 // postgrest returns a postgrest.Client that sends requests through rt. Use it for one
@@ -113,8 +113,8 @@ func (c *Client) isForeign(details string, rows []byte) bool {
 var uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 // An insertion is a RoundTripper that replaces the query and the body of an insert
-// request. postgrest-go doesn't get the rows itself, because it would parse and copy
-// them, which takes longer than encoding them.
+// request. postgrest-go doesn't get the rows, because it would parse and copy them,
+// which takes longer than encoding them.
 type insertion struct {
 	http.RoundTripper
 	query string
