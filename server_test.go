@@ -147,12 +147,8 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 			a = chosen
 		}
 	}
-	if a.delay > 0 {
-		select {
-		case <-time.After(a.delay):
-		case <-req.Context().Done():
-			return nil, req.Context().Err()
-		}
+	if err := a.wait(req); err != nil {
+		return nil, err
 	}
 	if a.stored && !s.discard {
 		s.mu.Lock()
@@ -170,6 +166,19 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, a.err
 	}
 	return a.response(req), nil
+}
+
+// wait waits for the answer's delay. If the request's context ends, wait returns its error.
+func (a *answer) wait(req *http.Request) error {
+	if a.delay <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(a.delay):
+		return nil
+	case <-req.Context().Done():
+		return req.Context().Err()
+	}
 }
 
 func (a *answer) response(req *http.Request) *http.Response {
