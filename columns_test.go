@@ -442,63 +442,52 @@ func TestInvalidExtra(t *testing.T) {
 func TestExtraIsCopied(t *testing.T) {
 	columns := docevents.WithColumns(docevents.Columns{Extra: []string{"metadata", "tenant_id", "left_out"}})
 	want := map[string]any{"metadata": map[string]any{"pages": json.Number("9007199254740993")}, "tenant_id": "x"}
-	for name, test := range map[string]struct {
-		reason docevents.DropReason
-		spoil  func(*docevents.Event)
-		opts   []docevents.Option
-	}{
-		"rejected":   {docevents.Rejected, nil, nil},
-		"queue full": {docevents.QueueFull, nil, []docevents.Option{docevents.WithQueueLimits(1, 128<<10)}},
-		"invalid":    {docevents.Invalid, func(e *docevents.Event) { e.DocumentID = "x" }, nil},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, reason := range []docevents.DropReason{docevents.Rejected, docevents.Invalid} {
+		t.Run(string(reason), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &server{answer: answerBad(refusal, 0)}
-				c, o := newClient(t, s, append(test.opts, columns)...)
-				if test.reason == docevents.QueueFull {
-					s.answer = func(*request) *answer { return &answer{delay: time.Second} }
-					c.Record(event("first"))
-				}
+				c, o := newClient(t, &server{answer: answerBad(refusal, 0)}, columns)
 				e := event("bad")
 				pages := map[string]any{"pages": int64(9007199254740993)}
 				e.Extra = map[string]any{"metadata": pages, "tenant_id": "x"}
-				if test.spoil != nil {
-					test.spoil(&e)
+				if reason == docevents.Invalid {
+					e.DocumentID = "x"
 				}
 				c.Record(e)
 				pages["pages"] = "changed"
 				clear(e.Extra)
-				if test.reason == docevents.Rejected {
-					drain(t, c)
-				}
+				drain(t, c)
 				if err := c.Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				for _, d := range o.lost() {
-					if d.event.Stage == "bad" && (d.reason != test.reason || !reflect.DeepEqual(d.event.Extra, want)) {
-						t.Errorf("%s: got %v, want %v", d.reason, d.event.Extra, want)
-					}
-				}
-				if got := o.lost(); len(got) == 0 {
-					t.Error("nothing lost")
+				lost := o.lost()
+				if len(lost) != 1 || lost[0].reason != reason || !reflect.DeepEqual(lost[0].event.Extra, want) {
+					t.Errorf("lost %+v, want one with %v", lost, want)
 				}
 			})
 		})
 	}
 }
 
-// Extra counts against the bytes of WithQueueLimits.
-func TestExtraCountsAgainstQueue(t *testing.T) {
+// Extra and text ids count against the bytes of WithQueueLimits.
+func TestExtraAndTextIDsCountAgainstQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
-		c, _ := newClient(t, s, docevents.WithColumns(docevents.Columns{Extra: []string{"a"}}))
-		c.Record(event(""))
-		before := c.Stats().PendingBytes
+		c, _ := newClient(t, s, docevents.WithColumns(docevents.Columns{TextIDs: true, Extra: []string{"a"}}))
+		bytes := func(e docevents.Event) int64 {
+			before := c.Stats().PendingBytes
+			c.Record(e)
+			return c.Stats().PendingBytes - before
+		}
 		e := event("")
+		e.DocumentID, e.UserID = "d", "u"
+		small := bytes(e)
 		e.Extra = map[string]any{"a": "xyz"}
-		c.Record(e)
-		if got := c.Stats().PendingBytes - 2*before; got != int64(len(`,"a":"xyz"`)) {
+		if got := bytes(e) - small; got != int64(len(`,"a":"xyz"`)) {
 			t.Errorf("Extra counts %d", got)
+		}
+		e.DocumentID, e.UserID, e.Extra = strings.Repeat("d", 1001), strings.Repeat("u", 1001), nil
+		if got := bytes(e) - small; got != 2000 {
+			t.Errorf("2,000 bytes more count as %d", got)
 		}
 		abandon(t, c)
 	})

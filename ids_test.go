@@ -3,6 +3,7 @@ package docevents_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -170,64 +171,30 @@ func TestDroppedTextIDs(t *testing.T) {
 	}
 }
 
-// TestTextIDsCount checks that text ids count against the queue's bytes.
-func TestTextIDsCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := newClient(t, &server{answer: away}, textIDs)
-		bytes := func() int64 { return c.Stats().PendingBytes }
-		e := event("")
-		e.DocumentID, e.UserID = "d", "u"
-		c.Record(e)
-		one := bytes()
-		e.DocumentID, e.UserID = strings.Repeat("d", 1001), strings.Repeat("u", 1001)
-		c.Record(e)
-		if got := bytes() - 2*one; got != 2000 {
-			t.Errorf("2,000 bytes more count as %d", got)
-		}
-		_ = c.Close(closed(t))
-	})
-}
-
-// TestSpooledUUIDs checks that a process with text ids replays the rows of a process
-// with UUIDs.
-func TestSpooledUUIDs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dir := t.TempDir()
-		before, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
-		before.Record(event("old"))
-		if err := before.Close(closed(t)); err != nil {
-			t.Error(err)
-		}
-		db := &server{}
-		after, _ := newClient(t, db, docevents.WithSpool(dir), textIDs)
-		synctest.Wait()
-		if err := after.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-		for _, row := range db.rows {
-			if row.DocumentID != testDocument || row.UserID != docevents.SystemUser {
-				t.Errorf("got %+v", row)
-			}
-		}
-		if len(db.rows) != 1 {
-			t.Errorf("%d rows, want 1", len(db.rows))
-		}
-	})
-}
-
-// TestSpooledIDs checks that text ids, NULL and UUIDs are the same after a replay.
+// TestSpooledIDs checks that text ids, NULL and UUIDs are the same after a replay, and
+// that a process with text ids replays the rows of a process with UUIDs.
 func TestSpooledIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		ids := [][2]string{{"invoice-42", "ann"}, {"-", "="}, {"", "ann"}, {"invoice-42", ""}, {"", ""}, {testDocument, docevents.SystemUser}}
-		before, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), textIDs)
-		for i, pair := range ids {
-			e := event(fmt.Sprint(i))
-			e.DocumentID, e.UserID = pair[0], pair[1]
-			before.Record(e)
+		ids := map[string][2]string{ // by stage
+			"text": {"invoice-42", "ann"}, "punctuation": {"-", "="}, "no document": {"", "ann"}, "no user": {"invoice-42", ""}, "none": {"", ""},
+			"UUIDs": {testDocument, docevents.SystemUser}, "UUIDs without TextIDs": {testDocument, docevents.SystemUser},
 		}
-		if err := before.Close(closed(t)); err != nil {
-			t.Error(err)
+		uuids, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+		texts, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), textIDs)
+		for stage, pair := range ids {
+			e := event(stage)
+			e.DocumentID, e.UserID = pair[0], pair[1]
+			if stage == "UUIDs without TextIDs" {
+				uuids.Record(e)
+			} else {
+				texts.Record(e)
+			}
+		}
+		for _, c := range []*docevents.Client{uuids, texts} {
+			if err := c.Close(closed(t)); err != nil {
+				t.Error(err)
+			}
 		}
 		after, _, w := newWired(t, docevents.WithSpool(dir), textIDs)
 		synctest.Wait()
@@ -235,19 +202,13 @@ func TestSpooledIDs(t *testing.T) {
 			t.Error(err)
 		}
 		found := map[string][2]string{}
-		for _, request := range w.all() {
-			for _, row := range request.rows(t) {
-				id := func(column string) string {
-					text, _ := row[column].(string) // "" stands for NULL
-					return text
-				}
-				found[fmt.Sprint(row["stage"])] = [2]string{id("document_id"), id("user_id")}
-			}
+		for _, row := range allRows(t, w) {
+			document, _ := row["document_id"].(string) // "" stands for NULL
+			user, _ := row["user_id"].(string)
+			found[fmt.Sprint(row["stage"])] = [2]string{document, user}
 		}
-		for i, want := range ids {
-			if got, stored := found[fmt.Sprint(i)]; !stored || got != want {
-				t.Errorf("%q came back as %q, %v", want, got, stored)
-			}
+		if !maps.Equal(found, ids) {
+			t.Errorf("got %q, want %q", found, ids)
 		}
 	})
 }
