@@ -196,29 +196,13 @@ func TestBeforeCannotChangeQueuedEvent(t *testing.T) {
 	})
 }
 
-func TestBeforeRecords(t *testing.T) {
-	var c *docevents.Client
-	s := &server{}
-	c, _ = newClient(t, s, docevents.WithBefore(func(_ context.Context, e *docevents.Event) bool {
-		if e.Stage == "ocr" {
-			c.Record(event("audit"))
-			_ = c.Stats()
-		}
-		return true
-	}))
-	c.Record(event("ocr"))
-	flush(t, c)
-	if got := s.stages(); !maps.Equal(got, map[string]int{"ocr": 1, "audit": 1}) {
-		t.Errorf("stored %v", got)
-	}
-}
-
-// A hook that records an event for each event is stopped before the stack
-// overflows.
+// A hook may call the client. If it records an event for each event, the client stops
+// it before the stack overflows.
 func TestBeforeRecordsEndlessly(t *testing.T) {
 	var c *docevents.Client
 	c, o := newClient(t, &server{discard: true}, docevents.WithBefore(func(context.Context, *docevents.Event) bool {
 		c.Record(event("again"))
+		_ = c.Stats()
 		return true
 	}))
 	for round := range int64(2) { // the second round shows that the calls in the first have ended

@@ -85,26 +85,27 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// TestUserIDAdvice checks that SystemUser is proposed only for the migration's table.
-// Another table may have a foreign key.
+// SystemUser is proposed only for the user of the migration's table. Another table may
+// have a foreign key.
 func TestUserIDAdvice(t *testing.T) {
-	for name, test := range map[string]struct {
-		opts []docevents.Option
-		want string
+	own := docevents.WithColumns(docevents.Columns{})
+	for _, test := range []struct {
+		opt            docevents.Option
+		document, user string
+		want           string
 	}{
-		"the migration's table": {nil, "docevents.SystemUser"},
-		"another table":         {[]docevents.Option{docevents.WithColumns(docevents.Columns{})}, "leave it empty for NULL"},
+		{nil, testDocument, "ann", "pass the owner's UUID, or docevents.SystemUser if no user caused the event"},
+		{own, testDocument, "ann", "pass the owner's UUID, or leave it empty for NULL"},
+		{own, "invoice", "", "pass the document's UUID; if the column"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c, o := newClient(t, &server{}, test.opts...)
-			e := event("")
-			e.UserID = "ann"
-			c.Record(e)
+			c, o := newClient(t, &server{}, test.opt)
+			c.Record(docevents.Event{DocumentID: test.document, UserID: test.user, Type: docevents.Completed})
 			if err := c.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
 			if lost := o.lost(); len(lost) != 1 || !strings.Contains(lost[0].err.Error(), test.want) {
-				t.Errorf("%s: got %+v, want %q", name, lost, test.want)
+				t.Errorf("got %+v, want %q", lost, test.want)
 			}
 		})
 	}
