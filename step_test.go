@@ -29,45 +29,38 @@ func allRows(t *testing.T, w *wire) (rows []map[string]any) {
 }
 
 func TestStep(t *testing.T) {
-	const took = 1500 * time.Millisecond
-	boom := errors.New("boom")
 	for name, test := range map[string]struct {
-		do       func() error
-		err      error
-		panicked any
-		ended    bool   // do ends its goroutine
-		want     string // type and message of the second row
+		do   func() error
+		ends string // how Step ends
+		want string // type and message of the second row
 	}{
-		"succeeds":                  {do: func() error { return nil }, want: "completed"},
-		"fails":                     {do: func() error { return boom }, err: boom, want: "failed boom"},
-		"panics":                    {do: func() error { panic("hunter2") }, panicked: "hunter2", want: "failed panic: hunter2"},
-		"ends its goroutine":        {do: func() error { runtime.Goexit(); return nil }, ended: true, want: "failed the goroutine has ended"},
-		"fails without a text":      {do: func() error { return errors.New("") }, err: errors.New(""), want: "failed"},
-		"fails with a broken error": {do: func() error { return (*brokenError)(nil) }, err: (*brokenError)(nil), want: "failed <nil>"},
+		"succeeds":                  {func() error { return nil }, "returns <nil> <nil>", "completed"},
+		"fails":                     {func() error { return errors.New("boom") }, "returns *errors.errorString boom", "failed boom"},
+		"panics":                    {func() error { panic("hunter2") }, "panics hunter2", "failed panic: hunter2"},
+		"ends its goroutine":        {func() error { runtime.Goexit(); return nil }, "ends its goroutine", "failed the goroutine has ended"},
+		"fails without a text":      {func() error { return errors.New("") }, "returns *errors.errorString ", "failed"},
+		"fails with a broken error": {func() error { return (*brokenError)(nil) }, "returns *docevents_test.brokenError <nil>", "failed <nil>"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, o, w := newWired(t)
-				var err error
-				var panicked any
-				ended := true
-				done := make(chan struct{})
+				ended := make(chan string, 1)
 				go func() {
-					defer close(done)
-					defer func() { panicked = recover() }()
-					err = c.Step(docevents.Event{DocumentID: testDocument, UserID: docevents.SystemUser, Stage: "ocr"}, func() error {
-						time.Sleep(took)
+					how := "ends its goroutine"
+					defer func() {
+						if p := recover(); p != nil {
+							how = fmt.Sprint("panics ", p)
+						}
+						ended <- how
+					}()
+					err := c.Step(docevents.Event{DocumentID: testDocument, UserID: docevents.SystemUser, Stage: "ocr"}, func() error {
+						time.Sleep(1500 * time.Millisecond)
 						return test.do()
 					})
-					ended = false
+					how = fmt.Sprintf("returns %T %v", err, err)
 				}()
-				<-done
-				ended = ended && panicked == nil
-				if panicked != test.panicked || ended != test.ended || (err == nil) != (test.err == nil) {
-					t.Errorf("got %v, panic %v, ended %v", err, panicked, ended)
-				}
-				if test.err == boom && err != boom {
-					t.Errorf("got %v, not do's own error", err)
+				if got := <-ended; got != test.ends {
+					t.Errorf("Step %s, want %s", got, test.ends)
 				}
 				if err := c.Flush(t.Context()); err != nil {
 					t.Fatal(err)
