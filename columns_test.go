@@ -175,15 +175,18 @@ func TestRowsOfOtherTables(t *testing.T) {
 			false,
 		},
 		"only id and created_at": {
-			none, docevents.Event{ID: id, CreatedAt: at},
+			none,
+			docevents.Event{ID: id, CreatedAt: at},
 			"columns=id,created_at", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z"}]`, false,
 		},
 		"all Extra columns set": {
-			twoExtra, docevents.Event{ID: id, CreatedAt: at, Extra: map[string]any{"b": 1, "a": []int{2}}},
+			twoExtra,
+			docevents.Event{ID: id, CreatedAt: at, Extra: map[string]any{"b": 1, "a": []int{2}}},
 			"columns=id,created_at,a,b", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z","a":[2],"b":1}]`, false,
 		},
 		"an Extra column left out": {
-			anotherDocument, docevents.Event{ID: id, CreatedAt: at, Extra: map[string]any{"tenant_id": nil, "document_id": "a <b>"}},
+			anotherDocument,
+			docevents.Event{ID: id, CreatedAt: at, Extra: map[string]any{"tenant_id": nil, "document_id": "a <b>"}},
 			"columns=id,stage,created_at,metadata,document_id,tenant_id",
 			`[{"id":"aaaaaaaa-0000-4000-8000-000000000001","stage":null,"created_at":"2026-01-02T03:04:05.678901Z","document_id":"a <b>","tenant_id":null}]`,
 			true,
