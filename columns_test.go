@@ -299,6 +299,7 @@ func TestExtraValues(t *testing.T) {
 		"a NUL in a key":                    {map[string]any{"a\x00": 1}, `{"a":1}`},
 		"an escaped backslash before u0000": {`a\u0000`, `"a\\u0000"`},
 		"invalid UTF-8":                     {"caf\xe9", `"caf\ufffd"`},
+		"invalid UTF-8 in JSON":             {json.RawMessage("\"caf\xe9\""), "\"caf\uFFFD\""},
 		"a lone surrogate":                  {json.RawMessage(`"a\ud800b"`), `"a\ufffdb"`},
 		"a lone low surrogate":              {json.RawMessage(`"\uDC00"`), `"\ufffd"`},
 		"two high surrogates":               {json.RawMessage(`"\ud83d\ud83d\ude00"`), `"\ufffd\ud83d\ude00"`},
