@@ -37,7 +37,7 @@ func TestIDs(t *testing.T) {
 		"text for a UUID":    {"invoice", nil, "", "is not a UUID: pass the "},
 		"text names TextIDs": {"invoice", own, "", "WithColumns(Columns{TextIDs: true})"},
 		"too long":           {longest + "d", textIDs, "", "is not 1 to 1024 bytes of valid text"},
-		"a NUL":              {"a\x00b", textIDs, "", "is not 1 to 1024 bytes of valid text"},
+		"a NUL":              {"\x00b", textIDs, "", "is not 1 to 1024 bytes of valid text"},
 		"invalid UTF-8":      {"caf\xe9", textIDs, "", "is not 1 to 1024 bytes of valid text"},
 	} {
 		for field, column := range map[string]string{"DocumentID": "document_id", "UserID": "user_id"} {
