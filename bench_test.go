@@ -179,7 +179,7 @@ func BenchmarkFloor(b *testing.B) {
 	}
 }
 
-func TestExtraAllocatesFiveTimes(t *testing.T) {
+func TestExtraAllocatesLittle(t *testing.T) {
 	if testing.Short() {
 		t.Skip("CI runs the short tests with the race detector, under which sync.Pool drops values")
 	}
