@@ -52,6 +52,7 @@ func TestProblems(t *testing.T) {
 		{"another API", &server{status: 404, message: "no Route matched"}, 502, "The answer is not from Supabase&#39;s API"},
 		{"a web site", &server{summary: "<!DOCTYPE html><p>Welcome"}, 502, "The answer is not from Supabase&#39;s API"},
 		{"another version's function", &server{summary: `{"documents":1}`}, 502, "The answer is not from the reading functions of this version"},
+		{"null", &server{summary: "null"}, 502, "The answer is not from the reading functions of this version"},
 		{"fields of another type", &server{summary: strings.Replace(emptySummary, `"documents":0`, `"documents":"jane@example.com"`, 1)}, 502, "The answer is not from the reading functions of this version"},
 		{"an answer cut short", &server{summary: emptySummary[:100]}, 502, noNetwork},
 		{"refused connection", &server{err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, 502, noNetwork},
