@@ -503,67 +503,55 @@ func TestRepeatsAreWrittenAtRecovery(t *testing.T) {
 	})
 }
 
-// WithSlog and WithLogger write the same lines, fields and levels.
-func TestSlogAndLogrusGetTheSame(t *testing.T) {
-	var bySlog, byLogrus []string
-	errs, fields := map[string]string{}, map[string]string{} // by message; of the line about a failed request
-	synctest.Test(t, func(t *testing.T) {
-		recordAllKinds(t, docevents.WithSlog(slog.New(slogFunc(func(r slog.Record) {
-			values := map[string]string{}
-			r.Attrs(func(a slog.Attr) bool {
-				values[a.Key] = a.Value.String()
-				return true
-			})
-			if errs[r.Message] = values["error"]; r.Level == slog.LevelError && values["count"] == "" {
-				t.Errorf("%s %v lacks the count", r.Message, values)
-			}
-			if strings.HasSuffix(r.Message, "trying again") {
-				fields = maps.Clone(values)
-			}
-			bySlog = append(bySlog, lineText(r.Level.String(), r.Message, values))
-		}))))
-	})
+// WithLogger writes all lines with their levels and fields.
+func TestLinesInLogrus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, hook := logrustest.NewNullLogger()
-		recordAllKinds(t, docevents.WithLogger(log))
+		recordAllKinds(t, log)
+		const event, answer = " document_id event_type", " code status"
+		want := map[string]struct{ fields, err string }{
+			"event dropped, it can't be stored":          {"count error", "DocumentID is empty"},
+			"event dropped, the queue is full":           {"count error" + event, "the queue is full"},
+			"event dropped, the server rejected it":      {"count error" + event + answer, "HTTP 400 23514"},
+			"event dropped, it was recorded after Close": {"count error" + event, "the client is closed"},
+			"events abandoned by Close":                  {"count error" + event + answer, "abandoned by Close: context canceled"},
+			"insert failed, trying again":                {"count error pending" + answer, "HTTP 503 PGRST001: no connection"},
+			"the drop handler panicked":                  {"count error", "panic with a string"},
+			"delivering again":                           {"after failed_requests", ""},
+		}
+		messages := map[string]bool{}
 		for _, e := range hook.AllEntries() {
-			values := map[string]string{}
-			for key, value := range e.Data {
-				values[key] = fmt.Sprint(value)
+			message := strings.TrimPrefix(e.Message, "docevents: ")
+			if messages[message] {
+				continue // Close also sums up repeats, in lines without "pending"
 			}
-			byLogrus = append(byLogrus, lineText(e.Level.String(), e.Message, values))
+			messages[message] = true
+			fields := strings.Fields(want[message].fields)
+			slices.Sort(fields)
+			if got := slices.Sorted(maps.Keys(e.Data)); !slices.Equal(got, fields) {
+				t.Errorf("%s: fields %q, want %q", message, got, fields)
+			}
+			level := logrus.ErrorLevel
+			if message == "delivering again" {
+				level = logrus.InfoLevel
+			}
+			if err := fmt.Sprint(e.Data["error"]); e.Level != level || !strings.Contains(err, want[message].err) {
+				t.Errorf("%s: %s, %s, want %s, %s", message, e.Level, err, level, want[message].err)
+			}
+			if status, code := e.Data["status"], e.Data["code"]; strings.Contains(message, "trying again") && (status != int64(503) || code != "PGRST001") {
+				t.Errorf("%s: status %v, code %v", message, status, code)
+			}
+		}
+		if len(messages) != len(want) {
+			t.Errorf("got %v, want all %d kinds of lines", messages, len(want))
 		}
 	})
-	slices.Sort(bySlog) // Close writes repeats in any order
-	slices.Sort(byLogrus)
-	if !slices.Equal(bySlog, byLogrus) {
-		t.Errorf("slog   %q\nlogrus %q", bySlog, byLogrus)
-	}
-	for message, want := range map[string]string{
-		"event dropped, it can't be stored":          "DocumentID is empty",
-		"event dropped, the queue is full":           "the queue is full",
-		"event dropped, the server rejected it":      "HTTP 400 23514",
-		"event dropped, it was recorded after Close": "the client is closed",
-		"events abandoned by Close":                  "abandoned by Close: context canceled",
-		"insert failed, trying again":                "HTTP 503 PGRST001: no connection",
-		"the drop handler panicked":                  "panic with a string",
-		"delivering again":                           "",
-	} {
-		if got, logged := errs["docevents: "+message]; !logged || !strings.Contains(got, want) {
-			t.Errorf("%s: got %q, want %q", message, got, want)
-		}
-	}
-	if len(errs) != 8 {
-		t.Errorf("other messages: %q", errs)
-	}
-	if fields["status"] != "503" || fields["code"] != "PGRST001" {
-		t.Errorf("%v lacks status or code", fields)
-	}
 }
 
 // recordAllKinds does all that the log has messages for: each kind of drop, an outage and
 // its end, and a panic of the handler.
-func recordAllKinds(t *testing.T, opt docevents.Option) {
+func recordAllKinds(t *testing.T, log logrus.FieldLogger) {
+	t.Helper()
 	var fail atomic.Bool
 	s := &server{answer: func(r *request) *answer {
 		switch {
@@ -574,7 +562,7 @@ func recordAllKinds(t *testing.T, opt docevents.Option) {
 		}
 		return nil
 	}}
-	c, err := docevents.New(testURL, testKey, docevents.WithTransport(s), opt, docevents.WithQueueLimits(2, 1<<20), docevents.WithMaxInFlight(1),
+	c, err := docevents.New(testURL, testKey, docevents.WithTransport(s), docevents.WithLogger(log), docevents.WithQueueLimits(2, 1<<20), docevents.WithMaxInFlight(1),
 		docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) { panic("x") }))
 	if err != nil {
 		t.Fatal(err)
@@ -599,16 +587,6 @@ func recordAllKinds(t *testing.T, opt docevents.Option) {
 	closeNow(t, c)
 	c.Record(event("c"))
 	synctest.Wait()
-}
-
-// lineText returns a line without the values that depend on random waits.
-func lineText(level, message string, fields map[string]string) string {
-	for _, random := range []string{"after", "failed_requests", "count"} {
-		if _, ok := fields[random]; ok {
-			fields[random] = ""
-		}
-	}
-	return fmt.Sprint(strings.ToLower(level), message, fields)
 }
 
 // The app chooses the level of its logrus logger.
