@@ -57,8 +57,7 @@ func check(ctx context.Context, c *call) (int, error) {
 	return exitFailed, nil
 }
 
-// list returns the problems that Check found, each in one line. err is the error
-// that Check returned. If there are several problems, err joins one error for each.
+// list returns the problems in err, the error that Check returned, each in one line.
 func list(err error) []string {
 	findings := []string{} // not nil, which -json would print as null
 	var each []error
@@ -76,10 +75,9 @@ func list(err error) []string {
 	return findings
 }
 
-// wrongProject reports whether err, the error that Check returned, shows that the
-// URL or the key is wrong. There are two signs: the server refused the key with
-// status 401, or the answer has no error code. PostgREST always sends a code, so an
-// answer without one came from another server.
+// wrongProject reports whether err, the error that Check returned, shows that the URL
+// or the key is wrong: the status is 401, or the answer has no error code. PostgREST
+// always sends a code, so an answer without one came from another server.
 func wrongProject(err error) bool {
 	e, answered := errors.AsType[*docevents.Error](err)
 	return answered && (e.Status == 401 || e.Code == "")

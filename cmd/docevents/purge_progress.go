@@ -12,9 +12,9 @@ const (
 	eraseLine        = "\r\x1b[K"
 )
 
-// A progress is an io.Writer that prints text on a terminal. Below the text it keeps a
-// progress line, which can be changed with set. If the output isn't a terminal, only the
-// text is printed. A progress is safe for concurrent use.
+// A progress is an io.Writer for a terminal, which keeps a progress line below the
+// text. If the output isn't a terminal, there is no progress line. A progress is safe
+// for concurrent use.
 type progress struct {
 	mu    sync.Mutex // guards line and writes to w
 	w     io.Writer
@@ -48,9 +48,8 @@ func (p *progress) set(line string) {
 	}
 }
 
-// show starts a goroutine that calls f every progressInterval, and shows the line
-// that f returns. The caller must call stop, which ends the goroutine and removes the
-// line.
+// show shows the line that f returns, and calls f again every progressInterval. stop
+// removes the line and ends the goroutine of show.
 func (p *progress) show(f func() string) (stop func()) {
 	if p.width() == 0 {
 		return func() {}

@@ -13,7 +13,6 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A rangeFlags holds the flags for the range of time that a command reads.
 type rangeFlags struct {
 	since, until when
 	stuckAfter   time.Duration
@@ -38,10 +37,9 @@ func (r *rangeFlags) query(s *settings) docevents.Query {
 	return q
 }
 
-// readError adds advice to err, the error of a method that reads the table. seen
-// records whether a request was sent and answered. If no request was sent, the library
-// refused an argument, so readError returns a usage error. If the server didn't answer,
-// the error that readError returns says to check the URL and the network.
+// readError adds advice to err, the error of a method that reads the table. If no
+// request was sent, the library refused an argument, so it is a usage error. If no
+// answer came, the advice is to check the URL and the network.
 func readError(seen *seen, err error) error {
 	switch {
 	case !seen.request.Load():
@@ -110,9 +108,8 @@ func (c *call) printSummary(s *docevents.Summary, stuckAfter time.Duration) {
 	}
 }
 
-// section prints an empty line and the table t. shown is the number of rows in t,
-// and total is the number of rows that exist. If t doesn't contain all of them,
-// section also prints how many more there are.
+// section prints an empty line and the table t, which shows some of total rows. If there
+// are more, it prints how many.
 func (c *call) section(t *table, shown int, total int64) {
 	fmt.Fprintln(c.stdout)
 	t.print(c.stdout)
@@ -133,9 +130,8 @@ func plainDuration(d time.Duration) string {
 	return text
 }
 
-// A summaryJSON is a Summary in the form that -json prints. Durations are integers,
-// and the names of their fields end with the unit, such as p50_ms. If LastCompleted
-// or LastFailure is zero, its field is left out.
+// A summaryJSON is a Summary as -json prints it. Durations are integers, and their
+// names end with the unit, such as p50_ms.
 type summaryJSON struct {
 	*docevents.Summary
 	LastCompleted time.Time   `json:"last_completed,omitzero"`
@@ -214,8 +210,8 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// A timelineJSON is the JSON object that docevents timeline -json prints. The field
-// Events lists the events from the oldest to the newest.
+// A timelineJSON is the object that docevents timeline -json prints, with the oldest
+// event first.
 type timelineJSON struct {
 	Events    []eventJSON `json:"events"`
 	Truncated bool        `json:"truncated"` // there are older events

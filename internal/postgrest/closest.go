@@ -3,18 +3,16 @@ package postgrest
 import "strings"
 
 const (
-	// If a request uses an unknown table, the error's hint suggests a table with a similar
-	// name, as in PostgREST. similarEnough is the minimum similarity of that name.
-	similarEnough = 0.75
-	// If the schema has maxHintTables or more tables, the hint suggests none, as in
+	// similarEnough is the minimum similarity of a table's name for a hint, as in
 	// PostgREST.
+	similarEnough = 0.75
+	// If the schema has maxHintTables or more, there is no hint, as in PostgREST.
 	maxHintTables = 500
 )
 
-// closest returns the name in known that is most similar to tableName. If no name is
-// similar enough, or if known contains too many names, it returns "". The similarity is
-// 1 - d/n, where d is the Levenshtein distance of the two names, and n is the length of
-// the longer name.
+// closest returns the name in known that is most similar to tableName, or "" if none is
+// similar enough or there are too many. The similarity is 1 - d/n, with the Levenshtein
+// distance d of the names and the length n of the longer name.
 func closest(tableName string, known []string) string {
 	best, found := similarEnough, ""
 	if len(known) >= maxHintTables {

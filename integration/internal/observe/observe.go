@@ -16,8 +16,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// An Observer collects the log lines of a client, and the events that the client drops.
-// Its methods are safe for concurrent use.
+// An Observer collects the log lines and drops of a client. Its methods are safe for
+// concurrent use.
 type Observer struct {
 	mu    sync.Mutex // guards the fields below
 	lines []Line
@@ -93,9 +93,8 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// Await waits until condition returns true. If that takes longer than two minutes,
-// Await fails the test with an error that contains the text in the parameter what. Two
-// minutes leave time for the client's retries.
+// Await waits until condition returns true. After two minutes, which leave time for the
+// client's retries, it fails the test with the text what.
 func Await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
@@ -105,9 +104,8 @@ func Await(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// LostAnswers returns a client option for a test of retries. The client doesn't get the
-// answers to its first two inserts, although the server has stored the rows. It gets
-// the error "connection reset by peer" instead.
+// LostAnswers returns a client option that loses the answers to the first two inserts:
+// the server stores the rows, and the client gets "connection reset by peer".
 func LostAnswers() docevents.Option {
 	var inserts atomic.Int64
 	return docevents.WithTransport(roundTripper(func(req *http.Request) (*http.Response, error) {
