@@ -56,6 +56,7 @@ func TestProblems(t *testing.T) {
 		{"fields of another type", &server{summary: strings.Replace(emptySummary, `"documents":0`, `"documents":"jane@example.com"`, 1)}, 502, "The answer is not from the reading functions of this version"},
 		{"an answer cut short", &server{summary: emptySummary[:100]}, 502, noNetwork},
 		{"refused connection", &server{err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, 502, noNetwork},
+		{"no such host", &server{err: &net.DNSError{Err: "no such host", Name: "other.test", IsNotFound: true}}, 502, noNetwork},
 		{"closed connection", &server{err: io.EOF}, 502, noNetwork},
 		{"bad certificate", &server{err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, 502, noNetwork},
 		{"error of a transport", &server{err: errors.New("jane@example.com is out of credit")}, 502, "The events could not be read"},
