@@ -2,8 +2,10 @@ package docevents_test
 
 import (
 	"log/slog"
+	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,8 +40,7 @@ func rowOf(t *testing.T, e docevents.Event, opts ...docevents.Option) (row wireR
 		if lines := o.logged(); len(s.rows) != 1 || len(lines) != 0 {
 			t.Fatalf("%d rows, logged %v", len(s.rows), lines)
 		}
-		for _, row = range s.rows {
-		}
+		row = slices.Collect(maps.Values(s.rows))[0]
 	})
 	return row
 }

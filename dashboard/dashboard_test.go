@@ -144,8 +144,8 @@ func ask(h http.Handler, req *http.Request, change func(*http.Request)) *httptes
 	return w
 }
 
-// unsafe matches markup that could do harm, and texts that must stay secret.
-var unsafe = regexp.MustCompile(strings.Join([]string{
+// harmful matches markup that could do harm, and texts that must stay secret.
+var harmful = regexp.MustCompile(strings.Join([]string{
 	`(?i:<(script|iframe|object|style|base|img)\b)`, `(?i:<[^>]*\s(style|on[a-z]+)=)`, `(?i:<[^>]*\s(href|src|action)="?(/|[a-z]+:))`,
 	"evil.test></script", "\u202e", "\u2066", "\x1b", testKey, "project.supabase.test", "ZgotmplZ",
 }, "|"))
@@ -163,7 +163,7 @@ func check(t *testing.T, w *httptest.ResponseRecorder, status int, want ...strin
 			t.Errorf("no %q in\n%.3000s", text, page)
 		}
 	}
-	if found := unsafe.FindString(page); found != "" {
+	if found := harmful.FindString(page); found != "" {
 		t.Errorf("the page has %q", found)
 	}
 	if len(page) > 80_000 {
