@@ -12,8 +12,8 @@ import (
 // 0, and doubles with each step, up to longWait.
 //
 // For a row, the step is the number of failures that seemed to be the row's own fault.
-// During Close, only the failures since Close began count. For a probe, the step is the
-// number of probes that have failed.
+// After Close has begun, only later failures count. For a probe, the step is the number
+// of probes that have failed.
 const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
@@ -22,13 +22,13 @@ const (
 	// If the server refuses every request for 5 s, and at least openAfter requests in
 	// total, the refusals count as lasting. Then Flush and Close stop waiting. Shorter
 	// refusals are normal: PostgREST may be reloading its schema cache, or its clock
-	// may be behind, so that a new key isn't valid yet. Check, reads and purges also
-	// retry after a refusal for up to 5 s.
+	// may be behind, so that a new key isn't valid yet. Reads, purges and Check also
+	// retry for up to 5 s after a refusal.
 	lastingAfter = 5 * time.Second
 )
 
-// backoff returns how long to wait before the next attempt: jitter(step, limit), or
-// longer if the answer in err has the header Retry-After.
+// backoff returns how long to wait before the next attempt: jitter(step, limit), but at
+// least the wait that the server asked for (Retry-After).
 func backoff(step int, limit time.Duration, err error) time.Duration {
 	return max(jitter(step, limit), rest.RetryAfter(err))
 }

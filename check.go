@@ -17,13 +17,13 @@ import (
 )
 
 // Check finds out whether the server accepts the app's inserts and purges. Call Check
-// when the program starts. Its error has a line for each problem, with advice on how to
-// fix it.
+// when the program starts. The error of Check has a line for each problem, with advice
+// on how to fix it.
 //
-// Check first reads PostgREST's description of the table. If the server offers no
-// description, Check finds fewer problems. Then Check inserts events of each type as
-// Record does, but makes PostgREST roll the inserts back. If the server stores the rows
-// nevertheless, Check deletes them and returns an error. [WithRequestTimeout] sets the
+// Check first reads PostgREST's description of the table. Then it inserts events of
+// each type as Record does, but makes PostgREST roll the inserts back. If the server
+// stores the rows nevertheless, Check deletes them and returns an error. If the server
+// offers no description, Check finds fewer problems. [WithRequestTimeout] sets the
 // timeout of each request.
 //
 // Check can't find problems that depend on the values in the app's events, such as a
@@ -57,15 +57,14 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// retryMisconfigured calls check, which examines the table once. If its error is a
-// misconfiguration, it calls check again, for up to 5 s or until ctx ends. If ctx ends
-// during a repeated call, it returns the previous call's error, which is about the
-// table.
-func retryMisconfigured(ctx context.Context, check func() error) error {
+// retryMisconfigured calls examineOnce. If the error is a misconfiguration, it calls
+// examineOnce again, for up to 5 s or until ctx ends. If ctx ends during a repeated
+// call, it returns the previous call's error, which is about the table.
+func retryMisconfigured(ctx context.Context, examineOnce func() error) error {
 	began := time.Now()
 	var last error
 	for step := 0; ; step++ {
-		err := check()
+		err := examineOnce()
 		if last != nil && ctx.Err() != nil {
 			return last
 		}
@@ -143,7 +142,8 @@ func (r *rehearsal) insert(ctx context.Context) error {
 
 // count handles the answer to an insert that was rolled back. n is the number of rows
 // that PostgreSQL had inserted, and events is the number of different events. If n is
-// larger, the id isn't unique. If n is smaller, the table discards events.
+// the larger number, the id isn't unique. If n is the smaller number, the table
+// discards events.
 func (r *rehearsal) count(n, events int) {
 	switch {
 	case r.lacksID(): // n shows nothing
@@ -187,10 +187,10 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 	return nil, nil
 }
 
-// tryType inserts events of type t, each time with other optional columns filled,
-// because a CHECK may require a column for this type only. r.fillings[t] becomes the
-// columns with which the table accepts the type. If the table never accepts it, tryType
-// returns the reason.
+// tryType tries to insert events of type t several times, with different optional
+// columns filled, because a CHECK may require a column for this type only.
+// r.fillings[t] becomes the columns with which the table accepts the type. If the table
+// never accepts it, tryType returns the reason.
 func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Error, err error) {
 	var suspect []string
 	for i, filling := range r.possibleFillings() {
@@ -219,8 +219,8 @@ func (r *rehearsal) addRejected(types []EventType, reason *rest.Error) {
 	r.add("insert: the table takes no event of type "+strings.Join(names, ", "), r.explain(reason))
 }
 
-// add adds err, the error of a request, to r.findings. op is "insert" or "delete". add
-// ignores nil and errStored.
+// add adds err to r.findings. err is the error of a request, and op is "insert" or
+// "delete". add ignores nil and errStored.
 func (r *rehearsal) add(op string, err error) {
 	switch {
 	case err == nil, errors.Is(err, errStored):
@@ -236,8 +236,8 @@ func (r *rehearsal) add(op string, err error) {
 const maxDescriptionBytes = 64 << 20
 
 // A definition is PostgREST's description of one table or view, in OpenAPI format. It
-// contains no CHECK and no UNIQUE constraints, so Check needs inserts to find problems
-// with them.
+// contains no UNIQUE or CHECK constraints, so only inserts can show problems with these
+// constraints.
 type definition struct {
 	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {

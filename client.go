@@ -48,7 +48,7 @@ type Client struct {
 	advice   advice.Settings
 	report   *reporter
 	delivery *delivery
-	before   before
+	before   beforeCaller
 }
 
 // New returns a Client for a Supabase project. supabaseURL is the URL of a hosted
@@ -86,9 +86,9 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
 // insert sends one request that inserts the records. The server ignores a record that
-// is already stored. If the server's error refers to some of the records, rows contains
-// their indices.
-func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
+// is already stored. If the server's error refers to some of the records, places
+// contains their indices.
+func (c *Client) insert(ctx context.Context, records []record) (places []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	columns, sent := &c.config.columns, rowsOf(records)
@@ -97,9 +97,9 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 		Partial: slices.ContainsFunc(sent, func(r *row.Row) bool { return r.Partial }),
 	})
 	if e, answered := errors.AsType[*rest.Error](err); answered {
-		rows = columns.rows.Named(sent, e.Details)
+		places = columns.rows.Named(sent, e.Details)
 	}
-	return rows, c.explain(err)
+	return places, c.explain(err)
 }
 
 // Stats is a snapshot of a client's counters, which start at 0. Each recorded or
@@ -184,9 +184,9 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-// Flush sends the queued events. It blocks until every event that was recorded before
-// the call is stored or dropped, until pending log lines are written, and until pending
-// calls to the drop handler have returned. Then it returns nil.
+// Flush sends the queued events. It blocks until all events that were recorded before
+// the call are stored or dropped, until pending log lines are written, and until
+// pending calls to the drop handler have returned. Then it returns nil.
 //
 // If a failed request is waiting for its retry, Flush makes the client retry at once.
 // At most one call to Flush per second does this.
@@ -229,9 +229,9 @@ const closeGrace = time.Second
 // the handler by then are counted in [Stats].Unreported.
 //
 // Close may be called several times, even concurrently. All calls return the same
-// error. If the ctx of one call ends, all calls stop waiting. After Close, the client
-// has no goroutine, except any that still wait for the app's transport, logger or drop
-// handler, or for the disk.
+// error. If the ctx of one call ends, all calls stop waiting. After Close, all
+// goroutines of the client have ended, except those that still wait for the app's
+// transport, logger or drop handler, or for the disk.
 func (c *Client) Close(ctx context.Context) error {
 	if c.isNone() {
 		return nil

@@ -21,8 +21,8 @@ import (
 // The names of PostgREST's URL parameters, such as order, are allowed only in Extra.
 type Columns struct {
 	// ID is the name of a uuid column for the event's id. The column must be UNIQUE, so
-	// that the database ignores an event that is sent again, and should be NOT NULL. ID
-	// can't be "-".
+	// that the database ignores an event that is sent again. The column should also be
+	// NOT NULL. ID can't be "-".
 	//
 	// If the name is id, the column should be the primary key: docevents then sends no
 	// parameter on_conflict, and PostgREST compares the primary key.
@@ -121,8 +121,8 @@ func newColumns(named Columns) (columns, error) {
 	return c, errors.Join(bad...)
 }
 
-// conflict returns the URL parameter on_conflict of an insert: the column that the
-// database compares to skip events that it already has. For a column called id, it
+// conflict returns the URL parameter on_conflict of an insert: the column by which the
+// database recognizes events that it already has. For a column called id, conflict
 // returns "", and PostgREST compares the primary key. Partitioned tables need this,
 // because their primary key is the id together with the partition key.
 func (c *columns) conflict() string {
@@ -133,12 +133,12 @@ func (c *columns) conflict() string {
 }
 
 // isNull reports whether the id of an event's document or user isn't stored: the table
-// has no column for it, or it is empty and the app passed WithColumns. column is the
-// name of the id's column.
+// has no column for the id, or the id is empty and the app passed WithColumns. column
+// is the name of the id's column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
 
-// storable reports whether s is text that PostgreSQL can store, and has 1 to limit
-// bytes.
+// storable reports whether s isn't empty, has at most limit bytes, and is text that
+// PostgreSQL can store.
 func storable(s string, limit int) bool {
 	return s != "" && len(s) <= limit && row.IsText(s)
 }

@@ -33,17 +33,17 @@ import (
 // bad row is cut in two. Two kinds of failures are called refusals: a rejection blames
 // the data of the rows, and a misconfiguration blames the key, the table or a grant.
 //
-// There is evidence against a batch if it fails, the server then stores other rows, and
-// the batch fails again: the server works, so the batch probably contains a bad row.
-// Without evidence no row is dropped: if the server refuses every row, the table or the
-// key is at fault.
+// There is evidence against a batch if it fails both before and after the server stores
+// other rows: the server works, so the batch probably contains a bad row. Without
+// evidence no row is dropped: if the server refuses every row, the table or the key is
+// at fault.
 //
 // A row is dropped as Rejected only when it is alone in its request, in two cases:
 //
 //   - The row is rejected alone twice, and other rows are stored between the two
 //     rejections. For an exception, see history.evidence.
-//   - The row gets ten strikes. A strike is a failure for another reason, with evidence
-//     against the row.
+//   - The row gets ten strikes. A strike is a failure that isn't a rejection, with
+//     evidence against the row.
 //
 // A suspect is a row that may be dropped soon: it has a strike, or it was rejected
 // alone and other rows have been stored since then. Suspects are never joined with
@@ -101,8 +101,9 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 }
 
 // add counts r as recorded and queues a copy of it. If the queue is full or the client
-// is closed, add counts r as dropped instead, and returns the reason and an error. If
-// the caller passes a reason, add only counts r as dropped, and returns reason and err.
+// is closed, add counts r as dropped instead of queuing it, and returns the reason and
+// an error. If the caller passes a reason, add also counts r as dropped, and returns
+// reason and err.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
@@ -145,17 +146,18 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 	d.setTimerLocked(now)
 }
 
-// send sends b and passes the outcome to settle. If the app's transport calls
-// runtime.Goexit, as FailNow of package testing does, the request fails with errGoexit.
+// send sends b and passes the outcome to the method settle. If the app's transport
+// calls runtime.Goexit, as FailNow of package testing does, the request fails with
+// errGoexit.
 func (d *delivery) send(b *batch) {
 	places, err := []int(nil), errGoexit
 	defer func() { d.settle(b, places, err) }()
 	places, err = d.insert(b.records)
 }
 
-// settle acts on the outcome of b's request. If err is nil, or means that a single row
-// was stored before, the rows count as stored. places are the indices of the rows that
-// the server's error refers to.
+// settle acts on the outcome of b's request. The rows count as stored if err is nil, or
+// if b is a single row and err means that it was stored before. places are the indices
+// of the rows that the server's error refers to.
 func (d *delivery) settle(b *batch, places []int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

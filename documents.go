@@ -42,14 +42,14 @@ type DocumentsQuery struct {
 	// doesn't change the state.
 	State State
 
-	// Stage selects the documents whose latest event has this stage. With Error, it
-	// selects the documents that failed with this Error in this stage. With "", the
-	// stage doesn't matter.
+	// Stage selects the documents whose latest event has this stage. If Error is set,
+	// Stage selects the documents that failed with this Error in this stage. If Stage
+	// is "", the stage doesn't matter.
 	Stage string
 
-	// Error selects the documents that failed with a certain error in the range,
-	// including documents that completed later. Set it to the Message of an
-	// [ErrorGroup] in a [Summary]. "" selects all documents.
+	// Error selects the documents that failed with this error in the range, including
+	// documents that completed later. Set it to the Message of an [ErrorGroup] in a
+	// [Summary]. "" selects all documents.
 	Error string
 
 	// Cursor selects a page of the list. "" selects the first page. For the next page,
@@ -94,9 +94,9 @@ type Document struct {
 // already read.
 //
 // Documents calls a function of sql/014_create_docevents_reading.sql. If the function
-// is missing in the database, the error refers to that file. For retries and timeouts,
-// see [Client.Timeline]. Documents is safe for concurrent use. On a nil Client it
-// returns nil.
+// is missing from the database, the error refers to that file. For retries and
+// timeouts, see [Client.Timeline]. Documents is safe for concurrent use. On a nil
+// Client it returns nil.
 func (c *Client) Documents(ctx context.Context, q DocumentsQuery) (*DocumentsPage, error) {
 	if c.isNone() {
 		return nil, nil
@@ -164,9 +164,9 @@ func (q *DocumentsQuery) normalize() error {
 	return q.Query.normalize()
 }
 
-// A cursor is the decoded form of [DocumentsQuery].Cursor. The next page begins after
-// the document ID, whose latest event has the time At. Since and Until are the range of
-// the list. Times are in Unix microseconds.
+// A cursor is the decoded form of [DocumentsQuery].Cursor. ID is the last document of
+// the previous page, and At is the time of its latest event. Since and Until are the
+// range of the list. Times are in Unix microseconds.
 type cursor struct {
 	Since, Until, At int64
 	ID               string

@@ -37,7 +37,7 @@ func (e *Error) Error() string {
 }
 
 // A serverError is the error of a request that got an error response. It wraps two
-// errors: public for the app, and answer for rest.Classify.
+// errors: the field public is for the app, and the field answer is for rest.Classify.
 type serverError struct {
 	public *Error
 	answer *rest.Error

@@ -14,8 +14,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// An EventType is the kind of an event. The table that docevents' migration
-// creates accepts the four types below. For other types, use [WithEventTypes].
+// An EventType is the kind of an event. The four types below are accepted by the table
+// that docevents' migration creates. For other types, use [WithEventTypes].
 type EventType string
 
 // The event types of sql/013_create_processing_events_table.sql.
@@ -162,13 +162,13 @@ var (
 	errTooMany  = fmt.Errorf("%d calls to WithBefore's function are running: the function must not block, and must not record an event each time it is called", maxBefore)
 )
 
-// A before calls WithBefore's function, at most maxBefore times at once.
-type before struct{ running atomic.Int64 }
+// A beforeCaller calls WithBefore's function, with at most maxBefore calls at the same
+// time.
+type beforeCaller struct{ running atomic.Int64 }
 
 // call passes a copy of e to WithBefore's function f, and returns the event with the
-// changes that f makes. If the event must be dropped, call also returns the reason and
-// an error.
-func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
+// changes that f makes. reason and err are set only if the event must be dropped.
+func (b *beforeCaller) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
 		return e, Invalid, errTooMany

@@ -17,8 +17,9 @@ const (
 	enoughTries = 5
 
 	// If the server stored rows less than trustTime before a request was sent, the
-	// server works. If the answer to that request is about its rows, the failure
-	// doesn't count towards opening a breaker. A few requests fit into trustTime.
+	// server works. If that request then fails with an error about its rows, the
+	// failure doesn't count towards opening a breaker. A few requests fit into
+	// trustTime.
 	trustTime = 250 * time.Millisecond
 
 	// The wait between two probes is at most outageWait, or closeWait once Close has
@@ -54,7 +55,8 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 
 // blamesServer reports whether a failure counts towards opening a breaker. Failures
 // that are the fault of rows don't count (see trustTime). sinceStored is the time from
-// the last stored rows to the request. It is negative if rows were stored later.
+// the last stored rows to the request. It is negative if rows were stored after the
+// request was sent.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!aboutRows || sinceStored >= trustTime)
@@ -65,8 +67,8 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 // next failure is evidence against the batch.
 //
 // A failure sets a mark to the failed request, or to the newest request at that time.
-// The newest request is the stricter mark: requests in flight are no evidence, because
-// the server may have stored their rows before the failure.
+// The newest request is the stricter mark: with it, requests in flight are no evidence,
+// because the server may have stored their rows before the failure.
 type history struct {
 	// failMark is set by the first failure of any kind. For a single row it is the
 	// failed request. For several rows it is the newest request, so that rows stored
@@ -82,7 +84,8 @@ type history struct {
 	aloneMark int64
 
 	// rejectMark is set by the batch's first rejection, in the same way as failMark.
-	// rejection is the error text. A new text sets both again.
+	// The field rejection is the error text of that rejection. A rejection with another
+	// text sets both fields again.
 	rejectMark int64
 	rejection  string
 
@@ -103,8 +106,8 @@ func (h history) ofPart() history {
 //
 // rejection is the text of the new failure if it is a rejection, and otherwise "". A
 // rejection is evidence only if the row was rejected alone before. allRejected is true
-// if every pending row has been rejected alone. Then an earlier rejection together with
-// other rows is enough.
+// if every pending row has been rejected alone. Then it is enough if the row was
+// rejected earlier, in a request with other rows.
 func (h *history) evidence(stored int64, rejection string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
@@ -228,7 +231,7 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	d.setProbeLocked(b, opens, now)
 	if opens || blamed && act == sendAgain { // other actions treat the failure as the fault of a row
 		h.failedSince = cmp.Or(h.failedSince, now)
-		if v != rest.Configuration || h.lasting != nil { // a misconfiguration that passes within 5 s isn't worth a line
+		if v != rest.Configuration || h.lasting != nil { // a misconfiguration that ends within 5 s isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
@@ -246,7 +249,8 @@ func (d *delivery) allRejectedLocked(b *batch) bool {
 	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
 }
 
-// placeLocked carries out act on b, which has just failed. places is as in failLocked.
+// placeLocked carries out the action act on b, which has just failed. places is as in
+// failLocked.
 func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:

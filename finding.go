@@ -15,8 +15,8 @@ var (
 	columnName     = regexp.MustCompile(`(?:column "|find the ')([^"']+)`) // in a message of PostgreSQL or PostgREST
 	constraintName = regexp.MustCompile(`constraint "([^"]+)"`)
 
-	// depends matches error codes that depend on the values in the row: a value doesn't
-	// fit its column, a column is NULL, or a CHECK fails.
+	// depends matches the codes of errors that depend on the values in the row: a value
+	// doesn't fit its column, a column is NULL, or a CHECK fails.
 	depends = regexp.MustCompile(`^(22...|23502|23514)$`)
 
 	// builtIn matches PostgreSQL's own types that can't hold every text. Check assumes
@@ -30,7 +30,7 @@ var (
 // fits has an element for each column of base, in the same order.
 var fits = [len(base)]struct {
 	types *regexp.Regexp // the types of builtIn that the column may have; nil means none
-	do    string         // advice if the column has a type of builtIn that types doesn't match
+	do    string         // advice if the column has any other type of builtIn
 }{
 	{uuids, "{key}; or make {column} itself a uuid"},
 	{uuids, textIDs},
@@ -68,7 +68,7 @@ func (r *rehearsal) newKey(column string) string {
 
 // readTypes adds a finding for each column whose type can't hold its field of Event,
 // and lists the optional fields whose columns are NOT NULL. If the app lists no event
-// types, it chooses the type for the inserts.
+// types, readTypes chooses the type for the inserts.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
@@ -110,9 +110,10 @@ const (
 	rejectTypes                 // add a finding that the table rejects all types, and end
 )
 
-// react returns the reaction to refusal, the answer to an insert of all types, and the
-// column that refusal names, or "". If alone is set, the table accepts no type, and
-// refusal is the reason that tryTypes returned. The first rule that applies counts.
+// refusal is the answer to an insert of all types. react returns the reaction to
+// refusal, and the column that refusal names, or "". If alone is true, the table
+// accepts no type, and refusal is the reason that tryTypes returned. react uses the
+// first rule that applies.
 func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	if refusal == nil {
 		return accept, ""
@@ -128,8 +129,9 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	listed := len(r.config.types.listed) > 0 // otherwise the type is made up
 	madeUp := !listed || columns.TextIDs || alone && slices.ContainsFunc(r.types, func(t EventType) bool { return len(r.fillings[t]) > 0 }) ||
 		slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
-	// blamed contains the names of the columns that the error is about: the name of a
-	// CHECK, by default TABLE_COLUMN_check, or the columns of the partition key.
+	// blamed is text with the names of the columns that the error is about: the name of
+	// a CHECK constraint (by default TABLE_COLUMN_check) or the columns of the
+	// partition key.
 	blamed := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table)
 	if !slices.Contains(key, columns.ID) { // a key with the id lists all columns of the row, as with a view's CHECK
 		blamed += strings.Join(key, " ")
@@ -164,7 +166,7 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	return ignore, "" // the reason may be a value that Check made up
 }
 
-// captured returns the text that the group of pattern captures in text, or "".
+// captured returns the part of text that the first group in pattern matches, or "".
 func captured(pattern *regexp.Regexp, text string) string {
 	if match := pattern.FindStringSubmatch(text); match != nil {
 		return match[1]

@@ -24,8 +24,8 @@ type flush struct {
 	left int64 // how many of them are still pending
 }
 
-// attemptLocked cuts the backoff short: every batch in the retry lane and the next probe
-// may be sent now, even if the server asked for a longer wait.
+// attemptLocked cuts the backoff short: the next probe and every batch in the retry
+// lane may be sent now, even if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
 	d.health.lasting = nil                      // if the next failure is a refusal, it is set again
 	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
@@ -34,8 +34,8 @@ func (d *delivery) attemptLocked(now time.Time) {
 	}
 }
 
-// flush sends the pending rows and waits until every row that was recorded before the
-// call is stored or dropped. It stops waiting if stopWaitingLocked returns an error.
+// flush sends the pending rows and waits until all rows that were recorded before the
+// call are stored or dropped. It stops waiting if stopWaitingLocked returns an error.
 func (d *delivery) flush(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -74,8 +74,8 @@ func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// lastFailureLocked returns the error of the pending batch that was sent last and has
-// failed, or nil.
+// Among the pending batches that have failed, lastFailureLocked finds the batch that
+// was sent last, and returns its error. If none has failed, it returns nil.
 func (d *delivery) lastFailureLocked() (err error) {
 	newest := int64(0)
 	for _, b := range d.batchesLocked() {

@@ -12,9 +12,10 @@ import (
 // Limits are the limits that [Client.Health] checks. Each duration must be from 0 to
 // 365 days.
 type Limits struct {
-	// Window is the period before the check for which Health computes the failure rate.
-	// Choose a Window that is longer than it takes to process a document. With a
-	// shorter Window, Health notices a rise in the rate sooner. 0 means 1 hour.
+	// Window is the period for which Health computes the failure rate. It ends when
+	// Health is called. The shorter the Window is, the sooner Health notices a rise in
+	// the rate. But choose a Window that is longer than it takes to process a document.
+	// 0 means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way before it counts as stuck. 0
@@ -22,7 +23,7 @@ type Limits struct {
 	StuckAfter time.Duration
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
-	// single stuck document is a problem. Health may not count a document that has been
+	// single stuck document is a problem. Health can miss a document that has been
 	// stuck for more than a day, because it only reads the events of about a day.
 	MaxStuck int
 
@@ -40,7 +41,7 @@ type Limits struct {
 	// night without documents is not a problem. 0 disables this check.
 	Silence time.Duration
 
-	// Where selects only events with certain values: see [Query].
+	// Where selects only the events that have the given values: see [Query].
 	Where map[string]string
 }
 
@@ -65,8 +66,9 @@ type Health struct {
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// For the next four fields, Health reads the events of the Window or of a time that
-	// is a day longer than StuckAfter and Silence, whichever is longer.
+	// For the next four fields, Health takes the longer of StuckAfter and Silence, and
+	// adds a day. It reads the events of that time, or of the Window if the Window is
+	// longer than that time.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if no document is stuck

@@ -35,8 +35,8 @@ type batch struct {
 	storedWhenSent int64     // the newest request that had stored rows when that request was sent
 }
 
-// newBatch returns a batch with records of the batch parent. It inherits a part of
-// parent's history (see ofPart).
+// newBatch returns a batch of records that come from another batch, parent. The new
+// batch inherits a part of parent's history (see ofPart).
 func newBatch(records []record, parent *batch) *batch {
 	b := &batch{records: records, history: parent.history.ofPart()}
 	for i := range records {
@@ -95,8 +95,8 @@ func (b *batch) absorb(other *batch) {
 }
 
 // A lane is a queue of batches, sorted by the time at which they are due, with a
-// circuit breaker. There are two lanes: fresh for rows that were never sent, and retry
-// for rows that have failed. delivery.mu guards both.
+// circuit breaker. There are two lanes: the fresh lane for rows that were never sent,
+// and the retry lane for rows that have failed. delivery.mu guards both.
 type lane struct {
 	batches []*batch
 
@@ -127,7 +127,7 @@ func (l *lane) add(r *record, maxRows int) {
 	last.text += r.Text()
 }
 
-// push adds b to the lane, sorted by due.
+// push sets b.due, and adds b to the lane, which is sorted by due times.
 func (l *lane) push(b *batch, due time.Time) {
 	b.due = due
 	at := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(due) })
@@ -135,8 +135,8 @@ func (l *lane) push(b *batch, due time.Time) {
 }
 
 // take removes a batch that is due and returns it, or nil if no batch is due. Batches
-// of several rows come first. Single rows that were sent before come last, because they
-// are probably bad.
+// of several rows come first. Single rows that have already been sent come last,
+// because they are probably bad.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
 	if n == 0 {

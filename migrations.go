@@ -12,11 +12,11 @@ var sqlFiles embed.FS
 // it: the numbered files of the folder sql, without sql/optional. Each file is plain
 // SQL that is safe to run again. Run the files in the order of their names.
 //
-// You can paste each file into Supabase's SQL editor, or pass the file system to the
-// migration tool goose. The files have no Down sections, because the SQL editor would
-// run them and drop the table.
+// You can paste each file into Supabase's SQL editor, or pass the result of Migrations
+// to the migration tool goose. The files have no Down sections, because the SQL editor
+// would run them and drop the table.
 //
-// goose keeps the numbers of the migrations that have run in a version table. In the
+// goose has a version table with the numbers of the migrations that have run. In the
 // app's version table, goose would confuse the numbers of these files with the app's.
 // So use a separate version table, and a provider that ignores the app's Go migrations:
 //

@@ -14,9 +14,10 @@ const joinWindow = 50 * time.Millisecond
 // Flush or Close, another request may then be sent (see maySendLocked and probeLocked).
 const hangTime = time.Second
 
-// nextLocked removes the next batch to send from its lane. If nothing may be sent now,
-// it returns nil. Due batches of the retry lane go first. If join is true, a batch of
-// fresh rows that isn't full may wait for more rows, up to joinWindow.
+// nextLocked returns the next batch to send, and removes it from its lane. If nothing
+// may be sent now, nextLocked returns nil. Due batches of the retry lane go first. If
+// join is true, a batch of fresh rows that isn't full may wait for more rows, up to
+// joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.maySendLocked(now) {
 		return nil
@@ -52,8 +53,8 @@ func (d *delivery) maySendLocked(now time.Time) bool {
 
 // probeLocked removes one row from a lane, to be sent as a probe. It returns nil if no
 // probe is due, or if the last probe is in flight and doesn't seem to hang. Outside an
-// outage, only the retry lane is probed, with a random row. In an outage, the probes
-// rotate through three kinds of rows:
+// outage, each probe is a random row of the retry lane. In an outage, the probes rotate
+// through three kinds of rows:
 //
 //   - a random row of the fresh lane, so that a bad row isn't sent every time
 //   - the last row of the fresh lane, in case all older rows are bad
@@ -76,7 +77,7 @@ func (d *delivery) probeLocked(now time.Time) *batch {
 }
 
 // setProbeLocked is called after each failure. If the failed batch b was a probe, or a
-// breaker has just opened, it sets when the next probe is due.
+// breaker has just opened, setProbeLocked sets when the next probe is due.
 func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	h, most := &d.health, outageWait
 	if h.probe == b {

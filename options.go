@@ -35,8 +35,8 @@ const (
 )
 
 // An Option changes a default of [New]. If an option is given twice, the last one
-// counts. If the argument is nil, the default applies. If a number is out of bounds,
-// New returns an error. 0 is out of bounds for every option and never means
+// counts. If an option's argument is nil, the default applies. If a number is out of
+// bounds, New returns an error. 0 is out of bounds for every option and never means
 // "unlimited".
 type Option func(*config)
 
@@ -120,8 +120,8 @@ func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 // concurrent use. rt sees the key in the headers of the requests. Close doesn't close
 // the connections of rt.
 //
-// By default New makes two clones of [http.DefaultTransport], for inserts and for
-// other requests. The clone for inserts opens at most one connection more than the
+// By default New makes two clones of [http.DefaultTransport], one for inserts and one
+// for other requests. The clone for inserts opens at most one connection more than the
 // limit of [WithMaxInFlight]. If http.DefaultTransport isn't a [*http.Transport], for
 // example after httpmock.Activate, New uses it directly.
 func WithTransport(rt http.RoundTripper) Option { return func(c *config) { c.transport = rt } }

@@ -40,9 +40,9 @@ type Query struct {
 	// means 30 minutes. StuckAfter must not be negative.
 	StuckAfter time.Duration
 
-	// Where selects only events with certain values. Each key is the name of a column
-	// in the table, such as "tenant_id". Each value is the column's value as text,
-	// which PostgreSQL casts to the type of the column.
+	// Where selects only the events that have the given values. Each key is the name of
+	// a column in the table, such as "tenant_id". Each value is the column's value as
+	// text, which PostgreSQL casts to the type of the column.
 	Where map[string]string
 }
 
@@ -111,12 +111,13 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 	return answer, c.explainCall(err)
 }
 
-// read sends a GET request and passes the response to decode. If this fails for a
-// reason that may be temporary, read retries once, unless the response asks for a wait
-// (Retry-After). ctx and WithRequestTimeout limit the time of all attempts together.
+// read sends a GET request and passes the response to the function decode. If this
+// fails for a reason that may be temporary, it is retried once, unless the response
+// asks for a wait (Retry-After). ctx and WithRequestTimeout limit the time of all
+// attempts together.
 //
 // Hosted Supabase may refuse a valid key for some seconds, with status 401 and code
-// PGRST303. After such a response, read retries for up to lastingAfter.
+// PGRST303. After such a response, the request is retried for up to lastingAfter.
 func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -150,15 +151,15 @@ func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Res
 var ErrOtherAnswer = errors.New("unexpected answer: either the server is not PostgREST with this table, or another version of sql/014_create_docevents_reading.sql is installed")
 
 // otherAnswer returns an error that wraps ErrOtherAnswer. field is a JSON field that is
-// missing in the answer or has an unexpected type.
+// missing from the answer or has an unexpected type.
 func otherAnswer(field string) error {
 	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
 }
 
-// unreadable converts err, the error of decoding an answer. If the answer is complete
-// but unexpected, the result matches ErrOtherAnswer. It doesn't contain the text of a
-// JSON error, which may contain a value from the table. If the answer is incomplete,
-// the result counts as a temporary failure.
+// unreadable converts the error of decoding an answer. If the answer is complete but
+// unexpected, the result matches ErrOtherAnswer. It doesn't contain the text of a JSON
+// error, which may contain a value from the table. If the answer is incomplete, the
+// result counts as a temporary failure.
 func unreadable(err error) error {
 	e, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {

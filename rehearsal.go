@@ -23,10 +23,10 @@ const maxVaried = 8
 // A rehearsal checks the table once, with inserts that PostgREST rolls back. Its method
 // insert repeats three steps:
 //
-//  1. send sends the rows that rows returns.
-//  2. react chooses a reaction to the server's answer.
-//  3. insert carries out the reaction: it adds a finding, a problem that Check returns,
-//     or changes the next insert, or both.
+//  1. The method send sends the rows that the method rows returns.
+//  2. The method react chooses a reaction to the server's answer.
+//  3. insert carries out the reaction: it adds a finding (a problem that Check
+//     returns), or changes the next insert, or both.
 type rehearsal struct {
 	*Client
 	about    definition
@@ -102,9 +102,9 @@ func (r *rehearsal) value(name string, i int) any {
 // copy of each event.
 //
 // There are two events of each type, and two documents, because a trigger may discard
-// all events except the first of each. PostgREST doesn't roll back an insert of a
-// single row. The number of events is odd, so that count isn't misled by a trigger that
-// discards half of the rows.
+// all events except the first one of each type or document. PostgREST doesn't roll back
+// an insert of a single row. The number of events is odd, so that the method count
+// isn't misled by a trigger that discards half of the rows.
 func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	columns, at := &r.config.columns, time.Now().Add(-time.Second)
 	for i := range 2*len(types) + 1 {
@@ -148,11 +148,12 @@ var number = regexp.MustCompile(`\d+`)
 
 // send sends one insert and makes PostgREST roll it back: the insert has several rows,
 // but asks for a single object as the result. n is the number of rows that PostgreSQL
-// inserted before the rollback, with triggers and immediate foreign keys.
+// inserted before the rollback. By then, triggers have run, and immediate foreign keys
+// are checked.
 //
 // If the server refused the insert, refusal is its answer. If there was no answer, or
-// none about the insert, such as status 503, err is the reason. If the server stored
-// the rows, err is errStored.
+// only an answer that says nothing about the insert, such as status 503, err is the
+// reason. If the server stored the rows, err is errStored.
 func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, refusal *rest.Error, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
@@ -180,14 +181,14 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, ref
 // isTemporary reports whether the answer says nothing about the insert, for example
 // because the server is overloaded.
 func isTemporary(e *rest.Error) bool {
-	// A trigger may use any code, but in its own words.
+	// A trigger may use any code, but its message is not PostgreSQL's own.
 	return slices.Contains([]rest.Verdict{rest.Transient, rest.TooMuch}, rest.Classify(e)) && e.Code != "23503" && e.Message != rest.LeftOut
 }
 
-// deleteStored deletes rows that the server stored, even if ctx has ended, and adds a
-// finding. It selects the rows by their ids, or by the made-up ids of their documents.
-// If the insert left out both, it deletes nothing, because the app's rows might have
-// the same values.
+// deleteStored deletes rows that the server stored, and adds a finding. It does so even
+// if ctx has ended. It selects the rows by their ids, or by the made-up ids of their
+// documents. If the insert left out both, it deletes nothing, because the app's rows
+// might have the same values.
 func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	const stored = "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept, or the trigger that discards all events except one. "
 	key := r.config.columns.ID

@@ -58,7 +58,8 @@ const (
 	maxLoggedType = 64
 	maxLoggedID   = 128
 
-	// quietFor is how long further lines with a message are suppressed after a line with it.
+	// After a line with a message, lines with the same message are suppressed for
+	// quietFor.
 	quietFor = 30 * time.Second
 )
 
@@ -66,7 +67,7 @@ const (
 // handler.
 type notice struct {
 	call   func() // calls the app's logger or drop handler
-	isDrop bool   // call passes a dropped event to the drop handler
+	isDrop bool   // the notice is a dropped event, not a log line
 	text   int    // the size of that event's text, in bytes
 }
 
@@ -98,7 +99,7 @@ type reporter struct {
 	running  bool              // the goroutine exists
 	closed   bool              // close has stopped waiting for a call that doesn't return
 	tallies  map[string]*tally // by message
-	failures int64             // calls to failed since the last recovery
+	failures int64             // calls to the method failed since the last recovery
 	loud     bool              // a line about these failures was written
 }
 
@@ -110,7 +111,7 @@ func newReporter(c *config) *reporter {
 
 // drop logs a dropped event and queues it for the app's drop handler, if there is one.
 // extra is the JSON of the event's Extra. If too many events wait (see maxNotices), or
-// close has stopped waiting for a call that hangs, drop counts the event as unreported
+// close has stopped waiting for a call that hangs, the event is counted as unreported
 // instead.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
@@ -143,8 +144,8 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 	}
 }
 
-// failed logs a failed request that will be retried. lasting means that retries fail
-// until somebody fixes the cause. Then the log line contains advice.
+// failed logs a failed request that will be retried. If lasting is true, retries will
+// fail until somebody fixes the cause, and the log line contains advice.
 func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -228,7 +229,7 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
-// sumUpLocked writes one line for each message with suppressed lines, with their
+// For each message that has suppressed lines, sumUpLocked writes one line with their
 // number. It skips a message if the last line with it was written less than age ago.
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {

@@ -21,14 +21,15 @@ const (
 	maxPurgeFailures = 10      // in a row, with waits of 40 to 80 s in all
 
 	// A broken connection or a gateway's 5xx error may mean that a request took too
-	// long. The purge assumes so after purgePatience, and deletes fewer rows in the
-	// next step. Gateways time out after 10 s or more.
+	// long. The purge assumes this if the request took purgePatience or more, and
+	// deletes fewer rows in the next step. Gateways time out after 10 s or more.
 	purgePatience = 5 * time.Second
 )
 
-// PurgeOlderThan deletes the rows that are older than days times 24 hours. It calls
-// [Client.PurgeBefore] with that cutoff. If days isn't from 1 to 700,000,
-// PurgeOlderThan returns an error and deletes nothing.
+// PurgeOlderThan deletes the rows that are older than the given number of days. A day
+// has 24 hours. PurgeOlderThan calls [Client.PurgeBefore] with the time that many days
+// ago. If days isn't from 1 to 700,000, PurgeOlderThan returns an error and deletes
+// nothing.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 	if !c.isNone() && (days < 1 || days > maxPurgeDays) {
 		return 0, fmt.Errorf("docevents: PurgeOlderThan: days must be from 1 to %d", maxPurgeDays)
@@ -44,7 +45,7 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 // may be temporary, PurgeBefore deletes the rows in steps of [DefaultPurgeBatch] rows.
 // With [WithPurgeBatch] it deletes in steps from the start. If a step takes too long
 // for the database or a gateway, the next step has half as many rows. The answer to the
-// first DELETE contains the ids of the rows, so steps need less memory.
+// DELETE for all rows contains their ids, so deleting in steps needs less memory.
 //
 // PurgeBefore blocks until the rows are deleted or it fails. After a failure that may
 // be temporary, it logs a line, waits and continues. It stops and returns an error in
@@ -136,13 +137,13 @@ func (p *purge) run(ctx context.Context) error {
 			failure = cmp.Or(failure, err)
 			continue
 		}
-		again, smaller := p.failed(err, time.Since(began), bounded)
-		if smaller && !p.allAtOnce {
+		goOn, tooLong := p.failed(err, time.Since(began), bounded)
+		if tooLong && !p.allAtOnce {
 			err = fmt.Errorf("a step of %d rows: %w; is there an index on %s, as in sql/013_create_processing_events_table.sql, or a lock on the table?", p.size.rows, err, p.config.columns.CreatedAt)
 			p.size.timedOut()
 			p.next.tooMany = p.next.boundary
 		}
-		if !again {
+		if !goOn {
 			return err
 		}
 		p.allAtOnce, failure = false, err
@@ -158,10 +159,10 @@ func (p *purge) run(ctx context.Context) error {
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// failed counts a failed request. bounded means that ctx has a deadline. again reports
-// whether the purge continues. smaller reports whether the request may have taken too
-// long, so that the next step must delete fewer rows.
-func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smaller bool) {
+// failed counts a failed request. bounded means that ctx has a deadline. goOn is true
+// if the purge continues. tooLong is true if the request may have taken too long, so
+// that the next step must delete fewer rows.
+func (p *purge) failed(err error, took time.Duration, bounded bool) (goOn, tooLong bool) {
 	p.failures++
 	v, code := rest.Classify(err), codeOf(err)
 	if v != rest.Configuration {

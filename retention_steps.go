@@ -62,8 +62,8 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 }
 
 // stepByID deletes p.size.rows rows whose created_at is p.next.oneTime, beginning with
-// the smallest id. If fewer of them are left, it deletes nothing and returns false, and
-// the next ordinary step deletes the rest.
+// the smallest id. If fewer than p.size.rows such rows are left, it deletes nothing and
+// returns false, and the next ordinary step deletes the rest.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	column := p.config.columns.ID
 	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
@@ -99,7 +99,7 @@ func (p *purge) counted(n int64, err error) error {
 }
 
 // A stepSize is the number of rows of the next step. It is halved after a step that
-// takes too long, and doubled after a step that succeeds, up to most.
+// takes too long, and doubled after a step that succeeds, up to the field most.
 //
 // Each time that the first step after a doubling takes too long, the next doubling
 // needs twice as many successes in a row. Otherwise a slow table would cost a statement
@@ -108,7 +108,7 @@ type stepSize struct {
 	rows, most int
 	successes  int  // in a row at this size
 	grown      bool // no step of this size has run since it doubled
-	patience   int  // the size doubles when successes exceeds this number
+	patience   int  // the size doubles after more successes than this
 }
 
 func (s *stepSize) succeeded() {
@@ -148,8 +148,8 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readNth finds the last row that a step of p.size.rows rows deletes. It sorts the rows
-// that query selects by column, and returns the value of column in row number
+// readNth finds the last row that a step of p.size.rows rows deletes. It sorts by
+// column the rows that query selects, and returns the value of column in row number
 // p.size.rows. If there are fewer rows, it returns "".
 func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
 	last := p.size.rows - 1

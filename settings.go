@@ -71,8 +71,9 @@ func envKey() (string, error) {
 	return key, nil
 }
 
-// parseURL checks raw, the URL that the app passed to New, and returns the URL of the
-// project's REST API. Its errors don't contain raw, which may include a password.
+// parseURL checks the URL that the app passed to New, and returns the URL of the
+// project's REST API. Its errors don't contain the app's URL, which may include a
+// password.
 func parseURL(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	host := raw // a database's URL may include a password that makes it unparsable
@@ -117,8 +118,8 @@ var (
 	projectSite = regexp.MustCompile(`(^|\.)supabase\.(co|in|net|red)$`)
 )
 
-// pathFormat matches the part of a URL's path before /rest/v1, which the URL of a
-// self-hosted project may have.
+// pathFormat matches the part of a URL's path before /rest/v1. The URL of a self-hosted
+// project may have such a part.
 var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
 // parseKey returns the headers that carry the key, without white space around it.

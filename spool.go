@@ -40,8 +40,8 @@ const (
 // numbered from 1.
 //
 // record.block is the place of a pending row. If the row was copied, record.old is its
-// previous place. A place is a number n, which is compared with the fields first and
-// written:
+// previous place. A place is a number n. Its meaning depends on the fields "first" and
+// "written":
 //
 //	n >= written          in the buffer, or in the block that is being written
 //	first <= n < written  in a current segment
@@ -69,7 +69,7 @@ type mirror struct {
 	next    int64       // the block that the buffer becomes when it is written
 	files   spool.State // the spool's state after the last use of the disk
 
-	failed bool      // the disk failed, so nothing is written before due
+	failed bool      // the disk failed, so nothing is written until m.due
 	due    time.Time // when to look for segments of dead processes
 }
 
@@ -122,8 +122,8 @@ func (m *mirror) wakeLocked(search bool) {
 	}
 }
 
-// isBusyLocked reports whether the goroutine is at work. Close waits for it, because it
-// may still queue rows of dead processes.
+// isBusyLocked reports whether the goroutine is at work. Close waits for the goroutine,
+// because it may still queue rows of dead processes.
 func (m *mirror) isBusyLocked() bool { return m.running }
 
 // closeLocked makes the goroutine write all pending rows. It waits until the goroutine
@@ -145,7 +145,7 @@ func (m *mirror) holdsLocked(r *record) (holds, mayHold bool) {
 	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running && !m.open
 }
 
-// hasLocked reports whether a row whose place is block is on disk.
+// hasLocked reports whether a row with the given place is on disk.
 func (m *mirror) hasLocked(block int64) bool {
 	if block >= m.first {
 		return block < m.written && m.files.Current > 0
@@ -196,8 +196,8 @@ func (m *mirror) stepLocked() {
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
 	// The segments are retired when their size exceeds retireAt, in bytes. Then most of
-	// their rows are already stored, because the pending rows are much smaller. retireAt
-	// is always below the spool's own limit of 2*q.
+	// their rows are already stored, because all pending rows together are much smaller
+	// than that. retireAt is always below the spool's own limit of 2*q.
 	retireAt := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the rows in the buffer needn't be written.

@@ -33,8 +33,8 @@ func (c *Client) Step(e Event, do func() error) error {
 	return c.StepContext(context.Background(), e, func(context.Context) error { return do() })
 }
 
-// StepContext is like [Client.Step], but passes ctx to do and to the function of
-// [WithBefore]. Both events are recorded even if ctx is cancelled.
+// StepContext is like [Client.Step], but passes ctx to the function do, and to the
+// function of [WithBefore]. Both events are recorded even if ctx is cancelled.
 func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Context) error) error {
 	if c.isNone() {
 		return do(ctx)

@@ -48,8 +48,8 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 	return c.timeline(ctx, documentID, "")
 }
 
-// TimelineBefore is like [Client.Timeline], but returns only the events before a time.
-// The time is cut to microseconds.
+// TimelineBefore is like [Client.Timeline], but returns only the events before the
+// given time. The time is cut to microseconds.
 //
 // To read a long timeline in pages, pass the CreatedAt of the oldest event that you
 // have read. This leaves out other events with exactly the same CreatedAt. If there may

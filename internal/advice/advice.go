@@ -24,7 +24,7 @@ const Compare = "compare the table and the key's role with sql/013_create_proces
 
 // For returns advice on how to fix the cause of an error response to a request about
 // the table, or "". status is the HTTP status. code and message are those of
-// PostgREST's error. For also has advice for a response that rejects a row's data,
+// PostgREST's error. It also returns advice on a response that rejects a row's data,
 // because the table may be wrong.
 func (s Settings) For(status int, code, message string) string {
 	if !s.HasToken && (code == "PGRST302" || status == 401 && code == "42501") {
@@ -37,7 +37,8 @@ func (s Settings) For(status int, code, message string) string {
 }
 
 // ForCall returns advice on an error response to a call to a function in
-// sql/014_create_docevents_reading.sql, or "". Then For may have more general advice.
+// sql/014_create_docevents_reading.sql, or "". If ForCall returns "", the method For
+// may have more general advice.
 func (s Settings) ForCall(status int, code, message string) string {
 	return s.first(calls, status, code, message)
 }

@@ -116,8 +116,8 @@ func Classify(err error) Verdict {
 //   - "Key (id)=(...) already exists.", if a key is violated
 //   - "... contains (created_at) = (...).", if there is no partition for a row
 //
-// The first group captures the columns. The second captures the space before the =,
-// which only the second kind contains. The words may be translated, so they don't
+// The first group captures the columns. The second group captures the space before the
+// =, which only the second kind contains. The words may be translated, so they don't
 // matter.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 

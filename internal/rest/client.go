@@ -49,7 +49,7 @@ func New(c Config) *Client {
 }
 
 // Close closes the connections for inserts, and the idle connections for other
-// requests. Reads and deletes in flight continue. A later request opens a new
+// requests. GET and DELETE requests in flight continue. A later request opens a new
 // connection. Close does nothing if the requests use a transport of the app.
 func (c *Client) Close() { c.transport.own.close() }
 
@@ -113,8 +113,8 @@ func (c *Client) isForeign(details string, rows []byte) bool {
 var uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 // An insertion is a RoundTripper that replaces the query and the body of an insert
-// request. postgrest-go doesn't get the rows itself, because it would parse and copy
-// them, which takes longer than encoding them.
+// request. postgrest-go doesn't get the rows, because it would parse and copy them,
+// which takes longer than encoding them.
 type insertion struct {
 	http.RoundTripper
 	query string

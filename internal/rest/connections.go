@@ -26,8 +26,8 @@ const (
 //
 // If a request fails and the failure isn't about its rows, all idle connections are
 // closed, because they may be dead or go to an old address of the server. They are
-// closed just before the next request. Before that, the connection of the failed
-// request may not be idle yet.
+// closed only just before the next request, because the connection of the failed
+// request may take a moment to become idle.
 //
 // The methods are safe for concurrent use. begin, end and close do nothing on a nil
 // receiver.
@@ -115,8 +115,8 @@ func (c *connections) close() {
 // c.close closes the connections that the function has opened or is opening.
 //
 // If the app has set DialTLSContext or DialTLS in http.DefaultTransport, net/http
-// doesn't use the function for TLS. Then c.close closes only the idle ones of these
-// connections.
+// doesn't use the function for TLS. Then, of the TLS connections, c.close closes only
+// the idle ones.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
 	//lint:ignore SA1019 net/http still uses Dial if DialContext is nil

@@ -75,8 +75,8 @@ PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
 // A knownMessage holds the two regular expressions of a line of knownMessages. text is
-// compiled only when it is needed, because compiling all lines would take 0.1 s. In
-// text, only the groups for VALUE capture.
+// compiled only when it is needed, because compiling all lines would take 0.1 s. In the
+// field text, only the groups for VALUE are capturing groups.
 type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp
@@ -98,7 +98,7 @@ var parseKnownMessages = sync.OnceValue(func() (known []knownMessage) {
 	return known
 })
 
-// withoutValue returns text if a line of knownMessages matches code and text, with an
+// If a line of knownMessages matches code and text, withoutValue returns text with an
 // ellipsis in place of VALUE. If no line matches, it returns LeftOut.
 func withoutValue(code, text string) string {
 	for _, known := range parseKnownMessages() {
@@ -124,9 +124,9 @@ var codeFormat = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
 const LeftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
 // quoted matches the part of a text that may contain quoted values. It extends from the
-// first quote to the last, because a value may contain quotes, or to the end of the
-// text. It doesn't begin at a ' after a letter or a digit, which is probably an
-// apostrophe.
+// first quote to the last, because a value may contain quotes. If there is only one
+// quote, it extends to the end of the text. It doesn't begin at a ' after a letter or a
+// digit, which is probably an apostrophe.
 var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces white space
@@ -180,10 +180,10 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable returns err, the error of a request that got no answer, with a text that may
-// be logged. It removes the parts that may contain values of a row or the key: a URL's
-// query, quoted text, and the key itself. The result wraps the same errors as err,
-// except a *url.Error.
+// Loggable converts err, so that its text may be logged. err is the error of a request
+// that got no answer. Loggable removes the parts of the text that may contain the key
+// or values of a row: a URL's query, quoted text, and the key itself. The result wraps
+// the same errors as err, except a *url.Error.
 func (c *Client) Loggable(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err

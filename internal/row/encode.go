@@ -72,9 +72,9 @@ func appendKey(b []byte, separator byte, name string) []byte {
 	return append(append(append(b, separator, '"'), name...), `":`...)
 }
 
-// appendID appends the id of a document or a user to the JSON in b: text if it isn't
-// empty, and otherwise id, or null if isNull is true. text is in quotes even for a
-// column of numbers, because PostgreSQL converts it.
+// appendID appends the id of a document or a user to the JSON in b: null if isNull is
+// true, id if text is empty, and otherwise text. appendID puts text in quotes even for
+// a column of numbers, because PostgreSQL converts it.
 func appendID(b []byte, id uuid.UUID, text string, isNull bool) []byte {
 	if isNull || text != "" {
 		return appendText(b, text)

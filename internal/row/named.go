@@ -59,8 +59,9 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 }
 
 // keyValue returns r's value in the given column, as PostgreSQL prints it in an error's
-// details, or "". PostgreSQL may print a time in any time zone. So if values, the rest
-// of the details, begins with a time that is equal to r's, keyValue returns that text.
+// details, or "". PostgreSQL may print a time in any time zone. values is the rest of
+// the details. If it begins with a time that is equal to r's, keyValue returns the text
+// of that time.
 func (c *Columns) keyValue(r *Row, column, values string) string {
 	switch slices.Index(c.names[:], column) {
 	case fieldID:

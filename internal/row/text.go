@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// IsText reports whether PostgreSQL accepts s as a text.
+// IsText reports whether PostgreSQL accepts s as text.
 func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // CleanText returns s in a form that PostgreSQL can store: without NULs, in valid

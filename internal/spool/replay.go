@@ -41,10 +41,10 @@ func (s *Spool) Look() error {
 
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
-// isAlive reports whether the process that uses the number owner in its file names may
-// be alive. The process is dead if it has no lock file, or isAlive can lock the file.
-// The lock is shared: with exclusive locks, two processes that check at the same time
-// could mistake a dead process for a live one.
+// isAlive reports whether a process may be alive. owner is the number that stands for
+// the process in the names of its files. The process is dead if it has no lock file, or
+// isAlive can lock the file. The lock is shared: with exclusive locks, two processes
+// that check at the same time could mistake a dead process for a live one.
 func (s *Spool) isAlive(owner string) bool {
 	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
 	if err != nil {

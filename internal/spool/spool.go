@@ -12,9 +12,10 @@
 //	               left --Next--> being read
 //
 // Append adds rows to the newest current segment. When that segment is large, Append
-// begins another one. A retired segment takes no more rows. The caller appends its
-// pending rows again, and then calls Discard, which removes it. But Discard keeps a
-// segment that is damaged (.bad) or has rows that the caller can't use (.kept).
+// begins another one. A retired segment takes no more rows. The caller appends the
+// segment's pending rows again, and then calls Discard, which removes the segment. But
+// Discard keeps a segment that is damaged (.bad) or has rows that the caller can't use
+// (.kept).
 //
 // When a process ends, it leaves its segments to other processes. A process takes a
 // segment by renaming it, so only one process succeeds. That process must send the rows
@@ -46,8 +47,8 @@ import (
 )
 
 const (
-	// A segment of segmentBytes or more takes no more rows. The limit is small because
-	// Next reads an entire segment into memory.
+	// A segment that has reached segmentBytes takes no more rows. The limit is small
+	// because Next reads an entire segment into memory.
 	segmentBytes = 8 << 20
 
 	// A segment consists of frames. The first frame contains a description of the
@@ -129,7 +130,7 @@ type segment struct {
 // New returns a spool in the folder dir, an absolute path. It does no I/O: the first
 // Append makes the folder. The spool ignores the segments of other projects. columns
 // describes the table's columns. limit is in bytes. Append returns ErrFull if the
-// current segments and the segments of dead processes are larger.
+// current segments and the segments of dead processes together are larger than that.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
@@ -151,10 +152,10 @@ func checksum(frame []byte) uint32 {
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows, which are made with Frame, to disk. After an error, the caller
-// must append all of these rows again. If the error matches fs.ErrNotExist, somebody
-// has removed the current segments, and the caller must also append the pending rows of
-// earlier calls again.
+// Append writes rows to disk. The caller must have made rows with Frame. After an
+// error, the caller must append all of these rows again. If the error matches
+// fs.ErrNotExist, somebody has removed the current segments, and the caller must also
+// append the pending rows of earlier calls again.
 func (s *Spool) Append(rows []byte) error {
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
