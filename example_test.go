@@ -240,7 +240,7 @@ func ExampleMigrations() {
 func ExampleError() {
 	client := newExampleClient(docevents.WithTransport(always(
 		httpmock.NewStringResponder(http.StatusNotFound, `{"code":"PGRST205","message":"Could not find the table"}`))))
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond) // otherwise Check retries this answer for 5 s
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond) // otherwise Check retries this answer for 5 s
 	defer cancel()
 	err := client.Check(ctx)
 	if e := (*docevents.Error)(nil); errors.As(err, &e) {
