@@ -15,9 +15,9 @@ const joinWindow = 50 * time.Millisecond
 const hangTime = time.Second
 
 // nextLocked returns the next batch to send, and removes it from its lane. If nothing
-// may be sent now, nextLocked returns nil. Due batches of the retry lane go first. If
-// join is true, a batch of fresh rows that isn't full may wait for more rows, up to
-// joinWindow.
+// may be sent now, nextLocked returns nil. Batches of the retry lane that are due go
+// first. If join is true, a batch of fresh rows that isn't full may wait for more rows,
+// up to joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.maySendLocked(now) {
 		return nil

@@ -16,8 +16,8 @@ import (
 	"github.com/supabase-community/postgrest-go"
 )
 
-// maxVaried limits how many optional columns Check fills one by one. Check does so if
-// the table rejects an event type, to find out which columns the type needs.
+// maxVaried limits the number of optional columns that Check fills one by one. Check
+// does so if the table rejects an event type, to find out which columns the type needs.
 const maxVaried = 8
 
 // A rehearsal checks the table once, with inserts that PostgREST rolls back. Its method
@@ -102,9 +102,9 @@ func (r *rehearsal) value(name string, i int) any {
 // copy of each event.
 //
 // There are two events of each type, and two documents, because a trigger may discard
-// all events except the first one of each type or document. PostgREST doesn't roll back
-// an insert of a single row. The number of events is odd, so that the method count
-// isn't misled by a trigger that discards half of the rows.
+// all events except the first one of each type or document, and because PostgREST
+// doesn't roll back an insert of a single row. The number of events is odd, so that the
+// method count isn't misled by a trigger that discards half of the rows.
 func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	columns, at := &r.config.columns, time.Now().Add(-time.Second)
 	for i := range 2*len(types) + 1 {
@@ -141,7 +141,7 @@ func (r *rehearsal) possibleFillings() [][]string {
 }
 
 // errStored means that the server stored the rows instead of rolling back. deleteStored
-// has added a finding.
+// has already added a finding.
 var errStored = errors.New("stored")
 
 var number = regexp.MustCompile(`\d+`)

@@ -136,7 +136,7 @@ func TestStepSize(t *testing.T) {
 		{"t+t++++t+", "16 32 16 16 32 32 32 16 32"}, // 32 has succeeded, so it is tried at once again
 		{"t+t+ttt+++", "16 32 16 16 8 4 2 4 8 16"},  // smaller sizes double after each success
 	} {
-		s := stepSize{rows: 32, most: 32}
+		s := stepSize{rows: 32, maxRows: 32}
 		var got []string
 		for _, outcome := range test.outcomes {
 			if outcome == 't' {

@@ -1,5 +1,5 @@
 // Package dashboard serves a page about the documents that an app processes: how many
-// completed, failed or are stuck, why they failed, how long each step took, and the
+// completed, failed or are stuck; why they failed; how long each step took; and the
 // timeline of each document. Mount the page under any prefix:
 //
 //	http.Handle("/admin/documents/", dashboard.Handler(client, dashboard.WithAuthorize(isAdmin)))
@@ -8,13 +8,13 @@
 // requests, pass [WithAuthorize], or [WithLoopback] on a developer's machine.
 //
 // Run sql/014_create_docevents_reading.sql in the database first. The page calls
-// [docevents.Client.Summary] and [docevents.Client.Documents], which need its
-// functions.
+// [docevents.Client.Summary] and [docevents.Client.Documents], which need the functions
+// of this file.
 //
 // To protect the database, a Handler runs at most four reads at the same time. If a
-// request needs a fifth read, the response is a 503 with the header Retry-After. A
-// Handler also reuses each result for five seconds for requests that need the same
-// data. It keeps at most 32 results.
+// request needs another read while four are running, the response is a 503 with the
+// header Retry-After. For five seconds, a Handler also reuses the result of a read for
+// requests that need the same data. It keeps at most 32 results.
 //
 // An uptime monitor can request /health below the prefix: see [WithHealth].
 //
@@ -82,7 +82,7 @@ type handler struct {
 	filters []filter // the filters that the page offers, with empty values
 	textIDs bool
 	types   docevents.EventTypes
-	reads   reads
+	reads   readLimiter
 }
 
 // Handler returns an http.Handler that serves the page. Mount it on a path that ends in

@@ -83,7 +83,8 @@ func (w *watched) Write(b []byte) (int, error) {
 func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // fromLoopback reports whether r comes from a browser on this machine, and not through
-// a proxy. Older versions of nginx use HTTP/1.0, and browsers don't.
+// a proxy. A request with HTTP/1.0 comes from a proxy: older versions of nginx use it,
+// and browsers don't.
 //
 // The Host of r must be localhost or a loopback address. This prevents DNS rebinding, in
 // which a hostile web site points its own domain name at 127.0.0.1, so that its scripts

@@ -71,8 +71,8 @@ func TestAccessToEveryView(t *testing.T) {
 	}
 }
 
-// TestAuthorizeResponds checks that if the function of WithAuthorize writes a response, it
-// replaces the 403.
+// TestAuthorizeResponds checks that if the function of WithAuthorize writes a response,
+// this response replaces the 403.
 func TestAuthorizeResponds(t *testing.T) {
 	client := newClient(t, &server{summary: emptySummary})
 	for name, tt := range map[string]struct {

@@ -62,8 +62,8 @@ func (s *server) count() int {
 	return len(s.requests)
 }
 
-// window returns the newest events before a time as PostgREST does, and the
-// number of all events before that time.
+// window imitates PostgREST: it returns the newest events before a time, and the number
+// of all events before that time.
 func (s *server) window(query url.Values) (body string, total int) {
 	before, all := strings.TrimPrefix(query.Get("created_at"), "lt."), []map[string]any{}
 	for _, e := range slices.Backward(s.events) {
@@ -135,7 +135,8 @@ func get(h http.Handler, path string) *httptest.ResponseRecorder {
 	return ask(h, httptest.NewRequest(http.MethodGet, path, nil), func(*http.Request) {})
 }
 
-// ask sends req as a browser on this machine does, but first lets change modify it.
+// ask sends req as a browser on this machine does, but first calls change, which may
+// modify it.
 func ask(h http.Handler, req *http.Request, change func(*http.Request)) *httptest.ResponseRecorder {
 	req.RemoteAddr, req.Host = "127.0.0.1:50000", "localhost:8080"
 	change(req)
@@ -150,8 +151,8 @@ var harmful = regexp.MustCompile(strings.Join([]string{
 	"evil.test></script", "\u202e", "\u2066", "\x1b", testKey, "project.supabase.test", "ZgotmplZ",
 }, "|"))
 
-// check checks the status and the texts of a page, and the properties that every
-// page has: no unsafe markup, no secrets, a limited size and the headers.
+// check tests the status and the texts of a page, and the properties that every page
+// has: no unsafe markup, no secrets, a limited size and the headers.
 func check(t *testing.T, w *httptest.ResponseRecorder, status int, want ...string) {
 	t.Helper()
 	page := w.Body.String()

@@ -31,8 +31,8 @@ type page struct {
 	StuckAfter time.Duration
 
 	// rows is the maximum number of rows in the view. It is maxRows, or less if the
-	// HTML would be larger than maxBytes. The overview then also leaves out parts of
-	// its chart.
+	// HTML would be larger than maxBytes. If it is less, the overview also leaves out
+	// parts of its chart.
 	rows int
 
 	isUnset    bool // the client is nil or zero
@@ -68,11 +68,11 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 }
 
 // serve responds with the HTML of a view. self is the view's path, which is also the
-// key of its template. view reads the data for the template.
+// key of its template. readView reads the data for the template.
 //
-// serve renders into memory first, because view may change the status. While the HTML
-// is larger than maxBytes, serve renders it again with half as many rows.
-func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
+// serve renders into memory first, because readView may change the status. While the
+// HTML is larger than maxBytes, serve renders it again with half as many rows.
+func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, readView func(context.Context, *page) any) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
 	var body bytes.Buffer
@@ -81,7 +81,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, vie
 		body.Reset()
 		p = h.newPage(r, rows)
 		p.Self = self
-		if err := templates[self].Execute(&body, view(ctx, p)); err != nil {
+		if err := templates[self].Execute(&body, readView(ctx, p)); err != nil {
 			http.Error(w, "The page could not be rendered.", http.StatusInternalServerError)
 			return
 		}
@@ -91,7 +91,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, vie
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(p.status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body.Bytes()) // the reader may be gone
+		_, _ = w.Write(body.Bytes()) // the browser may have closed the connection
 	}
 }
 
@@ -107,7 +107,7 @@ func (p *page) refuse(title, advice string) {
 }
 
 // Refresh returns the number of seconds after which the browser reloads the page, or 0
-// for never. While the reader edits the filters, the page doesn't reload, because that
+// for never. While the user edits the filters, the page doesn't reload, because that
 // would clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() || p.Still && p.CanRefresh() {
@@ -116,7 +116,7 @@ func (p *page) Refresh() int {
 	return int(p.refresh.Seconds())
 }
 
-// CanRefresh reports whether the reader can switch the refresh on and off.
+// CanRefresh reports whether the user can switch the refresh on and off.
 func (p *page) CanRefresh() bool { return p.refresh == refreshEvery }
 
 func (p *page) Ranges() []span { return spans }

@@ -24,14 +24,15 @@ var spans = []span{
 
 // A scope is the range of time and the filters that select the events on the page.
 type scope struct {
-	Range      span      // its Name is "" if the reader has chosen the times
+	Range      span      // its Name is "" if the user of the page has chosen the times
 	Since      time.Time // in UTC
 	Until      time.Time // in UTC
 	Filters    []filter
 	isRangeBad bool
 }
 
-// A filter selects the events that have one value in a column.
+// A filter selects the events that have its Value in its column. The user of the page
+// chooses the Value.
 type filter struct {
 	Param  string   // the name of its parameter in the URL
 	Label  string   // its name on the page
@@ -48,7 +49,7 @@ var reserved = []string{
 
 // newFilters returns the filters that the page offers: for the stage, type and user of
 // an event, if the table has these columns, and for the columns in extra. The filter
-// for the type suggests the event types in types.
+// for the type suggests the app's event types.
 //
 // The parameter of a column in extra has the name of the column. If another parameter
 // has this name, newFilters appends a dot, as in "id.".
@@ -117,8 +118,8 @@ func (p *page) readScope(offered []filter) {
 // timeFormats are the formats that datetime-local inputs send, and RFC 3339.
 var timeFormats = []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339}
 
-// parseTime parses a time in the URL. If text isn't a time, it returns fallback, and
-// reports whether text is empty.
+// parseTime parses a time in the URL. If text isn't a time, parseTime returns the time
+// fallback instead. The second result is true if text is a time or empty.
 func parseTime(text string, fallback time.Time) (time.Time, bool) {
 	for _, format := range timeFormats {
 		if t, err := time.Parse(format, text); err == nil && t.Year() >= 1 && t.Year() <= 9999 {
@@ -141,9 +142,10 @@ const (
 	maxFilters   = 2_400   // the maximum bytes of all filters in a link; a view has 25 links or more, and must fit into maxBytes
 )
 
-// scopeQuery returns the query for the events of the scope, and its key. Requests with
-// the same key share one read. The key contains the name of the range, not the times.
-// So two requests for the last hour share a read, although their times differ.
+// scopeQuery returns the query for the events of the scope, and the query's key.
+// Requests with the same key share one read. If the range has a name, the key contains
+// the name, not the times. So two requests for the last hour share a read, although
+// their times differ.
 func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}
@@ -166,8 +168,8 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 // condition.
 type chip struct{ Label, Value, Without string } // Without is the link
 
-// Chips returns a chip for each filter with a value, the times that the reader has
-// chosen, the error, and the stage of the error.
+// Chips returns a chip for each filter with a value, the times that the user of the
+// page has chosen, the error, and the stage of the error.
 func (p *page) Chips() (chips []chip) {
 	if p.Range.Name == "" && !p.isRangeBad {
 		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
@@ -211,8 +213,8 @@ func (p *page) Here(changes ...string) string {
 	return "?" + change(query, changes).Encode()
 }
 
-// To returns a link to another view, with the same range and filters. changes has the
-// same form as for Here.
+// To returns a link to another view, with the same range and filters. The argument
+// changes has the same form as in Here.
 func (p *page) To(view string, changes ...string) string {
 	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
 }
@@ -242,9 +244,9 @@ func (p *page) kept() url.Values {
 	return query
 }
 
-// change changes the parameters in query, and returns query. changes has the same form
-// as for Here. A URL has either range or since and until, so a change of one removes
-// the other.
+// change modifies the parameters in query, and returns query. The argument changes has
+// the same form as in Here. A URL has either the parameter "range", or the parameters
+// "since" and "until". If one kind is changed, the other kind is removed.
 func change(query url.Values, changes []string) url.Values {
 	for i := 0; i+1 < len(changes); i += 2 {
 		name, value := changes[i], changes[i+1]

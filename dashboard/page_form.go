@@ -22,8 +22,8 @@ func (p *page) InputTime(t time.Time) string {
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
 // Keep returns the parameters that have no visible input in the form, as a query
-// string. The form submits them in a hidden input. A query string has no line breaks,
-// which a browser may change.
+// string. The form submits them in a hidden input. A browser may change line breaks,
+// but a query string has none.
 func (p *page) Keep() string {
 	query := url.Values{}
 	for name, value := range p.own {
@@ -48,8 +48,8 @@ func (p *page) Keep() string {
 	return query.Encode()
 }
 
-// unkeep adds the parameters in the form's hidden input, which is the parameter keep, to
-// query. It doesn't replace a value in query.
+// unkeep adds to query the parameters in the form's hidden input, which has the name
+// "keep". It doesn't replace a value that query already has.
 func unkeep(query url.Values) url.Values {
 	kept, err := url.ParseQuery(query.Get("keep"))
 	if err != nil {

@@ -22,9 +22,9 @@ type problem struct{ Title, Advice, Detail string }
 
 const inMemory = " Until this is fixed, new events of this process wait in its memory."
 
-// answers lists the errors of the server, with the page's title and advice. The first
-// entry whose regular expression matches "STATUS CODE message" applies. status is the
-// HTTP status of the page. 0 means 502.
+// answers lists errors of the server, each with the title and the advice that the page
+// shows. The first entry whose regular expression matches "STATUS CODE message"
+// applies. status is the HTTP status of the page. 0 means 502.
 var answers = []struct {
 	answer        *regexp.Regexp
 	status        int
@@ -79,8 +79,8 @@ func (p *page) fail(err error) {
 	}
 }
 
-// answerLine returns the text that the regular expressions in answers are compared
-// with.
+// answerLine returns the text that is compared with the regular expressions in the list
+// answers.
 func answerLine(e *docevents.Error) string {
 	return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message)
 }

@@ -11,9 +11,9 @@ import (
 )
 
 // clean returns s as one line that is safe to show. It replaces white space with single
-// spaces, and control characters with U+FFFD. If the line is longer than limit bytes of
-// escaped HTML, clean cuts it and appends "…".
-func clean(s string, limit int) string {
+// spaces, and control characters with U+FFFD. If the line is longer than maxSize bytes
+// of escaped HTML, clean cuts it and appends "…".
+func clean(s string, maxSize int) string {
 	var b strings.Builder
 	size, space := 0, true
 	for _, r := range s {
@@ -21,7 +21,7 @@ func clean(s string, limit int) string {
 			continue
 		}
 		space = r == ' '
-		if size += escapedLen(string(r)); size > limit {
+		if size += escapedLen(string(r)); size > maxSize {
 			return strings.TrimRight(b.String(), " ") + "…"
 		}
 		b.WriteRune(r)
@@ -75,17 +75,17 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent formats n as a percentage of all. Only 0 is shown as 0 %, and only all as
-// 100 %: 1 of 100,000 is shown as 0.1 %.
-func (p *page) Percent(n, all int64) string {
-	if all == 0 {
+// Percent formats n as a percentage of total. The result is 0 % only if n is 0, and 100
+// % only if n is total: 1 of 100,000 is shown as 0.1 %.
+func (p *page) Percent(n, total int64) string {
+	if total == 0 {
 		return "–"
 	}
-	tenths := math.Round(1000 * float64(n) / float64(all))
+	tenths := math.Round(1000 * float64(n) / float64(total))
 	if n > 0 {
 		tenths = max(tenths, 1)
 	}
-	if n < all {
+	if n < total {
 		tenths = min(tenths, 999)
 	}
 	return strconv.FormatFloat(tenths/10, 'f', -1, 64) + " %"
@@ -122,8 +122,8 @@ func (p *page) Age(t time.Time) string {
 
 func (p *page) Elapsed(t time.Time) time.Duration { return p.Now.Sub(t) }
 
-// Rough formats a duration without seconds from a minute on, and without minutes from
-// ten hours on.
+// Rough formats a duration. If it is a minute or longer, Rough leaves out seconds. If
+// it is ten hours or longer, Rough also leaves out minutes.
 func (p *page) Rough(d time.Duration) string {
 	switch {
 	case d >= 10*time.Hour:

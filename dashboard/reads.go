@@ -21,14 +21,14 @@ const (
 // errBusy is returned if maxReads reads are in flight already.
 var errBusy = errors.New("this page has four reads in flight already")
 
-// reads limits how often a handler reads from the database. Reads with the same key are
-// identical. The first line whose condition is true decides what a view gets:
+// A readLimiter limits how often a handler reads from the database. Reads with the same
+// key are identical. The first line whose condition is true decides what a view gets:
 //
 //	an identical read ended less than sharedFor ago  -> the result of that read
 //	an identical read is in flight                   -> the result of that read, after a wait
 //	fewer than maxReads reads are in flight          -> the result of a new read
 //	otherwise                                        -> errBusy, so the response is a 503
-type reads struct {
+type readLimiter struct {
 	mu       sync.Mutex // guards the fields below; no read runs under it
 	inFlight int
 	answers  map[string]*answer
@@ -41,23 +41,23 @@ type answer struct {
 	err   error
 }
 
-// share returns the result of read. If an identical read is in flight or ended less
-// than sharedFor ago, share returns its result instead. The callers share the value, so
-// they must not change it.
+// share calls doRead and returns its result. But if an identical read is in flight, or
+// ended less than sharedFor ago, share returns the result of that read. The callers
+// share the value, so they must not change it.
 //
 // If ctx ends, share stops waiting for another caller's read. It doesn't cancel its own
-// call of read, because other callers may be waiting for the result.
-func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
+// call of doRead, because other callers may be waiting for the result.
+func share[T any](ctx context.Context, r *readLimiter, key string, doRead func(context.Context) (T, error)) (T, error) {
 	a, isNew, err := r.find(key)
 	if err != nil {
 		var none T
 		return none, err
 	}
 	if isNew {
-		defer r.finish(key, a) // even if read panics
+		defer r.finish(key, a) // even if doRead panics
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 		defer cancel()
-		value, err := read(ctx)
+		value, err := doRead(ctx)
 		a.value, a.err = value, err
 		return value, err
 	}
@@ -74,7 +74,7 @@ func share[T any](ctx context.Context, r *reads, key string, read func(context.C
 // find returns the answer for a key, or errBusy. If isNew is true, the caller must read
 // the data, set the answer's value and err, and call finish. Otherwise another caller
 // does that.
-func (r *reads) find(key string) (a *answer, isNew bool, err error) {
+func (r *readLimiter) find(key string) (a *answer, isNew bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a := r.answers[key]; a != nil {
@@ -92,9 +92,9 @@ func (r *reads) find(key string) (a *answer, isNew bool, err error) {
 	return a, true, nil
 }
 
-// finish ends the read of the answer a. For the next sharedFor, other callers with the
-// same key also get this answer, unless there are more than maxShared answers.
-func (r *reads) finish(key string, a *answer) {
+// finish ends the read of the answer a. If there are at most maxShared answers, other
+// callers with the same key also get this answer, until sharedFor has passed.
+func (r *readLimiter) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {
 		r.mu.Lock()

@@ -16,8 +16,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A document is the view of a document's timeline, one page at a time.
-type document struct {
+// A timelineView is the view of a document's timeline, one page at a time.
+type timelineView struct {
 	*page
 	DocumentID string
 	AppLink    string // from WithDocumentLink
@@ -35,7 +35,7 @@ type document struct {
 }
 
 func (h *handler) document(ctx context.Context, p *page) any {
-	v := &document{page: p}
+	v := &timelineView{page: p}
 	p.Title = "Document"
 	id, ok := h.documentID(p)
 	if !ok {
@@ -98,8 +98,8 @@ func (h *handler) documentID(p *page) (id string, ok bool) {
 }
 
 // A position is the place in a timeline where a page begins. A timeline is read in
-// windows. A window contains the newest 1,000 events before a certain time, and a page
-// shows up to 50 of them.
+// windows. A window contains the newest 1,000 events before the window's end, and a
+// page shows up to 50 of them.
 type position struct {
 	before      time.Time // the end of the window; zero means the newest window
 	from        int       // the number of the window's events to skip, in the order shown
@@ -149,8 +149,8 @@ func (h *handler) readTimelinePage(ctx context.Context, p *page, id string, at p
 	})
 }
 
-// newTimelinePage returns up to n events of a window, beginning at start. The oldest
-// event of window comes first. hasEarlier means that there are events before the
+// newTimelinePage returns up to n events of a window, beginning at start. In window,
+// the oldest event comes first. hasEarlier means that there are events before the
 // window.
 func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, n int) *timelinePage {
 	s := &timelinePage{size: len(window), HasEarlier: hasEarlier}
@@ -180,9 +180,10 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 	if !hasEarlier {
 		return s
 	}
-	// Events outside this window may have the same time as first. So the earlier window
-	// ends just after this time, and contains the events of this time again. If the
-	// newest events come first, the next page skips those that this window has shown.
+	// Events outside this window may have the same time as this window's first event.
+	// So the earlier window ends just after this time, and contains the events of this
+	// time again. If the newest events come first, the next page skips those that this
+	// window has shown.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), start.oldestFirst}
 	if same < 0 { // all events have this time: leave out further ones
@@ -196,7 +197,7 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 	return s
 }
 
-func (v *document) links(at position) {
+func (v *timelineView) links(at position) {
 	v.OtherOrder, v.Other = "oldest first", v.Here("order", "oldest")
 	if at.oldestFirst {
 		v.OtherOrder, v.Other = "newest first", v.Here("order", "")
@@ -222,7 +223,7 @@ func (s *timelinePage) Size() int64 { return int64(s.size) }
 func (s *timelinePage) Span() time.Duration { return s.Last.CreatedAt.Sub(s.First) }
 
 // Gap formats the time since the previous event.
-func (v *document) Gap(d time.Duration) string {
+func (v *timelineView) Gap(d time.Duration) string {
 	if d < 0 {
 		return ""
 	}

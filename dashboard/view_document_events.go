@@ -13,9 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow reads the newest 1,000 events of a document before end, the oldest first.
-// If end is zero, it reads the newest. hasEarlier reports whether there are older
-// events.
+// readWindow returns the newest 1,000 events of a document before the time end, the
+// oldest first. If end is zero, it returns the newest of all. hasEarlier reports
+// whether there are older events.
 func (h *handler) readWindow(ctx context.Context, id string, end time.Time) (events []docevents.Event, hasEarlier bool, err error) {
 	if end.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
@@ -45,7 +45,7 @@ type eventRow struct {
 
 // roomForMessages returns the number of bytes that a view with n events has for long
 // error messages. Everything else needs about 8,000 bytes, and 600 more for each event.
-// If the view is rendered again with fewer rows, the messages also get less.
+// If the view is rendered again with fewer rows, the messages also get less room.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
 // eventRows returns the rows of a page, and the facts that all rows share.
@@ -149,9 +149,9 @@ func kind(types docevents.EventTypes, t docevents.EventType) string {
 }
 
 // placeBars returns a row for each event, with the place of its bar. A bar ends at the
-// event and is as wide as its Duration, but at least minWidth. The time axis of all
-// bars begins at the earliest start of a step and ends at the latest event. The
-// template draws no bar without a Duration.
+// event and is as wide as the event's Duration, but at least minWidth. The time axis of
+// all bars begins at the earliest start of a step and ends at the latest event. The
+// template draws no bar for an event without a Duration.
 func placeBars(events []docevents.Event) []eventRow {
 	if len(events) == 0 {
 		return nil

@@ -15,7 +15,7 @@ import (
 // limit is exceeded or the table can't be read.
 //
 // Without WithHealth, or for a limit of 0, the defaults in [docevents.Limits] apply.
-// The default of StuckAfter is the duration of [WithStuckAfter].
+// Only StuckAfter has a different default: the duration of [WithStuckAfter].
 func WithHealth(l docevents.Limits) Option {
 	return func(h *handler) { h.limits = l }
 }
@@ -37,7 +37,7 @@ func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // the reader may be gone
+		_, _ = w.Write(body) // the client may have closed the connection
 	}
 }
 

@@ -100,9 +100,10 @@ func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed
 // documents if name is "". No filter can select events without a stage.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
-// StageFailedLink returns a link to the documents that failed in a stage. If the app has
-// several types for failures, or if name is "", a filter can't select these events. The
-// link then selects the state failed, which leaves out documents that completed later.
+// StageFailedLink returns a link to the documents that failed in a stage. If the app
+// has several types for failures, or if name is "", a filter can't select the failures
+// in this stage. The link then selects the state failed, which leaves out documents
+// that completed later.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {
 		return v.To("documents", "stage", name, "type", string(failed[0]))
@@ -124,7 +125,7 @@ func (v *overview) FailureLink(f failure) string {
 }
 
 // ErrorLink returns a link to the documents that failed with a message in a stage. If
-// stage is "", it is any stage. If message is "", it is any message.
+// stage is "", the stage doesn't matter. If message is "", the message doesn't matter.
 func (v *overview) ErrorLink(message, stage string) string {
 	if message == "" {
 		return v.StageFailedLink(stage)

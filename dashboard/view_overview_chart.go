@@ -12,9 +12,9 @@ import (
 
 // A chart is the overview's two diagrams of bars.
 type chart struct {
-	Bars      int  // the number of bars in each diagram
-	Documents bars // failed, completed, skipped and under way, in this order
-	Failures  bars
+	Bars      int        // the number of bars in each diagram
+	Documents barDiagram // failed, completed, skipped and under way, in this order
+	Failures  barDiagram
 	Points    []chartPoint // the points that aren't empty, the newest first
 }
 
@@ -24,9 +24,9 @@ type chartPoint struct {
 	X int
 }
 
-// bars is a diagram of stacked bars, drawn as SVG paths. A bar with its gaps is 1 wide,
-// and the diagram is chartHeight high.
-type bars struct {
+// A barDiagram is a diagram of stacked bars, drawn as SVG paths. A bar with its gaps is
+// 1 wide, and the diagram is chartHeight high.
+type barDiagram struct {
 	Top     int64    // the value at the upper edge
 	Highest int64    // the value of the highest bar, which is cut off if this is more than Top
 	Paths   []string // one path for each part of the bars, such as all the failed parts
@@ -49,16 +49,16 @@ func newChart(series []docevents.Point) chart {
 	return c
 }
 
-// newBars draws a bar for each element of stacks, which contains the n values of the
-// bar's parts, the lowest part first.
-func newBars(stacks [][]int64, n int) bars {
+// newBars draws a bar for each element of stacks. An element contains the n values of
+// the bar's parts, the lowest part first.
+func newBars(stacks [][]int64, n int) barDiagram {
 	sums := make([]int64, len(stacks))
 	for x, values := range stacks {
 		for _, v := range values {
 			sums[x] += v
 		}
 	}
-	b := bars{Top: max(fit(sums), 1), Highest: slices.Max(append(sums, 0))}
+	b := barDiagram{Top: max(fit(sums), 1), Highest: slices.Max(append(sums, 0))}
 	paths := make([]strings.Builder, n)
 	var cuts strings.Builder
 	for x, values := range stacks {
@@ -84,10 +84,11 @@ func newBars(stacks [][]int64, n int) bars {
 }
 
 // fit returns the value at the upper edge of a diagram, which is usually the largest
-// value. If the largest value is more than eight times as high as all except a few, fit
-// returns a quarter more than the highest of the others. The bars of the few are then
-// cut off, so that the others aren't too low to read. The few are one value, or up to a
-// twentieth of the values above zero. At least two values must remain.
+// value. But a few values can be so large that the bars of the others would be too low
+// to read. If the largest value is more than eight times the highest of the others, fit
+// returns 1.25 times the highest of the others, and the bars of the few are cut off.
+// The few are one value, or up to a twentieth of the values above zero. There must be
+// at least two others.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

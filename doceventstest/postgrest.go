@@ -47,7 +47,7 @@ func notUnderstood(part string) error {
 
 // answerLocked returns the answer to a request, or an error if the request is refused.
 // It checks for faults in the order of Supabase's gateway and PostgREST, so that a
-// request with several faults gets the same error.
+// request with several faults gets the error that Supabase would return.
 func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, error) {
 	if len(s.failures) > 0 {
 		failure := s.failures[0]
@@ -104,10 +104,10 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
-// changeLocked carries out an insert or a DELETE, and returns the answer. changed are
-// the inserted or deleted rows, and result are the rows of the table afterwards. If the
-// request doesn't allow so many rows, the table stays unchanged, as after PostgREST's
-// rollback.
+// changeLocked carries out an insert or a DELETE, and returns the answer. changed
+// contains the inserted or deleted rows, and result contains the rows of the table
+// afterwards. If the request doesn't allow this number of changed rows, the table stays
+// unchanged, as after PostgREST's rollback.
 func (s *Server) changeLocked(r *http.Request, q *query, changed, result []row) (*postgrest.Answer, error) {
 	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
 		return nil, refusal
@@ -117,5 +117,5 @@ func (s *Server) changeLocked(r *http.Request, q *query, changed, result []row) 
 	if q.prefer.Representation() {
 		body = q.selected(changed)
 	}
-	return q.prefer.ChangeAnswer(r.Method, int64(len(changed)), body).For(r), nil
+	return q.prefer.ChangeAnswer(r.Method, int64(len(changed)), body).FitTo(r), nil
 }

@@ -103,7 +103,7 @@ func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	}, nil
 }
 
-// newOrder returns the comparison function of a term of the order parameter.
+// newOrder returns the comparison function of a term in the parameter "order".
 func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	sign := 1
 	if strings.Contains(term.Direction, " DESC") {
@@ -155,7 +155,7 @@ func (q *query) split(rows []row) (matching, others []row) {
 	return matching, others
 }
 
-// selected returns the rows as JSON, with the columns of the select parameter.
+// selected returns the rows as JSON, with the columns in the parameter "select".
 func (q *query) selected(rows []row) []byte {
 	items := q.Select
 	if items == nil {
@@ -198,5 +198,5 @@ func (q *query) read(r *http.Request, rows []row) (*postgrest.Answer, error) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	return answer.For(r), nil
+	return answer.FitTo(r), nil
 }

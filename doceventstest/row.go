@@ -106,8 +106,8 @@ func parseJSON(raw json.RawMessage) (value any) {
 	return value
 }
 
-// parseCell converts the JSON value raw to text, as PostgreSQL does, and passes the text
-// to parse, the parser of the column's type.
+// parseCell converts the JSON value raw to text, as PostgreSQL does, and passes the
+// text to the function parse, the parser of the column's type.
 func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error) {
 	text := string(raw)
 	if raw[0] == '"' {
@@ -180,7 +180,7 @@ func compare(a, b any) int {
 	return strings.Compare(asText(a), asText(b))
 }
 
-// asText converts value to PostgreSQL's text. It treats a string in a column of
+// asText converts value to text, as PostgreSQL does. It treats a string in a column of
 // Columns.Extra as text, because this server doesn't know the types of these columns.
 func asText(value any) string {
 	switch v := value.(type) {

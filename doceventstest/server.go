@@ -13,11 +13,11 @@
 // If the app creates its own client, pass the server's URL and Key to the app. A test
 // that doesn't look at events can use a nil client, which records nothing.
 //
-// If a request is wrong, for example because of a column, the server refuses it with
-// PostgREST's status and error code. The server has no database, so it can't run
-// triggers, policies, or the SQL functions that [docevents.Client.Summary] needs. Don't
-// use it inside synctest.Test, because testing/synctest doesn't support network
-// connections.
+// If a request is wrong, for example because the table doesn't have one of its columns,
+// the server refuses it with PostgREST's status and error code. The server has no
+// database, so it can't run triggers, policies, or the SQL functions that
+// [docevents.Client.Summary] needs. Don't use it inside synctest.Test, because
+// testing/synctest doesn't support network connections.
 package doceventstest
 
 import (

@@ -86,8 +86,9 @@ func (s *Server) takes(t docevents.EventType) bool {
 	return false
 }
 
-// describe answers GET / with a description of the table, as PostgREST does. Columns
-// have the types and defaults of sql/013, and columns of Columns.Extra the type jsonb.
+// describe answers GET / with a description of the table, as PostgREST does. The
+// columns have the types and defaults of sql/013, except for those in Columns.Extra,
+// which have the type jsonb.
 func (s *Server) describe(r *http.Request) (*postgrest.Answer, error) {
 	table := postgrest.Table{Name: s.Table}
 	for _, c := range s.columns() {

@@ -14,9 +14,9 @@
 -- Only rows with since <= created < until are read. The results contain:
 --   stage: the step that an event is about. An event without a stage is about the entire
 --     document.
---   state: completed, failed, skipped or under way (arrived or started). It follows from the
---     document's latest event (by created, then id) that isn't a note. Without such an event, the
---     document has no state. Steps have their own rules:
+--   state: completed, failed, skipped or under way (arrived or started). The document's latest
+--     event (by created, then id) decides. Notes don't count: a document with only notes has no
+--     state. Steps have their own rules:
 --     - If a step completes, the document is completed. But after a start without a stage, the
 --       document stays under way until an end without a stage, or until a step fails.
 --     - A skipped step counts as a completed step.
@@ -59,8 +59,8 @@ $$;
 -- docevents_source returns the WITH clause that begins the queries of docevents_summary and
 -- docevents_documents. The clause defines these tables: event (the rows, with the same column
 -- names for every source), failures, documents (with their states), begun (the documents under
--- way) and stuck. In the clause, $1 is since, $2 until, $3 source and $4 stuck_after. The
--- argument among is an SQL condition on document_id.
+-- way) and stuck. In the clause, $1 means the argument since, $2 means until, $3 means source and
+-- $4 means stuck_after. The argument among is an SQL condition on document_id.
 --
 -- docevents_source checks that every column exists. Otherwise PostgreSQL could call a function:
 -- without a column called name, row.name means name(row). The errors use PostgreSQL's wording,
@@ -127,7 +127,7 @@ BEGIN
 
     name := columns ->> 'created';
     type := types ->> name;
-    IF type = 'timestamp without time zone' THEN -- The column is in UTC. Without these casts of the bounds, PostgreSQL wouldn't use its index under row-level security.
+    IF type = 'timestamp without time zone' THEN -- The column is in UTC. Without these casts of the bounds, PostgreSQL wouldn't use the column's index under row-level security.
         bounds := 'source.%1$I >= ($1 AT TIME ZONE ''UTC'') AND source.%1$I < ($2 AT TIME ZONE ''UTC'')';
     ELSIF type NOT IN ('timestamp with time zone', 'date') THEN
         RAISE datatype_mismatch USING MESSAGE = format('column "%s" is of type %s but expression is of type timestamp with time zone', name, type);
@@ -142,7 +142,7 @@ BEGIN
         END, key, key, types ->> key);
     END LOOP;
     FOR key IN SELECT jsonb_object_keys(events) LOOP
-        SELECT format('%s IN (%s)', exprs ->> 'event', string_agg(quote_literal(word), ', ')) INTO name -- with one word, PostgreSQL turns IN into the cheaper =
+        SELECT format('%s IN (%s)', exprs ->> 'event', string_agg(quote_literal(word), ', ')) INTO name -- with a single word in the list, PostgreSQL turns IN into the cheaper =
             FROM jsonb_array_elements_text(events -> key) AS word HAVING count(*) > 0;
         means := means || jsonb_build_object(key, coalesce(name, 'false'));
     END LOOP;
@@ -157,7 +157,7 @@ WITH event AS NOT MATERIALIZED (
             WHEN %11$s THEN 'arrived'
             WHEN %12$s THEN 'failed'
             WHEN %13$s THEN CASE WHEN %7$s IS NULL THEN 'skipped' ELSE 'completed' END
-        END AS kind, -- failed and ended, the next two columns, follow from kind, but are cheaper to test:
+        END AS kind, -- the next two columns follow from kind, but are cheaper to test:
         %12$s AS failed, %9$s OR %12$s OR %13$s AND %7$s IS NOT NULL AS ended
     FROM %14$s AS source
     WHERE %15$s%16$s
@@ -310,7 +310,8 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_documents returns one page of documents, the latest event first. Its arguments:
+-- docevents_documents returns one page of documents. The document with the latest event comes
+-- first. Its arguments:
 --   state: completed, failed, under_way, skipped, stuck, or null for all documents.
 --   stage: only documents whose latest event has this stage. If error is given, the failure must
 --     have this stage instead.
@@ -327,9 +328,9 @@ DECLARE
     among text := 'true';
     page  json;
 BEGIN
-    -- For failed, skipped and null, the query reads backwards from until and stops when the page
-    -- is full. For the other states it reads all rows, because the latest event alone doesn't
-    -- decide whether a document is completed or under way.
+    -- If state is failed, skipped or null, the query reads backwards from the time until, and
+    -- stops when the page is full. For the other states it reads all rows, because the latest
+    -- event alone doesn't decide whether a document is completed or under way.
     IF error IS NOT NULL THEN
         among := 'document_id IN (SELECT document_id FROM failures WHERE error = $7 AND ($6 IS NULL OR stage = $6))';
     ELSIF stage IS NOT NULL OR state IS NULL OR state IN ('failed', 'skipped') THEN

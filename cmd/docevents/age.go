@@ -52,13 +52,13 @@ func durationVar(flags *flag.FlagSet, d *time.Duration, name, usage string) {
 	})
 }
 
-// A when is the value of a flag that takes a time, in the format of RFC 3339 or as a
-// duration: 24h means 24 hours ago.
-type when struct{ time.Time }
+// A timeFlag is the value of a flag for a time. The user writes the time in the format
+// of RFC 3339, or as a duration: 24h means 24 hours ago.
+type timeFlag struct{ time.Time }
 
-func (t *when) String() string { return "" }
+func (t *timeFlag) String() string { return "" }
 
-func (t *when) Set(s string) error {
+func (t *timeFlag) Set(s string) error {
 	if at, err := time.Parse(time.RFC3339, s); err == nil {
 		t.Time = at
 		return nil

@@ -8,8 +8,8 @@
 //
 // Results are printed on standard output, errors and notes on standard error. The exit
 // code is 0 if all is well, 1 if the command failed or found a problem, and 2 if a flag
-// or a setting is wrong. The commands check and purge have their own exit codes, which
-// their -h lists.
+// or a setting is wrong. The commands "check" and "purge" have their own exit codes,
+// which -h lists.
 //
 // The files contain:
 //
@@ -140,15 +140,15 @@ var (
 // Check: ".
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
-// explain prints advice about text, an error of the library. If text mentions an option
-// such as WithTable, it prints the flags that replace options. If text mentions an SQL
-// file, it prints the command that prints the file.
-func (c *call) explain(text string) {
-	if optionName.MatchString(text) {
+// explain prints advice about an error of the library with the given message. If the
+// message mentions an option such as WithTable, explain prints the flags that replace
+// options. If it mentions an SQL file, explain prints the command that prints the file.
+func (c *call) explain(message string) {
+	if optionName.MatchString(message) {
 		fmt.Fprintln(c.stderr, "The flags for these options: -table for WithTable, -schema for WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")
 	}
 	for _, f := range sqlFiles() {
-		if slices.ContainsFunc(sqlFileName.FindAllStringSubmatch(text, -1), func(name []string) bool { return name[1] == f.path }) {
+		if slices.ContainsFunc(sqlFileName.FindAllStringSubmatch(message, -1), func(name []string) bool { return name[1] == f.path }) {
 			fmt.Fprintf(c.stderr, "docevents sql %s prints %s.\n", f.name, f.path)
 		}
 	}

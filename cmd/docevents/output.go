@@ -61,8 +61,8 @@ func orDash(text string) string {
 	return text
 }
 
-// A table prints rows in columns, each as wide as its widest cell. On a terminal, lines
-// are cut at the terminal's width.
+// A table prints rows in columns. A column is as wide as its widest cell. On a
+// terminal, lines are cut at the terminal's width.
 type table struct {
 	head []string // in capitals; a leading space aligns the column to the right
 	rows [][]string
@@ -104,13 +104,14 @@ func (t *table) print(w io.Writer) {
 	}
 }
 
-// cut shortens line to at most limit characters. 0 means no limit.
-func cut(line string, limit int) string {
+// cut shortens line to at most maxLength characters. If maxLength is 0, there is no
+// limit.
+func cut(line string, maxLength int) string {
 	runes := []rune(line)
-	if limit <= 0 || len(runes) <= limit {
+	if maxLength <= 0 || len(runes) <= maxLength {
 		return line
 	}
-	return string(runes[:limit-1]) + "…"
+	return string(runes[:maxLength-1]) + "…"
 }
 
 // terminalWidth returns the width of the terminal w in characters, 80 if the width is
@@ -127,7 +128,7 @@ func terminalWidth(w io.Writer) int {
 }
 
 // isTerminal reports whether file is a terminal. It also returns true for other
-// devices, such as /dev/null, which does no harm.
+// devices, such as /dev/null. That does no harm.
 func isTerminal(file *os.File) bool {
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0

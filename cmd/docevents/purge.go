@@ -96,7 +96,7 @@ type purgeResult struct {
 	DryRun  bool      `json:"dry_run"`
 	Deleted int64     `json:"deleted"` // rows deleted
 	Due     int64     `json:"due"`     // rows counted by -dry-run
-	Exact   bool      `json:"exact"`   // else Deleted is a lower bound, and Due an estimate
+	Exact   bool      `json:"exact"`   // if false, Deleted is a lower bound, and Due is an estimate
 	Seconds float64   `json:"seconds"`
 	Error   string    `json:"error,omitempty"`
 

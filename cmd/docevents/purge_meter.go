@@ -42,7 +42,7 @@ type unreachableError struct{ error }
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	if m.dryRun && req.Method != http.MethodDelete {
-		return answer(req, "[]"), nil // as if no row were due: the purge then sends its last DELETE, for all rows
+		return answer(req, "[]"), nil // the purge then sends its last DELETE, for all rows before the cutoff
 	}
 	resp, err := m.send(req)
 	m.mu.Lock()
@@ -95,8 +95,8 @@ func (m *meter) finish(req *http.Request) (*http.Response, error) {
 
 // count handles req, a DELETE, in a dry run. It sends a GET with the same filters
 // instead, and stores the number of matching rows in m.due. If counting takes too long
-// for the database, it requests an estimate. An error of the server becomes the answer
-// to req.
+// for the database, count requests an estimate. An error of the server becomes the
+// answer to req.
 func (m *meter) count(req *http.Request) (*http.Response, error) {
 	get := req.Clone(req.Context())
 	get.Method = http.MethodGet
@@ -152,8 +152,8 @@ func readAll(resp *http.Response, err error) (*http.Response, error) {
 	return resp, nil
 }
 
-// tookTooLong reports whether the request took too long: PostgreSQL answered with
-// 57014, a statement timeout, or a gateway with 504.
+// tookTooLong reports whether the request took too long: PostgreSQL answered with 57014
+// (statement timeout), or a gateway answered with 504.
 func tookTooLong(resp *http.Response) bool {
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))

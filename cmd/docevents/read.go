@@ -14,7 +14,7 @@ import (
 )
 
 type rangeFlags struct {
-	since, until when
+	since, until timeFlag
 	stuckAfter   time.Duration
 }
 
@@ -38,9 +38,9 @@ func (r *rangeFlags) query(s *settings) docevents.Query {
 }
 
 // readError adds advice to err, the error of a method that reads the table. If no
-// request was sent, the library refused an argument, so it is a usage error. If no
-// answer came, the advice is to check the URL and the network.
-func readError(seen *seen, err error) error {
+// request was sent, the library refused an argument, so the error is a usage error. If
+// no answer came, the advice is to check the URL and the network.
+func readError(seen *requestLog, err error) error {
 	switch {
 	case !seen.request.Load():
 		return usageError{err}
@@ -108,12 +108,12 @@ func (c *call) printSummary(s *docevents.Summary, stuckAfter time.Duration) {
 	}
 }
 
-// section prints an empty line and the table t, which shows some of total rows. If there
-// are more, it prints how many.
-func (c *call) section(t *table, shown int, total int64) {
+// section prints an empty line and the table t, with shownRows of allRows rows. If t
+// leaves out rows, section prints how many.
+func (c *call) section(t *table, shownRows int, allRows int64) {
 	fmt.Fprintln(c.stdout)
 	t.print(c.stdout)
-	if more := total - int64(shown); more > 0 {
+	if more := allRows - int64(shownRows); more > 0 {
 		fmt.Fprintf(c.stdout, "and %d more\n", more)
 	}
 }
@@ -162,7 +162,7 @@ file has no effect: all events of the document are listed.
 
 func timeline(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
-	var before when
+	var before timeFlag
 	flags.Var(&before, "before", "`TIME`|only events before this: a time, or an age such as 7d")
 	asJSON := flags.Bool("json", false, "print a JSON object")
 	source := addTable(flags, whereIgnored)
@@ -217,7 +217,7 @@ type timelineJSON struct {
 	Truncated bool        `json:"truncated"` // there are older events
 }
 
-// An eventJSON is an event under the column names of the migration.
+// An eventJSON is an event as -json prints it, with the column names of the migration.
 type eventJSON struct {
 	ID           string         `json:"id"`
 	DocumentID   string         `json:"document_id"`

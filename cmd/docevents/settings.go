@@ -21,16 +21,16 @@ import (
 type settings struct {
 	Schema  string               `json:"schema"`
 	Table   string               `json:"table"`
-	Columns map[string]string    `json:"columns"` // the names of columns, by their names in the migration
+	Columns map[string]string    `json:"columns"` // the names of the table's columns, by the names in the migration
 	TextIDs bool                 `json:"text_ids"`
 	Extra   []string             `json:"extra"`
 	Types   docevents.EventTypes `json:"types"`
 	Where   map[string]string    `json:"where"`
 }
 
-// A whereUse is the effect of the setting "where" in a -config file. This setting
-// selects the events with a certain value in a column. Some commands don't support it,
-// but a user may pass the same file to all commands.
+// A whereUse is the effect of the setting "where" in a -config file. This setting gives
+// a value for a column, and selects the events with this value in the column. Some
+// commands don't support "where", but a user may pass the same file to all commands.
 type whereUse int
 
 const (
@@ -138,7 +138,7 @@ func eachPair(list string, f func(key, value string) error) error {
 }
 
 // typesOf returns the list of types with the given meaning, such as &types.Failed for
-// "failed", or nil.
+// "failed". If the meaning is unknown, it returns nil.
 func typesOf(types *docevents.EventTypes, meaning string) *[]docevents.EventType {
 	switch meaning {
 	case "arrived":
@@ -224,8 +224,9 @@ func (s *settings) options() ([]docevents.Option, error) {
 	return options, nil
 }
 
-// connect returns a client for the table of source, and the table's settings. The URL
-// and the key come from the environment variables. added are further options.
+// connect returns a client for the table that source describes, and the table's
+// settings. The URL and the key come from the environment variables. The client also
+// gets the options in added.
 func (c *call) connect(source *tableSource, added ...docevents.Option) (*docevents.Client, *settings, error) {
 	s, err := source.read()
 	if err != nil {

@@ -83,7 +83,7 @@ func documentID(path string) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("file:"+path)).String()
 }
 
-// extract and count stand in for your app's work.
+// The functions extract and count stand in for your app's work.
 func extract(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err == nil && !utf8.Valid(text) {

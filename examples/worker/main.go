@@ -1,4 +1,4 @@
-// Worker processes jobs from a queue that may deliver a job twice, such as SQS or pgmq.
+// Worker handles jobs from a queue, such as SQS or pgmq, that may deliver a job twice.
 // If a job runs twice, its events have the same ids, so each event is stored once.
 //
 // In this example, the queue is standard input, with jobs as JSON objects:
@@ -44,15 +44,15 @@ type job struct {
 	File       string    `json:"file"`
 }
 
-// run processes up to workers jobs at the same time, until the queue or ctx ends. Then
-// it waits up to 10 s for the events to be stored.
-func run(ctx context.Context, client *docevents.Client, queue io.Reader, workers int) error {
+// run processes up to maxRunning jobs at the same time, until the queue or ctx ends.
+// Then it waits up to 10 s for the events to be stored.
+func run(ctx context.Context, client *docevents.Client, queue io.Reader, maxRunning int) error {
 	jobs := make(chan job)
 	var running sync.WaitGroup
-	for range workers {
+	for range maxRunning {
 		running.Go(func() {
 			for j := range jobs {
-				if err := do(client, j); err != nil {
+				if err := handle(client, j); err != nil {
 					log.Printf("job %s: %v", j.ID, err)
 				}
 			}
@@ -85,10 +85,10 @@ func receive(ctx context.Context, queue io.Reader, jobs chan<- job) error {
 	return nil
 }
 
-// do processes a job. The id of its event is derived from the job's id and the name of
-// the step. If the job runs again, the event has the same id, and the server ignores
+// handle processes a job. The id of its event is derived from the job's id and the name
+// of the step. If the job runs again, the event has the same id, and the server ignores
 // it.
-func do(client *docevents.Client, j job) error {
+func handle(client *docevents.Client, j job) error {
 	const stage = "count"
 	return client.Step(docevents.Event{
 		ID:         uuid.NewSHA1(j.ID, []byte(stage)).String(),

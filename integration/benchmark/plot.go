@@ -68,12 +68,13 @@ func escapeXML(s string) (string, error) {
 	return b.String(), err
 }
 
-// A measure returns the value of a cell that a chart shows, and its label.
+// A measure returns the value that a chart shows for a cell, and the label of the
+// value.
 type measure func(c *cell) (value float64, label string)
 
-// newChart returns a chart of the report's bursts. measure returns the value and the
+// newChart returns a chart of the report's bursts. figure returns the value and the
 // label of each bar. A bar with the value fullLength fills the panel. If fullLength is
-// 0, the longest bar of each panel does.
+// 0, the longest bar of each panel fills it.
 func newChart(r *report, title, subtitle string, fullLength float64, figure measure) *chart {
 	variants := []string{}
 	for _, variant := range variantNames {

@@ -166,8 +166,9 @@ func (r *report) barTable() string {
 }
 
 // markdown formats lines as a Markdown table, which is also readable as plain text. The
-// first line is the header. left is the number of columns that are aligned to the left.
-func markdown(lines [][]string, left int) string {
+// first line is the header. leftAligned is the number of columns, from the first, that
+// are aligned to the left.
+func markdown(lines [][]string, leftAligned int) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
 		for i, text := range line {
@@ -178,7 +179,7 @@ func markdown(lines [][]string, left int) string {
 	for k, line := range lines {
 		for i, text := range line {
 			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text))
-			if i < left {
+			if i < leftAligned {
 				b.WriteString("| " + text + pad + " ")
 			} else {
 				b.WriteString("| " + pad + text + " ")
@@ -189,7 +190,7 @@ func markdown(lines [][]string, left int) string {
 			continue
 		}
 		for i, width := range widths {
-			if i < left {
+			if i < leftAligned {
 				b.WriteString("|" + strings.Repeat("-", width+2))
 			} else {
 				b.WriteString("|" + strings.Repeat("-", width+1) + ":")
@@ -270,8 +271,8 @@ func fullBars(r *report) []bar {
 }
 
 // guardBars returns the bars that -guard checks. Their limits for speed are so low that
-// docevents reaches them on a busy machine. It would miss them with one request per
-// event, or with a new connection for each request.
+// docevents reaches them even on a busy machine. docevents would miss them if it sent
+// one request per event, or opened a connection for each request.
 func guardBars(r *report) []bar {
 	bars := fullBars(r)
 	bars[0].Limit, bars[1].Limit = 0.5, 10
@@ -284,7 +285,8 @@ func guardBars(r *report) []bar {
 	return slices.DeleteFunc(bars, func(b bar) bool { return strings.Contains(b.Name, "idle") })
 }
 
-// ratio returns the median over the rounds of the ratio of two cells' rates.
+// ratio divides the rates of two cells in each round, and returns the median of the
+// results.
 func (r *report) ratio(a, b *cell) (float64, bool) {
 	if a == nil || b == nil {
 		return 0, false

@@ -73,7 +73,7 @@ type runner struct {
 	jsDir   string // the folder of the script that measures supabase-js
 }
 
-// prepare removes the variants that can't be measured from the plan, and returns the
+// prepare removes from the plan the variants that can't be measured, and returns the
 // reasons. It installs supabase-js if the plan contains it.
 func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 	missing := map[string]string{}
@@ -188,9 +188,9 @@ func end(output []byte, n int) []byte {
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
 
-// installJS installs the Node script that measures supabase-js, and its packages, into
-// a folder in the user's cache, and returns the folder. If the packages haven't changed
-// since an earlier run, it doesn't run npm ci.
+// installJS returns a folder in the user's cache. It installs into this folder the Node
+// script that measures supabase-js. It also installs the script's packages, but only if
+// they have changed since an earlier run.
 func installJS(ctx context.Context) (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

@@ -111,8 +111,8 @@ func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) 
 	}
 }
 
-// clean deletes the rows of a measurement, which have this user id. It truncates the
-// table of a local stack, because the dead rows of a DELETE would slow the next
+// clean deletes the rows of a measurement, which have this user id. On a local stack,
+// it truncates the table instead, because the dead rows of a DELETE would slow the next
 // measurement.
 func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	http.DefaultClient.CloseIdleConnections()

@@ -38,7 +38,7 @@ func (s *spec) newVariant(ctx context.Context, opened *dials) (variant, error) {
 	return nil, fmt.Errorf("there is no variant %q", s.Variant)
 }
 
-// docs is docevents, with the cell's MaxBatch and MaxInFlight.
+// docs is the variant "docevents", with the cell's MaxBatch and MaxInFlight.
 type docs struct {
 	spec   *spec
 	client *docevents.Client

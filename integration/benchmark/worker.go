@@ -51,8 +51,8 @@ type spec struct {
 // A variant is a way to store events.
 type variant interface {
 	// store stores all events of the load. It returns when every event is stored or
-	// lost, or when ctx ends. The durations are those of the calls that record an
-	// event. They are nil if the variant has no such call.
+	// lost, or when ctx ends. The returned durations are those of the calls that record
+	// an event. They are nil if the variant has no such call.
 	store(ctx context.Context, l load) ([]time.Duration, error)
 
 	one(ctx context.Context, e docevents.Event) error
@@ -128,8 +128,8 @@ const (
 )
 
 // measureIdle measures how long it takes to store one event if nothing else is
-// recorded. It alternates between variant and bare, a plain insert over net/http, for
-// comparison.
+// recorded. For comparison, every second event is stored with bare, a plain insert over
+// net/http.
 func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()

@@ -30,8 +30,8 @@ func eventAt(user uuid.UUID, i int) docevents.Event {
 	return e
 }
 
-// documentAt returns the document id of event number i. Four events in a row have the
-// same document. The ids are spread like random UUIDs, for a realistic index on
+// documentAt returns the document id of event number i. Four consecutive events have
+// the same document. The ids are spread like random UUIDs, for a realistic index on
 // document_id.
 func documentAt(user uuid.UUID, i int) uuid.UUID {
 	id := user

@@ -56,11 +56,11 @@ var steps = []struct {
 // tenants are the customers. Each user belongs to one of them.
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
-// Between outageStart and outageEnd after the pipeline's start, the model of the step
-// "summarize" is overloaded: nine of ten attempts fail with status 503.
+// Between outageStart and outageEnd after the pipeline's start, the model that the step
+// "summarize" calls is overloaded: nine of ten attempts fail with status 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
-// history returns the events of a document that arrives at a time.
+// history returns the events of a document that arrives at the given time.
 func (f *feed) history(at time.Time) []docevents.Event {
 	user := f.rand.IntN(25)
 	d := &history{
@@ -109,7 +109,7 @@ func (d *history) add(typ docevents.EventType, stage string, took time.Duration,
 
 // step adds the events of one step. It repeats an attempt that fails with status 503,
 // up to three attempts in total. It returns the error message of the last attempt, or
-// "". The parameters are those in steps.
+// "". The parameters are the fields of an element of the variable steps.
 func (d *history) step(stage string, median, spread, fails float64) (message string) {
 	const tries = 3
 	for try := range tries {

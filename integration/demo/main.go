@@ -10,7 +10,8 @@
 // The program prints the dashboard's address and runs until Ctrl-C.
 //
 // docs/dashboard.png is a picture of the dashboard. To take it again, start the
-// program, and append the address of the last hour, which it prints, to this command:
+// program. It prints an address after "The last hour". Append this address to the
+// following command:
 //
 //	chromium --headless --hide-scrollbars --window-size=1000,1040 --force-device-scale-factor=1.5 --screenshot=docs/dashboard.png
 //

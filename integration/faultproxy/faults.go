@@ -46,7 +46,7 @@ func Script(faults ...Fault) Plan {
 }
 
 // ForRow returns a plan with the fault f for each request whose body contains text,
-// such as the id of a row. The plan others applies to the other requests.
+// such as the id of a row. The argument others is the plan for all other requests.
 func ForRow(text string, f Fault, others Plan) Plan {
 	return func(r *Request) Fault {
 		if r.Has(text) {
@@ -56,8 +56,9 @@ func ForRow(text string, f Fault, others Plan) Plan {
 	}
 }
 
-// Random returns a plan with a random fault for a share of the requests, from 0 to 1.
-// With the same seed, the nth request gets the same fault in every run.
+// Random returns a plan that gives a random fault to a share of the requests. The
+// argument share is from 0 to 1. With the same seed, the nth request gets the same
+// fault in every run.
 func Random(seed uint64, share float64, faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		rng := rand.New(rand.NewPCG(seed, uint64(r.Number)))
@@ -208,8 +209,8 @@ func Page(status int) Fault {
 	return f
 }
 
-// Garbage returns a fault that answers with a status and size random bytes, the same in
-// every run. The request doesn't reach the server.
+// Garbage returns a fault that answers with a status and random bytes. Their number is
+// size, and they are the same in every run. The request doesn't reach the server.
 func Garbage(status, size int) Fault {
 	body := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body) // never fails

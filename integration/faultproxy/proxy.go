@@ -9,8 +9,8 @@
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
 // A [Plan] chooses the fault for each request. A plan that looks only at the request's
-// number causes the same faults in every run. A plan can also look for a certain row in
-// the request's body.
+// number causes the same faults in every run. A plan can also look for the text of a
+// row in the request's body.
 //
 // With [Fault.Committed], the server stores the rows before the client gets the fault.
 // Don't use it with an error that has a PostgreSQL code, because such an error means
@@ -208,10 +208,10 @@ func (p *Proxy) choose(r *Request) Fault {
 	return plan(r)
 }
 
-// pass sends the request to the server, without the header named without, and returns
-// the server's answer. Like a gateway, it doesn't abort the request if the client
-// disconnects.
-func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
+// pass removes the header removedHeader from the request, sends the request to the
+// server, and returns the server's answer. Like a gateway, it doesn't abort the request
+// if the client disconnects.
+func (p *Proxy) pass(r *http.Request, body []byte, removedHeader string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host
 	req, err := http.NewRequestWithContext(p.ctx, r.Method, u.String(), bytes.NewReader(body))
@@ -220,7 +220,7 @@ func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, err
 	}
 	req.Header = r.Header.Clone()
 	req.Header.Del("Connection")
-	req.Header.Del(without)
+	req.Header.Del(removedHeader)
 	resp, err := p.forward.RoundTrip(req) // not a Client, which would follow redirects
 	if err != nil {
 		return nil, err

@@ -13,12 +13,12 @@ import (
 // removes /rest/v1 from the path, and passes the request to the backend.
 //
 // If the request has no Authorization header, apiGateway adds one with a JWT: the API
-// key, or the service_role key in place of the secret key (sb_secret_...). It never
-// changes an existing Authorization header. postgrest-go and supabase-js put the secret
-// key there, and PostgREST rejects it.
+// key itself, or the service_role key if the API key is the secret key (sb_secret_...).
+// apiGateway never changes an existing Authorization header. postgrest-go and
+// supabase-js put the secret key there, and PostgREST rejects it.
 //
-// Unlike Supabase, apiGateway accepts every key that is signed with the JWT secret, and
-// requests without a key, which run as the role anon.
+// Unlike Supabase, apiGateway accepts every key that is signed with the JWT secret. It
+// also accepts requests without a key, which run as the role anon.
 type apiGateway struct {
 	settings Settings
 	rest     http.Handler // PostgREST or its stand-in
@@ -51,7 +51,7 @@ func (g *apiGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // known reports whether the API key is the secret key, or a JWT that is signed with the
-// JWT secret. It may have expired: PostgREST checks that.
+// JWT secret. The JWT may have expired: PostgREST checks that.
 func (g *apiGateway) known(key string) bool {
 	if key == g.settings.SecretKey {
 		return true

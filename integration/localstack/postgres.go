@@ -157,9 +157,10 @@ var settings = []string{
 	"jit=off",
 }
 
-// databaseURL returns the URL with which role connects to the database. The folder of
-// the Unix socket is in the query string, because the host of a URL can't contain
-// slashes. Without a port, pgx and libpq would use the environment variable PGPORT.
+// databaseURL returns the URL with which the given role connects to the database. The
+// folder of the Unix socket is in the query string, because the host of a URL can't
+// contain slashes. Without a port, pgx and libpq would use the environment variable
+// PGPORT.
 func (c *cluster) databaseURL(role string) string {
 	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }

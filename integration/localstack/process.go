@@ -61,8 +61,7 @@ func (p *process) running() bool {
 	}
 }
 
-// quit ends PostgreSQL and its child processes as after a crash, and waits for
-// PostgreSQL.
+// quit ends PostgreSQL and its child processes like a crash, and waits for PostgreSQL.
 func (p *process) quit() error {
 	if !p.running() {
 		return nil
@@ -123,9 +122,9 @@ type watchdog struct {
 	input io.WriteCloser
 }
 
-// watchdogScript waits until its input closes, ends the stack's processes and removes
-// the stack's folder. On SIGQUIT, PostgreSQL also ends its child processes. PostgREST
-// has none, and may ignore signals other than SIGKILL.
+// watchdogScript waits until its input closes. Then it ends the stack's processes and
+// removes the stack's folder. On SIGQUIT, PostgreSQL also ends its child processes.
+// PostgREST has none, and may ignore signals other than SIGKILL.
 const watchdogScript = `
 cat >/dev/null
 postgres=

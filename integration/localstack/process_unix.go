@@ -18,8 +18,8 @@ import (
 // run as root. nil means the current user.
 type account struct{ uid, gid uint32 }
 
-// serverAccount returns the account of user postgres, or else of nobody. If this
-// program doesn't run as root, it returns nil.
+// serverAccount returns the account of the user "postgres", or else of the user
+// "nobody". If this program doesn't run as root, it returns nil.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -73,7 +73,8 @@ func (a *account) traversable(dir string) bool {
 }
 
 // detach makes the command start in a new process group, so that Ctrl-C signals only
-// this program. The command runs as runAs, or as the current user if runAs is nil.
+// this program. The command runs as the account runAs. If runAs is nil, it runs as the
+// current user.
 func detach(cmd *exec.Cmd, runAs *account) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if runAs != nil {

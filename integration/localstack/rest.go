@@ -96,7 +96,7 @@ func (s *Stack) stopREST() error {
 	return err
 }
 
-// awaitREST repeats a GET until good accepts the status.
+// awaitREST repeats a GET until the function good accepts the status.
 func (s *Stack) awaitREST(ctx context.Context, path string, good func(status int) bool) error {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for {

@@ -55,9 +55,9 @@ func (t *table) find(names []string) ([]*column, *postgrest.Error) {
 }
 
 // tablesQuery returns the columns of all tables and views in the schema public.
-// PostgreSQL stores no keys for a view, so the query finds the view's table in its
-// rewrite rule. The view gets the table's foreign keys. It gets the table's primary key
-// if it contains all columns of that key.
+// PostgreSQL stores no keys for a view, so the query finds the view's table in the
+// view's rewrite rule. The view gets the table's foreign keys. It gets the table's
+// primary key if it contains all columns of that key.
 const tablesQuery = `
 WITH RECURSIVE rules AS (
     SELECT r.ev_class, m[1]::smallint AS attnum, m[2]::oid AS base, m[3]::smallint AS base_attnum

@@ -260,7 +260,8 @@ func (s *statement) columnDefaults(columns []*column) {
 }
 
 // returning appends a RETURNING clause with the selected columns. If the request
-// doesn't want the rows, it is RETURNING 1, which needs no right to read a column.
+// doesn't want the rows, the clause is RETURNING 1, which needs no right to read a
+// column.
 func (q *query) returning(s *statement, prefer postgrest.Preferences) {
 	s.add(" RETURNING ")
 	if prefer.Representation() {

@@ -176,8 +176,8 @@ func (s *Stack) migrate(ctx context.Context) error {
 }
 
 // Reload makes the REST API read the database schema and the roles' settings again, and
-// waits for it. PostgREST doesn't report when it has read them, so Reload waits until
-// the REST API knows a new table.
+// waits until it has done so. PostgREST doesn't report when it has read them, so Reload
+// waits until the REST API knows a new table.
 func (s *Stack) Reload(ctx context.Context) error {
 	probe := "localstack_reload_" + rand.Text()
 	table := exposed + "." + quote(probe)

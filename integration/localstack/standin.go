@@ -138,12 +138,12 @@ func (s *standIn) answerTable(r *http.Request, who caller, name string) (*postgr
 		if err != nil {
 			return nil, err
 		}
-		return answer.For(r), nil
+		return answer.FitTo(r), nil
 	case http.MethodPost:
 		return s.insert(who, q, prefer, r, check)
 	case http.MethodDelete:
 		result, err := s.run(who, pgx.ReadWrite, q.remove(prefer), check)
-		return prefer.ChangeAnswer(r.Method, result.rows, result.body).For(r), err
+		return prefer.ChangeAnswer(r.Method, result.rows, result.body).FitTo(r), err
 	}
 	return nil, postgrest.ErrMethod(r.Method)
 }
@@ -177,5 +177,5 @@ func (s *standIn) insert(who caller, q *query, prefer postgrest.Preferences, r *
 	if prefer.Resolution == postgrest.MergeDuplicates && result.inserted == 0 {
 		a.Status = http.StatusOK
 	}
-	return a.For(r), nil
+	return a.FitTo(r), nil
 }

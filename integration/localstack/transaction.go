@@ -26,7 +26,7 @@ type rowCheck func(rows int64) *postgrest.Error
 
 // run runs the statement st in a new transaction, with the caller's role. If check
 // isn't nil, run calls it with the number of rows that the statement returned or
-// changed. If check returns an error, run rolls back and returns it.
+// changed. If check returns an error, run rolls back and returns this error.
 func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, check rowCheck) (result, *postgrest.Error) {
 	acquire, cancel := context.WithTimeout(s.ctx, poolTimeout)
 	conn, err := s.pool.Acquire(acquire)

@@ -63,9 +63,9 @@ type Answer struct {
 	Body         []byte // nil means no body and no Content-Type
 }
 
-// For changes the answer to the form that the request asks for, and returns a. For a
+// FitTo changes the answer to the form that the request asks for, and returns a. For a
 // single object, it removes the brackets of the array.
-func (a *Answer) For(r *http.Request) *Answer {
+func (a *Answer) FitTo(r *http.Request) *Answer {
 	if a.Body != nil && Single(r) {
 		a.ContentType = mediaObject
 		a.Body = bytes.TrimSuffix(bytes.TrimPrefix(a.Body, []byte("[")), []byte("]"))

@@ -10,15 +10,16 @@ const (
 	maxHintTables = 500
 )
 
-// closest returns the name in known that is most similar to tableName, or "" if none is
-// similar enough or there are too many. The similarity is 1 - d/n, with the Levenshtein
-// distance d of the names and the length n of the longer name.
-func closest(tableName string, known []string) string {
+// closest returns the name in knownNames that is most similar to tableName. It returns
+// "" if no name is similar enough, or if there are too many names. The similarity is
+// 1-d/n, with the Levenshtein distance d of the names and the length n of the longer
+// name.
+func closest(tableName string, knownNames []string) string {
 	best, found := similarEnough, ""
-	if len(known) >= maxHintTables {
+	if len(knownNames) >= maxHintTables {
 		return ""
 	}
-	for _, candidate := range known {
+	for _, candidate := range knownNames {
 		length := max(len(tableName), len(candidate), 1)
 		if s := 1 - float64(distance(tableName, strings.ToLower(candidate)))/float64(length); s >= best && (found == "" || s > best) {
 			best, found = s, candidate

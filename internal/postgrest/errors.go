@@ -66,11 +66,11 @@ func ErrSchema(schema string, exposed ...string) *Error {
 		WithHint("Only the following schemas are exposed: " + strings.Join(exposed, ", "))
 }
 
-// ErrTable returns the error for an unknown table. Its hint suggests a similar name in
-// known, the schema's tables.
-func ErrTable(schema, table string, known ...string) *Error {
+// ErrTable returns the error for an unknown table. Its hint suggests a similar name
+// from knownTables, the tables of the schema.
+func ErrTable(schema, table string, knownTables ...string) *Error {
 	e := Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
-	if name := closest(table, known); name != "" {
+	if name := closest(table, knownTables); name != "" {
 		e.WithHint(fmt.Sprintf("Perhaps you meant the table '%s.%s'", schema, name))
 	}
 	return e
@@ -124,7 +124,7 @@ func writeBody(w http.ResponseWriter, status int, media string, body []byte) {
 	_, _ = w.Write(body) // the client may have closed the connection
 }
 
-// EncodeJSON is like json.Marshal, but like PostgREST it doesn't escape HTML.
+// EncodeJSON is like json.Marshal, but doesn't escape HTML. PostgREST doesn't either.
 func EncodeJSON(v any) []byte {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)

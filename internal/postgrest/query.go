@@ -44,7 +44,7 @@ type Query struct {
 }
 
 // A SelectItem is one column in the parameter "select". In created_at::text, Cast is
-// text. Without a cast, it is "".
+// "text". Without a cast, Cast is "".
 type SelectItem struct{ Column, Cast string }
 
 // An OrderTerm is one column in the parameter "order". Direction is the SQL after the
@@ -54,8 +54,8 @@ type OrderTerm struct{ Column, Direction string }
 // A Filter is a comparison of a column with one or several values.
 type Filter struct {
 	Column, Operator string
-	Value            string   // for every operator except in
-	Values           []string // for in
+	Value            string   // for every operator except "in"
+	Values           []string // for "in"
 }
 
 // ParseQuery parses the query string of a request. A parameter without a meaning in
@@ -151,7 +151,7 @@ func parseOrder(list string) ([]OrderTerm, *Error) {
 	return terms, nil
 }
 
-// Operators maps the operators that take one value to SQL.
+// Operators holds the SQL operator for each operator that takes one value.
 var Operators = map[string]string{"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 // parseFilter parses a comparison such as created_at=lt.2026-01-01.
@@ -173,7 +173,7 @@ func (q *Query) parseFilter(column, text string) *Error {
 	return nil
 }
 
-// parseGroup adds the filters in text, the value of the parameter "and", such as
+// parseGroup adds the filters in a value of the parameter "and", such as
 // (created_at.gte.X,created_at.lt.Y). postgrest-go sends two filters on one column in
 // this form.
 func (q *Query) parseGroup(text string) *Error {

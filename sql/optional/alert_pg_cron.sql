@@ -23,8 +23,8 @@ ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 --   rate_window: the period of the failure rate. A shorter period shows a rise sooner.
 --   stuck_after: a document that is under way for longer is stuck.
 --   max_stuck: a greater number of stuck documents is a problem.
---   max_failure_rate: a higher share of failed documents, from 0 to 1, is a problem. The share is
---     that of the documents that completed or failed in rate_window.
+--   max_failure_rate: a higher share of failed documents, from 0 to 1, is a problem. Only documents
+--     that completed or failed in rate_window are counted.
 --   min_ended: if fewer documents completed or failed in rate_window, the rate isn't checked.
 --   silence: it is a problem if no document has completed for longer than this, although a
 --     document has been under way for longer than this. NULL disables the check.
@@ -80,8 +80,8 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_alert posts health, a result of docevents_health, to the webhook, if the kinds of
--- problems have changed since the alert called name last posted. It returns true if it posted.
+-- docevents_alert posts a result of docevents_health to the webhook, if the kinds of problems
+-- have changed since the last post of the alert with this name. It returns true if it posted.
 -- Slack, Mattermost and Teams show the field "text". Discord needs "content" instead.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_alert(webhook text, health jsonb, name text DEFAULT 'documents')

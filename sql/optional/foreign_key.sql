@@ -24,7 +24,7 @@ ALTER TABLE public.document_processing_events
         FOREIGN KEY (document_id) REFERENCES public.documents (id) ON DELETE CASCADE NOT VALID;
 
 -- Step 2: check the existing rows, while writes continue. If an event has no document, this step
--- fails. Then delete such events first:
+-- fails. In that case, delete such events and run the step again:
 --   DELETE FROM public.document_processing_events e
 --   WHERE NOT EXISTS (SELECT FROM public.documents d WHERE d.id = e.document_id);
 ALTER TABLE public.document_processing_events

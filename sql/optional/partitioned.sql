@@ -33,8 +33,9 @@ END
 $$;
 -- +goose StatementEnd
 
--- Returns the partitions, each with the rows lower_bound <= created_at < upper_bound. Both bounds
--- of the default partition are NULL, and so is the lower_bound of the former table of 013.
+-- Returns the partitions. Each contains the rows with lower_bound <= created_at < upper_bound.
+-- Both bounds of the default partition are NULL, and so is the lower_bound of the partition that
+-- was the table of 013.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_partitions()
 RETURNS TABLE (partition regclass, lower_bound timestamptz, upper_bound timestamptz)
@@ -54,7 +55,7 @@ $$;
 -- Adds a partition for the times from lower_bound to upper_bound, which no other partition may
 -- cover. It moves the rows of these times out of the default partition. Inserts wait during the
 -- move, because an insert that PostgreSQL has already routed to the default partition could fail.
--- If there are no rows to move, they wait only milliseconds.
+-- If there are no rows to move, inserts wait only milliseconds.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
 RETURNS regclass
@@ -108,9 +109,9 @@ END
 $$;
 -- +goose StatementEnd
 
--- Drops each partition whose upper_bound is at least keep ago, and deletes the rows older than
--- keep from the default partition. Returns the number of deleted rows. It counts the rows first,
--- while inserts continue. Then it waits up to 5 s for the lock that it needs to drop the
+-- Drops each partition that covers only times older than the age keep, and deletes the rows older
+-- than keep from the default partition. Returns the number of deleted rows. It counts the rows
+-- first, while inserts continue. Then it waits up to 5 s for the lock that it needs to drop the
 -- partitions, and inserts wait as well. If it can't get the lock, it fails and changes nothing:
 -- run it again.
 -- +goose StatementBegin

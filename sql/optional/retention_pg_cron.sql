@@ -1,6 +1,6 @@
 -- +goose Up
--- Creates a pg_cron job that deletes the rows older than 30 days, every hour. To change the age
--- or the schedule, edit the last block and run the file again. Without pg_cron (Supabase:
+-- Creates a pg_cron job that runs every hour and deletes the rows older than 30 days. To change
+-- the age or the schedule, edit the last block and run the file again. Without pg_cron (Supabase:
 -- Integrations, Cron), the file creates only the procedure, which another scheduler can call.
 --
 -- The procedure deletes in batches and commits each batch, so that it locks rows only briefly.
@@ -8,12 +8,12 @@
 -- statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails with "invalid
 -- transaction termination".
 --
--- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So it stops at the
--- end of a batch after time_limit, or after half of the statement_timeout if that is shorter. The
+-- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So it stops after
+-- time_limit or half of the statement_timeout, whichever is shorter, at the end of a batch. The
 -- next run deletes the rest.
 
 -- The parameters:
---   keep: older rows are deleted.
+--   keep: the age above which rows are deleted.
 --   batch: the number of rows per batch. Rows with the same created_at are always in one batch.
 --   time_limit: see above.
 --   deleted: returns the number of deleted rows, which is also written to the server's log.

@@ -69,8 +69,8 @@ func seconds(t time.Time) float64 {
 	return float64(t.Unix())
 }
 
-// watch calls check at once and after each interval, until ctx ends. A scrape exports
-// the last result, because a check reads many rows.
+// watch calls the function check at once and after each interval, until ctx ends. A
+// scrape exports the last result, because a check reads many rows.
 func (v *verdict) watch(ctx context.Context, interval time.Duration, check func(context.Context) (docevents.Health, error)) {
 	for {
 		if h, err := check(ctx); err != nil {
