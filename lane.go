@@ -163,11 +163,11 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe: the last row if newest is true, and
-// otherwise a random row. The row needn't be due. If the lane is empty, draw returns
-// nil.
+// draw removes one row from the lane for a probe, even if the row isn't due. It avoids
+// rows that may be bad. Of the other rows, it takes the last one if newest is true, and
+// otherwise a random one. If the lane is empty, draw returns nil.
 func (l *lane) draw(newest bool) *batch {
-	// A probe with a bad row fails even if the server works, so avoid such rows.
+	// A probe with a bad row fails even if the server works.
 	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool {
 		return b.mayBeBad() || len(b.records) == 1 && b.request > 0
 	})

@@ -67,8 +67,8 @@ func (s Settings) first(rules []rule, status int, code, message string) string {
 }
 
 // A name needs no quotes in SQL if bareName matches it and reservedWord doesn't.
-// reservedWord matches only the SQL keywords that somebody may use to name a schema,
-// table or column.
+// reservedWord doesn't match every SQL keyword, but only those that are likely names of
+// a schema, table or column.
 // https://www.postgresql.org/docs/15/sql-keywords-appendix.html
 var (
 	bareName     = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
