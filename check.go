@@ -57,8 +57,8 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// retryMisconfigured calls examineOnce. If the error is a misconfiguration, it calls
-// examineOnce again, for up to 5 s or until ctx ends. If ctx ends during a repeated
+// retryMisconfigured calls examineOnce. If the error is a misconfiguration and no rows
+// were stored, it calls examineOnce again, for up to 5 s or until ctx ends. If ctx ends during a repeated
 // call, it returns the previous call's error, which is about the table.
 func retryMisconfigured(ctx context.Context, examineOnce func() error) error {
 	began := time.Now()
@@ -69,7 +69,7 @@ func retryMisconfigured(ctx context.Context, examineOnce func() error) error {
 			return last
 		}
 		wait := backoff(step, longWait, err)
-		if rest.Classify(err) != rest.Configuration || time.Since(began)+wait > lastingAfter {
+		if rest.Classify(err) != rest.Configuration || errors.Is(err, errStored) || time.Since(began)+wait > lastingAfter {
 			return err
 		}
 		last = err

@@ -404,8 +404,8 @@ func TestCheckDeletesItsRows(t *testing.T) {
 				})
 				c, _ := newClient(t, described(table, test.definition), docevents.WithColumns(test.columns))
 				checkSays(t, c, []string{"instead of rolling them back", test.want}, "SUPABASE_URL")
-				if !slices.Equal(deleted, want) {
-					t.Errorf("DELETE ?%.200q, want %.200q", deleted, want)
+				if !slices.Equal(deleted, want) || len(deleted) > 1 {
+					t.Errorf("DELETE ?%.200q, want one of ?%.200q", deleted, want)
 				}
 			})
 		})
