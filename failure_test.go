@@ -65,34 +65,6 @@ func TestOutageIsProbed(t *testing.T) {
 	})
 }
 
-// A request that was sent before the last row was stored fails after the server has
-// gone down. Its rows are probed like all others: the stored row is no evidence
-// against them.
-func TestOutageBeganWhileARequestWasInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		s := &server{answer: func(r *request) *answer {
-			switch at := time.Since(begin); {
-			case at > 2*time.Second && at < time.Minute:
-				return &answer{err: errReset}
-			case at < time.Second && r.has("slow"):
-				return &answer{delay: 3 * time.Second, err: errReset}
-			}
-			return nil
-		}}
-		c, _ := newClient(t, s)
-		recordMany(c, 100, "slow")
-		time.Sleep(time.Second)
-		c.Record(event("quick"))
-		time.Sleep(57 * time.Second)
-		if n := s.sent(); c.Stats().Delivered != 1 || n > 25 {
-			t.Errorf("got %d requests in an outage of a minute, %+v", n, c.Stats())
-		}
-		time.Sleep(time.Minute)
-		checkStats(t, c, &docevents.Stats{Recorded: 101, Delivered: 101})
-	})
-}
-
 // The probes of an outage take turns: a row that was never sent, a row of the newest
 // batch that was never sent, and a row that has failed before.
 func TestProbesTakeTurns(t *testing.T) {
@@ -305,27 +277,6 @@ func TestOutageAfterFailuresByChance(t *testing.T) {
 	}
 }
 
-// A server that is up for one second in six gets every event.
-func TestFlappingServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		s := &server{discard: true, answer: func(r *request) *answer {
-			if time.Since(begin)%(6*time.Second) > time.Second {
-				return &answer{delay: 10 * time.Millisecond, status: 503}
-			}
-			return &answer{delay: 20*time.Millisecond + time.Duration(len(r.rows))*30*time.Microsecond}
-		}}
-		c, _ := newClient(t, s)
-		const events = 6000
-		for range events { // for two minutes
-			c.Record(event("a"))
-			time.Sleep(20 * time.Millisecond)
-		}
-		time.Sleep(time.Hour) // a probe meets the server up one time in six
-		checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
-	})
-}
-
 // If the key, the URL or the table is wrong, one error line is logged after 5 s, and
 // Flush and Close return the error.
 func TestMisconfigured(t *testing.T) {
@@ -477,57 +428,6 @@ func TestRetryAfterInAnOutage(t *testing.T) {
 	})
 }
 
-// While rows that always fail are waiting, a new event is sent soon.
-func TestNewEventIsProbed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := newClient(t, &server{answer: answerBad(answer{err: errReset}, 0)})
-		recordMany(c, 5, "bad")
-		time.Sleep(time.Hour)
-		c.Record(event("new"))
-		time.Sleep(20 * time.Second)
-		checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 1, Pending: 5})
-		closeNow(t, c)
-	})
-}
-
-// unreliable fails requests at random. A request takes 20 ms, plus 30 us for each row.
-func unreliable(fails float64) *server {
-	rnd := rand.New(rand.NewPCG(1, 2))
-	s := &server{discard: true}
-	s.answer = func(r *request) *answer {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		a := answer{delay: 20*time.Millisecond + time.Duration(len(r.rows))*30*time.Microsecond}
-		if rnd.Float64() < fails {
-			a.status = 502
-		}
-		return &a
-	}
-	return s
-}
-
-// If requests fail at random, the speed falls by about their share.
-func TestSpeedByFailureRate(t *testing.T) {
-	const events = 10_000
-	speed := func(fails float64) (speed float64) {
-		synctest.Test(t, func(t *testing.T) {
-			c, _ := newClient(t, unreliable(fails), docevents.WithMaxBatch(100))
-			start := time.Now()
-			recordMany(c, events, "a")
-			flush(t, c)
-			checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
-			speed = events / time.Since(start).Seconds()
-		})
-		return speed
-	}
-	clean := speed(0)
-	for _, fails := range []float64{0.1, 0.2, 0.35} {
-		if got := speed(fails); got < clean*(1-fails)/2 {
-			t.Errorf("%.0f events/s if %.0f %% of the requests fail, and %.0f if none does", got, 100*fails, clean)
-		}
-	}
-}
-
 // If a third of the requests fails, or half of them with one in flight, the queue
 // doesn't grow, since rows that failed are sent in full batches.
 func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
@@ -546,7 +446,18 @@ func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 		"a tenth, one in flight, at 20/s": {0.1, 50 * time.Millisecond, 1, 50},
 	} {
 		inBubble(t, name, func(t *testing.T) {
-			c, _ := newClient(t, unreliable(test.fails), docevents.WithMaxInFlight(test.inFlight))
+			rnd := rand.New(rand.NewPCG(1, 2))
+			s := &server{discard: true}
+			s.answer = func(*request) *answer {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				a := answer{delay: 20 * time.Millisecond}
+				if rnd.Float64() < test.fails {
+					a.status = 502
+				}
+				return &a
+			}
+			c, _ := newClient(t, s, docevents.WithMaxInFlight(test.inFlight))
 			most := int64(0)
 			for range events {
 				c.Record(event("a"))
