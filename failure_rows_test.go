@@ -599,7 +599,7 @@ func TestSlowSuspectsDelayNoOthers(t *testing.T) {
 }
 
 // The table refuses every row for two seconds, once or twice, under a load with one
-// bad row in 50. No row is lost that was refused only in these seconds.
+// bad row in 100. No row is lost that was refused only in these seconds.
 func TestTableBreaksUnderBadRows(t *testing.T) {
 	seeds := uint64(1)
 	if isLong() {
@@ -632,12 +632,12 @@ func TestTableBreaksUnderBadRows(t *testing.T) {
 						return answerBad(a, delay-until)(r)
 					}
 					c, o := newClient(t, s)
-					for i := range 3500 { // for 7 s
-						c.Record(event(fineOrBad(i%50 == 25)))
-						time.Sleep(2 * time.Millisecond)
+					for i := range 7000 { // for 7 s
+						c.Record(event(fineOrBad(i%100 == 50)))
+						time.Sleep(time.Millisecond)
 					}
 					others := drain(t, c)
-					checkRejected(t, c, o, 3500+others, 70)
+					checkRejected(t, c, o, 7000+others, 70)
 				})
 			}
 		}

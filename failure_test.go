@@ -623,11 +623,11 @@ func TestRefusedForAMoment(t *testing.T) {
 		"a duplicate key":                   {answer{status: 409, code: "23505", text: "duplicate key"}, 100, 5 * time.Millisecond, 0},
 		"a missing table":                   {answer{status: 404, code: "42P01", text: "no such table"}, 100, 5 * time.Millisecond, 0},
 	} {
-		for _, length := range []time.Duration{100 * time.Millisecond, 3 * time.Second} {
+		for _, length := range []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, 3 * time.Second} {
 			for _, isNamed := range []bool{false, true} {
 				inBubble(t, fmt.Sprintf("%s/%s/named %t", name, length, isNamed), func(t *testing.T) {
 					begin := time.Now().Add(time.Second)
-					rnd := rand.New(rand.NewPCG(uint64(length), 3))
+					chance, pauses := rand.New(rand.NewPCG(uint64(length), 4)), rand.New(rand.NewPCG(uint64(length), 3))
 					s := &server{discard: true}
 					s.answer = func(r *request) *answer {
 						s.mu.Lock()
@@ -638,7 +638,7 @@ func TestRefusedForAMoment(t *testing.T) {
 							if isNamed {
 								a.details = failingRow(&r.rows[0])
 							}
-						} else if at < 0 && rnd.Float64() < test.fails {
+						} else if at < 0 && chance.Float64() < test.fails {
 							a = answer{status: 502}
 						}
 						a.delay = test.delay
@@ -647,10 +647,7 @@ func TestRefusedForAMoment(t *testing.T) {
 					c, o := newClient(t, s)
 					for range 5 * test.perSecond {
 						c.Record(event("a"))
-						s.mu.Lock()
-						pause := rnd.Int64N(2 * int64(time.Second) / int64(test.perSecond))
-						s.mu.Unlock()
-						time.Sleep(time.Duration(pause))
+						time.Sleep(time.Duration(pauses.Int64N(2 * int64(time.Second) / int64(test.perSecond))))
 					}
 					if err := c.Close(t.Context()); err != nil {
 						t.Error(err)
