@@ -188,6 +188,7 @@ func TestFlushDropsBadRows(t *testing.T) {
 					if got, most := s.sent(), 5*bad/2+10; name == "named" && got > most {
 						t.Errorf("%d requests, want at most %d", got, most)
 					}
+					closeNow(t, c)
 				})
 			}
 		}
