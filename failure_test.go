@@ -473,6 +473,52 @@ func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 	}
 }
 
+// speedOf records events at once and returns how many of them are delivered per second.
+// A share of the requests fails at random. A request takes 20 ms, plus 30 us for each
+// row. isBad and refusal are as in recordMixed and answerBad.
+func speedOf(t *testing.T, events int, share float64, isBad func(i int) bool, refusal answer) (speed float64) {
+	inBubble(t, fmt.Sprint(share), func(t *testing.T) {
+		rnd := rand.New(rand.NewPCG(1, 2))
+		s := &server{discard: true}
+		s.answer = func(r *request) *answer {
+			delay := 20*time.Millisecond + time.Duration(len(r.rows))*30*time.Microsecond
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if rnd.Float64() < share {
+				return &answer{delay: delay, status: 502}
+			}
+			return answerBad(refusal, delay)(r)
+		}
+		c, _ := newClient(t, s, docevents.WithDropHandler(nil))
+		start := time.Now()
+		recordMixed(c, events, isBad)
+		drain(t, c)
+		speed = float64(events) / time.Since(start).Seconds()
+	})
+	return speed
+}
+
+// If requests fail at random, the speed falls by about their share. Bad rows divide the
+// speed by a factor.
+func TestSpeedByFailureRate(t *testing.T) {
+	events, shares := 90_000, []float64{0, 0.01, 0.1, 0.2}
+	if !isLong() {
+		events, shares = 10_000, []float64{0.2}
+	}
+	named := refusal
+	named.names = failingRow
+	none, some := func(int) bool { return false }, oneIn(997, 0)
+	clean := speedOf(t, events, 0, none, refusal)
+	for _, share := range shares {
+		speed := speedOf(t, events, share, none, refusal)
+		withNamed, withUnnamed := speedOf(t, events, share, some, named), speedOf(t, events, share, some, refusal)
+		t.Logf("%2.0f %% of the requests fail: %6.0f events/s; with bad rows that are named %6.0f, not named %6.0f", 100*share, speed, withNamed, withUnnamed)
+		if speed < clean*(1-share)/2 || isLong() && (withNamed < speed/6 || withUnnamed < speed/30) {
+			t.Errorf("without failures %.0f events/s", clean)
+		}
+	}
+}
+
 // If the server refuses every row, with any code, the table is at fault and not the
 // rows. Every row waits, one error line is logged, and every row is stored once the
 // table is fixed.

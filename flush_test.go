@@ -58,6 +58,25 @@ func TestFlushIsABarrier(t *testing.T) {
 	})
 }
 
+func TestFlushWaitsForTheHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var called atomic.Bool
+		c, _ := newClient(t, &server{}, docevents.WithDropHandler(func(docevents.Event, docevents.DropReason, error) {
+			time.Sleep(time.Minute)
+			called.Store(true)
+		}))
+		c.Record(docevents.Event{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || called.Load() {
+			t.Errorf("Flush: %v", err)
+		}
+		if err := c.Flush(t.Context()); err != nil || !called.Load() {
+			t.Errorf("Flush: %v, handler called: %v", err, called.Load())
+		}
+	})
+}
+
 // In an outage Close sends one row at once, and retries at least once a second until
 // the outage ends.
 func TestCloseInAnOutage(t *testing.T) {
