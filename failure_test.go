@@ -498,8 +498,8 @@ func speedOf(t *testing.T, events int, share float64, isBad func(i int) bool, re
 	return speed
 }
 
-// If requests fail at random, the speed falls by about their share. Bad rows divide the
-// speed by a factor.
+// If requests fail at random, the speed falls by about their share, and then waits for
+// the last rows. Bad rows divide the speed by a factor.
 func TestSpeedByFailureRate(t *testing.T) {
 	events, shares := 90_000, []float64{0, 0.01, 0.1, 0.2}
 	if !isLong() {
@@ -513,7 +513,7 @@ func TestSpeedByFailureRate(t *testing.T) {
 		speed := speedOf(t, events, share, none, refusal)
 		withNamed, withUnnamed := speedOf(t, events, share, some, named), speedOf(t, events, share, some, refusal)
 		t.Logf("%2.0f %% of the requests fail: %6.0f events/s; with bad rows that are named %6.0f, not named %6.0f", 100*share, speed, withNamed, withUnnamed)
-		if speed < clean*(1-share)/2 || isLong() && (withNamed < speed/6 || withUnnamed < speed/30) {
+		if speed < clean*(1-share)/4 || isLong() && (withNamed < speed/6 || withUnnamed < speed/30) {
 			t.Errorf("without failures %.0f events/s", clean)
 		}
 	}
