@@ -29,11 +29,11 @@ func onDisk(t *testing.T, dir string) (size int64) {
 	return size
 }
 
-// An outage is a server that is down until the outage ends.
+// An outage is a server that is down until set or end is called.
 type outage struct {
 	server
-	mu   sync.Mutex
-	over bool
+	mu sync.Mutex
+	up bool
 }
 
 func newOutage(latency time.Duration) *outage {
@@ -41,7 +41,7 @@ func newOutage(latency time.Duration) *outage {
 	o.answer = func(*request) *answer {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if o.over {
+		if o.up {
 			return &answer{delay: latency, stored: true}
 		}
 		return away(nil)
@@ -49,11 +49,13 @@ func newOutage(latency time.Duration) *outage {
 	return o
 }
 
-func (o *outage) end() {
+func (o *outage) set(up bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.over = true
+	o.up = up
 }
+
+func (o *outage) end() { o.set(true) }
 
 // TestReplayByShortProcesses runs jobs that record one event and end. Close must replay
 // the rows that earlier jobs left.
