@@ -103,6 +103,16 @@ func (f *faultyFiles) Remove(path string) error {
 	return f.disk.Remove(path)
 }
 
+// hangs returns a fault: each use of the given kind waits until done is closed.
+func hangs(kind string, done chan struct{}) func(int, string) error {
+	return func(_ int, use string) error {
+		if use == kind {
+			<-done
+		}
+		return nil
+	}
+}
+
 // TestDiskFaults runs two processes again and again, one after the other. Each time,
 // another use of the disk fails in the first one.
 func TestDiskFaults(t *testing.T) {
@@ -235,23 +245,22 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 		t.Run(hung, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dir := t.TempDir()
-				hangs, done := make(chan struct{}), make(chan struct{})
-				files := &faultyFiles{fault: func(_ int, use string) error {
+				begin, done := make(chan struct{}), make(chan struct{})
+				hang := hangs(hung, done)
+				files := &faultyFiles{fault: func(n int, use string) error {
 					select {
-					case <-hangs:
-						if use == hung {
-							<-done
-						}
+					case <-begin:
+						return hang(n, use)
 					default:
+						return nil
 					}
-					return nil
 				}}
 				c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithSpoolFiles(files))
 				for i := range 100 {
 					c.Record(event(fmt.Sprint(i)))
 				}
 				time.Sleep(time.Second)
-				close(hangs)
+				close(begin)
 				c.Record(event("late"))
 				synctest.Wait()
 				began := time.Now()
@@ -270,8 +279,8 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 				}
 				close(done) // the disk works again
 				synctest.Wait()
-				if stored, _, _ := replay(t, dir); len(stored) < 100 {
-					t.Errorf("the next process stores %d events, want 100", len(stored))
+				if db, _, _ := replay(t, dir); len(db.rows) < 100 {
+					t.Errorf("the next process stores %d events, want 100", len(db.rows))
 				}
 			})
 		})
@@ -283,12 +292,7 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 func TestRejectedWhileTheDiskHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		done := make(chan struct{})
-		files := &faultyFiles{fault: func(_ int, use string) error {
-			if use == "write" {
-				<-done
-			}
-			return nil
-		}}
+		files := &faultyFiles{fault: hangs("write", done)}
 		c, o := newClient(t, &server{answer: answerBad(refusal, 0)}, docevents.WithSpool(t.TempDir()), docevents.WithSpoolFiles(files))
 		for _, stage := range []string{"bad", "good", "good"} {
 			c.Record(event(stage))
@@ -307,12 +311,7 @@ func TestRejectedWhileTheDiskHangs(t *testing.T) {
 // stored and the disk hangs.
 func TestMemoryWhileTheDiskHangs(t *testing.T) {
 	done := make(chan struct{})
-	files := &faultyFiles{fault: func(_ int, use string) error {
-		if use == "write" {
-			<-done
-		}
-		return nil
-	}}
+	files := &faultyFiles{fault: hangs("write", done)}
 	c, _ := newClient(t, &server{discard: true}, docevents.WithSpool(t.TempDir()), docevents.WithSpoolFiles(files), docevents.WithQueueLimits(10_000, 1<<20))
 	store := func(events int64) int64 {
 		for end := c.Stats().Delivered + events; c.Stats().Delivered < end; {
@@ -434,8 +433,8 @@ func TestFolderRemovedWhileRunning(t *testing.T) {
 		if got := linesWith(o, "spool"); len(got) != 1 {
 			t.Errorf("got %q, want a line", got)
 		}
-		if stored, _, _ := replay(t, dir); len(stored) != 111 {
-			t.Errorf("got %d of 111 events replayed", len(stored))
+		if db, _, _ := replay(t, dir); len(db.rows) != 111 {
+			t.Errorf("got %d of 111 events replayed", len(db.rows))
 		}
 	})
 }

@@ -424,57 +424,42 @@ func TestRequestsAfterClose(t *testing.T) {
 // The app's transport, proxy function and trace see a value in every header, as in
 // requests of the app.
 func TestAppSeesNoHeaderWithoutValue(t *testing.T) {
-	inspect := func(t *testing.T, h http.Header) {
-		for name, values := range h {
-			if len(values) == 0 {
-				t.Errorf("%s has no value", name)
+	synctest.Test(t, func(t *testing.T) {
+		seen := map[string]bool{}
+		inspect := func(by string, h http.Header) {
+			seen[by] = true
+			for name, values := range h {
+				if len(values) == 0 {
+					t.Errorf("%s: %s has no value", by, name)
+				}
 			}
 		}
-	}
-	transport := func(t *testing.T) http.RoundTripper {
-		return roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			inspect(t, req.Header)
+		newNetwork(t, works, nil)
+		http.DefaultTransport.(*http.Transport).Proxy = func(req *http.Request) (*url.URL, error) {
+			inspect("proxy "+req.Method, req.Header)
+			return nil, nil
+		}
+		own, _ := newOwnClient(t, testURL)
+		mocked, _ := newClient(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			inspect("transport "+req.Method, req.Header)
 			return (&answer{}).response(req), nil
-		})
-	}
-	for name, prepare := range map[string]func(*testing.T, *docevents.Option) context.Context{
-		"WithTransport": func(t *testing.T, opt *docevents.Option) context.Context {
-			*opt = docevents.WithTransport(transport(t))
-			return t.Context()
-		},
-		"a replaced http.DefaultTransport": func(t *testing.T, _ *docevents.Option) context.Context {
-			replaceDefaultTransport(t, transport(t))
-			return t.Context()
-		},
-		"a function that chooses a proxy": func(t *testing.T, _ *docevents.Option) context.Context {
-			http.DefaultTransport.(*http.Transport).Proxy = func(req *http.Request) (*url.URL, error) {
-				inspect(t, req.Header)
-				return nil, nil
+		}))
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteHeaderField: func(name string, values []string) {
+			inspect("trace", http.Header{name: values})
+		}})
+		for _, c := range []*docevents.Client{own, mocked} {
+			c.Record(event("a"))
+			if err := c.Flush(ctx); err != nil {
+				t.Error(err)
 			}
-			return t.Context()
-		},
-		"a trace of Check": func(t *testing.T, _ *docevents.Option) context.Context {
-			return httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteHeaderField: func(name string, values []string) {
-				inspect(t, http.Header{name: values})
-			}})
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				newNetwork(t, works, nil)
-				opt := docevents.WithMaxBatch(10) // any
-				ctx := prepare(t, &opt)
-				c, _ := newOwnClient(t, testURL, opt)
-				c.Record(event("a"))
-				if err := c.Flush(ctx); err != nil {
-					t.Error(err)
-				}
-				_ = c.Check(ctx)
-				closeNow(t, c)
-				time.Sleep(time.Hour) // until the timeout of idle connections
-			})
-		})
-	}
+			_ = c.Check(ctx)
+			closeNow(t, c)
+		}
+		if !seen["proxy POST"] || !seen["transport POST"] || !seen["trace"] {
+			t.Errorf("saw only %v", seen)
+		}
+		time.Sleep(time.Hour) // until the timeout of idle connections
+	})
 }
 
 // Bytes that aren't an HTTP response, such as an echo of the request or an endless

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,23 +17,16 @@ import (
 	"github.com/docevents/docevents-go/internal/spool"
 )
 
-// helperEnv makes the test binary a helper process. Its value is "task dir argument".
+// helperEnv makes the test binary a helper process that calls work. Its value is "dir
+// name".
 const helperEnv = "SPOOL_TEST_HELPER"
 
 func TestMain(m *testing.M) {
-	what, rest, isHelper := strings.Cut(os.Getenv(helperEnv), " ")
+	dir, name, isHelper := strings.Cut(os.Getenv(helperEnv), " ")
 	if !isHelper {
 		os.Exit(m.Run())
 	}
-	dir, arg, _ := strings.Cut(rest, " ")
-	s := spool.New(spool.OS{}, dir, project, columns, limit)
-	switch what {
-	case "work":
-		work(s, arg)
-	case "limited": // limits the size of files, in bytes
-		n, _ := strconv.ParseUint(arg, 10, 64)
-		fmt.Println(appendLimited(s, n))
-	}
+	work(spool.New(spool.OS{}, dir, project, columns, limit), name)
 }
 
 // work appends the rows of dead processes and new rows until it is killed. The new
@@ -59,31 +51,6 @@ func work(s *spool.Spool, name string) {
 	}
 }
 
-// appendLimited appends rows until one exceeds the limit for the size of files. It
-// returns how many are on disk.
-func appendLimited(s *spool.Spool, limit uint64) (done int, err error) {
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit}); err != nil {
-		return 0, err
-	}
-	for {
-		if err := s.Append(frame(fmt.Sprintf("%08d%s", done, strings.Repeat("x", 1000)))); err != nil {
-			return done, err
-		}
-		done++
-	}
-}
-
-func helper(t *testing.T, what, dir, arg string) *exec.Cmd {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", helperEnv, what, dir, arg))
-	cmd.Stderr = os.Stderr
-	return cmd
-}
-
 // TestKilledInTurns kills processes that share a folder. Each row for which Append had
 // returned must survive.
 func TestKilledInTurns(t *testing.T) {
@@ -95,7 +62,9 @@ func TestKilledInTurns(t *testing.T) {
 		out *bufio.Scanner
 	}
 	start := func(name string) process {
-		cmd := helper(t, "work", dir, name)
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s", helperEnv, dir, name))
+		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err == nil {
 			err = cmd.Start()
@@ -141,27 +110,6 @@ func TestKilledInTurns(t *testing.T) {
 		if !errors.Is(err, spool.ErrDamaged) { // a kill may leave an incomplete row
 			t.Error(err)
 		}
-	}
-}
-
-// TestDiskFull checks that no row is incomplete if the next one doesn't fit on disk.
-func TestDiskFull(t *testing.T) {
-	for _, limit := range []uint64{10, 40, 100_000} {
-		t.Run(fmt.Sprintf("after %d bytes of a file", limit), func(t *testing.T) {
-			dir := t.TempDir()
-			out, err := helper(t, "limited", dir, fmt.Sprint(limit)).Output()
-			if err != nil || !strings.Contains(string(out), "file too large") {
-				t.Fatalf("got %q, %v, want to hear of the limit", out, err)
-			}
-			var n int
-			if _, err := fmt.Sscan(string(out), &n); err != nil {
-				t.Fatal(err)
-			}
-			r := replayAll(open(t, dir))
-			if len(r.rows) != n || len(r.errs) > 0 {
-				t.Errorf("got %d rows, %v, want %d", len(r.rows), r.errs, n)
-			}
-		})
 	}
 }
 
