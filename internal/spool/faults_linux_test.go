@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -131,45 +130,6 @@ func TestTwoLookAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkRows(t, replayAll(open(t, then)).rows, []string{"one"})
-}
-
-// TestFolderRemoved checks that Append creates the folder again, with and without a
-// current segment.
-func TestFolderRemoved(t *testing.T) {
-	for name, discarded := range map[string]bool{"with a segment": false, "without a segment": true} {
-		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "new")
-			s := open(t, dir)
-			appendRows(t, s, "one", "two")
-			if discarded {
-				discard(t, s)
-			}
-			if err := os.RemoveAll(dir); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Append(frame("lost")); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("got %v, want %v", err, fs.ErrNotExist)
-			}
-			appendRows(t, s, "three")
-			if s.Close(); s.State().Current == 0 {
-				t.Error("want the new segment to be there")
-			}
-			checkRows(t, replayAll(open(t, dir)).rows, []string{"three"})
-		})
-	}
-	t.Run("the state after Close", func(t *testing.T) {
-		dir := filepath.Join(t.TempDir(), "new")
-		leave(t, dir, "left")
-		s := open(t, dir)
-		replayAll(s)
-		appendRows(t, s, "one")
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
-		if s.Close(); s.State() != (spool.State{}) {
-			t.Errorf("got %+v, want no segment", s.State())
-		}
-	})
 }
 
 // TestEntriesThatAreNotFiles checks that Look skips entries that have a segment's name

@@ -239,6 +239,33 @@ func TestKeptRowsKeepTheirFile(t *testing.T) {
 	checkFiles(t, dir, "*.seg", 0)
 }
 
+// TestCloseForgetsRemovedSegments checks that the state after Close has no segment if
+// somebody has removed the folder.
+func TestCloseForgetsRemovedSegments(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	leave(t, dir, "one")
+	leave(t, dir, "two", "three")
+	s := open(t, dir)
+	appendRows(t, s, "four")
+	if err := s.Look(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := s.Next(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.State(); got.Current == 0 || !got.Retired || got.Reading != 2 {
+		t.Errorf("got %+v, want segments in each state", got)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if s.Close(); s.State() != (spool.State{}) {
+		t.Errorf("got %+v, want no segment", s.State())
+	}
+}
+
 // TestProcessesClaimTogether lets several processes replay from a folder at the same
 // time. Each segment must go to one of them.
 func TestProcessesClaimTogether(t *testing.T) {
