@@ -153,7 +153,7 @@ func TestDiskFaults(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for at := 1; at <= uses; at += 1 + at/6 { // the first uses of the disk differ most
+			for at := 1; at <= uses; at += 1 + at/5 { // the first uses of the disk differ most
 				synctest.Test(t, func(t *testing.T) {
 					ended := make(chan struct{})
 					runTwoProcesses(t, at%3 > 0, func(n int, use string) error { return fault(n-at, use, ended) }, ended)
@@ -188,14 +188,14 @@ func runTwoProcesses(t *testing.T, away bool, fault func(n int, use string) erro
 			time.Sleep(pause)
 		}
 	}
-	record(50, time.Millisecond)
+	record(40, time.Millisecond)
 	time.Sleep(35 * time.Second)
-	record(50, 0)
+	record(40, 0)
 	db.set(!away)
 	time.Sleep(20 * time.Second)
-	record(50, 100*time.Millisecond)
+	record(40, 100*time.Millisecond)
 	db.set(false)
-	record(40, time.Second)
+	record(20, 2*time.Second)
 	closeIn(t, c, 5*time.Second)
 	checkStats(t, c, nil)
 	checkReported(t, c, o)
@@ -325,8 +325,8 @@ func TestMemoryWhileTheDiskHangs(t *testing.T) {
 		}
 		return heap()
 	}
-	before := store(30_000)                             // after this, the buffer is full
-	if grown := store(60_000) - before; grown > 2<<20 { // the text of 60,000 events is 6 MB
+	before := store(15_000)                             // after this, the buffer is full
+	if grown := store(30_000) - before; grown > 1<<20 { // the text of 30,000 events is 3 MB
 		t.Errorf("the heap has grown by %d KiB", grown>>10)
 	}
 	close(done)

@@ -50,8 +50,11 @@ func TestSocketFaults(t *testing.T) {
 				s := httptest.NewUnstartedServer(nil)
 				s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					var rows []wireRow
-					if err := json.NewDecoder(r.Body).Decode(&rows); err != nil || r.Proto != proto {
-						t.Errorf("got %s, %v", r.Proto, err)
+					if err := json.NewDecoder(r.Body).Decode(&rows); err != nil {
+						return // the fault of another request has closed the connection
+					}
+					if r.Proto != proto {
+						t.Errorf("got %s", r.Proto)
 					}
 					mu.Lock()
 					requests++
