@@ -228,7 +228,7 @@ func TestSpoolIsBoundedOnASlowDisk(t *testing.T) {
 		e := event("ocr")
 		e.ErrorMessage = strings.Repeat("m", 10_000)
 		most := int64(0)
-		for i := range 200 {
+		for i := range 400 {
 			for n := 0; n < 400 && c.Stats().PendingBytes < limit-20_000; n++ { // the queue stays full
 				c.Record(e)
 			}
