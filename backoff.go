@@ -9,10 +9,11 @@ import (
 
 // The wait before a retry is random, so that many clients don't retry at the same time.
 // It is between half of a base time and all of it. The base time is firstWait at step
-// 0, and doubles with each step, up to longWait. When a row is retried, the step is the
-// number of failures that seemed to be the row's own fault. During Close, it is the
-// number of these failures since Close began. For a probe, a request that tests whether
-// the server works, the step is the number of probes that have failed.
+// 0, and doubles with each step, up to longWait.
+//
+// For a row, the step is the number of failures that seemed to be the row's own fault.
+// After Close has begun, only later failures count. For a probe, the step is the number
+// of probes that have failed.
 const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
@@ -20,20 +21,19 @@ const (
 
 	// If the server refuses every request for 5 s, and at least openAfter requests in
 	// total, the refusals count as lasting. Then Flush and Close stop waiting. Shorter
-	// refusals are normal: PostgREST may be reloading its schema cache, or its clock may be
-	// behind, so that a new key isn't valid yet. Check, reads and purges also retry after a
-	// refusal for up to 5 s.
+	// refusals are normal: PostgREST may be reloading its schema cache, or its clock
+	// may be behind, so that a new key isn't valid yet. Reads, purges and Check also
+	// retry for up to 5 s after a refusal.
 	lastingAfter = 5 * time.Second
 )
 
-// backoff returns how long to wait before the next attempt. The result is jitter(step,
-// limit), unless the answer in err has the header Retry-After and asks for a longer
-// wait. Then the result is the wait that the header asks for.
+// backoff returns how long to wait before the next attempt: jitter(step, limit), but at
+// least the wait that the server asked for (Retry-After).
 func backoff(step int, limit time.Duration, err error) time.Duration {
 	return max(jitter(step, limit), rest.RetryAfter(err))
 }
 
-// jitter returns a random wait for the given step. limit is the longest wait.
+// jitter returns a random wait for the given step, at most limit.
 func jitter(step int, limit time.Duration) time.Duration {
 	wait := min(firstWait<<min(step, longStep), limit)
 	return wait/2 + rand.N(wait/2+1)

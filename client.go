@@ -1,7 +1,6 @@
-// Package docevents records the steps of document processing in a table on
-// Supabase, document_processing_events by default, and deletes old rows.
-// Recording an event never blocks and returns no error: failures are logged and
-// counted.
+// Package docevents records the steps of document processing in a table on Supabase,
+// document_processing_events by default, and deletes old rows. Recording an event never
+// blocks and returns no error: failures are logged and counted.
 //
 //	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SECRET_KEY
 //	if err != nil {
@@ -13,18 +12,19 @@
 //	defer cancel()
 //	err = client.Close(ctx) // sends the queued events
 //
-// Events wait in a bounded queue in memory. If no request is in flight, an event
-// is sent at once. Under load, one insert request carries up to 1,000 events.
-// While the network or the server is down, the events stay queued, and the
-// client sends single rows at growing intervals to find out whether the server
-// is back. An event is stored once, even if it is sent several times. A lost
-// event is counted in [Stats] and in the log, and passed to the drop handler, a
-// function that the app sets with [WithDropHandler].
+// Events wait in a bounded queue in memory. If no request is in flight, an event is
+// sent at once. Under load, one insert request carries up to 1,000 events. While the
+// network or the server is down, the events stay queued, and the client tests at
+// growing intervals whether the server is back. An event is stored once, even if it is
+// sent several times.
 //
-// Queued events are lost if the process is killed, or if Close can't send them
-// before its context ends. To keep these events, use [WithSpool], which copies
-// queued events to disk. Rows aren't necessarily stored in the order in which Record
-// was called. To read them in order, sort by created_at, then id.
+// A lost event is counted in [Stats], logged, and passed to the drop handler, a
+// function that the app sets with [WithDropHandler]. Queued events are lost if the
+// process is killed, or if Close can't send them before its context ends. To keep these
+// events, use [WithSpool], which copies queued events to disk.
+//
+// Rows aren't necessarily stored in the order in which Record was called. To read them
+// in order, sort by created_at, then id.
 package docevents
 
 import (
@@ -48,19 +48,21 @@ type Client struct {
 	advice   advice.Settings
 	report   *reporter
 	delivery *delivery
-	before   before
+	before   beforeCaller
 }
 
 // New returns a Client for a Supabase project. supabaseURL is the URL of a hosted
-// project, such as https://abcdefgh.supabase.co, or of a self-hosted project. It
-// may end in a slash or in the API's path, /rest/v1. serviceRoleKey is a secret
-// key of the project (sb_secret_...) or a JWT with the role service_role. New
-// also accepts keys of an unknown form, because self-hosted projects may use them.
+// project, such as https://abcdefgh.supabase.co, or of a self-hosted project. It may
+// end in a slash or in the API's path, /rest/v1.
 //
-// New itself sends no request, so it can't detect a wrong key or a missing table. To
-// detect them, call [Client.Check]. With [WithSpool], New starts a goroutine that
-// queues the events that earlier processes left on disk. The error that New returns
-// lists every invalid argument and never contains the key.
+// serviceRoleKey is a secret key of the project (sb_secret_...) or a JWT with the role
+// service_role. New also accepts keys of an unknown form, because self-hosted projects
+// may use them.
+//
+// New sends no request, so it can't detect a wrong key or a missing table: call
+// [Client.Check]. With [WithSpool], New starts a goroutine that queues the events that
+// earlier processes left on disk. The error that New returns lists every invalid
+// argument and never contains the key.
 func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 	cfg, optErr := newConfig(opts)
 	restURL, urlErr := parseURL(supabaseURL)
@@ -83,10 +85,10 @@ func New(supabaseURL, serviceRoleKey string, opts ...Option) (*Client, error) {
 // isNone reports whether c does nothing, because New didn't make it.
 func (c *Client) isNone() bool { return c == nil || c.delivery == nil }
 
-// insert sends one request that inserts the records. It may be called again with the
-// same records, because the server ignores a record that is already stored. If the
-// server's error refers to some of the records, rows contains their indices.
-func (c *Client) insert(ctx context.Context, records []record) (rows []int, err error) {
+// insert sends one request that inserts the records. The server ignores a record that
+// is already stored. If the server's error refers to some of the records, places
+// contains their indices.
+func (c *Client) insert(ctx context.Context, records []record) (places []int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
 	columns, sent := &c.config.columns, rowsOf(records)
@@ -95,16 +97,14 @@ func (c *Client) insert(ctx context.Context, records []record) (rows []int, err 
 		Partial: slices.ContainsFunc(sent, func(r *row.Row) bool { return r.Partial }),
 	})
 	if e, answered := errors.AsType[*rest.Error](err); answered {
-		rows = columns.rows.Named(sent, e.Details)
+		places = columns.rows.Named(sent, e.Details)
 	}
-	return rows, c.explain(err)
+	return places, c.explain(err)
 }
 
-// Stats is a snapshot of a client's counters. They are 0 in a new client. Recorded
-// counts the events that the app recorded. With [WithSpool], earlier processes may have
-// left events in a folder, and Replayed counts the events from this folder that this
-// client has queued. Each recorded or replayed event is delivered, dropped, pending, or
-// kept in the folder by Close. So this is true for every snapshot:
+// Stats is a snapshot of a client's counters, which start at 0. Each recorded or
+// replayed event is delivered, dropped, pending or kept. So this is true for every
+// snapshot:
 //
 //	Recorded + Replayed = Delivered + Dropped.Total() + Pending + Kept
 //
@@ -122,8 +122,8 @@ type Stats struct {
 	Requests int64 `json:"requests"` // insert requests
 	Retries  int64 `json:"retries"`  // insert requests for rows that an earlier request failed to store
 
-	// Unreported counts the dropped events that were not passed to the drop handler
-	// (see [WithDropHandler]), because it was too slow.
+	// Unreported counts the dropped events that were not passed to the drop handler,
+	// because it was too slow (see [WithDropHandler]).
 	Unreported int64 `json:"unreported"`
 }
 
@@ -184,18 +184,19 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-// Flush sends the queued events. It blocks until every event that was recorded
-// before the call is stored or dropped, until pending log lines are written, and until
+// Flush sends the queued events. It blocks until all events that were recorded before
+// the call are stored or dropped, until pending log lines are written, and until
 // pending calls to the drop handler have returned. Then it returns nil.
 //
-// If a failed request is waiting for its retry, Flush makes the client retry at once. At
-// most one call to Flush per second does this.
+// If a failed request is waiting for its retry, Flush makes the client retry at once.
+// At most one call to Flush per second does this.
 //
-// If ctx ends first, Flush returns an error that matches ctx.Err(). If the server
-// has refused every request for 5 s, for example because the key or the table is
-// wrong, Flush returns the last refusal. After an error, the events that are not
-// stored stay queued. If the server is down and ctx has no deadline, Flush waits
-// until the server is back.
+// If ctx ends first, Flush returns an error that matches ctx.Err(). If the server has
+// refused every request for 5 s, for example because the key or the table is wrong,
+// Flush returns the last refusal. After an error, the events that are not stored stay
+// queued.
+//
+// If the server is down and ctx has no deadline, Flush waits until the server is back.
 func (c *Client) Flush(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -211,26 +212,26 @@ const closeGrace = time.Second
 
 // Close stops accepting events, sends the queued events, and blocks until all are
 // stored or dropped. If a failed request is waiting for its retry, Close makes the
-// client retry at once. Close stops waiting early in these cases:
+// client retry at once. If the server is down and ctx has no deadline, Close waits
+// until the server is back. Close stops waiting early in these cases:
 //
 //   - ctx ends.
 //   - The server has refused every request for 5 s, at least five requests in total.
 //   - Each remaining event has failed five times during Close, although the server
 //     stored other events.
 //
-// Then Close drops the remaining events with reason Abandoned, passes them to the
-// drop handler, and returns an error with their number. With [WithSpool], Close
-// doesn't drop events that are on disk, because a later process sends them.
+// Then Close drops the remaining events with reason Abandoned, passes them to the drop
+// handler, and returns an error with their number. With [WithSpool], Close doesn't drop
+// events that are on disk, because a later process sends them.
 //
 // After ctx has ended, Close takes up to one more second, in which it waits for late
 // answers, log lines and the drop handler. Dropped events that haven't been passed to
-// the handler by then are counted in [Stats].Unreported. If the server is down and ctx
-// has no deadline, Close waits until the server is back.
+// the handler by then are counted in [Stats].Unreported.
 //
 // Close may be called several times, even concurrently. All calls return the same
-// error. If the ctx of one call ends, all calls stop waiting. After Close, the client
-// has no goroutine, except any that still wait for the app's transport, logger or
-// drop handler, or for the disk.
+// error. If the ctx of one call ends, all calls stop waiting. After Close, all
+// goroutines of the client have ended, except those that still wait for the app's
+// transport, logger or drop handler, or for the disk.
 func (c *Client) Close(ctx context.Context) error {
 	if c.isNone() {
 		return nil

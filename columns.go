@@ -12,19 +12,20 @@ import (
 )
 
 // Columns lists the names of the table's columns. For example, UserID is the name of
-// the column that stores Event.UserID. The other fields from ID to CreatedAt work in
-// the same way. If a field is empty, its column has the same name as in
-// sql/013_create_processing_events_table.sql. "-" means that the table has no such
-// column. Then an event with a value for this column is dropped with reason [Invalid].
+// the column that stores Event.UserID. If a field is empty, its column has the same
+// name as in sql/013_create_processing_events_table.sql. "-" means that the table has
+// no such column. Then an event with a value for this column is dropped with reason
+// [Invalid].
 //
 // A name has 1 to 63 letters, digits and underscores, and doesn't begin with a digit.
 // The names of PostgREST's URL parameters, such as order, are allowed only in Extra.
 type Columns struct {
-	// ID is the name of a uuid column for the event's id. If an event is sent again,
-	// the database finds its id in this column and doesn't store the event twice. So
-	// the column must be UNIQUE, and it should be NOT NULL. If its name is id, it
-	// should also be the primary key: for this name, docevents sends no parameter
-	// on_conflict, and PostgREST then compares the primary key. ID can't be "-".
+	// ID is the name of a uuid column for the event's id. The column must be UNIQUE, so
+	// that the database ignores an event that is sent again. The column should also be
+	// NOT NULL. ID can't be "-".
+	//
+	// If the name is id, the column should be the primary key: docevents then sends no
+	// parameter on_conflict, and PostgREST compares the primary key.
 	ID string
 
 	DocumentID, UserID, Type string
@@ -33,18 +34,16 @@ type Columns struct {
 
 	ErrorMessage, Stage string
 
-	// CreatedAt is the name of the column with the event's time. Purges select rows
-	// by this time. CreatedAt can't be "-".
+	// CreatedAt is the name of the column with the event's time, by which purges select
+	// rows. CreatedAt can't be "-".
 	CreatedAt string
 
-	// If TextIDs is true, the ids of documents and users may be any valid text of 1
-	// to 1,024 bytes. The columns of these ids may then have any type to which
-	// PostgreSQL can convert text, such as text, bigint or uuid. If TextIDs is false,
-	// the ids must be UUIDs.
+	// If TextIDs is true, the ids of documents and users may be any valid text of 1 to
+	// 1,024 bytes. Their columns may then have any type to which PostgreSQL can convert
+	// text, such as text, bigint or uuid. If TextIDs is false, the ids must be UUIDs.
 	TextIDs bool
 
-	// Extra lists the names of at most 50 further columns, which store the values in
-	// [Event].Extra.
+	// Extra lists the names of at most 50 further columns, for [Event].Extra.
 	Extra []string
 }
 
@@ -53,8 +52,8 @@ const (
 	maxExtraColumns = 50
 )
 
-// base lists the fields of Event that have a column, and the default name of each
-// column, from sql/013_create_processing_events_table.sql.
+// base lists the fields of Event that have a column, and the default names of the
+// columns.
 var base = [row.Fields]struct{ field, column string }{
 	{"ID", "id"},
 	{"DocumentID", "document_id"},
@@ -71,8 +70,8 @@ func (c *Columns) names() [row.Fields]*string {
 	return [...]*string{&c.ID, &c.DocumentID, &c.UserID, &c.Type, &c.Duration, &c.ErrorMessage, &c.Stage, &c.CreatedAt}
 }
 
-// columns holds the names of the columns after New has checked them. If the table has
-// no column for a field of Event, the name is noColumn.
+// columns holds the names of the columns after New has checked them. noColumn means
+// that the table lacks the column.
 type columns struct {
 	Columns
 	own  bool        // WithColumns was passed, so empty document and user ids are stored as NULL
@@ -85,8 +84,8 @@ var (
 	queryWords   = []string{"and", "columns", "limit", "offset", "on_conflict", "or", "order", "select"} // PostgREST's parameters
 )
 
-// newColumns checks the names that the app passed to WithColumns, and replaces empty
-// names with the defaults in base. Its error lists every invalid name.
+// newColumns checks the names that the app passed to WithColumns, and fills in the
+// defaults. Its error lists every invalid name.
 func newColumns(named Columns) (columns, error) {
 	c := columns{Columns: named}
 	var all []string
@@ -122,11 +121,10 @@ func newColumns(named Columns) (columns, error) {
 	return c, errors.Join(bad...)
 }
 
-// conflict returns the URL parameter on_conflict of an insert. This parameter is the name
-// of the column with the ids, which the database compares to skip events that it already
-// has. If the column is called id, conflict returns "", so that PostgREST compares the
-// primary key instead. Partitioned tables need this, because the id alone has no unique
-// index there: the primary key is the id together with the partition key.
+// conflict returns the URL parameter on_conflict of an insert: the column by which the
+// database recognizes events that it already has. For a column called id, conflict
+// returns "", and PostgREST compares the primary key. Partitioned tables need this,
+// because their primary key is the id together with the partition key.
 func (c *columns) conflict() string {
 	if c.ID == base[0].column {
 		return ""
@@ -134,18 +132,17 @@ func (c *columns) conflict() string {
 	return c.ID
 }
 
-// isNull reports whether the id of an event's document or user is left out when the event
-// is stored. It is left out if the table has no column for it, or if it is empty and the
-// app passed WithColumns. column is the name of the id's column.
+// isNull reports whether the id of an event's document or user isn't stored: the table
+// has no column for the id, or the id is empty and the app passed WithColumns. column
+// is the name of the id's column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
 
-// storable reports whether s is text that PostgreSQL can store, and has 1 to limit
-// bytes.
+// storable reports whether s isn't empty, has at most limit bytes, and is text that
+// PostgreSQL can store.
 func storable(s string, limit int) bool {
 	return s != "" && len(s) <= limit && row.IsText(s)
 }
 
-// checkTextID returns an error if id can't be stored as text.
 func checkTextID(id string) error {
 	if !storable(id, maxIDBytes) {
 		return errNoText
@@ -155,8 +152,6 @@ func checkTextID(id string) error {
 
 var errNoText = fmt.Errorf("not 1 to %d bytes of valid text", maxIDBytes)
 
-// idError returns the error for an event with an invalid DocumentID or UserID.
-// field is the name of that field, and id is its value.
 func (c *columns) idError(field, id string) error {
 	who, or := "document", ""
 	switch {
@@ -175,7 +170,7 @@ func (c *columns) idError(field, id string) error {
 }
 
 // lacks returns the name of a field that e sets although the table has no column for
-// it, or "".
+// it.
 func (c *columns) lacks(e *Event) string {
 	filled := [...]bool{false, e.DocumentID != "", e.UserID != "", e.Type != "", e.Duration != 0, e.ErrorMessage != "", e.Stage != "", false}
 	for i, name := range c.names() {

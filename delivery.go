@@ -18,48 +18,51 @@ import (
 //	                        v       |
 //	                      retry lane -> dropped, if there is evidence against the row
 //
-// A batch is the rows of one request. A lane is a queue of batches. Each request is sent
-// by a goroutine, which ends with the request. A pending row is in exactly one of three
-// places: in the fresh lane, in the retry lane, or in flight. Only nextLocked decides what is
-// sent, only settle acts on an answer, and only doneLocked lowers Pending.
+// A batch is the rows of one request. A lane is a queue of batches: the fresh lane for
+// rows that were never sent, and the retry lane for rows that have failed. A pending
+// row is in one of the lanes or in flight. Each request is sent by a goroutine, which
+// ends with the request.
 //
-// The fresh lane holds rows that were never sent. If a batch fails, it moves to the
-// retry lane, and is sent again after a wait. A batch that may contain a bad row is
-// cut in two. At most maxInFlight requests are in flight, and one of them is reserved for
-// fresh rows, so that failed rows don't delay them.
+// Only nextLocked decides what is sent, only settle acts on an answer, and only
+// doneLocked lowers Pending.
 //
-// A request fails if the server answers with an error, or if no complete answer arrives.
-// Two kinds of failures are called refusals: a rejection blames the data of the rows,
-// and a misconfiguration blames the key, the table or a grant.
+// At most maxInFlight requests are in flight. One of them is reserved for fresh rows,
+// so that failed rows don't delay them.
 //
-// There is evidence against a batch if it fails, the server then stores other rows, and
-// the batch fails again: the server works, so the batch probably contains a bad row.
-// Without evidence no row is dropped: if the server refuses every row, the table or the
-// key is at fault.
+// If a request fails, its batch is sent again after a wait. A batch that may contain a
+// bad row is cut in two. Two kinds of failures are called refusals: a rejection blames
+// the data of the rows, and a misconfiguration blames the key, the table or a grant.
+//
+// There is evidence against a batch if it fails both before and after the server stores
+// other rows: the server works, so the batch probably contains a bad row. Without
+// evidence no row is dropped: if the server refuses every row, the table or the key is
+// at fault.
 //
 // A row is dropped as Rejected only when it is alone in its request, in two cases:
 //
 //   - The row is rejected alone twice, and other rows are stored between the two
 //     rejections. For an exception, see history.evidence.
-//   - The row gets ten strikes. A strike is a failure for another reason, with evidence
-//     against the row.
+//   - The row gets ten strikes. A strike is a failure that isn't a rejection, with
+//     evidence against the row.
 //
-// A suspect is a row that may be dropped soon: it has a strike, or it was rejected alone
-// and other rows have been stored since then. Suspects are never joined with other rows.
+// A suspect is a row that may be dropped soon: it has a strike, or it was rejected
+// alone and other rows have been stored since then. Suspects are never joined with
+// other rows.
 //
 // Each lane has a circuit breaker, which opens after five consecutive failures that
-// blame the server (see blamesServer). While a lane's breaker is open, only probes are
-// sent from that lane. A probe is a request with a single row, to find out whether the
-// server works. One probe is in flight at a time, unless it seems to hang. Both breakers
-// close as soon as the server stores a row. While the fresh lane's breaker is open,
-// there is an outage, and the retry lane also sends only probes.
+// blame the server (see blamesServer). Then only probes are sent from the lane, one at
+// a time. A probe is a request with a single row, to find out whether the server works.
+// Both breakers close as soon as the server stores a row.
+//
+// While the fresh lane's breaker is open, there is an outage, and the retry lane also
+// sends only probes.
 //
 // next.go decides what is sent and when. lane.go has batches and lanes. failure.go
 // decides what a failure means. flush.go has Flush and Close.
 
-// A delivery owns the two lanes and the batches in flight. While all pending rows wait for
-// their next attempt, a timer runs, and there is no goroutine. While no row is pending,
-// there is neither a timer nor a goroutine.
+// A delivery owns the two lanes and the batches in flight. While all pending rows wait
+// for their next attempt, it has a timer but no goroutine. While no row is pending, it
+// has neither.
 type delivery struct {
 	// insert sends one request. If the server's answer refers to some of the rows,
 	// places contains their indices.
@@ -98,9 +101,9 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 }
 
 // add counts r as recorded and queues a copy of it. If the queue is full or the client
-// is closed, add doesn't queue r, but counts it as dropped and returns the reason and an
-// error. If the caller passes a reason and an error, for example because r is invalid,
-// add counts r as dropped for that reason, and returns both.
+// is closed, add counts r as dropped instead of queuing it, and returns the reason and
+// an error. If the caller passes a reason, add also counts r as dropped, and returns
+// reason and err.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
@@ -134,9 +137,8 @@ func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.startLocked(now, true)
 }
 
-// startLocked sends each batch that may be sent now. For the other batches
-// it sets the timer. If join is true, a batch of fresh rows that isn't full may wait up
-// to joinWindow for more rows.
+// startLocked sends each batch that may be sent now, and sets the timer for the others.
+// join is as in nextLocked.
 func (d *delivery) startLocked(now time.Time, join bool) {
 	for b := d.nextLocked(now, join); b != nil; b = d.nextLocked(now, join) {
 		go d.send(b)
@@ -144,17 +146,18 @@ func (d *delivery) startLocked(now time.Time, join bool) {
 	d.setTimerLocked(now)
 }
 
-// send sends b and settles the outcome. If the app's transport calls runtime.Goexit, as
-// FailNow of package testing does, the request fails with errGoexit.
+// send sends b and passes the outcome to the method settle. If the app's transport
+// calls runtime.Goexit, as FailNow of package testing does, the request fails with
+// errGoexit.
 func (d *delivery) send(b *batch) {
 	places, err := []int(nil), errGoexit
 	defer func() { d.settle(b, places, err) }()
 	places, err = d.insert(b.records)
 }
 
-// settle acts on the outcome of b's request. If err is nil, the rows are stored. If b
-// has a single row, and err says that the row was stored before, the row counts as
-// stored as well. places are the indices of the rows that the server's error refers to.
+// settle acts on the outcome of b's request. The rows count as stored if err is nil, or
+// if b is a single row and err means that it was stored before. places are the indices
+// of the rows that the server's error refers to.
 func (d *delivery) settle(b *batch, places []int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -188,14 +191,8 @@ func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.fresh.failures, d.retry.failures = 0, 0
 }
 
-// dropLocked drops b's rows. If Close abandons a row and the spool has the row on disk,
-// the row is counted as kept, not as dropped. The error of a dropped row matches
-// ErrOutcomeUnknown in two cases:
-//
-//   - The row may be stored, because a request with it is in flight or has failed with
-//     an unknown outcome (see rest.OutcomeUnknown).
-//   - A write to the spool hangs. If the write still succeeds, another process may find
-//     the row on disk and send it.
+// dropLocked drops b's rows. If Close abandons a row that the spool has on disk, the
+// row is counted as kept, not as dropped.
 func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.Time) {
 	inFlight := slices.Contains(d.inFlight, b)
 	inDoubt := fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
@@ -208,7 +205,7 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.T
 			continue
 		}
 		d.stats.Dropped.add(reason)
-		if inFlight || r.doubt || mayHold {
+		if inFlight || r.doubt || mayHold { // the row may be in the table, or may still get to the disk
 			d.report.drop(r.event(), r.Extra, reason, inDoubt, now)
 		} else {
 			d.report.drop(r.event(), r.Extra, reason, err, now)

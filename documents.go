@@ -12,7 +12,8 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// A State is the state of a document, which depends on its events in a range of time.
+// A State is the state of a document. It depends on the document's events in a range of
+// time.
 type State string
 
 // The states of a document. A document is under way from its start to its end. It is
@@ -37,23 +38,23 @@ type DocumentsQuery struct {
 	Query
 
 	// State selects the documents in one state. "" selects all documents, including
-	// those that have no state because all their events are notes. A note is an event
-	// that doesn't change the state.
+	// those without a state, whose events are all notes. A note is an event that
+	// doesn't change the state.
 	State State
 
-	// Stage selects the documents whose latest event has this stage. But if Error is
-	// set, Stage selects the documents that failed with this Error in this stage. With
-	// "", the stage doesn't matter.
+	// Stage selects the documents whose latest event has this stage. If Error is set,
+	// Stage selects the documents that failed with this Error in this stage. If Stage
+	// is "", the stage doesn't matter.
 	Stage string
 
-	// Error selects the documents that failed with a certain error in the range,
-	// including documents that completed later. Set it to the Message of an
-	// [ErrorGroup] in a [Summary]. "" selects all documents.
+	// Error selects the documents that failed with this error in the range, including
+	// documents that completed later. Set it to the Message of an [ErrorGroup] in a
+	// [Summary]. "" selects all documents.
 	Error string
 
-	// Cursor selects a page of the list. "" selects the first page. To read the next
-	// page, set Cursor to the Next of the previous page. If Cursor is set, Since and
-	// Until are ignored, because the Cursor contains the range of the first page.
+	// Cursor selects a page of the list. "" selects the first page. For the next page,
+	// set Cursor to the Next of the previous page. Then Since and Until are ignored,
+	// because the Cursor contains the range.
 	Cursor string
 
 	// Limit is the maximum number of documents on a page, up to 500. 0 means 50.
@@ -66,10 +67,9 @@ type DocumentsPage struct {
 	Next      string     // the Cursor of the next page; "" on the last page
 }
 
-// A Document is an element of a list of documents. Its fields describe the document's
-// state and its latest event in the range. A note is an event that doesn't change the
-// state. Notes don't count as the latest event, except if the document has only notes.
-// Stage and Error are cut to 200 characters.
+// A Document is an element of a list of documents. It describes the document's state
+// and its latest event in the range. Notes don't count as the latest event, except if
+// the document has only notes. Stage and Error are cut to 200 characters.
 type Document struct {
 	ID     string    `json:"document_id"`
 	UserID string    `json:"user_id"` // user of the latest event; "" if the event has none
@@ -78,25 +78,25 @@ type Document struct {
 	Stage  string    `json:"stage"`   // stage of the latest event
 	Error  string    `json:"error"`   // ErrorMessage of the latest event
 
-	// Started depends on the state. If the document is under way, Started is the time
-	// of the first Arrived or Started event since the document last ended. In every
-	// other state, Started is the time of the document's first event in the range.
+	// If the document is under way, Started is the time of the first Arrived or Started
+	// event since the document last ended. In every other state, it is the time of the
+	// document's first event in the range.
 	Started time.Time `json:"started"`
 	LastAt  time.Time `json:"last_at"` // time of the latest event
 }
 
-// Documents returns a page of the documents that q selects. They are sorted by the time
-// of their latest event, the newest first. Documents and [Client.Summary] use the same
-// rules for the state of a document.
+// Documents returns a page of the documents that q selects, sorted by the time of their
+// latest event, the newest first. Documents and [Client.Summary] use the same rules for
+// the state of a document.
 //
-// No document is on two pages of a list. But a document may be missing from the list: if
-// it gets a new event before its page is read, it moves towards the front of the list,
-// and may then belong to a page that has already been read.
+// No document is on two pages of a list. But a document may be missing from the list:
+// if it gets a new event while you read the pages, it may move to a page that you have
+// already read.
 //
 // Documents calls a function of sql/014_create_docevents_reading.sql. If the function
-// is missing in the database, the error refers to that file. For retries and timeouts,
-// see [Client.Timeline]. Documents is safe for concurrent use. On a nil Client it
-// returns nil.
+// is missing from the database, the error refers to that file. For retries and
+// timeouts, see [Client.Timeline]. Documents is safe for concurrent use. On a nil
+// Client it returns nil.
 func (c *Client) Documents(ctx context.Context, q DocumentsQuery) (*DocumentsPage, error) {
 	if c.isNone() {
 		return nil, nil
@@ -146,7 +146,6 @@ func (c *Client) documents(ctx context.Context, q DocumentsQuery) (*DocumentsPag
 	return page, nil
 }
 
-// normalize sets defaults and validates q.
 func (q *DocumentsQuery) normalize() error {
 	switch q.State {
 	case "", StateCompleted, StateFailed, StateUnderWay, StateStuck, StateSkipped:
@@ -165,10 +164,9 @@ func (q *DocumentsQuery) normalize() error {
 	return q.Query.normalize()
 }
 
-// A cursor is the decoded form of [DocumentsQuery].Cursor. ID is the ID of the last
-// document on a page, and At is the time of its latest event. The next page begins
-// after this document. Since and Until are the range of the list. Times are in Unix
-// microseconds.
+// A cursor is the decoded form of [DocumentsQuery].Cursor. ID is the last document of
+// the previous page, and At is the time of its latest event. Since and Until are the
+// range of the list. Times are in Unix microseconds.
 type cursor struct {
 	Since, Until, At int64
 	ID               string

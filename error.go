@@ -10,13 +10,14 @@ import (
 
 // An error matches ErrOutcomeUnknown if a request failed, but the server may have
 // carried it out. Then the events of an insert may be stored, or the rows of a purge
-// may be deleted. If Close drops an event while a write to the files of [WithSpool]
-// hangs, the event's error matches as well, because a later process may find the event
-// in these files and send it.
+// may be deleted.
+//
+// If Close drops an event while a write to the files of [WithSpool] hangs, the event's
+// error matches as well, because a later process may find and send the event.
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have carried out the request")
 
 // An Error is an error response from the server. To get it from an error that a method
-// returns, use errors.As. An Error doesn't contain the "details" of PostgREST's response,
+// returns, use errors.As. It doesn't contain the "details" of PostgREST's response,
 // because they may repeat values of the row.
 type Error struct {
 	Status  int    // HTTP status
@@ -24,9 +25,9 @@ type Error struct {
 	Message string // the server's message, without text that may repeat a row; cut to 1 KiB
 	Hint    string // cleaned and cut like Message; usually empty
 
-	// RetryAfter is how long the server asks clients to wait, at most 60 s. It comes
-	// from the header Retry-After. It is 0 if the response has no such header, or if the
-	// header can't be parsed or contains a time in the past.
+	// RetryAfter is how long the server asks clients to wait, at most 60 s. It is 0 if
+	// the response has no header Retry-After, or if the header can't be parsed or
+	// contains a time in the past.
 	RetryAfter time.Duration
 }
 
@@ -36,15 +37,13 @@ func (e *Error) Error() string {
 }
 
 // A serverError is the error of a request that got an error response. It wraps two
-// errors: public is for the app, and answer is for rest.Classify, which decides what the
-// response means for the rows.
+// errors: the field public is for the app, and the field answer is for rest.Classify.
 type serverError struct {
 	public *Error
 	answer *rest.Error
 	advice string // how to fix the cause; may be empty
 }
 
-// newServerError leaves out the answer's details, because they may repeat the row.
 func newServerError(answer *rest.Error, advice string) error {
 	a := *answer
 	a.Details = ""
@@ -61,8 +60,8 @@ func (e *serverError) Error() string {
 func (e *serverError) Unwrap() []error { return []error{e.public, e.answer} }
 
 // explain converts the error of a request to the error that is logged or returned to
-// the app. The result doesn't contain the URL or the answer's details. If the app's
-// developers can fix the cause, the result contains advice.
+// the app. The result doesn't contain the URL or the answer's details. It contains
+// advice if the app's developers can fix the cause.
 func (c *Client) explain(err error) error {
 	answer, answered := errors.AsType[*rest.Error](err)
 	if !answered {

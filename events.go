@@ -14,9 +14,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// An EventType is what happened to a document. The table that docevents' migration
-// creates accepts the four types below. If your table has other event types, use
-// [WithEventTypes].
+// An EventType is the kind of an event. The four types below are accepted by the table
+// that docevents' migration creates. For other types, use [WithEventTypes].
 type EventType string
 
 // The event types of sql/013_create_processing_events_table.sql.
@@ -27,27 +26,27 @@ const (
 	Failed            EventType = "failed"
 )
 
-// SystemUser is the UserID for events that no user caused. It is the zero UUID
-// instead of NULL, because the column user_id of docevents' migration is NOT NULL. If
-// your column has a foreign key to auth.users, the server rejects SystemUser. In that
-// case, make the column nullable, use [WithColumns], and leave UserID empty.
+// SystemUser is the UserID for events that no user caused. It is the zero UUID instead
+// of NULL, because the column user_id of docevents' migration is NOT NULL. If your
+// column has a foreign key to auth.users, the server rejects SystemUser. In that case,
+// make the column nullable, use [WithColumns], and leave UserID empty.
 const SystemUser = "00000000-0000-0000-0000-000000000000"
 
 // An Event is one row of the table. DocumentID, UserID and Type are required. But with
-// the option [WithColumns], DocumentID and UserID may be empty, and are then stored as
-// NULL. If the table has no column for a field, the field must be empty.
+// [WithColumns], DocumentID and UserID may be empty, and are then stored as NULL. If
+// the table has no column for a field, the field must be empty.
 type Event struct {
-	// ID is the row's UUID, in any form that [uuid.Parse] accepts, except the
-	// zero UUID. If it is empty, the client generates a UUID of version 7. If
-	// several events have the same ID, only the first one is stored. So if a step
-	// may run twice but must be recorded only once, pass a UUID that you derive
-	// from the job and the step, for example with [uuid.NewSHA1].
+	// ID is the row's UUID, in any form that [uuid.Parse] accepts, except the zero
+	// UUID. If it is empty, the client generates a UUID of version 7.
+	//
+	// If several events have the same ID, only the first one is stored. So if a step
+	// may run twice but must be recorded only once, derive the UUID from the job and
+	// the step, for example with [uuid.NewSHA1].
 	ID string
 
-	// DocumentID is the document's UUID, in any form that [uuid.Parse] accepts.
-	// It is sent in canonical form. If [Columns].TextIDs is set, DocumentID may
-	// be any text of 1 to 1,024 bytes in valid UTF-8 without NUL bytes, and it is
-	// sent unchanged.
+	// DocumentID is the document's UUID, in any form that [uuid.Parse] accepts. It is
+	// sent in canonical form. If [Columns].TextIDs is set, DocumentID may be any text
+	// of 1 to 1,024 bytes in valid UTF-8 without NUL bytes, and it is sent unchanged.
 	DocumentID string
 
 	// UserID is the id of the document's owner, in the same form as DocumentID,
@@ -56,19 +55,19 @@ type Event struct {
 
 	Type EventType
 
-	// Duration is how long the step took. It is stored in whole milliseconds,
-	// rounded down. 0 means that it was not measured. 0 and negative Durations are
-	// stored as NULL. A Duration over 2^31-1 ms (24 days) is stored as 2^31-1 ms.
+	// Duration is how long the step took. It is stored in whole milliseconds, rounded
+	// down. If it is 0 or negative, it was not measured and is stored as NULL. A
+	// Duration over 2^31-1 ms (24 days) is stored as 2^31-1 ms.
 	Duration time.Duration
 
-	// ErrorMessage is stored as NULL if it is empty. A message longer than 64
-	// KiB is cut, and a note with the number of removed bytes is appended. NUL
-	// bytes are removed, because PostgreSQL can't store them. Invalid UTF-8 is
-	// replaced by U+FFFD.
+	// ErrorMessage is stored as NULL if it is empty. A message longer than 64 KiB is
+	// cut, and a note with the number of removed bytes is appended. NUL bytes are
+	// removed, because PostgreSQL can't store them. Invalid UTF-8 is replaced by
+	// U+FFFD.
 	//
-	// Record doesn't copy a message of more than 256 bytes. So if such a message is
-	// part of a larger string, the entire string stays in memory until the event is
-	// stored or dropped. To avoid that, pass strings.Clone(message).
+	// Record doesn't copy a message of more than 256 bytes. If it is part of a larger
+	// string, pass strings.Clone(message), so that the larger string doesn't stay in
+	// memory.
 	ErrorMessage string
 
 	// Stage is the name of the step, such as "ocr". It is stored as NULL if it is
@@ -76,18 +75,19 @@ type Event struct {
 	// treated as in ErrorMessage.
 	Stage string
 
-	// CreatedAt is the time of the event, in the years 1 to 9999. It is stored
-	// in UTC, in whole microseconds. If it is zero, the time of the call to Record
-	// is stored.
+	// CreatedAt is the time of the event, in the years 1 to 9999. It is stored in UTC,
+	// in whole microseconds. Zero means the time of the call to Record.
 	CreatedAt time.Time
 
-	// Extra contains values for further columns of the table. The keys are the
-	// columns' names, which must be listed in [Columns].Extra. A value may be
-	// anything that encoding/json can encode, with at most 9,998 levels of maps and
-	// slices. A nil value is stored as NULL. If Extra has no key for a listed column,
-	// PostgreSQL stores the column's default. If the JSON of Extra is larger than 64
-	// KiB, the event is dropped. NUL bytes and invalid UTF-8 in texts are treated as
-	// in ErrorMessage. The app may change the map after Record has returned.
+	// Extra contains values for further columns of the table. The keys are the columns'
+	// names, which must be listed in [Columns].Extra. A value may be anything that
+	// encoding/json can encode, with at most 9,998 levels of maps and slices. A nil
+	// value is stored as NULL. If Extra has no key for a listed column, PostgreSQL
+	// stores the column's default.
+	//
+	// If the JSON of Extra is larger than 64 KiB, the event is dropped. NUL bytes and
+	// invalid UTF-8 in texts are treated as in ErrorMessage. The app may change the map
+	// after Record has returned.
 	Extra map[string]any
 }
 
@@ -97,33 +97,29 @@ const (
 	maxTypeBytes    = 256
 	maxIDBytes      = 1 << 10
 
-	// recordBytes is an estimate of the memory that a queued event takes in
-	// addition to its text. It counts towards the limit of WithQueueLimits.
+	// recordBytes is an estimate of the memory that a queued event takes in addition to
+	// its text (see WithQueueLimits).
 	recordBytes = 300
 
 	timeFormat = row.TimeFormat
 )
 
-// Record queues e for insertion. It returns at once: it never waits for the
-// network, the logger, the drop handler, or room in a full queue. It is safe
-// for concurrent use. With the option [WithBefore], Record first calls the app's
-// function, which may change or drop the event.
+// Record queues e for insertion. It returns at once: it never waits for the network,
+// the logger, the drop handler, or room in a full queue. It is safe for concurrent use.
+// With [WithBefore], Record first calls the app's function, which may change or drop
+// the event.
 //
-// Record drops the event in these cases: a value is invalid (the reason is
-// [Invalid]), the queue is full ([QueueFull]), or Close has been called
-// ([Closed]). A dropped event is counted in [Stats], logged, and passed to the
-// drop handler.
+// Record drops the event in these cases: a value is invalid (the reason is [Invalid]),
+// the queue is full ([QueueFull]), or Close has been called ([Closed]). A dropped event
+// is counted in [Stats], logged, and passed to the drop handler.
 //
-// Record has no context parameter, because the event is inserted later, when the
-// caller's context may have been cancelled. Call Close before the program ends.
-// Otherwise, events that are still queued are lost, except those that [WithSpool] has
-// copied to disk.
+// Call Close before the program ends. Otherwise, queued events are lost, except those
+// that [WithSpool] has copied to disk.
 func (c *Client) Record(e Event) { c.RecordContext(context.Background(), e) }
 
-// RecordContext is like Record, but it also passes ctx to the function that the app
-// passed to [WithBefore]. The function can read values from ctx, such as a trace id
-// or a tenant. Nothing else uses ctx, so the event is stored even if ctx is
-// cancelled.
+// RecordContext is like Record, but passes ctx to the function of [WithBefore]. The
+// function can read values from ctx, such as a trace id or a tenant. Nothing else uses
+// ctx, so the event is stored even if ctx is cancelled.
 func (c *Client) RecordContext(ctx context.Context, e Event) {
 	if c.isNone() {
 		return
@@ -156,10 +152,9 @@ func (c *Client) RecordContext(ctx context.Context, e Event) {
 	c.report.drop(e, r.Extra, reason, err, now)
 }
 
-// maxBefore is how many calls to WithBefore's function may run at the same time. The
-// limit prevents a stack overflow: a function that records an event each time it is
-// called would recurse without end. 10,000 nested calls take about 20 MB of stack, and
-// Go allows 1 GB.
+// maxBefore is how many calls to WithBefore's function may run at the same time. It
+// prevents a stack overflow if the function records an event each time it is called.
+// 10,000 nested calls take about 20 MB of stack, and Go allows 1 GB.
 const maxBefore = 10_000
 
 var (
@@ -167,14 +162,13 @@ var (
 	errTooMany  = fmt.Errorf("%d calls to WithBefore's function are running: the function must not block, and must not record an event each time it is called", maxBefore)
 )
 
-// A before calls WithBefore's function, at most maxBefore times at once.
-type before struct{ running atomic.Int64 }
+// A beforeCaller calls WithBefore's function, with at most maxBefore calls at the same
+// time.
+type beforeCaller struct{ running atomic.Int64 }
 
-// call passes e to WithBefore's function f, and returns e with the changes that f makes.
-// f gets a pointer to a copy of e. If f keeps the pointer and uses it later, the event
-// that call has returned doesn't change. If the event must be dropped, call also returns
-// the reason and an error.
-func (b *before) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
+// call passes a copy of e to WithBefore's function f, and returns the event with the
+// changes that f makes. reason and err are set only if the event must be dropped.
+func (b *beforeCaller) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {
 		return e, Invalid, errTooMany
@@ -201,12 +195,12 @@ type record struct {
 	old     int64 // the row's previous place, if it was copied from there
 
 	// delivery.mu guards these two.
-	number int64 // grows from record to record; identify makes the first half of the id from it
+	number int64 // grows from record to record
 	doubt  bool  // the answer to a request with this row was lost: the row may be stored
 }
 
 // rowsOf returns pointers to the rows of records. It doesn't copy the records, because
-// the goroutine that writes events to disk may be changing record.block.
+// the mirror may be changing record.block.
 func rowsOf(records []record) []*row.Row {
 	rows := make([]*row.Row, len(records))
 	for i := range records {
@@ -215,16 +209,16 @@ func rowsOf(records []record) []*row.Row {
 	return rows
 }
 
-// nextNumber returns the number of a new record. last is the number of the record
-// before it. The upper bits of a number are the Unix time in milliseconds, and the lower
-// 12 bits count the records of one millisecond. The result is greater than last, even
-// if the clock was set back.
+// nextNumber returns the number of a new record: the Unix time in milliseconds, and in
+// the lower 12 bits a count of the records in that millisecond. last is the number of
+// the record before it. The result is greater than last, even if the clock was set
+// back.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
-// identify gives r an id if it has none yet. The id is a UUID of version 7 (RFC 9562,
-// section 5.7). Its first half is made from r.number, which grows with each call to
-// Record, so the ids sort in the order in which Record was called. A row keeps its id, so
-// that it is stored once even if it is sent several times.
+// identify gives r an id if it has none yet: a UUID of version 7 (RFC 9562, section
+// 5.7). Its first half is made from r.number, so the ids sort in the order in which
+// Record was called. A row keeps its id, so that it is stored once even if it is sent
+// several times.
 func (r *record) identify() {
 	if r.ID == uuid.Nil {
 		binary.BigEndian.PutUint64(r.ID[:8], uint64(r.number>>12<<16|7<<12|r.number&0xfff))
@@ -232,9 +226,8 @@ func (r *record) identify() {
 	}
 }
 
-// newRecord validates e and converts it to a record. Its error says which field is
-// invalid and what to do, but never contains the field's value. The caller must have
-// cleaned ErrorMessage and Stage with row.CleanText.
+// newRecord validates e and converts it to a record. Its error never contains the value
+// of a field. The caller must have cleaned ErrorMessage and Stage with row.CleanText.
 func newRecord(e *Event, c *config) (record, error) {
 	columns := &c.columns
 	r := record{Row: row.Row{
@@ -280,8 +273,7 @@ func newRecord(e *Event, c *config) (record, error) {
 	return r, nil
 }
 
-// event converts r back to an Event, but without Extra. Callers that need Extra decode
-// it themselves.
+// event converts r back to an Event, but without Extra.
 func (r *record) event() Event {
 	id := ""
 	if r.ID != uuid.Nil {

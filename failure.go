@@ -10,21 +10,20 @@ import (
 )
 
 const (
-	// maxStrikes is the number of strikes at which a row is dropped.
-	maxStrikes = 10
+	maxStrikes = 10 // the tenth strike drops the row
 
 	// Close stops waiting if each remaining row has failed enoughTries times during Close,
 	// although other rows were stored. With the waits in between, that takes 3 to 6 s.
 	enoughTries = 5
 
-	// When the server has just stored rows, it works. So if a request is sent less than
-	// trustTime later, and the answer is about rows (see blamesServer), the failure
-	// doesn't count towards opening a breaker. A few requests fit into trustTime.
+	// If the server stored rows less than trustTime before a request was sent, the
+	// server works. If that request then fails with an error about its rows, the
+	// failure doesn't count towards opening a breaker. A few requests fit into
+	// trustTime.
 	trustTime = 250 * time.Millisecond
 
-	// The wait between two probes is at most outageWait, or closeWait once Close has begun.
-	// A probe costs the server little, because it is a single row. The wait may be longer
-	// if Retry-After asks for that, or if refusals are lasting and Close hasn't begun.
+	// The wait between two probes is at most outageWait, or closeWait once Close has
+	// begun. Retry-After or lasting refusals may make it longer (see setProbeLocked).
 	outageWait = 10 * time.Second
 	closeWait  = time.Second
 )
@@ -40,8 +39,7 @@ const (
 )
 
 // decide returns what happens to a batch after a failure. named is true if the answer
-// refers to some of the batch's rows, but not to all. evidence is true if there is
-// evidence against the batch. strikes counts the row's strikes, including this failure.
+// refers to some of its rows, but not to all. strikes includes this failure.
 func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
@@ -55,40 +53,39 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 	return sendAgain
 }
 
-// blamesServer reports whether a failure counts towards opening a breaker. A failure
-// with evidence against the rows doesn't count. An answer is about rows if it refers to
-// some of the rows, or says that a row is bad or was stored before. A failure with such
-// an answer counts only if sinceStored is at least trustTime. sinceStored is the time
-// from the last stored rows to the failed request. It is negative if rows were stored
-// later.
+// blamesServer reports whether a failure counts towards opening a breaker. Failures
+// that are the fault of rows don't count (see trustTime). sinceStored is the time from
+// the last stored rows to the request. It is negative if rows were stored after the
+// request was sent.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!aboutRows || sinceStored >= trustTime)
 }
 
-// A history holds the failures of a batch. Requests are numbered in the order in which
-// they are sent, and a failure sets marks to such numbers. If a request with a higher
-// number than a mark stores rows, the next failure is evidence against the batch. Some
-// marks are set to the failed request. Others are set to the newest request at the time
-// of the failure. Then requests in flight at that time are no evidence, because the
-// server may have stored their rows before the failure. A mark is 0 if it was never set.
+// A history holds the failures of a batch. A mark is the number of a request, or 0 if
+// it was never set. If a request with a higher number than the mark stores rows, the
+// next failure is evidence against the batch.
+//
+// A failure sets a mark to the failed request, or to the newest request at that time.
+// The newest request is the stricter mark: with it, requests in flight are no evidence,
+// because the server may have stored their rows before the failure.
 type history struct {
-	// failMark is set by the first failure of any kind. For a single row it is set to the
-	// failed request. For several rows it is set to the newest request, so that rows stored
+	// failMark is set by the first failure of any kind. For a single row it is the
+	// failed request. For several rows it is the newest request, so that rows stored
 	// just before an outage are no evidence.
 	//
-	// Each failure with evidence raises failMark, so that no stored row is evidence twice.
-	// Without this, a batch that is split at the beginning of an outage would be split down
-	// to single rows. A strike raises it to the failed request. For several rows, it is
-	// raised to the newest request that had stored rows when the failed request was sent.
+	// Each failure with evidence raises failMark, so that no stored row is evidence
+	// twice. Otherwise a batch at the beginning of an outage would be split down to
+	// single rows.
 	failMark int64
 
-	// aloneMark is set to the newest request when a row is first rejected alone. The row
-	// was alone in its request, or was the only row that the answer referred to.
+	// aloneMark is set to the newest request when a row is first rejected alone: it was
+	// alone in its request, or was the only row that the answer referred to.
 	aloneMark int64
 
-	// rejectMark is set by the batch's first rejection, to the failed or the newest
-	// request, as failMark is. rejection is the error text. A new text sets both again.
+	// rejectMark is set by the batch's first rejection, in the same way as failMark.
+	// The field rejection is the error text of that rejection. A rejection with another
+	// text sets both fields again.
 	rejectMark int64
 	rejection  string
 
@@ -102,35 +99,30 @@ func (h history) ofPart() history {
 	return history{failMark: h.failMark, rejectMark: h.rejectMark, rejection: h.rejection, err: h.err}
 }
 
-// evidence reports whether a new failure is evidence against the batch: the batch failed
-// before, and other rows were stored between that failure and the new request. Without
-// such rows, the table or the server may be at fault. stored is the newest request that
-// had stored rows when the new request was sent. Rows that were stored later don't
-// count, because the table may have broken after it stored them.
+// evidence reports whether a new failure is evidence against the batch: the batch
+// failed before, and other rows were stored between that failure and the new request.
+// stored is the newest request that had stored rows when the new request was sent. Rows
+// that were stored later don't count, because the table may have broken since then.
 //
-// If the new failure is a rejection, rejection is its text, and the earlier failure must be
-// a rejection of the row alone. A failure of another kind, such as a 502, shows nothing
-// about the row's data. rejection is "" if the new failure isn't a rejection.
-//
-// There is one exception. allRejected is true if every pending row has been rejected
-// alone. If all these rows are bad, the server stores no more rows, so there would never
-// be evidence against them. Then the earlier failure may also be a rejection of the row
-// together with other rows, if it has the same text as the new rejection. A different
-// text suggests that the table has broken in between.
+// rejection is the text of the new failure if it is a rejection, and otherwise "". A
+// rejection is evidence only if the row was rejected alone before. allRejected is true
+// if every pending row has been rejected alone. Then it is enough if the row was
+// rejected earlier, in a request with other rows.
 func (h *history) evidence(stored int64, rejection string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
 	case rejection != "" && allRejected && rejection == h.rejection:
+		// If all pending rows are bad, no more rows are stored, so there would never be
+		// evidence. A different text suggests that the table has broken in between.
 		mark = h.rejectMark
 	case rejection != "":
-		mark = h.aloneMark
+		mark = h.aloneMark // a failure of another kind, such as a 502, shows nothing about the data
 	}
 	return mark > 0 && stored > mark
 }
 
-// remember adds a failure to b's history. err is the error of b's last request, and
-// rejection is its text if it is a rejection. evidence is true if the failure is evidence
-// against b. newest is the newest request so far.
+// remember adds a failure to b's history. rejection is as in history.evidence. newest
+// is the newest request so far.
 func (b *batch) remember(err error, rejection string, evidence bool, newest int64) {
 	single, mark := len(b.records) == 1, newest
 	if single {
@@ -182,10 +174,9 @@ type health struct {
 	probe        *batch    // the probe in flight, or nil
 }
 
-// noteRefusal is called after a failure that is no evidence against the rows. If the
-// failure is a refusal, such as a 401 for a wrong key, noteRefusal notes when the
-// refusals began, and whether they are lasting. Any other failure resets these fields.
-// So does a rejection for which the batch is cut in two, because one part may be stored.
+// noteRefusal counts a refusal, such as a 401 for a wrong key, and notes whether
+// refusals are lasting. Any other failure resets the count. So does a refusal after
+// which the batch is cut in two, because one part may be stored.
 func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Time) {
 	if v != rest.BadData && v != rest.Configuration || act != sendAgain {
 		h.refusedSince, h.refusals, h.lasting = time.Time{}, 0, nil
@@ -202,12 +193,10 @@ func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Tim
 // or to refuse every row. Then both lanes send only probes.
 func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 
-// isProbing reports whether the breaker of either lane is open.
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
 
-// failLocked handles a failure of b: it updates the history of b and the health of the
-// server, logs the failure, and retries, splits or drops b. places are the indices of
-// the rows that the answer refers to.
+// failLocked handles a failure of b. places are the indices of the rows that the answer
+// refers to.
 func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error, now time.Time) {
 	h, lane := &d.health, &d.fresh
 	if b.isRetry() {
@@ -224,9 +213,9 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		h.noteRefusal(v, act, err, now)
 	}
 	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
-	// Close waits until each row that keeps failing has failed enoughTries times. These
-	// failures don't count for the breaker, and if no other rows are pending, both breakers
-	// close. Otherwise only one of the rows at a time would be sent, as a probe.
+	// Close waits until each row that keeps failing has failed enoughTries times.
+	// Probes would send only one of these rows at a time. So these failures don't open
+	// a breaker, and both breakers close if no other rows are pending.
 	if d.closed && b.keepsFailing(h.stored) {
 		b.closeTries++
 		blamed = false
@@ -242,13 +231,13 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	d.setProbeLocked(b, opens, now)
 	if opens || blamed && act == sendAgain { // other actions treat the failure as the fault of a row
 		h.failedSince = cmp.Or(h.failedSince, now)
-		if v != rest.Configuration || h.lasting != nil { // a misconfiguration that passes within 5 s isn't worth a line
+		if v != rest.Configuration || h.lasting != nil { // a misconfiguration that ends within 5 s isn't worth a line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
 	d.placeLocked(b, act, places, v, now)
-	// In an outage, good rows are rejected too, so batches of good rows have been split.
-	// Such batches are joined again. Suspects are never joined with other rows.
+	// Batches of good rows were split before the outage was noticed. Join them again,
+	// but leave suspects alone.
 	if d.isOutage() {
 		d.retry.join(d.config.maxBatch, func(b *batch) bool { return b.isSuspect(h.stored) })
 	}
@@ -260,8 +249,8 @@ func (d *delivery) allRejectedLocked(b *batch) bool {
 	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
 }
 
-// placeLocked carries out the action on b, which has just failed. places are the indices
-// of the rows that the answer refers to.
+// placeLocked carries out the action act on b, which has just failed. places is as in
+// failLocked.
 func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:

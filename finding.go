@@ -15,14 +15,13 @@ var (
 	columnName     = regexp.MustCompile(`(?:column "|find the ')([^"']+)`) // in a message of PostgreSQL or PostgREST
 	constraintName = regexp.MustCompile(`constraint "([^"]+)"`)
 
-	// depends matches error codes that depend on the values in the row: a value
-	// doesn't fit its column, a column is NULL, or a CHECK fails. With other values,
-	// the insert may succeed.
+	// depends matches the codes of errors that depend on the values in the row: a value
+	// doesn't fit its column, a column is NULL, or a CHECK fails.
 	depends = regexp.MustCompile(`^(22...|23502|23514)$`)
 
 	// builtIn matches PostgreSQL's own types that can't hold every text. Check assumes
-	// that all other types, such as text and enums, can hold any text. For integer and
-	// bigint, newer versions of PostgREST write int32 and int64 in their description.
+	// that all other types, such as enums, can. Newer versions of PostgREST write int32
+	// and int64 for integer and bigint.
 	builtIn = regexp.MustCompile(numbers.String() + `|^(boolean|uuid|date|time .*|timestamp .*|interval|.*\[\])$`)
 	numbers = regexp.MustCompile(`^(smallint|integer|bigint|int32|int64|numeric|real|double precision)$`)
 	uuids   = regexp.MustCompile(`^uuid$`)
@@ -31,7 +30,7 @@ var (
 // fits has an element for each column of base, in the same order.
 var fits = [len(base)]struct {
 	types *regexp.Regexp // the types of builtIn that the column may have; nil means none
-	do    string         // advice if the column has a type of builtIn that types doesn't match
+	do    string         // advice if the column has any other type of builtIn
 }{
 	{uuids, "{key}; or make {column} itself a uuid"},
 	{uuids, textIDs},
@@ -47,17 +46,14 @@ const textIDs = "use WithColumns(Columns{TextIDs: true}), and pass ids that the 
 
 const extraInstead = "write \"-\" for it in WithColumns, and name it in Extra"
 
-// find adds a problem to r.findings, the problems that Check returns. column is the
-// column with the problem, and text describes the problem. In text, find replaces
-// {column} and {table} by their names, and {key} by advice on how to make the id
-// unique.
+// find adds a problem with a column to r.findings. In text, it replaces {column} and
+// {table} by their names, and {key} by advice on how to make the id unique.
 func (r *rehearsal) find(column, text string) {
 	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.advice.TableName(), "{column}", advice.SQLName(column))
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(text)))
 }
 
-// newKey returns advice on how to make the id unique, so that each event is stored
-// only once. column is the current id column.
+// newKey returns advice on how to make the id unique. column is the current id column.
 func (r *rehearsal) newKey(column string) string {
 	switch at := r.config.columns.CreatedAt; {
 	case len(r.about.Required) == 0 && r.about.Properties != nil:
@@ -70,9 +66,9 @@ func (r *rehearsal) newKey(column string) string {
 	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
 }
 
-// readTypes adds a finding for each column whose type can't hold its field of Event, and
-// lists the optional fields whose columns are NOT NULL. If the app lists no event types,
-// readTypes chooses a type for the inserts: the first word of an enum, or Completed.
+// readTypes adds a finding for each column whose type can't hold its field of Event,
+// and lists the optional fields whose columns are NOT NULL. If the app lists no event
+// types, readTypes chooses the type for the inserts.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
@@ -114,10 +110,10 @@ const (
 	rejectTypes                 // add a finding that the table rejects all types, and end
 )
 
-// react returns the reaction to refusal, the answer to an insert of all types, and the
-// column that the message of refusal names, or "". If refusal is nil, the insert
-// succeeded. If alone is set, the table accepts no type, and refusal is the reason that
-// tryTypes returned. The first rule that applies counts.
+// refusal is the answer to an insert of all types. react returns the reaction to
+// refusal, and the column that refusal names, or "". If alone is true, the table
+// accepts no type, and refusal is the reason that tryTypes returned. react uses the
+// first rule that applies.
 func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	if refusal == nil {
 		return accept, ""
@@ -133,11 +129,11 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	listed := len(r.config.types.listed) > 0 // otherwise the type is made up
 	madeUp := !listed || columns.TextIDs || alone && slices.ContainsFunc(r.types, func(t EventType) bool { return len(r.fillings[t]) > 0 }) ||
 		slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
-	// blamed contains the names of the columns that the error is about: the columns of
-	// the partition key, or the name of a CHECK, by default TABLE_COLUMN_check.
-	// If the key contains the id, it lists all columns of the row, as with a view's CHECK.
+	// blamed is text with the names of the columns that the error is about: the name of
+	// a CHECK constraint (by default TABLE_COLUMN_check) or the columns of the
+	// partition key.
 	blamed := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table)
-	if !slices.Contains(key, columns.ID) {
+	if !slices.Contains(key, columns.ID) { // a key with the id lists all columns of the row, as with a view's CHECK
 		blamed += strings.Join(key, " ")
 	}
 	optional := func(name string) bool { return !r.isGiven(name) && strings.Contains(blamed, name) }
@@ -170,7 +166,7 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	return ignore, "" // the reason may be a value that Check made up
 }
 
-// captured returns the text that the group of pattern captures in text, or "".
+// captured returns the part of text that the first group in pattern matches, or "".
 func captured(pattern *regexp.Regexp, text string) string {
 	if match := pattern.FindStringSubmatch(text); match != nil {
 		return match[1]

@@ -12,7 +12,7 @@ import (
 const cancelGrace = 500 * time.Millisecond
 
 // flushPause is the least time between two calls to Flush that cut the backoff short.
-// Serverless functions call Flush before every reply, and without this limit each call
+// Serverless functions call Flush before every reply. Without this limit, each call
 // would send requests to a server that is down.
 const flushPause = time.Second
 
@@ -24,8 +24,8 @@ type flush struct {
 	left int64 // how many of them are still pending
 }
 
-// attemptLocked cuts the backoff short: every batch in the retry lane and the next probe
-// may be sent now, even if the server asked for a longer wait.
+// attemptLocked cuts the backoff short: the next probe and every batch in the retry
+// lane may be sent now, even if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
 	d.health.lasting = nil                      // if the next failure is a refusal, it is set again
 	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
@@ -34,9 +34,8 @@ func (d *delivery) attemptLocked(now time.Time) {
 	}
 }
 
-// flush sends the pending rows and waits until every row that was recorded before the
-// call is stored or dropped. It returns an error if ctx ends, or if the server's
-// refusals are lasting (see lastingAfter).
+// flush sends the pending rows and waits until all rows that were recorded before the
+// call are stored or dropped. It stops waiting if stopWaitingLocked returns an error.
 func (d *delivery) flush(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -63,9 +62,8 @@ func (d *delivery) flush(ctx context.Context) error {
 }
 
 // stopWaitingLocked returns nil if Flush and Close should continue to wait. If refusals
-// are lasting, it returns the last refusal. Otherwise, if ctx has ended, it returns the
-// error of ctx. If pending rows have failed before, that error also wraps the last of
-// these failures.
+// are lasting, it returns the last refusal. If ctx has ended, it returns the error of
+// ctx, together with the last failure of a pending row, if any.
 func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	if d.health.lasting != nil || ctx.Err() == nil {
 		return d.health.lasting
@@ -76,8 +74,8 @@ func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// lastFailureLocked returns the last failure of a pending batch, or nil. If several
-// batches have failed, it chooses the one that was sent last.
+// Among the pending batches that have failed, lastFailureLocked finds the batch that
+// was sent last, and returns its error. If none has failed, it returns nil.
 func (d *delivery) lastFailureLocked() (err error) {
 	newest := int64(0)
 	for _, b := range d.batchesLocked() {
@@ -94,11 +92,9 @@ func (d *delivery) wakeWaiting() {
 	d.changed.Broadcast()
 }
 
-// close is the part of Close that deals with rows and requests. It waits for the
-// pending rows until one of the conditions in the comment of Close is met, and then
-// cancels the requests in flight. It waits up to cancelGrace for these requests to
-// return. Then it lets the spool write the rows that are still pending, and abandons
-// these rows.
+// close is the part of Close that deals with rows and requests. When it stops waiting
+// for the pending rows, it cancels the requests in flight, lets the spool write the
+// rows that are still pending, and abandons them.
 func (d *delivery) close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -136,16 +132,15 @@ func (d *delivery) close(ctx context.Context) error {
 	return nil
 }
 
-// onlyFailingLocked reports whether every pending row keeps failing (see keepsFailing)
-// and has failed enoughTries times since Close began, so that Close stops waiting.
-// closeTries counts these failures, and stays 0 for other rows.
+// onlyFailingLocked reports whether every pending row keeps failing and has failed
+// enoughTries times since Close began. closeTries stays 0 for other rows.
 func (d *delivery) onlyFailingLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }
 
-// abandonLocked drops all pending rows as Abandoned. It releases the mutex for a
-// moment after each queued batch, so that Record doesn't wait until all batches are
-// dropped. Several calls to Close may run it at the same time.
+// abandonLocked drops all pending rows as Abandoned. It releases the mutex after each
+// queued batch, so that Record doesn't wait for all of them. Several calls to Close may
+// run it at the same time.
 func (d *delivery) abandonLocked() {
 	for _, b := range d.inFlight {
 		if !b.done {
@@ -163,9 +158,9 @@ func (d *delivery) abandonLocked() {
 	d.setTimerLocked(time.Now())
 }
 
-// abandonErrLocked returns the error with which Close abandons b's rows. For a row that
-// has a strike or was rejected alone, it is the row's last failure. For other rows it
-// is the reason why Close stopped waiting.
+// abandonErrLocked returns the error with which Close abandons b's rows: the last
+// failure if the row may be bad (see mayBeBad), and otherwise the reason why Close
+// stopped waiting.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
 	if b.mayBeBad() {

@@ -12,29 +12,28 @@ import (
 // Limits are the limits that [Client.Health] checks. Each duration must be from 0 to
 // 365 days.
 type Limits struct {
-	// Window is the length of the period for which Health computes the failure rate.
-	// The period ends at the time of the check. With a shorter Window, Health notices a
-	// rise in the rate sooner. But if fewer than MinEnded documents complete or fail in
-	// the Window, Health doesn't check the rate. Choose a Window that is longer than
-	// it takes to process a document. 0 means 1 hour.
+	// Window is the period for which Health computes the failure rate. It ends when
+	// Health is called. The shorter the Window is, the sooner Health notices a rise in
+	// the rate. But choose a Window that is longer than it takes to process a document.
+	// 0 means 1 hour.
 	Window time.Duration
 
-	// StuckAfter is how long a document may be under way. After that, it counts as
-	// stuck. 0 means 30 minutes.
+	// StuckAfter is how long a document may be under way before it counts as stuck. 0
+	// means 30 minutes.
 	StuckAfter time.Duration
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
-	// single stuck document is a problem. Health may not count a document that has been
-	// stuck for more than a day, because it only reads the events of about a day.
+	// single stuck document is a problem. Health can miss a document that has been
+	// stuck for more than a day, because it reads only recent events.
 	MaxStuck int
 
-	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The failure
-	// rate is the number of documents that failed in the Window, divided by the number
-	// that completed or failed. 0 means 0.5.
+	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1: the number of
+	// documents that failed in the Window, divided by the number that completed or
+	// failed. 0 means 0.5.
 	MaxFailureRate float64
 
-	// MinEnded is the number of documents that must complete or fail in the Window. If
-	// fewer documents do, Health doesn't check the failure rate. 0 means 20.
+	// MinEnded is the number of documents that must complete or fail in the Window
+	// before Health checks the failure rate. 0 means 20.
 	MinEnded int
 
 	// Silence is the longest acceptable time in which no document completes. Health
@@ -42,14 +41,13 @@ type Limits struct {
 	// night without documents is not a problem. 0 disables this check.
 	Silence time.Duration
 
-	// Where selects only events with certain values: see [Query].
+	// Where selects only the events that have the given values: see [Query].
 	Where map[string]string
 }
 
 const (
 	// stuckFor is the minimum time for which Health counts a document after it became
-	// stuck. To count every stuck document, Health would have to read all rows of the
-	// table.
+	// stuck. To count every stuck document, Health would have to read the entire table.
 	stuckFor = 24 * time.Hour
 
 	maxLimit = 365 * 24 * time.Hour // the longest duration in Limits
@@ -61,16 +59,16 @@ type Health struct {
 	Problems []string  `json:"problems"` // a sentence for each limit that is exceeded; [] in JSON if no limit is
 	At       time.Time `json:"at"`       // time of the check, by this process's clock
 
-	// Ended is the number of documents that completed or failed in the Window. Failed
-	// is the number of documents that failed in the Window. FailureRate is Failed /
-	// Ended. If Ended is less than MinEnded, FailureRate is 0.
+	// Ended is the number of documents that completed or failed in the Window, and
+	// Failed is the number that failed. FailureRate is Failed / Ended, or 0 if Ended is
+	// less than MinEnded.
 	Ended       int64   `json:"ended"`
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// For the next four fields, Health reads the events of a longer period: 24 hours
-	// plus StuckAfter, or plus Silence if that is longer. If the Window is longer than
-	// this period, Health reads the events of the Window instead.
+	// For the next four fields, Health takes the longer of StuckAfter and Silence, and
+	// adds a day. It reads the events of that time, or of the Window if the Window is
+	// longer than that time.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if no document is stuck
@@ -81,14 +79,13 @@ type Health struct {
 }
 
 // Health checks whether the documents are within the limits l, for an alert or an
-// uptime monitor. If a limit is not valid or the table can't be read, Health returns
-// an error and an empty Health.
+// uptime monitor. If a limit is not valid or the table can't be read, Health returns an
+// error and an empty Health.
 //
-// Health calls [Client.Summary] two or three times. Run
-// sql/014_create_docevents_reading.sql in the database first, because Summary needs
-// it. Call Health at most once a minute, because it reads the events of more than a
-// day. Health is safe for concurrent use. On a nil Client it returns a Health that is
-// OK.
+// Health calls [Client.Summary] two or three times, which needs
+// sql/014_create_docevents_reading.sql in the database. Call Health at most once a
+// minute, because it reads the events of more than a day. Health is safe for concurrent
+// use. On a nil Client it returns a Health that is OK.
 func (c *Client) Health(ctx context.Context, l Limits) (Health, error) {
 	now := time.Now()
 	if c.isNone() {
@@ -129,9 +126,8 @@ func (c *Client) health(ctx context.Context, l Limits, now time.Time) (Health, e
 }
 
 // judge returns the result of a check at the time now. recent is the Summary of the
-// Window. day is the Summary of at least a day, in which stuck documents are counted.
-// waiting is the number of documents that have been under way for longer than Silence.
-// It is 0 if Silence isn't checked, or if a document has completed within this time.
+// Window, and day is the Summary of at least a day. waiting is the number of documents
+// under way for longer than Silence, or 0 if Silence isn't exceeded.
 func (l *Limits) judge(now time.Time, recent, day *Summary, waiting int64) Health {
 	h := Health{
 		Problems: []string{}, At: now,
@@ -168,9 +164,8 @@ func (h *Health) problem(format string, args ...any) {
 	h.Problems = append(h.Problems, fmt.Sprintf(format, args...))
 }
 
-// normalize replaces a limit that is 0 with its default, if it has one. It returns an
-// error if a limit is not valid. The defaults suit a service that processes at least
-// one document a minute, most of them without failure.
+// normalize sets defaults and validates l. The defaults suit a service that processes
+// at least one document a minute, most of them without failure.
 func (l *Limits) normalize() error {
 	l.Window = cmp.Or(l.Window, time.Hour)
 	l.StuckAfter = cmp.Or(l.StuckAfter, defaultStuckAfter)

@@ -8,25 +8,25 @@ import (
 )
 
 const (
-	// maxBatchText is the most text that the rows of one request may have, in
-	// bytes. A single row may have more.
+	// maxBatchText is the maximum size of the text in one request, in bytes. A single
+	// row may be larger.
 	maxBatchText = 1 << 20
 
 	// openAfter is how many failures in a row open a lane's circuit breaker.
 	openAfter = 5
 )
 
-// A batch is the rows of one request, with the history of their failures.
+// A batch is the rows of one request, with the history of their failures. delivery.mu
+// guards its fields.
 //
-// delivery.mu guards its fields. While a batch is in flight, its records are read without
-// the mutex, so they must not be changed. There is one exception: the spool may change
-// the fields record.block and record.old, because they are not part of a request.
+// While a batch is in flight, its records are read without the mutex, so they must not
+// be changed. Only the mirror may set record.block and record.old, which aren't sent.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
 	history
 
-	due  time.Time // the batch is not sent before this time
+	due  time.Time // the batch is not sent before this time, except for a probe
 	done bool      // all rows are stored, dropped or kept, so a late answer changes nothing
 
 	// The last request that carried the batch.
@@ -35,8 +35,8 @@ type batch struct {
 	storedWhenSent int64     // the newest request that had stored rows when that request was sent
 }
 
-// newBatch returns a batch with the given records, which were part of the batch parent.
-// The new batch inherits a part of parent's history (see ofPart).
+// newBatch returns a batch of records that come from another batch, parent. The new
+// batch inherits a part of parent's history (see ofPart).
 func newBatch(records []record, parent *batch) *batch {
 	b := &batch{records: records, history: parent.history.ofPart()}
 	for i := range records {
@@ -45,22 +45,21 @@ func newBatch(records []record, parent *batch) *batch {
 	return b
 }
 
-// hasRoom reports whether b still fits into one request after more rows are added to
-// it. rows is the number of these rows, and text is the size of their text, in bytes.
-func (b *batch) hasRoom(rows, text, maxRows int) bool {
-	return len(b.records)+rows <= maxRows && b.text+text <= maxBatchText
+// hasRoom reports whether b still fits into one request after moreRows rows with
+// moreText bytes of text are added to it.
+func (b *batch) hasRoom(moreRows, moreText, maxRows int) bool {
+	return len(b.records)+moreRows <= maxRows && b.text+moreText <= maxBatchText
 }
 
-// isSuspect reports whether b is a suspect. A suspect is a single row that may be
-// dropped soon: it has a strike, or it was rejected alone and then other rows were
-// stored. stored is the number of the newest request that stored rows.
+// isSuspect reports whether b is a suspect: a single row that has a strike, or that was
+// rejected alone before other rows were stored. stored is health.stored.
 func (b *batch) isSuspect(stored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
 }
 
-// keepsFailing reports whether b is a suspect, or is a single row from a batch that was
-// split on evidence. After the last good row, such a row can't get a strike, because
-// nothing more is stored. stored is as in isSuspect.
+// keepsFailing reports whether b is a suspect, or a single row whose batch was split on
+// evidence. Such a row may never become a suspect, because no good rows are left to be
+// stored. stored is health.stored.
 func (b *batch) keepsFailing(stored int64) bool {
 	return b.isSuspect(stored) || len(b.records) == 1 && b.isRetry() && stored >= b.failMark
 }
@@ -71,9 +70,9 @@ func (b *batch) mayBeBad() bool { return b.strikes > 0 || b.aloneMark > 0 }
 // isRetry reports whether b has failed before.
 func (b *batch) isRetry() bool { return b.failMark > 0 }
 
-// cut divides the rows of b into two batches. The first batch gets the rows for
-// whose index isFirst returns true. Each batch has its own array, so the text of one
-// batch can be garbage collected while the other batch still waits.
+// cut divides b into two batches. The first batch gets the rows for whose index isFirst
+// returns true. The batches don't share an array, so the text of one batch can be
+// garbage collected while the other still waits.
 func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	var rows, others []record
 	for i := range b.records {
@@ -86,9 +85,8 @@ func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	return newBatch(rows, b), newBatch(others, b)
 }
 
-// absorb appends the rows of another batch to b. It erases b's marks for rejections
-// and its closeTries, because the new rows were not part of these failures. So b is treated
-// as if none of its rows had been rejected before.
+// absorb appends the rows of another batch to b. It erases b's rejections and
+// closeTries, because the new rows were not part of these failures.
 func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
@@ -96,10 +94,9 @@ func (b *batch) absorb(other *batch) {
 	b.aloneMark, b.rejectMark, b.closeTries = 0, 0, 0
 }
 
-// A lane holds batches that wait to be sent, in the order in which they are due. It
-// has a circuit breaker, which opens after several failures. There are two lanes:
-// fresh for rows that were never sent, and retry for rows that have failed.
-// delivery.mu guards both.
+// A lane is a queue of batches, sorted by the time at which they are due, with a
+// circuit breaker. There are two lanes: the fresh lane for rows that were never sent,
+// and the retry lane for rows that have failed. delivery.mu guards both.
 type lane struct {
 	batches []*batch
 
@@ -108,8 +105,8 @@ type lane struct {
 	failures int
 }
 
-// isOpen reports whether the lane's breaker is open. Then only probes are sent from
-// the lane.
+// isOpen reports whether the lane's breaker is open. Then only probes are sent from the
+// lane.
 func (l *lane) isOpen() bool { return l.failures >= openAfter }
 
 // add appends a copy of r to the last batch, or to a new batch if the last one is full.
@@ -130,16 +127,16 @@ func (l *lane) add(r *record, maxRows int) {
 	last.text += r.Text()
 }
 
-// push adds b to the lane. b is not sent before due, except for probes (see draw).
+// push sets b.due, and adds b to the lane, which is sorted by due times.
 func (l *lane) push(b *batch, due time.Time) {
 	b.due = due
 	at := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(due) })
 	l.batches = slices.Insert(l.batches, at, b)
 }
 
-// take removes a batch that is due and returns it. If no batch is due, it returns nil.
-// Batches of several rows come first, and then single rows that were never sent alone. A
-// row that has failed alone is probably bad, so it comes last.
+// take removes a batch that is due and returns it, or nil if no batch is due. Batches
+// of several rows come first. Single rows that have already been sent come last,
+// because they are probably bad.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
 	if n == 0 {
@@ -158,7 +155,7 @@ func (l *lane) remove(at int) *batch {
 	return b
 }
 
-// due returns when the first batch is due, or zero if the lane is empty.
+// due returns when the first batch is due, or the zero time if the lane is empty.
 func (l *lane) due() time.Time {
 	if len(l.batches) == 0 {
 		return time.Time{}
@@ -166,12 +163,11 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe, even if the row isn't due. If newest
-// is true, it takes the last row of the lane, and otherwise a random row. A probe with
-// a bad row fails even if the server works, and then the outage goes on. So draw leaves
-// out rows that may be bad (see mayBeBad) and rows that were sent alone before, unless
-// there are no others. If the lane is empty, it returns nil.
+// draw removes one row from the lane for a probe: the last row if newest is true, and
+// otherwise a random row. The row needn't be due. If the lane is empty, draw returns
+// nil.
 func (l *lane) draw(newest bool) *batch {
+	// A probe with a bad row fails even if the server works, so avoid such rows.
 	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool {
 		return b.mayBeBad() || len(b.records) == 1 && b.request > 0
 	})
@@ -197,9 +193,9 @@ func (l *lane) draw(newest bool) *batch {
 	return row
 }
 
-// join merges small batches into larger ones, up to the size of a request. Batches for
-// which staysApart returns true are not merged. When the server starts to fail, batches
-// of good rows are split, because they seem to contain a bad row. join undoes these splits.
+// join merges small batches up to the size of a request, except batches for which
+// staysApart returns true. When the server starts to fail, batches of good rows are
+// split, because they seem to contain a bad row. join undoes these splits.
 func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
 	var joined, apart []*batch
 	var target *batch // the batch in joined to which the next batch is added

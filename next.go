@@ -10,15 +10,14 @@ import (
 // of them share the next request.
 const joinWindow = 50 * time.Millisecond
 
-// A request seems to hang if it has had no answer for hangTime. This matters only while
-// the app waits in Flush or Close. If all requests in flight seem to hang, one more
-// request is sent. If a probe seems to hang, another probe is sent.
+// A request seems to hang if it has had no answer for hangTime. While the app waits in
+// Flush or Close, another request may then be sent (see maySendLocked and probeLocked).
 const hangTime = time.Second
 
-// nextLocked removes the next batch to send from its lane. If nothing may be sent now,
-// it returns nil. Due batches in the retry lane go before fresh rows, but they can't use
-// the request that is reserved for fresh rows. If join is true, a batch of fresh rows
-// that isn't full may wait for more rows, up to joinWindow.
+// nextLocked returns the next batch to send, and removes it from its lane. If nothing
+// may be sent now, nextLocked returns nil. Due batches of the retry lane go first. If
+// join is true, a batch of fresh rows that isn't full may wait for more rows, up to
+// joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.maySendLocked(now) {
 		return nil
@@ -41,9 +40,9 @@ func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	return b
 }
 
-// maySendLocked reports whether one more request may be sent. Up to maxInFlight
-// requests may be in flight. If all of them seem to hang while the app waits in Flush or
-// Close, one more may be sent.
+// maySendLocked reports whether one more request may be sent. The limit is maxInFlight
+// requests in flight. It is one higher if all of them seem to hang while the app waits
+// in Flush or Close.
 func (d *delivery) maySendLocked(now time.Time) bool {
 	n, most := len(d.inFlight), d.config.maxInFlight
 	if n == most && d.isAwaited() && now.Sub(d.inFlight[n-1].sent) >= hangTime {
@@ -53,15 +52,15 @@ func (d *delivery) maySendLocked(now time.Time) bool {
 }
 
 // probeLocked removes one row from a lane, to be sent as a probe. It returns nil if no
-// probe is due, or if the last probe has no answer yet and doesn't seem to hang. Outside
-// an outage, only the retry lane is probed, with a random row. In an outage, the probes
-// rotate through three kinds of rows:
+// probe is due, or if the last probe is in flight and doesn't seem to hang. Outside an
+// outage, each probe is a random row of the retry lane. In an outage, the probes rotate
+// through three kinds of rows:
 //
 //   - a random row of the fresh lane, so that a bad row isn't sent every time
 //   - the last row of the fresh lane, in case all older rows are bad
 //   - a random row of the retry lane
 //
-// If one of the lanes is empty, all probes come from the other lane.
+// If one lane is empty in an outage, all probes come from the other lane.
 func (d *delivery) probeLocked(now time.Time) *batch {
 	h := &d.health
 	hangs := h.probe != nil && d.isAwaited() && now.Sub(h.probe.sent) >= hangTime
@@ -77,8 +76,8 @@ func (d *delivery) probeLocked(now time.Time) *batch {
 	return h.probe
 }
 
-// setProbeLocked is called after each failure, with the batch b that failed. If b was a
-// probe, or a breaker has just opened, it sets when the next probe is due.
+// setProbeLocked is called after each failure. If the failed batch b was a probe, or a
+// breaker has just opened, setProbeLocked sets when the next probe is due.
 func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	h, most := &d.health, outageWait
 	if h.probe == b {
@@ -105,13 +104,11 @@ func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 
 // mayRetryLocked reports whether one more request may be sent from the retry lane. One
 // of the maxInFlight requests is reserved for fresh rows, because a failed row may take
-// seconds to fail again, for example if it waits for a lock in the database. There are two
-// exceptions:
+// seconds to fail again. There are two exceptions:
 //
-//   - If no fresh rows are queued and the app waits in Flush or Close, no request is
+//   - While the app waits in Flush or Close and no fresh rows are queued, no request is
 //     reserved.
-//   - If maxInFlight is 1, the two lanes take turns while fresh rows are queued, and
-//     otherwise the retry lane may use the only request.
+//   - If maxInFlight is 1, the two lanes take turns while fresh rows are queued.
 func (d *delivery) mayRetryLocked() bool {
 	retries, n, noFresh := 0, d.config.maxInFlight, len(d.fresh.batches) == 0
 	for _, b := range d.inFlight {
@@ -125,16 +122,16 @@ func (d *delivery) mayRetryLocked() bool {
 	return retries < n-1 || noFresh && d.isAwaited()
 }
 
-// joinsLocked reports whether the fresh rows should wait to share the next request.
-// They wait if they don't fill a batch and the newest request in flight was sent
-// less than joinWindow ago.
+// joinsLocked reports whether fresh rows should wait to share the next request. They
+// wait if they don't fill a batch and the newest request in flight was sent less than
+// joinWindow ago.
 func (d *delivery) joinsLocked(now time.Time) bool {
 	n := len(d.inFlight)
 	return n > 0 && len(d.fresh.batches) == 1 && len(d.fresh.batches[0].records) < d.config.maxBatch &&
 		now.Sub(d.inFlight[n-1].sent) < joinWindow
 }
 
-// dispatchLocked prepares b to be sent, and numbers the request.
+// dispatchLocked marks b as in flight, and numbers its request.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
 	if b.isRetry() {
@@ -144,11 +141,10 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.inFlight = append(d.inFlight, b)
 }
 
-// setTimerLocked sets the timer to the next time at which something may be sent. That
-// is when a batch or a probe becomes due, when fresh rows stop waiting for more rows,
-// or when the newest request seems to hang. Times in the past are ignored: if a batch
-// is already due and isn't sent now, it is sent when a request in flight ends, without
-// the timer.
+// setTimerLocked sets the timer to the next time at which something may be sent: a
+// batch or a probe becomes due, joinWindow ends, or the newest request seems to hang.
+// Times in the past are ignored. A batch that is already due is sent when a request in
+// flight ends.
 func (d *delivery) setTimerLocked(now time.Time) {
 	times := [3]time.Time{d.retry.due()}
 	if d.isProbing() {

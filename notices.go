@@ -40,9 +40,8 @@ func (r *reporter) run() {
 }
 
 // callUnlocked calls the app's logger or drop handler without the lock. It takes the
-// lock again even if that call panics. If the handler panics, a line is logged with the
-// type of the panic's value. The value isn't logged, because it may contain any data. If
-// the logger panics, its line is lost.
+// lock again even if that call panics. If the handler panics, only the type of the
+// panic's value is logged, because the value may contain any data.
 func (r *reporter) callUnlocked(n notice) {
 	defer func() {
 		p := recover()
@@ -58,9 +57,8 @@ func (r *reporter) callUnlocked(n notice) {
 	n.call()
 }
 
-// flush first reports suppressed log lines, as sumUpLocked does. Then it waits until
-// all notices that are now in the queue are done. If ctx ends first, it returns an
-// error.
+// flush reports suppressed log lines, as sumUpLocked does. Then it waits until all
+// notices that are now in the queue are done. If ctx ends first, it returns an error.
 func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,9 +78,9 @@ func (r *reporter) flush(ctx context.Context, age time.Duration) error {
 	return nil
 }
 
-// close first reports all suppressed log lines. Then it waits until all notices are
-// done. If ctx ends first, close discards the notices that are still in the queue, and
-// counts the dropped events among them as unreported.
+// close reports all suppressed log lines, and waits until all notices are done. If ctx
+// ends first, close discards the queued notices, and counts the dropped events among
+// them as unreported.
 func (r *reporter) close(ctx context.Context) {
 	if r.flush(ctx, 0) == nil {
 		return

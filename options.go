@@ -30,14 +30,13 @@ const (
 	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
 	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. By
-	// default a purge first sends one DELETE for all rows, and deletes in steps only
-	// if that DELETE fails.
+	// default a purge deletes in steps only if one DELETE for all rows fails.
 	DefaultPurgeBatch = 10_000
 )
 
 // An Option changes a default of [New]. If an option is given twice, the last one
-// counts. If the argument is nil, the default applies. If a number is out of bounds,
-// New returns an error. 0 is out of bounds for every option and never means
+// counts. If an option's argument is nil, the default applies. If a number is out of
+// bounds, New returns an error. 0 is out of bounds for every option and never means
 // "unlimited".
 type Option func(*config)
 
@@ -75,44 +74,44 @@ func WithLogger(l logrus.FieldLogger) Option {
 // at a time.
 func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
-// WithDropHandler makes the client call f for every dropped event, with the event,
-// the reason, and an error that has the details. The default is no handler.
+// WithDropHandler makes the client call f for every dropped event, with the event, the
+// reason, and an error that has the details. The default is no handler.
 //
 // f may keep the event, so that the app can record it again later. If the client has
-// already made an ID for the event, Event.ID contains it, so an event that is recorded
-// again is still stored only once. The event's texts are valid and cut to their maximum
-// length, as in the table. Extra has been converted to JSON and back, so its numbers
-// are [json.Number]. If Extra can't be stored, it is nil.
+// already made an ID for the event, Event.ID contains it, so the event is still stored
+// only once. The event's texts are valid and cut to their maximum length, as in the
+// table. Extra has been converted to JSON and back, so its numbers are [json.Number].
+// If Extra can't be stored, it is nil.
 //
-// The client calls f on a separate goroutine, one call at a time. f may call Stats,
-// and it may record other events. f must not record the dropped event again itself: if
-// the event is dropped each time, this goes on without end. f must not call Flush or
-// Close, because they wait for f. If f panics, the client recovers and logs the panic.
+// The client calls f on a separate goroutine, one call at a time. f may call Stats and
+// record other events. f must not record the dropped event, because this may go on
+// without end. f must not call Flush or Close, because they wait for f. If f panics,
+// the client recovers and logs the panic.
 //
-// While f is slow, dropped events wait for it: up to 1,000 events with up to 1 MiB of
-// text. If more events are dropped, the client doesn't pass them to f, but counts them
-// in [Stats].Unreported. This limit doesn't apply to events that Close abandons.
+// While f is slow, up to 1,000 dropped events with up to 1 MiB of text wait for it. The
+// client doesn't pass further dropped events to f, but counts them in
+// [Stats].Unreported. This limit doesn't apply to events that Close abandons.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
 }
 
 // WithBefore makes Record and Step call f with each event first. The default is no
-// function. f may change the event: for example, it may add a version, a tenant or a
-// trace id, or remove personal data. If f returns false, the event is dropped with
+// function. f may change the event, for example to add a version, a tenant or a
+// trace id, or to remove personal data. If f returns false, the event is dropped with
 // reason [Filtered]: it is counted in [Stats] and passed to the drop handler, but not
 // logged. ctx is the context that the app passed to RecordContext or StepContext. For
 // Record and Step, ctx is [context.Background].
 //
-// f gets a pointer to a copy of the event. f must not use the pointer after f returns.
-// Fields that Record fills in, such as CreatedAt, are still empty. Extra is never nil.
-// f may add and delete keys of Extra, but must not change a value in place, because
-// the app may still use the value. The client doesn't call f again for events that it
-// sends from files of [WithSpool].
+// f gets a pointer to a copy of the event, and must not use it after f returns. Fields
+// that Record fills in, such as CreatedAt, are still empty. Extra is never nil. f may
+// add and delete keys of Extra, but must not change a value in place, because the app
+// may still use the value. The client doesn't call f again for events from files of
+// [WithSpool].
 //
-// f runs on the goroutine that calls Record, so it must be fast and safe for
-// concurrent use. f may record further events with the same Client, which then calls
-// f for these events. If f makes the event invalid or panics, or if 10,000 calls to f
-// are already running, the event is dropped with reason [Invalid].
+// f runs on the goroutine that calls Record, so it must be fast and safe for concurrent
+// use. f may record further events with the same Client, which then calls f for these
+// events. If f makes the event invalid or panics, or if 10,000 calls to f are already
+// running, the event is dropped with reason [Invalid].
 func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 	return func(c *config) { c.before = f }
 }
@@ -121,8 +120,8 @@ func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 // concurrent use. rt sees the key in the headers of the requests. Close doesn't close
 // the connections of rt.
 //
-// By default New makes two clones of [http.DefaultTransport], for inserts and for
-// other requests. The clone for inserts opens at most one connection more than the
+// By default New makes two clones of [http.DefaultTransport], one for inserts and one
+// for other requests. The clone for inserts opens at most one connection more than the
 // limit of [WithMaxInFlight]. If http.DefaultTransport isn't a [*http.Transport], for
 // example after httpmock.Activate, New uses it directly.
 func WithTransport(rt http.RoundTripper) Option { return func(c *config) { c.transport = rt } }
@@ -145,19 +144,18 @@ func WithEventTypes(types EventTypes) Option {
 }
 
 // WithColumns describes a table whose columns differ from those in
-// sql/013_create_processing_events_table.sql. For example, the columns may have other
-// names or types, or the document's or user's id may be NULL. With this option, an
-// empty DocumentID or UserID is stored as NULL. Without it, an event with an empty
-// DocumentID or UserID is dropped with reason [Invalid].
+// sql/013_create_processing_events_table.sql, for example in their names or types. With
+// this option, an empty DocumentID or UserID is stored as NULL. Without it, such an
+// event is dropped with reason [Invalid].
 func WithColumns(columns Columns) Option {
 	columns.Extra = slices.Clone(columns.Extra)
 	return func(c *config) { c.columns.Columns, c.columns.own = columns, true }
 }
 
-// WithRequestTimeout sets the timeout of one insert request, from 1 ms to 10 min. The
-// default is [DefaultRequestTimeout]. Each request of Check has the same timeout. A
-// read, such as a Timeline or a Summary, must also end within this time, including
-// its retries. A purge is limited only by the context that the app passes to it.
+// WithRequestTimeout sets the timeout of one insert request or one request of Check,
+// from 1 ms to 10 min. The default is [DefaultRequestTimeout]. A read, such as a
+// Timeline or a Summary, must end within this time, including its retries. A purge is
+// limited only by its context.
 func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.requestTimeout = d } }
 
 // WithMaxInFlight sets how many insert requests may be in flight at once, from 1 to
@@ -166,8 +164,8 @@ func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.req
 func WithMaxInFlight(requests int) Option { return func(c *config) { c.maxInFlight = requests } }
 
 // WithMaxBatch sets the maximum number of rows per insert request, from 1 to 10,000.
-// The default is [DefaultMaxBatch]. If the events have long texts, a request has fewer
-// rows, because it carries at most 1 MiB of text.
+// The default is [DefaultMaxBatch]. A request carries at most 1 MiB of text, so it has
+// fewer rows if the texts are long.
 func WithMaxBatch(rows int) Option { return func(c *config) { c.maxBatch = rows } }
 
 // WithQueueLimits limits the events that the client keeps in memory until they are
@@ -180,19 +178,21 @@ func WithQueueLimits(events, bytes int) Option {
 }
 
 // WithSpool makes the client copy queued events to files in the folder dir, which is
-// called the spool. A copy is kept until its event is stored or dropped. The default
-// is "", which means no spool.
+// called the spool. A copy is kept until its event is stored or dropped. The default is
+// "", which means no spool.
 //
-// Events in the spool survive the end of the process: kill -9, a panic, running out
-// of memory, or the restart of a container whose volume is kept. They don't survive a
-// loss of power, because the client doesn't sync the files. An event is usually in a
-// file within 1 ms of Record, and under load within 50 ms.
+// Events in the spool survive the end of the process: kill -9, a panic, running out of
+// memory, or the restart of a container whose volume is kept. They don't survive a loss
+// of power, because the client doesn't sync the files. An event is usually in a file
+// within 1 ms of Record, and under load within 50 ms.
 //
-// If a process has died, the next client with the same dir, URL, schema and table
-// sends the events that the process left. Events keep their IDs, so the table ignores an
+// If a process has died, the next client with the same dir, URL, schema and table sends
+// the events that the process left. Events keep their IDs, so the table ignores an
 // event that it contains already. But if that event was purged in the meantime, it is
-// stored again. If Close can't send an event that is in the spool, it leaves the event
-// there and counts it in [Stats].Kept.
+// stored again.
+//
+// If Close can't send an event that is in the spool, it leaves the event there and
+// counts it in [Stats].Kept.
 //
 // Any number of processes may share dir. WithSpool makes a relative dir absolute. If
 // dir doesn't exist, the client creates it, accessible to this user only. If other
@@ -200,9 +200,9 @@ func WithQueueLimits(events, bytes int) Option {
 // events to dir only when Close can't send them.
 //
 // The files contain personal data if the events do. Together they take up to about
-// twice the bytes of [WithQueueLimits], and briefly up to four times. While the
-// spool is full, new events stay in memory only. The client never deletes a file that
-// it can't use: it adds .bad to the name of a damaged file, and .kept to the name of a
+// twice the bytes of [WithQueueLimits], and briefly up to four times. While the spool
+// is full, new events stay in memory only. The client never deletes a file that it
+// can't use: it adds .bad to the name of a damaged file, and .kept to the name of a
 // file with values for columns that [WithColumns] doesn't list.
 //
 // A disk that is full, slow or broken never blocks New or Record. The client logs
@@ -216,9 +216,9 @@ func WithSpool(dir string) Option {
 }
 
 // WithPurgeBatch makes a purge delete in steps. rows is the number of rows per step,
-// from 1 to 1,000,000. By default a purge sends one DELETE for all rows. If the
-// DELETE fails for a reason that may pass, such as a timeout or a lost connection,
-// the purge continues in steps of [DefaultPurgeBatch] rows.
+// from 1 to 1,000,000. By default a purge sends one DELETE for all rows. If it fails
+// for a reason that may pass, such as a timeout or a lost connection, the purge
+// continues in steps of [DefaultPurgeBatch] rows.
 func WithPurgeBatch(rows int) Option {
 	return func(c *config) { c.purgeBatch, c.purgeInSteps = rows, true }
 }

@@ -16,9 +16,8 @@ import (
 )
 
 // readingSchema is the schema of the functions that
-// sql/014_create_docevents_reading.sql creates. The client can call them only if the
-// project's API settings expose this schema. The functions can read tables in any
-// schema.
+// sql/014_create_docevents_reading.sql creates. The project's API settings must expose
+// it. The functions can read tables in any schema.
 const readingSchema = "public"
 
 const (
@@ -26,8 +25,7 @@ const (
 	maxAnswerBytes    = 4 << 20 // answers are smaller, because the functions limit their lists and cut long texts
 
 	// maxQueryBytes is the maximum length of a URL's query. Supabase's gateway accepts
-	// a request line of 8 KiB, which contains the method and the URL. So 1 KiB remains
-	// for the method and the rest of the URL.
+	// a request line of 8 KiB, so 1 KiB remains for the method and the rest of the URL.
 	maxQueryBytes = 7 << 10
 )
 
@@ -35,21 +33,19 @@ const (
 type Query struct {
 	// Since and Until are the start and the end of a range of time. An event at Since
 	// is in the range, and an event at Until is not. Both times are cut to
-	// microseconds. Until must be after Since, and both must be in the years 1 to
-	// 9999.
+	// microseconds. Until must be after Since, and both must be in the years 1 to 9999.
 	Since, Until time.Time
 
-	// StuckAfter is how long a document may be under way. After that, it counts as
-	// stuck. 0 means 30 minutes. StuckAfter must not be negative.
+	// StuckAfter is how long a document may be under way before it counts as stuck. 0
+	// means 30 minutes. StuckAfter must not be negative.
 	StuckAfter time.Duration
 
-	// Where selects only events with certain values. Each key is the name of a column
-	// in the table, such as "tenant_id", and its value is the column's value as text.
-	// PostgreSQL casts this text to the type of the column.
+	// Where selects only the events that have the given values. Each key is the name of
+	// a column in the table, such as "tenant_id". Each value is the column's value as
+	// text, which PostgreSQL casts to the type of the column.
 	Where map[string]string
 }
 
-// normalize sets defaults and validates q.
 func (q *Query) normalize() error {
 	q.Since, q.Until = q.Since.UTC().Truncate(time.Microsecond), q.Until.UTC().Truncate(time.Microsecond)
 	switch {
@@ -97,8 +93,8 @@ func (c *Client) arguments(q *Query) url.Values {
 	}
 }
 
-// call calls an SQL function of sql/014_create_docevents_reading.sql. It decodes the
-// answer, which is JSON, and returns it.
+// call calls an SQL function of sql/014_create_docevents_reading.sql, and decodes its
+// JSON answer.
 func call[T any](ctx context.Context, c *Client, function string, arguments url.Values) (*T, error) {
 	if c.config.columns.DocumentID == noColumn {
 		return nil, errNoDocumentID
@@ -115,12 +111,13 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 	return answer, c.explainCall(err)
 }
 
-// read sends a GET request and passes the response to decode. If the request or
-// decode fails, and the cause may be temporary, read retries once. But if the response
-// asks for a wait (Retry-After), read doesn't retry. There is one exception to both
-// rules: hosted Supabase may refuse a valid key for some seconds, with status 401 and
-// code PGRST303. After such a response, read retries for up to 5 s (lastingAfter). ctx
-// and WithRequestTimeout limit the time of all attempts together.
+// read sends a GET request and passes the response to the function decode. If this
+// fails for a reason that may be temporary, it is retried once, unless the response
+// asks for a wait (Retry-After). ctx and WithRequestTimeout limit the time of all
+// attempts together.
+//
+// Hosted Supabase may refuse a valid key for some seconds, with status 401 and code
+// PGRST303. After such a response, the request is retried for up to lastingAfter.
 func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()
@@ -146,24 +143,23 @@ func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Res
 	}
 }
 
-// ErrOtherAnswer means that the response reports success, but contains unexpected
-// JSON. Either the response isn't from PostgREST with the table of this client, or the
+// ErrOtherAnswer means that the response reports success, but contains unexpected JSON.
+// Either the response isn't from PostgREST with the table of this client, or the
 // database has another version of the functions of
-// sql/014_create_docevents_reading.sql. To check for ErrOtherAnswer, pass the error of
-// Summary, Documents, Timeline or Health to [errors.Is].
+// sql/014_create_docevents_reading.sql. The errors of Summary, Documents, Timeline and
+// Health can match it with [errors.Is].
 var ErrOtherAnswer = errors.New("unexpected answer: either the server is not PostgREST with this table, or another version of sql/014_create_docevents_reading.sql is installed")
 
-// otherAnswer returns an error that wraps ErrOtherAnswer. field is the name of the JSON
-// field that is missing in the answer or has an unexpected type.
+// otherAnswer returns an error that wraps ErrOtherAnswer. field is a JSON field that is
+// missing from the answer or has an unexpected type.
 func otherAnswer(field string) error {
 	return fmt.Errorf("%w: see the field %s", ErrOtherAnswer, field)
 }
 
-// unreadable returns the error of a request whose answer was decoded with the error err.
-// If err is nil, the result is nil. If the answer is complete but unexpected, the result
-// matches ErrOtherAnswer. It doesn't contain the text of a JSON error, because that text
-// may contain a value from the table. If the answer is incomplete, the result counts as
-// a temporary failure, so that the request is retried.
+// unreadable converts the error of decoding an answer. If the answer is complete but
+// unexpected, the result matches ErrOtherAnswer. It doesn't contain the text of a JSON
+// error, which may contain a value from the table. If the answer is incomplete, the
+// result counts as a temporary failure.
 func unreadable(err error) error {
 	e, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {

@@ -16,18 +16,17 @@ import (
 	"github.com/supabase-community/postgrest-go"
 )
 
-// maxVaried limits the number of inserts that Check sends for one event type. If the
-// table rejects the type, Check fills up to maxVaried optional columns one by one, to
-// find out which of them the type needs.
+// maxVaried limits how many optional columns Check fills one by one. Check does so if
+// the table rejects an event type, to find out which columns the type needs.
 const maxVaried = 8
 
 // A rehearsal checks the table once, with inserts that PostgREST rolls back. Its method
 // insert repeats three steps:
 //
-//  1. send sends the rows that rows returns.
-//  2. react chooses a reaction to the server's answer. It does nothing else.
-//  3. insert carries out the reaction: it adds a finding, a problem that Check returns,
-//     or changes the next insert, or both.
+//  1. The method send sends the rows that the method rows returns.
+//  2. The method react chooses a reaction to the server's answer.
+//  3. insert carries out the reaction: it adds a finding (a problem that Check
+//     returns), or changes the next insert, or both.
 type rehearsal struct {
 	*Client
 	about    definition
@@ -69,23 +68,18 @@ func (r *rehearsal) isGiven(name string) bool {
 	return slices.Contains([]string{r.config.columns.ID, r.config.columns.Type, r.config.columns.CreatedAt}, name)
 }
 
-// isFilled reports whether every row has a made-up value in the column. These columns
-// are the NOT NULL columns, including those about which Check has found that nothing
-// fills them. A column of Extra with a default isn't filled, because the app may leave it
-// out, and a CHECK might reject a made-up value. The ids of the document and the user are
-// also filled if the app didn't pass WithColumns, or if Check doesn't know which columns
-// are NOT NULL.
+// isFilled reports whether every row has a made-up value in the column, because the
+// column is NOT NULL or may be NOT NULL.
 func (r *rehearsal) isFilled(name string) bool {
-	hasDefault := slices.Contains(r.config.columns.Extra, name) && r.about.Properties[name].Default != nil
+	hasDefault := slices.Contains(r.config.columns.Extra, name) && r.about.Properties[name].Default != nil // a CHECK might reject a made-up value
 	return !r.isGiven(name) && (slices.Contains(r.about.Required, name) && !hasDefault ||
-		r.isOwner(name) && (!r.config.columns.own || len(r.about.Required) == 0) ||
-		!slices.Contains(strings.Split(r.config.columns.all, ","), name))
+		r.isOwner(name) && (!r.config.columns.own || len(r.about.Required) == 0) || // required by Record, or perhaps by the table
+		!slices.Contains(strings.Split(r.config.columns.all, ","), name)) // added by the reaction fill
 }
 
-// value returns the made-up value of a column in row i. It fits an enum, a UUID, a time,
-// an address or an array. For every other type, or if the type is unknown, the value is
-// 1, which fits most types, or a UUID for the id of a document or user. The rows belong
-// to two documents and two users in turn.
+// value returns the made-up value of a column in row i. The default is 1, which fits
+// most types, or a UUID for the id of a document or user. The rows belong to two
+// documents and two users in turn.
 func (r *rehearsal) value(name string, i int) any {
 	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:
@@ -104,16 +98,13 @@ func (r *rehearsal) value(name string, i int) any {
 	return "1"
 }
 
-// rows returns the rows of an insert: two events of each of the types and one more, and
-// then a copy of each event. There are two of each type, and two documents, because
-// PostgREST wouldn't roll back if a trigger discarded all events except one, such as the
-// first of each document. The number of rows that PostgreSQL inserts shows whether the id
-// is unique. So the number of events is odd: if it were an even n, and a trigger
-// discarded half of the events, n of the 2n rows would be left even if the id isn't
-// unique. Each event has a different time, because a unique key may contain it.
+// rows returns the rows of an insert: two events of each type and one more, and then a
+// copy of each event.
 //
-// A column for a field of Event that isn't filled is NULL. A column of Extra that isn't
-// filled is left out.
+// There are two events of each type, and two documents, because a trigger may discard
+// all events except the first one of each type or document. PostgREST doesn't roll back
+// an insert of a single row. The number of events is odd, so that the method count
+// isn't misled by a trigger that discards half of the rows.
 func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	columns, at := &r.config.columns, time.Now().Add(-time.Second)
 	for i := range 2*len(types) + 1 {
@@ -124,11 +115,11 @@ func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 				row[name] = uuid.Must(uuid.NewV7()).String()
 			case name == columns.Type:
 				row[name] = t
-			case name == columns.CreatedAt:
+			case name == columns.CreatedAt: // a unique key may contain the time, so it differs
 				row[name] = at.Add(-time.Duration(i) * time.Millisecond).UTC().Format(timeFormat)
 			case r.isFilled(name), slices.Contains(r.fillings[t], name):
 				row[name] = r.value(name, i)
-			case !slices.Contains(columns.Extra, name):
+			case !slices.Contains(columns.Extra, name): // an empty column of Extra is left out
 				row[name] = nil
 			}
 		}
@@ -137,10 +128,9 @@ func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// possibleFillings returns the fillings that tryType tries. A filling is the set of
-// optional columns that an event fills: no column, all columns, each column alone, or all
-// columns except one, which are needed if a CHECK requires several columns but forbids
-// another.
+// possibleFillings returns the sets of optional columns that tryType fills: no column,
+// all columns, each column alone, and all columns except one. The last kind is for a
+// CHECK that requires several columns but forbids another.
 func (r *rehearsal) possibleFillings() [][]string {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool { return r.isGiven(name) || r.isFilled(name) })
 	fillings := [][]string{nil, optional}
@@ -150,19 +140,20 @@ func (r *rehearsal) possibleFillings() [][]string {
 	return fillings
 }
 
-// errStored means that the server stored the rows instead of rolling back.
-// deleteStored has then tried to delete the rows and has added a finding.
+// errStored means that the server stored the rows instead of rolling back. deleteStored
+// has added a finding.
 var errStored = errors.New("stored")
 
 var number = regexp.MustCompile(`\d+`)
 
-// send sends one insert and makes PostgREST roll it back. To do so, the insert has
-// several rows, but asks for a single object as the result. PostgREST runs the insert
-// with its triggers and immediate foreign keys. Then it finds that the result has several
-// rows, rolls back, and answers with n, the number of rows that PostgreSQL had inserted.
-// If the server refused the insert, refusal is its answer. If no answer arrived, or only
-// one that says nothing about the insert, such as status 503, err is the reason. If the
-// server stored the rows, err is errStored.
+// send sends one insert and makes PostgREST roll it back: the insert has several rows,
+// but asks for a single object as the result. n is the number of rows that PostgreSQL
+// inserted before the rollback. By then, triggers have run, and immediate foreign keys
+// are checked.
+//
+// If the server refused the insert, refusal is its answer. If there was no answer, or
+// only an answer that says nothing about the insert, such as status 503, err is the
+// reason. If the server stored the rows, err is errStored.
 func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, refusal *rest.Error, err error) {
 	timeout, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()
@@ -188,17 +179,16 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, ref
 }
 
 // isTemporary reports whether the answer says nothing about the insert, for example
-// because the server is overloaded. A trigger may use any code, but in its own words.
+// because the server is overloaded.
 func isTemporary(e *rest.Error) bool {
+	// A trigger may use any code, but its message is not PostgreSQL's own.
 	return slices.Contains([]rest.Verdict{rest.Transient, rest.TooMuch}, rest.Classify(e)) && e.Code != "23503" && e.Message != rest.LeftOut
 }
 
-// deleteStored deletes rows that the server stored instead of rolling back, and adds a
-// finding. It selects the rows by their ids. But if there is a finding about the id
-// column, the inserts leave that column out, so deleteStored selects the rows by the ids
-// of their documents, which the rehearsal made up. If the rows lack these as well,
-// deleteStored deletes nothing, because the app's rows might have the same values. It
-// deletes the rows even if ctx has ended.
+// deleteStored deletes rows that the server stored, and adds a finding. It does so even
+// if ctx has ended. It selects the rows by their ids, or by the made-up ids of their
+// documents. If the insert left out both, it deletes nothing, because the app's rows
+// might have the same values.
 func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	const stored = "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept, or the trigger that discards all events except one. "
 	key := r.config.columns.ID
@@ -217,9 +207,9 @@ func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	r.remove(context.WithoutCancel(ctx), r.deletion().In(key, values))
 }
 
-// remove sends a DELETE for the rows that filter selects, and adds a finding if the
-// DELETE fails. If only the number of deleted rows is missing in the answer, remove
-// adds no finding, because a proxy may have removed the number.
+// remove deletes the rows that filter selects, and adds a finding if the DELETE fails.
+// It adds no finding if only the number of deleted rows is missing from the answer,
+// because a proxy may have removed this number.
 func (r *rehearsal) remove(ctx context.Context, filter *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()

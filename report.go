@@ -14,8 +14,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// The messages of log lines. After a line about an error, further lines with the same
-// message are suppressed for quietFor. The field "count" of the next line includes them.
+// The messages of log lines. For each message about an error, at most one line is
+// written per quietFor. Its field "count" includes the suppressed lines.
 const (
 	logTransient     = "docevents: insert failed, trying again"
 	logConfiguration = "docevents: insert refused until this is fixed"
@@ -58,15 +58,16 @@ const (
 	maxLoggedType = 64
 	maxLoggedID   = 128
 
-	// quietFor is how long further lines with a message are suppressed after a line with it.
+	// After a line with a message, lines with the same message are suppressed for
+	// quietFor.
 	quietFor = 30 * time.Second
 )
 
-// A notice is a log line that waits to be written, or a dropped event that waits
-// to be passed to the drop handler.
+// A notice is a log line or a dropped event that waits for the app's logger or drop
+// handler.
 type notice struct {
 	call   func() // calls the app's logger or drop handler
-	isDrop bool   // call passes a dropped event to the drop handler
+	isDrop bool   // the notice is a dropped event, not a log line
 	text   int    // the size of that event's text, in bytes
 }
 
@@ -79,9 +80,9 @@ type tally struct {
 	eventType  []byte    // a copy of the last dropped event's type
 }
 
-// A reporter calls the app's logger and drop handler. It calls both on a separate
-// goroutine, so that they can't delay or crash the rest of the client. The goroutine
-// exists only while there is something to report.
+// A reporter calls the app's logger and drop handler on a separate goroutine, so that
+// they can't delay or crash the rest of the client. The goroutine exists only while
+// there is something to report.
 type reporter struct {
 	log        *slog.Logger
 	textIDs    bool                           // Columns.TextIDs
@@ -98,7 +99,7 @@ type reporter struct {
 	running  bool              // the goroutine exists
 	closed   bool              // close has stopped waiting for a call that doesn't return
 	tallies  map[string]*tally // by message
-	failures int64             // calls to failed since the last recovery
+	failures int64             // calls to the method failed since the last recovery
 	loud     bool              // a line about these failures was written
 }
 
@@ -108,13 +109,10 @@ func newReporter(c *config) *reporter {
 	return r
 }
 
-// drop logs a dropped event and passes it to the app's drop handler, if there is one.
-// extra is the JSON of the event's Extra. In two cases, drop doesn't pass the event to
-// the handler, but counts it as unreported:
-//
-//   - Too many events wait for the handler, and reason isn't Abandoned.
-//   - close has stopped waiting for a call of the logger or the handler, and the call
-//     still hangs.
+// drop logs a dropped event and queues it for the app's drop handler, if there is one.
+// extra is the JSON of the event's Extra. If too many events wait (see maxNotices), or
+// close has stopped waiting for a call that hangs, the event is counted as unreported
+// instead.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
 	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {
@@ -146,8 +144,8 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 	}
 }
 
-// failed logs a failed request that will be retried. If lasting is true, retries can't
-// succeed until somebody fixes the cause, and the log line contains advice.
+// failed logs a failed request that will be retried. If lasting is true, retries will
+// fail until somebody fixes the cause, and the log line contains advice.
 func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -179,8 +177,7 @@ func (r *reporter) warn(msg string, attrs ...slog.Attr) {
 }
 
 // recovered is called when rows are stored after failures. If the failures were logged,
-// recovered logs that rows are stored again. outage is the time since the first of these
-// failures.
+// it logs the recovery. outage is the time since the first of these failures.
 func (r *reporter) recovered(outage time.Duration, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -207,8 +204,7 @@ func (r *reporter) tallyLocked(msg string, err error) *tally {
 }
 
 // lineIfDueLocked writes a line with the given message, unless such a line was written
-// less than quietFor ago. It reports whether it wrote the line. The line's count is 1
-// plus the number of lines that were suppressed before it.
+// less than quietFor ago. It reports whether it wrote the line.
 func (r *reporter) lineIfDueLocked(msg string, now time.Time, attrs ...slog.Attr) bool {
 	due := now.Sub(r.tallies[msg].written) >= quietFor
 	if due {
@@ -233,9 +229,8 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 	r.lineLocked(slog.LevelError, msg, attrs...)
 }
 
-// sumUpLocked reports the log lines that were suppressed. For each message with such
-// lines it writes one line, which contains their number. It skips a message if the last
-// line with it was written less than age ago.
+// For each message that has suppressed lines, sumUpLocked writes one line with their
+// number. It skips a message if the last line with it was written less than age ago.
 func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
 		if t.suppressed > 0 && now.Sub(t.written) >= age {

@@ -11,10 +11,9 @@ import (
 	"github.com/docevents/docevents-go/internal/rest"
 )
 
-// ErrCountIncomplete means that a purge may have deleted more rows than the number
-// that it returned. The answer to one of its DELETEs contained no number of rows, or it
-// was lost, for example because the connection broke. Test for ErrCountIncomplete with
-// errors.Is, because a purge's error may match several errors.
+// ErrCountIncomplete means that a purge may have deleted more rows than the number that
+// it returned. The answer to one of its DELETEs was lost, or contained no number of
+// rows. Test for it with errors.Is, because a purge's error may match several errors.
 var ErrCountIncomplete = rest.ErrNoCount
 
 const (
@@ -22,14 +21,15 @@ const (
 	maxPurgeFailures = 10      // in a row, with waits of 40 to 80 s in all
 
 	// A broken connection or a gateway's 5xx error may mean that a request took too
-	// long. The purge assumes so if the request took purgePatience or longer, and then
+	// long. The purge assumes this if the request took purgePatience or more, and
 	// deletes fewer rows in the next step. Gateways time out after 10 s or more.
 	purgePatience = 5 * time.Second
 )
 
-// PurgeOlderThan deletes the rows that are older than days times 24 hours. It calls
-// [Client.PurgeBefore] with that cutoff. If days isn't from 1 to 700,000,
-// PurgeOlderThan returns an error and deletes nothing.
+// PurgeOlderThan deletes the rows that are older than the given number of days. A day
+// has 24 hours. PurgeOlderThan calls [Client.PurgeBefore] with the time that many days
+// ago. If days isn't from 1 to 700,000, PurgeOlderThan returns an error and deletes
+// nothing.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 	if !c.isNone() && (days < 1 || days > maxPurgeDays) {
 		return 0, fmt.Errorf("docevents: PurgeOlderThan: days must be from 1 to %d", maxPurgeDays)
@@ -38,23 +38,23 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 }
 
 // PurgeBefore deletes the rows whose created_at is before cutoff, and returns the
-// number of deleted rows. It keeps a row whose created_at equals cutoff. If cutoff is
-// the zero time or is in the future, PurgeBefore returns an error and deletes
-// nothing.
+// number of deleted rows. If cutoff is the zero time or is in the future, PurgeBefore
+// returns an error and deletes nothing.
 //
-// PurgeBefore first sends one DELETE for all these rows. The answer contains their ids.
-// If the DELETE fails for a reason that may be temporary, PurgeBefore deletes the rows
-// in steps of [DefaultPurgeBatch] rows, which need little memory because their answers
-// contain no ids. With [WithPurgeBatch] it deletes in steps from the start. If a step
-// takes too long for the database or a gateway, the next step has half as many rows.
+// PurgeBefore first sends one DELETE for all these rows. If it fails for a reason that
+// may be temporary, PurgeBefore deletes the rows in steps of [DefaultPurgeBatch] rows.
+// With [WithPurgeBatch] it deletes in steps from the start. If a step takes too long
+// for the database or a gateway, the next step has half as many rows. The answer to the
+// DELETE for all rows contains their ids, so deleting in steps needs less memory.
 //
 // PurgeBefore blocks until the rows are deleted or it fails. After a failure that may
 // be temporary, it logs a line, waits and continues. It stops and returns an error in
 // these cases:
+//
 //   - ctx ends.
 //   - The server refuses every request for 5 s, for example because the key is wrong.
 //   - The server rejects a DELETE because of its rows, for example because another
-//     table refers to one of them. PurgeBefore doesn't retry this.
+//     table refers to one of them.
 //   - Ten or more requests in a row fail, and the last one reaches the statement
 //     timeout although it is for a single row.
 //   - Ten requests in a row fail, with waits of 40 to 80 s in all, and ctx has no
@@ -94,8 +94,8 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	return p.count, fmt.Errorf("docevents: PurgeBefore: %w", err)
 }
 
-// A purge is one call to PurgeBefore. Only one goroutine uses it. It goes through
-// these states. With WithPurgeBatch, it begins with the steps:
+// A purge is one call to PurgeBefore. Only one goroutine uses it. It goes through these
+// states. With WithPurgeBatch, it begins with the steps:
 //
 //	one DELETE for all rows --done--> end
 //	    |failed
@@ -105,10 +105,9 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 //	    v
 //	   end
 //
-// The first DELETE for all rows is sent only once. After a failure, the database may still be
-// running it, and if it took too long once, it would take too long again. A failed step
-// isn't repeated either: the next step reads which rows are left, and deletes the oldest
-// of them.
+// The DELETE for all rows is sent only once, because the database may still be running
+// it. A failed step isn't repeated either: the next step reads which rows are left, and
+// deletes the oldest of them.
 type purge struct {
 	*Client
 	before    string // the cutoff
@@ -116,7 +115,7 @@ type purge struct {
 	next      position
 	size      stepSize
 	failures  int       // failed requests since a DELETE last deleted rows
-	refused   time.Time // of the first refusal, if there was no other answer after it; else zero
+	refused   time.Time // when the current refusals began, or zero
 	count     int64     // deleted rows
 	lost      bool      // an answer was lost: count may be too low
 }
@@ -138,13 +137,13 @@ func (p *purge) run(ctx context.Context) error {
 			failure = cmp.Or(failure, err)
 			continue
 		}
-		again, smaller := p.failed(err, time.Since(began), bounded)
-		if smaller && !p.allAtOnce {
+		goOn, tooLong := p.failed(err, time.Since(began), bounded)
+		if tooLong && !p.allAtOnce {
 			err = fmt.Errorf("a step of %d rows: %w; is there an index on %s, as in sql/013_create_processing_events_table.sql, or a lock on the table?", p.size.rows, err, p.config.columns.CreatedAt)
 			p.size.timedOut()
 			p.next.tooMany = p.next.boundary
 		}
-		if !again {
+		if !goOn {
 			return err
 		}
 		p.allAtOnce, failure = false, err
@@ -160,11 +159,10 @@ func (p *purge) run(ctx context.Context) error {
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// failed counts a failed request. err is the request's error, and took is the time that
-// it took. bounded means that ctx has a deadline. again reports whether the purge
-// continues. smaller reports whether the request may have taken too long, so that the
-// next step must delete fewer rows.
-func (p *purge) failed(err error, took time.Duration, bounded bool) (again, smaller bool) {
+// failed counts a failed request. bounded means that ctx has a deadline. goOn is true
+// if the purge continues. tooLong is true if the request may have taken too long, so
+// that the next step must delete fewer rows.
+func (p *purge) failed(err error, took time.Duration, bounded bool) (goOn, tooLong bool) {
 	p.failures++
 	v, code := rest.Classify(err), codeOf(err)
 	if v != rest.Configuration {
@@ -194,8 +192,7 @@ const (
 const statusTimedOut = 524
 
 // tookTooLong reports whether a request of a purge may have failed because it reached a
-// timeout of the database, a gateway or the app's transport. err is the request's error,
-// and took is the time that the request took.
+// timeout of the database, a gateway or the app's transport.
 func tookTooLong(err error, took time.Duration) bool {
 	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {

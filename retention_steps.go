@@ -14,19 +14,15 @@ import (
 // beforeAll is PostgreSQL's timestamp before all others.
 const beforeAll = "-infinity"
 
-// A position is where the next step of a purge begins.
+// A position is where the next step of a purge begins. A step deletes the oldest rows
+// that are left, up to its boundary: the created_at of the last row to delete. It
+// begins at the boundary of the last step. Without this lower limit, a purge of a
+// million rows would take twice as long, because PostgreSQL would read the index
+// entries of deleted rows again.
 //
-// A step deletes the oldest rows that are left. First it reads the created_at of the
-// last row to delete. This time is the upper limit of its DELETE, and is called the
-// boundary of the step. The lower limit is the boundary of the last step that succeeded.
-// Without a lower limit, PostgreSQL would also read the index entries of rows that
-// earlier steps deleted, and a purge of a million rows would take twice as long.
-//
-// A step deletes all rows with the time of its boundary. If very many rows have this
-// time, the step takes too long. The purge then tries a step of fewer rows. If its
-// boundary is the same, this step would take too long as well. So the purge calls
-// stepByID instead, which deletes the rows with this time in several requests, in the
-// order of their ids.
+// If very many rows have the same time, a step takes too long, and so does a smaller
+// step with the same boundary. Then the purge calls stepByID, which deletes the rows
+// with this time in several requests, in the order of their ids.
 type position struct {
 	after    string // the boundary of the last step that succeeded
 	boundary string // the boundary of this step
@@ -65,10 +61,9 @@ func (p *purge) step(ctx context.Context) (done bool, err error) {
 	return false, err
 }
 
-// stepByID deletes rows whose created_at is p.next.oneTime, because an ordinary step
-// would take too long for all of them. It deletes p.size.rows of these rows, beginning
-// with the smallest id. If fewer of them are left, stepByID deletes nothing and returns
-// false, and the next ordinary step deletes the rest.
+// stepByID deletes p.size.rows rows whose created_at is p.next.oneTime, beginning with
+// the smallest id. If fewer than p.size.rows such rows are left, it deletes nothing and
+// returns false, and the next ordinary step deletes the rest.
 func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 	column := p.config.columns.ID
 	left := func(query *postgrest.FilterBuilder) *postgrest.FilterBuilder {
@@ -88,15 +83,11 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 }
 
 // counted handles the result of a DELETE: n is the number of deleted rows, and err is
-// the error. It adds n to p.count. If more rows may have been deleted, it sets p.lost. If
-// the DELETE deleted rows, or succeeded without a number, counted sets p.failures to 0.
-// If the DELETE succeeded with n = 0, counted doesn't change p.failures. Otherwise a
-// purge might never end: if a trigger keeps rows, such DELETEs may alternate with
-// timeouts, so p.failures would never reach its limit.
+// the error. If more rows may have been deleted, it sets p.lost.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
-	case incomplete || n > 0:
+	case incomplete || n > 0: // not n == 0: if a trigger keeps rows, such DELETEs may alternate with timeouts without end
 		p.failures = 0
 		p.lost = p.lost || incomplete
 		return nil
@@ -107,18 +98,17 @@ func (p *purge) counted(n int64, err error) error {
 	return err
 }
 
-// A stepSize holds the number of rows of the next step. After a step that takes too
-// long, the number is halved. After a step that succeeds, it is doubled, up to most.
+// A stepSize is the number of rows of the next step. It is halved after a step that
+// takes too long, and doubled after a step that succeeds, up to the field most.
 //
-// If the first step after a doubling takes too long, the table may always be too slow for
-// so many rows, and each further attempt would cost a statement timeout. So each time
-// that this happens, the next doubling needs twice as many successes in a row: first
-// one, then two, then four, and so on.
+// Each time that the first step after a doubling takes too long, the next doubling
+// needs twice as many successes in a row. Otherwise a slow table would cost a statement
+// timeout again and again.
 type stepSize struct {
 	rows, most int
 	successes  int  // in a row at this size
 	grown      bool // no step of this size has run since it doubled
-	patience   int  // the size doubles when successes exceeds this number
+	patience   int  // the size doubles after more successes than this
 }
 
 func (s *stepSize) succeeded() {
@@ -142,8 +132,8 @@ func (s *stepSize) timedOut() {
 }
 
 // deleteIDs deletes the rows whose created_at is before the given time, and returns
-// their number. The answer contains only the ids of the deleted rows, because with all
-// columns it would be six times as large.
+// their number. The answer contains only the ids, because with all columns it would be
+// six times as large.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	query := c.rest.From()
 	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
@@ -158,9 +148,9 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readNth finds the last row that a step of p.size.rows rows deletes. It sorts the rows
-// that query selects by column, reads only row number p.size.rows, and returns the value
-// of column in this row. If there are fewer rows, readNth returns "".
+// readNth finds the last row that a step of p.size.rows rows deletes. It sorts by
+// column the rows that query selects, and returns the value of column in row number
+// p.size.rows. If there are fewer rows, it returns "".
 func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
 	last := p.size.rows - 1
 	body, _, err := query.Order(column, &postgrest.OrderOpts{Ascending: true}).Range(last, last, "").ExecuteWithContext(ctx)
@@ -174,9 +164,8 @@ func (p *purge) readNth(ctx context.Context, column string, query *postgrest.Fil
 	return strings.Trim(string(rows[0][column]), `"`), nil // a time or an id, which may be a number
 }
 
-// deletion returns a DELETE without filters. The caller adds filters and passes the
-// DELETE to the method deleted, which sends it. Never add a limit: PostgREST 13 and
-// later ignore the limit, and delete every row that matches the filters.
+// deletion returns a DELETE without filters, for the method deleted. Never add a limit:
+// PostgREST 13 and later ignore it, and delete every row that matches the filters.
 func (c *Client) deletion() *postgrest.FilterBuilder { return c.rest.From().Delete("minimal", "exact") }
 
 // deleted sends the DELETE query and returns the number of deleted rows.

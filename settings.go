@@ -13,16 +13,14 @@ import (
 )
 
 var (
-	// ErrNotServiceRole means that the key passed to New is a publishable key, or a
-	// JWT whose role isn't service_role, such as the anonymous key. The error that New
-	// returns matches it with [errors.Is]. New rejects these keys because with them a
-	// purge would delete nothing and report success.
+	// ErrNotServiceRole means that the key passed to New is a publishable key, or a JWT
+	// whose role isn't service_role, such as the anonymous key. With these keys a purge
+	// would delete nothing and report success. New's error matches it with [errors.Is].
 	ErrNotServiceRole = errors.New("not a service-role key")
 
-	// ErrNoSettings means that the environment contains neither SUPABASE_URL nor a
-	// key, as on a developer's laptop. The error that NewFromEnv returns matches it
-	// with [errors.Is]. The program can continue with the nil Client, which records
-	// nothing.
+	// ErrNoSettings means that the environment contains neither SUPABASE_URL nor a key,
+	// as on a developer's laptop. NewFromEnv's error matches it with [errors.Is]. The
+	// program can continue with the nil Client, which records nothing.
 	ErrNoSettings = errors.New("no Supabase settings in the environment")
 )
 
@@ -38,9 +36,8 @@ var (
 // It doesn't read SUPABASE_KEY, which is often the anonymous key. If neither the URL
 // nor a key is set, the error matches [ErrNoSettings].
 //
-// Secret keys come first, because service_role keys stop working at the end of 2026,
-// or earlier if the project disables them.
-// https://supabase.com/docs/guides/api/api-keys
+// Secret keys come first, because service_role keys stop working at the end of 2026, or
+// earlier if the project disables them. https://supabase.com/docs/guides/api/api-keys
 func NewFromEnv(opts ...Option) (*Client, error) {
 	const keyNames = "SUPABASE_SECRET_KEYS, SUPABASE_SECRET_KEY, SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SERVICE_KEY (SUPABASE_KEY is not read)"
 	supabaseURL := os.Getenv("SUPABASE_URL")
@@ -74,8 +71,9 @@ func envKey() (string, error) {
 	return key, nil
 }
 
-// parseURL checks raw, the URL that the app passed to New, and returns the URL of the
-// project's REST API. Its errors don't contain raw, which may include a password.
+// parseURL checks the URL that the app passed to New, and returns the URL of the
+// project's REST API. Its errors don't contain the app's URL, which may include a
+// password.
 func parseURL(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	host := raw // a database's URL may include a password that makes it unparsable
@@ -120,12 +118,11 @@ var (
 	projectSite = regexp.MustCompile(`(^|\.)supabase\.(co|in|net|red)$`)
 )
 
-// pathFormat matches the part of a URL's path before /rest/v1. The URL of a
-// self-hosted project may have this part.
+// pathFormat matches the part of a URL's path before /rest/v1. The URL of a self-hosted
+// project may have such a part.
 var pathFormat = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
-// parseKey returns the headers that carry the key. It removes white space around the
-// key.
+// parseKey returns the headers that carry the key, without white space around it.
 func parseKey(raw string) (map[string]string, error) {
 	key := strings.TrimSpace(raw)
 	if key == "" {

@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// spoolPause is how long the mirror waits before it writes to the disk again after
-	// a failure, and between two searches for segments of dead processes.
+	// spoolPause is how long the mirror waits after a failure before it writes to the
+	// disk again, and between two searches for segments of dead processes.
 	spoolPause = 30 * time.Second
 
-	// When the rows in the buffer have bufferBytes, no more rows are added to it.
+	// No row is added to the buffer if it already has bufferBytes.
 	bufferBytes = 1 << 20
 )
 
@@ -31,19 +31,17 @@ const (
 //	                                | it was read to its end
 //	             queue <-- segment of a dead process
 //
-// Only current segments take new rows. Besides the new rows, the buffer gets two kinds of
-// pending rows from copyLocked: rows of retired segments, and rows that aren't on disk
-// because a write failed or the buffer was full. So all pending rows get to the disk once
-// it works.
+// Only current segments take new rows. copyLocked adds two kinds of pending rows to the
+// buffer: rows of retired segments, and rows that aren't on disk because a write failed
+// or the buffer was full.
 //
-// One goroutine uses the disk, without holding the mutex, and ends when there is nothing
-// to do. It writes the buffer with one call to Append, as a block. Blocks are numbered
-// from 1.
+// One goroutine uses the disk, without holding the mutex, and ends when there is
+// nothing to do. It writes the buffer with one call to Append, as a block. Blocks are
+// numbered from 1.
 //
-// The place of each pending row is noted in memory, because it must be known even while
-// the disk hangs. record.block is the row's current place. If the row was copied,
-// record.old is its previous place. A place is a number n, which is compared with the
-// fields first and written:
+// record.block is the place of a pending row. If the row was copied, record.old is its
+// previous place. A place is a number n. Its meaning depends on the fields "first" and
+// "written":
 //
 //	n >= written          in the buffer, or in the block that is being written
 //	first <= n < written  in a current segment
@@ -71,12 +69,12 @@ type mirror struct {
 	next    int64       // the block that the buffer becomes when it is written
 	files   spool.State // the spool's state after the last use of the disk
 
-	failed bool      // the disk failed, so nothing is written before due
+	failed bool      // the disk failed, so nothing is written until m.due
 	due    time.Time // when to look for segments of dead processes
 }
 
-// If there is a spool, openMirror starts the mirror and its goroutine, which looks for
-// rows to replay. openMirror itself does no I/O. It is called before the first Record.
+// openMirror starts the mirror if there is a spool. It does no I/O: the goroutine looks
+// for rows to replay.
 func (d *delivery) openMirror(restURL string) {
 	c := d.config
 	if c.spoolDir == "" {
@@ -91,9 +89,9 @@ func (d *delivery) openMirror(restURL string) {
 	d.mirror.wakeLocked(false) // no other goroutine has d yet, so the lock isn't needed
 }
 
-// addLocked adds a new row to the buffer and starts the goroutine, which writes the buffer
-// to disk. If the buffer is full, or older rows are still waiting to be added to it,
-// copyLocked adds the row later.
+// addLocked adds a new row to the buffer and wakes the goroutine to write it. If the
+// buffer is full, or older rows are still waiting for it, copyLocked adds the row
+// later.
 func (m *mirror) addLocked(r *record) {
 	if !m.open {
 		return
@@ -106,16 +104,13 @@ func (m *mirror) addLocked(r *record) {
 	}
 }
 
-// bufferLocked adds r to the buffer.
 func (m *mirror) bufferLocked(r *record) {
 	m.rows = spool.Frame(m.rows, r.Append)
 	r.block, r.old = m.next, r.block
 }
 
-// wakeLocked makes the goroutine take a step. It is called for each new row and after
-// each answer of the server, because there may be rows to write, segments to remove, or
-// room in the queue for rows of dead processes. If search is true and the disk works,
-// the goroutine looks for segments of dead processes now instead of waiting until m.due.
+// wakeLocked makes the goroutine take a step. If search is true and the disk works, the
+// step looks for segments of dead processes, even before m.due.
 func (m *mirror) wakeLocked(search bool) {
 	if search && !m.failed {
 		m.due = time.Time{}
@@ -127,13 +122,13 @@ func (m *mirror) wakeLocked(search bool) {
 	}
 }
 
-// isBusyLocked reports whether the goroutine is at work. While it is, Close waits,
-// because the goroutine may still queue rows of dead processes.
+// isBusyLocked reports whether the goroutine is at work. Close waits for the goroutine,
+// because it may still queue rows of dead processes.
 func (m *mirror) isBusyLocked() bool { return m.running }
 
 // closeLocked makes the goroutine write all pending rows. It waits until the goroutine
-// has ended, but not longer than until deadline. Then the goroutine begins no further
-// read or write of rows. But if a write hangs at that time, the write may still succeed.
+// has ended, or until deadline. After deadline, the goroutine begins no further read or
+// write of rows. But a write that hangs may still succeed.
 func (m *mirror) closeLocked(deadline time.Time) {
 	m.closing, m.failed = true, false
 	m.wakeLocked(false)
@@ -143,14 +138,14 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.open = false
 }
 
-// holdsLocked has two results. holds is true if r is on disk: if Close abandons r, another
-// process will find r there. mayHold is true if Close has stopped waiting for the
-// goroutine because the disk hangs: r may still get to the disk.
+// holdsLocked returns two results. holds is true if r is on disk, so another process
+// will find it there. mayHold is true if Close has stopped waiting for the goroutine
+// because the disk hangs, so r may still get to the disk.
 func (m *mirror) holdsLocked(r *record) (holds, mayHold bool) {
 	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running && !m.open
 }
 
-// hasLocked reports whether a row whose place is block is on disk.
+// hasLocked reports whether a row with the given place is on disk.
 func (m *mirror) hasLocked(block int64) bool {
 	if block >= m.first {
 		return block < m.written && m.files.Current > 0
@@ -175,8 +170,8 @@ func (m *mirror) run() {
 	d.changed.Broadcast()
 }
 
-// doLocked releases the lock, calls doIO, and takes the lock again. If doIO fails,
-// doLocked logs the failure, and nothing is written for spoolPause.
+// doLocked calls doIO without the lock. If doIO fails, doLocked logs the failure, and
+// nothing is written for spoolPause.
 func (m *mirror) doLocked(doIO func() error) (ok bool) {
 	m.delivery.mu.Unlock()
 	err := doIO()
@@ -191,8 +186,8 @@ func (m *mirror) doLocked(doIO func() error) (ok bool) {
 }
 
 // stepLocked looks for segments of dead processes if that is due, and queues some of
-// their rows. Then it does at most one of three things: it retires segments, removes
-// retired segments, or writes the buffer. If there may be more to do, it sets m.again.
+// their rows. Then it retires segments, removes retired segments, or writes the buffer.
+// If there may be more to do, it sets m.again.
 func (m *mirror) stepLocked() {
 	if now := time.Now(); !now.Before(m.due) {
 		m.failed, m.due = false, now.Add(spoolPause)
@@ -200,17 +195,17 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// enough is a limit in bytes. If the current segments exceed it, many of the rows
-	// in them are already stored, so the segments are retired. enough is always below
-	// the spool's own limit, which is twice q.
-	enough := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
+	// The segments are retired when their size exceeds retireAt, in bytes. Then most of
+	// their rows are already stored, because all pending rows together are much smaller
+	// than that. retireAt is always below the spool's own limit of 2*q.
+	retireAt := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the rows in the buffer needn't be written.
-		m.rows, m.behind, enough = m.rows[:0], false, 0
+		m.rows, m.behind, retireAt = m.rows[:0], false, 0
 	}
 	switch {
 	case !m.open, m.failed && stats.Pending > 0:
-	case m.files.Current > enough && !m.files.Retired: // wait until retired segments are removed, because the limit doesn't include them
+	case m.files.Current > retireAt && !m.files.Retired: // wait until retired segments are removed, because the limit doesn't include them
 		m.doLocked(m.spool.Retire)
 		m.first, m.again = m.written, true
 	case !m.copyLocked() && m.files.Retired: // no pending row is only in a retired segment
@@ -221,9 +216,8 @@ func (m *mirror) stepLocked() {
 }
 
 // writeLocked writes the buffer to disk as a block. New rows may be added to the buffer
-// during the write. If the write fails, writeLocked empties the buffer, and all rows of
-// the block and of the buffer get back their previous places. Then copyLocked adds these
-// rows to a later block.
+// during the write. If the write fails, the rows of the block and of the buffer get
+// back their previous places. Then copyLocked adds these rows to a later block.
 func (m *mirror) writeLocked() {
 	m.rows, m.writing = m.writing[:0], m.rows
 	m.next++
@@ -238,10 +232,9 @@ func (m *mirror) writeLocked() {
 	m.written, m.again = m.next, true
 }
 
-// copyLocked adds pending rows to the buffer until the buffer is full. It leaves out rows
-// that are already in the buffer or in a current segment. It also leaves out the rows of
-// the segment that is being read, because this segment stays on disk until all its rows
-// are queued. copied is true if there were rows to add, even if the buffer was full.
+// copyLocked adds pending rows to the buffer until it is full, except rows that are
+// already in the buffer or in a current segment. copied is true if there were rows to
+// add, even if the buffer was full.
 func (m *mirror) copyLocked() (copied bool) {
 	if !m.behind && !m.files.Retired {
 		return false
@@ -249,7 +242,7 @@ func (m *mirror) copyLocked() (copied bool) {
 	m.behind = false
 	m.delivery.eachPendingLocked(func(r *record) {
 		switch {
-		case r.block >= m.first, r.block < 0 && r.block == -m.files.Reading:
+		case r.block >= m.first, r.block < 0 && r.block == -m.files.Reading: // the segment that is being read stays on disk until all its rows are queued
 		case len(m.rows) >= bufferBytes:
 			m.behind, copied = m.behind || r.block == 0, true
 		default:
@@ -260,7 +253,6 @@ func (m *mirror) copyLocked() (copied bool) {
 	return copied
 }
 
-// eachPendingLocked calls f for every pending row, queued or in flight.
 func (d *delivery) eachPendingLocked(f func(*record)) {
 	for _, b := range d.batchesLocked() {
 		for i := range b.records {

@@ -9,8 +9,8 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// replayRows is how many rows the mirror replays in one step at most. The number is
-// small, because new rows are written to disk only after these rows have been replayed.
+// replayRows is the most rows that the mirror replays in one step. It is small, because
+// new rows are written to disk only after the replay.
 const replayRows = 100
 
 // hasRoomLocked reports whether rows of dead processes may be queued. Half of the
@@ -19,7 +19,6 @@ func (d *delivery) hasRoomLocked() bool {
 	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
 }
 
-// replayLocked queues up to replayRows rows of dead processes.
 func (m *mirror) replayLocked() {
 	d := m.delivery
 	for range replayRows {
@@ -49,7 +48,7 @@ func (m *mirror) replayLocked() {
 
 // queueLocked queues a row of a dead process. b is the encoded row, and columns
 // describes the columns of that process. If the row doesn't fit this process's columns,
-// queueLocked doesn't queue the row, but keeps its segment as .kept.
+// queueLocked keeps its segment as .kept instead.
 func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	d := m.delivery
 	r, err := d.config.readRow(b, columns, m.columns)
@@ -65,21 +64,21 @@ func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	return nil
 }
 
-// inFile returns a description of the columns, as JSON, for the spool's segments. If two
-// processes have the same description, each can send the other's rows unchanged.
+// inFile describes the columns as JSON, for the spool's segments. If two processes have
+// the same description, each can send the other's rows unchanged.
 func (c *columns) inFile() string {
 	b, _ := json.Marshal(c.Columns) // can't fail
 	return string(b)
 }
 
-// readRow decodes b, a row that another process has written. oldColumns is the result of
-// inFile in that process, and newColumns is the result of inFile in this process. If they
-// differ, values move:
+// readRow decodes b, a row that another process has written. oldColumns and newColumns
+// are the results of inFile in that process and in this one. If they differ, values
+// move:
 //
-//   - If a field no longer has a column, its value moves to Extra, under the name of its
-//     former column.
-//   - If a column of Extra now belongs to a field and contains a string, the string moves
-//     to that field.
+//   - If a field no longer has a column, its value moves to Extra, under the name of
+//     its former column.
+//   - If a column of Extra now belongs to a field and contains a string, the string
+//     moves to that field.
 //
 // If the row still doesn't fit the new columns, readRow returns an error.
 func (c *config) readRow(b []byte, oldColumns, newColumns string) (record, error) {

@@ -9,20 +9,23 @@ import (
 	"github.com/google/uuid"
 )
 
-// Step calls the function do and returns its error. It records one event before the
-// call and one event after it. The first event is [ProcessingStarted]. If do returns
-// nil, the second event is [Completed]. If do returns an error, the second event is
-// [Failed] with this error. If do panics or ends its goroutine, the second event is
-// Failed, and the panic continues. The second event contains the duration of the call.
+// Step calls the function do and returns its error. It records [ProcessingStarted]
+// before the call, and one event after it, which contains the duration of the call. If
+// do returns nil, the second event is [Completed]. If do returns an error, it is
+// [Failed] with this error. If do panics or ends its goroutine, it is Failed, and the
+// panic continues.
+//
 // If [WithEventTypes] sets other types, Step uses the first type in each of the lists
 // Started, Completed and Failed. On a nil Client, Step only calls do.
 //
 // e contains the document, the user and the stage of both events. Step sets their Type,
 // Duration and ErrorMessage itself, but leaves Duration or ErrorMessage empty if the
 // table has no column for it (see [Columns]). If e has a CreatedAt, it is the time of
-// the first event, and the second event has this time plus the duration. If e has an
-// ID, Step derives the ID of each event from e.ID and the event's type. So if you repeat
-// the step with the same ID, events of the same type are stored only once.
+// the first event, and the second event has this time plus the duration.
+//
+// If e has an ID, Step derives the ID of each event from e.ID and the event's type. So
+// if you repeat the step with the same ID, events of the same type are stored only
+// once.
 //
 // If e has a Stage, the events are about this step of the document. If e has no Stage,
 // they are about the entire document, and the second event completes or fails it.
@@ -30,8 +33,8 @@ func (c *Client) Step(e Event, do func() error) error {
 	return c.StepContext(context.Background(), e, func(context.Context) error { return do() })
 }
 
-// StepContext is like [Client.Step], but passes ctx to do and to the function that the
-// app passed to [WithBefore]. Both events are recorded even if ctx is cancelled.
+// StepContext is like [Client.Step], but passes ctx to the function do, and to the
+// function of [WithBefore]. Both events are recorded even if ctx is cancelled.
 func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Context) error) error {
 	if c.isNone() {
 		return do(ctx)
@@ -58,8 +61,7 @@ func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Conte
 	return err
 }
 
-// record records one of the two events of a step. took is the time since the step
-// began.
+// record records one event of a step. took is the time since the step began.
 func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Duration, message string) {
 	e.Type, e.Duration, e.ErrorMessage = t, took, message
 	if c.config.columns.Duration == noColumn {
@@ -77,12 +79,12 @@ func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Dur
 	c.RecordContext(ctx, e)
 }
 
-// eventID derives the id of an event from the id of its step and from the event's
-// type. All versions of this package must derive the same id, so that an event isn't
-// stored twice if its step is repeated after an upgrade.
+// eventID derives the id of an event from the id of its step and from the event's type.
+// All versions of this package must derive the same id, so that an event isn't stored
+// twice if its step is repeated after an upgrade.
 //
-// The id is a UUID of version 5, which is a SHA-1 hash. eventID uses SHA-1 even if
-// GODEBUG=fips140=only forbids it, because this hash isn't used for security.
+// eventID uses SHA-1 (UUID version 5) even if GODEBUG=fips140=only forbids it, because
+// this hash isn't used for security.
 func eventID(step uuid.UUID, t EventType) (id uuid.UUID) {
 	fips140.WithoutEnforcement(func() { id = uuid.NewSHA1(step, []byte(t)) })
 	return id

@@ -8,15 +8,15 @@ import (
 )
 
 // A Summary contains the number of documents in each state, in a range of time. Each
-// document counts once. Its state depends on its latest event in the range. Notes, which
-// are events that don't change the state, don't count as the latest event.
+// document counts once. Its state depends on its latest event in the range, apart from
+// notes, which are events that don't change the state.
 //
-// An event with a Stage is about one step of the document, and an event without a
-// Stage is about the entire document. If the app records the start of the entire
-// document, only a Completed event without a Stage completes the document. If the app
-// records no such start, each Completed event completes the document, until the next
-// step starts. If a step fails, the document counts as failed until its next event. The
-// exact rules are in sql/014_create_docevents_reading.sql.
+// An event without a Stage is about the entire document, and an event with a Stage is
+// about one step of it. If the app records the start of the entire document, only a
+// Completed event without a Stage completes the document. Otherwise each Completed
+// event does, until the next step starts. If a step fails, the document counts as
+// failed until its next event. The exact rules are in
+// sql/014_create_docevents_reading.sql.
 //
 // Stages, Errors and Stuck contain at most 20 elements each. StagesTotal, ErrorsTotal
 // and StuckTotal are the numbers of elements without this limit. The texts of stages
@@ -46,8 +46,8 @@ type Summary struct {
 }
 
 // A Point contains the numbers of one Interval, which begins at At. A document counts
-// only in the Point that contains the time of its latest event. So for each state, the
-// numbers of all Points add up to the number in the Summary.
+// only in the Point of its latest event. So for each state, the numbers of all Points
+// add up to the number in the Summary.
 type Point struct {
 	At        time.Time `json:"at"`
 	Completed int64     `json:"completed"`
@@ -56,9 +56,9 @@ type Point struct {
 	Skipped   int64     `json:"skipped"`
 
 	// Failures is the number of Failed events in this Interval, including those of
-	// documents that completed later. An app may record a failure twice: for the step,
-	// and for the entire document. If the two messages are similar (see [ErrorGroup]),
-	// only the step's event is counted.
+	// documents that completed later. If an app records a failure twice, for the step
+	// and for the entire document, with similar messages (see [ErrorGroup]), only the
+	// step's event is counted.
 	Failures int64 `json:"failures"`
 }
 
@@ -69,8 +69,8 @@ type Stage struct {
 	Failed   int64  `json:"failed"`
 	Measured int64  `json:"measured"` // events with a Duration
 
-	// P50 and P95 are percentiles of the measured durations: half of the durations are
-	// at most P50, and 95 % are at most P95. Max is the longest duration.
+	// P50 and P95 are percentiles of the measured durations: 50 % and 95 % of the
+	// durations are not longer. Max is the longest duration.
 	P50, P95, Max time.Duration `json:"-"`
 }
 
@@ -88,8 +88,7 @@ type ErrorGroup struct {
 }
 
 // A StuckDocument is a document that has been under way for longer than
-// [Query].StuckAfter. Its processing either hangs, or starts again and again without
-// ending.
+// [Query].StuckAfter. Its processing hangs, or starts again and again without ending.
 type StuckDocument struct {
 	DocumentID string    `json:"document_id"`
 	Since      time.Time `json:"started"` // first Arrived or Started event since the document last ended
@@ -99,12 +98,14 @@ type StuckDocument struct {
 	LastAt     time.Time `json:"last_at"`
 }
 
-// Summary returns counts of documents and failures, and durations, for the events that
-// q selects. It calls a function of sql/014_create_docevents_reading.sql. If the
-// function is missing in the database, the error refers to that file. A call takes
-// about 1.5 s for a million events on two cores, and longer for more events. For
-// retries and timeouts, see [Client.Timeline]. Summary is safe for concurrent use. On
-// a nil Client it returns nil.
+// Summary returns the numbers of documents and of failures, and the durations of the
+// stages, for the events that q selects. It calls a function of
+// sql/014_create_docevents_reading.sql. If the function is missing from the database,
+// the error refers to that file.
+//
+// A call takes about 1.5 s for a million events on two cores. For retries and timeouts,
+// see [Client.Timeline]. Summary is safe for concurrent use. On a nil Client it returns
+// nil.
 func (c *Client) Summary(ctx context.Context, q Query) (*Summary, error) {
 	if c.isNone() {
 		return nil, nil
@@ -148,8 +149,8 @@ type summaryAnswer struct {
 	} `json:"stages"`
 }
 
-// milliseconds converts a number of milliseconds from the table. If ms is NaN or too
-// large for a time.Duration, milliseconds returns 0.
+// milliseconds converts a number of milliseconds from the table. It returns 0 if ms is
+// NaN or too large for a time.Duration.
 func milliseconds(ms float64) time.Duration {
 	if ns := ms * float64(time.Millisecond); math.Abs(ns) < math.MaxInt64 { // not NaN
 		return time.Duration(ns)

@@ -18,9 +18,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrTruncated means that Timeline or TimelineBefore left out older events, because
-// the document has too many events. To check for ErrTruncated, pass the error to
-// [errors.Is].
+// ErrTruncated means that Timeline or TimelineBefore left out older events, because the
+// document has too many. Their errors match it with [errors.Is].
 var ErrTruncated = errors.New("truncated: the document has further, older events")
 
 const (
@@ -28,32 +27,34 @@ const (
 	maxTimelineBytes = 16 << 20 // bytes of JSON; 1,000 events with the longest messages would take 64 MiB
 )
 
-// Timeline returns the events of a document, the oldest first. It reads at most
-// 1,000 events, at most 16 MiB of JSON, and no more rows than the project's API
-// allows. If the document has more events, Timeline returns the newest events and an
-// error that matches ErrTruncated. [Client.TimelineBefore] returns the older events.
-// If the document has no events, the result is empty and there is no error.
+// Timeline returns the events of a document, the oldest first. It reads at most 1,000
+// events, at most 16 MiB of JSON, and no more rows than the project's API allows. If
+// the document has more events, Timeline returns the newest events and an error that
+// matches ErrTruncated. [Client.TimelineBefore] returns the older events. If the
+// document has no events, the result is empty and there is no error.
 //
 // The columns of the table may have any type. If a value is NULL or doesn't fit the
 // Event's field, the field is empty. The values of Extra are decoded from JSON, with
 // numbers as [json.Number].
 //
-// If a request fails and the failure may be temporary, Timeline retries once, unless the
-// response has the header Retry-After. Hosted Supabase may refuse a valid key for some
-// seconds, with status 401 and code PGRST303. After such a response, Timeline retries
-// for up to 5 s. ctx and [WithRequestTimeout] limit the time of all attempts together.
+// If a request fails for a reason that may be temporary, Timeline retries once, unless
+// the response has the header Retry-After. Hosted Supabase may refuse a valid key for
+// some seconds, with status 401 and code PGRST303. After such a response, Timeline
+// retries for up to 5 s. ctx and [WithRequestTimeout] limit the time of all attempts
+// together.
+//
 // Timeline is safe for concurrent use. On a nil Client it returns nil.
 func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, error) {
 	return c.timeline(ctx, documentID, "")
 }
 
-// TimelineBefore is like [Client.Timeline], but returns only the events before a time.
-// The time is cut to microseconds.
+// TimelineBefore is like [Client.Timeline], but returns only the events before the
+// given time. The time is cut to microseconds.
 //
 // To read a long timeline in pages, pass the CreatedAt of the oldest event that you
-// have read. This leaves out other events with exactly the same CreatedAt. If there may be
-// such events, pass a time that is a microsecond later, and skip the events in the result
-// that you have already read.
+// have read. This leaves out other events with exactly the same CreatedAt. If there may
+// be such events, pass a time that is a microsecond later, and skip the events that you
+// have already read.
 func (c *Client) TimelineBefore(ctx context.Context, documentID string, before time.Time) ([]Event, error) {
 	if before = before.UTC(); !c.isNone() && (before.IsZero() || before.Year() < 1 || before.Year() > 9999) {
 		return nil, errors.New("docevents: TimelineBefore: the time is zero, or outside the years 1 to 9999")
@@ -120,8 +121,8 @@ func (c *columns) documentID(id string) (string, error) {
 	return parsed.String(), nil
 }
 
-// readEvents decodes the rows in body one by one, until it has read maxTimelineBytes.
-// more is true if it stopped for this reason, because body then contains more rows.
+// readEvents decodes the rows in body one by one. If it stops after maxTimelineBytes,
+// more is true, because body contains more rows.
 func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err error) {
 	bounded := &io.LimitedReader{R: body, N: maxTimelineBytes}
 	rows := json.NewDecoder(bounded)
@@ -151,8 +152,8 @@ func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err err
 }
 
 // event converts a row to an Event. values contains the row's values by column. If a
-// column is missing, event returns an error. If a value can't be parsed, the Event's
-// field stays empty.
+// column is missing, event returns an error. If a value can't be parsed, the field
+// stays empty.
 func (c *columns) event(values map[string]json.RawMessage) (Event, error) {
 	texts, extra, missing := c.rows.Decode(values)
 	if missing != "" {

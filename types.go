@@ -13,23 +13,22 @@ import (
 // event's type, Record drops the event with reason [Invalid]. With Open, Record accepts
 // every valid type.
 //
-// Four fields have a default, which New fills in if the app leaves the field empty:
-// [UploadStarted] in Arrived, [ProcessingStarted] in Started, [Completed] in
-// Completed and [Failed] in Failed. But if the app lists UploadStarted in another
-// field, Arrived stays empty. If Started, Completed or Failed is empty and its default
-// is in another field, New returns an error.
+// Four fields have a default, which applies if the field is empty: [UploadStarted] in
+// Arrived, [ProcessingStarted] in Started, [Completed] in Completed and [Failed] in
+// Failed. But if UploadStarted is in another field, Arrived stays empty. If Started,
+// Completed or Failed is empty and its default is in another field, New returns an
+// error.
 //
 // If the app lists any types, Check tests only these types and not the defaults.
 type EventTypes struct {
-	// Arrived types mean that the document is waiting for work. If the latest event
-	// of a document, apart from Notes, has an Arrived type, the document counts as
-	// under way. If it waits for too long, it counts as stuck.
+	// Arrived types mean that the document is waiting for work. If the latest event of
+	// a document, apart from Notes, has an Arrived type, the document counts as under
+	// way.
 	Arrived []EventType
 
 	// Started types mean that work has begun. After a Started event without a Stage,
-	// the document is under way until one of these events: a Failed event, or a
-	// Completed or Skipped event without a Stage. Step records the first type in
-	// Started.
+	// the document is under way until a Failed event, or until a Completed or Skipped
+	// event without a Stage. Step records the first type in Started.
 	Started []EventType
 
 	// Completed types mean that work has succeeded. Step records the first type in
@@ -44,8 +43,8 @@ type EventTypes struct {
 	// counts as skipped. A Skipped event with a Stage counts like a Completed event.
 	Skipped []EventType
 
-	// Notes types don't change the state of the document. Examples are progress
-	// and comments.
+	// Notes types don't change the state of the document. Examples are progress and
+	// comments.
 	Notes []EventType
 
 	// Open makes Record accept types that no field lists. Events with these types
@@ -60,9 +59,9 @@ type eventTypes struct {
 
 	known []EventType // all types of EventTypes
 
-	// listed contains the types that Check tries to insert. These are the types that
-	// the app lists. If the app lists none, listed contains the four defaults, but it
-	// is empty if Open is set.
+	// listed contains the types that Check tries to insert: the types that the app
+	// lists, or the four defaults if it lists none. If it lists none and Open is set,
+	// listed is empty.
 	listed []EventType
 }
 
@@ -72,7 +71,6 @@ type typeField struct {
 	types       *[]EventType
 }
 
-// fields returns the fields of EventTypes that list types.
 func (types *EventTypes) fields() []typeField {
 	return []typeField{
 		{"Arrived", UploadStarted, &types.Arrived},
@@ -91,8 +89,7 @@ func (types *EventTypes) clone() {
 	}
 }
 
-// newEventTypes fills in the defaults. Its error lists every problem with the given
-// types.
+// newEventTypes fills in the defaults. Its error lists every problem.
 func newEventTypes(given EventTypes) (eventTypes, error) {
 	types := eventTypes{EventTypes: given}
 	var bad []error
@@ -125,8 +122,8 @@ func newEventTypes(given EventTypes) (eventTypes, error) {
 	return types, errors.Join(bad...)
 }
 
-// accept returns a copy of t, which doesn't share the caller's memory. It returns an
-// error if Record doesn't accept events with the type t.
+// accept returns a copy of t, which doesn't share the caller's memory, or an error if
+// Record doesn't accept events with the type t.
 func (types *eventTypes) accept(t EventType) (EventType, error) {
 	if i := slices.Index(types.known, t); i >= 0 {
 		return types.known[i], nil

@@ -1,28 +1,26 @@
-// Package dashboard serves a page about the documents that an app processes. The page
-// shows how many documents completed, failed or are stuck, why documents failed, how
-// long each step took, and the timeline of each document. Mount the page under any
-// prefix:
+// Package dashboard serves a page about the documents that an app processes: how many
+// completed, failed or are stuck; why they failed; how long each step took; and the
+// timeline of each document. Mount the page under any prefix:
 //
 //	http.Handle("/admin/documents/", dashboard.Handler(client, dashboard.WithAuthorize(isAdmin)))
 //
-// The page shows users' data. By default it refuses every request, even a request from
-// the same machine. To allow requests, pass [WithAuthorize], or [WithLoopback] on a
-// developer's machine.
+// The page shows users' data, so by default it refuses every request. To allow
+// requests, pass [WithAuthorize], or [WithLoopback] on a developer's machine.
 //
-// The page calls [docevents.Client.Summary], [docevents.Client.Documents] and
-// [docevents.Client.Timeline]. Run sql/014_create_docevents_reading.sql in the database
-// first, because Summary and Documents need its functions. To protect the database, a
-// Handler runs at most four reads at the same time. If four reads are running and a
-// request needs another read, the response is a 503 with the header Retry-After. A
-// Handler also keeps up to 32 results for five seconds each, and reuses them for
-// requests that need the same data.
+// Run sql/014_create_docevents_reading.sql in the database first. The page calls
+// [docevents.Client.Summary] and [docevents.Client.Documents], which need the functions
+// of this file.
 //
-// An uptime monitor can request /health below the prefix, such as
-// /admin/documents/health: see [WithHealth].
+// To protect the database, a Handler runs at most four reads at the same time. If a
+// request needs another read while four are running, the response is a 503 with the
+// header Retry-After. For five seconds, a Handler also reuses the result of a read for
+// requests that need the same data. It keeps at most 32 results.
 //
-// The page is HTML with one stylesheet and an icon. Its links are relative, and it has no
-// scripts. It works under any Content-Security-Policy that allows styles from the app's
-// own origin.
+// An uptime monitor can request /health below the prefix: see [WithHealth].
+//
+// The page is HTML with one stylesheet and an icon. Its links are relative, and it has
+// no scripts. It works under any Content-Security-Policy that allows styles from the
+// app's own origin.
 //
 // The source files:
 //
@@ -48,24 +46,22 @@ import (
 type Option func(*handler)
 
 // WithDocumentLink adds a link from a document's timeline to the document in your app.
-// f returns the URL of the document with the given id, or "" for no link. f must be
-// safe for concurrent use.
+// f returns the URL for a document's id, or "" for no link. f must be safe for
+// concurrent use.
 func WithDocumentLink(f func(documentID string) string) Option {
 	return func(h *handler) { h.documentLink = f }
 }
 
-// WithFilters adds a filter to the page for each column. If the reader of the page
-// enters a value in a filter, the page shows only the events with this value in the
-// column. Each column must be the name of a column in the table of events, such as
-// "tenant_id". The page already has filters for the stage, the type and the user of an
-// event. Filtering by a column that has no index is slow.
+// WithFilters adds a filter to the page for each of the columns, such as "tenant_id".
+// The user of the page chooses a value, and then sees only the events that have this
+// value in the column. Filtering by a column without an index is slow. The page always
+// has filters for the stage, type and user of an event.
 func WithFilters(columns ...string) Option {
 	return func(h *handler) { h.columns = slices.Clone(columns) }
 }
 
-// WithStuckAfter sets how long a document may take. If a document was started more
-// than d ago and hasn't ended, the page shows it as stuck. The default is 30 minutes.
-// 0 means the default.
+// WithStuckAfter sets how long a document may be under way before the page shows it as
+// stuck. The default is 30 minutes. 0 means the default.
 func WithStuckAfter(d time.Duration) Option {
 	return func(h *handler) { h.stuckAfter = d }
 }
@@ -86,13 +82,13 @@ type handler struct {
 	filters []filter // the filters that the page offers, with empty values
 	textIDs bool
 	types   docevents.EventTypes
-	reads   reads
+	reads   readLimiter
 }
 
-// Handler returns an http.Handler that serves the page. It accepts GET and HEAD
-// requests. Mount it on a path that ends in a slash, with or without http.StripPrefix.
-// It is safe for concurrent use. If the client is nil, the page explains that the process
-// has no Supabase settings.
+// Handler returns an http.Handler that serves the page. Mount it on a path that ends in
+// a slash, with or without http.StripPrefix. It accepts GET and HEAD requests, and is
+// safe for concurrent use. If the client is nil, the page shows that the process has no
+// Supabase settings.
 func Handler(client *docevents.Client, opts ...Option) http.Handler {
 	h := &handler{client: client, types: client.EventTypes()}
 	for _, opt := range opts {

@@ -7,11 +7,10 @@ import (
 	"strings"
 )
 
-// WithAuthorize makes f decide who may see the page. If f returns true, the request is
-// allowed. If f returns false, the response is a 403. If f takes a ResponseWriter, it
-// may write a different response before it returns false, such as a redirect to the
-// app's login, or a 401 that asks for a password. f must be safe for concurrent use. If
-// f is nil, every request is refused.
+// WithAuthorize makes f decide who may see the page. If f returns false, the response
+// is a 403. If f takes a ResponseWriter, it may first write a different response, such
+// as a redirect to the app's login. f must be safe for concurrent use. If f is nil,
+// every request is refused.
 func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.Request) bool](f F) Option {
 	return func(h *handler) {
 		h.authorize = func(http.ResponseWriter, *http.Request) bool { return false }
@@ -28,14 +27,13 @@ func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.
 	}
 }
 
-// WithLoopback allows requests from a browser on the machine where the app runs. The
-// page must be opened at localhost or a loopback address: requests with any other host
-// are refused. A request is also refused if it seems to come through a proxy, because it
-// has a header that proxies add, such as X-Forwarded-For, or because it uses HTTP/1.0.
+// WithLoopback allows requests from a browser on the machine where the app runs, if the
+// page is opened at localhost or a loopback address. Requests through a proxy are
+// refused. They are recognized by HTTP/1.0 or by a header such as X-Forwarded-For.
 //
-// Use WithLoopback only for development. If a proxy on this machine forwards requests
-// over HTTP/1.1 without adding such a header, everybody who can reach the proxy sees
-// the page. If [WithAuthorize] is passed too, a request must pass both checks.
+// Use WithLoopback only for development. If a proxy on this machine uses HTTP/1.1 and
+// adds no such header, everybody who can reach the proxy sees the page. If
+// [WithAuthorize] is passed as well, a request must pass both checks.
 func WithLoopback() Option {
 	return func(h *handler) { h.loopback = true }
 }
@@ -65,7 +63,7 @@ func (h *handler) allow(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// watched is a ResponseWriter that records whether a response has been written.
+// watched records whether a response has been written.
 type watched struct {
 	http.ResponseWriter
 	written bool
@@ -81,17 +79,16 @@ func (w *watched) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// Unwrap lets http.ResponseController find the wrapped ResponseWriter.
+// Unwrap is for http.ResponseController.
 func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // fromLoopback reports whether r comes from a browser on this machine, and not through
-// a proxy. There are two signs of a proxy: a header that proxies add, and HTTP/1.0,
-// which older versions of nginx use and browsers don't.
+// a proxy. A request with HTTP/1.0 comes from a proxy: older versions of nginx use it,
+// and browsers don't.
 //
-// The Host of r must also be localhost or a loopback address. This prevents an attack
-// called DNS rebinding: the developer opens a hostile web site, which then points its
-// domain name at 127.0.0.1, so that the site's scripts can read the page. The Host of
-// their requests is the site's domain name.
+// The Host of r must be localhost or a loopback address. This prevents DNS rebinding, in
+// which a hostile web site points its own domain name at 127.0.0.1, so that its scripts
+// can read the page in the developer's browser.
 func fromLoopback(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via"} {
 		if len(r.Header.Values(name)) > 0 {

@@ -9,8 +9,8 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// askFrom sends a request as a browser on this machine sends it, but first lets change
-// modify the request.
+// askFrom sends a request as a browser on this machine sends it, but first calls
+// change, which may modify the request.
 func askFrom(h http.Handler, change func(*http.Request)) *httptest.ResponseRecorder {
 	req := httptest.NewRequest(http.MethodGet, "/", nil)
 	req.RemoteAddr, req.Host = "127.0.0.1:50000", "localhost:8080"
@@ -82,8 +82,8 @@ func TestAccessToEveryView(t *testing.T) {
 	}
 }
 
-// TestAuthorizeResponds checks that if the function of WithAuthorize writes a response, it
-// replaces the 403.
+// TestAuthorizeResponds checks that if the function of WithAuthorize writes a response,
+// this response replaces the 403.
 func TestAuthorizeResponds(t *testing.T) {
 	client := newClient(t, &server{summary: emptySummary})
 	for name, tt := range map[string]struct {

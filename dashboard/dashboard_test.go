@@ -62,8 +62,8 @@ func (s *server) count() int {
 	return len(s.requests)
 }
 
-// window returns the newest events before a time as PostgREST does, and the
-// number of all events before that time.
+// window imitates PostgREST: it returns the newest events before a time, and the number
+// of all events before that time.
 func (s *server) window(query url.Values) (body string, total int) {
 	before, all := strings.TrimPrefix(query.Get("created_at"), "lt."), []map[string]any{}
 	for _, e := range slices.Backward(s.events) {
@@ -139,8 +139,8 @@ func get(h http.Handler, path string) *httptest.ResponseRecorder {
 	return w
 }
 
-// check checks the status and the texts of a page, and the properties that every
-// page has: no unsafe markup, no secrets, a limited size and the headers.
+// check tests the status and the texts of a page, and the properties that every page
+// has: no unsafe markup, no secrets, a limited size and the headers.
 func check(t *testing.T, w *httptest.ResponseRecorder, status int, want ...string) {
 	t.Helper()
 	page := w.Body.String()

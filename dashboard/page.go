@@ -12,28 +12,27 @@ import (
 const (
 	refreshEvery = time.Minute
 
-	// A view shows at most maxRows documents or events. If the texts are so long that
-	// the HTML is larger than maxBytes, the view shows fewer.
+	// A view shows at most maxRows documents or events, and fewer if the HTML is larger
+	// than maxBytes.
 	maxRows  = 50
 	maxBytes = 80_000
 )
 
-// A page holds the data that every view needs: the parameters of the request, the
-// current time, and a problem if the view can't show its data. The views are the
-// overview, the list of documents, and the timeline of a document.
+// A page holds the data that every view needs. The views are the overview, the list of
+// documents, and the timeline of a document.
 type page struct {
 	scope
 	Title   string
 	Self    string // the view's path, relative to the page
 	Now     time.Time
-	Still   bool     // the reader has switched off the refresh
+	Still   bool     // the refresh is switched off
 	Problem *problem // nil if the view can show its data
 
 	StuckAfter time.Duration
 
-	// rows is the maximum number of rows in the view. It begins as maxRows. If the HTML
-	// is larger than maxBytes, the view is rendered again with half as many rows. The
-	// overview then also leaves out parts of its chart.
+	// rows is the maximum number of rows in the view. It is maxRows, or less if the
+	// HTML would be larger than maxBytes. If it is less, the overview also leaves out
+	// parts of its chart.
 	rows int
 
 	isUnset    bool // the client is nil or zero
@@ -68,14 +67,12 @@ func (h *handler) newPage(r *http.Request, rows int) *page {
 	return p
 }
 
-// serve responds with the HTML of a view. self is the view's path, such as "documents".
-// It is also the name of the view's template. The parameter view is a function that
-// reads the view's data for the template.
+// serve responds with the HTML of a view. self is the view's path, which is also the
+// key of its template. readView reads the data for the template.
 //
-// serve renders the HTML into memory before it writes the status, because the status
-// depends on whether the data could be read. If the HTML is larger than maxBytes, serve
-// renders it again with half as many rows.
-func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, view func(context.Context, *page) any) {
+// serve renders into memory first, because readView may change the status. While the
+// HTML is larger than maxBytes, serve renders it again with half as many rows.
+func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, readView func(context.Context, *page) any) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
 	var body bytes.Buffer
@@ -84,7 +81,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, vie
 		body.Reset()
 		p = h.newPage(r, rows)
 		p.Self = self
-		if err := templates[self].Execute(&body, view(ctx, p)); err != nil {
+		if err := templates[self].Execute(&body, readView(ctx, p)); err != nil {
 			http.Error(w, "The page could not be rendered.", http.StatusInternalServerError)
 			return
 		}
@@ -94,7 +91,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, self string, vie
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(p.status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body.Bytes()) // the reader may be gone
+		_, _ = w.Write(body.Bytes()) // the browser may have closed the connection
 	}
 }
 
@@ -104,14 +101,14 @@ func (p *page) setRetryAfter(header http.Header) {
 	}
 }
 
-// refuse makes the page show a problem, with status 400, for a request that is not valid.
+// refuse makes the page show a problem with the request, with status 400.
 func (p *page) refuse(title, advice string) {
 	p.status, p.Problem = http.StatusBadRequest, &problem{Title: title, Advice: advice}
 }
 
 // Refresh returns the number of seconds after which the browser reloads the page, or 0
-// for never. The page doesn't reload if the reader has switched that off, or while the
-// reader edits the filters, because a reload would clear the form.
+// for never. While the user edits the filters, the page doesn't reload, because that
+// would clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() || p.Still && p.CanRefresh() {
 		return 0
@@ -119,8 +116,7 @@ func (p *page) Refresh() int {
 	return int(p.refresh.Seconds())
 }
 
-// CanRefresh reports whether the reader can switch the refresh of the view on and off.
+// CanRefresh reports whether the user can switch the refresh on and off.
 func (p *page) CanRefresh() bool { return p.refresh == refreshEvery }
 
-// Ranges returns the ranges that the page offers.
 func (p *page) Ranges() []span { return spans }

@@ -22,17 +22,17 @@ var spans = []span{
 	{"30d", "30 days", 30 * 24 * time.Hour},
 }
 
-// A scope selects the events that the page shows: the events in a range of time that
-// match the filters.
+// A scope is the range of time and the filters that select the events on the page.
 type scope struct {
-	Range      span      // its Name is "" if the reader has entered the times
+	Range      span      // its Name is "" if the user of the page has chosen the times
 	Since      time.Time // in UTC
 	Until      time.Time // in UTC
 	Filters    []filter
 	isRangeBad bool
 }
 
-// A filter limits the page to the events that have one value in a column.
+// A filter selects the events that have its Value in its column. The user of the page
+// chooses the Value.
 type filter struct {
 	Param  string   // the name of its parameter in the URL
 	Label  string   // its name on the page
@@ -47,14 +47,12 @@ var reserved = []string{
 	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
 }
 
-// newFilters returns the filters that the page offers. The stage, the type and the user
-// of an event have a filter each, unless the table lacks the column. Each column in extra
-// also has a filter. extra contains the columns of WithFilters. The filter for the type
-// suggests the event types in types.
+// newFilters returns the filters that the page offers: for the stage, type and user of
+// an event, if the table has these columns, and for the columns in extra. The filter
+// for the type suggests the app's event types.
 //
-// Each filter has a parameter in the URL. For a column in extra, the parameter's name
-// is the name of the column. If another parameter already has this name, newFilters
-// appends a dot to the name, for example "id.".
+// The parameter of a column in extra has the name of the column. If another parameter
+// has this name, newFilters appends a dot, as in "id.".
 func newFilters(columns docevents.Columns, types docevents.EventTypes, extra []string) []filter {
 	var words []string
 	for _, list := range [][]docevents.EventType{types.Arrived, types.Started, types.Completed, types.Failed, types.Skipped, types.Notes} {
@@ -85,7 +83,6 @@ func newFilters(columns docevents.Columns, types docevents.EventTypes, extra []s
 	return filters
 }
 
-// readScope reads the range and the filters from the URL.
 func (p *page) readScope(offered []filter) {
 	p.Filters = slices.Clone(offered)
 	size := 0
@@ -121,8 +118,8 @@ func (p *page) readScope(offered []filter) {
 // timeFormats are the formats that datetime-local inputs send, and RFC 3339.
 var timeFormats = []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339}
 
-// parseTime parses the text of a time in the URL. If text is empty, parseTime returns
-// fallback and true. If text isn't a valid time, parseTime returns fallback and false.
+// parseTime parses a time in the URL. If text isn't a time, parseTime returns the time
+// fallback instead. The second result is true if text is a time or empty.
 func parseTime(text string, fallback time.Time) (time.Time, bool) {
 	for _, format := range timeFormats {
 		if t, err := time.Parse(format, text); err == nil && t.Year() >= 1 && t.Year() <= 9999 {
@@ -145,10 +142,10 @@ const (
 	maxFilters   = 2_400   // the maximum bytes of all filters in a link; a view has 25 links or more, and must fit into maxBytes
 )
 
-// scopeQuery returns the query that reads the events of the scope, and a key for the
-// query. Requests with the same key share one read. If the range has a name, such as
-// "1h", the key contains the name instead of the times. Two requests for the last hour
-// then share a read, although their times differ by a few seconds.
+// scopeQuery returns the query for the events of the scope, and the query's key.
+// Requests with the same key share one read. If the range has a name, the key contains
+// the name, not the times. So two requests for the last hour share a read, although
+// their times differ.
 func (p *page) scopeQuery() (docevents.Query, string) {
 	q := docevents.Query{Since: p.Since, Until: p.Until, StuckAfter: p.StuckAfter}
 	key := url.Values{"range": {p.Range.Name}}
@@ -167,13 +164,12 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 	return q, key.Encode()
 }
 
-// A chip is a small label that shows one condition of the view, with a link that
-// removes the condition.
+// A chip is a label for one condition of the view, with a link that removes the
+// condition.
 type chip struct{ Label, Value, Without string } // Without is the link
 
-// Chips returns a chip for each of these conditions: a filter with a value, a range
-// whose times the reader has entered, an error, and the stage in which the error
-// happened.
+// Chips returns a chip for each filter with a value, the times that the user of the
+// page has chosen, the error, and the stage of the error.
 func (p *page) Chips() (chips []chip) {
 	if p.Range.Name == "" && !p.isRangeBad {
 		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
@@ -192,7 +188,6 @@ func (p *page) Chips() (chips []chip) {
 	return chips
 }
 
-// IsFiltered reports whether a filter has a value.
 func (p *page) IsFiltered() bool {
 	return slices.ContainsFunc(p.Filters, func(f filter) bool { return f.Value != "" })
 }
@@ -205,10 +200,9 @@ func (p *page) When() string {
 	return "From " + p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC"
 }
 
-// Here returns a link to the first page of the same view. The link keeps the range, the
-// filters and the view's own parameters, except for the changes. The list changes
-// contains a parameter's name, its new value, the next name, the next value, and so on.
-// An empty value removes the parameter.
+// Here returns a link to the first page of the same view, with the same range, filters
+// and own parameters. changes contains a parameter's name, its new value, the next
+// name, the next value, and so on. An empty value removes the parameter.
 func (p *page) Here(changes ...string) string {
 	query := p.kept()
 	for name, value := range p.own {
@@ -219,8 +213,8 @@ func (p *page) Here(changes ...string) string {
 	return "?" + change(query, changes).Encode()
 }
 
-// To returns a link to another view. The link keeps the range and the filters, except
-// for the changes. The list changes has the same form as for Here.
+// To returns a link to another view, with the same range and filters. The argument
+// changes has the same form as in Here.
 func (p *page) To(view string, changes ...string) string {
 	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
 }
@@ -250,12 +244,9 @@ func (p *page) kept() url.Values {
 	return query
 }
 
-// change sets or removes parameters in query, and returns query. The list changes has
-// the same form as for Here.
-//
-// A URL contains either a named range, such as range=7d, or the times since and until.
-// So if the list sets or removes range, since and until are removed too. If the list
-// sets or removes since or until, range is removed too.
+// change modifies the parameters in query, and returns query. The argument changes has
+// the same form as in Here. A URL has either the parameter "range", or the parameters
+// "since" and "until". If one kind is changed, the other kind is removed.
 func change(query url.Values, changes []string) url.Values {
 	for i := 0; i+1 < len(changes); i += 2 {
 		name, value := changes[i], changes[i+1]

@@ -5,13 +5,11 @@ import (
 	"time"
 )
 
-// IsEdited reports whether the view shows the form for the range and the filters.
+// IsEdited reports whether the view shows the form with the range and the filters.
 func (p *page) IsEdited() bool { return p.query.Get("edit") != "" }
 
-// InputTime returns the text for one of the form's two time inputs. t is the start or
-// the end of the range, which InputTime rounds down to the minute. If the range has a
-// name, such as 7d, InputTime returns "", so that the form keeps the named range. It
-// also returns "" if the range isn't valid.
+// InputTime returns the text for one of the form's two time inputs, rounded down to the
+// minute. It returns "" if the range has a name, such as 7d, or isn't valid.
 func (p *page) InputTime(t time.Time) string {
 	if p.Range.Name != "" || p.isRangeBad {
 		return ""
@@ -19,15 +17,13 @@ func (p *page) InputTime(t time.Time) string {
 	return inputTime(t.Truncate(time.Minute))
 }
 
-// IsPlain reports whether the form has a text input for the filter. Some values, such as
-// those with line breaks, might be changed by a text input. The form leaves out the
-// inputs of filters with such values.
+// IsPlain reports whether a text input can hold the filter's value unchanged. It can't
+// hold line breaks, for example.
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
-// Keep returns the parameters of the URL that have no visible input in the form. The
-// form submits these parameters in a hidden input, so that they aren't lost. Keep
-// encodes them as a query string, because a browser may change line breaks in the value
-// of an input.
+// Keep returns the parameters that have no visible input in the form, as a query
+// string. The form submits them in a hidden input. A browser may change line breaks,
+// but a query string has none.
 func (p *page) Keep() string {
 	query := url.Values{}
 	for name, value := range p.own {
@@ -52,9 +48,8 @@ func (p *page) Keep() string {
 	return query.Encode()
 }
 
-// unkeep decodes the hidden input of the form, which is the parameter keep, and adds
-// the decoded parameters to query. If query already has a value for a parameter,
-// unkeep doesn't change it.
+// unkeep adds to query the parameters in the form's hidden input, which has the name
+// "keep". It doesn't replace a value that query already has.
 func unkeep(query url.Values) url.Values {
 	kept, err := url.ParseQuery(query.Get("keep"))
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// TestHostileTexts checks that no text of a row or a request becomes markup, and
-// that every view stays within its size. check looks for both.
+// TestHostileTexts checks that no text of a row or a request becomes markup, and that
+// every view stays within its size. The function check tests both.
 func TestHostileTexts(t *testing.T) {
 	wide := strings.Repeat("&😀", 1000)
 	for name, text := range map[string]func(n int) string{

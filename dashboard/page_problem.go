@@ -15,17 +15,16 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A problem is shown in place of the data that a view can't show. Title and Advice are
-// fixed texts of this package, so they never contain data from the table. Detail is the
-// text of the client's error, or "".
+// A problem is shown if a view can't show its data. Title and Advice are fixed texts,
+// which contain no data from the table. Detail is the text of the client's error, or
+// "".
 type problem struct{ Title, Advice, Detail string }
 
 const inMemory = " Until this is fixed, new events of this process wait in its memory."
 
-// answers lists the errors that the server may return, with the title and the advice
-// that the page then shows. The regular expression answer is compared with a text of
-// the form "STATUS CODE message". The page uses the first entry that matches. status is
-// the HTTP status of the page. If status is 0, the page has the status 502.
+// answers lists errors of the server, each with the title and the advice that the page
+// shows. The first entry whose regular expression matches "STATUS CODE message"
+// applies. status is the HTTP status of the page. 0 means 502.
 var answers = []struct {
 	answer        *regexp.Regexp
 	status        int
@@ -80,8 +79,8 @@ func (p *page) fail(err error) {
 	}
 }
 
-// answerLine returns the text of e that is compared with the regular expressions in the
-// list answers.
+// answerLine returns the text that is compared with the regular expressions in the list
+// answers.
 func answerLine(e *docevents.Error) string {
 	return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message)
 }
@@ -91,8 +90,7 @@ func isTimeout(err error) bool {
 	return ok && e.Timeout()
 }
 
-// isNetwork reports whether err means that the connection to the server failed. In
-// this case the client received no answer, or only a part of an answer.
+// isNetwork reports whether err means that the connection to the server failed.
 func isNetwork(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.As(err, new(net.Error)) || errors.As(err, new(syscall.Errno)) ||

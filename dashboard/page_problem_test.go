@@ -20,9 +20,9 @@ import (
 
 const noNetwork = "No answer from the server"
 
-// TestProblems checks the page if the events can't be read. It names the cause and what to
-// do, and still shows the counts of this process. It blames the network only if the network
-// failed.
+// TestProblems checks the page if the events can't be read. The page names the cause
+// and what to do, and still shows the counts of this process. It blames the network
+// only if the network failed.
 func TestProblems(t *testing.T) {
 	noDocuments := docevents.WithColumns(docevents.Columns{DocumentID: "-", Extra: []string{"document_id"}})
 	for _, tt := range []struct {

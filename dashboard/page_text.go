@@ -10,10 +10,10 @@ import (
 	"unicode"
 )
 
-// clean returns s as one line that is safe to show. It replaces line breaks, tabs and
-// repeated spaces with one space, and control characters with U+FFFD. If the line takes
-// up more than limit bytes as escaped HTML, clean cuts the line and appends "…".
-func clean(s string, limit int) string {
+// clean returns s as one line that is safe to show. It replaces white space with single
+// spaces, and control characters with U+FFFD. If the line is longer than maxSize bytes
+// of escaped HTML, clean cuts it and appends "…".
+func clean(s string, maxSize int) string {
 	var b strings.Builder
 	size, space := 0, true
 	for _, r := range s {
@@ -21,7 +21,7 @@ func clean(s string, limit int) string {
 			continue
 		}
 		space = r == ' '
-		if size += escapedLen(string(r)); size > limit {
+		if size += escapedLen(string(r)); size > maxSize {
 			return strings.TrimRight(b.String(), " ") + "…"
 		}
 		b.WriteRune(r)
@@ -39,9 +39,8 @@ func cleanLines(s string) string {
 	}, strings.ReplaceAll(s, "\r\n", "\n"))
 }
 
-// safe returns a character that can be shown in place of r. For white space it returns
-// a space. For a character that would control or reorder the text around it, safe
-// returns U+FFFD. Any other character is returned unchanged.
+// safe returns a space for white space, U+FFFD for characters that control or reorder
+// the text around them, and any other character unchanged.
 func safe(r rune) rune {
 	switch {
 	case unicode.IsSpace(r):
@@ -54,10 +53,8 @@ func safe(r rune) rune {
 	return r
 }
 
-// escapedLen returns the number of bytes that s takes up as escaped HTML.
 func escapedLen(s string) int { return len(template.HTMLEscapeString(s)) }
 
-// Stage returns the name of a stage for the page.
 func (p *page) Stage(name string) string {
 	if name = clean(name, 48); name == "" {
 		return "whole document"
@@ -78,17 +75,17 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent formats n as a percentage of all. It never rounds to 0 % or 100 %: 1 of
-// 100,000 documents is shown as 0.1 %, and 99,999 of 100,000 as 99.9 %.
-func (p *page) Percent(n, all int64) string {
-	if all == 0 {
+// Percent formats n as a percentage of total. The result is 0 % only if n is 0, and 100
+// % only if n is total: 1 of 100,000 is shown as 0.1 %.
+func (p *page) Percent(n, total int64) string {
+	if total == 0 {
 		return "–"
 	}
-	tenths := math.Round(1000 * float64(n) / float64(all))
+	tenths := math.Round(1000 * float64(n) / float64(total))
 	if n > 0 {
 		tenths = max(tenths, 1)
 	}
-	if n < all {
+	if n < total {
 		tenths = min(tenths, 999)
 	}
 	return strconv.FormatFloat(tenths/10, 'f', -1, 64) + " %"
@@ -123,12 +120,10 @@ func (p *page) Age(t time.Time) string {
 	return p.Rough(age) + " ago"
 }
 
-// Elapsed returns the time since t.
 func (p *page) Elapsed(t time.Time) time.Duration { return p.Now.Sub(t) }
 
-// Rough formats a duration for people, such as 45 s, 3 min or 12 h. If the duration is
-// a minute or longer, Rough leaves out the seconds. If it is ten hours or longer, Rough
-// also leaves out the minutes.
+// Rough formats a duration. If it is a minute or longer, Rough leaves out seconds. If
+// it is ten hours or longer, Rough also leaves out minutes.
 func (p *page) Rough(d time.Duration) string {
 	switch {
 	case d >= 10*time.Hour:
@@ -139,13 +134,12 @@ func (p *page) Rough(d time.Duration) string {
 	return p.Took(d)
 }
 
-// Short returns "…" and the last 8 bytes of an id. It doesn't return the beginning,
-// because ids that are created at about the same time often have the same beginning.
+// Short returns "…" and the last 8 bytes of an id. Ids that are created at about the
+// same time often have the same beginning.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
-// UTC formats a time for people, as a date and a time of day in UTC. Day formats only the
-// date, and Clock only the time of day. Machine formats a time for the HTML attribute
-// datetime.
+// UTC, Day and Clock format a time for people, in UTC. Machine formats it for the HTML
+// attribute datetime.
 func (p *page) UTC(t time.Time) string     { return p.Day(t) + " " + p.Clock(t) }
 func (p *page) Day(t time.Time) string     { return t.UTC().Format(time.DateOnly) }
 func (p *page) Clock(t time.Time) string   { return t.UTC().Format(time.TimeOnly) }

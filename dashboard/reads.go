@@ -8,28 +8,27 @@ import (
 )
 
 const (
-	// readTimeout is the longest time that reading the data of one view may take. Hosted
-	// Supabase cancels a statement after 8 s. readTimeout is longer, so that the page
-	// receives the server's error and can show it.
+	// readTimeout is the longest time for the reads of one view. Hosted Supabase
+	// cancels a statement after 8 s. readTimeout is longer, so that the page can show
+	// the server's error.
 	readTimeout = 15 * time.Second
 
 	maxReads  = 4               // reads in flight at a time
-	sharedFor = 5 * time.Second // how long the answer to a read is reused for identical reads
-	maxShared = 32              // answers to keep; any further answer is only shared until its read ends
+	sharedFor = 5 * time.Second // how long a result is reused
+	maxShared = 32              // results to keep after their read has ended
 )
 
 // errBusy is returned if maxReads reads are in flight already.
 var errBusy = errors.New("this page has four reads in flight already")
 
-// reads limits how often a handler reads from the database. Its zero value is ready to
-// use. Two reads are identical if they have the same key. When a view needs data, the
-// first line whose condition is true decides what the view gets:
+// A readLimiter limits how often a handler reads from the database. Reads with the same
+// key are identical. The first line whose condition is true decides what a view gets:
 //
 //	an identical read ended less than sharedFor ago  -> the result of that read
 //	an identical read is in flight                   -> the result of that read, after a wait
 //	fewer than maxReads reads are in flight          -> the result of a new read
 //	otherwise                                        -> errBusy, so the response is a 503
-type reads struct {
+type readLimiter struct {
 	mu       sync.Mutex // guards the fields below; no read runs under it
 	inFlight int
 	answers  map[string]*answer
@@ -42,25 +41,23 @@ type answer struct {
 	err   error
 }
 
-// share calls the function read and returns its result. If another caller's read with
-// the same key is in flight or ended less than sharedFor ago, share returns the result
-// of that read and doesn't call read. All callers with the same key get the same value,
-// so they must not change it.
+// share calls doRead and returns its result. But if an identical read is in flight, or
+// ended less than sharedFor ago, share returns the result of that read. The callers
+// share the value, so they must not change it.
 //
-// If ctx ends, share stops waiting for another caller's read. But the end of ctx
-// doesn't cancel a call to the function read, because other callers may be waiting for
-// its result.
-func share[T any](ctx context.Context, r *reads, key string, read func(context.Context) (T, error)) (T, error) {
+// If ctx ends, share stops waiting for another caller's read. It doesn't cancel its own
+// call of doRead, because other callers may be waiting for the result.
+func share[T any](ctx context.Context, r *readLimiter, key string, doRead func(context.Context) (T, error)) (T, error) {
 	a, isNew, err := r.find(key)
 	if err != nil {
 		var none T
 		return none, err
 	}
 	if isNew {
-		defer r.finish(key, a) // even if read panics
+		defer r.finish(key, a) // even if doRead panics
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 		defer cancel()
-		value, err := read(ctx)
+		value, err := doRead(ctx)
 		a.value, a.err = value, err
 		return value, err
 	}
@@ -74,11 +71,10 @@ func share[T any](ctx context.Context, r *reads, key string, read func(context.C
 	return value, a.err
 }
 
-// find returns the answer for a key. If isNew is true, the answer is still empty: the
-// caller must read the data, set the value and the error in the answer, and call
-// finish. If isNew is false, another caller does this or has done it. If there is no
-// answer for the key and too many reads are in flight, find returns errBusy.
-func (r *reads) find(key string) (a *answer, isNew bool, err error) {
+// find returns the answer for a key, or errBusy. If isNew is true, the caller must read
+// the data, set the answer's value and err, and call finish. Otherwise another caller
+// does that.
+func (r *readLimiter) find(key string) (a *answer, isNew bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a := r.answers[key]; a != nil {
@@ -96,10 +92,9 @@ func (r *reads) find(key string) (a *answer, isNew bool, err error) {
 	return a, true, nil
 }
 
-// finish ends the read whose result is in the answer a. Callers that wait for a get the
-// result now. New callers with the same key get it for the next sharedFor. But if there
-// are more than maxShared answers, finish forgets a at once.
-func (r *reads) finish(key string, a *answer) {
+// finish ends the read of the answer a. If there are at most maxShared answers, other
+// callers with the same key also get this answer, until sharedFor has passed.
+func (r *readLimiter) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {
 		r.mu.Lock()

@@ -68,8 +68,8 @@ func TestReadsAreShared(t *testing.T) {
 	})
 }
 
-// TestReadsAreBounded checks that a server that doesn't answer gets at most four
-// reads at a time, and that every reader gets a response.
+// TestReadsAreBounded checks that a server that doesn't answer gets at most four reads
+// at a time, and that every request gets a response.
 func TestReadsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{delay: time.Hour}
@@ -107,8 +107,8 @@ func TestReadsAreBounded(t *testing.T) {
 	})
 }
 
-// TestReadsGoOn checks that a read continues if the reader who started it leaves while
-// another reader waits for it.
+// TestReadsGoOn checks that a read continues if the request that started it is canceled
+// while another request waits for the result.
 func TestReadsGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{summary: emptySummary, delay: 2 * time.Second}

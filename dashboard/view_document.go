@@ -16,8 +16,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A document is the view of a document's timeline. It shows one page of the events.
-type document struct {
+// A timelineView is the view of a document's timeline, one page at a time.
+type timelineView struct {
 	*page
 	DocumentID string
 	AppLink    string // from WithDocumentLink
@@ -28,14 +28,14 @@ type document struct {
 	IsOldestFirst bool
 
 	Next       string // a link to the next page in this order; "" on the last page
-	Before     string // if IsOldestFirst, a link to the window before this one, see position; otherwise ""
+	Before     string // if IsOldestFirst, a link to the window before this one; otherwise ""
 	NewestLink string // a link to the first page; "" if this is the first page
 	Other      string // a link to the other order
 	OtherOrder string // the name of the other order
 }
 
 func (h *handler) document(ctx context.Context, p *page) any {
-	v := &document{page: p}
+	v := &timelineView{page: p}
 	p.Title = "Document"
 	id, ok := h.documentID(p)
 	if !ok {
@@ -70,9 +70,8 @@ func (h *handler) document(ctx context.Context, p *page) any {
 	return v
 }
 
-// documentID returns the document id from the URL. If the table's ids are UUIDs,
-// documentID formats the id as PostgreSQL does, with lower-case letters and hyphens. If
-// ok is false, the page shows a problem, for example because the id isn't valid.
+// documentID returns the document id from the URL. It formats a UUID as PostgreSQL
+// does. If ok is false, the page shows a problem.
 func (h *handler) documentID(p *page) (id string, ok bool) {
 	id = p.query.Get("id")
 	switch {
@@ -98,16 +97,15 @@ func (h *handler) documentID(p *page) (id string, ok bool) {
 	return parsed.String(), true
 }
 
-// A position is the place in a document's timeline where a page begins. The timeline
-// may be too long for one read, so it is read in windows. A window contains the newest
-// 1,000 events before a certain time. A page shows up to 50 events from one window.
+// A position is the place in a timeline where a page begins. A timeline is read in
+// windows. A window contains the newest 1,000 events before the window's end, and a
+// page shows up to 50 of them.
 type position struct {
 	before      time.Time // the end of the window; zero means the newest window
 	from        int       // the number of the window's events to skip, in the order shown
 	oldestFirst bool
 }
 
-// position reads the position from the URL.
 func (p *page) position() (at position, ok bool) {
 	at.oldestFirst = p.query.Get("order") == "oldest"
 	if text := p.query.Get("before"); text != "" {
@@ -125,9 +123,8 @@ func (p *page) position() (at position, ok bool) {
 	return at, true
 }
 
-// A timelinePage contains the events on one page of a document's timeline, and the
-// positions of the pages that follow. It also describes the window: the events that were
-// read at once, up to 1,000. The page's events are a part of the window.
+// A timelinePage contains the events on one page, the positions of the next pages, and
+// a description of the page's window.
 type timelinePage struct {
 	Events     []docevents.Event // in the order shown
 	Gaps       []time.Duration   // for each event, the time since the previous one; -1 for the first of the window
@@ -152,9 +149,9 @@ func (h *handler) readTimelinePage(ctx context.Context, p *page, id string, at p
 	})
 }
 
-// newTimelinePage returns one page of a timeline: up to n events of a window, beginning
-// at the position start. window is a list of events, the oldest first. hasEarlier is
-// true if the document has events before the window.
+// newTimelinePage returns up to n events of a window, beginning at start. In window,
+// the oldest event comes first. hasEarlier means that there are events before the
+// window.
 func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, n int) *timelinePage {
 	s := &timelinePage{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {
@@ -183,13 +180,13 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 	if !hasEarlier {
 		return s
 	}
-	// Other events may have exactly the same time as first, the oldest event of this
-	// window, but be outside this window. So the earlier window ends just after the time
-	// of first, and contains the events with this time again. If the newest events are
-	// shown first, the next page skips those that this window has shown.
+	// Events outside this window may have the same time as this window's first event.
+	// So the earlier window ends just after this time, and contains the events of this
+	// time again. If the newest events come first, the next page skips those that this
+	// window has shown.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), start.oldestFirst}
-	if same < 0 { // all events of the window have this time: continue with older events, and leave out further ones with this time
+	if same < 0 { // all events have this time: leave out further ones
 		s.earlier.before = first.CreatedAt
 	}
 	if start.oldestFirst {
@@ -200,8 +197,7 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 	return s
 }
 
-// links sets the links to other pages.
-func (v *document) links(at position) {
+func (v *timelineView) links(at position) {
 	v.OtherOrder, v.Other = "oldest first", v.Here("order", "oldest")
 	if at.oldestFirst {
 		v.OtherOrder, v.Other = "newest first", v.Here("order", "")
@@ -227,7 +223,7 @@ func (s *timelinePage) Size() int64 { return int64(s.size) }
 func (s *timelinePage) Span() time.Duration { return s.Last.CreatedAt.Sub(s.First) }
 
 // Gap formats the time since the previous event.
-func (v *document) Gap(d time.Duration) string {
+func (v *timelineView) Gap(d time.Duration) string {
 	if d < 0 {
 		return ""
 	}

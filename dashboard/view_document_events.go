@@ -13,10 +13,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow reads a document's events before the time end: the newest 1,000 of them, or
-// all if there are fewer. If end is zero, it reads the document's newest events. In the
-// list events, the oldest comes first. hasEarlier is true if the document has older
-// events than these.
+// readWindow returns the newest 1,000 events of a document before the time end, the
+// oldest first. If end is zero, it returns the newest of all. hasEarlier reports
+// whether there are older events.
 func (h *handler) readWindow(ctx context.Context, id string, end time.Time) (events []docevents.Event, hasEarlier bool, err error) {
 	if end.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
@@ -29,10 +28,9 @@ func (h *handler) readWindow(ctx context.Context, id string, end time.Time) (eve
 	return events, false, err
 }
 
-// An eventRow is an event on the page.
 type eventRow struct {
 	docevents.Event
-	Kind string        // the meaning of the type, see kind
+	Kind string        // the meaning of the type: see the function kind
 	Gap  time.Duration // the time since the previous event
 
 	Facts   []fact
@@ -40,20 +38,17 @@ type eventRow struct {
 	Whole   string // the complete message; "" if Message is complete, or if the page has no room
 	Text    string // a link to the complete event as plain text; "" if the page shows all of it
 
-	// X and Width are the left edge and the width of the event's bar, which shows when
-	// the step ran. The unit is a thousandth of the time axis. The time axis covers
-	// all events on the page.
+	// X and Width place the event's bar, which shows when the step ran. The unit is a
+	// thousandth of the time axis, which covers all events on the page.
 	X, Width int64
 }
 
 // roomForMessages returns the number of bytes that a view with n events has for long
-// error messages. If a message doesn't fit, the view shows only its beginning. Everything
-// else in the view needs about 8,000 bytes, and 600 more for each event. The messages get
-// what is left of maxBytes. If the HTML is still larger than maxBytes, the view is
-// rendered again with fewer rows, and the messages get fewer bytes.
+// error messages. Everything else needs about 8,000 bytes, and 600 more for each event.
+// If the view is rendered again with fewer rows, the messages also get less room.
 func (p *page) roomForMessages(n int) int { return (maxBytes - 8_000 - 600*n) * p.rows / maxRows }
 
-// eventRows returns the rows of a page, and separately the facts that all rows share.
+// eventRows returns the rows of a page, and the facts that all rows share.
 func (h *handler) eventRows(p *page, id string, s *timelinePage) (common []fact, rows []eventRow) {
 	rows = placeBars(s.Events)
 	room := p.roomForMessages(len(rows))
@@ -83,8 +78,8 @@ type fact struct {
 	isCut       bool   // Value is shortened
 }
 
-// facts returns the event's user, and then the values of its extra columns. The columns
-// are sorted by name. Empty values and NULL are left out.
+// facts returns the event's user, and the values of its extra columns, sorted by name.
+// Empty values are left out.
 func (p *page) facts(e docevents.Event) (all []fact) {
 	add := func(name, value, link string) {
 		if value != "" {
@@ -99,7 +94,7 @@ func (p *page) facts(e docevents.Event) (all []fact) {
 	return all
 }
 
-// extraText returns a string as it is, "" for NULL, and any other value as JSON.
+// extraText returns a string unchanged, "" for NULL, and other values as JSON.
 func extraText(value any) string {
 	switch value := value.(type) {
 	case nil:
@@ -116,9 +111,8 @@ func extraText(value any) string {
 	return strings.TrimSpace(text.String())
 }
 
-// splitFacts returns the facts that all rows have in common, and removes them from the
-// rows, so that the page shows each of them only once. If there is only one row,
-// splitFacts removes nothing.
+// splitFacts removes the facts that all rows share, and returns them. If there is only
+// one row, it removes nothing.
 func splitFacts(rows []eventRow) (common []fact) {
 	if len(rows) < 2 {
 		return nil
@@ -154,11 +148,10 @@ func kind(types docevents.EventTypes, t docevents.EventType) string {
 	return "note"
 }
 
-// placeBars returns a row for each event, with the position of the event's bar. The bar
-// shows when the step ran: it begins when the step started, and is as wide as the
-// event's Duration, but at least minWidth. All bars share one time axis, which begins
-// at the earliest start of a step and ends at the latest event. For an event without a
-// Duration, the template draws no bar.
+// placeBars returns a row for each event, with the place of its bar. A bar ends at the
+// event and is as wide as the event's Duration, but at least minWidth. The time axis of
+// all bars begins at the earliest start of a step and ends at the latest event. The
+// template draws no bar for an event without a Duration.
 func placeBars(events []docevents.Event) []eventRow {
 	if len(events) == 0 {
 		return nil
@@ -175,7 +168,7 @@ func placeBars(events []docevents.Event) []eventRow {
 	thousandths := func(d time.Duration) int64 {
 		return int64(1000 * d.Seconds() / max(end.Sub(start), time.Millisecond).Seconds())
 	}
-	const minWidth = 8 // a narrower bar couldn't be seen
+	const minWidth = 8 // the narrowest bar that can be seen
 	rows := make([]eventRow, len(events))
 	for i, e := range events {
 		r := eventRow{Event: e, Width: max(thousandths(e.Duration), minWidth)}
@@ -186,7 +179,7 @@ func placeBars(events []docevents.Event) []eventRow {
 	return rows
 }
 
-// serveEvent writes one event as plain text, however large it is.
+// serveEvent writes one event as plain text.
 func (h *handler) serveEvent(w http.ResponseWriter, r *http.Request) {
 	p := h.newPage(r, maxRows)
 	text := h.eventText(r.Context(), p)
@@ -213,7 +206,7 @@ func (h *handler) eventText(ctx context.Context, p *page) string {
 	e, err := share(ctx, &h.reads, "event?"+p.query.Encode(), func(ctx context.Context) (*docevents.Event, error) {
 		events, _, err := h.readWindow(ctx, id, at.before)
 		if i := slices.IndexFunc(events, func(e docevents.Event) bool { return e.ID == row }); i >= 0 {
-			e := events[i] // a copy, which doesn't keep the other events in memory
+			e := events[i] // a copy, so that the other events can be freed
 			return &e, nil
 		}
 		return nil, err

@@ -18,8 +18,8 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// timeline returns an answer with n events of one document, a second apart. The
-// last one is failed.
+// timeline returns an answer with n events of one document, a second apart. If n is a
+// multiple of 4, the last event has the type failed.
 func timeline(n int, message, stage string) string {
 	rows := make([]map[string]any, n)
 	start := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(-time.Hour)
@@ -235,8 +235,8 @@ func TestEventsBefore(t *testing.T) {
 	check(t, get(h, path), 200, "step 0<", "This page shows more of the document's events.", `>First page</a>`)
 }
 
-// nextPage returns the path of the link that mark follows, or "" if there is
-// none.
+// nextPage returns the path of the link that comes just before the text mark, or "" if
+// there is none.
 func nextPage(page, mark string) string {
 	link := regexp.MustCompile(`href="([^"]*)" ?` + regexp.QuoteMeta(mark)).FindStringSubmatch(page)
 	if link == nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// documents is the view that lists documents, one page of the list at a time. The list
-// is sorted by the time of each document's latest event, the newest first.
+// documents is the view that lists documents, one page at a time. The document with the
+// latest event comes first.
 type documents struct {
 	*page
 	Heading   string
@@ -26,8 +26,8 @@ type stateTab struct {
 	Current    bool
 }
 
-// A stateList is one of the lists of documents that the page offers: the documents in a
-// state, or all documents.
+// A stateList is a list that the page offers: the documents in a state, or all
+// documents.
 type stateList struct {
 	state         docevents.State
 	name, heading string

@@ -9,14 +9,13 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// WithHealth sets the limits for the health check at /health below the prefix, for
-// example /admin/documents/health. An uptime monitor can request this path. The response
-// is a [docevents.Health] as JSON. Its status is 200 if no limit is exceeded, and 503 if
-// a limit is exceeded or the table can't be read.
+// WithHealth sets the limits for the health check, which an uptime monitor can request
+// at /health below the prefix, such as /admin/documents/health. The response is a
+// [docevents.Health] as JSON. Its status is 200 if no limit is exceeded, and 503 if a
+// limit is exceeded or the table can't be read.
 //
-// If a limit in l is 0, its default in [docevents.Limits] applies. There is one
-// exception: if StuckAfter is 0, the duration of [WithStuckAfter] applies. Without
-// WithHealth, the health check uses these defaults for all limits.
+// Without WithHealth, or for a limit of 0, the defaults in [docevents.Limits] apply.
+// Only StuckAfter has a different default: the duration of [WithStuckAfter].
 func WithHealth(l docevents.Limits) Option {
 	return func(h *handler) { h.limits = l }
 }
@@ -38,12 +37,12 @@ func (h *handler) serveHealth(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // the reader may be gone
+		_, _ = w.Write(body) // the client may have closed the connection
 	}
 }
 
 // health returns the result of [docevents.Client.Health]. If the table can't be read,
-// OK is false in the result, and Problems contains only the reason.
+// the only problem in the result is the reason.
 func (h *handler) health(ctx context.Context, p *page) docevents.Health {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()

@@ -11,7 +11,7 @@ import (
 type overview struct {
 	*page
 	Summary    *docevents.Summary
-	HasSkipped bool // the app has types for skipped documents, or has skipped some
+	HasSkipped bool // the app has types for skipped documents, or skipped documents exist
 	Chart      chart
 	Ticks      []time.Time // the labels of the chart's axis
 	Stages     []stage
@@ -28,7 +28,7 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 	v := &overview{page: p, Stats: h.client.Stats(), types: h.types}
 	v.Lost = losses(v.Stats.Dropped)
 	p.Title = "Documents"
-	if p.Range.Name != "" { // a range between two fixed times doesn't change
+	if p.Range.Name != "" { // the other ranges end at a fixed time
 		p.refresh = refreshEvery
 	}
 	if p.query.Get("sort") == "failures" {
@@ -62,12 +62,11 @@ func (h *handler) overview(ctx context.Context, p *page) any {
 // IsRoomy reports whether there is room for the chart's links and table.
 func (v *overview) IsRoomy() bool { return v.rows == maxRows }
 
-// List returns a link to the documents in a state.
 func (v *overview) List(state docevents.State) string {
 	return v.To("documents", "state", string(state))
 }
 
-// Bar returns a link to the overview of the interval that one bar covers.
+// Bar returns a link to the overview of the interval that a bar covers.
 func (v *overview) Bar(at time.Time) string {
 	return v.Here("since", inputTime(at), "until", inputTime(at.Add(v.Summary.Interval)))
 }
@@ -97,16 +96,14 @@ func (v *overview) Each() string { return v.Rough(v.Summary.Interval) }
 // Ended returns the number of documents that completed or failed.
 func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
 
-// StageLink returns a link to the list of documents that have an event of a stage. The
-// name "" stands for events without a stage. No filter can select these events, so this
-// link goes to all documents.
+// StageLink returns a link to the documents that have an event of a stage, or to all
+// documents if name is "". No filter can select events without a stage.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
-// StageFailedLink returns a link to the documents that failed in a stage. name is the
-// name of the stage. Usually the link filters by the stage and by the event type for
-// failures. But a filter can select only one type. So if the app has several types for
-// failures, or if name is "", the link filters by the state failed instead of the type.
-// Such a link leaves out documents that completed after a retry.
+// StageFailedLink returns a link to the documents that failed in a stage. If the app
+// has several types for failures, or if name is "", a filter can't select the failures
+// in this stage. The link then selects the state failed, which leaves out documents
+// that completed later.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {
 		return v.To("documents", "stage", name, "type", string(failed[0]))
@@ -127,9 +124,8 @@ func (v *overview) FailureLink(f failure) string {
 	return v.ErrorLink(f.Message, "")
 }
 
-// ErrorLink returns a link to the documents that failed with an error message in a
-// stage. If stage is "", the link includes failures in any stage. If message is "",
-// the link selects failures only by stage.
+// ErrorLink returns a link to the documents that failed with a message in a stage. If
+// stage is "", the stage doesn't matter. If message is "", the message doesn't matter.
 func (v *overview) ErrorLink(message, stage string) string {
 	if message == "" {
 		return v.StageFailedLink(stage)
@@ -143,7 +139,6 @@ type loss struct {
 	Count  int64
 }
 
-// losses returns a loss for each reason for which events were dropped.
 func losses(d docevents.Drops) (lost []loss) {
 	for _, l := range []loss{
 		{"invalid", d.Invalid},

@@ -10,11 +10,11 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A chart is the overview's two diagrams of bars. style.css sets their size on the screen.
+// A chart is the overview's two diagrams of bars.
 type chart struct {
-	Bars      int  // the number of bars in each diagram
-	Documents bars // failed, completed, skipped and under way, in this order
-	Failures  bars
+	Bars      int        // the number of bars in each diagram
+	Documents barDiagram // failed, completed, skipped and under way, in this order
+	Failures  barDiagram
 	Points    []chartPoint // the points that aren't empty, the newest first
 }
 
@@ -24,11 +24,11 @@ type chartPoint struct {
 	X int
 }
 
-// bars is a diagram of stacked bars, drawn as SVG paths. In the units of the SVG, a bar
-// with its gaps is 1 wide, and the diagram is chartHeight high.
-type bars struct {
+// A barDiagram is a diagram of stacked bars, drawn as SVG paths. A bar with its gaps is
+// 1 wide, and the diagram is chartHeight high.
+type barDiagram struct {
 	Top     int64    // the value at the upper edge
-	Highest int64    // the value of the highest bar; if it is more than Top, the bar is cut off
+	Highest int64    // the value of the highest bar, which is cut off if this is more than Top
 	Paths   []string // one path for each part of the bars, such as all the failed parts
 	Cuts    string   // a path that marks the bars that are cut off
 }
@@ -49,21 +49,21 @@ func newChart(series []docevents.Point) chart {
 	return c
 }
 
-// newBars draws one bar for each element of stacks. Each element contains n values, one
-// for each part of its bar. The first value belongs to the lowest part.
-func newBars(stacks [][]int64, n int) bars {
+// newBars draws a bar for each element of stacks. An element contains the n values of
+// the bar's parts, the lowest part first.
+func newBars(stacks [][]int64, n int) barDiagram {
 	sums := make([]int64, len(stacks))
 	for x, values := range stacks {
 		for _, v := range values {
 			sums[x] += v
 		}
 	}
-	b := bars{Top: max(fit(sums), 1), Highest: slices.Max(append(sums, 0))}
+	b := barDiagram{Top: max(fit(sums), 1), Highest: slices.Max(append(sums, 0))}
 	paths := make([]strings.Builder, n)
 	var cuts strings.Builder
 	for x, values := range stacks {
 		scale := float64(chartHeight) / float64(max(b.Top, 1))
-		if sums[x] > b.Top { // cut off: squeeze the bar, so that its values keep their proportions
+		if sums[x] > b.Top { // cut off: the values keep their proportions
 			scale = float64(chartHeight) / float64(sums[x])
 			fmt.Fprintf(&cuts, "M%d 12l1-6v4l-1 6z", x)
 		}
@@ -83,12 +83,12 @@ func newBars(stacks [][]int64, n int) bars {
 	return b
 }
 
-// fit returns the value at the upper edge of a diagram. Usually this is the largest
-// value. But if the largest value is more than eight times as high as all values except
-// a few, the bars of the other values would be too low to read. Then fit returns a
-// quarter more than the largest of the other values, and the bars of the few high values
-// are cut off. There may be one high value, or as many as a twentieth of all values above
-// zero. With fewer than three values above zero, no bar is cut off.
+// fit returns the value at the upper edge of a diagram, which is usually the largest
+// value. But a few values can be so large that the bars of the others would be too low
+// to read. If the largest value is more than eight times the highest of the others, fit
+// returns 1.25 times the highest of the others, and the bars of the few are cut off.
+// The few are one value, or up to a twentieth of the values above zero. There must be
+// at least two others.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

@@ -13,28 +13,25 @@ import (
 type stage struct {
 	docevents.Stage
 
-	// The row's bar shows how long its stage took. The bar is filled up to P50Width,
-	// which stands for the median. From there to P95Width, which stands for the 95th
-	// percentile, the bar is an outline. Both widths are in thousandths of the column's
-	// width. If IsCut is true, the bar would be too long, so it ends at the column's
-	// edge.
+	// The row's bar is filled up to P50Width, the median, and outlined from there to
+	// P95Width, the 95th percentile. Both are in thousandths of the column's width. If
+	// IsCut is true, the bar is too long and ends at the column's edge.
 	P50Width, P95Width int64
 	HasBar, IsCut      bool
 }
 
-// newStages returns the rows of the overview's table of stages. all contains the
-// stages of a Summary, the slowest first. If byFailures is true, newStages sorts the
-// rows by their number of failures instead.
+// newStages returns the rows of the table of stages. summarized contains the stages of
+// a Summary, the slowest first. If byFailures is true, the rows are sorted by failures
+// instead.
 //
-// A row has a bar if the times of its stage were measured. But a Stage without a Name
-// stands for the entire document. A document takes about as long as all its stages
-// together, so the document's bar would make the other bars too short to read. So this
-// row has a bar only if there are no other stages.
-func newStages(all []docevents.Stage, byFailures bool) []stage {
-	stages := make([]stage, len(all))
+// The row for entire documents, which has no Name, has a bar only if there are no other
+// rows. A document takes about as long as all its stages together, so its bar would
+// make the other bars too short to read.
+func newStages(summarized []docevents.Stage, byFailures bool) []stage {
+	stages := make([]stage, len(summarized))
 	var times []int64
-	for i, s := range all {
-		stages[i] = stage{Stage: s, HasBar: s.Measured > 0 && (s.Name != "" || len(all) == 1)}
+	for i, s := range summarized {
+		stages[i] = stage{Stage: s, HasBar: s.Measured > 0 && (s.Name != "" || len(summarized) == 1)}
 		if stages[i].HasBar {
 			times = append(times, int64(s.P95))
 		}
@@ -61,9 +58,8 @@ type failure struct {
 	Stages      []docevents.ErrorGroup
 }
 
-// newFailures returns one failure for each message, the most frequent first. An
-// element of groups counts the failures with one message in one stage. newFailures
-// adds up the elements that have the same message.
+// newFailures adds up the groups that have the same message and different stages. The
+// most frequent message comes first.
 func newFailures(groups []docevents.ErrorGroup) []failure {
 	var failures []failure
 	for _, g := range groups {

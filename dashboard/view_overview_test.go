@@ -16,8 +16,8 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// fullSummary returns an answer of docevents_summary with as many items as it can
-// have. text returns its texts, which have up to n characters.
+// fullSummary returns an answer of docevents_summary with as many items as it can have.
+// The function text returns the texts in it, which have up to n characters.
 func fullSummary(text func(n int) string, now time.Time) string {
 	list := func(n int, item func(i int) map[string]any) (items []map[string]any) {
 		for i := range n {

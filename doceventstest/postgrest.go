@@ -39,16 +39,15 @@ func refuse(status int, code, format string, args ...any) error {
 	return postgrest.Errorf(status, code, format, args...)
 }
 
-// notUnderstood returns the error for a request with a part that PostgREST understands
-// and this server doesn't. If the server ignored that part, its answer would be wrong.
-// docevents never sends such a request.
+// notUnderstood returns the error for a part of a request that PostgREST understands
+// and this server doesn't. docevents never sends such a request.
 func notUnderstood(part string) error {
 	return refuse(http.StatusNotImplemented, "", "doceventstest doesn't understand %s", part)
 }
 
 // answerLocked returns the answer to a request, or an error if the request is refused.
-// It checks for faults in the same order as Supabase's gateway and PostgREST. So if a
-// request has several faults, answerLocked returns the same error as they do.
+// It checks for faults in the order of Supabase's gateway and PostgREST, so that a
+// request with several faults gets the error that Supabase would return.
 func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, error) {
 	if len(s.failures) > 0 {
 		failure := s.failures[0]
@@ -106,10 +105,9 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 }
 
 // changeLocked carries out an insert or a DELETE, and returns the answer. changed
-// contains the rows that are inserted or deleted, and result contains all rows of the
-// table after the change. If the request doesn't allow so many rows, changeLocked
-// returns an error and leaves the table unchanged, because PostgREST would roll the
-// change back.
+// contains the inserted or deleted rows, and result contains the rows of the table
+// afterwards. If the request doesn't allow this number of changed rows, the table stays
+// unchanged, as after PostgREST's rollback.
 func (s *Server) changeLocked(r *http.Request, q *query, changed, result []row) (*postgrest.Answer, error) {
 	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
 		return nil, refusal
@@ -119,5 +117,5 @@ func (s *Server) changeLocked(r *http.Request, q *query, changed, result []row) 
 	if q.prefer.Representation() {
 		body = q.selected(changed)
 	}
-	return q.prefer.ChangeAnswer(r.Method, int64(len(changed)), body).For(r), nil
+	return q.prefer.ChangeAnswer(r.Method, int64(len(changed)), body).FitTo(r), nil
 }

@@ -18,9 +18,8 @@ type query struct {
 	prefer     postgrest.Preferences
 }
 
-// parseQuery parses the URL parameters of a request and its header Prefer. It returns
-// an error if the request is wrong, or contains a part that this server doesn't
-// understand.
+// parseQuery parses the URL parameters and the header Prefer of a request. It returns
+// an error if the request is wrong, or if this server doesn't understand a part of it.
 func (s *Server) parseQuery(r *http.Request) (*query, error) {
 	asked, refusal := postgrest.ParseQuery(r.URL.RawQuery)
 	if refusal != nil {
@@ -72,9 +71,8 @@ func (s *Server) column(name string) (column, error) {
 	return column{}, refuse(400, "42703", "column %s.%s does not exist", s.Table, name)
 }
 
-// newCondition returns a function that reports whether a row matches the filter f. c is
-// the column that f compares. If a row has NULL in this column, the row matches only
-// the filter "is.null".
+// newCondition returns a function that reports whether a row matches the filter f on
+// the column c. NULL matches only the filter "is.null".
 func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	if f.Operator == "is" {
 		return func(r row) bool { return r.value(c) == nil }, nil
@@ -105,7 +103,7 @@ func newCondition(f postgrest.Filter, c column) (func(row) bool, error) {
 	}, nil
 }
 
-// newOrder returns the comparison function of a term of the order parameter.
+// newOrder returns the comparison function of a term in the parameter "order".
 func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	sign := 1
 	if strings.Contains(term.Direction, " DESC") {
@@ -131,8 +129,7 @@ func newOrder(term postgrest.OrderTerm, c column) func(a, b row) int {
 	}
 }
 
-// sorted returns the rows in the order that the URL parameter "order" asks for. Rows
-// that are equal in that order are sorted by time and then by id.
+// sorted returns the rows in the order that the request asks for, then by time and id.
 func (q *query) sorted(rows []row) []row {
 	rows = sortedByTime(rows)
 	slices.SortStableFunc(rows, func(a, b row) int {
@@ -158,7 +155,7 @@ func (q *query) split(rows []row) (matching, others []row) {
 	return matching, others
 }
 
-// selected returns the rows as JSON, with the columns of the select parameter.
+// selected returns the rows as JSON, with the columns in the parameter "select".
 func (q *query) selected(rows []row) []byte {
 	items := q.Select
 	if items == nil {
@@ -201,5 +198,5 @@ func (q *query) read(r *http.Request, rows []row) (*postgrest.Answer, error) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	return answer.For(r), nil
+	return answer.FitTo(r), nil
 }

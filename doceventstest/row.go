@@ -17,16 +17,15 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// A row is a row of the table.
 type row struct {
-	// fields holds the values of the row's columns, except those in Columns.Extra. A key
-	// is the name of the Event field, such as Stage. A value is a uuid.UUID, string, int64 or
-	// time.Time. If a column is NULL, its field is not in the map.
+	// fields holds the values of the Event fields, such as Stage, by the field's name.
+	// A value is a uuid.UUID, string, int64 or time.Time. A field that is NULL is
+	// missing.
 	fields map[string]any
 
-	// extra holds the values of the columns in Columns.Extra. The keys are the names of
-	// the columns. The value of a column that is NULL is nil. A column that would get its
-	// default is not in the map, because this server doesn't know the defaults.
+	// extra holds the values of the columns in Columns.Extra, by the column's name.
+	// NULL is nil. A column that gets its default is missing, because this server
+	// doesn't know the defaults.
 	extra map[string]any
 }
 
@@ -50,8 +49,7 @@ func parseInteger(s string) (any, error) {
 	return n, nil
 }
 
-// parseTime parses a time in RFC 3339, as docevents sends it, or -infinity. It rejects
-// other formats that PostgreSQL accepts.
+// parseTime parses a time in RFC 3339, as docevents sends it, or -infinity.
 func parseTime(s string) (any, error) {
 	if s == "-infinity" {
 		return time.Time{}.AddDate(-1, 0, 0), nil // before every row
@@ -63,12 +61,9 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// parseRows returns the rows of an insert. body is the JSON of the insert. columns
-// contains the names in the request's URL parameter "columns". If one of them isn't a
-// column of the table, or a value has the wrong type, parseRows returns an error. If a
-// row has no value for one of the columns, that column gets NULL. There is one
-// exception: if missingDefault is true, a column in Columns.Extra gets its default, so
-// parseRows leaves the column out of the row.
+// parseRows parses body, the JSON of an insert. columns is the URL parameter "columns".
+// A column for which a row has no value gets NULL. If missingDefault is true, a column
+// in Columns.Extra gets its default instead, so it is left out of the row.
 func (s *Server) parseRows(body []byte, columns []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
 	for _, name := range columns {
@@ -102,8 +97,8 @@ func (s *Server) parseRows(body []byte, columns []string, missingDefault bool) (
 	return rows, nil
 }
 
-// parseJSON decodes the JSON of a value in the same way as docevents does when it
-// reads events: a number becomes a json.Number.
+// parseJSON decodes JSON as docevents does when it reads events: a number becomes a
+// json.Number.
 func parseJSON(raw json.RawMessage) (value any) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
@@ -111,9 +106,8 @@ func parseJSON(raw json.RawMessage) (value any) {
 	return value
 }
 
-// parseCell converts the JSON value raw to the type of its column. parse is the parser
-// for this type. Like PostgreSQL, parseCell first converts the value to text, and for a
-// string this is the text without its quotes. Then it passes the text to parse.
+// parseCell converts the JSON value raw to text, as PostgreSQL does, and passes the
+// text to the function parse, the parser of the column's type.
 func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error) {
 	text := string(raw)
 	if raw[0] == '"' {
@@ -127,10 +121,9 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 	return parse(text)
 }
 
-// newRows checks the rows of an insert and returns those that the insert adds to the
-// table. If one of the rows isn't valid, newRows returns an error. If ignoreDuplicates is
-// true, newRows leaves out rows whose ids are already in the table. If it is false, such
-// a row is an error.
+// newRows checks the rows of an insert, and returns the rows that it adds to the table.
+// If ignoreDuplicates is true, it leaves out rows whose ids are already stored.
+// Otherwise such a row is an error.
 func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
@@ -156,9 +149,8 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	return added, nil
 }
 
-// sortedByTime returns the rows sorted by time and then by id. The ids that docevents
-// makes increase with each call to Record, so rows with such ids and the same time are
-// in the order of the calls.
+// sortedByTime returns the rows sorted by time and then by id. Ids of docevents
+// increase with each call of Record.
 func sortedByTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
@@ -174,7 +166,7 @@ func (r row) value(c column) any {
 	return r.fields[c.field]
 }
 
-// compare compares two values of a column, which must not be NULL.
+// compare compares two values of a column that aren't NULL.
 func compare(a, b any) int {
 	switch a := a.(type) {
 	case uuid.UUID:
@@ -188,9 +180,8 @@ func compare(a, b any) int {
 	return strings.Compare(asText(a), asText(b))
 }
 
-// asText converts value to the text that PostgreSQL would return for it. The server
-// doesn't know the types of the columns in Columns.Extra. So for a string in such a
-// column, asText returns the string itself, as if the column had the type text.
+// asText converts value to text, as PostgreSQL does. It treats a string in a column of
+// Columns.Extra as text, because this server doesn't know the types of these columns.
 func asText(value any) string {
 	switch v := value.(type) {
 	case string:
@@ -207,7 +198,6 @@ func asText(value any) string {
 
 func (r row) createdAt() time.Time { return r.fields["CreatedAt"].(time.Time) }
 
-// event returns the row as an Event.
 func (r row) event() docevents.Event {
 	text := func(field string) string {
 		switch value := r.fields[field].(type) {

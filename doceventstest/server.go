@@ -1,6 +1,5 @@
-// Package doceventstest provides a server for tests of an app that records events.
-// The server takes the place of a Supabase project: it accepts the requests of a
-// docevents client, and keeps the events in memory, where the test can look at them.
+// Package doceventstest provides a server for tests of an app that records events. It
+// takes the place of a Supabase project, and keeps the events in memory for the test.
 //
 //	func TestUpload(t *testing.T) {
 //		server := doceventstest.NewServer(t)
@@ -11,16 +10,14 @@
 //		}
 //	}
 //
-// If the app creates its own client, pass the server's URL and Key to the app, as
-// arguments or in environment variables. A test that doesn't look at events needs no
-// server: it can use a nil client, which records nothing.
+// If the app creates its own client, pass the server's URL and Key to the app. A test
+// that doesn't look at events can use a nil client, which records nothing.
 //
-// If a request is wrong, for example because of its key or a column, the server
-// refuses it with the same status and error code as PostgREST. This package's tests
-// compare the server's answers with those of PostgREST. But the server has no database,
-// so it can't run triggers or policies, or the SQL functions that
-// [docevents.Client.Summary] needs. Don't use the server inside synctest.Test of
-// testing/synctest, because synctest doesn't support network connections.
+// If a request is wrong, for example because the table doesn't have one of its columns,
+// the server refuses it with PostgREST's status and error code. The server has no
+// database, so it can't run triggers, policies, or the SQL functions that
+// [docevents.Client.Summary] needs. Don't use it inside synctest.Test, because
+// testing/synctest doesn't support network connections.
 package doceventstest
 
 import (
@@ -36,47 +33,44 @@ import (
 )
 
 const (
-	// patience is how long WaitFor waits at most. Usually an event is stored within
-	// milliseconds. If one request fails, the event is stored within a second.
+	// patience limits how long WaitFor waits. An event is stored within milliseconds,
+	// or within a second if one request fails.
 	patience = 5 * time.Second
 
-	// closeTimeout limits how long Close may take at the end of a test, for each client
-	// that Server.Client returned.
+	// closeTimeout limits how long closing a client may take at the end of a test.
 	closeTimeout = 5 * time.Second
 )
 
 // A Server is an HTTP server that keeps events in memory. Its methods are safe for
-// concurrent use, but call WaitFor, FailNext and Client only from the goroutine that
-// runs the test, because they may call t.Fatal.
+// concurrent use. But WaitFor, FailNext and Client may call t.Fatal, so call them only
+// from the goroutine that runs the test.
 type Server struct {
 	URL string // for SUPABASE_URL
 	Key string // for SUPABASE_SECRET_KEY; the server refuses any other key
 
-	// Schema, Table, EventTypes and Columns describe the server's table. By default it
-	// is document_processing_events, as sql/013 creates it. If your app uses another
-	// table, change these fields before you call Client, and before the first request.
+	// Schema, Table, EventTypes and Columns describe the server's table. The default is
+	// the table of sql/013. Change these fields before the first request and before you
+	// call Client.
 	Schema     string
 	Table      string
-	EventTypes docevents.EventTypes // the types that the table accepts; see docevents.WithEventTypes
+	EventTypes docevents.EventTypes // see docevents.WithEventTypes
 
-	// Columns are the table's columns, as you pass them to docevents.WithColumns. The
-	// columns in Columns.Extra accept any value. If you set Columns, docevents stores
-	// an empty document id or user id as NULL, so the server accepts NULL in these two
-	// columns. If you don't set Columns, the server refuses NULL in them.
+	// Columns are the table's columns, as in docevents.WithColumns. The columns in
+	// Columns.Extra accept any value. If you set Columns, docevents stores an empty
+	// document or user id as NULL, and the server accepts it.
 	Columns docevents.Columns
 
 	t testing.TB
 
 	mu       sync.Mutex // guards the fields below; held while a request is answered
-	changed  *sync.Cond // signals that a request was answered or that WaitFor's time is up
+	changed  *sync.Cond // a request was answered, or WaitFor's time is up
 	rows     []row      // in the order of arrival
 	failures []error    // from FailNext, for the next requests
 	refused  error      // the last error that the server returned to a client
 }
 
-// NewServer starts a server with an empty table, and stops the server at the end of
-// the test. If the app creates its own client, close that client before the test
-// ends. You needn't close clients that [Server.Client] returned.
+// NewServer starts a server with an empty table. The server is stopped at the end of
+// the test. If the app creates its own client, close that client before the test ends.
 func NewServer(t testing.TB) *Server {
 	s := newServer(t)
 	listener := httptest.NewServer(http.HandlerFunc(s.serve))
@@ -97,9 +91,9 @@ func newServer(t testing.TB) *Server {
 	return s
 }
 
-// Client returns a client that records events on the server. The client writes its
-// log to the test's output, and is closed at the end of the test. opts override the
-// options that Client sets, such as the table and the logger.
+// Client returns a client of the server. The client logs to the test's output, and is
+// closed at the end of the test. opts override the options that Client sets, such as
+// the table and the logger.
 func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	s.t.Helper()
 	table := []docevents.Option{
@@ -125,31 +119,27 @@ func (s *Server) Client(opts ...docevents.Option) *docevents.Client {
 	return c
 }
 
-// Events returns the events that are in the table, sorted by CreatedAt. If the app
-// doesn't set CreatedAt, this is the order in which the events were recorded. Rows
-// that a purge deleted are not among the events.
+// Events returns the events in the table, sorted by CreatedAt. If the app doesn't set
+// CreatedAt, this is the order in which the events were recorded.
 //
-// The events are as the table stores them, so they may differ from those that the app
-// passed to Record:
+// The events may differ from those that the app passed to Record:
 //   - Each event has an ID.
 //   - UUIDs are in lower case, with hyphens.
 //   - CreatedAt is in UTC and in whole microseconds.
-//   - Duration is in whole milliseconds. It is 0 if the column is NULL.
-//   - Extra contains the values as decoded from JSON. A number is a json.Number. A column
-//     for which the app passed no value is not in Extra.
+//   - Duration is in whole milliseconds. NULL is 0.
+//   - Numbers in Extra are json.Numbers. Columns without a value are not in Extra.
 func (s *Server) Events() []docevents.Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.eventsLocked()
 }
 
-// WaitFor waits until at least n events are stored. Then it returns all stored
-// events, as [Server.Events] does. If fewer than n events are stored after five
-// seconds, WaitFor ends the test with t.Fatalf. The message contains the last error
-// that the server returned to a client.
+// WaitFor waits until at least n events are stored, and returns all stored events like
+// [Server.Events]. If fewer than n events are stored after five seconds, WaitFor calls
+// t.Fatalf with the last error that the server returned to a client.
 //
-// More events may be stored after WaitFor returns. To get all events, call the
-// client's Flush and then Events.
+// More events may be stored after WaitFor returns. To get all events, call the client's
+// Flush and then Events.
 func (s *Server) WaitFor(n int) []docevents.Event {
 	s.t.Helper()
 	s.mu.Lock()
@@ -174,17 +164,15 @@ func (s *Server) WaitFor(n int) []docevents.Event {
 	return s.eventsLocked()
 }
 
-// FailNext makes the server refuse the next request. status is the HTTP status of the
-// answer, from 300 to 599. code is the error code in the answer: a code of PostgreSQL
-// or PostgREST, or "" for an answer like that of a gateway. The refused request
-// doesn't change the table. To make the next n requests fail, call FailNext n times.
+// FailNext makes the server refuse the next request, without a change to the table.
+// status is the HTTP status, from 300 to 599. code is the error code of PostgreSQL or
+// PostgREST, or "" for an answer of a gateway. To make the next n requests fail, call
+// FailNext n times.
 //
-// The client reacts as it does to Supabase. For example:
+// The client reacts as it does to Supabase:
 //   - After a 503 or a 401, the client retries the events within 200 ms.
-//   - After the code 57014, a statement timeout, the client splits an insert with
-//     several events into two inserts.
-//   - If the server refuses every request for 5 s with a 401, Flush returns that
-//     error.
+//   - After the code 57014, a statement timeout, it splits a batch into two inserts.
+//   - If the server refuses every request for 5 s with a 401, Flush returns that error.
 func (s *Server) FailNext(status int, code string) {
 	s.t.Helper()
 	if status < 300 || status > 599 {

@@ -369,8 +369,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestEventsAreStoredOnce checks that an event whose answer was lost is retried and
-// stored once.
+// TestEventsAreStoredOnce checks that if the answer to an insert is lost, the event is
+// retried and stored once.
 func TestEventsAreStoredOnce(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	client := server.Client(docevents.WithTransport(&forgetful{}))
@@ -422,7 +422,7 @@ func TestColumns(t *testing.T) {
 		t.Errorf("purged %d, %v", n, err)
 	}
 
-	// Check of a client with the default columns names the option to set.
+	// For a client with the default columns, Check's error names the option to set.
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	err := server.Client(docevents.WithColumns(docevents.Columns{})).Check(ctx)
@@ -479,8 +479,8 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
-// TestDescription checks the description at GET /, with columns of other names, and
-// with a failure as if the description were disabled.
+// TestDescription checks the description at GET /, with columns of other names, and the
+// answer if the description is disabled.
 func TestDescription(t *testing.T) {
 	server := doceventstest.NewServer(t)
 	server.Columns = docevents.Columns{ID: "event_id", UserID: "-", Extra: []string{"metadata"}}

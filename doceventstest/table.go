@@ -10,8 +10,8 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// A column is a column of the server's table. It stores a field of Event, or a value
-// of Event.Extra.
+// A column is a column of the server's table, for a field of Event or for a value of
+// Event.Extra.
 type column struct {
 	field    string // the field's name; "" for a column of Extra
 	name     string
@@ -19,17 +19,15 @@ type column struct {
 	typ      string // the type in PostgreSQL; jsonb for a column of Extra, which accepts any value
 }
 
-// parsers holds a parser for each type of a column.
 var parsers = map[string]func(string) (any, error){
 	"uuid": parseUUID, "text": parseText, "integer": parseInteger, "timestamp with time zone": parseTime, "jsonb": parseText,
 }
 
 func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
-// columns returns the columns of the table: first the columns for the fields of
-// Event, in the order of sql/013, and then the columns in Columns.Extra. The order
-// matters if several values of a row are wrong, because PostgreSQL checks the columns
-// in this order and reports only the first wrong value.
+// columns returns the columns of the table in the order of sql/013, and then those in
+// Columns.Extra. If several values of a row are wrong, the first column decides which
+// error is returned, as in PostgreSQL.
 func (s *Server) columns() []column {
 	named, ids := s.Columns, "uuid"
 	if named.TextIDs {
@@ -52,7 +50,7 @@ func (s *Server) columns() []column {
 	return all
 }
 
-// nameOf returns the name of a field's column, or "" if the table has none.
+// nameOf returns the name of a field's column, or "" if there is none.
 func nameOf(field string, table []column) string {
 	for _, c := range table {
 		if c.field == field {
@@ -63,7 +61,7 @@ func nameOf(field string, table []column) string {
 }
 
 // hasOwnColumns reports whether the test has set Columns. If so, docevents stores empty
-// document and user ids as NULL, so the server must accept NULL in these two columns.
+// document and user ids as NULL.
 func (s *Server) hasOwnColumns() bool { return !reflect.ValueOf(s.Columns).IsZero() }
 
 // takes reports whether the table's CHECK constraint allows t.
@@ -88,9 +86,9 @@ func (s *Server) takes(t docevents.EventType) bool {
 	return false
 }
 
-// describe answers GET / with a description of the table, in PostgREST's format. The
-// columns for fields of Event have the types and defaults of sql/013. Each column of
-// Columns.Extra is described as a jsonb column that may be NULL.
+// describe answers GET / with a description of the table, as PostgREST does. The
+// columns have the types and defaults of sql/013, except for those in Columns.Extra,
+// which have the type jsonb.
 func (s *Server) describe(r *http.Request) (*postgrest.Answer, error) {
 	table := postgrest.Table{Name: s.Table}
 	for _, c := range s.columns() {

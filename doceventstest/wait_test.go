@@ -24,7 +24,8 @@ func (f *failure) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// fatal calls do, which should call Fatalf, and returns the message.
+// fatal calls the function do, which should call Fatalf, and returns the message of
+// Fatalf.
 func (f *failure) fatal(do func()) string {
 	done := make(chan struct{})
 	go func() {
@@ -61,8 +62,8 @@ func TestWaitForFailsTheTest(t *testing.T) {
 	})
 }
 
-// TestWaitForWaits checks that an event that arrives before the time is up ends the
-// wait.
+// TestWaitForWaits checks that WaitFor returns as soon as an event arrives, before the
+// time is up.
 func TestWaitForWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t)

@@ -1,6 +1,6 @@
 -- +goose Up
--- Creates the table for docevents. Each row is an event, which records one step in the processing
--- of a document. Safe to run again.
+-- Creates the table for docevents. Each row is an event: one step in the processing of a
+-- document. Safe to run again.
 
 CREATE TABLE IF NOT EXISTS public.document_processing_events (
     id            uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -21,13 +21,13 @@ CREATE INDEX IF NOT EXISTS idx_document_processing_events_created_at
 CREATE INDEX IF NOT EXISTS idx_document_processing_events_document_id
     ON public.document_processing_events (document_id);
 
--- Row-level security without policies hides every row. It doesn't apply to the table's owner,
--- superusers, and roles with BYPASSRLS, such as service_role.
+-- Row-level security without policies hides every row, except from the table's owner, superusers
+-- and roles with BYPASSRLS, such as service_role.
 ALTER TABLE public.document_processing_events ENABLE ROW LEVEL SECURITY;
 
--- Since 2026-10-30, Supabase's API roles (service_role, anon, authenticated) get no rights on new
--- tables in hosted projects, so service_role gets its rights here. Older projects may grant rights
--- to the other two roles, so these are revoked. Without Supabase, the roles may not exist.
+-- Since 2026-10-30, hosted Supabase grants its API roles no rights on new tables, so service_role
+-- gets its rights here. Older projects may grant rights to anon and authenticated, so these are
+-- revoked. Without Supabase, the roles may not exist.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -44,6 +44,6 @@ END
 $$;
 -- +goose StatementEnd
 
--- PostgREST caches the schema, so at first, requests for a new table fail with PGRST205. NOTIFY makes
--- PostgREST read the schema again.
+-- PostgREST caches the schema. Until it reloads the schema, requests for a new table fail with
+-- PGRST205.
 NOTIFY pgrst, 'reload schema';

@@ -1,46 +1,42 @@
 -- +goose Up
--- docevents reads tables with these functions. docevents_summary computes the result of
--- Client.Summary and the dashboard's overview. docevents_documents lists documents by state, for
--- Client.Documents and the dashboard. Both can read any table of the project, so run this file
--- once, unchanged. It is safe to run again, and replaces older versions of the functions.
+-- docevents reads tables with these functions. Client.Summary and the dashboard's overview call
+-- docevents_summary. Client.Documents and the dashboard's lists call docevents_documents. Run
+-- this file once for all tables, and again after each upgrade of docevents.
 --
--- The argument source describes the table: {"schema", "table", "columns", "events", "filters"}.
--- Each key may be left out, and so may each key of columns and events. '{}' is the table of 013.
---   columns: the names of the table's columns for id, document, user, event, duration, error, stage
---     and created. "-" means that the table lacks this column. Document and created can't be "-".
---   events: five lists of event types: those that mean arrived, started, completed, failed and
---     skipped. If an event's type is in no list, the event is a note.
---   filters: {column: value}, for any columns. Only rows with these values are read. The value null
---     matches NULL.
+-- The argument source describes a table: {"schema", "table", "columns", "events", "filters"}. Any
+-- key may be left out. '{}' is the table of 013.
+--   columns: the names of the columns for id, document, user, event, duration, error, stage and
+--     created. "-" means that the table has no such column. Document and created can't be "-".
+--   events: the event types that mean arrived, started, completed, failed and skipped, as five
+--     lists. An event of any other type is a note.
+--   filters: {column: value}. Only rows with these values are read. The value null matches NULL.
 --
--- Only rows with since <= created < until are read. The results contain these terms:
---   state: each document has at most one state, which depends on its latest event that isn't a note
---     (by created, then id). If that event means completed, failed or skipped, that is the state. If
---     it means arrived or started, the state is under way. If the event has a stage, there are
---     exceptions: see stage. A document with only notes counts in documents but has no state. Events
---     without a document count only in failures, stages and errors.
---   stage: an event with a stage is about one step. An event without a stage is about the entire
---     document. After a start without a stage, the document stays under way until an end without a
---     stage, or until a step fails. If the app records no such start, the document counts as ended
---     when a step ends, until the next step starts. A skipped step counts as completed.
---   failures: all failed events, including those before a retry that succeeded. If a step failed,
---     and the document's failure without a stage has the same message, only the step's failure
---     counts.
---   series: the numbers of documents and failures over time. A document counts at the time of its
---     latest event, so the sum of all points is the total. A failure counts at its own time.
---   stages: the completed and failed events of each stage. Events without a duration don't count in
---     the percentiles. If the stage is null, the events are about the entire document.
---   errors: failures by stage and message. Messages that differ only in numbers and UUIDs count as
+-- Only rows with since <= created < until are read. The results contain:
+--   stage: the step that an event is about. An event without a stage is about the entire
+--     document.
+--   state: completed, failed, skipped or under way (arrived or started). The document's latest
+--     event (by created, then id) decides. Notes don't count: a document with only notes has no
+--     state. Steps have their own rules:
+--     - If a step completes, the document is completed. But after a start without a stage, the
+--       document stays under way until an end without a stage, or until a step fails.
+--     - A skipped step counts as a completed step.
+--   documents: all documents, with or without a state. Events without a document count only in
+--     failures, stages and errors.
+--   failures: all failed events, including those before a successful retry. If a step and its
+--     document fail with the same message, only the step's failure counts.
+--   series: documents and failures over time. A document counts at the time of its latest event.
+--   stages: the completed and failed events of each stage. Events without a duration don't count
+--     in the percentiles.
+--   errors: failures by stage and message. Messages that differ only in numbers and UUIDs are
 --     equal.
---   stuck: documents under way whose first start since their latest end is older than stuck_after.
---     Such a document hangs or starts again and again.
--- sql/optional/queries.sql answers the same questions about the table of 013.
+--   stuck: documents under way for longer than stuck_after, counted from the first start since
+--     their latest end.
 --
--- The results contain at most 100 points, 20 entries in each list (and the total number of
--- entries), 501 documents on a page, and 200 characters of each stage and message.
+-- Limits: 100 points in series, 20 entries in each list (totals count all), 501 documents on a
+-- page, and 200 characters of each stage and message.
 
--- First drop the functions of older versions. If the arguments of a function have changed, CREATE OR
--- REPLACE keeps the old function and adds a second one. A call could then match both and fail.
+-- Drop the functions of older versions. If a function's arguments have changed, CREATE OR REPLACE
+-- would add a second function, and calls could be ambiguous.
 -- +goose StatementBegin
 DO $$
 DECLARE
@@ -60,15 +56,15 @@ END
 $$;
 -- +goose StatementEnd
 
--- docevents_source returns, as text, the WITH clause with which the queries in docevents_summary
--- and docevents_documents begin. The clause defines event (the table's rows, with the
--- same column names for every table), failures, documents with their states, begun (the documents
--- under way) and stuck. In the clause, $1 is since, $2 until, $3 source and $4 stuck_after. The
--- argument among is an SQL condition on document_id, which selects the documents.
+-- docevents_source returns the WITH clause that begins the queries of docevents_summary and
+-- docevents_documents. The clause defines these tables: event (the rows, with the same column
+-- names for every source), failures, documents (with their states), begun (the documents under
+-- way) and stuck. In the clause, $1 means the argument since, $2 means until, $3 means source and
+-- $4 means stuck_after. The argument among is an SQL condition on document_id.
 --
--- docevents_source checks that every column exists. Without this check, PostgreSQL could call a
--- function instead: if row has no column called name, row.name means name(row). docevents logs a
--- message only if it recognizes PostgreSQL's wording, so the errors here use that wording.
+-- docevents_source checks that every column exists. Otherwise PostgreSQL could call a function:
+-- without a column called name, row.name means name(row). The errors use PostgreSQL's wording,
+-- because docevents logs only messages that it recognizes.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_source(source jsonb, among text DEFAULT 'true')
 RETURNS text
@@ -119,8 +115,8 @@ BEGIN
         END IF;
         exprs := exprs || jsonb_build_object(key, format(CASE
             WHEN key = 'created' THEN 'source.%I'
-            -- Without a cast, PostgreSQL can use the column's index. Other types are compared as text, because a type such as citext or json may have
-            -- no comparison here.
+            -- Without a cast, PostgreSQL can use the column's index. Other types are cast to
+            -- text, because they may have no comparison.
             WHEN key IN ('id', 'document') AND type IN ('uuid', 'integer', 'bigint', 'text', 'character varying') THEN 'source.%I'
             WHEN key = 'duration' AND type IN ('smallint', 'integer', 'bigint') THEN 'source.%I'
             WHEN key = 'duration' THEN -- JSON has no NaN; text that isn't a number becomes NULL
@@ -131,7 +127,7 @@ BEGIN
 
     name := columns ->> 'created';
     type := types ->> name;
-    IF type = 'timestamp without time zone' THEN -- The column is in UTC. Without these casts of the bounds, PostgreSQL wouldn't use its index under row-level security.
+    IF type = 'timestamp without time zone' THEN -- The column is in UTC. Without these casts of the bounds, PostgreSQL wouldn't use the column's index under row-level security.
         bounds := 'source.%1$I >= ($1 AT TIME ZONE ''UTC'') AND source.%1$I < ($2 AT TIME ZONE ''UTC'')';
     ELSIF type NOT IN ('timestamp with time zone', 'date') THEN
         RAISE datatype_mismatch USING MESSAGE = format('column "%s" is of type %s but expression is of type timestamp with time zone', name, type);
@@ -146,7 +142,7 @@ BEGIN
         END, key, key, types ->> key);
     END LOOP;
     FOR key IN SELECT jsonb_object_keys(events) LOOP
-        SELECT format('%s IN (%s)', exprs ->> 'event', string_agg(quote_literal(word), ', ')) INTO name -- with one word, PostgreSQL turns IN into the cheaper =
+        SELECT format('%s IN (%s)', exprs ->> 'event', string_agg(quote_literal(word), ', ')) INTO name -- with a single word in the list, PostgreSQL turns IN into the cheaper =
             FROM jsonb_array_elements_text(events -> key) AS word HAVING count(*) > 0;
         means := means || jsonb_build_object(key, coalesce(name, 'false'));
     END LOOP;
@@ -161,7 +157,7 @@ WITH event AS NOT MATERIALIZED (
             WHEN %11$s THEN 'arrived'
             WHEN %12$s THEN 'failed'
             WHEN %13$s THEN CASE WHEN %7$s IS NULL THEN 'skipped' ELSE 'completed' END
-        END AS kind, -- failed and ended, the next two columns, follow from kind, but are cheaper to test:
+        END AS kind, -- the next two columns follow from kind, but are cheaper to test:
         %12$s AS failed, %9$s OR %12$s OR %13$s AND %7$s IS NOT NULL AS ended
     FROM %14$s AS source
     WHERE %15$s%16$s
@@ -314,12 +310,12 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_documents returns one page of documents, sorted by their latest events, newest first.
--- Its arguments select the documents:
+-- docevents_documents returns one page of documents. The document with the latest event comes
+-- first. Its arguments:
 --   state: completed, failed, under_way, skipped, stuck, or null for all documents.
---   stage: only documents whose latest event has this stage. If error is also given, the stage is
---     that of the failure.
---   error: only documents with this error, which is an error from the list of docevents_summary.
+--   stage: only documents whose latest event has this stage. If error is given, the failure must
+--     have this stage instead.
+--   error: only documents with this error, in the form that docevents_summary returns.
 --   before_at, before_id: last_at and document_id of the last document on the previous page.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_documents(
@@ -332,9 +328,9 @@ DECLARE
     among text := 'true';
     page  json;
 BEGIN
-    -- If state is failed, skipped or null, the query reads backwards from until, and stops when the
-    -- page is full. The latest event alone doesn't show whether a document is completed or under
-    -- way. So for these states the query reads all rows, as docevents_summary does.
+    -- If state is failed, skipped or null, the query reads backwards from the time until, and
+    -- stops when the page is full. For the other states it reads all rows, because the latest
+    -- event alone doesn't decide whether a document is completed or under way.
     IF error IS NOT NULL THEN
         among := 'document_id IN (SELECT document_id FROM failures WHERE error = $7 AND ($6 IS NULL OR stage = $6))';
     ELSIF stage IS NOT NULL OR state IS NULL OR state IN ('failed', 'skipped') THEN
@@ -374,8 +370,8 @@ END
 $function$;
 -- +goose StatementEnd
 
--- Only service_role may execute the functions. By default every role may execute a new function, so
--- first revoke that right.
+-- Only service_role may execute the functions. By default every role may execute a new function,
+-- so first revoke that right.
 -- +goose StatementBegin
 DO $$
 DECLARE

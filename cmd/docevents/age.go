@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// parseAge parses an age, such as 30d. An age is an integer above zero, followed by a
-// unit: h for hours, d for days of 24 hours, or w for weeks. parseAge rejects the
-// unit m, because 1m could mean a minute or a month.
+// parseAge parses an age: an integer above zero and a unit, such as 30d. The units are
+// h for hours, d for days of 24 hours, and w for weeks. parseAge rejects m, which could
+// mean minutes or months.
 func parseAge(s string) (time.Duration, error) {
 	units := map[byte]time.Duration{'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
 	if s == "" {
@@ -45,7 +45,6 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// durationVar defines a flag whose value parseDuration parses.
 func durationVar(flags *flag.FlagSet, d *time.Duration, name, usage string) {
 	flags.Func(name, usage, func(s string) (err error) {
 		*d, err = parseDuration(s)
@@ -53,13 +52,13 @@ func durationVar(flags *flag.FlagSet, d *time.Duration, name, usage string) {
 	})
 }
 
-// A when is the value of a flag that takes a time. The user passes a time in the
-// format of RFC 3339, or a duration: 24h means the time 24 hours ago.
-type when struct{ time.Time }
+// A timeFlag is the value of a flag for a time. The user writes the time in the format
+// of RFC 3339, or as a duration: 24h means 24 hours ago.
+type timeFlag struct{ time.Time }
 
-func (t *when) String() string { return "" }
+func (t *timeFlag) String() string { return "" }
 
-func (t *when) Set(s string) error {
+func (t *timeFlag) Set(s string) error {
 	if at, err := time.Parse(time.RFC3339, s); err == nil {
 		t.Time = at
 		return nil

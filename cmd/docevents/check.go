@@ -57,8 +57,8 @@ func check(ctx context.Context, c *call) (int, error) {
 	return exitFailed, nil
 }
 
-// list returns the problems that Check found, each in one line. err is the error
-// that Check returned. If there are several problems, err joins one error for each.
+// list returns the problems in err, one line for each. err is the error that Check
+// returned.
 func list(err error) []string {
 	findings := []string{} // not nil, which -json would print as null
 	var each []error
@@ -76,24 +76,23 @@ func list(err error) []string {
 	return findings
 }
 
-// wrongProject reports whether err, the error that Check returned, shows that the
-// URL or the key is wrong. There are two signs: the server refused the key with
-// status 401, or the answer has no error code. PostgREST always sends a code, so an
-// answer without one came from another server.
+// wrongProject reports whether an error of Check shows that the URL or the key is
+// wrong: the status is 401, or the answer has no error code. PostgREST always sends a
+// code, so an answer without one came from another server.
 func wrongProject(err error) bool {
 	e, answered := errors.AsType[*docevents.Error](err)
 	return answered && (e.Status == 401 || e.Code == "")
 }
 
-// seen records whether the requests of a context were sent and answered.
-type seen struct {
+// A requestLog records whether the requests of a context were sent and answered.
+type requestLog struct {
 	request atomic.Bool // a request was attempted
 	answer  atomic.Bool // the server answered a request
 }
 
-// watch returns a context, and a seen that records the requests of this context.
-func watch(ctx context.Context) (context.Context, *seen) {
-	s := &seen{}
+// watch returns a context, and a requestLog of the requests that use it.
+func watch(ctx context.Context) (context.Context, *requestLog) {
+	s := &requestLog{}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn:              func(string) { s.request.Store(true) },
 		GotFirstResponseByte: func() { s.answer.Store(true) },

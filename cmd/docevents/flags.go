@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// newFlags returns an empty set of flags. When you add a flag to it, pass a usage
-// text of one line. If the flag takes an argument, begin that text with the argument's
-// name in back quotes, followed by a bar: "`AGE`|delete rows older than this".
+// newFlags returns an empty set of flags. The usage text of a flag that is added to it
+// is one line, which begins with the name of the flag's argument, if any: "`AGE`|delete
+// rows older than this".
 func (c *call) newFlags() *flag.FlagSet {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // parse returns the errors
@@ -18,10 +18,9 @@ func (c *call) newFlags() *flag.FlagSet {
 	return flags
 }
 
-// parse parses the command's arguments. It sets the flags, and returns the arguments
-// that aren't flags. Flags may come before or after these arguments. If there are
-// more than limit such arguments, parse returns a usage error.
-func (c *call) parse(flags *flag.FlagSet, limit int) (others []string, err error) {
+// parse sets the flags and returns the other arguments, which may come before, between
+// or after the flags. More than maxOthers of them are a usage error.
+func (c *call) parse(flags *flag.FlagSet, maxOthers int) (others []string, err error) {
 	for args := c.args; ; {
 		switch err := flags.Parse(args); {
 		case errors.Is(err, flag.ErrHelp):
@@ -31,7 +30,7 @@ func (c *call) parse(flags *flag.FlagSet, limit int) (others []string, err error
 			return nil, usageError{err}
 		case flags.NArg() == 0:
 			return others, nil
-		case len(others) == limit:
+		case len(others) == maxOthers:
 			return nil, usagef("unexpected argument %q", flags.Arg(0))
 		}
 		others = append(others, flags.Arg(0))
@@ -39,8 +38,8 @@ func (c *call) parse(flags *flag.FlagSet, limit int) (others []string, err error
 	}
 }
 
-// help returns the text that the command prints for -h. It lists the command's own
-// flags first, and then the flags that describe the table.
+// help returns the text for -h: first the command's own flags, then those that describe
+// the table.
 func (c *call) help(flags *flag.FlagSet) string {
 	ofTable := c.newFlags()
 	addTable(ofTable, whereFilters)

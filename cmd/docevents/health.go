@@ -24,8 +24,8 @@ func health(ctx context.Context, c *call) (int, error) {
 	if _, err := c.parse(flags, 0); err != nil {
 		return 0, err
 	}
-	// In Limits, 0 means the default. But a user who passes 0 for -max-failure-rate or
-	// -min-ended wants the strictest limit, which is the smallest value above 0.
+	// In Limits, 0 means the default. On the command line, 0 means the strictest limit,
+	// which is the smallest value above 0.
 	l.MaxFailureRate, l.MinEnded = cmp.Or(l.MaxFailureRate, math.SmallestNonzeroFloat64), cmp.Or(l.MinEnded, 1)
 	client, s, err := c.connect(source)
 	if err != nil {
@@ -45,7 +45,7 @@ func health(ctx context.Context, c *call) (int, error) {
 	if *asJSON {
 		return code, printJSON(c.stdout, struct {
 			docevents.Health
-			Stats any `json:"stats,omitempty"` // leaves out the Stats of this process, which are all zero
+			Stats any `json:"stats,omitempty"` // leaves out the Stats of this process
 		}{Health: h})
 	}
 	verdict := "ok"

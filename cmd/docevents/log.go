@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// A lineHandler is a slog.Handler for the log lines of the library. It prints each
-// log line as a note for the user. The note contains the message, and the values of
-// the attributes "error" and "fields". It leaves out all other attributes.
+// A lineHandler prints the library's log lines as notes for the user. A note contains
+// the message and the attributes "error" and "fields".
 type lineHandler struct {
 	w       io.Writer
 	command string

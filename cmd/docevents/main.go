@@ -2,15 +2,14 @@
 //
 //	go install github.com/docevents/docevents-go/cmd/docevents@latest
 //
-// To list the commands, run docevents -h. To list the flags of a command, run
-// docevents COMMAND -h. The environment variables SUPABASE_URL and
-// SUPABASE_SECRET_KEY contain the project's URL and key. The key can also be in
-// other variables: see docevents.NewFromEnv.
+// To list the commands, run docevents -h. To list the flags of a command, run docevents
+// COMMAND -h. The environment variables SUPABASE_URL and SUPABASE_SECRET_KEY contain
+// the project's URL and key.
 //
-// Results are printed on standard output, and errors and notes on standard error. The
-// exit code is 0 if all is well, 1 if the command failed or found a problem, and 2 if
-// a flag or a setting is wrong. The commands check and purge use the exit codes
-// differently: see their -h.
+// Results are printed on standard output, errors and notes on standard error. The exit
+// code is 0 if all is well, 1 if the command failed or found a problem, and 2 if a flag
+// or a setting is wrong. The commands "check" and "purge" have their own exit codes,
+// which -h lists.
 //
 // The files contain:
 //
@@ -36,7 +35,6 @@ import (
 	"syscall"
 )
 
-// The exit codes.
 const (
 	exitDone = iota
 	exitFailed
@@ -56,7 +54,6 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// A command is one of the commands of the program.
 type command struct {
 	name      string
 	arguments string // the arguments that aren't flags, for docevents -h
@@ -83,7 +80,7 @@ type call struct {
 	stdout, stderr io.Writer
 }
 
-// run runs the program and returns its exit code.
+// run runs the program and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage())
@@ -139,19 +136,19 @@ var (
 	sqlFileName   = regexp.MustCompile(`sql/(?:optional/)?(\w+\.sql)`)
 )
 
-// plain returns the text of an error from the library, without the prefix that names
-// the package and the method, such as "docevents: Check: ".
+// plain returns the text of an error from the library, without the prefix "docevents:
+// Check: ".
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
-// explain prints advice about an error from the library. text is the error's text. If
-// it mentions options, such as WithTable, explain prints the flags that replace them.
-// If it mentions SQL files, explain prints the commands that print these files.
-func (c *call) explain(text string) {
-	if optionName.MatchString(text) {
+// explain prints advice about an error of the library with the given message. If the
+// message mentions an option such as WithTable, explain prints the flags that replace
+// options. If it mentions an SQL file, explain prints the command that prints the file.
+func (c *call) explain(message string) {
+	if optionName.MatchString(message) {
 		fmt.Fprintln(c.stderr, "The flags for these options: -table for WithTable, -schema for WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")
 	}
 	for _, f := range sqlFiles() {
-		if slices.ContainsFunc(sqlFileName.FindAllStringSubmatch(text, -1), func(name []string) bool { return name[1] == f.path }) {
+		if slices.ContainsFunc(sqlFileName.FindAllStringSubmatch(message, -1), func(name []string) bool { return name[1] == f.path }) {
 			fmt.Fprintf(c.stderr, "docevents sql %s prints %s.\n", f.name, f.path)
 		}
 	}

@@ -120,7 +120,7 @@ func (s slowServer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: 204, Header: http.Header{"Content-Range": {"*/1000"}}, Body: http.NoBody, Request: req}, nil
 }
 
-// TestMeterFinishesAStep checks that a DELETE in flight has stepGrace to finish
+// TestMeterFinishesAStep checks that a DELETE in flight may continue for stepGrace
 // after a stop, and that other requests end at once.
 func TestMeterFinishesAStep(t *testing.T) {
 	for _, test := range []struct {
@@ -194,8 +194,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestProgress checks that the line on a terminal stays below the printed text and
-// is removed at the end.
+// TestProgress checks that the progress line on a terminal stays below the printed text
+// and is removed at the end.
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var screen bytes.Buffer

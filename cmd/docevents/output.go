@@ -17,9 +17,8 @@ func printJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// printable makes text safe to print on a terminal and in a table. It replaces
-// control characters, including line breaks, with spaces, and removes spaces at both
-// ends.
+// printable replaces control characters and line breaks with spaces, and trims the
+// text, so that it is safe to print on a terminal and in a table.
 func printable(text string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.IsGraphic(r) {
@@ -54,7 +53,7 @@ func short(d time.Duration) string {
 	return plainDuration(d.Round(time.Minute))
 }
 
-// orDash makes text printable, or returns "-" if nothing of it remains.
+// orDash returns printable(text), or "-" if that is empty.
 func orDash(text string) string {
 	if text = printable(text); text == "" {
 		return "-"
@@ -62,8 +61,8 @@ func orDash(text string) string {
 	return text
 }
 
-// A table is a list of rows to print in columns. Each column is as wide as its widest
-// cell. On a terminal, lines that are longer than the terminal's width are cut.
+// A table prints rows in columns. A column is as wide as its widest cell. On a
+// terminal, lines are cut at the terminal's width.
 type table struct {
 	head []string // in capitals; a leading space aligns the column to the right
 	rows [][]string
@@ -105,17 +104,18 @@ func (t *table) print(w io.Writer) {
 	}
 }
 
-// cut shortens line to at most limit characters. 0 means no limit.
-func cut(line string, limit int) string {
+// cut shortens line to at most maxLength characters. If maxLength is 0, there is no
+// limit.
+func cut(line string, maxLength int) string {
 	runes := []rune(line)
-	if limit <= 0 || len(runes) <= limit {
+	if maxLength <= 0 || len(runes) <= maxLength {
 		return line
 	}
-	return string(runes[:limit-1]) + "…"
+	return string(runes[:maxLength-1]) + "…"
 }
 
-// terminalWidth returns how many characters fit on a line of the terminal w. If the
-// width is unknown, it returns 80. If w isn't a terminal, it returns 0.
+// terminalWidth returns the width of the terminal w in characters, 80 if the width is
+// unknown, and 0 if w isn't a terminal.
 func terminalWidth(w io.Writer) int {
 	file, ok := w.(*os.File)
 	if !ok || !isTerminal(file) {
@@ -128,8 +128,7 @@ func terminalWidth(w io.Writer) int {
 }
 
 // isTerminal reports whether file is a terminal. It also returns true for other
-// devices, such as /dev/null. This does no harm, because nobody reads what is written
-// to them.
+// devices, such as /dev/null. That does no harm.
 func isTerminal(file *os.File) bool {
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0

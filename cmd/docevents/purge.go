@@ -96,17 +96,16 @@ type purgeResult struct {
 	DryRun  bool      `json:"dry_run"`
 	Deleted int64     `json:"deleted"` // rows deleted
 	Due     int64     `json:"due"`     // rows counted by -dry-run
-	Exact   bool      `json:"exact"`   // if false, Deleted is a lower bound, and Due an estimate
+	Exact   bool      `json:"exact"`   // if false, Deleted is a lower bound, and Due is an estimate
 	Seconds float64   `json:"seconds"`
 	Error   string    `json:"error,omitempty"`
 
 	estimated bool
 }
 
-// judge sets the fields Outcome, Error and Exact of r, and returns the exit code.
-// err is the error that PurgeBefore returned. If the purge was stopped, ctx has
-// ended, and context.Cause returns the reason. failure describes why the last
-// request failed. It is "" if that request succeeded.
+// judge sets Outcome, Error and Exact, and returns the exit code. err is the error that
+// PurgeBefore returned, and failure is the reason why the last request failed, or "".
+// If the purge was stopped, context.Cause(ctx) is the reason.
 func (r *purgeResult) judge(ctx context.Context, err error, failure string) int {
 	r.Exact = !r.estimated && !errors.Is(err, docevents.ErrCountIncomplete)
 	switch cause := context.Cause(ctx); {
@@ -134,7 +133,6 @@ func (r *purgeResult) judge(ctx context.Context, err error, failure string) int 
 	return exitFailed
 }
 
-// String returns the summary line.
 func (r *purgeResult) String() string {
 	verb, rows, about := "deleted", r.Deleted, "at least "
 	rate := fmt.Sprintf(" (%.0f rows/s)", float64(rows)/r.Seconds)

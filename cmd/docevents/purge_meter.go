@@ -12,25 +12,22 @@ import (
 	"time"
 )
 
-// stepGrace limits how long the DELETE in flight may keep running after the purge is
-// stopped. Hosted Supabase ends a statement after 8 s, so the DELETE usually returns
-// within stepGrace. Kubernetes asks a process to stop, and kills it after 30 s, so
-// stepGrace is shorter than that.
+// stepGrace is how long the DELETE in flight may continue after the purge is stopped.
+// It is longer than the 8 s after which hosted Supabase ends a statement, and shorter
+// than the 30 s after which Kubernetes kills a process.
 const stepGrace = 20 * time.Second
 
-// A meter is the http.RoundTripper of a purge: the library sends all requests of
-// the purge through it. A purge deletes in steps, and each step sends a DELETE. The
-// meter counts the deleted rows for the progress line, because PurgeBefore returns
-// their number only when it ends. If the purge is stopped, the meter lets the
-// DELETE in flight finish, so that its rows are counted.
+// A meter is the http.RoundTripper of a purge. It counts the deleted rows for the
+// progress line, because PurgeBefore returns their number only at the end. If the purge
+// is stopped, the meter still waits for the DELETE in flight, so that its rows are
+// counted.
 //
-// In a dry run, the meter requests the number of rows that the DELETE would delete,
-// and doesn't send the DELETE. It returns a made-up answer to the library, as if
-// the DELETE had deleted 0 rows.
+// In a dry run, the meter sends no DELETE. It requests the number of rows that the
+// DELETE would delete, and answers the library as if the DELETE had deleted no row.
 type meter struct {
 	base        http.RoundTripper
 	dryRun      bool
-	unreachable context.CancelCauseFunc // called if the first request gets no answer; ends the purge
+	unreachable context.CancelCauseFunc // ends the purge; called if the first request gets no answer
 
 	mu        sync.Mutex // guards the fields below
 	answered  bool       // the server has answered a request
@@ -45,7 +42,7 @@ type unreachableError struct{ error }
 
 func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	if m.dryRun && req.Method != http.MethodDelete {
-		return answer(req, "[]"), nil // as if no row were due; the purge then sends its last DELETE, for all rows that are due
+		return answer(req, "[]"), nil // the purge then sends its last DELETE, for all rows before the cutoff
 	}
 	resp, err := m.send(req)
 	m.mu.Lock()
@@ -75,8 +72,8 @@ func (m *meter) send(req *http.Request) (*http.Response, error) {
 	return m.base.RoundTrip(req)
 }
 
-// finish sends req, which is a DELETE. If the purge is stopped, finish still waits up to
-// stepGrace for the answer.
+// finish sends req, a DELETE. After the purge is stopped, it waits up to stepGrace for
+// the answer.
 func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(req.Context()))
 	defer cancel()
@@ -96,11 +93,10 @@ func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// count carries out a dry run. req is the DELETE of the purge, and isn't sent. Instead,
-// the method count sends a GET with the same filters, and stores the number of matching
-// rows in m.due. If the database takes too long for this, the method requests an
-// estimate. It returns a made-up answer, as if req had deleted no row. But if the
-// server refuses the GET, it returns the server's answer.
+// count handles req, a DELETE, in a dry run. It sends a GET with the same filters
+// instead, and stores the number of matching rows in m.due. If counting takes too long
+// for the database, count requests an estimate. An error of the server becomes the
+// answer to req.
 func (m *meter) count(req *http.Request) (*http.Response, error) {
 	get := req.Clone(req.Context())
 	get.Method = http.MethodGet
@@ -131,9 +127,7 @@ func (m *meter) count(req *http.Request) (*http.Response, error) {
 	return answer(req, ""), nil
 }
 
-// answer returns a made-up answer to req with the given body. Its header
-// Content-Range contains the count 0. For a DELETE this means that no row was
-// deleted, and for a GET that no row was found.
+// answer returns a made-up answer to req, with the count 0.
 func answer(req *http.Request, body string) *http.Response {
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -143,9 +137,8 @@ func answer(req *http.Request, body string) *http.Response {
 	}
 }
 
-// readAll takes the two results of RoundTrip and reads the body of the answer into
-// memory, so that the caller can still read the body after the request's context is
-// cancelled. The body is short, because it contains at most one row.
+// readAll reads the body of resp into memory, so that the caller can still read it
+// after the request's context is cancelled. The body contains at most one row.
 func readAll(resp *http.Response, err error) (*http.Response, error) {
 	if err != nil {
 		return nil, err
@@ -159,16 +152,15 @@ func readAll(resp *http.Response, err error) (*http.Response, error) {
 	return resp, nil
 }
 
-// tookTooLong reports whether the request failed because it took too long. It did
-// if PostgreSQL answered with the code 57014 for a statement timeout, or if a gateway
-// answered with the status 504.
+// tookTooLong reports whether the request took too long: PostgreSQL answered with 57014
+// (statement timeout), or a gateway answered with 504.
 func tookTooLong(resp *http.Response) bool {
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return bytes.Contains(body, []byte(`"57014"`)) || resp.StatusCode == http.StatusGatewayTimeout
 }
 
-// total returns the count in an answer's Content-Range.
+// total returns the count in the header Content-Range.
 func total(resp *http.Response) (n int64, ok bool) {
 	_, text, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
 	n, err := strconv.ParseInt(text, 10, 64)
@@ -182,7 +174,6 @@ func (m *meter) failure() string {
 	return m.last
 }
 
-// progress returns the line that a terminal shows.
 func (m *meter) progress(took time.Duration) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -12,21 +12,21 @@ const (
 	eraseLine        = "\r\x1b[K"
 )
 
-// A progress is an io.Writer that prints text on a terminal. Below the text it keeps a
-// progress line, which can be changed with set. If the output isn't a terminal, only the
-// text is printed. A progress is safe for concurrent use.
-type progress struct {
+// A progressWriter is an io.Writer for a terminal. It keeps a progress line below the
+// text that is written to it. If the output isn't a terminal, there is no progress
+// line. A progressWriter is safe for concurrent use.
+type progressWriter struct {
 	mu    sync.Mutex // guards line and writes to w
 	w     io.Writer
 	width func() int // the terminal's width; 0 if w isn't a terminal
 	line  string     // the progress line on the screen, or ""
 }
 
-func newProgress(w io.Writer) *progress {
-	return &progress{w: w, width: func() int { return terminalWidth(w) }}
+func newProgress(w io.Writer) *progressWriter {
+	return &progressWriter{w: w, width: func() int { return terminalWidth(w) }}
 }
 
-func (p *progress) Write(text []byte) (int, error) {
+func (p *progressWriter) Write(text []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.line == "" {
@@ -39,7 +39,7 @@ func (p *progress) Write(text []byte) (int, error) {
 }
 
 // set replaces the progress line. "" removes it.
-func (p *progress) set(line string) {
+func (p *progressWriter) set(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if width := p.width(); width > 0 && line != p.line {
@@ -48,10 +48,9 @@ func (p *progress) set(line string) {
 	}
 }
 
-// show starts a goroutine that calls f every progressInterval, and shows the line
-// that f returns. The caller must call stop, which ends the goroutine and removes the
-// line.
-func (p *progress) show(f func() string) (stop func()) {
+// show prints the line that f returns, and calls f again every progressInterval. stop
+// removes the line and ends the goroutine of show.
+func (p *progressWriter) show(f func() string) (stop func()) {
 	if p.width() == 0 {
 		return func() {}
 	}

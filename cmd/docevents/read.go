@@ -13,9 +13,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A rangeFlags holds the flags for the range of time that a command reads.
 type rangeFlags struct {
-	since, until when
+	since, until timeFlag
 	stuckAfter   time.Duration
 }
 
@@ -38,11 +37,10 @@ func (r *rangeFlags) query(s *settings) docevents.Query {
 	return q
 }
 
-// readError adds advice to err, the error of a method that reads the table. seen
-// records whether a request was sent and answered. If no request was sent, the library
-// refused an argument, so readError returns a usage error. If the server didn't answer,
-// the error that readError returns says to check the URL and the network.
-func readError(seen *seen, err error) error {
+// readError adds advice to err, the error of a method that reads the table. If no
+// request was sent, the library refused an argument, so the error is a usage error. If
+// no answer came, the advice is to check the URL and the network.
+func readError(seen *requestLog, err error) error {
 	switch {
 	case !seen.request.Load():
 		return usageError{err}
@@ -110,13 +108,12 @@ func (c *call) printSummary(s *docevents.Summary, stuckAfter time.Duration) {
 	}
 }
 
-// section prints an empty line and the table t. shown is the number of rows in t,
-// and total is the number of rows that exist. If t doesn't contain all of them,
-// section also prints how many more there are.
-func (c *call) section(t *table, shown int, total int64) {
+// section prints an empty line and the table t, with shownRows of allRows rows. If t
+// leaves out rows, section prints how many.
+func (c *call) section(t *table, shownRows int, allRows int64) {
 	fmt.Fprintln(c.stdout)
 	t.print(c.stdout)
-	if more := total - int64(shown); more > 0 {
+	if more := allRows - int64(shownRows); more > 0 {
 		fmt.Fprintf(c.stdout, "and %d more\n", more)
 	}
 }
@@ -133,9 +130,8 @@ func plainDuration(d time.Duration) string {
 	return text
 }
 
-// A summaryJSON is a Summary in the form that -json prints. Durations are integers,
-// and the names of their fields end with the unit, such as p50_ms. If LastCompleted
-// or LastFailure is zero, its field is left out.
+// A summaryJSON is a Summary as -json prints it. Durations are integers, and their
+// names end with the unit, such as p50_ms.
 type summaryJSON struct {
 	*docevents.Summary
 	LastCompleted time.Time   `json:"last_completed,omitzero"`
@@ -166,7 +162,7 @@ file has no effect: all events of the document are listed.
 
 func timeline(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
-	var before when
+	var before timeFlag
 	flags.Var(&before, "before", "`TIME`|only events before this: a time, or an age such as 7d")
 	asJSON := flags.Bool("json", false, "print a JSON object")
 	source := addTable(flags, whereIgnored)
@@ -214,14 +210,14 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// A timelineJSON is the JSON object that docevents timeline -json prints. The field
-// Events lists the events from the oldest to the newest.
+// A timelineJSON is the object that docevents timeline -json prints, with the oldest
+// event first.
 type timelineJSON struct {
 	Events    []eventJSON `json:"events"`
 	Truncated bool        `json:"truncated"` // there are older events
 }
 
-// An eventJSON is an event under the column names of the migration.
+// An eventJSON is an event as -json prints it, with the column names of the migration.
 type eventJSON struct {
 	ID           string         `json:"id"`
 	DocumentID   string         `json:"document_id"`

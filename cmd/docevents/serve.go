@@ -12,7 +12,7 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-const shutdownTimeout = 2 * time.Second // for the views in flight
+const shutdownTimeout = 2 * time.Second // for the requests in flight
 
 func serve(ctx context.Context, c *call) (int, error) {
 	flags := c.newFlags()
@@ -53,9 +53,8 @@ func serve(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// checkLoopback returns an error if addr isn't localhost or a loopback address. The
-// dashboard page shows users' data and asks for no password, so it must be
-// reachable only from this machine.
+// checkLoopback returns an error if addr isn't on this machine. The dashboard shows
+// users' data without a password.
 func checkLoopback(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

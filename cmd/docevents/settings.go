@@ -15,35 +15,32 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// settings describe the table that a command uses. They come from the command's
-// flags and from the JSON file that the flag -config selects. A key of the file is
-// the name of a flag, with underscores in place of hyphens: text_ids stands for
-// -text-ids. If a setting is in both, the flag takes precedence.
+// settings describe the table that a command uses. They come from the command's flags,
+// and from the JSON file of the flag -config. The keys of the file are the names of the
+// flags, such as text_ids for -text-ids. A flag takes precedence over the file.
 type settings struct {
 	Schema  string               `json:"schema"`
 	Table   string               `json:"table"`
-	Columns map[string]string    `json:"columns"` // the names of columns, by their names in the migration
+	Columns map[string]string    `json:"columns"` // the names of the table's columns, by the names in the migration
 	TextIDs bool                 `json:"text_ids"`
 	Extra   []string             `json:"extra"`
 	Types   docevents.EventTypes `json:"types"`
 	Where   map[string]string    `json:"where"`
 }
 
-// A whereUse is what a command does if its -config file contains the setting "where".
-// This setting restricts a command to the events with a certain value in a column. Some
-// commands don't support it, but a user may pass the same file to all commands.
+// A whereUse is the effect of the setting "where" in a -config file. This setting gives
+// a value for a column, and selects the events with this value in the column. Some
+// commands don't support "where", but a user may pass the same file to all commands.
 type whereUse int
 
 const (
 	whereFilters whereUse = iota // the command takes -where, and "where" in the file
 	whereIgnored                 // "where" in the file has no effect
-	whereRefused                 // "where" in the file is an error: without the filter, the command would work on too many rows
+	whereRefused                 // "where" in the file is an error, because the command always works on all rows
 )
 
-// A tableSource collects the flags that describe the table, in the order in which
-// the user passes them. The settings in the -config file are applied first, and the
-// collected flags after them. So a flag takes precedence even if -config comes after
-// the flag.
+// A tableSource collects the flags that describe the table. They are applied after the
+// -config file, even if -config comes last.
 type tableSource struct {
 	file    string
 	changes []func(*settings) error
@@ -52,12 +49,11 @@ type tableSource struct {
 
 var errEmpty = errors.New("the value is empty")
 
-// addTable defines the flags that describe the table.
 func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
 	source := &tableSource{where: where}
 	change := func(name, usage string, apply func(s *settings, value string) error) {
 		flags.Func(name, usage, func(value string) error {
-			if value == "" { // probably an unset variable in a script; the default could be the wrong table
+			if value == "" { // probably an unset variable in a script
 				return errEmpty
 			}
 			source.changes = append(source.changes, func(s *settings) error {
@@ -99,7 +95,7 @@ func addTable(flags *flag.FlagSet, where whereUse) *tableSource {
 				return nil
 			case list == nil:
 				return fmt.Errorf("%q is not a meaning: use arrived, started, completed, failed, skipped, notes, or open=true", meaning)
-			case !given[meaning]: // the first type that a flag gives for a meaning replaces the list in the file
+			case !given[meaning]: // a flag replaces the file's list
 				*list = nil
 			}
 			given[meaning] = true
@@ -141,8 +137,8 @@ func eachPair(list string, f func(key, value string) error) error {
 	return nil
 }
 
-// typesOf returns a pointer to the list of types with the given meaning: for "failed", it
-// returns &types.Failed. If there is no such list, typesOf returns nil.
+// typesOf returns the list of types with the given meaning, such as &types.Failed for
+// "failed". If the meaning is unknown, it returns nil.
 func typesOf(types *docevents.EventTypes, meaning string) *[]docevents.EventType {
 	switch meaning {
 	case "arrived":
@@ -189,7 +185,6 @@ func (source *tableSource) read() (*settings, error) {
 	return s, nil
 }
 
-// options returns the client's options for the table.
 func (s *settings) options() ([]docevents.Option, error) {
 	columns := docevents.Columns{TextIDs: s.TextIDs, Extra: s.Extra}
 	fields := []struct {
@@ -223,15 +218,15 @@ func (s *settings) options() ([]docevents.Option, error) {
 		docevents.WithTable(s.Table),
 		docevents.WithEventTypes(s.Types),
 	}
-	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 { // WithColumns also allows NULL ids, so it is passed only if needed
+	if len(s.Columns) > 0 || s.TextIDs || len(s.Extra) > 0 { // WithColumns also allows NULL ids, so pass it only if needed
 		options = append(options, docevents.WithColumns(columns))
 	}
 	return options, nil
 }
 
-// connect returns a client and the settings of the table. The client gets the project's
-// URL and key from the environment variables. source contains the command's flags that
-// describe the table. added contains further options for the client.
+// connect returns a client for the table that source describes, and the table's
+// settings. The URL and the key come from the environment variables. The client also
+// gets the options in added.
 func (c *call) connect(source *tableSource, added ...docevents.Option) (*docevents.Client, *settings, error) {
 	s, err := source.read()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Dashboard is an app that serves the page of package dashboard and protects it
-// with a password. It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY.
+// Dashboard is an app that serves the page of package dashboard and protects it with a
+// password. The app uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY.
 //
 //	ADMIN_PASSWORD=... go run ./examples/dashboard
 package main

@@ -1,7 +1,6 @@
 // Httpserver receives documents over HTTP and processes them in the background. It
-// shows how to shut down without losing events: the server first stops accepting
-// uploads, then waits for the documents that are being processed, and finally waits
-// until the last events are stored.
+// shows how to shut down without losing events: first stop uploads, then finish the
+// documents, then wait until the last events are stored.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8080/documents
 //	curl http://127.0.0.1:8080/debug/vars
@@ -46,10 +45,9 @@ func main() {
 	}
 }
 
-// serve serves requests until ctx ends, and then shuts down. Kubernetes sends
-// SIGTERM, which ends ctx, and kills the process 30 s later. serve waits up to 15 s
-// until running uploads end, and up to 5 s until the last events are stored. That
-// leaves 10 s for the documents that are being processed.
+// serve serves requests until ctx ends, and then shuts down. Kubernetes kills a process
+// 30 s after SIGTERM, which ends ctx. serve waits up to 15 s for running uploads and up
+// to 5 s for the last events. That leaves 10 s for the documents.
 func serve(ctx context.Context, listener net.Listener, s *service) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /documents", s.upload)
@@ -86,9 +84,8 @@ type service struct {
 	work    sync.WaitGroup
 }
 
-// upload receives a document and starts to process it in the background. It replies
-// with status 202 before the document is processed. To find out later whether the
-// processing succeeded, read the document's events.
+// upload receives a document, starts to process it in the background, and replies with
+// status 202. The document's events show later whether the processing succeeded.
 func (s *service) upload(w http.ResponseWriter, r *http.Request) {
 	e := docevents.Event{DocumentID: uuid.NewString(), UserID: docevents.SystemUser, Type: docevents.UploadStarted}
 	s.client.Record(e)
@@ -108,9 +105,8 @@ func (s *service) upload(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, e.DocumentID)
 }
 
-// start runs work in a new goroutine and returns true. If maxRunning documents are
-// being processed, or the service is shutting down, start returns false and doesn't
-// run work.
+// start runs work in a new goroutine and returns true. If too many documents are being
+// processed, or the service shuts down, it returns false instead.
 func (s *service) start(work func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,8 +6,8 @@
 //	go run ./examples/localstack [-addr 127.0.0.1:54321] [-v]
 //
 // It prints the project's URL and keys as export commands, which you can paste into
-// another terminal. When the API accepts requests, it prints the line "# ready",
-// which a shell ignores as a comment. A script can use localstack like this:
+// another terminal. The line "# ready" means that the API accepts requests. A script
+// can use localstack like this:
 //
 //	go build -o localstack ./examples/localstack
 //	./localstack >stack.env &
@@ -16,8 +16,8 @@
 //	...
 //	kill $!
 //
-// The script doesn't use go run, because go run wouldn't pass the signal from kill
-// on to localstack. In a terminal you can use go run and press Ctrl-C.
+// Don't use go run in a script, because it wouldn't pass the signal of kill on to
+// localstack.
 package main
 
 import (
@@ -48,7 +48,6 @@ func main() {
 	}
 }
 
-// run runs a stack until ctx ends.
 func run(ctx context.Context, opts localstack.Options, out io.Writer) (err error) {
 	stack, err := localstack.Start(ctx, opts)
 	if err != nil {

@@ -1,5 +1,5 @@
 // Pipeline processes each file of a folder in two steps: it extracts the text and
-// counts the words. It records events about each step and about the whole document.
+// counts the words.
 //
 //	go run ./examples/pipeline docs
 package main
@@ -43,7 +43,7 @@ func main() {
 }
 
 // walk processes each file in folder and its subfolders as a document. If a document
-// fails, its failure is recorded, and walk goes on with the next document.
+// fails, walk goes on with the next one.
 func walk(client *docevents.Client, folder string) error {
 	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.Type().IsRegular() {
@@ -54,11 +54,9 @@ func walk(client *docevents.Client, folder string) error {
 	})
 }
 
-// process extracts the text of the file at path and counts its words. It calls Step
-// three times. The two inner calls record events about the two steps, extract and
-// count. The outer call has no Stage, so it records events about the whole document.
-// If a step fails, the outer call records that the document failed, and returns the
-// error.
+// process extracts the text of a file and counts its words. The inner calls to Step
+// record events about the steps "extract" and "count". The outer call has no Stage, so its
+// events are about the whole document. If a step fails, the document fails as well.
 func process(client *docevents.Client, path string) (words int, err error) {
 	e := docevents.Event{DocumentID: documentID(path), UserID: docevents.SystemUser}
 	err = client.Step(e, func() error {
@@ -80,12 +78,12 @@ func process(client *docevents.Client, path string) (words int, err error) {
 	return words, err
 }
 
-// documentID returns an id for a file. It is the same in each run.
+// documentID returns an id for a file, which is the same in each run.
 func documentID(path string) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("file:"+path)).String()
 }
 
-// extract and count stand in for your app's work.
+// The functions extract and count stand in for your app's work.
 func extract(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err == nil && !utf8.Valid(text) {

@@ -1,12 +1,11 @@
-// Quickstart records the events of two documents, and then reads the events from the
-// table and prints them.
+// Quickstart records the events of two documents, reads them from the table and prints
+// them.
 //
 //	go run ./examples/quickstart
 //
-// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, quickstart uses that project. The
-// project must have the table that sql/013_create_processing_events_table.sql
-// creates. If neither variable is set, quickstart starts PostgreSQL and a REST API on
-// this machine, and removes them at the end.
+// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, quickstart uses that project, which
+// must have the table of sql/013_create_processing_events_table.sql. If neither is set,
+// it starts PostgreSQL and a REST API on this machine, and removes them at the end.
 package main
 
 import (
@@ -58,26 +57,24 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return errors.Join(err, client.Close(ctx))
 	}
 
-	// Record returns before the event is stored, and returns no error. If an event
-	// has a Stage, it is about that step of the document. These events have no Stage,
-	// so they are about the whole document.
+	// Record returns before the event is stored, and returns no error. An event with a
+	// Stage is about that step of the document. Without a Stage, it is about the whole
+	// document.
 	user := uuid.NewString()
 	invoice := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(invoice)
 	scan := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}
 	client.Record(scan)
 
-	// Step first records that a step has started. The Stage of the event is the name
-	// of the step. Step then calls the function, and records a second event with the
-	// function's duration and error.
+	// Step records that the step in Stage has started, calls the function, and records
+	// an event with the function's duration and error.
 	invoice.Stage, scan.Stage = "ocr", "ocr"
 	_ = client.Step(invoice, func() error { time.Sleep(40 * time.Millisecond); return nil })
 	_ = client.Step(scan, func() error { return errors.New("page 3: image too small") })
 	invoice.Stage, invoice.Type, invoice.Duration = "", docevents.Completed, 60*time.Millisecond
 	client.Record(invoice)
 
-	// Close waits until all recorded events are stored. A server calls Close when it
-	// shuts down.
+	// Close waits until all events are stored. A server calls it when it shuts down.
 	if err := client.Close(ctx); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
-// Serverless is an HTTP service for a platform that may freeze or end the process
-// after each reply, such as Cloud Run. Before it replies, it therefore waits up to
-// 2 s for its events to be stored.
+// Serverless is an HTTP service for a platform, such as Cloud Run, that may freeze or
+// end the process after each reply. So it waits up to 2 s for its events before it
+// replies.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8081/documents/0198a5e2-0000-7000-8000-000000000001
 package main
@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	client, err := docevents.NewFromEnv() // one client for all requests, because it reuses its connections
+	client, err := docevents.NewFromEnv() // one client for all requests, to reuse its connections
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -39,10 +39,9 @@ func handler(client *docevents.Client) http.Handler {
 			return err
 		})
 
-		// The platform may freeze the process after the reply, so call Flush before
-		// the reply. Flush waits up to 2 s for the events to be stored, even if the
-		// caller has closed the connection. Events that aren't stored by then stay
-		// queued, and are sent if the process runs again.
+		// Flush waits up to 2 s for the events to be stored, even if the caller has
+		// closed the connection. Events that aren't stored by then stay queued, and are
+		// sent if the process runs again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 2*time.Second)
 		defer cancel()
 		if err := client.Flush(ctx); err != nil {

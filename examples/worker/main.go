@@ -1,9 +1,7 @@
-// Worker processes jobs from a queue that may deliver a job twice, such as SQS or
-// pgmq. If a job runs twice, its events have the same ids both times, so each event
-// is stored once.
+// Worker handles jobs from a queue, such as SQS or pgmq, that may deliver a job twice.
+// If a job runs twice, its events have the same ids, so each event is stored once.
 //
-// In this example, standard input takes the place of the queue. Each job is a JSON
-// object:
+// In this example, the queue is standard input, with jobs as JSON objects:
 //
 //	echo '{"id": "0198a5e2-0000-7000-8000-0000000000aa", "document_id": "0198a5e2-0000-7000-8000-000000000001", "file": "README.md"}' |
 //		go run ./examples/worker
@@ -46,16 +44,15 @@ type job struct {
 	File       string    `json:"file"`
 }
 
-// run processes jobs from queue until the queue or ctx ends. workers limits how
-// many jobs run at the same time. At the end, run waits up to 10 s for the events
-// to be stored.
-func run(ctx context.Context, client *docevents.Client, queue io.Reader, workers int) error {
+// run processes up to maxRunning jobs at the same time, until the queue or ctx ends.
+// Then it waits up to 10 s for the events to be stored.
+func run(ctx context.Context, client *docevents.Client, queue io.Reader, maxRunning int) error {
 	jobs := make(chan job)
 	var running sync.WaitGroup
-	for range workers {
+	for range maxRunning {
 		running.Go(func() {
 			for j := range jobs {
-				if err := do(client, j); err != nil {
+				if err := handle(client, j); err != nil {
 					log.Printf("job %s: %v", j.ID, err)
 				}
 			}
@@ -88,11 +85,10 @@ func receive(ctx context.Context, queue io.Reader, jobs chan<- job) error {
 	return nil
 }
 
-// do processes a job, and records its events with the method Step. The id of each
-// event is derived from the job's id and the name of the step. So if the job runs
-// again, its events get the same ids, and the server ignores the events that are
-// already stored.
-func do(client *docevents.Client, j job) error {
+// handle processes a job. The id of its event is derived from the job's id and the name
+// of the step. If the job runs again, the event has the same id, and the server ignores
+// it.
+func handle(client *docevents.Client, j job) error {
 	const stage = "count"
 	return client.Step(docevents.Event{
 		ID:         uuid.NewSHA1(j.ID, []byte(stage)).String(),

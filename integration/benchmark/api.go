@@ -27,10 +27,8 @@ func restURL(project string) string {
 	return strings.TrimSuffix(strings.TrimRight(strings.TrimSpace(project), "/"), "/rest/v1") + "/rest/v1"
 }
 
-// keyHeaders returns the request headers that carry the project's API key. The key is
-// always in the header apikey. If the key is a JWT, it is also in Authorization. A
-// secret key (sb_secret_...) isn't a JWT, so the server would reject the request if
-// Authorization contained the key.
+// keyHeaders returns the request headers for an API key: apikey, and Authorization for
+// a JWT. The server rejects a secret key (sb_secret_...) in Authorization.
 func keyHeaders(key string) map[string]string {
 	key = strings.TrimSpace(key)
 	headers := map[string]string{"apikey": key}
@@ -69,7 +67,6 @@ func (a *api) get(ctx context.Context, client *http.Client, query, prefer string
 	return a.do(ctx, client, http.MethodGet, query, prefer, nil)
 }
 
-// count returns the number of a user's rows.
 func (a *api) count(ctx context.Context, user string) (int, error) {
 	_, header, err := a.get(ctx, http.DefaultClient, "select=id&limit=1&user_id=eq."+user, "count=exact")
 	if err != nil {
@@ -83,7 +80,6 @@ func (a *api) count(ctx context.Context, user string) (int, error) {
 	return n, nil
 }
 
-// remove deletes a user's rows.
 func (a *api) remove(ctx context.Context, user string) error {
 	_, _, err := a.do(ctx, http.DefaultClient, http.MethodDelete, "user_id=eq."+user, "return=minimal", nil)
 	return err

@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// A delayProxy makes a server seem farther away. It forwards TCP connections to the
-// server and delays the bytes in both directions. It doesn't limit the bandwidth. After
-// close, no new connection is accepted, but existing connections continue.
+// A delayProxy makes a server seem farther away: it forwards TCP connections, and
+// delays the bytes in both directions. After close, existing connections continue.
 type delayProxy struct {
 	url      string
 	addr     string
@@ -34,7 +33,6 @@ func startDelayProxy(server string, each time.Duration) (*delayProxy, error) {
 	return p, nil
 }
 
-// accept runs until close.
 func (p *delayProxy) accept() {
 	for {
 		from, err := p.listener.Accept()
@@ -56,10 +54,9 @@ func (p *delayProxy) accept() {
 	}
 }
 
-// close stops listening.
 func (p *delayProxy) close() error { return p.listener.Close() }
 
-// pass copies bytes from one connection to the other and delays each piece.
+// pass copies bytes from one connection to the other, with the delay.
 func (p *delayProxy) pass(to, from net.Conn) {
 	type piece struct {
 		bytes []byte

@@ -1,6 +1,5 @@
 // Benchmark compares docevents with other ways to store events, on the same server and
-// in the same run. It also checks the project's performance goals, called bars. For
-// example, docevents must not lose an event under any load.
+// in the same run. It also checks the project's performance goals, called bars.
 //
 // Usage, from the repository's root:
 //
@@ -20,17 +19,17 @@
 //   - COPY: PostgreSQL's COPY, as fast as the database allows
 //
 // If SUPABASE_URL is not set, the benchmark starts PostgreSQL and PostgREST on this
-// machine. If PostgREST isn't installed, the benchmark uses an imitation of it.
+// machine, or an imitation of PostgREST if none is installed.
 //
-// If SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are set, the benchmark uses that Supabase
-// project. For COPY, DATABASE_URL must be set too. The benchmark stores its events in the
-// project's table document_processing_events, and deletes them afterwards.
+// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, the benchmark stores events in that
+// project's table document_processing_events, and deletes them afterwards. COPY also
+// needs DATABASE_URL.
 //
-// A load is a number of events and the way in which they are recorded, for example all
-// at once. A cell is a variant under a load. Each cell runs in a separate process, so
-// that memory and CPU time are measured for each cell. A round measures every cell once.
-// Each round starts with a different variant, so no variant is always the first. The
-// figures in the table are medians over the rounds.
+// A load is a number of events and the way in which they are recorded, such as all at
+// once. A cell is a variant under a load. It runs in a separate process, so that its
+// memory and CPU time can be measured. A round measures every cell once, and starts
+// with a different variant each time. The figures in the table are medians over the
+// rounds.
 package main
 
 import (
@@ -116,7 +115,7 @@ func run(ctx context.Context, o options, out, notes io.Writer) error {
 	return nil
 }
 
-// report measures the plan, or with -from, reads an earlier report.
+// report measures the plan, or reads an earlier report.
 func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 	if o.from != "" {
 		text, err := os.ReadFile(o.from)
@@ -136,7 +135,6 @@ func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 	return p.run(ctx, o, notes)
 }
 
-// plan returns the plan that the options select.
 func (o options) plan() (*plan, error) {
 	variants := strings.Split(o.variants, ",")
 	for _, variant := range variants {

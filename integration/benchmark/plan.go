@@ -33,7 +33,7 @@ type load struct {
 const (
 	burst  = "burst"  // all events at once
 	steady = "steady" // Rate events per second
-	idle   = "idle"   // one event at a time: each is stored before the next is recorded, with pauses
+	idle   = "idle"   // one event at a time: each is stored before the next is recorded
 )
 
 var english = message.NewPrinter(language.English)
@@ -54,10 +54,9 @@ func idleWith(events int) load {
 	return load{Name: "idle", Kind: idle, Events: events, Goroutines: 1}
 }
 
-// A cell is one combination to measure: a variant (a way to store events) and a load
-// (the events to store). MaxBatch limits the rows in a request. MaxInFlight limits the
-// number of requests at the same time. Only two variants use these limits: "docevents"
-// and "bulk limit".
+// A cell is a combination to measure: a variant and a load. MaxBatch limits the rows of
+// a request, and MaxInFlight the requests in flight. They apply to "docevents" and
+// "bulk limit".
 type cell struct {
 	Variant     string   `json:"variant"`
 	Load        load     `json:"load"`

@@ -11,10 +11,8 @@ import (
 	"time"
 )
 
-// A chart is an SVG picture that compares ways to store events (variants). Its panels
-// are side by side. Each panel shows the results for one number of events that are
-// recorded at once. A panel has one horizontal bar for each variant. The variants'
-// names are to the left of the first panel.
+// A chart is an SVG picture that compares the variants. Its panels are side by side, one
+// for each burst. A panel has a horizontal bar for each variant.
 type chart struct {
 	Title, Subtitle, Caption string
 	Width, Height            int
@@ -51,7 +49,7 @@ const (
 	chartLeft       = 116 // the x coordinate of the first panel, after the names
 	chartPanelGap   = 12
 	chartPanelWidth = 204 // the width of a panel
-	chartLabel      = 78  // the part of the panel's width for the label next to the longest bar
+	chartLabel      = 78  // the room for the label next to the longest bar
 	chartTop        = 96
 	chartLine       = 30
 	chartBarTall    = 18
@@ -70,13 +68,13 @@ func escapeXML(s string) (string, error) {
 	return b.String(), err
 }
 
-// A measure returns the value of a cell that a chart shows, and its label.
+// A measure returns the value that a chart shows for a cell, and the label of the
+// value.
 type measure func(c *cell) (value float64, label string)
 
-// newChart returns a chart of the report's bursts, the loads in which all events are
-// recorded at once. It calls figure for the value and the label of each bar. A bar whose
-// value is fullLength has the greatest length that fits. If fullLength is 0, the longest
-// bar of each panel has that length.
+// newChart returns a chart of the report's bursts. figure returns the value and the
+// label of each bar. A bar with the value fullLength fills the panel. If fullLength is
+// 0, the longest bar of each panel fills it.
 func newChart(r *report, title, subtitle string, fullLength float64, figure measure) *chart {
 	variants := []string{}
 	for _, variant := range variantNames {
@@ -131,7 +129,6 @@ func (r *report) caption() string {
 	return fmt.Sprintf("%s, %d CPUs; medians of %d; %s", server, r.Machine.CPUs, r.Rounds, r.Machine.Taken.Format(time.DateOnly))
 }
 
-// plot writes the charts into a folder.
 func (r *report) plot(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

@@ -91,10 +91,9 @@ func (r *report) table() string {
 	return markdown(lines, 2)
 }
 
-// sweepTable returns a table with a line for each measured pair of the client options
-// MaxBatch and MaxInFlight. The column "time of a request" is an estimate: the elapsed
-// time, multiplied by MaxInFlight and divided by the number of requests. The estimate is
-// exact only if MaxInFlight requests were in flight all the time.
+// sweepTable returns a table with a line for each measured pair of MaxBatch and
+// MaxInFlight. The column "time of a request" is exact only if MaxInFlight requests
+// were in flight all the time.
 func (r *report) sweepTable() string {
 	lines := [][]string{{"MaxInFlight", "MaxBatch", "events/s", "slowest", "fastest", "time of a request", "peak MiB", "CPU s/100,000"}}
 	for _, c := range r.Cells {
@@ -117,7 +116,7 @@ func (r *report) sweepTable() string {
 	return markdown(lines, 0)
 }
 
-// remarks returns notes about failures in cells and about variants that were left out.
+// remarks returns notes about failures and about variants that were left out.
 func (r *report) remarks() string {
 	var b strings.Builder
 	for _, c := range r.Cells {
@@ -166,11 +165,10 @@ func (r *report) barTable() string {
 	return markdown(lines, 1)
 }
 
-// markdown formats lines as a Markdown table. The first line is the table's header.
-// Spaces align the columns, so the table is also readable as plain text. The parameter
-// left is the number of columns that are aligned to the left. All columns after them
-// are aligned to the right.
-func markdown(lines [][]string, left int) string {
+// markdown formats lines as a Markdown table, which is also readable as plain text. The
+// first line is the header. leftAligned is the number of columns, from the first, that
+// are aligned to the left.
+func markdown(lines [][]string, leftAligned int) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
 		for i, text := range line {
@@ -181,7 +179,7 @@ func markdown(lines [][]string, left int) string {
 	for k, line := range lines {
 		for i, text := range line {
 			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text))
-			if i < left {
+			if i < leftAligned {
 				b.WriteString("| " + text + pad + " ")
 			} else {
 				b.WriteString("| " + pad + text + " ")
@@ -192,7 +190,7 @@ func markdown(lines [][]string, left int) string {
 			continue
 		}
 		for i, width := range widths {
-			if i < left {
+			if i < leftAligned {
 				b.WriteString("|" + strings.Repeat("-", width+2))
 			} else {
 				b.WriteString("|" + strings.Repeat("-", width+1) + ":")
@@ -203,7 +201,7 @@ func markdown(lines [][]string, left int) string {
 	return b.String()
 }
 
-// brief formats a duration with three significant digits. It returns "" for zero.
+// brief formats a duration with three significant digits, and zero as "".
 func brief(d time.Duration) string {
 	if d == 0 {
 		return ""
@@ -212,8 +210,8 @@ func brief(d time.Duration) string {
 	return d.Round(time.Duration(math.Pow(10, max(0, digits-2)))).String()
 }
 
-// The functions below format figures for the tables. They return "" for zero, so that a
-// figure that wasn't measured is an empty cell in the table.
+// The functions below format figures for the tables. Zero means not measured, and gives
+// "".
 
 func mib(bytes int64) string {
 	return unlessZero(bytes, fmt.Sprintf("%.0f", float64(bytes)/(1<<20)))
@@ -234,7 +232,7 @@ func unlessZero[T int | int64 | float64](v T, text string) string {
 type bar struct {
 	Name     string  `json:"name"`
 	Limit    float64 `json:"limit"`
-	AtLeast  bool    `json:"at_least"` // whether Limit is a minimum; otherwise it is a maximum
+	AtLeast  bool    `json:"at_least"` // Limit is a minimum; otherwise it is a maximum
 	Got      float64 `json:"got"`
 	Measured bool    `json:"measured"`
 	Holds    bool    `json:"holds"`
@@ -263,7 +261,7 @@ func fullBars(r *report) []bar {
 	}
 	bars = append(bars, atMost(1.25, "time to the row on an idle system: docevents to a bare insert", latency, quiet != nil))
 	opened, ok := r.docevents(func(c *cell, s *sample) float64 { return float64(s.Connections) / float64(c.MaxInFlight) })
-	bars = append(bars, atMost(1.25, "connections that docevents opened, to MaxInFlight", opened, ok)) // one more than MaxInFlight: Flush and Close may send another request
+	bars = append(bars, atMost(1.25, "connections that docevents opened, to MaxInFlight", opened, ok)) // one more than MaxInFlight, for a request of Flush or Close
 	at := r.cell(variantDocevents, big)
 	peak := 0.0
 	if at != nil {
@@ -272,10 +270,9 @@ func fullBars(r *report) []bar {
 	return append(bars, atMost(96, "MiB of docevents' process at "+big.Name+", the worst round", peak, at != nil))
 }
 
-// guardBars returns the performance goals (bars) that the flag -guard checks. The goals
-// for speed are lower than in a full run, so that docevents reaches them even on a busy
-// machine. But docevents would miss them if it sent each event in its own request, or
-// opened a new connection for each request.
+// guardBars returns the bars that -guard checks. Their limits for speed are so low that
+// docevents reaches them even on a busy machine. docevents would miss them if it sent
+// one request per event, or opened a connection for each request.
 func guardBars(r *report) []bar {
 	bars := fullBars(r)
 	bars[0].Limit, bars[1].Limit = 0.5, 10
@@ -288,7 +285,8 @@ func guardBars(r *report) []bar {
 	return slices.DeleteFunc(bars, func(b bar) bool { return strings.Contains(b.Name, "idle") })
 }
 
-// ratio returns the median over the rounds of the ratio of two cells' rates.
+// ratio divides the rates of two cells in each round, and returns the median of the
+// results.
 func (r *report) ratio(a, b *cell) (float64, bool) {
 	if a == nil || b == nil {
 		return 0, false

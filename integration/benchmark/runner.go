@@ -19,7 +19,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// run opens the target and measures the plan.
 func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, err error) {
 	t, err := openTarget(ctx, o, notes)
 	if err != nil {
@@ -29,7 +28,6 @@ func (p *plan) run(ctx context.Context, o options, notes io.Writer) (_ *report, 
 	return p.measure(ctx, t, o, notes)
 }
 
-// measure measures the plan's cells, round by round.
 func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Writer) (*report, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -49,9 +47,8 @@ func (p *plan) measure(ctx context.Context, t *target, o options, notes io.Write
 	return r, nil
 }
 
-// turn returns the order in which a round measures the cells. A cell is a variant (a
-// way to store events) under a load. Cells with the same load stay together. Within a
-// load, each round starts with a different variant.
+// turn returns the order in which a round measures the cells. Cells with the same load
+// stay together. For each load, each round starts with a different variant.
 func turn(cells []*cell, round int) []*cell {
 	var order []*cell
 	for len(cells) > 0 {
@@ -76,10 +73,8 @@ type runner struct {
 	jsDir   string // the folder of the script that measures supabase-js
 }
 
-// prepare finds out which variants (ways to store events) can't be measured in this
-// run, and removes them from the plan. It returns a map from each removed variant to
-// the reason. If the plan contains the variant supabase-js, prepare first installs
-// supabase-js.
+// prepare removes from the plan the variants that can't be measured, and returns the
+// reasons. It installs supabase-js if the plan contains it.
 func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 	missing := map[string]string{}
 	has := func(variant string) bool {
@@ -107,10 +102,9 @@ func (r *runner) prepare(ctx context.Context, p *plan) map[string]string {
 
 const (
 	startGrace = 10 * time.Second // beyond a cell's limit, for the process to start and end
-	keepOutput = 16 << 10         // bytes of a worker's errors; node writes a long stack trace after the reason
+	keepOutput = 16 << 10         // bytes of a worker's errors; node writes a long stack trace
 )
 
-// round measures every cell once.
 func (r *runner) round(ctx context.Context, p *plan, round int) error {
 	for _, c := range turn(p.cells, round) {
 		s, err := r.measure(ctx, c)
@@ -194,9 +188,9 @@ func end(output []byte, n int) []byte {
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
 
-// installJS puts the Node script that measures supabase-js into a folder in the user's
-// cache, and returns the folder. It then runs npm ci to install the packages that the
-// script needs, unless an earlier run has installed the same packages.
+// installJS returns a folder in the user's cache. It installs into this folder the Node
+// script that measures supabase-js. It also installs the script's packages, but only if
+// they have changed since an earlier run.
 func installJS(ctx context.Context) (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

@@ -20,9 +20,8 @@ func spreadOf(d []time.Duration) spread {
 	return spread{P50: quantile(d, 0.5), P99: quantile(d, 0.99), Max: quantile(d, 1)}
 }
 
-// quantile returns the q-quantile of the values, by the nearest-rank method. For q =
-// 0.99, it returns the 99th percentile. The values must be sorted. The result is always
-// one of the values. If there are no values, the result is zero.
+// quantile returns the q-quantile of the sorted values by the nearest-rank method: 0.99
+// means the 99th percentile. Without values, it returns zero.
 func quantile[T any](values []T, q float64) T {
 	if len(values) == 0 {
 		var zero T
@@ -34,8 +33,8 @@ func quantile[T any](values []T, q float64) T {
 
 type number interface{ ~int | ~int64 | ~float64 }
 
-// median returns the middle value. If the number of values is even, it returns the mean
-// of the two middle values. If there are no values, it returns zero.
+// median returns the middle value, or the mean of the two middle values. Without
+// values, it returns zero.
 func median[T number](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)
@@ -92,7 +91,6 @@ func (s *sample) rate() float64 {
 	return float64(s.Stored) / s.Elapsed.Seconds()
 }
 
-// cpuPer100k returns the CPU seconds per 100,000 stored events.
 func (s *sample) cpuPer100k() float64 {
 	if s.Stored == 0 {
 		return 0

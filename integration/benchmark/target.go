@@ -29,16 +29,16 @@ type target struct {
 	delay *delayProxy       // nil without -rtt
 }
 
-// openTarget returns the server to measure. It is the Supabase project that the
-// environment variables describe. If they aren't set, openTarget starts a local stack.
+// openTarget returns the project of SUPABASE_URL. If that isn't set, openTarget starts a
+// local stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
 	t := &target{Table: docevents.DefaultTable}
-	switch _, err := docevents.NewFromEnv(); {
-	case err == nil:
-		t.URL, t.DatabaseURL = os.Getenv("SUPABASE_URL"), os.Getenv("DATABASE_URL")
-		t.Key = cmp.Or(os.Getenv("SUPABASE_SERVICE_ROLE_KEY"), os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_KEY"))
-	case errors.Is(err, docevents.ErrNoSettings):
+	if t.URL = os.Getenv("SUPABASE_URL"); t.URL != "" {
+		t.Key = cmp.Or(os.Getenv("SUPABASE_SECRET_KEY"), os.Getenv("SUPABASE_SERVICE_ROLE_KEY"))
+		t.DatabaseURL = os.Getenv("DATABASE_URL")
+	} else {
 		fmt.Fprintln(notes, "SUPABASE_URL is not set: starting a local stack")
+		var err error
 		if t.stack, err = localstack.Start(ctx, localstack.Options{}); err != nil {
 			return nil, err
 		}
@@ -46,8 +46,6 @@ func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error
 			return nil, errors.Join(err, t.close())
 		}
 		t.URL, t.Key, t.DatabaseURL = t.stack.URL, t.stack.ServiceRoleKey, t.stack.DatabaseURL
-	default:
-		return nil, err
 	}
 	if err := t.check(ctx); err != nil {
 		return nil, errors.Join(err, t.close())
@@ -90,10 +88,9 @@ const (
 	pollLimit = time.Minute
 )
 
-// countStable counts a user's rows in the table after a measurement. If it finds the
-// expected number, it returns at once. If rows are missing, the server may still be
-// storing them, so countStable counts again every 500 ms until two counts in a row are
-// equal. After a minute, it returns an error.
+// countStable counts a user's rows after a measurement. If rows are missing, the server
+// may still be storing them. Then countStable counts every 500 ms until two counts are
+// equal, and returns an error after a minute.
 func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) (int, error) {
 	last := -1
 	ctx, cancel := context.WithTimeout(ctx, pollLimit)
@@ -114,9 +111,8 @@ func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) 
 	}
 }
 
-// clean deletes the rows of one measurement, which all have this user id. If the
-// benchmark has started its own PostgreSQL, the table contains no other rows. In that
-// case, clean truncates the table, because the dead rows of a DELETE would slow the next
+// clean deletes the rows of a measurement, which have this user id. On a local stack,
+// it truncates the table instead, because the dead rows of a DELETE would slow the next
 // measurement.
 func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	http.DefaultClient.CloseIdleConnections()
@@ -144,7 +140,7 @@ type machine struct {
 	RTT        string    `json:"rtt,omitempty"`
 }
 
-// localStandIn is the name of the server in a local stack without a PostgREST.
+// localStandIn is the server's name in a local stack without a PostgREST.
 const localStandIn = "the local stack's stand-in for PostgREST"
 
 func (t *target) describe(ctx context.Context) machine {

@@ -20,9 +20,9 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// peakMemory returns the peak resident memory of this process in bytes. On Linux, it
-// reads /proc/self/status, because getrusage can return the peak of the parent process
-// there. On other systems, it uses getrusage.
+// peakMemory returns the peak resident memory of this process in bytes. On Linux,
+// getrusage can return the peak of the parent process, so peakMemory reads
+// /proc/self/status.
 func peakMemory() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err == nil {

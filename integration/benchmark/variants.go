@@ -38,7 +38,7 @@ func (s *spec) newVariant(ctx context.Context, opened *dials) (variant, error) {
 	return nil, fmt.Errorf("there is no variant %q", s.Variant)
 }
 
-// docs is docevents, with the cell's MaxBatch and MaxInFlight.
+// docs is the variant "docevents", with the cell's MaxBatch and MaxInFlight.
 type docs struct {
 	spec   *spec
 	client *docevents.Client
@@ -76,8 +76,7 @@ func (d *docs) tally() (requests, failed int, err error) {
 }
 
 // naive is the variant "naive Go", the original design of docevents. For each event, it
-// starts a goroutine, which creates a client and inserts one row. It logs errors and
-// doesn't retry.
+// starts a goroutine with a new client. It logs errors and doesn't retry.
 type naive struct {
 	spec     *spec
 	log      *logrus.Logger
@@ -155,9 +154,9 @@ func (n *naive) tally() (requests, failed int, err error) {
 	return int(n.requests.Load()), int(n.failed.Load()), err
 }
 
-// bulk is the variant "bulk limit". Like docevents, it sends bulk inserts, up to
-// MaxInFlight of them at once. Unlike docevents, it has no queue and doesn't retry. Its
-// speed shows how fast the REST API can store events.
+// bulk is the variant "bulk limit". It sends up to MaxInFlight bulk inserts at once,
+// like docevents, but has no queue and doesn't retry. It is as fast as the REST API
+// allows.
 type bulk struct {
 	spec     *spec
 	client   *http.Client
@@ -189,8 +188,8 @@ func newBulkRow(e docevents.Event) bulkRow {
 	}
 }
 
-// The variant "bulk limit" inserts rows with the query string bulkQuery and the Prefer
-// header bulkPrefer. TestBulkSendsTheSame checks that docevents sends the same values.
+// bulkQuery and bulkPrefer are the query string and the Prefer header of the inserts.
+// TestBulkSendsTheSame checks that docevents sends the same.
 const (
 	bulkQuery  = "columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at"
 	bulkPrefer = "return=minimal,resolution=ignore-duplicates"
@@ -241,9 +240,8 @@ func (b *bulk) tally() (requests, failed int, err error) {
 	return int(b.requests.Load()), int(b.failed.Load()), nil
 }
 
-// copier is the variant "COPY". It stores events with PostgreSQL's COPY over a database
-// connection, without the REST API. Its speed shows how fast the database can store
-// events.
+// copier is the variant "COPY", PostgreSQL's COPY without the REST API. It is as fast
+// as the database allows.
 type copier struct {
 	spec     *spec
 	conn     *pgx.Conn
@@ -290,7 +288,7 @@ func (c *copier) one(ctx context.Context, e docevents.Event) error {
 
 func (c *copier) tally() (requests, failed int, err error) { return c.requests, 0, nil }
 
-// withoutURL returns the error inside a url.Error of http.Client, without the URL.
+// withoutURL returns the error inside a url.Error.
 func withoutURL(err error) error {
 	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 		return wrapped.Err

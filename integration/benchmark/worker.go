@@ -18,11 +18,10 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// workerArg is the command-line argument that makes this program a worker. A worker is a
-// child process that measures one way to store events under one load. It reads a
-// description of the measurement (a spec) from standard input, and writes the result to
-// standard output. The spec isn't a command-line argument, because it contains the API
-// key, and other users can see a process's arguments.
+// workerArg is the argument that makes this program a worker: a child process that
+// measures one cell. It reads a spec from standard input, and writes the sample to
+// standard output. The spec isn't an argument, because other users could then see its
+// API key.
 const workerArg = "worker"
 
 func isWorker() bool { return len(os.Args) == 2 && os.Args[1] == workerArg }
@@ -52,16 +51,14 @@ type spec struct {
 // A variant is a way to store events.
 type variant interface {
 	// store stores all events of the load. It returns when every event is stored or
-	// lost, or when ctx ends. It returns the duration of each call that records an
-	// event. If the variant has no such call, the durations are nil.
+	// lost, or when ctx ends. The returned durations are those of the calls that record
+	// an event. They are nil if the variant has no such call.
 	store(ctx context.Context, l load) ([]time.Duration, error)
 
-	// one stores one event.
 	one(ctx context.Context, e docevents.Event) error
 
-	// tally returns the number of requests and the number of events whose insert
-	// failed. err is the error of one failed insert. It may be nil if the method
-	// store has returned an error.
+	// tally returns the number of requests, the number of events whose insert failed,
+	// and one of the errors.
 	tally() (requests, failed int, err error)
 }
 
@@ -110,9 +107,9 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 	return got, nil
 }
 
-// measureLoad measures the time from the first event until the last event's row can be
-// read. If an insert failed, that row may never appear, so it measures the time until
-// variant.store returns.
+// measureLoad measures the time until the last event's row can be read. If an insert
+// failed, it measures the time until variant.store returns, because that row may never
+// appear.
 func (s *spec) measureLoad(ctx context.Context, variant variant, reader *http.Client, got *sample) error {
 	start := time.Now()
 	calls, err := variant.store(ctx, s.Load)
@@ -130,10 +127,9 @@ const (
 	idlePause = 10 * time.Millisecond
 )
 
-// measureIdle measures how long it takes to store one event when nothing else is
-// recorded. It stores one event at a time. For every other event, it uses bare instead of
-// variant. bare is a plain insert over net/http, whose times are for comparison.
-// measureIdle writes all times to got.
+// measureIdle measures how long it takes to store one event if nothing else is
+// recorded. For comparison, every second event is stored with bare, a plain insert over
+// net/http.
 func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()
@@ -165,9 +161,8 @@ func (s *spec) find(ctx context.Context, reader *http.Client, document uuid.UUID
 
 func (s *spec) api() *api { return newAPI(s.URL, s.Key, s.Table) }
 
-// recordAll calls record once for each event of the load and returns the duration of
-// each call. The load determines the number of goroutines that call record. If ctx
-// ends, recordAll stops early, and the remaining durations are 0.
+// recordAll calls record for each event of the load, in l.Goroutines goroutines, and
+// returns the duration of each call. If ctx ends, the remaining durations are 0.
 func recordAll(ctx context.Context, user uuid.UUID, l load, record func(docevents.Event)) []time.Duration {
 	calls := make([]time.Duration, l.Events)
 	var begin, done sync.WaitGroup

@@ -9,10 +9,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// eventAt returns event number i of a measurement. All variants that are written in Go
-// store these events, so their results can be compared. Each document has four events,
-// and every twentieth document fails. user is a new id for each measurement, so that the
-// benchmark can count and delete the measurement's rows.
+// eventAt returns event number i of a measurement. Each document has four events, and
+// every twentieth document fails. user is new for each measurement, so that its rows
+// can be counted and deleted.
 func eventAt(user uuid.UUID, i int) docevents.Event {
 	e := docevents.Event{DocumentID: documentAt(user, i).String(), UserID: user.String()}
 	switch i % 4 {
@@ -31,9 +30,9 @@ func eventAt(user uuid.UUID, i int) docevents.Event {
 	return e
 }
 
-// documentAt returns the document id of event number i. Four events in a row have the
-// same document. The ids are spread like random UUIDs, so updating the database index on
-// document_id is as slow as with random UUIDs.
+// documentAt returns the document id of event number i. Four consecutive events have
+// the same document. The ids are spread like random UUIDs, for a realistic index on
+// document_id.
 func documentAt(user uuid.UUID, i int) uuid.UUID {
 	id := user
 	mixed := binary.BigEndian.Uint64(user[:8]) ^ mix(uint64(i/4)+1)

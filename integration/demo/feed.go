@@ -13,9 +13,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A feed generates the events of an imaginary document pipeline, the oldest first. Its
-// random numbers have a fixed seed, so each run of the program generates the same
-// documents. Only their ids and times differ.
+// A feed generates the events of an imaginary document pipeline, the oldest first. In
+// each run of the program, it generates the same documents with other ids and times.
 type feed struct {
 	rand    *rand.Rand
 	start   time.Time
@@ -41,10 +40,9 @@ func (f *feed) play(client *docevents.Client, now time.Time) {
 	}
 }
 
-// steps are the steps of the imaginary document pipeline. The duration of a step is
-// random, with a log-normal distribution. median is the median of the durations in
-// seconds. spread is the standard deviation of their logarithms. fails is the share of
-// attempts that fail.
+// steps are the steps of the pipeline. The duration of a step has a log-normal
+// distribution: median is in seconds, and spread is the standard deviation of the
+// logarithm. fails is the share of attempts that fail.
 var steps = []struct {
 	stage                 string
 	median, spread, fails float64
@@ -58,13 +56,11 @@ var steps = []struct {
 // tenants are the customers. Each user belongs to one of them.
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
-// The imaginary document pipeline has an outage from outageStart to outageEnd, both
-// counted from the pipeline's start. During the outage, the AI model that the step
-// "summarize" calls is overloaded, so nine of ten attempts at this step fail with status
-// 503.
+// Between outageStart and outageEnd after the pipeline's start, the model that the step
+// "summarize" calls is overloaded: nine of ten attempts fail with status 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
-// history returns the events of a document that arrives at the time at.
+// history returns the events of a document that arrives at the given time.
 func (f *feed) history(at time.Time) []docevents.Event {
 	user := f.rand.IntN(25)
 	d := &history{
@@ -111,10 +107,9 @@ func (d *history) add(typ docevents.EventType, stage string, took time.Duration,
 	d.events = append(d.events, e)
 }
 
-// step adds the events of one step in the processing of a document. If an attempt fails
-// with status 503, step adds another attempt, up to three in total. It returns the error
-// message of the last attempt, or "" if that attempt succeeds. median and spread
-// determine the random duration of an attempt. fails is the share of attempts that fail.
+// step adds the events of one step. It repeats an attempt that fails with status 503,
+// up to three attempts in total. It returns the error message of the last attempt, or
+// "". The parameters are the fields of an element of the variable steps.
 func (d *history) step(stage string, median, spread, fails float64) (message string) {
 	const tries = 3
 	for try := range tries {
@@ -158,7 +153,7 @@ func (d *history) message(stage string, fails float64) string {
 	return fmt.Sprintf("connection refused: 10.0.0.%d:6333", 2+d.rand.IntN(3))
 }
 
-// encrypted is an error message of several lines: it contains the output of a program.
+// encrypted is an error message of several lines, such as the output of a program.
 const encrypted = `the file is encrypted: pdftotext: exit status 1
 Syntax Warning: May not be a PDF file (continuing anyway)
 Syntax Error (212): Illegal character <8e> in hex string

@@ -1,8 +1,7 @@
-// Demo shows the dashboard of docevents (package dashboard) with example data. It starts
-// PostgreSQL and a REST API on this machine. At the start, it records two hours of events
-// of an imaginary document pipeline. While the program runs, it records new events. The
-// example data contains an outage, a slow step and stuck documents. To see the dashboard
-// of a real project, use the command docevents serve.
+// Demo shows the dashboard of docevents with example data: two hours of an imaginary
+// document pipeline, with an outage, a slow step and stuck documents. It starts
+// PostgreSQL and a REST API on this machine, and records new events while it runs. To
+// see the dashboard of a real project, use docevents serve.
 //
 // Usage:
 //
@@ -10,9 +9,9 @@
 //
 // The program prints the dashboard's address and runs until Ctrl-C.
 //
-// docs/dashboard.png is a picture of the dashboard. To take the picture again, start the
-// program. It prints the address of a page that shows the last hour. Append this address
-// to the following command and run it:
+// docs/dashboard.png is a picture of the dashboard. To take it again, start the
+// program. It prints an address after "The last hour". Append this address to the
+// following command:
 //
 //	chromium --headless --hide-scrollbars --window-size=1000,1040 --force-device-scale-factor=1.5 --screenshot=docs/dashboard.png
 //

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A Request is the client's request, for which a plan chooses a fault.
+// A Request is a client's request, for which a plan chooses a fault.
 type Request struct {
 	Number int // counts from 0 since Deal
 	Method string
@@ -22,9 +22,8 @@ type Request struct {
 // Has reports whether the body contains text, for example a chosen row.
 func (r *Request) Has(text string) bool { return bytes.Contains(r.Body, []byte(text)) }
 
-// A Plan returns the fault that the proxy causes for a request. The proxy calls a Plan
-// from several goroutines, so a Plan must be safe for concurrent use. A Plan may block:
-// that delays only the request for which the proxy called it.
+// A Plan returns the fault that the proxy causes for a request. It must be safe for
+// concurrent use. It may block, which delays only this request.
 type Plan func(*Request) Fault
 
 // Pass is a plan without faults.
@@ -35,9 +34,8 @@ func Always(f Fault) Plan {
 	return func(*Request) Fault { return f }
 }
 
-// Script returns a plan for a sequence of faults. The first request gets the first
-// fault, the second request gets the second fault, and so on. Later requests get no
-// fault.
+// Script returns a plan with a fault for each of the first requests, in this order.
+// Later requests get no fault.
 func Script(faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		if r.Number < len(faults) {
@@ -47,9 +45,8 @@ func Script(faults ...Fault) Plan {
 	}
 }
 
-// ForRow returns a plan that depends on the request's body. If the body contains the
-// parameter text, such as the id of a row, the request gets the fault f. Every other
-// request gets the fault that the plan in the parameter others chooses.
+// ForRow returns a plan with the fault f for each request whose body contains text,
+// such as the id of a row. The argument others is the plan for all other requests.
 func ForRow(text string, f Fault, others Plan) Plan {
 	return func(r *Request) Fault {
 		if r.Has(text) {
@@ -59,9 +56,9 @@ func ForRow(text string, f Fault, others Plan) Plan {
 	}
 }
 
-// Random returns a plan that causes a random fault for a share of the requests. A share
-// of 0 means no request, and 1 means every request. All faults are equally likely. With
-// the same seed, the nth request gets the same fault in every run.
+// Random returns a plan that gives a random fault to a share of the requests. The
+// argument share is from 0 to 1. With the same seed, the nth request gets the same
+// fault in every run.
 func Random(seed uint64, share float64, faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		rng := rand.New(rand.NewPCG(seed, uint64(r.Number)))
@@ -73,43 +70,42 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 }
 
 // A Fault describes how the proxy disturbs one request. The zero Fault disturbs
-// nothing: the request reaches the server, and the server's answer reaches the client.
+// nothing.
 type Fault struct {
 	Name string // for messages and the names of tests
 
-	// Lost means that the proxy doesn't send the request to the server. If Stall is set,
-	// the client gets no answer. Otherwise it gets Answer. If Answer is nil, the proxy
-	// resets the client's connection.
+	// Lost means that the request doesn't reach the server. The client gets Answer, or
+	// a reset of its connection if Answer is nil, or nothing if Stall is set.
 	Lost bool
 
-	// Without is the name of a request header. The proxy removes this header before it
-	// sends the request to the server. If Without is "", the proxy removes no header.
+	// Without is the name of a header that the proxy removes from the request. "" means
+	// none.
 	Without string
 
-	// Answer replaces the server's answer. If Answer is nil, the client gets the server's
-	// answer.
+	// Answer replaces the server's answer, unless it is nil.
 	Answer *Answer
 
-	// Stall means that no answer comes. The proxy waits until the client disconnects.
+	// Stall means that the proxy sends no answer and waits until the client
+	// disconnects.
 	Stall bool
 
-	// Cut is the part of the answer in which the connection breaks.
+	// Cut is the part of the answer in which the proxy breaks the connection.
 	Cut Cut
 
-	// Pace is the pause after each byte of the answer, including the bytes of the
-	// answer's header. If Pace is 0, the proxy doesn't pause.
+	// Pace is the pause after each byte of the answer, including its header. 0 means no
+	// pause.
 	Pace time.Duration
 }
 
-// A Cut is the part of an answer in which the connection breaks.
+// A Cut is a part of an answer.
 type Cut int
 
-// A [Cut] has one of these values:
+// The values of a [Cut]:
 //
 //   - NoCut: the client gets the complete answer.
-//   - CutAll: the client gets no answer, because the proxy resets the connection.
-//   - CutHeader: the proxy closes the connection after half of the answer's header.
-//   - CutBody: the proxy closes the connection after half of the answer's body.
+//   - CutAll: the proxy resets the connection before the answer.
+//   - CutHeader: the proxy closes the connection after half of the header.
+//   - CutBody: the proxy closes the connection after half of the body.
 const (
 	NoCut Cut = iota
 	CutAll
@@ -124,29 +120,28 @@ type Answer struct {
 	Body   []byte
 }
 
-// Committed returns a copy of f with one change: the server processes the request
-// before the fault occurs. The rows of an insert are then stored, but the client sees
-// only the fault.
+// Committed returns a copy of f in which the server processes the request before the
+// fault occurs. The rows of an insert are then stored, but the client sees only the
+// fault.
 func (f Fault) Committed() Fault {
 	f.Name += " after the commit"
 	f.Lost = false
 	return f
 }
 
-// RequestLost returns a fault that resets the client's connection before the request
-// reaches the server.
+// RequestLost returns a fault that resets the connection before the request reaches the
+// server.
 func RequestLost() Fault {
 	return Fault{Name: "request lost", Lost: true, Cut: CutAll}
 }
 
-// AnswerLost returns a fault that loses the server's answer. The server processes the
-// request. The proxy then resets the client's connection before it sends a byte of the
-// answer.
+// AnswerLost returns a fault that resets the connection after the server has processed
+// the request.
 func AnswerLost() Fault {
 	return Fault{Name: "answer lost", Cut: CutAll}
 }
 
-// AnswerCut returns a fault that closes the connection in the header or the body of the
+// AnswerCut returns a fault that closes the connection in the header or body of the
 // server's answer.
 func AnswerCut(at Cut) Fault {
 	name := "answer cut in the header"
@@ -156,14 +151,13 @@ func AnswerCut(at Cut) Fault {
 	return Fault{Name: name, Cut: at}
 }
 
-// Stall returns a fault in which the proxy never answers. The request doesn't reach the
-// server.
+// Stall returns a fault in which nobody answers. The request doesn't reach the server.
 func Stall() Fault {
 	return Fault{Name: "stall", Lost: true, Stall: true}
 }
 
-// Trickle returns a fault in which the proxy sends the server's answer byte by byte, with
-// the pause pace after each byte.
+// Trickle returns a fault that sends the server's answer byte by byte, with a pause
+// after each byte.
 func Trickle(pace time.Duration) Fault {
 	return Fault{Name: fmt.Sprintf("trickle at %s a byte", pace), Pace: pace}
 }
@@ -173,9 +167,9 @@ func HeaderLost(name string) Fault {
 	return Fault{Name: "without " + name, Without: name}
 }
 
-// Text returns a fault in which the proxy answers with the given status and body. The
-// request doesn't reach the server. headers alternates between the names and the values
-// of response headers. The default Content-Type is application/json.
+// Text returns a fault that answers with a status and a body. The request doesn't reach
+// the server. headers alternates between names and values. The default Content-Type is
+// application/json.
 func Text(status int, body string, headers ...string) Fault {
 	a := &Answer{Status: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)}
 	for i := 0; i < len(headers); i += 2 {
@@ -188,10 +182,8 @@ func Text(status int, body string, headers ...string) Fault {
 	return Fault{Name: name, Lost: true, Answer: a}
 }
 
-// Refusal returns a fault in which the proxy answers with an error in PostgREST's form.
-// The request doesn't reach the server. The error's details contain a made-up row,
-// [SecretRow], because PostgREST's details can contain the failing row. Tests check
-// that the client doesn't log this row.
+// Refusal returns a fault that answers with an error in PostgREST's form. The request
+// doesn't reach the server. The error's details contain [SecretRow].
 func Refusal(status int, code, message string) Fault {
 	body, err := json.Marshal(map[string]any{
 		"code": code, "message": message, "hint": nil, "details": "Failing row contains (" + SecretRow + ").",
@@ -204,13 +196,12 @@ func Refusal(status int, code, message string) Fault {
 	return f
 }
 
-// SecretRow is the made-up row in the details of a [Refusal]. A real row may contain
-// private data, so tests check that the client's log doesn't contain SecretRow.
+// SecretRow is a made-up row in the details of a [Refusal], as PostgREST may send it.
+// Tests check that the client doesn't log it.
 const SecretRow = "row-that-must-not-be-logged"
 
-// Page returns a fault in which the proxy answers with the given status and an HTML
-// page, as a firewall, a captive portal or a load balancer does. The request doesn't
-// reach the server.
+// Page returns a fault that answers with a status and an HTML page, as a firewall or a
+// load balancer does. The request doesn't reach the server.
 func Page(status int) Fault {
 	f := Text(status, "<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Sorry</h1></body></html>",
 		"Content-Type", "text/html; charset=utf-8")
@@ -218,9 +209,8 @@ func Page(status int) Fault {
 	return f
 }
 
-// Garbage returns a fault in which the proxy answers with the given status and a body
-// of random bytes. The request doesn't reach the server. size is the number of bytes.
-// The bytes are the same in every run.
+// Garbage returns a fault that answers with a status and random bytes. Their number is
+// size, and they are the same in every run. The request doesn't reach the server.
 func Garbage(status, size int) Fault {
 	body := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body) // never fails

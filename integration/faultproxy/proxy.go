@@ -1,6 +1,6 @@
-// Package faultproxy is an HTTP proxy for tests. It stands between a client and a server,
-// listens on the loopback interface, and causes faults. For example, it loses, truncates,
-// delays or replaces the server's answer.
+// Package faultproxy is an HTTP proxy for tests. It stands between a client and a
+// server, and loses, cuts, delays or replaces answers. It listens on the loopback
+// interface.
 //
 //	proxy, err := faultproxy.Start(stack.URL)
 //	if err != nil { ... }
@@ -9,13 +9,12 @@
 //	client, err := docevents.New(proxy.URL, stack.ServiceRoleKey)
 //
 // A [Plan] chooses the fault for each request. A plan that looks only at the request's
-// number causes the same faults in every run. A plan that looks at the request's body can
-// cause a fault for every request that contains a certain row.
+// number causes the same faults in every run. A plan can also look for the text of a
+// row in the request's body.
 //
-// [Fault.Committed] changes a fault so that the server stores the rows before the client
-// gets the fault's answer, such as an HTML page. Don't use Committed with an error that
-// has a PostgreSQL code. Such an error means that no row was stored, so the client would
-// get a false answer.
+// With [Fault.Committed], the server stores the rows before the client gets the fault.
+// Don't use it with an error that has a PostgreSQL code, because such an error means
+// that no row was stored.
 package faultproxy
 
 import (
@@ -31,9 +30,8 @@ import (
 	"time"
 )
 
-// A Proxy forwards requests to a server. For each request, its [Plan] chooses a fault
-// or no fault, and the Proxy causes that fault. The methods are safe for concurrent
-// use.
+// A Proxy forwards requests to a server, and causes the faults that its [Plan] chooses.
+// The methods are safe for concurrent use.
 type Proxy struct {
 	URL string // the proxy's URL, without a path
 
@@ -50,7 +48,7 @@ type Proxy struct {
 	closed bool
 }
 
-// A front is the proxy's HTTP server. Refuse closes it, and Accept starts a new one.
+// A front is the proxy's HTTP server, which Refuse closes and Accept starts.
 type front struct {
 	server *http.Server
 	ctx    context.Context // ends with the server's connections
@@ -59,8 +57,7 @@ type front struct {
 }
 
 // Start starts a proxy for the server whose URL is target, such as
-// http://127.0.0.1:3000. The proxy forwards all requests without faults until Deal sets
-// a plan.
+// http://127.0.0.1:3000. Until Deal sets a plan, there are no faults.
 func Start(target string) (*Proxy, error) {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -68,8 +65,8 @@ func Start(target string) (*Proxy, error) {
 	}
 	p := &Proxy{
 		target: u,
-		// The proxy opens a new connection to the server for each request, so that a
-		// broken connection affects only one request.
+		// With a new connection to the server for each request, a broken connection
+		// affects only one request.
 		forward: &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 		plan:    Pass,
 	}
@@ -119,9 +116,8 @@ func (p *Proxy) Deal(plan Plan) {
 	p.plan, p.number = plan, 0
 }
 
-// Refuse closes the proxy's port. Clients can't connect until the next call to Accept,
-// and their existing connections break. If a request has already reached the server,
-// the server still processes it.
+// Refuse closes the proxy's port until the next call of Accept, and breaks existing
+// connections. The server still processes the requests that have reached it.
 func (p *Proxy) Refuse() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -155,9 +151,7 @@ func (p *Proxy) Accept() error {
 		if attempt == 100 {
 			return fmt.Errorf("faultproxy: %w", err)
 		}
-		// The port can be in use for a moment, because the system may have given it to a
-		// client's outgoing connection while the proxy wasn't listening. So wait and try
-		// again.
+		// A client's outgoing connection may use the port for a moment.
 		time.Sleep(20 * time.Millisecond)
 	}
 }
@@ -214,11 +208,10 @@ func (p *Proxy) choose(r *Request) Fault {
 	return plan(r)
 }
 
-// pass sends the request to the server and returns the server's answer. It leaves out the
-// request header whose name is without. Like a gateway, pass doesn't abort the request if
-// the client disconnects, so the server still processes the request. Only Close aborts
-// the request.
-func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, error) {
+// pass removes the header removedHeader from the request, sends the request to the
+// server, and returns the server's answer. Like a gateway, it doesn't abort the request
+// if the client disconnects.
+func (p *Proxy) pass(r *http.Request, body []byte, removedHeader string) (*Answer, error) {
 	u := *r.URL
 	u.Scheme, u.Host = p.target.Scheme, p.target.Host
 	req, err := http.NewRequestWithContext(p.ctx, r.Method, u.String(), bytes.NewReader(body))
@@ -227,7 +220,7 @@ func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, err
 	}
 	req.Header = r.Header.Clone()
 	req.Header.Del("Connection")
-	req.Header.Del(without)
+	req.Header.Del(removedHeader)
 	resp, err := p.forward.RoundTrip(req) // not a Client, which would follow redirects
 	if err != nil {
 		return nil, err
@@ -240,8 +233,8 @@ func (p *Proxy) pass(r *http.Request, body []byte, without string) (*Answer, err
 	return answer, err
 }
 
-// reset breaks the client's connection without an answer. The client's request fails
-// with "connection reset by peer".
+// reset breaks the client's connection. The client gets the error "connection reset by
+// peer".
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -259,8 +252,7 @@ func (a *Answer) write(w http.ResponseWriter) {
 	_, _ = w.Write(a.Body) // the client may be gone
 }
 
-// writeFaulty writes the answer up to the cut. If f.Pace isn't 0, it pauses after each
-// byte.
+// writeFaulty writes the answer up to the cut, with a pause of f.Pace after each byte.
 func (f *Fault) writeFaulty(ctx context.Context, w http.ResponseWriter, a *Answer) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {

@@ -9,17 +9,13 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// apiGateway does the work of Supabase's API gateway. It removes /rest/v1 from the path
-// and checks the API key in the apikey header. If the key is unknown, it rejects the
-// request. Otherwise it passes the request to PostgREST, or to an imitation of
-// PostgREST.
+// apiGateway does the work of Supabase's API gateway: it rejects unknown API keys,
+// removes /rest/v1 from the path, and passes the request to the backend.
 //
-// PostgREST expects a JWT in the Authorization header. If a request has no such header,
-// apiGateway adds it. If the API key is a JWT, apiGateway puts the key into the header. If
-// it is the secret key (sb_secret_...), apiGateway uses the service_role key instead.
-//
-// apiGateway never changes an existing Authorization header. If a client puts the
-// secret key there, as postgrest-go and supabase-js do, PostgREST rejects the request.
+// If the request has no Authorization header, apiGateway adds one with a JWT: the API
+// key itself, or the service_role key if the API key is the secret key (sb_secret_...).
+// apiGateway never changes an existing Authorization header. postgrest-go and
+// supabase-js put the secret key there, and PostgREST rejects it.
 //
 // Unlike Supabase, apiGateway accepts every key that is signed with the JWT secret. It
 // also accepts requests without a key, which run as the role anon.
@@ -54,9 +50,8 @@ func (g *apiGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.StripPrefix(restPrefix, g.rest).ServeHTTP(w, &inner)
 }
 
-// known reports whether the API key is the stack's secret key, or a JWT that is signed
-// with the stack's JWT secret. known returns true for an expired JWT, because PostgREST
-// checks the expiry.
+// known reports whether the API key is the secret key, or a JWT that is signed with the
+// JWT secret. The JWT may have expired: PostgREST checks that.
 func (g *apiGateway) known(key string) bool {
 	if key == g.settings.SecretKey {
 		return true

@@ -10,8 +10,7 @@ import (
 )
 
 // describedQuery returns the names of the tables and views on which the current role
-// has at least one right. The answer to GET / describes only these. As in PostgREST, the
-// answer contains all of their columns, even if the role has rights on only one column.
+// has at least one right.
 const describedQuery = `
 SELECT NULL::bigint, count(*), 0::bigint, coalesce(json_agg(c.relname ORDER BY c.relname), '[]')::text
 FROM pg_class c
@@ -20,9 +19,8 @@ WHERE c.relnamespace = '` + exposed + `'::regnamespace AND c.relkind IN ('r', 'p
     OR has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
     OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`
 
-// describe answers GET / with a description of the tables that the caller may use. It
-// asks the database which tables these are. The tables' columns come from the schema
-// cache, so they are as old as the last reload.
+// describe answers GET / with a description of the tables that the caller may use.
+// Their columns come from the schema cache.
 func (s *standIn) describe(r *http.Request, who caller) (*postgrest.Answer, *postgrest.Error) {
 	st := &statement{}
 	st.add(describedQuery)

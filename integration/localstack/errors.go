@@ -20,8 +20,7 @@ var (
 	errInvalidJSON   = postgrest.Errorf(400, "PGRST102", "Empty or invalid json")
 	errKeysDiffer    = postgrest.Errorf(400, "PGRST102", "All object keys must match")
 	// errLostConnection is the answer if the connection to PostgreSQL breaks during a
-	// statement. The empty code and message are on purpose: PostgREST 14.17 and 16.2
-	// give the same answer.
+	// statement. PostgREST 14.17 and 16.2 also send an empty code and message.
 	errLostConnection = postgrest.Errorf(400, "", "")
 	errInvalidPath    = postgrest.Errorf(404, "PGRST125", "Invalid path specified in request URL")
 )
@@ -31,10 +30,8 @@ func connectError(err error) *postgrest.Error {
 	return postgrest.Errorf(503, "PGRST000", "Database connection error. Retrying the connection.").WithDetails(err.Error())
 }
 
-// databaseError returns the answer to a request whose transaction failed with err. If
-// err is an error of PostgreSQL, the answer contains its code, message, detail and
-// hint. anonymous means that the request ran as the role anon. For anon, a missing
-// right gives status 401 instead of 403.
+// databaseError returns the answer to a request whose transaction failed with err.
+// anonymous means that the request ran as the role anon.
 func databaseError(err error, anonymous bool) *postgrest.Error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -56,9 +53,8 @@ func databaseError(err error, anonymous bool) *postgrest.Error {
 	return e
 }
 
-// raised returns an error response that was composed by a database function or trigger.
-// SQL code composes a response by raising SQLSTATE 'PGRST' with JSON in the message and
-// the detail. pg is the raised error. See
+// raised returns the answer that a database function or trigger composed by raising
+// SQLSTATE 'PGRST'. The message and the detail of pg are JSON. See
 // https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes.
 func raised(pg *pgconn.PgError) *postgrest.Error {
 	var message struct {
@@ -91,9 +87,8 @@ func raised(pg *pgconn.PgError) *postgrest.Error {
 	return e
 }
 
-// httpStatus returns the HTTP status with which PostgREST answers if PostgreSQL returns
-// the error pg. anonymous means that the request ran as the role anon. For anon, a
-// missing right gives 401 instead of 403. PostgREST's list is at
+// httpStatus returns the status of PostgREST's answer for the error pg. For the role
+// anon, a missing right is a 401 instead of a 403. PostgREST's list is at
 // https://docs.postgrest.org/en/v14/references/errors.html#http-status-codes.
 func httpStatus(pg *pgconn.PgError, anonymous bool) int {
 	unauthorized := http.StatusForbidden

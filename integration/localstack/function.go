@@ -12,9 +12,8 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// function describes a database function that requests can call. The database function
-// returns one value. A request passes the arguments by name, and can leave out
-// arguments that have a default. These are always the last arguments.
+// function is a database function that returns one value. A request passes the
+// arguments by name, and may leave out those with a default, which are always the last.
 type function struct {
 	name      string
 	arguments []*column
@@ -29,9 +28,8 @@ FROM pg_proc p
 JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = '` + exposed + `' AND p.prokind = 'f' AND NOT p.proretset`
 
-// loadFunctions returns the database functions that requests can call. The map's keys
-// are the functions' names. If functions with different arguments have the same name,
-// the map contains all of them under that name.
+// loadFunctions returns the database functions that requests can call, by name. Several
+// functions may have the same name.
 func loadFunctions(ctx context.Context, conn *pgx.Conn) (map[string][]*function, error) {
 	found, err := conn.Query(ctx, functionsQuery)
 	if err != nil {
@@ -67,10 +65,9 @@ func (f *function) takes(given []string) bool {
 	})
 }
 
-// call builds a SELECT that calls the function. given contains the names of the request's
-// arguments. body is a JSON object with the arguments' names and values. allStrings is
-// true for a GET, in which every value is a string. The SELECT then casts each value to
-// its argument's type.
+// call builds a SELECT that calls the function. given contains the names of the
+// arguments, and body is a JSON object with their values. If allStrings is true, as for
+// a GET, the SELECT casts each value to its argument's type.
 func (f *function) call(given []string, body []byte, allStrings bool) *statement {
 	s := &statement{}
 	var arguments []*column
@@ -103,9 +100,8 @@ func (f *function) call(given []string, body []byte, allStrings bool) *statement
 	return s
 }
 
-// call answers a request that calls the database function functionName. In a GET, the
-// arguments are in the query string, and the transaction is read-only. In a POST, the
-// arguments are in a JSON object in the body.
+// call answers a request that calls a database function. A GET has the arguments in the
+// query string and runs in a read-only transaction. A POST has them in the body.
 func (s *standIn) call(r *http.Request, who caller, functionName string) (*postgrest.Answer, *postgrest.Error) {
 	access, given, body := pgx.ReadOnly, []string{}, []byte(nil)
 	var apiErr *postgrest.Error
@@ -137,9 +133,8 @@ func (s *standIn) call(r *http.Request, who caller, functionName string) (*postg
 	return nil, postgrest.ErrFunction(exposed+"."+functionName, given, r.Method == http.MethodPost)
 }
 
-// queryArguments returns the arguments in the query string of a function call. The
-// first result contains their names. The second result is a JSON object with their
-// names and values.
+// queryArguments returns the arguments in a query string: their names, and a JSON
+// object with their values.
 func queryArguments(rawQuery string) ([]string, []byte, *postgrest.Error) {
 	params, err := postgrest.ParseParams(rawQuery)
 	if err != nil {

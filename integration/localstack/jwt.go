@@ -32,10 +32,9 @@ const anonRole = "anon"
 
 func (c caller) anonymous() bool { return c.role == anonRole }
 
-// verify checks the JWT in the Authorization header and returns the caller, with the
-// role from the JWT. secret is the secret that signs JWTs. Like PostgREST, verify
-// returns the role anon if the header is missing, if its scheme isn't Bearer, or if the
-// JWT contains no role.
+// verify checks the JWT in the Authorization header, and returns the caller. secret
+// signs the JWTs. If there is no Bearer token, or no role in the JWT, the role is anon,
+// as in PostgREST.
 func verify(secret, authorization string) (caller, *postgrest.Error) {
 	claims := jwt.MapClaims{}
 	scheme, text, _ := strings.Cut(authorization, " ")

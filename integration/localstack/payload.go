@@ -10,10 +10,9 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// payloadKeys checks the JSON body of a POST, usually an object or an array of objects.
-// The first result contains the objects' keys, sorted. The second result is the body.
-// If the objects have different keys, payloadKeys returns an error. If the body is
-// another JSON value, such as a number, the second result is an empty array.
+// payloadKeys checks the JSON body of a POST, which should be an object or an array of
+// objects. It returns the objects' keys, sorted, and the body. All objects must have
+// the same keys. Any other JSON value counts as an empty array.
 func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 	if !json.Valid(body) || !utf8.Valid(body) {
 		return nil, nil, errInvalidJSON

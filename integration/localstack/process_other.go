@@ -8,8 +8,8 @@ import (
 	"os/exec"
 )
 
-// errNotUnix is the error that Start returns if the system isn't a Unix system. The
-// local stack needs Unix accounts, signals and process groups.
+// errNotUnix is the error of Start. The local stack needs Unix accounts, signals and
+// process groups.
 var errNotUnix = errors.New("the local stack runs on Unix systems only")
 
 type account struct{}

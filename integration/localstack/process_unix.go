@@ -14,14 +14,12 @@ import (
 	"syscall"
 )
 
-// account is the user account that PostgreSQL runs as. PostgreSQL refuses to run as
-// root, so a program that runs as root needs another account for it. A nil account
-// means the current user.
+// account is the user account that PostgreSQL runs as, because PostgreSQL refuses to
+// run as root. nil means the current user.
 type account struct{ uid, gid uint32 }
 
-// serverAccount returns the account that PostgreSQL runs as. If this program runs as
-// root, the account is postgres, or nobody if there is no user postgres. Otherwise
-// serverAccount returns nil, which means the current user.
+// serverAccount returns the account of the user "postgres", or else of the user
+// "nobody". If this program doesn't run as root, it returns nil.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -44,7 +42,6 @@ func serverAccount() (*account, error) {
 	return nil, errors.New("PostgreSQL refuses to run as root, and there is no user postgres or nobody to run it as")
 }
 
-// own makes the account the owner of a file or folder.
 func (a *account) own(path string) error {
 	if a == nil {
 		return nil
@@ -52,9 +49,8 @@ func (a *account) own(path string) error {
 	return os.Chown(path, int(a.uid), int(a.gid))
 }
 
-// traversable reports whether the account can reach files in the folder dir. It checks
-// whether all users may enter dir and all of its parent folders. A nil account is the
-// current user, so traversable returns true.
+// traversable reports whether the account can reach files in the folder dir: all users
+// may enter dir and its parent folders.
 func (a *account) traversable(dir string) bool {
 	if a == nil {
 		return true
@@ -76,9 +72,9 @@ func (a *account) traversable(dir string) bool {
 	}
 }
 
-// detach makes the command start in a new process group. Ctrl-C at the terminal then
-// signals only this program, which can stop its child processes in the right order. If
-// runAs isn't nil, the command runs as this account.
+// detach makes the command start in a new process group, so that Ctrl-C signals only
+// this program. The command runs as the account runAs. If runAs is nil, it runs as the
+// current user.
 func detach(cmd *exec.Cmd, runAs *account) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if runAs != nil {
@@ -89,8 +85,8 @@ func detach(cmd *exec.Cmd, runAs *account) {
 // immediateShutdown is the signal that ends PostgreSQL at once, without a checkpoint.
 const immediateShutdown = syscall.SIGQUIT
 
-// killTree ends the process pid and its child processes with SIGKILL. It first stops
-// the process with SIGSTOP, so that the process can't start more children.
+// killTree ends the process pid and its child processes with SIGKILL. SIGSTOP comes
+// first, so that the process can't start more children.
 func killTree(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return err
@@ -101,8 +97,8 @@ func killTree(pid int) error {
 	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
-// children returns the process ids of the direct children of the process pid. On Linux,
-// it reads them from /proc. On other systems, it runs pgrep.
+// children returns the process ids of the direct children of the process pid. Linux has
+// them in /proc.
 func children(pid int) []int {
 	var list []byte
 	if tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)); len(tasks) > 0 {

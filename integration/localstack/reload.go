@@ -8,10 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// listen receives the notifications of the SQL statement NOTIFY pgrst until the stand-in
-// closes. After each notification, listen reads the database schema or the roles' settings
-// again, as PostgREST does. While the connection to PostgreSQL is broken, listen misses
-// notifications, so it reads the schema and the settings again after it has reconnected.
+// listen waits for NOTIFY pgrst, until the stand-in closes. After each notification, it
+// reads the database schema or the roles' settings again. It reads both after a
+// reconnect, because it may have missed notifications.
 func (s *standIn) listen() {
 	const shortest, longest = 50 * time.Millisecond, time.Second // PostgREST waits up to 32 s, which is too long for tests
 	wait := shortest

@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// restServer is the HTTP server of a stack, a local copy of a Supabase project. Its
-// handler is an [apiGateway], which checks the API key. The apiGateway passes the
-// request to the backend: a real PostgREST or an imitation of PostgREST.
+// restServer is the HTTP server of a stack. An [apiGateway] checks the API key and
+// passes the request to the backend.
 type restServer struct {
 	http    *http.Server
 	backend backend
@@ -25,9 +24,9 @@ type backend interface {
 	io.Closer
 }
 
-// StartREST starts the REST API and waits until it answers. If the REST API ran before,
-// it gets the same address again. If PostgreSQL is stopped, StartREST doesn't wait. If
-// the REST API is already running, StartREST does nothing.
+// StartREST starts the REST API and waits until it answers. If PostgreSQL is stopped,
+// it doesn't wait. After StopREST, the REST API gets the same address again. If the
+// REST API is running, StartREST does nothing.
 func (s *Stack) StartREST(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,9 +62,9 @@ func (s *Stack) StartREST(ctx context.Context) error {
 	return s.awaitREST(ctx, "/", func(status int) bool { return status < http.StatusInternalServerError })
 }
 
-// listen opens the TCP port of the REST API. If the REST API ran before, it needs the
-// same port again. That port may be in use for a moment, because the system may have
-// given it to a client's outgoing connection, so listen tries again, up to 100 times.
+// listen opens the TCP port of the REST API. After StopREST, it needs the same port. A
+// client's outgoing connection may use that port for a moment, so listen tries up to
+// 100 times.
 func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Addr)
@@ -97,7 +96,7 @@ func (s *Stack) stopREST() error {
 	return err
 }
 
-// awaitREST repeats a GET until good accepts the status.
+// awaitREST repeats a GET until the function good accepts the status.
 func (s *Stack) awaitREST(ctx context.Context, path string, good func(status int) bool) error {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for {

@@ -12,14 +12,12 @@ import (
 )
 
 // schemaCache contains the tables and functions that requests can use, by name. The
-// stand-in reads them from the database when it connects and after each NOTIFY pgrst. As
-// in PostgREST, requests can't use a table or function before the stand-in has read it.
+// stand-in reads them when it connects and after each NOTIFY pgrst, as PostgREST does.
 type schemaCache struct {
 	tables    map[string]*table
 	functions map[string][]*function
 }
 
-// names returns the names of the tables in alphabetical order.
 func (c *schemaCache) names() []string { return slices.Sorted(maps.Keys(c.tables)) }
 
 // table is a table or view.
@@ -40,8 +38,7 @@ type column struct {
 func (t *table) name() string { return exposed + "." + quote(t.relation) }
 
 // column returns the column's name with its schema and table, quoted for SQL. PostgREST
-// uses the same form in its SQL, so if the column doesn't exist, PostgreSQL's error is
-// the same as with PostgREST.
+// uses this form as well, so errors of PostgreSQL are the same.
 func (t *table) column(name string) string { return t.name() + "." + quote(name) }
 
 // find returns the columns with these names.
@@ -57,13 +54,10 @@ func (t *table) find(names []string) ([]*column, *postgrest.Error) {
 	return columns, nil
 }
 
-// tablesQuery returns the columns of all tables and views in the schema public, which
-// the REST API exposes.
-//
-// PostgreSQL stores no keys for a view, so the query takes them from the view's table.
-// The table is found in the view's rewrite rule. If the table has a primary key and the
-// view contains all of its columns, they are the view's primary key. If a table column
-// has a foreign key, the view's column has the same foreign key.
+// tablesQuery returns the columns of all tables and views in the schema public.
+// PostgreSQL stores no keys for a view, so the query finds the view's table in the
+// view's rewrite rule. The view gets the table's foreign keys. It gets the table's
+// primary key if it contains all columns of that key.
 const tablesQuery = `
 WITH RECURSIVE rules AS (
     SELECT r.ev_class, m[1]::smallint AS attnum, m[2]::oid AS base, m[3]::smallint AS base_attnum
@@ -126,7 +120,8 @@ WHERE n.nspname = '` + exposed + `' AND c.relkind IN ('r', 'p', 'v', 'm', 'f') A
 ORDER BY c.oid, a.attnum`
 
 func loadSchema(ctx context.Context, conn *pgx.Conn) (*schemaCache, error) {
-	// Makes the catalog functions qualify the names of types and sequences.
+	// With this search_path, the catalog functions add the schema to the names of types
+	// and sequences.
 	if _, err := conn.Exec(ctx, "SET search_path = ''"); err != nil {
 		return nil, err
 	}
@@ -161,10 +156,9 @@ func loadSchema(ctx context.Context, conn *pgx.Conn) (*schemaCache, error) {
 	return &schemaCache{tables, functions}, err
 }
 
-// roleSettings contains the settings that ALTER ROLE ... SET has stored in the database
-// for each role, such as statement_timeout. A setting is a pair of name and value.
-// PostgreSQL applies a role's settings at login, but not after SET ROLE. So the stand-in,
-// like PostgREST, applies the settings of the request's role in every transaction.
+// roleSettings contains each role's settings from ALTER ROLE ... SET, as pairs of name
+// and value. PostgreSQL applies them at login, but not after SET ROLE. So the stand-in,
+// like PostgREST, applies them in every transaction.
 type roleSettings map[string][][2]string
 
 // settingsQuery returns only the settings that any user may set, as PostgREST does.

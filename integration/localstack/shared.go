@@ -16,9 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// String returns the settings as shell commands, one on each line. The first command
-// is, for example, export SUPABASE_URL=http://127.0.0.1:3000. Supabase's tools use the
-// same variable names. The values of a local stack need no quotes.
+// String returns the settings as shell commands, one on each line, such as export
+// SUPABASE_URL=http://127.0.0.1:3000.
 func (s Settings) String() string {
 	var b strings.Builder
 	for _, line := range [][2]string{
@@ -37,11 +36,10 @@ func (s Settings) String() string {
 // ErrNoEnv means that the environment doesn't name a Supabase project.
 var ErrNoEnv = errors.New("SUPABASE_URL, DATABASE_URL and SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) are not all set")
 
-// FromEnv returns a stack for an existing Supabase project, hosted or local. It reads
-// the project's settings from environment variables. SUPABASE_URL, DATABASE_URL and one
-// of SUPABASE_SERVICE_ROLE_KEY and SUPABASE_SECRET_KEY are required. If a required
-// variable is missing, FromEnv returns [ErrNoEnv]. SUPABASE_ANON_KEY and JWT_SECRET are
-// optional.
+// FromEnv returns a stack for an existing Supabase project, hosted or local. It needs
+// the environment variables SUPABASE_URL, DATABASE_URL, and SUPABASE_SERVICE_ROLE_KEY
+// or SUPABASE_SECRET_KEY. If one is missing, FromEnv returns [ErrNoEnv].
+// SUPABASE_ANON_KEY and JWT_SECRET are optional.
 func FromEnv(ctx context.Context) (*Stack, error) {
 	settings := Settings{
 		URL:            strings.TrimRight(os.Getenv("SUPABASE_URL"), "/"),
@@ -69,9 +67,9 @@ func attach(ctx context.Context, settings Settings) (*Stack, error) {
 	return &Stack{Settings: settings, pool: pool}, nil
 }
 
-// StackEnv is an environment variable that contains the [Settings] of a running stack,
-// as JSON. A test process sets it for the processes that it starts, such as the workers
-// of a fuzz test. These processes then use the same stack.
+// StackEnv is an environment variable with the [Settings] of a running stack, as JSON.
+// A test process sets it for the processes that it starts, which then use the same
+// stack.
 const StackEnv = "DOCEVENTS_TEST_STACK"
 
 var shared struct {
@@ -81,13 +79,12 @@ var shared struct {
 	err   error
 }
 
-// Shared returns the stack that the tests of this process share. If the environment
-// variable [StackEnv] is set, Shared uses the stack of another process. Otherwise it
-// uses the project that [FromEnv] finds. If FromEnv finds none, Shared starts a new
-// stack. If docevents' table is missing, Shared runs the migrations.
+// Shared returns the stack that the tests of this process share: the stack of
+// [StackEnv], or the project of [FromEnv], or a new stack. If docevents' table is
+// missing, Shared runs the migrations.
 //
-// If this machine has no PostgreSQL for a new stack, Shared skips the test. In CI (if
-// the environment variable CI is set), Shared fails the test instead.
+// If this machine has no PostgreSQL for a new stack, Shared skips the test. If the
+// environment variable CI is set, it fails the test instead.
 func Shared(t testing.TB) *Stack {
 	t.Helper()
 	shared.mu.Lock()
@@ -103,9 +100,8 @@ func Shared(t testing.TB) *Stack {
 }
 
 // Own starts a stack for one test and runs docevents' migrations. It is for tests that
-// stop or break servers, or that need special options. The stack is closed when the
-// test ends. If this machine has no PostgreSQL, Own skips the test. In CI, it fails the
-// test instead.
+// stop servers or need special options. The stack is closed when the test ends. If this
+// machine has no PostgreSQL, Own skips or fails the test, as [Shared] does.
 func Own(t testing.TB, opts Options) *Stack {
 	t.Helper()
 	stack, err := Start(t.Context(), opts)
@@ -123,7 +119,6 @@ func Own(t testing.TB, opts Options) *Stack {
 	return stack
 }
 
-// startFailed skips or fails a test because its stack can't start.
 func startFailed(t testing.TB, err error) {
 	t.Helper()
 	if skippable(err) {
@@ -132,9 +127,7 @@ func startFailed(t testing.TB, err error) {
 	t.Fatal(err)
 }
 
-// skippable reports whether a test is skipped if Start returns err. A test is skipped
-// if this machine has no PostgreSQL. In CI (if the environment variable CI is set), no
-// test is skipped.
+// skippable reports whether a test is skipped if Start returns err.
 func skippable(err error) bool { return errors.Is(err, ErrNoPostgres) && os.Getenv("CI") == "" }
 
 func openShared() (*Stack, error) {
@@ -177,11 +170,8 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 //
 //	func TestMain(m *testing.M) { localstack.Main(m) }
 //
-// If the process ends before Main can close the stack, for example after Ctrl-C or a test
-// timeout, a watchdog process removes the stack.
-//
-// Main lets 16 parallel tests run at once, because most of them only wait. If -parallel
-// or -fuzz is on the command line, Main keeps go test's own limit.
+// Main lets 16 parallel tests run at once, because most of them only wait. With
+// -parallel or -fuzz on the command line, it keeps go test's own limit.
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false
@@ -202,10 +192,9 @@ func Main(m *testing.M) {
 }
 
 // Table creates an empty table with the columns of document_processing_events, and
-// returns its name for docevents.WithTable. When the test ends, Table drops the table.
-//
-// All tests and processes share document_processing_events itself, so a test that counts
-// rows needs a separate table.
+// returns its name for docevents.WithTable. The table is dropped when the test ends. A
+// test that counts rows needs such a table, because all tests share
+// document_processing_events.
 func (s *Stack) Table(t testing.TB) string {
 	t.Helper()
 	// t.Context is canceled before the cleanup runs.

@@ -9,14 +9,13 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// statement builds an SQL statement. Table and column names from a request are always
-// quoted, and values are always parameters ($1), so a request can't inject SQL.
+// statement builds an SQL statement. Names from a request are always quoted, and values
+// are always parameters ($1), so a request can't inject SQL.
 type statement struct {
 	strings.Builder
 	args []any
 }
 
-// add appends the pieces.
 func (s *statement) add(pieces ...string) {
 	for _, piece := range pieces {
 		s.WriteString(piece)
@@ -44,7 +43,6 @@ type query struct {
 	table *table
 }
 
-// where appends the WHERE clause.
 func (q *query) where(s *statement) {
 	for i, f := range q.Filters {
 		if i == 0 {
@@ -85,14 +83,13 @@ func (q *query) list(s *statement) {
 	}
 }
 
-// rows is the name of the WITH query in each SQL statement below. The statement converts
-// that query's rows to JSON with json_agg(localstack_rows). The name is unusual, because
-// json_agg would convert only that column if a table had a column with this name.
+// rows is the name of the WITH query in each SQL statement below. The name is unusual,
+// because json_agg(NAME) would convert only the column of that name, if there is one.
 const rows = "localstack_rows"
 
-// Every SQL statement below returns one row with the same four columns, one for each
-// field of the struct result. The columns' types don't depend on the table, so PostgreSQL
-// can still execute a prepared statement after a table has changed.
+// Every SQL statement below returns one row with the four columns of the struct result.
+// Their types don't depend on the table, so prepared statements still work after a
+// table has changed.
 
 // read builds a SELECT.
 func (q *query) read(count bool) *statement {
@@ -129,8 +126,8 @@ func (q *query) read(count bool) *statement {
 	return s
 }
 
-// remove builds a DELETE of the rows that match the request's filters. Like PostgREST
-// 13 and later, it ignores the request's parameters order, limit and offset.
+// remove builds a DELETE of the rows that match the filters. Like PostgREST 13 and
+// later, it ignores the parameters order, limit and offset.
 func (q *query) remove(prefer postgrest.Preferences) *statement {
 	s := &statement{}
 	s.add("WITH "+rows+" AS (DELETE FROM ", q.table.name())
@@ -140,7 +137,7 @@ func (q *query) remove(prefer postgrest.Preferences) *statement {
 	return s
 }
 
-// insert builds an INSERT that lets PostgreSQL read the rows from the JSON body.
+// insert builds an INSERT of the rows in the JSON body.
 func (q *query) insert(columns []*column, body []byte, prefer postgrest.Preferences) *statement {
 	s := &statement{}
 	s.add("WITH "+rows+" AS (INSERT INTO ", q.table.name())
@@ -218,10 +215,9 @@ func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Pre
 	}
 }
 
-// conflictTarget returns the columns for an insert's ON CONFLICT clause. If the request
-// doesn't ask to ignore or merge duplicates, the insert has no such clause, and
-// conflictTarget returns nil. Otherwise it returns the columns in the request's
-// parameter on_conflict, or the primary key's columns if there is no such parameter.
+// conflictTarget returns the columns for the ON CONFLICT clause: those of the parameter
+// on_conflict, or the primary key. It returns nil if the request has no preference for
+// duplicates.
 func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	switch {
 	case prefer.Resolution == "":
@@ -232,7 +228,6 @@ func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	return q.table.key
 }
 
-// columnNames appends the columns' names.
 func (s *statement) columnNames(columns []*column) {
 	for i, c := range columns {
 		s.separate(i, ", ")
@@ -264,9 +259,9 @@ func (s *statement) columnDefaults(columns []*column) {
 	s.add(")")
 }
 
-// returning appends a RETURNING clause to s. If the request wants the rows, the clause
-// lists the selected columns. Otherwise the clause is RETURNING 1, which works even if
-// the role may not read any column.
+// returning appends a RETURNING clause with the selected columns. If the request
+// doesn't want the rows, the clause is RETURNING 1, which needs no right to read a
+// column.
 func (q *query) returning(s *statement, prefer postgrest.Preferences) {
 	s.add(" RETURNING ")
 	if prefer.Representation() {

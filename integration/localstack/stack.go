@@ -1,7 +1,6 @@
 // Package localstack runs the REST API of a Supabase project on this machine, for tests
-// and programs. A stack is a PostgreSQL server with Supabase's roles, and a PostgREST. If
-// this machine has no PostgREST, a stand-in written in Go gives the same answers to
-// docevents' requests.
+// and programs. A stack is a PostgreSQL server with Supabase's roles, and a PostgREST.
+// Without a PostgREST, a stand-in gives the same answers to docevents' requests.
 //
 //	stack, err := localstack.Start(ctx, localstack.Options{})
 //	if err != nil { ... }
@@ -12,13 +11,12 @@
 // The tests of a package can share a stack: see [Shared] and [Main].
 //
 // localstack needs PostgreSQL 14 or later. It looks for PostgreSQL on PATH and in the
-// folders in which packages install it. If it finds none, it downloads PostgreSQL.
-// PostgREST is optional. If it is used, it must be version 13 or later. localstack looks
-// for it at the path in the environment variable POSTGREST_BIN and on PATH.
+// folders in which packages install it, and otherwise downloads it. PostgREST is
+// optional, in version 13 or later: see [Options].
 //
-// A stack consists of child processes, one TCP port on the loopback interface, and one
-// temporary folder. Close removes them all. If this process ends without calling Close, a
-// watchdog process removes them.
+// A stack consists of child processes, a TCP port on the loopback interface, and a
+// temporary folder. Close removes them. If this process ends without Close, a watchdog
+// process removes them.
 //
 // localstack runs only on Unix systems.
 package localstack
@@ -43,25 +41,24 @@ import (
 
 // Options are the options of a stack. The zero value behaves like a hosted project.
 type Options struct {
-	// Addr is the loopback address and port on which the REST API listens. The default
-	// is 127.0.0.1 with a free port.
+	// Addr is the loopback address and port of the REST API. The default is 127.0.0.1
+	// with a free port.
 	Addr string
-	// Log receives the output of PostgreSQL and PostgREST, and the log lines of the
-	// stack itself. If Log is nil, nothing is logged.
+	// Log receives the output of PostgreSQL and PostgREST, and the stack's log lines.
+	// nil means no log.
 	Log io.Writer
-	// StatementTimeout is the time limit for each SQL statement of a request that runs
-	// as service_role. It is rounded down to milliseconds. The default is 8 s, as in a
+	// StatementTimeout limits each SQL statement of a request that runs as
+	// service_role. It is rounded down to milliseconds. The default is 8 s, as in a
 	// hosted project.
 	StatementTimeout time.Duration
-	// PostgREST is the path of a PostgREST program, or [StandIn]. If it is empty, the
-	// stack uses the path in the environment variable POSTGREST_BIN. If that is empty
-	// too, the stack uses the program postgrest on PATH. Without such a program, it
-	// uses the stand-in.
+	// PostgREST is the path of a PostgREST program, or [StandIn]. The default is the
+	// path in the environment variable POSTGREST_BIN, or the program postgrest on PATH,
+	// or else StandIn.
 	PostgREST string
 }
 
-// StandIn is a value for Options.PostgREST. The stack then answers requests with the
-// stand-in, a Go imitation of PostgREST, even if this machine has a real PostgREST.
+// StandIn is a value for Options.PostgREST: a Go imitation of PostgREST answers the
+// requests, even if this machine has a PostgREST.
 const StandIn = "stand-in"
 
 // Settings are the addresses and keys of a stack.
@@ -75,8 +72,8 @@ type Settings struct {
 }
 
 // Stack is a running PostgreSQL with a REST API. Its methods are safe for concurrent
-// use. Methods that start or stop a server run one at a time. They work only in the
-// process that started the stack, see [Stack.Ours].
+// use. Only the process that started the stack can start and stop the servers, one at a
+// time.
 type Stack struct {
 	Settings
 
@@ -105,7 +102,7 @@ func (opts Options) withDefaults() Options {
 	return opts
 }
 
-// start sets the stack up. If it fails, Close stops the parts that have started.
+// start sets up the stack. If it fails, Close stops the started parts.
 func (s *Stack) start(ctx context.Context) error {
 	as, err := serverAccount()
 	if err != nil {
@@ -151,8 +148,8 @@ func (s *Stack) start(ctx context.Context) error {
 // Pool returns a pool of connections as the database's owner, for tests that run SQL.
 func (s *Stack) Pool() *pgxpool.Pool { return s.pool }
 
-// Migrate runs docevents' SQL migrations in order, each in its own transaction. It then
-// waits until the REST API knows the table that they create.
+// Migrate runs docevents' SQL migrations, each in its own transaction, and waits until
+// the REST API knows the table.
 func (s *Stack) Migrate(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil {
 		return fmt.Errorf("localstack: migrate: %w", err)
@@ -178,9 +175,9 @@ func (s *Stack) migrate(ctx context.Context) error {
 	return s.Reload(ctx)
 }
 
-// Reload makes the REST API read the database schema and the roles' settings again. It
-// returns when the REST API has read them. PostgREST doesn't report this, so Reload
-// creates a new table, waits until the REST API knows the table, and drops it.
+// Reload makes the REST API read the database schema and the roles' settings again, and
+// waits until it has done so. PostgREST doesn't report when it has read them, so Reload
+// waits until the REST API knows a new table.
 func (s *Stack) Reload(ctx context.Context) error {
 	probe := "localstack_reload_" + rand.Text()
 	table := exposed + "." + quote(probe)
@@ -196,15 +193,15 @@ func (s *Stack) Reload(ctx context.Context) error {
 	return errors.Join(known, err)
 }
 
-// KillPostgres ends all processes of PostgreSQL with SIGKILL, like a crash. Committed
-// data isn't lost: StartPostgres recovers it.
+// KillPostgres ends all processes of PostgreSQL with SIGKILL, like a crash.
+// StartPostgres recovers committed data.
 func (s *Stack) KillPostgres() error {
 	return s.withCluster("is killed", func(c *cluster) error { return c.server.kill() })
 }
 
-// StartPostgres starts PostgreSQL again after KillPostgres, and waits until PostgreSQL
-// accepts connections. The REST API reconnects to PostgreSQL a moment later. If
-// PostgreSQL is already running, StartPostgres does nothing.
+// StartPostgres starts PostgreSQL after KillPostgres, and waits until PostgreSQL
+// accepts connections. The REST API reconnects a moment later. If PostgreSQL is
+// running, StartPostgres does nothing.
 func (s *Stack) StartPostgres(ctx context.Context) error {
 	return s.withCluster("starts", func(c *cluster) error { return c.start(ctx) })
 }
@@ -218,8 +215,8 @@ func (s *Stack) withCluster(what string, do func(*cluster) error) error {
 	return err
 }
 
-// Ours reports whether this process started the stack. Only then can this process start
-// and stop the stack's servers.
+// Ours reports whether this process started the stack, and can start and stop its
+// servers.
 func (s *Stack) Ours() bool { return s.cluster != nil }
 
 // Close stops the stack and removes its folder. It is safe to call Close twice.

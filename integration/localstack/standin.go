@@ -22,17 +22,11 @@ const (
 	poolSize = 10       // PostgREST's default number of database connections
 )
 
-// standIn is a Go imitation of PostgREST 14. It can answer the requests that docevents
-// and its tests send. These requests read, insert and delete rows, call database
-// functions, and get the description of the tables (GET /). TestCases compares the
-// stand-in's answers with recorded answers of PostgREST 14.17.
+// standIn is a Go imitation of PostgREST 14, for the requests that docevents and its
+// tests send. TestCases compares its answers with recorded answers of PostgREST 14.17.
 //
-// One answer differs on purpose. If a transaction fails with a serialization failure
-// (40001), PostgREST 14.17 retries the transaction endlessly. The stand-in answers with
-// status 500, as PostgREST 16.2 does.
-//
-// If a client disconnects, PostgreSQL still executes the client's statement. PostgREST
-// behaves in the same way.
+// One answer differs on purpose. After a serialization failure (40001), PostgREST 14.17
+// retries endlessly. The stand-in answers with status 500, as PostgREST 16.2 does.
 type standIn struct {
 	pool   *pgxpool.Pool
 	secret string // the JWT secret
@@ -48,10 +42,9 @@ type standIn struct {
 	delay    atomic.Int64                 // seconds until listen's next attempt to connect; 0 while it is connected
 }
 
-// newStandIn starts a stand-in, a Go imitation of PostgREST. databaseURL must contain
-// the user authenticator, the role that PostgREST logs in as. secret is the secret that
-// signs JWTs. newStandIn doesn't wait for a connection to the database. Until there is
-// one, requests get status 503.
+// newStandIn starts a stand-in. databaseURL must contain the user authenticator, and
+// secret signs the JWTs. Until the stand-in is connected to the database, requests get
+// status 503.
 func newStandIn(databaseURL, secret string, log func(string, ...any)) (*standIn, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
@@ -69,8 +62,8 @@ func newStandIn(databaseURL, secret string, log func(string, ...any)) (*standIn,
 	return s, nil
 }
 
-// Close stops the stand-in like a crash of PostgREST. It aborts the running requests,
-// and PostgreSQL rolls back their uncommitted transactions.
+// Close stops the stand-in like a crash of PostgREST: PostgreSQL rolls back the
+// transactions of running requests.
 func (s *standIn) Close() error {
 	s.cancel()
 	s.wg.Wait()
@@ -145,12 +138,12 @@ func (s *standIn) answerTable(r *http.Request, who caller, name string) (*postgr
 		if err != nil {
 			return nil, err
 		}
-		return answer.For(r), nil
+		return answer.FitTo(r), nil
 	case http.MethodPost:
 		return s.insert(who, q, prefer, r, check)
 	case http.MethodDelete:
 		result, err := s.run(who, pgx.ReadWrite, q.remove(prefer), check)
-		return prefer.ChangeAnswer(r.Method, result.rows, result.body).For(r), err
+		return prefer.ChangeAnswer(r.Method, result.rows, result.body).FitTo(r), err
 	}
 	return nil, postgrest.ErrMethod(r.Method)
 }
@@ -184,5 +177,5 @@ func (s *standIn) insert(who caller, q *query, prefer postgrest.Preferences, r *
 	if prefer.Resolution == postgrest.MergeDuplicates && result.inserted == 0 {
 		a.Status = http.StatusOK
 	}
-	return a.For(r), nil
+	return a.FitTo(r), nil
 }

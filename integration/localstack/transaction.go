@@ -24,10 +24,9 @@ type result struct {
 // rowCheck returns an error if a statement's number of rows is not acceptable.
 type rowCheck func(rows int64) *postgrest.Error
 
-// run runs the statement st in a new transaction, with the caller's role. access
-// determines whether the transaction is read-only. If check isn't nil, run calls check
-// with the number of rows that the statement returned or changed. If check returns an
-// error, run rolls the transaction back and returns this error.
+// run runs the statement st in a new transaction, with the caller's role. If check
+// isn't nil, run calls it with the number of rows that the statement returned or
+// changed. If check returns an error, run rolls back and returns this error.
 func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, check rowCheck) (result, *postgrest.Error) {
 	acquire, cancel := context.WithTimeout(s.ctx, poolTimeout)
 	conn, err := s.pool.Acquire(acquire)
@@ -64,9 +63,8 @@ func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, check 
 	return r, databaseError(err, who.anonymous())
 }
 
-// become switches to the caller's role for the rest of the transaction. It also applies
-// the settings that ALTER ROLE ... SET has stored for this role, because PostgreSQL
-// applies them only at login.
+// become switches to the caller's role for the rest of the transaction, and applies the
+// role's settings.
 func (s *standIn) become(tx pgx.Tx, who caller) error {
 	st := &statement{}
 	set := func(name, value string) {

@@ -13,8 +13,8 @@ import (
 type Settings struct {
 	Schema, Table string
 
-	// HasToken is true if the key is sent in the header Authorization, as a token. It is
-	// false for a secret key (sb_secret_...), which is sent only in the header apikey.
+	// HasToken is true if the key is sent in the header Authorization. A secret key
+	// (sb_secret_...) is sent only in the header apikey.
 	HasToken bool
 }
 
@@ -22,10 +22,10 @@ type Settings struct {
 // the response.
 const Compare = "compare the table and the key's role with sql/013_create_processing_events_table.sql"
 
-// For returns advice on how to fix the cause of an error response to a request about the
-// table. If the cause is unknown, For returns "". status is the HTTP status. code and
-// message are those of PostgREST's error. There is also advice for a response that
-// rejects the data of a row, because a wrong table may be the reason.
+// For returns advice on how to fix the cause of an error response to a request about
+// the table, or "". status is the HTTP status. code and message are those of
+// PostgREST's error. It also returns advice on a response that rejects a row's data,
+// because the table may be wrong.
 func (s Settings) For(status int, code, message string) string {
 	if !s.HasToken && (code == "PGRST302" || status == 401 && code == "42501") {
 		return anonymous
@@ -37,8 +37,8 @@ func (s Settings) For(status int, code, message string) string {
 }
 
 // ForCall returns advice on an error response to a call to a function in
-// sql/014_create_docevents_reading.sql. If no advice is specific to these functions,
-// ForCall returns "". Then the caller should call For, which has more general advice.
+// sql/014_create_docevents_reading.sql, or "". If ForCall returns "", the method For
+// may have more general advice.
 func (s Settings) ForCall(status int, code, message string) string {
 	return s.first(calls, status, code, message)
 }
@@ -74,8 +74,8 @@ var (
 	reserved = regexp.MustCompile(`^(all|analyze|any|array|as|authorization|binary|both|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|fetch|for|foreign|from|grant|group|in|into|join|left|like|limit|new|not|null|offset|old|on|only|or|order|primary|references|right|select|table|then|to|union|unique|user|using|verbose|when|where|window|with)$`)
 )
 
-// SQLName returns the name as SQL needs it. A keyword gets quotes. A name with capitals
-// also gets quotes, because SQL would change the capitals to lower case.
+// SQLName returns the name as SQL needs it. Keywords and names with capitals get
+// quotes, because SQL would change capitals to lower case.
 func SQLName(name string) string {
 	if bareName.MatchString(name) && !reserved.MatchString(name) {
 		return name

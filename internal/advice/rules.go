@@ -6,8 +6,8 @@ const (
 	reload    = "; if that is done, run: NOTIFY pgrst, 'reload schema'"
 	anonymous = "the server treated the request as anonymous, because only Supabase's API gateway can read a secret key (sb_secret_...): check that SUPABASE_URL is the gateway's address, or, for a PostgREST without a gateway, use a JWT whose role is service_role"
 
-	// If an error message is about a table or view other than the client's table,
-	// anotherRelation is appended to the message, so that rules can match such messages.
+	// anotherRelation is appended to an error message about a table or view other than
+	// the client's table, so that rules can match such messages.
 	anotherRelation = " another-relation"
 )
 

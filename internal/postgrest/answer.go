@@ -1,7 +1,6 @@
-// Package postgrest contains the code that two test servers share. Both servers imitate
-// PostgREST 14, and this package parses their requests and writes their answers. The
-// server of doceventstest stores rows in memory, and the server of integration/localstack
-// stores them in PostgreSQL. The package imports only the standard library.
+// Package postgrest parses the requests and writes the answers of PostgREST 14, for two
+// test servers: doceventstest, which stores rows in memory, and integration/localstack,
+// which stores rows in PostgreSQL. The package imports only the standard library.
 package postgrest
 
 import (
@@ -13,8 +12,7 @@ import (
 	"strings"
 )
 
-// Schema returns the schema that the request's headers name. Without such a header, it
-// returns def.
+// Schema returns the schema in the request's headers, or def if there is none.
 func Schema(r *http.Request, def string) string {
 	header := "Content-Profile"
 	if r.Method == http.MethodGet {
@@ -34,18 +32,16 @@ func mediaType(item string) string {
 	return strings.ToLower(strings.TrimSpace(media))
 }
 
-// Single reports whether the request asks for one JSON object instead of an array of
-// rows. It checks whether the first media type in the Accept header is
-// application/vnd.pgrst.object+json.
+// Single reports whether the request asks for one JSON object instead of an array: the
+// first media type in the Accept header is application/vnd.pgrst.object+json.
 func Single(r *http.Request) bool {
 	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
 	return mediaType(first) == mediaObject
 }
 
-// CheckRows returns an error if the request doesn't allow a result of n rows. For
-// example, a request for a single object doesn't allow two rows. Call CheckRows after
-// the SQL statement and before the commit. If it returns an error, roll back, as
-// PostgREST does.
+// CheckRows returns an error if the request doesn't allow a result of n rows, such as
+// two rows for a single object. Call it after the SQL statement, and roll back if it
+// returns an error.
 func CheckRows(r *http.Request, p Preferences, n int64) *Error {
 	switch {
 	case Single(r) && n != 1:
@@ -67,10 +63,9 @@ type Answer struct {
 	Body         []byte // nil means no body and no Content-Type
 }
 
-// For changes the answer to the form that the request asks for, and returns a. If the
-// request asks for a single object instead of an array, For removes the array's brackets
-// around the only row.
-func (a *Answer) For(r *http.Request) *Answer {
+// FitTo changes the answer to the form that the request asks for, and returns a. For a
+// single object, it removes the brackets of the array.
+func (a *Answer) FitTo(r *http.Request) *Answer {
 	if a.Body != nil && Single(r) {
 		a.ContentType = mediaObject
 		a.Body = bytes.TrimSuffix(bytes.TrimPrefix(a.Body, []byte("[")), []byte("]"))
@@ -78,10 +73,9 @@ func (a *Answer) For(r *http.Request) *Answer {
 	return a
 }
 
-// ReadAnswer returns the answer to a GET that reads rows. body contains the returned
-// rows as a JSON array, and rows is their number. offset is the number of matching rows
-// that the request skips. total is the number of all matching rows, or nil if the request
-// doesn't ask for it.
+// ReadAnswer returns the answer to a GET. body contains the rows as a JSON array, and
+// rows is their number. offset is the number of matching rows that are skipped. total
+// is the number of all matching rows, or nil if the request doesn't ask for it.
 func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (*Answer, *Error) {
 	a := &Answer{Status: http.StatusOK, Applied: p.Applied(http.MethodGet), Body: body}
 	span, all := "*", "*"
@@ -92,8 +86,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 		all = strconv.FormatInt(*total, 10)
 		switch {
 		case offset > *total:
-			// As in PostgREST, this error has the headers of a successful read. Unlike other
-			// errors, it has no header Proxy-Status.
+			// As in PostgREST, this error has the headers of a successful read, and no
+			// Proxy-Status.
 			return nil, Errorf(416, "PGRST103", "Requested range not satisfiable").
 				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
 				WithHeader("Content-Range", "*/"+all).
@@ -106,9 +100,8 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 	return a, nil
 }
 
-// ChangeAnswer returns the answer to an insert or a delete. rows is the number of
-// inserted or deleted rows, and body contains these rows as JSON. The answer contains
-// body only if the request asks for the rows.
+// ChangeAnswer returns the answer to an insert or a delete. rows is the number of changed
+// rows. body contains them as JSON, for a request that asks for them.
 func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {

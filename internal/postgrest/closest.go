@@ -3,24 +3,23 @@ package postgrest
 import "strings"
 
 const (
-	// If a request uses an unknown table, the error's hint suggests a table with a similar
-	// name, as in PostgREST. similarEnough is the minimum similarity of that name.
-	similarEnough = 0.75
-	// If the schema has maxHintTables or more tables, the hint suggests none, as in
+	// similarEnough is the minimum similarity of a table's name for a hint, as in
 	// PostgREST.
+	similarEnough = 0.75
+	// If the schema has maxHintTables or more, there is no hint, as in PostgREST.
 	maxHintTables = 500
 )
 
-// closest returns the name in known that is most similar to tableName. If no name is
-// similar enough, or if known contains too many names, it returns "". The similarity is
-// 1 - d/n, where d is the Levenshtein distance of the two names, and n is the length of
-// the longer name.
-func closest(tableName string, known []string) string {
+// closest returns the name in knownNames that is most similar to tableName. It returns
+// "" if no name is similar enough, or if there are too many names. The similarity is
+// 1-d/n, with the Levenshtein distance d of the names and the length n of the longer
+// name.
+func closest(tableName string, knownNames []string) string {
 	best, found := similarEnough, ""
-	if len(known) >= maxHintTables {
+	if len(knownNames) >= maxHintTables {
 		return ""
 	}
-	for _, candidate := range known {
+	for _, candidate := range knownNames {
 		length := max(len(tableName), len(candidate), 1)
 		if s := 1 - float64(distance(tableName, strings.ToLower(candidate)))/float64(length); s >= best && (found == "" || s > best) {
 			best, found = s, candidate

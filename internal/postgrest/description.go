@@ -15,9 +15,8 @@ type Table struct {
 	Columns       []Column
 }
 
-// A Column is a column of a table. Type and Default contain SQL as PostgreSQL prints it
-// with an empty search_path. So each name in the SQL includes its schema, as in
-// public.mood, unless the schema is pg_catalog.
+// A Column is a column of a table. Type and Default are SQL as PostgreSQL prints it
+// with an empty search_path, so names contain their schema, as in public.mood.
 type Column struct {
 	Name, Comment string
 	Type          string // without a modifier such as (10); for a domain, the base type
@@ -25,16 +24,13 @@ type Column struct {
 	NotNull, Key  bool
 	MaxLength     *int32   // in characters; nil means no limit
 	Enum          []string // the values of an enum type
-	// ForeignTable and ForeignColumn are the table and column to which this column's
-	// foreign key refers. They are empty if the column has no foreign key, or if the
-	// foreign key has several columns.
+	// The target of the column's foreign key. A key of several columns doesn't count.
 	ForeignTable, ForeignColumn string
 }
 
-// Describe answers GET / with an OpenAPI document that describes the tables. The
-// document describes the tables' columns as PostgREST 14 does. Unlike PostgREST's
-// document, it doesn't contain the operations (such as GET and POST) on each table's
-// URL path.
+// Describe answers GET / with an OpenAPI document that describes the tables and columns
+// as PostgREST 14 does. Unlike PostgREST's document, it contains no operations such as
+// GET and POST.
 func Describe(r *http.Request, tables []Table) (*Answer, *Error) {
 	if r.Method != http.MethodGet {
 		return nil, ErrMethod(r.Method)
@@ -125,10 +121,9 @@ func jsonType(sqlType string) string {
 	return "string"
 }
 
-// defaultJSON converts the column's default, which is an SQL expression, to JSON. The
-// default of a string column becomes a JSON string. Any other default is converted only
-// if the expression is valid JSON. Otherwise, for example for 1+1, defaultJSON returns
-// nil, and the column is described without a default, as in PostgREST.
+// defaultJSON converts the column's default, an SQL expression, to JSON. If that isn't
+// possible, as for 1+1, it returns nil, and the column is described without a default.
+// PostgREST does the same.
 func (c Column) defaultJSON() json.RawMessage {
 	text := c.Default
 	if text == "" {

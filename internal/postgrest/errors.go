@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// An Error is an error response of PostgREST. The JSON fields are in the same order as in
-// PostgREST's responses.
+// An Error is an error response of PostgREST, with the JSON fields in PostgREST's
+// order.
 type Error struct {
 	Code    string  `json:"code"`
 	Details *string `json:"details"`
@@ -50,7 +50,7 @@ func (e *Error) WithHint(hint string) *Error {
 	return e
 }
 
-// The errors below come from PostgREST, not from PostgreSQL. They are explained at
+// The following errors come from PostgREST, not from PostgreSQL. They are explained at
 // https://docs.postgrest.org/en/v14/references/errors.html.
 
 var errNegativeLimit = Errorf(416, "PGRST103", "Requested range not satisfiable").
@@ -66,12 +66,11 @@ func ErrSchema(schema string, exposed ...string) *Error {
 		WithHint("Only the following schemas are exposed: " + strings.Join(exposed, ", "))
 }
 
-// ErrTable returns the error for a request to a table that the schema doesn't contain.
-// known contains the names of the schema's tables. If one of them is similar to table,
-// the error's hint suggests it.
-func ErrTable(schema, table string, known ...string) *Error {
+// ErrTable returns the error for an unknown table. Its hint suggests a similar name
+// from knownTables, the tables of the schema.
+func ErrTable(schema, table string, knownTables ...string) *Error {
 	e := Errorf(404, "PGRST205", "Could not find the table '%s.%s' in the schema cache", schema, table)
-	if name := closest(table, known); name != "" {
+	if name := closest(table, knownTables); name != "" {
 		e.WithHint(fmt.Sprintf("Perhaps you meant the table '%s.%s'", schema, name))
 	}
 	return e
@@ -85,9 +84,8 @@ func ErrMethod(method string) *Error {
 	return Errorf(405, "PGRST117", "Unsupported HTTP method: %s", method)
 }
 
-// ErrFunction returns the error for a call to a function that the schema doesn't
-// contain. given contains the names of the call's arguments. posted reports whether the
-// call was a POST, for which PostgREST returns different details than for a GET.
+// ErrFunction returns the error for an unknown function. given contains the names of
+// the call's arguments. The details for a POST differ from those for a GET.
 func ErrFunction(name string, given []string, posted bool) *Error {
 	signature, with := "("+strings.Join(given, ", ")+")", " with parameter "+strings.Join(given, ", ")
 	switch {
@@ -126,7 +124,7 @@ func writeBody(w http.ResponseWriter, status int, media string, body []byte) {
 	_, _ = w.Write(body) // the client may have closed the connection
 }
 
-// EncodeJSON is like json.Marshal, but like PostgREST it doesn't escape HTML.
+// EncodeJSON is like json.Marshal, but doesn't escape HTML. PostgREST doesn't either.
 func EncodeJSON(v any) []byte {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)

@@ -8,9 +8,9 @@ import (
 )
 
 // Preferences are the preferences in a request's Prefer headers. Each string field
-// contains the text of one preference, such as "count=exact" in Count. The field is "" if
-// the request doesn't have the preference. If two preferences are for the same field, the
-// first one applies. Unknown contains the preferences that this package doesn't know.
+// contains a preference such as "count=exact", or "". If a kind of preference occurs
+// twice, the first one applies. Unknown contains the preferences that this package
+// doesn't know.
 type Preferences struct {
 	Resolution, Missing, Return, Count, Handling string
 	MaxAffected                                  *int64
@@ -57,9 +57,8 @@ func ParsePreferences(headers []string) Preferences {
 // Representation reports whether the answer must contain the rows.
 func (p Preferences) Representation() bool { return p.Return == "return=representation" }
 
-// Strict reports whether the request contains the preference handling=strict. Such a
-// request must fail if it contains an unknown preference, or if it would delete more than
-// MaxAffected rows.
+// Strict reports whether the request must fail if it contains an unknown preference, or
+// if it would delete more than MaxAffected rows.
 func (p Preferences) Strict() bool { return p.Handling == "handling=strict" }
 
 // Counts reports whether the answer must contain the number of rows.

@@ -11,8 +11,7 @@ import (
 // A Param is a parameter of the URL.
 type Param struct{ Key, Value string }
 
-// ParseParams parses the query string of a URL. It returns the parameters in their
-// order in the URL, which url.Values doesn't keep.
+// ParseParams parses the query string of a URL. Unlike url.Values, it keeps the order.
 func ParseParams(rawQuery string) ([]Param, *Error) {
 	var params []Param
 	for pair := range strings.SplitSeq(rawQuery, "&") {
@@ -40,30 +39,27 @@ type Query struct {
 	Order      []OrderTerm
 	Limit      *int64
 	Offset     int64
-	Columns    []string // the names in the query parameter "columns", sorted; nil without that parameter
+	Columns    []string // sorted; nil without the parameter "columns"
 	OnConflict []string
 }
 
-// A SelectItem is one column in the request's parameter "select". For example, in
-// created_at::text, Column is created_at, and Cast is the type text. If the column isn't
-// cast, Cast is "". The result has the column under the same name.
+// A SelectItem is one column in the parameter "select". In created_at::text, Cast is
+// "text". Without a cast, Cast is "".
 type SelectItem struct{ Column, Cast string }
 
-// An OrderTerm is one column in the request's parameter "order". Direction is the SQL
-// that follows the column in ORDER BY. It begins with a space, as in " DESC". It is "" if
-// the parameter contains only the column's name.
+// An OrderTerm is one column in the parameter "order". Direction is the SQL after the
+// column, with a leading space, as in " DESC".
 type OrderTerm struct{ Column, Direction string }
 
 // A Filter is a comparison of a column with one or several values.
 type Filter struct {
 	Column, Operator string
-	Value            string   // for every operator except in
-	Values           []string // for in
+	Value            string   // for every operator except "in"
+	Values           []string // for "in"
 }
 
-// ParseQuery parses the query string of a request. The parameters "select", "order",
-// "limit", "offset", "columns", "on_conflict" and "and" have PostgREST's meaning. Any
-// other parameter is a filter on the column of that name.
+// ParseQuery parses the query string of a request. A parameter without a meaning in
+// PostgREST is a filter on the column of that name.
 func ParseQuery(rawQuery string) (*Query, *Error) {
 	params, err := ParseParams(rawQuery)
 	if err != nil {
@@ -105,8 +101,7 @@ func ParseQuery(rawQuery string) (*Query, *Error) {
 	return q, nil
 }
 
-// splitList splits names or values at commas. It removes the quotes in which supabase-js
-// puts names.
+// splitList splits names or values at commas, and removes the quotes of supabase-js.
 func splitList(list string) []string {
 	names := []string{}
 	for name := range strings.SplitSeq(list, ",") {
@@ -156,7 +151,7 @@ func parseOrder(list string) ([]OrderTerm, *Error) {
 	return terms, nil
 }
 
-// Operators maps the operators that take one value to SQL.
+// Operators holds the SQL operator for each operator that takes one value.
 var Operators = map[string]string{"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 // parseFilter parses a comparison such as created_at=lt.2026-01-01.
@@ -178,9 +173,9 @@ func (q *Query) parseFilter(column, text string) *Error {
 	return nil
 }
 
-// parseGroup adds filters from the request's parameter "and" to q. text is the
-// parameter's value, such as (created_at.gte.X,created_at.lt.Y). If an app sets two
-// filters on one column, postgrest-go sends them in this form.
+// parseGroup adds the filters in a value of the parameter "and", such as
+// (created_at.gte.X,created_at.lt.Y). postgrest-go sends two filters on one column in
+// this form.
 func (q *Query) parseGroup(text string) *Error {
 	list, ok := inParentheses(text)
 	if !ok {

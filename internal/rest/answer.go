@@ -43,8 +43,8 @@ func (e *Error) Error() string {
 }
 
 // IsFromDatabase reports whether the answer comes from PostgreSQL or PostgREST. Their
-// answers have a code of five characters or one that begins with PGRST. The answer of
-// a gateway, such as Supabase's, has a code in another form or no code.
+// codes have five characters or begin with PGRST. The answer of a gateway has a code in
+// another form or no code.
 func (e *Error) IsFromDatabase() bool { return databaseCode.MatchString(e.Code) }
 
 // A Verdict is the meaning of an answer for the rows that were sent.
@@ -60,8 +60,7 @@ const (
 )
 
 // verdicts contains the meanings of the error codes of PostgreSQL and PostgREST. The
-// first entry that matches a code applies. If no entry matches, the meaning is
-// Transient.
+// first entry that matches a code applies. If none matches, the meaning is Transient.
 //
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 // https://docs.postgrest.org/en/v14/references/errors.html
@@ -83,11 +82,10 @@ var (
 	primaryKey = regexp.MustCompile(`(?i)_pk(ey)?\b|\bpk_`)
 )
 
-// Classify returns what the result of a request means for the rows that were sent. If err
-// is nil, the rows are Accepted. If err contains no answer of the server, the meaning is
-// Transient. For some statuses, Classify ignores the code. For example, if the role of the
-// API key doesn't exist, the code is 22023, which usually means bad data. But the status
-// is 401, which shows that the key is wrong.
+// Classify returns what the result of a request means for the rows that were sent. If
+// err contains no answer of the server, the meaning is Transient. Some statuses count
+// more than the code: a key whose role doesn't exist has the code 22023, which usually
+// means bad data, but the status is 401.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -118,14 +116,14 @@ func Classify(err error) Verdict {
 //   - "Key (id)=(...) already exists.", if a key is violated
 //   - "... contains (created_at) = (...).", if there is no partition for a row
 //
-// The first group captures the columns. The second group captures the space before the =,
-// which only the second kind contains. The expression doesn't depend on the words, because
-// PostgreSQL may translate them.
+// The first group captures the columns. The second group captures the space before the
+// =, which only the second kind contains. The words may be translated, so they don't
+// matter.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
-// KeyColumns returns the columns of the key in an error's details, such as id in
-// "Key (id)=(...) already exists." It returns nil if the details contain no key, or if
-// the key contains an expression instead of a column.
+// KeyColumns returns the columns of the key in an error's details, such as id in "Key
+// (id)=(...) already exists." It returns nil if there is no key, or if the key contains
+// an expression.
 func KeyColumns(details string) []string {
 	key := keyInDetails.FindStringSubmatch(details)
 	if key == nil {
@@ -137,13 +135,11 @@ func KeyColumns(details string) []string {
 // meaningOf returns the Verdict for two codes that can mean different things:
 //
 //   - 23505 means that a unique key is violated. If the key contains the id column, the
-//     result is StoredBefore. Each event has its own id, so this event is already stored.
+//     event is already stored (StoredBefore).
 //   - 23514 means that a constraint is violated, or that the table has no partition for
-//     the row. If there is no partition, the result is Configuration, because the table
-//     is wrong and not the row.
+//     the row. If there is no partition, the table is wrong (Configuration).
 //
-// In all other cases it returns Accepted, the zero Verdict. Then Classify decides by
-// status and code.
+// In all other cases it returns Accepted, and Classify decides by status and code.
 func meaningOf(code, message, details, idColumn string) Verdict {
 	key := keyInDetails.FindStringSubmatch(details)
 	hasID := slices.Contains(KeyColumns(details), idColumn)
@@ -169,18 +165,18 @@ func isDial(err error) bool {
 }
 
 // lostConnection matches the codes for a broken connection between PostgREST and
-// PostgreSQL. With such a code, the request may have been committed. The code PGRST003
-// isn't included, because it means that PostgREST sent nothing to PostgreSQL.
+// PostgreSQL. With such a code, the request may have been committed. PGRST003 isn't one
+// of them, because it means that PostgREST sent nothing.
 var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX..)$`)
 
 // OutcomeUnknown reports whether the server may have carried out a request that failed
 // with err. The server has not carried it out in three cases:
 //
 //   - The request was never sent.
-//   - PostgreSQL or PostgREST answered with an error, so the request was rolled back. The
-//     exceptions are the errors for a broken connection to the database.
-//   - A gateway answered 3xx or 4xx instead of passing the request on. The exceptions are
-//     408 and 499, which mean that the gateway stopped waiting for the server.
+//   - PostgreSQL or PostgREST answered with an error, except an error for a broken
+//     connection to the database.
+//   - A gateway answered 3xx or 4xx, except 408 and 499, which mean that the gateway
+//     stopped waiting for the server.
 //
 // If net/http has sent the request twice, the error shows nothing about the first
 // attempt, so OutcomeUnknown returns true.

@@ -23,9 +23,9 @@ type Config struct {
 	Schema, Table, IDColumn string
 	MaxInFlight             int // how many inserts may be in flight
 
-	// Transport sends the requests. If it is nil, clones of http.DefaultTransport send
-	// them. If the app has replaced http.DefaultTransport with a type other than
-	// *http.Transport, which can't be cloned, http.DefaultTransport itself sends them.
+	// Transport sends the requests. If it is nil, clones of http.DefaultTransport do.
+	// If http.DefaultTransport isn't an *http.Transport, it can't be cloned, and sends
+	// the requests itself.
 	Transport http.RoundTripper
 }
 
@@ -48,14 +48,13 @@ func New(c Config) *Client {
 	return &Client{c, t}
 }
 
-// Close closes the connections for inserts, and the idle connections for other requests.
-// Reads and deletes that are in flight continue. A later request opens a new connection.
-// If the requests use Config.Transport or http.DefaultTransport itself, Close does
-// nothing, because the app may still use that transport.
+// Close closes the connections for inserts, and the idle connections for other
+// requests. GET and DELETE requests in flight continue. A later request opens a new
+// connection. Close does nothing if the requests use a transport of the app.
 func (c *Client) Close() { c.transport.own.close() }
 
-// From returns a query on the table. Don't log the query's errors directly: they may
-// contain the URL, and with it values of a row. Log the result of [Client.Loggable].
+// From returns a query on the table. Its errors may contain the URL, and with it values
+// of a row. So don't log them directly, but log the result of [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
 // postgrest returns a postgrest.Client that sends requests through rt. Use it for one
@@ -81,9 +80,8 @@ type Insertion struct {
 // Insert sends one insert request. It is safe to send the same rows again, because the
 // server ignores a row if its id is already in the table.
 //
-// The request's URL lists the columns. Without that list, PostgREST would take the
-// columns from the JSON of the rows, which is slower and requires that all rows have the
-// same columns.
+// The request's URL lists the columns. Without that list, PostgREST takes them from the
+// JSON of the rows, which is slower and requires that all rows have the same columns.
 func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	query := "columns=" + i.Columns
 	if i.Conflict != "" {
@@ -103,9 +101,9 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 	return err
 }
 
-// isForeign reports whether an insert failed because of a key of another table, into
-// which a trigger inserts. details are the error's details, and rows is the JSON of the
-// inserted rows. If details contain a key, but no id of these rows, it is another table's.
+// isForeign reports whether an insert violated a key of another table, into which a
+// trigger inserts. Then details contain a key, but no id of the rows. details are the
+// error's details, and rows is the JSON of the inserted rows.
 func (c *Client) isForeign(details string, rows []byte) bool {
 	return KeyColumns(details) != nil && !slices.ContainsFunc(uuidFormat.FindAllString(details, -1), func(id string) bool {
 		return bytes.Contains(rows, []byte(`"`+c.transport.idColumn+`":"`+id+`"`))
@@ -114,9 +112,8 @@ func (c *Client) isForeign(details string, rows []byte) bool {
 
 var uuidFormat = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
-// An insertion is a RoundTripper that sends an insert request of postgrest-go. Before
-// that, it replaces the request's query with the field query, and the body with the field
-// rows. postgrest-go doesn't get the rows itself, because it would parse and copy them,
+// An insertion is a RoundTripper that replaces the query and the body of an insert
+// request. postgrest-go doesn't get the rows, because it would parse and copy them,
 // which takes longer than encoding them.
 type insertion struct {
 	http.RoundTripper
@@ -142,9 +139,9 @@ type Reading struct {
 	Query        url.Values
 }
 
-// Get sends a GET. If the answer is a success, Get passes the answer to the function use,
-// and returns that function's error. Get sends the request without postgrest-go, which
-// reads answers of any size into memory, and hides the errors of SQL functions.
+// Get sends a GET. If the answer is a success, Get passes it to the function use, and
+// returns that function's error. Get doesn't use postgrest-go, which reads answers of
+// any size into memory and hides the errors of SQL functions.
 func (c *Client) Get(ctx context.Context, r Reading, use func(*http.Response) error) error {
 	u, err := url.Parse(c.URL)
 	if err != nil {

@@ -14,20 +14,20 @@ import (
 )
 
 // The times for HTTP/2 pings. On hosted Supabase, all requests share one HTTP/2
-// connection. If it dies, requests time out, but without pings net/http keeps using it.
-// With pings, net/http detects the dead connection and opens a new one.
+// connection. Without pings, net/http keeps using it after it has died, and requests
+// time out.
 const (
 	pingAfter   = 3 * time.Second // if the server sends nothing for this long, net/http sends a ping
 	pingTimeout = 3 * time.Second // if the answer to a ping takes longer, the connection is closed
 )
 
-// connections contains the transports of a Client whose Config has no Transport. They
-// are clones of http.DefaultTransport, one for inserts and one for all other requests.
+// connections contains the transports of a Client whose Config has no Transport: clones
+// of http.DefaultTransport, one for inserts and one for all other requests.
 //
 // If a request fails and the failure isn't about its rows, all idle connections are
-// closed, because they may be dead or go to an old address of the server. They are closed
-// just before the next request. If they were closed earlier, the connection of the failed
-// request might not be idle yet, and would stay open.
+// closed, because they may be dead or go to an old address of the server. They are
+// closed only just before the next request, because the connection of the failed
+// request may take a moment to become idle.
 //
 // The methods are safe for concurrent use. begin, end and close do nothing on a nil
 // receiver.
@@ -42,12 +42,8 @@ type connections struct {
 }
 
 // newConnections returns the transports of a Client that sends up to maxInFlight insert
-// requests at a time. It returns nil if the app has replaced http.DefaultTransport with a
-// type that can't be cloned.
-//
-// The transport for inserts is limited to maxInFlight+1 connections, because without a
-// limit net/http may open more than it needs. The extra connection is for Flush and
-// Close, which send one more request if all requests in flight hang.
+// requests at a time. It returns nil if http.DefaultTransport has a type that can't be
+// cloned.
 func newConnections(maxInFlight int) *connections {
 	standard, ok := http.DefaultTransport.(*http.Transport)
 	if !ok {
@@ -56,13 +52,15 @@ func newConnections(maxInFlight int) *connections {
 	c := &connections{inserts: ownTransport(standard), others: ownTransport(standard)}
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.inserts.DialContext = c.track(c.inserts)
+	// Without a limit, net/http may open more connections than it needs. Flush and Close
+	// send one more request than maxInFlight if all requests in flight hang.
 	most := maxInFlight + 1
 	c.inserts.MaxConnsPerHost, c.inserts.MaxIdleConns, c.inserts.MaxIdleConnsPerHost = most, most, most
 	return c
 }
 
-// begin must be called before each request. If c.end has set mustCloseIdle after an
-// earlier request, begin closes the idle connections.
+// begin must be called before each request. It closes the idle connections if
+// mustCloseIdle is set.
 func (c *connections) begin() {
 	if c != nil && c.mustCloseIdle.Swap(false) {
 		c.closeIdle()
@@ -70,20 +68,20 @@ func (c *connections) begin() {
 }
 
 // end must be called after each request, with the request's error or nil. If the result
-// doesn't show that the server works, end sets mustCloseIdle, so that the next call to
-// c.begin closes the idle connections.
+// doesn't show that the server works, end sets mustCloseIdle.
 func (c *connections) end(err error) {
 	if c != nil && !showsWorkingServer(err) {
 		c.mustCloseIdle.Store(true)
 	}
 }
 
-// showsWorkingServer reports whether err, the result of a request, shows that the server
-// works. There are four such results:
+// showsWorkingServer reports whether err, the result of a request, shows that the
+// server works. There are four such results:
 //
 //   - The request succeeded.
 //   - A DELETE succeeded, but the answer lacks the number of rows (ErrNoCount).
-//   - The request failed because of its rows or their number, or because it took too long.
+//   - The request failed because of its rows or their number, or because it took too
+//     long.
 //   - The request violates a foreign key (23503).
 func showsWorkingServer(err error) bool {
 	v := Classify(err)
@@ -96,30 +94,29 @@ func (c *connections) closeIdle() {
 	c.others.CloseIdleConnections()
 }
 
-// close closes all connections for inserts, and the idle connections for other requests.
-// So a connection that a purge is using stays open. Later requests use new connections.
-//
-// For inserts, closing only the idle connections is not enough: a new connection may
-// still be opening, and an HTTP/2 connection doesn't become idle immediately when its
-// last request is cancelled. So close also cancels the context c.life, which closes all
-// connections for inserts.
+// close closes all connections for inserts, and the idle connections for other
+// requests. So a connection that a purge is using stays open. Later requests use new
+// connections.
 func (c *connections) close() {
 	if c == nil {
 		return
 	}
 	c.closeIdle()
 	c.mu.Lock()
+	// Ending c.life closes connections that are still opening, and HTTP/2 connections,
+	// which don't become idle at once when their last request is cancelled.
 	cancel := c.cancel
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.mu.Unlock()
 	cancel()
 }
 
-// track returns a function for t.DialContext. net/http calls this function to open the
-// connections of t. A call to c.close stops the function if it is still dialing, and
-// closes the connections that it opened. There is one exception: if the app has set
-// DialTLSContext or DialTLS in http.DefaultTransport, net/http opens TLS connections
-// without this function. Of these connections, c.close closes only the idle ones.
+// track returns a function for t.DialContext, with which net/http opens connections.
+// c.close closes the connections that the function has opened or is opening.
+//
+// If the app has set DialTLSContext or DialTLS in http.DefaultTransport, net/http
+// doesn't use the function for TLS. Then, of the TLS connections, c.close closes only
+// the idle ones.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
 	//lint:ignore SA1019 net/http still uses Dial if DialContext is nil
@@ -144,8 +141,7 @@ func (c *connections) track(t *http.Transport) func(context.Context, string, str
 }
 
 // A trackedConn is a connection that is closed when the context connections.life ends.
-// Until then, the context holds a reference to the connection. Close removes the
-// reference, so that the memory of the closed connection can be freed.
+// Until then, the context holds a reference to the connection, which Close removes.
 type trackedConn struct {
 	net.Conn
 	forget func() bool // removes the reference
@@ -157,14 +153,14 @@ func (c *trackedConn) Close() error {
 }
 
 // ownTransport returns a clone of standard, which is http.DefaultTransport. The clone
-// stops using a dead HTTP/2 connection within seconds. If a proxy's address is invalid,
-// the error of a request doesn't contain the address, which may include a password.
+// stops using a dead HTTP/2 connection within seconds. Its errors don't contain the
+// address of a proxy, which may include a password.
 func ownTransport(standard *http.Transport) *http.Transport {
 	t := standard.Clone()
 	if standard.TLSNextProto["h2"] != nil { // Clone has set it if standard speaks HTTP/2
-		// Remove the "h2" entry, because it may be the app's. If the app has called
-		// http2.ConfigureTransport (golang.org/x/net), the entry would make the clone use the
-		// app's HTTP/2 connections, which have no pings.
+		// If the app has called http2.ConfigureTransport (golang.org/x/net), the "h2"
+		// entry would make the clone use the app's HTTP/2 connections, which have no
+		// pings.
 		t.TLSNextProto, t.ForceAttemptHTTP2 = nil, true
 	}
 	if t.HTTP2 == nil {

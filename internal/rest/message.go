@@ -11,12 +11,11 @@ import (
 )
 
 // knownMessages lists the messages and hints of PostgreSQL and PostgREST that may be
-// logged. Any other message is not logged, because a trigger of the app may have written
-// it, with values of the row.
+// logged. Any other message is not logged, because a trigger of the app may have
+// written it, with values of the row.
 //
 // Each line contains a regular expression for error codes, a space, and a regular
-// expression for the messages with these codes. In the messages, five words are
-// placeholders:
+// expression for the messages with these codes. Five words are placeholders:
 //
 //   - NAME: a name in quotes
 //   - BARE: a name without quotes
@@ -75,15 +74,14 @@ PGRST1.. "VALUE" \(line \d+, column \d+\)|Content-Type not acceptable: VALUE|Non
 PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
-// A knownMessage holds the two regular expressions of a line of knownMessages. The
-// expression text is compiled only when it is needed, because compiling all lines would
-// take 0.1 s. In text, only the groups for VALUE capture.
+// A knownMessage holds the two regular expressions of a line of knownMessages. text is
+// compiled only when it is needed, because compiling all lines would take 0.1 s. In the
+// field text, only the groups for VALUE are capturing groups.
 type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp
 }
 
-// parseKnownMessages parses knownMessages.
 var parseKnownMessages = sync.OnceValue(func() (known []knownMessage) {
 	placeholders := strings.NewReplacer(`\(`, `\(`, `(`, `(?:`, // no group captures, and an escaped parenthesis stays
 		"NAME", `"[\pL\pN_$./-]{1,127}"`,
@@ -100,9 +98,8 @@ var parseKnownMessages = sync.OnceValue(func() (known []knownMessage) {
 	return known
 })
 
-// withoutValue looks for a line of knownMessages that matches code and text. If a line
-// matches, withoutValue returns text. If that line contains VALUE, an ellipsis replaces
-// this part of text. If no line matches, withoutValue returns LeftOut.
+// If a line of knownMessages matches code and text, withoutValue returns text with an
+// ellipsis in place of VALUE. If no line matches, it returns LeftOut.
 func withoutValue(code, text string) string {
 	for _, known := range parseKnownMessages() {
 		if !known.code.MatchString(code) {
@@ -126,15 +123,15 @@ var codeFormat = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
 // LeftOut replaces a message that may contain values of the row.
 const LeftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
-// quoted matches the part of a text that may contain quoted values. This part extends
-// from the first quote to the last, because a value may contain quotes. If there is only
-// one quote, the part extends to the end of the text. The part doesn't begin at a ' after
-// a letter or a digit, because that is probably an apostrophe.
+// quoted matches the part of a text that may contain quoted values. It extends from the
+// first quote to the last, because a value may contain quotes. If there is only one
+// quote, it extends to the end of the text. It doesn't begin at a ' after a letter or a
+// digit, which is probably an apostrophe.
 var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
-// OneLine returns text in a form that is safe in a log line. It replaces line breaks
-// and other white space with spaces, and invalid UTF-8 and control characters with
-// U+FFFD, because control characters can change what a terminal shows.
+// OneLine returns text in a form that is safe in a log line. It replaces white space
+// with spaces. It replaces invalid UTF-8 and control characters, which can change what
+// a terminal shows, with U+FFFD.
 func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -147,10 +144,10 @@ func OneLine(text string) string {
 	}, text)
 }
 
-// loggableText returns an answer's message or hint in a form that may be logged: one line
-// of at most maxErrorText bytes, without values of the row. code is the answer's error
-// code. If code is "", the text comes for example from a gateway and not from PostgreSQL,
-// so only a part in quotes may contain values, and loggableText replaces that part.
+// loggableText returns an answer's message or hint in a form that may be logged: one
+// line of at most maxErrorText bytes, without values of the row. code is the answer's
+// error code. If code is "", the text is not PostgreSQL's, and only a part in quotes
+// may contain values.
 func loggableText(code, text string) string {
 	text = OneLine(text)
 	switch {
@@ -183,11 +180,10 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable returns err with a text that may be logged. err is the error of a request
-// that got no answer. Its text may contain values of a row, because http.Client adds the
-// URL, and net/http quotes an answer that isn't HTTP. The app's transport may add the API
-// key. Loggable replaces these parts. The result wraps the same errors as err, except a
-// *url.Error, which Loggable removes.
+// Loggable converts err, so that its text may be logged. err is the error of a request
+// that got no answer. Loggable removes the parts of the text that may contain the key
+// or values of a row: a URL's query, quoted text, and the key itself. The result wraps
+// the same errors as err, except a *url.Error.
 func (c *Client) Loggable(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err

@@ -22,10 +22,9 @@ const (
 // clientInfo is the value of the header X-Client-Info, which Supabase logs.
 const clientInfo = "docevents-go/0.1.0"
 
-// idempotencyKey is a header that marks a POST as safe to repeat. If the server has
-// closed an idle connection, net/http sends a POST with this header again on a new
-// connection. docevents sets the header without a value. net/http doesn't write a header
-// without a value, so the server doesn't get it.
+// idempotencyKey is a header that marks a POST as safe to repeat: if the server has
+// closed an idle connection, net/http sends the POST again on a new one. docevents sets
+// the header without a value, so net/http doesn't send it.
 const idempotencyKey = "Idempotency-Key"
 
 // A transport sends the requests of a Client. It returns an error for every answer that
@@ -37,8 +36,8 @@ const idempotencyKey = "Idempotency-Key"
 //   - If the body isn't JSON, it loses the HTTP status. If the body is null, it panics.
 //   - It reads a body of any size into memory.
 //
-// RoundTrip sets no timeout. The request's context limits the request, and how long the
-// body can be read.
+// RoundTrip sets no timeout. The request's context limits the request and the reading
+// of the body.
 type transport struct {
 	inserts  http.RoundTripper
 	others   http.RoundTripper
@@ -76,7 +75,7 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	}
 	resp, err = base.RoundTrip(req)
 	switch {
-	case err != nil && found.Load() == 0 && (sought.Load() > 0 || isDial(err)): // if found > 0, the dial was net/http's second attempt, and the first may have sent the request
+	case err != nil && found.Load() == 0 && (sought.Load() > 0 || isDial(err)): // if found > 0, net/http dials again after a first attempt, which may have sent the request
 		return nil, unsent{err}
 	case err != nil || resp == nil: // if both are nil, http.Client returns an error
 		return nil, err
@@ -84,11 +83,9 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 	return t.read(req, resp, found.Load() > 1)
 }
 
-// read returns resp if PostgREST has carried out the request, and an error otherwise. It
-// also returns an error if the answer to an insert is cut short, or if the answer to a
-// DELETE lacks the number of rows. resent is true if net/http sent the request twice. Even
-// if the server refuses the second request, it may have carried out the first. So read
-// sets Error.resent in the error for such an answer.
+// read returns resp if PostgREST has carried out the request, and an error otherwise.
+// It also returns an error if the answer to an insert is cut short, or if the answer to
+// a DELETE lacks the number of rows. resent is true if net/http sent the request twice.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // http.Client would replace it, but only after RoundTrip
 		resp.Body = http.NoBody
@@ -170,9 +167,9 @@ func isHTML(resp *http.Response) bool {
 	return strings.Contains(strings.ToLower(resp.Header.Get("Content-Type")), "html")
 }
 
-// retryAfter returns the wait that a Retry-After header asks for. The header's value is
-// a number of seconds or a date (RFC 9110, 10.2.3). The result is at most maxRetryAfter.
-// It is 0 if the value can't be parsed or the date is in the past.
+// retryAfter returns the wait that a Retry-After header asks for, at most
+// maxRetryAfter. The header's value is a number of seconds or a date (RFC 9110,
+// 10.2.3). The result is 0 if the value can't be parsed or the date is in the past.
 func retryAfter(header string, now time.Time) time.Duration {
 	seconds, err := strconv.ParseUint(header, 10, 32)
 	if err == nil || errors.Is(err, strconv.ErrRange) { // then seconds is the largest uint32

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Selection returns the value of the query parameter "select" for a request that reads
-// rows. With this value, PostgREST returns the columns that Decode needs. The columns of
-// the event's fields are cast to text, except the time. Without a cast, the time is always
-// in ISO 8601. With a cast, its format would depend on the database's DateStyle.
+// Selection returns the value of the query parameter "select", with which PostgREST
+// returns the columns that Decode needs. The fields' columns are cast to text, except
+// the time. Without a cast, the time is in ISO 8601, whatever the database's DateStyle
+// is.
 func (c *Columns) Selection() string {
 	var list []string
 	for i, name := range c.names {
@@ -25,9 +25,9 @@ func (c *Columns) Selection() string {
 }
 
 // Decode reads a row that PostgREST returned. The keys of row are the names of the
-// columns. texts contains the value of each field as text, or "" for NULL. extra contains
-// the values of the columns for Event.Extra. If one of the columns isn't in row, missing
-// is its name, and the other results are incomplete.
+// columns. texts contains the value of each field, or "" for NULL. extra contains the
+// values for Event.Extra. If a column isn't in row, missing is its name, and the other
+// results are incomplete.
 func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, extra map[string]any, missing string) {
 	for i, name := range c.names {
 		value, ok := row[name]
@@ -57,10 +57,9 @@ func valueText(value json.RawMessage) string {
 	return string(bytes.TrimSpace(value))
 }
 
-// timeFormats are the formats in which PostgreSQL prints a time. The first two contain
-// an offset from UTC. The second is for times before about 1900, when offsets could
-// contain seconds. The last two are for columns without a time zone, whose times are
-// taken as UTC.
+// timeFormats are the formats in which PostgreSQL prints a time. The second is for
+// times before about 1900, when offsets from UTC could contain seconds. The last two
+// are for columns without a time zone, whose times are taken as UTC.
 var timeFormats = []string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z07:00:00", "2006-01-02T15:04:05", "2006-01-02"}
 
 // ParseTime parses a time in a format of PostgreSQL. It returns the zero time if text

@@ -11,9 +11,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// TimeFormat is the format of times in requests: RFC 3339 in UTC, with microseconds,
-// because PostgreSQL stores microseconds. It ends in Z and not in +00:00, because a +
-// must be escaped in a URL's query.
+// TimeFormat is the format of times in requests: RFC 3339 in UTC, with microseconds, as
+// PostgreSQL stores them. It ends in Z, because the + of +00:00 must be escaped in a
+// URL's query.
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
 // Encode returns the body of an insert request: a JSON array with an object for each
@@ -72,10 +72,9 @@ func appendKey(b []byte, separator byte, name string) []byte {
 	return append(append(append(b, separator, '"'), name...), `":`...)
 }
 
-// appendID appends the id of a document or a user to the JSON in b. If isNull is true,
-// it appends null, and text must be empty. Otherwise it appends text, or id if text is
-// empty. It puts text in quotes even if the column contains numbers, because PostgreSQL
-// converts the text.
+// appendID appends the id of a document or a user to the JSON in b: null if isNull is
+// true, id if text is empty, and otherwise text. appendID puts text in quotes even for
+// a column of numbers, because PostgreSQL converts it.
 func appendID(b []byte, id uuid.UUID, text string, isNull bool) []byte {
 	if isNull || text != "" {
 		return appendText(b, text)

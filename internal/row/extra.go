@@ -16,13 +16,13 @@ import (
 const maxExtraBytes = 64 << 10
 
 // maxExtraDepth limits how deep maps and slices may be nested in a value of Extra.
-// encoding/json reads at most 10,000 levels. When rows are read, the array of the rows
-// and the object of each row take two of these levels.
+// encoding/json reads at most 10,000 levels. An array of rows, which are objects, takes
+// two of them.
 const maxExtraDepth = 9_998
 
 // An extraEncoder encodes the values of Event.Extra as JSON. The pool extraEncoders
-// keeps encoders for later events, because a new encoder for each event would need twice
-// as many allocations.
+// keeps encoders, because a new one for each event would need twice as many
+// allocations.
 type extraEncoder struct {
 	text bytes.Buffer
 	json *json.Encoder // writes to text
@@ -35,8 +35,7 @@ var extraEncoders = sync.Pool{New: func() any {
 	return e
 }}
 
-// EncodeExtra encodes an event's Extra as the last part of the row's JSON. The result
-// begins with a comma, because it follows the event's other fields. For example, it is
+// EncodeExtra encodes an event's Extra as the last part of the row's JSON, for example
 // `,"a":1,"b":2`. If extra is empty, the result is "". If a value can't be encoded, the
 // error contains the key, but never the value.
 func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
@@ -69,8 +68,8 @@ func (c *Columns) EncodeExtra(extra map[string]any) (string, error) {
 	if len(text) > maxExtraBytes {
 		return "", fmt.Errorf("the event's Extra is %d bytes as JSON: %d are the most", len(text), maxExtraBytes)
 	}
-	// json.Valid rejects JSON with more than 10,000 levels. It is slow, so it is called only
-	// if the text contains so many brackets that it may have too many levels.
+	// json.Valid rejects JSON with more than 10,000 levels. It is slow, so it is called
+	// only if the text contains that many brackets.
 	if opened := strings.Count(text, "[") + strings.Count(text, "{"); opened > maxExtraDepth && !json.Valid([]byte("[{"+text[1:]+"}]")) {
 		return "", fmt.Errorf("the event's Extra has more than %d levels of maps and slices", maxExtraDepth)
 	}
@@ -84,10 +83,9 @@ func (e *extraEncoder) encode(v any) (ok bool) {
 	return e.value(v, 0) == nil
 }
 
-// value appends the JSON of v to e.text. It encodes plain strings, ints and maps itself,
-// because encoding/json would allocate memory. depth is the number of maps around v. If
-// depth is 8 or more, value passes a map to encoding/json, because the map may contain
-// itself. For such a map, encoding/json returns an error.
+// value appends the JSON of v to e.text. It encodes plain strings, ints and maps
+// itself, because encoding/json would allocate memory. depth is the number of maps
+// around v.
 func (e *extraEncoder) value(v any, depth int) error {
 	switch v := v.(type) {
 	case string:
@@ -96,7 +94,7 @@ func (e *extraEncoder) value(v any, depth int) error {
 		e.text.Write(strconv.AppendInt(e.text.AvailableBuffer(), int64(v), 10))
 		return nil
 	case map[string]any:
-		if len(v) > 0 && depth < 8 {
+		if len(v) > 0 && depth < 8 { // a deeper map may contain itself, and encoding/json returns an error for that
 			return e.object(v, depth+1)
 		}
 	}
@@ -139,17 +137,14 @@ func (e *extraEncoder) marshal(v any) error {
 	return nil
 }
 
-// escapes matches each escape in JSON. Its four alternatives are an escaped NUL, a pair
-// of surrogates, a surrogate that isn't in a pair, and any other escape. The fourth is
-// needed for escaped backslashes. For example, \\u0000 is an escaped backslash before the
-// text u0000. The fourth alternative matches both backslashes, so the second backslash and
-// u0000 aren't mistaken for an escaped NUL.
+// escapes matches each escape in JSON: an escaped NUL, a pair of surrogates, a
+// surrogate that isn't in a pair, or any other escape. The last alternative matches an
+// escaped backslash, so that \\u0000 isn't mistaken for an escaped NUL.
 var escapes = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
 // cleanJSON returns the JSON in text in a form that PostgreSQL accepts. It removes
-// escaped NULs, which PostgreSQL rejects with the code 22P05. It replaces invalid UTF-8
-// with U+FFFD. It also replaces surrogates that aren't in a pair, because PostgreSQL
-// rejects them with the code 22P02.
+// escaped NULs (error 22P05). It replaces invalid UTF-8, and surrogates that aren't in
+// a pair (22P02), with U+FFFD.
 func cleanJSON(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	if !strings.Contains(text, `\`) {
@@ -166,9 +161,8 @@ func cleanJSON(text string) string {
 	})
 }
 
-// DecodeExtra returns the keys and values that are encoded in text, which has the format
-// of EncodeExtra. It decodes a number as a json.Number, because a float64 could lose
-// digits.
+// DecodeExtra decodes text, a result of EncodeExtra. A number becomes a json.Number,
+// because a float64 could lose digits.
 func DecodeExtra(text string) map[string]any {
 	if text == "" {
 		return nil

@@ -13,16 +13,17 @@ var (
 	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)
 )
 
-// Named finds the rows that caused an error, and returns their indexes in rows. rows are
-// the rows of the request, and details is the field "details" of the server's error:
+// Named finds the rows that caused an error, and returns their indexes in rows, the
+// rows of the request. details is the field "details" of the server's error:
 //
 //   - If the details contain the values of a key, as in "Key (document_id)=(...) is not
 //     present", Named returns the index of each row with these values.
 //   - Other details, such as "Failing row contains (...)", may contain the id of a row.
-//     Then Named returns the index of that row. If they contain the ids of several rows,
-//     it isn't clear which row failed, so Named returns nil.
+//     Then Named returns the index of that row. If they contain several ids, it isn't
+//     clear which row failed, so Named returns nil.
 //
-// Named doesn't compare the words of the details, because PostgreSQL may translate them.
+// Named doesn't compare the words of the details, because PostgreSQL may translate
+// them.
 func (c *Columns) Named(rows []*Row, details string) (places []int) {
 	key := keyFormat.FindStringSubmatch(details)
 	ids := uuidFormat.FindAllString(details, -1)
@@ -38,11 +39,10 @@ func (c *Columns) Named(rows []*Row, details string) (places []int) {
 	return places
 }
 
-// hasKey reports whether r has the values of a key in an error's details, such as
-// "Key (a, b)=(1, 2) is not present". In this example, columns are a and b, and values is
-// the text from the first value on, "1, 2) is not present". If a value contains ", " or
-// ")", hasKey may report true for a row with other values. That does no harm, because the
-// client only retries that row separately from the others.
+// hasKey reports whether r has the values of a key in an error's details, such as "Key
+// (a, b)=(1, 2) is not present". Here columns are a and b, and values is "1, 2) is not
+// present". If a value contains ", " or ")", hasKey may report true for a row with
+// other values. That does no harm, because the client only retries that row separately.
 func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	for i, name := range columns {
 		end := ", "
@@ -59,10 +59,9 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 }
 
 // keyValue returns r's value in the given column, as PostgreSQL prints it in an error's
-// details. It returns "" if r has no such value. values is the rest of the details, from
-// the column's value on. keyValue needs it only for the time, because PostgreSQL may print
-// a time in any time zone. If values begins with a time that is equal to r's, keyValue
-// returns that time as PostgreSQL printed it.
+// details, or "". PostgreSQL may print a time in any time zone. values is the rest of
+// the details. If it begins with a time that is equal to r's, keyValue returns the text
+// of that time.
 func (c *Columns) keyValue(r *Row, column, values string) string {
 	switch slices.Index(c.names[:], column) {
 	case fieldID:

@@ -27,8 +27,8 @@ type Row struct {
 	NoUser     bool // the user's id is NULL, or the table has no column for it
 }
 
-// SetTextIDs sets the ids of the document and the user. It is for tables that store them
-// as text instead of UUIDs. The ids must not contain a NUL.
+// SetTextIDs sets the ids of the document and the user, for tables that store them as
+// text. The ids must not contain a NUL.
 func (r *Row) SetTextIDs(document, user string) { r.textIDs = document + "\x00" + user }
 
 // Text returns the size of r's texts in bytes.
@@ -61,8 +61,7 @@ func idText(id uuid.UUID, text string, null bool) string {
 	return id.String()
 }
 
-// The fields of an event. Each constant is the index of the field's column in the array
-// of names that NewColumns takes.
+// The fields of an event, as indices of the array of names that NewColumns takes.
 const (
 	fieldID = iota
 	fieldDocument

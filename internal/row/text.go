@@ -6,17 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// IsText reports whether PostgreSQL accepts s as a text.
+// IsText reports whether PostgreSQL accepts s as text.
 func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // CleanText returns s in a form that PostgreSQL can store: without NULs, in valid
 // UTF-8, and with at most limit bytes. If CleanText cuts s, it appends a note with the
-// number of bytes that it cut off. It cuts s before it looks for NULs and
-// invalid UTF-8, because searching a very long s would take a long time.
+// number of bytes that it cut off.
 func CleanText(s string, limit int) string {
 	const roomForNote = 40
 	uncut := len(s)
-	s = CutText(s, limit)
+	s = CutText(s, limit) // first, because cleaning a very long s takes long
 	went := uncut - len(s)
 	s = strings.ReplaceAll(s, "\x00", "")
 	if !utf8.ValidString(s) { // this check is ten times as fast as ToValidUTF8
@@ -44,14 +43,13 @@ const (
 	// MaxKept is the length in bytes of the longest text that Keep copies.
 	MaxKept = 256
 
-	// keeperBytes is the size of a block of memory in which a Keeper stores several
-	// copies. The block is freed when none of its copies is used any more.
+	// keeperBytes is the size of a block of memory in which a Keeper stores copies. The
+	// block is freed when none of its copies is used any more.
 	keeperBytes = 4 << 10
 )
 
-// A Keeper copies short texts of queued events. A text may be a part of a larger string,
-// such as a document. Without the copy, the queued event would keep the larger string in
-// memory.
+// A Keeper copies short texts of queued events. Without the copy, a text that is a part
+// of a larger string, such as a document, would keep that string in memory.
 type Keeper struct{ shared strings.Builder }
 
 // Keep returns a copy of s, or s itself if that is longer than MaxKept.

@@ -41,10 +41,10 @@ func (s *Spool) Look() error {
 
 func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+1:] }
 
-// isAlive reports whether a process may be alive. owner is the random number in the
-// names of that process's files. If the process has no lock file, or isAlive can lock
-// the file, the process is dead. isAlive takes a shared lock: with exclusive locks, two
-// processes that call isAlive at the same time could mistake a dead process for a live one.
+// isAlive reports whether a process may be alive. owner is the number that stands for
+// the process in the names of its files. The process is dead if it has no lock file, or
+// isAlive can lock the file. The lock is shared: with exclusive locks, two processes
+// that check at the same time could mistake a dead process for a live one.
 func (s *Spool) isAlive(owner string) bool {
 	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
 	if err != nil {
@@ -55,8 +55,8 @@ func (s *Spool) isAlive(owner string) bool {
 }
 
 // Next returns a row that a dead process left, and the description of that process's
-// columns. If there are no more rows, it returns io.EOF. After any other error, the next
-// call continues with the next segment. The row is valid until the next call.
+// columns. If there are no more rows, it returns io.EOF. After any other error, the
+// next call continues with the next segment. The row is valid until the next call.
 func (s *Spool) Next() (row []byte, columns string, err error) {
 	for err == nil {
 		if len(s.reading) == 0 {
@@ -74,9 +74,9 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep marks the segment of the row that Next returned last. Discard doesn't remove a
-// marked segment, but adds .kept to its name. The first call for a segment returns
-// ErrKept, which the caller should log. Later calls for that segment return nil.
+// Keep marks the segment of the row that Next returned last, so that Discard keeps it
+// as .kept. The first call for a segment returns ErrKept, which the caller should log.
+// Later calls return nil.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {
@@ -99,8 +99,8 @@ func cut(b []byte) (row, rest []byte) {
 	return b[rowAt:end], b[end:]
 }
 
-// claim takes the oldest segment that Look found, and reads it. To take a segment, a
-// process renames it, so if several processes try, only the first one gets it.
+// claim takes the oldest segment that Look found, and reads it. If several processes
+// try, only the first one can rename the segment.
 func (s *Spool) claim() error {
 	if len(s.found) == 0 {
 		return io.EOF

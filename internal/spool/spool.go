@@ -1,5 +1,5 @@
 // Package spool keeps rows in files, so that they survive the end of the process:
-// kill -9, a panic, running out of memory, or the restart of a container whose volume
+// a panic, kill -9, running out of memory, or the restart of a container whose volume
 // is kept. It doesn't call fsync, so rows don't survive a loss of power.
 //
 // A row is pending until the caller no longer needs it on disk. A segment is a file of
@@ -13,23 +13,22 @@
 //
 // Append adds rows to the newest current segment. When that segment is large, Append
 // begins another one. A retired segment takes no more rows. The caller appends the
-// pending rows of retired segments again, and then calls Discard, which removes the
-// retired segments. But Discard doesn't remove a segment that is damaged or has rows that
-// the caller can't use: it appends .bad or .kept to the segment's name.
+// segment's pending rows again, and then calls Discard, which removes the segment. But
+// Discard keeps a segment that is damaged (.bad) or has rows that the caller can't use
+// (.kept).
 //
-// When a process ends, it leaves its segments to other processes. A process that wants a
-// segment renames it. If several processes try, only the first one succeeds. That process
-// must send the rows of the segment, which Next returns.
+// When a process ends, it leaves its segments to other processes. A process takes a
+// segment by renaming it, so only one process succeeds. That process must send the rows
+// of the segment, which Next returns.
 //
-// A segment's name is PROJECT-STAMP-OWNER.seg. PROJECT is a hash of the project. STAMP is
-// the time at which the segment was made, followed by random digits. OWNER is a random
-// number that stands for the process. As long as the process lives, it locks the file
-// PROJECT-OWNER.lock, so that other processes don't use its segments. Any number of
-// processes can share a folder. Each has at most two files open: its lock and one other.
+// A segment's name is PROJECT-STAMP-OWNER.seg. PROJECT is a hash of the project. STAMP
+// is the time at which the segment was made, followed by random digits. OWNER is a
+// random number that stands for the process. As long as the process lives, it locks the
+// file PROJECT-OWNER.lock, so that other processes don't use its segments. Any number
+// of processes can share a folder. Each has at most two files open.
 //
-// If a process is killed after it has appended rows again and before it calls Discard,
-// these rows are in two segments, and are sent twice. So the table must ignore a row that
-// it already has.
+// If a process is killed before it calls Discard, some rows may be in two segments, and
+// are sent twice. So the table must ignore a row that it already has.
 package spool
 
 import (
@@ -48,14 +47,14 @@ import (
 )
 
 const (
-	// A segment of segmentBytes or more takes no more rows. The limit is small because
-	// Next reads an entire segment into memory.
+	// A segment that has reached segmentBytes takes no more rows. The limit is small
+	// because Next reads an entire segment into memory.
 	segmentBytes = 8 << 20
 
-	// A segment consists of frames. The first frame contains a description of the table's
-	// columns, and each further frame contains a row. A frame begins with the length of its
-	// content, in 4 bytes. A checksum of 4 bytes follows at sumAt, and the content at rowAt.
-	// Both numbers are little-endian.
+	// A segment consists of frames. The first frame contains a description of the
+	// table's columns, and each further frame contains a row. A frame is the length of
+	// its content, a checksum at sumAt, and the content at rowAt. Both numbers have 4
+	// bytes and are little-endian.
 	sumAt, rowAt = 4, 8
 )
 
@@ -128,19 +127,17 @@ type segment struct {
 	size   int64  // in bytes
 }
 
-// New returns a spool in the folder dir, which must be an absolute path. New does no I/O:
-// the first Append makes the folder. The spool ignores the segments of other projects.
-// columns describes the table's columns, and is written to the start of each segment.
-// limit is a number of bytes. Append returns ErrFull while this process's current
-// segments and the segments of dead processes have more bytes in all.
+// New returns a spool in the folder dir, an absolute path. It does no I/O: the first
+// Append makes the folder. The spool ignores the segments of other projects. columns
+// describes the table's columns. limit is in bytes. Append returns ErrFull if the
+// current segments and the segments of dead processes together are larger than that.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
 }
 
-// Frame adds a frame to the end of rows and returns the result, which the caller passes
-// to Append. A frame is a row with its length and its checksum. The function row must
-// append the row's bytes to buf.
+// Frame adds a frame to rows and returns the result, which the caller passes to Append.
+// The function row must append the row's bytes to buf.
 func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	start := len(rows)
 	rows = row(append(rows, make([]byte, rowAt)...))
@@ -150,16 +147,15 @@ func Frame(rows []byte, row func(buf []byte) []byte) []byte {
 	return rows
 }
 
-// checksum returns the checksum of a frame: of its length and its content.
 func checksum(frame []byte) uint32 {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
 	return crc32.Update(crc32.Checksum(frame[:sumAt], castagnoli), castagnoli, frame[rowAt:])
 }
 
-// Append writes rows to disk. The caller makes rows with Frame. If Append returns an error,
-// the caller must append all of these rows again. If the error matches fs.ErrNotExist,
-// somebody has removed the current segments, and with them the rows of earlier calls. Then
-// the caller must also append the pending rows of earlier calls again.
+// Append writes rows to disk. The caller must have made rows with Frame. After an
+// error, the caller must append all of these rows again. If the error matches
+// fs.ErrNotExist, somebody has removed the current segments, and the caller must also
+// append the pending rows of earlier calls again.
 func (s *Spool) Append(rows []byte) error {
 	if used := total(s.current) + total(s.found) + total(s.reading); used > s.limit { // retired segments are soon removed
 		return fmt.Errorf("%w: its files take %d KiB of %d", ErrFull, used>>10, s.limit>>10)
@@ -237,10 +233,9 @@ func (s *Spool) Retire() error {
 	return nil
 }
 
-// Discard removes the retired segments, with two exceptions: it adds .bad to the name of
-// a damaged segment, and .kept to the name of a segment that Keep has marked. Before you
-// call Discard, append the pending rows of the retired segments again, or they are lost
-// from the disk.
+// Discard removes the retired segments. It keeps a damaged segment as .bad, and a
+// segment that Keep has marked as .kept. Before you call Discard, append the pending
+// rows of the retired segments again, or they are lost from the disk.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
 		path := s.path(g.name)
@@ -270,8 +265,8 @@ func (s *Spool) State() State {
 	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
 }
 
-// Close removes this process's lock file, which leaves the segments to other processes. It
-// also checks whether somebody has removed segments, so that State no longer counts them.
+// Close removes this process's lock file, which leaves the segments to other processes.
+// If somebody has removed segments, State no longer counts them.
 func (s *Spool) Close() error {
 	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
 		for _, g := range *segments {

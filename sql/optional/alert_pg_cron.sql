@@ -1,14 +1,13 @@
 -- +goose Up
 -- Posts alerts from inside the database. Every minute, pg_cron runs the same check as
--- Client.Health. There are three kinds of problems: documents are stuck, too many documents fail
--- (failing), or none complete anymore (silent). When a kind of problem appears or ends, pg_net
--- posts the result to a webhook, such as Slack's. A problem that continues isn't posted again.
--- This file needs 014. It is safe to run again, even with a different webhook or limits.
+-- Client.Health: are documents stuck, do too many fail (failing), or do none complete anymore
+-- (silent)? When one of these problems begins or ends, pg_net posts the result to a webhook, such
+-- as Slack's. This file needs 014. Safe to run again, even with a different webhook or limits.
 --
 -- Before you run this file, fill in the webhook and the limits at its end. Without pg_cron and
--- pg_net (Supabase: Integrations, Cron; Database, Extensions) the file creates only the table and
--- the functions. If a check fails, nothing is posted, and cron.job_run_details contains the error.
--- If a post fails, pg_net doesn't retry it. net._http_response contains the webhook's response.
+-- pg_net (Supabase: Integrations, Cron; Database, Extensions), it creates only the table and the
+-- functions. If a check fails, cron.job_run_details contains the error. If a post fails, it isn't
+-- repeated, and net._http_response contains the webhook's response.
 
 -- Each row is an alert, with the kinds of problems that it last posted.
 CREATE TABLE IF NOT EXISTS public.docevents_alerts (
@@ -19,17 +18,16 @@ CREATE TABLE IF NOT EXISTS public.docevents_alerts (
 ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 
 -- docevents_health returns {"ok", "problems", "kinds", ...}: whether all is well, the problems as
--- sentences, their kinds, and the figures. The limits, figures and sentences are the same as in
--- Client.Health, whose documentation explains them.
+-- sentences, their kinds, and the figures. Its arguments are the limits of Client.Health:
 --   source: the table and its filters, as in 014. '{}' is the table of 013.
---   rate_window: the period for the failure rate. A shorter period shows a rise sooner.
---   stuck_after: a document that is under way for longer counts as stuck.
---   max_stuck: the highest acceptable number of stuck documents.
---   max_failure_rate: the highest acceptable share of failed documents, from 0 to 1, among those that
---     completed or failed in rate_window.
+--   rate_window: the period of the failure rate. A shorter period shows a rise sooner.
+--   stuck_after: a document that is under way for longer is stuck.
+--   max_stuck: a greater number of stuck documents is a problem.
+--   max_failure_rate: a higher share of failed documents, from 0 to 1, is a problem. Only documents
+--     that completed or failed in rate_window are counted.
 --   min_ended: if fewer documents completed or failed in rate_window, the rate isn't checked.
---   silence: it is a problem if no document has completed for longer than this, although a document
---     has been under way for longer than this. NULL disables the check.
+--   silence: it is a problem if no document has completed for longer than this, although a
+--     document has been under way for longer than this. NULL disables the check.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_health(
     source           jsonb            DEFAULT '{}',
@@ -82,10 +80,9 @@ END
 $function$;
 -- +goose StatementEnd
 
--- docevents_alert posts health, the result of docevents_health, to the webhook, but only if the
--- kinds of problems differ from those that the alert called name last posted. It returns true if it
--- posted. Slack, Mattermost and Teams show the field "text". Discord would need
--- "content" instead.
+-- docevents_alert posts a result of docevents_health to the webhook, if the kinds of problems
+-- have changed since the last post of the alert with this name. It returns true if it posted.
+-- Slack, Mattermost and Teams show the field "text". Discord needs "content" instead.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_alert(webhook text, health jsonb, name text DEFAULT 'documents')
 RETURNS boolean
@@ -116,8 +113,7 @@ DECLARE
     routine regprocedure;
     role    text;
 BEGIN
-    -- The API roles get no rights. PostgreSQL lets every role execute a new function, so revoke
-    -- that right.
+    -- By default, every role may execute a new function. Revoke that right.
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON public.docevents_alerts FROM %I', role);
     END LOOP;
@@ -135,14 +131,13 @@ BEGIN
     ELSIF webhook = '' THEN
         RAISE NOTICE 'no webhook: nothing is scheduled. Fill it in at the end of this file and run it again.';
     ELSE
-        -- If there is a job of the same name, this replaces it.
+        -- This replaces a job of the same name.
         PERFORM cron.schedule('docevents_alert', '* * * * *', format('SELECT public.docevents_alert(%L, %s)', webhook, health));
     END IF;
 END
 $$;
 -- +goose StatementEnd
 
--- To add an alert about one tenant, schedule another job with its own limits and a different alert
--- name:
+-- To add an alert about one tenant, schedule another job with a different alert name:
 -- SELECT cron.schedule('docevents_alert_acme', '* * * * *', $$SELECT public.docevents_alert('https://hooks.example.com/1',
 --     public.docevents_health('{"filters": {"tenant_id": "acme"}}', max_failure_rate => 0.2), 'acme')$$);

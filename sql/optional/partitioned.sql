@@ -1,25 +1,21 @@
 -- +goose Up
--- Partitions document_processing_events by created_at, for tables with hundreds of millions of rows.
--- Then you can drop old partitions instead of deleting rows, which is faster and leaves no dead
--- rows. docevents works with the partitioned table without a change. Safe to run again.
+-- Partitions document_processing_events by created_at, for tables with hundreds of millions of
+-- rows. You can then drop old partitions, which is faster than deleting rows. docevents works
+-- with the partitioned table without a change. Safe to run again.
 --
--- If the table doesn't exist yet, run this file instead of 013. If the table of 013 exists, it
--- becomes the first partition, so its rows needn't be copied. For a small table, that takes about a
--- second. If the table is large, first run partitioned_prepare.sql, and read in sql/README.md about
--- the locks and how to undo the change.
+-- If the table doesn't exist yet, run this file instead of 013. If it exists, it becomes the
+-- first partition. If it is large, first run partitioned_prepare.sql. sql/README.md describes the
+-- locks, the effects on your app, and how to undo the change.
 --
--- The primary key must contain the partition key, so it is (id, created_at). If docevents sends an
--- event again, it sends the same id and created_at, so each event is stored only once. But
--- PostgreSQL accepts a row with the same id and a different created_at.
+-- The primary key must contain the partition key, so it is (id, created_at). A retry of docevents
+-- sends the same id and created_at, so each event is stored only once.
 --
--- A row goes to the default partition if no other partition covers its time, so no insert fails. This
--- can happen to rows dated long ago or far ahead, and to all new rows if no partition was added in
--- time. Keep the default partition almost empty: a purge deletes its rows one by one, and adding a
--- partition moves rows out of it, which is slow if it contains millions of rows.
+-- A row that no other partition covers goes to the default partition, so no insert fails. Keep
+-- the default partition almost empty: a purge deletes its rows one by one, and adding a partition
+-- moves rows out of it.
 
--- Revokes all rights on a partition, and enables row-level security. A partition is a table, so
--- without this, pg_graphql or SQL (but not PostgREST) could read it without the policies and grants
--- of the main table.
+-- Revokes all rights on a partition, and enables row-level security. Without this, pg_graphql and
+-- SQL could read the partition directly, without the policies and grants of the main table.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_protect(partition regclass)
 RETURNS void
@@ -37,9 +33,9 @@ END
 $$;
 -- +goose StatementEnd
 
--- Returns the partitions with their bounds. A partition contains the rows with lower_bound <=
--- created_at < upper_bound. The default partition has NULL as both bounds. If the table of 013
--- became the first partition, its lower_bound is NULL.
+-- Returns the partitions. Each contains the rows with lower_bound <= created_at < upper_bound.
+-- Both bounds of the default partition are NULL, and so is the lower_bound of the partition that
+-- was the table of 013.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_partitions()
 RETURNS TABLE (partition regclass, lower_bound timestamptz, upper_bound timestamptz)
@@ -56,11 +52,10 @@ AS $$
 $$;
 -- +goose StatementEnd
 
--- Adds a partition for the times from lower_bound to upper_bound, and moves the rows of these times
--- out of the default partition. No other partition may cover these times. Inserts wait during the
--- move. Without this wait, an insert that PostgreSQL has already routed to the default partition
--- could fail, because the row belongs in the new partition. If there are no rows to move, inserts
--- wait only milliseconds.
+-- Adds a partition for the times from lower_bound to upper_bound, which no other partition may
+-- cover. It moves the rows of these times out of the default partition. Inserts wait during the
+-- move, because an insert that PostgreSQL has already routed to the default partition could fail.
+-- If there are no rows to move, inserts wait only milliseconds.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
 RETURNS regclass
@@ -78,7 +73,7 @@ BEGIN
             DELETE FROM public.document_processing_events_default
             WHERE created_at >= %L AND created_at < %L RETURNING *
         ) INSERT INTO %s SELECT * FROM moved', lower_bound, upper_bound, partition);
-    -- ATTACH creates the primary key and the indexes of the main table on the partition.
+    -- ATTACH also creates the main table's primary key and indexes on the partition.
     EXECUTE format('ALTER TABLE public.document_processing_events ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
         partition, lower_bound, upper_bound);
     RETURN partition;
@@ -86,9 +81,8 @@ END
 $$;
 -- +goose StatementEnd
 
--- Adds partitions after the newest partition, until they cover the time now() + ahead. step is the
--- length of a partition: day, week or month, in UTC. Returns the number of new partitions. A later
--- call may pass a different step.
+-- Adds partitions after the newest partition, until they cover the time now() + ahead. step is
+-- the length of a partition: day, week or month, in UTC. Returns the number of new partitions.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partitions(step text, ahead interval)
 RETURNS integer
@@ -115,13 +109,11 @@ END
 $$;
 -- +goose StatementEnd
 
--- Drops each partition whose upper_bound is at least keep ago, and deletes the rows older than keep
--- from the default partition. Returns the number of deleted rows. In the other partitions, rows may
--- stay longer than keep, by up to the length of a partition.
---
--- The function first counts the rows of these partitions, while the table accepts new events. Then
--- it waits up to 5 s for the lock that it needs to drop the partitions, and inserts wait as well. If
--- it can't get the lock, it fails and changes nothing: run it again.
+-- Drops each partition that covers only times older than the age keep, and deletes the rows older
+-- than keep from the default partition. Returns the number of deleted rows. It counts the rows
+-- first, while inserts continue. Then it waits up to 5 s for the lock that it needs to drop the
+-- partitions, and inserts wait as well. If it can't get the lock, it fails and changes nothing:
+-- run it again.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
 RETURNS bigint
@@ -172,9 +164,8 @@ BEGIN
     END IF;
     PERFORM set_config('lock_timeout', '5s', true), set_config('timezone', 'UTC', true);
 
-    -- Rename the table of 013, so that it can become the first partition. If partitioned_prepare.sql
-    -- has run, this takes milliseconds. If not, PostgreSQL builds an index and reads the table under
-    -- the lock.
+    -- Rename the table of 013, so that it can become the first partition. Without
+    -- partitioned_prepare.sql, PostgreSQL builds an index and reads the table under this lock.
     IF kind = 'r' THEN
         LOCK TABLE public.document_processing_events IN ACCESS EXCLUSIVE MODE;
         ALTER TABLE public.document_processing_events RENAME TO document_processing_events_legacy;
@@ -230,16 +221,15 @@ BEGIN
         PERFORM public.document_processing_events_protect('public.document_processing_events_legacy');
     END IF;
 
-    -- Grant the same rights as 013: service_role can read, insert and delete, and the other API
-    -- roles can do nothing.
+    -- Grant the same rights as 013.
     FOR name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON public.document_processing_events FROM %I', name);
     END LOOP;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'service_role') THEN
         GRANT SELECT, INSERT, DELETE ON public.document_processing_events TO service_role;
     END IF;
-    -- PostgreSQL sends this notification at the commit. Until PostgREST has read the new primary key,
-    -- inserts fail (42P10), and docevents retries them.
+    -- Until PostgREST has read the new primary key, inserts fail (42P10), and docevents retries
+    -- them.
     NOTIFY pgrst, 'reload schema';
 END
 $$;
@@ -248,16 +238,15 @@ $$;
 -- +goose StatementBegin
 DO $$
 DECLARE
-    -- Creates partitions of a month, three months ahead. To create partitions of a day, write
-    -- ('day', '14 days').
+    -- Creates partitions of a month, three months ahead. For partitions of a day, write ('day',
+    -- '14 days').
     add  text := $add$SELECT public.document_processing_events_add_partitions('month', '3 months')$add$;
     fn   regprocedure;
     role text;
 BEGIN
     EXECUTE add;
 
-    -- Revoke the right to call the functions from the API roles, which could call them through
-    -- PostgREST.
+    -- The API roles must not call the functions through PostgREST.
     FOR fn IN SELECT oid::regprocedure FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'document\_processing\_events\_%'
             AND proname <> 'document_processing_events_summary' LOOP -- the API may call this one, of an older 014

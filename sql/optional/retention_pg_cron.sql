@@ -1,23 +1,22 @@
 -- +goose Up
--- Creates a pg_cron job that deletes the rows older than 30 days, every hour, so that the app
--- doesn't have to call PurgeOlderThan. To change the age or the schedule, edit the last block and
--- run the file again. Without pg_cron (Supabase: Integrations, Cron), the file creates only the
--- procedure, which another scheduler can then call.
+-- Creates a pg_cron job that runs every hour and deletes the rows older than 30 days. To change
+-- the age or the schedule, edit the last block and run the file again. Without pg_cron (Supabase:
+-- Integrations, Cron), the file creates only the procedure, which another scheduler can call.
 --
--- The procedure deletes in batches and commits after each batch. So if a purge is interrupted, the
--- earlier batches stay deleted, and no lock is held for longer than one batch. COMMIT works only if
--- the CALL is the only statement and the procedure has no SET clause. For example, pg_cron and
--- Supabase's SQL editor run "SET statement_timeout = '10min'; CALL ..." as one transaction, in which
--- COMMIT fails with "invalid transaction termination".
+-- The procedure deletes in batches and commits each batch, so that it locks rows only briefly.
+-- COMMIT works only if the CALL is the only statement. pg_cron and Supabase's SQL editor run "SET
+-- statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails with "invalid
+-- transaction termination".
 --
--- The procedure can't raise its statement_timeout (2 min on hosted Supabase), because the timeout of
--- the CALL is already running. So it stops after the first batch that ends later than time_limit, or
--- later than half of the statement_timeout if that is shorter. The next run deletes the rest.
+-- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So it stops after
+-- time_limit or half of the statement_timeout, whichever is shorter, at the end of a batch. The
+-- next run deletes the rest.
 
--- The parameters: rows older than keep are deleted. batch is the number of rows per batch. A batch
--- may be larger, because rows with the same created_at are deleted in one batch. deleted returns the
--- number of deleted rows, which is also written to the server's log, because pg_cron doesn't keep
--- results.
+-- The parameters:
+--   keep: the age above which rows are deleted.
+--   batch: the number of rows per batch. Rows with the same created_at are always in one batch.
+--   time_limit: see above.
+--   deleted: returns the number of deleted rows, which is also written to the server's log.
 -- +goose StatementBegin
 CREATE OR REPLACE PROCEDURE public.purge_document_processing_events(
     keep          interval,
@@ -44,9 +43,9 @@ BEGIN
         WHERE created_at > after AND created_at < cutoff
         ORDER BY created_at OFFSET batch - 1 LIMIT 1;
 
-        -- Each batch starts at the time at which the previous batch ended. This skips the index
-        -- entries of rows that are already deleted. The last batch has no such start, so it also
-        -- deletes rows with an old time that were inserted during the purge.
+        -- Each batch starts where the previous batch ended, to skip the index entries of deleted
+        -- rows. The last batch has no start, so it also deletes old rows that were inserted
+        -- during the purge.
         IF boundary IS NULL THEN
             DELETE FROM public.document_processing_events WHERE created_at < cutoff;
         ELSE
@@ -73,8 +72,7 @@ DO $$
 DECLARE
     role text;
 BEGIN
-    -- By default, every role may call a new procedure, and Supabase may give its API roles that
-    -- right. So revoke it.
+    -- By default, every role may call a new procedure. Revoke that right.
     REVOKE ALL ON PROCEDURE public.purge_document_processing_events(interval, integer, interval, bigint) FROM PUBLIC;
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON PROCEDURE public.purge_document_processing_events(interval, integer, interval, bigint) FROM %I', role);
@@ -83,8 +81,7 @@ BEGIN
     IF to_regprocedure('cron.schedule(text, text, text)') IS NULL THEN
         RAISE NOTICE 'pg_cron is not installed: nothing is scheduled. Enable it and run this again, or schedule the CALL elsewhere.';
     ELSE
-        -- The job runs at 17 minutes past each hour. Hourly runs keep each purge small. If there is
-        -- a job of the same name, this replaces it.
+        -- This runs at 17 minutes past each hour, and replaces a job of the same name.
         PERFORM cron.schedule('purge_document_processing_events', '17 * * * *',
             $job$CALL public.purge_document_processing_events('30 days')$job$);
     END IF;

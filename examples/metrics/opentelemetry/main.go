@@ -1,20 +1,19 @@
-// Opentelemetry shows how to use docevents with OpenTelemetry. It stores the id of
-// the current trace with each event, in the column trace_id. It also records a span
-// for each request that docevents sends.
+// Opentelemetry shows how to use docevents with OpenTelemetry: each event has the id of
+// the current trace, in the column trace_id, and each request of docevents is a span.
 //
 // Usage:
 //
 //	go run ./examples/metrics/opentelemetry [-n documents] [-table document_processing_events]
 //
-// It processes n made-up documents. It prints the spans on standard output, each as a
-// line of JSON. A real app would export them with OTLP instead.
+// It processes n made-up documents, and prints the spans on standard output as lines of
+// JSON. A real app would export them with OTLP.
 //
 // It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. For a project on this
 // machine, run go run ./examples/localstack. The table needs this column:
 //
 //	ALTER TABLE document_processing_events ADD COLUMN trace_id text;
 //
-// The exit code is 0 if every event was stored. Otherwise it is 1.
+// The exit code is 0 if every event was stored, else 1.
 package main
 
 import (
@@ -39,7 +38,6 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// timeout limits how long the program may run.
 const timeout = 30 * time.Second
 
 func main() {
@@ -62,17 +60,13 @@ func addTraceID(ctx context.Context, e *docevents.Event) bool {
 	return true
 }
 
-// options returns the options of the docevents client. table is the name of the
-// table. tracing records the spans.
+// options returns the options of the docevents client. tracing records the spans.
 //
-// With these options, docevents calls addTraceID for each event, to add the id of
-// the current trace. For each request, the HTTP transport records a span. It also
-// sends the span's trace id in a request header, so that the server can log the id.
+// docevents calls addTraceID for each event. The HTTP transport records a span for each
+// request, and sends its trace id in a header, so that the server can log it.
 //
-// The span of a request has no parent, because a request contains the events of
-// several documents, each with its own trace. A span contains the URL of the
-// request, but no headers and no body, so it contains neither the key nor any
-// event.
+// The span of a request has no parent, because a request contains the events of several
+// traces. A span contains the URL, but no headers or body, and so no key and no events.
 func options(table string, tracing trace.TracerProvider) []docevents.Option {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConnsPerHost = docevents.DefaultMaxInFlight + 1 // as in docevents' default transport

@@ -6,12 +6,12 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A collector exports the Stats of a docevents client to Prometheus. At each scrape
-// it calls stats once, so all metrics of a scrape are from the same moment.
+// A collector exports the Stats of a docevents client to Prometheus. All metrics of a
+// scrape are from the same moment.
 //
 // Create an alert for increase(docevents_dropped_total{reason!="filtered"}[5m]) > 0,
-// which means that events were lost. Create another alert for docevents_pending
-// staying high, which means that events aren't being stored.
+// which means that events were lost. Create another for a high docevents_pending, which
+// means that events aren't being stored.
 type collector struct{ stats func() docevents.Stats }
 
 var (

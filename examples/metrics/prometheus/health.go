@@ -11,13 +11,12 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A verdict exports the health of the documents to Prometheus. Its metrics are the
-// result of the last check (a call of client.Health) that succeeded. Before the first
-// check succeeds, docevents_health_timestamp_seconds is 0, and the other metrics are
-// missing.
+// A verdict exports the health of the documents: the result of the last client.Health
+// that succeeded. Before the first succeeds, docevents_health_timestamp_seconds is 0,
+// and the other metrics are missing.
 //
-// Create two alerts. The first means that documents are stuck, fail too often or
-// don't complete. The second means that no check has succeeded for five minutes.
+// Create two alerts. The first means that documents are stuck, fail too often or don't
+// complete. The second means that no check has succeeded for five minutes.
 //
 //	docevents_healthy == 0
 //	time() - docevents_health_timestamp_seconds > 300
@@ -70,9 +69,8 @@ func seconds(t time.Time) float64 {
 	return float64(t.Unix())
 }
 
-// watch calls check at once, and again after each interval, until ctx ends. A check
-// reads many rows of the table. So a scrape doesn't start a check, and exports the last
-// result instead.
+// watch calls the function check at once and after each interval, until ctx ends. A
+// scrape exports the last result, because a check reads many rows.
 func (v *verdict) watch(ctx context.Context, interval time.Duration, check func(context.Context) (docevents.Health, error)) {
 	for {
 		if h, err := check(ctx); err != nil {

@@ -1,19 +1,18 @@
-// Prometheus exports metrics for Prometheus: the state of the documents, and the
-// number of events that docevents recorded, stored and dropped.
+// Prometheus exports metrics of the documents, and of the events that docevents
+// recorded, stored and dropped.
 //
 // Usage:
 //
 //	go run ./examples/metrics/prometheus [-addr 127.0.0.1:9464]
 //
-// It prints two curl commands that you can run to try it: the first records an event,
-// and the second prints the metrics.
+// It prints two curl commands to try it: one records an event, the other prints the
+// metrics.
 //
-// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. The SQL files 013 and
-// 014 in sql/ must have been run in the project. To start such a project on this
-// machine, run go run ./examples/localstack.
+// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY, which needs the files 013
+// and 014 of sql/. For a project on this machine, run go run ./examples/localstack.
 //
 // To end the program, press Ctrl-C or send SIGTERM. The exit code is 0 if every event
-// was stored. Otherwise it is 1.
+// was stored, else 1.
 package main
 
 import (

@@ -1,7 +1,6 @@
-// The original design with @supabase/supabase-js: one insert per event, which the
-// app starts and doesn't wait for. Errors are logged. The script reads a spec
-// (worker.go) from standard input and writes a sample (stats.go) to standard
-// output.
+// The original design with @supabase/supabase-js: the app starts one insert per event and
+// doesn't wait for it. Errors are logged. The script reads a spec (worker.go) from standard
+// input and writes a sample (stats.go) to standard output.
 import diagnostics from 'node:diagnostics_channel'
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -17,9 +16,8 @@ let requests = 0
 diagnostics.subscribe('undici:client:connected', () => connections++)
 diagnostics.subscribe('undici:request:create', () => requests++)
 
-// One client for the process. The design could also mean one client per event,
-// which is even slower. createClient requires a WebSocket, although nothing here
-// uses it, and Node has none before version 22.
+// One client per event would be even slower. createClient requires a WebSocket, although
+// nothing here uses it, and Node has none before version 22.
 let client
 const getSupabaseServiceClient = () =>
   (client ??= createClient(spec.url.replace(/\/+$/, '').replace(/\/rest\/v1$/, ''), spec.key, {

@@ -1,4 +1,5 @@
-// Package observe records the log lines and drops of a client under test.
+// Package observe records the log lines of a client under test, and the events that it
+// drops.
 package observe
 
 import (
@@ -16,8 +17,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// An Observer collects the log lines of a client, and the events that the client drops.
-// Its methods are safe for concurrent use.
+// An Observer collects the log lines of a client, and the events that it drops. Its
+// methods are safe for concurrent use.
 type Observer struct {
 	mu    sync.Mutex // guards the fields below
 	lines []Line
@@ -38,7 +39,7 @@ type Drop struct {
 	Err    error
 }
 
-// Options returns the client options that make o its logger and drop handler.
+// Options returns the options that make o the client's logger and drop handler.
 func (o *Observer) Options() []docevents.Option {
 	return []docevents.Option{docevents.WithSlog(slog.New(handler{o})), docevents.WithDropHandler(o.dropped)}
 }
@@ -93,21 +94,19 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// Await waits until condition returns true. If that takes longer than two minutes,
-// Await fails the test with an error that contains the text in the parameter what. Two
-// minutes leave time for the client's retries.
-func Await(t testing.TB, what string, condition func() bool) {
+// Await waits until condition returns true. After two minutes, which leave time for the
+// client's retries, it fails the test, and the message contains the argument goal.
+func Await(t testing.TB, goal string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("still waiting for: %s", what)
+			t.Fatalf("still waiting for: %s", goal)
 		}
 	}
 }
 
-// LostAnswers returns a client option for a test of retries. The client doesn't get the
-// answers to its first two inserts, although the server has stored the rows. It gets
-// the error "connection reset by peer" instead.
+// LostAnswers returns a client option that loses the answers to the first two inserts:
+// the server stores the rows, and the client gets "connection reset by peer".
 func LostAnswers() docevents.Option {
 	var inserts atomic.Int64
 	return docevents.WithTransport(roundTripper(func(req *http.Request) (*http.Response, error) {
