@@ -153,7 +153,7 @@ func TestDiskFaults(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for at := 1; at <= uses; at += 1 + at/5 { // the first uses of the disk differ most
+			for at := 1; at <= uses; at += 1 + max(0, at-8)/3 { // the first uses of the disk differ most
 				synctest.Test(t, func(t *testing.T) {
 					ended := make(chan struct{})
 					runTwoProcesses(t, at%3 > 0, func(n int, use string) error { return fault(n-at, use, ended) }, ended)
