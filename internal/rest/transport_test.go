@@ -20,7 +20,7 @@ import (
 // The outcome of an insert is known if no connection was made, whatever the reason.
 // Once there is a connection, the server may have carried the insert out.
 func TestOutcomeOnSockets(t *testing.T) {
-	stalled := make(chan bool, 2) // gets a value when a request or a dial stalls
+	var stalled chan bool // of the running subtest; gets a value when a request or a dial stalls
 	respond := map[string]http.HandlerFunc{
 		"answers": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) },
 		"resets":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
@@ -61,6 +61,7 @@ func TestOutcomeOnSockets(t *testing.T) {
 		"a stall, HTTP/2":         {"stalls", true, nil, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			stalled = make(chan bool, 2)
 			s := httptest.NewUnstartedServer(respond[test.server])
 			s.Config.ErrorLog = log.New(io.Discard, "", 0)
 			s.EnableHTTP2 = test.http2
@@ -89,13 +90,13 @@ func TestOutcomeOnSockets(t *testing.T) {
 				<-stalled
 				time.AfterFunc(20*time.Millisecond, cancel)
 			} else {
-				go func() {
+				go func(stalled chan bool) {
 					select {
 					case <-stalled:
 						cancel()
 					case <-ctx.Done():
 					}
-				}()
+				}(stalled)
 			}
 			err := post(ctx)
 			if err == nil || OutcomeUnknown(err) != test.want {

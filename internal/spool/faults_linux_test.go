@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +26,10 @@ func TestMain(m *testing.M) {
 	if !isHelper {
 		os.Exit(m.Run())
 	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1) // the test has ended without killing this process
+	}()
 	work(spool.New(spool.OS{}, dir, project, columns, limit), name)
 }
 
@@ -65,6 +70,9 @@ func TestKilledInTurns(t *testing.T) {
 		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s", helperEnv, dir, name))
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
+		if err == nil {
+			_, err = cmd.StdinPipe() // closed when this process ends
+		}
 		if err == nil {
 			err = cmd.Start()
 		}
