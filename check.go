@@ -57,8 +57,8 @@ func (c *Client) Check(ctx context.Context) error {
 	return nil
 }
 
-// retryMisconfigured calls examineOnce. If the error is a misconfiguration, it calls
-// examineOnce again, for up to 5 s or until ctx ends. If ctx ends during a repeated
+// retryMisconfigured calls examineOnce. If the error is a misconfiguration and no rows
+// were stored, it calls examineOnce again, for up to 5 s or until ctx ends. If ctx ends during a repeated
 // call, it returns the previous call's error, which is about the table.
 func retryMisconfigured(ctx context.Context, examineOnce func() error) error {
 	began := time.Now()
@@ -69,7 +69,7 @@ func retryMisconfigured(ctx context.Context, examineOnce func() error) error {
 			return last
 		}
 		wait := backoff(step, longWait, err)
-		if rest.Classify(err) != rest.Configuration || time.Since(began)+wait > lastingAfter {
+		if rest.Classify(err) != rest.Configuration || errors.Is(err, errStored) || time.Since(began)+wait > lastingAfter {
 			return err
 		}
 		last = err
@@ -95,7 +95,7 @@ func (r *rehearsal) examine(ctx context.Context) error {
 
 // insert sends inserts until one succeeds or no other insert can help. After each
 // problem it adds a finding and changes the next insert, so that PostgreSQL gets to the
-// next problem. It returns an error if a DELETE would probably fail as well.
+// next problem. The method returns an error if a DELETE would probably fail as well.
 func (r *rehearsal) insert(ctx context.Context) error {
 	for len(r.columns) > 0 {
 		rows := r.rows(r.types)
@@ -141,17 +141,17 @@ func (r *rehearsal) insert(ctx context.Context) error {
 }
 
 // count handles the answer to an insert that was rolled back. n is the number of rows
-// that PostgreSQL had inserted, and events is the number of different events. If n is
-// the larger number, the id isn't unique. If n is the smaller number, the table
-// discards events.
-func (r *rehearsal) count(n, events int) {
+// that PostgreSQL had inserted, and numEvents is the number of different events. If n
+// is greater than numEvents, the id isn't unique. If n is less than numEvents, the
+// table discards events.
+func (r *rehearsal) count(n, numEvents int) {
 	switch {
 	case r.lacksID(): // n shows nothing
-	case n > events:
+	case n > numEvents:
 		r.find(r.config.columns.ID, "nothing makes the column {column} unique, so an event that is sent again would be stored twice: {key}")
 	case n == 0:
 		r.find("", "a trigger or rule of {table} discards every event, and Record can't notice: let it store them. If it stores them in another table, name that table with WithTable, or use a partitioned table")
-	case n < events:
+	case n < numEvents:
 		r.report.warn(logDiscards)
 	}
 }
@@ -196,7 +196,7 @@ func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Erro
 	for i, filling := range r.possibleFillings() {
 		r.fillings[t] = filling
 		_, e, err := r.send(ctx, r.rows([]EventType{t}))
-		if err != nil || e == nil || !depends.MatchString(e.Code) { // PostgreSQL checks the values before it finds other errors
+		if err != nil || e == nil || !aboutValues.MatchString(e.Code) { // PostgreSQL checks the values before it finds other errors
 			return nil, err
 		}
 		if i == 1 && e.Code >= reason.Code && e.Message != reason.Message {

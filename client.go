@@ -192,8 +192,8 @@ func (c *Client) Stats() Stats {
 // At most one call to Flush per second does this.
 //
 // If ctx ends first, Flush returns an error that matches ctx.Err(). If the server has
-// refused every request for 5 s, for example because the key or the table is wrong,
-// Flush returns the last refusal. After an error, the events that are not stored stay
+// refused every request for 5 s, at least five requests in total, Flush returns the
+// last refusal. The usual reason is a wrong key or table. After an error, the events that are not stored stay
 // queued.
 //
 // If the server is down and ctx has no deadline, Flush waits until the server is back.

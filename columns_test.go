@@ -28,32 +28,23 @@ func TestColumnNames(t *testing.T) {
 		columns docevents.Columns
 		want    string // part of the error; "" for no error
 	}{
-		"no differences":                     {docevents.Columns{}, ""},
 		"all under other names":              {docevents.Columns{ID: "a", DocumentID: "b", UserID: "c", Type: "d", Duration: "e", ErrorMessage: "f", Stage: "g", CreatedAt: "h"}, ""},
 		"only ID and CreatedAt":              {docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-"}, ""},
 		"the longest name":                   {docevents.Columns{Stage: long}, ""},
-		"capitals and underscores":           {docevents.Columns{Stage: "_Stage9"}, ""},
-		"two swapped names":                  {docevents.Columns{DocumentID: "user_id", UserID: "document_id"}, ""},
 		"Extra under a name that's free":     {docevents.Columns{DocumentID: "-", Extra: []string{"document_id"}}, ""},
 		"Extra with PostgREST's parameters":  {docevents.Columns{Extra: []string{"order", "limit"}}, ""},
 		"the most names in Extra":            {docevents.Columns{Extra: many[:50]}, ""},
 		"no ID":                              {docevents.Columns{ID: "-"}, "ID can't be"},
 		"no CreatedAt":                       {docevents.Columns{CreatedAt: "-"}, "CreatedAt can't be"},
 		"a parameter of PostgREST's":         {docevents.Columns{CreatedAt: "order"}, `CreatedAt can't be "order"`},
-		"a space":                            {docevents.Columns{Stage: "the stage"}, `"the stage" is not a valid name`},
-		"a quote":                            {docevents.Columns{Stage: `stage"`}, "is not a valid name"},
-		"a comma":                            {docevents.Columns{Stage: "stage,id"}, "is not a valid name"},
 		"a query in the name":                {docevents.Columns{ID: "id&select=x"}, "is not a valid name"},
 		"a digit first":                      {docevents.Columns{Stage: "1st"}, "is not a valid name"},
 		"too long":                           {docevents.Columns{Stage: long + "c"}, "is not a valid name"},
-		"a non-ASCII letter":                 {docevents.Columns{Stage: "straße"}, "is not a valid name"},
 		"a line end":                         {docevents.Columns{Stage: "stage\n"}, "is not a valid name"},
 		"10 MB":                              {docevents.Columns{Stage: strings.Repeat("c", 10<<20)}, "is not a valid name"},
 		"an Extra without a name":            {docevents.Columns{Extra: []string{""}}, `"" is not a valid name`},
 		"an Extra named -":                   {docevents.Columns{Extra: []string{"-"}}, `"-" is not a valid name`},
-		"two equal names":                    {docevents.Columns{DocumentID: "ref", UserID: "ref"}, `two columns are named "ref"`},
 		"the default name of another column": {docevents.Columns{DocumentID: "user_id"}, `two columns are named "user_id"`},
-		"an Extra with a base column's name": {docevents.Columns{Extra: []string{"stage"}}, `two columns are named "stage"`},
 		"an Extra twice":                     {docevents.Columns{Extra: []string{"tenant_id", "tenant_id"}}, `two columns are named "tenant_id"`},
 		"too many names in Extra":            {docevents.Columns{Extra: many}, "at most 50 names, not 51"},
 	} {
@@ -71,14 +62,17 @@ func TestColumnNames(t *testing.T) {
 	}
 }
 
-// Columns and EventTypes return copies of the client's settings.
+// The client copies the slices in its settings, and Columns and EventTypes return
+// copies.
 func TestColumnsAndEventTypes(t *testing.T) {
+	extra, failed := []string{"tenant_id"}, []docevents.EventType{"broken"}
 	client, err := docevents.New("https://project.supabase.test", testKey,
-		docevents.WithColumns(docevents.Columns{DocumentID: "doc", UserID: "-", TextIDs: true, Extra: []string{"tenant_id"}}),
-		docevents.WithEventTypes(docevents.EventTypes{Failed: []docevents.EventType{"broken"}, Skipped: []docevents.EventType{"cancelled"}, Open: true}))
+		docevents.WithColumns(docevents.Columns{DocumentID: "doc", UserID: "-", TextIDs: true, Extra: extra}),
+		docevents.WithEventTypes(docevents.EventTypes{Failed: failed, Skipped: []docevents.EventType{"cancelled"}, Open: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
+	extra[0], failed[0] = "changed", "changed"
 	columns := docevents.Columns{
 		ID: "id", DocumentID: "doc", UserID: "-", Type: "event_type", Duration: "duration_ms",
 		ErrorMessage: "error_message", Stage: "stage", CreatedAt: "created_at", TextIDs: true, Extra: []string{"tenant_id"},
@@ -161,58 +155,46 @@ func TestRowsOnTheWire(t *testing.T) {
 // For other tables, the body and the query contain the names of these tables'
 // columns, and leave out the columns that the tables lack.
 func TestRowsOfOtherTables(t *testing.T) {
-	full := docevents.Event{
-		ID: "aaaaaaaa-0000-4000-8000-000000000001", DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed,
-		Duration: time.Second, ErrorMessage: "boom", Stage: "ocr", CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC),
-	}
+	const id = "aaaaaaaa-0000-4000-8000-000000000001"
+	at := time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)
+	none := docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-"}
+	twoExtra, anotherDocument := none, none
+	twoExtra.Extra = []string{"a", "b"}
+	anotherDocument.Stage, anotherDocument.Extra = "", []string{"metadata", "document_id", "tenant_id"}
 	for name, test := range map[string]struct {
-		columns            docevents.Columns
-		spoil              func(*docevents.Event)
-		query, body, extra string // extra is an additional Prefer
+		columns     docevents.Columns
+		event       docevents.Event
+		query, body string
+		partial     bool // the row leaves out a column, so PostgreSQL stores the default
 	}{
 		"other names for all columns": {
 			docevents.Columns{ID: "event_id", DocumentID: "doc", UserID: "owner", Type: "kind", Duration: "ms", ErrorMessage: "problem", Stage: "step", CreatedAt: "at"},
-			nil, "on_conflict=event_id&columns=event_id,doc,owner,kind,ms,problem,step,at",
-			`[{"event_id":"aaaaaaaa-0000-4000-8000-000000000001","doc":"11111111-1111-4111-8111-111111111111","owner":"00000000-0000-0000-0000-000000000000","kind":"failed","ms":1000,"problem":"boom","step":"ocr","at":"2026-01-02T03:04:05.678901Z"}]`, "",
-		},
-		"the migration's names, spelt out": {
-			docevents.Columns{ID: "id", CreatedAt: "created_at"},
-			nil, "columns=id,document_id,user_id,event_type,duration_ms,error_message,stage,created_at",
-			`[{"id":"aaaaaaaa-0000-4000-8000-000000000001","document_id":"11111111-1111-4111-8111-111111111111","user_id":"00000000-0000-0000-0000-000000000000","event_type":"failed","duration_ms":1000,"error_message":"boom","stage":"ocr","created_at":"2026-01-02T03:04:05.678901Z"}]`, "",
+			docevents.Event{ID: id, DocumentID: testDocument, UserID: docevents.SystemUser, Type: docevents.Failed, Duration: time.Second, ErrorMessage: "boom", Stage: "ocr", CreatedAt: at},
+			"on_conflict=event_id&columns=event_id,doc,owner,kind,ms,problem,step,at",
+			`[{"event_id":"aaaaaaaa-0000-4000-8000-000000000001","doc":"11111111-1111-4111-8111-111111111111","owner":"00000000-0000-0000-0000-000000000000","kind":"failed","ms":1000,"problem":"boom","step":"ocr","at":"2026-01-02T03:04:05.678901Z"}]`,
+			false,
 		},
 		"only id and created_at": {
-			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-"},
-			func(e *docevents.Event) { *e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt} },
-			"columns=id,created_at", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z"}]`, "",
-		},
-		"an Extra column left out": {
-			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Extra: []string{"metadata", "document_id", "tenant_id"}},
-			func(e *docevents.Event) {
-				*e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt, Extra: map[string]any{"tenant_id": nil, "document_id": "a <b>"}}
-			},
-			"columns=id,stage,created_at,metadata,document_id,tenant_id",
-			`[{"id":"aaaaaaaa-0000-4000-8000-000000000001","stage":null,"created_at":"2026-01-02T03:04:05.678901Z","document_id":"a <b>","tenant_id":null}]`, "missing=default",
+			none,
+			docevents.Event{ID: id, CreatedAt: at},
+			"columns=id,created_at", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z"}]`, false,
 		},
 		"all Extra columns set": {
-			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-", Extra: []string{"a", "b"}},
-			func(e *docevents.Event) {
-				*e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt, Extra: map[string]any{"b": 1, "a": []int{2}}}
-			},
-			"columns=id,created_at,a,b", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z","a":[2],"b":1}]`, "",
+			twoExtra,
+			docevents.Event{ID: id, CreatedAt: at, Extra: map[string]any{"b": 1, "a": []int{2}}},
+			"columns=id,created_at,a,b", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z","a":[2],"b":1}]`, false,
 		},
-		"no Extra column set": {
-			docevents.Columns{DocumentID: "-", UserID: "-", Type: "-", Duration: "-", ErrorMessage: "-", Stage: "-", Extra: []string{"a", "b"}},
-			func(e *docevents.Event) { *e = docevents.Event{ID: e.ID, CreatedAt: e.CreatedAt} },
-			"columns=id,created_at,a,b", `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","created_at":"2026-01-02T03:04:05.678901Z"}]`, "missing=default",
+		"an Extra column left out": {
+			anotherDocument,
+			docevents.Event{ID: id, CreatedAt: at, Extra: map[string]any{"tenant_id": nil, "document_id": "a <b>"}},
+			"columns=id,stage,created_at,metadata,document_id,tenant_id",
+			`[{"id":"aaaaaaaa-0000-4000-8000-000000000001","stage":null,"created_at":"2026-01-02T03:04:05.678901Z","document_id":"a <b>","tenant_id":null}]`,
+			true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, o, w := newWired(t, docevents.WithColumns(test.columns))
-			e := full
-			if test.spoil != nil {
-				test.spoil(&e)
-			}
-			c.Record(e)
+			c.Record(test.event)
 			if err := c.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -223,23 +205,10 @@ func TestRowsOfOtherTables(t *testing.T) {
 			if sent[0].url.RawQuery != test.query || sent[0].body != test.body {
 				t.Errorf("got  ?%s %s\nwant ?%s %s", sent[0].url.RawQuery, sent[0].body, test.query, test.body)
 			}
-			if got := slices.Contains(sent[0].header.Values("Prefer"), "missing=default"); got != (test.extra != "") {
+			if got := slices.Contains(sent[0].header.Values("Prefer"), "missing=default"); got != test.partial {
 				t.Errorf("Prefer: %q", sent[0].header.Values("Prefer"))
 			}
 		})
-	}
-}
-
-// WithColumns copies Extra, so the app may change its slice.
-func TestExtraNamesAreCopied(t *testing.T) {
-	names := []string{"a"}
-	c, _, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: names}))
-	names[0] = "changed"
-	e := event("s")
-	e.Extra = map[string]any{"a": 1}
-	c.Record(e)
-	if err := c.Close(t.Context()); err != nil || len(w.all()) != 1 {
-		t.Errorf("%d requests, %v", len(w.all()), err)
 	}
 }
 
@@ -313,73 +282,63 @@ func (f failing) MarshalJSON() ([]byte, error) {
 
 // Values of Extra are sent as the JSON in this table.
 func TestExtraValues(t *testing.T) {
-	id := uuid.MustParse(testDocument)
 	for name, test := range map[string]struct {
 		value any
 		want  string
 	}{
 		"nothing":                           {nil, `null`},
-		"a typed nil":                       {(*string)(nil), `null`},
 		"a text":                            {"invoice", `"invoice"`},
 		"an empty text":                     {"", `""`},
 		"a number":                          {42, `42`},
-		"a large number":                    {uint64(math.MaxUint64), `18446744073709551615`},
-		"a fraction":                        {1.5, `1.5`},
-		"a bool":                            {true, `true`},
-		"a time":                            {time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC), `"2026-01-02T03:04:05.678901Z"`},
-		"a UUID":                            {id, `"` + testDocument + `"`},
-		"a list":                            {[]string{"a", "b"}, `["a","b"]`},
-		"bytes":                             {[]byte("ab"), `"YWI="`},
-		"a map":                             {map[string]any{"pages": 3, "lang": nil}, `{"lang":null,"pages":3}`},
 		"a struct":                          {struct{ Pages int }{3}, `{"Pages":3}`},
 		"JSON":                              {json.RawMessage(`{ "a" : [ 1 ] }`), `{"a":[1]}`},
-		"JSON with a key twice":             {json.RawMessage(`{"a":1,"a":2}`), `{"a":1,"a":2}`}, // PostgreSQL keeps the last
-		"a number beyond float64":           {json.RawMessage(`1e999`), `1e999`},                 // a numeric column can hold it
 		"a number of many digits":           {json.Number("123456789012345678901234567890.1"), `123456789012345678901234567890.1`},
 		"quotes and line ends":              {"\"a\"\n\\", `"\"a\"\n\\"`},
 		"HTML":                              {"<&>", `"<&>"`},
 		"a NUL":                             {"a\x00b", `"ab"`},
-		"a NUL in JSON":                     {json.RawMessage(`"a\u0000\u0000b"`), `"ab"`},
 		"a NUL in a key":                    {map[string]any{"a\x00": 1}, `{"a":1}`},
 		"an escaped backslash before u0000": {`a\u0000`, `"a\\u0000"`},
 		"invalid UTF-8":                     {"caf\xe9", `"caf\ufffd"`},
 		"invalid UTF-8 in JSON":             {json.RawMessage("\"caf\xe9\""), "\"caf\uFFFD\""},
 		"a lone surrogate":                  {json.RawMessage(`"a\ud800b"`), `"a\ufffdb"`},
 		"a lone low surrogate":              {json.RawMessage(`"\uDC00"`), `"\ufffd"`},
-		"a lone surrogate at the end":       {json.RawMessage(`["\uD83D"]`), `["\ufffd"]`},
 		"two high surrogates":               {json.RawMessage(`"\ud83d\ud83d\ude00"`), `"\ufffd\ud83d\ude00"`},
 		"surrogates with a NUL between":     {json.RawMessage(`"\ud83d\u0000\ude00"`), `"\ufffd\ufffd"`},
 		"a surrogate pair":                  {json.RawMessage(`"\ud83d\ude00"`), `"\ud83d\ude00"`},
-		"an escaped backslash before ud800": {`\ud800`, `"\\ud800"`},
 		"another escape":                    {json.RawMessage(`"\u00e9\ue000"`), `"\u00e9\ue000"`},
-		"JSON from a method":                {failing{`{"a": "\u0000"}`}, `{"a":""}`},
 		"the deepest slices":                {nested(9_998), strings.Repeat("[", 9_998) + "null" + strings.Repeat("]", 9_998)},
-		"the deepest":                       {json.RawMessage(strings.Repeat("[", 1000) + strings.Repeat("]", 1000)), strings.Repeat("[", 1000) + strings.Repeat("]", 1000)},
 		"the longest":                       {strings.Repeat("x", 64<<10-len(`,"metadata":""`)), `"` + strings.Repeat("x", 64<<10-len(`,"metadata":""`)) + `"`},
-		"brackets in a text":                {strings.Repeat("[", 2000), `"` + strings.Repeat("[", 2000) + `"`},
+		"brackets in a text":                {strings.Repeat("[", 10_000), `"` + strings.Repeat("[", 10_000) + `"`},
 		"many lists side by side": {
-			json.RawMessage(`[` + strings.Repeat("[],", 2000) + `[]]`),
-			`[` + strings.Repeat("[],", 2000) + `[]]`,
+			json.RawMessage(`[` + strings.Repeat("[],", 10_000) + `[]]`),
+			`[` + strings.Repeat("[],", 10_000) + `[]]`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, o, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: []string{"metadata"}}))
-			e := event("a")
-			e.Extra = map[string]any{"metadata": test.value}
-			c.Record(e)
-			if err := c.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			sent := w.all()
-			if len(sent) != 1 {
-				t.Fatalf("lost %.300v", o.lost())
-			}
 			escaped := strings.NewReplacer("\uFFFD", `\ufffd`).Replace // the Go version decides which form encoding/json writes
-			if want := `,"metadata":` + test.want + `}]`; !strings.HasSuffix(escaped(sent[0].body), escaped(want)) || !json.Valid([]byte(sent[0].body)) {
-				t.Errorf("got %.300s, want %.300s", sent[0].body, want)
+			if got := sentExtra(t, test.value); escaped(got) != escaped(test.want) || !json.Valid([]byte(got)) {
+				t.Errorf("got %.300s, want %.300s", got, test.want)
 			}
 		})
 	}
+}
+
+// sentExtra returns the JSON that is sent for a value in Extra.
+func sentExtra(t *testing.T, value any) string {
+	t.Helper()
+	c, o, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: []string{"metadata"}}))
+	e := event("a")
+	e.Extra = map[string]any{"metadata": value}
+	c.Record(e)
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sent := w.all()
+	if len(sent) != 1 {
+		t.Fatalf("%d requests, lost %.300v", len(sent), o.lost())
+	}
+	_, got, _ := strings.Cut(sent[0].body, `,"metadata":`)
+	return strings.TrimSuffix(got, "}]")
 }
 
 // Maps are encoded as encoding/json encodes them.
@@ -402,15 +361,8 @@ func TestExtraMaps(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, _, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: []string{"metadata"}}))
-			e := event("a")
-			e.Extra = map[string]any{"metadata": value}
-			c.Record(e)
-			if err := c.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if sent := w.all(); len(sent) != 1 || !strings.HasSuffix(sent[0].body, `,"metadata":`+string(want)+`}]`) {
-				t.Errorf("got %v, want %s", sent, want)
+			if got := sentExtra(t, value); got != string(want) {
+				t.Errorf("got %s, want %s", got, want)
 			}
 		})
 	}
@@ -433,27 +385,21 @@ func TestInvalidExtra(t *testing.T) {
 		extra map[string]any
 		want  string
 	}{
-		"a key without a column":        {map[string]any{"metadata": 1, "tenant": "hunter2"}, `Extra["tenant"] has no column`},
-		"a column of Columns":           {map[string]any{"stage": "hunter2"}, `Extra["stage"] has no column`},
-		"two keys without a column":     {map[string]any{"b": 1, "a": 2, "metadata": 1}, `"] has no column`},
-		"a key of 10 MB":                {map[string]any{strings.Repeat("k", 10<<20): 1}, `has no column`},
-		"a line end in a key":           {map[string]any{"a\nb": 1}, `Extra["a\nb"] has no column`},
-		"a channel":                     {map[string]any{"metadata": make(chan int)}, `Extra["metadata"]`},
-		"a function":                    {map[string]any{"metadata": func() {}}, `Extra["metadata"]`},
-		"a function in a map":           {map[string]any{"metadata": map[string]any{"secret": "hunter2", "f": func() {}}}, `Extra["metadata"]`},
-		"not a number":                  {map[string]any{"metadata": math.NaN()}, `Extra["metadata"]`},
-		"infinity":                      {map[string]any{"metadata": math.Inf(1)}, `Extra["metadata"]`},
-		"a cycle":                       {map[string]any{"metadata": cyclic}, `Extra["metadata"]`},
-		"a method that fails":           {map[string]any{"metadata": failing{"fails"}}, `Extra["metadata"]`},
-		"a method that panics":          {map[string]any{"metadata": failing{"panics"}}, `Extra["metadata"]`},
-		"a method that returns no JSON": {map[string]any{"metadata": failing{"hunter2"}}, `Extra["metadata"]`},
-		"invalid JSON":                  {map[string]any{"metadata": json.RawMessage(`{"hunter2":`)}, `Extra["metadata"]`},
-		"JSON of two values":            {map[string]any{"metadata": json.RawMessage(`1,"id":"hunter2"`)}, `Extra["metadata"]`},
-		"an invalid json.Number":        {map[string]any{"metadata": json.Number("hunter2")}, `Extra["metadata"]`},
-		"too long":                      {map[string]any{"metadata": strings.Repeat("hunter2 ", 10<<10)}, "Extra is 81934 bytes as JSON: 65536 are the most"},
-		"too long together":             {map[string]any{"metadata": strings.Repeat("h", 40<<10), "tenant_id": strings.Repeat("h", 40<<10)}, "65536 are the most"},
-		"too many levels":               {map[string]any{"metadata": nested(9_999)}, "more than 9998 levels"},
-		"JSON that Go can't read back":  {map[string]any{"metadata": json.RawMessage(strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001))}, `Extra["metadata"]`},
+		"a key without a column":       {map[string]any{"metadata": 1, "tenant": "hunter2"}, `Extra["tenant"] has no column`},
+		"a column of Columns":          {map[string]any{"stage": "hunter2"}, `Extra["stage"] has no column`},
+		"a key of 10 MB":               {map[string]any{strings.Repeat("k", 10<<20): 1}, `has no column`},
+		"a line end in a key":          {map[string]any{"a\nb": 1}, `Extra["a\nb"] has no column`},
+		"a channel":                    {map[string]any{"metadata": make(chan int)}, `Extra["metadata"]`},
+		"a function in a map":          {map[string]any{"metadata": map[string]any{"secret": "hunter2", "f": func() {}}}, `Extra["metadata"]`},
+		"not a number":                 {map[string]any{"metadata": math.NaN()}, `Extra["metadata"]`},
+		"a cycle":                      {map[string]any{"metadata": cyclic}, `Extra["metadata"]`},
+		"a method that fails":          {map[string]any{"metadata": failing{"fails"}}, `Extra["metadata"]`},
+		"a method that panics":         {map[string]any{"metadata": failing{"panics"}}, `Extra["metadata"]`},
+		"JSON of two values":           {map[string]any{"metadata": json.RawMessage(`1,"id":"hunter2"`)}, `Extra["metadata"]`},
+		"too long":                     {map[string]any{"metadata": strings.Repeat("hunter2 ", 10<<10)}, "Extra is 81934 bytes as JSON: 65536 are the most"},
+		"too long together":            {map[string]any{"metadata": strings.Repeat("h", 40<<10), "tenant_id": strings.Repeat("h", 40<<10)}, "65536 are the most"},
+		"too many levels":              {map[string]any{"metadata": nested(9_999)}, "more than 9998 levels"},
+		"JSON that Go can't read back": {map[string]any{"metadata": json.RawMessage(strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001))}, `Extra["metadata"]`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, o, w := newWired(t, docevents.WithColumns(docevents.Columns{Extra: []string{"metadata", "tenant_id"}}))
@@ -490,63 +436,52 @@ func TestInvalidExtra(t *testing.T) {
 func TestExtraIsCopied(t *testing.T) {
 	columns := docevents.WithColumns(docevents.Columns{Extra: []string{"metadata", "tenant_id", "left_out"}})
 	want := map[string]any{"metadata": map[string]any{"pages": json.Number("9007199254740993")}, "tenant_id": "x"}
-	for name, test := range map[string]struct {
-		reason docevents.DropReason
-		spoil  func(*docevents.Event)
-		opts   []docevents.Option
-	}{
-		"rejected":   {docevents.Rejected, nil, nil},
-		"queue full": {docevents.QueueFull, nil, []docevents.Option{docevents.WithQueueLimits(1, 128<<10)}},
-		"invalid":    {docevents.Invalid, func(e *docevents.Event) { e.DocumentID = "x" }, nil},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, reason := range []docevents.DropReason{docevents.Rejected, docevents.Invalid} {
+		t.Run(string(reason), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &server{answer: answerBad(refusal, 0)}
-				c, o := newClient(t, s, append(test.opts, columns)...)
-				if test.reason == docevents.QueueFull {
-					s.answer = func(*request) *answer { return &answer{delay: time.Second} }
-					c.Record(event("first"))
-				}
+				c, o := newClient(t, &server{answer: answerBad(refusal, 0)}, columns)
 				e := event("bad")
 				pages := map[string]any{"pages": int64(9007199254740993)}
 				e.Extra = map[string]any{"metadata": pages, "tenant_id": "x"}
-				if test.spoil != nil {
-					test.spoil(&e)
+				if reason == docevents.Invalid {
+					e.DocumentID = "x"
 				}
 				c.Record(e)
 				pages["pages"] = "changed"
 				clear(e.Extra)
-				if test.reason == docevents.Rejected {
-					drain(t, c)
-				}
+				drain(t, c)
 				if err := c.Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				for _, d := range o.lost() {
-					if d.event.Stage == "bad" && (d.reason != test.reason || !reflect.DeepEqual(d.event.Extra, want)) {
-						t.Errorf("%s: got %v, want %v", d.reason, d.event.Extra, want)
-					}
-				}
-				if got := o.lost(); len(got) == 0 {
-					t.Error("nothing lost")
+				lost := o.lost()
+				if len(lost) != 1 || lost[0].reason != reason || !reflect.DeepEqual(lost[0].event.Extra, want) {
+					t.Errorf("lost %+v, want one with %v", lost, want)
 				}
 			})
 		})
 	}
 }
 
-// Extra counts against the bytes of WithQueueLimits.
-func TestExtraCountsAgainstQueue(t *testing.T) {
+// Extra and text ids count against the bytes of WithQueueLimits.
+func TestExtraAndTextIDsCountAgainstQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
-		c, _ := newClient(t, s, docevents.WithColumns(docevents.Columns{Extra: []string{"a"}}))
-		c.Record(event(""))
-		before := c.Stats().PendingBytes
+		c, _ := newClient(t, s, docevents.WithColumns(docevents.Columns{TextIDs: true, Extra: []string{"a"}}))
+		bytes := func(e docevents.Event) int64 {
+			before := c.Stats().PendingBytes
+			c.Record(e)
+			return c.Stats().PendingBytes - before
+		}
 		e := event("")
+		e.DocumentID, e.UserID = "d", "u"
+		small := bytes(e)
 		e.Extra = map[string]any{"a": "xyz"}
-		c.Record(e)
-		if got := c.Stats().PendingBytes - 2*before; got != int64(len(`,"a":"xyz"`)) {
+		if got := bytes(e) - small; got != int64(len(`,"a":"xyz"`)) {
 			t.Errorf("Extra counts %d", got)
+		}
+		e.DocumentID, e.UserID, e.Extra = strings.Repeat("d", 1001), strings.Repeat("u", 1001), nil
+		if got := bytes(e) - small; got != 2000 {
+			t.Errorf("2,000 bytes more count as %d", got)
 		}
 		abandon(t, c)
 	})

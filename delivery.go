@@ -23,11 +23,11 @@ import (
 // row is in one of the lanes or in flight. Each request is sent by a goroutine, which
 // ends with the request.
 //
-// Only nextLocked decides what is sent, only settle acts on an answer, and only
-// doneLocked lowers Pending.
+// Only nextLocked decides what is sent, only the method settle acts on an answer, and
+// only doneLocked lowers Pending.
 //
-// At most maxInFlight requests are in flight. One of them is reserved for fresh rows,
-// so that failed rows don't delay them.
+// At most maxInFlight requests are in flight. One of these requests is reserved for
+// fresh rows, so that failed rows don't delay them.
 //
 // If a request fails, its batch is sent again after a wait. A batch that may contain a
 // bad row is cut in two. Two kinds of failures are called refusals: a rejection blames
@@ -42,7 +42,7 @@ import (
 //
 //   - The row is rejected alone twice, and other rows are stored between the two
 //     rejections. For an exception, see history.evidence.
-//   - The row gets ten strikes. A strike is a failure that isn't a rejection, with
+//   - The row gets ten strikes. A strike is any failure except a rejection, if there is
 //     evidence against the row.
 //
 // A suspect is a row that may be dropped soon: it has a strike, or it was rejected
@@ -102,8 +102,8 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 
 // add counts r as recorded and queues a copy of it. If the queue is full or the client
 // is closed, add counts r as dropped instead of queuing it, and returns the reason and
-// an error. If the caller passes a reason, add also counts r as dropped, and returns
-// reason and err.
+// an error. If the caller passes a reason, add counts r as dropped too, and returns the
+// caller's reason and err.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()
@@ -199,13 +199,13 @@ func (d *delivery) dropLocked(b *batch, reason DropReason, err error, now time.T
 	d.doneLocked(b)
 	for i := range b.records {
 		r := &b.records[i]
-		holds, mayHold := d.mirror.holdsLocked(r)
-		if reason == Abandoned && holds {
+		onDisk, mayBeOnDisk := d.mirror.holdsLocked(r)
+		if reason == Abandoned && onDisk {
 			d.stats.Kept++
 			continue
 		}
 		d.stats.Dropped.add(reason)
-		if inFlight || r.doubt || mayHold { // the row may be in the table, or may still get to the disk
+		if inFlight || r.doubt || mayBeOnDisk { // the row may be in the table, or may still get to the disk
 			d.report.drop(r.event(), r.Extra, reason, inDoubt, now)
 		} else {
 			d.report.drop(r.event(), r.Extra, reason, err, now)

@@ -40,77 +40,29 @@ func TestGroupCommit(t *testing.T) {
 		"nothing is sent for nothing":          {time.Second, []step{{time.Minute, 0, nil}}},
 		"a burst on an idle client is batched": {time.Millisecond, []step{{0, 95, []int{1, 10, 10}}, {time.Second, 0, []int{1, 10, 10, 10, 10, 10, 10, 10, 10, 10, 4}}}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := slow(test.delay)
-				c, _ := newClient(t, s, docevents.WithMaxBatch(10), docevents.WithMaxInFlight(3))
-				for i, step := range test.steps {
-					time.Sleep(step.wait)
-					for range step.events {
-						c.Record(event("a"))
-					}
-					synctest.Wait()
-					var got []int
-					for _, r := range s.all() {
-						got = append(got, len(r.rows))
-					}
-					slices.Sort(got) // requests that are sent at the same time arrive in any order
-					slices.Sort(step.want)
-					if !slices.Equal(got, step.want) {
-						t.Errorf("step %d: requests of %v rows, want %v", i, got, step.want)
-					}
+		inBubble(t, name, func(t *testing.T) {
+			s := slow(test.delay)
+			c, _ := newClient(t, s, docevents.WithMaxBatch(10), docevents.WithMaxInFlight(3))
+			for i, step := range test.steps {
+				time.Sleep(step.wait)
+				recordMany(c, step.events, "a")
+				synctest.Wait()
+				var got []int
+				for _, r := range s.all() {
+					got = append(got, len(r.rows))
 				}
-				if err := c.Close(t.Context()); err != nil {
-					t.Fatal(err)
+				slices.Sort(got) // requests that are sent at the same time arrive in any order
+				slices.Sort(step.want)
+				if !slices.Equal(got, step.want) {
+					t.Errorf("step %d: requests of %v rows, want %v", i, got, step.want)
 				}
-				checkStats(t, c, nil)
-			})
+			}
+			if err := c.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			checkStats(t, c, nil)
 		})
 	}
-}
-
-func TestBurstFillsBatches(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := slow(20 * time.Millisecond)
-		c, _ := newClient(t, s)
-		const events = 20_000
-		for range events {
-			c.Record(event("a"))
-		}
-		if err := c.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
-		if got := s.sent(); got > events/docevents.DefaultMaxBatch+5 {
-			t.Errorf("%d requests for %d events", got, events)
-		}
-		if s.peak() != docevents.DefaultMaxInFlight {
-			t.Errorf("%d requests at once, want %d", s.peak(), docevents.DefaultMaxInFlight)
-		}
-		if got := s.stages()["a"]; got != events {
-			t.Errorf("%d rows stored, want %d", got, events)
-		}
-	})
-}
-
-func TestBatchHasABoundOnText(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := slow(time.Millisecond)
-		c, _ := newClient(t, s)
-		for range 100 {
-			e := event("a")
-			e.ErrorMessage = strings.Repeat("m", 60<<10)
-			c.Record(e)
-		}
-		if err := c.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range s.all() {
-			if len(r.rows) > 17 {
-				t.Errorf("a request of %d rows of 60 KiB, more than 1 MiB", len(r.rows))
-			}
-		}
-	})
 }
 
 func TestQueueIsFullToTheByte(t *testing.T) {
@@ -124,9 +76,7 @@ func TestQueueIsFullToTheByte(t *testing.T) {
 		if st := c.Stats(); st.Pending != 16 || st.PendingBytes != 1<<20 || st.Dropped.QueueFull != 1 {
 			t.Errorf("%+v, want the 16 events that are exactly 1 MiB", st)
 		}
-		if err := c.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
+		closeNow(t, c)
 	})
 }
 
@@ -160,23 +110,16 @@ func TestAnswerLostAfterCommit(t *testing.T) {
 			}
 			return a
 		}}
-		c, o := newClient(t, s, docevents.WithMaxBatch(100))
-		const events = 5000
-		for i := range events {
-			c.Record(event(fmt.Sprint(i)))
+		c, o := newClient(t, s, docevents.WithMaxBatch(10))
+		const events = 500
+		recordMany(c, events, "a")
+		flush(t, c)
+		checkRejected(t, c, o, events, 0)
+		if n := s.stages()["a"]; n != events {
+			t.Errorf("%d rows, want %d", n, events)
 		}
-		if err := c.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
-		if stages := s.stages(); len(stages) != events || len(s.rows) != events {
-			t.Errorf("%d rows of %d events, want %d of each", len(s.rows), len(stages), events)
-		}
-		if got := c.Stats().Retries; got == 0 {
+		if c.Stats().Retries == 0 {
 			t.Error("no retries: the test tests nothing")
-		}
-		if d := o.lost(); len(d) != 0 {
-			t.Errorf("%d drops", len(d))
 		}
 	})
 }
@@ -184,12 +127,12 @@ func TestAnswerLostAfterCommit(t *testing.T) {
 // While the server doesn't answer, the queue's memory and the number of goroutines
 // are bounded.
 func TestStalledServer(t *testing.T) {
-	const limit = 32 << 20
+	const limit = 8 << 20
 	s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
 	c, _ := newClient(t, s, docevents.WithQueueLimits(1_000_000, limit), docevents.WithDropHandler(nil)) // the observer's drop handler would keep the events
 	goroutines := runtime.NumGoroutine()
 	before := heap()
-	const events = 300_000
+	const events = 100_000
 	for i := range events {
 		e := event("a")
 		if i%10_000 == 0 {
@@ -199,7 +142,7 @@ func TestStalledServer(t *testing.T) {
 		}
 		c.Record(e)
 	}
-	if grown := heap() - before; grown > limit+16<<20 {
+	if grown := heap() - before; grown > limit+8<<20 {
 		t.Errorf("the heap grew by %d MiB", grown>>20)
 	}
 	if got := runtime.NumGoroutine() - goroutines; got > 3*docevents.DefaultMaxInFlight+2 {
@@ -225,15 +168,11 @@ func TestNoGoroutineWhenIdle(t *testing.T) {
 				return answerBad(refusal, time.Millisecond)(r)
 			}}
 			c, _ := newClient(t, s, docevents.WithMaxInFlight(1))
-			for range 2000 {
-				c.Record(event("a"))
-			}
+			recordMany(c, 100, "a")
 			c.Record(event("bad"))
 			c.Record(docevents.Event{})
 			drain(t, c)
-			if err := c.Flush(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			flush(t, c)
 			if closed {
 				if err := c.Close(t.Context()); err != nil {
 					t.Fatal(err)
@@ -257,26 +196,20 @@ func TestMisbehavingTransport(t *testing.T) {
 		"panics":             {func() { panic("row content") }, "trying again"},
 		"ends its goroutine": {runtime.Goexit, "the transport ended its goroutine"}, // as testing's FailNow does
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := &server{answer: func(r *request) *answer {
-					if r.number == 0 {
-						test.misbehave()
-					}
-					return nil
-				}}
-				c, o := newClient(t, s, docevents.WithMaxInFlight(1))
-				c.Record(event("a"))
-				if err := c.Flush(t.Context()); err != nil {
-					t.Fatal(err)
+		inBubble(t, name, func(t *testing.T) {
+			c, o := newClient(t, &server{answer: func(r *request) *answer {
+				if r.number == 0 {
+					test.misbehave()
 				}
-				checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
-				lines := o.logged()
-				if len(lines) == 0 || !strings.Contains(lines[0].text, test.logged) || strings.Contains(fmt.Sprint(lines), "row content") {
-					t.Errorf("logged %v", lines)
-				}
-				_ = c.Close(t.Context())
-			})
+				return nil
+			}}, docevents.WithMaxInFlight(1))
+			c.Record(event("a"))
+			flush(t, c)
+			checkStats(t, c, &docevents.Stats{Recorded: 1, Delivered: 1})
+			lines := o.logged()
+			if len(lines) == 0 || !strings.Contains(lines[0].text, test.logged) || strings.Contains(fmt.Sprint(lines), "row content") {
+				t.Errorf("logged %v", lines)
+			}
 		})
 	}
 }

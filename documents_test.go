@@ -1,8 +1,6 @@
 package docevents_test
 
 import (
-	"fmt"
-	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -12,11 +10,7 @@ import (
 )
 
 const documentRow = `{"document_id":"42","user_id":null,"state":"stuck","type":"progress","stage":"ocr","error":null,` +
-	`"started":"2026-01-01T00:00:00+00:00","last_at":"2026-01-01T00:30:00.000001+00:00"}`
-
-const migrationSource = `{"schema":"public","table":"document_processing_events","columns":{"id":"id","document":"document_id","user":"user_id","event":"event_type",
-	"duration":"duration_ms","error":"error_message","stage":"stage","created":"created_at"},"events":{"arrived":["upload_started"],"started":["processing_started"],
-	"completed":["completed"],"failed":["failed"],"skipped":null}}`
+	`"started":"2026-01-01T00:00:00Z","last_at":"2026-01-01T00:30:00.000001Z"}`
 
 func TestDocuments(t *testing.T) {
 	s := &script{answers: []answer{{body: "[" + documentRow + ", " + documentRow + "]"}, {body: "[]"}}}
@@ -25,7 +19,7 @@ func TestDocuments(t *testing.T) {
 	q := docevents.DocumentsQuery{Query: docevents.Query{Since: since, Until: since.Add(time.Hour)}, State: docevents.StateStuck, Stage: "ocr", Limit: 1}
 	page, err := c.Documents(t.Context(), q)
 	want := []docevents.Document{{ID: "42", State: docevents.StateStuck, Type: "progress", Stage: "ocr", Started: since, LastAt: since.Add(30*time.Minute + time.Microsecond)}}
-	if err != nil || page.Next == "" || fmt.Sprint(page.Documents) != fmt.Sprint(want) {
+	if err != nil || page.Next == "" || !reflect.DeepEqual(page.Documents, want) {
 		t.Errorf("got  %+v, %v\nwant %+v", page, err, want)
 	}
 	if got := s.requests[0].Method + " " + s.requests[0].URL.Path; got != "GET /rest/v1/rpc/docevents_documents" {
@@ -42,7 +36,6 @@ func TestDocuments(t *testing.T) {
 	if page, err = c.Documents(t.Context(), q); err != nil || page.Next != "" || len(page.Documents) != 0 {
 		t.Errorf("%+v, %v", page, err)
 	}
-	arguments = maps.Clone(arguments)
 	arguments["before_at"], arguments["before_id"] = "2026-01-01T00:30:00.000001Z", "42"
 	wantArguments(t, s.requests[1], arguments, migrationSource)
 
@@ -72,21 +65,17 @@ func TestQueryArguments(t *testing.T) {
 		`in Where "\xff" or its value is`:  where("\xff", "1"),
 		`in Where "tenant_id" or its val`:  where("tenant_id", "a\x00"),
 		"make a query of ":                 where("tenant_id", strings.Repeat("x", 8<<10)),
-		"a long query that is accepted":    nil,
 	} {
-		q := docevents.DocumentsQuery{Query: lastHour(), Limit: 500}
-		if change == nil {
-			where("tenant id", strings.Repeat("x", 5<<10))(&q)
-			if _, err := c.Documents(t.Context(), q); err != nil || len(s.requests) != 1 {
-				t.Errorf("%s: %d requests, %v", want, len(s.requests), err)
-			}
-			s.requests = nil
-			continue
-		}
+		q := docevents.DocumentsQuery{Query: lastHour()}
 		change(&q)
 		if _, err := c.Documents(t.Context(), q); err == nil || !strings.HasPrefix(err.Error(), "docevents: Documents: ") || !strings.Contains(err.Error(), want) || len(s.requests) > 0 {
 			t.Errorf("want %q: %d requests, %v", want, len(s.requests), err)
 		}
+	}
+	long := docevents.DocumentsQuery{Query: lastHour(), Limit: 500}
+	where("tenant id", strings.Repeat("x", 5<<10))(&long)
+	if _, err := c.Documents(t.Context(), long); err != nil {
+		t.Errorf("a long query: %v", err)
 	}
 	c, _ = newClient(t, s, docevents.WithColumns(docevents.Columns{DocumentID: "-"}))
 	if _, err := c.Documents(t.Context(), docevents.DocumentsQuery{Query: lastHour()}); err == nil || !strings.Contains(err.Error(), "no column for DocumentID") {

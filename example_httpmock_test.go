@@ -3,7 +3,6 @@ package docevents_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -75,42 +74,4 @@ func ExampleWithTransport_httpmock() {
 		fmt.Println(err)
 	}
 	// Output: upload_started true
-}
-
-// The mock refuses the request as PostgREST does. The error also says what to do.
-func ExampleClient_Check_httpmock() {
-	mock := httpmock.NewMockTransport()
-	mock.RegisterResponder(http.MethodPost, "/rest/v1/document_processing_events",
-		httpmock.NewJsonResponderOrPanic(http.StatusForbidden, map[string]any{
-			"code": "42501", "message": "permission denied for table document_processing_events", "details": nil, "hint": nil,
-		}))
-	client, err := docevents.New("https://abcdefgh.supabase.co", "sb_secret_of_this_project", docevents.WithTransport(mock))
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // without it, Check retries this answer for 5 s
-	defer cancel()
-	err = client.Check(ctx)
-
-	if e := (*docevents.Error)(nil); errors.As(err, &e) {
-		fmt.Println(e.Status, e.Code, e.Message)
-	}
-	// Output: 403 42501 permission denied for table document_processing_events
-}
-
-// A purge counts the ids that the server returns.
-func ExampleClient_PurgeOlderThan_httpmock() {
-	mock := httpmock.NewMockTransport()
-	mock.RegisterResponder(http.MethodDelete, "/rest/v1/document_processing_events",
-		httpmock.NewStringResponder(http.StatusOK, `[{"id":"0198a5e2-0000-7000-8000-000000000001"}]`))
-	client, err := docevents.New("https://abcdefgh.supabase.co", "sb_secret_of_this_project", docevents.WithTransport(mock))
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-
-	fmt.Println(client.PurgeOlderThan(context.Background(), 30))
-	// Output: 1 <nil>
 }

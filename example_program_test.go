@@ -18,22 +18,9 @@ type pipeline struct {
 	events *docevents.Client // may be nil: then nothing is recorded
 }
 
-func (p *pipeline) process(document, owner, text string) {
+func (p *pipeline) process(document, owner, text string) error {
 	event := docevents.Event{DocumentID: document, UserID: owner, Stage: "summarize"}
-
-	event.Type = docevents.ProcessingStarted
-	p.events.Record(event)
-
-	start := time.Now()
-	err := summarize(text)
-	event.Duration = time.Since(start)
-
-	event.Type = docevents.Completed
-	if err != nil {
-		event.Type = docevents.Failed
-		event.ErrorMessage = err.Error()
-	}
-	p.events.Record(event)
+	return p.events.Step(event, func() error { return summarize(text) })
 }
 
 func summarize(text string) error {
@@ -57,8 +44,8 @@ func Example() {
 	}
 
 	p := pipeline{events: client}
-	p.process("0198a5e2-0000-7000-8000-000000000001", "0198a5e2-0000-7000-8000-0000000000aa", "an invoice")
-	p.process("0198a5e2-0000-7000-8000-000000000002", docevents.SystemUser, "")
+	fmt.Println(p.process("0198a5e2-0000-7000-8000-000000000001", "0198a5e2-0000-7000-8000-0000000000aa", "an invoice"))
+	fmt.Println(p.process("0198a5e2-0000-7000-8000-000000000002", docevents.SystemUser, ""))
 
 	purged, err := client.PurgeOlderThan(context.Background(), 30)
 	if err != nil {
@@ -72,7 +59,10 @@ func Example() {
 	}
 	stats := client.Stats()
 	fmt.Printf("recorded %d, delivered %d, dropped %d, purged %d\n", stats.Recorded, stats.Delivered, stats.Dropped.Total(), purged)
-	// Output: recorded 4, delivered 4, dropped 0, purged 3
+	// Output:
+	// <nil>
+	// no text in the document
+	// recorded 4, delivered 4, dropped 0, purged 3
 }
 
 // A standIn answers like a project whose table has three old rows.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"time"
 
 	"github.com/jarcoal/httpmock"
@@ -102,20 +101,14 @@ func ExampleClient_Summary() {
 }
 
 func ExampleClient_Columns() {
-	client, err := docevents.New("https://abcdefgh.supabase.co", "sb_secret_example", docevents.WithColumns(docevents.Columns{ID: "event_id", UserID: "-"}))
-	if err != nil {
-		log.Fatal(err)
-	}
+	client := newExampleClient(docevents.WithColumns(docevents.Columns{ID: "event_id", UserID: "-"}))
 	columns := client.Columns()
 	fmt.Println(columns.ID, columns.UserID, columns.Stage)
 	// Output: event_id - stage
 }
 
 func ExampleClient_EventTypes() {
-	client, err := docevents.New("https://abcdefgh.supabase.co", "sb_secret_example", docevents.WithEventTypes(docevents.EventTypes{Completed: []docevents.EventType{"done"}}))
-	if err != nil {
-		log.Fatal(err)
-	}
+	client := newExampleClient(docevents.WithEventTypes(docevents.EventTypes{Completed: []docevents.EventType{"done"}}))
 	types := client.EventTypes()
 	fmt.Println(types.Completed[0], types.Failed[0])
 	// Output: done failed

@@ -19,10 +19,7 @@ func ExampleWithSpool() {
 	}
 	defer os.RemoveAll(dir)
 	unreachable := roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, http.ErrServerClosed })
-	client, err := docevents.New(projectURL, secretKey, docevents.WithSpool(dir), docevents.WithTransport(unreachable))
-	if err != nil {
-		log.Fatal(err)
-	}
+	client := newExampleClient(docevents.WithSpool(dir), docevents.WithTransport(unreachable))
 	client.Record(docevents.Event{DocumentID: document, UserID: docevents.SystemUser, Type: docevents.Completed})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // Close has no time to send the event
@@ -30,14 +27,11 @@ func ExampleWithSpool() {
 	fmt.Println("kept:", client.Stats().Kept)
 
 	stored := make(chan bool, 1)
-	next, err := docevents.New(projectURL, secretKey, docevents.WithSpool(dir), docevents.WithTransport(
-		roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			stored <- true
-			return standIn{}.RoundTrip(req)
-		})))
-	if err != nil {
-		log.Fatal(err)
-	}
+	reachable := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		stored <- true
+		return standIn{}.RoundTrip(req)
+	})
+	next := newExampleClient(docevents.WithSpool(dir), docevents.WithTransport(reachable))
 	<-stored
 	next.Close(context.Background())
 	fmt.Println("replayed:", next.Stats().Replayed)

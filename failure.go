@@ -39,7 +39,8 @@ const (
 )
 
 // decide returns what happens to a batch after a failure. named is true if the answer
-// refers to some of its rows, but not to all. strikes includes this failure.
+// refers to some rows of the batch, but not to all. The number of strikes includes this
+// failure.
 func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action {
 	several := rows > 1
 	switch {
@@ -71,8 +72,8 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 // because the server may have stored their rows before the failure.
 type history struct {
 	// failMark is set by the first failure of any kind. For a single row it is the
-	// failed request. For several rows it is the newest request, so that rows stored
-	// just before an outage are no evidence.
+	// failed request. For several rows it is the newest request, so that rows that were
+	// stored just before an outage are no evidence.
 	//
 	// Each failure with evidence raises failMark, so that no stored row is evidence
 	// twice. Otherwise a batch at the beginning of an outage would be split down to
@@ -101,14 +102,15 @@ func (h history) ofPart() history {
 
 // evidence reports whether a new failure is evidence against the batch: the batch
 // failed before, and other rows were stored between that failure and the new request.
-// stored is the newest request that had stored rows when the new request was sent. Rows
-// that were stored later don't count, because the table may have broken since then.
+// lastStored is the newest request that had stored rows when the new request was sent.
+// Rows that were stored later don't count, because the table may have broken since
+// then.
 //
 // rejection is the text of the new failure if it is a rejection, and otherwise "". A
 // rejection is evidence only if the row was rejected alone before. allRejected is true
 // if every pending row has been rejected alone. Then it is enough if the row was
 // rejected earlier, in a request with other rows.
-func (h *history) evidence(stored int64, rejection string, allRejected bool) bool {
+func (h *history) evidence(lastStored int64, rejection string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
 	case rejection != "" && allRejected && rejection == h.rejection:
@@ -118,7 +120,7 @@ func (h *history) evidence(stored int64, rejection string, allRejected bool) boo
 	case rejection != "":
 		mark = h.aloneMark // a failure of another kind, such as a 502, shows nothing about the data
 	}
-	return mark > 0 && stored > mark
+	return mark > 0 && lastStored > mark
 }
 
 // remember adds a failure to b's history. rejection is as in history.evidence. newest
@@ -237,7 +239,7 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	}
 	d.placeLocked(b, act, places, v, now)
 	// Batches of good rows were split before the outage was noticed. Join them again,
-	// but leave suspects alone.
+	// but not suspects.
 	if d.isOutage() {
 		d.retry.join(d.config.maxBatch, func(b *batch) bool { return b.isSuspect(h.stored) })
 	}

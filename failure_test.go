@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -33,73 +32,36 @@ func during(length time.Duration, a answer) *server {
 }
 
 // Five failures in a row are an outage. Then one row at a time is sent as a probe,
-// after waits that grow to 10 s. Requests in flight when the outage begins change
-// nothing. The next outage begins with a short wait.
+// after waits that grow to 10 s. The next outage begins with a short wait.
 func TestOutageIsProbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const probes = 8 // four requests fail, the fifth begins the outage, and three are in flight
-		failed := 0
-		var s *server
-		s = &server{answer: func(*request) *answer {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if failed++; failed <= probes+9 {
-				return &answer{delay: 10 * time.Millisecond, err: errReset}
+		const before, probes, delay = 8, 10, 10 * time.Millisecond // the fifth failure begins the outage, while three more requests are in flight
+		var failures atomic.Int64
+		s := &server{answer: func(*request) *answer {
+			if failures.Add(-1) >= 0 {
+				return &answer{delay: delay, err: errReset}
 			}
-			return &answer{delay: 10 * time.Millisecond, stored: true}
+			return &answer{delay: delay, stored: true}
 		}}
-		c, _ := newClient(t, s)
-		for outage := range 2 {
+		c, _ := newClient(t, s, docevents.WithMaxBatch(10))
+		for outage := range int64(2) {
+			failures.Store(before + probes - 1)
 			first := s.sent()
-			for range 10_000 {
-				c.Record(event("a"))
-			}
+			recordMany(c, 100, "a")
 			time.Sleep(2 * time.Minute)
-			checkStats(t, c, &docevents.Stats{Recorded: int64(1+outage) * 10_000, Delivered: int64(1+outage) * 10_000})
+			checkStats(t, c, &docevents.Stats{Recorded: 100 * (1 + outage), Delivered: 100 * (1 + outage)})
 			wait := 200 * time.Millisecond
-			for i, r := range s.all()[first+probes:][:10] {
-				if len(r.rows) != 1 {
-					t.Errorf("outage %d, probe %d has %d rows, want 1", outage, i, len(r.rows))
+			requests := s.all()[first:]
+			for i := before; i < before+probes; i++ {
+				if n := len(requests[i].rows); n != 1 {
+					t.Errorf("outage %d, request %d has %d rows, want 1", outage, i, n)
 				}
-				got := r.at.Sub(s.all()[first+probes+i-1].at) - 10*time.Millisecond
-				if got < wait/2 || got > wait {
-					t.Errorf("outage %d, wait %d: %s, want %s to %s", outage, i, got, wait/2, wait)
+				if got := requests[i].at.Sub(requests[i-1].at) - delay; got < wait/2 || got > wait {
+					t.Errorf("outage %d, request %d: waited %s, want %s to %s", outage, i, got, wait/2, wait)
 				}
 				wait = min(2*wait, 10*time.Second)
 			}
-			failed = 0
 		}
-	})
-}
-
-// A request that was sent before the last row was stored fails after the server has
-// gone down. Its rows are probed like all others: the stored row is no evidence
-// against them.
-func TestOutageBeganWhileARequestWasInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		s := &server{answer: func(r *request) *answer {
-			switch at := time.Since(begin); {
-			case at > 2*time.Second && at < time.Minute:
-				return &answer{err: errReset}
-			case at < time.Second && r.has("slow"):
-				return &answer{delay: 3 * time.Second, err: errReset}
-			}
-			return nil
-		}}
-		c, _ := newClient(t, s)
-		for range 1000 {
-			c.Record(event("slow"))
-		}
-		time.Sleep(time.Second)
-		c.Record(event("quick"))
-		time.Sleep(57 * time.Second)
-		if n := s.sent(); c.Stats().Delivered != 1 || n > 25 {
-			t.Errorf("got %d requests in an outage of a minute, %+v", n, c.Stats())
-		}
-		time.Sleep(time.Minute)
-		checkStats(t, c, &docevents.Stats{Recorded: 1001, Delivered: 1001})
-		c.Close(t.Context())
 	})
 }
 
@@ -141,34 +103,29 @@ func TestProbesTakeTurns(t *testing.T) {
 // an outage, since the rows are at fault and not the table.
 func TestFailuresThatMakeAnOutage(t *testing.T) {
 	for name, test := range map[string]struct {
-		answer answer
-		least  int // requests until the first wait
-		most   int
+		answer      answer
+		least, most int // requests until the first wait
 	}{
 		"no server":    {answer{err: errReset}, 5, 5},
 		"a refusal":    {answer{status: 401}, 5, 5},
 		"refused rows": {refusal, 24 + 5, 27 + 2*5}, // five failures of each lane
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := &server{answer: func(r *request) *answer {
-					if r.number == 0 {
-						return &answer{delay: 10 * time.Millisecond, stored: true}
-					}
-					a := test.answer
-					a.delay = 10 * time.Millisecond
-					return &a
-				}}
-				c, _ := newClient(t, s, docevents.WithMaxInFlight(1), docevents.WithMaxBatch(1))
-				for range 1001 {
-					c.Record(event("a"))
+		inBubble(t, name, func(t *testing.T) {
+			s := &server{answer: func(r *request) *answer {
+				a := test.answer
+				if r.number == 0 {
+					a = answer{stored: true}
 				}
-				time.Sleep(time.Duration(test.most+1)*10*time.Millisecond + 50*time.Millisecond)
-				if got := s.sent() - 1; got < test.least || got > test.most {
-					t.Errorf("%d requests failed until the first wait, want %d to %d", got, test.least, test.most)
-				}
-				closeNow(t, c)
-			})
+				a.delay = 10 * time.Millisecond
+				return &a
+			}}
+			c, _ := newClient(t, s, docevents.WithMaxInFlight(1), docevents.WithMaxBatch(1))
+			recordMany(c, 101, "a")
+			time.Sleep(time.Duration(test.most+1)*10*time.Millisecond + 50*time.Millisecond)
+			if got := s.sent() - 1; got < test.least || got > test.most {
+				t.Errorf("%d requests failed until the first wait, want %d to %d", got, test.least, test.most)
+			}
+			closeNow(t, c)
 		})
 	}
 }
@@ -176,55 +133,47 @@ func TestFailuresThatMakeAnOutage(t *testing.T) {
 // An outage of any length costs few requests, loses nothing, and writes one log line
 // per 30 s. When it ends, full batches are sent at once.
 func TestOutage(t *testing.T) {
-	events := 100_000
-	if !isLong() {
-		events = 10_000
+	const events = 5000
+	lengths := []time.Duration{10 * time.Minute}
+	if isLong() {
+		lengths = append(lengths, 24*time.Hour, 7*24*time.Hour)
 	}
-	for _, length := range []time.Duration{10 * time.Minute, 24 * time.Hour, 7 * 24 * time.Hour} {
-		for name, test := range map[string]struct {
-			answer answer
-			wait   time.Duration // the longest wait until the next probe
-		}{
-			"down":          {answer{err: errReset}, 10 * time.Second},
-			"503":           {answer{status: 503}, 10 * time.Second},
-			"too slow":      {answer{delay: time.Second, status: 500, code: "57014", text: "canceling statement due to statement timeout"}, 11 * time.Second},
-			"refused data":  {answer{status: 400, code: "22P02", text: "invalid input syntax for type bigint"}, 30 * time.Second},
-			"a refused key": {answer{status: 401}, 30 * time.Second},
-		} {
-			t.Run(fmt.Sprint(length, " ", name), func(t *testing.T) {
-				if !isLong() && length > 10*time.Minute {
-					t.Skip("longer outages take more than a second each")
+	for name, test := range map[string]struct {
+		answer answer
+		wait   time.Duration // the longest wait until the next probe
+	}{
+		"down":          {answer{err: errReset}, 10 * time.Second},
+		"503":           {answer{status: 503}, 10 * time.Second},
+		"too slow":      {answer{delay: time.Second, status: 500, code: "57014", text: "canceling statement due to statement timeout"}, 11 * time.Second},
+		"refused data":  {answer{status: 400, code: "22P02", text: "invalid input syntax for type bigint"}, 30 * time.Second},
+		"a refused key": {answer{status: 401}, 30 * time.Second},
+	} {
+		for _, length := range lengths {
+			inBubble(t, fmt.Sprint(length, " ", name), func(t *testing.T) {
+				s := during(length, test.answer)
+				c, o := newClient(t, s)
+				recordMany(c, events, "a")
+				time.Sleep(length)
+				checkStats(t, c, &docevents.Stats{Recorded: events, Pending: events})
+				in, most := s.sent(), 110
+				if length > 10*time.Minute {
+					most = int(length/(5*time.Second)) + 50
 				}
-				synctest.Test(t, func(t *testing.T) {
-					s := during(length, test.answer)
-					c, o := newClient(t, s)
-					for range events {
-						c.Record(event("a"))
-					}
-					time.Sleep(length)
-					in := s.sent()
-					checkStats(t, c, &docevents.Stats{Recorded: int64(events), Pending: int64(events)})
-					s.mu.Lock()
-					s.most = s.inFlight
-					s.mu.Unlock()
-					time.Sleep(test.wait + test.answer.delay*time.Duration(events/2000) + 100*time.Millisecond)
-					checkStats(t, c, &docevents.Stats{Recorded: int64(events), Delivered: int64(events)})
-					after := s.sent() - in
-					most, mostAfter := 110, events/1000+20
-					if length > 10*time.Minute {
-						most, mostAfter = int(length/(5*time.Second))+50, events/1000+50
-					}
-					if in > most || after > mostAfter {
-						t.Errorf("%d requests in it, want at most %d; %d after it, want at most %d", in, most, after, mostAfter)
-					}
-					if test.answer.delay > 0 && s.peak() != docevents.DefaultMaxInFlight {
-						t.Errorf("%d requests at once after it, want %d", s.peak(), docevents.DefaultMaxInFlight)
-					}
-					if infos := linesAt(o, slog.LevelInfo); len(infos) != 1 || !strings.Contains(infos[0].text, "delivering again") {
-						t.Errorf("recovery lines: %v", infos)
-					}
-					checkQuiet(t, o)
-				})
+				s.mu.Lock()
+				s.most = s.inFlight
+				s.mu.Unlock()
+				time.Sleep(test.wait + 3*test.answer.delay + 100*time.Millisecond)
+				checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
+				if after, mostAfter := s.sent()-in, events/docevents.DefaultMaxBatch+20; in > most || after > mostAfter {
+					t.Errorf("%d requests in it, want at most %d; %d after it, want at most %d", in, most, after, mostAfter)
+				}
+				if test.answer.delay > 0 && s.peak() != docevents.DefaultMaxInFlight {
+					t.Errorf("%d requests at once after it, want %d", s.peak(), docevents.DefaultMaxInFlight)
+				}
+				if infos := linesAt(o, slog.LevelInfo); len(infos) != 1 || !strings.Contains(infos[0].text, "delivering again") {
+					t.Errorf("recovery lines: %v", infos)
+				}
+				checkQuiet(t, o)
 			})
 		}
 	}
@@ -265,25 +214,16 @@ func TestOutageOfSuspects(t *testing.T) {
 func TestOutageThatNeverEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{answer: func(*request) *answer { return &answer{err: errReset} }}
-		const room = 5000
-		c, o := newClient(t, s, docevents.WithQueueLimits(room, 64<<20))
-		for range 10 { // slow enough for the handler
-			for range room / 5 {
-				c.Record(event("a"))
-			}
-			time.Sleep(40 * time.Second)
-		}
+		const room = 500
+		c, o := newClient(t, s, docevents.WithQueueLimits(room, 64<<20), docevents.WithMaxBatch(10))
+		recordMany(c, 2*room, "a")
+		time.Sleep(time.Minute)
 		checkStats(t, c, &docevents.Stats{Recorded: 2 * room, Pending: room, Dropped: docevents.Drops{QueueFull: room}})
 		checkQuiet(t, o)
-
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
 		start := time.Now()
-		err := c.Close(ctx)
-		if took := time.Since(start); took < 5*time.Second || took > 6*time.Second {
-			t.Errorf("Close took %s, want ctx's 5 s and a second at most", took)
-		}
-		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "5000 events abandoned") {
+		err := within(5*time.Second, c.Close)
+		checkTook(t, start, 5*time.Second, 6*time.Second)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(fmt.Sprint(err), "500 events abandoned") {
 			t.Errorf("Close: %v", err)
 		}
 		checkStats(t, c, &docevents.Stats{Recorded: 2 * room, Dropped: docevents.Drops{QueueFull: room, Abandoned: room}})
@@ -308,7 +248,7 @@ func TestOutageThatNeverEnds(t *testing.T) {
 // If some requests fail by chance and the server goes down soon after that, their batches
 // aren't split down to single rows, although other rows were stored in between.
 func TestOutageAfterFailuresByChance(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(10) {
 		synctest.Test(t, func(t *testing.T) {
 			rng, begin := rand.New(rand.NewPCG(seed, 1)), time.Now()
 			down := 20*time.Millisecond + time.Duration(rng.IntN(400))*time.Millisecond
@@ -326,12 +266,10 @@ func TestOutageAfterFailuresByChance(t *testing.T) {
 				}
 				return &answer{delay: 20 * time.Millisecond}
 			}
-			c, _ := newClient(t, s)
-			for range 4000 {
-				c.Record(event("a"))
-			}
+			c, _ := newClient(t, s, docevents.WithMaxBatch(100))
+			recordMany(c, 3000, "a")
 			time.Sleep(2 * time.Minute)
-			checkStats(t, c, &docevents.Stats{Recorded: 4000, Delivered: 4000})
+			checkStats(t, c, &docevents.Stats{Recorded: 3000, Delivered: 3000})
 			if requests > 40 {
 				t.Errorf("seed %d: %d requests while the server was down", seed, requests)
 			}
@@ -339,111 +277,73 @@ func TestOutageAfterFailuresByChance(t *testing.T) {
 	}
 }
 
-// A server that is up for one second in six gets every event. The queue has room
-// for three minutes of 500 events a second.
-func TestFlappingServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		s := &server{discard: true, answer: func(r *request) *answer {
-			if time.Since(begin)%(6*time.Second) > time.Second {
-				return &answer{delay: 10 * time.Millisecond, status: 503}
-			}
-			return &answer{delay: 20*time.Millisecond + time.Duration(len(r.rows))*30*time.Microsecond}
-		}}
-		c, o := newClient(t, s)
-		const events = 60_000
-		for range events { // for two minutes
-			c.Record(event("a"))
-			time.Sleep(2 * time.Millisecond)
-		}
-		time.Sleep(time.Hour) // a probe meets the server up one time in six
-		checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
-		if lost := o.lost(); len(lost) > 0 {
-			t.Errorf("lost %d: %v", len(lost), lost[0].err)
-		}
-	})
-}
-
 // If the key, the URL or the table is wrong, one error line is logged after 5 s, and
-// Flush and Close return the error. Until somebody fixes it, one row is sent every
-// 15 to 30 s.
+// Flush and Close return the error.
 func TestMisconfigured(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer answer
 		remedy string
 	}{
-		"401":           {answer{status: 401, code: "PGRST301", text: "No suitable key or wrong key type"}, "check the key"},
-		"missing table": {answer{status: 404, code: "PGRST205", text: "Could not find the table 'public.document_processing_events' in the schema cache"}, "sql/013_create_processing_events_table.sql"},
-		"missing grant": {answer{status: 403, code: "42501", text: "permission denied for table document_processing_events"}, "GRANT SELECT, INSERT, DELETE ON public.document_processing_events TO service_role"},
-		"paused":        {answer{status: 540}, "paused"},
-		"redirect":      {answer{status: 302, header: map[string]string{"Location": "http://elsewhere.test/"}}, "check SUPABASE_URL"},
-		"a web page":    {answer{status: 200, body: "<!doctype html><title>hi</title>"}, "check SUPABASE_URL"},
+		"a wrong key":     {answer{status: 401, code: "PGRST301", text: "No suitable key or wrong key type"}, "check the key"},
+		"a missing table": {answer{status: 404, code: "PGRST205", text: "Could not find the table 'public.document_processing_events' in the schema cache"}, "sql/013_create_processing_events_table.sql"},
+		"a redirect":      {answer{status: 302, header: map[string]string{"Location": "http://elsewhere.test/"}}, "check SUPABASE_URL"},
+		"a web page":      {answer{status: 200, body: "<!doctype html><title>hi</title>"}, "check SUPABASE_URL"},
 	} {
-		t.Run(name+"/Flush, then Close", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := &server{answer: func(*request) *answer { return &test.answer }}
-				c, o := newClient(t, s)
-				for range 1500 {
-					c.Record(event("a"))
+		inBubble(t, name, func(t *testing.T) {
+			c, o := newClient(t, &server{answer: func(*request) *answer { return &test.answer }})
+			recordMany(c, 1500, "a")
+			synctest.Wait()
+			start := time.Now()
+			err := c.Flush(t.Context())
+			if status := answerIn(err).Status; status != test.answer.status && status != 201 || !strings.Contains(fmt.Sprint(err), test.remedy) {
+				t.Errorf("Flush: %v", err)
+			}
+			checkTook(t, start, 5*time.Second, 5*time.Second)
+			checkStats(t, c, &docevents.Stats{Recorded: 1500, Pending: 1500})
+			start = time.Now()
+			err = c.Close(t.Context())
+			if answerIn(err).Status == 0 || !strings.Contains(fmt.Sprint(err), "1500 events abandoned") {
+				t.Errorf("Close: %v", err)
+			}
+			checkTook(t, start, 0, 0)
+			checkStats(t, c, &docevents.Stats{Recorded: 1500, Dropped: docevents.Drops{Abandoned: 1500}})
+			checkReported(t, c, o)
+			loud := 0
+			for _, l := range linesAt(o, slog.LevelError) {
+				if strings.Contains(l.text, test.remedy) && strings.Contains(l.text, "until this is fixed") {
+					loud++
 				}
-				synctest.Wait()
-				start := time.Now()
-				err := c.Flush(context.Background())
-				e, ok := errors.AsType[*docevents.Error](err)
-				if !ok || e.Status != test.answer.status && e.Status != 201 || !strings.Contains(err.Error(), test.remedy) {
-					t.Errorf("Flush: %v", err)
-				}
-				if took := time.Since(start); took != 5*time.Second {
-					t.Errorf("Flush took %s, want 5 s", took)
-				}
-				checkStats(t, c, &docevents.Stats{Recorded: 1500, Pending: 1500})
-				start = time.Now()
-				err = c.Close(context.Background())
-				if !errors.As(err, &e) || !strings.Contains(fmt.Sprint(err), "1500 events abandoned") {
-					t.Errorf("Close: %v", err)
-				}
-				if took := time.Since(start); took > 0 {
-					t.Errorf("Close took %s", took)
-				}
-				checkStats(t, c, &docevents.Stats{Recorded: 1500, Dropped: docevents.Drops{Abandoned: 1500}})
-				checkReported(t, c, o)
-				loud := 0
-				for _, l := range linesAt(o, slog.LevelError) {
-					if strings.Contains(l.text, test.remedy) && strings.Contains(l.text, "until this is fixed") {
-						loud++
-					}
-				}
-				if loud < 1 || loud > 2 { // the second line, at Close, has the count of repeats
-					t.Errorf("lines: %v", o.logged())
-				}
-			})
-		})
-		t.Run(name+"/fixed", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := during(6*time.Minute, test.answer)
-				c, _ := newClient(t, s)
-				for range 1500 {
-					c.Record(event("a"))
-				}
-				time.Sleep(5 * time.Second) // the refusal is lasting now
-				synctest.Wait()
-				before := s.sent()
-				if before > 20 {
-					t.Errorf("%d requests within 5 s", before)
-				}
-				time.Sleep(15*time.Second - 1)
-				if got := s.sent() - before; got > 0 {
-					t.Errorf("%d requests within 15 s, want the long wait", got)
-				}
-				time.Sleep(6*time.Minute - 20*time.Second)
-				if got := s.sent() - before; got < 11 || got > 24 {
-					t.Errorf("%d requests in six minutes, want one every 15 to 30 s", got)
-				}
-				time.Sleep(31 * time.Second)
-				checkStats(t, c, &docevents.Stats{Recorded: 1500, Delivered: 1500})
-			})
+			}
+			if loud < 1 || loud > 2 { // the second line, at Close, has the count of repeats
+				t.Errorf("lines: %v", o.logged())
+			}
 		})
 	}
+}
+
+// Once a refusal is lasting, one row is sent every 15 to 30 s.
+func TestLastingRefusalIsProbedRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := during(6*time.Minute, answer{status: 401})
+		c, _ := newClient(t, s)
+		recordMany(c, 1500, "a")
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		before := s.sent()
+		if before > 20 {
+			t.Errorf("%d requests within 5 s", before)
+		}
+		time.Sleep(15*time.Second - 1)
+		if got := s.sent() - before; got > 0 {
+			t.Errorf("%d requests within 15 s, want the long wait", got)
+		}
+		time.Sleep(6*time.Minute - 20*time.Second)
+		if got := s.sent() - before; got < 11 || got > 24 {
+			t.Errorf("%d requests in six minutes, want one every 15 to 30 s", got)
+		}
+		time.Sleep(31 * time.Second)
+		checkStats(t, c, &docevents.Stats{Recorded: 1500, Delivered: 1500})
+	})
 }
 
 // A failure delays only the batch that failed, by Retry-After if the answer has it.
@@ -462,18 +362,14 @@ func TestFailureDelaysNoOther(t *testing.T) {
 		}}
 		c, _ := newClient(t, s)
 		start := time.Now()
-		record := func(stage string, at time.Duration) {
-			time.Sleep(time.Until(start.Add(at)))
+		for i, stage := range []string{"later", "again", "slow", "new"} {
+			time.Sleep(time.Until(start.Add(time.Duration(i) * 60 * time.Millisecond)))
 			c.Record(event(stage))
 		}
-		record("later", 0)
-		record("again", 55*time.Millisecond)
-		record("slow", 110*time.Millisecond)
-		record("new", 200*time.Millisecond)
 		time.Sleep(2 * time.Minute)
 		for stage, want := range map[string][2]time.Duration{
-			"again": {215 * time.Millisecond, 315 * time.Millisecond},
-			"new":   {200 * time.Millisecond, 200 * time.Millisecond},
+			"again": {220 * time.Millisecond, 320 * time.Millisecond},
+			"new":   {180 * time.Millisecond, 180 * time.Millisecond},
 			"later": {60150 * time.Millisecond, 60150 * time.Millisecond},
 		} {
 			var last *request
@@ -492,40 +388,28 @@ func TestFailureDelaysNoOther(t *testing.T) {
 
 func TestRetryAfter(t *testing.T) {
 	for name, test := range map[string]struct {
+		status   int
 		header   string
 		min, max time.Duration
 	}{
-		"absent":                   {"", 100 * time.Millisecond, 200 * time.Millisecond},
-		"zero":                     {"0", 100 * time.Millisecond, 200 * time.Millisecond},
-		"seconds":                  {"7", 7 * time.Second, 7 * time.Second},
-		"absurd":                   {"99999999999999999999", time.Minute, time.Minute},
-		"a date":                   {"Sat, 01 Jan 2000 00:00:20 GMT", 18 * time.Second, 20 * time.Second},
-		"a past date":              {"Sat, 01 Jan 1999 00:00:20 GMT", 100 * time.Millisecond, 200 * time.Millisecond},
-		"unreadable":               {"soon", 100 * time.Millisecond, 200 * time.Millisecond},
-		"negative":                 {"-5", 100 * time.Millisecond, 200 * time.Millisecond},
-		"a date in the far future": {"Sat, 01 Jan 2050 00:00:20 GMT", time.Minute, time.Minute},
+		"absent":  {503, "", 100 * time.Millisecond, 200 * time.Millisecond},
+		"seconds": {429, "7", 7 * time.Second, 7 * time.Second},
+		"absurd":  {503, "99999999999999999999", time.Minute, time.Minute},
+		"a date":  {503, "Sat, 01 Jan 2000 00:00:20 GMT", 18 * time.Second, 20 * time.Second},
 	} {
-		for _, status := range []int{429, 503} {
-			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { // time begins at midnight, 2000-01-01
-					s := &server{answer: func(r *request) *answer {
-						if r.number == 0 {
-							return &answer{delay: time.Millisecond, status: status, header: map[string]string{"Retry-After": test.header}}
-						}
-						return nil
-					}}
-					c, _ := newClient(t, s)
-					c.Record(event("a"))
-					start := time.Now()
-					if err := c.Flush(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-					if wait := time.Since(start) - time.Millisecond; wait < test.min || wait > test.max {
-						t.Errorf("waited %s, want %s to %s", wait, test.min, test.max)
-					}
-				})
-			})
-		}
+		inBubble(t, name, func(t *testing.T) { // time begins at midnight, 2000-01-01
+			s := &server{answer: func(r *request) *answer {
+				if r.number == 0 {
+					return &answer{status: test.status, header: map[string]string{"Retry-After": test.header}}
+				}
+				return nil
+			}}
+			c, _ := newClient(t, s)
+			c.Record(event("a"))
+			start := time.Now()
+			flush(t, c)
+			checkTook(t, start, test.min, test.max)
+		})
 	}
 }
 
@@ -533,125 +417,24 @@ func TestRetryAfter(t *testing.T) {
 func TestRetryAfterInAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := during(10*time.Minute, answer{delay: 10 * time.Millisecond, status: 503, header: map[string]string{"Retry-After": "60"}})
-		c, _ := newClient(t, s)
-		for range 10_000 {
-			c.Record(event("a"))
-		}
+		c, _ := newClient(t, s, docevents.WithMaxBatch(10))
+		recordMany(c, 100, "a")
 		time.Sleep(10 * time.Minute)
 		if got := s.sent(); got > 8+10 {
 			t.Errorf("%d requests in ten minutes, want five at once, with three in flight, and one a minute", got)
 		}
 		time.Sleep(time.Minute)
-		checkStats(t, c, &docevents.Stats{Recorded: 10_000, Delivered: 10_000})
+		checkStats(t, c, &docevents.Stats{Recorded: 100, Delivered: 100})
 	})
-}
-
-// While rows that always fail are waiting, a new event is sent soon.
-func TestNewEventIsProbed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := newClient(t, &server{answer: answerBad(answer{err: errReset}, 0)})
-		for range 5 {
-			c.Record(event("bad"))
-		}
-		time.Sleep(time.Hour)
-		c.Record(event("new"))
-		time.Sleep(20 * time.Second)
-		checkStats(t, c, &docevents.Stats{Recorded: 6, Delivered: 1, Pending: 5})
-		closeNow(t, c)
-	})
-}
-
-// An unreliable server fails at random, and rejects bad rows. A request takes
-// 20 ms, plus 30 us for each row.
-type unreliable struct {
-	fails float64 // the share of requests that fail
-	names bool    // rejections name the bad row
-	every int     // one event of this many is bad; 0 means none
-}
-
-func (u unreliable) server(seed uint64) *server {
-	rnd := rand.New(rand.NewPCG(seed, 2))
-	s := &server{discard: true}
-	s.answer = func(r *request) *answer {
-		delay := 20*time.Millisecond + time.Duration(len(r.rows))*30*time.Microsecond
-		s.mu.Lock()
-		failed := rnd.Float64() < u.fails
-		s.mu.Unlock()
-		if failed {
-			return &answer{delay: delay, status: 502, body: "bad gateway"}
-		}
-		a := refusal
-		if u.names {
-			a.names = failingRow
-		}
-		return answerBad(a, delay)(r)
-	}
-	return s
-}
-
-// speed returns how many events a second are delivered if the given number of events
-// is recorded at once.
-func (u unreliable) speed(t *testing.T, seed uint64, events int) (speed float64) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := newClient(t, u.server(seed), docevents.WithDropHandler(nil))
-		start, bad, others := time.Now(), 0, 0
-		for i := range events {
-			stage := "fine"
-			if u.every > 0 && i%u.every == 0 {
-				stage = "bad"
-				bad++
-			}
-			c.Record(event(stage))
-		}
-		for ; c.Stats().Dropped.Rejected < int64(bad) && others < 100_000; others++ { // most bad rows are dropped only after others are stored
-			time.Sleep(20 * time.Millisecond)
-			c.Record(event("other"))
-		}
-		if err := c.Flush(t.Context()); err != nil {
-			t.Error(err)
-		}
-		speed = float64(events) / time.Since(start).Seconds()
-		n := int64(events + others)
-		checkStats(t, c, &docevents.Stats{Recorded: n, Delivered: n - int64(bad), Dropped: docevents.Drops{Rejected: int64(bad)}})
-	})
-	return speed
-}
-
-// If requests fail at random, the speed falls by about their share. Bad rows divide
-// the speed by a factor.
-func TestSpeedByFailureRate(t *testing.T) {
-	events, rates := 90_000, []float64{0, 0.01, 0.1, 0.2, 0.35}
-	if !isLong() {
-		events, rates = 10_000, []float64{0.2}
-	}
-	speed := func(u unreliable) float64 {
-		seeds := uint64(1)
-		if u.fails > 0.1 && isLong() { // a last row that fails often by chance is much of a run
-			seeds = 3
-		}
-		var runs []float64
-		for seed := range seeds {
-			runs = append(runs, u.speed(t, seed, events))
-		}
-		slices.Sort(runs)
-		return runs[len(runs)/2]
-	}
-	clean := speed(unreliable{})
-	for _, rate := range rates {
-		failing := speed(unreliable{fails: rate})
-		named := speed(unreliable{fails: rate, every: 997, names: true})
-		unnamed := speed(unreliable{fails: rate, every: 997})
-		t.Logf("%2.0f %% of the requests fail: %6.0f events/s; with bad rows that are named %6.0f, not named %6.0f", 100*rate, failing, named, unnamed)
-		tail := !isLong() || rate > 0.2 // the waits of the last bad row are most of the run
-		if failing < clean*(1-rate)/2 || !tail && (named < failing/6 || unnamed < failing/30) {
-			t.Errorf("without failures %.0f events/s", clean)
-		}
-	}
 }
 
 // If a third of the requests fails, or half of them with one in flight, the queue
 // doesn't grow, since rows that failed are sent in full batches.
 func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
+	events := 3000
+	if isLong() {
+		events = 60_000
+	}
 	for name, test := range map[string]struct {
 		fails    float64
 		pause    time.Duration // the time between two events
@@ -662,26 +445,77 @@ func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 		"half, one in flight, at 20/s":    {0.5, 50 * time.Millisecond, 1, 1000},
 		"a tenth, one in flight, at 20/s": {0.1, 50 * time.Millisecond, 1, 50},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c, _ := newClient(t, unreliable{fails: test.fails}.server(1), docevents.WithMaxInFlight(test.inFlight))
-				events := 60_000
-				if !isLong() {
-					events = 5000
+		inBubble(t, name, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(1, 2))
+			s := &server{discard: true}
+			s.answer = func(*request) *answer {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				a := answer{delay: 20 * time.Millisecond}
+				if rnd.Float64() < test.fails {
+					a.status = 502
 				}
-				most := int64(0)
-				for range events {
-					c.Record(event("a"))
-					time.Sleep(test.pause)
-					most = max(most, c.Stats().Pending)
-				}
-				if most > test.most {
-					t.Errorf("up to %d pending, want %d", most, test.most)
-				}
-				_ = c.Close(t.Context())
-				checkStats(t, c, nil)
-			})
+				return &a
+			}
+			c, _ := newClient(t, s, docevents.WithMaxInFlight(test.inFlight))
+			most := int64(0)
+			for range events {
+				c.Record(event("a"))
+				time.Sleep(test.pause)
+				most = max(most, c.Stats().Pending)
+			}
+			if most > test.most {
+				t.Errorf("up to %d pending, want %d", most, test.most)
+			}
+			_ = c.Close(t.Context())
+			checkStats(t, c, nil)
 		})
+	}
+}
+
+// speedOf records events at once and returns how many of them are delivered per second.
+// A share of the requests fails at random. A request takes 20 ms, plus 30 us for each
+// row. isBad and refusal are as in recordMixed and answerBad.
+func speedOf(t *testing.T, events int, share float64, isBad func(i int) bool, refusal answer) (speed float64) {
+	inBubble(t, fmt.Sprint(share), func(t *testing.T) {
+		rnd := rand.New(rand.NewPCG(1, 2))
+		s := &server{discard: true}
+		s.answer = func(r *request) *answer {
+			delay := 20*time.Millisecond + time.Duration(len(r.rows))*30*time.Microsecond
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if rnd.Float64() < share {
+				return &answer{delay: delay, status: 502}
+			}
+			return answerBad(refusal, delay)(r)
+		}
+		c, _ := newClient(t, s, docevents.WithDropHandler(nil))
+		start := time.Now()
+		recordMixed(c, events, isBad)
+		drain(t, c)
+		speed = float64(events) / time.Since(start).Seconds()
+	})
+	return speed
+}
+
+// If requests fail at random, the speed falls by about their share. Bad rows divide the
+// speed by a factor.
+func TestSpeedByFailureRate(t *testing.T) {
+	events, shares := 90_000, []float64{0, 0.01, 0.1, 0.2}
+	if !isLong() {
+		events, shares = 10_000, []float64{0.2}
+	}
+	named := refusal
+	named.names = failingRow
+	none, some := func(int) bool { return false }, oneIn(997, 0)
+	clean := speedOf(t, events, 0, none, refusal)
+	for _, share := range shares {
+		speed := speedOf(t, events, share, none, refusal)
+		withNamed, withUnnamed := speedOf(t, events, share, some, named), speedOf(t, events, share, some, refusal)
+		t.Logf("%2.0f %% of the requests fail: %6.0f events/s; with bad rows that are named %6.0f, not named %6.0f", 100*share, speed, withNamed, withUnnamed)
+		if speed < clean*(1-share)/2 || isLong() && (withNamed < speed/6 || withUnnamed < speed/30) {
+			t.Errorf("without failures %.0f events/s", clean)
+		}
 	}
 }
 
@@ -691,52 +525,47 @@ func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 func TestTableAtFault(t *testing.T) {
 	for name, a := range map[string]answer{
 		"a bigint id":                      {status: 400, code: "22P02", text: `invalid input syntax for type bigint: "11111111-1111-4111-8111-111111111111"`},
-		"a column nobody fills":            {status: 400, code: "23502", text: `null value in column "tenant_id" of relation "document_processing_events" violates not-null constraint`},
 		"no partition":                     {status: 400, code: "23514", text: `no partition of relation "document_processing_events" found for row`},
-		"a type that the CHECK lacks":      {status: 400, code: "23514", text: `new row violates check constraint "document_processing_events_event_type_check"`},
-		"a cached plan":                    {status: 400, code: "0A000", text: "cached plan must not change result type"},
 		"a trigger that always raises":     {status: 400, code: "P0001", text: "not today"},
 		"a unique constraint on documents": {status: 409, code: "23505", text: `duplicate key value violates unique constraint "one_per_document"`},
 	} {
 		for _, isNamed := range []bool{false, true} {
 			for _, events := range []int{1, 3, 1500} {
-				t.Run(fmt.Sprintf("%s/named %t/%d events", name, isNamed, events), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						fixed := time.Now().Add(time.Minute)
-						s := &server{answer: func(r *request) *answer {
-							if time.Now().After(fixed) {
-								return nil
-							}
-							a := a
-							if isNamed {
-								a.details = failingRow(&r.rows[0])
-							}
-							return &a
-						}}
-						c, o := newClient(t, s)
-						for range events {
-							c.Record(event("a"))
-							if events < 10 {
-								time.Sleep(100 * time.Millisecond)
-							}
+				inBubble(t, fmt.Sprintf("%s/named %t/%d events", name, isNamed, events), func(t *testing.T) {
+					fixed := time.Now().Add(time.Minute)
+					s := &server{discard: true, answer: func(r *request) *answer {
+						if time.Now().After(fixed) {
+							return nil
 						}
-						time.Sleep(2 * time.Minute)
-						checkStats(t, c, &docevents.Stats{Recorded: int64(events), Delivered: int64(events)})
-						if n := s.sent(); n > 50 {
-							t.Errorf("%d requests", n)
+						a := a
+						if isNamed {
+							a.details = failingRow(&r.rows[0])
 						}
-						loud, back := 0, 0
-						for _, l := range o.logged() {
-							if strings.Contains(l.text, "until this is fixed") {
-								loud++
-							} else if strings.Contains(l.text, "delivering again") {
-								back++
-							}
+						return &a
+					}}
+					c, o := newClient(t, s)
+					for range events {
+						c.Record(event("a"))
+						if events < 10 {
+							time.Sleep(100 * time.Millisecond)
 						}
-						if loud == 0 || loud > 3 || back != 1 { // one line at once, and lines with the count of repeats
-							t.Errorf("%d loud lines in a minute, and %d of the recovery", loud, back)
+					}
+					time.Sleep(2 * time.Minute)
+					checkStats(t, c, &docevents.Stats{Recorded: int64(events), Delivered: int64(events)})
+					if n := s.sent(); n > 50 {
+						t.Errorf("%d requests", n)
+					}
+					loud, back := 0, 0
+					for _, l := range o.logged() {
+						if strings.Contains(l.text, "until this is fixed") {
+							loud++
+						} else if strings.Contains(l.text, "delivering again") {
+							back++
 						}
-					})
+					}
+					if loud == 0 || loud > 3 || back != 1 { // one line at once, and lines with the count of repeats
+						t.Errorf("%d loud lines in a minute, and %d of the recovery", loud, back)
+					}
 				})
 			}
 		}
@@ -753,27 +582,23 @@ func TestFailureAfterADelivery(t *testing.T) {
 		"a gateway's": {answer{status: 503}, 1},
 		"a refusal":   {refusal, 0},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := &server{answer: func(r *request) *answer {
-					if r.number == 1 {
-						return &test.answer
-					}
-					return nil
-				}}
-				c, o := newClient(t, s)
+		inBubble(t, name, func(t *testing.T) {
+			s := &server{answer: func(r *request) *answer {
+				if r.number == 1 {
+					return &test.answer
+				}
+				return nil
+			}}
+			c, o := newClient(t, s)
+			for range 2 {
 				c.Record(event("a"))
 				time.Sleep(10 * time.Millisecond)
-				c.Record(event("b"))
-				time.Sleep(10 * time.Millisecond)
-				if got := len(o.logged()); got != test.lines {
-					t.Errorf("%d lines, want %d: %v", got, test.lines, o.logged())
-				}
-				if err := c.Flush(t.Context()); err != nil {
-					t.Error(err)
-				}
-				checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 2})
-			})
+			}
+			if got := len(o.logged()); got != test.lines {
+				t.Errorf("%d lines, want %d: %v", got, test.lines, o.logged())
+			}
+			flush(t, c)
+			checkStats(t, c, &docevents.Stats{Recorded: 2, Delivered: 2})
 		})
 	}
 }
@@ -781,31 +606,26 @@ func TestFailureAfterADelivery(t *testing.T) {
 // A refusal is lasting if there was no other answer for 5 s. Stored rows or another
 // failure start the 5 s again.
 func TestRefusalsAreCountedFromTheLastOtherAnswer(t *testing.T) {
-	for name, between := range map[string]answer{"a delivery": {stored: true}, "another failure": {status: 503}, "a timeout": {status: 500, code: "57014"}} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				begin := time.Now()
-				s := &server{answer: func(*request) *answer {
-					if at := time.Since(begin); at >= 2*time.Second && at < 6*time.Second {
-						return &between
-					}
-					return &answer{status: 401}
-				}}
-				c, _ := newClient(t, s)
-				for range 100 {
-					c.Record(event("a"))
-					time.Sleep(70 * time.Millisecond)
+	for name, between := range map[string]answer{"a delivery": {stored: true}, "another failure": {status: 503}} {
+		inBubble(t, name, func(t *testing.T) {
+			begin := time.Now()
+			s := &server{answer: func(*request) *answer {
+				if at := time.Since(begin); at >= 2*time.Second && at < 6*time.Second {
+					return &between
 				}
-				start := time.Now() // 7 s
-				err := c.Flush(t.Context())
-				if e, ok := errors.AsType[*docevents.Error](err); !ok || e.Status != 401 {
-					t.Errorf("Flush: %v", err)
-				}
-				if took := time.Since(start); took < 3*time.Second || took > 6*time.Second {
-					t.Errorf("Flush took %s, want until the refusal is lasting", took)
-				}
-				closeNow(t, c)
-			})
+				return &answer{status: 401}
+			}}
+			c, _ := newClient(t, s)
+			for range 100 { // for 7 s
+				c.Record(event("a"))
+				time.Sleep(70 * time.Millisecond)
+			}
+			start := time.Now()
+			if err := c.Flush(t.Context()); answerIn(err).Status != 401 {
+				t.Errorf("Flush: %v", err)
+			}
+			checkTook(t, start, 3*time.Second, 6*time.Second)
+			closeNow(t, c)
 		})
 	}
 }
@@ -815,11 +635,10 @@ func TestRefusalsAreCountedFromTheLastOtherAnswer(t *testing.T) {
 func TestRefusalOfADroppedRowIsNotLasting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, o := newClient(t, &server{answer: answerBad(refusal, 0)})
-		c.Record(event("fine"))
-		time.Sleep(10 * time.Millisecond)
-		c.Record(event("bad"))
-		time.Sleep(10 * time.Millisecond)
-		c.Record(event("fine"))
+		for _, stage := range []string{"fine", "bad", "fine"} {
+			c.Record(event(stage))
+			time.Sleep(10 * time.Millisecond)
+		}
 		time.Sleep(time.Minute)
 		checkStats(t, c, &docevents.Stats{Recorded: 3, Delivered: 2, Dropped: docevents.Drops{Rejected: 1}})
 		c.Record(event("bad"))
@@ -836,54 +655,52 @@ func TestRefusalOfADroppedRowIsNotLasting(t *testing.T) {
 // If the table refuses every row for a moment, for example because it was altered
 // and a cache is stale, no row is dropped.
 func TestRefusedForAMoment(t *testing.T) {
+	notNull := answer{status: 400, code: "23502", text: "null value"}
 	for name, test := range map[string]struct {
 		answer    answer
 		perSecond int
 		delay     time.Duration
 		fails     float64 // the share of the requests before that fail at random
 	}{
-		"a NOT NULL column without a value": {answer{status: 400, code: "23502", text: "null value"}, 100, 5 * time.Millisecond, 0},
-		"at 1,000 events/s":                 {answer{status: 400, code: "23502", text: "null value"}, 1000, 40 * time.Millisecond, 0},
-		"at 10 events/s, slowly":            {answer{status: 400, code: "23502", text: "null value"}, 10, 200 * time.Millisecond, 0},
+		"a NOT NULL column without a value": {notNull, 100, 5 * time.Millisecond, 0},
+		"at 500 events/s":                   {notNull, 500, 40 * time.Millisecond, 0},
+		"at 10 events/s, slowly":            {notNull, 10, 200 * time.Millisecond, 0},
+		"while many requests fail":          {notNull, 100, 200 * time.Millisecond, 0.5},
 		"a duplicate key":                   {answer{status: 409, code: "23505", text: "duplicate key"}, 100, 5 * time.Millisecond, 0},
-		"while many requests fail":          {answer{status: 400, code: "23502", text: "null value"}, 100, 200 * time.Millisecond, 0.5},
 		"a missing table":                   {answer{status: 404, code: "42P01", text: "no such table"}, 100, 5 * time.Millisecond, 0},
 	} {
 		for _, length := range []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, 3 * time.Second} {
 			for _, isNamed := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%s/named %t", name, length, isNamed), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						begin := time.Now().Add(time.Second)
-						chance := rand.New(rand.NewPCG(uint64(length), 4))
-						s := &server{discard: true}
-						s.answer = func(r *request) *answer {
-							s.mu.Lock()
-							defer s.mu.Unlock()
-							a := answer{stored: true}
-							if at := time.Since(begin); at >= 0 && at < length {
-								a = test.answer
-								if isNamed {
-									a.details = failingRow(&r.rows[0])
-								}
-							} else if at < 0 && chance.Float64() < test.fails {
-								a = answer{status: 502}
+				inBubble(t, fmt.Sprintf("%s/%s/named %t", name, length, isNamed), func(t *testing.T) {
+					begin := time.Now().Add(time.Second)
+					chance, pauses := rand.New(rand.NewPCG(uint64(length), 4)), rand.New(rand.NewPCG(uint64(length), 3))
+					s := &server{discard: true}
+					s.answer = func(r *request) *answer {
+						s.mu.Lock()
+						defer s.mu.Unlock()
+						a := answer{stored: true}
+						if at := time.Since(begin); at >= 0 && at < length {
+							a = test.answer
+							if isNamed {
+								a.details = failingRow(&r.rows[0])
 							}
-							a.delay = test.delay
-							return &a
+						} else if at < 0 && chance.Float64() < test.fails {
+							a = answer{status: 502}
 						}
-						c, o := newClient(t, s)
-						rnd := rand.New(rand.NewPCG(uint64(length), 3))
-						for range 5 * test.perSecond {
-							c.Record(event("a"))
-							time.Sleep(time.Duration(rnd.Int64N(int64(2*time.Second) / int64(test.perSecond))))
-						}
-						if err := c.Close(t.Context()); err != nil {
-							t.Error(err)
-						}
-						if lost := o.lost(); len(lost) > 0 {
-							t.Errorf("%d lost: %v", len(lost), lost[0].err)
-						}
-					})
+						a.delay = test.delay
+						return &a
+					}
+					c, o := newClient(t, s)
+					for range 5 * test.perSecond {
+						c.Record(event("a"))
+						time.Sleep(time.Duration(pauses.Int64N(2 * int64(time.Second) / int64(test.perSecond))))
+					}
+					if err := c.Close(t.Context()); err != nil {
+						t.Error(err)
+					}
+					if lost := o.lost(); len(lost) > 0 {
+						t.Errorf("%d lost: %v", len(lost), lost[0].err)
+					}
 				})
 			}
 		}
@@ -894,24 +711,20 @@ func TestRefusedForAMoment(t *testing.T) {
 func TestWaitingRowsKeepNoOthers(t *testing.T) {
 	before := heap()
 	synctest.Test(t, func(t *testing.T) {
-		var held atomic.Bool
-		held.Store(true)
+		release := make(chan struct{})
 		missing := answerBad(answer{status: 409}, time.Millisecond)
 		s := &server{discard: true, answer: func(r *request) *answer {
-			for held.Load() {
-				time.Sleep(10 * time.Millisecond)
-			}
+			<-release
 			return missing(r)
 		}}
-		c, _ := newClient(t, s)
+		c, _ := newClient(t, s, docevents.WithMaxBatch(100))
 		c.Record(event("fine"))
-		synctest.Wait()
-		for range 20 {
-			for i := range 1000 {
-				c.Record(event([]string{"fine", "bad"}[i/999]))
-			}
+		for i := range 2000 {
+			e := event(fineOrBad(i%100 == 99))
+			e.ErrorMessage = strings.Repeat("m", 1<<10)
+			c.Record(e)
 		}
-		held.Store(false)
+		close(release)
 		for c.Stats().Pending > 20 {
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -935,28 +748,25 @@ func TestOutcomeUnknown(t *testing.T) {
 		"a database's error":            {[]answer{{status: 500, code: "XX000"}}, false},
 		"a gateway's":                   {[]answer{{status: 502}}, true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := 0
-				s := &server{answer: func(r *request) *answer {
-					if r.bad() < 0 {
-						return nil
-					}
-					n++
-					return &test.answers[min(n, len(test.answers))-1]
-				}}
-				c, o := newClient(t, s)
-				c.Record(event("bad"))
-				for range 20 {
-					time.Sleep(40 * time.Second)
-					c.Record(event("fine"))
+		inBubble(t, name, func(t *testing.T) {
+			n := 0
+			c, o := newClient(t, &server{answer: func(r *request) *answer {
+				if r.bad() < 0 {
+					return nil
 				}
-				lost := o.lost()
-				if len(lost) != 1 || lost[0].reason != docevents.Rejected || errors.Is(lost[0].err, docevents.ErrOutcomeUnknown) != test.want {
-					t.Errorf("lost %v", lost)
-				}
-				_ = c.Close(t.Context())
-			})
+				n++
+				return &test.answers[min(n, len(test.answers))-1]
+			}})
+			c.Record(event("bad"))
+			for range 20 {
+				time.Sleep(40 * time.Second)
+				c.Record(event("fine"))
+			}
+			lost := o.lost()
+			if len(lost) != 1 || lost[0].reason != docevents.Rejected || errors.Is(lost[0].err, docevents.ErrOutcomeUnknown) != test.want {
+				t.Errorf("lost %v", lost)
+			}
+			_ = c.Close(t.Context())
 		})
 	}
 }

@@ -15,9 +15,9 @@ var (
 	columnName     = regexp.MustCompile(`(?:column "|find the ')([^"']+)`) // in a message of PostgreSQL or PostgREST
 	constraintName = regexp.MustCompile(`constraint "([^"]+)"`)
 
-	// depends matches the codes of errors that depend on the values in the row: a value
-	// doesn't fit its column, a column is NULL, or a CHECK fails.
-	depends = regexp.MustCompile(`^(22...|23502|23514)$`)
+	// aboutValues matches the codes of errors that depend on the values in the row: a
+	// value doesn't fit its column, a column is NULL, or a CHECK fails.
+	aboutValues = regexp.MustCompile(`^(22...|23502|23514)$`)
 
 	// builtIn matches PostgreSQL's own types that can't hold every text. Check assumes
 	// that all other types, such as enums, can. Newer versions of PostgREST write int32
@@ -46,8 +46,9 @@ const textIDs = "use WithColumns(Columns{TextIDs: true}), and pass ids that the 
 
 const extraInstead = "write \"-\" for it in WithColumns, and name it in Extra"
 
-// find adds a problem with a column to r.findings. In text, it replaces {column} and
-// {table} by their names, and {key} by advice on how to make the id unique.
+// find adds a problem with a column to r.findings. In the given text, it replaces
+// {column} and {table} by their names, and {key} by advice on how to make the id
+// unique.
 func (r *rehearsal) find(column, text string) {
 	names := strings.NewReplacer("{key}", r.newKey(column), "{table}", r.advice.TableName(), "{column}", advice.SQLName(column))
 	r.findings = append(r.findings, errors.New("insert: "+names.Replace(text)))
@@ -110,10 +111,10 @@ const (
 	rejectTypes                 // add a finding that the table rejects all types, and end
 )
 
-// refusal is the answer to an insert of all types. react returns the reaction to
-// refusal, and the column that refusal names, or "". If alone is true, the table
-// accepts no type, and refusal is the reason that tryTypes returned. react uses the
-// first rule that applies.
+// react returns the reaction to refusal, the answer to an insert of all types. It also
+// returns the column that this answer names, or "". If alone is true, refusal is
+// instead the reason that tryTypes returned, because the table accepts no type. react
+// uses the first rule that applies.
 func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	if refusal == nil {
 		return accept, ""
@@ -125,18 +126,18 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	ownWords := refusal.Message == rest.LeftOut // of a trigger, or translated
 	badData := rest.Classify(refusal) == rest.BadData
 	duplicate := code == "23505" || code == "23P01"
-	values := depends.MatchString(code) && refusal.Status == 400
+	values := aboutValues.MatchString(code) && refusal.Status == 400
 	listed := len(r.config.types.listed) > 0 // otherwise the type is made up
 	madeUp := !listed || columns.TextIDs || alone && slices.ContainsFunc(r.types, func(t EventType) bool { return len(r.fillings[t]) > 0 }) ||
 		slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
-	// blamed is text with the names of the columns that the error is about: the name of
-	// a CHECK constraint (by default TABLE_COLUMN_check) or the columns of the
+	// blamedNames is text with the names of the columns that the error is about: the
+	// name of a CHECK constraint (by default TABLE_COLUMN_check) or the columns of the
 	// partition key.
-	blamed := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table)
+	blamedNames := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table)
 	if !slices.Contains(key, columns.ID) { // a key with the id lists all columns of the row, as with a view's CHECK
-		blamed += strings.Join(key, " ")
+		blamedNames += strings.Join(key, " ")
 	}
-	optional := func(name string) bool { return !r.isGiven(name) && strings.Contains(blamed, name) }
+	optional := func(name string) bool { return !r.isGiven(name) && strings.Contains(blamedNames, name) }
 	longer := func(name string) bool { return optional(name) && strings.Contains(name, columns.Type) } // such as file_type, if columns.Type is type
 	for _, rule := range []struct {
 		applies bool
@@ -155,7 +156,7 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 		{!alone, tryTypes},
 		{code == "23502" && described && !sent, fill},
 		{code == "23502" && (column == "" || len(r.about.Required) == 0 && !sent), rejectTypes},
-		{code == "23514" && listed && strings.Contains(blamed, columns.Type) && !slices.ContainsFunc(r.columns, longer), rejectTypes},
+		{code == "23514" && listed && strings.Contains(blamedNames, columns.Type) && !slices.ContainsFunc(r.columns, longer), rejectTypes},
 		{code == "23514" && !madeUp && len(columns.Extra) == 0 && !slices.ContainsFunc(r.columns, optional), rejectTypes},
 		{code < "23" && (!madeUp || r.about.Properties != nil && (code == "22001" || strings.Contains(refusal.Message, " enum "))), rejectTypes}, // with the description, the made-up values fit each enum and are short enough
 	} {

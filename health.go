@@ -14,8 +14,8 @@ import (
 type Limits struct {
 	// Window is the period for which Health computes the failure rate. It ends when
 	// Health is called. The shorter the Window is, the sooner Health notices a rise in
-	// the rate. But choose a Window that is longer than it takes to process a document.
-	// 0 means 1 hour.
+	// the rate. But choose a Window that is longer than the processing of a document. 0
+	// means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way before it counts as stuck. 0
@@ -126,9 +126,9 @@ func (c *Client) health(ctx context.Context, l Limits, now time.Time) (Health, e
 }
 
 // judge returns the result of a check at the time now. recent is the Summary of the
-// Window, and day is the Summary of at least a day. waiting is the number of documents
-// under way for longer than Silence, or 0 if Silence isn't exceeded.
-func (l *Limits) judge(now time.Time, recent, day *Summary, waiting int64) Health {
+// Window, and day is the Summary of at least a day. numWaiting is the number of
+// documents under way for longer than Silence, or 0 if Silence isn't exceeded.
+func (l *Limits) judge(now time.Time, recent, day *Summary, numWaiting int64) Health {
 	h := Health{
 		Problems: []string{}, At: now,
 		Ended: recent.Completed + recent.Failed, Failed: recent.Failed,
@@ -148,13 +148,13 @@ func (l *Limits) judge(now time.Time, recent, day *Summary, waiting int64) Healt
 		h.problem("%d of the %d documents that ended in the last %s failed, %.1f %%; the limit is %.1f %%.",
 			h.Failed, h.Ended, inMinutes(l.Window), 100*h.FailureRate, 100*l.MaxFailureRate)
 	}
-	if waiting > 0 {
+	if numWaiting > 0 {
 		last := h.LastCompleted
 		if last.IsZero() {
 			last = day.Since
 		}
 		h.problem("No document has completed since %s, although %s been under way for longer than %s.",
-			inUTC(last), documentsHave(waiting), inMinutes(l.Silence))
+			inUTC(last), documentsHave(numWaiting), inMinutes(l.Silence))
 	}
 	h.OK = len(h.Problems) == 0
 	return h

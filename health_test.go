@@ -96,15 +96,6 @@ func TestHealthWithoutSilence(t *testing.T) {
 	}
 }
 
-func TestHealthOfNilClient(t *testing.T) {
-	for _, c := range []*docevents.Client{nil, {}} {
-		h, err := c.Health(t.Context(), docevents.Limits{})
-		if err != nil || !h.OK || h.Problems == nil || h.At.IsZero() {
-			t.Errorf("got %+v, %v", h, err)
-		}
-	}
-}
-
 // If the table can't be read, there is no verdict.
 func TestHealthOfUnreadableTable(t *testing.T) {
 	missing := answer{status: http.StatusNotFound, body: `{"code":"PGRST202","message":"Could not find the function public.docevents_summary"}`}

@@ -1,8 +1,8 @@
 package docevents_test
 
 import (
-	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -24,7 +24,6 @@ func TestIDs(t *testing.T) {
 		want string // "" means that the event is dropped
 		err  string
 	}{
-		"text":                         {"invoice-2026-0042", textIDs, `"invoice-2026-0042"`, ""},
 		"a number":                     {"42", textIDs, `"42"`, ""},
 		"a UUID is sent as it is":      {strings.ToUpper("{" + testDocument + "}"), textIDs, `"` + strings.ToUpper("{"+testDocument+"}") + `"`, ""},
 		"spaces, quotes, line ends":    {" a\"\\\n\t<&>\u2028é📄 ", textIDs, `" a\"\\\n\t\u003c\u0026\u003e\u2028é📄 "`, ""},
@@ -34,50 +33,36 @@ func TestIDs(t *testing.T) {
 		"a UUID in a table of its own": {strings.ToUpper(testDocument), own, `"` + testDocument + `"`, ""},
 		"zero is not NULL":             {docevents.SystemUser, own, `"` + docevents.SystemUser + `"`, ""},
 
-		"empty":                  {"", nil, "", "is empty: pass the "},
-		"text for a UUID":        {"invoice", nil, "", "is not a UUID: pass the "},
-		"text names TextIDs":     {"invoice", own, "", "WithColumns(Columns{TextIDs: true})"},
-		"a number names TextIDs": {"42", nil, "", "WithColumns(Columns{TextIDs: true})"},
-		"too long":               {longest + "d", textIDs, "", "is not 1 to 1024 bytes of valid text"},
-		"10 MB":                  {strings.Repeat(longest, 10<<10), textIDs, "", "is not 1 to 1024 bytes of valid text"},
-		"a NUL":                  {"a\x00b", textIDs, "", "is not 1 to 1024 bytes of valid text"},
-		"invalid UTF-8":          {"caf\xe9", textIDs, "", "is not 1 to 1024 bytes of valid text"},
-		"nothing but a NUL":      {"\x00", textIDs, "", "is not 1 to 1024 bytes of valid text"},
+		"empty":              {"", nil, "", "is empty: pass the "},
+		"text for a UUID":    {"invoice", nil, "", "is not a UUID: pass the "},
+		"text names TextIDs": {"invoice", own, "", "WithColumns(Columns{TextIDs: true})"},
+		"too long":           {longest + "d", textIDs, "", "is not 1 to 1024 bytes of valid text"},
+		"a NUL":              {"\x00b", textIDs, "", "is not 1 to 1024 bytes of valid text"},
+		"invalid UTF-8":      {"caf\xe9", textIDs, "", "is not 1 to 1024 bytes of valid text"},
 	} {
 		for field, column := range map[string]string{"DocumentID": "document_id", "UserID": "user_id"} {
 			t.Run(name+"/"+field, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					c, o, w := newWired(t, test.opt)
-					good, e := event("good"), event("")
+					e := event("a")
 					if field == "DocumentID" {
 						e.DocumentID = test.id
 					} else {
 						e.UserID = test.id
 					}
 					c.Record(e)
-					c.Record(good)
 					if err := c.Close(t.Context()); err != nil {
 						t.Error(err)
 					}
-					sent := map[string]map[string]json.RawMessage{} // by stage
-					for _, request := range w.all() {
-						var rows []map[string]json.RawMessage
-						if err := json.Unmarshal([]byte(request.body), &rows); err != nil {
-							t.Fatal(err)
-						}
-						for _, row := range rows {
-							sent[string(row["stage"])] = row
-						}
-					}
+					lost := o.lost()
 					if test.want != "" {
-						if len(sent) != 2 || string(sent["null"][column]) != test.want {
-							t.Errorf("got %.300q, want %.300s; lost %+v", sent, test.want, o.lost())
+						if want := `"` + column + `":` + test.want + ","; len(lost) != 0 || !strings.Contains(w.only(t).body, want) {
+							t.Errorf("got %.300s, want %.300s; lost %+v", w.only(t).body, want, lost)
 						}
 						return
 					}
-					lost := o.lost()
-					if len(sent) != 1 || len(lost) != 1 || lost[0].reason != docevents.Invalid {
-						t.Fatalf("got %.300q, lost %+v", sent, lost)
+					if len(w.all()) != 0 || len(lost) != 1 || lost[0].reason != docevents.Invalid {
+						t.Fatalf("%d requests, lost %+v", len(w.all()), lost)
 					}
 					if err := lost[0].err.Error(); !strings.HasPrefix(err, field+" is ") || !strings.Contains(err, test.err) {
 						t.Errorf("got %q, want %s and %q", err, field, test.err)
@@ -88,26 +73,27 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// TestUserIDAdvice checks that SystemUser is proposed only for the migration's table.
-// Another table may have a foreign key.
+// SystemUser is proposed only for the user of the migration's table. Another table may
+// have a foreign key.
 func TestUserIDAdvice(t *testing.T) {
-	for name, test := range map[string]struct {
-		opts []docevents.Option
-		want string
+	own := docevents.WithColumns(docevents.Columns{})
+	for _, test := range []struct {
+		opt            docevents.Option
+		document, user string
+		want           string
 	}{
-		"the migration's table": {nil, "docevents.SystemUser"},
-		"another table":         {[]docevents.Option{docevents.WithColumns(docevents.Columns{})}, "leave it empty for NULL"},
+		{nil, testDocument, "ann", "pass the owner's UUID, or docevents.SystemUser if no user caused the event"},
+		{own, testDocument, "ann", "pass the owner's UUID, or leave it empty for NULL"},
+		{own, "invoice", "", "pass the document's UUID; if the column"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			c, o := newClient(t, &server{}, test.opts...)
-			e := event("")
-			e.UserID = "ann"
-			c.Record(e)
+			c, o := newClient(t, &server{}, test.opt)
+			c.Record(docevents.Event{DocumentID: test.document, UserID: test.user, Type: docevents.Completed})
 			if err := c.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
 			if lost := o.lost(); len(lost) != 1 || !strings.Contains(lost[0].err.Error(), test.want) {
-				t.Errorf("%s: got %+v, want %q", name, lost, test.want)
+				t.Errorf("got %+v, want %q", lost, test.want)
 			}
 		})
 	}
@@ -122,7 +108,6 @@ func TestDroppedTextIDs(t *testing.T) {
 		reason docevents.DropReason
 		logged string // "" means no document
 	}{
-		"rejected":             {docevents.Event{DocumentID: "invoice-42", UserID: "ann", Stage: "bad"}, docevents.Rejected, "invoice-42 "},
 		"rejected, no ids":     {docevents.Event{Stage: "bad"}, docevents.Rejected, ""},
 		"invalid type":         {docevents.Event{DocumentID: long, UserID: long, Type: "nonsense"}, docevents.Invalid, long[:128] + " "},
 		"invalid user":         {docevents.Event{DocumentID: "invoice-42", UserID: long + long}, docevents.Invalid, "invoice-42 "},
@@ -175,64 +160,30 @@ func TestDroppedTextIDs(t *testing.T) {
 	}
 }
 
-// TestTextIDsCount checks that text ids count against the queue's bytes.
-func TestTextIDsCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := newClient(t, &server{answer: away}, textIDs)
-		bytes := func() int64 { return c.Stats().PendingBytes }
-		e := event("")
-		e.DocumentID, e.UserID = "d", "u"
-		c.Record(e)
-		one := bytes()
-		e.DocumentID, e.UserID = strings.Repeat("d", 1001), strings.Repeat("u", 1001)
-		c.Record(e)
-		if got := bytes() - 2*one; got != 2000 {
-			t.Errorf("2,000 bytes more count as %d", got)
-		}
-		_ = c.Close(closed(t))
-	})
-}
-
-// TestSpooledUUIDs checks that a process with text ids replays the rows of a process
-// with UUIDs.
-func TestSpooledUUIDs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dir := t.TempDir()
-		before, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
-		before.Record(event("old"))
-		if err := before.Close(closed(t)); err != nil {
-			t.Error(err)
-		}
-		db := &server{}
-		after, _ := newClient(t, db, docevents.WithSpool(dir), textIDs)
-		synctest.Wait()
-		if err := after.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-		for _, row := range db.rows {
-			if row.DocumentID != testDocument || row.UserID != docevents.SystemUser {
-				t.Errorf("got %+v", row)
-			}
-		}
-		if len(db.rows) != 1 {
-			t.Errorf("%d rows, want 1", len(db.rows))
-		}
-	})
-}
-
-// TestSpooledIDs checks that text ids, NULL and UUIDs are the same after a replay.
+// TestSpooledIDs checks that text ids, NULL and UUIDs are the same after a replay, and
+// that a process with text ids replays the rows of a process with UUIDs.
 func TestSpooledIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		ids := [][2]string{{"invoice-42", "ann"}, {"-", "="}, {"", "ann"}, {"invoice-42", ""}, {"", ""}, {testDocument, docevents.SystemUser}}
-		before, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), textIDs)
-		for i, pair := range ids {
-			e := event(fmt.Sprint(i))
-			e.DocumentID, e.UserID = pair[0], pair[1]
-			before.Record(e)
+		ids := map[string][2]string{ // by stage
+			"text": {"invoice-42", "ann"}, "punctuation": {"-", "="}, "no document": {"", "ann"}, "no user": {"invoice-42", ""}, "none": {"", ""},
+			"UUIDs": {testDocument, docevents.SystemUser}, "UUIDs without TextIDs": {testDocument, docevents.SystemUser},
 		}
-		if err := before.Close(closed(t)); err != nil {
-			t.Error(err)
+		uuids, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
+		texts, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir), textIDs)
+		for stage, pair := range ids {
+			e := event(stage)
+			e.DocumentID, e.UserID = pair[0], pair[1]
+			if stage == "UUIDs without TextIDs" {
+				uuids.Record(e)
+			} else {
+				texts.Record(e)
+			}
+		}
+		for _, c := range []*docevents.Client{uuids, texts} {
+			if err := c.Close(closed(t)); err != nil {
+				t.Error(err)
+			}
 		}
 		after, _, w := newWired(t, docevents.WithSpool(dir), textIDs)
 		synctest.Wait()
@@ -240,19 +191,13 @@ func TestSpooledIDs(t *testing.T) {
 			t.Error(err)
 		}
 		found := map[string][2]string{}
-		for _, request := range w.all() {
-			for _, row := range request.rows(t) {
-				id := func(column string) string {
-					text, _ := row[column].(string) // "" stands for NULL
-					return text
-				}
-				found[fmt.Sprint(row["stage"])] = [2]string{id("document_id"), id("user_id")}
-			}
+		for _, row := range allRows(t, w) {
+			document, _ := row["document_id"].(string) // "" stands for NULL
+			user, _ := row["user_id"].(string)
+			found[fmt.Sprint(row["stage"])] = [2]string{document, user}
 		}
-		for i, want := range ids {
-			if got, stored := found[fmt.Sprint(i)]; !stored || got != want {
-				t.Errorf("%q came back as %q, %v", want, got, stored)
-			}
+		if !maps.Equal(found, ids) {
+			t.Errorf("got %q, want %q", found, ids)
 		}
 	})
 }

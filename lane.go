@@ -52,16 +52,16 @@ func (b *batch) hasRoom(moreRows, moreText, maxRows int) bool {
 }
 
 // isSuspect reports whether b is a suspect: a single row that has a strike, or that was
-// rejected alone before other rows were stored. stored is health.stored.
-func (b *batch) isSuspect(stored int64) bool {
-	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && stored > b.aloneMark)
+// rejected alone before other rows were stored. lastStored is health.stored.
+func (b *batch) isSuspect(lastStored int64) bool {
+	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && lastStored > b.aloneMark)
 }
 
 // keepsFailing reports whether b is a suspect, or a single row whose batch was split on
 // evidence. Such a row may never become a suspect, because no good rows are left to be
-// stored. stored is health.stored.
-func (b *batch) keepsFailing(stored int64) bool {
-	return b.isSuspect(stored) || len(b.records) == 1 && b.isRetry() && stored >= b.failMark
+// stored. lastStored is health.stored.
+func (b *batch) keepsFailing(lastStored int64) bool {
+	return b.isSuspect(lastStored) || len(b.records) == 1 && b.isRetry() && lastStored >= b.failMark
 }
 
 // mayBeBad reports whether b is a single row that has a strike or was rejected alone.
@@ -163,11 +163,11 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe: the last row if newest is true, and
-// otherwise a random row. The row needn't be due. If the lane is empty, draw returns
-// nil.
+// draw removes one row from the lane for a probe, even if the row isn't due. It avoids
+// rows that may be bad. Of the other rows, it takes the last one if newest is true, and
+// otherwise a random one. If the lane is empty, draw returns nil.
 func (l *lane) draw(newest bool) *batch {
-	// A probe with a bad row fails even if the server works, so avoid such rows.
+	// A probe with a bad row fails even if the server works.
 	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool {
 		return b.mayBeBad() || len(b.records) == 1 && b.request > 0
 	})

@@ -15,9 +15,12 @@ const joinWindow = 50 * time.Millisecond
 const hangTime = time.Second
 
 // nextLocked returns the next batch to send, and removes it from its lane. If nothing
-// may be sent now, nextLocked returns nil. Due batches of the retry lane go first. If
-// join is true, a batch of fresh rows that isn't full may wait for more rows, up to
-// joinWindow.
+// may be sent now, nextLocked returns nil.
+//
+// In an outage, only a probe is sent. Otherwise a batch of the retry lane goes first if
+// it is due and mayRetryLocked allows it. If the retry lane's breaker is open, a probe
+// goes in its place. Then come fresh rows. If join is true, fresh rows that don't fill
+// a batch may wait for more rows, up to joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.maySendLocked(now) {
 		return nil

@@ -59,10 +59,10 @@ func (r *reporter) callUnlocked(n notice) {
 
 // flush reports suppressed log lines, as sumUpLocked does. Then it waits until all
 // notices that are now in the queue are done. If ctx ends first, it returns an error.
-func (r *reporter) flush(ctx context.Context, age time.Duration) error {
+func (r *reporter) flush(ctx context.Context, minAge time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.sumUpLocked(age, time.Now())
+	r.sumUpLocked(minAge, time.Now())
 	if ctx.Err() == nil { // flush doesn't wait if ctx has ended
 		defer context.AfterFunc(ctx, func() {
 			r.mu.Lock()

@@ -30,7 +30,8 @@ const (
 	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
 	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. By
-	// default a purge deletes in steps only if one DELETE for all rows fails.
+	// default a purge first sends one DELETE for all rows, and deletes in steps only if
+	// that fails.
 	DefaultPurgeBatch = 10_000
 )
 
@@ -216,9 +217,9 @@ func WithSpool(dir string) Option {
 }
 
 // WithPurgeBatch makes a purge delete in steps. rows is the number of rows per step,
-// from 1 to 1,000,000. By default a purge sends one DELETE for all rows. If it fails
-// for a reason that may pass, such as a timeout or a lost connection, the purge
-// continues in steps of [DefaultPurgeBatch] rows.
+// from 1 to 1,000,000. By default a purge sends one DELETE for all rows. If this DELETE
+// fails for a reason that may be temporary, such as a timeout or a lost connection, the
+// purge continues in steps of [DefaultPurgeBatch] rows.
 func WithPurgeBatch(rows int) Option {
 	return func(c *config) { c.purgeBatch, c.purgeInSteps = rows, true }
 }

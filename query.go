@@ -111,10 +111,10 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 	return answer, c.explainCall(err)
 }
 
-// read sends a GET request and passes the response to the function decode. If this
-// fails for a reason that may be temporary, it is retried once, unless the response
-// asks for a wait (Retry-After). ctx and WithRequestTimeout limit the time of all
-// attempts together.
+// read sends a GET request and passes the response to the function decode. If the
+// request or decode fails for a reason that may be temporary, the request is retried
+// once, unless the response asks for a wait (Retry-After). ctx and WithRequestTimeout
+// limit the time of all attempts together.
 //
 // Hosted Supabase may refuse a valid key for some seconds, with status 401 and code
 // PGRST303. After such a response, the request is retried for up to lastingAfter.
@@ -157,9 +157,9 @@ func otherAnswer(field string) error {
 }
 
 // unreadable converts the error of decoding an answer. If the answer is complete but
-// unexpected, the result matches ErrOtherAnswer. It doesn't contain the text of a JSON
-// error, which may contain a value from the table. If the answer is incomplete, the
-// result counts as a temporary failure.
+// unexpected, the result matches ErrOtherAnswer. This result doesn't contain the text
+// of the JSON error, which may contain a value from the table. If the answer is
+// incomplete, the result counts as a temporary failure.
 func unreadable(err error) error {
 	e, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
 	switch {

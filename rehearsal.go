@@ -16,8 +16,8 @@ import (
 	"github.com/supabase-community/postgrest-go"
 )
 
-// maxVaried limits how many optional columns Check fills one by one. Check does so if
-// the table rejects an event type, to find out which columns the type needs.
+// maxVaried limits the number of optional columns that Check fills one by one. Check
+// does so if the table rejects an event type, to find out which columns the type needs.
 const maxVaried = 8
 
 // A rehearsal checks the table once, with inserts that PostgREST rolls back. Its method
@@ -102,9 +102,9 @@ func (r *rehearsal) value(name string, i int) any {
 // copy of each event.
 //
 // There are two events of each type, and two documents, because a trigger may discard
-// all events except the first one of each type or document. PostgREST doesn't roll back
-// an insert of a single row. The number of events is odd, so that the method count
-// isn't misled by a trigger that discards half of the rows.
+// all events except the first one of each type or document, and because PostgREST
+// doesn't roll back an insert of a single row. The number of events is odd, so that the
+// method count isn't misled by a trigger that discards half of the rows.
 func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	columns, at := &r.config.columns, time.Now().Add(-time.Second)
 	for i := range 2*len(types) + 1 {
@@ -140,9 +140,9 @@ func (r *rehearsal) possibleFillings() [][]string {
 	return fillings
 }
 
-// errStored means that the server stored the rows instead of rolling back. deleteStored
-// has added a finding.
-var errStored = errors.New("stored")
+// errStored means that the server stored the rows. The finding that deleteStored adds
+// matches errStored, so that Check doesn't store further rows in another attempt.
+var errStored = errors.New("the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept, or the trigger that discards all events except one")
 
 var number = regexp.MustCompile(`\d+`)
 
@@ -190,20 +190,19 @@ func isTemporary(e *rest.Error) bool {
 // documents. If the insert left out both, it deletes nothing, because the app's rows
 // might have the same values.
 func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
-	const stored = "the server stored the rows of Check instead of rolling them back: find the proxy that removes the header Accept, or the trigger that discards all events except one. "
 	key := r.config.columns.ID
 	if r.lacksID() {
 		key = r.config.columns.DocumentID
 	}
 	if r.lacksID() && rows[0][key] != r.documents[0] {
-		r.find("", fmt.Sprintf("%sCheck can't tell its rows from others, so delete them yourself: it inserted %d rows, the newest for the time %v", stored, len(rows), rows[0][r.config.columns.CreatedAt]))
+		r.findings = append(r.findings, fmt.Errorf("insert: %w. Check can't tell its rows from others, so delete them yourself: it inserted %d rows, the newest for the time %v", errStored, len(rows), rows[0][r.config.columns.CreatedAt]))
 		return
 	}
 	var values []string
 	for _, row := range rows {
 		values = append(values, fmt.Sprint(row[key]))
 	}
-	r.find("", stored+"Check deletes the rows (the first one's "+key+" is "+values[0]+"); if that fails, the next line has the reason")
+	r.findings = append(r.findings, fmt.Errorf("insert: %w. Check deletes the rows (the first one's %s is %s); if that fails, the next line has the reason", errStored, key, values[0]))
 	r.remove(context.WithoutCancel(ctx), r.deletion().In(key, values))
 }
 

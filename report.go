@@ -111,8 +111,8 @@ func newReporter(c *config) *reporter {
 
 // drop logs a dropped event and queues it for the app's drop handler, if there is one.
 // extra is the JSON of the event's Extra. If too many events wait (see maxNotices), or
-// close has stopped waiting for a call that hangs, the event is counted as unreported
-// instead.
+// the method close has stopped waiting for a call that hangs, the event is counted as
+// unreported instead.
 func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now time.Time) {
 	documentID := "" // an invalid id may be any text, so it isn't logged
 	if uuid.Validate(e.DocumentID) == nil || r.textIDs && checkTextID(e.DocumentID) == nil {
@@ -161,7 +161,7 @@ func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time)
 	r.loud = r.lineIfDueLocked(msg, now, slog.Int64("pending", pending)) || r.loud
 }
 
-// fault logs a failure of a purge request that will be retried, or of the spool.
+// fault logs a failure of the spool, or of a purge request that will be retried.
 func (r *reporter) fault(msg string, err error, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -230,10 +230,10 @@ func (r *reporter) writeLocked(msg string, now time.Time, attrs ...slog.Attr) {
 }
 
 // For each message that has suppressed lines, sumUpLocked writes one line with their
-// number. It skips a message if the last line with it was written less than age ago.
-func (r *reporter) sumUpLocked(age time.Duration, now time.Time) {
+// number. It skips a message if the last line with it was written less than minAge ago.
+func (r *reporter) sumUpLocked(minAge time.Duration, now time.Time) {
 	for msg, t := range r.tallies {
-		if t.suppressed > 0 && now.Sub(t.written) >= age {
+		if t.suppressed > 0 && now.Sub(t.written) >= minAge {
 			r.writeLocked(msg, now)
 		}
 	}

@@ -27,9 +27,9 @@ const (
 )
 
 // PurgeOlderThan deletes the rows that are older than the given number of days. A day
-// has 24 hours. PurgeOlderThan calls [Client.PurgeBefore] with the time that many days
-// ago. If days isn't from 1 to 700,000, PurgeOlderThan returns an error and deletes
-// nothing.
+// has 24 hours. PurgeOlderThan calls [Client.PurgeBefore] with the current time minus
+// this number of days. If days isn't from 1 to 700,000, PurgeOlderThan returns an error
+// and deletes nothing.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 	if !c.isNone() && (days < 1 || days > maxPurgeDays) {
 		return 0, fmt.Errorf("docevents: PurgeOlderThan: days must be from 1 to %d", maxPurgeDays)
@@ -41,11 +41,12 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 // number of deleted rows. If cutoff is the zero time or is in the future, PurgeBefore
 // returns an error and deletes nothing.
 //
-// PurgeBefore first sends one DELETE for all these rows. If it fails for a reason that
-// may be temporary, PurgeBefore deletes the rows in steps of [DefaultPurgeBatch] rows.
-// With [WithPurgeBatch] it deletes in steps from the start. If a step takes too long
-// for the database or a gateway, the next step has half as many rows. The answer to the
-// DELETE for all rows contains their ids, so deleting in steps needs less memory.
+// PurgeBefore first sends one DELETE for all these rows. If this DELETE fails for a
+// reason that may be temporary, PurgeBefore deletes the rows in steps of
+// [DefaultPurgeBatch] rows. With [WithPurgeBatch] it deletes in steps from the start.
+// If a step takes too long for the database or a gateway, the next step has half as
+// many rows. The answer to the DELETE for all rows contains their ids, so deleting in
+// steps needs less memory.
 //
 // PurgeBefore blocks until the rows are deleted or it fails. After a failure that may
 // be temporary, it logs a line, waits and continues. It stops and returns an error in
@@ -81,7 +82,7 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 	// Times in the table are whole microseconds, so rounding up selects the same rows.
 	before := cutoff.Add(time.Microsecond - 1).UTC().Truncate(time.Microsecond).Format(timeFormat)
 	most := c.config.purgeBatch
-	p := &purge{Client: c, before: before, allAtOnce: !c.config.purgeInSteps, next: position{after: beforeAll}, size: stepSize{rows: most, most: most}}
+	p := &purge{Client: c, before: before, allAtOnce: !c.config.purgeInSteps, next: position{after: beforeAll}, size: stepSize{rows: most, maxRows: most}}
 	err := p.run(ctx)
 	switch {
 	case err == nil && p.lost:
@@ -95,7 +96,7 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 }
 
 // A purge is one call to PurgeBefore. Only one goroutine uses it. It goes through these
-// states. With WithPurgeBatch, it begins with the steps:
+// states, but with WithPurgeBatch it begins at "steps":
 //
 //	one DELETE for all rows --done--> end
 //	    |failed

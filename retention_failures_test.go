@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,110 +14,65 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-var steps = []docevents.Option{docevents.WithPurgeBatch(10_000)}
+// timedOut is the answer to a statement that reaches the statement timeout.
+var timedOut = answer{delay: 8 * time.Second, status: 500, code: "57014", text: "canceling statement due to statement timeout"}
 
-// While a table is locked, every statement times out, even for a single row. So the
-// steps get small. After the lock they double, so the purge soon has full steps again.
-func TestPurgeAfterALock(t *testing.T) {
-	timedOut := &answer{delay: 8 * time.Second, status: 500, code: "57014", text: "canceling statement due to statement timeout"}
-	between := func(from, to time.Duration) func(*purgeRequest, time.Duration) bool {
-		return func(_ *purgeRequest, since time.Duration) bool { return since >= from && since < to }
+// timeout returns a function that makes a DELETE of more than most rows time out.
+func timeout(most int) func(*purgeRequest, int) *answer {
+	return func(r *purgeRequest, rows int) *answer {
+		if r.method == http.MethodDelete && rows > most {
+			return &timedOut
+		}
+		return nil
 	}
+}
+
+// If not even a single row can be deleted, by its time or by its id, the purge ends.
+func TestPurgeEndsIfASingleRowTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable(t, 65)
+		tb.answer = timeout(0)
+		c, _ := newClient(t, tb, docevents.WithPurgeBatch(32))
+		n, err := c.PurgeOlderThan(t.Context(), 1)
+		e, _ := errors.AsType[*docevents.Error](err)
+		if n != 0 || e == nil || e.Code != "57014" || !strings.Contains(err.Error(), "index on created_at") || errors.Is(err, docevents.ErrCountIncomplete) || tb.left() != 65 {
+			t.Errorf("%d, %v, %d left, want 57014 and nothing gone", n, err, tb.left())
+		}
+		var steps []int
+		deletes := 0
+		for _, r := range tb.requests {
+			if r.method == http.MethodGet {
+				steps = append(steps, r.offset+1)
+			} else {
+				deletes++
+			}
+		}
+		if fmt.Sprint(steps) != "[32 16 8 4 2 1 1 1 1 1 1]" || deletes != 10 {
+			t.Errorf("steps of %v rows, %d DELETEs", steps, deletes)
+		}
+	})
+}
+
+// If a read or a DELETE takes too long for the database, a gateway or the transport, the
+// next step is smaller.
+func TestPurgeHalvesItsSteps(t *testing.T) {
 	for name, test := range map[string]struct {
-		opts   []docevents.Option
-		locked func(r *purgeRequest, since time.Duration) bool
-		within time.Duration
-		most   int // maximum number of requests
+		method  string
+		failure answer
 	}{
-		"no lock":                {steps, between(0, 0), 0, 10},
-		"the first ten requests": {steps, func(r *purgeRequest, _ time.Duration) bool { return r.number < 10 }, 200 * time.Second, 60},
-		"8 s, the one DELETE":    {nil, between(0, 8*time.Second), 9 * time.Second, 11},
-		"8 s, in steps":          {steps, between(0, 8*time.Second), 9 * time.Second, 13},
-		"8 s, in the middle":     {steps, func(r *purgeRequest, _ time.Duration) bool { return r.number == 5 }, 9 * time.Second, 13},
-		"8 s, in the last step":  {steps, func(r *purgeRequest, _ time.Duration) bool { return r.number == 7 }, 9 * time.Second, 13},
-		"100 s":                  {steps, between(0, 100*time.Second), 140 * time.Second, 50},
-		"100 s, only DELETEs": {steps, func(r *purgeRequest, since time.Duration) bool {
-			return r.method == http.MethodDelete && since < 100*time.Second
-		}, 140 * time.Second, 60},
-		"100 s, from the second step": {steps, func(r *purgeRequest, since time.Duration) bool { return r.number > 2 && since < 100*time.Second }, 140 * time.Second, 50},
-		"some DELETEs":                {steps, func(r *purgeRequest, _ time.Duration) bool { return r.method == http.MethodDelete && r.number%7 == 1 }, 60 * time.Second, 50},
+		"a read":                           {http.MethodGet, timedOut},
+		"a DELETE":                         {http.MethodDelete, timedOut},
+		"a gateway's 504":                  {http.MethodDelete, answer{delay: time.Minute, status: 504, body: "<html>A timeout occurred</html>"}},
+		"Cloudflare's 524":                 {http.MethodDelete, answer{delay: 100 * time.Second, status: 524, body: "<html>A timeout occurred</html>"}},
+		"a timeout of the app's transport": {http.MethodDelete, answer{delay: time.Second, err: os.ErrDeadlineExceeded}},
+		"an answer cut short":              {http.MethodDelete, answer{delay: 15 * time.Second, status: 200, header: map[string]string{"Content-Range": "*/40"}, body: "[", cut: true}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				tb := newTable(t, 40_000)
-				begin := time.Now()
-				tb.answer = func(r *purgeRequest, _ int) *answer {
-					if test.locked(r, time.Since(begin)) {
-						return timedOut
-					}
-					return nil
-				}
-				c, _ := newClient(t, tb, test.opts...)
-				n, err := c.PurgeOlderThan(t.Context(), 1)
-				if n != 39_998 || err != nil || tb.left() != 2 {
-					t.Errorf("%d, %v, %d left", n, err, tb.left())
-				}
-				if took := time.Since(begin); took > test.within || len(tb.requests) > test.most {
-					t.Errorf("%s and %d requests, want at most %s and %d", took, len(tb.requests), test.within, test.most)
-				}
-			})
-		})
-	}
-}
-
-// If full steps always time out, a purge tries them only rarely, because each try
-// costs a statement timeout.
-func TestPurgeOfASlowTable(t *testing.T) {
-	for _, most := range []int{999, 500, 130, 7} {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 4_000)
-			timeouts := 0
-			tb.answer = func(r *purgeRequest, rows int) *answer {
-				a := timeout(most)(r, rows)
-				if a != nil {
-					timeouts++
-				}
-				return a
-			}
-			c, _ := newClient(t, tb, docevents.WithPurgeBatch(1000))
-			n, err := c.PurgeOlderThan(t.Context(), 1)
-			if n != 3_998 || err != nil || tb.left() != 2 {
-				t.Errorf("%d, %v, %d left", n, err, tb.left())
-			}
-			if timeouts > 20 {
-				t.Errorf("at most %d rows a time: %d of %d requests timed out", most, timeouts, len(tb.requests))
-			}
-		})
-	}
-}
-
-// headerTimeout is net/http's error when ResponseHeaderTimeout has passed.
-type headerTimeout struct{}
-
-func (headerTimeout) Error() string   { return "net/http: timeout awaiting response headers" }
-func (headerTimeout) Timeout() bool   { return true }
-func (headerTimeout) Temporary() bool { return true }
-
-// tooLong are answers to a request that takes too long for the database, a gateway or
-// the transport.
-var tooLong = map[string]answer{
-	"a statement timeout":              {delay: 8 * time.Second, status: 500, code: "57014"},
-	"a gateway's 504":                  {delay: time.Minute, status: 504, body: "<html>A timeout occurred</html>"},
-	"Cloudflare's 524":                 {delay: 100 * time.Second, status: 524, body: "<html>A timeout occurred</html>"},
-	"a timeout of the app's transport": {delay: time.Second, err: headerTimeout{}},
-	"a reset":                          {delay: time.Minute, err: errReset},
-	"an answer cut short":              {delay: 15 * time.Second, status: 200, header: map[string]string{"Content-Range": "*/40"}, body: "[", cut: true},
-}
-
-// If steps take too long, they shrink until they are fast enough.
-func TestPurgeAfterTimeouts(t *testing.T) {
-	for name, failure := range tooLong {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tb := newTable(t, 65)
 				tb.answer = func(r *purgeRequest, rows int) *answer {
-					if r.method == http.MethodDelete && rows > 10 {
-						return &failure
+					if r.method == test.method && (rows > 10 && r.method == http.MethodDelete || r.offset >= 10) {
+						return &test.failure
 					}
 					return nil
 				}
@@ -132,18 +86,67 @@ func TestPurgeAfterTimeouts(t *testing.T) {
 	}
 }
 
+// While a table is locked, every statement times out, even for a single row. So the
+// steps get small. After the lock they double, so the purge soon has full steps again.
+// But if full steps always time out, the purge tries them only rarely, because each try
+// costs a statement timeout.
+func TestPurgeOfALockedOrSlowTable(t *testing.T) {
+	type failing = func(r *purgeRequest, rows int, since time.Duration) bool
+	slow := func(most int) failing {
+		return func(r *purgeRequest, rows int, _ time.Duration) bool {
+			return r.method == http.MethodDelete && rows > most
+		}
+	}
+	for name, test := range map[string]struct {
+		fails  failing
+		within time.Duration
+		most   int // maximum number of requests
+	}{
+		"no lock":                       {slow(500), 0, 10},
+		"locked for the first requests": {func(r *purgeRequest, _ int, _ time.Duration) bool { return r.number < 9 }, 180 * time.Second, 60},
+		"locked for 8 s":                {func(_ *purgeRequest, _ int, since time.Duration) bool { return since < 8*time.Second }, 9 * time.Second, 13},
+		"locked in the last step":       {func(r *purgeRequest, _ int, _ time.Duration) bool { return r.number == 7 }, 9 * time.Second, 13},
+		"DELETEs locked for 60 s": {func(r *purgeRequest, _ int, since time.Duration) bool {
+			return r.method == http.MethodDelete && since < 60*time.Second
+		}, 100 * time.Second, 60},
+		"every seventh request locked": {func(r *purgeRequest, _ int, _ time.Duration) bool { return r.number%7 == 1 }, 60 * time.Second, 50},
+		"slow for full steps":          {slow(499), 40 * time.Second, 40},
+		"slow for 65 rows":             {slow(64), 80 * time.Second, 110},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tb := newTable(t, 2_000)
+				begin := time.Now()
+				tb.answer = func(r *purgeRequest, rows int) *answer {
+					if test.fails(r, rows, time.Since(begin)) {
+						return &timedOut
+					}
+					return nil
+				}
+				c, _ := newClient(t, tb, docevents.WithPurgeBatch(500))
+				n, err := c.PurgeOlderThan(t.Context(), 1)
+				if n != 1_998 || err != nil || tb.left() != 2 {
+					t.Errorf("%d, %v, %d left", n, err, tb.left())
+				}
+				if took := time.Since(begin); took > test.within || len(tb.requests) > test.most {
+					t.Errorf("%s and %d requests, want at most %s and %d", took, len(tb.requests), test.within, test.most)
+				}
+			})
+		})
+	}
+}
+
 // The DELETE for all rows is sent only once, however it fails. The purge then
 // deletes in steps, the first with up to DefaultPurgeBatch rows.
 func TestPurgeSendsTheOneDeleteOnce(t *testing.T) {
-	failures := maps.Clone(tooLong)
-	maps.Copy(failures, map[string]answer{
-		"a reset at once":               {err: errReset},
-		"a 502 at once":                 {status: 502},
-		"a database that shuts down":    {status: 503, code: "57P01"},
-		"a deadlock":                    {status: 409, code: "40P01"},
-		"a server clock that is behind": {status: 401, code: "PGRST303"},
-	})
-	for name, failure := range failures {
+	for name, failure := range map[string]answer{
+		"a statement timeout":              timedOut,
+		"Cloudflare's 524":                 {delay: 100 * time.Second, status: 524, body: "<html>A timeout occurred</html>"},
+		"a timeout of the app's transport": {delay: time.Second, err: os.ErrDeadlineExceeded},
+		"a reset at once":                  {err: errReset},
+		"a deadlock":                       {status: 409, code: "40P01"},
+		"a server clock that is behind":    {status: 401, code: "PGRST303"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tb := newTable(t, 65)
@@ -163,149 +166,77 @@ func TestPurgeSendsTheOneDeleteOnce(t *testing.T) {
 	}
 }
 
-// After a failure that has nothing to do with the size of the step, the purge waits
-// and keeps the size.
-func TestPurgeKeepsStepSize(t *testing.T) {
-	for name, test := range map[string]struct {
-		answer answer
-		lost   bool // after a DELETE, the outcome is unknown
-	}{
-		"504 of the pool":        {answer{status: 504, code: "PGRST003", text: "Timed out acquiring connection from connection pool."}, false},
-		"503 of the pool":        {answer{status: 503, code: "PGRST003"}, false},
-		"503 of the database":    {answer{status: 503, code: "PGRST002"}, true},
-		"504 of a gateway":       {answer{status: 504, body: "<html>"}, true},
-		"503 of a gateway":       {answer{status: 503}, true},
-		"no answer":              {answer{err: errReset}, true},
-		"no connection":          {answer{err: &net.OpError{Op: "dial", Net: "tcp", Err: errReset}}, false},
-		"a DNS failure":          {answer{err: &net.DNSError{Err: "no such host", Name: "x.supabase.co"}}, false},
-		"a database that starts": {answer{status: 503, code: "57P03", text: "the database system is starting up"}, true},
-		"too many connections":   {answer{status: 503, code: "53300", text: "too many connections"}, false},
-	} {
-		for in, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(10)}} {
-			for _, until := range []time.Duration{time.Millisecond, time.Second, 30 * time.Second} {
-				t.Run(fmt.Sprint(name, " ", in, " ", until), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						tb := newTable(t, 65)
-						begin := time.Now()
-						tb.answer = func(*purgeRequest, int) *answer {
-							if time.Since(begin) < until {
-								return &test.answer
-							}
-							return nil
-						}
-						c, _ := newClient(t, tb, opts...)
-						n, err := c.PurgeOlderThan(t.Context(), 1)
-						lost := test.lost && opts == nil // in steps, the failed requests are reads
-						if n != 63 || tb.left() != 2 || (err != nil) != lost || errors.Is(err, docevents.ErrCountIncomplete) != lost {
-							t.Errorf("%d, %v, %d left after %s", n, err, tb.left(), time.Since(begin))
-						}
-						if took := time.Since(begin); took > 2*until+time.Second || len(tb.requests) > 26 {
-							t.Errorf("took %s and %d requests", took, len(tb.requests))
-						}
-						for _, r := range tb.requests {
-							if r.method == http.MethodGet && r.offset != 9 && r.offset != docevents.DefaultPurgeBatch-1 {
-								t.Errorf("%s: the step has shrunk", r)
-							}
-						}
-					})
-				})
-			}
-		}
-	}
-}
-
 // Without a deadline, a purge ends after ten failures in a row, and returns the last
-// error. The log counts all failures in a few lines.
+// error.
 func TestPurgeEndsAfterTenFailures(t *testing.T) {
+	blocked := answer{status: 403, body: `{"message":"DELETE is blocked"}`}
 	for name, test := range map[string]struct {
-		answer answer
-		opts   []docevents.Option
+		answers []answer // in turn
+		opts    []docevents.Option
 	}{
-		"DELETE is blocked":           {answer{status: 403, body: `{"message":"DELETE is blocked"}`}, nil},
-		"DELETE is blocked, in steps": {answer{status: 403, body: `{"message":"DELETE is blocked"}`}, steps},
-		"an unknown code":             {answer{status: 400, code: "2BP01", text: "dependent objects"}, nil},
-		"no database":                 {answer{status: 503, code: "PGRST001"}, steps},
-		"no answer":                   {answer{err: errReset}, nil},
-		"a lock, one row":             {answer{status: 500, code: "57014"}, []docevents.Option{docevents.WithPurgeBatch(1)}},
-		"a lock, ten rows":            {answer{status: 500, code: "57014"}, []docevents.Option{docevents.WithPurgeBatch(10)}},
-		"a 409 of a firewall":         {answer{status: 409, body: "no"}, steps},
+		"DELETE is blocked":           {[]answer{blocked}, nil},
+		"DELETE is blocked, in steps": {[]answer{blocked}, inSteps},
+		"no answer":                   {[]answer{{err: errReset}}, nil},
+		"a lock, one row":             {[]answer{{status: 500, code: "57014"}}, []docevents.Option{docevents.WithPurgeBatch(1)}},
+		"a lock, ten rows":            {[]answer{{status: 500, code: "57014"}}, inSteps},
+		"refusals and an outage":      {[]answer{{status: 401, code: "PGRST303"}, {status: 503, code: "PGRST002"}}, inSteps},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tb := newTable(t, 65)
-				tb.answer = func(*purgeRequest, int) *answer { return &test.answer }
-				c, o := newClient(t, tb, test.opts...)
+				tb.answer = func(r *purgeRequest, _ int) *answer { return &test.answers[r.number%len(test.answers)] }
+				c, _ := newClient(t, tb, test.opts...)
 				begin := time.Now()
 				n, err := c.PurgeOlderThan(context.Background(), 1)
 				took := time.Since(begin)
 				if n != 0 || err == nil || len(tb.requests) != 10 || took < 40*time.Second || took > 82*time.Second {
 					t.Errorf("%d, %v after %d requests and %s", n, err, len(tb.requests), took)
 				}
-				wantQuiet(t, o, took)
-				_ = c.Close(t.Context())
-				total := 0
-				for _, l := range o.logged() {
-					var count int
-					_, _ = fmt.Sscanf(l.text, "docevents: purge failed, trying again count=%d ", &count)
-					total += count
-				}
-				if total != 9 {
-					t.Errorf("the log counts %d failures, want 9: %v", total, o.logged())
-				}
 			})
 		})
 	}
-	t.Run("nine failures", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 65)
-			failures := 0
-			tb.answer = func(r *purgeRequest, _ int) *answer {
-				if r.method == http.MethodDelete {
-					if failures++; failures%10 != 0 {
-						return &answer{status: 503, code: "PGRST003"}
-					}
+}
+
+// A failure that has nothing to do with the size of a step doesn't make the next step
+// smaller. If the tenth request succeeds, the purge continues.
+func TestPurgeKeepsStepSizeInAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable(t, 65)
+		failures := 0
+		tb.answer = func(r *purgeRequest, _ int) *answer {
+			if r.method == http.MethodGet && r.offset != 9 {
+				t.Errorf("%s: the step has shrunk", r)
+			}
+			if r.method == http.MethodDelete {
+				if failures++; failures%10 != 0 {
+					return &answer{status: 503, code: "PGRST003"}
 				}
-				return nil
 			}
-			c, o := newClient(t, tb, docevents.WithPurgeBatch(10))
-			begin := time.Now()
-			n, err := c.PurgeOlderThan(t.Context(), 1)
-			if n != 63 || err != nil && !errors.Is(err, docevents.ErrCountIncomplete) {
-				t.Errorf("%d, %v", n, err)
-			}
-			wantQuiet(t, o, time.Since(begin))
-		})
-	})
-	t.Run("with a deadline", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 65)
-			tb.answer = func(*purgeRequest, int) *answer { return &answer{status: 403, body: `{"message":"DELETE is blocked"}`} }
-			c, o := newClient(t, tb)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-			defer cancel()
-			begin := time.Now()
-			_, err := c.PurgeOlderThan(ctx, 1)
-			if e := (*docevents.Error)(nil); !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Status != 403 || time.Since(begin) != time.Hour {
-				t.Errorf("%v after %s", err, time.Since(begin))
-			}
-			wantQuiet(t, o, time.Hour)
-		})
+			return nil
+		}
+		c, _ := newClient(t, tb, inSteps...)
+		if n, err := c.PurgeOlderThan(t.Context(), 1); n != 63 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
 	})
 }
 
-// wantQuiet checks that there is at least one line, and at most one in 30 s.
-func wantQuiet(t *testing.T, o *observer, took time.Duration) {
-	t.Helper()
-	synctest.Wait()
-	lines := o.logged()
-	if len(lines) == 0 || len(lines) > 1+int(took/(30*time.Second)) {
-		t.Fatalf("%d lines in %s: %v", len(lines), took, lines)
-	}
-	for i, l := range lines {
-		if !strings.HasPrefix(l.text, "docevents: purge failed, trying again ") || i > 0 && l.at.Sub(lines[i-1].at) < 30*time.Second {
-			t.Errorf("line %d: %v", i, l)
+// With a deadline, a purge continues until then. The error names the last failure,
+// and the log is quiet.
+func TestPurgeEndsAtItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable(t, 65)
+		tb.answer = func(*purgeRequest, int) *answer { return &answer{status: 403, body: `{"message":"DELETE is blocked"}`} }
+		c, o := newClient(t, tb)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		begin := time.Now()
+		_, err := c.PurgeOlderThan(ctx, 1)
+		if e, _ := errors.AsType[*docevents.Error](err); !errors.Is(err, context.DeadlineExceeded) || e == nil || e.Status != 403 || time.Since(begin) != time.Hour {
+			t.Errorf("%v after %s", err, time.Since(begin))
 		}
-	}
+		checkQuiet(t, o)
+	})
 }
 
 // If a trigger keeps all rows, every step succeeds without deleting a row. The last step
@@ -321,7 +252,7 @@ func TestPurgeOfRowsThatATriggerKeeps(t *testing.T) {
 					}
 					return &answer{status: 204, header: map[string]string{"Content-Range": "*/0"}}
 				}
-				c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
+				c, _ := newClient(t, tb, inSteps...)
 				n, err := c.PurgeOlderThan(t.Context(), 1)
 				if n != 0 || tb.left() != 65 || (err == nil) != (most == 100) || len(tb.requests) > 1000 {
 					t.Errorf("%d, %v, %d left after %d requests", n, err, tb.left(), len(tb.requests))
@@ -333,92 +264,72 @@ func TestPurgeOfRowsThatATriggerKeeps(t *testing.T) {
 
 // Refusals end a purge only after 5 s: hosted projects sometimes refuse a valid key
 // for a second or two, and PostgREST doesn't find a table or column while it reloads
-// its schema cache.
+// its schema cache. The error says once what to do.
 func TestPurgeEndsAfterFiveSecondsOfRefusals(t *testing.T) {
-	for name, refusal := range map[string]answer{
-		"a key issued in the future": {status: 401, code: "PGRST303", text: "JWT issued at future"},
-		"no table":                   {status: 404, code: "PGRST205", text: "Could not find the table"},
-		"no column":                  {status: 400, code: "PGRST204", text: "Could not find the column"},
-		"an outdated cached plan":    {status: 400, code: "0A000", text: "cached plan must not change result type"},
-		"an HTML page":               {status: 200, body: "<html>"},
+	for advice, refusal := range map[string]answer{
+		"wait: this ends":              {status: 401, code: "PGRST303", text: "JWT issued at future"},
+		"check SUPABASE_URL":           {status: 200, body: "<html>"},
+		"GRANT SELECT, INSERT, DELETE": {status: 403, code: "42501", text: "permission denied for table t"},
 	} {
 		for when, test := range map[string]struct {
+			opts    []docevents.Option
 			refused func(r *purgeRequest, since time.Duration) bool
 			delay   time.Duration
-			passes  bool
+			purged  int64
 		}{
-			"once":                  {func(r *purgeRequest, _ time.Duration) bool { return r.number == 3 }, 0, true},
-			"once, after a minute":  {func(r *purgeRequest, _ time.Duration) bool { return r.number == 3 }, time.Minute, true},
-			"the first two seconds": {func(_ *purgeRequest, since time.Duration) bool { return since < 2*time.Second }, 0, true},
-			"the first 4.9 seconds": {func(_ *purgeRequest, since time.Duration) bool { return since < 4900*time.Millisecond }, 0, true},
-			"every third request":   {func(r *purgeRequest, _ time.Duration) bool { return r.number%3 == 0 }, 4 * time.Second, true},
-			"from the second step":  {func(r *purgeRequest, _ time.Duration) bool { return r.number >= 3 }, 0, false},
+			"once, after a minute":  {inSteps, func(r *purgeRequest, _ time.Duration) bool { return r.number == 3 }, time.Minute, 63},
+			"the first 4.9 seconds": {inSteps, func(_ *purgeRequest, since time.Duration) bool { return since < 4900*time.Millisecond }, 0, 63},
+			"every third request":   {inSteps, func(r *purgeRequest, _ time.Duration) bool { return r.number%3 == 0 }, 4 * time.Second, 63},
+			"from the second step":  {inSteps, func(r *purgeRequest, _ time.Duration) bool { return r.number >= 3 }, 0, 10},
+			"from the start":        {nil, func(*purgeRequest, time.Duration) bool { return true }, 0, 0},
 		} {
-			t.Run(name+" "+when, func(t *testing.T) {
+			t.Run(advice+" "+when, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
+					refusal := refusal
+					refusal.delay = test.delay
 					tb := newTable(t, 65)
 					begin := time.Now()
 					tb.answer = func(r *purgeRequest, _ int) *answer {
 						if test.refused(r, time.Since(begin)) {
-							a := refusal
-							a.delay = test.delay
-							return &a
+							return &refusal
 						}
 						return nil
 					}
-					c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
+					c, _ := newClient(t, tb, test.opts...)
 					n, err := c.PurgeOlderThan(t.Context(), 1)
-					if test.passes && (n != 63 || err != nil && !errors.Is(err, docevents.ErrCountIncomplete)) {
-						t.Errorf("%d of 63, %v", n, err)
+					took := time.Since(begin)
+					if n != test.purged || test.purged == 63 && err != nil && !errors.Is(err, docevents.ErrCountIncomplete) {
+						t.Errorf("%d, %v, want %d", n, err, test.purged)
 					}
-					e := (*docevents.Error)(nil)
-					if took := time.Since(begin); !test.passes && (n != 10 || !errors.As(err, &e) || took < 5*time.Second || took > 12*time.Second) {
-						t.Errorf("%d, %v after %s, want 10 and the refusal", n, err, took)
+					if e, _ := errors.AsType[*docevents.Error](err); test.purged < 63 && (e == nil || strings.Count(err.Error(), advice) != 1 || took < 5*time.Second || took > 12*time.Second) {
+						t.Errorf("%v after %s, want the advice %q once", err, took, advice)
 					}
 				})
 			})
 		}
 	}
-	t.Run("alternating with other failures", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 65)
-			tb.answer = func(r *purgeRequest, _ int) *answer {
-				if r.number%2 == 0 {
-					return &answer{status: 401, code: "PGRST303"}
-				}
-				return &answer{status: 503, code: "PGRST002"}
-			}
-			c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
-			if n, err := c.PurgeOlderThan(t.Context(), 1); n != 0 || err == nil || len(tb.requests) != 10 {
-				t.Errorf("%d, %v after %d requests", n, err, len(tb.requests))
-			}
-		})
-	})
 }
 
 // After a lost answer, the error matches ErrCountIncomplete, whatever ends the purge
 // later. An answer isn't lost if the failure shows that nothing was deleted.
 func TestPurgeEndsInErrorAfterALostAnswer(t *testing.T) {
 	lost := &answer{stored: true, err: errReset}
-	refusal := &answer{status: 403, code: "42501", text: "permission denied for table t"}
+	refusal := answer{status: 403, code: "42501", text: "permission denied for table t"}
 	for name, test := range map[string]struct {
-		first, then *answer
-		purged      int64
-		status      int
-		lost        bool
-		unknown     bool // the error matches ErrOutcomeUnknown, because the last answer was lost
+		first   *answer
+		then    answer
+		purged  int64
+		lost    bool
+		unknown bool // the error matches ErrOutcomeUnknown, because the last answer was lost
 	}{
-		"then a revoked grant":                    {lost, refusal, 10, 403, true, false},
-		"then an outage":                          {lost, &answer{status: 503, code: "53300"}, 10, 503, true, false},
-		"then timeouts":                           {lost, &answer{status: 500, code: "57014"}, 10, 500, true, false},
-		"then a foreign key to the rows":          {lost, &answer{status: 409, code: "23503"}, 10, 409, true, false},
-		"then bad data":                           {lost, &answer{status: 400, code: "22007"}, 10, 400, true, false},
-		"then no free connection":                 {lost, &answer{status: 504, code: "PGRST003"}, 10, 504, true, false},
-		"then more lost answers":                  {lost, &answer{status: 502}, 10, 502, true, true},
-		"nothing lost, an outage":                 {nil, &answer{status: 504, code: "PGRST003"}, 20, 504, false, false},
-		"nothing lost, a refusal":                 {nil, refusal, 20, 403, false, false},
-		"nothing lost, timeouts":                  {nil, &answer{status: 500, code: "57014"}, 20, 500, false, false},
-		"nothing lost, a foreign key to the rows": {nil, &answer{status: 409, code: "23503"}, 20, 409, false, false},
+		"then a revoked grant":           {lost, refusal, 10, true, false},
+		"then timeouts":                  {lost, answer{status: 500, code: "57014"}, 10, true, false},
+		"then a foreign key to the rows": {lost, answer{status: 409, code: "23503"}, 10, true, false},
+		"then no free connection":        {lost, answer{status: 504, code: "PGRST003"}, 10, true, false},
+		"then more lost answers":         {lost, answer{status: 502}, 10, true, true},
+		"nothing lost, an outage":        {nil, answer{status: 504, code: "PGRST003"}, 20, false, false},
+		"nothing lost, a refusal":        {nil, refusal, 20, false, false},
+		"nothing lost, a trigger":        {nil, answer{status: 400, code: "P0001", text: "events are for ever"}, 20, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -428,21 +339,24 @@ func TestPurgeEndsInErrorAfterALostAnswer(t *testing.T) {
 					case r.number == 3:
 						return test.first
 					case r.number > 3 && r.method == http.MethodDelete:
-						return test.then
+						return &test.then
 					}
 					return nil
 				}
-				c, _ := newClient(t, tb, docevents.WithPurgeBatch(10))
+				c, _ := newClient(t, tb, inSteps...)
 				n, err := c.PurgeOlderThan(t.Context(), 1)
-				var e *docevents.Error
-				if n != test.purged || !errors.As(err, &e) || e.Status != test.status {
-					t.Errorf("%d, %v, want %d and status %d", n, err, test.purged, test.status)
+				if e, _ := errors.AsType[*docevents.Error](err); n != test.purged || e == nil || e.Status != test.then.status {
+					t.Errorf("%d, %v, want %d and status %d", n, err, test.purged, test.then.status)
 				}
 				if errors.Is(err, docevents.ErrCountIncomplete) != test.lost || errors.Is(err, docevents.ErrOutcomeUnknown) != test.unknown {
 					t.Errorf("%v: count incomplete %v, outcome unknown %v", err, !test.lost, !test.unknown)
 				}
-				if strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "?") && test.status != 500 {
-					t.Errorf("%q", err)
+				rejected := test.then.code == "P0001" || test.then.code == "23503"
+				if rejected && len(tb.requests) != 6 {
+					t.Errorf("%d requests: a rejection of the rows was retried", len(tb.requests))
+				}
+				if strings.Contains(err.Error(), "\n") {
+					t.Errorf("more than a line: %q", err)
 				}
 			})
 		})
@@ -452,38 +366,33 @@ func TestPurgeEndsInErrorAfterALostAnswer(t *testing.T) {
 // If more rows have the same time than a statement can delete, they are deleted by
 // their ids. The rows before and after them are deleted by their times.
 func TestPurgeOfOneTime(t *testing.T) {
-	for name, test := range map[string]struct{ before, ties, behind int }{
-		"no other rows":             {0, 1000, 0},
-		"the oldest rows":           {0, 1000, 100},
-		"in the middle":             {100, 1000, 100},
-		"from the middle of a step": {7, 1000, 100},
-		"the newest rows":           {100, 1000, 0},
-		"just few enough":           {100, 20, 100},
-		"one too many":              {100, 21, 100},
-		"as many as a step":         {100, 10, 100},
-		"no equal times":            {100, 0, 100},
+	const most = 20 // rows of a statement
+	for name, test := range map[string]struct {
+		before, ties, behind int
+		numbers              bool // as ids
+	}{
+		"the oldest rows":           {0, 200, 100, false},
+		"from the middle of a step": {7, 200, 100, false},
+		"the newest rows":           {100, 200, 0, false},
+		"one too many":              {100, most + 1, 100, false},
+		"as many as a step":         {100, 10, 100, false},
+		"numbers as ids":            {0, 200, 0, true},
 	} {
-		for in, opts := range map[string][]docevents.Option{"at once": nil, "in steps": {docevents.WithPurgeBatch(10)}, "in steps that are too large": {docevents.WithPurgeBatch(500)}} {
-			for fault, answers := range map[string]func(*purgeRequest, int) *answer{
-				"": func(*purgeRequest, int) *answer { return nil },
-				"with locks": func(r *purgeRequest, _ int) *answer {
-					if r.number%11 == 10 {
-						return &answer{status: 500, code: "57014"}
-					}
-					return nil
-				},
-				"with lost answers": func(r *purgeRequest, _ int) *answer {
-					if r.number%11 == 10 {
-						return &answer{stored: true, status: 502}
-					}
+		for in, opts := range map[string][]docevents.Option{"at once": nil, "in steps": inSteps} {
+			for fault, answers := range map[string]func(tb *table) *answer{
+				"no faults":    func(*table) *answer { return nil },
+				"locks":        func(*table) *answer { return &answer{status: 500, code: "57014"} },
+				"lost answers": func(*table) *answer { return &answer{stored: true, status: 502} },
+				"late rows": func(tb *table) *answer {
+					tb.insert(10*day, 11*day, 11*day, 11*day)
 					return nil
 				},
 			} {
-				t.Run(strings.TrimSpace(fmt.Sprint(name, " ", in, " ", fault)), func(t *testing.T) {
+				t.Run(name+", "+in+", "+fault, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						tb := newTable(t, 2) // these rows stay
-						total := test.before + test.ties + test.behind
-						for i := range total {
+						tb.numbers = test.numbers
+						for i := range test.before + test.ties + test.behind {
 							at := i
 							if i >= test.before && i < test.before+test.ties {
 								at = test.before
@@ -491,19 +400,21 @@ func TestPurgeOfOneTime(t *testing.T) {
 							tb.insert(10*day - time.Duration(at)*time.Second)
 						}
 						tb.answer = func(r *purgeRequest, rows int) *answer {
-							if a := answers(r, rows); a != nil {
-								return a
+							if r.number%11 == 10 && r.number <= 100 {
+								if a := answers(tb); a != nil {
+									return a
+								}
 							}
 							if opts == nil {
 								rows /= 10 // the first step has 10,000 rows
 							}
-							return timeout(20)(r, rows)
+							return timeout(most)(r, rows)
 						}
 						c, _ := newClient(t, tb, opts...)
 						n, err := c.PurgeOlderThan(t.Context(), 2)
-						lost := errors.Is(err, docevents.ErrCountIncomplete)
-						if tb.left() != 2 || !lost && (n != int64(total) || err != nil) || lost && fault != "with lost answers" {
-							t.Errorf("%d of %d, %v, %d left", n, total, err, tb.left())
+						incomplete := fault == "lost answers" && errors.Is(err, docevents.ErrCountIncomplete)
+						if tb.left() != 2 || !incomplete && (n != int64(tb.inserted-2) || err != nil) {
+							t.Errorf("%d of %d, %v, %d left", n, tb.inserted-2, err, tb.left())
 						}
 						if len(tb.requests) > 600 {
 							t.Errorf("%d requests", len(tb.requests))
@@ -513,81 +424,50 @@ func TestPurgeOfOneTime(t *testing.T) {
 			}
 		}
 	}
-	t.Run("numbers as ids", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 2)
-			tb.numbers, tb.answer = true, timeout(3)
-			for range 70 {
-				tb.insert(10 * day)
-			}
-			c, _ := newClient(t, tb, docevents.WithPurgeBatch(4))
-			if n, err := c.PurgeOlderThan(t.Context(), 2); n != 70 || err != nil {
-				t.Errorf("%d, %v", n, err)
-			}
-		})
-	})
-	t.Run("all requests", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 2)
-			for range 7 {
-				tb.insert(10 * day)
-			}
-			tb.answer = timeout(3)
-			c, _ := newClient(t, tb, docevents.WithPurgeBatch(4))
-			if n, err := c.PurgeOlderThan(t.Context(), 2); n != 7 || err != nil {
-				t.Errorf("%d, %v", n, err)
-			}
-			const boundary, one, counted = "1999-12-22T00:00:00+00:00", "eq.1999-12-22T00:00:00+00:00", " return=minimal,count=exact"
-			want := []string{
-				"GET lt.1999-12-30T00:00:00.000000Z row 4",
-				"DELETE lte." + boundary + counted, // times out
-				"GET lt.1999-12-30T00:00:00.000000Z row 2",
-				"GET " + one + " row 2",
-				"DELETE " + one + " id lte.A" + counted,
-				"GET " + one + " id gt.A row 4",
-				"DELETE " + one + " id gt.A id lte.B" + counted, // times out
-				"GET " + one + " id gt.A row 2",
-				"DELETE " + one + " id gt.A id lte.C" + counted,
-				"GET " + one + " id gt.C row 2",
-				"DELETE " + one + " id gt.C id lte.B" + counted,
-				"GET " + one + " id gt.B row 4", // fewer than 4 are left
-				"GET lt.1999-12-30T00:00:00.000000Z row 4",
-				"DELETE lt.1999-12-30T00:00:00.000000Z" + counted,
-			}
-			names := map[string]string{}
-			var got []string
-			for _, r := range tb.requests {
-				for i, f := range r.ids {
-					operator, id, _ := strings.Cut(f, ".")
-					if names[id] == "" {
-						names[id] = string(rune('A' + len(names)))
-					}
-					r.ids[i] = operator + "." + names[id]
+}
+
+func TestRequestsOfAPurgeOfOneTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb := newTable(t, 2)
+		for range 7 {
+			tb.insert(10 * day)
+		}
+		tb.answer = timeout(3)
+		c, _ := newClient(t, tb, docevents.WithPurgeBatch(4))
+		if n, err := c.PurgeOlderThan(t.Context(), 2); n != 7 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+		const boundary, one, counted = "1999-12-22T00:00:00+00:00", "eq.1999-12-22T00:00:00+00:00", " return=minimal,count=exact"
+		want := []string{
+			"GET lt.1999-12-30T00:00:00.000000Z row 4",
+			"DELETE lte." + boundary + counted, // times out
+			"GET lt.1999-12-30T00:00:00.000000Z row 2",
+			"GET " + one + " row 2",
+			"DELETE " + one + " id lte.A" + counted,
+			"GET " + one + " id gt.A row 4",
+			"DELETE " + one + " id gt.A id lte.B" + counted, // times out
+			"GET " + one + " id gt.A row 2",
+			"DELETE " + one + " id gt.A id lte.C" + counted,
+			"GET " + one + " id gt.C row 2",
+			"DELETE " + one + " id gt.C id lte.B" + counted,
+			"GET " + one + " id gt.B row 4", // fewer than 4 are left
+			"GET lt.1999-12-30T00:00:00.000000Z row 4",
+			"DELETE lt.1999-12-30T00:00:00.000000Z" + counted,
+		}
+		names := map[string]string{}
+		var got []string
+		for _, r := range tb.requests {
+			for i, f := range r.ids {
+				operator, id, _ := strings.Cut(f, ".")
+				if names[id] == "" {
+					names[id] = string(rune('A' + len(names)))
 				}
-				got = append(got, r.String())
+				r.ids[i] = operator + "." + names[id]
 			}
-			if strings.Join(got, "\n") != strings.Join(want, "\n") {
-				t.Errorf("sent\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-			}
-		})
-	})
-	t.Run("late rows", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			tb := newTable(t, 2)
-			for range 200 {
-				tb.insert(10 * day)
-			}
-			begin := time.Now()
-			tb.answer = func(r *purgeRequest, rows int) *answer {
-				if r.number%5 == 0 && r.number <= 50 {
-					tb.insert(time.Since(begin)+10*day, time.Since(begin)+11*day)
-				}
-				return timeout(3)(r, rows)
-			}
-			c, _ := newClient(t, tb, docevents.WithPurgeBatch(4))
-			if n, err := c.PurgeOlderThan(t.Context(), 2); n != 222 || err != nil || tb.left() != 2 {
-				t.Errorf("%d, %v, %d left", n, err, tb.left())
-			}
-		})
+			got = append(got, r.String())
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("sent\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
 	})
 }

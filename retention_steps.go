@@ -16,7 +16,7 @@ const beforeAll = "-infinity"
 
 // A position is where the next step of a purge begins. A step deletes the oldest rows
 // that are left, up to its boundary: the created_at of the last row to delete. It
-// begins at the boundary of the last step. Without this lower limit, a purge of a
+// begins at the boundary of the previous step. Without this lower limit, a purge of a
 // million rows would take twice as long, because PostgreSQL would read the index
 // entries of deleted rows again.
 //
@@ -83,7 +83,7 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 }
 
 // counted handles the result of a DELETE: n is the number of deleted rows, and err is
-// the error. If more rows may have been deleted, it sets p.lost.
+// the error. If more than n rows may have been deleted, counted sets p.lost.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
@@ -99,16 +99,16 @@ func (p *purge) counted(n int64, err error) error {
 }
 
 // A stepSize is the number of rows of the next step. It is halved after a step that
-// takes too long, and doubled after a step that succeeds, up to the field most.
+// takes too long, and doubled after a step that succeeds, up to maxRows.
 //
 // Each time that the first step after a doubling takes too long, the next doubling
 // needs twice as many successes in a row. Otherwise a slow table would cost a statement
 // timeout again and again.
 type stepSize struct {
-	rows, most int
-	successes  int  // in a row at this size
-	grown      bool // no step of this size has run since it doubled
-	patience   int  // the size doubles after more successes than this
+	rows, maxRows int
+	successes     int  // in a row at this size
+	grown         bool // no step of this size has run since it doubled
+	patience      int  // the size doubles after more successes than this
 }
 
 func (s *stepSize) succeeded() {
@@ -116,9 +116,9 @@ func (s *stepSize) succeeded() {
 		s.patience = 0
 	}
 	s.successes++
-	s.grown = s.successes > s.patience && s.rows < s.most
+	s.grown = s.successes > s.patience && s.rows < s.maxRows
 	if s.grown {
-		s.rows, s.successes = min(2*s.rows, s.most), 0
+		s.rows, s.successes = min(2*s.rows, s.maxRows), 0
 	}
 }
 
@@ -148,8 +148,8 @@ func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	return int64(len(ids)), nil
 }
 
-// readNth finds the last row that a step of p.size.rows rows deletes. It sorts by
-// column the rows that query selects, and returns the value of column in row number
+// readNth finds the last row that a step of p.size.rows rows deletes. It sorts the
+// query's rows by the given column, and returns this column's value in row number
 // p.size.rows. If there are fewer rows, it returns "".
 func (p *purge) readNth(ctx context.Context, column string, query *postgrest.FilterBuilder) (string, error) {
 	last := p.size.rows - 1

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docevents/docevents-go"
@@ -147,12 +148,8 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 			a = chosen
 		}
 	}
-	if a.delay > 0 {
-		select {
-		case <-time.After(a.delay):
-		case <-req.Context().Done():
-			return nil, req.Context().Err()
-		}
+	if err := a.wait(req); err != nil {
+		return nil, err
 	}
 	if a.stored && !s.discard {
 		s.mu.Lock()
@@ -170,6 +167,19 @@ func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, a.err
 	}
 	return a.response(req), nil
+}
+
+// wait waits for the answer's delay. If the request's context ends, wait returns its error.
+func (a *answer) wait(req *http.Request) error {
+	if a.delay <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(a.delay):
+		return nil
+	case <-req.Context().Done():
+		return req.Context().Err()
+	}
 }
 
 func (a *answer) response(req *http.Request) *http.Response {
@@ -349,6 +359,55 @@ func event(stage string) docevents.Event {
 
 var testDocument = uuid.MustParse("11111111-1111-4111-8111-111111111111").String()
 
+// recordMany records n events with the given stage.
+func recordMany(c *docevents.Client, n int, stage string) {
+	for range n {
+		c.Record(event(stage))
+	}
+}
+
+// recordMixed records n events, of which every event i with isBad(i) is bad.
+func recordMixed(c *docevents.Client, n int, isBad func(i int) bool) {
+	for i := range n {
+		c.Record(event(fineOrBad(isBad(i))))
+	}
+}
+
+// fineOrBad returns the stage of a bad event or of a fine one (see answerBad).
+func fineOrBad(bad bool) string { return map[bool]string{false: "fine", true: "bad"}[bad] }
+
+// oneIn makes one event of every few bad. The first bad event has the index at.
+func oneIn(every, at int) func(i int) bool { return func(i int) bool { return i%every == at } }
+
+// inBubble runs a subtest in a synctest bubble.
+func inBubble(t *testing.T, name string, test func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+}
+
+// within calls f, which is Flush or Close, with a deadline.
+func within(d time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return f(ctx)
+}
+
+// checkTook checks how much time has passed since start.
+func checkTook(t *testing.T, start time.Time, least, most time.Duration) {
+	t.Helper()
+	if took := time.Since(start); took < least || took > most {
+		t.Errorf("took %s, want %s to %s", took, least, most)
+	}
+}
+
+// answerIn returns the answer of the server that err wraps, or an empty one.
+func answerIn(err error) docevents.Error {
+	if e, ok := errors.AsType[*docevents.Error](err); ok {
+		return *e
+	}
+	return docevents.Error{}
+}
+
 // drain records an event every 100 ms until nothing is pending, and returns their
 // number. A bad row is dropped only after other rows have been stored.
 func drain(t *testing.T, c *docevents.Client) (others int64) {
@@ -423,6 +482,24 @@ func checkLost(t *testing.T, o *observer) {
 	for _, d := range o.lost() {
 		if !strings.HasPrefix(d.event.Stage, "bad") || d.reason != docevents.Rejected {
 			t.Errorf("lost %q: %s, %v", d.event.Stage, d.reason, d.err)
+		}
+	}
+}
+
+// checkRejected checks that the bad events were Rejected, and that the others, of n in
+// all, were delivered.
+func checkRejected(t *testing.T, c *docevents.Client, o *observer, n, bad int64) {
+	t.Helper()
+	checkStats(t, c, &docevents.Stats{Recorded: n, Delivered: n - bad, Dropped: docevents.Drops{Rejected: bad}})
+	checkLost(t, o)
+}
+
+// checkOnlyBadLost checks that only bad rows were lost, for any reason.
+func checkOnlyBadLost(t *testing.T, o *observer) {
+	t.Helper()
+	for _, d := range o.lost() {
+		if !strings.HasPrefix(d.event.Stage, "bad") {
+			t.Fatalf("lost %q: %s, %v", d.event.Stage, d.reason, d.err)
 		}
 	}
 }

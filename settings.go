@@ -15,7 +15,8 @@ import (
 var (
 	// ErrNotServiceRole means that the key passed to New is a publishable key, or a JWT
 	// whose role isn't service_role, such as the anonymous key. With these keys a purge
-	// would delete nothing and report success. New's error matches it with [errors.Is].
+	// would delete nothing, but report success. New's error matches ErrNotServiceRole
+	// with [errors.Is].
 	ErrNotServiceRole = errors.New("not a service-role key")
 
 	// ErrNoSettings means that the environment contains neither SUPABASE_URL nor a key,

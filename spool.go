@@ -14,7 +14,7 @@ const (
 	// disk again, and between two searches for segments of dead processes.
 	spoolPause = 30 * time.Second
 
-	// No row is added to the buffer if it already has bufferBytes.
+	// No row is added to a buffer of bufferBytes or more.
 	bufferBytes = 1 << 20
 )
 
@@ -138,10 +138,10 @@ func (m *mirror) closeLocked(deadline time.Time) {
 	m.open = false
 }
 
-// holdsLocked returns two results. holds is true if r is on disk, so another process
-// will find it there. mayHold is true if Close has stopped waiting for the goroutine
-// because the disk hangs, so r may still get to the disk.
-func (m *mirror) holdsLocked(r *record) (holds, mayHold bool) {
+// holdsLocked returns two results. onDisk is true if r is on disk, so another process
+// will find it there. mayBeOnDisk is true if Close has stopped waiting for the
+// goroutine because the disk hangs, so r may still get to the disk.
+func (m *mirror) holdsLocked(r *record) (onDisk, mayBeOnDisk bool) {
 	return m.hasLocked(r.block) || m.hasLocked(r.old), m.running && !m.open
 }
 
@@ -195,9 +195,10 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// The segments are retired when their size exceeds retireAt, in bytes. Then most of
-	// their rows are already stored, because all pending rows together are much smaller
-	// than that. retireAt is always below the spool's own limit of 2*q.
+	// The current segments are retired when their size exceeds retireAt, in bytes.
+	// Then, unless the queue is almost full, most of their rows are already stored,
+	// because the pending rows together are much smaller than retireAt. It is always
+	// below the spool's own limit of 2*q.
 	retireAt := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the rows in the buffer needn't be written.
@@ -233,9 +234,9 @@ func (m *mirror) writeLocked() {
 }
 
 // copyLocked adds pending rows to the buffer until it is full, except rows that are
-// already in the buffer or in a current segment. copied is true if there were rows to
+// already in the buffer or in a current segment. hadRows is true if there were rows to
 // add, even if the buffer was full.
-func (m *mirror) copyLocked() (copied bool) {
+func (m *mirror) copyLocked() (hadRows bool) {
 	if !m.behind && !m.files.Retired {
 		return false
 	}
@@ -244,13 +245,13 @@ func (m *mirror) copyLocked() (copied bool) {
 		switch {
 		case r.block >= m.first, r.block < 0 && r.block == -m.files.Reading: // the segment that is being read stays on disk until all its rows are queued
 		case len(m.rows) >= bufferBytes:
-			m.behind, copied = m.behind || r.block == 0, true
+			m.behind, hadRows = m.behind || r.block == 0, true
 		default:
 			m.bufferLocked(r)
-			copied = true
+			hadRows = true
 		}
 	})
-	return copied
+	return hadRows
 }
 
 func (d *delivery) eachPendingLocked(f func(*record)) {

@@ -9,8 +9,8 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// replayRows is the most rows that the mirror replays in one step. It is small, because
-// new rows are written to disk only after the replay.
+// replayRows is the maximum number of rows that the mirror replays in one step. It is
+// small, because new rows are written to disk only after the replay.
 const replayRows = 100
 
 // hasRoomLocked reports whether rows of dead processes may be queued. Half of the
@@ -46,9 +46,10 @@ func (m *mirror) replayLocked() {
 	m.again = true
 }
 
-// queueLocked queues a row of a dead process. b is the encoded row, and columns
-// describes the columns of that process. If the row doesn't fit this process's columns,
-// queueLocked keeps its segment as .kept instead.
+// queueLocked queues a row of a dead process. b is the encoded row, and the string
+// columns describes the columns of that process. If the row doesn't fit this process's
+// columns, queueLocked doesn't queue it, and the spool keeps the row's segment as
+// .kept.
 func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
 	d := m.delivery
 	r, err := d.config.readRow(b, columns, m.columns)

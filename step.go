@@ -9,14 +9,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// Step calls the function do and returns its error. It records [ProcessingStarted]
-// before the call, and one event after it, which contains the duration of the call. If
-// do returns nil, the second event is [Completed]. If do returns an error, it is
-// [Failed] with this error. If do panics or ends its goroutine, it is Failed, and the
-// panic continues.
+// Step calls fn and returns its error. It records [ProcessingStarted] before the call,
+// and one event after it, which contains the duration of the call. If fn returns nil,
+// the second event is [Completed]. If fn returns an error, the second event is [Failed]
+// with this error. If fn panics or ends its goroutine, the second event is Failed, and
+// the panic continues.
 //
 // If [WithEventTypes] sets other types, Step uses the first type in each of the lists
-// Started, Completed and Failed. On a nil Client, Step only calls do.
+// Started, Completed and Failed. On a nil Client, Step only calls fn.
 //
 // e contains the document, the user and the stage of both events. Step sets their Type,
 // Duration and ErrorMessage itself, but leaves Duration or ErrorMessage empty if the
@@ -29,15 +29,15 @@ import (
 //
 // If e has a Stage, the events are about this step of the document. If e has no Stage,
 // they are about the entire document, and the second event completes or fails it.
-func (c *Client) Step(e Event, do func() error) error {
-	return c.StepContext(context.Background(), e, func(context.Context) error { return do() })
+func (c *Client) Step(e Event, fn func() error) error {
+	return c.StepContext(context.Background(), e, func(context.Context) error { return fn() })
 }
 
-// StepContext is like [Client.Step], but passes ctx to the function do, and to the
-// function of [WithBefore]. Both events are recorded even if ctx is cancelled.
-func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Context) error) error {
+// StepContext is like [Client.Step], but passes ctx to fn, and to the function of
+// [WithBefore]. Both events are recorded even if ctx is cancelled.
+func (c *Client) StepContext(ctx context.Context, e Event, fn func(context.Context) error) error {
 	if c.isNone() {
-		return do(ctx)
+		return fn(ctx)
 	}
 	types := &c.config.types
 	began := time.Now()
@@ -53,7 +53,7 @@ func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Conte
 			panic(p)
 		}
 	}()
-	err := do(ctx)
+	err := fn(ctx)
 	outcome, message = types.Completed[0], ""
 	if err != nil {
 		outcome, message = types.Failed[0], fmt.Sprint(err) // unlike err.Error() it can't panic
@@ -61,9 +61,9 @@ func (c *Client) StepContext(ctx context.Context, e Event, do func(context.Conte
 	return err
 }
 
-// record records one event of a step. took is the time since the step began.
-func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Duration, message string) {
-	e.Type, e.Duration, e.ErrorMessage = t, took, message
+// record records one event of a step. duration is the time since the step began.
+func (c *Client) record(ctx context.Context, e Event, t EventType, duration time.Duration, message string) {
+	e.Type, e.Duration, e.ErrorMessage = t, duration, message
 	if c.config.columns.Duration == noColumn {
 		e.Duration = 0
 	}
@@ -71,7 +71,7 @@ func (c *Client) record(ctx context.Context, e Event, t EventType, took time.Dur
 		e.ErrorMessage = ""
 	}
 	if !e.CreatedAt.IsZero() {
-		e.CreatedAt = e.CreatedAt.Add(took)
+		e.CreatedAt = e.CreatedAt.Add(duration)
 	}
 	if id, err := uuid.Parse(e.ID); err == nil && id != uuid.Nil { // Record drops the event if the ID is invalid
 		e.ID = eventID(id, t).String()

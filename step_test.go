@@ -19,55 +19,53 @@ type brokenError struct{ err error }
 
 func (b *brokenError) Error() string { return b.err.Error() }
 
+// allRows returns the rows of all requests.
+func allRows(t *testing.T, w *wire) (rows []map[string]any) {
+	t.Helper()
+	for _, sent := range w.all() {
+		rows = append(rows, sent.rows(t)...)
+	}
+	return rows
+}
+
 func TestStep(t *testing.T) {
-	const took = 1500 * time.Millisecond
-	boom := errors.New("boom")
 	for name, test := range map[string]struct {
-		do       func() error
-		err      error
-		panicked any
-		ended    bool   // do ends its goroutine
-		want     string // type and message of the second row
+		do   func() error
+		ends string // how Step ends
+		want string // type and message of the second row
 	}{
-		"succeeds":                  {do: func() error { return nil }, want: "completed"},
-		"fails":                     {do: func() error { return boom }, err: boom, want: "failed boom"},
-		"panics":                    {do: func() error { panic("hunter2") }, panicked: "hunter2", want: "failed panic: hunter2"},
-		"panics with an error":      {do: func() error { panic(boom) }, panicked: boom, want: "failed panic: boom"},
-		"ends its goroutine":        {do: func() error { runtime.Goexit(); return nil }, ended: true, want: "failed the goroutine has ended"},
-		"fails without a text":      {do: func() error { return errors.New("") }, err: errors.New(""), want: "failed"},
-		"fails with a broken error": {do: func() error { return (*brokenError)(nil) }, err: (*brokenError)(nil), want: "failed <nil>"},
+		"succeeds":                  {func() error { return nil }, "returns <nil> <nil>", "completed"},
+		"fails":                     {func() error { return errors.New("boom") }, "returns *errors.errorString boom", "failed boom"},
+		"panics":                    {func() error { panic("hunter2") }, "panics hunter2", "failed panic: hunter2"},
+		"ends its goroutine":        {func() error { runtime.Goexit(); return nil }, "ends its goroutine", "failed the goroutine has ended"},
+		"fails without a text":      {func() error { return errors.New("") }, "returns *errors.errorString ", "failed"},
+		"fails with a broken error": {func() error { return (*brokenError)(nil) }, "returns *docevents_test.brokenError <nil>", "failed <nil>"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, o, w := newWired(t)
-				var err error
-				var panicked any
-				ended := true
-				done := make(chan struct{})
+				ended := make(chan string, 1)
 				go func() {
-					defer close(done)
-					defer func() { panicked = recover() }()
-					err = c.Step(docevents.Event{DocumentID: testDocument, UserID: docevents.SystemUser, Stage: "ocr"}, func() error {
-						time.Sleep(took)
+					how := "ends its goroutine"
+					defer func() {
+						if p := recover(); p != nil {
+							how = fmt.Sprint("panics ", p)
+						}
+						ended <- how
+					}()
+					err := c.Step(docevents.Event{DocumentID: testDocument, UserID: docevents.SystemUser, Stage: "ocr"}, func() error {
+						time.Sleep(1500 * time.Millisecond)
 						return test.do()
 					})
-					ended = false
+					how = fmt.Sprintf("returns %T %v", err, err)
 				}()
-				<-done
-				ended = ended && panicked == nil
-				if panicked != test.panicked || ended != test.ended || (err == nil) != (test.err == nil) {
-					t.Errorf("got %v, panic %v, ended %v", err, panicked, ended)
-				}
-				if test.err == boom && err != boom {
-					t.Errorf("got %v, not do's own error", err)
+				if got := <-ended; got != test.ends {
+					t.Errorf("Step %s, want %s", got, test.ends)
 				}
 				if err := c.Flush(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				var rows []map[string]any
-				for _, sent := range w.all() {
-					rows = append(rows, sent.rows(t)...)
-				}
+				rows := allRows(t, w)
 				if len(rows) != 2 || len(o.lost()) != 0 {
 					t.Fatalf("%d rows, lost %+v", len(rows), o.lost())
 				}
@@ -96,41 +94,34 @@ func TestStepEventFields(t *testing.T) {
 		event   docevents.Event
 		columns docevents.Columns
 		want    [2]map[string]any // some columns of each row
-		invalid string
+		invalid string            // the beginning of the errors, if both events are dropped
 	}{
 		"type, duration and message are replaced": {
-			docevents.Event{Type: "x", Duration: time.Hour, ErrorMessage: "x"},
-			docevents.Columns{},
-			[2]map[string]any{
+			event: docevents.Event{Type: "x", Duration: time.Hour, ErrorMessage: "x"},
+			want: [2]map[string]any{
 				{"event_type": "processing_started", "duration_ms": nil, "error_message": nil},
 				{"event_type": "failed", "duration_ms": 0.0, "error_message": "boom"}, // 0 and not NULL: it took no time in the bubble, but was measured
 			},
-			"",
 		},
 		"an event with an ID": {
-			docevents.Event{ID: "{" + strings.ToUpper(job.String()) + "}"},
-			docevents.Columns{},
-			[2]map[string]any{
+			event: docevents.Event{ID: "{" + strings.ToUpper(job.String()) + "}"},
+			want: [2]map[string]any{
 				{"id": uuid.NewSHA1(job, []byte("processing_started")).String()},
 				{"id": uuid.NewSHA1(job, []byte("failed")).String()},
 			},
-			"",
 		},
-		"an ID that is not a UUID":      {docevents.Event{ID: "job-7"}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
-		"the zero UUID as ID":           {docevents.Event{ID: docevents.SystemUser}, docevents.Columns{}, [2]map[string]any{}, "ID is not a UUID"},
-		"a table without a type column": {docevents.Event{}, docevents.Columns{Type: "-"}, [2]map[string]any{}, "Type is set"},
 		"an event with a time": {
-			docevents.Event{CreatedAt: at},
-			docevents.Columns{},
-			[2]map[string]any{{"created_at": "2026-01-02T03:04:05.000000Z"}, {"created_at": "2026-01-02T03:04:07.000000Z"}},
-			"",
+			event: docevents.Event{CreatedAt: at},
+			want:  [2]map[string]any{{"created_at": "2026-01-02T03:04:05.000000Z"}, {"created_at": "2026-01-02T03:04:07.000000Z"}},
 		},
 		"columns that the table lacks": {
-			docevents.Event{Extra: map[string]any{"tenant_id": "x"}},
-			docevents.Columns{Duration: "-", ErrorMessage: "-", Extra: []string{"tenant_id"}},
-			[2]map[string]any{{"event_type": "processing_started", "tenant_id": "x"}, {"event_type": "failed", "tenant_id": "x"}},
-			"",
+			event:   docevents.Event{Extra: map[string]any{"tenant_id": "x"}},
+			columns: docevents.Columns{Duration: "-", ErrorMessage: "-", Extra: []string{"tenant_id"}},
+			want:    [2]map[string]any{{"event_type": "processing_started", "tenant_id": "x"}, {"event_type": "failed", "tenant_id": "x"}},
 		},
+		"an ID that is not a UUID":      {event: docevents.Event{ID: "job-7"}, invalid: "ID is not a UUID"},
+		"the zero UUID as ID":           {event: docevents.Event{ID: docevents.SystemUser}, invalid: "ID is not a UUID"},
+		"a table without a type column": {columns: docevents.Columns{Type: "-"}, invalid: "Type is set"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -151,10 +142,7 @@ func TestStepEventFields(t *testing.T) {
 					}
 					return
 				}
-				var rows []map[string]any
-				for _, sent := range w.all() {
-					rows = append(rows, sent.rows(t)...)
-				}
+				rows := allRows(t, w)
 				if len(rows) != 2 {
 					t.Fatalf("%d rows, lost %+v", len(rows), o.lost())
 				}
@@ -200,13 +188,10 @@ func TestStepWithOwnTypes(t *testing.T) {
 				if err := c.Flush(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				var got []string
-				for _, sent := range w.all() {
-					for _, row := range sent.rows(t) {
-						got = append(got, fmt.Sprint(row["event_type"], " ", row["id"]))
-					}
+				var got, want []string
+				for _, row := range allRows(t, w) {
+					got = append(got, fmt.Sprint(row["event_type"], " ", row["id"]))
 				}
-				var want []string
 				for _, word := range test.want {
 					want = append(want, fmt.Sprint(word, " ", uuid.NewSHA1(job, []byte(word))))
 				}
@@ -216,18 +201,4 @@ func TestStepWithOwnTypes(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestStepOfNilClient(t *testing.T) {
-	var c *docevents.Client
-	boom := errors.New("boom")
-	if err := c.Step(docevents.Event{}, func() error { return boom }); err != boom {
-		t.Errorf("got %v", err)
-	}
-	defer func() {
-		if p := recover(); p != "hunter2" {
-			t.Errorf("panic %v", p)
-		}
-	}()
-	_ = c.Step(docevents.Event{}, func() error { panic("hunter2") })
 }

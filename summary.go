@@ -45,9 +45,9 @@ type Summary struct {
 	StuckTotal  int64           `json:"stuck_total"`
 }
 
-// A Point contains the numbers of one Interval, which begins at At. A document counts
-// only in the Point of its latest event. So for each state, the numbers of all Points
-// add up to the number in the Summary.
+// A Point contains the numbers of one Interval, which begins at the time At. A document
+// counts only in the Point of its latest event. So for each state, the numbers of all
+// Points add up to the number in the Summary.
 type Point struct {
 	At        time.Time `json:"at"`
 	Completed int64     `json:"completed"`
@@ -69,8 +69,8 @@ type Stage struct {
 	Failed   int64  `json:"failed"`
 	Measured int64  `json:"measured"` // events with a Duration
 
-	// P50 and P95 are percentiles of the measured durations: 50 % and 95 % of the
-	// durations are not longer. Max is the longest duration.
+	// P50 and P95 are percentiles of the measured durations: 50 % of the durations are
+	// at most P50, and 95 % are at most P95. Max is the longest duration.
 	P50, P95, Max time.Duration `json:"-"`
 }
 

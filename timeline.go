@@ -19,7 +19,7 @@ import (
 )
 
 // ErrTruncated means that Timeline or TimelineBefore left out older events, because the
-// document has too many. Their errors match it with [errors.Is].
+// document has too many. Test for it with [errors.Is].
 var ErrTruncated = errors.New("truncated: the document has further, older events")
 
 const (
@@ -53,7 +53,7 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 //
 // To read a long timeline in pages, pass the CreatedAt of the oldest event that you
 // have read. This leaves out other events with exactly the same CreatedAt. If there may
-// be such events, pass a time that is a microsecond later, and skip the events that you
+// be such events, pass this CreatedAt plus a microsecond, and skip the events that you
 // have already read.
 func (c *Client) TimelineBefore(ctx context.Context, documentID string, before time.Time) ([]Event, error) {
 	if before = before.UTC(); !c.isNone() && (before.IsZero() || before.Year() < 1 || before.Year() > 9999) {
@@ -122,8 +122,8 @@ func (c *columns) documentID(id string) (string, error) {
 }
 
 // readEvents decodes the rows in body one by one. If it stops after maxTimelineBytes,
-// more is true, because body contains more rows.
-func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err error) {
+// hasMore is true, because body contains more rows.
+func (c *columns) readEvents(body io.Reader) (events []Event, hasMore bool, err error) {
 	bounded := &io.LimitedReader{R: body, N: maxTimelineBytes}
 	rows := json.NewDecoder(bounded)
 	start, err := rows.Token()
@@ -151,11 +151,10 @@ func (c *columns) readEvents(body io.Reader) (events []Event, more bool, err err
 	return events, false, nil
 }
 
-// event converts a row to an Event. values contains the row's values by column. If a
-// column is missing, event returns an error. If a value can't be parsed, the field
-// stays empty.
-func (c *columns) event(values map[string]json.RawMessage) (Event, error) {
-	texts, extra, missing := c.rows.Decode(values)
+// event converts a row to an Event. byColumn contains the row's values. If a column is
+// missing, event returns an error. If a value can't be parsed, the field stays empty.
+func (c *columns) event(byColumn map[string]json.RawMessage) (Event, error) {
+	texts, extra, missing := c.rows.Decode(byColumn)
 	if missing != "" {
 		return Event{}, otherAnswer(missing)
 	}

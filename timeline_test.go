@@ -98,15 +98,12 @@ func TestTimelineTypes(t *testing.T) {
 		want                time.Duration
 	}{
 		"a timestamp":                      {`"2026-01-02T03:04:05"`, "7", at, 7 * time.Millisecond},
-		"microseconds":                     {`"2026-01-02T03:04:05.000001"`, "0", at.Add(time.Microsecond), 0},
 		"NULL":                             {"null", "null", time.Time{}, 0},
 		"numeric":                          {`"2026-01-02T04:04:05+01:00"`, "1500.250", at, 1500250 * time.Microsecond},
-		"cast to text":                     {`"2026-01-02 04:04:05+01"`, `"1500.250"`, time.Time{}, 1500250 * time.Microsecond}, // not the format of JSON, ISO 8601
 		"more than an integer":             {`"2026-01-02T03:04:05Z"`, "86400000000", at, 1000 * 24 * time.Hour},
 		"more than a Duration":             {`"2026-01-02"`, "1e20", time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), 0},
 		"an interval, infinity":            {`"infinity"`, `"00:00:01.5"`, time.Time{}, 0},
 		"NaN, a number":                    {`1767322000`, `"NaN"`, time.Time{}, 0},
-		"an old offset with seconds":       {`"1850-06-01T07:03:58-04:56:02"`, "7", time.Date(1850, 6, 1, 12, 0, 0, 0, time.UTC), 7 * time.Millisecond}, // New York's before 1883
 		"an old offset with seconds, east": {`"1937-01-01T12:19:32.5+00:19:32"`, "7", time.Date(1937, 1, 1, 12, 0, 0, 5e8, time.UTC), 7 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -139,14 +136,10 @@ func TestTimelineIDs(t *testing.T) {
 	}{
 		{"urn:uuid:" + testDocument, "eq." + testDocument, "", false},
 		{"42", "", "or set TextIDs", false},
-		{"", "", "or set TextIDs", false},
 		{"", "", "bytes of valid text", true},
-		{"a\x00b", "", "bytes of valid text", true},
-		{"a\xff", "", "bytes of valid text", true},
 		{strings.Repeat("x", 1025), "", "bytes of valid text", true},
 		{"42", "eq.42", "", true},
 		{`inv, "7".eq=(null)&x`, `eq.inv, "7".eq=(null)&x`, "", true},
-		{strings.ToUpper(testDocument), "eq." + strings.ToUpper(testDocument), "", true},
 	} {
 		s := &script{answers: []answer{rowsOf(0)}}
 		c, _ := newClient(t, s, docevents.WithColumns(docevents.Columns{TextIDs: tt.textIDs}))
@@ -172,15 +165,16 @@ func TestTimelineBefore(t *testing.T) {
 	if got := s.requests[0].URL.Query().Get("created_at"); got != "lt.2026-01-01T00:00:00.000000Z" {
 		t.Errorf("created_at=%s", got)
 	}
-	for _, bad := range []time.Time{{}, time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)} {
-		if _, err := c.TimelineBefore(t.Context(), testDocument, bad); err == nil || !strings.HasPrefix(err.Error(), "docevents: TimelineBefore: the time is") {
-			t.Errorf("%v: %v", bad, err)
+	yearZero := time.Date(1, 1, 1, 0, 0, 0, 0, time.FixedZone("", 9*3600)) // in UTC
+	for _, bad := range []time.Time{{}, time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC), yearZero} {
+		if _, err := c.TimelineBefore(t.Context(), testDocument, bad); err == nil || !strings.HasPrefix(err.Error(), "docevents: TimelineBefore: the time is") || len(s.requests) > 1 {
+			t.Errorf("%v: %d requests, %v", bad, len(s.requests), err)
 		}
 	}
 }
 
 func TestTimelineBounds(t *testing.T) {
-	long := answer{body: "[" + strings.TrimSuffix(strings.Repeat(strings.Replace(timelineRow, "page 3", strings.Repeat("x", 64<<10), 1)+",", 999), ",") + "]"}
+	long := answer{body: "[" + strings.TrimSuffix(strings.Repeat(strings.Replace(timelineRow, "page 3", strings.Repeat("x", 64<<10), 1)+",", 300), ",") + "]"}
 	counted := func(rows, of int) answer {
 		return answer{body: rowsOf(rows).body, header: map[string]string{"Content-Range": fmt.Sprintf("0-%d/%d", rows-1, of)}}
 	}

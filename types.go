@@ -10,14 +10,14 @@ import (
 
 // EventTypes lists the event types of a table by their meaning for a document. A type
 // is 1 to 256 bytes of valid text, and is in one field only. If no field lists an
-// event's type, Record drops the event with reason [Invalid]. With Open, Record accepts
-// every valid type.
+// event's type, Record drops the event with reason [Invalid]. But if Open is set,
+// Record accepts every valid type.
 //
-// Four fields have a default, which applies if the field is empty: [UploadStarted] in
-// Arrived, [ProcessingStarted] in Started, [Completed] in Completed and [Failed] in
-// Failed. But if UploadStarted is in another field, Arrived stays empty. If Started,
-// Completed or Failed is empty and its default is in another field, New returns an
-// error.
+// Four fields have a default, which applies if the field is empty: Arrived has
+// [UploadStarted], Started has [ProcessingStarted], Completed has [Completed], and
+// Failed has [Failed]. But if UploadStarted is in another field, Arrived stays empty.
+// If Started, Completed or Failed is empty and its default is in another field, New
+// returns an error.
 //
 // If the app lists any types, Check tests only these types and not the defaults.
 type EventTypes struct {
@@ -60,7 +60,7 @@ type eventTypes struct {
 	known []EventType // all types of EventTypes
 
 	// listed contains the types that Check tries to insert: the types that the app
-	// lists, or the four defaults if it lists none. If it lists none and Open is set,
+	// lists, or the four defaults if it lists none. But if it lists none and sets Open,
 	// listed is empty.
 	listed []EventType
 }
@@ -122,8 +122,8 @@ func newEventTypes(given EventTypes) (eventTypes, error) {
 	return types, errors.Join(bad...)
 }
 
-// accept returns a copy of t, which doesn't share the caller's memory, or an error if
-// Record doesn't accept events with the type t.
+// accept returns a copy of t that doesn't share the caller's memory. If Record doesn't
+// accept events with the type t, accept returns an error.
 func (types *eventTypes) accept(t EventType) (EventType, error) {
 	if i := slices.Index(types.known, t); i >= 0 {
 		return types.known[i], nil

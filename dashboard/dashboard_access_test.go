@@ -9,17 +9,6 @@ import (
 	"github.com/docevents/docevents-go/dashboard"
 )
 
-// askFrom sends a request as a browser on this machine sends it, but first calls
-// change, which may modify the request.
-func askFrom(h http.Handler, change func(*http.Request)) *httptest.ResponseRecorder {
-	req := httptest.NewRequest(http.MethodGet, "/", nil)
-	req.RemoteAddr, req.Host = "127.0.0.1:50000", "localhost:8080"
-	change(req)
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, req)
-	return w
-}
-
 func TestAccess(t *testing.T) {
 	client := newClient(t, &server{summary: emptySummary})
 	allow := func(allowed bool) dashboard.Option {
@@ -56,7 +45,7 @@ func TestAccess(t *testing.T) {
 			{"both, true", dashboard.Handler(client, dashboard.WithLoopback(), allow(true)), tt.want},
 			{"both, false", dashboard.Handler(client, dashboard.WithLoopback(), allow(false)), 403},
 		} {
-			w := askFrom(h.handler, tt.change)
+			w := ask(h.handler, httptest.NewRequest(http.MethodGet, "/", nil), tt.change)
 			if w.Code != h.want {
 				t.Errorf("%s, options %s: %d, want %d", name, h.options, w.Code, h.want)
 			}
@@ -98,7 +87,7 @@ func TestAuthorizeResponds(t *testing.T) {
 		"only a header": {func(w http.ResponseWriter, _ *http.Request) bool { w.Header().Set("X-Reason", "no"); return false }, 403},
 		"allowed":       {func(http.ResponseWriter, *http.Request) bool { return true }, 200},
 	} {
-		w := askFrom(dashboard.Handler(client, dashboard.WithAuthorize(tt.answer)), func(*http.Request) {})
+		w := get(dashboard.Handler(client, dashboard.WithAuthorize(tt.answer)), "/")
 		if isPage := strings.Contains(w.Body.String(), "</html>"); w.Code != tt.want || isPage != (name == "allowed") {
 			t.Errorf("%s: %d, the page %t", name, w.Code, isPage)
 		}

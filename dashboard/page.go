@@ -106,9 +106,9 @@ func (p *page) refuse(title, advice string) {
 	p.status, p.Problem = http.StatusBadRequest, &problem{Title: title, Advice: advice}
 }
 
-// Refresh returns the number of seconds after which the browser reloads the page, or 0
-// for never. While the user edits the filters, the page doesn't reload, because that
-// would clear the form.
+// Refresh returns the number of seconds after which the browser reloads the page. It
+// returns 0 if the user has switched the refresh off. It also returns 0 while the user
+// edits the filters, because a reload would clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() || p.Still && p.CanRefresh() {
 		return 0

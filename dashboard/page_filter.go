@@ -48,12 +48,12 @@ var reserved = []string{
 }
 
 // newFilters returns the filters that the page offers: for the stage, type and user of
-// an event, if the table has these columns, and for the columns in extra. The filter
-// for the type suggests the app's event types.
+// an event, if the table has these columns, and for each column in extraColumns. The
+// filter for the type suggests the app's event types.
 //
-// The parameter of a column in extra has the name of the column. If another parameter
-// has this name, newFilters appends a dot, as in "id.".
-func newFilters(columns docevents.Columns, types docevents.EventTypes, extra []string) []filter {
+// The parameter of a column in extraColumns has the name of the column. If another
+// parameter has this name, newFilters appends a dot, as in "id.".
+func newFilters(columns docevents.Columns, types docevents.EventTypes, extraColumns []string) []filter {
 	var words []string
 	for _, list := range [][]docevents.EventType{types.Arrived, types.Started, types.Completed, types.Failed, types.Skipped, types.Notes} {
 		for _, t := range list {
@@ -65,7 +65,7 @@ func newFilters(columns docevents.Columns, types docevents.EventTypes, extra []s
 		{Param: "type", Label: "Type", column: columns.Type, Words: words},
 		{Param: "user", Label: "User", column: columns.UserID},
 	}
-	for _, name := range extra {
+	for _, name := range extraColumns {
 		all = append(all, filter{Param: name, Label: name, column: name})
 	}
 	var filters []filter
@@ -168,8 +168,8 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 // condition.
 type chip struct{ Label, Value, Without string } // Without is the link
 
-// Chips returns a chip for each filter with a value, the times that the user of the
-// page has chosen, the error, and the stage of the error.
+// Chips returns a chip for each filter that has a value. The times that the user of the
+// page has chosen, the error, and the stage of the error also have a chip each.
 func (p *page) Chips() (chips []chip) {
 	if p.Range.Name == "" && !p.isRangeBad {
 		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
@@ -201,8 +201,8 @@ func (p *page) When() string {
 }
 
 // Here returns a link to the first page of the same view, with the same range, filters
-// and own parameters. changes contains a parameter's name, its new value, the next
-// name, the next value, and so on. An empty value removes the parameter.
+// and own parameters. The argument changes contains a parameter's name, its new value,
+// the next name, the next value, and so on. An empty value removes the parameter.
 func (p *page) Here(changes ...string) string {
 	query := p.kept()
 	for name, value := range p.own {

@@ -17,8 +17,8 @@ func (p *page) InputTime(t time.Time) string {
 	return inputTime(t.Truncate(time.Minute))
 }
 
-// IsPlain reports whether a text input can hold the filter's value unchanged. It can't
-// hold line breaks, for example.
+// IsPlain reports whether a text input can hold the filter's value unchanged. For
+// example, a text input can't hold line breaks.
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
 // Keep returns the parameters that have no visible input in the form, as a query

@@ -22,9 +22,9 @@ type problem struct{ Title, Advice, Detail string }
 
 const inMemory = " Until this is fixed, new events of this process wait in its memory."
 
-// answers lists errors of the server, each with the title and the advice that the page
-// shows. The first entry whose regular expression matches "STATUS CODE message"
-// applies. status is the HTTP status of the page. 0 means 502.
+// The list answers contains errors of the server, each with the title and the advice
+// that the page shows. The first entry whose regular expression matches "STATUS CODE
+// message" applies. status is the HTTP status of the page. 0 means 502.
 var answers = []struct {
 	answer        *regexp.Regexp
 	status        int

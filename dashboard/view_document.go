@@ -149,9 +149,9 @@ func (h *handler) readTimelinePage(ctx context.Context, p *page, id string, at p
 	})
 }
 
-// newTimelinePage returns up to n events of a window, beginning at start. In window,
-// the oldest event comes first. hasEarlier means that there are events before the
-// window.
+// newTimelinePage returns up to n events of a window, beginning at start. In the slice
+// window, the oldest event comes first. hasEarlier means that there are events before
+// the window.
 func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, n int) *timelinePage {
 	s := &timelinePage{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {

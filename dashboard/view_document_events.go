@@ -13,14 +13,14 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// readWindow returns the newest 1,000 events of a document before the time end, the
-// oldest first. If end is zero, it returns the newest of all. hasEarlier reports
-// whether there are older events.
-func (h *handler) readWindow(ctx context.Context, id string, end time.Time) (events []docevents.Event, hasEarlier bool, err error) {
-	if end.IsZero() {
+// readWindow returns the newest 1,000 events of a document before windowEnd, the oldest
+// first. If windowEnd is zero, it returns the newest of all. hasEarlier reports whether
+// there are older events.
+func (h *handler) readWindow(ctx context.Context, id string, windowEnd time.Time) (events []docevents.Event, hasEarlier bool, err error) {
+	if windowEnd.IsZero() {
 		events, err = h.client.Timeline(ctx, id)
 	} else {
-		events, err = h.client.TimelineBefore(ctx, id, end)
+		events, err = h.client.TimelineBefore(ctx, id, windowEnd)
 	}
 	if errors.Is(err, docevents.ErrTruncated) {
 		return events, true, nil

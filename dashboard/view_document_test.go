@@ -19,7 +19,7 @@ import (
 )
 
 // timeline returns an answer with n events of one document, a second apart. If n is a
-// multiple of 4, the last event has the type failed.
+// multiple of 4, the last event has the type "failed".
 func timeline(n int, message, stage string) string {
 	rows := make([]map[string]any, n)
 	start := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(-time.Hour)
@@ -68,29 +68,30 @@ func TestLongMessages(t *testing.T) {
 	long := "Traceback:\n  line 1 <b>\n" + strings.Repeat("  at module.function (file.js:12)\n", 200) + "  the end"
 	largest := strings.Repeat("x", 64<<10)
 	for name, tt := range map[string]struct {
-		messages []string
-		inPage   []string
+		events  int
+		message string // of each event
+		inPage  []string
 	}{
-		"short":            {[]string{"page 3: too small"}, []string{"<code><bdi>page 3: too small</bdi></code>"}},
-		"several lines":    {[]string{long}, []string{"<details><summary><code><bdi>Traceback: line 1 &lt;b&gt; at", "<pre tabindex=\"0\"><bdi>Traceback:\n  line 1 &lt;b&gt;\n", "  the end</bdi></pre>"}},
-		"the longest":      {[]string{largest}, []string{largest + "</bdi></pre>"}},
-		"many of them":     {slices.Repeat([]string{long}, 60), []string{"  the end</bdi></pre>", "The complete event as plain text"}},
-		"many longest":     {slices.Repeat([]string{largest}, 60), []string{"The complete event as plain text"}},
-		"longest, escaped": {[]string{strings.Repeat("<", 64<<10)}, []string{"The complete event as plain text"}},
+		"short":            {1, "page 3: too small", []string{"<code><bdi>page 3: too small</bdi></code>"}},
+		"several lines":    {1, long, []string{"<details><summary><code><bdi>Traceback: line 1 &lt;b&gt; at", "<pre tabindex=\"0\"><bdi>Traceback:\n  line 1 &lt;b&gt;\n", "  the end</bdi></pre>"}},
+		"the longest":      {1, largest, []string{largest + "</bdi></pre>"}},
+		"many of them":     {60, long, []string{"  the end</bdi></pre>", asPlainText}},
+		"several longest":  {3, largest, []string{asPlainText}},
+		"longest, escaped": {1, strings.Repeat("<", 64<<10), []string{asPlainText}},
 	} {
-		s := &server{events: []map[string]any{}}
-		for i, message := range tt.messages {
-			s.events = append(s.events, row(time.Date(2026, 1, 1, 0, i, 0, 0, time.UTC), i, "failed", message, nil))
+		s := &server{}
+		for i := range tt.events {
+			s.events = append(s.events, row(time.Date(2026, 1, 1, 0, i, 0, 0, time.UTC), i, "failed", tt.message, nil))
 		}
 		h := handler(newClient(t, s))
 		w := get(h, "/document?id="+document)
 		check(t, w, 200, tt.inPage...)
-		if strings.Count(w.Body.String(), "<tr>") != min(len(tt.messages), 50)+1 {
-			t.Errorf("%s: %d rows", name, strings.Count(w.Body.String(), "<tr>"))
+		if got := strings.Count(w.Body.String(), "<tr>"); got != min(tt.events, 50)+1 {
+			t.Errorf("%s: %d rows", name, got)
 		}
-		for _, link := range regexp.MustCompile(`href="(event[^"]*)"`).FindAllStringSubmatch(w.Body.String(), -1)[:min(1, strings.Count(w.Body.String(), `href="event`))] {
-			text := get(h, "/"+strings.ReplaceAll(link[1], "&amp;", "&"))
-			if text.Code != 200 || text.Header().Get("Content-Type") != "text/plain; charset=utf-8" || !strings.HasSuffix(text.Body.String(), "\n\n"+tt.messages[0]+"\n") {
+		if slices.Contains(tt.inPage, asPlainText) {
+			text := plainText(t, h, w)
+			if text.Code != 200 || text.Header().Get("Content-Type") != "text/plain; charset=utf-8" || !strings.HasSuffix(text.Body.String(), "\n\n"+tt.message+"\n") {
 				t.Errorf("%s: as plain text %d %s %.200q", name, text.Code, text.Header(), text.Body)
 			}
 		}
@@ -99,6 +100,18 @@ func TestLongMessages(t *testing.T) {
 	if w := get(h, "/event?id="+document+"&event="+document); w.Code != 404 || !strings.Contains(w.Body.String(), "No such event") {
 		t.Errorf("a missing event: %d %q", w.Code, w.Body)
 	}
+}
+
+const asPlainText = "The complete event as plain text"
+
+// plainText opens the page's first link to an event as plain text.
+func plainText(t *testing.T, h http.Handler, page *httptest.ResponseRecorder) *httptest.ResponseRecorder {
+	t.Helper()
+	link := regexp.MustCompile(`href="(event[^"]*)"`).FindStringSubmatch(page.Body.String())
+	if link == nil {
+		t.Fatal("no link to an event")
+	}
+	return get(h, "/"+strings.ReplaceAll(link[1], "&amp;", "&"))
 }
 
 // row returns a row of the table as PostgREST does.
@@ -129,8 +142,7 @@ func TestFacts(t *testing.T) {
 	if n := strings.Count(w.Body.String(), "acme"); n != 1 {
 		t.Errorf("the tenant is shown %d times, want once", n)
 	}
-	link := regexp.MustCompile(`href="(event[^"]*)"`).FindStringSubmatch(w.Body.String())
-	text := get(h, "/"+strings.ReplaceAll(link[1], "&amp;", "&")).Body.String()
+	text := plainText(t, h, w).Body.String()
 	for _, want := range []string{"document: " + document, "time: 2026-01-01T00:01:00Z", "type: done", "stage: step 1", "worker: 8", strings.Repeat("long ", 100)} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in %q", want, text)
@@ -235,8 +247,8 @@ func TestEventsBefore(t *testing.T) {
 	check(t, get(h, path), 200, "step 0<", "This page shows more of the document's events.", `>First page</a>`)
 }
 
-// nextPage returns the path of the link that comes just before the text mark, or "" if
-// there is none.
+// nextPage returns the path of the link that comes just before the text in mark, or ""
+// if there is none.
 func nextPage(page, mark string) string {
 	link := regexp.MustCompile(`href="([^"]*)" ?` + regexp.QuoteMeta(mark)).FindStringSubmatch(page)
 	if link == nil {

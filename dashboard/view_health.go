@@ -10,8 +10,8 @@ import (
 )
 
 // WithHealth sets the limits for the health check, which an uptime monitor can request
-// at /health below the prefix, such as /admin/documents/health. The response is a
-// [docevents.Health] as JSON. Its status is 200 if no limit is exceeded, and 503 if a
+// at /health below the page's prefix, such as /admin/documents/health. The response is
+// a [docevents.Health] as JSON. Its status is 200 if no limit is exceeded, and 503 if a
 // limit is exceeded or the table can't be read.
 //
 // Without WithHealth, or for a limit of 0, the defaults in [docevents.Limits] apply.

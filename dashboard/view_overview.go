@@ -102,7 +102,7 @@ func (v *overview) StageLink(name string) string { return v.To("documents", "sta
 
 // StageFailedLink returns a link to the documents that failed in a stage. If the app
 // has several types for failures, or if name is "", a filter can't select the failures
-// in this stage. The link then selects the state failed, which leaves out documents
+// in this stage. The link then selects the state "failed", which leaves out documents
 // that completed later.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {

@@ -84,11 +84,11 @@ func newBars(stacks [][]int64, n int) barDiagram {
 }
 
 // fit returns the value at the upper edge of a diagram, which is usually the largest
-// value. But a few values can be so large that the bars of the others would be too low
-// to read. If the largest value is more than eight times the highest of the others, fit
-// returns 1.25 times the highest of the others, and the bars of the few are cut off.
-// The few are one value, or up to a twentieth of the values above zero. There must be
-// at least two others.
+// value. But a few values (one, or up to a twentieth of the values above zero) can be
+// so large that the bars of the other values would be too low to read. If the largest
+// value is more than eight times the highest other value, fit returns 1.25 times that
+// other value, and the bars of the few values are cut off. There must be at least two
+// other values.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

@@ -20,18 +20,18 @@ type stage struct {
 	HasBar, IsCut      bool
 }
 
-// newStages returns the rows of the table of stages. summarized contains the stages of
-// a Summary, the slowest first. If byFailures is true, the rows are sorted by failures
-// instead.
+// newStages returns the rows of the table of stages. summaryStages contains the stages
+// of a Summary, the slowest first. If byFailures is true, the rows are sorted by
+// failures instead.
 //
 // The row for entire documents, which has no Name, has a bar only if there are no other
 // rows. A document takes about as long as all its stages together, so its bar would
 // make the other bars too short to read.
-func newStages(summarized []docevents.Stage, byFailures bool) []stage {
-	stages := make([]stage, len(summarized))
+func newStages(summaryStages []docevents.Stage, byFailures bool) []stage {
+	stages := make([]stage, len(summaryStages))
 	var times []int64
-	for i, s := range summarized {
-		stages[i] = stage{Stage: s, HasBar: s.Measured > 0 && (s.Name != "" || len(summarized) == 1)}
+	for i, s := range summaryStages {
+		stages[i] = stage{Stage: s, HasBar: s.Measured > 0 && (s.Name != "" || len(summaryStages) == 1)}
 		if stages[i].HasBar {
 			times = append(times, int64(s.P95))
 		}

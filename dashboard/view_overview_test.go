@@ -17,7 +17,7 @@ import (
 )
 
 // fullSummary returns an answer of docevents_summary with as many items as it can have.
-// The function text returns the texts in it, which have up to n characters.
+// The function text returns the texts in the answer, which have up to n characters.
 func fullSummary(text func(n int) string, now time.Time) string {
 	list := func(n int, item func(i int) map[string]any) (items []map[string]any) {
 		for i := range n {

@@ -104,18 +104,18 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 	return nil, postgrest.ErrMethod(r.Method)
 }
 
-// changeLocked carries out an insert or a DELETE, and returns the answer. changed
-// contains the inserted or deleted rows, and result contains the rows of the table
+// changeLocked carries out an insert or a DELETE, and returns the answer. changedRows
+// contains the inserted or deleted rows, and rowsAfter contains the rows of the table
 // afterwards. If the request doesn't allow this number of changed rows, the table stays
 // unchanged, as after PostgREST's rollback.
-func (s *Server) changeLocked(r *http.Request, q *query, changed, result []row) (*postgrest.Answer, error) {
-	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changed))); refusal != nil {
+func (s *Server) changeLocked(r *http.Request, q *query, changedRows, rowsAfter []row) (*postgrest.Answer, error) {
+	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changedRows))); refusal != nil {
 		return nil, refusal
 	}
-	s.rows = result
+	s.rows = rowsAfter
 	var body []byte
 	if q.prefer.Representation() {
-		body = q.selected(changed)
+		body = q.selected(changedRows)
 	}
-	return q.prefer.ChangeAnswer(r.Method, int64(len(changed)), body).FitTo(r), nil
+	return q.prefer.ChangeAnswer(r.Method, int64(len(changedRows)), body).FitTo(r), nil
 }

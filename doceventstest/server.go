@@ -172,7 +172,7 @@ func (s *Server) WaitFor(n int) []docevents.Event {
 // The client reacts as it does to Supabase:
 //   - After a 503 or a 401, the client retries the events within 200 ms.
 //   - After the code 57014, a statement timeout, it splits a batch into two inserts.
-//   - If the server refuses every request for 5 s with a 401, Flush returns that error.
+//   - If every request gets a 401 for 5 s, Flush returns that error.
 func (s *Server) FailNext(status int, code string) {
 	s.t.Helper()
 	if status < 300 || status > 599 {

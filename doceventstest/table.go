@@ -26,8 +26,8 @@ var parsers = map[string]func(string) (any, error){
 func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
 // columns returns the columns of the table in the order of sql/013, and then those in
-// Columns.Extra. If several values of a row are wrong, the first column decides which
-// error is returned, as in PostgreSQL.
+// Columns.Extra. Columns with the name "-" are left out. If several values of a row are wrong, the first wrong value decides
+// which error is returned, as in PostgreSQL.
 func (s *Server) columns() []column {
 	named, ids := s.Columns, "uuid"
 	if named.TextIDs {

@@ -36,6 +36,14 @@ func (f *failure) fatal(do func()) string {
 	return f.message
 }
 
+// post sends an insert to s without a socket.
+func post(s *Server, key, rows string) {
+	req := httptest.NewRequest(http.MethodPost, "/rest/v1/"+s.Table+"?columns=id,document_id,user_id,event_type,created_at", strings.NewReader(rows))
+	req.Header.Set("Apikey", key)
+	req.Header.Set("Content-Profile", s.Schema)
+	s.serve(httptest.NewRecorder(), req)
+}
+
 func TestWaitForFailsTheTest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		outcome := &failure{TB: t}
@@ -52,9 +60,7 @@ func TestWaitForFailsTheTest(t *testing.T) {
 			t.Errorf("WaitFor(0) waited until %s and returned %v", time.Since(start), events)
 		}
 
-		req := httptest.NewRequest(http.MethodPost, "/rest/v1/nope", strings.NewReader("[]"))
-		req.Header.Set("Apikey", "wrong")
-		s.serve(httptest.NewRecorder(), req)
+		post(s, "wrong", "[]")
 		message = outcome.fatal(func() { s.WaitFor(1) })
 		if want := "the last refusal was HTTP 401: Invalid API key"; !strings.Contains(message, want) {
 			t.Errorf("got %q, want %q", message, want)
@@ -69,12 +75,8 @@ func TestWaitForWaits(t *testing.T) {
 		s := newServer(t)
 		start := time.Now()
 		time.AfterFunc(patience-time.Second, func() {
-			req := httptest.NewRequest(http.MethodPost, "/rest/v1/"+s.Table+"?columns=id,document_id,user_id,event_type,created_at", strings.NewReader(
-				`[{"id":"aaaaaaaa-0000-4000-8000-000000000001","document_id":"11111111-1111-4111-8111-111111111111",`+
-					`"user_id":"22222222-2222-4222-8222-222222222222","event_type":"completed","created_at":"2026-01-02T03:04:05Z"}]`))
-			req.Header.Set("Apikey", s.Key)
-			req.Header.Set("Content-Profile", s.Schema)
-			s.serve(httptest.NewRecorder(), req)
+			post(s, s.Key, `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","document_id":"11111111-1111-4111-8111-111111111111",`+
+				`"user_id":"22222222-2222-4222-8222-222222222222","event_type":"completed","created_at":"2026-01-02T03:04:05Z"}]`)
 		})
 		if events := s.WaitFor(1); len(events) != 1 || time.Since(start) != patience-time.Second {
 			t.Errorf("got %v after %s", events, time.Since(start))

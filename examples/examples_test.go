@@ -31,8 +31,8 @@ func programs(t *testing.T) (folders []string) {
 }
 
 // TestCopiedAlone checks that each program builds if it is copied alone into another
-// module. That module has the library, and the other packages in the versions of this
-// module. So a program can't import anything else of the repository.
+// module. That module has the library, and the other packages in the versions of
+// examples/go.mod. So a program can't import anything else of the repository.
 func TestCopiedAlone(t *testing.T) {
 	root, err := filepath.Abs("..")
 	if err != nil {

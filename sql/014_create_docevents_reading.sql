@@ -5,13 +5,15 @@
 --
 -- The argument source describes a table: {"schema", "table", "columns", "events", "filters"}. Any
 -- key may be left out. '{}' is the table of 013.
---   columns: the names of the columns for id, document, user, event, duration, error, stage and
---     created. "-" means that the table has no such column. Document and created can't be "-".
---   events: the event types that mean arrived, started, completed, failed and skipped, as five
---     lists. An event of any other type is a note.
+--   columns: the names of the columns, under the keys "id", "document", "user", "event",
+--     "duration", "error", "stage" and "created". "-" means that the table has no such column.
+--     "document" and "created" can't be "-".
+--   events: five lists of event types, under the keys "arrived", "started", "completed", "failed"
+--     and "skipped". An event of any other type is a note.
 --   filters: {column: value}. Only rows with these values are read. The value null matches NULL.
 --
--- Only rows with since <= created < until are read. The results contain:
+-- The arguments "since" and "until" limit the rows that are read: since <= created < until. The
+-- results contain:
 --   stage: the step that an event is about. An event without a stage is about the entire
 --     document.
 --   state: completed, failed, skipped or under way (arrived or started). The document's latest
@@ -27,13 +29,13 @@
 --   series: documents and failures over time. A document counts at the time of its latest event.
 --   stages: the completed and failed events of each stage. Events without a duration don't count
 --     in the percentiles.
---   errors: failures by stage and message. Messages that differ only in numbers and UUIDs are
---     equal.
+--   errors: failures by stage and message. Messages that differ only in numbers and UUIDs count
+--     as equal.
 --   stuck: documents under way for longer than stuck_after, counted from the first start since
 --     their latest end.
 --
--- Limits: 100 points in series, 20 entries in each list (totals count all), 501 documents on a
--- page, and 200 characters of each stage and message.
+-- Limits: 100 points in series, 20 entries in each list (the totals count all entries), 501
+-- documents from a call of docevents_documents, and 200 characters of each stage and message.
 
 -- Drop the functions of older versions. If a function's arguments have changed, CREATE OR REPLACE
 -- would add a second function, and calls could be ambiguous.
@@ -59,12 +61,12 @@ $$;
 -- docevents_source returns the WITH clause that begins the queries of docevents_summary and
 -- docevents_documents. The clause defines these tables: event (the rows, with the same column
 -- names for every source), failures, documents (with their states), begun (the documents under
--- way) and stuck. In the clause, $1 means the argument since, $2 means until, $3 means source and
--- $4 means stuck_after. The argument among is an SQL condition on document_id.
+-- way) and stuck. In the clause, $1 means the argument "since", $2 means "until", $3 means
+-- "source" and $4 means "stuck_after". The argument "among" is an SQL condition on document_id.
 --
 -- docevents_source checks that every column exists. Otherwise PostgreSQL could call a function:
--- without a column called name, row.name means name(row). The errors use PostgreSQL's wording,
--- because docevents logs only messages that it recognizes.
+-- without a column "name", row.name means name(row). The errors use PostgreSQL's wording, because
+-- docevents logs only messages that it recognizes.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_source(source jsonb, among text DEFAULT 'true')
 RETURNS text
@@ -311,10 +313,10 @@ $function$;
 -- +goose StatementEnd
 
 -- docevents_documents returns one page of documents. The document with the latest event comes
--- first. Its arguments:
+-- first. The function's arguments:
 --   state: completed, failed, under_way, skipped, stuck, or null for all documents.
---   stage: only documents whose latest event has this stage. If error is given, the failure must
---     have this stage instead.
+--   stage: only documents whose latest event has this stage. If error is given, the failure with
+--     this error must have this stage instead.
 --   error: only documents with this error, in the form that docevents_summary returns.
 --   before_at, before_id: last_at and document_id of the last document on the previous page.
 -- +goose StatementBegin
@@ -328,7 +330,7 @@ DECLARE
     among text := 'true';
     page  json;
 BEGIN
-    -- If state is failed, skipped or null, the query reads backwards from the time until, and
+    -- If state is failed, skipped or null, the query reads backwards from the time "until", and
     -- stops when the page is full. For the other states it reads all rows, because the latest
     -- event alone doesn't decide whether a document is completed or under way.
     IF error IS NOT NULL THEN

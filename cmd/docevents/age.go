@@ -9,8 +9,8 @@ import (
 )
 
 // parseAge parses an age: an integer above zero and a unit, such as 30d. The units are
-// h for hours, d for days of 24 hours, and w for weeks. parseAge rejects m, which could
-// mean minutes or months.
+// h for hours, d for days of 24 hours, and w for weeks. parseAge rejects the unit m,
+// which could mean minutes or months.
 func parseAge(s string) (time.Duration, error) {
 	units := map[byte]time.Duration{'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
 	if s == "" {

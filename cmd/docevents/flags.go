@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// newFlags returns an empty set of flags. The usage text of a flag that is added to it
-// is one line, which begins with the name of the flag's argument, if any: "`AGE`|delete
-// rows older than this".
+// newFlags returns an empty set of flags. Each flag that is added to it has a usage
+// text of one line. The text begins with the name of the flag's argument, if any:
+// "`AGE`|delete rows older than this".
 func (c *call) newFlags() *flag.FlagSet {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // parse returns the errors
@@ -19,7 +19,7 @@ func (c *call) newFlags() *flag.FlagSet {
 }
 
 // parse sets the flags and returns the other arguments, which may come before, between
-// or after the flags. More than maxOthers of them are a usage error.
+// or after the flags. More than maxOthers other arguments are a usage error.
 func (c *call) parse(flags *flag.FlagSet, maxOthers int) (others []string, err error) {
 	for args := c.args; ; {
 		switch err := flags.Parse(args); {

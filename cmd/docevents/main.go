@@ -140,9 +140,9 @@ var (
 // Check: ".
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
-// explain prints advice about an error of the library with the given message. If the
-// message mentions an option such as WithTable, explain prints the flags that replace
-// options. If it mentions an SQL file, explain prints the command that prints the file.
+// explain prints advice about an error message of the library. If the message mentions
+// an option such as WithTable, explain prints the flags that replace options. If it
+// mentions an SQL file, explain prints the command that prints the file.
 func (c *call) explain(message string) {
 	if optionName.MatchString(message) {
 		fmt.Fprintln(c.stderr, "The flags for these options: -table for WithTable, -schema for WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")

@@ -177,7 +177,7 @@ func TestDryRunDeletesNothing(t *testing.T) {
 }
 
 // TestFailureIsPrintable checks that a server can't send control characters to the
-// terminal, where the reason of a failure is printed.
+// terminal, where the reason for a failure is printed.
 func TestFailureIsPrintable(t *testing.T) {
 	m := &meter{base: roundTripper(func(r *http.Request) (*http.Response, error) {
 		return &http.Response{Status: "500 \x1b[2Jall is well", StatusCode: 500, Body: http.NoBody, Request: r}, nil

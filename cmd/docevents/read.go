@@ -210,7 +210,7 @@ func timeline(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// A timelineJSON is the object that docevents timeline -json prints, with the oldest
+// A timelineJSON is the object that "docevents timeline -json" prints, with the oldest
 // event first.
 type timelineJSON struct {
 	Events    []eventJSON `json:"events"`

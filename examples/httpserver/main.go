@@ -105,8 +105,8 @@ func (s *service) upload(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, e.DocumentID)
 }
 
-// start runs work in a new goroutine and returns true. If too many documents are being
-// processed, or the service shuts down, it returns false instead.
+// start runs the function work in a new goroutine and returns true. If too many
+// documents are being processed, or the service shuts down, it returns false instead.
 func (s *service) start(work func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,7 +16,7 @@
 //	...
 //	kill $!
 //
-// Don't use go run in a script, because it wouldn't pass the signal of kill on to
+// Don't use "go run" in a script, because it wouldn't pass the signal of "kill" on to
 // localstack.
 package main
 

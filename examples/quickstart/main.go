@@ -58,7 +58,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 
 	// Record returns before the event is stored, and returns no error. An event with a
-	// Stage is about that step of the document. Without a Stage, it is about the whole
+	// Stage is about one step of the document. Without a Stage, it is about the whole
 	// document.
 	user := uuid.NewString()
 	invoice := docevents.Event{DocumentID: uuid.NewString(), UserID: user, Type: docevents.UploadStarted}

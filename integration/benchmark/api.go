@@ -27,8 +27,9 @@ func restURL(project string) string {
 	return strings.TrimSuffix(strings.TrimRight(strings.TrimSpace(project), "/"), "/rest/v1") + "/rest/v1"
 }
 
-// keyHeaders returns the request headers for an API key: apikey, and Authorization for
-// a JWT. The server rejects a secret key (sb_secret_...) in Authorization.
+// keyHeaders returns the request headers for an API key: always "apikey", and for a JWT
+// also "Authorization". The server rejects a secret key (sb_secret_...) in
+// "Authorization".
 func keyHeaders(key string) map[string]string {
 	key = strings.TrimSpace(key)
 	headers := map[string]string{"apikey": key}

@@ -19,7 +19,7 @@
 //   - COPY: PostgreSQL's COPY, as fast as the database allows
 //
 // If SUPABASE_URL is not set, the benchmark starts PostgreSQL and PostgREST on this
-// machine, or an imitation of PostgREST if none is installed.
+// machine. If PostgREST isn't installed, an imitation takes its place.
 //
 // If SUPABASE_URL and SUPABASE_SECRET_KEY are set, the benchmark stores events in that
 // project's table document_processing_events, and deletes them afterwards. COPY also

@@ -55,8 +55,8 @@ func idleWith(events int) load {
 }
 
 // A cell is a combination to measure: a variant and a load. MaxBatch limits the rows of
-// a request, and MaxInFlight the requests in flight. They apply to "docevents" and
-// "bulk limit".
+// a request, and MaxInFlight the requests in flight. Both limits apply only to the
+// variants "docevents" and "bulk limit".
 type cell struct {
 	Variant     string   `json:"variant"`
 	Load        load     `json:"load"`

@@ -166,8 +166,7 @@ func (r *report) barTable() string {
 }
 
 // markdown formats lines as a Markdown table, which is also readable as plain text. The
-// first line is the header. leftAligned is the number of columns, from the first, that
-// are aligned to the left.
+// first line is the header. The first leftAligned columns are aligned to the left.
 func markdown(lines [][]string, leftAligned int) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
@@ -210,8 +209,8 @@ func brief(d time.Duration) string {
 	return d.Round(time.Duration(math.Pow(10, max(0, digits-2)))).String()
 }
 
-// The functions below format figures for the tables. Zero means not measured, and gives
-// "".
+// The functions below format figures for the tables. Zero means "not measured", and
+// becomes "".
 
 func mib(bytes int64) string {
 	return unlessZero(bytes, fmt.Sprintf("%.0f", float64(bytes)/(1<<20)))

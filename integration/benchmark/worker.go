@@ -128,8 +128,8 @@ const (
 )
 
 // measureIdle measures how long it takes to store one event if nothing else is
-// recorded. For comparison, every second event is stored with bare, a plain insert over
-// net/http.
+// recorded. For comparison, every second event is stored with the variant "bare", a
+// plain insert over net/http.
 func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()
@@ -161,8 +161,9 @@ func (s *spec) find(ctx context.Context, reader *http.Client, document uuid.UUID
 
 func (s *spec) api() *api { return newAPI(s.URL, s.Key, s.Table) }
 
-// recordAll calls record for each event of the load, in l.Goroutines goroutines, and
-// returns the duration of each call. If ctx ends, the remaining durations are 0.
+// recordAll calls the function record for each event of the load, in l.Goroutines
+// goroutines, and returns the duration of each call. If ctx ends, the remaining
+// durations are 0.
 func recordAll(ctx context.Context, user uuid.UUID, l load, record func(docevents.Event)) []time.Duration {
 	calls := make([]time.Duration, l.Events)
 	var begin, done sync.WaitGroup

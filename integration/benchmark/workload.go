@@ -10,8 +10,8 @@ import (
 )
 
 // eventAt returns event number i of a measurement. Each document has four events, and
-// every twentieth document fails. user is new for each measurement, so that its rows
-// can be counted and deleted.
+// every twentieth document fails. Each measurement has a new user, so that its rows can
+// be counted and deleted.
 func eventAt(user uuid.UUID, i int) docevents.Event {
 	e := docevents.Event{DocumentID: documentAt(user, i).String(), UserID: user.String()}
 	switch i % 4 {

@@ -41,11 +41,11 @@ func (f *feed) play(client *docevents.Client, now time.Time) {
 }
 
 // steps are the steps of the pipeline. The duration of a step has a log-normal
-// distribution: median is in seconds, and spread is the standard deviation of the
-// logarithm. fails is the share of attempts that fail.
+// distribution: "median" is in seconds, and "spread" is the standard deviation of the
+// logarithm. failShare is the share of attempts that fail.
 var steps = []struct {
-	stage                 string
-	median, spread, fails float64
+	stage                     string
+	median, spread, failShare float64
 }{
 	{"extract", 0.7, 0.6, 0.015},
 	{"ocr", 9, 0.9, 0.02}, // the slow step; only for scans
@@ -56,8 +56,8 @@ var steps = []struct {
 // tenants are the customers. Each user belongs to one of them.
 var tenants = []string{"northwind", "contoso", "tailspin"}
 
-// Between outageStart and outageEnd after the pipeline's start, the model that the step
-// "summarize" calls is overloaded: nine of ten attempts fail with status 503.
+// The step "summarize" calls a model that is overloaded from outageStart to outageEnd
+// after the pipeline's start. In this time, nine of ten attempts fail with status 503.
 const outageStart, outageEnd = 72 * time.Minute, 86 * time.Minute
 
 // history returns the events of a document that arrives at the given time.
@@ -84,7 +84,7 @@ func (f *feed) history(at time.Time) []docevents.Event {
 			d.add(docevents.ProcessingStarted, s.stage, 0, "")
 			return d.events
 		}
-		if message := d.step(s.stage, s.median, s.spread, s.fails); message != "" {
+		if message := d.step(s.stage, s.median, s.spread, s.failShare); message != "" {
 			d.add(docevents.Failed, "", d.at.Sub(begun), message)
 			return d.events
 		}
@@ -109,14 +109,14 @@ func (d *history) add(typ docevents.EventType, stage string, took time.Duration,
 
 // step adds the events of one step. It repeats an attempt that fails with status 503,
 // up to three attempts in total. It returns the error message of the last attempt, or
-// "". The parameters are the fields of an element of the variable steps.
-func (d *history) step(stage string, median, spread, fails float64) (message string) {
+// "". The parameters are the fields of an element of the variable "steps".
+func (d *history) step(stage string, median, spread, failShare float64) (message string) {
 	const tries = 3
 	for try := range tries {
 		d.at = d.at.Add(seconds(0.02 + 0.1*d.rand.Float64()))
 		d.add(docevents.ProcessingStarted, stage, 0, "")
 		took := seconds(median * math.Exp(spread*d.rand.NormFloat64()))
-		message = d.message(stage, fails)
+		message = d.message(stage, failShare)
 		d.at = d.at.Add(took)
 		if message == "" {
 			d.add(docevents.Completed, stage, took, "")
@@ -132,14 +132,14 @@ func (d *history) step(stage string, median, spread, fails float64) (message str
 }
 
 // message returns the error message of an attempt at a step, or "" if it succeeds.
-func (d *history) message(stage string, fails float64) string {
+func (d *history) message(stage string, failShare float64) string {
 	since := d.at.Sub(d.start)
 	outage := stage == "summarize" && since > outageStart && since < outageEnd
 	page, pages := 1+d.rand.IntN(20), 20+d.rand.IntN(60)
 	switch {
 	case outage && d.rand.IntN(10) > 0:
 		return fmt.Sprintf("model answered 503: overloaded, try again in %d s (request %s)", 5+d.rand.IntN(50), uuid.NewString())
-	case d.rand.Float64() > fails:
+	case d.rand.Float64() > failShare:
 		return ""
 	case stage == "extract" && d.rand.IntN(3) > 0:
 		return fmt.Sprintf("page %d of %d: no text layer", page, pages)

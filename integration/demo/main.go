@@ -1,7 +1,7 @@
 // Demo shows the dashboard of docevents with example data: two hours of an imaginary
 // document pipeline, with an outage, a slow step and stuck documents. It starts
 // PostgreSQL and a REST API on this machine, and records new events while it runs. To
-// see the dashboard of a real project, use docevents serve.
+// see the dashboard of a real project, use the command "docevents serve".
 //
 // Usage:
 //

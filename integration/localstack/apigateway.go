@@ -15,7 +15,7 @@ import (
 // If the request has no Authorization header, apiGateway adds one with a JWT: the API
 // key itself, or the service_role key if the API key is the secret key (sb_secret_...).
 // apiGateway never changes an existing Authorization header. postgrest-go and
-// supabase-js put the secret key there, and PostgREST rejects it.
+// supabase-js put the secret key in that header, and PostgREST rejects the key.
 //
 // Unlike Supabase, apiGateway accepts every key that is signed with the JWT secret. It
 // also accepts requests without a key, which run as the role anon.

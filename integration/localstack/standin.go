@@ -42,10 +42,10 @@ type standIn struct {
 	delay    atomic.Int64                 // seconds until listen's next attempt to connect; 0 while it is connected
 }
 
-// newStandIn starts a stand-in. databaseURL must contain the user authenticator, and
-// secret signs the JWTs. Until the stand-in is connected to the database, requests get
-// status 503.
-func newStandIn(databaseURL, secret string, log func(string, ...any)) (*standIn, error) {
+// newStandIn starts a stand-in. databaseURL must contain the user "authenticator".
+// jwtSecret signs the JWTs. Until the stand-in is connected to the database, requests
+// get status 503.
+func newStandIn(databaseURL, jwtSecret string, log func(string, ...any)) (*standIn, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func newStandIn(databaseURL, secret string, log func(string, ...any)) (*standIn,
 		cancel()
 		return nil, err
 	}
-	s := &standIn{pool: pool, secret: secret, log: log, ctx: ctx, cancel: cancel}
+	s := &standIn{pool: pool, secret: jwtSecret, log: log, ctx: ctx, cancel: cancel}
 	s.wg.Go(s.listen)
 	return s, nil
 }

@@ -24,10 +24,10 @@ type result struct {
 // rowCheck returns an error if a statement's number of rows is not acceptable.
 type rowCheck func(rows int64) *postgrest.Error
 
-// run runs the statement st in a new transaction, with the caller's role. If check
+// run runs the statement st in a new transaction, with the caller's role. If checkRows
 // isn't nil, run calls it with the number of rows that the statement returned or
-// changed. If check returns an error, run rolls back and returns this error.
-func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, check rowCheck) (result, *postgrest.Error) {
+// changed. If checkRows returns an error, run rolls back and returns this error.
+func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, checkRows rowCheck) (result, *postgrest.Error) {
 	acquire, cancel := context.WithTimeout(s.ctx, poolTimeout)
 	conn, err := s.pool.Acquire(acquire)
 	cancel()
@@ -46,8 +46,8 @@ func (s *standIn) run(who caller, access pgx.TxAccessMode, st *statement, check 
 		if err := tx.QueryRow(s.ctx, st.String(), st.args...).Scan(&r.total, &r.rows, &r.inserted, &r.body); err != nil {
 			return err
 		}
-		if check != nil {
-			if refused := check(r.rows); refused != nil {
+		if checkRows != nil {
+			if refused := checkRows(r.rows); refused != nil {
 				return refused
 			}
 		}

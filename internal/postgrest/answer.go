@@ -63,8 +63,8 @@ type Answer struct {
 	Body         []byte // nil means no body and no Content-Type
 }
 
-// FitTo changes the answer to the form that the request asks for, and returns a. For a
-// single object, it removes the brackets of the array.
+// FitTo changes the answer to the form that the request asks for, and returns the
+// answer. For a single object, it removes the brackets of the array.
 func (a *Answer) FitTo(r *http.Request) *Answer {
 	if a.Body != nil && Single(r) {
 		a.ContentType = mediaObject

@@ -84,15 +84,15 @@ func ErrMethod(method string) *Error {
 	return Errorf(405, "PGRST117", "Unsupported HTTP method: %s", method)
 }
 
-// ErrFunction returns the error for an unknown function. given contains the names of
-// the call's arguments. The details for a POST differ from those for a GET.
-func ErrFunction(name string, given []string, posted bool) *Error {
-	signature, with := "("+strings.Join(given, ", ")+")", " with parameter "+strings.Join(given, ", ")
+// ErrFunction returns the error for an unknown function, which was called with
+// argumentNames. The details for a POST differ from those for a GET.
+func ErrFunction(name string, argumentNames []string, posted bool) *Error {
+	signature, with := "("+strings.Join(argumentNames, ", ")+")", " with parameter "+strings.Join(argumentNames, ", ")
 	switch {
-	case len(given) == 0:
+	case len(argumentNames) == 0:
 		signature = " without parameters"
 		with = signature
-	case len(given) > 1:
+	case len(argumentNames) > 1:
 		with = strings.Replace(with, "parameter", "parameters", 1)
 	}
 	if posted {

@@ -58,8 +58,8 @@ type Filter struct {
 	Values           []string // for "in"
 }
 
-// ParseQuery parses the query string of a request. A parameter without a meaning in
-// PostgREST is a filter on the column of that name.
+// ParseQuery parses the query string of a request. A parameter whose name has no
+// meaning in PostgREST is a filter on the column of that name.
 func ParseQuery(rawQuery string) (*Query, *Error) {
 	params, err := ParseParams(rawQuery)
 	if err != nil {
@@ -174,8 +174,8 @@ func (q *Query) parseFilter(column, text string) *Error {
 }
 
 // parseGroup adds the filters in a value of the parameter "and", such as
-// (created_at.gte.X,created_at.lt.Y). postgrest-go sends two filters on one column in
-// this form.
+// (created_at.gte.X,created_at.lt.Y). In this form, postgrest-go sends two filters on
+// the same column.
 func (q *Query) parseGroup(text string) *Error {
 	list, ok := inParentheses(text)
 	if !ok {

@@ -23,9 +23,9 @@ type Config struct {
 	Schema, Table, IDColumn string
 	MaxInFlight             int // how many inserts may be in flight
 
-	// Transport sends the requests. If it is nil, clones of http.DefaultTransport do.
-	// If http.DefaultTransport isn't an *http.Transport, it can't be cloned, and sends
-	// the requests itself.
+	// Transport sends the requests. If it is nil, clones of http.DefaultTransport send
+	// them. If http.DefaultTransport isn't an *http.Transport, it can't be cloned, and
+	// sends the requests itself.
 	Transport http.RoundTripper
 }
 
@@ -54,7 +54,7 @@ func New(c Config) *Client {
 func (c *Client) Close() { c.transport.own.close() }
 
 // From returns a query on the table. Its errors may contain the URL, and with it values
-// of a row. So don't log them directly, but log the result of [Client.Loggable].
+// of a row. So don't log the errors directly, but log the result of [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
 // postgrest returns a postgrest.Client that sends requests through rt. Use it for one

@@ -26,15 +26,15 @@ const (
 //
 // If a request fails and the failure isn't about its rows, all idle connections are
 // closed, because they may be dead or go to an old address of the server. They are
-// closed only just before the next request, because the connection of the failed
-// request may take a moment to become idle.
+// closed just before the next request and not earlier, because the connection of the
+// failed request may take a moment to become idle.
 //
-// The methods are safe for concurrent use. begin, end and close do nothing on a nil
-// receiver.
+// All methods are safe for concurrent use. The methods begin, end and close do nothing
+// on a nil receiver.
 type connections struct {
 	inserts, others *http.Transport
 
-	mustCloseIdle atomic.Bool // the next call to begin closes the idle connections
+	mustCloseIdle atomic.Bool // the next begin() closes the idle connections
 
 	mu     sync.Mutex         // guards life and cancel
 	life   context.Context    // connections for inserts are opened and used until it ends
@@ -68,7 +68,7 @@ func (c *connections) begin() {
 }
 
 // end must be called after each request, with the request's error or nil. If the result
-// doesn't show that the server works, end sets mustCloseIdle.
+// doesn't show that the server works, the method sets mustCloseIdle.
 func (c *connections) end(err error) {
 	if c != nil && !showsWorkingServer(err) {
 		c.mustCloseIdle.Store(true)
@@ -141,7 +141,8 @@ func (c *connections) track(t *http.Transport) func(context.Context, string, str
 }
 
 // A trackedConn is a connection that is closed when the context connections.life ends.
-// Until then, the context holds a reference to the connection, which Close removes.
+// Until then, the context holds a reference to the connection, and Close removes this
+// reference.
 type trackedConn struct {
 	net.Conn
 	forget func() bool // removes the reference

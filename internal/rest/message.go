@@ -74,9 +74,9 @@ PGRST1.. "VALUE" \(line \d+, column \d+\)|Content-Type not acceptable: VALUE|Non
 PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
-// A knownMessage holds the two regular expressions of a line of knownMessages. text is
-// compiled only when it is needed, because compiling all lines would take 0.1 s. In the
-// field text, only the groups for VALUE are capturing groups.
+// A knownMessage holds the two regular expressions of a line of knownMessages. The
+// field text is compiled only when it is needed, because compiling all lines would take
+// 0.1 s. In this field, only the groups for VALUE are capturing groups.
 type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp
@@ -126,7 +126,7 @@ const LeftOut = "a message that is not PostgreSQL's own, left out since it may r
 // quoted matches the part of a text that may contain quoted values. It extends from the
 // first quote to the last, because a value may contain quotes. If there is only one
 // quote, it extends to the end of the text. It doesn't begin at a ' after a letter or a
-// digit, which is probably an apostrophe.
+// digit, because that is probably an apostrophe.
 var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces white space

@@ -25,10 +25,10 @@ func (c *Columns) Selection() string {
 }
 
 // Decode reads a row that PostgREST returned. The keys of row are the names of the
-// columns. texts contains the value of each field, or "" for NULL. extra contains the
-// values for Event.Extra. If a column isn't in row, missing is its name, and the other
-// results are incomplete.
-func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, extra map[string]any, missing string) {
+// columns. The array texts contains the value of each field, or "" for NULL. The map
+// extra contains the values for Event.Extra. If a column isn't in row, missingColumn is
+// its name, and the other results are incomplete.
+func (c *Columns) Decode(row map[string]json.RawMessage) (texts [Fields]string, extra map[string]any, missingColumn string) {
 	for i, name := range c.names {
 		value, ok := row[name]
 		if !ok && name != None {

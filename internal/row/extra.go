@@ -83,7 +83,7 @@ func (e *extraEncoder) encode(v any) (ok bool) {
 	return e.value(v, 0) == nil
 }
 
-// value appends the JSON of v to e.text. It encodes plain strings, ints and maps
+// value appends the JSON of v to e.text. It encodes ints, maps and plain strings
 // itself, because encoding/json would allocate memory. depth is the number of maps
 // around v.
 func (e *extraEncoder) value(v any, depth int) error {
@@ -142,7 +142,7 @@ func (e *extraEncoder) marshal(v any) error {
 // escaped backslash, so that \\u0000 isn't mistaken for an escaped NUL.
 var escapes = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
-// cleanJSON returns the JSON in text in a form that PostgreSQL accepts. It removes
+// cleanJSON converts the JSON text to a form that PostgreSQL accepts. It removes
 // escaped NULs (error 22P05). It replaces invalid UTF-8, and surrogates that aren't in
 // a pair (22P02), with U+FFFD.
 func cleanJSON(text string) string {

@@ -13,8 +13,8 @@ var (
 	keyFormat  = regexp.MustCompile(`^[^(]*\(([^()]+)\)=\(`)
 )
 
-// Named finds the rows that caused an error, and returns their indexes in rows, the
-// rows of the request. details is the field "details" of the server's error:
+// Named finds out which rows of a request caused an error, and returns their indices.
+// details is the field "details" of the server's error:
 //
 //   - If the details contain the values of a key, as in "Key (document_id)=(...) is not
 //     present", Named returns the index of each row with these values.
@@ -59,10 +59,10 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 }
 
 // keyValue returns r's value in the given column, as PostgreSQL prints it in an error's
-// details, or "". PostgreSQL may print a time in any time zone. values is the rest of
-// the details. If it begins with a time that is equal to r's, keyValue returns the text
-// of that time.
-func (c *Columns) keyValue(r *Row, column, values string) string {
+// details, or "". PostgreSQL may print a time in any time zone. rest is the part of the
+// details that hasKey hasn't compared yet. If it begins with a time that is equal to
+// r's, keyValue returns the text of that time.
+func (c *Columns) keyValue(r *Row, column, rest string) string {
 	switch slices.Index(c.names[:], column) {
 	case fieldID:
 		return r.ID.String()
@@ -75,7 +75,7 @@ func (c *Columns) keyValue(r *Row, column, values string) string {
 	case fieldStage:
 		return r.Stage
 	case fieldCreatedAt: // part of the primary key of a partitioned table
-		value := values[:max(0, strings.IndexAny(values, ",)"))]
+		value := rest[:max(0, strings.IndexAny(rest, ",)"))]
 		for _, layout := range []string{"2006-01-02 15:04:05-07", "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05"} {
 			if at, err := time.Parse(layout, value); err == nil && at.UnixMicro() == r.CreatedAt {
 				return value

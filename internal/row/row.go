@@ -83,6 +83,6 @@ type Columns struct {
 	extra []string       // the columns for Extra
 }
 
-// NewColumns returns the Columns of a table. names contains the name of each field's
-// column, and extra contains the names of the columns for Event.Extra.
+// NewColumns returns the Columns of a table. The array names contains the name of each
+// field's column. The slice extra contains the names of the columns for Event.Extra.
 func NewColumns(names [Fields]string, extra []string) Columns { return Columns{names, extra} }

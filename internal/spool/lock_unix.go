@@ -11,7 +11,7 @@ import (
 const shared, exclusive = syscall.LOCK_SH, syscall.LOCK_EX
 
 // lock takes a shared or exclusive lock on f. If another process has a lock that
-// prevents this, it returns an error at once.
+// prevents this, lock returns an error at once.
 func lock(f *os.File, how int) error {
 	return os.NewSyscallError("flock", syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB))
 }

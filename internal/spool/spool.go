@@ -18,14 +18,14 @@
 // (.kept).
 //
 // When a process ends, it leaves its segments to other processes. A process takes a
-// segment by renaming it, so only one process succeeds. That process must send the rows
-// of the segment, which Next returns.
+// segment by renaming it, so only one process succeeds. Next returns the rows of the
+// segment, and that process must send them.
 //
 // A segment's name is PROJECT-STAMP-OWNER.seg. PROJECT is a hash of the project. STAMP
 // is the time at which the segment was made, followed by random digits. OWNER is a
 // random number that stands for the process. As long as the process lives, it locks the
 // file PROJECT-OWNER.lock, so that other processes don't use its segments. Any number
-// of processes can share a folder. Each has at most two files open.
+// of processes can share a folder. Each process has at most two files open.
 //
 // If a process is killed before it calls Discard, some rows may be in two segments, and
 // are sent twice. So the table must ignore a row that it already has.
@@ -128,9 +128,9 @@ type segment struct {
 }
 
 // New returns a spool in the folder dir, an absolute path. It does no I/O: the first
-// Append makes the folder. The spool ignores the segments of other projects. columns
-// describes the table's columns. limit is in bytes. Append returns ErrFull if the
-// current segments and the segments of dead processes together are larger than that.
+// Append makes the folder. The spool ignores the segments of other projects. The string
+// columns describes the table's columns. Append returns ErrFull if the current segments
+// and the segments of dead processes together have more than limit bytes.
 func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}

@@ -2,12 +2,13 @@
 -- Posts alerts from inside the database. Every minute, pg_cron runs the same check as
 -- Client.Health: are documents stuck, do too many fail (failing), or do none complete anymore
 -- (silent)? When one of these problems begins or ends, pg_net posts the result to a webhook, such
--- as Slack's. This file needs 014. Safe to run again, even with a different webhook or limits.
+-- as Slack's. This file needs 014. Safe to run again, even with a different webhook or different
+-- limits.
 --
--- Before you run this file, fill in the webhook and the limits at its end. Without pg_cron and
+-- Before you run this file, fill in the webhook and the limits at its end. Without pg_cron or
 -- pg_net (Supabase: Integrations, Cron; Database, Extensions), it creates only the table and the
--- functions. If a check fails, cron.job_run_details contains the error. If a post fails, it isn't
--- repeated, and net._http_response contains the webhook's response.
+-- functions. If a check ends with an error, cron.job_run_details contains the error. If a post
+-- fails, it isn't repeated, and net._http_response contains the webhook's response.
 
 -- Each row is an alert, with the kinds of problems that it last posted.
 CREATE TABLE IF NOT EXISTS public.docevents_alerts (
@@ -21,11 +22,12 @@ ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 -- sentences, their kinds, and the figures. Its arguments are the limits of Client.Health:
 --   source: the table and its filters, as in 014. '{}' is the table of 013.
 --   rate_window: the period of the failure rate. A shorter period shows a rise sooner.
---   stuck_after: a document that is under way for longer is stuck.
---   max_stuck: a greater number of stuck documents is a problem.
---   max_failure_rate: a higher share of failed documents, from 0 to 1, is a problem. Only documents
---     that completed or failed in rate_window are counted.
---   min_ended: if fewer documents completed or failed in rate_window, the rate isn't checked.
+--   stuck_after: a document that is under way for longer than this is stuck.
+--   max_stuck: more stuck documents than this are a problem.
+--   max_failure_rate: a higher share of failed documents than this (0 to 1) is a problem. Only
+--     documents that completed or failed in rate_window are counted.
+--   min_ended: if fewer documents than this completed or failed in rate_window, the failure rate
+--     isn't checked.
 --   silence: it is a problem if no document has completed for longer than this, although a
 --     document has been under way for longer than this. NULL disables the check.
 -- +goose StatementBegin
@@ -81,8 +83,8 @@ $function$;
 -- +goose StatementEnd
 
 -- docevents_alert posts a result of docevents_health to the webhook, if the kinds of problems
--- have changed since the last post of the alert with this name. It returns true if it posted.
--- Slack, Mattermost and Teams show the field "text". Discord needs "content" instead.
+-- have changed since the last post of the alert with the given name. It returns true if it
+-- posted. Slack, Mattermost and Teams show the field "text". Discord needs "content" instead.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_alert(webhook text, health jsonb, name text DEFAULT 'documents')
 RETURNS boolean

@@ -1,12 +1,12 @@
 -- +goose Up
 -- +goose NO TRANSACTION
--- Changes the event types that the table accepts. Safe to run again. List all types in step 1,
--- and pass the same types to docevents.WithEventTypes in the app. For the types below, the option
--- is:
+-- Changes the event types that the table accepts. Safe to run again. List all types in step 1. In
+-- the app, pass to docevents.WithEventTypes those that aren't in 013. For the types below, the
+-- option is:
 --   docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{"ocr_started"}})
 --
--- To add types, run this file before you deploy the app. To remove types, first deploy the app,
--- delete the rows with these types, and then run this file.
+-- To add types, run this file before you deploy the app. To remove types, deploy the app without
+-- them, delete their rows, and then run this file.
 --
 -- Run each step in a separate transaction, as psql does. In the SQL editor, run the steps one at
 -- a time. For Supabase migrations, make two files. In one transaction, step 2 would read the

@@ -6,8 +6,8 @@
 -- commit.
 --
 -- If an event is inserted before its document is committed, PostgreSQL rejects the event (23503),
--- and docevents retries it. docevents drops the event, with the reason Rejected, after ten
--- failures while other events are stored.
+-- and docevents retries it. If ten retries fail while other events are stored, docevents drops
+-- the event with the reason Rejected.
 --
 -- With ON DELETE CASCADE, deleting a document also deletes its events. With NO ACTION, a document
 -- can't be deleted until a purge has deleted its events. SET NULL is impossible, because

@@ -10,7 +10,7 @@
 -- The primary key must contain the partition key, so it is (id, created_at). A retry of docevents
 -- sends the same id and created_at, so each event is stored only once.
 --
--- A row that no other partition covers goes to the default partition, so no insert fails. Keep
+-- The default partition gets the rows that no other partition covers, so no insert fails. Keep
 -- the default partition almost empty: a purge deletes its rows one by one, and adding a partition
 -- moves rows out of it.
 
@@ -81,8 +81,9 @@ END
 $$;
 -- +goose StatementEnd
 
--- Adds partitions after the newest partition, until they cover the time now() + ahead. step is
--- the length of a partition: day, week or month, in UTC. Returns the number of new partitions.
+-- Adds partitions after the newest partition, until they cover the time now() + ahead. The
+-- argument "step" is the length of a partition: day, week or month, in UTC. Returns the number of
+-- new partitions.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partitions(step text, ahead interval)
 RETURNS integer
@@ -109,11 +110,11 @@ END
 $$;
 -- +goose StatementEnd
 
--- Drops each partition that covers only times older than the age keep, and deletes the rows older
--- than keep from the default partition. Returns the number of deleted rows. It counts the rows
--- first, while inserts continue. Then it waits up to 5 s for the lock that it needs to drop the
--- partitions, and inserts wait as well. If it can't get the lock, it fails and changes nothing:
--- run it again.
+-- Drops each partition that covers only times before now() - keep. From the default partition, it
+-- deletes the rows of these times. Returns the number of deleted rows. It first counts the rows
+-- of the partitions, while inserts continue. Then it waits up to 5 s for the lock that it needs
+-- to drop the partitions, and inserts wait as well. If it can't get the lock, it fails and
+-- changes nothing: run it again.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
 RETURNS bigint
@@ -165,7 +166,8 @@ BEGIN
     PERFORM set_config('lock_timeout', '5s', true), set_config('timezone', 'UTC', true);
 
     -- Rename the table of 013, so that it can become the first partition. Without
-    -- partitioned_prepare.sql, PostgreSQL builds an index and reads the table under this lock.
+    -- partitioned_prepare.sql, PostgreSQL builds an index and reads the table under the lock
+    -- ACCESS EXCLUSIVE.
     IF kind = 'r' THEN
         LOCK TABLE public.document_processing_events IN ACCESS EXCLUSIVE MODE;
         ALTER TABLE public.document_processing_events RENAME TO document_processing_events_legacy;

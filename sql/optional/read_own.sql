@@ -3,8 +3,8 @@
 -- supabase-js. They can't read other rows, and can't write. Safe to run again.
 --
 -- Users see every column of their rows. To hide error_message, which may reveal internals of your
--- system, run the file, and then grant the other columns. Clients must then list the columns,
--- because select=* is rejected:
+-- system, run this file and then the two statements below. Clients must then list the columns,
+-- because select=* is rejected.
 --   REVOKE SELECT ON public.document_processing_events FROM authenticated;
 --   GRANT SELECT (document_id, event_type, duration_ms, stage, created_at)
 --       ON public.document_processing_events TO authenticated;

@@ -9,7 +9,7 @@
 // JSON. A real app would export them with OTLP.
 //
 // It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. For a project on this
-// machine, run go run ./examples/localstack. The table needs this column:
+// machine, use examples/localstack. The table needs this column:
 //
 //	ALTER TABLE document_processing_events ADD COLUMN trace_id text;
 //
@@ -60,14 +60,16 @@ func addTraceID(ctx context.Context, e *docevents.Event) bool {
 	return true
 }
 
-// options returns the options of the docevents client. tracing records the spans.
+// options returns the options of the docevents client. tracerProvider records the
+// spans.
 //
 // docevents calls addTraceID for each event. The HTTP transport records a span for each
-// request, and sends its trace id in a header, so that the server can log it.
+// request, and sends the span's trace id in a header, so that the server can log the
+// id.
 //
 // The span of a request has no parent, because a request contains the events of several
 // traces. A span contains the URL, but no headers or body, and so no key and no events.
-func options(table string, tracing trace.TracerProvider) []docevents.Option {
+func options(table string, tracerProvider trace.TracerProvider) []docevents.Option {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConnsPerHost = docevents.DefaultMaxInFlight + 1 // as in docevents' default transport
 	return []docevents.Option{
@@ -75,7 +77,7 @@ func options(table string, tracing trace.TracerProvider) []docevents.Option {
 		docevents.WithColumns(docevents.Columns{Extra: []string{"trace_id"}}),
 		docevents.WithBefore(addTraceID),
 		docevents.WithTransport(otelhttp.NewTransport(base,
-			otelhttp.WithTracerProvider(tracing),
+			otelhttp.WithTracerProvider(tracerProvider),
 			otelhttp.WithPropagators(propagation.TraceContext{}),
 			otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return "docevents " + r.Method }))),
 	}

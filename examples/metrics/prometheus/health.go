@@ -12,8 +12,8 @@ import (
 )
 
 // A verdict exports the health of the documents: the result of the last client.Health
-// that succeeded. Before the first succeeds, docevents_health_timestamp_seconds is 0,
-// and the other metrics are missing.
+// that succeeded. Before the first call succeeds, docevents_health_timestamp_seconds is
+// 0, and the other metrics are missing.
 //
 // Create two alerts. The first means that documents are stuck, fail too often or don't
 // complete. The second means that no check has succeeded for five minutes.

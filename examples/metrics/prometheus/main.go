@@ -8,8 +8,8 @@
 // It prints two curl commands to try it: one records an event, the other prints the
 // metrics.
 //
-// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY, which needs the files 013
-// and 014 of sql/. For a project on this machine, run go run ./examples/localstack.
+// It uses the project of SUPABASE_URL and SUPABASE_SECRET_KEY. The project needs the
+// files 013 and 014 of sql/. For a project on this machine, use examples/localstack.
 //
 // To end the program, press Ctrl-C or send SIGTERM. The exit code is 0 if every event
 // was stored, else 1.

@@ -135,8 +135,8 @@ async function measureIdle() {
   return { elapsed_ns: Number(now() - start), to_row: spreadOf(toRow) }
 }
 
-// peakBytes doesn't use maxRSS on Linux, whose value starts with the peak of the
-// parent process.
+// On Linux, peakBytes doesn't use maxRSS, whose value starts with the peak of the parent
+// process.
 function peakBytes() {
   try {
     return Number(/VmHWM:\s*(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024

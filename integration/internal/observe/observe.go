@@ -1,5 +1,5 @@
-// Package observe records the log lines of a client under test, and the events that it
-// drops.
+// Package observe records the log lines of a client under test, and the events that
+// this client drops.
 package observe
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// An Observer collects the log lines of a client, and the events that it drops. Its
-// methods are safe for concurrent use.
+// An Observer collects the log lines of a client, and the events that this client
+// drops. Its methods are safe for concurrent use.
 type Observer struct {
 	mu    sync.Mutex // guards the fields below
 	lines []Line
@@ -94,8 +94,9 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// Await waits until condition returns true. After two minutes, which leave time for the
-// client's retries, it fails the test, and the message contains the argument goal.
+// Await waits until condition returns true. After two minutes, Await fails the test
+// with a message that contains the argument "goal". Two minutes leave time for the
+// client's retries.
 func Await(t testing.TB, goal string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
