@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -104,119 +103,30 @@ func (f *faultyFiles) Remove(path string) error {
 	return f.disk.Remove(path)
 }
 
-// lives runs two processes, one after the other. Both use the folder dir, in which a
-// dead process has left rows. The disk has faults for the first of the two.
-type lives struct {
-	t     *testing.T
-	dir   string
-	files *faultyFiles
-	away  bool          // the server is down until the first process has ended
-	done  chan struct{} // closed when the first process has ended
-	uses  int           // how often the first process used the disk
-}
-
-// live runs the processes. It checks that each event is stored once or dropped. If the
-// error of a dropped event matches ErrOutcomeUnknown, the event may be stored as well.
-func (l *lives) live() {
-	t := l.t
-	leaveRows(t, l.dir, 30, "left", docevents.WithQueueLimits(1000, 256<<10))
-	db := &server{}
-	away := false
-	db.answer = func(*request) *answer {
-		db.mu.Lock()
-		defer db.mu.Unlock()
-		if away {
-			return &answer{err: errReset}
+// hangs returns a fault: each use of the given kind waits until done is closed.
+func hangs(kind string, done chan struct{}) func(int, string) error {
+	return func(_ int, use string) error {
+		if use == kind {
+			<-done
 		}
 		return nil
 	}
-	outage := func(begins bool) {
-		db.mu.Lock()
-		defer db.mu.Unlock()
-		away = begins
-	}
-	outage(true)
-	c, o := newClient(t, db, docevents.WithSpool(l.dir), docevents.WithSpoolFiles(l.files), docevents.WithQueueLimits(1000, 256<<10))
-	recorded := 0
-	record := func(events int, pause time.Duration) {
-		for range events {
-			e := event(fmt.Sprint(recorded))
-			e.ErrorMessage = fmt.Sprintf("%0500d", recorded)
-			c.Record(e)
-			recorded++
-			time.Sleep(pause)
-		}
-	}
-	record(50, time.Millisecond)
-	time.Sleep(35 * time.Second)
-	record(50, 0)
-	outage(l.away)
-	time.Sleep(20 * time.Second)
-	record(50, 100*time.Millisecond)
-	outage(true)
-	record(100, time.Second)
-	closeIn(t, c, 5*time.Second)
-	checkStats(t, c, nil)
-	st := c.Stats()
-	l.uses = l.files.count()
-	close(l.done)
-	synctest.Wait()
-
-	outage(false)
-	next, after := newClient(t, db, docevents.WithSpool(l.dir), docevents.WithQueueLimits(1000, 256<<10))
-	time.Sleep(2 * time.Minute)
-	if err := closeIn(t, next, time.Minute); err != nil {
-		t.Error(err)
-	}
-	checkStats(t, next, nil)
-	if left := segments(t, l.dir); len(left) > 0 {
-		t.Errorf("got %q left, %v", left, after.logged())
-	}
-	stored, dropped := db.stages(), map[string]error{}
-	for _, d := range o.lost() {
-		dropped[d.event.Stage] = d.err
-	}
-	if int64(len(dropped)) != st.Dropped.Total() {
-		t.Errorf("got %d calls of the drop handler, %+v", len(dropped), st)
-	}
-	check := func(stage string) {
-		err, wasDropped := dropped[stage]
-		switch n := stored[stage]; {
-		case n > 1, n == 0 && !wasDropped, n == 1 && wasDropped && !errors.Is(err, docevents.ErrOutcomeUnknown):
-			t.Errorf("event %s is stored %d times, dropped: %v, %v; %+v", stage, n, wasDropped, err, st)
-		}
-	}
-	for i := range recorded {
-		check(fmt.Sprint(i))
-	}
-	for i := range 30 {
-		stage := fmt.Sprint("left", i)
-		check(stage)
-		if _, wasDropped := dropped[stage]; wasDropped {
-			t.Errorf("event %s was on disk all the time, and dropped: %v", stage, dropped[stage])
-		}
-	}
 }
 
-// TestDiskFaults runs two processes again and again. Each time, another use of the
-// disk fails.
+// TestDiskFaults runs two processes again and again, one after the other. Each time,
+// another use of the disk fails in the first one.
 func TestDiskFaults(t *testing.T) {
-	live := func(t *testing.T, away bool, fault func(n int, use string) error, done chan struct{}) (uses int) {
-		l := &lives{t: t, dir: filepath.Join(t.TempDir(), "spool"), files: &faultyFiles{fault: fault}, away: away, done: done}
-		l.live()
-		return l.uses
-	}
 	uses := 0
-	synctest.Test(t, func(t *testing.T) { uses = live(t, true, nil, make(chan struct{})) })
-	t.Log(uses, "uses of the disk")
+	synctest.Test(t, func(t *testing.T) { uses = runTwoProcesses(t, true, nil, make(chan struct{})) })
 	failIf := func(fails bool, err error) error {
 		if fails {
 			return err
 		}
 		return nil
 	}
-	// n is the number of the use, and is negative before the fault begins.
-	for name, fault := range map[string]func(n int, use string, done chan struct{}) error{
+	// n is the number of the use, and is negative before the fault begins. ended is closed
+	// when the process has ended.
+	for name, fault := range map[string]func(n int, use string, ended chan struct{}) error{
 		"one use fails": func(n int, _ string, _ chan struct{}) error {
 			return failIf(n == 0, syscall.EIO)
 		},
@@ -225,9 +135,6 @@ func TestDiskFaults(t *testing.T) {
 		},
 		"all fail from then on": func(n int, _ string, _ chan struct{}) error {
 			return failIf(n >= 0, syscall.EIO)
-		},
-		"the disk is full": func(n int, use string, _ chan struct{}) error {
-			return failIf(n >= 0 && use == "write", syscall.ENOSPC)
 		},
 		"a write is cut short": func(n int, use string, _ chan struct{}) error {
 			return failIf(0 <= n && n < 5 && use == "write", syscall.ENOSPC)
@@ -238,18 +145,18 @@ func TestDiskFaults(t *testing.T) {
 			}
 			return nil
 		},
-		"the disk hangs until the process has ended": func(n int, _ string, done chan struct{}) error {
+		"the disk hangs until the process has ended": func(n int, _ string, ended chan struct{}) error {
 			if n >= 0 {
-				<-done
+				<-ended
 			}
 			return nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for at := 1; at <= uses; at += 1 + at/8 { // the first uses of the disk differ most
+			for at := 1; at <= uses; at += 1 + max(0, at-8)/3 { // the first uses of the disk differ most
 				synctest.Test(t, func(t *testing.T) {
-					done := make(chan struct{})
-					live(t, at%3 > 0, func(n int, use string) error { return fault(n-at, use, done) }, done)
+					ended := make(chan struct{})
+					runTwoProcesses(t, at%3 > 0, func(n int, use string) error { return fault(n-at, use, ended) }, ended)
 				})
 				if t.Failed() {
 					t.Fatalf("at use %d of the disk", at)
@@ -257,6 +164,77 @@ func TestDiskFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// runTwoProcesses runs two processes, one after the other, in a folder in which a dead
+// process has left rows. The disk has faults for the first of the two. If away is true,
+// the server is down until that process has ended, which closes ended. Each event must be
+// stored once or dropped. If the error of a dropped event matches ErrOutcomeUnknown, the
+// event may be stored as well. The result is how often the first process used the disk.
+func runTwoProcesses(t *testing.T, away bool, fault func(n int, use string) error, ended chan struct{}) (uses int) {
+	dir, limits := filepath.Join(t.TempDir(), "spool"), docevents.WithQueueLimits(1000, 256<<10)
+	const left = 30
+	leaveRows(t, dir, left, "left", limits)
+	db := newOutage(0)
+	files := &faultyFiles{fault: fault}
+	c, o := newClient(t, db, docevents.WithSpool(dir), docevents.WithSpoolFiles(files), limits)
+	recorded := 0
+	record := func(events int, pause time.Duration) {
+		for range events {
+			e := event(fmt.Sprint(recorded))
+			e.ErrorMessage = fmt.Sprintf("%0500d", recorded)
+			c.Record(e)
+			recorded++
+			time.Sleep(pause)
+		}
+	}
+	record(40, time.Millisecond)
+	time.Sleep(35 * time.Second)
+	record(40, 0)
+	db.set(!away)
+	time.Sleep(20 * time.Second)
+	record(40, 100*time.Millisecond)
+	db.set(false)
+	record(20, 2*time.Second)
+	closeIn(t, c, 5*time.Second)
+	checkStats(t, c, nil)
+	checkReported(t, c, o)
+	uses = files.count()
+	close(ended)
+	synctest.Wait()
+
+	db.set(true)
+	next, after := newClient(t, db, docevents.WithSpool(dir), limits)
+	time.Sleep(2 * time.Minute)
+	if err := closeIn(t, next, time.Minute); err != nil {
+		t.Error(err)
+	}
+	checkStats(t, next, nil)
+	if names := segments(t, dir); len(names) > 0 {
+		t.Errorf("got %q left, %v", names, after.logged())
+	}
+	stored, dropped := db.stages(), map[string]error{}
+	for _, d := range o.lost() {
+		dropped[d.event.Stage] = d.err
+	}
+	check := func(stage string) {
+		err, wasDropped := dropped[stage]
+		switch n := stored[stage]; {
+		case n > 1, n == 0 && !wasDropped, n == 1 && wasDropped && !errors.Is(err, docevents.ErrOutcomeUnknown):
+			t.Errorf("event %s is stored %d times, dropped: %v, %v; %+v", stage, n, wasDropped, err, c.Stats())
+		}
+	}
+	for i := range recorded {
+		check(fmt.Sprint(i))
+	}
+	for i := range left {
+		stage := fmt.Sprint("left", i)
+		check(stage)
+		if _, wasDropped := dropped[stage]; wasDropped {
+			t.Errorf("event %s was on disk all the time, and dropped: %v", stage, dropped[stage])
+		}
+	}
+	return uses
 }
 
 // TestCloseWhileTheDiskHangs checks that Close keeps the rows that are on disk when the
@@ -267,23 +245,22 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 		t.Run(hung, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dir := t.TempDir()
-				hangs, done := make(chan struct{}), make(chan struct{})
-				files := &faultyFiles{fault: func(_ int, use string) error {
+				begin, done := make(chan struct{}), make(chan struct{})
+				hang := hangs(hung, done)
+				files := &faultyFiles{fault: func(n int, use string) error {
 					select {
-					case <-hangs:
-						if use == hung {
-							<-done
-						}
+					case <-begin:
+						return hang(n, use)
 					default:
+						return nil
 					}
-					return nil
 				}}
 				c, o := newClient(t, &server{answer: away}, docevents.WithSpool(dir), docevents.WithSpoolFiles(files))
 				for i := range 100 {
 					c.Record(event(fmt.Sprint(i)))
 				}
 				time.Sleep(time.Second)
-				close(hangs)
+				close(begin)
 				c.Record(event("late"))
 				synctest.Wait()
 				began := time.Now()
@@ -302,12 +279,8 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 				}
 				close(done) // the disk works again
 				synctest.Wait()
-				db := &server{}
-				next, _ := newClient(t, db, docevents.WithSpool(dir))
-				synctest.Wait()
-				next.Close(t.Context())
-				if got := len(db.stages()); got < 100 {
-					t.Errorf("the next process replays %d events, want 100", got)
+				if db, _, _ := replay(t, dir); len(db.rows) < 100 {
+					t.Errorf("the next process stores %d events, want 100", len(db.rows))
 				}
 			})
 		})
@@ -319,12 +292,7 @@ func TestCloseWhileTheDiskHangs(t *testing.T) {
 func TestRejectedWhileTheDiskHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		done := make(chan struct{})
-		files := &faultyFiles{fault: func(_ int, use string) error {
-			if use == "write" {
-				<-done
-			}
-			return nil
-		}}
+		files := &faultyFiles{fault: hangs("write", done)}
 		c, o := newClient(t, &server{answer: answerBad(refusal, 0)}, docevents.WithSpool(t.TempDir()), docevents.WithSpoolFiles(files))
 		for _, stage := range []string{"bad", "good", "good"} {
 			c.Record(event(stage))
@@ -343,14 +311,9 @@ func TestRejectedWhileTheDiskHangs(t *testing.T) {
 // stored and the disk hangs.
 func TestMemoryWhileTheDiskHangs(t *testing.T) {
 	done := make(chan struct{})
-	files := &faultyFiles{fault: func(_ int, use string) error {
-		if use == "write" {
-			<-done
-		}
-		return nil
-	}}
+	files := &faultyFiles{fault: hangs("write", done)}
 	c, _ := newClient(t, &server{discard: true}, docevents.WithSpool(t.TempDir()), docevents.WithSpoolFiles(files), docevents.WithQueueLimits(10_000, 1<<20))
-	run := func(events int64) (heap int64) {
+	store := func(events int64) int64 {
 		for end := c.Stats().Delivered + events; c.Stats().Delivered < end; {
 			if c.Stats().Pending < 2000 {
 				for range 500 {
@@ -360,13 +323,10 @@ func TestMemoryWhileTheDiskHangs(t *testing.T) {
 				time.Sleep(100 * time.Microsecond)
 			}
 		}
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
+		return heap()
 	}
-	before := run(30_000)                             // after this, the buffer is full
-	if grown := run(60_000) - before; grown > 2<<20 { // the text of 60,000 events is 6 MB
+	before := store(15_000)                             // after this, the buffer is full
+	if grown := store(30_000) - before; grown > 1<<20 { // the text of 30,000 events is 3 MB
 		t.Errorf("the heap has grown by %d KiB", grown>>10)
 	}
 	close(done)
@@ -377,8 +337,15 @@ func TestMemoryWhileTheDiskHangs(t *testing.T) {
 // TestDiskWorksAgain checks that all pending rows are written once the disk works
 // again, even if no further event is recorded.
 func TestDiskWorksAgain(t *testing.T) {
-	for _, later := range []int{0, 30} {
-		t.Run(fmt.Sprint(later, " events later"), func(t *testing.T) {
+	for name, test := range map[string]struct {
+		wait  time.Duration // until Close
+		later int           // events, one a minute
+	}{
+		"as Close begins": {0, 0},
+		"a minute later":  {time.Minute, 0},
+		"30 events later": {time.Minute, 30},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dir := filepath.Join(t.TempDir(), "spool")
 				if err := os.WriteFile(dir, nil, 0o600); err != nil { // a file takes the folder's name
@@ -390,42 +357,25 @@ func TestDiskWorksAgain(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				os.Remove(dir)
-				time.Sleep(time.Minute)
-				if got := onDisk(t, dir); got < 100*65 {
+				time.Sleep(test.wait)
+				if got := onDisk(t, dir); test.wait > 0 && got < 100*65 {
 					t.Errorf("got %d bytes on disk a minute later, want all 100 events", got)
 				}
-				for i := range later {
+				for i := range test.later {
 					c.Record(event(fmt.Sprint("later ", i)))
 					time.Sleep(time.Minute)
 				}
 				if err := c.Close(closed(t)); err != nil {
 					t.Error(err)
 				}
-				checkStats(t, c, &docevents.Stats{Recorded: int64(100 + later), Kept: int64(100 + later)})
+				all := int64(100 + test.later)
+				checkStats(t, c, &docevents.Stats{Recorded: all, Kept: all})
 				if got := linesWith(o, "spool"); len(got) != 1 {
 					t.Errorf("got %q, want a line", got)
 				}
 			})
 		})
 	}
-	t.Run("as Close begins", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "spool")
-			if err := os.WriteFile(dir, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			c, _ := newClient(t, &server{answer: away}, docevents.WithSpool(dir))
-			for i := range 100 {
-				c.Record(event(fmt.Sprint(i)))
-			}
-			time.Sleep(time.Second)
-			os.Remove(dir)
-			if err := c.Close(closed(t)); err != nil {
-				t.Error(err)
-			}
-			checkStats(t, c, &docevents.Stats{Recorded: 100, Kept: 100})
-		})
-	})
 }
 
 // TestFullDiskIsEmptied checks that segments are removed as soon as their rows are
@@ -483,12 +433,8 @@ func TestFolderRemovedWhileRunning(t *testing.T) {
 		if got := linesWith(o, "spool"); len(got) != 1 {
 			t.Errorf("got %q, want a line", got)
 		}
-		db := &server{}
-		next, _ := newClient(t, db, docevents.WithSpool(dir))
-		synctest.Wait()
-		next.Close(t.Context())
-		if got := len(db.stages()); got != 111 {
-			t.Errorf("got %d of 111 events replayed", got)
+		if db, _, _ := replay(t, dir); len(db.rows) != 111 {
+			t.Errorf("got %d of 111 events replayed", len(db.rows))
 		}
 	})
 }

@@ -14,12 +14,10 @@ func TestLoggableText(t *testing.T) {
 	for _, test := range []struct{ code, text, want string }{
 		// The text is PostgreSQL's, and the value in it may be the row's.
 		{"22P02", `invalid input syntax for type json: "` + secret + `"`, `invalid input syntax for type json: "…"`},
-		{"22P02", `invalid input syntax for type json`, `invalid input syntax for type json`},
 		{"22P02", `invalid input value for enum kind: "` + secret + `"`, `invalid input value for enum kind: "…"`},
 		{"22P02", `invalid input value for enum "Kind": "` + secret + `"`, `invalid input value for enum "Kind": "…"`},
 		{"22007", `invalid input syntax for type timestamp with time zone: "` + secret + `"`, `invalid input syntax for type timestamp with time zone: "…"`},
 		{"22003", `value "` + secret + `" is out of range for type integer`, `value "…" is out of range for type integer`},
-		{"22008", `date/time field value out of range: "` + secret + `"`, `date/time field value out of range: "…"`},
 		{"22001", "value too long for type character varying(3)", "value too long for type character varying(3)"},
 		{"22P02", `invalid input syntax for type json: "` + secret + `" and "` + secret + `" "`, `invalid input syntax for type json: "…"`},
 		{"22P02", "invalid input syntax for type json: \"a\n" + secret + "\nb\"", `invalid input syntax for type json: "…"`},
@@ -35,47 +33,26 @@ func TestLoggableText(t *testing.T) {
 		{"42P01", `relation "public.events" does not exist`, `relation "public.events" does not exist`},
 		{"42501", "permission denied for table events", "permission denied for table events"},
 		{"PGRST204", "Could not find the 'stage' column of 'events' in the schema cache", "Could not find the 'stage' column of 'events' in the schema cache"},
-		{"PGRST205", "Perhaps you meant the table 'public.events'", "Perhaps you meant the table 'public.events'"},
 		{"PGRST303", "JWT issued at future", "JWT issued at future"},
-		{"57014", "canceling statement due to statement timeout", "canceling statement due to statement timeout"},
 
 		// A trigger can raise any code with any text.
 		{"P0001", secret, LeftOut},
-		{"P0004", secret, LeftOut},
 		{"PT400", secret, LeftOut},
-		{"JANE1", secret, LeftOut},
-		{"38000", secret, LeftOut},
 		{"my own code", secret, LeftOut},
 		{"P0001", "", ""},
 		{"23514", secret + " has no consent", LeftOut},
 		{"23514", `new row for relation "events" violates check constraint "` + secret + `"`, LeftOut},
 		{"23505", "document of " + secret + " already exists", LeftOut},
-		{"23503", secret, LeftOut},
-		{"23502", "null value for " + secret, LeftOut},
-		{"42501", "permission denied for " + secret, LeftOut},
 		{"42501", "permission denied for patient jane", LeftOut},
-		{"42P01", "no " + secret, LeftOut},
-		{"22023", secret, LeftOut},
 		{"22001", "value too long for type of " + secret, LeftOut},
-		{"22003", secret + " out of range", LeftOut},
-		{"55000", secret, LeftOut},
 		{"57014", "canceled by " + secret, LeftOut},
-		{"XX000", secret, LeftOut},
 		{"PGRST301", `"` + secret + `"`, LeftOut},
 
-		// There are no line breaks and no escapes.
-		{"", "a\r\nb\tc\x1b[31md\x00e\u2028f\u2029g\u202eh\u2066i\u0085j\x9bk\xffl\ufeffm", "a  b c\ufffd[31md\ufffde\ufffdf\ufffdg\ufffdh\ufffdi jk"},
-		{"XX000", "", ""},
+		// Line breaks become spaces, and characters that control a terminal become U+FFFD.
+		{"", "a\r\nb\tc\x1b[31md\x00e\u202ef\x9bg\ufeffh", "a  b c\ufffd[31md\ufffde\ufffdf\ufffdg\ufffdh"},
 		{"", strings.Repeat("é", 2000), strings.Repeat("é", 512)},
 	} {
-		got := loggableText(test.code, test.text)
-		if strings.HasPrefix(test.text, "a\r") { // the replacements of the other characters don't matter
-			if !inOneLine(got) || !strings.HasPrefix(got, "a  b c") {
-				t.Errorf("%q", got)
-			}
-			continue
-		}
-		if got != test.want {
+		if got := loggableText(test.code, test.text); got != test.want {
 			t.Errorf("%s %q:\n got %q\nwant %q", test.code, test.text, got, test.want)
 		}
 	}
@@ -89,17 +66,14 @@ func inOneLine(s string) bool {
 // no value in quotes is in it.
 func FuzzLoggableText(f *testing.F) {
 	for _, value := range []string{"patient Jane Doe", `Jane "J." Doe`, "a\nb", "»a«", "'", "\xff", "\u202eJane", strings.Repeat("x", 3000)} {
-		for quote := range 2 {
-			f.Add("22P02", value, uint8(quote))
+		for _, code := range []string{"22P02", "P0001", ""} {
+			f.Add(code, value, false)
+			f.Add(code, value, true)
 		}
-		f.Add("P0001", value, uint8(0))
-		f.Add("23514", value, uint8(1))
-		f.Add("", value, uint8(2))
 	}
-	pairs := [][2]string{{`"`, `"`}, {"'", "'"}}
-	f.Fuzz(func(t *testing.T, code, value string, quote uint8) {
-		q := pairs[int(quote)%len(pairs)]
-		got := loggableText(code, "before: "+q[0]+value+q[1]+" after")
+	f.Fuzz(func(t *testing.T, code, value string, single bool) {
+		quote := map[bool]string{false: `"`, true: "'"}[single]
+		got := loggableText(code, "before: "+quote+value+quote+" after")
 		if !inOneLine(got) || len(got) > maxErrorText {
 			t.Errorf("%s: %d bytes %q", code, len(got), got)
 		}
