@@ -37,8 +37,8 @@ import (
 //   - The column id is UNIQUE but not the primary key. If the answer to an insert is
 //     lost, sending the events again takes up to two requests per event.
 //
-// If the key, the table or a grant is wrong, Check tries again for up to 5 s, or until
-// ctx ends, because PostgREST may not know the latest changes to the schema yet.
+// If the API key, the table or a grant is wrong, Check tries again for up to 5 s, or
+// until ctx ends, because PostgREST may not know the latest changes to the schema yet.
 func (c *Client) Check(ctx context.Context) error {
 	if c.isNone() {
 		return nil
@@ -58,8 +58,9 @@ func (c *Client) Check(ctx context.Context) error {
 }
 
 // retryMisconfigured calls examineOnce. If the error is a misconfiguration and no rows
-// were stored, it calls examineOnce again, for up to 5 s or until ctx ends. If ctx ends during a repeated
-// call, it returns the previous call's error, which is about the table.
+// were stored, it repeats the call, for up to 5 s or until ctx ends. If ctx ends during
+// a repeated call, retryMisconfigured returns the error of the call before, which says
+// what is wrong.
 func retryMisconfigured(ctx context.Context, examineOnce func() error) error {
 	began := time.Now()
 	var last error
@@ -93,8 +94,8 @@ func (r *rehearsal) examine(ctx context.Context) error {
 	return errors.Join(r.findings...)
 }
 
-// insert sends inserts until one succeeds or no other insert can help. After each
-// problem it adds a finding and changes the next insert, so that PostgreSQL gets to the
+// insert sends inserts until one succeeds or no other insert can help. It adds each
+// problem to r.findings, and changes the next insert so that PostgreSQL gets to the
 // next problem. The method returns an error if a DELETE would probably fail as well.
 func (r *rehearsal) insert(ctx context.Context) error {
 	for len(r.columns) > 0 {
@@ -141,9 +142,9 @@ func (r *rehearsal) insert(ctx context.Context) error {
 }
 
 // count handles the answer to an insert that was rolled back. n is the number of rows
-// that PostgreSQL had inserted, and numEvents is the number of different events. If n
-// is greater than numEvents, the id isn't unique. If n is less than numEvents, the
-// table discards events.
+// that PostgreSQL had inserted, and numEvents is the number of events without their
+// copies. If n is greater than numEvents, the id isn't unique. If n is less than
+// numEvents, the table discards events.
 func (r *rehearsal) count(n, numEvents int) {
 	switch {
 	case r.lacksID(): // n shows nothing
@@ -187,7 +188,7 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 	return nil, nil
 }
 
-// tryType tries to insert events of type t several times, with different optional
+// tryType tries several times to insert events of type t, each time with other optional
 // columns filled, because a CHECK may require a column for this type only.
 // r.fillings[t] becomes the columns with which the table accepts the type. If the table
 // never accepts it, tryType returns the reason.
@@ -219,8 +220,8 @@ func (r *rehearsal) addRejected(types []EventType, reason *rest.Error) {
 	r.add("insert: the table takes no event of type "+strings.Join(names, ", "), r.explain(reason))
 }
 
-// add adds err to r.findings. err is the error of a request, and op is "insert" or
-// "delete". add ignores nil and errStored.
+// add adds err to r.findings. err is the error of a request, and op begins with
+// "insert" or "delete". add ignores nil and errStored.
 func (r *rehearsal) add(op string, err error) {
 	switch {
 	case err == nil, errors.Is(err, errStored):
@@ -250,8 +251,8 @@ type definition struct {
 }
 
 // describe reads PostgREST's description of the table into r.about. If the server
-// offers none, r.about stays empty. describe stops after at most 5 s, so that time for
-// the inserts is left. PostgREST describes 1,000 tables in 0.4 s.
+// offers none, r.about stays empty. describe stops after at most 5 s, so that there is
+// time left for the inserts. PostgREST describes 1,000 tables in 0.4 s.
 func (r *rehearsal) describe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, min(5*time.Second, r.config.requestTimeout))
 	defer cancel()

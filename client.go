@@ -192,9 +192,9 @@ func (c *Client) Stats() Stats {
 // At most one call to Flush per second does this.
 //
 // If ctx ends first, Flush returns an error that matches ctx.Err(). If the server has
-// refused every request for 5 s, at least five requests in total, Flush returns the
-// last refusal. The usual reason is a wrong key or table. After an error, the events that are not stored stay
-// queued.
+// refused every request for 5 s, and at least five requests in total, Flush returns the
+// last refusal. The usual reason is a wrong key or table. After an error, the events
+// that are not stored stay queued.
 //
 // If the server is down and ctx has no deadline, Flush waits until the server is back.
 func (c *Client) Flush(ctx context.Context) error {
@@ -216,7 +216,8 @@ const closeGrace = time.Second
 // until the server is back. Close stops waiting early in these cases:
 //
 //   - ctx ends.
-//   - The server has refused every request for 5 s, at least five requests in total.
+//   - The server has refused every request for 5 s, and at least five requests in
+//     total.
 //   - Each remaining event has failed five times during Close, although the server
 //     stored other events.
 //
@@ -229,7 +230,7 @@ const closeGrace = time.Second
 // the handler by then are counted in [Stats].Unreported.
 //
 // Close may be called several times, even concurrently. All calls return the same
-// error. If the ctx of one call ends, all calls stop waiting. After Close, all
+// error. If the ctx of any call ends, all calls stop waiting. After Close, all
 // goroutines of the client have ended, except those that still wait for the app's
 // transport, logger or drop handler, or for the disk.
 func (c *Client) Close(ctx context.Context) error {

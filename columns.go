@@ -18,14 +18,15 @@ import (
 // [Invalid].
 //
 // A name has 1 to 63 letters, digits and underscores, and doesn't begin with a digit.
-// The names of PostgREST's URL parameters, such as order, are allowed only in Extra.
+// The names of PostgREST's URL parameters, such as "order", are allowed only in Extra.
 type Columns struct {
 	// ID is the name of a uuid column for the event's id. The column must be UNIQUE, so
 	// that the database ignores an event that is sent again. The column should also be
 	// NOT NULL. ID can't be "-".
 	//
-	// If the name is id, the column should be the primary key: docevents then sends no
-	// parameter on_conflict, and PostgREST compares the primary key.
+	// If the name is "id", the column should be the primary key: docevents then sends
+	// no parameter on_conflict, so the database recognizes the event by the primary
+	// key.
 	ID string
 
 	DocumentID, UserID, Type string
@@ -39,8 +40,9 @@ type Columns struct {
 	CreatedAt string
 
 	// If TextIDs is true, the ids of documents and users may be any valid text of 1 to
-	// 1,024 bytes. Their columns may then have any type to which PostgreSQL can convert
-	// text, such as text, bigint or uuid. If TextIDs is false, the ids must be UUIDs.
+	// 1,024 bytes. Their columns may then be text, or have a type to which PostgreSQL
+	// can convert text, such as bigint or uuid. If TextIDs is false, the ids must be
+	// UUIDs.
 	TextIDs bool
 
 	// Extra lists the names of at most 50 further columns, for [Event].Extra.
@@ -123,8 +125,8 @@ func newColumns(named Columns) (columns, error) {
 
 // conflict returns the URL parameter on_conflict of an insert: the column by which the
 // database recognizes events that it already has. For a column called id, conflict
-// returns "", and PostgREST compares the primary key. Partitioned tables need this,
-// because their primary key is the id together with the partition key.
+// returns "", and the database recognizes events by the primary key. Partitioned tables
+// need this, because their primary key is the id together with the partition key.
 func (c *columns) conflict() string {
 	if c.ID == base[0].column {
 		return ""

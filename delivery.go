@@ -31,19 +31,20 @@ import (
 //
 // If a request fails, its batch is sent again after a wait. A batch that may contain a
 // bad row is cut in two. Two kinds of failures are called refusals: a rejection blames
-// the data of the rows, and a misconfiguration blames the key, the table or a grant.
+// the data of the rows, and a misconfiguration blames the API key, the table or a
+// grant.
 //
 // There is evidence against a batch if it fails both before and after the server stores
 // other rows: the server works, so the batch probably contains a bad row. Without
-// evidence no row is dropped: if the server refuses every row, the table or the key is
-// at fault.
+// evidence no row is dropped: if the server refuses every row, the table or the API key
+// is at fault.
 //
 // A row is dropped as Rejected only when it is alone in its request, in two cases:
 //
 //   - The row is rejected alone twice, and other rows are stored between the two
 //     rejections. For an exception, see history.evidence.
-//   - The row gets ten strikes. A strike is any failure except a rejection, if there is
-//     evidence against the row.
+//   - The row gets ten strikes. If there is evidence against a row, each failure is a
+//     strike, except a rejection.
 //
 // A suspect is a row that may be dropped soon: it has a strike, or it was rejected
 // alone and other rows have been stored since then. Suspects are never joined with
@@ -138,7 +139,7 @@ func (d *delivery) queueLocked(r *record, now time.Time) {
 }
 
 // startLocked sends each batch that may be sent now, and sets the timer for the others.
-// join is as in nextLocked.
+// For the parameter join, see nextLocked.
 func (d *delivery) startLocked(now time.Time, join bool) {
 	for b := d.nextLocked(now, join); b != nil; b = d.nextLocked(now, join) {
 		go d.send(b)

@@ -37,7 +37,7 @@ const (
 type DocumentsQuery struct {
 	Query
 
-	// State selects the documents in one state. "" selects all documents, including
+	// State selects the documents in this state. "" selects all documents, including
 	// those without a state, whose events are all notes. A note is an event that
 	// doesn't change the state.
 	State State
@@ -47,14 +47,14 @@ type DocumentsQuery struct {
 	// is "", the stage doesn't matter.
 	Stage string
 
-	// Error selects the documents that failed with this error in the range, including
-	// documents that completed later. Set it to the Message of an [ErrorGroup] in a
-	// [Summary]. "" selects all documents.
+	// Error selects the documents that failed with this error between Since and Until,
+	// including documents that completed later. Set it to the Message of an
+	// [ErrorGroup] in a [Summary]. "" selects all documents.
 	Error string
 
 	// Cursor selects a page of the list. "" selects the first page. For the next page,
 	// set Cursor to the Next of the previous page. Then Since and Until are ignored,
-	// because the Cursor contains the range.
+	// because the Cursor contains those of the first page.
 	Cursor string
 
 	// Limit is the maximum number of documents on a page, up to 500. 0 means 50.
@@ -68,8 +68,9 @@ type DocumentsPage struct {
 }
 
 // A Document is an element of a list of documents. It describes the document's state
-// and its latest event in the range. Notes don't count as the latest event, except if
-// the document has only notes. Stage and Error are cut to 200 characters.
+// and its latest event in the range of the query. Notes don't count as the latest
+// event, except if the document has only notes. Stage and Error are cut to 200
+// characters.
 type Document struct {
 	ID     string    `json:"document_id"`
 	UserID string    `json:"user_id"` // user of the latest event; "" if the event has none
@@ -78,9 +79,9 @@ type Document struct {
 	Stage  string    `json:"stage"`   // stage of the latest event
 	Error  string    `json:"error"`   // ErrorMessage of the latest event
 
-	// If the document is under way, Started is the time of the first Arrived or Started
-	// event since the document last ended. In every other state, it is the time of the
-	// document's first event in the range.
+	// If the document is under way or stuck, Started is the time of the first Arrived
+	// or Started event since the document last ended. In every other state, it is the
+	// time of the document's first event in the range.
 	Started time.Time `json:"started"`
 	LastAt  time.Time `json:"last_at"` // time of the latest event
 }

@@ -12,8 +12,9 @@ import (
 // carried it out. Then the events of an insert may be stored, or the rows of a purge
 // may be deleted.
 //
-// If Close drops an event while a write to the files of [WithSpool] hangs, the event's
-// error matches as well, because a later process may find and send the event.
+// If Close drops an event while a write to the files of [WithSpool] hangs, the error
+// passed to the drop handler also matches, because a later process may find and send
+// the event.
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have carried out the request")
 
 // An Error is an error response from the server. To get it from an error that a method

@@ -86,8 +86,8 @@ type Event struct {
 	// stores the column's default.
 	//
 	// If the JSON of Extra is larger than 64 KiB, the event is dropped. NUL bytes and
-	// invalid UTF-8 in texts are treated as in ErrorMessage. The app may change the map
-	// after Record has returned.
+	// invalid UTF-8 in strings are treated as in ErrorMessage. The app may change the
+	// map after Record has returned.
 	Extra map[string]any
 }
 
@@ -110,7 +110,7 @@ const (
 // the event.
 //
 // Record drops the event in these cases: a value is invalid (the reason is [Invalid]),
-// the queue is full ([QueueFull]), or Close has been called ([Closed]). A dropped event
+// the queue is full ([QueueFull]), or Close has been called ([Closed]). Such an event
 // is counted in [Stats], logged, and passed to the drop handler.
 //
 // Call Close before the program ends. Otherwise, queued events are lost, except those
@@ -190,7 +190,7 @@ func (b *beforeCaller) call(ctx context.Context, f func(context.Context, *Event)
 
 // A record is a validated event in the form in which it is queued.
 type record struct {
-	row.Row       // if the event has no ID, identify makes one
+	row.Row       // if the event has no ID, the method identify makes one
 	block   int64 // the row's place in the spool: see mirror
 	old     int64 // the row's previous place, if it was copied from there
 

@@ -56,8 +56,8 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 
 // blamesServer reports whether a failure counts towards opening a breaker. Failures
 // that are the fault of rows don't count (see trustTime). sinceStored is the time from
-// the last stored rows to the request. It is negative if rows were stored after the
-// request was sent.
+// when rows were last stored until the request was sent. It is negative if rows were
+// stored after the request was sent.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!aboutRows || sinceStored >= trustTime)
@@ -106,10 +106,10 @@ func (h history) ofPart() history {
 // Rows that were stored later don't count, because the table may have broken since
 // then.
 //
-// rejection is the text of the new failure if it is a rejection, and otherwise "". A
-// rejection is evidence only if the row was rejected alone before. allRejected is true
-// if every pending row has been rejected alone. Then it is enough if the row was
-// rejected earlier, in a request with other rows.
+// If the new failure is a rejection, the parameter rejection is its error text, and
+// otherwise "". A rejection is evidence only if the row was rejected alone before.
+// allRejected is true if every pending row has been rejected alone. Then it is enough
+// if the row was rejected earlier, in a request with other rows.
 func (h *history) evidence(lastStored int64, rejection string, allRejected bool) bool {
 	mark := h.failMark
 	switch {
@@ -123,8 +123,8 @@ func (h *history) evidence(lastStored int64, rejection string, allRejected bool)
 	return mark > 0 && lastStored > mark
 }
 
-// remember adds a failure to b's history. rejection is as in history.evidence. newest
-// is the newest request so far.
+// remember adds a failure to b's history. For the parameter rejection, see
+// history.evidence. The parameter newest is the newest request so far.
 func (b *batch) remember(err error, rejection string, evidence bool, newest int64) {
 	single, mark := len(b.records) == 1, newest
 	if single {
@@ -168,10 +168,10 @@ type health struct {
 	failedSince  time.Time // the first failure that was the server's fault, not a row's; see reporter.recovered
 	refusedSince time.Time // when the current refusals began, or zero; see noteRefusal
 	refusals     int       // how many refusals there were since then
-	lasting      error     // the newest refusal, if openAfter or more have lasted for lastingAfter
+	lasting      error     // the newest refusal, if openAfter or more refusals have lasted for lastingAfter
 
 	// The probes. Both lanes share them.
-	failedProbes int       // how many probes in a row have failed; the backoff grows with this number
+	failedProbes int       // how many consecutive probes have failed; the backoff grows with this number
 	probeAt      time.Time // when the next probe is due
 	probe        *batch    // the probe in flight, or nil
 }
@@ -251,8 +251,8 @@ func (d *delivery) allRejectedLocked(b *batch) bool {
 	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
 }
 
-// placeLocked carries out the action act on b, which has just failed. places is as in
-// failLocked.
+// placeLocked carries out the action act on b, which has just failed. For the parameter
+// places, see failLocked.
 func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:

@@ -20,8 +20,8 @@ var (
 	aboutValues = regexp.MustCompile(`^(22...|23502|23514)$`)
 
 	// builtIn matches PostgreSQL's own types that can't hold every text. Check assumes
-	// that all other types, such as enums, can. Newer versions of PostgREST write int32
-	// and int64 for integer and bigint.
+	// that the app's values fit all other types, such as enums. Newer versions of
+	// PostgREST write int32 and int64 for integer and bigint.
 	builtIn = regexp.MustCompile(numbers.String() + `|^(boolean|uuid|date|time .*|timestamp .*|interval|.*\[\])$`)
 	numbers = regexp.MustCompile(`^(smallint|integer|bigint|int32|int64|numeric|real|double precision)$`)
 	uuids   = regexp.MustCompile(`^uuid$`)
@@ -68,8 +68,8 @@ func (r *rehearsal) newKey(column string) string {
 }
 
 // readTypes adds a finding for each column whose type can't hold its field of Event,
-// and lists the optional fields whose columns are NOT NULL. If the app lists no event
-// types, readTypes chooses the type for the inserts.
+// and lists the optional fields whose columns are NOT NULL. If there are no event types
+// to test, readTypes chooses the type for the inserts.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
@@ -102,8 +102,8 @@ type reaction int
 const (
 	accept      reaction = iota // count the rows, and end
 	ignore                      // end without a finding: the error depends on the app's own values, or there is a finding about it
-	stop                        // add a finding, and end without the DELETE: no other insert can help
-	tryNoRows                   // like stop, but ignore the error if an insert without rows succeeds: a trigger raised the error
+	stop                        // add a finding, and end without testing purges: no other insert can help
+	tryNoRows                   // like stop, but ignore the error if an insert without rows succeeds: then a trigger raised the error
 	leaveOut                    // add a finding, and leave out the column
 	fill                        // add a finding, and fill the column
 	sendOnce                    // log a warning, and send no event twice
@@ -111,10 +111,11 @@ const (
 	rejectTypes                 // add a finding that the table rejects all types, and end
 )
 
-// react returns the reaction to refusal, the answer to an insert of all types. It also
-// returns the column that this answer names, or "". If alone is true, refusal is
-// instead the reason that tryTypes returned, because the table accepts no type. react
-// uses the first rule that applies.
+// react returns the reaction to the parameter refusal, and the column that refusal
+// names, or "". If the parameter alone is false, refusal is the answer to an insert of
+// all types, or nil if this insert wasn't refused. If alone is true, the table accepts
+// no type, and refusal is the reason that tryTypes returned. react uses the first rule
+// that applies.
 func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	if refusal == nil {
 		return accept, ""
@@ -147,7 +148,8 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 		{ownWords, tryNoRows},
 		{slices.Contains([]string{"PGRST204", "428C9", "0A000"}, code) && sent, leaveOut}, // the column doesn't exist or takes no value
 		{code == "23502" && slices.Contains(r.leftOut, column), ignore},
-		// A document or a user can have only one event. The key may be of another table, into which a trigger inserts.
+		// The table allows only one event per document or user. The key may belong to
+		// another table, into which a trigger inserts.
 		{duplicate && len(key) == 1 && (r.isOwner(key[0]) || slices.ContainsFunc(r.documents[:], func(id string) bool { return strings.Contains(refusal.Details, id) })), stop},
 		{duplicate && r.copies > 1 && (key == nil || slices.Contains(key, columns.ID)), sendOnce}, // if the table has partitions, the answer may lack the key
 		{code == "23514" && slices.Equal(key, []string{columns.CreatedAt}), stop},                 // no partition for the current time

@@ -74,8 +74,8 @@ func (d *delivery) stopWaitingLocked(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Among the pending batches that have failed, lastFailureLocked finds the batch that
-// was sent last, and returns its error. If none has failed, it returns nil.
+// lastFailureLocked looks at the pending batches that have failed. It returns the error
+// of the batch that was sent last, or nil if no batch has failed.
 func (d *delivery) lastFailureLocked() (err error) {
 	newest := int64(0)
 	for _, b := range d.batchesLocked() {
@@ -133,7 +133,8 @@ func (d *delivery) close(ctx context.Context) error {
 }
 
 // onlyFailingLocked reports whether every pending row keeps failing and has failed
-// enoughTries times since Close began. closeTries stays 0 for other rows.
+// enoughTries times since Close began. For rows that don't keep failing, closeTries
+// stays 0.
 func (d *delivery) onlyFailingLocked() bool {
 	return !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return b.closeTries < enoughTries })
 }
@@ -158,9 +159,9 @@ func (d *delivery) abandonLocked() {
 	d.setTimerLocked(time.Now())
 }
 
-// abandonErrLocked returns the error with which Close abandons b's rows: the last
-// failure if the row may be bad (see mayBeBad), and otherwise the reason why Close
-// stopped waiting.
+// abandonErrLocked returns the error with which Close abandons b's rows: b's last
+// failure if b is a row that may be bad (see mayBeBad), and otherwise the reason why
+// Close stopped waiting.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
 	if b.mayBeBad() {
