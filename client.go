@@ -18,10 +18,10 @@
 // growing intervals whether the server is back. An event is stored once, even if it is
 // sent several times.
 //
-// A lost event is counted in [Stats], logged, and passed to the drop handler, a
-// function that the app sets with [WithDropHandler]. Queued events are lost if the
-// process is killed, or if Close can't send them before its context ends. To keep these
-// events, use [WithSpool], which copies queued events to disk.
+// If the client drops an event, the event is counted in [Stats], logged, and passed to
+// the drop handler, a function that the app sets with [WithDropHandler]. Queued events
+// are lost if the process is killed, or if Close can't send them before its context
+// ends. To keep these events, use [WithSpool], which copies queued events to disk.
 //
 // Rows aren't necessarily stored in the order in which Record was called. To read them
 // in order, sort by created_at, then id.

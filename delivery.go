@@ -24,7 +24,7 @@ import (
 // ends with the request.
 //
 // Only nextLocked decides what is sent, only the method settle acts on an answer, and
-// only doneLocked lowers Pending.
+// only doneLocked lowers Stats.Pending.
 //
 // At most maxInFlight requests are in flight. One of these requests is reserved for
 // fresh rows, so that failed rows don't delay them.

@@ -12,8 +12,9 @@ import (
 const (
 	maxStrikes = 10 // the tenth strike drops the row
 
-	// Close stops waiting if each remaining row has failed enoughTries times during Close,
-	// although other rows were stored. With the waits in between, that takes 3 to 6 s.
+	// Close stops waiting if each remaining row has failed enoughTries times during
+	// Close, although other rows were stored. With the waits in between, that takes 3
+	// to 6 s.
 	enoughTries = 5
 
 	// If the server stored rows less than trustTime before a request was sent, the
@@ -191,8 +192,8 @@ func (h *health) noteRefusal(v rest.Verdict, act action, err error, now time.Tim
 	}
 }
 
-// isOutage reports whether the fresh lane's breaker is open: the server seems to be down
-// or to refuse every row. Then both lanes send only probes.
+// isOutage reports whether the fresh lane's breaker is open: the server seems to be
+// down or to refuse every row. Then both lanes send only probes.
 func (d *delivery) isOutage() bool { return d.fresh.isOpen() }
 
 func (d *delivery) isProbing() bool { return d.fresh.isOpen() || d.retry.isOpen() }
