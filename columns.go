@@ -135,8 +135,8 @@ func (c *columns) conflict() string {
 }
 
 // isNull reports whether the id of an event's document or user isn't stored: the table
-// has no column for the id, or the id is empty and the app passed WithColumns. column
-// is the name of the id's column.
+// has no column for the id, or the id is empty and the app passed WithColumns. The
+// parameter column is the name of the id's column.
 func (c *columns) isNull(column, id string) bool { return column == noColumn || c.own && id == "" }
 
 // storable reports whether s isn't empty, has at most limit bytes, and is text that

@@ -102,9 +102,9 @@ func newDelivery(insert func(context.Context, []record) ([]int, error), report *
 }
 
 // add counts r as recorded and queues a copy of it. If the queue is full or the client
-// is closed, add counts r as dropped instead of queuing it, and returns the reason and
-// an error. If the caller passes a reason, add counts r as dropped too, and returns the
-// caller's reason and err.
+// is closed, r is counted as dropped instead of being queued, and add returns the
+// reason and an error. If the caller passes a reason, r is counted as dropped too, and
+// add returns the caller's reason and err.
 func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (DropReason, error) {
 	cost := int64(recordBytes + r.Text())
 	d.mu.Lock()

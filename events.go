@@ -210,9 +210,9 @@ func rowsOf(records []record) []*row.Row {
 }
 
 // nextNumber returns the number of a new record: the Unix time in milliseconds, and in
-// the lower 12 bits a count of the records in that millisecond. last is the number of
-// the record before it. The result is greater than last, even if the clock was set
-// back.
+// the lower 12 bits a count of the records in that millisecond. The parameter last is
+// the number of the previous record. The result is greater than this number, even if
+// the clock was set back.
 func nextNumber(last int64, now time.Time) int64 { return max(last+1, now.UnixMilli()<<12) }
 
 // identify gives r an id if it has none yet: a UUID of version 7 (RFC 9562, section
