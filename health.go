@@ -24,12 +24,12 @@ type Limits struct {
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
 	// single stuck document is a problem. Health can miss a document that has been
-	// stuck for more than a day, because it reads only recent events.
+	// stuck for more than a day, because Health reads only recent events.
 	MaxStuck int
 
-	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1: the number of
-	// documents that failed in the Window, divided by the number that completed or
-	// failed. 0 means 0.5.
+	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The failure
+	// rate is the number of documents that failed in the Window, divided by the number
+	// that completed or failed. 0 means 0.5.
 	MaxFailureRate float64
 
 	// MinEnded is the number of documents that must complete or fail in the Window
@@ -82,7 +82,7 @@ type Health struct {
 // uptime monitor. If a limit is not valid or the table can't be read, Health returns an
 // error and an empty Health.
 //
-// Health calls [Client.Summary] two or three times, which needs
+// Health calls [Client.Summary] two or three times. Summary needs
 // sql/014_create_docevents_reading.sql in the database. Call Health at most once a
 // minute, because it reads the events of more than a day. Health is safe for concurrent
 // use. On a nil Client it returns a Health that is OK.
@@ -125,17 +125,18 @@ func (c *Client) health(ctx context.Context, l Limits, now time.Time) (Health, e
 	return l.judge(now, recent, long, waiting), nil
 }
 
-// judge returns the result of a check at the time now. recent is the Summary of the
-// Window, and day is the Summary of at least a day. numWaiting is the number of
-// documents under way for longer than Silence, or 0 if Silence isn't exceeded.
-func (l *Limits) judge(now time.Time, recent, day *Summary, numWaiting int64) Health {
+// judge returns the result of a check. inWindow is the Summary of the Window, and
+// inDays is the Summary of at least a day. numWaiting is the number of documents under
+// way for longer than Silence. It is 0 if Silence is 0, or if a document completed less
+// than Silence ago.
+func (l *Limits) judge(now time.Time, inWindow, inDays *Summary, numWaiting int64) Health {
 	h := Health{
 		Problems: []string{}, At: now,
-		Ended: recent.Completed + recent.Failed, Failed: recent.Failed,
-		UnderWay: day.UnderWay, Stuck: day.StuckTotal, LastCompleted: day.LastCompleted,
+		Ended: inWindow.Completed + inWindow.Failed, Failed: inWindow.Failed,
+		UnderWay: inDays.UnderWay, Stuck: inDays.StuckTotal, LastCompleted: inDays.LastCompleted,
 	}
-	if len(day.Stuck) > 0 {
-		h.StuckSince = day.Stuck[0].Since
+	if len(inDays.Stuck) > 0 {
+		h.StuckSince = inDays.Stuck[0].Since
 	}
 	if h.Stuck > int64(l.MaxStuck) {
 		h.problem("%s been under way for longer than %s, the oldest since %s; the limit is %d.",
@@ -151,7 +152,7 @@ func (l *Limits) judge(now time.Time, recent, day *Summary, numWaiting int64) He
 	if numWaiting > 0 {
 		last := h.LastCompleted
 		if last.IsZero() {
-			last = day.Since
+			last = inDays.Since
 		}
 		h.problem("No document has completed since %s, although %s been under way for longer than %s.",
 			inUTC(last), documentsHave(numWaiting), inMinutes(l.Silence))
