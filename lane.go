@@ -19,8 +19,8 @@ const (
 // guards its fields.
 //
 // While a batch is in flight, its records are read without the mutex, so they must not
-// be changed. Only record.block and record.old, which aren't sent, are still set by the
-// mirror.
+// be changed. The exceptions are record.block and record.old: the mirror sets them, and
+// they aren't sent.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -57,10 +57,10 @@ func (b *batch) isSuspect(lastStored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && lastStored > b.aloneMark)
 }
 
-// keepsFailing reports whether b is a suspect, or a single row whose batch was split
-// because there was evidence against it. A single row becomes a suspect only after
-// other rows are stored, and perhaps no good rows are left. lastStored is
-// health.stored.
+// keepsFailing reports whether b is a suspect, or a single row that has failed although
+// other rows were stored, for example in a batch that was then split. Such a row
+// becomes a suspect only after further rows are stored, and perhaps no good rows are
+// left. lastStored is health.stored.
 func (b *batch) keepsFailing(lastStored int64) bool {
 	return b.isSuspect(lastStored) || len(b.records) == 1 && b.isRetry() && lastStored >= b.failMark
 }
@@ -164,9 +164,9 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe, even if the row isn't due. If there
-// are other rows, it avoids rows that may be bad. It takes the last row if newest is
-// true, and otherwise a random one. If the lane is empty, draw returns nil.
+// draw removes one row from the lane for a probe, even if the row isn't due. If the
+// lane has other rows, draw avoids rows that may be bad. It takes the last row if
+// newest is true, and otherwise a random one. If the lane is empty, draw returns nil.
 func (l *lane) draw(newest bool) *batch {
 	// A probe with a bad row fails even if the server works.
 	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool {

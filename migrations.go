@@ -13,8 +13,8 @@ var sqlFiles embed.FS
 // SQL that is safe to run again. Run the files in the order of their names.
 //
 // You can paste each file into Supabase's SQL editor, or pass the result of Migrations
-// to the migration tool goose. The files have no Down sections, which goose would run
-// to undo a migration: the SQL editor would run these sections too, and drop the table.
+// to the migration tool goose. goose uses a Down section to undo a migration. The files
+// have none, because the SQL editor would run such a section too, and drop the table.
 //
 // goose has a version table with the numbers of the migrations that have run. If these
 // files shared the app's version table, goose would confuse their numbers with those of

@@ -19,7 +19,7 @@ const hangTime = time.Second
 //
 // In an outage, only a probe is sent. Otherwise a batch of the retry lane goes first,
 // if one is due and mayRetryLocked allows a retry. If the retry lane's breaker is open,
-// a probe takes the place of this batch. Then come fresh rows. If join is true, fresh
+// a probe goes first instead of a batch. Then come fresh rows. If join is true, fresh
 // rows that don't fill a batch may wait for more rows, up to joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.maySendLocked(now) {
@@ -55,9 +55,10 @@ func (d *delivery) maySendLocked(now time.Time) bool {
 }
 
 // probeLocked removes one row from a lane, to be sent as a probe. It returns nil if no
-// probe is due, or if the last probe is in flight, unless that probe seems to hang
-// while the app waits in Flush or Close. Outside an outage, each probe is a random row
-// of the retry lane. In an outage, the probes rotate through three kinds of rows:
+// probe is due. While a probe is in flight, it also returns nil, unless that probe
+// seems to hang and the app waits in Flush or Close. Outside an outage, each probe is a
+// random row of the retry lane. In an outage, the probes rotate through three kinds of
+// rows:
 //
 //   - a random row of the fresh lane, so that a bad row isn't sent every time
 //   - the last row of the fresh lane, in case all older rows are bad

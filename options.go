@@ -30,8 +30,8 @@ const (
 	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
 	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. By
-	// default a purge first sends one DELETE for all rows, and deletes in steps only if
-	// that fails.
+	// default a purge first sends one DELETE for all old rows, and deletes in steps
+	// only if that DELETE fails.
 	DefaultPurgeBatch = 10_000
 )
 
@@ -85,9 +85,9 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 // If Extra can't be stored, it is nil.
 //
 // The client calls f on a separate goroutine, one call at a time. f may call Stats and
-// record other events. f must not record the dropped event, because this may go on
-// without end. f must not call Flush or Close, because they wait for f. If f panics,
-// the client recovers and logs the panic.
+// record other events. f must not record the dropped event, because it might be dropped
+// and recorded again without end. f must not call Flush or Close, because they wait for
+// f. If f panics, the client recovers and logs the panic.
 //
 // While f is slow, up to 1,000 dropped events with up to 1 MiB of text wait for it. The
 // client doesn't pass further dropped events to f, but counts them in
@@ -200,7 +200,7 @@ func WithQueueLimits(events, bytes int) Option {
 // If other users can write to dir, the client logs a line, sends no events from dir,
 // and copies events to dir only when Close can't send them.
 //
-// The files contain personal data if the events do. Together they take up to about
+// The files contain personal data if the events do. Together the files take up to about
 // twice the bytes of [WithQueueLimits], and briefly up to four times. While the spool
 // is full, new events stay in memory only. The client never deletes a file that it
 // can't use: it adds .bad to the name of a damaged file, and .kept to the name of a
@@ -217,8 +217,8 @@ func WithSpool(dir string) Option {
 }
 
 // WithPurgeBatch makes a purge delete in steps of the given number of rows, from 1 to
-// 1,000,000. By default a purge sends one DELETE for all rows. If this DELETE fails for
-// a reason that may be temporary, such as a timeout or a lost connection, the purge
+// 1,000,000. By default a purge sends one DELETE for all old rows. If this DELETE fails
+// for a reason that may be temporary, such as a timeout or a lost connection, the purge
 // continues in steps of [DefaultPurgeBatch] rows.
 func WithPurgeBatch(rows int) Option {
 	return func(c *config) { c.purgeBatch, c.purgeInSteps = rows, true }

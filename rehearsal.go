@@ -25,8 +25,8 @@ const maxVaried = 8
 //
 //  1. The method send sends the rows that the method rows returns.
 //  2. The method react chooses a reaction to the server's answer.
-//  3. The method insert carries out the reaction: it adds a finding (a problem that Check
-//     returns), or changes the next insert, or both.
+//  3. The method insert carries out the reaction: it adds a finding (a problem that
+//     Check returns), or changes the next insert, or both.
 type rehearsal struct {
 	*Client
 	about    definition
@@ -129,10 +129,10 @@ func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// possibleFillings returns the sets of optional columns that tryType fills: no column,
-// all columns, and, for each column, this column alone and all others without it. The
-// last kind is for a CHECK constraint that requires several columns but forbids
-// another.
+// possibleFillings returns the sets of optional columns that tryType fills. There are a
+// set without columns, a set of all columns, and two sets for each of the first
+// maxVaried columns: only this column, and all columns except this one. The last kind
+// is for a CHECK constraint that requires several columns but forbids another.
 func (r *rehearsal) possibleFillings() [][]string {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool { return r.isGiven(name) || r.isFilled(name) })
 	fillings := [][]string{nil, optional}
@@ -150,8 +150,8 @@ var number = regexp.MustCompile(`\d+`)
 
 // send sends one insert and makes PostgREST roll it back: the insert has several rows,
 // but asks for a single object as the result. n is the number of rows that PostgreSQL
-// inserted before the rollback. By then, triggers have run, and immediate foreign keys
-// are checked.
+// inserted before the rollback. By then, triggers have run, and foreign keys are
+// checked, except deferred ones.
 //
 // If the server refused the insert, refusal is its answer. If there was no answer, or
 // only an answer that says nothing about the insert, such as status 503, err is the

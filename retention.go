@@ -38,8 +38,8 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 }
 
 // PurgeBefore deletes the rows whose created_at is before cutoff, and returns the
-// number of deleted rows. If cutoff is the zero time or is in the future, PurgeBefore
-// returns an error and deletes nothing.
+// number of deleted rows. If cutoff is the zero time, in the future, or before the year
+// 1, PurgeBefore returns an error and deletes nothing.
 //
 // PurgeBefore first sends one DELETE for all these rows. If this DELETE fails for a
 // reason that may be temporary, PurgeBefore deletes the rows in steps of

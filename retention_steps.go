@@ -16,9 +16,9 @@ const beforeAll = "-infinity"
 
 // A position is where the next step of a purge begins. A step deletes the oldest rows
 // that are left, up to its boundary: the created_at of the last row to delete. The step
-// begins at the boundary of the previous step. Without this start, a purge of a million
-// rows would take twice as long, because PostgreSQL would read the index entries of
-// deleted rows again.
+// begins at the boundary of the previous step. If every step began at beforeAll, a
+// purge of a million rows would take twice as long, because PostgreSQL would read the
+// index entries of deleted rows again.
 //
 // If very many rows have the same time, a step takes too long, and so does a smaller
 // step with the same boundary. Then the purge calls stepByID, which deletes the rows

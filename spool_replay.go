@@ -10,7 +10,7 @@ import (
 )
 
 // replayRows is the maximum number of rows that the mirror replays in one step. It is
-// small, because new rows are written to disk only after the replay.
+// small, because a step writes new rows to disk only after the replay.
 const replayRows = 100
 
 // hasRoomLocked reports whether rows of dead processes may be queued. Half of the
