@@ -61,8 +61,8 @@ type config struct {
 }
 
 // WithLogger makes the client log to l. The default is logrus's standard logger. The
-// client calls l on a separate goroutine, one line at a time, so a slow logger
-// doesn't delay Record or the inserts.
+// client calls l on a separate goroutine, one line at a time, so a slow logger doesn't
+// delay Record or the inserts.
 func WithLogger(l logrus.FieldLogger) Option {
 	if l == nil {
 		l = logrus.StandardLogger()
@@ -71,8 +71,8 @@ func WithLogger(l logrus.FieldLogger) Option {
 }
 
 // WithSlog makes the client log to l instead of a logrus logger, with the same
-// messages, fields and levels. The client calls l on a separate goroutine, one line
-// at a time.
+// messages, fields and levels. The client calls l on a separate goroutine, one line at
+// a time.
 func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
 // WithDropHandler makes the client call f for every dropped event, with the event, the
@@ -228,8 +228,7 @@ func WithPurgeBatch(rows int) Option {
 // characters too, but in requests they would have to be escaped.
 var nameFormat = regexp.MustCompile(`^[A-Za-z0-9_]{1,63}$`)
 
-// newConfig returns the defaults, changed by opts. Its error lists every invalid
-// value.
+// newConfig returns the defaults, changed by opts. Its error lists every invalid value.
 func newConfig(opts []Option) (config, error) {
 	c := config{
 		schema:         DefaultSchema,
