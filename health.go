@@ -14,8 +14,8 @@ import (
 type Limits struct {
 	// Window is the period for which Health computes the failure rate. It ends when
 	// Health is called. The shorter the Window is, the sooner Health notices a rise in
-	// the rate. But choose a Window that is longer than the processing of a document. 0
-	// means 1 hour.
+	// the rate. But choose a Window that is longer than the processing of a document
+	// takes. 0 means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way before it counts as stuck. 0
@@ -24,12 +24,12 @@ type Limits struct {
 
 	// MaxStuck is the highest acceptable number of stuck documents. 0 means that a
 	// single stuck document is a problem. Health can miss a document that has been
-	// stuck for more than a day, because it reads only recent events.
+	// stuck for more than a day, because Health reads only recent events.
 	MaxStuck int
 
-	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1: the number of
-	// documents that failed in the Window, divided by the number that completed or
-	// failed. 0 means 0.5.
+	// MaxFailureRate is the highest acceptable failure rate, from 0 to 1. The failure
+	// rate is the number of documents that failed in the Window, divided by the number
+	// that completed or failed. 0 means 0.5.
 	MaxFailureRate float64
 
 	// MinEnded is the number of documents that must complete or fail in the Window
@@ -66,9 +66,9 @@ type Health struct {
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// For the next four fields, Health takes the longer of StuckAfter and Silence, and
-	// adds a day. It reads the events of that time, or of the Window if the Window is
-	// longer than that time.
+	// Health computes the next four fields from the events of this time: a day plus the
+	// longer of StuckAfter and Silence. If the Window is longer than this sum, Health
+	// uses the events of the Window instead.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if no document is stuck
@@ -82,7 +82,7 @@ type Health struct {
 // uptime monitor. If a limit is not valid or the table can't be read, Health returns an
 // error and an empty Health.
 //
-// Health calls [Client.Summary] two or three times, which needs
+// Health calls [Client.Summary] two or three times. Summary needs
 // sql/014_create_docevents_reading.sql in the database. Call Health at most once a
 // minute, because it reads the events of more than a day. Health is safe for concurrent
 // use. On a nil Client it returns a Health that is OK.
@@ -125,17 +125,18 @@ func (c *Client) health(ctx context.Context, l Limits, now time.Time) (Health, e
 	return l.judge(now, recent, long, waiting), nil
 }
 
-// judge returns the result of a check at the time now. recent is the Summary of the
-// Window, and day is the Summary of at least a day. numWaiting is the number of
-// documents under way for longer than Silence, or 0 if Silence isn't exceeded.
-func (l *Limits) judge(now time.Time, recent, day *Summary, numWaiting int64) Health {
+// judge returns the result of a check. windowSummary is the Summary of the Window, and
+// longSummary is the Summary of at least a day. numWaiting is the number of documents
+// under way for longer than Silence. It is 0 if Silence is 0, or if a document
+// completed less than Silence ago.
+func (l *Limits) judge(now time.Time, windowSummary, longSummary *Summary, numWaiting int64) Health {
 	h := Health{
 		Problems: []string{}, At: now,
-		Ended: recent.Completed + recent.Failed, Failed: recent.Failed,
-		UnderWay: day.UnderWay, Stuck: day.StuckTotal, LastCompleted: day.LastCompleted,
+		Ended: windowSummary.Completed + windowSummary.Failed, Failed: windowSummary.Failed,
+		UnderWay: longSummary.UnderWay, Stuck: longSummary.StuckTotal, LastCompleted: longSummary.LastCompleted,
 	}
-	if len(day.Stuck) > 0 {
-		h.StuckSince = day.Stuck[0].Since
+	if len(longSummary.Stuck) > 0 {
+		h.StuckSince = longSummary.Stuck[0].Since
 	}
 	if h.Stuck > int64(l.MaxStuck) {
 		h.problem("%s been under way for longer than %s, the oldest since %s; the limit is %d.",
@@ -151,7 +152,7 @@ func (l *Limits) judge(now time.Time, recent, day *Summary, numWaiting int64) He
 	if numWaiting > 0 {
 		last := h.LastCompleted
 		if last.IsZero() {
-			last = day.Since
+			last = longSummary.Since
 		}
 		h.problem("No document has completed since %s, although %s been under way for longer than %s.",
 			inUTC(last), documentsHave(numWaiting), inMinutes(l.Silence))

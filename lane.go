@@ -8,8 +8,7 @@ import (
 )
 
 const (
-	// maxBatchText is the maximum size of the text in one request, in bytes. A single
-	// row may be larger.
+	// maxBatchText is the maximum size of the text in one request, in bytes.
 	maxBatchText = 1 << 20
 
 	// openAfter is how many failures in a row open a lane's circuit breaker.
@@ -20,7 +19,8 @@ const (
 // guards its fields.
 //
 // While a batch is in flight, its records are read without the mutex, so they must not
-// be changed. Only the mirror may set record.block and record.old, which aren't sent.
+// be changed. The exceptions are record.block and record.old: the mirror sets them, and
+// they aren't sent.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -32,7 +32,7 @@ type batch struct {
 	// The last request that carried the batch.
 	request        int64     // the number of that request; the first request has number 1
 	sent           time.Time // when that request was sent
-	storedWhenSent int64     // the newest request that had stored rows when that request was sent
+	storedWhenSent int64     // the newest request that had stored rows by then
 }
 
 // newBatch returns a batch of records that come from another batch, parent. The new
@@ -57,9 +57,10 @@ func (b *batch) isSuspect(lastStored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && lastStored > b.aloneMark)
 }
 
-// keepsFailing reports whether b is a suspect, or a single row whose batch was split on
-// evidence. Such a row may never become a suspect, because no good rows are left to be
-// stored. lastStored is health.stored.
+// keepsFailing reports whether b is a suspect, or a single row that has failed although
+// other rows were stored, for example in a batch that was then split. Such a row
+// becomes a suspect only after further rows are stored, and perhaps no good rows are
+// left. lastStored is health.stored.
 func (b *batch) keepsFailing(lastStored int64) bool {
 	return b.isSuspect(lastStored) || len(b.records) == 1 && b.isRetry() && lastStored >= b.failMark
 }
@@ -70,8 +71,8 @@ func (b *batch) mayBeBad() bool { return b.strikes > 0 || b.aloneMark > 0 }
 // isRetry reports whether b has failed before.
 func (b *batch) isRetry() bool { return b.failMark > 0 }
 
-// cut divides b into two batches. The first batch gets the rows for whose index isFirst
-// returns true. The batches don't share an array, so the text of one batch can be
+// cut divides b into two batches. isFirst reports whether the row at an index belongs
+// to the first batch. The batches don't share an array, so the text of one batch can be
 // garbage collected while the other still waits.
 func (b *batch) cut(isFirst func(place int) bool) (first, second *batch) {
 	var rows, others []record
@@ -135,7 +136,7 @@ func (l *lane) push(b *batch, due time.Time) {
 }
 
 // take removes a batch that is due and returns it, or nil if no batch is due. Batches
-// of several rows come first. Single rows that have already been sent come last,
+// of several rows come first. Single rows that have already been sent alone come last,
 // because they are probably bad.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
@@ -155,7 +156,7 @@ func (l *lane) remove(at int) *batch {
 	return b
 }
 
-// due returns when the first batch is due, or the zero time if the lane is empty.
+// due returns the time at which the first batch is due, or zero if the lane is empty.
 func (l *lane) due() time.Time {
 	if len(l.batches) == 0 {
 		return time.Time{}
@@ -163,9 +164,9 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe, even if the row isn't due. It avoids
-// rows that may be bad. Of the other rows, it takes the last one if newest is true, and
-// otherwise a random one. If the lane is empty, draw returns nil.
+// draw removes one row from the lane for a probe, even if the row isn't due. If the
+// lane has other rows, draw avoids rows that may be bad. It takes the last row if
+// newest is true, and otherwise a random one. If the lane is empty, draw returns nil.
 func (l *lane) draw(newest bool) *batch {
 	// A probe with a bad row fails even if the server works.
 	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool {
@@ -198,7 +199,7 @@ func (l *lane) draw(newest bool) *batch {
 // split, because they seem to contain a bad row. join undoes these splits.
 func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
 	var joined, apart []*batch
-	var target *batch // the batch in joined to which the next batch is added
+	var target *batch // if the next batch fits, it is added to this one
 	for _, b := range l.batches {
 		switch {
 		case staysApart(b):

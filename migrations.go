@@ -13,12 +13,13 @@ var sqlFiles embed.FS
 // SQL that is safe to run again. Run the files in the order of their names.
 //
 // You can paste each file into Supabase's SQL editor, or pass the result of Migrations
-// to the migration tool goose. The files have no Down sections, because the SQL editor
-// would run them and drop the table.
+// to the migration tool goose. goose uses a Down section to undo a migration. The files
+// have none, because the SQL editor would run such a section too, and drop the table.
 //
-// goose has a version table with the numbers of the migrations that have run. In the
-// app's version table, goose would confuse the numbers of these files with the app's.
-// So use a separate version table, and a provider that ignores the app's Go migrations:
+// goose has a version table with the numbers of the migrations that have run. If these
+// files shared the app's version table, goose would confuse their numbers with those of
+// the app's migrations. So use a separate version table, and a provider that ignores
+// the app's Go migrations:
 //
 //	provider, err := goose.NewProvider(goose.DialectPostgres, db, docevents.Migrations(),
 //		goose.WithTableName("docevents_db_version"), goose.WithDisableGlobalRegistry(true))

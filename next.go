@@ -17,10 +17,10 @@ const hangTime = time.Second
 // nextLocked returns the next batch to send, and removes it from its lane. If nothing
 // may be sent now, nextLocked returns nil.
 //
-// In an outage, only a probe is sent. Otherwise a batch of the retry lane goes first if
-// it is due and mayRetryLocked allows it. If the retry lane's breaker is open, a probe
-// goes in its place. Then come fresh rows. If join is true, fresh rows that don't fill
-// a batch may wait for more rows, up to joinWindow.
+// In an outage, only a probe is sent. Otherwise a batch of the retry lane goes first,
+// if one is due and mayRetryLocked allows a retry. If the retry lane's breaker is open,
+// a probe goes first instead of a batch. Then come fresh rows. If join is true, fresh
+// rows that don't fill a batch may wait for more rows, up to joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.maySendLocked(now) {
 		return nil
@@ -44,8 +44,8 @@ func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 }
 
 // maySendLocked reports whether one more request may be sent. The limit is maxInFlight
-// requests in flight. It is one higher if all of them seem to hang while the app waits
-// in Flush or Close.
+// requests in flight. The limit is one higher if all of them seem to hang while the app
+// waits in Flush or Close. Once Close stops waiting, nothing is sent.
 func (d *delivery) maySendLocked(now time.Time) bool {
 	n, most := len(d.inFlight), d.config.maxInFlight
 	if n == most && d.isAwaited() && now.Sub(d.inFlight[n-1].sent) >= hangTime {
@@ -55,9 +55,10 @@ func (d *delivery) maySendLocked(now time.Time) bool {
 }
 
 // probeLocked removes one row from a lane, to be sent as a probe. It returns nil if no
-// probe is due, or if the last probe is in flight and doesn't seem to hang. Outside an
-// outage, each probe is a random row of the retry lane. In an outage, the probes rotate
-// through three kinds of rows:
+// probe is due. While a probe is in flight, it also returns nil, unless that probe
+// seems to hang and the app waits in Flush or Close. Outside an outage, each probe is a
+// random row of the retry lane. In an outage, the probes rotate through three kinds of
+// rows:
 //
 //   - a random row of the fresh lane, so that a bad row isn't sent every time
 //   - the last row of the fresh lane, in case all older rows are bad
@@ -80,7 +81,7 @@ func (d *delivery) probeLocked(now time.Time) *batch {
 }
 
 // setProbeLocked is called after each failure. If the failed batch b was a probe, or a
-// breaker has just opened, setProbeLocked sets when the next probe is due.
+// breaker has just opened, setProbeLocked sets the time of the next probe.
 func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 	h, most := &d.health, outageWait
 	if h.probe == b {

@@ -57,7 +57,7 @@ func (r *reporter) callUnlocked(n notice) {
 	n.call()
 }
 
-// flush reports suppressed log lines, as sumUpLocked does. Then it waits until all
+// flush calls sumUpLocked to report suppressed log lines. Then it waits until all
 // notices that are now in the queue are done. If ctx ends first, it returns an error.
 func (r *reporter) flush(ctx context.Context, minAge time.Duration) error {
 	r.mu.Lock()

@@ -30,8 +30,8 @@ const (
 	DefaultQueueBytes  = 64 << 20 // bytes: 64 MiB
 
 	// DefaultPurgeBatch is the number of rows that a purge deletes in one step. By
-	// default a purge first sends one DELETE for all rows, and deletes in steps only if
-	// that fails.
+	// default a purge first sends one DELETE for all old rows, and deletes in steps
+	// only if that DELETE fails.
 	DefaultPurgeBatch = 10_000
 )
 
@@ -61,8 +61,8 @@ type config struct {
 }
 
 // WithLogger makes the client log to l. The default is logrus's standard logger. The
-// client calls l on a separate goroutine, one line at a time, so a slow logger
-// doesn't delay Record or the inserts.
+// client calls l on a separate goroutine, one line at a time, so a slow logger doesn't
+// delay Record or the inserts.
 func WithLogger(l logrus.FieldLogger) Option {
 	if l == nil {
 		l = logrus.StandardLogger()
@@ -71,8 +71,8 @@ func WithLogger(l logrus.FieldLogger) Option {
 }
 
 // WithSlog makes the client log to l instead of a logrus logger, with the same
-// messages, fields and levels. The client calls l on a separate goroutine, one line
-// at a time.
+// messages, fields and levels. The client calls l on a separate goroutine, one line at
+// a time.
 func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
 // WithDropHandler makes the client call f for every dropped event, with the event, the
@@ -85,23 +85,23 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 // If Extra can't be stored, it is nil.
 //
 // The client calls f on a separate goroutine, one call at a time. f may call Stats and
-// record other events. f must not record the dropped event, because this may go on
-// without end. f must not call Flush or Close, because they wait for f. If f panics,
-// the client recovers and logs the panic.
+// record other events. f must not record the dropped event, because it might be dropped
+// and recorded again without end. f must not call Flush or Close, because they wait for
+// f. If f panics, the client recovers and logs the panic.
 //
 // While f is slow, up to 1,000 dropped events with up to 1 MiB of text wait for it. The
 // client doesn't pass further dropped events to f, but counts them in
-// [Stats].Unreported. This limit doesn't apply to events that Close abandons.
+// [Stats].Unreported. These limits don't apply to events that Close abandons.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
 }
 
-// WithBefore makes Record and Step call f with each event first. The default is no
-// function. f may change the event, for example to add a version, a tenant or a
-// trace id, or to remove personal data. If f returns false, the event is dropped with
-// reason [Filtered]: it is counted in [Stats] and passed to the drop handler, but not
-// logged. ctx is the context that the app passed to RecordContext or StepContext. For
-// Record and Step, ctx is [context.Background].
+// WithBefore makes Record and Step first call f with each event. The default is no
+// function. f may change the event, for example to add a version, a tenant or a trace
+// id, or to remove personal data. If f returns false, the event is dropped with reason
+// [Filtered]: it is counted in [Stats] and passed to the drop handler, but not logged.
+// ctx is the context that the app passed to RecordContext or StepContext. For Record
+// and Step, ctx is [context.Background].
 //
 // f gets a pointer to a copy of the event, and must not use it after f returns. Fields
 // that Record fills in, such as CreatedAt, are still empty. Extra is never nil. f may
@@ -196,19 +196,19 @@ func WithQueueLimits(events, bytes int) Option {
 // counts it in [Stats].Kept.
 //
 // Any number of processes may share dir. WithSpool makes a relative dir absolute. If
-// dir doesn't exist, the client creates it, accessible to this user only. If other
-// users can write to dir, the client logs that, sends no events from dir, and copies
-// events to dir only when Close can't send them.
+// dir doesn't exist, the client creates it, accessible only to the user of the process.
+// If other users can write to dir, the client logs a line, sends no events from dir,
+// and copies events to dir only when Close can't send them.
 //
-// The files contain personal data if the events do. Together they take up to about
+// The files contain personal data if the events do. Together the files take up to about
 // twice the bytes of [WithQueueLimits], and briefly up to four times. While the spool
 // is full, new events stay in memory only. The client never deletes a file that it
 // can't use: it adds .bad to the name of a damaged file, and .kept to the name of a
 // file with values for columns that [WithColumns] doesn't list.
 //
 // A disk that is full, slow or broken never blocks New or Record. The client logs
-// failures, and events stay in memory only. Windows isn't supported: the client logs
-// that, and all events stay in memory only.
+// failures, and events stay in memory only. Windows isn't supported: the client logs a
+// line, and all events stay in memory only.
 func WithSpool(dir string) Option {
 	if abs, err := filepath.Abs(dir); err == nil && dir != "" { // if there is no working directory, the spool can't open dir either
 		dir = abs
@@ -216,20 +216,19 @@ func WithSpool(dir string) Option {
 	return func(c *config) { c.spoolDir, c.spoolFiles = dir, spool.OS{} }
 }
 
-// WithPurgeBatch makes a purge delete in steps. rows is the number of rows per step,
-// from 1 to 1,000,000. By default a purge sends one DELETE for all rows. If this DELETE
-// fails for a reason that may be temporary, such as a timeout or a lost connection, the
-// purge continues in steps of [DefaultPurgeBatch] rows.
+// WithPurgeBatch makes a purge delete in steps of the given number of rows, from 1 to
+// 1,000,000. By default a purge sends one DELETE for all old rows. If this DELETE fails
+// for a reason that may be temporary, such as a timeout or a lost connection, the purge
+// continues in steps of [DefaultPurgeBatch] rows.
 func WithPurgeBatch(rows int) Option {
 	return func(c *config) { c.purgeBatch, c.purgeInSteps = rows, true }
 }
 
-// nameFormat matches valid names of schemas and tables. PostgreSQL allows more, but
-// the names become part of requests.
+// nameFormat matches valid names of schemas and tables. PostgreSQL allows other
+// characters too, but in requests they would have to be escaped.
 var nameFormat = regexp.MustCompile(`^[A-Za-z0-9_]{1,63}$`)
 
-// newConfig returns the defaults, changed by opts. Its error lists every invalid
-// value.
+// newConfig returns the defaults, changed by opts. Its error lists every invalid value.
 func newConfig(opts []Option) (config, error) {
 	c := config{
 		schema:         DefaultSchema,

@@ -25,8 +25,8 @@ const maxVaried = 8
 //
 //  1. The method send sends the rows that the method rows returns.
 //  2. The method react chooses a reaction to the server's answer.
-//  3. insert carries out the reaction: it adds a finding (a problem that Check
-//     returns), or changes the next insert, or both.
+//  3. The method insert carries out the reaction: it adds a finding (a problem that
+//     Check returns), or changes the next insert, or both.
 type rehearsal struct {
 	*Client
 	about    definition
@@ -68,8 +68,8 @@ func (r *rehearsal) isGiven(name string) bool {
 	return slices.Contains([]string{r.config.columns.ID, r.config.columns.Type, r.config.columns.CreatedAt}, name)
 }
 
-// isFilled reports whether every row has a made-up value in the column, because the
-// column is NOT NULL or may be NOT NULL.
+// isFilled reports whether every row has a made-up value in the column. This is so if
+// the column is NOT NULL or might be NOT NULL.
 func (r *rehearsal) isFilled(name string) bool {
 	hasDefault := slices.Contains(r.config.columns.Extra, name) && r.about.Properties[name].Default != nil // a CHECK might reject a made-up value
 	return !r.isGiven(name) && (slices.Contains(r.about.Required, name) && !hasDefault ||
@@ -77,9 +77,9 @@ func (r *rehearsal) isFilled(name string) bool {
 		!slices.Contains(strings.Split(r.config.columns.all, ","), name)) // added by the reaction fill
 }
 
-// value returns the made-up value of a column in row i. The default is 1, which fits
-// most types, or a UUID for the id of a document or user. The rows belong to two
-// documents and two users in turn.
+// value returns the made-up value of a column in row i. Usually it is 1, which fits
+// most types. For the id of a document or user it is usually a UUID. The rows belong to
+// two documents and two users in turn.
 func (r *rehearsal) value(name string, i int) any {
 	switch about := r.about.Properties[name]; {
 	case len(about.Enum) > 0:
@@ -98,13 +98,14 @@ func (r *rehearsal) value(name string, i int) any {
 	return "1"
 }
 
-// rows returns the rows of an insert: two events of each type and one more, and then a
-// copy of each event.
+// rows returns the rows of an insert: two events of each type and one more event, all
+// of them r.copies times.
 //
-// There are two events of each type, and two documents, because a trigger may discard
-// all events except the first one of each type or document, and because PostgREST
-// doesn't roll back an insert of a single row. The number of events is odd, so that the
-// method count isn't misled by a trigger that discards half of the rows.
+// There are two events of each type, and two documents, because the method count must
+// notice a trigger that discards all events except the first one of each type or
+// document, and because PostgREST doesn't roll back an insert of a single row. The
+// number of events is odd, so that the method count isn't misled by a trigger that
+// discards half of the rows.
 func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	columns, at := &r.config.columns, time.Now().Add(-time.Second)
 	for i := range 2*len(types) + 1 {
@@ -128,9 +129,10 @@ func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// possibleFillings returns the sets of optional columns that tryType fills: no column,
-// all columns, each column alone, and all columns except one. The last kind is for a
-// CHECK that requires several columns but forbids another.
+// possibleFillings returns the sets of optional columns that tryType fills. There are a
+// set without columns, a set of all columns, and two sets for each of the first
+// maxVaried columns: only this column, and all columns except this one. The last kind
+// is for a CHECK constraint that requires several columns but forbids another.
 func (r *rehearsal) possibleFillings() [][]string {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool { return r.isGiven(name) || r.isFilled(name) })
 	fillings := [][]string{nil, optional}
@@ -148,8 +150,8 @@ var number = regexp.MustCompile(`\d+`)
 
 // send sends one insert and makes PostgREST roll it back: the insert has several rows,
 // but asks for a single object as the result. n is the number of rows that PostgreSQL
-// inserted before the rollback. By then, triggers have run, and immediate foreign keys
-// are checked.
+// inserted before the rollback. By then, triggers have run, and foreign keys are
+// checked, except deferred ones.
 //
 // If the server refused the insert, refusal is its answer. If there was no answer, or
 // only an answer that says nothing about the insert, such as status 503, err is the
@@ -186,9 +188,9 @@ func isTemporary(e *rest.Error) bool {
 }
 
 // deleteStored deletes rows that the server stored, and adds a finding. It does so even
-// if ctx has ended. It selects the rows by their ids, or by the made-up ids of their
-// documents. If the insert left out both, it deletes nothing, because the app's rows
-// might have the same values.
+// if ctx has ended. It selects the rows by their ids, or by the made-up UUIDs of their
+// documents. If the rows have neither, it deletes nothing, because the app's rows might
+// have the same values.
 func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	key := r.config.columns.ID
 	if r.lacksID() {
@@ -206,9 +208,9 @@ func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	r.remove(context.WithoutCancel(ctx), r.deletion().In(key, values))
 }
 
-// remove deletes the rows that filter selects, and adds a finding if the DELETE fails.
-// It adds no finding if only the number of deleted rows is missing from the answer,
-// because a proxy may have removed this number.
+// remove deletes the rows that the given filter selects, and adds a finding if the
+// DELETE fails. It adds no finding if only the number of deleted rows is missing from
+// the answer, because a proxy may have removed this number.
 func (r *rehearsal) remove(ctx context.Context, filter *postgrest.FilterBuilder) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.requestTimeout)
 	defer cancel()

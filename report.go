@@ -144,8 +144,8 @@ func (r *reporter) drop(e Event, extra string, reason DropReason, err error, now
 	}
 }
 
-// failed logs a failed request that will be retried. If lasting is true, retries will
-// fail until somebody fixes the cause, and the log line contains advice.
+// The method failed logs a request that failed and will be retried. If lasting is true,
+// retries will fail until somebody fixes the cause, and the log line contains advice.
 func (r *reporter) failed(lasting bool, err error, pending int64, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

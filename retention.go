@@ -38,8 +38,8 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 }
 
 // PurgeBefore deletes the rows whose created_at is before cutoff, and returns the
-// number of deleted rows. If cutoff is the zero time or is in the future, PurgeBefore
-// returns an error and deletes nothing.
+// number of deleted rows. If cutoff is the zero time, in the future, or before the year
+// 1, PurgeBefore returns an error and deletes nothing.
 //
 // PurgeBefore first sends one DELETE for all these rows. If this DELETE fails for a
 // reason that may be temporary, PurgeBefore deletes the rows in steps of
@@ -62,8 +62,8 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 //     deadline.
 //
 // If PurgeBefore returns an error, it also returns the number of rows deleted so far.
-// If the answer to a DELETE was lost, more rows may have been deleted. Then the error
-// matches [ErrCountIncomplete].
+// If the answer to a DELETE was lost, more rows than that may have been deleted. Then
+// the error matches [ErrCountIncomplete].
 //
 // You can record events during a purge. You can also run several purges at once: each
 // row is counted by the purge that deleted it.
@@ -160,9 +160,9 @@ func (p *purge) run(ctx context.Context) error {
 	return fmt.Errorf("%w, after: %w", ctx.Err(), failure)
 }
 
-// failed counts a failed request. bounded means that ctx has a deadline. goOn is true
-// if the purge continues. tooLong is true if the request may have taken too long, so
-// that the next step must delete fewer rows.
+// The method failed counts a request that failed. bounded means that ctx has a
+// deadline. goOn is true if the purge continues. tooLong is true if the request may
+// have taken too long, so that the next step must delete fewer rows.
 func (p *purge) failed(err error, took time.Duration, bounded bool) (goOn, tooLong bool) {
 	p.failures++
 	v, code := rest.Classify(err), codeOf(err)
@@ -193,7 +193,7 @@ const (
 const statusTimedOut = 524
 
 // tookTooLong reports whether a request of a purge may have failed because it reached a
-// timeout of the database, a gateway or the app's transport.
+// timeout of the database, of a gateway or of the app's transport.
 func tookTooLong(err error, took time.Duration) bool {
 	if e, answered := errors.AsType[*rest.Error](err); answered {
 		switch {

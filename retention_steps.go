@@ -15,10 +15,10 @@ import (
 const beforeAll = "-infinity"
 
 // A position is where the next step of a purge begins. A step deletes the oldest rows
-// that are left, up to its boundary: the created_at of the last row to delete. It
-// begins at the boundary of the previous step. Without this lower limit, a purge of a
-// million rows would take twice as long, because PostgreSQL would read the index
-// entries of deleted rows again.
+// that are left, up to its boundary: the created_at of the last row to delete. The step
+// begins at the boundary of the previous step. If every step began at beforeAll, a
+// purge of a million rows would take twice as long, because PostgreSQL would read the
+// index entries of deleted rows again.
 //
 // If very many rows have the same time, a step takes too long, and so does a smaller
 // step with the same boundary. Then the purge calls stepByID, which deletes the rows
@@ -102,8 +102,8 @@ func (p *purge) counted(n int64, err error) error {
 // takes too long, and doubled after a step that succeeds, up to maxRows.
 //
 // Each time that the first step after a doubling takes too long, the next doubling
-// needs twice as many successes in a row. Otherwise a slow table would cost a statement
-// timeout again and again.
+// needs twice as many successes in a row as the last one. Otherwise a slow table would
+// cost a statement timeout again and again.
 type stepSize struct {
 	rows, maxRows int
 	successes     int  // in a row at this size
@@ -132,8 +132,8 @@ func (s *stepSize) timedOut() {
 }
 
 // deleteIDs deletes the rows whose created_at is before the given time, and returns
-// their number. The answer contains only the ids, because with all columns it would be
-// six times as large.
+// their number. The server's answer contains only the ids of the rows. With all columns
+// it would be six times as large.
 func (c *Client) deleteIDs(ctx context.Context, before string) (int64, error) {
 	query := c.rest.From()
 	query.Select(c.config.columns.ID, "", false) // Delete on the same builder keeps it
@@ -164,8 +164,9 @@ func (p *purge) readNth(ctx context.Context, column string, query *postgrest.Fil
 	return strings.Trim(string(rows[0][column]), `"`), nil // a time or an id, which may be a number
 }
 
-// deletion returns a DELETE without filters, for the method deleted. Never add a limit:
-// PostgREST 13 and later ignore it, and delete every row that matches the filters.
+// deletion returns a DELETE without filters. The caller adds the filters, and sends the
+// DELETE with the method "deleted". Never add a limit: PostgREST 13 and later ignore
+// it, and delete every row that matches the filters.
 func (c *Client) deletion() *postgrest.FilterBuilder { return c.rest.From().Delete("minimal", "exact") }
 
 // deleted sends the DELETE query and returns the number of deleted rows.

@@ -13,10 +13,10 @@ import (
 )
 
 var (
-	// ErrNotServiceRole means that the key passed to New is a publishable key, or a JWT
-	// whose role isn't service_role, such as the anonymous key. With these keys a purge
-	// would delete nothing, but report success. New's error matches ErrNotServiceRole
-	// with [errors.Is].
+	// ErrNotServiceRole means that the key that the app passed to New is a publishable
+	// key, or a JWT whose role isn't service_role, such as the anonymous key. With
+	// these keys a purge would delete nothing, but report success. New's error matches
+	// ErrNotServiceRole with [errors.Is].
 	ErrNotServiceRole = errors.New("not a service-role key")
 
 	// ErrNoSettings means that the environment contains neither SUPABASE_URL nor a key,
@@ -34,8 +34,8 @@ var (
 //   - SUPABASE_SERVICE_ROLE_KEY
 //   - SUPABASE_SERVICE_KEY
 //
-// It doesn't read SUPABASE_KEY, which is often the anonymous key. If neither the URL
-// nor a key is set, the error matches [ErrNoSettings].
+// NewFromEnv doesn't read SUPABASE_KEY, which is often the anonymous key. If neither
+// the URL nor a key is set, the error matches [ErrNoSettings].
 //
 // Secret keys come first, because service_role keys stop working at the end of 2026, or
 // earlier if the project disables them. https://supabase.com/docs/guides/api/api-keys
@@ -73,8 +73,8 @@ func envKey() (string, error) {
 }
 
 // parseURL checks the URL that the app passed to New, and returns the URL of the
-// project's REST API. Its errors don't contain the app's URL, which may include a
-// password.
+// project's REST API. Its errors don't contain the URL that the app passed, which may
+// include a password.
 func parseURL(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	host := raw // a database's URL may include a password that makes it unparsable

@@ -11,7 +11,7 @@ import (
 
 const (
 	// spoolPause is how long the mirror waits after a failure before it writes to the
-	// disk again, and between two searches for segments of dead processes.
+	// disk again, and between two searches for files of dead processes.
 	spoolPause = 30 * time.Second
 
 	// No row is added to a buffer of bufferBytes or more.
@@ -90,8 +90,8 @@ func (d *delivery) openMirror(restURL string) {
 }
 
 // addLocked adds a new row to the buffer and wakes the goroutine to write it. If the
-// buffer is full, or older rows are still waiting for it, copyLocked adds the row
-// later.
+// buffer is full, or older rows are still waiting for room in the buffer, copyLocked
+// adds the row later.
 func (m *mirror) addLocked(r *record) {
 	if !m.open {
 		return
@@ -195,9 +195,9 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// The current segments are retired when their size exceeds retireAt, in bytes.
-	// Then, unless the queue is almost full, most of their rows are already stored,
-	// because the pending rows together are much smaller than retireAt. It is always
+	// The current segments are retired when their size exceeds retireAt, in bytes. By
+	// then, most of their rows are already stored, because retireAt is much larger than
+	// all pending rows together, unless the queue is almost full. retireAt is always
 	// below the spool's own limit of 2*q.
 	retireAt := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {

@@ -10,7 +10,7 @@ import (
 )
 
 // replayRows is the maximum number of rows that the mirror replays in one step. It is
-// small, because new rows are written to disk only after the replay.
+// small, because a step writes new rows to disk only after the replay.
 const replayRows = 100
 
 // hasRoomLocked reports whether rows of dead processes may be queued. Half of the
@@ -46,13 +46,12 @@ func (m *mirror) replayLocked() {
 	m.again = true
 }
 
-// queueLocked queues a row of a dead process. b is the encoded row, and the string
-// columns describes the columns of that process. If the row doesn't fit this process's
-// columns, queueLocked doesn't queue it, and the spool keeps the row's segment as
-// .kept.
-func (m *mirror) queueLocked(b []byte, columns string, now time.Time) error {
+// queueLocked queues a row of a dead process. b is the encoded row, and oldColumns
+// describes the columns of that process. If the row doesn't fit this process's columns,
+// queueLocked doesn't queue it, and the spool keeps the row's segment as .kept.
+func (m *mirror) queueLocked(b []byte, oldColumns string, now time.Time) error {
 	d := m.delivery
-	r, err := d.config.readRow(b, columns, m.columns)
+	r, err := d.config.readRow(b, oldColumns, m.columns)
 	if err != nil {
 		return m.spool.Keep()
 	}

@@ -9,11 +9,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// Step calls fn and returns its error. It records [ProcessingStarted] before the call,
-// and one event after it, which contains the duration of the call. If fn returns nil,
-// the second event is [Completed]. If fn returns an error, the second event is [Failed]
-// with this error. If fn panics or ends its goroutine, the second event is Failed, and
-// the panic continues.
+// Step calls fn and returns its error. It records [ProcessingStarted] before the call.
+// After the call it records a second event, with the duration of the call. If fn
+// returns nil, the second event is [Completed]. If fn returns an error, the second
+// event is [Failed] with this error. If fn panics or ends its goroutine, the second
+// event is Failed, and the panic continues.
 //
 // If [WithEventTypes] sets other types, Step uses the first type in each of the lists
 // Started, Completed and Failed. On a nil Client, Step only calls fn.
@@ -24,8 +24,7 @@ import (
 // the first event, and the second event has this time plus the duration.
 //
 // If e has an ID, Step derives the ID of each event from e.ID and the event's type. So
-// if you repeat the step with the same ID, events of the same type are stored only
-// once.
+// if you repeat the step with the same ID, only the first event of each type is stored.
 //
 // If e has a Stage, the events are about this step of the document. If e has no Stage,
 // they are about the entire document, and the second event completes or fails it.

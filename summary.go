@@ -13,9 +13,9 @@ import (
 //
 // An event without a Stage is about the entire document, and an event with a Stage is
 // about one step of it. If the app records the start of the entire document, only a
-// Completed event without a Stage completes the document. Otherwise each Completed
-// event does, until the next step starts. If a step fails, the document counts as
-// failed until its next event. The exact rules are in
+// Completed event without a Stage completes the document. Otherwise the document counts
+// as completed after each Completed event, until the next step starts. If a step fails,
+// the document counts as failed until its next event. The exact rules are in
 // sql/014_create_docevents_reading.sql.
 //
 // Stages, Errors and Stuck contain at most 20 elements each. StagesTotal, ErrorsTotal
@@ -74,9 +74,9 @@ type Stage struct {
 	P50, P95, Max time.Duration `json:"-"`
 }
 
-// An ErrorGroup counts the failures of one stage that have similar messages. Two
-// messages are similar if they differ only in numbers and UUIDs, or only after the
-// first 200 characters. In Message, each number or UUID is replaced by #.
+// An ErrorGroup counts the failures with similar messages in one stage. Two messages
+// are similar if they differ only in numbers and UUIDs, or only after the first 200
+// characters. In Message, each number or UUID is replaced by #.
 type ErrorGroup struct {
 	Stage     string    `json:"stage"`
 	Message   string    `json:"error"`

@@ -40,7 +40,8 @@ type EventTypes struct {
 
 	// Skipped types mean that work has ended without success or failure, for example
 	// because it was cancelled. After a Skipped event without a Stage, the document
-	// counts as skipped. A Skipped event with a Stage counts like a Completed event.
+	// counts as skipped. A Skipped event with a Stage counts like a Completed event
+	// with a Stage.
 	Skipped []EventType
 
 	// Notes types don't change the state of the document. Examples are progress and
