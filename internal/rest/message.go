@@ -130,8 +130,8 @@ const LeftOut = "a message that is not PostgreSQL's own, left out since it may r
 var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces white space
-// with spaces. It replaces invalid UTF-8 and control characters, which can change what
-// a terminal shows, with U+FFFD.
+// with spaces. It replaces invalid UTF-8 with U+FFFD, and also control characters,
+// because they can change what a terminal shows.
 func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
