@@ -149,8 +149,9 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	return added, nil
 }
 
-// sortedByTime returns the rows sorted by time and then by id. docevents assigns
-// increasing ids, so rows with the same time are in the order of the calls of Record.
+// sortedByTime returns the rows sorted by time and then by id. The ids that the client
+// generates increase, so rows with the same time are in the order of the calls to
+// Record.
 func sortedByTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
@@ -180,8 +181,9 @@ func compare(a, b any) int {
 	return strings.Compare(asText(a), asText(b))
 }
 
-// asText converts value to text, as PostgreSQL does. It treats a string in a column of
-// Columns.Extra as text, because this server doesn't know the types of these columns.
+// asText converts value to text, as PostgreSQL does. A string in a column of
+// Columns.Extra stays as it is, because this server doesn't know the types of these
+// columns.
 func asText(value any) string {
 	switch v := value.(type) {
 	case string:

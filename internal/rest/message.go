@@ -75,8 +75,8 @@ PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
 // A knownMessage holds the two regular expressions of a line of knownMessages. The
-// field text is compiled only when it is needed, because compiling all lines would take
-// 0.1 s. In this field, only the groups for VALUE are capturing groups.
+// second one, in the field text, is compiled only when it is needed, because compiling
+// all lines would take 0.1 s. In it, only the groups for VALUE are capturing groups.
 type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp

@@ -33,7 +33,7 @@ const idempotencyKey = "Idempotency-Key"
 //   - If the server redirects a request to another host, postgrest-go sends the key to
 //     that host.
 //   - It turns a redirected POST into a GET.
-//   - It loses the HTTP status if the body isn't JSON, and it panics if the body is null.
+//   - It loses the HTTP status if the body isn't JSON, and panics if the body is null.
 //   - It reads a body of any size into memory.
 //
 // RoundTrip sets no timeout. The request's context limits the request and the reading

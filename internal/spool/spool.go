@@ -116,7 +116,7 @@ type Spool struct {
 
 	found   []segment // segments of dead processes, from the oldest to the newest
 	reading []segment // the segment that is being read, if any
-	read    int64     // how many segments have been read, including the one in reading
+	read    int64     // how many segments have been read, including the one that is being read
 	columns string    // the description of the columns in that segment
 	rest    []byte    // the rows of that segment that Next has not returned yet
 }
