@@ -68,7 +68,8 @@ func (s Settings) first(rules []rule, status int, code, message string) string {
 
 // A name needs no quotes in SQL if bareName matches it and reservedWord doesn't.
 // reservedWord matches only the SQL keywords that are likely names of a schema, table
-// or column. https://www.postgresql.org/docs/15/sql-keywords-appendix.html
+// or column.
+// https://www.postgresql.org/docs/15/sql-keywords-appendix.html
 var (
 	bareName     = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
 	reservedWord = regexp.MustCompile(`^(all|analyze|any|array|as|authorization|binary|both|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|fetch|for|foreign|from|grant|group|in|into|join|left|like|limit|new|not|null|offset|old|on|only|or|order|primary|references|right|select|table|then|to|union|unique|user|using|verbose|when|where|window|with)$`)
