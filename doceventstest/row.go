@@ -19,13 +19,13 @@ import (
 
 type row struct {
 	// fields holds the values of the Event fields, such as Stage, by the field's name.
-	// A value is a uuid.UUID, string, int64 or time.Time. A field that is NULL is
-	// missing.
+	// A value is a uuid.UUID, string, int64 or time.Time. A field that is NULL is not
+	// in the map.
 	fields map[string]any
 
 	// extra holds the values of the columns in Columns.Extra, by the column's name.
-	// NULL is nil. A column that gets its default is missing, because this server
-	// doesn't know the defaults.
+	// NULL is nil. A column that gets its default is not in the map, because this
+	// server doesn't know the defaults.
 	extra map[string]any
 }
 
@@ -106,8 +106,8 @@ func parseJSON(raw json.RawMessage) (value any) {
 	return value
 }
 
-// parseCell converts the JSON value raw to text, as PostgreSQL does, and passes the
-// text to the function parse, the parser of the column's type.
+// parseCell converts the JSON in raw to text, as PostgreSQL does, and passes the text
+// to the function parse, the parser of the column's type.
 func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error) {
 	text := string(raw)
 	if raw[0] == '"' {
@@ -121,9 +121,9 @@ func parseCell(raw json.RawMessage, parse func(string) (any, error)) (any, error
 	return parse(text)
 }
 
-// newRows checks the rows of an insert, and returns the rows that it adds to the table.
-// If ignoreDuplicates is true, it leaves out rows whose ids are already stored.
-// Otherwise such a row is an error.
+// newRows checks the rows of an insert, and returns the rows to add to the table. If
+// ignoreDuplicates is true, it leaves out rows whose ids are already stored. Otherwise
+// such a row is an error.
 func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	known := map[any]bool{}
 	for _, r := range s.rows {
@@ -149,8 +149,9 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	return added, nil
 }
 
-// sortedByTime returns the rows sorted by time and then by id. Ids of docevents
-// increase with each call of Record.
+// sortedByTime returns the rows sorted by time and then by id. The ids that the client
+// generates increase, so rows with the same time are in the order of the calls to
+// Record.
 func sortedByTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)
@@ -180,8 +181,9 @@ func compare(a, b any) int {
 	return strings.Compare(asText(a), asText(b))
 }
 
-// asText converts value to text, as PostgreSQL does. It treats a string in a column of
-// Columns.Extra as text, because this server doesn't know the types of these columns.
+// asText converts value to text, as PostgreSQL does. A string in a column of
+// Columns.Extra stays as it is, because this server doesn't know the types of these
+// columns.
 func asText(value any) string {
 	switch v := value.(type) {
 	case string:

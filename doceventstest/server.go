@@ -13,8 +13,8 @@
 // If the app creates its own client, pass the server's URL and Key to the app. A test
 // that doesn't look at events can use a nil client, which records nothing.
 //
-// If a request is wrong, for example because the table doesn't have one of its columns,
-// the server refuses it with PostgREST's status and error code. The server has no
+// If a request is wrong, for example because it names a column that the table doesn't
+// have, the server refuses it with PostgREST's status and error code. The server has no
 // database, so it can't run triggers, policies, or the SQL functions that
 // [docevents.Client.Summary] needs. Don't use it inside synctest.Test, because
 // testing/synctest doesn't support network connections.
@@ -57,7 +57,7 @@ type Server struct {
 
 	// Columns are the table's columns, as in docevents.WithColumns. The columns in
 	// Columns.Extra accept any value. If you set Columns, docevents stores an empty
-	// document or user id as NULL, and the server accepts it.
+	// DocumentID or UserID as NULL, and the server accepts NULL there.
 	Columns docevents.Columns
 
 	t testing.TB
@@ -134,9 +134,9 @@ func (s *Server) Events() []docevents.Event {
 	return s.eventsLocked()
 }
 
-// WaitFor waits until at least n events are stored, and returns all stored events like
-// [Server.Events]. If fewer than n events are stored after five seconds, WaitFor calls
-// t.Fatalf with the last error that the server returned to a client.
+// WaitFor waits until at least n events are stored, and returns all stored events, as
+// [Server.Events] does. If fewer than n events are stored after five seconds, WaitFor
+// calls t.Fatalf with the last error that the server returned to a client.
 //
 // More events may be stored after WaitFor returns. To get all events, call the client's
 // Flush and then Events.

@@ -26,8 +26,9 @@ var parsers = map[string]func(string) (any, error){
 func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
 // columns returns the columns of the table in the order of sql/013, and then those in
-// Columns.Extra. Columns with the name "-" are left out. If several values of a row are wrong, the first wrong value decides
-// which error is returned, as in PostgreSQL.
+// Columns.Extra. In the field Columns, the name "-" means that the table doesn't have
+// that column. The order matters: if several values of a row are wrong, the first wrong
+// value decides which error is returned, as in PostgreSQL.
 func (s *Server) columns() []column {
 	named, ids := s.Columns, "uuid"
 	if named.TextIDs {
@@ -60,8 +61,8 @@ func nameOf(field string, table []column) string {
 	return ""
 }
 
-// hasOwnColumns reports whether the test has set Columns. If so, docevents stores empty
-// document and user ids as NULL.
+// hasOwnColumns reports whether the test has set Columns. If so, docevents stores an
+// empty DocumentID or UserID as NULL.
 func (s *Server) hasOwnColumns() bool { return !reflect.ValueOf(s.Columns).IsZero() }
 
 // takes reports whether the table's CHECK constraint allows t.
@@ -87,8 +88,9 @@ func (s *Server) takes(t docevents.EventType) bool {
 }
 
 // describe answers GET / with a description of the table, as PostgREST does. The
-// columns have the types and defaults of sql/013, except for those in Columns.Extra,
-// which have the type jsonb.
+// columns have the types and defaults of sql/013, with two exceptions: the columns in
+// Columns.Extra have the type jsonb, and if Columns.TextIDs is true, the ids of the
+// document and the user have the type text.
 func (s *Server) describe(r *http.Request) (*postgrest.Answer, error) {
 	table := postgrest.Table{Name: s.Table}
 	for _, c := range s.columns() {

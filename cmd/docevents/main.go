@@ -141,8 +141,8 @@ var (
 func plain(err error) string { return libraryPrefix.ReplaceAllString(err.Error(), "") }
 
 // explain prints advice about an error message of the library. If the message mentions
-// an option such as WithTable, explain prints the flags that replace options. If it
-// mentions an SQL file, explain prints the command that prints the file.
+// an option such as WithTable, explain prints which flags stand for which options. If
+// it mentions an SQL file, explain prints the command that prints the file.
 func (c *call) explain(message string) {
 	if optionName.MatchString(message) {
 		fmt.Fprintln(c.stderr, "The flags for these options: -table for WithTable, -schema for WithSchema, -columns, -extra and -text-ids for WithColumns, -types for WithEventTypes.")

@@ -72,8 +72,8 @@ func (m *meter) send(req *http.Request) (*http.Response, error) {
 	return m.base.RoundTrip(req)
 }
 
-// finish sends req, a DELETE. After the purge is stopped, it waits up to stepGrace for
-// the answer.
+// finish sends req, a DELETE. If the purge is stopped, finish still waits up to
+// stepGrace for the answer.
 func (m *meter) finish(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(req.Context()))
 	defer cancel()

@@ -48,8 +48,8 @@ func (p *progressWriter) set(line string) {
 	}
 }
 
-// show prints the line that f returns, and calls f again every progressInterval. The
-// function stop removes the line and ends the goroutine of show.
+// show calls f every progressInterval, and prints the line that f returns. The function
+// stop removes the line and ends the goroutine of show.
 func (p *progressWriter) show(f func() string) (stop func()) {
 	if p.width() == 0 {
 		return func() {}

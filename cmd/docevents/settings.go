@@ -28,9 +28,10 @@ type settings struct {
 	Where   map[string]string    `json:"where"`
 }
 
-// A whereUse is the effect of the setting "where" in a -config file. This setting gives
-// a value for a column, and selects the events with this value in the column. Some
-// commands don't support "where", but a user may pass the same file to all commands.
+// A whereUse is the effect of the setting "where" in a -config file. This setting
+// contains columns, each with a value, and selects the events that have these values.
+// Some commands don't support "where", but users might pass the same file to all
+// commands.
 type whereUse int
 
 const (
@@ -226,8 +227,8 @@ func (s *settings) options() ([]docevents.Option, error) {
 
 // connect returns a client for the table that source describes, and the table's
 // settings. The URL and the key come from the environment variables. The client also
-// gets the options in added.
-func (c *call) connect(source *tableSource, added ...docevents.Option) (*docevents.Client, *settings, error) {
+// gets moreOptions.
+func (c *call) connect(source *tableSource, moreOptions ...docevents.Option) (*docevents.Client, *settings, error) {
 	s, err := source.read()
 	if err != nil {
 		return nil, nil, err
@@ -237,7 +238,7 @@ func (c *call) connect(source *tableSource, added ...docevents.Option) (*doceven
 		return nil, nil, err
 	}
 	options = append(options, docevents.WithSlog(slog.New(lineHandler{c.stderr, c.name})))
-	client, err := docevents.NewFromEnv(append(options, added...)...)
+	client, err := docevents.NewFromEnv(append(options, moreOptions...)...)
 	switch {
 	case err != nil && optionName.MatchString(err.Error()):
 		return nil, nil, usageError{err}

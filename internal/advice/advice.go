@@ -23,9 +23,9 @@ type Settings struct {
 const Compare = "compare the table and the key's role with sql/013_create_processing_events_table.sql"
 
 // For returns advice on how to fix the cause of an error response to a request about
-// the table, or "". status is the HTTP status. code and message are those of
-// PostgREST's error. The method also returns advice on a response that rejects a row's
-// data, because the table may be wrong.
+// the table. If there is no advice, the result is "". status is the HTTP status. code
+// and message are those of PostgREST's error. The method also returns advice on a
+// response that rejects a row's data, because the table may be wrong.
 func (s Settings) For(status int, code, message string) string {
 	if !s.HasToken && (code == "PGRST302" || status == 401 && code == "42501") {
 		return anonymous
@@ -37,8 +37,8 @@ func (s Settings) For(status int, code, message string) string {
 }
 
 // ForCall returns advice on an error response to a call to a function in
-// sql/014_create_docevents_reading.sql, or "". If ForCall returns "", the method For
-// may have more general advice.
+// sql/014_create_docevents_reading.sql. If there is none, the result is "", but the
+// method For may have more general advice.
 func (s Settings) ForCall(status int, code, message string) string {
 	return s.first(calls, status, code, message)
 }
@@ -67,16 +67,16 @@ func (s Settings) first(rules []rule, status int, code, message string) string {
 }
 
 // A name needs no quotes in SQL if bareName matches it and reservedWord doesn't.
-// reservedWord doesn't match every SQL keyword, but only those that are likely names of
-// a schema, table or column.
+// reservedWord matches only the SQL keywords that are likely names of a schema, table
+// or column.
 // https://www.postgresql.org/docs/15/sql-keywords-appendix.html
 var (
 	bareName     = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
 	reservedWord = regexp.MustCompile(`^(all|analyze|any|array|as|authorization|binary|both|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|fetch|for|foreign|from|grant|group|in|into|join|left|like|limit|new|not|null|offset|old|on|only|or|order|primary|references|right|select|table|then|to|union|unique|user|using|verbose|when|where|window|with)$`)
 )
 
-// SQLName returns the name as SQL needs it. Keywords and names with capitals get
-// quotes, because SQL would change capitals to lower case.
+// SQLName returns the name as SQL needs it. Keywords get quotes, and so do names with
+// capitals, which SQL would otherwise change to lower case.
 func SQLName(name string) string {
 	if bareName.MatchString(name) && !reservedWord.MatchString(name) {
 		return name

@@ -23,8 +23,8 @@ type Error struct {
 	// contain values of the row.
 	Details string
 
-	// meaning is set if the code alone doesn't show what the answer means. Otherwise it
-	// is Accepted, the zero value.
+	// meaning is what the answer means, if the code alone doesn't show that. Otherwise
+	// meaning is not set: it is the zero value, Accepted.
 	meaning Verdict
 
 	resent bool // net/http sent the request twice, because the first connection died
@@ -68,7 +68,7 @@ var verdicts = []struct {
 	codes *regexp.Regexp
 	Verdict
 }{
-	{regexp.MustCompile(`^(57014|PGRST102)$`), TooMuch}, // statement timeout; the body isn't JSON because it was damaged in transit
+	{regexp.MustCompile(`^(57014|PGRST102)$`), TooMuch}, // 57014: statement timeout; PGRST102: the request's body isn't JSON, because it was damaged in transit
 	{regexp.MustCompile(`^23503$`), Transient},          // foreign key: the row that it refers to may be stored later
 	{regexp.MustCompile(`^(21|22|23|27|44|54|P0)[0-9A-Z]{3}$`), BadData},
 	{regexp.MustCompile(`^((0A|28|3D|3F|42)[0-9A-Z]{3}|25006|55000|PGRST[123][0-9A-Z]{2})$`), Configuration},
@@ -83,9 +83,9 @@ var (
 )
 
 // Classify returns what the result of a request means for the rows that were sent. If
-// err contains no answer of the server, the meaning is Transient. Some statuses count
-// more than the code: a key whose role doesn't exist has the code 22023, which usually
-// means bad data, but the status is 401.
+// the request failed without an answer of the server, the meaning is Transient. Some
+// statuses count more than the code: if the role of an API key doesn't exist, the code
+// is 22023, which usually means bad data, but the status is 401.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -117,8 +117,8 @@ func Classify(err error) Verdict {
 //   - "... contains (created_at) = (...).", if there is no partition for a row
 //
 // The first group captures the columns. The second group captures the space before the
-// =, which only the second kind contains. The words may be translated, so they don't
-// matter.
+// =, which only the second kind contains. PostgreSQL may translate the words, so the
+// pattern doesn't contain them.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
 // KeyColumns returns the columns of the key in an error's details, such as id in "Key
@@ -134,8 +134,8 @@ func KeyColumns(details string) []string {
 
 // meaningOf returns the Verdict for two codes that can mean different things:
 //
-//   - 23505 means that a unique key is violated. If the key contains the id column, the
-//     event is already stored (StoredBefore).
+//   - 23505 means that a unique key is violated. If the key contains the id column or
+//     seems to be the primary key, the event is already stored (StoredBefore).
 //   - 23514 means that a constraint is violated, or that the table has no partition for
 //     the row. If there is no partition, the table is wrong (Configuration).
 //

@@ -1,5 +1,5 @@
 // Package rest sends requests to PostgREST, reads the answers, and decides what they
-// mean. An [Error] contains no text that may repeat a row, except in its field Details.
+// mean. Of the fields of an [Error], only Details may contain values of a row.
 package rest
 
 import (
@@ -19,7 +19,7 @@ import (
 // Config describes where a table is and how to reach it.
 type Config struct {
 	URL                     string            // the URL of the API, which must be valid
-	Header                  map[string]string // sent with each request; apikey is the key
+	Header                  map[string]string // sent with each request; the header apikey contains the key
 	Schema, Table, IDColumn string
 	MaxInFlight             int // how many inserts may be in flight
 
@@ -102,8 +102,9 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 }
 
 // isForeign reports whether an insert violated a key of another table, into which a
-// trigger inserts. Then details contain a key, but no id of the rows. details are the
-// error's details, and rows is the JSON of the inserted rows.
+// trigger inserts. details are the error's details, and rows is the JSON of the
+// inserted rows. If the key is another table's, the details contain a key, but no id of
+// the rows.
 func (c *Client) isForeign(details string, rows []byte) bool {
 	return KeyColumns(details) != nil && !slices.ContainsFunc(uuidFormat.FindAllString(details, -1), func(id string) bool {
 		return bytes.Contains(rows, []byte(`"`+c.transport.idColumn+`":"`+id+`"`))

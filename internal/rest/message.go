@@ -75,8 +75,8 @@ PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
 // A knownMessage holds the two regular expressions of a line of knownMessages. The
-// field text is compiled only when it is needed, because compiling all lines would take
-// 0.1 s. In this field, only the groups for VALUE are capturing groups.
+// second one, in the field text, is compiled only when it is needed, because compiling
+// all lines would take 0.1 s. In it, only the groups for VALUE are capturing groups.
 type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp
@@ -130,8 +130,8 @@ const LeftOut = "a message that is not PostgreSQL's own, left out since it may r
 var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces white space
-// with spaces. It replaces invalid UTF-8 and control characters, which can change what
-// a terminal shows, with U+FFFD.
+// with spaces. It replaces invalid UTF-8 with U+FFFD, and also control characters,
+// because they can change what a terminal shows.
 func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

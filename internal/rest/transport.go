@@ -24,7 +24,7 @@ const clientInfo = "docevents-go/0.1.0"
 
 // idempotencyKey is a header that marks a POST as safe to repeat: if the server has
 // closed an idle connection, net/http sends the POST again on a new one. docevents sets
-// the header without a value, so net/http doesn't send it.
+// the header without a value, so net/http doesn't send the header.
 const idempotencyKey = "Idempotency-Key"
 
 // A transport sends the requests of a Client. It returns an error for every answer that
@@ -33,7 +33,7 @@ const idempotencyKey = "Idempotency-Key"
 //   - If the server redirects a request to another host, postgrest-go sends the key to
 //     that host.
 //   - It turns a redirected POST into a GET.
-//   - If the body isn't JSON, it loses the HTTP status. If the body is null, it panics.
+//   - It loses the HTTP status if the body isn't JSON, and panics if the body is null.
 //   - It reads a body of any size into memory.
 //
 // RoundTrip sets no timeout. The request's context limits the request and the reading
@@ -95,7 +95,8 @@ func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_
 		return nil, t.refusal(resp, resent)
 	}
 	isInsert := req.Method == http.MethodPost
-	// The rows of a DELETE are counted by the ids in the body, or else with Content-Range.
+	// If a DELETE asks for a count, or its answer has no body (204), Content-Range must
+	// contain the count. Otherwise the rows are counted by the ids in the body.
 	wantsCount := resp.StatusCode == http.StatusNoContent || req.Method == http.MethodDelete && strings.Contains(req.Header.Get("Prefer"), "count=")
 	switch {
 	case isHTML(resp):

@@ -73,8 +73,8 @@ func appendKey(b []byte, separator byte, name string) []byte {
 }
 
 // appendID appends the id of a document or a user to the JSON in b: null if isNull is
-// true, the UUID id if text is empty, and otherwise the string text. The string is in
-// quotes even for a column of numbers, because PostgreSQL converts it.
+// true, the UUID in id if text is empty, and otherwise the string in text. The string
+// is in quotes even for a column of numbers, because PostgreSQL converts it.
 func appendID(b []byte, id uuid.UUID, text string, isNull bool) []byte {
 	if isNull || text != "" {
 		return appendText(b, text)

@@ -21,8 +21,8 @@ const maxExtraBytes = 64 << 10
 const maxExtraDepth = 9_998
 
 // An extraEncoder encodes the values of Event.Extra as JSON. The pool extraEncoders
-// keeps encoders, because a new one for each event would need twice as many
-// allocations.
+// keeps encoders for reuse, because a new encoder for each event would double the
+// number of allocations.
 type extraEncoder struct {
 	text bytes.Buffer
 	json *json.Encoder // writes to text

@@ -14,7 +14,7 @@ var (
 )
 
 // Named finds out which rows of a request caused an error, and returns their indices.
-// details is the field "details" of the server's error:
+// The result depends on details, the field "details" of the server's error:
 //
 //   - If the details contain the values of a key, as in "Key (document_id)=(...) is not
 //     present", Named returns the index of each row with these values.

@@ -10,33 +10,33 @@ import (
 func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // CleanText returns s in a form that PostgreSQL can store: without NULs, in valid
-// UTF-8, and with at most limit bytes. If CleanText cuts s, it appends a note with the
-// number of bytes that it cut off.
-func CleanText(s string, limit int) string {
+// UTF-8, and with at most maxBytes bytes. If CleanText cuts s, it appends a note with
+// the number of bytes that it cut off.
+func CleanText(s string, maxBytes int) string {
 	const roomForNote = 40
 	uncut := len(s)
-	s = CutText(s, limit) // first, because cleaning a very long s takes long
+	s = CutText(s, maxBytes) // first, because cleaning a very long s takes long
 	went := uncut - len(s)
 	s = strings.ReplaceAll(s, "\x00", "")
 	if !utf8.ValidString(s) { // this check is ten times as fast as ToValidUTF8
 		s = strings.ToValidUTF8(s, "\uFFFD")
 	}
-	if went == 0 && len(s) <= limit {
+	if went == 0 && len(s) <= maxBytes {
 		return s
 	}
-	kept := CutText(s, limit-roomForNote)
+	kept := CutText(s, maxBytes-roomForNote)
 	return fmt.Sprintf("%s… [%d bytes cut]", kept, went+len(s)-len(kept))
 }
 
-// CutText cuts s to at most limit bytes, between two runes.
-func CutText(s string, limit int) string {
-	if len(s) <= limit {
+// CutText cuts s to at most maxBytes bytes, between two runes.
+func CutText(s string, maxBytes int) string {
+	if len(s) <= maxBytes {
 		return s
 	}
-	for limit > 0 && !utf8.RuneStart(s[limit]) {
-		limit--
+	for maxBytes > 0 && !utf8.RuneStart(s[maxBytes]) {
+		maxBytes--
 	}
-	return s[:limit]
+	return s[:maxBytes]
 }
 
 const (

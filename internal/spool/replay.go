@@ -43,8 +43,8 @@ func ownerOf(name string) string { return name[strings.LastIndexByte(name, '-')+
 
 // isAlive reports whether a process may be alive. owner is the number that stands for
 // the process in the names of its files. The process is dead if it has no lock file, or
-// isAlive can lock the file. The lock is shared: with exclusive locks, two processes
-// that check at the same time could mistake a dead process for a live one.
+// if isAlive can lock that file. The lock is shared: with exclusive locks, two
+// processes that check at the same time could mistake a dead process for a live one.
 func (s *Spool) isAlive(owner string) bool {
 	f, err := s.fs.OpenFile(s.lockPath(owner), os.O_RDONLY, 0)
 	if err != nil {

@@ -53,8 +53,8 @@ const (
 
 	// A segment consists of frames. The first frame contains a description of the
 	// table's columns, and each further frame contains a row. A frame is the length of
-	// its content, a checksum at sumAt, and the content at rowAt. Both numbers have 4
-	// bytes and are little-endian.
+	// its content, a checksum at sumAt, and the content at rowAt. The length and the
+	// checksum have 4 bytes each and are little-endian.
 	sumAt, rowAt = 4, 8
 )
 
@@ -116,7 +116,7 @@ type Spool struct {
 
 	found   []segment // segments of dead processes, from the oldest to the newest
 	reading []segment // the segment that is being read, if any
-	read    int64     // how many segments have been read, including the one in reading
+	read    int64     // how many segments have been read, including the one that is being read
 	columns string    // the description of the columns in that segment
 	rest    []byte    // the rows of that segment that Next has not returned yet
 }
@@ -130,10 +130,10 @@ type segment struct {
 // New returns a spool in the folder dir, an absolute path. It does no I/O: the first
 // Append makes the folder. The spool ignores the segments of other projects. The string
 // columns describes the table's columns. Append returns ErrFull if the current segments
-// and the segments of dead processes together have more than limit bytes.
-func New(files FS, dir string, project [32]byte, columns string, limit int64) *Spool {
+// and the segments of dead processes together have more than maxBytes bytes.
+func New(files FS, dir string, project [32]byte, columns string, maxBytes int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
-	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: limit}
+	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: maxBytes}
 }
 
 // Frame adds a frame to rows and returns the result, which the caller passes to Append.
@@ -233,8 +233,8 @@ func (s *Spool) Retire() error {
 	return nil
 }
 
-// Discard removes the retired segments. It keeps a damaged segment as .bad, and a
-// segment that Keep has marked as .kept. Before you call Discard, append the pending
+// Discard removes the retired segments. But it keeps a damaged segment, as .bad, and a
+// segment that Keep has marked, as .kept. Before you call Discard, append the pending
 // rows of the retired segments again, or they are lost from the disk.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
