@@ -32,8 +32,8 @@ func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.
 // refused. They are recognized by HTTP/1.0 or by a header such as X-Forwarded-For.
 //
 // Use WithLoopback only for development. If a proxy on this machine uses HTTP/1.1 and
-// adds no such header, everybody who can reach the proxy sees the page. If
-// [WithAuthorize] is passed as well, a request must pass both checks.
+// adds no such header, everybody who can reach the proxy sees the page. If you also use
+// [WithAuthorize], a request must pass both checks.
 func WithLoopback() Option {
 	return func(h *handler) { h.loopback = true }
 }

@@ -133,7 +133,7 @@ func (v *overview) ErrorLink(message, stage string) string {
 	return v.To("documents", "error", message, "failed_in", stage)
 }
 
-// A loss is the number of events that were dropped for a reason.
+// A loss is the number of events that were dropped for the Reason.
 type loss struct {
 	Reason string
 	Count  int64

@@ -1,7 +1,7 @@
 -- +goose Up
 -- +goose NO TRANSACTION
 -- Changes the event types that the table accepts. Safe to run again. List all types in step 1. In
--- the app, pass to docevents.WithEventTypes those that aren't in 013. For the types below, the
+-- the app, pass the types that aren't in 013 to docevents.WithEventTypes. For the types below, the
 -- option is:
 --   docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{"ocr_started"}})
 --
