@@ -8,9 +8,9 @@
 -- To add types, run this file before you deploy the app. To remove types, deploy the app without
 -- them, delete their rows, and then run this file.
 --
--- Run each step in a separate transaction, as psql does. In the SQL editor, run the steps one at
--- a time. For Supabase migrations, make two files. In one transaction, step 2 would read the
--- table under the lock of step 1, which blocks all reads and writes.
+-- Run each step in a separate transaction, as psql does. In the SQL editor, run the steps one at a
+-- time. For Supabase migrations, make two files. If both steps ran in one transaction, step 2
+-- would read the table under the lock of step 1, which blocks all reads and writes.
 
 -- Step 1: require the new types for new rows. This locks the table for a moment.
 ALTER TABLE public.document_processing_events

@@ -112,9 +112,9 @@ $$;
 
 -- Drops each partition that covers only times before now() - keep. Also deletes the rows of these
 -- times from the default partition. Returns the number of deleted rows. It first counts the rows
--- of the partitions, while inserts continue. Then it waits up to 5 s for the lock that it needs to
--- drop the partitions, and inserts wait as well. If it can't get the lock, it fails and changes
--- nothing: run it again.
+-- of the partitions, while inserts of newer rows continue. Then it waits up to 5 s for the lock
+-- that it needs to drop the partitions, and inserts wait as well. If it can't get the lock, it
+-- fails and changes nothing: run it again.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
 RETURNS bigint
