@@ -134,8 +134,8 @@ func (p *page) Rough(d time.Duration) string {
 	return p.Took(d)
 }
 
-// Short returns "…" and the last 8 bytes of an id. Ids that are created at about the
-// same time often have the same beginning.
+// Short returns "…" and the last 8 bytes of an id, because ids that are created at
+// about the same time often have the same beginning.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
 // UTC, Day and Clock format a time for people, in UTC. Machine formats it for the HTML

@@ -29,7 +29,7 @@ type chartPoint struct {
 type barDiagram struct {
 	Top     int64    // the value at the upper edge
 	Highest int64    // the value of the highest bar, which is cut off if this is more than Top
-	Paths   []string // one path for each part of the bars, such as all the failed parts
+	Paths   []string // one path for each kind of part, such as all the failed parts
 	Cuts    string   // a path that marks the bars that are cut off
 }
 

@@ -35,7 +35,7 @@
 --     their latest end.
 --
 -- Limits: 100 points in series, 20 entries in each list (the totals count all entries), 501
--- documents from a call of docevents_documents, and 200 characters of each stage and message.
+-- documents per call of docevents_documents, and 200 characters of each stage and message.
 
 -- Drop the functions of older versions. If a function's arguments have changed, CREATE OR REPLACE
 -- would add a second function, and calls could be ambiguous.

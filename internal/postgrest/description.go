@@ -16,7 +16,7 @@ type Table struct {
 }
 
 // A Column is a column of a table. Type and Default are SQL as PostgreSQL prints it
-// with an empty search_path, so names contain their schema, as in public.mood.
+// with an empty search_path, so names contain their schema, as in the type public.mood.
 type Column struct {
 	Name, Comment string
 	Type          string // without a modifier such as (10); for a domain, the base type
