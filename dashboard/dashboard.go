@@ -9,12 +9,12 @@
 //
 // Run sql/014_create_docevents_reading.sql in the database first. The page calls
 // [docevents.Client.Summary] and [docevents.Client.Documents], which need the functions
-// of this file.
+// that this SQL file creates.
 //
 // To protect the database, a Handler runs at most four reads at the same time. If a
 // request needs another read while four are running, the response is a 503 with the
-// header Retry-After. For five seconds, a Handler also reuses the result of a read for
-// requests that need the same data. It keeps at most 32 results.
+// header Retry-After. A Handler also keeps the result of a read for five seconds, for
+// other requests that need the same data. It keeps at most 32 results.
 //
 // An uptime monitor can request /health below the prefix: see [WithHealth].
 //
@@ -54,8 +54,9 @@ func WithDocumentLink(f func(documentID string) string) Option {
 
 // WithFilters adds a filter to the page for each of the columns, such as "tenant_id".
 // The user of the page chooses a value, and then sees only the events that have this
-// value in the column. Filtering by a column without an index is slow. The page always
-// has filters for the stage, type and user of an event.
+// value in the column. Filtering by a column without an index is slow. Even without
+// WithFilters, the page has filters for the stage, type and user of an event, if the
+// table has these columns.
 func WithFilters(columns ...string) Option {
 	return func(h *handler) { h.columns = slices.Clone(columns) }
 }

@@ -8,9 +8,9 @@ import (
 )
 
 // WithAuthorize makes f decide who may see the page. If f returns false, the response
-// is a 403. If f takes a ResponseWriter, it may first write a different response, such
-// as a redirect to the app's login. f must be safe for concurrent use. If f is nil,
-// every request is refused.
+// is a 403. An f that takes a ResponseWriter may write a different response before it
+// returns false, such as a redirect to the app's login. f must be safe for concurrent
+// use. If f is nil, every request is refused.
 func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.Request) bool](f F) Option {
 	return func(h *handler) {
 		h.authorize = func(http.ResponseWriter, *http.Request) bool { return false }
@@ -32,8 +32,8 @@ func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.
 // refused. They are recognized by HTTP/1.0 or by a header such as X-Forwarded-For.
 //
 // Use WithLoopback only for development. If a proxy on this machine uses HTTP/1.1 and
-// adds no such header, everybody who can reach the proxy sees the page. If
-// [WithAuthorize] is passed as well, a request must pass both checks.
+// adds no such header, everybody who can reach the proxy sees the page. If you also use
+// [WithAuthorize], a request must pass both checks.
 func WithLoopback() Option {
 	return func(h *handler) { h.loopback = true }
 }

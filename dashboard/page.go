@@ -31,8 +31,8 @@ type page struct {
 	StuckAfter time.Duration
 
 	// rows is the maximum number of rows in the view. It is maxRows, or less if the
-	// HTML would be larger than maxBytes. If it is less, the overview also leaves out
-	// parts of its chart.
+	// HTML would be larger than maxBytes. If rows is less than maxRows, the overview
+	// also leaves out parts of its chart.
 	rows int
 
 	isUnset    bool // the client is nil or zero
@@ -106,9 +106,9 @@ func (p *page) refuse(title, advice string) {
 	p.status, p.Problem = http.StatusBadRequest, &problem{Title: title, Advice: advice}
 }
 
-// Refresh returns the number of seconds after which the browser reloads the page. It
-// returns 0 if the user has switched the refresh off. It also returns 0 while the user
-// edits the filters, because a reload would clear the form.
+// Refresh returns the number of seconds after which the browser reloads the page, or 0
+// for never. It returns 0 if the user has switched the refresh off. It also returns 0
+// while the user edits the filters, because a reload would clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() || p.Still && p.CanRefresh() {
 		return 0

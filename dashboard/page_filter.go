@@ -168,8 +168,8 @@ func (p *page) scopeQuery() (docevents.Query, string) {
 // condition.
 type chip struct{ Label, Value, Without string } // Without is the link
 
-// Chips returns a chip for each filter that has a value. The times that the user of the
-// page has chosen, the error, and the stage of the error also have a chip each.
+// Chips returns a chip for each filter that has a value. It also returns a chip for an
+// error, for the error's stage, and for times that the user of the page has chosen.
 func (p *page) Chips() (chips []chip) {
 	if p.Range.Name == "" && !p.isRangeBad {
 		chips = append(chips, chip{"Range", p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC", p.Here("since", "", "until", "")})
@@ -200,23 +200,24 @@ func (p *page) When() string {
 	return "From " + p.UTC(p.Since) + " to " + p.UTC(p.Until) + " UTC"
 }
 
-// Here returns a link to the first page of the same view, with the same range, filters
-// and own parameters. The argument changes contains a parameter's name, its new value,
-// the next name, the next value, and so on. An empty value removes the parameter.
-func (p *page) Here(changes ...string) string {
+// Here returns a link to the first page of the same view, with the same range, the same
+// filters and the view's own parameters. namesAndValues contains a parameter's name,
+// its new value, the next name, the next value, and so on. An empty value removes the
+// parameter.
+func (p *page) Here(namesAndValues ...string) string {
 	query := p.kept()
 	for name, value := range p.own {
 		if value != "" {
 			query.Set(name, value)
 		}
 	}
-	return "?" + change(query, changes).Encode()
+	return "?" + change(query, namesAndValues).Encode()
 }
 
-// To returns a link to another view, with the same range and filters. The argument
-// changes has the same form as in Here.
-func (p *page) To(view string, changes ...string) string {
-	return strings.TrimSuffix(view+"?"+change(p.kept(), changes).Encode(), "?")
+// To returns a link to another view, with the same range and filters. namesAndValues
+// has the same form as in Here.
+func (p *page) To(view string, namesAndValues ...string) string {
+	return strings.TrimSuffix(view+"?"+change(p.kept(), namesAndValues).Encode(), "?")
 }
 
 // kept returns the parameters that every link repeats: range, refresh and filters.
@@ -244,12 +245,12 @@ func (p *page) kept() url.Values {
 	return query
 }
 
-// change modifies the parameters in query, and returns query. The argument changes has
-// the same form as in Here. A URL has either the parameter "range", or the parameters
+// change modifies the parameters in query, and returns query. namesAndValues has the
+// same form as in Here. A URL has either the parameter "range", or the parameters
 // "since" and "until". If one kind is changed, the other kind is removed.
-func change(query url.Values, changes []string) url.Values {
-	for i := 0; i+1 < len(changes); i += 2 {
-		name, value := changes[i], changes[i+1]
+func change(query url.Values, namesAndValues []string) url.Values {
+	for i := 0; i+1 < len(namesAndValues); i += 2 {
+		name, value := namesAndValues[i], namesAndValues[i+1]
 		switch query.Del(name); name {
 		case "range":
 			query.Del("since")

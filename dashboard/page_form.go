@@ -22,8 +22,8 @@ func (p *page) InputTime(t time.Time) string {
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
 // Keep returns the parameters that have no visible input in the form, as a query
-// string. The form submits them in a hidden input. A browser may change line breaks,
-// but a query string has none.
+// string. The form submits this string in a hidden input. A browser may change line
+// breaks in an input, but a query string has none.
 func (p *page) Keep() string {
 	query := url.Values{}
 	for name, value := range p.own {
@@ -48,8 +48,8 @@ func (p *page) Keep() string {
 	return query.Encode()
 }
 
-// unkeep adds to query the parameters in the form's hidden input, which has the name
-// "keep". It doesn't replace a value that query already has.
+// unkeep adds parameters to the map query: those in the form's hidden input, which has
+// the name "keep". It doesn't replace a value that the map already has.
 func unkeep(query url.Values) url.Values {
 	kept, err := url.ParseQuery(query.Get("keep"))
 	if err != nil {

@@ -22,11 +22,11 @@ type problem struct{ Title, Advice, Detail string }
 
 const inMemory = " Until this is fixed, new events of this process wait in its memory."
 
-// The list answers contains errors of the server, each with the title and the advice
-// that the page shows. The first entry whose regular expression matches "STATUS CODE
+// knownErrors contains errors of the server, each with the title and the advice that
+// the page shows. The first entry whose regular expression matches "STATUS CODE
 // message" applies. status is the HTTP status of the page. 0 means 502.
-var answers = []struct {
-	answer        *regexp.Regexp
+var knownErrors = []struct {
+	pattern       *regexp.Regexp
 	status        int
 	title, advice string
 }{
@@ -56,8 +56,8 @@ func (p *page) fail(err error) {
 		p.Problem.Title = "Too many views at once"
 		p.Problem.Advice = "To protect the database, this page runs at most four reads at the same time. It reloads in five seconds."
 	case answered:
-		for _, a := range answers {
-			if a.answer.MatchString(answerLine(e)) {
+		for _, a := range knownErrors {
+			if a.pattern.MatchString(answerLine(e)) {
 				p.Problem.Title, p.Problem.Advice = a.title, a.advice
 				p.status = cmp.Or(a.status, p.status)
 				return
@@ -79,8 +79,8 @@ func (p *page) fail(err error) {
 	}
 }
 
-// answerLine returns the text that is compared with the regular expressions in the list
-// answers.
+// answerLine returns the text that is compared with the regular expressions in
+// knownErrors.
 func answerLine(e *docevents.Error) string {
 	return fmt.Sprintf("%03d %s %s", e.Status, e.Code, e.Message)
 }

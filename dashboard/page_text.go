@@ -62,7 +62,7 @@ func (p *page) Stage(name string) string {
 	return name
 }
 
-// Text shortens a text from a row. ID shortens an id.
+// Text shortens a string from a row. ID shortens an id.
 func (p *page) Text(s string) string { return clean(s, 180) }
 func (p *page) ID(s string) string   { return clean(s, 100) }
 
@@ -75,8 +75,8 @@ func (p *page) Count(n int64) string {
 	return s
 }
 
-// Percent formats n as a percentage of total. The result is 0 % only if n is 0, and 100
-// % only if n is total: 1 of 100,000 is shown as 0.1 %.
+// Percent formats n as a percentage of total. The result is 0 % only if n is 0, and
+// 100 % only if n is total: 1 of 100,000 is shown as 0.1 %.
 func (p *page) Percent(n, total int64) string {
 	if total == 0 {
 		return "–"
@@ -108,7 +108,7 @@ func (p *page) Took(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d.Hours())/24)
 }
 
-// Age formats the time since t in words, such as 3 min ago.
+// Age formats t relative to now: "3 min ago", "just now" or "in 3 min".
 func (p *page) Age(t time.Time) string {
 	age := p.Now.Sub(t)
 	switch ahead := t.Sub(p.Now); {
@@ -134,8 +134,8 @@ func (p *page) Rough(d time.Duration) string {
 	return p.Took(d)
 }
 
-// Short returns "…" and the last 8 bytes of an id. Ids that are created at about the
-// same time often have the same beginning.
+// Short returns "…" and the last 8 bytes of an id, because ids that are created at
+// about the same time often have the same beginning.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
 // UTC, Day and Clock format a time for people, in UTC. Machine formats it for the HTML

@@ -41,9 +41,8 @@ type answer struct {
 	err   error
 }
 
-// share calls doRead and returns its result. But if an identical read is in flight, or
-// ended less than sharedFor ago, share returns the result of that read. The callers
-// share the value, so they must not change it.
+// share returns the result of doRead or of an identical read, or errBusy: see
+// readLimiter. The callers share the value, so they must not change it.
 //
 // If ctx ends, share stops waiting for another caller's read. It doesn't cancel its own
 // call of doRead, because other callers may be waiting for the result.
@@ -92,8 +91,8 @@ func (r *readLimiter) find(key string) (a *answer, isNew bool, err error) {
 	return a, true, nil
 }
 
-// finish ends the read of the answer a. If there are at most maxShared answers, other
-// callers with the same key also get this answer, until sharedFor has passed.
+// finish ends the read for a key. If there are at most maxShared answers, other callers
+// with the same key also get the answer of this read, until sharedFor has passed.
 func (r *readLimiter) finish(key string, a *answer) {
 	close(a.done)
 	forget := func() {

@@ -123,8 +123,8 @@ func (p *page) position() (at position, ok bool) {
 	return at, true
 }
 
-// A timelinePage contains the events on one page, the positions of the next pages, and
-// a description of the page's window.
+// A timelinePage contains the events on one page, the positions of the next page and of
+// the earlier window, and a description of the page's window.
 type timelinePage struct {
 	Events     []docevents.Event // in the order shown
 	Gaps       []time.Duration   // for each event, the time since the previous one; -1 for the first of the window
@@ -180,7 +180,7 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 	if !hasEarlier {
 		return s
 	}
-	// Events outside this window may have the same time as this window's first event.
+	// Events outside this window may have the same time as this window's oldest event.
 	// So the earlier window ends just after this time, and contains the events of this
 	// time again. If the newest events come first, the next page skips those that this
 	// window has shown.

@@ -14,8 +14,8 @@ import (
 )
 
 // readWindow returns the newest 1,000 events of a document before windowEnd, the oldest
-// first. If windowEnd is zero, it returns the newest of all. hasEarlier reports whether
-// there are older events.
+// first. If windowEnd is zero, it returns the newest 1,000 of all the document's
+// events. hasEarlier reports whether there are older events.
 func (h *handler) readWindow(ctx context.Context, id string, windowEnd time.Time) (events []docevents.Event, hasEarlier bool, err error) {
 	if windowEnd.IsZero() {
 		events, err = h.client.Timeline(ctx, id)

@@ -101,9 +101,9 @@ func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
 // StageFailedLink returns a link to the documents that failed in a stage. If the app
-// has several types for failures, or if name is "", a filter can't select the failures
-// in this stage. The link then selects the state "failed", which leaves out documents
-// that completed later.
+// has several types for failures, or if name is "", no filter selects exactly these
+// documents. The link then selects the state "failed", which leaves out documents that
+// completed later.
 func (v *overview) StageFailedLink(name string) string {
 	if failed := v.types.Failed; len(failed) == 1 && name != "" {
 		return v.To("documents", "stage", name, "type", string(failed[0]))
@@ -133,7 +133,7 @@ func (v *overview) ErrorLink(message, stage string) string {
 	return v.To("documents", "error", message, "failed_in", stage)
 }
 
-// A loss is the number of events that were dropped for a reason.
+// A loss is the number of events that were dropped for the Reason.
 type loss struct {
 	Reason string
 	Count  int64

@@ -29,7 +29,7 @@ type chartPoint struct {
 type barDiagram struct {
 	Top     int64    // the value at the upper edge
 	Highest int64    // the value of the highest bar, which is cut off if this is more than Top
-	Paths   []string // one path for each part of the bars, such as all the failed parts
+	Paths   []string // one path for each kind of part, such as all the failed parts
 	Cuts    string   // a path that marks the bars that are cut off
 }
 
@@ -85,10 +85,10 @@ func newBars(stacks [][]int64, n int) barDiagram {
 
 // fit returns the value at the upper edge of a diagram, which is usually the largest
 // value. But a few values (one, or up to a twentieth of the values above zero) can be
-// so large that the bars of the other values would be too low to read. If the largest
-// value is more than eight times the highest other value, fit returns 1.25 times that
-// other value, and the bars of the few values are cut off. There must be at least two
-// other values.
+// so large that the bars of the other values would be too low to read. If there are at
+// least two other values, and the largest value is more than eight times the highest of
+// them, fit returns 1.25 times this highest one, and the bars of the few values are cut
+// off.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

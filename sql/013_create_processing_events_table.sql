@@ -1,6 +1,6 @@
 -- +goose Up
--- Creates the table for docevents. Each row is an event: one step in the processing of a
--- document. Safe to run again.
+-- Creates the table for docevents. Each row is an event in the processing of a document. Safe to
+-- run again.
 
 CREATE TABLE IF NOT EXISTS public.document_processing_events (
     id            uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -26,8 +26,8 @@ CREATE INDEX IF NOT EXISTS idx_document_processing_events_document_id
 ALTER TABLE public.document_processing_events ENABLE ROW LEVEL SECURITY;
 
 -- Since 2026-10-30, hosted Supabase grants its API roles no rights on new tables, so service_role
--- gets its rights here. Older projects may grant rights to anon and authenticated, so these are
--- revoked. Without Supabase, the roles may not exist.
+-- gets its rights here. Older projects may grant rights to anon and authenticated, so those rights
+-- are revoked. Without Supabase, these roles might not exist.
 -- +goose StatementBegin
 DO $$
 BEGIN

@@ -3,8 +3,8 @@
 -- docevents_summary. Client.Documents and the dashboard's lists call docevents_documents. Run
 -- this file once for all tables, and again after each upgrade of docevents.
 --
--- The argument source describes a table: {"schema", "table", "columns", "events", "filters"}. Any
--- key may be left out. '{}' is the table of 013.
+-- The argument "source" describes a table: {"schema", "table", "columns", "events", "filters"}.
+-- Any key may be left out. '{}' is the table of 013.
 --   columns: the names of the columns, under the keys "id", "document", "user", "event",
 --     "duration", "error", "stage" and "created". "-" means that the table has no such column.
 --     "document" and "created" can't be "-".
@@ -28,14 +28,14 @@
 --     document fail with the same message, only the step's failure counts.
 --   series: documents and failures over time. A document counts at the time of its latest event.
 --   stages: the completed and failed events of each stage. Events without a duration don't count
---     in the percentiles.
+--     in the percentiles of the durations.
 --   errors: failures by stage and message. Messages that differ only in numbers and UUIDs count
 --     as equal.
 --   stuck: documents under way for longer than stuck_after, counted from the first start since
 --     their latest end.
 --
 -- Limits: 100 points in series, 20 entries in each list (the totals count all entries), 501
--- documents from a call of docevents_documents, and 200 characters of each stage and message.
+-- documents per call of docevents_documents, and 200 characters of each stage and message.
 
 -- Drop the functions of older versions. If a function's arguments have changed, CREATE OR REPLACE
 -- would add a second function, and calls could be ambiguous.
@@ -64,9 +64,9 @@ $$;
 -- way) and stuck. In the clause, $1 means the argument "since", $2 means "until", $3 means
 -- "source" and $4 means "stuck_after". The argument "among" is an SQL condition on document_id.
 --
--- docevents_source checks that every column exists. Otherwise PostgreSQL could call a function:
--- without a column "name", row.name means name(row). The errors use PostgreSQL's wording, because
--- docevents logs only messages that it recognizes.
+-- docevents_source checks that every column exists. Without this check, PostgreSQL could call a
+-- function: if there is no column "name", row.name means name(row). The errors use PostgreSQL's
+-- wording, because docevents logs only messages that it recognizes.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_source(source jsonb, among text DEFAULT 'true')
 RETURNS text
@@ -330,9 +330,9 @@ DECLARE
     among text := 'true';
     page  json;
 BEGIN
-    -- If state is failed, skipped or null, the query reads backwards from the time "until", and
-    -- stops when the page is full. For the other states it reads all rows, because the latest
-    -- event alone doesn't decide whether a document is completed or under way.
+    -- If error is null, and state is failed, skipped or null, the query reads backwards from the
+    -- time "until", and stops when the page is full. For the other states, it reads all rows,
+    -- because the latest event alone doesn't decide whether a document is completed or under way.
     IF error IS NOT NULL THEN
         among := 'document_id IN (SELECT document_id FROM failures WHERE error = $7 AND ($6 IS NULL OR stage = $6))';
     ELSIF stage IS NOT NULL OR state IS NULL OR state IN ('failed', 'skipped') THEN

@@ -39,9 +39,9 @@ func Single(r *http.Request) bool {
 	return mediaType(first) == mediaObject
 }
 
-// CheckRows returns an error if the request doesn't allow a result of n rows, such as
-// two rows for a single object. Call it after the SQL statement, and roll back if it
-// returns an error.
+// CheckRows returns an error if the request doesn't allow a result of n rows, for
+// example if it asks for a single object and n is 2. Call CheckRows after the SQL
+// statement, and roll back if CheckRows returns an error.
 func CheckRows(r *http.Request, p Preferences, n int64) *Error {
 	switch {
 	case Single(r) && n != 1:
@@ -100,8 +100,9 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 	return a, nil
 }
 
-// ChangeAnswer returns the answer to an insert or a delete. rows is the number of changed
-// rows. body contains them as JSON, for a request that asks for them.
+// ChangeAnswer returns the answer to an insert or a delete. rows is the number of
+// changed rows. body contains the changed rows as JSON, for a request that asks for
+// them.
 func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {

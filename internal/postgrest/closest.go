@@ -3,10 +3,11 @@ package postgrest
 import "strings"
 
 const (
-	// similarEnough is the minimum similarity of a table's name for a hint, as in
-	// PostgREST.
+	// For a hint, the similarity of a table's name to the requested name must be at
+	// least similarEnough, as in PostgREST.
 	similarEnough = 0.75
-	// If the schema has maxHintTables or more, there is no hint, as in PostgREST.
+	// If the schema has maxHintTables tables or more, there is no hint, as in
+	// PostgREST.
 	maxHintTables = 500
 )
 

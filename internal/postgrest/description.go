@@ -16,7 +16,7 @@ type Table struct {
 }
 
 // A Column is a column of a table. Type and Default are SQL as PostgreSQL prints it
-// with an empty search_path, so names contain their schema, as in public.mood.
+// with an empty search_path, so names contain their schema, as in the type public.mood.
 type Column struct {
 	Name, Comment string
 	Type          string // without a modifier such as (10); for a domain, the base type
@@ -24,7 +24,8 @@ type Column struct {
 	NotNull, Key  bool
 	MaxLength     *int32   // in characters; nil means no limit
 	Enum          []string // the values of an enum type
-	// The target of the column's foreign key. A key of several columns doesn't count.
+	// The target of the column's foreign key. A foreign key of several columns doesn't
+	// count.
 	ForeignTable, ForeignColumn string
 }
 
@@ -103,7 +104,8 @@ func (c Column) define() property {
 	return p
 }
 
-// jsonType returns the JSON type of a column's values, or "" for any type.
+// jsonType returns the JSON type of a column's values, or "" if they can have any JSON
+// type.
 func jsonType(sqlType string) string {
 	switch sqlType {
 	case "boolean":

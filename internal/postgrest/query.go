@@ -101,7 +101,8 @@ func ParseQuery(rawQuery string) (*Query, *Error) {
 	return q, nil
 }
 
-// splitList splits names or values at commas, and removes the quotes of supabase-js.
+// splitList splits names or values at commas, and removes the quotes that supabase-js
+// adds.
 func splitList(list string) []string {
 	names := []string{}
 	for name := range strings.SplitSeq(list, ",") {
@@ -174,7 +175,7 @@ func (q *Query) parseFilter(column, text string) *Error {
 }
 
 // parseGroup adds the filters in a value of the parameter "and", such as
-// (created_at.gte.X,created_at.lt.Y). In this form, postgrest-go sends two filters on
+// (created_at.gte.X,created_at.lt.Y). postgrest-go uses this form for two filters on
 // the same column.
 func (q *Query) parseGroup(text string) *Error {
 	list, ok := inParentheses(text)

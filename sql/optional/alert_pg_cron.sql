@@ -5,10 +5,11 @@
 -- as Slack's. This file needs 014. Safe to run again, even with a different webhook or different
 -- limits.
 --
--- Before you run this file, fill in the webhook and the limits at its end. Without pg_cron or
--- pg_net (Supabase: Integrations, Cron; Database, Extensions), it creates only the table and the
--- functions. If a check ends with an error, cron.job_run_details contains the error. If a post
--- fails, it isn't repeated, and net._http_response contains the webhook's response.
+-- Before you run this file, fill in the webhook and the limits at its end. If pg_cron or pg_net
+-- isn't installed (in Supabase: Integrations, Cron; Database, Extensions), the file creates only
+-- the table and the functions. If a check ends with an error, cron.job_run_details contains the
+-- error. If a post fails, it isn't repeated, and net._http_response contains the webhook's
+-- response.
 
 -- Each row is an alert, with the kinds of problems that it last posted.
 CREATE TABLE IF NOT EXISTS public.docevents_alerts (

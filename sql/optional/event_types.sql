@@ -1,16 +1,16 @@
 -- +goose Up
 -- +goose NO TRANSACTION
 -- Changes the event types that the table accepts. Safe to run again. List all types in step 1. In
--- the app, pass to docevents.WithEventTypes those that aren't in 013. For the types below, the
+-- the app, pass the types that aren't in 013 to docevents.WithEventTypes. For the types below, the
 -- option is:
 --   docevents.WithEventTypes(docevents.EventTypes{Notes: []docevents.EventType{"ocr_started"}})
 --
 -- To add types, run this file before you deploy the app. To remove types, deploy the app without
 -- them, delete their rows, and then run this file.
 --
--- Run each step in a separate transaction, as psql does. In the SQL editor, run the steps one at
--- a time. For Supabase migrations, make two files. In one transaction, step 2 would read the
--- table under the lock of step 1, which blocks all reads and writes.
+-- Run each step in a separate transaction, as psql does. In the SQL editor, run the steps one at a
+-- time. For Supabase migrations, make two files. If both steps ran in one transaction, step 2
+-- would read the table under the lock of step 1, which blocks all reads and writes.
 
 -- Step 1: require the new types for new rows. This locks the table for a moment.
 ALTER TABLE public.document_processing_events

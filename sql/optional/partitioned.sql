@@ -52,10 +52,10 @@ AS $$
 $$;
 -- +goose StatementEnd
 
--- Adds a partition for the times from lower_bound to upper_bound, which no other partition may
--- cover. It moves the rows of these times out of the default partition. Inserts wait during the
--- move, because an insert that PostgreSQL has already routed to the default partition could fail.
--- If there are no rows to move, inserts wait only milliseconds.
+-- Adds a partition for the times from lower_bound to upper_bound, and moves the rows of these
+-- times out of the default partition. No other partition may cover these times. Inserts wait
+-- during the move: otherwise, an insert that PostgreSQL has already routed to the default
+-- partition could fail. If there are no rows to move, inserts wait only milliseconds.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
 RETURNS regclass
@@ -110,11 +110,11 @@ END
 $$;
 -- +goose StatementEnd
 
--- Drops each partition that covers only times before now() - keep. From the default partition, it
--- deletes the rows of these times. Returns the number of deleted rows. It first counts the rows
--- of the partitions, while inserts continue. Then it waits up to 5 s for the lock that it needs
--- to drop the partitions, and inserts wait as well. If it can't get the lock, it fails and
--- changes nothing: run it again.
+-- Drops each partition that covers only times before now() - keep. Also deletes the rows of these
+-- times from the default partition. Returns the number of deleted rows. It first counts the rows
+-- of the partitions, while inserts of newer rows continue. Then it waits up to 5 s for the lock
+-- that it needs to drop the partitions, and inserts wait as well. If it can't get the lock, it
+-- fails and changes nothing: run it again.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
 RETURNS bigint
@@ -240,8 +240,8 @@ $$;
 -- +goose StatementBegin
 DO $$
 DECLARE
-    -- Creates partitions of a month, three months ahead. For partitions of a day, write ('day',
-    -- '14 days').
+    -- Creates partitions of one month each, three months ahead. For partitions of one day each,
+    -- write ('day', '14 days').
     add  text := $add$SELECT public.document_processing_events_add_partitions('month', '3 months')$add$;
     fn   regprocedure;
     role text;

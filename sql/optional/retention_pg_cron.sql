@@ -5,13 +5,13 @@
 -- call.
 --
 -- The procedure deletes in batches and commits each batch, so that it locks rows only briefly.
--- COMMIT works only if the CALL is the only statement. pg_cron and Supabase's SQL editor run "SET
--- statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails with "invalid
--- transaction termination".
+-- COMMIT works only if CALL is sent without other statements. pg_cron and Supabase's SQL editor
+-- run "SET statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails with
+-- "invalid transaction termination".
 --
--- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So, after
--- time_limit or half of the statement_timeout, whichever is shorter, it stops at the end of the
--- batch. The next run deletes the rest.
+-- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So it stops at the
+-- end of a batch after time_limit or half of the statement_timeout, whichever is shorter. The next
+-- run deletes the rest.
 
 -- The parameters:
 --   keep: the age above which rows are deleted.

@@ -11,9 +11,9 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// A verdict exports the health of the documents: the result of the last client.Health
-// that succeeded. Before the first call succeeds, docevents_health_timestamp_seconds is
-// 0, and the other metrics are missing.
+// A verdict exports the health of the documents: the result of the last call to
+// client.Health that succeeded. Before the first call succeeds,
+// docevents_health_timestamp_seconds is 0, and the other metrics are missing.
 //
 // Create two alerts. The first means that documents are stuck, fail too often or don't
 // complete. The second means that no check has succeeded for five minutes.
@@ -70,7 +70,8 @@ func seconds(t time.Time) float64 {
 }
 
 // watch calls the function check at once and after each interval, until ctx ends. A
-// scrape exports the last result, because a check reads many rows.
+// check reads many rows, so a scrape exports the last result instead of running a
+// check.
 func (v *verdict) watch(ctx context.Context, interval time.Duration, check func(context.Context) (docevents.Health, error)) {
 	for {
 		if h, err := check(ctx); err != nil {
