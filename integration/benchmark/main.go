@@ -22,8 +22,8 @@
 // machine. If PostgREST isn't installed, an imitation takes its place.
 //
 // If SUPABASE_URL and SUPABASE_SECRET_KEY are set, the benchmark stores events in the
-// table document_processing_events of that Supabase project, and deletes the events
-// afterwards. The variant COPY also needs DATABASE_URL.
+// table document_processing_events of the project at SUPABASE_URL, and deletes the
+// events afterwards. The variant COPY also needs DATABASE_URL.
 //
 // A load is a number of events and the way in which they are recorded, such as all at
 // once. A cell is a variant under a load. It runs in a separate process, so that its

@@ -14,7 +14,8 @@ import (
 )
 
 // A feed generates the events of an imaginary document pipeline, the oldest first. In
-// each run of the program, it generates the same documents with other ids and times.
+// each run of the program, the feed generates the same documents with other ids and
+// times.
 type feed struct {
 	rand    *rand.Rand
 	start   time.Time

@@ -75,8 +75,9 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 type Fault struct {
 	Name string // for messages and the names of tests
 
-	// Lost means that the request doesn't reach the server. The client gets Answer, or
-	// a reset of its connection if Answer is nil, or nothing if Stall is set.
+	// Lost means that the request doesn't reach the server. If Stall is set, the client
+	// gets nothing. Otherwise it gets Answer, or a reset of its connection if Answer is
+	// nil.
 	Lost bool
 
 	// Without is the name of a header that the proxy removes from the request. "" means
