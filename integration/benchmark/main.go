@@ -21,15 +21,15 @@
 // If SUPABASE_URL is not set, the benchmark starts PostgreSQL and PostgREST on this
 // machine. If PostgREST isn't installed, an imitation takes its place.
 //
-// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, the benchmark stores events in that
-// project's table document_processing_events, and deletes them afterwards. COPY also
-// needs DATABASE_URL.
+// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, the benchmark stores events in the
+// table document_processing_events of the project at SUPABASE_URL, and deletes the
+// events afterwards. The variant COPY also needs DATABASE_URL.
 //
 // A load is a number of events and the way in which they are recorded, such as all at
 // once. A cell is a variant under a load. It runs in a separate process, so that its
-// memory and CPU time can be measured. A round measures every cell once, and starts
-// with a different variant each time. The figures in the table are medians over the
-// rounds.
+// memory and CPU time can be measured. A round measures every cell once. The order of
+// the variants changes from round to round. The figures in the table are medians over
+// the rounds.
 package main
 
 import (

@@ -10,7 +10,7 @@ import (
 	"github.com/docevents/docevents-go"
 )
 
-// The variants: the ways to store events that the benchmark compares.
+// The variants that the benchmark compares. Each is a way to store events.
 const (
 	variantDocevents = "docevents"
 	variantNaive     = "naive Go"
@@ -55,7 +55,7 @@ func idleWith(events int) load {
 }
 
 // A cell is a combination to measure: a variant and a load. MaxBatch limits the rows of
-// a request, and MaxInFlight the requests in flight. Both limits apply only to the
+// a request. MaxInFlight limits the requests in flight. Both limits apply only to the
 // variants "docevents" and "bulk limit".
 type cell struct {
 	Variant     string   `json:"variant"`

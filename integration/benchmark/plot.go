@@ -72,9 +72,9 @@ func escapeXML(s string) (string, error) {
 // value.
 type measure func(c *cell) (value float64, label string)
 
-// newChart returns a chart of the report's bursts. figure returns the value and the
-// label of each bar. A bar with the value fullLength fills the panel. If fullLength is
-// 0, the longest bar of each panel fills it.
+// newChart returns a chart of the report's bursts. The function figure returns the
+// value and the label of each bar. A bar with the value fullLength fills the panel. If
+// fullLength is 0, the longest bar of each panel fills it.
 func newChart(r *report, title, subtitle string, fullLength float64, figure measure) *chart {
 	variants := []string{}
 	for _, variant := range variantNames {

@@ -116,7 +116,7 @@ func (r *report) sweepTable() string {
 	return markdown(lines, 0)
 }
 
-// remarks returns notes about failures and about variants that were left out.
+// remarks returns notes about failures, variants that were left out, and the stand-in.
 func (r *report) remarks() string {
 	var b strings.Builder
 	for _, c := range r.Cells {
@@ -166,7 +166,8 @@ func (r *report) barTable() string {
 }
 
 // markdown formats lines as a Markdown table, which is also readable as plain text. The
-// first line is the header. The first leftAligned columns are aligned to the left.
+// first line is the header. The first columns are aligned to the left; leftAligned is
+// their number.
 func markdown(lines [][]string, leftAligned int) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
@@ -227,7 +228,7 @@ func unlessZero[T int | int64 | float64](v T, text string) string {
 	return text
 }
 
-// A bar is a performance goal: a limit that one of the figures must keep.
+// A bar is a performance goal: a limit for a measured figure.
 type bar struct {
 	Name     string  `json:"name"`
 	Limit    float64 `json:"limit"`
@@ -284,8 +285,8 @@ func guardBars(r *report) []bar {
 	return slices.DeleteFunc(bars, func(b bar) bool { return strings.Contains(b.Name, "idle") })
 }
 
-// ratio divides the rates of two cells in each round, and returns the median of the
-// results.
+// For each round, ratio divides the rate of cell a by the rate of cell b. It returns
+// the median of the results.
 func (r *report) ratio(a, b *cell) (float64, bool) {
 	if a == nil || b == nil {
 		return 0, false
@@ -299,7 +300,8 @@ func (r *report) ratio(a, b *cell) (float64, bool) {
 	return median(ratios), len(ratios) > 0
 }
 
-// docevents returns the greatest value of a figure in the cells of docevents.
+// The method docevents returns the greatest value of f over the samples of the variant
+// "docevents".
 func (r *report) docevents(f func(*cell, *sample) float64) (most float64, measured bool) {
 	for _, c := range r.Cells {
 		if c.Variant != variantDocevents || len(c.Samples) == 0 {

@@ -189,8 +189,8 @@ func end(output []byte, n int) []byte {
 var jsFiles embed.FS
 
 // installJS returns a folder in the user's cache. It installs into this folder the Node
-// script that measures supabase-js. It also installs the script's packages, but only if
-// they have changed since an earlier run.
+// script that measures supabase-js. It also installs the script's packages, unless an
+// earlier run has installed the same packages.
 func installJS(ctx context.Context) (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

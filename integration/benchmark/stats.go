@@ -20,8 +20,8 @@ func spreadOf(d []time.Duration) spread {
 	return spread{P50: quantile(d, 0.5), P99: quantile(d, 0.99), Max: quantile(d, 1)}
 }
 
-// quantile returns the q-quantile of the sorted values by the nearest-rank method: 0.99
-// means the 99th percentile. Without values, it returns zero.
+// quantile returns the q-quantile of the sorted values. If q is 0.99, this is the 99th
+// percentile. quantile uses the nearest-rank method. Without values, it returns zero.
 func quantile[T any](values []T, q float64) T {
 	if len(values) == 0 {
 		var zero T

@@ -29,8 +29,8 @@ type target struct {
 	delay *delayProxy       // nil without -rtt
 }
 
-// openTarget returns the project of SUPABASE_URL. If that isn't set, openTarget starts a
-// local stack.
+// openTarget returns the project at SUPABASE_URL. If this variable isn't set,
+// openTarget starts a local stack.
 func openTarget(ctx context.Context, o options, notes io.Writer) (*target, error) {
 	t := &target{Table: docevents.DefaultTable}
 	if t.URL = os.Getenv("SUPABASE_URL"); t.URL != "" {
@@ -89,8 +89,9 @@ const (
 )
 
 // countStable counts a user's rows after a measurement. If rows are missing, the server
-// may still be storing them. Then countStable counts every 500 ms until two counts are
-// equal, and returns an error after a minute.
+// may still be storing them. So countStable counts again every 500 ms, until no row is
+// missing or two consecutive counts are equal. After a minute without such a count, it
+// returns an error.
 func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) (int, error) {
 	last := -1
 	ctx, cancel := context.WithTimeout(ctx, pollLimit)
@@ -111,9 +112,9 @@ func (t *target) countStable(ctx context.Context, user uuid.UUID, expected int) 
 	}
 }
 
-// clean deletes the rows of a measurement, which have this user id. On a local stack,
-// it truncates the table instead, because the dead rows of a DELETE would slow the next
-// measurement.
+// clean deletes the rows of a measurement, which all have the given user id. On a local
+// stack, it truncates the table instead, because the dead rows of a DELETE would slow
+// the next measurement.
 func (t *target) clean(ctx context.Context, user uuid.UUID) error {
 	http.DefaultClient.CloseIdleConnections()
 	debug.FreeOSMemory() // so that the stand-in's garbage doesn't slow the next cell

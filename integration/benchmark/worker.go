@@ -20,8 +20,8 @@ import (
 
 // workerArg is the argument that makes this program a worker: a child process that
 // measures one cell. It reads a spec from standard input, and writes the sample to
-// standard output. The spec isn't an argument, because other users could then see its
-// API key.
+// standard output. The spec isn't an argument, because other users can see the
+// arguments of a process, and the spec contains the API key.
 const workerArg = "worker"
 
 func isWorker() bool { return len(os.Args) == 2 && os.Args[1] == workerArg }
@@ -107,9 +107,9 @@ func (s *spec) measure(ctx context.Context) (*sample, error) {
 	return got, nil
 }
 
-// measureLoad measures the time until the last event's row can be read. If an insert
-// failed, it measures the time until variant.store returns, because that row may never
-// appear.
+// measureLoad measures the time until the last event's row can be read. If any insert
+// failed, it measures the time until variant.store returns, because the last event's
+// row may never appear.
 func (s *spec) measureLoad(ctx context.Context, variant variant, reader *http.Client, got *sample) error {
 	start := time.Now()
 	calls, err := variant.store(ctx, s.Load)
@@ -128,7 +128,7 @@ const (
 )
 
 // measureIdle measures how long it takes to store one event if nothing else is
-// recorded. For comparison, every second event is stored with the variant "bare", a
+// recorded. For comparison, every second event is stored by the parameter "bare", as a
 // plain insert over net/http.
 func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration

@@ -14,7 +14,8 @@ import (
 )
 
 // A feed generates the events of an imaginary document pipeline, the oldest first. In
-// each run of the program, it generates the same documents with other ids and times.
+// each run of the program, the feed generates the same documents with other ids and
+// times.
 type feed struct {
 	rand    *rand.Rand
 	start   time.Time
@@ -109,7 +110,8 @@ func (d *history) add(typ docevents.EventType, stage string, took time.Duration,
 
 // step adds the events of one step. It repeats an attempt that fails with status 503,
 // up to three attempts in total. It returns the error message of the last attempt, or
-// "". The parameters are the fields of an element of the variable "steps".
+// "" if that attempt succeeded. The parameters are the fields of an element of the
+// variable "steps".
 func (d *history) step(stage string, median, spread, failShare float64) (message string) {
 	const tries = 3
 	for try := range tries {

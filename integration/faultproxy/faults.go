@@ -19,11 +19,11 @@ type Request struct {
 	Body   []byte
 }
 
-// Has reports whether the body contains text, for example a chosen row.
+// Has reports whether the body contains the given text, for example the id of a row.
 func (r *Request) Has(text string) bool { return bytes.Contains(r.Body, []byte(text)) }
 
 // A Plan returns the fault that the proxy causes for a request. It must be safe for
-// concurrent use. It may block, which delays only this request.
+// concurrent use. It is allowed to block: only this request then waits.
 type Plan func(*Request) Fault
 
 // Pass is a plan without faults.
@@ -34,8 +34,8 @@ func Always(f Fault) Plan {
 	return func(*Request) Fault { return f }
 }
 
-// Script returns a plan with a fault for each of the first requests, in this order.
-// Later requests get no fault.
+// Script returns a plan with a fault for each of the first requests, in the order of
+// the arguments. Later requests get no fault.
 func Script(faults ...Fault) Plan {
 	return func(r *Request) Fault {
 		if r.Number < len(faults) {
@@ -45,8 +45,9 @@ func Script(faults ...Fault) Plan {
 	}
 }
 
-// ForRow returns a plan with the fault f for each request whose body contains text,
-// such as the id of a row. The argument others is the plan for all other requests.
+// ForRow returns a plan with the fault f for each request whose body contains the given
+// text, such as the id of a row. The argument others is the plan for all other
+// requests.
 func ForRow(text string, f Fault, others Plan) Plan {
 	return func(r *Request) Fault {
 		if r.Has(text) {
@@ -74,15 +75,16 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 type Fault struct {
 	Name string // for messages and the names of tests
 
-	// Lost means that the request doesn't reach the server. The client gets Answer, or
-	// a reset of its connection if Answer is nil, or nothing if Stall is set.
+	// Lost means that the request doesn't reach the server. If Stall is set, the client
+	// gets nothing. Otherwise it gets Answer, or a reset of its connection if Answer is
+	// nil.
 	Lost bool
 
 	// Without is the name of a header that the proxy removes from the request. "" means
 	// none.
 	Without string
 
-	// Answer replaces the server's answer, unless it is nil.
+	// If Answer isn't nil, it replaces the server's answer.
 	Answer *Answer
 
 	// Stall means that the proxy sends no answer and waits until the client
@@ -168,8 +170,8 @@ func HeaderLost(name string) Fault {
 }
 
 // Text returns a fault that answers with a status and a body. The request doesn't reach
-// the server. headers alternates between names and values. The default Content-Type is
-// application/json.
+// the server. The arguments headers are a header's name, its value, the next header's
+// name, and so on. The default Content-Type is application/json.
 func Text(status int, body string, headers ...string) Fault {
 	a := &Answer{Status: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)}
 	for i := 0; i < len(headers); i += 2 {
@@ -196,8 +198,8 @@ func Refusal(status int, code, message string) Fault {
 	return f
 }
 
-// SecretRow is a made-up row in the details of a [Refusal], as PostgREST may send it.
-// Tests check that the client doesn't log it.
+// SecretRow is a made-up row in the details of a [Refusal]. PostgREST can send a real
+// row there. Tests check that the client doesn't log it.
 const SecretRow = "row-that-must-not-be-logged"
 
 // Page returns a fault that answers with a status and an HTML page, as a firewall or a
@@ -209,12 +211,12 @@ func Page(status int) Fault {
 	return f
 }
 
-// Garbage returns a fault that answers with a status and random bytes. Their number is
-// size, and they are the same in every run. The request doesn't reach the server.
-func Garbage(status, size int) Fault {
-	body := make([]byte, size)
+// Garbage returns a fault that answers with a status and n random bytes. The bytes are
+// the same in every run. The request doesn't reach the server.
+func Garbage(status, n int) Fault {
+	body := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body) // never fails
 	f := Text(status, string(body), "Content-Type", "application/octet-stream")
-	f.Name = fmt.Sprintf("%d and %d bytes of garbage", status, size)
+	f.Name = fmt.Sprintf("%d and %d bytes of garbage", status, n)
 	return f
 }

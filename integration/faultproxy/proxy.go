@@ -12,9 +12,9 @@
 // number causes the same faults in every run. A plan can also look for the text of a
 // row in the request's body.
 //
-// With [Fault.Committed], the server stores the rows before the client gets the fault.
-// Don't use it with an error that has a PostgreSQL code, because such an error means
-// that no row was stored.
+// With [Fault.Committed], the server stores the rows of an insert before the client
+// gets the fault. Don't use it with an error that has a PostgreSQL code, because such
+// an error means that no row was stored.
 package faultproxy
 
 import (
@@ -56,10 +56,10 @@ type front struct {
 	done   chan struct{} // closed when Serve has returned
 }
 
-// Start starts a proxy for the server whose URL is target, such as
-// http://127.0.0.1:3000. Until Deal sets a plan, there are no faults.
-func Start(target string) (*Proxy, error) {
-	u, err := url.Parse(target)
+// Start starts a proxy for the server at serverURL, such as http://127.0.0.1:3000.
+// Until Deal sets a plan, there are no faults.
+func Start(serverURL string) (*Proxy, error) {
+	u, err := url.Parse(serverURL)
 	if err != nil {
 		return nil, fmt.Errorf("faultproxy: the server's URL: %w", err)
 	}
@@ -116,8 +116,8 @@ func (p *Proxy) Deal(plan Plan) {
 	p.plan, p.number = plan, 0
 }
 
-// Refuse closes the proxy's port until the next call of Accept, and breaks existing
-// connections. The server still processes the requests that have reached it.
+// Refuse breaks existing connections, and closes the proxy's port until Accept is
+// called. The server still processes the requests that have reached it.
 func (p *Proxy) Refuse() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -280,7 +280,7 @@ func (f *Fault) writeFaulty(ctx context.Context, w http.ResponseWriter, a *Answe
 func (f *Fault) wire(a *Answer) []byte {
 	var header bytes.Buffer
 	length, body := len(a.Body), a.Body
-	if f.Cut == CutBody { // the extra byte makes even an empty body too short
+	if f.Cut == CutBody { // a Content-Length of one more makes even an empty body too short
 		length++
 		body = body[:len(body)/2]
 	}

@@ -12,10 +12,11 @@ import (
 // apiGateway does the work of Supabase's API gateway: it rejects unknown API keys,
 // removes /rest/v1 from the path, and passes the request to the backend.
 //
-// If the request has no Authorization header, apiGateway adds one with a JWT: the API
-// key itself, or the service_role key if the API key is the secret key (sb_secret_...).
-// apiGateway never changes an existing Authorization header. postgrest-go and
-// supabase-js put the secret key in that header, and PostgREST rejects the key.
+// If a request with an API key has no Authorization header, apiGateway adds one with a
+// JWT: the API key itself, or the service_role key if the API key is the secret key
+// (sb_secret_...). apiGateway never changes an existing Authorization header.
+// postgrest-go and supabase-js put the secret key in that header, and PostgREST then
+// rejects the request.
 //
 // Unlike Supabase, apiGateway accepts every key that is signed with the JWT secret. It
 // also accepts requests without a key, which run as the role anon.
@@ -51,7 +52,7 @@ func (g *apiGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // known reports whether the API key is the secret key, or a JWT that is signed with the
-// JWT secret. The JWT may have expired: PostgREST checks that.
+// JWT secret. An expired JWT counts as known, because the backend rejects it.
 func (g *apiGateway) known(key string) bool {
 	if key == g.settings.SecretKey {
 		return true

@@ -30,8 +30,8 @@ func connectError(err error) *postgrest.Error {
 	return postgrest.Errorf(503, "PGRST000", "Database connection error. Retrying the connection.").WithDetails(err.Error())
 }
 
-// databaseError returns the answer to a request whose transaction failed with err.
-// anonymous means that the request ran as the role anon.
+// databaseError returns the answer to a request whose transaction failed with err. The
+// argument anonymous is true if the request ran as the role anon.
 func databaseError(err error, anonymous bool) *postgrest.Error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -53,8 +53,9 @@ func databaseError(err error, anonymous bool) *postgrest.Error {
 	return e
 }
 
-// raised returns the answer that a database function or trigger composed by raising
-// SQLSTATE 'PGRST'. The message and the detail of pg are JSON. See
+// raised returns the answer for an error with SQLSTATE 'PGRST'. With such an error, a
+// database function or trigger chooses the answer. The message and the detail of pg
+// should be JSON. See
 // https://docs.postgrest.org/en/v14/references/errors.html#raise-errors-with-http-status-codes.
 func raised(pg *pgconn.PgError) *postgrest.Error {
 	var message struct {

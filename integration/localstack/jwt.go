@@ -32,9 +32,9 @@ const anonRole = "anon"
 
 func (c caller) anonymous() bool { return c.role == anonRole }
 
-// verify checks the JWT in the Authorization header, and returns the caller. jwtSecret
-// signs the JWTs. If there is no Bearer token, or no role in the JWT, the role is anon,
-// as in PostgREST.
+// verify checks the JWT in the Authorization header, and returns the caller. The JWT
+// must be signed with jwtSecret. If there is no Bearer token, or no role in the JWT,
+// the role is anon, as in PostgREST.
 func verify(jwtSecret, authorization string) (caller, *postgrest.Error) {
 	claims := jwt.MapClaims{}
 	scheme, text, _ := strings.Cut(authorization, " ")

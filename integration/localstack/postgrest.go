@@ -14,8 +14,8 @@ import (
 	"strconv"
 )
 
-// newBackend starts PostgREST, or the stand-in if there is no PostgREST.
-// Options.PostgREST describes how it finds PostgREST.
+// newBackend starts PostgREST or the stand-in. The comment of Options.PostgREST
+// describes how it chooses.
 func (s *Stack) newBackend() (backend, error) {
 	database := s.cluster.databaseURL("authenticator")
 	program := s.opts.PostgREST

@@ -87,7 +87,7 @@ func (p *process) kill() error {
 }
 
 // tail forwards a process's output to another writer. It keeps the last tailSize bytes
-// for the error message if the process doesn't start.
+// for the error message of a process that doesn't start.
 type tail struct {
 	mu  sync.Mutex
 	to  io.Writer // may be nil

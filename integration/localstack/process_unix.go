@@ -14,12 +14,12 @@ import (
 	"syscall"
 )
 
-// account is the user account that PostgreSQL runs as, because PostgreSQL refuses to
-// run as root. nil means the current user.
+// account is the user account that PostgreSQL runs as. It isn't root, because
+// PostgreSQL refuses to run as root. nil means the current user.
 type account struct{ uid, gid uint32 }
 
-// serverAccount returns the account of the user "postgres", or else of the user
-// "nobody". If this program doesn't run as root, serverAccount returns nil.
+// If this program runs as root, serverAccount returns the account of the user
+// "postgres", or else of the user "nobody". Otherwise it returns nil.
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -49,8 +49,9 @@ func (a *account) own(path string) error {
 	return os.Chown(path, int(a.uid), int(a.gid))
 }
 
-// traversable reports whether the account can reach files in the folder dir: all users
-// may enter dir and its parent folders.
+// traversable reports whether the account can reach files in the folder dir. It returns
+// true if the account is nil, or if all users are allowed to enter dir and its parent
+// folders.
 func (a *account) traversable(dir string) bool {
 	if a == nil {
 		return true
@@ -72,7 +73,7 @@ func (a *account) traversable(dir string) bool {
 	}
 }
 
-// detach makes the command start in a new process group, so that Ctrl-C signals only
+// detach makes the command start in a new process group, so that Ctrl-C reaches only
 // this program. The command runs as the account runAs. If runAs is nil, it runs as the
 // current user.
 func detach(cmd *exec.Cmd, runAs *account) {

@@ -9,8 +9,8 @@ import (
 )
 
 // listen waits for NOTIFY pgrst, until the stand-in closes. After each notification, it
-// reads the database schema or the roles' settings again. It reads both after a
-// reconnect, because it may have missed notifications.
+// reads the database schema or the roles' settings again. It reads both whenever it
+// connects, because it may have missed notifications.
 func (s *standIn) listen() {
 	const shortest, longest = 50 * time.Millisecond, time.Second // PostgREST waits up to 32 s, which is too long for tests
 	wait := shortest

@@ -161,7 +161,7 @@ func loadSchema(ctx context.Context, conn *pgx.Conn) (*schemaCache, error) {
 // like PostgREST, applies them in every transaction.
 type roleSettings map[string][][2]string
 
-// settingsQuery returns only the settings that any user may set, as PostgREST does.
+// Like PostgREST, settingsQuery reads only settings that any user is allowed to change.
 const settingsQuery = `
 SELECT r.rolname, split_part(s.setting, '=', 1), substr(s.setting, strpos(s.setting, '=') + 1)
 FROM pg_auth_members m

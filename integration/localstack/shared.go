@@ -16,8 +16,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// String returns the settings as shell commands, one on each line, such as export
-// SUPABASE_URL=http://127.0.0.1:3000.
+// String returns the settings as shell commands, one on each line. For example:
+//
+//	export SUPABASE_URL=http://127.0.0.1:3000
 func (s Settings) String() string {
 	var b strings.Builder
 	for _, line := range [][2]string{

@@ -84,7 +84,7 @@ func (q *query) list(s *statement) {
 }
 
 // withName is the name of the WITH query in each SQL statement below. The name is
-// unusual, because if a table had a column of this name, json_agg(NAME) would convert
+// unusual: if a table had a column of this name, json_agg(localstack_rows) would return
 // only that column.
 const withName = "localstack_rows"
 
@@ -217,8 +217,8 @@ func (s *statement) payload(columns []*column, body []byte, prefer postgrest.Pre
 }
 
 // conflictTarget returns the columns for the ON CONFLICT clause: those of the parameter
-// on_conflict, or the primary key. It returns nil if the request has no preference for
-// duplicates.
+// on_conflict, or else the primary key. If the Prefer header doesn't say what to do
+// with duplicates, conflictTarget returns nil.
 func (q *query) conflictTarget(prefer postgrest.Preferences) []string {
 	switch {
 	case prefer.Resolution == "":

@@ -1,6 +1,6 @@
 // Package localstack runs the REST API of a Supabase project on this machine, for tests
-// and programs. A stack is a PostgreSQL server with Supabase's roles, and a PostgREST.
-// Without a PostgREST, a stand-in gives the same answers to docevents' requests.
+// and programs. A stack is a PostgREST, and a PostgreSQL server with Supabase's roles.
+// If there is no PostgREST, a stand-in gives the same answers to docevents' requests.
 //
 //	stack, err := localstack.Start(ctx, localstack.Options{})
 //	if err != nil { ... }
@@ -11,8 +11,8 @@
 // The tests of a package can share a stack: see [Shared] and [Main].
 //
 // localstack needs PostgreSQL 14 or later. It looks for PostgreSQL on PATH and in the
-// folders in which packages install it, and otherwise downloads it. PostgREST is
-// optional, in version 13 or later: see [Options].
+// folders in which package managers install it. If it finds none, it downloads
+// PostgreSQL. PostgREST 13 or later is optional: see [Options].
 //
 // A stack consists of child processes, a TCP port on the loopback interface, and a
 // temporary folder. Close removes them. If this process ends without Close, a watchdog
@@ -72,8 +72,7 @@ type Settings struct {
 }
 
 // Stack is a running PostgreSQL with a REST API. Its methods are safe for concurrent
-// use. Only the process that started the stack can start and stop its servers, one
-// server at a time.
+// use. Only the process that started the stack can start and stop its servers.
 type Stack struct {
 	Settings
 

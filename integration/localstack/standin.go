@@ -23,7 +23,8 @@ const (
 )
 
 // standIn is a Go imitation of PostgREST 14, for the requests that docevents and its
-// tests send. TestCases compares its answers with recorded answers of PostgREST 14.17.
+// tests send. TestCases compares the stand-in's answers with recorded answers of
+// PostgREST 14.17.
 //
 // One answer differs on purpose. After a serialization failure (40001), PostgREST 14.17
 // retries endlessly. The stand-in answers with status 500, as PostgREST 16.2 does.
@@ -42,9 +43,9 @@ type standIn struct {
 	delay    atomic.Int64                 // seconds until listen's next attempt to connect; 0 while it is connected
 }
 
-// newStandIn starts a stand-in. databaseURL must contain the user "authenticator".
-// jwtSecret signs the JWTs. Until the stand-in is connected to the database, requests
-// get status 503.
+// newStandIn starts a stand-in. databaseURL must contain the user "authenticator". JWTs
+// must be signed with jwtSecret. Until the stand-in is connected to the database,
+// requests get status 503.
 func newStandIn(databaseURL, jwtSecret string, log func(string, ...any)) (*standIn, error) {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	if err != nil {
