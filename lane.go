@@ -95,8 +95,8 @@ func (b *batch) absorb(other *batch) {
 	b.aloneMark, b.rejectMark, b.closeTries = 0, 0, 0
 }
 
-// A lane is a queue of batches, sorted by the time at which they are due, with a
-// circuit breaker. There are two lanes: the fresh lane for rows that were never sent,
+// A lane is a queue of batches, sorted by the time at which they are due. Each lane has
+// a circuit breaker. There are two lanes: the fresh lane for rows that were never sent,
 // and the retry lane for rows that have failed. delivery.mu guards both.
 type lane struct {
 	batches []*batch
@@ -135,9 +135,9 @@ func (l *lane) push(b *batch, due time.Time) {
 	l.batches = slices.Insert(l.batches, at, b)
 }
 
-// take removes a batch that is due and returns it, or nil if no batch is due. Batches
-// of several rows come first. Single rows that have already been sent alone come last,
-// because they are probably bad.
+// take removes a batch that is due and returns it. If no batch is due, it returns nil.
+// Batches of several rows come first. Single rows that have already been sent alone
+// come last, because they are probably bad.
 func (l *lane) take(now time.Time) *batch {
 	n := sort.Search(len(l.batches), func(i int) bool { return l.batches[i].due.After(now) })
 	if n == 0 {

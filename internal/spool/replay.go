@@ -54,9 +54,10 @@ func (s *Spool) isAlive(owner string) bool {
 	return lock(f, shared) != nil
 }
 
-// Next returns a row that a dead process left, and the description of that process's
-// columns. If there are no more rows, it returns io.EOF. After any other error, the
-// next call continues with the next segment. The row is valid until the next call.
+// Next returns a row that a dead process left, and the description of the columns with
+// which that process wrote the row. If there are no more rows, Next returns io.EOF.
+// After any other error, Next may be called again, and continues with the next segment.
+// The row is valid until the next call.
 func (s *Spool) Next() (row []byte, columns string, err error) {
 	for err == nil {
 		if len(s.reading) == 0 {
