@@ -87,7 +87,7 @@ type history struct {
 
 	// rejectMark is set by the batch's first rejection, in the same way as failMark.
 	// The field rejection is the error text of that rejection. A rejection with another
-	// text sets both fields again.
+	// text sets both fields again, because it suggests that the table has broken since.
 	rejectMark int64
 	rejection  string
 
@@ -107,31 +107,30 @@ func (h history) ofPart() history {
 // Rows that were stored later don't count, because the table may have broken since
 // then.
 //
-// If the new failure is a rejection, the parameter rejection is its error text, and
-// otherwise "". A rejection is evidence only if the row was rejected alone before.
-// allRejected is true if every pending row has been rejected alone. Then it is enough
-// if the row was rejected earlier, in a request with other rows.
-func (h *history) evidence(lastStored int64, rejection string, allRejected bool) bool {
+// rejected is true if the new failure is a rejection. A rejection is evidence only if
+// the row was rejected alone before. allRejected is true if every pending row has been
+// rejected alone. Then it is enough if the row was rejected earlier, in a request with
+// other rows.
+func (h *history) evidence(lastStored int64, rejected, allRejected bool) bool {
 	mark := h.failMark
 	switch {
-	case rejection != "" && allRejected && rejection == h.rejection:
-		// If all pending rows are bad, no more rows are stored, so there would never be
-		// evidence. A different text suggests that the table has broken in between.
-		mark = h.rejectMark
-	case rejection != "":
+	case rejected && allRejected:
+		mark = h.rejectMark // if all pending rows are bad, no more rows are stored, so there would never be evidence
+	case rejected:
 		mark = h.aloneMark // a failure of another kind, such as a 502, shows nothing about the data
 	}
 	return mark > 0 && lastStored > mark
 }
 
-// remember adds a failure to b's history. For the parameter rejection, see
-// history.evidence. The parameter newest is the newest request so far.
+// remember adds a failure to b's history. The parameter rejection is the error text of
+// a rejection, and "" for other failures. The parameter newest is the newest request so
+// far.
 func (b *batch) remember(err error, rejection string, evidence bool, newest int64) {
 	single, mark := len(b.records) == 1, newest
 	if single {
 		mark = b.request
 	}
-	if rejection != "" && (b.rejectMark == 0 || rejection != b.rejection) {
+	if rejection != "" && rejection != b.rejection {
 		b.rejectMark, b.rejection = mark, rejection
 	}
 	if rejection != "" && single {
@@ -209,7 +208,7 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	if v == rest.BadData {
 		rejection = err.Error()
 	}
-	evidence := b.evidence(b.storedWhenSent, rejection, d.allRejectedLocked(b))
+	evidence := b.evidence(b.storedWhenSent, v == rest.BadData, d.allRejectedLocked(b))
 	b.remember(err, rejection, evidence, d.stats.Requests)
 	act := decide(v, len(b.records), named, evidence, b.strikes)
 	if !evidence {

@@ -117,7 +117,10 @@ func TestEvidence(t *testing.T) {
 		"every pending row rejected alone, stored by a request in flight at the first": {1, 0, []failure{{rest.BadData, 5, 7, 4, false}, {rest.BadData, 8, 8, 6, true}}, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBatch(make([]record, test.rows), &batch{history: history{rejectMark: test.rejectMark, rejection: "failed"}})
+			b := newBatch(make([]record, test.rows), &batch{})
+			if test.rejectMark > 0 {
+				b.rejectMark, b.rejection = test.rejectMark, "failed"
+			}
 			evidence := false
 			for _, f := range test.failures {
 				b.request, b.storedWhenSent = f.request, f.stored
@@ -125,7 +128,7 @@ func TestEvidence(t *testing.T) {
 				if f.v == rest.BadData {
 					rejection = "failed"
 				}
-				evidence = b.evidence(f.stored, rejection, f.last)
+				evidence = b.evidence(f.stored, f.v == rest.BadData, f.last)
 				b.remember(errors.New("failed"), rejection, evidence, f.newest)
 			}
 			if evidence != test.evidence || b.strikes != test.strikes {

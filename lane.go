@@ -92,7 +92,7 @@ func (b *batch) absorb(other *batch) {
 	b.records = append(b.records, other.records...)
 	b.text += other.text
 	b.failMark = max(b.failMark, other.failMark)
-	b.aloneMark, b.rejectMark, b.closeTries = 0, 0, 0
+	b.aloneMark, b.rejectMark, b.rejection, b.closeTries = 0, 0, "", 0
 }
 
 // A lane is a queue of batches, sorted by the time at which they are due. Each lane has
