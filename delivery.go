@@ -183,7 +183,6 @@ func (d *delivery) settle(b *batch, places []int, err error) {
 func (d *delivery) storeLocked(b *batch, now time.Time) {
 	d.stats.Delivered += int64(len(b.records))
 	d.doneLocked(b)
-	clear(b.records) // releases the text for garbage collection
 	h := &d.health
 	if !h.failedSince.IsZero() {
 		d.report.recovered(now.Sub(h.failedSince), now)

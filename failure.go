@@ -216,11 +216,10 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	}
 	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
 	// Close waits until each row that keeps failing has failed enoughTries times.
-	// Probes would send only one of these rows at a time. So these failures don't open
-	// a breaker, and both breakers close if no other rows are pending.
+	// Probes would send only one of these rows at a time, so both breakers close if no
+	// other rows are pending.
 	if d.closed && b.keepsFailing(h.stored) {
 		b.closeTries++
-		blamed = false
 		if !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return !b.keepsFailing(h.stored) }) {
 			d.fresh.failures, d.retry.failures = 0, 0
 		}

@@ -599,6 +599,53 @@ func TestSlowSuspectsDelayNoOthers(t *testing.T) {
 	}
 }
 
+// With one request in flight, failed rows and new events take turns, so neither waits
+// for all of the other.
+func TestLanesTakeTurnsWithOneRequestInFlight(t *testing.T) {
+	inBubble(t, "new events", func(t *testing.T) {
+		longest, sent, answerTo := time.Duration(0), map[string]bool{}, answerBad(answer{err: errReset, delay: time.Second}, 5*time.Millisecond)
+		s := &server{answer: func(r *request) *answer {
+			if !sent[r.rows[0].ID] {
+				longest = max(longest, r.waited())
+			}
+			for _, row := range r.rows {
+				sent[row.ID] = true
+			}
+			return answerTo(r)
+		}}
+		c, _ := newClient(t, s, docevents.WithMaxInFlight(1))
+		for i := range 2000 { // for 200 s; the retries of the 50 bad rows take longer
+			c.Record(event(fineOrBad(i%40 == 20)))
+			time.Sleep(100 * time.Millisecond)
+		}
+		closeNow(t, c)
+		if longest > 4*time.Second {
+			t.Errorf("a new event waited for %s until it was sent", longest)
+		}
+	})
+	inBubble(t, "failed rows", func(t *testing.T) {
+		s := &server{discard: true}
+		s.answer = func(r *request) *answer {
+			a := &answer{delay: 20 * time.Millisecond}
+			if r.number%5 == 0 {
+				a.status = 502
+			}
+			return a
+		}
+		c, _ := newClient(t, s, docevents.WithMaxInFlight(1), docevents.WithMaxBatch(10))
+		most := int64(0)
+		for range 10_000 { // a request stores ten events in the time in which five are recorded, unless it fails
+			c.Record(event("fine"))
+			time.Sleep(4 * time.Millisecond)
+			most = max(most, c.Stats().Pending)
+		}
+		if most > 200 {
+			t.Errorf("up to %d events were pending", most)
+		}
+		closeNow(t, c)
+	})
+}
+
 // The table refuses every row for two seconds, once or twice, under a load with one
 // bad row in 100. No row is lost that was refused only in these seconds.
 func TestTableBreaksUnderBadRows(t *testing.T) {

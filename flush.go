@@ -27,8 +27,8 @@ type flush struct {
 // attemptLocked cuts the backoff short: the next probe and every batch in the retry
 // lane may be sent now, even if the server asked for a longer wait.
 func (d *delivery) attemptLocked(now time.Time) {
-	d.health.lasting = nil                      // if the next failure is a refusal, it is set again
-	d.health.probeAt, d.health.probe = now, nil // the probe in flight may hang
+	d.health.lasting = nil // if the next failure is a refusal, it is set again
+	d.health.probeAt = now
 	for _, b := range d.retry.batches {
 		b.due = now
 	}
@@ -101,7 +101,6 @@ func (d *delivery) close(ctx context.Context) error {
 	if !d.closed {
 		d.closed = true
 		d.health.failedProbes = 0
-		d.retry.failures = 0 // each suspect is retried after its own backoff, not as a probe
 		if ctx.Err() == nil {
 			d.attemptLocked(time.Now())
 			d.startLocked(time.Now(), false)

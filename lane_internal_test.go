@@ -178,8 +178,10 @@ func TestSuspects(t *testing.T) {
 func TestLaneJoins(t *testing.T) {
 	struck, refused, recent := failedBatch("struck"), failedBatch("refused"), failedBatch("recent")
 	struck.strikes, refused.aloneMark, recent.aloneMark, recent.rejectMark, recent.failMark = 1, 3, 4, 4, 4
+	first := failedBatch("a", "b")
+	first.rejectMark, first.rejection, first.closeTries = 2, "text", 1
 	var l lane
-	for i, b := range []*batch{struck, failedBatch("a", "b"), failedBatch("c", "d", "e"), recent, failedBatch("f"), failedBatch("g"), failedBatch("h", "i", "j", "k"), refused} {
+	for i, b := range []*batch{struck, first, failedBatch("c", "d", "e"), recent, failedBatch("f"), failedBatch("g"), failedBatch("h", "i", "j", "k"), refused} {
 		l.push(b, time.Time{}.Add(time.Duration(i)))
 	}
 	l.join(4, func(b *batch) bool { return b.isSuspect(4) })
@@ -187,8 +189,8 @@ func TestLaneJoins(t *testing.T) {
 		t.Errorf("got  %s\nwant %s, suspects alone and the others in full batches", got, want)
 	}
 	checkText(t, l.batches...)
-	if b := l.batches[1]; b.failMark != 4 || b.aloneMark != 0 || b.rejectMark != 0 {
-		t.Errorf("joined: failMark %d, aloneMark %d, rejectMark %d; want the newest failure, and no row's refusal", b.failMark, b.aloneMark, b.rejectMark)
+	if got, want := first.history, (history{failMark: 4, err: first.err}); got != want {
+		t.Errorf("joined: %+v, want only the newest failure: %+v", got, want)
 	}
 	text := strings.Repeat("m", maxBatchText/2+1)
 	var long lane
