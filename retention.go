@@ -28,8 +28,8 @@ const (
 
 // PurgeOlderThan deletes the rows that are older than the given number of days. A day
 // has 24 hours. PurgeOlderThan calls [Client.PurgeBefore] with the current time minus
-// this number of days. If days isn't from 1 to 700,000, PurgeOlderThan returns an error
-// and deletes nothing.
+// this number of days. If days isn't between 1 and 700,000, PurgeOlderThan returns an
+// error and deletes nothing.
 func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 	if !c.isNone() && (days < 1 || days > maxPurgeDays) {
 		return 0, fmt.Errorf("docevents: PurgeOlderThan: days must be from 1 to %d", maxPurgeDays)

@@ -98,10 +98,9 @@ type StuckDocument struct {
 	LastAt     time.Time `json:"last_at"`
 }
 
-// Summary returns the numbers of documents and of failures, and the durations of the
-// stages, for the events that q selects. It calls a function of
-// sql/014_create_docevents_reading.sql. If the function is missing from the database,
-// the error refers to that file.
+// Summary counts the documents and failures, and measures the stages, in the events
+// that q selects. It calls a function defined in sql/014_create_docevents_reading.sql.
+// If the function is missing from the database, the error refers to that file.
 //
 // A call takes about 1.5 s for a million events on two cores. For retries and timeouts,
 // see [Client.Timeline]. Summary is safe for concurrent use. On a nil Client it returns

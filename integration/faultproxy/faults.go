@@ -76,8 +76,7 @@ type Fault struct {
 	Name string // for messages and the names of tests
 
 	// Lost means that the request doesn't reach the server. If Stall is set, the client
-	// gets nothing. Otherwise it gets Answer, or a reset of its connection if Answer is
-	// nil.
+	// gets nothing. Otherwise it gets Answer, or its connection is reset if Answer is nil.
 	Lost bool
 
 	// Without is the name of a header that the proxy removes from the request. "" means

@@ -37,9 +37,9 @@ var postgresFolders = []string{
 // download is a variable so that a test can make the download fail.
 var download = downloadPostgres
 
-// findPostgres returns a folder with the programs of PostgreSQL 14 or later: the folder
-// on PATH, or the folder in postgresFolders with the newest version. If there is none,
-// it downloads PostgreSQL into dir.
+// findPostgres returns a folder with PostgreSQL's programs, version 14 or later: a
+// folder on PATH, or the one in postgresFolders with the newest version. If there is
+// none, it downloads PostgreSQL into dir.
 func findPostgres(ctx context.Context, dir string) (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// postgres on PATH may be a symbolic link. initdb is next to the real file.

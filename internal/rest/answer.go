@@ -166,7 +166,7 @@ func isDial(err error) bool {
 
 // lostConnection matches the codes for a broken connection between PostgREST and
 // PostgreSQL. With such a code, the request may have been committed. PGRST003 isn't one
-// of them, because it means that PostgREST sent nothing.
+// of them, because then PostgREST sent nothing to PostgreSQL.
 var lostConnection = regexp.MustCompile(`^(08...|57P..|40003|PGRST00[0-2]|PGRSTX..)$`)
 
 // OutcomeUnknown reports whether the server may have carried out a request that failed

@@ -146,8 +146,8 @@ func OneLine(text string) string {
 
 // loggableText returns an answer's message or hint in a form that may be logged: one
 // line of at most maxErrorText bytes, without values of the row. code is the answer's
-// error code. If code is "", the text is not PostgreSQL's, and only a part in quotes
-// may contain values.
+// error code. If code is "", the text comes from a gateway. Such a text quotes values
+// if it contains any, so quoted parts are removed.
 func loggableText(code, text string) string {
 	text = OneLine(text)
 	switch {

@@ -85,7 +85,8 @@ func (t *transport) RoundTrip(req *http.Request) (resp *http.Response, err error
 
 // read returns resp if PostgREST has carried out the request, and an error otherwise.
 // It also returns an error if the answer to an insert is cut short, or if the answer to
-// a DELETE should contain the number of rows but doesn't. resent is true if net/http sent the request twice.
+// a DELETE should contain the number of rows but doesn't. resent is true if net/http
+// sent the request twice.
 func (t *transport) read(req *http.Request, resp *http.Response, resent bool) (_ *http.Response, err error) {
 	if resp.Body == nil { // http.Client would replace it, but only after RoundTrip
 		resp.Body = http.NoBody
