@@ -47,7 +47,7 @@ const (
 //	first <= n < written  in a current segment
 //	0 < n < first         in a retired segment
 //	n == 0                not on disk
-//	n < 0                 in a segment of a dead process; -1 is the first such segment that was read
+//	n < 0                 in a segment of a dead process; -1 is the first segment read
 type mirror struct {
 	delivery *delivery
 	columns  string // describes the columns of new rows, as inFile does
