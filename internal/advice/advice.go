@@ -75,8 +75,9 @@ var (
 	reservedWord = regexp.MustCompile(`^(all|analyze|any|array|as|authorization|binary|both|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|fetch|for|foreign|from|grant|group|in|into|join|left|like|limit|new|not|null|offset|old|on|only|or|order|primary|references|right|select|table|then|to|union|unique|user|using|verbose|when|where|window|with)$`)
 )
 
-// SQLName returns the name as SQL needs it. Keywords get quotes, and so do names with
-// capitals, which SQL would otherwise change to lower case.
+// SQLName returns the name as SQL needs it. Keywords and names with special characters
+// get quotes, and so do names with capitals, which SQL would otherwise change to lower
+// case.
 func SQLName(name string) string {
 	if bareName.MatchString(name) && !reservedWord.MatchString(name) {
 		return name

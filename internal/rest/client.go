@@ -53,8 +53,9 @@ func New(c Config) *Client {
 // connection. Close does nothing if the requests use a transport of the app.
 func (c *Client) Close() { c.transport.own.close() }
 
-// From returns a query on the table. Its errors may contain the URL, and with it values
-// of a row. So don't log the errors directly, but log the result of [Client.Loggable].
+// From returns a query on the table. Its errors may contain the URL, which may contain
+// values of a row. So don't log the errors directly, but log the result of
+// [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
 // postgrest returns a postgrest.Client that sends requests through rt. Use it for one

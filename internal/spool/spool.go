@@ -2,8 +2,8 @@
 // a panic, kill -9, running out of memory, or the restart of a container whose volume
 // is kept. It doesn't call fsync, so rows don't survive a loss of power.
 //
-// A row is pending until the caller no longer needs it on disk. A segment is a file of
-// rows. It belongs to one process, and goes through these states:
+// A row is pending as long as the caller needs it on disk. A segment is a file of rows.
+// It belongs to one process, and goes through these states:
 //
 //	--Append--> current --Retire--> retired --Discard--> removed, or kept as .bad or .kept
 //	                                   ^
@@ -99,7 +99,7 @@ func (OS) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return os.OpenFile(path, flag, perm)
 }
 
-// A Spool may be used by one goroutine at a time. It can still be used after an error.
+// Only one goroutine at a time may use a Spool. It can still be used after an error.
 // Its errors can be logged, because they contain no text from a row.
 type Spool struct {
 	fs      FS
@@ -234,8 +234,8 @@ func (s *Spool) Retire() error {
 	return nil
 }
 
-// Discard removes the retired segments. But it keeps a damaged segment, as .bad, and a
-// segment that Keep has marked, as .kept. Before you call Discard, append the pending
+// Discard removes the retired segments. But a damaged segment is kept as .bad, and a
+// segment marked by Keep is kept as .kept. Before you call Discard, append the pending
 // rows of the retired segments again, or they are lost from the disk.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
