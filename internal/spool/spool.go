@@ -99,7 +99,7 @@ func (OS) OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return os.OpenFile(path, flag, perm)
 }
 
-// Only one goroutine at a time may use a Spool. It can still be used after an error.
+// A Spool may be used by one goroutine at a time. It can still be used after an error.
 // Its errors can be logged, because they contain no text from a row.
 type Spool struct {
 	fs      FS
