@@ -103,8 +103,8 @@ func (h history) ofPart() history {
 // evidence reports whether a new failure is evidence against the batch: the batch
 // failed earlier, and other rows were stored between the earlier failure and the new
 // request. lastStored is the newest request that had stored rows when the new request
-// was sent. Rows that were stored later don't count, because the table may have broken
-// after they were stored.
+// was sent. Rows that were stored later don't count, because the request may have
+// reached the table before they were stored, while it was still broken.
 //
 // rejected is true if the new failure is a rejection. Then the earlier failure must be
 // a rejection of the row alone. allRejected is true if every pending row has been

@@ -15,7 +15,8 @@ import (
 )
 
 // The messages of log lines. For each message about an error, at most one line is
-// written in 30 s (quietFor). The line's field "count" includes the suppressed lines.
+// written in 30 s (quietFor), except by Close. The line's field "count" includes the
+// suppressed lines.
 const (
 	logTransient     = "docevents: insert failed, trying again"
 	logConfiguration = "docevents: insert refused until this is fixed"

@@ -31,7 +31,7 @@ func serve(ctx context.Context, c *call) (int, error) {
 	defer client.Close(ctx) // nothing is queued
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("choose another address with -addr: %w", err)
 	}
 	server := &http.Server{Handler: dashboard.Handler(client, dashboard.WithLoopback()), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)

@@ -211,7 +211,7 @@ func TestServe(t *testing.T) {
 	if page, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK || !strings.Contains(string(page), "invoice 3") {
 		t.Errorf("%d: %s", resp.StatusCode, page)
 	}
-	p.wants(1, []string{"serve", "-addr", url[1]}, "address already in use")
+	p.wants(1, []string{"serve", "-addr", url[1]}, "choose another address with -addr", "address already in use")
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
