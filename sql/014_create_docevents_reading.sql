@@ -31,8 +31,8 @@
 --     in the percentiles of the durations.
 --   errors: failures by stage and message. Messages that differ only in numbers and UUIDs count
 --     as equal.
---   stuck: documents under way for longer than stuck_after, counted from the first start since
---     their latest end.
+--   stuck: documents under way for longer than stuck_after, counted from the first arrival or start
+--     since their latest end.
 --
 -- Limits: 100 points in series, 20 entries in each list (the totals count all entries), 501
 -- documents per call of docevents_documents, and 200 characters of each stage and message.
