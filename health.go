@@ -14,8 +14,8 @@ import (
 type Limits struct {
 	// Window is the period for which Health computes the failure rate. It ends when
 	// Health is called. The shorter the Window is, the sooner Health notices a rise in
-	// the rate. But choose a Window that is longer than the processing of a document
-	// takes. 0 means 1 hour.
+	// the rate. But choose a Window that is longer than it takes to process a document.
+	// 0 means 1 hour.
 	Window time.Duration
 
 	// StuckAfter is how long a document may be under way before it counts as stuck. 0

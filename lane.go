@@ -26,7 +26,7 @@ type batch struct {
 	text    int // the size of the records' text, in bytes
 	history
 
-	due  time.Time // the batch is not sent before this time, except for a probe
+	due  time.Time // its rows are not sent before this time, except as a probe
 	done bool      // all rows are stored, dropped or kept, so a late answer changes nothing
 
 	// The last request that carried the batch.
@@ -57,9 +57,9 @@ func (b *batch) isSuspect(lastStored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && lastStored > b.aloneMark)
 }
 
-// keepsFailing reports whether b is a suspect, or a single row that has failed although
-// other rows were stored, for example in a batch that was then split. Such a row
-// becomes a suspect only after further rows are stored, and perhaps no good rows are
+// keepsFailing reports whether b is a suspect, or a single row that has failed, perhaps
+// in a batch that was then split, although other rows were stored. Such a row becomes a
+// suspect only after further rows are stored. That never happens if no good rows are
 // left. lastStored is health.stored.
 func (b *batch) keepsFailing(lastStored int64) bool {
 	return b.isSuspect(lastStored) || len(b.records) == 1 && b.isRetry() && lastStored >= b.failMark
@@ -164,9 +164,9 @@ func (l *lane) due() time.Time {
 	return l.batches[0].due
 }
 
-// draw removes one row from the lane for a probe, even if the row isn't due. If the
-// lane has other rows, draw avoids rows that may be bad. It takes the last row if
-// newest is true, and otherwise a random one. If the lane is empty, draw returns nil.
+// draw removes one row from the lane for a probe, even if the row isn't due. It avoids
+// rows that may be bad, unless the lane has no others. It takes the last row if newest
+// is true, and otherwise a random one. If the lane is empty, draw returns nil.
 func (l *lane) draw(newest bool) *batch {
 	// A probe with a bad row fails even if the server works.
 	from := slices.DeleteFunc(slices.Clone(l.batches), func(b *batch) bool {
@@ -194,9 +194,10 @@ func (l *lane) draw(newest bool) *batch {
 	return row
 }
 
-// join merges small batches up to the size of a request, except batches for which
-// staysApart returns true. When the server starts to fail, batches of good rows are
-// split, because they seem to contain a bad row. join undoes these splits.
+// join merges small batches into larger ones, up to the size of a request, except
+// batches for which staysApart returns true. When the server starts to fail, batches of
+// good rows are split, because they seem to contain a bad row. join undoes these
+// splits.
 func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
 	var joined, apart []*batch
 	var target *batch // if the next batch fits, it is added to this one

@@ -19,8 +19,9 @@ const hangTime = time.Second
 //
 // In an outage, only a probe is sent. Otherwise a batch of the retry lane goes first,
 // if one is due and mayRetryLocked allows a retry. If the retry lane's breaker is open,
-// a probe goes first instead of a batch. Then come fresh rows. If join is true, fresh
-// rows that don't fill a batch may wait for more rows, up to joinWindow.
+// a probe goes first instead of a batch. If there is no such batch or probe, fresh rows
+// are sent. If join is true, fresh rows that don't fill a batch may wait for more rows,
+// up to joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.maySendLocked(now) {
 		return nil
@@ -107,8 +108,8 @@ func (d *delivery) setProbeLocked(b *batch, opens bool, now time.Time) {
 func (d *delivery) isAwaited() bool { return d.closed || len(d.flushes) > 0 }
 
 // mayRetryLocked reports whether one more request may be sent from the retry lane. One
-// of the maxInFlight requests is reserved for fresh rows, because a failed row may take
-// seconds to fail again. There are two exceptions:
+// of the maxInFlight requests is reserved for fresh rows, so that they don't wait for
+// failed rows, which may take seconds to fail again. There are two exceptions:
 //
 //   - While the app waits in Flush or Close and no fresh rows are queued, no request is
 //     reserved.
@@ -135,7 +136,7 @@ func (d *delivery) joinsLocked(now time.Time) bool {
 		now.Sub(d.inFlight[n-1].sent) < joinWindow
 }
 
-// dispatchLocked marks b as in flight, and numbers its request.
+// dispatchLocked marks b as in flight, and gives its request a number.
 func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 	d.stats.Requests++
 	if b.isRetry() {

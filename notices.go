@@ -79,8 +79,8 @@ func (r *reporter) flush(ctx context.Context, minAge time.Duration) error {
 }
 
 // close reports all suppressed log lines, and waits until all notices are done. If ctx
-// ends first, close discards the queued notices, and counts the dropped events among
-// them as unreported.
+// ends first, the method discards the queued notices, and counts the dropped events
+// among them as unreported.
 func (r *reporter) close(ctx context.Context) {
 	if r.flush(ctx, 0) == nil {
 		return

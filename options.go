@@ -79,18 +79,18 @@ func WithSlog(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 // reason, and an error that has the details. The default is no handler.
 //
 // f may keep the event, so that the app can record it again later. If the client has
-// already made an ID for the event, Event.ID contains it, so the event is still stored
-// only once. The event's texts are valid and cut to their maximum length, as in the
-// table. Extra has been converted to JSON and back, so its numbers are [json.Number].
-// If Extra can't be stored, it is nil.
+// already made an ID for the event, Event.ID contains it, so an event that is recorded
+// again is still stored only once. The event's texts are valid and cut to their maximum
+// length, as in the table. Extra has been converted to JSON and back, so its numbers
+// are [json.Number]. If Extra can't be stored, it is nil.
 //
 // The client calls f on a separate goroutine, one call at a time. f may call Stats and
 // record other events. f must not record the dropped event, because it might be dropped
 // and recorded again without end. f must not call Flush or Close, because they wait for
 // f. If f panics, the client recovers and logs the panic.
 //
-// While f is slow, up to 1,000 dropped events with up to 1 MiB of text wait for it. The
-// client doesn't pass further dropped events to f, but counts them in
+// While f is slow, up to 1,000 dropped events with up to 1 MiB of text in total wait
+// for it. The client doesn't pass further dropped events to f, but counts them in
 // [Stats].Unreported. These limits don't apply to events that Close abandons.
 func WithDropHandler(f func(Event, DropReason, error)) Option {
 	return func(c *config) { c.dropHandler = f }
@@ -111,7 +111,7 @@ func WithDropHandler(f func(Event, DropReason, error)) Option {
 //
 // f runs on the goroutine that calls Record, so it must be fast and safe for concurrent
 // use. f may record further events with the same Client, which then calls f for these
-// events. If f makes the event invalid or panics, or if 10,000 calls to f are already
+// events. If f panics or makes the event invalid, or if 10,000 calls to f are already
 // running, the event is dropped with reason [Invalid].
 func WithBefore(f func(ctx context.Context, e *Event) bool) Option {
 	return func(c *config) { c.before = f }
@@ -153,8 +153,8 @@ func WithColumns(columns Columns) Option {
 	return func(c *config) { c.columns.Columns, c.columns.own = columns, true }
 }
 
-// WithRequestTimeout sets the timeout of one insert request or one request of Check,
-// from 1 ms to 10 min. The default is [DefaultRequestTimeout]. A read, such as a
+// WithRequestTimeout sets the timeout of each insert request and of each request of
+// Check, from 1 ms to 10 min. The default is [DefaultRequestTimeout]. A read, such as a
 // Timeline or a Summary, must end within this time, including its retries. A purge is
 // limited only by its context.
 func WithRequestTimeout(d time.Duration) Option { return func(c *config) { c.requestTimeout = d } }

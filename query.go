@@ -64,7 +64,7 @@ func (q *Query) normalize() error {
 	return nil
 }
 
-// A source is the value of the functions' argument named source. It describes the table.
+// A source is the argument "source" of the SQL functions. It describes the table.
 type source struct {
 	Schema  string                 `json:"schema"`
 	Table   string                 `json:"table"`
@@ -112,12 +112,12 @@ func call[T any](ctx context.Context, c *Client, function string, arguments url.
 }
 
 // read sends a GET request and passes the response to the function decode. If the
-// request or decode fails for a reason that may be temporary, the request is retried
-// once, unless the response asks for a wait (Retry-After). ctx and WithRequestTimeout
-// limit the time of all attempts together.
+// request or the decoding fails for a reason that may be temporary, the request is
+// retried once, unless the response asks for a wait (Retry-After). ctx and
+// WithRequestTimeout limit the time of all attempts together.
 //
 // Hosted Supabase may refuse a valid key for some seconds, with status 401 and code
-// PGRST303. After such a response, the request is retried for up to lastingAfter.
+// PGRST303. After such a response, the request is retried for up to 5 s (lastingAfter).
 func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Response) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.requestTimeout)
 	defer cancel()

@@ -69,7 +69,8 @@ func (r *rehearsal) isGiven(name string) bool {
 }
 
 // isFilled reports whether every row has a made-up value in the column. This is so if
-// the column is NOT NULL or might be NOT NULL.
+// the column is NOT NULL or might be NOT NULL. Exceptions are columns that every event
+// fills, and columns of Extra that have a default.
 func (r *rehearsal) isFilled(name string) bool {
 	hasDefault := slices.Contains(r.config.columns.Extra, name) && r.about.Properties[name].Default != nil // a CHECK might reject a made-up value
 	return !r.isGiven(name) && (slices.Contains(r.about.Required, name) && !hasDefault ||
@@ -103,9 +104,9 @@ func (r *rehearsal) value(name string, i int) any {
 //
 // There are two events of each type, and two documents, because the method count must
 // notice a trigger that discards all events except the first one of each type or
-// document, and because PostgREST doesn't roll back an insert of a single row. The
-// number of events is odd, so that the method count isn't misled by a trigger that
-// discards half of the rows.
+// document. There must be several rows, because PostgREST doesn't roll back an insert
+// of a single row. The number of events is odd, so that the method count isn't misled
+// by a trigger that discards half of the rows.
 func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	columns, at := &r.config.columns, time.Now().Add(-time.Second)
 	for i := range 2*len(types) + 1 {
@@ -129,10 +130,11 @@ func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	return slices.Repeat(rows, r.copies)
 }
 
-// possibleFillings returns the sets of optional columns that tryType fills. There are a
-// set without columns, a set of all columns, and two sets for each of the first
-// maxVaried columns: only this column, and all columns except this one. The last kind
-// is for a CHECK constraint that requires several columns but forbids another.
+// possibleFillings returns the sets of optional columns that tryType fills. These are
+// the set without columns, the set of all columns, and two sets for each of the first
+// maxVaried columns: only this column, and all columns except this one. The sets of all
+// columns except one are for a CHECK constraint that requires several columns but
+// forbids another.
 func (r *rehearsal) possibleFillings() [][]string {
 	optional := slices.DeleteFunc(slices.Clone(r.columns), func(name string) bool { return r.isGiven(name) || r.isFilled(name) })
 	fillings := [][]string{nil, optional}
@@ -183,7 +185,8 @@ func (r *rehearsal) send(ctx context.Context, rows []map[string]any) (n int, ref
 // isTemporary reports whether the answer says nothing about the insert, for example
 // because the server is overloaded.
 func isTemporary(e *rest.Error) bool {
-	// A trigger may use any code, but its message is not PostgreSQL's own.
+	// A trigger can raise any code, but its message isn't PostgreSQL's own, so package
+	// rest replaces it by LeftOut.
 	return slices.Contains([]rest.Verdict{rest.Transient, rest.TooMuch}, rest.Classify(e)) && e.Code != "23503" && e.Message != rest.LeftOut
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 // The messages of log lines. For each message about an error, at most one line is
-// written per quietFor. Its field "count" includes the suppressed lines.
+// written in 30 s (quietFor). The line's field "count" includes the suppressed lines.
 const (
 	logTransient     = "docevents: insert failed, trying again"
 	logConfiguration = "docevents: insert refused until this is fixed"
@@ -71,7 +71,7 @@ type notice struct {
 	text   int    // the size of that event's text, in bytes
 }
 
-// A tally counts the suppressed lines with one message.
+// A tally counts the suppressed lines that have the same message.
 type tally struct {
 	written    time.Time // when a line was last written, or zero
 	suppressed int64     // how many lines were not written since then
@@ -90,16 +90,16 @@ type reporter struct {
 	unreported atomic.Int64                   // drops for which the handler is not called
 
 	mu       sync.Mutex // guards the fields below; neither log nor handler is called under it
-	changed  *sync.Cond // signals that a notice was done, close stopped waiting, or a context ended
+	changed  *sync.Cond // signals that a notice was done, the method close stopped waiting, or a context ended
 	queue    []notice
 	queued   int64             // how many notices were ever queued
 	finished int64             // how many of them are done; they are done in the order of the queue
 	drops    int               // how many dropped events are in the queue
 	text     int               // the size of their text, in bytes
 	running  bool              // the goroutine exists
-	closed   bool              // close has stopped waiting for a call that doesn't return
+	closed   bool              // the method close has stopped waiting for a call that doesn't return
 	tallies  map[string]*tally // by message
-	failures int64             // calls to the method failed since the last recovery
+	failures int64             // calls to r.failed since the last recovery
 	loud     bool              // a line about these failures was written
 }
 

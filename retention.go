@@ -58,8 +58,8 @@ func (c *Client) PurgeOlderThan(ctx context.Context, days int) (int64, error) {
 //     table refers to one of them.
 //   - Ten or more requests in a row fail, and the last one reaches the statement
 //     timeout although it is for a single row.
-//   - Ten requests in a row fail, with waits of 40 to 80 s in all, and ctx has no
-//     deadline.
+//   - ctx has no deadline, and ten requests in a row fail, with waits of 40 to 80 s in
+//     all.
 //
 // If PurgeBefore returns an error, it also returns the number of rows deleted so far.
 // If the answer to a DELETE was lost, more rows than that may have been deleted. Then

@@ -20,9 +20,9 @@ const beforeAll = "-infinity"
 // purge of a million rows would take twice as long, because PostgreSQL would read the
 // index entries of deleted rows again.
 //
-// If very many rows have the same time, a step takes too long, and so does a smaller
-// step with the same boundary. Then the purge calls stepByID, which deletes the rows
-// with this time in several requests, in the order of their ids.
+// If very many rows have the same time, a step may take too long, and a smaller step
+// would have the same boundary and take as long. Then the purge calls stepByID, which
+// deletes the rows with this time in several requests, in the order of their ids.
 type position struct {
 	after    string // the boundary of the last step that succeeded
 	boundary string // the boundary of this step
@@ -83,7 +83,7 @@ func (p *purge) stepByID(ctx context.Context) (found bool, err error) {
 }
 
 // counted handles the result of a DELETE: n is the number of deleted rows, and err is
-// the error. If more than n rows may have been deleted, counted sets p.lost.
+// the error. If more than n rows may have been deleted, the method sets p.lost.
 func (p *purge) counted(n int64, err error) error {
 	p.count += n
 	switch incomplete := errors.Is(err, ErrCountIncomplete); {
@@ -99,11 +99,11 @@ func (p *purge) counted(n int64, err error) error {
 }
 
 // A stepSize is the number of rows of the next step. It is halved after a step that
-// takes too long, and doubled after a step that succeeds, up to maxRows.
+// takes too long, and doubled after one or more steps that succeed, up to maxRows.
 //
 // Each time that the first step after a doubling takes too long, the next doubling
-// needs twice as many successes in a row as the last one. Otherwise a slow table would
-// cost a statement timeout again and again.
+// needs twice as many successes in a row as the last doubling. Otherwise a slow table
+// would cost a statement timeout again and again.
 type stepSize struct {
 	rows, maxRows int
 	successes     int  // in a row at this size

@@ -77,7 +77,7 @@ func envKey() (string, error) {
 // include a password.
 func parseURL(raw string) (string, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
-	host := raw // a database's URL may include a password that makes it unparsable
+	host := raw // a database's URL may include a password that makes the URL unparsable
 	if err == nil {
 		host = strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
 	}

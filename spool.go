@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// spoolPause is how long the mirror waits after a failure before it writes to the
-	// disk again, and between two searches for files of dead processes.
+	// spoolPause is the time between two searches for files of dead processes. After a
+	// failure, the mirror waits just as long before it writes to the disk again.
 	spoolPause = 30 * time.Second
 
 	// No row is added to a buffer of bufferBytes or more.
@@ -47,7 +47,7 @@ const (
 //	first <= n < written  in a current segment
 //	0 < n < first         in a retired segment
 //	n == 0                not on disk
-//	n < 0                 in a segment of a dead process; -1 is the first one that was read
+//	n < 0                 in a segment of a dead process; -1 is the first segment read
 type mirror struct {
 	delivery *delivery
 	columns  string // describes the columns of new rows, as inFile does
@@ -63,7 +63,7 @@ type mirror struct {
 	closing bool // the goroutine must write every pending row, and then close the spool
 
 	rows    []byte      // the buffer
-	behind  bool        // some pending row is neither on disk nor in the buffer
+	behind  bool        // at least one pending row is neither on disk nor in the buffer
 	first   int64       // the first block of the current segments
 	written int64       // the block after their last block
 	next    int64       // the block that the buffer becomes when it is written
@@ -195,10 +195,10 @@ func (m *mirror) stepLocked() {
 	}
 	m.replayLocked()
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
-	// The current segments are retired when their size exceeds retireAt, in bytes. By
-	// then, most of their rows are already stored, because retireAt is much larger than
-	// all pending rows together, unless the queue is almost full. retireAt is always
-	// below the spool's own limit of 2*q.
+	// The current segments are retired when their size in bytes exceeds retireAt.
+	// Unless the queue is almost full, retireAt is much larger than all pending rows
+	// together, so by then most rows in the segments are already stored. retireAt is
+	// always below the spool's own limit of 2*q.
 	retireAt := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the rows in the buffer needn't be written.
@@ -234,8 +234,8 @@ func (m *mirror) writeLocked() {
 }
 
 // copyLocked adds pending rows to the buffer until it is full, except rows that are
-// already in the buffer or in a current segment. hadRows is true if there were rows to
-// add, even if the buffer was full.
+// already in the buffer, in a current segment, or in the segment that is being read.
+// hadRows is true if there were rows to add, even if the buffer was full.
 func (m *mirror) copyLocked() (hadRows bool) {
 	if !m.behind && !m.files.Retired {
 		return false

@@ -9,12 +9,14 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// replayRows is the maximum number of rows that the mirror replays in one step. It is
-// small, because a step writes new rows to disk only after the replay.
+// replayRows is the maximum number of rows of dead processes that the mirror queues in
+// one step. This number is small, because a step writes new rows to disk only after
+// that.
 const replayRows = 100
 
-// hasRoomLocked reports whether rows of dead processes may be queued. Half of the
-// queue is left for new rows, because rows of dead processes can wait on disk.
+// hasRoomLocked reports whether rows of dead processes may be queued. Once Close has
+// stopped waiting, they may not. Half of the queue is left for new rows, because rows
+// of dead processes can wait on disk.
 func (d *delivery) hasRoomLocked() bool {
 	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
 }
@@ -48,7 +50,8 @@ func (m *mirror) replayLocked() {
 
 // queueLocked queues a row of a dead process. b is the encoded row, and oldColumns
 // describes the columns of that process. If the row doesn't fit this process's columns,
-// queueLocked doesn't queue it, and the spool keeps the row's segment as .kept.
+// queueLocked doesn't queue it, and the spool keeps the row's file and adds .kept to
+// its name.
 func (m *mirror) queueLocked(b []byte, oldColumns string, now time.Time) error {
 	d := m.delivery
 	r, err := d.config.readRow(b, oldColumns, m.columns)

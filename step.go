@@ -13,7 +13,7 @@ import (
 // After the call it records a second event, with the duration of the call. If fn
 // returns nil, the second event is [Completed]. If fn returns an error, the second
 // event is [Failed] with this error. If fn panics or ends its goroutine, the second
-// event is Failed, and the panic continues.
+// event is Failed. A panic then continues.
 //
 // If [WithEventTypes] sets other types, Step uses the first type in each of the lists
 // Started, Completed and Failed. On a nil Client, Step only calls fn.

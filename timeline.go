@@ -29,9 +29,9 @@ const (
 
 // Timeline returns the events of a document, the oldest first. It reads at most 1,000
 // events, at most 16 MiB of JSON, and no more rows than the project's API allows. If
-// the document has more events, Timeline returns the newest events and an error that
-// matches ErrTruncated. [Client.TimelineBefore] returns the older events. If the
-// document has no events, the result is empty and there is no error.
+// the document has more events than that, Timeline returns the newest events and an
+// error that matches ErrTruncated. [Client.TimelineBefore] returns the older events. If
+// the document has no events, the result is empty and there is no error.
 //
 // The columns of the table may have any type. If a value is NULL or doesn't fit the
 // Event's field, the field is empty. The values of Extra are decoded from JSON, with
@@ -152,7 +152,8 @@ func (c *columns) readEvents(body io.Reader) (events []Event, hasMore bool, err 
 }
 
 // event converts a row to an Event. byColumn contains the row's values. If a column is
-// missing, event returns an error. If a value can't be parsed, the field stays empty.
+// missing, the function returns an error. If a value can't be parsed, its field stays
+// empty.
 func (c *columns) event(byColumn map[string]json.RawMessage) (Event, error) {
 	texts, extra, missing := c.rows.Decode(byColumn)
 	if missing != "" {

@@ -9,7 +9,7 @@ import (
 )
 
 // EventTypes lists the event types of a table by their meaning for a document. A type
-// is 1 to 256 bytes of valid text, and is in one field only. If no field lists an
+// must be 1 to 256 bytes of valid text, and in one field only. If no field lists an
 // event's type, Record drops the event with reason [Invalid]. But if Open is set,
 // Record accepts every valid type.
 //
@@ -61,8 +61,8 @@ type eventTypes struct {
 	known []EventType // all types of EventTypes
 
 	// listed contains the types that Check tries to insert: the types that the app
-	// lists, or the four defaults if it lists none. But if it lists none and sets Open,
-	// listed is empty.
+	// lists. If the app lists none, listed contains the four defaults, or is empty if
+	// the app sets Open.
 	listed []EventType
 }
 

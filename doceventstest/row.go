@@ -136,7 +136,7 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 				return nil, refuse(400, "23502", "null value in column %q of relation %q violates not-null constraint", c.name, s.Table)
 			}
 		}
-		if t, typed := r.fields["Type"].(string); typed && !s.takes(docevents.EventType(t)) {
+		if t, typed := r.fields["Type"].(string); typed && !s.allowsType(docevents.EventType(t)) {
 			return nil, refuse(400, "23514", "new row for relation %q violates check constraint %q", s.Table, s.Table+"_event_type_check")
 		}
 		if id := r.fields["ID"]; !known[id] {
@@ -167,7 +167,7 @@ func (r row) value(c column) any {
 	return r.fields[c.field]
 }
 
-// compare compares two values of a column that aren't NULL.
+// compare compares two non-NULL values of a column.
 func compare(a, b any) int {
 	switch a := a.(type) {
 	case uuid.UUID:

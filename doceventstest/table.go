@@ -26,9 +26,9 @@ var parsers = map[string]func(string) (any, error){
 func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
 // columns returns the columns of the table in the order of sql/013, and then those in
-// Columns.Extra. In the field Columns, the name "-" means that the table doesn't have
-// that column. The order matters: if several values of a row are wrong, the first wrong
-// value decides which error is returned, as in PostgreSQL.
+// Columns.Extra. The order matters: if several values of a row are wrong, the first
+// wrong value decides which error is returned, as in PostgreSQL. In the field Columns,
+// the name "-" means that the table doesn't have that column.
 func (s *Server) columns() []column {
 	named, ids := s.Columns, "uuid"
 	if named.TextIDs {
@@ -65,8 +65,8 @@ func nameOf(field string, table []column) string {
 // empty DocumentID or UserID as NULL.
 func (s *Server) hasOwnColumns() bool { return !reflect.ValueOf(s.Columns).IsZero() }
 
-// takes reports whether the table's CHECK constraint allows t.
-func (s *Server) takes(t docevents.EventType) bool {
+// allowsType reports whether the table's CHECK constraint allows t.
+func (s *Server) allowsType(t docevents.EventType) bool {
 	types := s.EventTypes
 	if types.Open || slices.Contains(types.Skipped, t) || slices.Contains(types.Notes, t) {
 		return true

@@ -25,7 +25,7 @@ func health(ctx context.Context, c *call) (int, error) {
 		return 0, err
 	}
 	// In Limits, 0 means the default. On the command line, 0 means the strictest limit,
-	// which is the smallest value above 0.
+	// so 0 becomes the smallest value above 0.
 	l.MaxFailureRate, l.MinEnded = cmp.Or(l.MaxFailureRate, math.SmallestNonzeroFloat64), cmp.Or(l.MinEnded, 1)
 	client, s, err := c.connect(source)
 	if err != nil {

@@ -94,9 +94,8 @@ func (m *meter) finish(req *http.Request) (*http.Response, error) {
 }
 
 // count handles req, a DELETE, in a dry run. It sends a GET with the same filters
-// instead, and stores the number of matching rows in m.due. If counting takes too long
-// for the database, the meter requests an estimate. An error of the server becomes the
-// answer to req.
+// instead, and stores the number of matching rows in m.due. If counting takes too long,
+// the meter requests an estimate. An error of the server becomes the answer to req.
 func (m *meter) count(req *http.Request) (*http.Response, error) {
 	get := req.Clone(req.Context())
 	get.Method = http.MethodGet

@@ -108,8 +108,8 @@ func (c *call) printSummary(s *docevents.Summary, stuckAfter time.Duration) {
 	}
 }
 
-// section prints an empty line and the table t, with shownRows of allRows rows. If t
-// leaves out rows, section prints how many.
+// section prints an empty line and the table t. If t contains only shownRows of allRows
+// rows, section also prints how many are left out.
 func (c *call) section(t *table, shownRows int, allRows int64) {
 	fmt.Fprintln(c.stdout)
 	t.print(c.stdout)

@@ -53,8 +53,8 @@ func serve(ctx context.Context, c *call) (int, error) {
 	return exitDone, nil
 }
 
-// checkLoopback returns an error if addr isn't on this machine. The dashboard shows
-// users' data without a password.
+// checkLoopback returns an error if addr isn't on this machine, because the dashboard
+// shows users' data without a password.
 func checkLoopback(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

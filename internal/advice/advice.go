@@ -22,10 +22,10 @@ type Settings struct {
 // the response.
 const Compare = "compare the table and the key's role with sql/013_create_processing_events_table.sql"
 
-// For returns advice on how to fix the cause of an error response to a request about
-// the table. If there is no advice, the result is "". status is the HTTP status. code
-// and message are those of PostgREST's error. The method also returns advice on a
-// response that rejects a row's data, because the table may be wrong.
+// For gives advice on how to fix the cause of an error response to a request about the
+// table. If there is no advice, the result is "". status is the HTTP status. code and
+// message are those of PostgREST's error. The method also returns advice on a response
+// that rejects a row's data, because the table may be wrong.
 func (s Settings) For(status int, code, message string) string {
 	if !s.HasToken && (code == "PGRST302" || status == 401 && code == "42501") {
 		return anonymous
@@ -75,8 +75,9 @@ var (
 	reservedWord = regexp.MustCompile(`^(all|analyze|any|array|as|authorization|binary|both|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|fetch|for|foreign|from|grant|group|in|into|join|left|like|limit|new|not|null|offset|old|on|only|or|order|primary|references|right|select|table|then|to|union|unique|user|using|verbose|when|where|window|with)$`)
 )
 
-// SQLName returns the name as SQL needs it. Keywords get quotes, and so do names with
-// capitals, which SQL would otherwise change to lower case.
+// SQLName returns the name as SQL needs it. Keywords and names with special characters
+// get quotes, and so do names with capitals, which SQL would otherwise change to lower
+// case.
 func SQLName(name string) string {
 	if bareName.MatchString(name) && !reservedWord.MatchString(name) {
 		return name

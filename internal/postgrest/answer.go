@@ -12,13 +12,14 @@ import (
 	"strings"
 )
 
-// Schema returns the schema in the request's headers, or def if there is none.
-func Schema(r *http.Request, def string) string {
+// Schema returns the schema in the request's headers, or defaultSchema if there is
+// none.
+func Schema(r *http.Request, defaultSchema string) string {
 	header := "Content-Profile"
 	if r.Method == http.MethodGet {
 		header = "Accept-Profile"
 	}
-	return cmp.Or(r.Header.Get(header), def)
+	return cmp.Or(r.Header.Get(header), defaultSchema)
 }
 
 const (
@@ -74,13 +75,13 @@ func (a *Answer) FitTo(r *http.Request) *Answer {
 }
 
 // ReadAnswer returns the answer to a GET. body contains the rows as a JSON array, and
-// rows is their number. offset is the number of matching rows that are skipped. total
-// is the number of all matching rows, or nil if the request doesn't ask for it.
-func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (*Answer, *Error) {
+// rowCount is their number. offset is the number of matching rows that are skipped.
+// total is the number of all matching rows, or nil if the request doesn't ask for it.
+func (p Preferences) ReadAnswer(offset, rowCount int64, total *int64, body []byte) (*Answer, *Error) {
 	a := &Answer{Status: http.StatusOK, Applied: p.Applied(http.MethodGet), Body: body}
 	span, all := "*", "*"
-	if rows > 0 {
-		span = fmt.Sprintf("%d-%d", offset, offset+rows-1)
+	if rowCount > 0 {
+		span = fmt.Sprintf("%d-%d", offset, offset+rowCount-1)
 	}
 	if total != nil {
 		all = strconv.FormatInt(*total, 10)
@@ -92,7 +93,7 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 				WithDetails(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", offset, *total)).
 				WithHeader("Content-Range", "*/"+all).
 				WithHeader("Preference-Applied", a.Applied)
-		case rows < *total:
+		case rowCount < *total:
 			a.Status = http.StatusPartialContent
 		}
 	}
@@ -100,16 +101,16 @@ func (p Preferences) ReadAnswer(offset, rows int64, total *int64, body []byte) (
 	return a, nil
 }
 
-// ChangeAnswer returns the answer to an insert or a delete. rows is the number of
+// ChangeAnswer returns the answer to an insert or a delete. rowCount is the number of
 // changed rows. body contains the changed rows as JSON, for a request that asks for
 // them.
-func (p Preferences) ChangeAnswer(method string, rows int64, body []byte) *Answer {
+func (p Preferences) ChangeAnswer(method string, rowCount int64, body []byte) *Answer {
 	a := &Answer{Status: http.StatusCreated, ContentRange: "*/*", Applied: p.Applied(method)}
 	if method == http.MethodDelete {
 		a.Status = http.StatusNoContent
 	}
 	if p.Counts() {
-		a.ContentRange = "*/" + strconv.FormatInt(rows, 10)
+		a.ContentRange = "*/" + strconv.FormatInt(rowCount, 10)
 	}
 	if p.Representation() {
 		a.Body = body

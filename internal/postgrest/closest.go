@@ -3,8 +3,8 @@ package postgrest
 import "strings"
 
 const (
-	// For a hint, the similarity of a table's name to the requested name must be at
-	// least similarEnough, as in PostgREST.
+	// A hint suggests a table only if the similarity of its name to the requested name
+	// is at least similarEnough, as in PostgREST.
 	similarEnough = 0.75
 	// If the schema has maxHintTables tables or more, there is no hint, as in
 	// PostgREST.

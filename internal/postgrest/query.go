@@ -152,7 +152,7 @@ func parseOrder(list string) ([]OrderTerm, *Error) {
 	return terms, nil
 }
 
-// Operators holds the SQL operator for each operator that takes one value.
+// Operators holds the SQL operator for each PostgREST operator that takes one value.
 var Operators = map[string]string{"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 // parseFilter parses a comparison such as created_at=lt.2026-01-01.

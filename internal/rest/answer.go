@@ -24,7 +24,7 @@ type Error struct {
 	Details string
 
 	// meaning is what the answer means, if the code alone doesn't show that. Otherwise
-	// meaning is not set: it is the zero value, Accepted.
+	// the field has the zero value, Accepted.
 	meaning Verdict
 
 	resent bool // net/http sent the request twice, because the first connection died
@@ -53,7 +53,7 @@ type Verdict int
 const (
 	Accepted      Verdict = iota // the rows are stored
 	Transient                    // a later request with the same rows may succeed
-	Configuration                // the key, table or grant is wrong: nothing is stored until somebody fixes it
+	Configuration                // the API key, table or grant is wrong: nothing is stored until somebody fixes it
 	TooMuch                      // a request with fewer rows may succeed
 	StoredBefore                 // at least one of the rows is stored already
 	BadData                      // at least one of the rows can never be stored
@@ -116,9 +116,9 @@ func Classify(err error) Verdict {
 //   - "Key (id)=(...) already exists.", if a key is violated
 //   - "... contains (created_at) = (...).", if there is no partition for a row
 //
-// The first group captures the columns. The second group captures the space before the
-// =, which only the second kind contains. PostgreSQL may translate the words, so the
-// pattern doesn't contain them.
+// The pattern's first group captures the columns. Its second group captures the space
+// before the =, and is empty if a key is violated. PostgreSQL may translate the words,
+// so the pattern doesn't contain them.
 var keyInDetails = regexp.MustCompile(`^[^(]*\(((?:[\pL\pN_$, ]|"[^"]*")*)\)( ?)= ?\(`)
 
 // KeyColumns returns the columns of the key in an error's details, such as id in "Key

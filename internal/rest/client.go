@@ -53,8 +53,9 @@ func New(c Config) *Client {
 // connection. Close does nothing if the requests use a transport of the app.
 func (c *Client) Close() { c.transport.own.close() }
 
-// From returns a query on the table. Its errors may contain the URL, and with it values
-// of a row. So don't log the errors directly, but log the result of [Client.Loggable].
+// From returns a query on the table. Its errors may contain the URL, which may contain
+// values of a row. So don't log the errors directly, but log the result of
+// [Client.Loggable].
 func (c *Client) From() *postgrest.QueryBuilder { return c.postgrest(c.transport).From(c.Table) }
 
 // postgrest returns a postgrest.Client that sends requests through rt. Use it for one
@@ -70,7 +71,7 @@ func (c *Client) postgrest(rt http.RoundTripper) *postgrest.Client {
 
 // An Insertion is the insert of some rows.
 type Insertion struct {
-	Columns  string // their names, joined by commas
+	Columns  string // the names of the columns, joined by commas
 	Conflict string // the column that makes a row unique; "" means the primary key
 	Rows     []byte // a JSON array
 	Partial  bool   // some rows lack a column, which then gets its default
@@ -102,9 +103,9 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 }
 
 // isForeign reports whether an insert violated a key of another table, into which a
-// trigger inserts. details are the error's details, and rows is the JSON of the
-// inserted rows. If the key is another table's, the details contain a key, but no id of
-// the rows.
+// trigger inserts. The arguments are the error's details and the JSON of the inserted
+// rows. If the key is another table's, the details contain a key, but no id of the
+// rows.
 func (c *Client) isForeign(details string, rows []byte) bool {
 	return KeyColumns(details) != nil && !slices.ContainsFunc(uuidFormat.FindAllString(details, -1), func(id string) bool {
 		return bytes.Contains(rows, []byte(`"`+c.transport.idColumn+`":"`+id+`"`))

@@ -45,11 +45,11 @@ type connections struct {
 // requests at a time. It returns nil if http.DefaultTransport has a type that can't be
 // cloned.
 func newConnections(maxInFlight int) *connections {
-	standard, ok := http.DefaultTransport.(*http.Transport)
+	defaultTransport, ok := http.DefaultTransport.(*http.Transport)
 	if !ok {
 		return nil
 	}
-	c := &connections{inserts: ownTransport(standard), others: ownTransport(standard)}
+	c := &connections{inserts: ownTransport(defaultTransport), others: ownTransport(defaultTransport)}
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.inserts.DialContext = c.track(c.inserts)
 	// Without a limit, net/http may open more connections than it needs. Flush and Close
@@ -115,8 +115,8 @@ func (c *connections) close() {
 // c.close closes the connections that the function has opened or is opening.
 //
 // If the app has set DialTLSContext or DialTLS in http.DefaultTransport, net/http
-// doesn't use the function for TLS. Then, of the TLS connections, c.close closes only
-// the idle ones.
+// doesn't use the function for TLS. Then c.close closes only those TLS connections that
+// are idle.
 func (c *connections) track(t *http.Transport) func(context.Context, string, string) (net.Conn, error) {
 	dial := t.DialContext
 	//lint:ignore SA1019 net/http still uses Dial if DialContext is nil
@@ -153,12 +153,12 @@ func (c *trackedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// ownTransport returns a clone of standard, which is http.DefaultTransport. The clone
-// stops using a dead HTTP/2 connection within seconds. Its errors don't contain the
-// address of a proxy, which may include a password.
-func ownTransport(standard *http.Transport) *http.Transport {
-	t := standard.Clone()
-	if standard.TLSNextProto["h2"] != nil { // Clone has set it if standard speaks HTTP/2
+// ownTransport returns a clone of its argument, http.DefaultTransport. The clone stops
+// using a dead HTTP/2 connection within seconds. Its errors don't contain the address
+// of a proxy, which may include a password.
+func ownTransport(defaultTransport *http.Transport) *http.Transport {
+	t := defaultTransport.Clone()
+	if defaultTransport.TLSNextProto["h2"] != nil { // Clone has set it if defaultTransport speaks HTTP/2
 		// If the app has called http2.ConfigureTransport (golang.org/x/net), the "h2"
 		// entry would make the clone use the app's HTTP/2 connections, which have no
 		// pings.

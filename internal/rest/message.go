@@ -10,8 +10,8 @@ import (
 	"unicode"
 )
 
-// knownMessages lists the messages and hints of PostgreSQL and PostgREST that may be
-// logged. Any other message is not logged, because a trigger of the app may have
+// knownMessages lists the messages and hints of PostgreSQL and PostgREST that are safe
+// to log. Any other message is not logged, because a trigger of the app may have
 // written it, with values of the row.
 //
 // Each line contains a regular expression for error codes, a space, and a regular
@@ -76,7 +76,7 @@ XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (u
 
 // A knownMessage holds the two regular expressions of a line of knownMessages. The
 // second one, in the field text, is compiled only when it is needed, because compiling
-// all lines would take 0.1 s. In it, only the groups for VALUE are capturing groups.
+// all lines would take 0.1 s. Its only capturing groups are those for VALUE.
 type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp
@@ -123,15 +123,15 @@ var codeFormat = regexp.MustCompile(`^[0-9A-Za-z]{1,16}$`)
 // LeftOut replaces a message that may contain values of the row.
 const LeftOut = "a message that is not PostgreSQL's own, left out since it may repeat the row"
 
-// quoted matches the part of a text that may contain quoted values. It extends from the
-// first quote to the last, because a value may contain quotes. If there is only one
+// quotedPart matches the part of a text that may contain quoted values. It extends from
+// the first quote to the last, because a value may contain quotes. If there is only one
 // quote, it extends to the end of the text. It doesn't begin at a ' after a letter or a
 // digit, because that is probably an apostrophe.
-var quoted = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
+var quotedPart = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
 // OneLine returns text in a form that is safe in a log line. It replaces white space
-// with spaces. It replaces invalid UTF-8 with U+FFFD, and also control characters,
-// because they can change what a terminal shows.
+// with spaces. It replaces invalid UTF-8 and control characters with U+FFFD. A control
+// character could change what a terminal shows.
 func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -144,16 +144,16 @@ func OneLine(text string) string {
 	}, text)
 }
 
-// loggableText returns an answer's message or hint in a form that may be logged: one
-// line of at most maxErrorText bytes, without values of the row. code is the answer's
-// error code. If code is "", the text comes from a gateway. Such a text quotes values
-// if it contains any, so quoted parts are removed.
+// loggableText returns a message or hint in a form that is safe to log: one line of at
+// most maxErrorText bytes, without values of the row. code is the answer's error code.
+// If code is "", the text isn't from PostgreSQL or PostgREST. In such a text, values
+// are in quotes, so quoted parts are removed.
 func loggableText(code, text string) string {
 	text = OneLine(text)
 	switch {
 	case text == "":
 	case code == "":
-		text = quoted.ReplaceAllString(text, `$2"…"`)
+		text = quotedPart.ReplaceAllString(text, `$2"…"`)
 	default:
 		if len(text) > maxErrorText { // only a value in quotes is that long, so close the quotes again
 			text = cut(text) + `"`
@@ -180,7 +180,7 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable converts err, so that its text may be logged. err is the error of a request
+// Loggable converts err, so that its text is safe to log. err is the error of a request
 // that got no answer. Loggable removes the parts of the text that may contain the key
 // or values of a row: a URL's query, quoted text, and the key itself. The result wraps
 // the same errors as err, except a *url.Error.

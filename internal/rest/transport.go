@@ -132,9 +132,10 @@ func (t *transport) refusal(resp *http.Response, resent bool) error {
 	if err != nil {
 		return fmt.Errorf("answer with status %d cut short: %w", resp.StatusCode, err)
 	}
-	// In a gateway's answer, each of these may be missing, or may not be a string.
+	// In a gateway's answer, any of these fields can be missing or have a type other
+	// than string.
 	var answer struct{ Code, Message, Hint, Details any }
-	_ = json.Unmarshal(body, &answer) // the body may not be JSON
+	_ = json.Unmarshal(body, &answer) // fails if the body is not JSON
 	text := func(v any) string {
 		s, _ := v.(string)
 		return strings.ReplaceAll(s, t.key, "[key]")

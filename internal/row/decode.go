@@ -8,9 +8,9 @@ import (
 )
 
 // Selection returns the value of the query parameter "select", with which PostgREST
-// returns the columns that Decode needs. The fields' columns are cast to text, except
-// the time. Without a cast, the time is in ISO 8601, whatever the database's DateStyle
-// is.
+// returns the columns that Decode needs. The columns of the event's fields are cast to
+// text, except the time. Without a cast, the time is in ISO 8601, whatever the
+// database's DateStyle is.
 func (c *Columns) Selection() string {
 	var list []string
 	for i, name := range c.names {

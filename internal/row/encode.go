@@ -12,8 +12,8 @@ import (
 )
 
 // TimeFormat is the format of times in requests: RFC 3339 in UTC, with microseconds, as
-// PostgreSQL stores them. It ends in Z, because the + of +00:00 must be escaped in a
-// URL's query.
+// PostgreSQL stores them. It ends in Z, because the + of +00:00 would have to be
+// escaped in a URL's query.
 const TimeFormat = "2006-01-02T15:04:05.000000Z"
 
 // Encode returns the body of an insert request: a JSON array with an object for each
@@ -66,8 +66,8 @@ func (c *Columns) appendRow(b []byte, r *Row) []byte {
 	return append(append(b, r.Extra...), '}')
 }
 
-// appendKey appends separator and the name of a column, as the key of a JSON object.
-// Names of columns need no escaping.
+// appendKey appends the separator and the name of a column, as the key of a JSON
+// object. Names of columns need no escaping.
 func appendKey(b []byte, separator byte, name string) []byte {
 	return append(append(append(b, separator, '"'), name...), `":`...)
 }

@@ -16,8 +16,8 @@ import (
 const maxExtraBytes = 64 << 10
 
 // maxExtraDepth limits how deep maps and slices may be nested in a value of Extra.
-// encoding/json reads at most 10,000 levels. An array of rows, which are objects, takes
-// two of them.
+// encoding/json reads at most 10,000 levels. The array of rows in a request and the
+// object of a row are two of them.
 const maxExtraDepth = 9_998
 
 // An extraEncoder encodes the values of Event.Extra as JSON. The pool extraEncoders
@@ -137,10 +137,10 @@ func (e *extraEncoder) marshal(v any) error {
 	return nil
 }
 
-// escapes matches each escape in JSON: an escaped NUL, a pair of surrogates, a
+// jsonEscape matches each escape in JSON: an escaped NUL, a pair of surrogates, a
 // surrogate that isn't in a pair, or any other escape. The last alternative matches an
 // escaped backslash, so that \\u0000 isn't mistaken for an escaped NUL.
-var escapes = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
+var jsonEscape = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
 // cleanJSON converts the JSON text to a form that PostgreSQL accepts. It removes
 // escaped NULs (error 22P05). It replaces invalid UTF-8, and surrogates that aren't in
@@ -150,7 +150,7 @@ func cleanJSON(text string) string {
 	if !strings.Contains(text, `\`) {
 		return text // the regexp would allocate memory
 	}
-	return escapes.ReplaceAllStringFunc(text, func(escape string) string {
+	return jsonEscape.ReplaceAllStringFunc(text, func(escape string) string {
 		switch {
 		case escape == `\u0000`:
 			return ""

@@ -40,9 +40,10 @@ func (c *Columns) Named(rows []*Row, details string) (places []int) {
 }
 
 // hasKey reports whether r has the values of a key in an error's details, such as "Key
-// (a, b)=(1, 2) is not present". Here columns are a and b, and values is "1, 2) is not
-// present". If a value contains ", " or ")", hasKey may report true for a row with
-// other values. That does no harm, because the client only retries that row separately.
+// (a, b)=(1, 2) is not present". For this example, the parameter columns contains a and
+// b, and the parameter values is "1, 2) is not present". If a value contains ", " or
+// ")", hasKey may report true for a row with other values. That does no harm, because
+// the client only retries that row separately.
 func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 	for i, name := range columns {
 		end := ", "
@@ -59,9 +60,9 @@ func (c *Columns) hasKey(r *Row, columns []string, values string) bool {
 }
 
 // keyValue returns r's value in the given column, as PostgreSQL prints it in an error's
-// details, or "". PostgreSQL may print a time in any time zone. rest is the part of the
-// details that hasKey hasn't compared yet. If it begins with a time that is equal to
-// r's, keyValue returns the text of that time.
+// details, or "". The parameter rest is the part of the details that hasKey hasn't
+// compared yet. PostgreSQL can print a time in any time zone: if rest begins with a
+// time that is equal to r's, keyValue returns the text of that time.
 func (c *Columns) keyValue(r *Row, column, rest string) string {
 	switch slices.Index(c.names[:], column) {
 	case fieldID:

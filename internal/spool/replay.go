@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Look finds the segments of dead processes, which Next then reads. It removes the lock
-// files of these processes.
+// Look finds the segments of dead processes, so that Next can read the segments. It
+// removes the lock files of these processes.
 func (s *Spool) Look() error {
 	s.found = nil
 	folder, err := s.fs.Stat(s.dir)
@@ -56,8 +56,8 @@ func (s *Spool) isAlive(owner string) bool {
 
 // Next returns a row that a dead process left, and the description of the columns with
 // which that process wrote the row. If there are no more rows, Next returns io.EOF.
-// After any other error, Next may be called again, and continues with the next segment.
-// The row is valid until the next call.
+// After any other error, you can call Next again, and it continues with the next
+// segment. The row is valid until the next call.
 func (s *Spool) Next() (row []byte, columns string, err error) {
 	for err == nil {
 		if len(s.reading) == 0 {
@@ -75,9 +75,9 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep marks the segment of the row that Next returned last, so that Discard keeps it
-// as .kept. The first call for a segment returns ErrKept, which the caller should log.
-// Later calls return nil.
+// Keep marks the segment of the row that Next returned last, so that Discard keeps the
+// segment as .kept. The first call for a segment returns ErrKept, which the caller
+// should log. Later calls return nil.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {

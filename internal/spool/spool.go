@@ -2,8 +2,8 @@
 // a panic, kill -9, running out of memory, or the restart of a container whose volume
 // is kept. It doesn't call fsync, so rows don't survive a loss of power.
 //
-// A row is pending until the caller no longer needs it on disk. A segment is a file of
-// rows. It belongs to one process, and goes through these states:
+// A row is pending as long as the caller needs it on disk. A segment is a file of rows.
+// It belongs to one process, and goes through these states:
 //
 //	--Append--> current --Retire--> retired --Discard--> removed, or kept as .bad or .kept
 //	                                   ^
@@ -19,7 +19,7 @@
 //
 // When a process ends, it leaves its segments to other processes. A process takes a
 // segment by renaming it, so only one process succeeds. Next returns the rows of the
-// segment, and that process must send them.
+// segment to that process, which must send them.
 //
 // A segment's name is PROJECT-STAMP-OWNER.seg. PROJECT is a hash of the project. STAMP
 // is the time at which the segment was made, followed by random digits. OWNER is a
@@ -52,9 +52,9 @@ const (
 	segmentBytes = 8 << 20
 
 	// A segment consists of frames. The first frame contains a description of the
-	// table's columns, and each further frame contains a row. A frame is the length of
-	// its content, a checksum at sumAt, and the content at rowAt. The length and the
-	// checksum have 4 bytes each and are little-endian.
+	// table's columns, and each further frame contains a row. A frame begins with the
+	// length of its content, followed by a checksum at sumAt and the content at rowAt.
+	// The length and the checksum have 4 bytes each and are little-endian.
 	sumAt, rowAt = 4, 8
 )
 
@@ -109,7 +109,7 @@ type Spool struct {
 	limit   int64  // in bytes
 
 	owner   string    // stands for this process in the names of its files
-	lock    *os.File  // this process's lock file, or nil before own has made it
+	lock    *os.File  // this process's lock file, or nil until the method own makes it
 	torn    bool      // the last write failed, so the next Append begins a new segment
 	current []segment // from the oldest to the newest
 	retired []segment
@@ -128,9 +128,10 @@ type segment struct {
 }
 
 // New returns a spool in the folder dir, an absolute path. It does no I/O: the first
-// Append makes the folder. The spool ignores the segments of other projects. The string
-// columns describes the table's columns. Append returns ErrFull if the current segments
-// and the segments of dead processes together have more than maxBytes bytes.
+// Append makes the folder. The spool ignores the segments of other projects. The
+// parameter columns is a description of the table's columns. Append returns ErrFull if
+// the current segments and the segments of dead processes together have more than
+// maxBytes bytes.
 func New(files FS, dir string, project [32]byte, columns string, maxBytes int64) *Spool {
 	header := Frame(nil, func(buf []byte) []byte { return append(buf, columns...) })
 	return &Spool{fs: files, dir: dir, project: hex.EncodeToString(project[:8]) + "-", header: header, limit: maxBytes}
@@ -233,8 +234,8 @@ func (s *Spool) Retire() error {
 	return nil
 }
 
-// Discard removes the retired segments. But it keeps a damaged segment, as .bad, and a
-// segment that Keep has marked, as .kept. Before you call Discard, append the pending
+// Discard removes the retired segments. But a damaged segment is kept as .bad, and a
+// segment marked by Keep is kept as .kept. Before you call Discard, append the pending
 // rows of the retired segments again, or they are lost from the disk.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
@@ -265,8 +266,8 @@ func (s *Spool) State() State {
 	return State{total(s.current), len(s.retired) > 0, s.read * int64(len(s.reading))}
 }
 
-// Close removes this process's lock file, which leaves the segments to other processes.
-// If somebody has removed segments, State no longer counts them.
+// Close removes this process's lock file, so that other processes can use the segments.
+// After Close, State doesn't count segments that somebody has removed.
 func (s *Spool) Close() error {
 	for _, segments := range []*[]segment{&s.current, &s.retired, &s.reading} {
 		for _, g := range *segments {
