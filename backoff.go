@@ -11,19 +11,19 @@ import (
 // It is between half of a base time and all of it. The base time is firstWait at step
 // 0, and doubles with each step, up to longWait.
 //
-// For a row, the step is the number of failures that seemed to be the row's own fault.
-// After Close has begun, only the failures since then count. For a probe, the step is
-// the number of consecutive probes that have failed.
+// For a row, the step is the number of its strikes. After Close has begun, it is the
+// number of the row's failures since then. For a probe, the step is the number of
+// consecutive probes that have failed.
 const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
 	longStep  = 8 // the first step at which longWait is reached
 
-	// If the server refuses every request for 5 s, and at least five requests in total
-	// (openAfter), the refusals count as lasting. Then Flush and Close stop waiting.
-	// Shorter refusals are normal: PostgREST may be reloading its schema cache, or its
-	// clock may be behind, so that a new key isn't valid yet. Reads, purges and Check
-	// also retry for up to 5 s after such a refusal.
+	// If the server refuses at least five requests in a row (openAfter), for at least
+	// 5 s, the refusals count as lasting. Then Flush and Close stop waiting. Shorter
+	// refusals are normal: PostgREST may be reloading its schema cache, or its clock
+	// may be behind, so that a new key isn't valid yet. Reads, purges and Check also
+	// retry for up to 5 s after such a refusal.
 	lastingAfter = 5 * time.Second
 )
 

@@ -59,7 +59,7 @@ func (c *Client) Check(ctx context.Context) error {
 
 // retryMisconfigured calls examineOnce. If the error is a misconfiguration and no rows
 // were stored, it repeats the call, for up to 5 s or until ctx ends. If ctx ends during
-// a repeated call, retryMisconfigured returns the error of the call before, which says
+// a repeated call, retryMisconfigured returns the previous call's error, which says
 // what is wrong.
 func retryMisconfigured(ctx context.Context, examineOnce func() error) error {
 	began := time.Now()
@@ -173,7 +173,7 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 			accepted = append(accepted, t)
 		default:
 			rejected = append(rejected, t)
-			if reason == nil || e.Code >= reason.Code { // PostgreSQL checks values (22...), then NULLs (23502), then CHECKs (23514)
+			if reason == nil || e.Code >= reason.Code { // PostgreSQL first tests values (22...), then NULLs (23502), then CHECK constraints (23514)
 				reason = e
 			}
 		}
@@ -204,7 +204,7 @@ func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Erro
 			reason, suspect = e, filling // a made-up value may be the cause
 		}
 		reason = cmp.Or(reason, e)
-		if i == 1 && reason.Code < "23514" { // no filling gets as far as the CHECKs
+		if i == 1 && reason.Code < "23514" { // no filling gets as far as the CHECK constraints
 			break
 		}
 	}
@@ -242,7 +242,7 @@ const maxDescriptionBytes = 64 << 20
 type definition struct {
 	Required   []string // the columns that are NOT NULL; empty for a view
 	Properties map[string]struct {
-		Default     json.RawMessage // the default value; nil if the column has none, or if PostgREST doesn't describe it (jsonb)
+		Default     json.RawMessage // the default value; nil if the column has none, or if PostgREST leaves it out, as for jsonb
 		Format      string          // the type; for a domain, its base type
 		Enum        []string        // the words of an enum type
 		MaxLength   int             // in characters; 0 means no limit

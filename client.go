@@ -1,6 +1,6 @@
 // Package docevents records the steps of document processing in a table on Supabase,
-// document_processing_events by default, and deletes old rows. Recording an event never
-// blocks and returns no error: failures are logged and counted.
+// and deletes old rows. The default table is document_processing_events. Recording an
+// event never blocks and returns no error: failures are logged and counted.
 //
 //	client, err := docevents.NewFromEnv() // SUPABASE_URL and SUPABASE_SECRET_KEY
 //	if err != nil {
@@ -39,9 +39,10 @@ import (
 	"github.com/docevents/docevents-go/internal/row"
 )
 
-// A Client records events, reads them, and purges old ones. Its methods are safe
-// for concurrent use. The methods of a nil or zero Client do nothing and return
-// no error, so an app without Supabase settings can use a nil Client.
+// A Client records events, reads them, and purges old ones. Its methods are safe for
+// concurrent use. The methods of a nil or zero Client do nothing and return no error,
+// so an app without Supabase settings can use a nil Client. Only Step still calls its
+// function.
 type Client struct {
 	config   config
 	rest     *rest.Client
@@ -113,7 +114,7 @@ type Stats struct {
 	Recorded  int64 `json:"recorded"`  // events that the app recorded, even if they were dropped
 	Delivered int64 `json:"delivered"` // events that the server has acknowledged as stored
 	Pending   int64 `json:"pending"`   // events that are queued or in flight
-	Replayed  int64 `json:"replayed"`  // events of dead processes that were queued from the spool
+	Replayed  int64 `json:"replayed"`  // events of dead processes, queued from the spool
 	Kept      int64 `json:"kept"`      // events that Close left in the spool for another process
 
 	Dropped      Drops `json:"dropped"`
@@ -192,9 +193,9 @@ func (c *Client) Stats() Stats {
 // At most one call to Flush per second does this.
 //
 // If ctx ends first, Flush returns an error that matches ctx.Err(). If the server has
-// refused every request for 5 s, and at least five requests in total, Flush returns the
-// last refusal. The usual reason is a wrong key or table. After an error, the events
-// that are not stored stay queued.
+// refused at least five requests in a row, for at least 5 s, Flush returns the last
+// refusal. The usual reason is a wrong key or table. After an error, the events that
+// are not stored stay queued.
 //
 // If the server is down and ctx has no deadline, Flush waits until the server is back.
 func (c *Client) Flush(ctx context.Context) error {
@@ -216,8 +217,7 @@ const closeGrace = time.Second
 // until the server is back. Close stops waiting early in these cases:
 //
 //   - ctx ends.
-//   - The server has refused every request for 5 s, and at least five requests in
-//     total.
+//   - The server has refused at least five requests in a row, for at least 5 s.
 //   - Each remaining event has failed five times during Close, although the server
 //     stored other events.
 //

@@ -25,8 +25,8 @@ type Columns struct {
 	// NOT NULL. ID can't be "-".
 	//
 	// If the name is "id", the column should be the primary key: docevents then sends
-	// no parameter on_conflict, so the database recognizes the event by the primary
-	// key.
+	// no parameter on_conflict, so the database recognizes a repeated event by the
+	// primary key.
 	ID string
 
 	DocumentID, UserID, Type string
@@ -76,8 +76,8 @@ func (c *Columns) names() [row.Fields]*string {
 // that the table lacks the column.
 type columns struct {
 	Columns
-	own  bool        // WithColumns was passed, so empty document and user ids are stored as NULL
-	all  string      // the names of all these columns, with those in Extra, separated by commas
+	own  bool        // WithColumns was passed, so empty ids of documents and users are stored as NULL
+	all  string      // the names of all these columns, including those in Extra, separated by commas
 	rows row.Columns // the same names, in the form that package row needs
 }
 
@@ -124,7 +124,7 @@ func newColumns(named Columns) (columns, error) {
 }
 
 // conflict returns the URL parameter on_conflict of an insert: the column by which the
-// database recognizes events that it already has. For a column called id, conflict
+// database recognizes events that it already has. If this column is called id, conflict
 // returns "", and the database recognizes events by the primary key. Partitioned tables
 // need this, because their primary key is the id together with the partition key.
 func (c *columns) conflict() string {
@@ -172,7 +172,7 @@ func (c *columns) idError(field, id string) error {
 }
 
 // lacks returns the name of a field that e sets although the table has no column for
-// it.
+// it. If there is no such field, lacks returns "".
 func (c *columns) lacks(e *Event) string {
 	filled := [...]bool{false, e.DocumentID != "", e.UserID != "", e.Type != "", e.Duration != 0, e.ErrorMessage != "", e.Stage != "", false}
 	for i, name := range c.names() {

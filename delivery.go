@@ -27,7 +27,8 @@ import (
 // only doneLocked lowers Stats.Pending.
 //
 // At most maxInFlight requests are in flight. One of these requests is reserved for
-// fresh rows, so that failed rows don't delay them.
+// fresh rows, so that failed rows don't delay them. For exceptions, see maySendLocked
+// and mayRetryLocked.
 //
 // If a request fails, its batch is sent again after a wait. A batch that may contain a
 // bad row is cut in two. Two kinds of failures are called refusals: a rejection blames
@@ -43,8 +44,8 @@ import (
 //
 //   - The row is rejected alone twice, and other rows are stored between the two
 //     rejections. For an exception, see history.evidence.
-//   - The row gets ten strikes. If there is evidence against a row, each failure is a
-//     strike, except a rejection.
+//   - The row gets ten strikes. A strike is a failure that is evidence against the row,
+//     but not a rejection.
 //
 // A suspect is a row that may be dropped soon: it has a strike, or it was rejected
 // alone and other rows have been stored since then. Suspects are never joined with
@@ -130,7 +131,7 @@ func (d *delivery) add(r *record, reason DropReason, err error, now time.Time) (
 	return "", nil
 }
 
-// queueLocked adds r, a recorded row or a row from the spool, to the fresh lane.
+// queueLocked adds r to the fresh lane. r comes from Record or from the spool.
 func (d *delivery) queueLocked(r *record, now time.Time) {
 	d.stats.Pending++
 	d.stats.PendingBytes += int64(recordBytes + r.Text())

@@ -52,9 +52,9 @@ type DocumentsQuery struct {
 	// [ErrorGroup] in a [Summary]. "" selects all documents.
 	Error string
 
-	// Cursor selects a page of the list. "" selects the first page. For the next page,
-	// set Cursor to the Next of the previous page. Then Since and Until are ignored,
-	// because the Cursor contains those of the first page.
+	// Cursor selects a page of the list. "" selects the first page. For each further
+	// page, set Cursor to the Next of the page before it. Then Since and Until are
+	// ignored, because the Cursor contains those of the first page.
 	Cursor string
 
 	// Limit is the maximum number of documents on a page, up to 500. 0 means 50.
@@ -79,16 +79,16 @@ type Document struct {
 	Stage  string    `json:"stage"`   // stage of the latest event
 	Error  string    `json:"error"`   // ErrorMessage of the latest event
 
-	// If the document is under way or stuck, Started is the time of the first Arrived
-	// or Started event since the document last ended. In every other state, it is the
-	// time of the document's first event in the range.
+	// If the document is under way or stuck, Started is the time of the first event of
+	// an Arrived or Started type (see [EventTypes]) since the document last ended. In
+	// every other state, it is the time of the document's first event in the range.
 	Started time.Time `json:"started"`
 	LastAt  time.Time `json:"last_at"` // time of the latest event
 }
 
 // Documents returns a page of the documents that q selects, sorted by the time of their
-// latest event, the newest first. Documents and [Client.Summary] use the same rules for
-// the state of a document.
+// latest event, the newest first. [Client.Summary] uses the same rules for the state of
+// a document.
 //
 // No document is on two pages of a list. But a document may be missing from the list:
 // if it gets a new event while you read the pages, it may move to a page that you have

@@ -12,8 +12,8 @@ import (
 // carried it out. Then the events of an insert may be stored, or the rows of a purge
 // may be deleted.
 //
-// If Close drops an event while a write to the files of [WithSpool] hangs, the error
-// passed to the drop handler also matches, because a later process may find and send
+// If Close drops an event while a write to the files of [WithSpool] hangs, the drop
+// handler gets an error that also matches, because a later process may find and send
 // the event.
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have carried out the request")
 
@@ -26,9 +26,9 @@ type Error struct {
 	Message string // the server's message, without text that may repeat a row; cut to 1 KiB
 	Hint    string // cleaned and cut like Message; usually empty
 
-	// RetryAfter is how long the server asks clients to wait, at most 60 s. It is 0 if
-	// the response has no header Retry-After, or if the header can't be parsed or
-	// contains a time in the past.
+	// RetryAfter is how long the server asks clients to wait, cut to 60 s if it is
+	// longer. It is 0 if the response has no header Retry-After, or if the header can't
+	// be parsed or contains a time in the past.
 	RetryAfter time.Duration
 }
 

@@ -40,7 +40,7 @@ type Event struct {
 	// UUID. If it is empty, the client generates a UUID of version 7.
 	//
 	// If several events have the same ID, only the first one is stored. So if a step
-	// may run twice but must be recorded only once, derive the UUID from the job and
+	// can run twice but must be recorded only once, derive the UUID from the job and
 	// the step, for example with [uuid.NewSHA1].
 	ID string
 
@@ -56,7 +56,7 @@ type Event struct {
 	Type EventType
 
 	// Duration is how long the step took. It is stored in whole milliseconds, rounded
-	// down. If it is 0 or negative, it was not measured and is stored as NULL. A
+	// down. If it is 0 or negative, it counts as not measured and is stored as NULL. A
 	// Duration over 2^31-1 ms (24 days) is stored as 2^31-1 ms.
 	Duration time.Duration
 
@@ -166,8 +166,9 @@ var (
 // time.
 type beforeCaller struct{ running atomic.Int64 }
 
-// call passes a copy of e to WithBefore's function f, and returns the event with the
-// changes that f makes. reason and err are set only if the event must be dropped.
+// The method call passes a copy of e to WithBefore's function f, and returns the event
+// with the changes that f makes. reason and err are set only if the event must be
+// dropped.
 func (b *beforeCaller) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)
 	if b.running.Add(1) > maxBefore {

@@ -19,8 +19,7 @@ const (
 
 	// If the server stored rows less than trustTime before a request was sent, the
 	// server works. If that request then fails with an error about its rows, the
-	// failure doesn't count towards opening a breaker. A few requests fit into
-	// trustTime.
+	// failure doesn't count towards opening a breaker. A few requests take that long.
 	trustTime = 250 * time.Millisecond
 
 	// The wait between two probes is at most outageWait, or closeWait once Close has
@@ -56,9 +55,9 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 }
 
 // blamesServer reports whether a failure counts towards opening a breaker. Failures
-// that are the fault of rows don't count (see trustTime). sinceStored is the time from
-// when rows were last stored until the request was sent. It is negative if rows were
-// stored after the request was sent.
+// that seem to be the fault of rows don't count (see trustTime). sinceStored is the
+// time from when rows were last stored until the failed request was sent. It is
+// negative if rows were stored after that.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!aboutRows || sinceStored >= trustTime)
@@ -91,7 +90,7 @@ type history struct {
 	rejectMark int64
 	rejection  string
 
-	strikes    int   // the strikes of a single row; each doubles the row's wait, and the tenth drops it
+	strikes    int   // the strikes of a single row; each doubles the row's wait, and the tenth drops the row
 	closeTries int   // how often a row that keeps failing has failed since Close began
 	err        error // the last failure
 }
@@ -102,15 +101,14 @@ func (h history) ofPart() history {
 }
 
 // evidence reports whether a new failure is evidence against the batch: the batch
-// failed before, and other rows were stored between that failure and the new request.
-// lastStored is the newest request that had stored rows when the new request was sent.
-// Rows that were stored later don't count, because the table may have broken since
-// then.
+// failed earlier, and other rows were stored between the earlier failure and the new
+// request. lastStored is the newest request that had stored rows when the new request
+// was sent. Rows that were stored later don't count, because the table may have broken
+// after they were stored.
 //
-// rejected is true if the new failure is a rejection. A rejection is evidence only if
-// the row was rejected alone before. allRejected is true if every pending row has been
-// rejected alone. Then it is enough if the row was rejected earlier, in a request with
-// other rows.
+// rejected is true if the new failure is a rejection. Then the earlier failure must be
+// a rejection of the row alone. allRejected is true if every pending row has been
+// rejected alone. Then the earlier failure may be a rejection together with other rows.
 func (h *history) evidence(lastStored int64, rejected, allRejected bool) bool {
 	mark := h.failMark
 	switch {
@@ -168,7 +166,7 @@ type health struct {
 	failedSince  time.Time // the first failure that was the server's fault, not a row's; see reporter.recovered
 	refusedSince time.Time // when the current refusals began, or zero; see noteRefusal
 	refusals     int       // how many refusals there were since then
-	lasting      error     // the newest refusal, if openAfter or more refusals have lasted for lastingAfter
+	lasting      error     // the newest refusal, if the refusals are lasting; see lastingAfter
 
 	// The probes. Both lanes share them.
 	failedProbes int       // how many consecutive probes have failed; the backoff grows with this number
@@ -232,7 +230,7 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 	d.setProbeLocked(b, opens, now)
 	if opens || blamed && act == sendAgain { // other actions treat the failure as the fault of a row
 		h.failedSince = cmp.Or(h.failedSince, now)
-		if v != rest.Configuration || h.lasting != nil { // a misconfiguration that ends within 5 s isn't worth a line
+		if v != rest.Configuration || h.lasting != nil { // a misconfiguration that ends within 5 s isn't worth a log line
 			d.report.failed(h.lasting != nil, err, d.stats.Pending, now)
 		}
 	}
@@ -250,8 +248,8 @@ func (d *delivery) allRejectedLocked(b *batch) bool {
 	return b.aloneMark > 0 && !slices.ContainsFunc(d.batchesLocked(), func(other *batch) bool { return other.aloneMark == 0 })
 }
 
-// placeLocked carries out the action act on b, which has just failed. For the parameter
-// places, see failLocked.
+// placeLocked carries out the given action on b, which has just failed. For the
+// parameter places, see failLocked.
 func (d *delivery) placeLocked(b *batch, act action, places []int, v rest.Verdict, now time.Time) {
 	switch act {
 	case sendAgain:

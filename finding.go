@@ -69,7 +69,7 @@ func (r *rehearsal) newKey(column string) string {
 
 // readTypes adds a finding for each column whose type can't hold its field of Event,
 // and lists the optional fields whose columns are NOT NULL. If there are no event types
-// to test, readTypes chooses the type for the inserts.
+// to test, readTypes chooses one for the inserts.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {
@@ -104,19 +104,19 @@ const (
 	ignore                      // end without a finding: the error depends on the app's own values, or there is a finding about it
 	stop                        // add a finding, and end without testing purges: no other insert can help
 	tryNoRows                   // like stop, but ignore the error if an insert without rows succeeds: then a trigger raised the error
-	leaveOut                    // add a finding, and leave out the column
-	fill                        // add a finding, and fill the column
-	sendOnce                    // log a warning, and send no event twice
+	leaveOut                    // add a finding, and leave out the column that the error names
+	fill                        // add a finding, and fill the column that the error names
+	sendOnce                    // log a warning, and send each event once
 	tryTypes                    // insert the events of each type alone
 	rejectTypes                 // add a finding that the table rejects all types, and end
 )
 
 // react returns the reaction to the parameter refusal, and the column that refusal
-// names, or "". If the parameter alone is false, refusal is the answer to an insert of
-// all types, or nil if this insert wasn't refused. If alone is true, the table accepts
-// no type, and refusal is the reason that tryTypes returned. react uses the first rule
+// names, or "". If triedEach is false, refusal is the answer to an insert of all types,
+// or nil if this insert wasn't refused. If triedEach is true, the table accepts no
+// type, and refusal is the reason that tryTypes returned. react uses the first rule
 // that applies.
-func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
+func (r *rehearsal) react(refusal *rest.Error, triedEach bool) (reaction, string) {
 	if refusal == nil {
 		return accept, ""
 	}
@@ -124,18 +124,18 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 	column := captured(columnName, refusal.Message)
 	_, described := r.about.Properties[column]
 	sent := slices.Contains(r.columns, column)
-	ownWords := refusal.Message == rest.LeftOut // of a trigger, or translated
+	ownWords := refusal.Message == rest.LeftOut // the message is from a trigger, or translated
 	badData := rest.Classify(refusal) == rest.BadData
 	duplicate := code == "23505" || code == "23P01"
 	values := aboutValues.MatchString(code) && refusal.Status == 400
 	listed := len(r.config.types.listed) > 0 // otherwise the type is made up
-	madeUp := !listed || columns.TextIDs || alone && slices.ContainsFunc(r.types, func(t EventType) bool { return len(r.fillings[t]) > 0 }) ||
+	madeUp := !listed || columns.TextIDs || triedEach && slices.ContainsFunc(r.types, func(t EventType) bool { return len(r.fillings[t]) > 0 }) ||
 		slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
 	// blamedNames is text with the names of the columns that the error is about: the
 	// name of a CHECK constraint (by default TABLE_COLUMN_check) or the columns of the
 	// partition key.
 	blamedNames := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table)
-	if !slices.Contains(key, columns.ID) { // a key with the id lists all columns of the row, as with a view's CHECK
+	if !slices.Contains(key, columns.ID) { // a key that has the id is the list of all columns of the row, as after an insert into a view
 		blamedNames += strings.Join(key, " ")
 	}
 	optional := func(name string) bool { return !r.isGiven(name) && strings.Contains(blamedNames, name) }
@@ -148,19 +148,19 @@ func (r *rehearsal) react(refusal *rest.Error, alone bool) (reaction, string) {
 		{ownWords, tryNoRows},
 		{slices.Contains([]string{"PGRST204", "428C9", "0A000"}, code) && sent, leaveOut}, // the column doesn't exist or takes no value
 		{code == "23502" && slices.Contains(r.leftOut, column), ignore},
-		// The table allows only one event per document or user. The key may belong to
-		// another table, into which a trigger inserts.
+		// The table allows only one event per document or user. This unique key may
+		// belong to another table, into which a trigger inserts.
 		{duplicate && len(key) == 1 && (r.isOwner(key[0]) || slices.ContainsFunc(r.documents[:], func(id string) bool { return strings.Contains(refusal.Details, id) })), stop},
 		{duplicate && r.copies > 1 && (key == nil || slices.Contains(key, columns.ID)), sendOnce}, // if the table has partitions, the answer may lack the key
 		{code == "23514" && slices.Equal(key, []string{columns.CreatedAt}), stop},                 // no partition for the current time
 		{!values && (badData || code == "23503"), ignore},
 		{!values, stop},
-		{!alone, tryTypes},
+		{!triedEach, tryTypes},
 		{code == "23502" && described && !sent, fill},
 		{code == "23502" && (column == "" || len(r.about.Required) == 0 && !sent), rejectTypes},
 		{code == "23514" && listed && strings.Contains(blamedNames, columns.Type) && !slices.ContainsFunc(r.columns, longer), rejectTypes},
 		{code == "23514" && !madeUp && len(columns.Extra) == 0 && !slices.ContainsFunc(r.columns, optional), rejectTypes},
-		{code < "23" && (!madeUp || r.about.Properties != nil && (code == "22001" || strings.Contains(refusal.Message, " enum "))), rejectTypes}, // with the description, the made-up values fit each enum and are short enough
+		{code < "23" && (!madeUp || r.about.Properties != nil && (code == "22001" || strings.Contains(refusal.Message, " enum "))), rejectTypes}, // if PostgREST has described the table, the made-up values fit each enum and are short enough
 	} {
 		if rule.applies {
 			return rule.do, column

@@ -25,7 +25,7 @@ type flush struct {
 }
 
 // attemptLocked cuts the backoff short: the next probe and every batch in the retry
-// lane may be sent now, even if the server asked for a longer wait.
+// lane may be sent now, even if the server asked for a wait (Retry-After).
 func (d *delivery) attemptLocked(now time.Time) {
 	d.health.lasting = nil // if the next failure is a refusal, it is set again
 	d.health.probeAt = now
@@ -116,7 +116,7 @@ func (d *delivery) close(ctx context.Context) error {
 		}
 	}
 	d.cancel()
-	// A late answer still counts, but the app's transport may never return.
+	// Late answers still count, so wait a little. The app's transport may never return.
 	deadline := time.Now().Add(cancelGrace)
 	defer time.AfterFunc(cancelGrace, d.wakeWaiting).Stop()
 	defer time.AfterFunc(cancelGrace*3/2, d.wakeWaiting).Stop() // ends the wait in mirror.closeLocked
