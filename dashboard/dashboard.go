@@ -26,7 +26,7 @@
 //
 //	dashboard*  the options, the routes, and the check that a request is allowed
 //	page*       code for all views: filters, links, texts, and advice about errors
-//	reads       limits the reads of the database, and keeps their results
+//	reads       the limit on reads of the database, and the results that are kept
 //	view_*      the views: overview, list of documents, timeline of a document, and health
 package dashboard
 
@@ -55,8 +55,8 @@ func WithDocumentLink(f func(documentID string) string) Option {
 // WithFilters adds a filter to the page for each of the columns, such as "tenant_id".
 // The user of the page chooses a value, and then sees only the events that have this
 // value in the column. Filtering by a column without an index is slow. Even without
-// WithFilters, the page has filters for the stage, type and user of an event, if the
-// table has these columns.
+// WithFilters, the page has filters for an event's stage, type and user, if the table
+// has these columns.
 func WithFilters(columns ...string) Option {
 	return func(h *handler) { h.columns = slices.Clone(columns) }
 }
@@ -87,9 +87,9 @@ type handler struct {
 }
 
 // Handler returns an http.Handler that serves the page. Mount it on a path that ends in
-// a slash, with or without http.StripPrefix. It accepts GET and HEAD requests, and is
-// safe for concurrent use. If the client is nil, the page shows that the process has no
-// Supabase settings.
+// a slash, with or without http.StripPrefix. The handler accepts GET and HEAD requests,
+// and is safe for concurrent use. If the client is nil, the page shows that the process
+// has no Supabase settings.
 func Handler(client *docevents.Client, opts ...Option) http.Handler {
 	h := &handler{client: client, types: client.EventTypes()}
 	for _, opt := range opts {

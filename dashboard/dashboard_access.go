@@ -8,8 +8,8 @@ import (
 )
 
 // WithAuthorize makes f decide who may see the page. If f returns false, the response
-// is a 403. An f that takes a ResponseWriter may write a different response before it
-// returns false, such as a redirect to the app's login. f must be safe for concurrent
+// is a 403. An f that takes a ResponseWriter can write a different response, such as a
+// redirect to the app's login, before it returns false. f must be safe for concurrent
 // use. If f is nil, every request is refused.
 func WithAuthorize[F func(*http.Request) bool | func(http.ResponseWriter, *http.Request) bool](f F) Option {
 	return func(h *handler) {

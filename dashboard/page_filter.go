@@ -11,7 +11,7 @@ import (
 
 // A span is a range of time that the page offers, such as the last hour.
 type span struct {
-	Name, Words string // such as "1h" and "hour", to be read after "in the last"
+	Name, Words string // such as "1h" and "hour", as in "in the last hour"
 	length      time.Duration
 }
 
@@ -47,9 +47,9 @@ var reserved = []string{
 	"state", "error", "failed_in", "cursor", "sort", "id", "order", "before", "from", "event", // of one view
 }
 
-// newFilters returns the filters that the page offers: for the stage, type and user of
-// an event, if the table has these columns, and for each column in extraColumns. The
-// filter for the type suggests the app's event types.
+// newFilters returns the filters that the page offers: one for each column in
+// extraColumns, and those for an event's stage, type and user, if the table has columns
+// for them. The filter for the type suggests the app's event types.
 //
 // The parameter of a column in extraColumns has the name of the column. If another
 // parameter has this name, newFilters appends a dot, as in "id.".
@@ -118,8 +118,8 @@ func (p *page) readScope(offered []filter) {
 // timeFormats are the formats that datetime-local inputs send, and RFC 3339.
 var timeFormats = []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339}
 
-// parseTime parses a time in the URL. If text isn't a time, parseTime returns the time
-// fallback instead. The second result is true if text is a time or empty.
+// parseTime parses a time in the URL. If text isn't a time, parseTime returns the
+// argument "fallback" instead. The second result is true if text is a time or empty.
 func parseTime(text string, fallback time.Time) (time.Time, bool) {
 	for _, format := range timeFormats {
 		if t, err := time.Parse(format, text); err == nil && t.Year() >= 1 && t.Year() <= 9999 {

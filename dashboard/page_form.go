@@ -48,8 +48,8 @@ func (p *page) Keep() string {
 	return query.Encode()
 }
 
-// unkeep adds parameters to the map query: those in the form's hidden input, which has
-// the name "keep". It doesn't replace a value that the map already has.
+// unkeep adds the parameters in the form's hidden input "keep" to the map "query". It
+// doesn't replace a value that the map already has.
 func unkeep(query url.Values) url.Values {
 	kept, err := url.ParseQuery(query.Get("keep"))
 	if err != nil {

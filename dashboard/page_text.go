@@ -138,8 +138,8 @@ func (p *page) Rough(d time.Duration) string {
 // about the same time often have the same beginning.
 func (p *page) Short(id string) string { return "…" + clean(id[max(0, len(id)-8):], 50) }
 
-// UTC, Day and Clock format a time for people, in UTC. Machine formats it for the HTML
-// attribute datetime.
+// UTC, Day and Clock each format a time for people, in UTC. Machine formats it for the
+// HTML attribute datetime.
 func (p *page) UTC(t time.Time) string     { return p.Day(t) + " " + p.Clock(t) }
 func (p *page) Day(t time.Time) string     { return t.UTC().Format(time.DateOnly) }
 func (p *page) Clock(t time.Time) string   { return t.UTC().Format(time.TimeOnly) }

@@ -29,7 +29,7 @@ var errBusy = errors.New("this page has four reads in flight already")
 //	fewer than maxReads reads are in flight          -> the result of a new read
 //	otherwise                                        -> errBusy, so the response is a 503
 type readLimiter struct {
-	mu       sync.Mutex // guards the fields below; no read runs under it
+	mu       sync.Mutex // guards the fields below; not held during a read
 	inFlight int
 	answers  map[string]*answer
 }
@@ -41,7 +41,7 @@ type answer struct {
 	err   error
 }
 
-// share returns the result of doRead or of an identical read, or errBusy: see
+// share returns the result of doRead, the result of an identical read, or errBusy: see
 // readLimiter. The callers share the value, so they must not change it.
 //
 // If ctx ends, share stops waiting for another caller's read. It doesn't cancel its own

@@ -150,7 +150,7 @@ func (h *handler) readTimelinePage(ctx context.Context, p *page, id string, at p
 }
 
 // newTimelinePage returns up to n events of a window, beginning at start. In the slice
-// window, the oldest event comes first. hasEarlier means that there are events before
+// "window", the oldest event comes first. hasEarlier means that there are events before
 // the window.
 func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, n int) *timelinePage {
 	s := &timelinePage{size: len(window), HasEarlier: hasEarlier}

@@ -96,8 +96,8 @@ func (v *overview) Each() string { return v.Rough(v.Summary.Interval) }
 // Ended returns the number of documents that completed or failed.
 func (v *overview) Ended() int64 { return v.Summary.Completed + v.Summary.Failed }
 
-// StageLink returns a link to the documents that have an event of a stage, or to all
-// documents if name is "". No filter can select events without a stage.
+// StageLink returns a link to the documents that have an event of a stage, or, if name
+// is "", to all documents, because no filter can select events without a stage.
 func (v *overview) StageLink(name string) string { return v.To("documents", "stage", name) }
 
 // StageFailedLink returns a link to the documents that failed in a stage. If the app
@@ -116,7 +116,7 @@ func (v *overview) HasCutStage() bool {
 	return slices.ContainsFunc(v.Stages, func(s stage) bool { return s.HasBar && s.IsCut })
 }
 
-// FailureLink returns a link to the documents with an error.
+// FailureLink returns a link to the documents that failed with the message of f.
 func (v *overview) FailureLink(f failure) string {
 	if len(f.Stages) == 1 {
 		return v.ErrorLink(f.Message, f.Stages[0].Stage)

@@ -84,11 +84,11 @@ func newBars(stacks [][]int64, n int) barDiagram {
 }
 
 // fit returns the value at the upper edge of a diagram, which is usually the largest
-// value. But a few values (one, or up to a twentieth of the values above zero) can be
-// so large that the bars of the other values would be too low to read. If there are at
-// least two other values, and the largest value is more than eight times the highest of
-// them, fit returns 1.25 times this highest one, and the bars of the few values are cut
-// off.
+// value. But a few huge values would make the other bars too low to read. So fit can
+// ignore one value, or up to a twentieth of the values above zero. It ignores them if
+// at least two other values remain, and if the largest of all values is more than eight
+// times the largest remaining value. fit then returns 1.25 times the largest remaining
+// value, and higher bars are cut off.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

@@ -26,8 +26,8 @@ CREATE INDEX IF NOT EXISTS idx_document_processing_events_document_id
 ALTER TABLE public.document_processing_events ENABLE ROW LEVEL SECURITY;
 
 -- Since 2026-10-30, hosted Supabase grants its API roles no rights on new tables, so service_role
--- gets its rights here. Older projects may grant rights to anon and authenticated, so those rights
--- are revoked. Without Supabase, these roles might not exist.
+-- gets its rights here. Older projects may grant rights to the roles anon and authenticated, so
+-- those rights are revoked. Without Supabase, the three roles might not exist.
 -- +goose StatementBegin
 DO $$
 BEGIN

@@ -16,9 +16,9 @@
 -- results contain:
 --   stage: the step that an event is about. An event without a stage is about the entire
 --     document.
---   state: completed, failed, skipped or under way (arrived or started). The document's latest
---     event (by created, then id) decides. Notes don't count: a document with only notes has no
---     state. Steps have their own rules:
+--   state: completed, failed, skipped or under way. The document's latest event (by created, then
+--     id) decides. The types in "arrived" and "started" mean under way. Notes don't count: a
+--     document with only notes has no state. Steps have their own rules:
 --     - If a step completes, the document is completed. But after a start without a stage, the
 --       document stays under way until an end without a stage, or until a step fails.
 --     - A skipped step counts as a completed step.
@@ -31,8 +31,8 @@
 --     in the percentiles of the durations.
 --   errors: failures by stage and message. Messages that differ only in numbers and UUIDs count
 --     as equal.
---   stuck: documents under way for longer than stuck_after, counted from the first start since
---     their latest end.
+--   stuck: documents under way for longer than stuck_after, counted from the first arrival or start
+--     since their latest end.
 --
 -- Limits: 100 points in series, 20 entries in each list (the totals count all entries), 501
 -- documents per call of docevents_documents, and 200 characters of each stage and message.
@@ -59,9 +59,9 @@ $$;
 -- +goose StatementEnd
 
 -- docevents_source returns the WITH clause that begins the queries of docevents_summary and
--- docevents_documents. The clause defines these tables: event (the rows, with the same column
--- names for every source), failures, documents (with their states), begun (the documents under
--- way) and stuck. In the clause, $1 means the argument "since", $2 means "until", $3 means
+-- docevents_documents. The queries use these tables of the clause: event (the rows, with the same
+-- column names for every source), failures, documents (with their states), begun (the documents
+-- under way) and stuck. In the clause, $1 means the argument "since", $2 means "until", $3 means
 -- "source" and $4 means "stuck_after". The argument "among" is an SQL condition on document_id.
 --
 -- docevents_source checks that every column exists. Without this check, PostgreSQL could call a
@@ -118,7 +118,7 @@ BEGIN
         exprs := exprs || jsonb_build_object(key, format(CASE
             WHEN key = 'created' THEN 'source.%I'
             -- Without a cast, PostgreSQL can use the column's index. Other types are cast to
-            -- text, because they may have no comparison.
+            -- text, because some types can't be compared.
             WHEN key IN ('id', 'document') AND type IN ('uuid', 'integer', 'bigint', 'text', 'character varying') THEN 'source.%I'
             WHEN key = 'duration' AND type IN ('smallint', 'integer', 'bigint') THEN 'source.%I'
             WHEN key = 'duration' THEN -- JSON has no NaN; text that isn't a number becomes NULL
@@ -331,8 +331,9 @@ DECLARE
     page  json;
 BEGIN
     -- If error is null, and state is failed, skipped or null, the query reads backwards from the
-    -- time "until", and stops when the page is full. For the other states, it reads all rows,
-    -- because the latest event alone doesn't decide whether a document is completed or under way.
+    -- time "until", and stops when the page is full. Otherwise it reads all rows: to find
+    -- the error, or because the latest event alone doesn't decide whether a document is completed
+    -- or under way.
     IF error IS NOT NULL THEN
         among := 'document_id IN (SELECT document_id FROM failures WHERE error = $7 AND ($6 IS NULL OR stage = $6))';
     ELSIF stage IS NOT NULL OR state IS NULL OR state IN ('failed', 'skipped') THEN

@@ -78,7 +78,7 @@ func process(client *docevents.Client, path string) (words int, err error) {
 	return words, err
 }
 
-// documentID returns an id for a file, which is the same in each run.
+// documentID returns a file's id, which is the same in each run.
 func documentID(path string) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte("file:"+path)).String()
 }

@@ -3,9 +3,10 @@
 //
 //	go run ./examples/quickstart
 //
-// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, quickstart uses that project, which
-// must have the table of sql/013_create_processing_events_table.sql. If neither is set,
-// it starts PostgreSQL and a REST API on this machine, and removes them at the end.
+// If SUPABASE_URL and SUPABASE_SECRET_KEY are set, quickstart uses the project at
+// SUPABASE_URL, which must have the table of
+// sql/013_create_processing_events_table.sql. If neither is set, it starts PostgreSQL
+// and a REST API on this machine, and removes them at the end.
 package main
 
 import (

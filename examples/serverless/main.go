@@ -1,6 +1,6 @@
 // Serverless is an HTTP service for a platform, such as Cloud Run, that may freeze or
-// end the process after each reply. So the service waits up to 2 s for its events to be
-// stored before it replies.
+// end the process after each reply. So before it replies, the service waits up to 2 s
+// for its events to be stored.
 //
 //	curl --data-binary @README.md http://127.0.0.1:8081/documents/0198a5e2-0000-7000-8000-000000000001
 package main

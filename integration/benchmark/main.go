@@ -115,7 +115,7 @@ func run(ctx context.Context, o options, out, notes io.Writer) error {
 	return nil
 }
 
-// report measures the plan, or reads an earlier report.
+// report measures the cells of the plan, or reads an earlier report.
 func (o options) report(ctx context.Context, notes io.Writer) (*report, error) {
 	if o.from != "" {
 		text, err := os.ReadFile(o.from)

@@ -116,7 +116,7 @@ func (r *report) sweepTable() string {
 	return markdown(lines, 0)
 }
 
-// remarks returns notes about failures, variants that were left out, and the stand-in.
+// remarks returns notes about failures, missing variants and the stand-in.
 func (r *report) remarks() string {
 	var b strings.Builder
 	for _, c := range r.Cells {
@@ -166,8 +166,7 @@ func (r *report) barTable() string {
 }
 
 // markdown formats lines as a Markdown table, which is also readable as plain text. The
-// first line is the header. The first columns are aligned to the left; leftAligned is
-// their number.
+// first line is the header. The first leftAligned columns are aligned to the left.
 func markdown(lines [][]string, leftAligned int) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
@@ -261,7 +260,7 @@ func fullBars(r *report) []bar {
 	}
 	bars = append(bars, atMost(1.25, "time to the row on an idle system: docevents to a bare insert", latency, quiet != nil))
 	opened, ok := r.docevents(func(c *cell, s *sample) float64 { return float64(s.Connections) / float64(c.MaxInFlight) })
-	bars = append(bars, atMost(1.25, "connections that docevents opened, to MaxInFlight", opened, ok)) // one more than MaxInFlight, for a request of Flush or Close
+	bars = append(bars, atMost(1.25, "connections that docevents opened, to MaxInFlight", opened, ok)) // 5 connections for a MaxInFlight of 4: the fifth is for a request of Flush or Close
 	at := r.cell(variantDocevents, big)
 	peak := 0.0
 	if at != nil {

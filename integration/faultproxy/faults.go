@@ -46,7 +46,7 @@ func Script(faults ...Fault) Plan {
 }
 
 // ForRow returns a plan with the fault f for each request whose body contains the given
-// text, such as the id of a row. The argument others is the plan for all other
+// text, such as the id of a row. The argument "others" is the plan for all other
 // requests.
 func ForRow(text string, f Fault, others Plan) Plan {
 	return func(r *Request) Fault {
@@ -58,7 +58,7 @@ func ForRow(text string, f Fault, others Plan) Plan {
 }
 
 // Random returns a plan that gives a random fault to a share of the requests. The
-// argument share is from 0 to 1. With the same seed, the nth request gets the same
+// argument "share" is from 0 to 1. With the same seed, the nth request gets the same
 // fault in every run.
 func Random(seed uint64, share float64, faults ...Fault) Plan {
 	return func(r *Request) Fault {
@@ -75,8 +75,9 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 type Fault struct {
 	Name string // for messages and the names of tests
 
-	// Lost means that the request doesn't reach the server. If Stall is set, the client
-	// gets nothing. Otherwise it gets Answer, or its connection is reset if Answer is nil.
+	// Lost means that the request doesn't reach the server. If Stall is also set, the
+	// client gets nothing. Otherwise it gets Answer. If Answer is nil, its connection
+	// is reset.
 	Lost bool
 
 	// Without is the name of a header that the proxy removes from the request. "" means
@@ -169,8 +170,8 @@ func HeaderLost(name string) Fault {
 }
 
 // Text returns a fault that answers with a status and a body. The request doesn't reach
-// the server. The arguments headers are a header's name, its value, the next header's
-// name, and so on. The default Content-Type is application/json.
+// the server. The argument "headers" contains a header's name, its value, the next
+// header's name, and so on. The default Content-Type is application/json.
 func Text(status int, body string, headers ...string) Fault {
 	a := &Answer{Status: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)}
 	for i := 0; i < len(headers); i += 2 {

@@ -13,8 +13,8 @@ import (
 // removes /rest/v1 from the path, and passes the request to the backend.
 //
 // If a request with an API key has no Authorization header, apiGateway adds one with a
-// JWT: the API key itself, or the service_role key if the API key is the secret key
-// (sb_secret_...). apiGateway never changes an existing Authorization header.
+// JWT: the service_role key if the API key is the secret key (sb_secret_...), else the
+// API key itself. apiGateway never changes an existing Authorization header.
 // postgrest-go and supabase-js put the secret key in that header, and PostgREST then
 // rejects the request.
 //

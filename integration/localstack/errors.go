@@ -31,7 +31,7 @@ func connectError(err error) *postgrest.Error {
 }
 
 // databaseError returns the answer to a request whose transaction failed with err. The
-// argument anonymous is true if the request ran as the role anon.
+// argument "anonymous" is true if the request ran as the role anon.
 func databaseError(err error, anonymous bool) *postgrest.Error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {

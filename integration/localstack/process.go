@@ -61,7 +61,8 @@ func (p *process) running() bool {
 	}
 }
 
-// quit ends PostgreSQL and its child processes like a crash, and waits for PostgreSQL.
+// quit ends PostgreSQL and its child processes as a crash would, and waits for
+// PostgreSQL.
 func (p *process) quit() error {
 	if !p.running() {
 		return nil

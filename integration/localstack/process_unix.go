@@ -18,8 +18,8 @@ import (
 // PostgreSQL refuses to run as root. nil means the current user.
 type account struct{ uid, gid uint32 }
 
-// If this program runs as root, serverAccount returns the account of the user
-// "postgres", or else of the user "nobody". Otherwise it returns nil.
+// serverAccount returns nil if this program doesn't run as root. Otherwise it returns
+// the account of the user "postgres", or else of the user "nobody".
 func serverAccount() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil

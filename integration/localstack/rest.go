@@ -63,8 +63,8 @@ func (s *Stack) StartREST(ctx context.Context) error {
 }
 
 // listen opens the TCP port of the REST API. After StopREST, it needs the same port. A
-// client's outgoing connection may use that port for a moment, so listen tries up to
-// 100 times.
+// client's outgoing connection may use that port for a moment, so listen repeats the
+// attempt up to 100 times.
 func (s *Stack) listen(ctx context.Context) (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.opts.Addr)

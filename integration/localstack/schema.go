@@ -57,7 +57,8 @@ func (t *table) find(names []string) ([]*column, *postgrest.Error) {
 // tablesQuery returns the columns of the tables and views in the schema public.
 // PostgreSQL stores no keys for a view, so the query finds the view's table in the
 // view's rewrite rule. The view gets the table's foreign keys that consist of one
-// column. It gets the table's primary key only if it contains all columns of that key.
+// column. It gets the table's primary key only if the view contains all columns of that
+// key.
 const tablesQuery = `
 WITH RECURSIVE rules AS (
     SELECT r.ev_class, m[1]::smallint AS attnum, m[2]::oid AS base, m[3]::smallint AS base_attnum

@@ -39,7 +39,7 @@ var ErrNoEnv = errors.New("SUPABASE_URL, DATABASE_URL and SUPABASE_SERVICE_ROLE_
 
 // FromEnv returns a stack for an existing Supabase project, hosted or local. It needs
 // the environment variables SUPABASE_URL and DATABASE_URL, and a key:
-// SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SECRET_KEY. Otherwise FromEnv returns
+// SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SECRET_KEY. Without them, FromEnv returns
 // [ErrNoEnv]. SUPABASE_ANON_KEY and JWT_SECRET are optional.
 func FromEnv(ctx context.Context) (*Stack, error) {
 	settings := Settings{

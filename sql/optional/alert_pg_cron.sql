@@ -6,10 +6,10 @@
 -- limits.
 --
 -- Before you run this file, fill in the webhook and the limits at its end. If pg_cron or pg_net
--- isn't installed (in Supabase: Integrations, Cron; Database, Extensions), the file creates only
--- the table and the functions. If a check ends with an error, cron.job_run_details contains the
--- error. If a post fails, it isn't repeated, and net._http_response contains the webhook's
--- response.
+-- isn't installed, the file creates only the table and the functions. In Supabase, pg_cron is under
+-- Integrations, Cron, and pg_net is under Database, Extensions. If a check ends with an error,
+-- cron.job_run_details contains the error. If a post fails, it isn't repeated, and
+-- net._http_response contains the webhook's response.
 
 -- Each row is an alert, with the kinds of problems that it last posted.
 CREATE TABLE IF NOT EXISTS public.docevents_alerts (
@@ -29,8 +29,8 @@ ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 --     documents that completed or failed in rate_window are counted.
 --   min_ended: if fewer documents than this completed or failed in rate_window, the failure rate
 --     isn't checked.
---   silence: it is a problem if no document has completed for longer than this, although a
---     document has been under way for longer than this. NULL disables the check.
+--   silence: it is a problem if the last completion is longer ago than this, and a document has
+--     been under way for longer than this. NULL disables the check.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_health(
     source           jsonb            DEFAULT '{}',
@@ -116,7 +116,8 @@ DECLARE
     routine regprocedure;
     role    text;
 BEGIN
-    -- By default, every role may execute a new function. Revoke that right.
+    -- By default, every role may execute a new function. Revoke that right, and all rights on
+    -- the table.
     FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
         EXECUTE format('REVOKE ALL ON public.docevents_alerts FROM %I', role);
     END LOOP;

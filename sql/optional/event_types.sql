@@ -12,7 +12,7 @@
 -- time. For Supabase migrations, make two files. If both steps ran in one transaction, step 2
 -- would read the table under the lock of step 1, which blocks all reads and writes.
 
--- Step 1: require the new types for new rows. This locks the table for a moment.
+-- Step 1: for new rows, accept only the types listed here. This locks the table for a moment.
 ALTER TABLE public.document_processing_events
     DROP CONSTRAINT IF EXISTS document_processing_events_event_type_check,
     ADD CONSTRAINT document_processing_events_event_type_check

@@ -1,4 +1,4 @@
-// Package optional embeds this folder's SQL files for the command docevents sql.
+// Package optional embeds this folder's SQL files for the command "docevents sql".
 package optional
 
 import "embed"

@@ -14,8 +14,9 @@
 -- the default partition almost empty: a purge deletes its rows one by one, and adding a partition
 -- moves rows out of it.
 
--- Revokes all rights on a partition, and enables row-level security. Without this, pg_graphql and
--- SQL could read the partition directly, without the policies and grants of the main table.
+-- Revokes all rights on a partition, and enables row-level security. Without this, roles could
+-- read the partition directly, with pg_graphql or SQL, and bypass the policies and grants of the
+-- main table.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_protect(partition regclass)
 RETURNS void
@@ -212,7 +213,7 @@ BEGIN
     PERFORM public.document_processing_events_protect('public.document_processing_events_default');
 
     IF kind = 'r' THEN
-        IF NOT prepared THEN -- rows dated after the bound move to the default partition
+        IF NOT prepared THEN -- the default partition gets the rows dated after the bound
             WITH moved AS (
                 DELETE FROM public.document_processing_events_legacy WHERE created_at >= bound RETURNING *
             ) INSERT INTO public.document_processing_events_default SELECT * FROM moved;
@@ -251,7 +252,7 @@ BEGIN
     -- The API roles must not call the functions through PostgREST.
     FOR fn IN SELECT oid::regprocedure FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'document\_processing\_events\_%'
-            AND proname <> 'document_processing_events_summary' LOOP -- the API may call this one, of an older 014
+            AND proname <> 'document_processing_events_summary' LOOP -- this one is from an older 014, and the API is allowed to call it
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fn);
         FOR role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
             EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', fn, role);

@@ -1,17 +1,17 @@
 -- +goose Up
 -- Creates a pg_cron job that runs every hour and deletes the rows older than 30 days. To change
--- the age or the schedule, edit the last block and run the file again. Without pg_cron (Supabase:
--- Integrations, Cron), the file creates only the procedure below, which another scheduler can
--- call.
+-- the age or the schedule, edit the last block and run the file again. Without pg_cron, the file
+-- creates only the procedure below, which another scheduler can call. In Supabase, pg_cron is
+-- under Integrations, Cron.
 --
 -- The procedure deletes in batches and commits each batch, so that it locks rows only briefly.
 -- COMMIT works only if CALL is sent without other statements. pg_cron and Supabase's SQL editor
 -- run "SET statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails with
 -- "invalid transaction termination".
 --
--- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So it stops at the
--- end of a batch after time_limit or half of the statement_timeout, whichever is shorter. The next
--- run deletes the rest.
+-- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So after
+-- time_limit, or after half of the statement_timeout if that is shorter, it stops at the end of a
+-- batch. The next run deletes the rest.
 
 -- The parameters:
 --   keep: the age above which rows are deleted.
