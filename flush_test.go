@@ -345,6 +345,23 @@ func TestFlushAndCloseWhileAllHang(t *testing.T) {
 	}
 }
 
+// Only while Flush waits is a further request sent if all requests hang.
+func TestAllHangAfterFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: func(*request) *answer { return &answer{delay: time.Hour} }}
+		c, _ := newClient(t, s, docevents.WithMaxBatch(100), docevents.WithRequestTimeout(10*time.Minute))
+		if err := c.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		recordMany(c, 1000, "a")
+		time.Sleep(5 * time.Second)
+		if s.peak() != docevents.DefaultMaxInFlight {
+			t.Errorf("%d requests at once, want %d", s.peak(), docevents.DefaultMaxInFlight)
+		}
+		closeNow(t, c)
+	})
+}
+
 // Hosted Supabase sometimes refuses every request for a second or two. Flush and
 // Close wait until that ends.
 func TestFlushAndCloseOutlastShortRefusals(t *testing.T) {

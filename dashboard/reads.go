@@ -71,8 +71,8 @@ func share[T any](ctx context.Context, r *readLimiter, key string, doRead func(c
 }
 
 // find returns the answer for a key, or errBusy. If isNew is true, the caller must read
-// the data, set the answer's value and err, and call finish. Otherwise another caller
-// does that.
+// the data, set the answer's value and err, and call finish. If find returns an answer
+// that isn't new, another caller does that.
 func (r *readLimiter) find(key string) (a *answer, isNew bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

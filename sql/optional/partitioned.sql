@@ -213,7 +213,7 @@ BEGIN
     PERFORM public.document_processing_events_protect('public.document_processing_events_default');
 
     IF kind = 'r' THEN
-        IF NOT prepared THEN -- the default partition gets the rows dated after the bound
+        IF NOT prepared THEN -- the default partition gets the rows dated at or after the bound
             WITH moved AS (
                 DELETE FROM public.document_processing_events_legacy WHERE created_at >= bound RETURNING *
             ) INSERT INTO public.document_processing_events_default SELECT * FROM moved;

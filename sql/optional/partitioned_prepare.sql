@@ -27,5 +27,5 @@ END
 $$;
 
 -- Step 3: check that existing rows are dated before the bound, while writes continue. If this
--- fails, delete the rows dated after the bound, or change their dates, and run the step again.
+-- fails, delete the rows dated at or after the bound, or change their dates, and run the step again.
 ALTER TABLE public.document_processing_events VALIDATE CONSTRAINT document_processing_events_legacy_bound;
