@@ -12,9 +12,9 @@ import (
 // carried it out. Then the events of an insert may be stored, or the rows of a purge
 // may be deleted.
 //
-// If Close drops an event while a write to the files of [WithSpool] hangs, the drop
-// handler gets an error that also matches, because a later process may find and send
-// the event.
+// An error passed to the drop handler also matches if Close dropped the event while a
+// write to the spool (see [WithSpool]) was hanging. Then a later process may still find
+// the event on disk and send it.
 var ErrOutcomeUnknown = errors.New("outcome unknown: the server may have carried out the request")
 
 // An Error is an error response from the server. To get it from an error that a method

@@ -213,9 +213,9 @@ func (d *delivery) failLocked(b *batch, places []int, v rest.Verdict, err error,
 		h.noteRefusal(v, act, err, now)
 	}
 	blamed := blamesServer(v, named, evidence, b.sent.Sub(h.storedAt))
-	// Close waits until each row that keeps failing has failed enoughTries times.
-	// Probes would send only one of these rows at a time, so both breakers close if no
-	// other rows are pending.
+	// Close waits until each row that keeps failing has failed enoughTries times. If
+	// only such rows are pending, the breakers are reset, because with an open breaker
+	// the rows would be tried one after another, as probes.
 	if d.closed && b.keepsFailing(h.stored) {
 		b.closeTries++
 		if !slices.ContainsFunc(d.batchesLocked(), func(b *batch) bool { return !b.keepsFailing(h.stored) }) {

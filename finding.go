@@ -67,9 +67,10 @@ func (r *rehearsal) newKey(column string) string {
 	return fmt.Sprintf("run: ALTER TABLE %s ADD PRIMARY KEY (%s); or, if it has another primary key, ADD UNIQUE (%[2]s). If the column is the primary key, a trigger replaces its values: let a DEFAULT fill it instead", r.advice.TableName(), advice.SQLName(column))
 }
 
-// readTypes adds a finding for each column whose type can't hold its field of Event,
-// and lists the optional fields whose columns are NOT NULL. If there are no event types
-// to test, readTypes chooses one for the inserts.
+// readTypes adds a finding for each column whose type can't hold the values of its
+// field, and lists the optional fields whose columns are NOT NULL. If the app lists no
+// event types, or the table has no column for them, readTypes chooses one type for the
+// inserts.
 func (r *rehearsal) readTypes() {
 	columns := &r.config.columns
 	for i, column := range columns.names() {

@@ -68,14 +68,18 @@ func (r *rehearsal) isGiven(name string) bool {
 	return slices.Contains([]string{r.config.columns.ID, r.config.columns.Type, r.config.columns.CreatedAt}, name)
 }
 
-// isFilled reports whether every row has a made-up value in the column. This is so if
-// the column is NOT NULL or might be NOT NULL. Exceptions are columns that every event
-// fills, and columns of Extra that have a default.
+// isFilled reports whether every row has a made-up value in the column.
 func (r *rehearsal) isFilled(name string) bool {
-	hasDefault := slices.Contains(r.config.columns.Extra, name) && r.about.Properties[name].Default != nil // a CHECK might reject a made-up value
-	return !r.isGiven(name) && (slices.Contains(r.about.Required, name) && !hasDefault ||
-		r.isOwner(name) && (!r.config.columns.own || len(r.about.Required) == 0) || // required by Record, or perhaps by the table
-		!slices.Contains(strings.Split(r.config.columns.all, ","), name)) // added by the reaction fill
+	switch isRequired := slices.Contains(r.about.Required, name); {
+	case r.isGiven(name):
+		return false // the value of an event, not a made-up one
+	case !slices.Contains(strings.Split(r.config.columns.all, ","), name):
+		return true // added by the reaction fill
+	case r.isOwner(name): // without WithColumns, Record requires the id; without a description, the table might
+		return isRequired || !r.config.columns.own || len(r.about.Required) == 0
+	default: // if an extra column has a default, a CHECK might reject a made-up value
+		return isRequired && !(slices.Contains(r.config.columns.Extra, name) && r.about.Properties[name].Default != nil)
+	}
 }
 
 // value returns the made-up value of a column in row i. Usually it is 1, which fits

@@ -12,9 +12,9 @@ const (
 	eraseLine        = "\r\x1b[K"
 )
 
-// A progressWriter is an io.Writer for a terminal. It keeps a progress line below the
-// text that is written to it. If the output isn't a terminal, there is no progress
-// line. A progressWriter is safe for concurrent use.
+// A progressWriter is an io.Writer that keeps a progress line below the text that is
+// written to it. If the output isn't a terminal, there is no progress line. A
+// progressWriter is safe for concurrent use.
 type progressWriter struct {
 	mu    sync.Mutex // guards line and writes to w
 	w     io.Writer

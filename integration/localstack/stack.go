@@ -200,7 +200,7 @@ func (s *Stack) KillPostgres() error {
 
 // StartPostgres starts PostgreSQL after KillPostgres, and waits until PostgreSQL
 // accepts connections. The REST API reconnects a moment later. If PostgreSQL is
-// running, StartPostgres does nothing.
+// running, StartPostgres doesn't start it again.
 func (s *Stack) StartPostgres(ctx context.Context) error {
 	return s.withCluster("starts", func(c *cluster) error { return c.start(ctx) })
 }

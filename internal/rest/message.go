@@ -180,10 +180,10 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable converts err, so that its text is safe to log. err is the error of a request
-// that got no answer. Loggable removes the parts of the text that may contain the key
-// or values of a row: a URL's query, quoted text, and the key itself. The result wraps
-// the same errors as err, except a *url.Error.
+// Loggable returns an error like err with text that is safe to log. err is the error of
+// a request that got no answer. Loggable removes the key, the queries of URLs and
+// quoted text, because they may contain values of a row. The result wraps the cause of
+// err, but not the *url.Error around the cause.
 func (c *Client) Loggable(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err

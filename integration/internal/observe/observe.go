@@ -95,8 +95,7 @@ func (h handler) Handle(_ context.Context, r slog.Record) error {
 }
 
 // Await waits until condition returns true. After two minutes, Await fails the test
-// with a message that contains the argument "goal". Two minutes leave time for the
-// client's retries.
+// with a message that contains goal. Two minutes leave time for the client's retries.
 func Await(t testing.TB, goal string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
