@@ -314,6 +314,19 @@ func (d *db) request(method, query, body, token string) (status int, answer stri
 	return resp.StatusCode, string(text)
 }
 
+// commented returns the SQL in the comments of a file. Its lines begin with "--   ".
+func commented(t testing.TB, file string) string {
+	t.Helper()
+	var sql strings.Builder
+	for _, line := range regexp.MustCompile(`(?m)^--   (.*)$`).FindAllStringSubmatch(file, -1) {
+		sql.WriteString(line[1] + "\n")
+	}
+	if sql.Len() == 0 {
+		t.Fatal("the comments contain no SQL")
+	}
+	return sql.String()
+}
+
 // steps splits a file into its steps, which begin with a line "-- Step n: ...".
 // Only comments may come before the first step.
 func steps(t testing.TB, file string) []string {

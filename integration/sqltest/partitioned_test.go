@@ -576,8 +576,7 @@ func TestPrepareRejectsRowsAhead(t *testing.T) {
 	}
 	// Undo the preparation.
 	head, _, _ := strings.Cut(d.read(prepareFile), "-- Step 1")
-	_, undo, _ := strings.Cut(head, "To undo the preparation:\n")
-	for statement := range strings.SplitSeq(strings.ReplaceAll(undo, "--", ""), ";") {
+	for statement := range strings.SplitSeq(commented(t, head), ";") {
 		if _, err := d.conn().Exec(ctx(t), statement); err != nil {
 			t.Error(err)
 		}
