@@ -99,9 +99,9 @@ func (b *bench) killed(dir, name string, after time.Duration) (printed []string)
 // TestSpoolKilled kills processes while the server is up, slow or down. After the next
 // start, all events that were on disk before a kill must be stored, none of them twice.
 func TestSpoolKilled(t *testing.T) {
-	rounds := 51
-	if testing.Short() {
-		rounds = 6
+	rounds := 12
+	if os.Getenv("DOCEVENTS_LONG_TESTS") != "" && !testing.Short() {
+		rounds = 51
 	}
 	dir := t.TempDir()
 	s := newFixture(t)
