@@ -19,7 +19,8 @@ const (
 
 	// If the server stored rows less than trustTime before a request was sent, the
 	// server works. If that request then fails with an error about its rows, the
-	// failure doesn't count towards opening a breaker. A few requests take that long.
+	// failure doesn't count towards opening a breaker. The value is the usual time of a
+	// few requests in a row.
 	trustTime = 250 * time.Millisecond
 
 	// The wait between two probes is at most outageWait, or closeWait once Close has

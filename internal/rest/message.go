@@ -129,9 +129,9 @@ const LeftOut = "a message that is not PostgreSQL's own, left out since it may r
 // digit, because that is probably an apostrophe.
 var quotedPart = regexp.MustCompile(`((^|[^\pL\pN"])'|")(.*['"]|.*)`)
 
-// OneLine returns text in a form that is safe in a log line. It replaces white space
-// with spaces. It replaces invalid UTF-8 and control characters with U+FFFD. A control
-// character could change what a terminal shows.
+// OneLine returns text in a form that is safe in a log line. It replaces line breaks
+// and tabs with spaces. It replaces invalid UTF-8 and invisible characters, such as
+// control characters, with U+FFFD, because they could change what a terminal shows.
 func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

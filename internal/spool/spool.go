@@ -9,17 +9,17 @@
 //	                                   ^
 //	                                   | read to its end
 //	                                   |
-//	               left --Next--> being read
+//	          abandoned --Next--> being read
 //
 // Append adds rows to the newest current segment. When that segment is large, Append
-// begins another one. A retired segment takes no more rows. The caller appends the
-// segment's pending rows again, and then calls Discard, which removes the segment. But
-// Discard keeps a segment that is damaged (.bad) or has rows that the caller can't use
-// (.kept).
+// begins another one. To get rid of segments in which few rows are still pending, the
+// caller calls Retire, appends these pending rows to a new segment, and then calls
+// Discard. Discard removes the retired segments, but keeps a segment that is damaged
+// (.bad) or has rows that the caller can't use (.kept).
 //
-// When a process ends, it leaves its segments to other processes. A process takes a
-// segment by renaming it, so only one process succeeds. Next returns the rows of the
-// segment to that process, which must send them.
+// When a process ends, its segments are abandoned. Another process takes a segment by
+// renaming it, so only one process succeeds. Next returns the rows of the segment to
+// that process, which must send them.
 //
 // A segment's name is PROJECT-STAMP-OWNER.seg. PROJECT is a hash of the project. STAMP
 // is the time at which the segment was made, followed by random digits. OWNER is a
