@@ -107,8 +107,9 @@ func (p *page) refuse(title, advice string) {
 }
 
 // Refresh returns the number of seconds after which the browser reloads the page, or 0
-// for never. It returns 0 if the user has switched the refresh off. It also returns 0
-// while the user edits the filters, because a reload would clear the form.
+// for never. It returns 0 if the user has switched the refresh off, except after
+// errBusy. It also returns 0 while the user edits the filters, because a reload would
+// clear the form.
 func (p *page) Refresh() int {
 	if p.IsEdited() || p.Still && p.CanRefresh() {
 		return 0

@@ -22,8 +22,8 @@ func (p *page) InputTime(t time.Time) string {
 func (f filter) IsPlain() bool { return clean(f.Value, 6*longestValue) == f.Value }
 
 // Keep returns the parameters that have no visible input in the form, as a query
-// string. The form submits this string in a hidden input. A browser may change line
-// breaks in an input, but a query string has none.
+// string. The form submits this string in a hidden input. In the string, line breaks
+// are escaped, so that the browser doesn't change them.
 func (p *page) Keep() string {
 	query := url.Values{}
 	for name, value := range p.own {

@@ -23,8 +23,8 @@ type problem struct{ Title, Advice, Detail string }
 const inMemory = " Until this is fixed, new events of this process wait in its memory."
 
 // knownErrors contains errors of the server, each with the title and the advice that
-// the page shows. The first entry whose pattern matches the result of answerLine
-// applies. status is the HTTP status of the page. 0 means 502.
+// the page shows. The first entry that matches the error applies: see answerLine.
+// status is the HTTP status of the page. 0 means 502.
 var knownErrors = []struct {
 	pattern       *regexp.Regexp
 	status        int

@@ -149,9 +149,9 @@ func (h *handler) readTimelinePage(ctx context.Context, p *page, id string, at p
 	})
 }
 
-// newTimelinePage returns up to n events of a window, beginning at start. In the slice
-// "window", the oldest event comes first. hasEarlier means that there are events before
-// the window.
+// newTimelinePage returns a page of up to n events of a window. start is the page's
+// position. In the slice "window", the oldest event comes first. hasEarlier means that
+// there are events before the window.
 func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, n int) *timelinePage {
 	s := &timelinePage{size: len(window), HasEarlier: hasEarlier}
 	if s.size == 0 {
@@ -181,9 +181,9 @@ func newTimelinePage(window []docevents.Event, hasEarlier bool, start position, 
 		return s
 	}
 	// Events outside this window may have the same time as this window's oldest event.
-	// So the earlier window ends just after this time, and contains the events of this
-	// time again. If the newest events come first, the next page skips those that this
-	// window has shown.
+	// So the earlier window ends just after this time, and repeats this window's events
+	// of this time. If the page shows the newest events first, the next page skips the
+	// repeated ones.
 	same := slices.IndexFunc(window, func(e docevents.Event) bool { return !e.CreatedAt.Equal(first.CreatedAt) })
 	s.earlier = &position{first.CreatedAt.Add(time.Microsecond), max(same, 0), start.oldestFirst}
 	if same < 0 { // all events have this time: leave out further ones

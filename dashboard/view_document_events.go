@@ -149,9 +149,9 @@ func kind(types docevents.EventTypes, t docevents.EventType) string {
 }
 
 // placeBars returns a row for each event, with the place of its bar. A bar ends at the
-// event and is as wide as the event's Duration, but at least minWidth. The time axis of
-// all bars begins at the earliest start of a step and ends at the latest event. The
-// template draws no bar for an event without a Duration.
+// event and is as wide as the event's Duration, but at least minWidth. The time axis
+// covers all events and their Durations. The template draws no bar for an event without
+// a Duration.
 func placeBars(events []docevents.Event) []eventRow {
 	if len(events) == 0 {
 		return nil

@@ -105,7 +105,7 @@ type purgeResult struct {
 
 // judge sets Outcome, Error and Exact, and returns the exit code. err is the error that
 // PurgeBefore returned, and failure is the reason why the last request failed, or "".
-// If the purge was stopped, context.Cause(ctx) is the reason.
+// If the purge was stopped, or never got an answer, context.Cause(ctx) is the reason.
 func (r *purgeResult) judge(ctx context.Context, err error, failure string) int {
 	r.Exact = !r.estimated && !errors.Is(err, docevents.ErrCountIncomplete)
 	switch cause := context.Cause(ctx); {
