@@ -84,11 +84,9 @@ func newBars(stacks [][]int64, n int) barDiagram {
 }
 
 // fit returns the value at the upper edge of a diagram, which is usually the largest
-// value. But a few huge values would make the other bars too low to read. So fit
-// ignores the largest values if they are more than about eight times the others. It
-// ignores at most a twentieth of the values above zero, but always one if two others
-// remain. fit then returns 1.25 times the largest remaining value, and higher bars are
-// cut off.
+// value. But a few huge values would make the other bars too low to read. So if a few
+// values are more than about eight times as large as the others, fit returns 1.25 times
+// the largest of the others, and higher bars are cut off.
 func fit(values []int64) int64 {
 	sorted := slices.DeleteFunc(slices.Clone(values), func(v int64) bool { return v <= 0 })
 	if len(sorted) == 0 {

@@ -106,7 +106,7 @@ func (s *Server) answerLocked(r *http.Request, body []byte) (*postgrest.Answer, 
 
 // changeLocked carries out an insert or a DELETE, and returns the answer. changedRows
 // contains the inserted or deleted rows, and rowsAfter contains the rows of the table
-// afterwards. If the request requires another number of changed rows, the table stays
+// afterwards. If the request doesn't allow that number of changed rows, the table stays
 // unchanged, as after PostgREST's rollback.
 func (s *Server) changeLocked(r *http.Request, q *query, changedRows, rowsAfter []row) (*postgrest.Answer, error) {
 	if refusal := postgrest.CheckRows(r, q.prefer, int64(len(changedRows))); refusal != nil {

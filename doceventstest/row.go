@@ -61,9 +61,10 @@ func parseTime(s string) (any, error) {
 	return t.UTC(), nil
 }
 
-// parseRows parses body, the JSON of an insert. columns is the URL parameter "columns".
-// A column for which a row has no value gets NULL. If missingDefault is true, a column
-// in Columns.Extra gets its default instead, so it is left out of the row.
+// parseRows parses body, the JSON of an insert. columns is the URL parameter "columns":
+// the columns that the insert sets. If a row has no value for one of them, the column
+// gets NULL. If missingDefault is true, a column in Columns.Extra gets its default
+// instead, so it is left out of the row.
 func (s *Server) parseRows(body []byte, columns []string, missingDefault bool) ([]row, error) {
 	table := s.columns()
 	for _, name := range columns {
@@ -149,9 +150,8 @@ func (s *Server) newRows(rows []row, ignoreDuplicates bool) ([]row, error) {
 	return added, nil
 }
 
-// sortedByTime returns the rows sorted by time and then by id. The ids that the client
-// generates increase, so rows with the same time are in the order of the calls to
-// Record.
+// sortedByTime returns the rows sorted by time and then by id. The client generates
+// increasing ids, so rows with the same time are in the order of the calls to Record.
 func sortedByTime(rows []row) []row {
 	return slices.SortedFunc(slices.Values(rows), func(a, b row) int {
 		idA, idB := a.fields["ID"].(uuid.UUID), b.fields["ID"].(uuid.UUID)

@@ -164,7 +164,7 @@ func (s *Server) WaitFor(n int) []docevents.Event {
 	return s.eventsLocked()
 }
 
-// FailNext makes the server refuse the next request, without a change to the table.
+// FailNext makes the server refuse the next request, without changing the table.
 // status is the HTTP status, from 300 to 599. code is the error code of PostgreSQL or
 // PostgREST, or "" for an answer of a gateway. To make the next n requests fail, call
 // FailNext n times.

@@ -27,8 +27,8 @@ func (c column) parse(text string) (any, error) { return parsers[c.typ](text) }
 
 // columns returns the columns of the table in the order of sql/013, and then those in
 // Columns.Extra. The order matters: if several values of a row are wrong, the first
-// wrong value decides which error is returned, as in PostgreSQL. In the field Columns,
-// the name "-" means that the table doesn't have that column.
+// wrong value decides which error is returned, as in PostgreSQL. A column that is named
+// "-" in s.Columns is left out, because the table doesn't have it.
 func (s *Server) columns() []column {
 	named, ids := s.Columns, "uuid"
 	if named.TextIDs {

@@ -46,8 +46,8 @@ func main() {
 }
 
 // serve serves requests until ctx ends or the server fails, and then shuts down.
-// Kubernetes kills a process 30 s after SIGTERM, which ends ctx. serve waits up to 15 s
-// for running uploads and up to 5 s for the last events. That leaves 10 s for the
+// SIGTERM ends ctx, and Kubernetes kills the process 30 s later. serve waits up to 15 s
+// for running uploads and up to 5 s for the last events. That leaves 10 s to finish the
 // documents.
 func serve(ctx context.Context, listener net.Listener, s *service) error {
 	mux := http.NewServeMux()

@@ -55,8 +55,8 @@ func walk(client *docevents.Client, folder string) error {
 }
 
 // process extracts the text of a file and counts its words. The inner calls to Step
-// record events about the steps "extract" and "count". The outer call has no Stage, so its
-// events are about the whole document. If a step fails, the document fails as well.
+// record events about the steps "extract" and "count". The outer call has no Stage, so
+// its events are about the whole document. If a step fails, the document fails as well.
 func process(client *docevents.Client, path string) (words int, err error) {
 	e := docevents.Event{DocumentID: documentID(path), UserID: docevents.SystemUser}
 	err = client.Step(e, func() error {
