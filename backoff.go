@@ -8,12 +8,12 @@ import (
 )
 
 // The wait before a retry is random, so that many clients don't retry at the same time.
-// It is between half of a base time and all of it. The base time is firstWait at step
-// 0, and doubles with each step, up to longWait.
+// It is between half of a base time and all of it. The base time starts at firstWait,
+// and doubles with each step, up to longWait.
 //
-// For a row, the step is the number of its strikes. After Close has begun, it is the
-// number of the row's failures since then. For a probe, the step is the number of
-// consecutive probes that have failed.
+// A step is a failure. For a row, the steps are its strikes (see delivery.go); after
+// Close has begun, they are its failures since then. For a probe, the steps are the
+// probes that have failed in a row.
 const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second
@@ -22,8 +22,8 @@ const (
 	// If the server refuses at least five requests in a row (openAfter), for at least
 	// 5 s, the refusals count as lasting. Then Flush and Close stop waiting. Shorter
 	// refusals are normal: PostgREST may be reloading its schema cache, or its clock
-	// may be behind, so that a new key isn't valid yet. Reads, purges and Check also
-	// retry for up to 5 s after such a refusal.
+	// may be behind, so that a new key isn't valid yet. For these reasons, reads,
+	// purges and Check retry some refused requests for up to 5 s.
 	lastingAfter = 5 * time.Second
 )
 

@@ -31,7 +31,7 @@ import (
 //
 // For three problems Check only logs a warning and returns no error:
 //
-//   - A column is NOT NULL, but its field of Event may be empty. The table will reject
+//   - A column is NOT NULL, but its field of Event is optional. The table will reject
 //     events in which the field is empty.
 //   - A trigger or rule discards some of the events that Check inserts.
 //   - The column id is UNIQUE but not the primary key. If the answer to an insert is
@@ -96,7 +96,8 @@ func (r *rehearsal) examine(ctx context.Context) error {
 
 // insert sends inserts until one succeeds or no other insert can help. It adds each
 // problem to r.findings, and changes the next insert so that PostgreSQL gets to the
-// next problem. The method returns an error if a DELETE would probably fail as well.
+// next problem. If insert returns an error, examine doesn't test a purge, because that
+// would probably fail as well.
 func (r *rehearsal) insert(ctx context.Context) error {
 	for len(r.columns) > 0 {
 		rows := r.rows(r.types)
@@ -142,9 +143,9 @@ func (r *rehearsal) insert(ctx context.Context) error {
 }
 
 // count handles the answer to an insert that was rolled back. n is the number of rows
-// that PostgreSQL had inserted, and numEvents is the number of events without their
-// copies. If n is greater than numEvents, the id isn't unique. If n is less than
-// numEvents, the table discards events.
+// that PostgreSQL had inserted, and numEvents is the number of events. Each event was
+// sent r.copies times with the same id. So if n is greater than numEvents, the id isn't
+// unique. If n is less than numEvents, the table discards events.
 func (r *rehearsal) count(n, numEvents int) {
 	switch {
 	case r.lacksID(): // n shows nothing
@@ -188,8 +189,8 @@ func (r *rehearsal) tryTypes(ctx context.Context, refusal *rest.Error) (reason *
 	return nil, nil
 }
 
-// tryType tries several times to insert events of type t, each time with other optional
-// columns filled, because a CHECK may require a column for this type only.
+// tryType tries several times to insert events of type t, each time with different
+// optional columns filled, because a CHECK may require a column for this type only.
 // r.fillings[t] becomes the columns with which the table accepts the type. If the table
 // never accepts it, tryType returns the reason.
 func (r *rehearsal) tryType(ctx context.Context, t EventType) (reason *rest.Error, err error) {

@@ -41,8 +41,8 @@ import (
 
 // A Client records events, reads them, and purges old ones. Its methods are safe for
 // concurrent use. The methods of a nil or zero Client do nothing and return no error,
-// so an app without Supabase settings can use a nil Client. Only Step still calls its
-// function.
+// so an app without Supabase settings can use a nil Client. Step still calls the
+// function passed to it.
 type Client struct {
 	config   config
 	rest     *rest.Client

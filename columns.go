@@ -24,9 +24,8 @@ type Columns struct {
 	// that the database ignores an event that is sent again. The column should also be
 	// NOT NULL. ID can't be "-".
 	//
-	// If the name is "id", the column should be the primary key: docevents then sends
-	// no parameter on_conflict, so the database recognizes a repeated event by the
-	// primary key.
+	// If the name is "id", the column should be the primary key, because the database
+	// then recognizes repeated events by the primary key.
 	ID string
 
 	DocumentID, UserID, Type string

@@ -53,8 +53,8 @@ type DocumentsQuery struct {
 	Error string
 
 	// Cursor selects a page of the list. "" selects the first page. For each further
-	// page, set Cursor to the Next of the page before it. Then Since and Until are
-	// ignored, because the Cursor contains those of the first page.
+	// page, set Cursor to [DocumentsPage].Next of the page before it. Then Since and
+	// Until are ignored, because the Cursor contains those of the first page.
 	Cursor string
 
 	// Limit is the maximum number of documents on a page, up to 500. 0 means 50.
@@ -79,9 +79,8 @@ type Document struct {
 	Stage  string    `json:"stage"`   // stage of the latest event
 	Error  string    `json:"error"`   // ErrorMessage of the latest event
 
-	// If the document is under way or stuck, Started is the time of the first event of
-	// an Arrived or Started type (see [EventTypes]) since the document last ended. In
-	// every other state, it is the time of the document's first event in the range.
+	// If the document is under way or stuck, Started is the time at which that began. In
+	// every other state, Started is the time of the document's first event in the range.
 	Started time.Time `json:"started"`
 	LastAt  time.Time `json:"last_at"` // time of the latest event
 }
@@ -165,9 +164,9 @@ func (q *DocumentsQuery) normalize() error {
 	return q.Query.normalize()
 }
 
-// A cursor is the decoded form of [DocumentsQuery].Cursor. ID is the last document of
-// the previous page, and At is the time of its latest event. Since and Until are the
-// range of the list. Times are in Unix microseconds.
+// A cursor is the decoded form of [DocumentsQuery].Cursor. ID identifies the last
+// document of the previous page, and At is the time of its latest event. Since and
+// Until are the range of the list. Times are in Unix microseconds.
 type cursor struct {
 	Since, Until, At int64
 	ID               string

@@ -9,8 +9,8 @@ import (
 )
 
 // An error matches ErrOutcomeUnknown if a request failed, but the server may have
-// carried it out. Then the events of an insert may be stored, or the rows of a purge
-// may be deleted.
+// carried it out. Then the events of an insert may have been stored, or the rows of a
+// purge deleted.
 //
 // An error passed to the drop handler also matches if Close dropped the event while a
 // write to the spool (see [WithSpool]) was hanging. Then a later process may still find

@@ -166,8 +166,8 @@ var (
 // time.
 type beforeCaller struct{ running atomic.Int64 }
 
-// The method call passes a copy of e to WithBefore's function f, and returns the event
-// with the changes that f makes. reason and err are set only if the event must be
+// beforeCaller.call passes a copy of e to WithBefore's function f, and returns the
+// event with the changes that f makes. reason and err are set only if the event must be
 // dropped.
 func (b *beforeCaller) call(ctx context.Context, f func(context.Context, *Event) bool, e Event) (changed Event, reason DropReason, err error) {
 	defer b.running.Add(-1)

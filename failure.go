@@ -20,7 +20,7 @@ const (
 	// If the server stored rows less than trustTime before a request was sent, the
 	// server works. If that request then fails with an error about its rows, the
 	// failure doesn't count towards opening a breaker. The value is the usual time of a
-	// few requests in a row.
+	// few consecutive requests.
 	trustTime = 250 * time.Millisecond
 
 	// The wait between two probes is at most outageWait, or closeWait once Close has
@@ -58,7 +58,7 @@ func decide(v rest.Verdict, rows int, named, evidence bool, strikes int) action 
 // blamesServer reports whether a failure counts towards opening a breaker. Failures
 // that seem to be the fault of rows don't count (see trustTime). sinceStored is the
 // time from when rows were last stored until the failed request was sent. It is
-// negative if rows were stored after that.
+// negative if the request was sent first.
 func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duration) bool {
 	aboutRows := named || v == rest.BadData || v == rest.StoredBefore
 	return !evidence && (!aboutRows || sinceStored >= trustTime)
@@ -69,7 +69,7 @@ func blamesServer(v rest.Verdict, named, evidence bool, sinceStored time.Duratio
 // next failure is evidence against the batch.
 //
 // A failure sets a mark to the failed request, or to the newest request at that time.
-// The newest request is the stricter mark: with it, requests in flight are no evidence,
+// The newest request is used where requests in flight must not count as evidence,
 // because the server may have stored their rows before the failure.
 type history struct {
 	// failMark is set by the first failure of any kind. For a single row it is the
@@ -77,8 +77,8 @@ type history struct {
 	// stored just before an outage are no evidence.
 	//
 	// Each failure with evidence raises failMark, so that no stored row is evidence
-	// twice. Otherwise a batch at the beginning of an outage would be split down to
-	// single rows.
+	// twice. Otherwise one stored row would be enough to split a batch down to single
+	// rows in an outage.
 	failMark int64
 
 	// aloneMark is set to the newest request when a row is first rejected alone: it was
@@ -104,12 +104,12 @@ func (h history) ofPart() history {
 // evidence reports whether a new failure is evidence against the batch: the batch
 // failed earlier, and other rows were stored between the earlier failure and the new
 // request. lastStored is the newest request that had stored rows when the new request
-// was sent. Rows that were stored later don't count, because the request may have
-// reached the table before they were stored, while it was still broken.
+// was sent. Rows that were stored later don't count, because the new request may have
+// failed before that, while the table was still broken.
 //
 // rejected is true if the new failure is a rejection. Then the earlier failure must be
 // a rejection of the row alone. allRejected is true if every pending row has been
-// rejected alone. Then the earlier failure may be a rejection together with other rows.
+// rejected alone. Then a rejection together with other rows is enough.
 func (h *history) evidence(lastStored int64, rejected, allRejected bool) bool {
 	mark := h.failMark
 	switch {

@@ -112,11 +112,10 @@ const (
 	rejectTypes                 // add a finding that the table rejects all types, and end
 )
 
-// react returns the reaction to the parameter refusal, and the column that refusal
-// names, or "". If triedEach is false, refusal is the answer to an insert of all types,
-// or nil if this insert wasn't refused. If triedEach is true, the table accepts no
-// type, and refusal is the reason that tryTypes returned. react uses the first rule
-// that applies.
+// react returns the reaction to an insert, and the column that its error names, or "".
+// If triedEach is false, refusal is the error of an insert of all types, or nil if it
+// wasn't refused. If triedEach is true, the table accepts no type, and refusal is the
+// error that tryTypes returned. react uses the first rule that applies.
 func (r *rehearsal) react(refusal *rest.Error, triedEach bool) (reaction, string) {
 	if refusal == nil {
 		return accept, ""
@@ -132,8 +131,8 @@ func (r *rehearsal) react(refusal *rest.Error, triedEach bool) (reaction, string
 	listed := len(r.config.types.listed) > 0 // otherwise the type is made up
 	madeUp := !listed || columns.TextIDs || triedEach && slices.ContainsFunc(r.types, func(t EventType) bool { return len(r.fillings[t]) > 0 }) ||
 		slices.ContainsFunc(r.columns, func(name string) bool { return r.isFilled(name) && !r.isOwner(name) })
-	// blamedNames is text with the names of the columns that the error is about: the
-	// name of a CHECK constraint (by default TABLE_COLUMN_check) or the columns of the
+	// blamedNames is the part of the error in which column names can occur: the name of
+	// a CHECK constraint (by default TABLE_COLUMN_check) or the columns of the
 	// partition key.
 	blamedNames := strings.TrimPrefix(captured(constraintName, refusal.Message), r.config.table)
 	if !slices.Contains(key, columns.ID) { // a key that has the id is the list of all columns of the row, as after an insert into a view

@@ -159,8 +159,8 @@ func (d *delivery) abandonLocked() {
 }
 
 // abandonErrLocked returns the error with which Close abandons b's rows: b's last
-// failure if b is a row that may be bad (see mayBeBad), and otherwise the reason why
-// Close stopped waiting.
+// failure if b is a single row that may be bad (see mayBeBad), and otherwise the reason
+// why Close stopped waiting.
 func (d *delivery) abandonErrLocked(b *batch) error {
 	err := d.cause
 	if b.mayBeBad() {

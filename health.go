@@ -66,9 +66,9 @@ type Health struct {
 	Failed      int64   `json:"failed"`
 	FailureRate float64 `json:"failure_rate"`
 
-	// Health computes the next four fields from the events of this time: a day plus the
-	// longer of StuckAfter and Silence. If the Window is longer than this sum, Health
-	// uses the events of the Window instead.
+	// Health computes the next four fields from the events of this period: a day plus
+	// the longer of StuckAfter and Silence. If the Window is longer than this sum,
+	// Health uses the events of the Window instead.
 	UnderWay      int64     `json:"under_way"`               // including stuck documents
 	Stuck         int64     `json:"stuck"`                   // documents under way for longer than StuckAfter
 	StuckSince    time.Time `json:"stuck_since,omitzero"`    // when the oldest stuck document started; zero if no document is stuck

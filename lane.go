@@ -19,8 +19,8 @@ const (
 // guards its fields.
 //
 // While a batch is in flight, its records are read without the mutex, so they must not
-// be changed. The exceptions are record.block and record.old: the mirror sets them, and
-// they aren't sent.
+// be changed. Only record.block and record.old may change, because they aren't sent:
+// they are places in the spool.
 type batch struct {
 	records []record
 	text    int // the size of the records' text, in bytes
@@ -57,10 +57,9 @@ func (b *batch) isSuspect(lastStored int64) bool {
 	return len(b.records) == 1 && (b.strikes > 0 || b.aloneMark > 0 && lastStored > b.aloneMark)
 }
 
-// keepsFailing reports whether b is a suspect, or a single row that has failed, perhaps
-// in a batch that was then split, although other rows were stored. Such a row becomes a
-// suspect only after further rows are stored. That never happens if no good rows are
-// left. lastStored is health.stored.
+// keepsFailing reports whether b is a single row that has failed although other rows
+// were stored. That includes rows that aren't suspects yet, because a rejected row
+// can't become a suspect if no good rows are left. lastStored is health.stored.
 func (b *batch) keepsFailing(lastStored int64) bool {
 	return b.isSuspect(lastStored) || len(b.records) == 1 && b.isRetry() && lastStored >= b.failMark
 }
@@ -194,9 +193,9 @@ func (l *lane) draw(newest bool) *batch {
 	return row
 }
 
-// join merges small batches into larger ones, up to the size of a request, except
-// batches for which staysApart returns true. When the server starts to fail, batches of
-// good rows are split, because they seem to contain a bad row. join undoes these
+// join merges small batches into larger ones, up to the size of a request. Batches for
+// which staysApart returns true are not merged. When the server starts to fail, batches
+// of good rows are split, because they seem to contain a bad row. join undoes these
 // splits.
 func (l *lane) join(maxRows int, staysApart func(*batch) bool) {
 	var joined, apart []*batch

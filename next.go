@@ -17,11 +17,10 @@ const hangTime = time.Second
 // nextLocked returns the next batch to send, and removes it from its lane. If nothing
 // may be sent now, nextLocked returns nil.
 //
-// In an outage, only a probe is sent. Otherwise a batch of the retry lane goes first,
-// if one is due and mayRetryLocked allows a retry. If the retry lane's breaker is open,
-// a probe goes first instead of a batch. If there is no such batch or probe, fresh rows
-// are sent. If join is true, fresh rows that don't fill a batch may wait for more rows,
-// up to joinWindow.
+// In an outage, only probes are sent. Otherwise the retry lane goes first, if
+// mayRetryLocked allows it: with a probe if the lane's breaker is open, and with a
+// batch if not. If that yields nothing, fresh rows are sent. If join is true, fresh
+// rows that don't fill a batch may wait for more rows, up to joinWindow.
 func (d *delivery) nextLocked(now time.Time, join bool) (b *batch) {
 	if !d.maySendLocked(now) {
 		return nil
@@ -148,8 +147,8 @@ func (d *delivery) dispatchLocked(b *batch, now time.Time) {
 
 // setTimerLocked sets the timer to the next time at which something may be sent: a
 // batch or a probe becomes due, joinWindow ends, or the newest request seems to hang.
-// Times in the past are ignored. A batch that is already due is sent when a request in
-// flight ends.
+// Times in the past are ignored: a batch that is already due needs no timer, because it
+// is sent when a request in flight ends.
 func (d *delivery) setTimerLocked(now time.Time) {
 	times := [3]time.Time{d.retry.due()}
 	if d.isProbing() {

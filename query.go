@@ -144,10 +144,9 @@ func (c *Client) read(ctx context.Context, r rest.Reading, decode func(*http.Res
 }
 
 // ErrOtherAnswer means that the response reports success, but contains unexpected JSON.
-// Either the response isn't from PostgREST with the table of this client, or the
-// database has another version of the functions of
-// sql/014_create_docevents_reading.sql. The errors of Summary, Documents, Timeline and
-// Health can match it with [errors.Is].
+// Either another server or another table has answered, or the database has another
+// version of the functions of sql/014_create_docevents_reading.sql. Use [errors.Is] to
+// find ErrOtherAnswer in the errors of Summary, Documents, Timeline and Health.
 var ErrOtherAnswer = errors.New("unexpected answer: either the server is not PostgREST with this table, or another version of sql/014_create_docevents_reading.sql is installed")
 
 // otherAnswer returns an error that wraps ErrOtherAnswer. field is a JSON field that is

@@ -109,8 +109,9 @@ func (r *rehearsal) value(name string, i int) any {
 // There are two events of each type, and two documents, because the method count must
 // notice a trigger that discards all events except the first one of each type or
 // document. There must be several rows, because PostgREST doesn't roll back an insert
-// of a single row. The number of events is odd, so that the method count isn't misled
-// by a trigger that discards half of the rows.
+// of a single row. The number of events is odd, so that no trigger can discard exactly
+// half of them. If the id isn't unique, the method count wouldn't notice that, because
+// both copies of the other half would be inserted.
 func (r *rehearsal) rows(types []EventType) (rows []map[string]any) {
 	columns, at := &r.config.columns, time.Now().Add(-time.Second)
 	for i := range 2*len(types) + 1 {
@@ -196,8 +197,8 @@ func isTemporary(e *rest.Error) bool {
 
 // deleteStored deletes rows that the server stored, and adds a finding. It does so even
 // if ctx has ended. It selects the rows by their ids, or by the made-up UUIDs of their
-// documents. If the rows have neither, it deletes nothing, because the app's rows might
-// have the same values.
+// documents. If the rows have neither, it deletes nothing, because it can't tell them
+// from the app's rows.
 func (r *rehearsal) deleteStored(ctx context.Context, rows []map[string]any) {
 	key := r.config.columns.ID
 	if r.lacksID() {

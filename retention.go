@@ -106,9 +106,9 @@ func (c *Client) PurgeBefore(ctx context.Context, cutoff time.Time) (int64, erro
 //	    v
 //	   end
 //
-// The DELETE for all rows is sent only once, because the database may still be running
-// it. A failed step isn't repeated either: the next step reads which rows are left, and
-// deletes the oldest of them.
+// If the DELETE for all rows fails, it isn't repeated, because the database may still
+// be running it. A failed step isn't repeated either: the next step reads which rows
+// are left, and deletes the oldest of them.
 type purge struct {
 	*Client
 	before    string // the cutoff

@@ -20,9 +20,10 @@ const beforeAll = "-infinity"
 // purge of a million rows would take twice as long, because PostgreSQL would read the
 // index entries of deleted rows again.
 //
-// If very many rows have the same time, a step may take too long, and a smaller step
-// would have the same boundary and take as long. Then the purge calls stepByID, which
-// deletes the rows with this time in several requests, in the order of their ids.
+// A step deletes all rows that have the boundary's time. If there are very many, the
+// step may take too long, and a smaller step would have the same boundary. Then the
+// purge calls stepByID, which deletes the rows with this time in several requests, in
+// the order of their ids.
 type position struct {
 	after    string // the boundary of the last step that succeeded
 	boundary string // the boundary of this step

@@ -40,8 +40,8 @@ const (
 // numbered from 1.
 //
 // record.block is the place of a pending row. If the row was copied, record.old is its
-// previous place. A place is a number n. Its meaning depends on the fields "first" and
-// "written":
+// previous place. A place is a number n. If n is positive, it is the number of a block,
+// and the fields "first" and "written" tell where this block is:
 //
 //	n >= written          in the buffer, or in the block that is being written
 //	first <= n < written  in a current segment
@@ -197,8 +197,8 @@ func (m *mirror) stepLocked() {
 	stats, q := &m.delivery.stats, int64(m.delivery.config.queueBytes)
 	// The current segments are retired when their size in bytes exceeds retireAt.
 	// Unless the queue is almost full, retireAt is much larger than all pending rows
-	// together, so by then most rows in the segments are already stored. retireAt is
-	// always below the spool's own limit of 2*q.
+	// together, so most rows of the segments that are retired are already stored.
+	// retireAt is always below the spool's own limit of 2*q.
 	retireAt := min(q*7/4, min(q/4, 4<<20)+4*stats.PendingBytes)
 	if stats.Pending == 0 {
 		// All segments can be removed, and the rows in the buffer needn't be written.

@@ -10,13 +10,13 @@ import (
 )
 
 // replayRows is the maximum number of rows of dead processes that the mirror queues in
-// one step. This number is small, because a step writes new rows to disk only after
-// that.
+// one step. This number is small, because the step queues them before it writes new
+// rows to disk.
 const replayRows = 100
 
 // hasRoomLocked reports whether rows of dead processes may be queued. Once Close has
-// stopped waiting, they may not. Half of the queue is left for new rows, because rows
-// of dead processes can wait on disk.
+// stopped waiting, it returns false. Half of the queue is left for new rows, because
+// rows of dead processes can wait on disk.
 func (d *delivery) hasRoomLocked() bool {
 	return d.cause == nil && 2*d.stats.Pending < int64(d.config.queueEvents) && 2*d.stats.PendingBytes < int64(d.config.queueBytes)
 }

@@ -12,9 +12,9 @@ import (
 // notes, which are events that don't change the state.
 //
 // An event without a Stage is about the entire document, and an event with a Stage is
-// about one step of it. If the app records the start of the entire document, only a
-// Completed event without a Stage completes the document. Otherwise the document counts
-// as completed after each Completed event, until the next step starts. If a step fails,
+// about one step of it. If a document has a Started event without a Stage, only a
+// Completed event without a Stage completes it. Otherwise the document counts as
+// completed after each Completed event, until the next step starts. If a step fails,
 // the document counts as failed until its next event. The exact rules are in
 // sql/014_create_docevents_reading.sql.
 //

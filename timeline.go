@@ -52,9 +52,9 @@ func (c *Client) Timeline(ctx context.Context, documentID string) ([]Event, erro
 // given time. The time is cut to microseconds.
 //
 // To read a long timeline in pages, pass the CreatedAt of the oldest event that you
-// have read. This leaves out other events with exactly the same CreatedAt. If there may
-// be such events, pass this CreatedAt plus a microsecond, and skip the events that you
-// have already read.
+// have read. This leaves out unread events with exactly the same CreatedAt. If such
+// events are possible, pass this CreatedAt plus a microsecond, and skip the events that
+// you have already read.
 func (c *Client) TimelineBefore(ctx context.Context, documentID string, before time.Time) ([]Event, error) {
 	if before = before.UTC(); !c.isNone() && (before.IsZero() || before.Year() < 1 || before.Year() > 9999) {
 		return nil, errors.New("docevents: TimelineBefore: the time is zero, or outside the years 1 to 9999")

@@ -21,13 +21,13 @@ import (
 //
 // If the app lists any types, Check tests only these types and not the defaults.
 type EventTypes struct {
-	// Arrived types mean that the document is waiting for work. If the latest event of
-	// a document, apart from Notes, has an Arrived type, the document counts as under
-	// way.
+	// Arrived types mean that the document is waiting to be processed. If the latest
+	// event of a document, apart from Notes, has an Arrived type, the document counts
+	// as under way.
 	Arrived []EventType
 
 	// Started types mean that work has begun. After a Started event without a Stage,
-	// the document is under way until a Failed event, or until a Completed or Skipped
+	// the document is under way until any Failed event, or until a Completed or Skipped
 	// event without a Stage. Step records the first type in Started.
 	Started []EventType
 
@@ -61,8 +61,8 @@ type eventTypes struct {
 	known []EventType // all types of EventTypes
 
 	// listed contains the types that Check tries to insert: the types that the app
-	// lists. If the app lists none, listed contains the four defaults, or is empty if
-	// the app sets Open.
+	// lists. If there are none, listed contains the four defaults, or is empty if the
+	// app sets Open.
 	listed []EventType
 }
 

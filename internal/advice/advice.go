@@ -47,7 +47,7 @@ func (s Settings) ForCall(status int, code, message string) string {
 func (s Settings) TableName() string { return SQLName(s.Schema) + "." + SQLName(s.Table) }
 
 // A rule has the advice for the responses that its pattern matches. In the advice,
-// {schema} and {table} are replaced with the client's names, and ${1} with the text
+// {schema} and {table} are replaced with the names in Settings, and ${1} with the text
 // that the pattern's first group matched.
 type rule struct {
 	answer *regexp.Regexp // matches "STATUS CODE message"

@@ -1,4 +1,4 @@
-// Package postgrest parses the requests and writes the answers of PostgREST 14, for two
+// Package postgrest parses requests and writes answers as PostgREST 14 does, for two
 // test servers: doceventstest, which stores rows in memory, and integration/localstack,
 // which stores rows in PostgreSQL. The package imports only the standard library.
 package postgrest

@@ -174,7 +174,7 @@ func (q *Query) parseFilter(column, text string) *Error {
 	return nil
 }
 
-// parseGroup adds the filters in a value of the parameter "and", such as
+// parseGroup adds filters to q. text is a value of the parameter "and", such as
 // (created_at.gte.X,created_at.lt.Y). postgrest-go uses this form for two filters on
 // the same column.
 func (q *Query) parseGroup(text string) *Error {

@@ -84,8 +84,8 @@ var (
 
 // Classify returns what the result of a request means for the rows that were sent. If
 // the request failed without an answer of the server, the meaning is Transient. Some
-// statuses count more than the code: if the role of an API key doesn't exist, the code
-// is 22023, which usually means bad data, but the status is 401.
+// statuses count more than the code. For example, status 401 with code 22023 (the role
+// of the API key doesn't exist) means Configuration, not BadData.
 func Classify(err error) Verdict {
 	e, answered := errors.AsType[*Error](err)
 	switch {
@@ -139,7 +139,8 @@ func KeyColumns(details string) []string {
 //   - 23514 means that a constraint is violated, or that the table has no partition for
 //     the row. If there is no partition, the table is wrong (Configuration).
 //
-// In all other cases it returns Accepted, and Classify decides by status and code.
+// In all other cases it returns the zero value, and Classify decides by status and
+// code.
 func meaningOf(code, message, details, idColumn string) Verdict {
 	key := keyInDetails.FindStringSubmatch(details)
 	hasID := slices.Contains(KeyColumns(details), idColumn)

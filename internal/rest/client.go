@@ -104,8 +104,8 @@ func (c *Client) Insert(ctx context.Context, i Insertion) error {
 
 // isForeign reports whether an insert violated a key of another table, into which a
 // trigger inserts. The arguments are the error's details and the JSON of the inserted
-// rows. If the key is another table's, the details contain a key, but no id of the
-// rows.
+// rows. If the key is another table's, the details contain a key, but none of the rows'
+// ids.
 func (c *Client) isForeign(details string, rows []byte) bool {
 	return KeyColumns(details) != nil && !slices.ContainsFunc(uuidFormat.FindAllString(details, -1), func(id string) bool {
 		return bytes.Contains(rows, []byte(`"`+c.transport.idColumn+`":"`+id+`"`))
@@ -141,10 +141,10 @@ type Reading struct {
 	Query        url.Values
 }
 
-// Get sends a GET. If the answer is a success, Get passes it to the function use, and
-// returns that function's error. Get doesn't use postgrest-go, which reads answers of
-// any size into memory and hides the errors of SQL functions.
-func (c *Client) Get(ctx context.Context, r Reading, use func(*http.Response) error) error {
+// Get sends a GET. If the answer is a success, Get passes it to readAnswer, and returns
+// readAnswer's error. Get doesn't use postgrest-go, which reads answers of any size
+// into memory and hides the errors of SQL functions.
+func (c *Client) Get(ctx context.Context, r Reading, readAnswer func(*http.Response) error) error {
 	u, err := url.Parse(c.URL)
 	if err != nil {
 		return err
@@ -165,5 +165,5 @@ func (c *Client) Get(ctx context.Context, r Reading, use func(*http.Response) er
 		return err
 	}
 	defer resp.Body.Close()
-	return use(resp)
+	return readAnswer(resp)
 }

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// The times for HTTP/2 pings. On hosted Supabase, all requests share one HTTP/2
-// connection. Without pings, net/http keeps using it after it has died, and requests
-// time out.
+// The times for HTTP/2 pings. On hosted Supabase, each http.Transport sends all its
+// requests over one HTTP/2 connection. Without pings, net/http keeps using it after it
+// has died, and requests time out.
 const (
 	pingAfter   = 3 * time.Second // if the server sends nothing for this long, net/http sends a ping
 	pingTimeout = 3 * time.Second // if the answer to a ping takes longer, the connection is closed
@@ -24,7 +24,7 @@ const (
 // connections contains the transports of a Client whose Config has no Transport: clones
 // of http.DefaultTransport, one for inserts and one for all other requests.
 //
-// If a request fails and the failure isn't about its rows, all idle connections are
+// If a request fails without a sign that the server works, all idle connections are
 // closed, because they may be dead or go to an old address of the server. They are
 // closed just before the next request and not earlier, because the connection of the
 // failed request may take a moment to become idle.
@@ -80,8 +80,8 @@ func (c *connections) end(err error) {
 //
 //   - The request succeeded.
 //   - A DELETE succeeded, but the answer lacks the number of rows (ErrNoCount).
-//   - The request failed because of its rows or their number, or because it took too
-//     long.
+//   - The request failed because of its rows or their number (StoredBefore, BadData or
+//     TooMuch).
 //   - The request violates a foreign key (23503).
 func showsWorkingServer(err error) bool {
 	v := Classify(err)
@@ -95,7 +95,7 @@ func (c *connections) closeIdle() {
 }
 
 // close closes all connections for inserts, and the idle connections for other
-// requests. So a connection that a purge is using stays open. Later requests use new
+// requests. So a connection that a purge is using stays open. Later inserts use new
 // connections.
 func (c *connections) close() {
 	if c == nil {

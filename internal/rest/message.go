@@ -75,8 +75,8 @@ PGRST... [^"]+
 XX000 cache lookup failed for (relation|type|function) \d+|tuple concurrently (updated|deleted)|Tenant or user not found`
 
 // A knownMessage holds the two regular expressions of a line of knownMessages. The
-// second one, in the field text, is compiled only when it is needed, because compiling
-// all lines would take 0.1 s. Its only capturing groups are those for VALUE.
+// second one (text) is compiled only when it is needed, because compiling all lines
+// would take 0.1 s. Its only capturing groups are those for VALUE.
 type knownMessage struct {
 	code *regexp.Regexp
 	text func() *regexp.Regexp
@@ -180,10 +180,10 @@ type loggableError struct {
 func (e loggableError) Error() string { return e.text }
 func (e loggableError) Unwrap() error { return e.error }
 
-// Loggable returns an error like err with text that is safe to log. err is the error of
-// a request that got no answer. Loggable removes the key, the queries of URLs and
-// quoted text, because they may contain values of a row. The result wraps the cause of
-// err, but not the *url.Error around the cause.
+// Loggable returns an error like err, with a text that is safe to log. err is the error
+// of a request that got no answer. Loggable removes the key. It also removes the
+// queries of URLs and quoted text, because these may contain values of a row. The
+// result wraps the cause of err, but not the *url.Error around the cause.
 func (c *Client) Loggable(err error) error {
 	for wrapped := (*url.Error)(nil); errors.As(err, &wrapped) && wrapped.Err != nil; { // several, if the app's transport is an http.Client
 		err = wrapped.Err

@@ -57,9 +57,9 @@ func valueText(value json.RawMessage) string {
 	return string(bytes.TrimSpace(value))
 }
 
-// timeFormats are the formats in which PostgreSQL prints a time. The second is for
-// times before about 1900, when offsets from UTC could contain seconds. The last two
-// are for columns without a time zone, whose times are taken as UTC.
+// timeFormats are the formats in which PostgreSQL prints a time. The one with Z07:00:00
+// is for times before about 1900, when offsets from UTC could contain seconds. The last
+// two are for columns without a time zone, whose times are taken as UTC.
 var timeFormats = []string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05Z07:00:00", "2006-01-02T15:04:05", "2006-01-02"}
 
 // ParseTime parses a time in a format of PostgreSQL. It returns the zero time if text

@@ -18,9 +18,9 @@ const (
 	withoutUser
 )
 
-// Append appends r to buf in the format that Read reads. A NUL marks the end of each
-// text except textIDs, because text in PostgreSQL can't contain one. textIDs itself can
-// contain a NUL, so it comes last.
+// Append appends r to buf in the format that Read reads. Each text but the last ends
+// with a NUL, which text in PostgreSQL can't contain. The last one is textIDs, because
+// it does contain a NUL, between its two ids.
 func (r *Row) Append(buf []byte) []byte {
 	buf = append(append(append(buf, r.ID[:]...), r.DocumentID[:]...), r.UserID[:]...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(r.CreatedAt))

@@ -138,8 +138,9 @@ func (e *extraEncoder) marshal(v any) error {
 }
 
 // jsonEscape matches each escape in JSON: an escaped NUL, a pair of surrogates, a
-// surrogate that isn't in a pair, or any other escape. The last alternative matches an
-// escaped backslash, so that \\u0000 isn't mistaken for an escaped NUL.
+// surrogate that isn't in a pair, or any other escape. The last alternative also
+// matches an escaped backslash, so that the second of its two backslashes isn't
+// mistaken for the start of an escape.
 var jsonEscape = regexp.MustCompile(`\\u0000|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.`)
 
 // cleanJSON converts the JSON text to a form that PostgreSQL accepts. It removes

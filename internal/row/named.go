@@ -19,8 +19,8 @@ var (
 //   - If the details contain the values of a key, as in "Key (document_id)=(...) is not
 //     present", Named returns the index of each row with these values.
 //   - Other details, such as "Failing row contains (...)", may contain the id of a row.
-//     Then Named returns the index of that row. If they contain several ids, it isn't
-//     clear which row failed, so Named returns nil.
+//     Then Named returns the index of that row. If they contain the ids of several
+//     rows, it isn't clear which row failed, so Named returns nil.
 //
 // Named doesn't compare the words of the details, because PostgreSQL may translate
 // them.

@@ -75,9 +75,9 @@ func (s *Spool) Next() (row []byte, columns string, err error) {
 	return nil, "", err
 }
 
-// Keep marks the segment of the row that Next returned last, so that Discard keeps the
-// segment as .kept. The first call for a segment returns ErrKept, which the caller
-// should log. Later calls return nil.
+// Keep marks the segment of the row that Next returned last, so that Discard appends
+// .kept to the segment's name and doesn't remove it. The first call for a segment
+// returns ErrKept, which the caller should log. Later calls return nil.
 func (s *Spool) Keep() error {
 	g := &s.reading[0]
 	if g.suffix != "" {

@@ -236,7 +236,7 @@ func (s *Spool) Retire() error {
 
 // Discard removes the retired segments. But a damaged segment is kept as .bad, and a
 // segment marked by Keep is kept as .kept. Before you call Discard, append the pending
-// rows of the retired segments again, or they are lost from the disk.
+// rows of the retired segments again, so that they stay on disk.
 func (s *Spool) Discard() (err error) {
 	s.retired = slices.DeleteFunc(s.retired, func(g segment) bool {
 		path := s.path(g.name)
