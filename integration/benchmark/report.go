@@ -271,7 +271,8 @@ func fullBars(r *report) []bar {
 
 // guardBars returns the bars for -guard: those of fullBars, except the bar for an idle
 // system, and with lower minimums for speed. docevents exceeds them even on a busy
-// machine, unless it sends one request per event or opens a connection for each request.
+// machine, unless it sends one request per event or opens a connection for each
+// request.
 func guardBars(r *report) []bar {
 	bars := fullBars(r)
 	bars[0].Limit, bars[1].Limit = 0.5, 10
