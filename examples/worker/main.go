@@ -85,10 +85,10 @@ func receive(ctx context.Context, queue io.Reader, jobs chan<- job) error {
 	return nil
 }
 
-// handle processes a job. The ID in the Event is derived from the job's id and the name
-// of the step, and Step derives the ids of its events from this ID. If the job runs
-// again, the server ignores the events that are already in the table, because they have
-// the same ids.
+// handle processes a job. The Event's ID is derived from the job's id and the stage.
+// The method Step records two events, whose ids it derives from this ID. If the job
+// runs again, its events have the same ids, so the server ignores those that are
+// already in the table.
 func handle(client *docevents.Client, j job) error {
 	const stage = "count"
 	return client.Step(docevents.Event{

@@ -269,9 +269,10 @@ func fullBars(r *report) []bar {
 	return append(bars, atMost(96, "MiB of docevents' process at "+big.Name+", the worst round", peak, at != nil))
 }
 
-// guardBars returns the bars that -guard checks. Their limits for speed are so low that
-// docevents reaches them even on a busy machine. docevents would miss them if it sent
-// one request per event, or opened a connection for each request.
+// guardBars returns the bars for -guard: those of fullBars, except the bar for an idle
+// system, and with lower minimums for speed. docevents exceeds them even on a busy
+// machine, unless it sends one request per event or opens a connection for each
+// request.
 func guardBars(r *report) []bar {
 	bars := fullBars(r)
 	bars[0].Limit, bars[1].Limit = 0.5, 10

@@ -188,9 +188,9 @@ func end(output []byte, n int) []byte {
 //go:embed supabase-js/bench.mjs supabase-js/package.json supabase-js/package-lock.json
 var jsFiles embed.FS
 
-// installJS returns a folder in the user's cache. It installs into this folder the Node
-// script that measures supabase-js. It also installs the script's packages, unless an
-// earlier run has installed the same packages.
+// installJS installs the Node script that measures supabase-js into a folder in the
+// user's cache, and returns the folder. It also installs the script's packages, unless
+// an earlier run has installed the same packages.
 func installJS(ctx context.Context) (string, error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {

@@ -128,8 +128,8 @@ const (
 )
 
 // measureIdle measures how long it takes to store one event if nothing else is
-// recorded. For comparison, every second event is stored by the parameter "bare", as a
-// plain insert over net/http.
+// recorded. For comparison, the parameter "bare" stores the events with odd numbers, by
+// a plain insert over net/http.
 func (s *spec) measureIdle(ctx context.Context, variant variant, bare variant, got *sample) error {
 	var toRow, toRowBare []time.Duration
 	start := time.Now()

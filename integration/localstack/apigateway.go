@@ -12,11 +12,11 @@ import (
 // apiGateway does the work of Supabase's API gateway: it rejects unknown API keys,
 // removes /rest/v1 from the path, and passes the request to the backend.
 //
-// If a request with an API key has no Authorization header, apiGateway adds one with a
-// JWT: the service_role key if the API key is the secret key (sb_secret_...), else the
-// API key itself. apiGateway never changes an existing Authorization header.
-// postgrest-go and supabase-js put the secret key in that header, and PostgREST then
-// rejects the request.
+// If a request has an API key but no Authorization header, apiGateway adds this header
+// with the API key, which is a JWT. The secret key (sb_secret_...) isn't a JWT, so the
+// service_role key takes its place. apiGateway never changes an existing Authorization
+// header. So if a client puts the secret key there, as postgrest-go and supabase-js do,
+// PostgREST rejects the request.
 //
 // Unlike Supabase, apiGateway accepts every key that is signed with the JWT secret. It
 // also accepts requests without a key, which run as the role anon.

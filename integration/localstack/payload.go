@@ -10,10 +10,9 @@ import (
 	"github.com/docevents/docevents-go/internal/postgrest"
 )
 
-// payloadKeys checks the JSON body of a POST, which should be an object or an array of
-// objects. It returns the objects' keys, sorted, and the body. All objects must have
-// the same keys. A JSON value that is neither an object nor an array counts as an empty
-// array.
+// payloadKeys checks the JSON body of a POST: an object, or an array of objects that
+// all have the same keys. It returns these keys, sorted, and the body. A string, a
+// number, a boolean or null counts as an empty array.
 func payloadKeys(body []byte) ([]string, []byte, *postgrest.Error) {
 	if !json.Valid(body) || !utf8.Valid(body) {
 		return nil, nil, errInvalidJSON
