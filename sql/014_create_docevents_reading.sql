@@ -1,7 +1,7 @@
 -- +goose Up
 -- docevents reads tables with these functions. Client.Summary and the dashboard's overview call
 -- docevents_summary. Client.Documents and the dashboard's lists call docevents_documents. Run
--- this file once for all tables, and again after each upgrade of docevents.
+-- this file once per database, and again after each upgrade of docevents.
 --
 -- The argument "source" describes a table: {"schema", "table", "columns", "events", "filters"}.
 -- Any key may be left out. '{}' is the table of 013.
@@ -59,10 +59,11 @@ $$;
 -- +goose StatementEnd
 
 -- docevents_source returns the WITH clause that begins the queries of docevents_summary and
--- docevents_documents. The queries use these tables of the clause: event (the rows, with the same
--- column names for every source), failures, documents (with their states), begun (the documents
--- under way) and stuck. In the clause, $1 means the argument "since", $2 means "until", $3 means
--- "source" and $4 means "stuck_after". The argument "among" is an SQL condition on document_id.
+-- docevents_documents. The queries use five tables of the clause: "event" (the rows, with the same
+-- column names for every source), "failures", "documents" (with their states), "begun" (the
+-- documents under way) and "stuck". In the clause, $1 means the argument "since", $2 means "until",
+-- $3 means "source" and $4 means "stuck_after". The argument "among" is an SQL condition on
+-- document_id.
 --
 -- docevents_source checks that every column exists. Without this check, PostgreSQL could call a
 -- function: if there is no column "name", row.name means name(row). The errors use PostgreSQL's
@@ -330,10 +331,10 @@ DECLARE
     among text := 'true';
     page  json;
 BEGIN
-    -- If error is null, and state is failed, skipped or null, the query reads backwards from the
-    -- time "until", and stops when the page is full. Otherwise it reads all rows: to find
-    -- the error, or because the latest event alone doesn't decide whether a document is completed
-    -- or under way.
+    -- A query for all, failed or skipped documents reads backwards from the time "until", and
+    -- stops when the page is full. A query for another state reads all rows, because the latest
+    -- event alone doesn't decide whether a document is completed or under way. A query for an
+    -- error also reads all rows.
     IF error IS NOT NULL THEN
         among := 'document_id IN (SELECT document_id FROM failures WHERE error = $7 AND ($6 IS NULL OR stage = $6))';
     ELSIF stage IS NOT NULL OR state IS NULL OR state IN ('failed', 'skipped') THEN

@@ -255,8 +255,8 @@ func stackFolder(as *account) (string, error) {
 // rights on a new table.
 //
 // PostgREST logs in as authenticator, and then switches to the role of each request.
-// The argument "timeout" is authenticator's statement timeout. This timeout also
-// applies to service_role.
+// The argument "timeout" is authenticator's statement timeout. It also applies to
+// service_role, which has none of its own.
 func roles(timeout time.Duration) []string {
 	return []string{
 		"create role anon nologin",

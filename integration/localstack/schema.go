@@ -54,9 +54,9 @@ func (t *table) find(names []string) ([]*column, *postgrest.Error) {
 	return columns, nil
 }
 
-// tablesQuery returns the columns of the tables and views in the schema public.
-// PostgreSQL stores no keys for a view, so the query finds the view's table in the
-// view's rewrite rule. The view gets the table's foreign keys that consist of one
+// tablesQuery returns the tables and views in the schema public, with their columns and
+// keys. PostgreSQL stores no keys for a view, so the query finds the view's table in
+// the view's rewrite rule. The view gets the table's foreign keys that consist of one
 // column. It gets the table's primary key only if the view contains all columns of that
 // key.
 const tablesQuery = `

@@ -172,7 +172,7 @@ func (s *Stack) hasTable(ctx context.Context) (found bool) {
 //	func TestMain(m *testing.M) { localstack.Main(m) }
 //
 // Main lets 16 parallel tests run at once, because most of them only wait. With
-// -parallel or -fuzz on the command line, it keeps go test's own limit.
+// -parallel or -fuzz on the command line, it doesn't change the limit.
 func Main(m *testing.M) {
 	flag.Parse()
 	chosen := false

@@ -1,6 +1,6 @@
 // Package localstack runs the REST API of a Supabase project on this machine, for tests
-// and programs. A stack is a PostgREST, and a PostgreSQL server with Supabase's roles.
-// If there is no PostgREST, a stand-in gives the same answers to docevents' requests.
+// and programs. A stack is PostgREST and a PostgreSQL server with Supabase's roles. If
+// there is no PostgREST, a stand-in gives the same answers to docevents' requests.
 //
 //	stack, err := localstack.Start(ctx, localstack.Options{})
 //	if err != nil { ... }
