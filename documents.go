@@ -79,9 +79,8 @@ type Document struct {
 	Stage  string    `json:"stage"`   // stage of the latest event
 	Error  string    `json:"error"`   // ErrorMessage of the latest event
 
-	// If the document is under way or stuck, Started tells since when it has been under
-	// way. In every other state, Started is the time of the document's first event in
-	// the range.
+	// If the document is under way or stuck, Started is the time at which that began. In
+	// every other state, Started is the time of the document's first event in the range.
 	Started time.Time `json:"started"`
 	LastAt  time.Time `json:"last_at"` // time of the latest event
 }
