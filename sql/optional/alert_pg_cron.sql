@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS public.docevents_alerts (
 ALTER TABLE public.docevents_alerts ENABLE ROW LEVEL SECURITY;
 
 -- docevents_health returns {"ok", "problems", "kinds", ...}: whether all is well, the problems as
--- sentences, their kinds, and the figures. Its arguments are the limits of Client.Health:
+-- sentences, their kinds, and the figures. The arguments are the table and the limits of
+-- Client.Health:
 --   source: the table and its filters, as in 014. '{}' is the table of 013.
 --   rate_window: the period of the failure rate. A shorter period shows a rise sooner.
 --   stuck_after: a document that is under way for longer than this is stuck.
@@ -84,8 +85,8 @@ $function$;
 -- +goose StatementEnd
 
 -- docevents_alert posts a result of docevents_health to the webhook, if the kinds of problems
--- have changed since the last post of the alert with the given name. It returns true if it
--- posted. Slack, Mattermost and Teams show the field "text". Discord needs "content" instead.
+-- have changed since the last post under the same name. It returns true if it posted. Slack,
+-- Mattermost and Teams show the field "text". Discord needs "content" instead.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.docevents_alert(webhook text, health jsonb, name text DEFAULT 'documents')
 RETURNS boolean
@@ -142,6 +143,7 @@ END
 $$;
 -- +goose StatementEnd
 
--- To add an alert about one tenant, schedule another job with a different alert name:
+-- To add an alert about one tenant, schedule another job. Give the job and the alert new names,
+-- such as 'docevents_alert_acme' and 'acme':
 -- SELECT cron.schedule('docevents_alert_acme', '* * * * *', $$SELECT public.docevents_alert('https://hooks.example.com/1',
 --     public.docevents_health('{"filters": {"tenant_id": "acme"}}', max_failure_rate => 0.2), 'acme')$$);

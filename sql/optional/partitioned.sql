@@ -7,8 +7,8 @@
 -- first partition. If it is large, first run partitioned_prepare.sql. sql/README.md describes the
 -- locks, the effects on your app, and how to undo the change.
 --
--- The primary key must contain the partition key, so it is (id, created_at). A retry of docevents
--- sends the same id and created_at, so each event is stored only once.
+-- The primary key must contain the partition key, so it is (id, created_at). When docevents
+-- retries an event, it sends the same id and created_at, so each event is stored only once.
 --
 -- The default partition gets the rows that no other partition covers, so no insert fails. Keep
 -- the default partition almost empty: a purge deletes its rows one by one, and adding a partition
@@ -55,8 +55,8 @@ $$;
 
 -- Adds a partition for the times from lower_bound to upper_bound, and moves the rows of these
 -- times out of the default partition. No other partition may cover these times. Inserts wait
--- during the move: otherwise, an insert that PostgreSQL has already routed to the default
--- partition could fail. If there are no rows to move, inserts wait only milliseconds.
+-- during the move, because inserts into the default partition could otherwise fail. If there are
+-- no rows to move, inserts wait only milliseconds.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_add_partition(lower_bound timestamptz, upper_bound timestamptz)
 RETURNS regclass
@@ -113,9 +113,9 @@ $$;
 
 -- Drops each partition that covers only times before now() - keep. Also deletes the rows of these
 -- times from the default partition. Returns the number of deleted rows. It first counts the rows
--- of the partitions, while inserts of newer rows continue. Then it waits up to 5 s for the lock
--- that it needs to drop the partitions, and inserts wait as well. If it can't get the lock, it
--- fails and changes nothing: run it again.
+-- of the partitions, while inserts of newer rows continue. Then it needs a lock to drop the
+-- partitions. While it waits for the lock, up to 5 s, inserts wait too. If it can't get the lock,
+-- it fails and changes nothing: run it again.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION public.document_processing_events_drop_partitions(keep interval)
 RETURNS bigint
@@ -167,8 +167,8 @@ BEGIN
     PERFORM set_config('lock_timeout', '5s', true), set_config('timezone', 'UTC', true);
 
     -- Rename the table of 013, so that it can become the first partition. Without
-    -- partitioned_prepare.sql, PostgreSQL builds an index and reads the table under the lock
-    -- ACCESS EXCLUSIVE.
+    -- partitioned_prepare.sql, PostgreSQL builds an index and reads the table under the
+    -- ACCESS EXCLUSIVE lock.
     IF kind = 'r' THEN
         LOCK TABLE public.document_processing_events IN ACCESS EXCLUSIVE MODE;
         ALTER TABLE public.document_processing_events RENAME TO document_processing_events_legacy;

@@ -1,7 +1,7 @@
 -- Six queries about the documents. Run one of them in Supabase's SQL editor. Each value that you
 -- may want to change is on a separate line with a comment. The comment at the top of 014 defines
 -- the words "completed", "failed" and "stuck". If your table or its columns have other names, use
--- the functions of 014, which answer questions 3 to 6.
+-- the functions of 014 instead of queries 3 to 6.
 
 -- 1. What happened to one document, step by step?
 SELECT created_at, event_type, stage, duration_ms, error_message

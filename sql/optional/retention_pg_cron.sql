@@ -9,14 +9,14 @@
 -- run "SET statement_timeout = '10min'; CALL ..." as one transaction, in which COMMIT fails with
 -- "invalid transaction termination".
 --
--- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So after
--- time_limit, or after half of the statement_timeout if that is shorter, it stops at the end of a
--- batch. The next run deletes the rest.
+-- The procedure can't raise its statement_timeout (2 min on hosted Supabase). So it stops early,
+-- at the end of a batch, and the next run deletes the rest.
 
 -- The parameters:
 --   keep: the age above which rows are deleted.
 --   batch: the number of rows per batch. Rows with the same created_at are always in one batch.
---   time_limit: see above.
+--   time_limit: a run stops after this time, or after half of the statement_timeout if that is
+--     shorter.
 --   deleted: returns the number of deleted rows, which is also written to the server's log.
 -- +goose StatementBegin
 CREATE OR REPLACE PROCEDURE public.purge_document_processing_events(
@@ -45,8 +45,8 @@ BEGIN
         ORDER BY created_at OFFSET batch - 1 LIMIT 1;
 
         -- Each batch starts where the previous batch ended, to skip the index entries of deleted
-        -- rows. The last batch has no start, so it also deletes old rows that were inserted
-        -- during the purge.
+        -- rows. The last batch covers all times before the cutoff, so it also deletes old
+        -- rows that were inserted during the purge.
         IF boundary IS NULL THEN
             DELETE FROM public.document_processing_events WHERE created_at < cutoff;
         ELSE
