@@ -8,12 +8,12 @@ import (
 )
 
 // The wait before a retry is random, so that many clients don't retry at the same time.
-// It is between half of a base time and all of it. The base time starts at firstWait,
-// and doubles with each step, up to longWait.
+// It is between half of a base time and the full base time. The base time is firstWait
+// at step 0, and doubles with each step, up to a limit of at most longWait.
 //
-// A step is a failure. For a row, the steps are its strikes (see delivery.go); after
-// Close has begun, they are its failures since then. For a probe, the steps are the
-// probes that have failed in a row.
+// The step depends on what is retried. For a row, it is the number of its strikes (see
+// delivery.go), or during Close the number of its failures since Close began. For a
+// probe, it is the number of consecutive probes that have failed.
 const (
 	firstWait = 200 * time.Millisecond
 	longWait  = 30 * time.Second

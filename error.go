@@ -27,7 +27,7 @@ type Error struct {
 	Hint    string // cleaned and cut like Message; usually empty
 
 	// RetryAfter is how long the server asks clients to wait, cut to 60 s if it is
-	// longer. It is 0 if the response has no header Retry-After, or if the header can't
+	// longer. It is 0 if the response has no Retry-After header, or if the header can't
 	// be parsed or contains a time in the past.
 	RetryAfter time.Duration
 }

@@ -75,9 +75,8 @@ func Random(seed uint64, share float64, faults ...Fault) Plan {
 type Fault struct {
 	Name string // for messages and the names of tests
 
-	// Lost means that the request doesn't reach the server. The client gets Answer. If
-	// Answer is nil, the proxy resets the connection. If Stall is also set, the client
-	// gets nothing.
+	// Lost means that the request doesn't reach the server. With Stall, the client then
+	// gets no answer. Without Stall, it gets Answer, or a reset if Answer is nil.
 	Lost bool
 
 	// Without is the name of a header that the proxy removes from the request. "" means
