@@ -325,8 +325,8 @@ func TestMemoryWhileTheDiskHangs(t *testing.T) {
 		}
 		return heap()
 	}
-	before := store(15_000)                             // after this, the buffer is full
-	if grown := store(30_000) - before; grown > 1<<20 { // the text of 30,000 events is 3 MB
+	before := store(30_000)                             // after this, the buffer is full
+	if grown := store(60_000) - before; grown > 2<<20 { // the text of 60,000 events is 6 MB
 		t.Errorf("the heap has grown by %d KiB", grown>>10)
 	}
 	close(done)
