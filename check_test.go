@@ -476,7 +476,7 @@ func TestCheckWarns(t *testing.T) {
 		table      inserts
 		definition string
 		opt        docevents.Option
-		want       string // a part of the only line; "" if there is none
+		want       string // a part of the only log line; "" if nothing may be logged
 	}{
 		"two fields": {
 			table:      where(isNull("error_message"), notNull("error_message")),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -133,10 +134,9 @@ func TestFailuresThatMakeAnOutage(t *testing.T) {
 // An outage of any length costs few requests, loses nothing, and writes one log line
 // per 30 s. When it ends, full batches are sent at once.
 func TestOutage(t *testing.T) {
-	const events = 5000
-	lengths := []time.Duration{10 * time.Minute}
-	if isLong() {
-		lengths = append(lengths, 24*time.Hour, 7*24*time.Hour)
+	events, lengths := 5000, []time.Duration{10 * time.Minute}
+	if isLong() { // so many that some are still fresh after a week of probes
+		events, lengths = 100_000, append(lengths, 24*time.Hour, 7*24*time.Hour)
 	}
 	for name, test := range map[string]struct {
 		answer answer
@@ -154,21 +154,21 @@ func TestOutage(t *testing.T) {
 				c, o := newClient(t, s)
 				recordMany(c, events, "a")
 				time.Sleep(length)
-				checkStats(t, c, &docevents.Stats{Recorded: events, Pending: events})
-				in, most := s.sent(), 110
+				checkStats(t, c, &docevents.Stats{Recorded: int64(events), Pending: int64(events)})
+				in, most, mostAfter := s.sent(), 110, events/docevents.DefaultMaxBatch+20
 				if length > 10*time.Minute {
-					most = int(length/(5*time.Second)) + 50
+					most, mostAfter = int(length/(5*time.Second))+50, mostAfter+30
 				}
 				s.mu.Lock()
 				s.most = s.inFlight
 				s.mu.Unlock()
-				time.Sleep(test.wait + 3*test.answer.delay + 100*time.Millisecond)
-				checkStats(t, c, &docevents.Stats{Recorded: events, Delivered: events})
-				if after, mostAfter := s.sent()-in, events/docevents.DefaultMaxBatch+20; in > most || after > mostAfter {
+				time.Sleep(test.wait + test.answer.delay*time.Duration(1+events/2000) + 100*time.Millisecond)
+				checkStats(t, c, &docevents.Stats{Recorded: int64(events), Delivered: int64(events)})
+				if after := s.sent() - in; in > most || after > mostAfter {
 					t.Errorf("%d requests in it, want at most %d; %d after it, want at most %d", in, most, after, mostAfter)
 				}
-				if most := docevents.DefaultMaxInFlight; test.answer.delay > 0 && s.peak() < most-1 { // one may be reserved for fresh rows
-					t.Errorf("%d requests at once after it, want %d", s.peak(), most)
+				if test.answer.delay > 0 && s.peak() != docevents.DefaultMaxInFlight {
+					t.Errorf("%d requests at once after it, want %d", s.peak(), docevents.DefaultMaxInFlight)
 				}
 				if infos := linesAt(o, slog.LevelInfo); len(infos) != 1 || !strings.Contains(infos[0].text, "delivering again") {
 					t.Errorf("recovery lines: %v", infos)
@@ -475,45 +475,66 @@ func TestSteadyTrafficWhileRequestsFail(t *testing.T) {
 
 // speedOf records events at once and returns how many of them are delivered per second.
 // A share of the requests fails at random. A request takes 20 ms, plus 30 us for each
-// row. isBad and refusal are as in recordMixed and answerBad.
-func speedOf(t *testing.T, events int, share float64, isBad func(i int) bool, refusal answer) (speed float64) {
-	inBubble(t, fmt.Sprint(share), func(t *testing.T) {
-		rnd := rand.New(rand.NewPCG(1, 2))
-		s := &server{discard: true}
-		s.answer = func(r *request) *answer {
-			delay := 20*time.Millisecond + time.Duration(len(r.rows))*30*time.Microsecond
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if rnd.Float64() < share {
-				return &answer{delay: delay, status: 502}
+// row. One event of every few is bad, or none if every is 0.
+func speedOf(t *testing.T, events int, share float64, every int, refusal answer) float64 {
+	seeds := 1
+	if share > 0.1 && isLong() { // the last row may fail often by chance, and then its waits are much of a run
+		seeds = 3
+	}
+	var speeds []float64
+	for seed := range seeds {
+		inBubble(t, fmt.Sprint(share), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(uint64(seed), 2))
+			s := &server{discard: true}
+			s.answer = func(r *request) *answer {
+				delay := 20*time.Millisecond + time.Duration(len(r.rows))*30*time.Microsecond
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if rnd.Float64() < share {
+					return &answer{delay: delay, status: 502}
+				}
+				return answerBad(refusal, delay)(r)
 			}
-			return answerBad(refusal, delay)(r)
-		}
-		c, _ := newClient(t, s, docevents.WithDropHandler(nil))
-		start := time.Now()
-		recordMixed(c, events, isBad)
-		drain(t, c)
-		speed = float64(events) / time.Since(start).Seconds()
-	})
-	return speed
+			c, _ := newClient(t, s, docevents.WithDropHandler(nil))
+			start, bad, others := time.Now(), 0, 0
+			for i := range events {
+				isBad := every > 0 && i%every == 0
+				if isBad {
+					bad++
+				}
+				c.Record(event(fineOrBad(isBad)))
+			}
+			for ; c.Stats().Dropped.Rejected < int64(bad) && others < 100_000; others++ { // most bad rows are dropped only after others are stored
+				time.Sleep(20 * time.Millisecond)
+				c.Record(event("other"))
+			}
+			if err := c.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+			speeds = append(speeds, float64(events)/time.Since(start).Seconds())
+			n := int64(events + others)
+			checkStats(t, c, &docevents.Stats{Recorded: n, Delivered: n - int64(bad), Dropped: docevents.Drops{Rejected: int64(bad)}})
+		})
+	}
+	slices.Sort(speeds)
+	return speeds[len(speeds)/2]
 }
 
-// If requests fail at random, the speed falls by about their share, and then waits for
-// the last rows. Bad rows divide the speed by a factor.
+// If requests fail at random, the speed falls by about their share. Bad rows divide the
+// speed by a factor.
 func TestSpeedByFailureRate(t *testing.T) {
-	events, shares := 90_000, []float64{0, 0.01, 0.1, 0.2}
+	events, shares := 90_000, []float64{0, 0.01, 0.1, 0.2, 0.35}
 	if !isLong() {
 		events, shares = 10_000, []float64{0.2}
 	}
 	named := refusal
 	named.names = failingRow
-	none, some := func(int) bool { return false }, oneIn(997, 0)
-	clean := speedOf(t, events, 0, none, refusal)
+	clean := speedOf(t, events, 0, 0, refusal)
 	for _, share := range shares {
-		speed := speedOf(t, events, share, none, refusal)
-		withNamed, withUnnamed := speedOf(t, events, share, some, named), speedOf(t, events, share, some, refusal)
+		speed, withNamed, withUnnamed := speedOf(t, events, share, 0, refusal), speedOf(t, events, share, 997, named), speedOf(t, events, share, 997, refusal)
 		t.Logf("%2.0f %% of the requests fail: %6.0f events/s; with bad rows that are named %6.0f, not named %6.0f", 100*share, speed, withNamed, withUnnamed)
-		if speed < clean*(1-share)/4 || isLong() && (withNamed < speed/6 || withUnnamed < speed/30) {
+		tail := !isLong() || share > 0.2 // the waits of the last bad row are most of the run
+		if speed < clean*(1-share)/2 || !tail && (withNamed < speed/6 || withUnnamed < speed/30) {
 			t.Errorf("without failures %.0f events/s", clean)
 		}
 	}

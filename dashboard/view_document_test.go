@@ -247,8 +247,8 @@ func TestEventsBefore(t *testing.T) {
 	check(t, get(h, path), 200, "step 0<", "This page shows more of the document's events.", `>First page</a>`)
 }
 
-// nextPage returns the path of the link that comes just before the text in mark, or ""
-// if there is none.
+// nextPage returns the path of the link just before the text in mark. If no link is
+// there, it returns "".
 func nextPage(page, mark string) string {
 	link := regexp.MustCompile(`href="([^"]*)" ?` + regexp.QuoteMeta(mark)).FindStringSubmatch(page)
 	if link == nil {

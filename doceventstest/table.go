@@ -51,7 +51,7 @@ func (s *Server) columns() []column {
 	return all
 }
 
-// nameOf returns the name of a field's column, or "" if there is none.
+// nameOf returns the name of a field's column, or "" if the table has no such column.
 func nameOf(field string, table []column) string {
 	for _, c := range table {
 		if c.field == field {

@@ -3,10 +3,13 @@ package integration_test
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/docevents/docevents-go"
 )
 
 // sources returns the Go code of a folder, either of its tests or of its other files.
@@ -67,6 +70,29 @@ var (
 	testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`")
 	fileName = regexp.MustCompile("`([\\w/]+\\.(?:go|sql))`")
 )
+
+// TestColumnsOfThePage checks that docs/your-table.md lists each field of Columns, and the
+// default name of its column.
+func TestColumnsOfThePage(t *testing.T) {
+	client, err := docevents.New("https://example.supabase.co", "sb_secret_x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close(t.Context())
+	_, section, _ := strings.Cut(read(t, "../docs/your-table.md"), "\n## Names of columns\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for field, value := range reflect.ValueOf(client.Columns()).Fields() {
+		want := []string{field.Name}
+		if value.Kind() == reflect.String {
+			want = append(want, value.String())
+		}
+		for _, name := range want {
+			if !regexp.MustCompile("`" + name + "\\b").MatchString(section) {
+				t.Errorf("docs/your-table.md doesn't name %s", name)
+			}
+		}
+	}
+}
 
 // TestDesign checks that the files and tests that docs/design.md names exist, and
 // that it names every file of the library.

@@ -37,7 +37,7 @@ func (s Settings) For(status int, code, message string) string {
 }
 
 // ForCall returns advice on an error response to a call to a function in
-// sql/014_create_docevents_reading.sql. If there is none, the result is "", but the
+// sql/014_create_docevents_reading.sql. If no rule matches, the result is "", but the
 // method For may have more general advice.
 func (s Settings) ForCall(status int, code, message string) string {
 	return s.first(calls, status, code, message)
